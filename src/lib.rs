@@ -1,1 +1,2 @@
-//! x
+//! Sabha, a Matrix homeserver.
+pub mod store;

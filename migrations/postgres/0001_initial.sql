@@ -1,0 +1,381 @@
+-- The first schema: one server, its accounts, rooms and keys.
+--
+-- Every table names its owner (the module under `src/` that writes it) and its end of life (when a row goes away);
+-- a test compares these lines with the tables that exist. Positions (`pos`) come from one counter, see `writer_slot`.
+-- Numbers ending in `_nid` are our own short ids; Matrix identifiers appear once, where the short id is given out.
+
+-- table: server_info | owner: store | ends: never (four facts about this database)
+CREATE TABLE server_info (
+    name TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
+-- table: writer_slot | owner: store | ends: never (one row per writing process)
+-- `pos` may only be moved by the process that holds `epoch`; NOT NULL turns a stale epoch into a failed commit.
+CREATE TABLE writer_slot (
+    slot BIGINT NOT NULL PRIMARY KEY,
+    epoch BIGINT NOT NULL,
+    pos BIGINT NOT NULL
+);
+
+-- table: incarnation | owner: store | ends: the oldest go at start, the newest 1000 stay
+-- One row per start. A sync token names the incarnation that made it, so a restored backup is noticed.
+CREATE TABLE incarnation (
+    incarnation BIGINT NOT NULL PRIMARY KEY,
+    epoch BIGINT NOT NULL,
+    first_pos BIGINT NOT NULL,
+    started_at BIGINT NOT NULL
+);
+
+-- table: counter | owner: store | ends: never (one row per kind of short id)
+CREATE TABLE counter (
+    name TEXT NOT NULL PRIMARY KEY,
+    next BIGINT NOT NULL
+);
+
+-- table: matrix_user | owner: account | ends: never (events refer to their senders for ever)
+CREATE TABLE matrix_user (
+    user_nid BIGINT NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL UNIQUE,
+    local BOOLEAN NOT NULL
+);
+
+-- table: account | owner: account | ends: never (a deactivated name must not be given out again)
+CREATE TABLE account (
+    user_nid BIGINT NOT NULL PRIMARY KEY,
+    password_hash TEXT,
+    admin BOOLEAN NOT NULL,
+    created_at BIGINT NOT NULL,
+    deactivated_at BIGINT
+);
+
+-- table: profile | owner: account | ends: when the field is removed or the account is deactivated
+CREATE TABLE profile (
+    user_nid BIGINT NOT NULL,
+    field TEXT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (user_nid, field)
+);
+
+-- table: device | owner: account | ends: at logout or deletion of the device
+CREATE TABLE device (
+    device_nid BIGINT NOT NULL PRIMARY KEY,
+    user_nid BIGINT NOT NULL,
+    device_id TEXT NOT NULL,
+    display_name TEXT,
+    created_at BIGINT NOT NULL,
+    last_seen_at BIGINT,
+    last_seen_ip TEXT,
+    UNIQUE (user_nid, device_id)
+);
+
+-- table: access_token | owner: account | ends: at logout, or a day after it expired
+CREATE TABLE access_token (
+    token_hash BYTEA NOT NULL PRIMARY KEY,
+    user_nid BIGINT NOT NULL,
+    device_nid BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT
+);
+CREATE INDEX access_token_device ON access_token (device_nid);
+
+-- table: refresh_token | owner: account | ends: at logout, or when its successor has been used
+CREATE TABLE refresh_token (
+    token_hash BYTEA NOT NULL PRIMARY KEY,
+    user_nid BIGINT NOT NULL,
+    device_nid BIGINT NOT NULL,
+    next_hash BYTEA,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT
+);
+CREATE INDEX refresh_token_device ON refresh_token (device_nid);
+
+-- table: login_token | owner: account | ends: when used, or at the next sweep after it expired
+CREATE TABLE login_token (
+    token_hash BYTEA NOT NULL PRIMARY KEY,
+    user_nid BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+
+-- table: registration_token | owner: account | ends: when the operator revokes it
+CREATE TABLE registration_token (
+    token TEXT NOT NULL PRIMARY KEY,
+    uses_allowed BIGINT,
+    used BIGINT NOT NULL,
+    expires_at BIGINT,
+    created_at BIGINT NOT NULL
+);
+
+-- table: setup_secret | owner: account | ends: when used, or at the next start after it expired
+CREATE TABLE setup_secret (
+    secret_hash BYTEA NOT NULL PRIMARY KEY,
+    expires_at BIGINT NOT NULL
+);
+
+-- table: account_data | owner: account | ends: with the account
+-- `room_nid` 0 is the account's own data.
+CREATE TABLE account_data (
+    user_nid BIGINT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    type TEXT NOT NULL,
+    json TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (user_nid, room_nid, type)
+);
+CREATE INDEX account_data_pos ON account_data (user_nid, pos);
+
+-- table: filter | owner: account | ends: with the account
+CREATE TABLE filter (
+    user_nid BIGINT NOT NULL,
+    filter_id BIGINT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (user_nid, filter_id)
+);
+
+-- table: room | owner: room | ends: when the room is purged
+CREATE TABLE room (
+    room_nid BIGINT NOT NULL PRIMARY KEY,
+    room_id TEXT NOT NULL UNIQUE,
+    version TEXT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+-- table: event_type | owner: room | ends: never (a small vocabulary)
+CREATE TABLE event_type (
+    type_nid BIGINT NOT NULL PRIMARY KEY,
+    type TEXT NOT NULL UNIQUE
+);
+
+-- table: state_key | owner: room | ends: never (a vocabulary shared by all rooms)
+CREATE TABLE state_key (
+    key_nid BIGINT NOT NULL PRIMARY KEY,
+    type TEXT NOT NULL,
+    state_key TEXT NOT NULL,
+    UNIQUE (type, state_key)
+);
+
+-- table: event | owner: room | ends: when the room is purged
+-- `pos` is the place in the room's timeline, NULL for an outlier; `state_pos` the last change of state before it.
+-- `prev` and `auth` are event_nids, eight bytes each, little endian.
+CREATE TABLE event (
+    event_nid BIGINT NOT NULL PRIMARY KEY,
+    event_id TEXT NOT NULL UNIQUE,
+    room_nid BIGINT NOT NULL,
+    type_nid BIGINT NOT NULL,
+    key_nid BIGINT,
+    sender_nid BIGINT NOT NULL,
+    pos BIGINT,
+    depth BIGINT NOT NULL,
+    ts BIGINT NOT NULL,
+    auth_depth BIGINT NOT NULL,
+    state_pos BIGINT NOT NULL,
+    flags BIGINT NOT NULL,
+    prev BYTEA NOT NULL,
+    auth BYTEA NOT NULL
+);
+
+-- table: event_json | owner: room | ends: when the room is purged; redaction replaces it with the redacted form
+CREATE TABLE event_json (
+    event_nid BIGINT NOT NULL PRIMARY KEY,
+    json TEXT NOT NULL
+);
+
+-- table: redaction | owner: room | ends: when the room is purged
+CREATE TABLE redaction (
+    event_nid BIGINT NOT NULL PRIMARY KEY,
+    redaction_nid BIGINT NOT NULL
+);
+
+-- table: timeline | owner: room | ends: when the room is purged
+CREATE TABLE timeline (
+    room_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    event_nid BIGINT NOT NULL,
+    writer BIGINT NOT NULL,
+    PRIMARY KEY (room_nid, pos)
+);
+
+-- table: room_head | owner: room | ends: when the room is purged
+-- `extremities` are event_nids, eight bytes each, little endian.
+CREATE TABLE room_head (
+    room_nid BIGINT NOT NULL PRIMARY KEY,
+    last_pos BIGINT NOT NULL,
+    depth BIGINT NOT NULL,
+    extremities BYTEA NOT NULL,
+    state_pos BIGINT NOT NULL,
+    state_hash BYTEA NOT NULL
+);
+
+-- table: state_log | owner: room | ends: when the room is purged
+-- At `pos`, the key went from `prev_event_nid` to `event_nid`. `membership` is set for m.room.member.
+CREATE TABLE state_log (
+    room_nid BIGINT NOT NULL,
+    key_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    event_nid BIGINT,
+    prev_event_nid BIGINT,
+    membership BIGINT,
+    PRIMARY KEY (room_nid, key_nid, pos)
+);
+CREATE INDEX state_log_pos ON state_log (room_nid, pos);
+
+-- table: state_checkpoint | owner: room | ends: when the room is purged
+CREATE TABLE state_checkpoint (
+    room_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    hash BYTEA NOT NULL,
+    blob BYTEA NOT NULL,
+    PRIMARY KEY (room_nid, pos)
+);
+
+-- table: member | owner: room | ends: when the room is purged, or a forgotten membership's room is empty
+-- Local users only: which rooms an account is in, without asking the rooms.
+CREATE TABLE member (
+    user_nid BIGINT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    membership BIGINT NOT NULL,
+    event_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    forgotten BOOLEAN NOT NULL,
+    invite_state TEXT,
+    PRIMARY KEY (user_nid, room_nid)
+);
+CREATE INDEX member_room ON member (room_nid);
+
+-- table: room_alias | owner: room | ends: when the alias is deleted or the room is purged
+CREATE TABLE room_alias (
+    alias TEXT NOT NULL PRIMARY KEY,
+    room_nid BIGINT NOT NULL,
+    creator_nid BIGINT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+CREATE INDEX room_alias_room ON room_alias (room_nid);
+
+-- table: room_directory | owner: room | ends: when the room is unpublished or purged
+CREATE TABLE room_directory (
+    room_nid BIGINT NOT NULL PRIMARY KEY,
+    published_at BIGINT NOT NULL
+);
+
+-- table: txn_id | owner: room | ends: seven days after it was used
+CREATE TABLE txn_id (
+    device_nid BIGINT NOT NULL,
+    scope TEXT NOT NULL,
+    txn TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (device_nid, scope, txn)
+);
+
+-- table: receipt | owner: ephemeral | ends: replaced by the next one of its kind and thread; when the room is purged
+CREATE TABLE receipt (
+    room_nid BIGINT NOT NULL,
+    user_nid BIGINT NOT NULL,
+    kind BIGINT NOT NULL,
+    thread TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    ts BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (room_nid, user_nid, kind, thread)
+);
+CREATE INDEX receipt_pos ON receipt (room_nid, pos);
+
+-- table: to_device | owner: keys | ends: when the device acknowledges a later position, or with the device
+CREATE TABLE to_device (
+    device_nid BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    sender_nid BIGINT NOT NULL,
+    type TEXT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (device_nid, pos, seq)
+);
+
+-- table: device_key | owner: keys | ends: with the device
+CREATE TABLE device_key (
+    device_nid BIGINT NOT NULL PRIMARY KEY,
+    user_nid BIGINT NOT NULL,
+    json TEXT NOT NULL
+);
+CREATE INDEX device_key_user ON device_key (user_nid);
+
+-- table: one_time_key | owner: keys | ends: when claimed, or with the device
+-- `seq` is the order of upload, which is the order of being handed out.
+CREATE TABLE one_time_key (
+    device_nid BIGINT NOT NULL,
+    algorithm TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (device_nid, algorithm, key_id)
+);
+CREATE INDEX one_time_key_seq ON one_time_key (device_nid, algorithm, seq);
+
+-- table: claimed_key | owner: keys | ends: with the device
+-- A digest of each key that was handed out, so that uploading it again cannot hand it out twice.
+CREATE TABLE claimed_key (
+    device_nid BIGINT NOT NULL,
+    digest BYTEA NOT NULL,
+    PRIMARY KEY (device_nid, digest)
+);
+
+-- table: fallback_key | owner: keys | ends: replaced by the next one of its algorithm, or with the device
+CREATE TABLE fallback_key (
+    device_nid BIGINT NOT NULL,
+    algorithm TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    json TEXT NOT NULL,
+    used BOOLEAN NOT NULL,
+    PRIMARY KEY (device_nid, algorithm)
+);
+
+-- table: cross_signing_key | owner: keys | ends: replaced by the next one of its usage; with the account
+CREATE TABLE cross_signing_key (
+    user_nid BIGINT NOT NULL,
+    usage TEXT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (user_nid, usage)
+);
+
+-- table: key_signature | owner: keys | ends: with the key that it signs
+-- `key_id` is the device id or the cross-signing key that was signed.
+CREATE TABLE key_signature (
+    user_nid BIGINT NOT NULL,
+    key_id TEXT NOT NULL,
+    signer_nid BIGINT NOT NULL,
+    signer_key_id TEXT NOT NULL,
+    signature TEXT NOT NULL,
+    PRIMARY KEY (user_nid, key_id, signer_nid, signer_key_id)
+);
+
+-- table: device_change | owner: keys | ends: replaced by the user's next change
+CREATE TABLE device_change (
+    user_nid BIGINT NOT NULL PRIMARY KEY,
+    pos BIGINT NOT NULL
+);
+CREATE INDEX device_change_pos ON device_change (pos);
+
+-- table: key_backup_version | owner: keys | ends: when the version is deleted, or with the account
+CREATE TABLE key_backup_version (
+    user_nid BIGINT NOT NULL,
+    version BIGINT NOT NULL,
+    algorithm TEXT NOT NULL,
+    auth_data TEXT NOT NULL,
+    etag BIGINT NOT NULL,
+    count BIGINT NOT NULL,
+    deleted BOOLEAN NOT NULL,
+    PRIMARY KEY (user_nid, version)
+);
+
+-- table: key_backup_session | owner: keys | ends: when it or its version is deleted, or with the account
+CREATE TABLE key_backup_session (
+    user_nid BIGINT NOT NULL,
+    version BIGINT NOT NULL,
+    room_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    first_message_index BIGINT NOT NULL,
+    forwarded_count BIGINT NOT NULL,
+    is_verified BOOLEAN NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (user_nid, version, room_id, session_id)
+);

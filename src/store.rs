@@ -1,0 +1,27 @@
+//! Storage: all SQL of the server, for SQLite and PostgreSQL from one set of query texts.
+//!
+//! Promises: a write is answered only after the commit that holds it ([`Committer`]); a reader never sees half of a
+//! commit; a failing database is an [`Error`], never "not found". Nothing outside this module names `sqlx`.
+//!
+//! Reading order: [`conn`] (how one text runs on two engines), [`rows`] (what is written), [`committer`] (who writes it,
+//! and when), [`open`] (starting up), then one file per group of tables.
+
+mod conn;
+pub mod committer;
+mod error;
+pub mod ids;
+mod open;
+pub mod rows;
+mod vocabulary;
+
+pub mod rooms;
+
+pub use committer::{Committer, Lineage, Transaction, Write};
+pub use conn::{Conn, Counters, Reader};
+pub use error::Error;
+pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};
+pub use open::{Database, DatabaseOptions, Durability, OpenError};
+pub use rows::{Insert, Row, Value};
+pub use vocabulary::{StateKey, Vocabulary};
+
+pub(crate) use conn::{Sql, on, statements};

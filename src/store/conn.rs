@@ -1,0 +1,112 @@
+//! One query text, two engines.
+//!
+//! [`Conn`] is a borrowed connection to either engine and [`on!`] compiles one body for both. Query texts are declared
+//! with [`statements!`], which also lists them, so that a test can prepare every one of them on both engines.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, pool::PoolConnection};
+
+/// How much the database was asked to do, since the start. Tests and benchmarks hold us to these counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    statements: AtomicU64,
+    rows_written: AtomicU64,
+}
+
+impl Counters {
+    /// Statements sent to the database, reads and writes; a batch that goes out in one call counts once.
+    pub fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Rows that the committer inserted or replaced.
+    pub fn rows_written(&self) -> u64 {
+        self.rows_written.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_statement(&self) {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("sabha_db_statements_total").increment(1);
+    }
+
+    pub(super) fn add_rows_written(&self, rows: u64) {
+        self.rows_written.fetch_add(rows, Ordering::Relaxed);
+        metrics::counter!("sabha_db_rows_written_total").increment(rows);
+    }
+}
+
+/// A connection to one of the two engines, borrowed for one piece of work.
+pub struct Conn<'a> {
+    pub(crate) link: Link<'a>,
+    pub(super) counters: &'a Counters,
+}
+
+pub(crate) enum Link<'a> {
+    Sqlite(&'a mut SqliteConnection),
+    Postgres(&'a mut PgConnection),
+}
+
+impl Conn<'_> {
+    pub(crate) fn count_statement(&self) {
+        self.counters.add_statement();
+    }
+}
+
+/// Runs one body on whichever engine the connection belongs to: `on!(conn, db => sqlx::query(…).execute(&mut **db).await)`.
+macro_rules! on {
+    ($conn:expr, $db:ident => $body:expr) => {{
+        let conn: &mut $crate::store::Conn<'_> = $conn;
+        conn.count_statement();
+        match &mut conn.link {
+            $crate::store::conn::Link::Sqlite($db) => $body,
+            $crate::store::conn::Link::Postgres($db) => $body,
+        }
+    }};
+}
+pub(crate) use on;
+
+/// A registered query text, valid on both engines.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sql(&'static str);
+
+impl Sql {
+    pub(crate) const fn new(text: &'static str) -> Self {
+        Self(text)
+    }
+
+    pub(crate) const fn text(self) -> &'static str {
+        self.0
+    }
+}
+
+/// Declares the query texts of a file and lists them in `STATEMENTS` for the test that prepares them all.
+macro_rules! statements {
+    ($($(#[$meta:meta])* $name:ident = $text:expr;)+) => {
+        $($(#[$meta])* const $name: $crate::store::Sql = $crate::store::Sql::new($text);)+
+        #[cfg(test)]
+        pub(in crate::store) const STATEMENTS: &[(&str, $crate::store::Sql)] = &[$((stringify!($name), $name)),+];
+    };
+}
+pub(crate) use statements;
+
+/// A connection for reading, returned to its pool when dropped.
+pub struct Reader<'a> {
+    pub(super) held: Held,
+    pub(super) counters: &'a Counters,
+}
+
+pub(super) enum Held {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+impl Reader<'_> {
+    pub fn conn(&mut self) -> Conn<'_> {
+        let link = match &mut self.held {
+            Held::Sqlite(conn) => Link::Sqlite(conn),
+            Held::Postgres(conn) => Link::Postgres(conn),
+        };
+        Conn { link, counters: self.counters }
+    }
+}

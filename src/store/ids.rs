@@ -1,0 +1,173 @@
+//! The short ids and positions that are used inside the server, and how they are given out.
+
+use std::sync::Mutex;
+
+use super::Error;
+
+macro_rules! nid {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub i64);
+    };
+}
+
+nid! {
+    /// A place in the server's one order of everything that happened. Larger is later; gaps are normal.
+    Position
+}
+nid! {
+    /// Short id of a stored event.
+    EventNid
+}
+nid! {
+    /// Short id of a room. Room 0 stands for "no room" in account data.
+    RoomNid
+}
+nid! {
+    /// Short id of a user, local or remote.
+    UserNid
+}
+nid! {
+    /// Short id of a local user's device; never reused.
+    DeviceNid
+}
+nid! {
+    /// Short id of a pair of event type and state key.
+    KeyNid
+}
+nid! {
+    /// Short id of an event type.
+    TypeNid
+}
+nid! {
+    /// Short id of a stored filter.
+    FilterNid
+}
+
+impl Position {
+    /// Before everything.
+    pub const ZERO: Self = Self(0);
+}
+
+/// Ids are reserved in the database by the block, and given out from memory.
+pub(super) const BLOCK: i64 = 65_536;
+
+/// Below this many left, the committer reserves the next block with its next batch. A batch uses far fewer.
+pub(super) const LOW_WATER: i64 = 32_768;
+
+/// The kinds of short id, each with its own counter row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Event,
+    Room,
+    User,
+    Device,
+    Key,
+    Type,
+    Filter,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 7] =
+        [Self::Event, Self::Room, Self::User, Self::Device, Self::Key, Self::Type, Self::Filter];
+
+    pub(super) fn counter_name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Room => "room",
+            Self::User => "user",
+            Self::Device => "device",
+            Self::Key => "key",
+            Self::Type => "type",
+            Self::Filter => "filter",
+        }
+    }
+}
+
+/// A half-open range of ids that this process owns: `next` is the next one to give out.
+#[derive(Debug, Default, Clone, Copy)]
+struct Block {
+    next: i64,
+    end: i64,
+    /// Where the next block starts and ends, once reserved.
+    reserve: Option<(i64, i64)>,
+}
+
+/// Gives out short ids from blocks that this process has reserved.
+#[derive(Debug, Default)]
+pub struct Ids {
+    blocks: [Mutex<Block>; Kind::ALL.len()],
+}
+
+impl Ids {
+    fn next(&self, kind: Kind) -> Result<i64, Error> {
+        let mut block = lock(&self.blocks[kind as usize]);
+        if block.next == block.end {
+            let Some((next, end)) = block.reserve.take() else { return Err(Error::Overloaded) };
+            (block.next, block.end) = (next, end);
+        }
+        block.next += 1;
+        Ok(block.next - 1)
+    }
+
+    /// Whether the committer should reserve another block of this kind.
+    pub(super) fn is_low(&self, kind: Kind) -> bool {
+        let block = lock(&self.blocks[kind as usize]);
+        block.reserve.is_none() && block.end - block.next < LOW_WATER
+    }
+
+    /// Adds a reserved block `[start, start + BLOCK)`.
+    pub(super) fn add_block(&self, kind: Kind, start: i64) {
+        lock(&self.blocks[kind as usize]).reserve = Some((start, start + BLOCK));
+    }
+
+    /// # Errors
+    /// [`Error::Overloaded`] when ids are used faster than blocks can be reserved. The same holds for the others.
+    pub fn event(&self) -> Result<EventNid, Error> {
+        self.next(Kind::Event).map(EventNid)
+    }
+
+    pub fn room(&self) -> Result<RoomNid, Error> {
+        self.next(Kind::Room).map(RoomNid)
+    }
+
+    pub fn user(&self) -> Result<UserNid, Error> {
+        self.next(Kind::User).map(UserNid)
+    }
+
+    pub fn device(&self) -> Result<DeviceNid, Error> {
+        self.next(Kind::Device).map(DeviceNid)
+    }
+
+    pub(super) fn key(&self) -> Result<KeyNid, Error> {
+        self.next(Kind::Key).map(KeyNid)
+    }
+
+    pub(super) fn event_type(&self) -> Result<TypeNid, Error> {
+        self.next(Kind::Type).map(TypeNid)
+    }
+
+    pub fn filter(&self) -> Result<FilterNid, Error> {
+        self.next(Kind::Filter).map(FilterNid)
+    }
+}
+
+/// A panic while a lock is held cannot leave these plain numbers half-written, so a poisoned lock is used as it is.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Packs event ids for a column: eight bytes each, little endian.
+pub(crate) fn pack(ids: &[EventNid]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.0.to_le_bytes()).collect()
+}
+
+/// Undoes [`pack`].
+pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<EventNid>, Error> {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(Error::damaged("list of events", format!("{} bytes", bytes.len())));
+    }
+    Ok(chunks.iter().map(|chunk| EventNid(i64::from_le_bytes(*chunk))).collect())
+}

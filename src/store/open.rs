@@ -1,0 +1,327 @@
+//! Opening the database: whose it is, which schema it has, and the right to write to it.
+//!
+//! Promise: a database of another server, of a newer release or in use by another process is refused with one line that
+//! says what to do. Nothing is repaired by creating new data.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, PgPool, SqlitePool,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::task::JoinHandle;
+
+use super::{
+    Committer, Conn, Counters, Error, Position, Reader, Vocabulary,
+    committer::{Engine, WriterConn},
+    conn::{Held, on, statements},
+    ids::{BLOCK, Kind},
+};
+
+statements! {
+    FIND_INFO = "SELECT value FROM server_info WHERE name = $1";
+    SET_INFO = "INSERT INTO server_info (name, value) VALUES ($1, $2)";
+    NEW_SLOT = "INSERT INTO writer_slot (slot, epoch, pos) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING";
+    TAKE_SLOT = "UPDATE writer_slot SET epoch = epoch + 1 WHERE slot = $1 RETURNING epoch, pos";
+    NEW_INCARNATION = "INSERT INTO incarnation (incarnation, epoch, first_pos, started_at) VALUES ($1, $2, $3, $4)";
+    FORGET_INCARNATIONS = "DELETE FROM incarnation WHERE epoch < $1";
+    LIST_INCARNATIONS = "SELECT incarnation, first_pos FROM incarnation ORDER BY epoch, incarnation LIMIT 1001";
+    NEW_COUNTER = "INSERT INTO counter (name, next) VALUES ($1, 1) ON CONFLICT DO NOTHING";
+    RESERVE_IDS = "UPDATE counter SET next = next + $1 WHERE name = $2 RETURNING next";
+}
+
+/// How many starts are remembered; a sync token from an older one gets a full sync.
+const KEPT_INCARNATIONS: i64 = 1000;
+
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// What a committed write survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Loss of power: every commit is synced to disk before it is answered.
+    #[default]
+    Power,
+    /// The end of the process, but not of the machine.
+    Process,
+}
+
+#[derive(Debug, Clone)]
+pub enum Location {
+    Sqlite(PathBuf),
+    Postgres(Box<PgConnectOptions>),
+}
+
+#[derive(Debug, Clone)]
+pub struct DatabaseOptions {
+    pub location: Location,
+    pub durability: Durability,
+    /// Connections for reading.
+    pub readers: u32,
+    pub server_name: String,
+    /// A random number that names this start of the server.
+    pub incarnation: i64,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+}
+
+impl DatabaseOptions {
+    /// # Errors
+    /// [`OpenError::Url`] when `url` is neither `sqlite:PATH` nor `postgres://…`.
+    pub fn location(url: &str) -> Result<Location, OpenError> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            return Ok(Location::Sqlite(path.trim_start_matches("//").into()));
+        }
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let options = url.parse().map_err(|error: sqlx::Error| OpenError::Url(error.to_string()))?;
+            return Ok(Location::Postgres(Box::new(options)));
+        }
+        Err(OpenError::Url("it must start with sqlite: or postgres://".to_owned()))
+    }
+}
+
+/// Why the database was not opened. `Display` says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the database URL cannot be used: {0}")]
+    Url(String),
+    #[error(
+        "this database belongs to the server name \"{found}\", but the configuration says \"{configured}\": set \
+         server_name = \"{found}\", or use another database"
+    )]
+    OtherServer { found: String, configured: String },
+    #[error(
+        "this database was written by a newer release of Sabha (schema {found}; this one knows up to {known}): start the \
+         newer release, or restore a backup from before the upgrade"
+    )]
+    NewerSchema { found: i64, known: i64 },
+    #[error("another process is using this database ({0}): stop it first")]
+    InUse(String),
+    #[error("{path} cannot be used")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the database schema could not be brought up to date")]
+    Migration(#[source] Box<MigrateError>),
+    #[error("the database could not be opened")]
+    Database(#[from] Error),
+}
+
+impl From<sqlx::Error> for OpenError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// The open database: readers, the committer, and the vocabulary of short ids.
+pub struct Database {
+    pool: Pool,
+    committer: Committer,
+    committer_task: std::sync::Mutex<Option<JoinHandle<()>>>,
+    counters: Arc<Counters>,
+    vocabulary: Vocabulary,
+    incarnations: Vec<(i64, Position)>,
+    created: bool,
+    /// Held for as long as the database is open; the lock goes with the file handle.
+    _lock: Option<File>,
+}
+
+impl Database {
+    /// Opens the database, brings its schema up to date and takes the right to write.
+    ///
+    /// # Errors
+    /// Every [`OpenError`]; nothing has been changed then, but for migrations that had already succeeded.
+    pub async fn open(options: DatabaseOptions) -> Result<Self, OpenError> {
+        let counters = Arc::new(Counters::default());
+        let (pool, engine, lock) = match &options.location {
+            Location::Sqlite(path) => open_sqlite(path, &options).await?,
+            Location::Postgres(connect) => open_postgres(connect, &options).await?,
+        };
+        let mut writer = WriterConn { engine, slot: 0, epoch: 0 };
+        let mut conn = writer.conn(&counters);
+        let created = check_server_name(&mut conn, &options.server_name).await?;
+        let (epoch, last) = take_slot(&mut conn, &options).await?;
+        let incarnations = on!(&mut conn, db =>
+            sqlx::query_as::<_, (i64, i64)>(LIST_INCARNATIONS.text()).fetch_all(&mut **db).await)?;
+        let committer = Committer::new(last, Arc::clone(&counters));
+        for kind in Kind::ALL {
+            on!(&mut conn, db => sqlx::query(NEW_COUNTER.text()).bind(kind.counter_name()).execute(&mut **db).await.map(|_| ()))?;
+            let (end,): (i64,) = on!(&mut conn, db => sqlx::query_as(RESERVE_IDS.text())
+                .bind(BLOCK).bind(kind.counter_name()).fetch_one(&mut **db).await)?;
+            committer.ids().add_block(kind, end - BLOCK);
+        }
+        writer.epoch = epoch;
+        let task = tokio::spawn(committer.clone().run(writer));
+        Ok(Self {
+            pool,
+            committer,
+            committer_task: std::sync::Mutex::new(Some(task)),
+            counters,
+            vocabulary: Vocabulary::default(),
+            incarnations: incarnations.into_iter().map(|(id, pos)| (id, Position(pos))).collect(),
+            created,
+            _lock: lock,
+        })
+    }
+
+    /// A connection for reading.
+    pub async fn read(&self) -> Result<Reader<'_>, Error> {
+        let held = match &self.pool {
+            Pool::Sqlite(pool) => Held::Sqlite(pool.acquire().await?),
+            Pool::Postgres(pool) => Held::Postgres(pool.acquire().await?),
+        };
+        Ok(Reader { held, counters: &self.counters })
+    }
+
+    pub fn committer(&self) -> &Committer {
+        &self.committer
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// Whether this start created the database.
+    pub fn is_new(&self) -> bool {
+        self.created
+    }
+
+    /// Whether `position` was reached by the start of the server named `incarnation`, as this database knows it.
+    pub fn knows(&self, incarnation: i64, position: Position) -> bool {
+        let Some(index) = self.incarnations.iter().position(|(id, _)| *id == incarnation) else { return false };
+        match self.incarnations.get(index + 1) {
+            Some((_, next_start)) => position <= *next_start,
+            None => position <= self.committer.published(),
+        }
+    }
+
+    /// Commits what is queued and closes all connections.
+    pub async fn close(&self) {
+        self.committer.stop();
+        let task = super::ids::lock(&self.committer_task).take();
+        if let Some(task) = task {
+            // A committer that panicked has said so already.
+            let _ = task.await;
+        }
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+async fn open_sqlite(path: &Path, options: &DatabaseOptions) -> Result<(Pool, Engine, Option<File>), OpenError> {
+    let file = |source| OpenError::File { path: path.to_owned(), source };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(file)?;
+    }
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(file)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.display().to_string())),
+        Err(TryLockError::Error(source)) => return Err(file(source)),
+    }
+    let synchronous = match options.durability {
+        Durability::Power => SqliteSynchronous::Full,
+        Durability::Process => SqliteSynchronous::Normal,
+    };
+    let base = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging();
+    let mut writer = base
+        .clone()
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        // 16 MiB of log between checkpoints: fewer checkpoints under load, and still a short recovery.
+        .pragma("wal_autocheckpoint", "4000")
+        .pragma("journal_size_limit", "67108864")
+        .pragma("temp_store", "MEMORY")
+        .statement_cache_capacity(512)
+        .connect()
+        .await?;
+    migrated(&SQLITE, SQLITE.run(&mut writer).await)?;
+    let readers = base.read_only(true).pragma("query_only", "1").statement_cache_capacity(256);
+    let pool = SqlitePoolOptions::new()
+        .max_connections(options.readers)
+        .test_before_acquire(false)
+        .acquire_timeout(Duration::from_secs(30))
+        .connect_lazy_with(readers);
+    Ok((Pool::Sqlite(pool), Engine::Sqlite(Box::new(writer)), Some(lock)))
+}
+
+async fn open_postgres(
+    connect: &PgConnectOptions,
+    options: &DatabaseOptions,
+) -> Result<(Pool, Engine, Option<File>), OpenError> {
+    let synchronous = match options.durability {
+        Durability::Power => "on",
+        Durability::Process => "off",
+    };
+    let connect = connect.clone().application_name("sabha").statement_cache_capacity(512).disable_statement_logging();
+    let writer_options = connect.clone().options([("synchronous_commit", synchronous)]);
+    let mut writer = writer_options.connect().await?;
+    migrated(&POSTGRES, POSTGRES.run(&mut writer).await)?;
+    let pool = PgPoolOptions::new()
+        .max_connections(options.readers)
+        .test_before_acquire(false)
+        .acquire_timeout(Duration::from_secs(30))
+        .connect_lazy_with(connect);
+    let engine = Engine::Postgres { conn: Some(Box::new(writer)), options: Box::new(writer_options) };
+    Ok((Pool::Postgres(pool), engine, None))
+}
+
+fn migrated(migrator: &Migrator, result: Result<(), MigrateError>) -> Result<(), OpenError> {
+    result.map_err(|error| match error {
+        MigrateError::VersionMissing(found) => OpenError::NewerSchema {
+            found,
+            known: migrator.iter().map(|migration| migration.version).max().unwrap_or_default(),
+        },
+        error => OpenError::Migration(Box::new(error)),
+    })
+}
+
+/// Whether the database is new. It is then given this server's name, for ever.
+async fn check_server_name(conn: &mut Conn<'_>, configured: &str) -> Result<bool, OpenError> {
+    let found: Option<(String,)> =
+        on!(conn, db => sqlx::query_as(FIND_INFO.text()).bind("server_name").fetch_optional(&mut **db).await)?;
+    match found {
+        Some((found,)) if found == configured => Ok(false),
+        Some((found,)) => Err(OpenError::OtherServer { found, configured: configured.to_owned() }),
+        None => {
+            on!(conn, db => sqlx::query(SET_INFO.text()).bind("server_name").bind(configured).execute(&mut **db).await.map(|_| ()))?;
+            Ok(true)
+        }
+    }
+}
+
+async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<(i64, Position), OpenError> {
+    on!(conn, db => sqlx::query(NEW_SLOT.text()).bind(0_i64).execute(&mut **db).await.map(|_| ()))?;
+    let (epoch, pos): (i64, i64) =
+        on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(0_i64).fetch_one(&mut **db).await)?;
+    on!(conn, db => sqlx::query(FORGET_INCARNATIONS.text()).bind(epoch - KEPT_INCARNATIONS).execute(&mut **db).await.map(|_| ()))?;
+    on!(conn, db => sqlx::query(NEW_INCARNATION.text())
+        .bind(options.incarnation).bind(epoch).bind(pos).bind(options.now_ms).execute(&mut **db).await.map(|_| ()))?;
+    Ok((epoch, Position(pos)))
+}

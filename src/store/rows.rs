@@ -1,0 +1,190 @@
+//! Rows to be written: plain data that the committer gathers from many writers into few statements.
+
+use std::sync::{Arc, OnceLock};
+
+/// One column's value. NULL is typed because PostgreSQL wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    Int(i64),
+    OptInt(Option<i64>),
+    Text(Arc<str>),
+    OptText(Option<Arc<str>>),
+    Blob(Vec<u8>),
+    OptBlob(Option<Vec<u8>>),
+    Bool(bool),
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<Option<i64>> for Value {
+    fn from(value: Option<i64>) -> Self {
+        Self::OptInt(value)
+    }
+}
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.into())
+    }
+}
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Self::Text(value.into())
+    }
+}
+impl From<Arc<str>> for Value {
+    fn from(value: Arc<str>) -> Self {
+        Self::Text(value)
+    }
+}
+impl From<Option<Arc<str>>> for Value {
+    fn from(value: Option<Arc<str>>) -> Self {
+        Self::OptText(value)
+    }
+}
+impl From<Option<String>> for Value {
+    fn from(value: Option<String>) -> Self {
+        Self::OptText(value.map(Into::into))
+    }
+}
+impl From<Vec<u8>> for Value {
+    fn from(value: Vec<u8>) -> Self {
+        Self::Blob(value)
+    }
+}
+impl From<Option<Vec<u8>>> for Value {
+    fn from(value: Option<Vec<u8>>) -> Self {
+        Self::OptBlob(value)
+    }
+}
+macro_rules! from_nid {
+    ($($name:ident),+) => {$(
+        impl From<super::$name> for Value {
+            fn from(id: super::$name) -> Self { Self::Int(id.0) }
+        }
+        impl From<Option<super::$name>> for Value {
+            fn from(id: Option<super::$name>) -> Self { Self::OptInt(id.map(|id| id.0)) }
+        }
+    )+};
+}
+from_nid!(Position, EventNid, RoomNid, UserNid, DeviceNid, KeyNid, TypeNid, FilterNid);
+
+/// The largest number of rows in one statement: a power of two whose variables stay far below SQLite's 32,766.
+pub(super) const MAX_CHUNK: usize = 64;
+
+/// What happens to a row whose key is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// It is a failure: the key was meant to be new.
+    Fail,
+    /// The row that is there stays.
+    Keep,
+    /// All columns but the key are replaced.
+    Replace,
+}
+
+/// How rows of one table are inserted. Statements come in sizes of powers of two, so that few texts are prepared.
+#[derive(Debug)]
+pub struct Insert {
+    pub table: &'static str,
+    pub columns: &'static [&'static str],
+    /// How many of the leading columns are the key.
+    pub key_columns: usize,
+    pub on_conflict: OnConflict,
+    texts: [[OnceLock<String>; 7]; 2],
+}
+
+impl Insert {
+    pub const fn new(
+        table: &'static str,
+        columns: &'static [&'static str],
+        key_columns: usize,
+        on_conflict: OnConflict,
+    ) -> Self {
+        const EMPTY: OnceLock<String> = OnceLock::new();
+        const NONE: [OnceLock<String>; 7] = [EMPTY; 7];
+        Self { table, columns, key_columns, on_conflict, texts: [NONE; 2] }
+    }
+
+    /// The statement for `2^size_log2` rows. SQLite gets `?`, so that several statements can share one list of values;
+    /// PostgreSQL gets `$1`, `$2`, ….
+    pub(super) fn text(&'static self, size_log2: usize, numbered: bool) -> &'static str {
+        self.texts[usize::from(numbered)][size_log2].get_or_init(|| self.render(1 << size_log2, numbered))
+    }
+
+    fn render(&self, rows: usize, numbered: bool) -> String {
+        let columns = self.columns.join(", ");
+        let mut number = 0;
+        let mut place = || {
+            number += 1;
+            if numbered { format!("${number}") } else { "?".to_owned() }
+        };
+        let values = (0..rows)
+            .map(|_| format!("({})", (0..self.columns.len()).map(|_| place()).collect::<Vec<_>>().join(", ")))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let conflict = match self.on_conflict {
+            OnConflict::Fail => String::new(),
+            OnConflict::Keep => " ON CONFLICT DO NOTHING".to_owned(),
+            OnConflict::Replace => {
+                let key = self.columns[..self.key_columns].join(", ");
+                let sets: Vec<_> =
+                    self.columns[self.key_columns..].iter().map(|c| format!("{c} = excluded.{c}")).collect();
+                format!(" ON CONFLICT ({key}) DO UPDATE SET {}", sets.join(", "))
+            }
+        };
+        format!("INSERT INTO {} ({columns}) VALUES {values}{conflict}", self.table)
+    }
+
+    /// A row for this table.
+    pub fn row<const N: usize>(&'static self, values: [Value; N]) -> Row {
+        debug_assert_eq!(N, self.columns.len(), "{} has {} columns", self.table, self.columns.len());
+        Row { insert: self, values: values.into() }
+    }
+}
+
+/// One row on its way to a table.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub(super) insert: &'static Insert,
+    pub(super) values: Box<[Value]>,
+}
+
+impl Row {
+    pub(super) fn key(&self) -> &[Value] {
+        &self.values[..self.insert.key_columns]
+    }
+}
+
+/// Declares the inserts of a file, and lists them in `INSERTS` for the test that prepares them all.
+macro_rules! inserts {
+    ($($(#[$meta:meta])* $name:ident = $table:literal ($($column:literal),+) key $key:literal $conflict:ident;)+) => {
+        $($(#[$meta])* pub(crate) static $name: $crate::store::Insert = $crate::store::Insert::new(
+            $table, &[$($column),+], $key, $crate::store::rows::OnConflict::$conflict);)+
+        #[cfg(test)]
+        pub(in crate::store) const INSERTS: &[&$crate::store::Insert] = &[$(&$name),+];
+    };
+}
+pub(crate) use inserts;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_insert_is_rendered_for_both_engines() {
+        static T: Insert = Insert::new("t", &["a", "b"], 1, OnConflict::Replace);
+        assert_eq!(T.text(0, false), "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT (a) DO UPDATE SET b = excluded.b");
+        assert_eq!(
+            T.text(1, true),
+            "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT (a) DO UPDATE SET b = excluded.b"
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! The vocabulary: Matrix identifiers that have a short id, kept in memory once they have been seen.
+//!
+//! A new word gets its short id at once; its row travels with the first write that uses it. Until that write has been
+//! committed, every further write that uses the word carries the row again, so a failed write leaves no dangling id.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ruma::{OwnedUserId, UserId};
+
+use super::{Database, Error, KeyNid, TypeNid, UserNid, Write, on, rows::inserts, statements};
+
+statements! {
+    FIND_USER = "SELECT user_nid, local FROM matrix_user WHERE user_id = $1";
+    FIND_USER_BY_NID = "SELECT user_id, local FROM matrix_user WHERE user_nid = $1";
+    FIND_TYPE = "SELECT type_nid FROM event_type WHERE type = $1";
+    FIND_KEY = "SELECT key_nid FROM state_key WHERE type = $1 AND state_key = $2";
+}
+
+inserts! {
+    USER = "matrix_user" ("user_nid", "user_id", "local") key 1 Keep;
+    EVENT_TYPE = "event_type" ("type_nid", "type") key 1 Keep;
+    STATE_KEY = "state_key" ("key_nid", "type", "state_key") key 1 Keep;
+}
+
+/// A user, local or remote, with its short id.
+#[derive(Debug)]
+pub struct User {
+    pub nid: UserNid,
+    pub user_id: OwnedUserId,
+    pub local: bool,
+    stored: Arc<AtomicBool>,
+}
+
+/// A pair of event type and state key, with its short id.
+#[derive(Debug)]
+pub struct StateKey {
+    pub nid: KeyNid,
+    pub event_type: Arc<str>,
+    pub state_key: Arc<str>,
+    stored: Arc<AtomicBool>,
+}
+
+/// An event type, with its short id.
+#[derive(Debug)]
+pub struct EventType {
+    pub nid: TypeNid,
+    pub event_type: Arc<str>,
+    stored: Arc<AtomicBool>,
+}
+
+impl User {
+    /// Adds the row to `write`, unless it is known to be stored.
+    pub fn write_if_new(&self, write: &mut Write) {
+        if !self.stored.load(Ordering::Acquire) {
+            let row = USER.row([self.nid.into(), self.user_id.as_str().into(), self.local.into()]);
+            write.add_new(row, Arc::clone(&self.stored));
+        }
+    }
+}
+
+impl StateKey {
+    /// Adds the row to `write`, unless it is known to be stored.
+    pub fn write_if_new(&self, write: &mut Write) {
+        if !self.stored.load(Ordering::Acquire) {
+            let row = STATE_KEY.row([self.nid.into(), self.event_type.clone().into(), self.state_key.clone().into()]);
+            write.add_new(row, Arc::clone(&self.stored));
+        }
+    }
+}
+
+impl EventType {
+    /// Adds the row to `write`, unless it is known to be stored.
+    pub fn write_if_new(&self, write: &mut Write) {
+        if !self.stored.load(Ordering::Acquire) {
+            let row = EVENT_TYPE.row([self.nid.into(), self.event_type.clone().into()]);
+            write.add_new(row, Arc::clone(&self.stored));
+        }
+    }
+}
+
+/// Pairs of type and state key, by type, then by state key.
+type Keys = HashMap<Arc<str>, HashMap<Arc<str>, Arc<StateKey>>>;
+
+/// All words that this process has met.
+#[derive(Debug, Default)]
+pub struct Vocabulary {
+    users: RwLock<Users>,
+    types: RwLock<HashMap<Arc<str>, Arc<EventType>>>,
+    keys: RwLock<Keys>,
+}
+
+#[derive(Debug, Default)]
+struct Users {
+    by_id: HashMap<OwnedUserId, Arc<User>>,
+    by_nid: HashMap<UserNid, Arc<User>>,
+}
+
+impl Users {
+    fn add(&mut self, nid: UserNid, user_id: &UserId, local: bool, stored: bool) -> Arc<User> {
+        if let Some(user) = self.by_id.get(user_id) {
+            return Arc::clone(user);
+        }
+        let stored = Arc::new(AtomicBool::new(stored));
+        let user = Arc::new(User { nid, user_id: user_id.to_owned(), local, stored });
+        self.by_id.insert(user_id.to_owned(), Arc::clone(&user));
+        self.by_nid.insert(nid, Arc::clone(&user));
+        user
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Database {
+    /// The user, if an event or an account has ever named it.
+    pub async fn find_user(&self, user_id: &UserId) -> Result<Option<Arc<User>>, Error> {
+        let users = &self.vocabulary().users;
+        if let Some(user) = read(users).by_id.get(user_id) {
+            return Ok(Some(Arc::clone(user)));
+        }
+        let mut reader = self.read().await?;
+        let row: Option<(i64, bool)> = on!(&mut reader.conn(), db =>
+            sqlx::query_as(FIND_USER.text()).bind(user_id.as_str()).fetch_optional(&mut **db).await)?;
+        Ok(row.map(|(nid, local)| write(users).add(UserNid(nid), user_id, local, true)))
+    }
+
+    /// The user, with a new short id if there was none.
+    pub async fn user(&self, user_id: &UserId, local: bool) -> Result<Arc<User>, Error> {
+        if let Some(user) = self.find_user(user_id).await? {
+            return Ok(user);
+        }
+        let nid = self.committer().ids().user()?;
+        Ok(write(&self.vocabulary().users).add(nid, user_id, local, false))
+    }
+
+    /// The user behind a short id that the database gave us.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if there is none.
+    pub async fn user_by_nid(&self, nid: UserNid) -> Result<Arc<User>, Error> {
+        let users = &self.vocabulary().users;
+        if let Some(user) = read(users).by_nid.get(&nid) {
+            return Ok(Arc::clone(user));
+        }
+        let mut reader = self.read().await?;
+        let row: Option<(String, bool)> = on!(&mut reader.conn(), db =>
+            sqlx::query_as(FIND_USER_BY_NID.text()).bind(nid.0).fetch_optional(&mut **db).await)?;
+        let (user_id, local) = row.ok_or_else(|| Error::damaged("user", format!("no row for {}", nid.0)))?;
+        let user_id = UserId::parse(&user_id).map_err(|error| Error::damaged("user ID", error))?;
+        Ok(write(users).add(nid, &user_id, local, true))
+    }
+
+    /// The event type, with a new short id if there was none.
+    pub async fn event_type(&self, event_type: &str) -> Result<Arc<EventType>, Error> {
+        let types = &self.vocabulary().types;
+        if let Some(known) = read(types).get(event_type) {
+            return Ok(Arc::clone(known));
+        }
+        let mut reader = self.read().await?;
+        let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
+            sqlx::query_as(FIND_TYPE.text()).bind(event_type).fetch_optional(&mut **db).await)?;
+        let mut types = write(types);
+        if let Some(known) = types.get(event_type) {
+            return Ok(Arc::clone(known));
+        }
+        let nid = match row {
+            Some((nid,)) => TypeNid(nid),
+            None => self.committer().ids().event_type()?,
+        };
+        let event_type: Arc<str> = event_type.into();
+        let stored = Arc::new(AtomicBool::new(row.is_some()));
+        let known = Arc::new(EventType { nid, event_type: Arc::clone(&event_type), stored });
+        types.insert(event_type, Arc::clone(&known));
+        Ok(known)
+    }
+
+    /// The pair of event type and state key, with a new short id if there was none.
+    pub async fn state_key(&self, event_type: &str, state_key: &str) -> Result<Arc<StateKey>, Error> {
+        if let Some(known) = self.known_state_key(event_type, state_key) {
+            return Ok(known);
+        }
+        let mut reader = self.read().await?;
+        let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
+            sqlx::query_as(FIND_KEY.text()).bind(event_type).bind(state_key).fetch_optional(&mut **db).await)?;
+        let (nid, stored) = match row {
+            Some((nid,)) => (KeyNid(nid), true),
+            None => (self.committer().ids().key()?, false),
+        };
+        Ok(self.learn_state_key(nid, event_type, state_key, stored))
+    }
+
+    /// The pair, if this process has met it. A loaded room has met all pairs of its state.
+    pub fn known_state_key(&self, event_type: &str, state_key: &str) -> Option<Arc<StateKey>> {
+        read(&self.vocabulary().keys).get(event_type)?.get(state_key).cloned()
+    }
+
+    /// Remembers a pair that was read from the database.
+    pub fn learn_state_key(&self, nid: KeyNid, event_type: &str, state_key: &str, stored: bool) -> Arc<StateKey> {
+        let mut keys = write(&self.vocabulary().keys);
+        let event_type: Arc<str> =
+            keys.get_key_value(event_type).map_or_else(|| event_type.into(), |(known, _)| Arc::clone(known));
+        let of_type = keys.entry(Arc::clone(&event_type)).or_default();
+        if let Some(known) = of_type.get(state_key) {
+            return Arc::clone(known);
+        }
+        let state_key: Arc<str> = state_key.into();
+        let stored = Arc::new(AtomicBool::new(stored));
+        let known = Arc::new(StateKey { nid, event_type, state_key: Arc::clone(&state_key), stored });
+        of_type.insert(state_key, Arc::clone(&known));
+        known
+    }
+}
