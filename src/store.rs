@@ -12,8 +12,9 @@ mod error;
 pub mod ids;
 mod open;
 pub mod rows;
-mod vocabulary;
+pub mod vocabulary;
 
+pub mod accounts;
 pub mod rooms;
 
 pub use committer::{Committer, Lineage, Transaction, Write};

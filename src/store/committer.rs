@@ -58,8 +58,11 @@ pub struct Write {
     pub(super) rows: Vec<Row>,
     pub(super) lineage: Option<Lineage>,
     pub(super) stored: Vec<Arc<AtomicBool>>,
-    pub(super) after: Option<Box<dyn FnOnce() + Send + Sync>>,
+    pub(super) after: Option<Hook>,
+    pub(super) wake: Option<Hook>,
 }
+
+type Hook = Box<dyn FnOnce() + Send + Sync>;
 
 impl Write {
     pub fn new(rows: Vec<Row>) -> Self {
@@ -84,6 +87,13 @@ impl Write {
     #[must_use]
     pub fn after(mut self, after: impl FnOnce() + Send + Sync + 'static) -> Self {
         self.after = Some(Box::new(after));
+        self
+    }
+
+    /// Runs right after the position has become visible: the place for wake-ups. The same care applies.
+    #[must_use]
+    pub fn wake(mut self, wake: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.wake = Some(Box::new(wake));
         self
     }
 }
@@ -270,29 +280,37 @@ impl Committer {
     fn succeed(&self, batch: Vec<Queued>) {
         let Some(last) = batch.last().map(|queued| queued.position) else { return };
         let mut answers = Vec::with_capacity(batch.len());
+        let mut wakes: Vec<Hook> = Vec::with_capacity(batch.len());
         for queued in batch {
-            let after = || match queued.work {
+            match queued.work {
                 Work::Write(write) => {
                     for stored in write.stored {
                         stored.store(true, Ordering::Release);
                     }
+                    wakes.extend(write.wake);
                     if let Some(after) = write.after {
-                        after();
+                        contained(after);
                     }
                 }
-                Work::Transaction(transaction) => transaction.committed(queued.position),
-            };
-            // One writer's mistake must not stop the only task that writes.
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(after)).is_err() {
-                tracing::error!(position = queued.position.0, "updating memory after a commit panicked");
+                Work::Transaction(transaction) => contained(|| wakes.extend(transaction.committed(queued.position))),
             }
             answers.push(queued.answer);
         }
         self.0.published.store(last.0, Ordering::Release);
+        for wake in wakes {
+            contained(wake);
+        }
         for answer in answers {
             // A writer that went away does not wait for its answer.
             let _ = answer.send(Ok(()));
         }
+    }
+}
+
+/// One writer's mistake must not stop the only task that writes.
+fn contained(hook: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook)).is_err() {
+        tracing::error!("updating memory after a commit panicked");
     }
 }
 

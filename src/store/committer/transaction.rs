@@ -4,6 +4,7 @@ use std::{future::Future, pin::Pin, sync::Mutex};
 
 use tokio::sync::oneshot;
 
+use super::Hook;
 use crate::store::{Conn, Error, Position, ids::lock};
 
 /// A piece of work inside the committer's transaction. Use it only where the rows to write depend on rows to read: it
@@ -18,6 +19,11 @@ pub trait Transaction: Send + Sync + 'static {
     fn committed(&self, output: &Self::Output, position: Position) {
         let _ = (output, position);
     }
+
+    /// Runs right after the position has become visible: the place for wake-ups.
+    fn wake(&self, output: &Self::Output, position: Position) {
+        let _ = (output, position);
+    }
 }
 
 pub(super) trait Erased: Send + Sync {
@@ -27,7 +33,8 @@ pub(super) trait Erased: Send + Sync {
         position: Position,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-    fn committed(self: Box<Self>, position: Position);
+    /// Updates memory; what it returns is to be run once the position is visible.
+    fn committed(self: Box<Self>, position: Position) -> Option<Hook>;
 }
 
 /// A transaction with the place for its output.
@@ -56,11 +63,16 @@ impl<T: Transaction> Erased for Slot<T> {
         })
     }
 
-    fn committed(self: Box<Self>, position: Position) {
-        if let Some(output) = lock(&self.output).take() {
-            self.transaction.committed(&output, position);
+    fn committed(self: Box<Self>, position: Position) -> Option<Hook> {
+        let output = lock(&self.output).take()?;
+        self.transaction.committed(&output, position);
+        let Self { transaction, sender, .. } = *self;
+        let output = Mutex::new(output);
+        Some(Box::new(move || {
+            let output = output.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            transaction.wake(&output, position);
             // A caller that went away does not wait for its answer.
-            let _ = self.sender.send(output);
-        }
+            let _ = sender.send(output);
+        }))
     }
 }

@@ -1,0 +1,161 @@
+//! The wake-up bus: tells parked `/sync` requests that something was committed.
+//!
+//! It carries hints, never data: whoever is woken looks at what was committed. Users who sync are *live*; each live user
+//! watches its rooms, so that an event wakes only those who are here to see it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use crate::store::{Position, RoomNid, UserNid};
+
+/// A user who syncs: where the latest news for them is, and their parked requests.
+#[derive(Debug)]
+pub struct LiveUser {
+    pub user: UserNid,
+    latest: AtomicI64,
+    latest_ephemeral: AtomicU64,
+    parked: Notify,
+}
+
+impl LiveUser {
+    /// The position of the latest thing that concerns this user. Before it there may be news; after it there is none.
+    pub fn latest(&self) -> Position {
+        Position(self.latest.load(Ordering::Acquire))
+    }
+
+    /// The number of the latest typing or presence change that concerns this user.
+    pub fn latest_ephemeral(&self) -> u64 {
+        self.latest_ephemeral.load(Ordering::Acquire)
+    }
+
+    /// Resolves at the next wake-up after this call. Look for news between calling and waiting, or one may be missed.
+    pub fn next_wake(&self) -> impl Future<Output = ()> + '_ {
+        self.parked.notified()
+    }
+
+    fn wake(&self, position: Position) {
+        self.latest.fetch_max(position.0, Ordering::AcqRel);
+        self.parked.notify_waiters();
+    }
+
+    fn wake_ephemeral(&self, number: u64) {
+        self.latest_ephemeral.fetch_max(number, Ordering::AcqRel);
+        self.parked.notify_waiters();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Watchers {
+    live: HashMap<UserNid, Arc<LiveUser>>,
+    rooms: HashMap<RoomNid, Vec<Arc<LiveUser>>>,
+}
+
+/// Who is live and which rooms they watch. In this process; one small lock, held for the length of a loop.
+#[derive(Debug, Default)]
+pub struct Bus {
+    watchers: Mutex<Watchers>,
+    ephemeral: AtomicU64,
+}
+
+impl Bus {
+    /// The user, live from now on. `latest` is where everything up to now has been committed.
+    pub fn live(&self, user: UserNid, latest: Position) -> Arc<LiveUser> {
+        let mut watchers = crate::store::ids::lock(&self.watchers);
+        let live = watchers.live.entry(user).or_insert_with(|| {
+            Arc::new(LiveUser {
+                user,
+                latest: AtomicI64::new(latest.0),
+                latest_ephemeral: AtomicU64::new(self.ephemeral.load(Ordering::Acquire)),
+                parked: Notify::new(),
+            })
+        });
+        Arc::clone(live)
+    }
+
+    /// The user has not synced for a while: no more wake-ups.
+    pub fn forget(&self, user: UserNid) {
+        let mut watchers = crate::store::ids::lock(&self.watchers);
+        watchers.live.remove(&user);
+        watchers.rooms.retain(|_, users| {
+            users.retain(|live| live.user != user);
+            !users.is_empty()
+        });
+    }
+
+    /// A live user wants to hear of a room. Users who are not live are ignored.
+    pub fn watch(&self, user: UserNid, room: RoomNid) {
+        let mut watchers = crate::store::ids::lock(&self.watchers);
+        let Some(live) = watchers.live.get(&user).cloned() else { return };
+        let users = watchers.rooms.entry(room).or_default();
+        if !users.iter().any(|other| other.user == user) {
+            users.push(live);
+        }
+    }
+
+    /// The user has left the room.
+    pub fn unwatch(&self, user: UserNid, room: RoomNid) {
+        let mut watchers = crate::store::ids::lock(&self.watchers);
+        if let Some(users) = watchers.rooms.get_mut(&room) {
+            users.retain(|live| live.user != user);
+            if users.is_empty() {
+                watchers.rooms.remove(&room);
+            }
+        }
+    }
+
+    /// Something was committed that concerns the user.
+    pub fn wake_user(&self, user: UserNid, position: Position) {
+        let live = crate::store::ids::lock(&self.watchers).live.get(&user).cloned();
+        if let Some(live) = live {
+            live.wake(position);
+        }
+    }
+
+    /// Something was committed that concerns everyone in the room.
+    pub fn wake_room(&self, room: RoomNid, position: Position) {
+        let watchers = crate::store::ids::lock(&self.watchers);
+        for live in watchers.rooms.get(&room).into_iter().flatten() {
+            live.wake(position);
+        }
+    }
+
+    /// The number of the latest ephemeral change of this process.
+    pub fn ephemeral(&self) -> u64 {
+        self.ephemeral.load(Ordering::Acquire)
+    }
+
+    /// A number for a change that is only kept in memory, such as typing. Larger is later.
+    pub fn next_ephemeral(&self) -> u64 {
+        self.ephemeral.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// An ephemeral change concerns everyone in the room.
+    pub fn wake_room_ephemeral(&self, room: RoomNid, number: u64) {
+        let watchers = crate::store::ids::lock(&self.watchers);
+        for live in watchers.rooms.get(&room).into_iter().flatten() {
+            live.wake_ephemeral(number);
+        }
+    }
+
+    /// An ephemeral change concerns one user.
+    pub fn wake_user_ephemeral(&self, user: UserNid, number: u64) {
+        let live = crate::store::ids::lock(&self.watchers).live.get(&user).cloned();
+        if let Some(live) = live {
+            live.wake_ephemeral(number);
+        }
+    }
+
+    /// Wakes everyone, for instance because the server stops.
+    pub fn wake_all(&self) {
+        for live in crate::store::ids::lock(&self.watchers).live.values() {
+            live.parked.notify_waiters();
+        }
+    }
+}

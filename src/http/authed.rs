@@ -1,0 +1,146 @@
+//! From an HTTP request to a typed one with a known caller.
+//!
+//! The request type names its path, method and authentication, so no check can be forgotten: an endpoint for users gets
+//! a [`LocalDevice`], a public one `()`.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    RequestExt as _,
+    body::Body,
+    extract::{FromRequest, RawPathParams, Request},
+    http::StatusCode,
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt as _,
+    auth_scheme::{AccessToken, AccessTokenOptional, AuthScheme, NoAccessToken, NoAuthentication},
+    error::ErrorKind,
+};
+
+use super::{Action, ApiError, ClientAddress};
+use crate::{account::LocalDevice, app::App};
+
+/// A typed request and who sent it.
+pub struct Authed<R: IncomingRequest>
+where
+    R::Authentication: Authenticate,
+{
+    pub caller: <R::Authentication as Authenticate>::Caller,
+    pub request: R,
+    /// Where the request came from, as far as we can know.
+    pub address: Option<IpAddr>,
+}
+
+/// What a scheme of authentication makes of the credentials in a request.
+pub trait Authenticate: AuthScheme {
+    type Caller: Send;
+
+    fn authenticate(
+        app: &App,
+        credentials: Self::Output,
+        address: Option<IpAddr>,
+    ) -> impl Future<Output = Result<Self::Caller, ApiError>> + Send;
+
+    /// The user to count this request for, if there is one.
+    fn user(caller: &Self::Caller) -> Option<&LocalDevice>;
+}
+
+impl Authenticate for AccessToken {
+    type Caller = Arc<LocalDevice>;
+
+    async fn authenticate(app: &App, token: String, address: Option<IpAddr>) -> Result<Self::Caller, ApiError> {
+        Ok(app.accounts.authenticate(&token, address).await?)
+    }
+
+    fn user(caller: &Self::Caller) -> Option<&LocalDevice> {
+        Some(caller)
+    }
+}
+
+impl Authenticate for AccessTokenOptional {
+    type Caller = Option<Arc<LocalDevice>>;
+
+    async fn authenticate(app: &App, token: Option<String>, address: Option<IpAddr>) -> Result<Self::Caller, ApiError> {
+        match token {
+            Some(token) => Ok(Some(app.accounts.authenticate(&token, address).await?)),
+            None => Ok(None),
+        }
+    }
+
+    fn user(caller: &Self::Caller) -> Option<&LocalDevice> {
+        caller.as_deref()
+    }
+}
+
+macro_rules! public {
+    ($($scheme:ty),+) => {$(
+        impl Authenticate for $scheme {
+            type Caller = ();
+
+            async fn authenticate(_: &App, (): (), _: Option<IpAddr>) -> Result<(), ApiError> {
+                Ok(())
+            }
+
+            fn user((): &()) -> Option<&LocalDevice> {
+                None
+            }
+        }
+    )+};
+}
+public!(NoAuthentication, NoAccessToken);
+
+impl<R> FromRequest<App> for Authed<R>
+where
+    R: IncomingRequest + Send + 'static,
+    R::Authentication: Authenticate,
+    <R::Authentication as AuthScheme>::Output: Send,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, app: &App) -> Result<Self, ApiError> {
+        let address = request.extensions().get::<ClientAddress>().and_then(|address| address.0);
+        let action = request.extensions().get::<Action>().copied().unwrap_or(Action::Other);
+        let params = request
+            .extract_parts_with_state::<RawPathParams, App>(app)
+            .await
+            .map_err(|error| ApiError::invalid_param(error.to_string()))?;
+        // In the order of the path and percent-decoded, as ruma wants them.
+        let path_args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+
+        let credentials = R::Authentication::extract_authentication(&request).map_err(|error| {
+            ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, error.into().to_string())
+        })?;
+        let caller = R::Authentication::authenticate(app, credentials, address).await?;
+        app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
+
+        let (parts, body) = request.into_parts();
+        let body = read_body(body, app.config.limits.request_bytes.bytes() as usize).await?;
+        // Ruma wants an object where clients often send nothing at all.
+        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
+        let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)
+            .map_err(|error| explain(&error, body))?;
+        Ok(Self { caller, request, address })
+    }
+}
+
+/// Reads the whole body, at most `limit_bytes` of it.
+pub(crate) async fn read_body(body: Body, limit_bytes: usize) -> Result<bytes::Bytes, ApiError> {
+    match Limited::new(body, limit_bytes).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::too_large(format!("The request is larger than {limit_bytes} bytes.")))
+        }
+        Err(_) => Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request ended too early.")),
+    }
+}
+
+/// Tells a client that sent no JSON from one that sent the wrong JSON.
+fn explain(error: &ruma::api::error::FromHttpRequestError, body: &[u8]) -> ApiError {
+    if !body.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+        return ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not valid JSON.");
+    }
+    let text = error.to_string();
+    let kind = if text.contains("missing field") { ErrorKind::MissingParam } else { ErrorKind::BadJson };
+    ApiError::new(StatusCode::BAD_REQUEST, kind, text)
+}

@@ -1,0 +1,129 @@
+//! What the client is told when a request fails: a status code and the Matrix error that the spec names.
+
+use axum::{
+    body::Body,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use ruma::api::{
+    OutgoingResponseExt as _,
+    client::uiaa::{UiaaInfo, UiaaResponse},
+    error::{Error as MatrixError, ErrorBody, ErrorKind, LimitExceededErrorData, RetryAfter, StandardErrorBody},
+};
+
+use crate::store;
+
+/// A failed request, ready to be sent.
+#[derive(Debug)]
+pub struct ApiError(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Matrix(Box<MatrixError>),
+    InteractiveAuth(Box<UiaaInfo>),
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
+        let body = ErrorBody::Standard(StandardErrorBody::new(kind, message.into()));
+        Self(Kind::Matrix(Box::new(MatrixError::new(status, body))))
+    }
+
+    /// `403 M_FORBIDDEN`: the server understood, and will not.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorKind::Forbidden, message)
+    }
+
+    /// `404 M_NOT_FOUND`.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorKind::NotFound, message)
+    }
+
+    /// `400 M_INVALID_PARAM`: a parameter has a value that it cannot have.
+    pub fn invalid_param(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorKind::InvalidParam, message)
+    }
+
+    /// `400 M_MISSING_PARAM`.
+    pub fn missing_param(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorKind::MissingParam, message)
+    }
+
+    /// `400 M_BAD_JSON`: JSON, but not what this endpoint takes.
+    pub fn bad_json(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorKind::BadJson, message)
+    }
+
+    /// `413 M_TOO_LARGE`.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorKind::TooLarge, message)
+    }
+
+    /// `404 M_UNRECOGNIZED`: there is no such endpoint.
+    pub fn unrecognized() -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorKind::Unrecognized, "This server does not know that endpoint.")
+    }
+
+    /// `405 M_UNRECOGNIZED`: the endpoint exists, but not with this method.
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorKind::Unrecognized,
+            "That endpoint does not take this HTTP method.",
+        )
+    }
+
+    /// `429 M_LIMIT_EXCEEDED`, to be tried again after `wait`.
+    pub fn limit_exceeded(wait: std::time::Duration) -> Self {
+        let mut data = LimitExceededErrorData::new();
+        data.retry_after = Some(RetryAfter::Delay(wait));
+        Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorKind::LimitExceeded(data), "Too many requests.")
+    }
+
+    /// `500 M_UNKNOWN`. The cause is logged here; the client learns nothing of it.
+    pub fn internal(error: impl std::error::Error) -> Self {
+        let mut chain = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            chain.push_str(": ");
+            chain.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        tracing::error!(error = %chain, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Unknown, "The server failed. Please try again later.")
+    }
+
+    /// `401` with the stages that are left of interactive authentication.
+    pub fn interactive_auth(info: UiaaInfo) -> Self {
+        Self(Kind::InteractiveAuth(Box::new(info)))
+    }
+}
+
+impl From<store::Error> for ApiError {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Overloaded | store::Error::Stopping | store::Error::Superseded => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorKind::Unknown,
+                "The server is busy or restarting. Please try again.",
+            ),
+            store::Error::Database(_) | store::Error::Damaged { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let response = match self.0 {
+            Kind::Matrix(error) => error.try_into_http_response::<Vec<u8>>(),
+            Kind::InteractiveAuth(info) => UiaaResponse::AuthResponse(*info).try_into_http_response::<Vec<u8>>(),
+        };
+        match response {
+            Ok(response) => response.map(Body::from),
+            Err(error) => {
+                tracing::error!(%error, "an error could not be written");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}

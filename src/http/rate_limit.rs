@@ -1,0 +1,115 @@
+//! Rate limits: how often a user, and an address, may do each kind of thing.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
+
+use super::ApiError;
+use crate::{
+    config::{Rate, RateLimits as Config},
+    store::UserNid,
+};
+
+/// The kinds of thing that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Send,
+    Login,
+    Register,
+    CreateRoom,
+    Invite,
+    Join,
+    Sync,
+    Other,
+}
+
+struct Limiter {
+    user: DefaultKeyedRateLimiter<UserNid>,
+    address: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+/// All counters. They are in memory: after a restart everyone starts afresh.
+pub struct RateLimits {
+    enabled: bool,
+    limiters: [Limiter; 8],
+}
+
+impl RateLimits {
+    pub fn new(config: &Config) -> Self {
+        let limiter = |rate: Rate| Limiter {
+            user: RateLimiter::keyed(quota(rate.per_second, f64::from(rate.burst))),
+            address: RateLimiter::keyed(quota(
+                rate.per_second * config.address_factor,
+                f64::from(rate.burst) * config.address_factor,
+            )),
+        };
+        // In the order of `Action`.
+        let limiters = [
+            config.send,
+            config.login,
+            config.register,
+            config.create_room,
+            config.invite,
+            config.join,
+            config.sync,
+            config.other,
+        ]
+        .map(limiter);
+        Self { enabled: config.enabled, limiters }
+    }
+
+    /// Counts one action, for the user if there is one and for the address.
+    ///
+    /// # Errors
+    /// `M_LIMIT_EXCEEDED` with the time to wait.
+    pub fn check(&self, action: Action, user: Option<UserNid>, address: Option<IpAddr>) -> Result<(), ApiError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let limiter = &self.limiters[action as usize];
+        let wait = |until: governor::NotUntil<governor::clock::QuantaInstant>| {
+            until.wait_time_from(governor::clock::DefaultClock::default().now())
+        };
+        let refuse = |wait: Duration| Err(ApiError::limit_exceeded(wait.max(Duration::from_millis(1))));
+        if let Some(user) = user
+            && let Err(until) = limiter.user.check_key(&user)
+        {
+            return refuse(wait(until));
+        }
+        if let Some(address) = address
+            && let Err(until) = limiter.address.check_key(&network(address))
+        {
+            return refuse(wait(until));
+        }
+        Ok(())
+    }
+
+    /// Forgets those who have not been seen for a while; called now and then, so that memory stays bounded.
+    pub fn forget_idle(&self) {
+        for limiter in &self.limiters {
+            limiter.user.retain_recent();
+            limiter.address.retain_recent();
+        }
+    }
+}
+
+fn quota(per_second: f64, burst: f64) -> Quota {
+    let burst = NonZeroU32::new(burst.clamp(1.0, 1e9) as u32).unwrap_or(NonZeroU32::MIN);
+    let period = Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e9));
+    Quota::with_period(period).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
+}
+
+/// An IPv6 customer has a whole /64, so that is what is counted.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        },
+    }
+}

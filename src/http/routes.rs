@@ -1,0 +1,114 @@
+//! The route table: which request type is served by which handler, and as which kind of action it is limited.
+
+use std::{pin::Pin, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{FromRequest as _, Request, State},
+    http::Method,
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, on},
+};
+use ruma::api::{IncomingRequest, Metadata, auth_scheme::AuthScheme, path_builder::PathBuilder as _};
+
+use super::{Action, ApiError, Authed, Authenticate};
+use crate::app::App;
+
+type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// Endpoints of one API. Handlers are erased to one type each, which keeps the code small with hundreds of them.
+#[derive(Default)]
+pub struct Routes {
+    router: Router<App>,
+    list: Vec<(Method, &'static str)>,
+}
+
+impl Routes {
+    /// Serves a request type on all its paths, stable and unstable.
+    #[must_use]
+    pub fn serve<R, H, F, T>(mut self, action: Action, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Authenticate,
+        <R::Authentication as AuthScheme>::Output: Send,
+        H: Fn(State<App>, Authed<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send,
+        T: IntoResponse,
+    {
+        let handler = Arc::new(handler);
+        let endpoint: Arc<dyn Fn(App, Request) -> Answer + Send + Sync> = Arc::new(move |app, mut request| {
+            let handler = Arc::clone(&handler);
+            request.extensions_mut().insert(action);
+            Box::pin(async move {
+                match Authed::<R>::from_request(request, &app).await {
+                    Ok(authed) => match handler(State(app), authed).await {
+                        Ok(reply) => reply.into_response(),
+                        Err(error) => error.into_response(),
+                    },
+                    Err(error) => error.into_response(),
+                }
+            })
+        });
+        for path in <R as Metadata>::PATH_BUILDER.all_paths() {
+            self = self.add(<R as Metadata>::METHOD, path, Arc::clone(&endpoint));
+        }
+        self
+    }
+
+    /// Serves an endpoint that ruma has no request type for. The handler authenticates by itself.
+    #[must_use]
+    pub fn serve_raw<H, F, T>(self, method: Method, path: &'static str, action: Action, handler: H) -> Self
+    where
+        H: Fn(App, Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+        T: IntoResponse,
+    {
+        let handler = Arc::new(handler);
+        self.add(
+            method,
+            path,
+            Arc::new(move |app, mut request| {
+                request.extensions_mut().insert(action);
+                let answer = handler(app, request);
+                Box::pin(async move {
+                    match answer.await {
+                        Ok(reply) => reply.into_response(),
+                        Err(error) => error.into_response(),
+                    }
+                })
+            }),
+        )
+    }
+
+    fn add(
+        mut self,
+        method: Method,
+        path: &'static str,
+        endpoint: Arc<dyn Fn(App, Request) -> Answer + Send + Sync>,
+    ) -> Self {
+        let filter = MethodFilter::try_from(method.clone()).expect("Matrix uses only the common HTTP methods");
+        let serve = move |State(app): State<App>, request: Request| endpoint(app, request);
+        self.router = self.router.route(path, on(filter, serve));
+        self.list.push((method, path));
+        self
+    }
+
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.list.extend(other.list);
+        self
+    }
+
+    /// All methods and paths, for the list of what is served.
+    pub fn list(&self) -> &[(Method, &'static str)] {
+        &self.list
+    }
+
+    /// The router; what it does not know is answered with `M_UNRECOGNIZED`.
+    pub fn into_router(self) -> Router<App> {
+        self.router
+            .fallback(|| async { ApiError::unrecognized() })
+            .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+    }
+}
