@@ -1,0 +1,93 @@
+//! Which state authorizes an event, and whether it does: ruma's auth rules with our types.
+//!
+//! An event from another server is checked with [`check_auth_events`] once and with [`check_against`] three times
+//! (its auth events, the state before it, the current state); an event of ours, made from the current state, with
+//! [`check`]. Server-server API,
+//! [Authorization rules](https://spec.matrix.org/v1.19/server-server-api/#authorization-rules).
+
+use std::sync::Arc;
+
+use ruma::{
+    EventId, UserId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+    state_res::{auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules},
+};
+use serde_json::value::RawValue;
+
+use crate::pdu::Pdu;
+
+/// The room does not allow the event. Displays the rule that it breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct AuthRuleError {
+    reason: String,
+}
+
+impl From<String> for AuthRuleError {
+    fn from(reason: String) -> Self {
+        Self { reason }
+    }
+}
+
+/// The types and state keys of the state that goes into the `auth_events` of an event, as far as the room has it.
+/// From room version 12 on the create event is implied and not among them.
+///
+/// # Errors
+/// When the content of an `m.room.member` event is so malformed that the rules would refuse it.
+pub fn auth_types(
+    rules: &RoomVersionRules,
+    event_type: &str,
+    sender: &UserId,
+    state_key: Option<&str>,
+    content: &RawValue,
+) -> Result<Vec<(StateEventType, String)>, AuthRuleError> {
+    let event_type = TimelineEventType::from(event_type);
+    Ok(auth_types_for_event(&event_type, sender, state_key, content, &rules.authorization)?)
+}
+
+/// Checks an event of ours, whose auth events were chosen from `state`, against both sets of rules.
+///
+/// `state` gives the event at a type and state key of the state before the event. `auth_events` are the events that
+/// the event names, in any order; the implied create event of version 12 is found in `state`.
+///
+/// # Errors
+/// When the event breaks a rule, or names an auth event that is not given.
+pub fn check(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    auth_events: &[Arc<Pdu>],
+    state: impl Fn(&StateEventType, &str) -> Option<Arc<Pdu>>,
+) -> Result<(), AuthRuleError> {
+    check_auth_events(rules, pdu, |event_id| {
+        let named = auth_events.iter().find(|event| event.event_id == event_id).cloned();
+        named.or_else(|| state(&StateEventType::RoomCreate, "").filter(|create| create.event_id == event_id))
+    })?;
+    check_against(rules, pdu, state)
+}
+
+/// The rules about the event itself and the auth events it names; once per event.
+///
+/// `find_event` gives any event of the room by its ID: those named, and from version 12 on the create event.
+///
+/// # Errors
+/// When the event must be rejected.
+pub fn check_auth_events(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    find_event: impl Fn(&EventId) -> Option<Arc<Pdu>>,
+) -> Result<(), AuthRuleError> {
+    Ok(check_state_independent_auth_rules(&rules.authorization, pdu, find_event)?)
+}
+
+/// The rules about what the state of the room allows.
+///
+/// # Errors
+/// When `state` does not allow the event.
+pub fn check_against(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    state: impl Fn(&StateEventType, &str) -> Option<Arc<Pdu>>,
+) -> Result<(), AuthRuleError> {
+    Ok(check_state_dependent_auth_rules(&rules.authorization, pdu, state)?)
+}
