@@ -1,1 +1,4 @@
-//! x
+//! Sabha, a Matrix homeserver.
+
+pub mod room;
+pub mod store;
