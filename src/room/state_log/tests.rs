@@ -157,7 +157,7 @@ fn assert_is(log: &StateLog, state: &State) {
 
 proptest! {
     // Each case compares every position with every other one.
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn the_current_state_is_what_was_applied(history in any_history()) {
