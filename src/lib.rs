@@ -1,2 +1,9 @@
 //! Sabha, a Matrix homeserver.
+
+pub mod account;
+pub mod app;
+pub mod bus;
+pub mod clock;
+pub mod http;
+pub mod room;
 pub mod store;

@@ -1,0 +1,3 @@
+//! Rooms: what happened in them, and what is true of them now.
+
+pub mod state_log;

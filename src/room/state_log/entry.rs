@@ -1,0 +1,66 @@
+//! What the state log is made of: entries, and changes from one entry to another.
+
+use crate::store::ids::{EventNid, KeyNid, Position};
+
+/// What an `m.room.member` event says about its user, in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Membership {
+    Join = 1,
+    Invite = 2,
+    Leave = 3,
+    Ban = 4,
+    Knock = 5,
+}
+
+impl Membership {
+    /// The number this membership is stored as. Never 0, which stands for "not a membership".
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The membership stored as `code`, if it is one.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [
+            Self::Join,
+            Self::Invite,
+            Self::Leave,
+            Self::Ban,
+            Self::Knock,
+        ]
+        .into_iter()
+        .find(|membership| membership.code() == code)
+    }
+}
+
+/// The event that holds a key of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateEntry {
+    pub event_nid: EventNid,
+    /// Where this event became the key's current one. That is later than the event's own position
+    /// when state resolution brought back an older event.
+    pub pos: Position,
+    /// Set for the keys of `m.room.member`, and for no other.
+    pub membership: Option<Membership>,
+}
+
+/// At `pos`, `key` went from `before` to `now`; `None` means that the state has no such key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub key: KeyNid,
+    pub pos: Position,
+    /// Its `pos` is this change's.
+    pub now: Option<StateEntry>,
+    pub before: Option<StateEntry>,
+}
+
+/// A change as it is stored: the earlier entry is named by its event alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRow {
+    pub key: KeyNid,
+    pub pos: Position,
+    pub event_nid: Option<EventNid>,
+    /// Of `event_nid`; means nothing when that is `None`.
+    pub membership: Option<Membership>,
+    pub prev_event_nid: Option<EventNid>,
+}
