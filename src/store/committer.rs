@@ -179,14 +179,18 @@ impl Committer {
         Position(self.0.published.load(Ordering::Acquire))
     }
 
-    /// Queues a write. `build` is told its position and must be quick: it runs under the queue's lock, so that positions
-    /// are in the order of the queue.
+    /// Queues a write of `count` consecutive positions. `build` is told the first and must be quick: it runs under the
+    /// queue's lock, so that positions are in the order of the queue. The write stands at its last position.
     ///
     /// # Errors
     /// [`Error::Overloaded`] or [`Error::Stopping`]; `build` has then not run. What `build` refuses is passed on, and
     /// nothing is queued.
-    pub fn submit<E: From<Error>>(&self, build: impl FnOnce(Position) -> Result<Write, E>) -> Result<Committed, E> {
-        self.push(|position| build(position).map(Work::Write))
+    pub fn submit<E: From<Error>>(
+        &self,
+        count: usize,
+        build: impl FnOnce(Position) -> Result<Write, E>,
+    ) -> Result<Committed, E> {
+        self.push(count, |position| build(position).map(Work::Write))
     }
 
     /// Queues rows that need no position and waits for their commit.
@@ -194,7 +198,7 @@ impl Committer {
     /// # Errors
     /// As [`Committed::wait`].
     pub async fn write(&self, write: Write) -> Result<Position, Error> {
-        self.submit::<Error>(|_| Ok(write))?.wait().await
+        self.submit::<Error>(1, |_| Ok(write))?.wait().await
     }
 
     /// Runs a transaction that must read before it writes, in its place in the queue.
@@ -203,11 +207,11 @@ impl Committer {
     /// As [`Committed::wait`]; what the transaction itself refuses is part of its output.
     pub async fn transact<T: Transaction>(&self, transaction: T) -> Result<T::Output, Error> {
         let (output, received) = oneshot::channel();
-        self.push::<Error>(|_| Ok(Work::Transaction(Box::new(Slot::new(transaction, output)))))?.wait().await?;
+        self.push::<Error>(1, |_| Ok(Work::Transaction(Box::new(Slot::new(transaction, output)))))?.wait().await?;
         received.await.map_err(|_| Error::Stopping)
     }
 
-    fn push<E: From<Error>>(&self, work: impl FnOnce(Position) -> Result<Work, E>) -> Result<Committed, E> {
+    fn push<E: From<Error>>(&self, count: usize, work: impl FnOnce(Position) -> Result<Work, E>) -> Result<Committed, E> {
         let mut queue = lock(&self.0.queue);
         if queue.stopping {
             return Err(Error::Stopping.into());
@@ -215,9 +219,9 @@ impl Committer {
         if queue.waiting.len() >= MAX_QUEUE {
             return Err(Error::Overloaded.into());
         }
-        let position = Position(queue.last + 1);
-        let work = work(position)?;
-        queue.last = position.0;
+        let work = work(Position(queue.last + 1))?;
+        queue.last += i64::try_from(count).unwrap_or(i64::MAX).max(1);
+        let position = Position(queue.last);
         let (answer, receiver) = oneshot::channel();
         queue.waiting.push_back(Queued { position, work, answer });
         drop(queue);
