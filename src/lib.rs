@@ -3,7 +3,9 @@
 pub mod account;
 pub mod app;
 pub mod bus;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod http;
 pub mod room;
 pub mod store;

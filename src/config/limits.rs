@@ -1,0 +1,82 @@
+//! `[limits]` and `[rate_limits]`: how much we take from anyone, and how fast. Every bound an operator may move has its
+//! name here; what the specification fixes (65,536 bytes for an event) is a constant where it is checked.
+
+use super::keys::section;
+use super::values::{ByteSize, TimeSpan};
+
+section! {
+    /// Upper bounds on what clients may send, hold open and store.
+    pub struct Limits {
+        /// Size of a request's body, in bytes.
+        pub request_bytes: ByteSize [ByteSize::kib(128) => ByteSize::mib(64)] = ByteSize::mib(1),
+        /// Time a client may take to send a request, headers and body.
+        pub request_time: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(30),
+        /// Connections held open at once, over all listeners.
+        pub connections: u32 [10 => 1_000_000] = 20_000,
+        /// Longest wait of a `/sync`; a client's longer `timeout` counts as this.
+        pub sync_timeout_max: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(120),
+        /// Events of one room in a `/sync`; a filter's higher `limit` counts as this.
+        pub sync_timeline_events: u32 [1 => 1000] = 100,
+        /// Events in one page of `/messages` and `/context`; a higher `limit` counts as this.
+        pub page_events: u32 [10 => 10_000] = 1000,
+        /// Size of a filter, in bytes.
+        pub filter_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(1)] = ByteSize::kib(64),
+        /// Filters stored for a user.
+        pub filters_per_user: u32 [1 => 10_000] = 200,
+        /// Devices of a user; a login over it is refused until one is signed out.
+        pub devices_per_user: u32 [1 => 100_000] = 500,
+        /// One-time keys held for a device.
+        pub one_time_keys_per_device: u32 [50 => 10_000] = 1000,
+        /// Messages held for a device that does not fetch them; the oldest go first.
+        pub to_device_per_device: u32 [100 => 1_000_000] = 10_000,
+        /// Size of one type of account data, in bytes.
+        pub account_data_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(64)] = ByteSize::kib(512),
+        /// Types of account data stored for a user, over all rooms.
+        pub account_data_per_user: u32 [10 => 1_000_000] = 10_000,
+        /// Members that a room may be created with, as invitations.
+        pub invites_per_new_room: u32 [1 => 10_000] = 200,
+    }
+}
+
+section! {
+    /// How fast clients may act. Over it they get `M_LIMIT_EXCEEDED` with the time to wait. Each limit is for a user; an
+    /// address has `address_factor` times as much, because many people may share one.
+    pub struct RateLimits {
+        /// Whether there are limits at all. Switch off only for measurements.
+        pub enabled: bool = true,
+        /// How many users' worth one address may do. `login` and `register` count per address alone, and once.
+        pub address_factor: f64 [1.0 => 1_000_000.0] = 10.0,
+        /// Sending events, state, redactions, to-device messages, receipts and typing.
+        pub send: Rate = Rate::new(20.0, 200),
+        /// Logging in, right or wrong, and checks of a password.
+        pub login: Rate = Rate::new(0.2, 10),
+        /// Creating accounts and asking whether a name is free.
+        pub register: Rate = Rate::new(0.1, 10),
+        /// Creating rooms and aliases.
+        pub create_room: Rate = Rate::new(0.5, 20),
+        /// Inviting.
+        pub invite: Rate = Rate::new(1.0, 60),
+        /// Joining and knocking.
+        pub join: Rate = Rate::new(1.0, 60),
+        /// `/sync`.
+        pub sync: Rate = Rate::new(20.0, 200),
+        /// Everything else.
+        pub other: Rate = Rate::new(50.0, 500),
+    }
+}
+
+section! {
+    /// A rate limit: `burst` actions at once, refilled at `per_second`.
+    pub struct Rate {
+        /// Actions a second in the long run.
+        pub per_second: f64 [0.001 => 1_000_000.0] = 10.0,
+        /// Actions at once after a pause.
+        pub burst: u32 [1 => 1_000_000] = 100,
+    }
+}
+
+impl Rate {
+    pub const fn new(per_second: f64, burst: u32) -> Self {
+        Self { per_second, burst }
+    }
+}

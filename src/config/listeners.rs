@@ -1,0 +1,99 @@
+//! `[[listeners]]` and `[metrics]`: where we accept connections, from whom, and for what.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::keys::{choice, section};
+use super::values::{FileMode, IpRange};
+
+/// Where a server without configuration listens.
+pub const LOCAL_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8008);
+
+section! {
+    /// Where the server accepts HTTP, one section for each place, with either `address` or `unix`. Sections in a later
+    /// file replace all of an earlier one's. Without any: 127.0.0.1:8008, everything, no TLS.
+    pub struct Listener {
+        /// IP address and port to listen on. Port 0 takes a free one.
+        pub address: Option<SocketAddr> = None,
+        /// Path of a unix socket to listen on, instead of `address`.
+        pub unix: Option<PathBuf> = None,
+        /// Permissions of the unix socket.
+        pub mode: FileMode = FileMode::OWNER_AND_GROUP,
+        /// What is served here: any of `client`, `federation`, `well_known`.
+        pub resources: Vec<Resource> = Resource::ALL.to_vec(),
+        /// Reverse proxies whose `X-Forwarded-For` we believe, as addresses or ranges. Without it everyone behind a
+        /// proxy shares one address, and its rate limits. Whoever can open a unix socket is always believed.
+        pub trusted_proxies: Vec<IpRange> = Vec::new(),
+        /// Speak TLS here, with this certificate. Without it, plain HTTP.
+        pub tls: Option<Tls> = None,
+    }
+}
+
+section! {
+    /// The certificate of a listener.
+    pub struct Tls {
+        /// Path of the certificate chain, PEM, the server's own certificate first.
+        pub certificate: PathBuf = PathBuf::new(),
+        /// Path of its private key, PEM.
+        pub key: PathBuf = PathBuf::new(),
+    }
+}
+
+section! {
+    /// Measurements for Prometheus at `/metrics`, on a listener of their own: they tell how busy which room is, so keep it
+    /// off the internet.
+    pub struct Metrics {
+        /// Whether the measurements are served.
+        pub enabled: bool = true,
+        /// IP address and port to serve them on.
+        pub address: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8009),
+    }
+}
+
+choice! {
+    /// A part of what the server serves.
+    pub enum Resource: "a resource", "\"client\", \"federation\" or \"well_known\"" {
+        /// The Client-Server API, and the setup page.
+        Client = "client",
+        /// The Server-Server API.
+        Federation = "federation",
+        /// `/.well-known/matrix/client` and `/.well-known/matrix/server`.
+        WellKnown = "well_known",
+    }
+}
+
+impl Resource {
+    pub const ALL: [Self; 3] = [Self::Client, Self::Federation, Self::WellKnown];
+}
+
+/// The place a [`Listener`] names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Tcp(SocketAddr),
+    Unix { path: PathBuf, mode: FileMode },
+}
+
+impl Listener {
+    /// A listener for everything at this address, without TLS.
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self { address: Some(address), ..Self::default() }
+    }
+
+    /// The place. `None` if neither or both are written, which [`super::Config::validate`] refuses.
+    pub fn place(&self) -> Option<Place> {
+        match (self.address, &self.unix) {
+            (Some(address), None) => Some(Place::Tcp(address)),
+            (None, Some(path)) => Some(Place::Unix { path: path.clone(), mode: self.mode }),
+            _ => None,
+        }
+    }
+
+    pub fn serves(&self, resource: Resource) -> bool {
+        self.resources.contains(&resource)
+    }
+
+    /// Whether `X-Forwarded-For` from this peer is believed; `None` is the peer of a unix socket.
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|peer| self.trusted_proxies.iter().any(|range| range.contains(peer)))
+    }
+}

@@ -1,0 +1,1 @@
+//! The reference for operators, written from the declarations of the sections.

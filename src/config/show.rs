@@ -1,0 +1,1 @@
+//! The effective configuration as a listing: each key, its value and where that comes from.

@@ -1,0 +1,131 @@
+//! Checks that need more than one key, or the machine: the last thing before we listen.
+
+use std::path::Path;
+
+use ruma::RoomVersionId;
+
+use super::listeners::{Listener, Tls};
+use super::problem::Problem;
+use super::{Config, RegistrationMode};
+
+impl Config {
+    /// Checks what no single value can tell.
+    ///
+    /// # Errors
+    /// Every problem found; the origins are [`super::load`]'s to fill in.
+    pub fn validate(&self) -> Result<(), Vec<Problem>> {
+        let mut problems = Vec::new();
+        self.check_listeners(&mut problems);
+        self.check_addresses_for_others(&mut problems);
+        if !is_supported(&self.rooms.default_version) {
+            let wrong = format!("is not supported: `{}`", self.rooms.default_version);
+            problems.push(Problem::new("rooms.default_version", wrong, "write a version from \"6\" to \"12\""));
+        }
+        if let Err(error) = self.log.filter.parse::<tracing_subscriber::filter::Targets>() {
+            let remedy = "write a level such as \"info\", or levels by module such as \"info,sabha::sync=debug\"";
+            problems.push(Problem::new("log.filter", format!("is wrong: {error}"), remedy));
+        }
+        if self.federation.enabled {
+            let wrong = "is on, but this version cannot talk to other servers yet";
+            problems.push(Problem::new("federation.enabled", wrong, "write false"));
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            problems.push(Problem::new("data_dir", "is empty", "write the path of a directory"));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// What an operator should know although it is allowed, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.registration.mode == RegistrationMode::Open {
+            warnings.push("registration.mode is \"open\": everyone who can reach this server may create accounts".to_owned());
+        }
+        if !self.rate_limits.enabled {
+            warnings.push("rate_limits.enabled is false: anyone may try passwords as fast as this machine allows".to_owned());
+        }
+        if let Some(address) = self.metrics_address().filter(|address| !address.ip().is_loopback()) {
+            warnings.push(format!("metrics.address is {address}: everyone who can reach it may read how busy this server is"));
+        }
+        warnings
+    }
+
+    fn check_listeners(&self, problems: &mut Vec<Problem>) {
+        if self.listeners.is_empty() {
+            problems.push(Problem::new("listeners", "is empty", "write at least one [[listeners]], or none for 127.0.0.1:8008"));
+        }
+        for (n, listener) in self.listeners.iter().enumerate() {
+            let key = format!("listeners[{n}]");
+            match (listener.address, &listener.unix) {
+                (None, None) => problems.push(Problem::new(&key, "listens nowhere", "write `address` or `unix`")),
+                (Some(_), Some(_)) => {
+                    problems.push(Problem::new(&key, "has both `address` and `unix`", "write two [[listeners]]"));
+                }
+                _ => {}
+            }
+            if listener.resources.is_empty() {
+                let remedy = "leave it out for everything, or write some of \"client\", \"federation\", \"well_known\"";
+                problems.push(Problem::new(format!("{key}.resources"), "is empty", remedy));
+            }
+            if let Some(tls) = &listener.tls {
+                check_tls(tls, &key, problems);
+            }
+            if self.listeners[..n].iter().any(|earlier| same_place(earlier, listener)) {
+                problems.push(Problem::new(&key, "is at the same place as an earlier one", "remove one of them"));
+            }
+        }
+        let metrics = self.metrics_address().filter(|address| address.port() != 0);
+        if metrics.is_some() && self.listeners.iter().any(|listener| listener.address == metrics) {
+            problems.push(Problem::new("metrics.address", "is also a listener's", "write another port"));
+        }
+    }
+
+    fn check_addresses_for_others(&self, problems: &mut Vec<Problem>) {
+        if let Some(base_url) = &self.client.base_url
+            && !is_base_url(base_url)
+        {
+            let remedy = "write the address that clients use, such as \"https://matrix.example.com\"";
+            problems.push(Problem::new("client.base_url", format!("is not a web address: `{base_url}`"), remedy));
+        }
+        if let Some(server) = &self.federation.well_known_server
+            && <&ruma::ServerName>::try_from(server.as_str()).is_err()
+        {
+            let remedy = "write a host with a port, such as \"matrix.example.com:443\"";
+            problems.push(Problem::new("federation.well_known_server", format!("is not HOST:PORT: `{server}`"), remedy));
+        }
+    }
+}
+
+fn check_tls(tls: &Tls, key: &str, problems: &mut Vec<Problem>) {
+    for (name, path) in [("certificate", &tls.certificate), ("key", &tls.key)] {
+        let key = format!("{key}.tls.{name}");
+        if path.as_os_str().is_empty() {
+            problems.push(Problem::new(key, "is missing", "write the path of a PEM file"));
+        } else if let Err(error) = readable(path) {
+            problems.push(Problem::new(key, format!("cannot be read: {}: {error}", path.display()), "write the path of a PEM file"));
+        }
+    }
+}
+
+fn readable(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(path).map(drop)
+}
+
+/// Port 0 is another free port each time.
+fn same_place(left: &Listener, right: &Listener) -> bool {
+    let free_port = right.address.is_some_and(|address| address.port() == 0);
+    !free_port && right.place().is_some() && (left.address, &left.unix) == (right.address, &right.unix)
+}
+
+fn is_supported(version: &RoomVersionId) -> bool {
+    use RoomVersionId as V;
+    [V::V6, V::V7, V::V8, V::V9, V::V10, V::V11, V::V12].contains(version)
+}
+
+/// `http(s)://HOST[:PORT]`, perhaps with a path; no query, no login.
+fn is_base_url(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.query().is_none() && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    })
+}
