@@ -1,11 +1,30 @@
-//! HTTP: from a connection to a typed request, and back.
+//! HTTP: from a bound socket to a typed request with a known caller, and back.
+//!
+//! Promises: no client can stop the accept loop; a request that changes something runs to its end even when its client
+//! hangs up; stopping answers what is in flight before it closes anything, for at most [`shutdown::GRACE`].
+//!
+//! Reading order: [`listen`] binds, [`accept`] turns sockets into requests, [`tracked`] and [`cors`] are layers around the
+//! router, [`Routes`] finds the handler, [`Authed`] makes the typed request, [`Reply`] and [`ApiError`] are its answers,
+//! [`shutdown`] ends it all.
 
+pub mod listen;
+pub mod tls;
+
+pub mod accept;
+
+pub mod tracked;
+
+pub mod cors;
+
+mod routes;
 mod authed;
-mod error;
 mod rate_limit;
 mod reply;
-mod routes;
+mod error;
 
+pub mod shutdown;
+
+pub use accept::ClientAddress;
 pub use authed::{Authed, Authenticate};
 pub(crate) use authed::read_body;
 pub use error::ApiError;

@@ -8,4 +8,5 @@ pub mod clock;
 pub mod config;
 pub mod http;
 pub mod room;
+pub mod server;
 pub mod store;

@@ -1,0 +1,3 @@
+//! What the `sabha` command can be asked to do.
+
+pub mod healthcheck;

@@ -1,0 +1,205 @@
+//! Accepting: from a bound [`Listener`] to requests on a router.
+//!
+//! Our own loop instead of `axum::serve`, for what stands between a socket and a handler: most of our connections are
+//! long polls that wait, so a waiting connection holds one small task, hyper's two 8 KiB buffers and no timer.
+//!
+//! Promises: nothing that clients or the system's limits do ends the loop; no client holds a connection without sending a
+//! request for longer than the timeouts below; on [`Shutdown`] the loop stops accepting at once and returns when its
+//! connections are done, or at the deadline. Next: [`super::tracked`] for what a handler may rely on.
+
+mod negotiate;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::task::{JoinError, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, error, info, warn};
+
+use self::negotiate::Protocol;
+use super::listen::{Listener, Socket};
+use super::shutdown::Shutdown;
+
+/// Connections of one listener at a time; more wait in the kernel's backlog. Bounds memory: at 20 kB each, 330 MB.
+pub const MAX_CONNECTIONS: usize = 16_384;
+
+/// Request line and headers together. nginx and Apache stop at 8 KiB; X-Matrix headers and sync filters in the query
+/// string need some room. A larger one is answered with 431.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// hyper's read buffer starts at 8 KiB and doubles up to this while uploads fill it. Must hold [`MAX_HEADER_BYTES`].
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+
+/// For the headers of a request, from the end of the one before: so also how long a connection may idle between
+/// requests. Longer than any client needs to send 16 KiB.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For a TLS handshake: two round trips, with slow mobile networks in mind.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests at a time on one HTTP/2 connection; what RFC 9113 names as the least that is useful.
+const MAX_HTTP2_STREAMS: u32 = 100;
+
+/// Upload bytes an HTTP/2 client may send ahead of what its handler has read, for a stream and for the connection.
+/// Smaller than hyper's 1 MiB: memory that a client, not we, decides to use.
+const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How long accepting pauses when the system has no more sockets for us and none of our connections ends meanwhile:
+/// what is short may also be freed elsewhere, by the database or by outbound requests.
+const EXHAUSTED_PAUSE: Duration = Duration::from_secs(1);
+
+/// The address of the other end, in the extensions of each request. `None` on a unix socket.
+///
+/// Behind a reverse proxy it is the proxy's; whether its forwarding headers are believed is not decided here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+/// Serves `router` on `listener` until `shutdown` begins, then finishes what is in flight.
+///
+/// # Cancellation
+/// Dropping it closes the listener and all its connections at once.
+pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
+    let address = listener.address().clone();
+    let server = Arc::new(Server::new(router, listener.tls.clone(), shutdown.clone()));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut stopping = pin!(shutdown.token().cancelled());
+    let mut exhausted = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stopping => break,
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((socket, client)) => {
+                    if exhausted {
+                        exhausted = false;
+                        info!(%address, "accepting connections again");
+                    }
+                    connections.spawn(server.clone().connection(socket, ClientAddress(client), graceful.watcher()));
+                }
+                // That client's misfortune, not ours.
+                Err(error) if ended_in_the_backlog(&error) => {}
+                Err(error) => {
+                    if !exhausted {
+                        exhausted = true;
+                        error!(%address, %error, connections = connections.len(), "could not accept connections");
+                    }
+                    tokio::select! {
+                        () = &mut stopping => break,
+                        Some(ended) = connections.join_next() => report(ended),
+                        () = tokio::time::sleep(EXHAUSTED_PAUSE) => {}
+                    }
+                }
+            },
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout_at(shutdown.deadline(), graceful.shutdown()).await.is_err() {
+        warn!(%address, connections = connections.len(), "dropped connections that did not finish in time");
+    }
+    connections.shutdown().await;
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "connection task failed");
+    }
+}
+
+/// Whether accepting failed because the client has gone. Linux hands a pending error of the new socket to `accept`.
+fn ended_in_the_backlog(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkDown | NetworkUnreachable
+    )
+}
+
+/// What the connections of a listener share.
+struct Server {
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    shutdown: Shutdown,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Server {
+    fn new(router: Router, tls: Option<TlsAcceptor>, shutdown: Shutdown) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ_TIMEOUT)
+            .max_header_size(MAX_HEADER_BYTES)
+            .max_buf_size(MAX_BUFFER_BYTES);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .max_header_list_size(MAX_HEADER_BYTES as u32)
+            .max_concurrent_streams(MAX_HTTP2_STREAMS)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .max_send_buf_size(MAX_BUFFER_BYTES);
+        Self { router, tls, shutdown, http1, http2 }
+    }
+
+    /// One connection from its first byte to its last. Its size is what a waiting client costs, beside the buffers.
+    async fn connection(self: Arc<Self>, socket: Socket, client: ClientAddress, watcher: Watcher) {
+        // Boxed, as is HTTP/2: the state of the largest part would otherwise be kept for every waiting connection.
+        let negotiated = tokio::select! {
+            biased;
+            () = self.shutdown.token().cancelled() => return,
+            negotiated = Box::pin(negotiate::negotiate(socket, self.tls.as_ref())) => negotiated,
+        };
+        let (io, protocol) = match negotiated {
+            Ok((io, protocol)) => (TokioIo::new(io), protocol),
+            Err(error) => return debug!(?client, %error, "connection ended before its first request"),
+        };
+        let service = Connected { router: self.router.clone(), client };
+        let served = match protocol {
+            Protocol::Http1 => watcher.watch(self.http1.serve_connection(io, service)).await,
+            Protocol::Http2 => Box::pin(watcher.watch(self.http2.serve_connection(io, service))).await,
+        };
+        if let Err(error) = served {
+            debug!(?client, %error, "connection ended with an error");
+        }
+    }
+}
+
+/// The router, for one connection.
+struct Connected {
+    router: Router,
+    client: ClientAddress,
+}
+
+impl hyper::service::Service<hyper::Request<Incoming>> for Connected {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let mut request: Request = request.map(Body::new);
+        request.extensions_mut().insert(self.client);
+        // A router is always ready, and cloning one counts a reference.
+        tower::Service::call(&mut self.router.clone(), request)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Which protocol a new connection speaks, found out before hyper sees it.
+//!
+//! hyper-util's `auto` builder does this too, but without a timeout for a client that sends nothing, and it keeps room
+//! for HTTP/2's state in every HTTP/1 connection. With TLS, ALPN says it; without, the first four bytes do.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use super::{HEADER_READ_TIMEOUT, TLS_HANDSHAKE_TIMEOUT};
+use crate::http::listen::Socket;
+
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// A connection that is ready for hyper. TLS is boxed: its state is over a kilobyte, and plain ones do not need it.
+pub(super) type Io = Either<Sniffed, Box<TlsStream<Socket>>>;
+
+/// Enough to know: the client preface of HTTP/2 (RFC 9113, 3.4) starts so, and `PRI` is reserved as a method for it. Any
+/// HTTP/1 request is longer.
+const PREFACE_START: [u8; 4] = *b"PRI ";
+
+pub(super) async fn negotiate(socket: Socket, tls: Option<&TlsAcceptor>) -> io::Result<(Io, Protocol)> {
+    let Some(tls) = tls else {
+        let (io, protocol) = timeout(HEADER_READ_TIMEOUT, sniff(socket)).await.map_err(|_| late("no request"))??;
+        return Ok((Either::Left(io), protocol));
+    };
+    let stream = timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(socket)).await.map_err(|_| late("no TLS handshake"))??;
+    let protocol = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    Ok((Either::Right(Box::new(stream)), protocol))
+}
+
+fn late(what: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, what)
+}
+
+async fn sniff(mut socket: Socket) -> io::Result<(Sniffed, Protocol)> {
+    let mut start = [0; PREFACE_START.len()];
+    socket.read_exact(&mut start).await?;
+    let protocol = if start == PREFACE_START { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((Sniffed { socket, start, given: 0 }, protocol))
+}
+
+/// A socket whose first bytes were read already, and are read again first.
+pub(super) struct Sniffed {
+    socket: Socket,
+    start: [u8; PREFACE_START.len()],
+    /// How many bytes of `start` the reader has.
+    given: u8,
+}
+
+impl AsyncRead for Sniffed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let left = &self.start[usize::from(self.given)..];
+        let give = left.len().min(buf.remaining());
+        if give == 0 {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        buf.put_slice(&left[..give]);
+        // At most the four bytes of `start`.
+        self.given += give as u8;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Sniffed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}

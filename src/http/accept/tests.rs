@@ -1,0 +1,314 @@
+//! Whole connections: a raw client on one side, a small router on the other.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use axum::Extension;
+use axum::routing::get;
+use http_body_util::{BodyExt, Empty};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::http::listen::{Address, ListenerSpec};
+use crate::http::tls::TlsFiles;
+use crate::http::tls::tests::self_signed;
+use crate::http::tracked::TrackedLayer;
+
+/// A served router. Says when a handler is entered and finished, and holds the gate that `/gated` waits for.
+struct Fixture {
+    address: Address,
+    shutdown: Shutdown,
+    serving: JoinHandle<()>,
+    entered: mpsc::Receiver<()>,
+    finished: mpsc::Receiver<()>,
+    gate: Arc<Semaphore>,
+}
+
+impl Fixture {
+    async fn start(address: Address, tls: Option<TlsFiles>) -> Self {
+        let shutdown = Shutdown::new();
+        let (enter, entered) = mpsc::channel(8);
+        let (finish, finished) = mpsc::channel(8);
+        let gate = Arc::new(Semaphore::new(0));
+
+        let token = shutdown.token().clone();
+        let enter_parked = enter.clone();
+        let parked = async move || {
+            enter_parked.send(()).await.unwrap();
+            token.cancelled().await;
+            "nothing new"
+        };
+        let handler_gate = gate.clone();
+        let gated = async move || {
+            enter.send(()).await.unwrap();
+            let _permit = handler_gate.acquire().await.unwrap();
+            finish.send(()).await.unwrap();
+            "done"
+        };
+        let router = Router::new()
+            .route("/", get(async |Extension(client): Extension<ClientAddress>| format!("{:?}", client.0)))
+            .route("/panic", get(async || -> &'static str { panic!("a broken handler") }))
+            .route("/parked", get(parked))
+            .route("/gated", get(gated.clone()).post(gated))
+            .layer(TrackedLayer::new(shutdown.tasks().clone()));
+
+        let listener = Listener::bind(&ListenerSpec { address, tls }).await.unwrap();
+        let address = listener.address().clone();
+        let serving = tokio::spawn(serve(listener, router, shutdown.clone()));
+        Self { address, shutdown, serving, entered, finished, gate }
+    }
+
+    async fn tcp() -> Self {
+        Self::start(Address::Tcp(([127, 0, 0, 1], 0).into()), None).await
+    }
+
+    async fn unix(folder: &Path) -> Self {
+        Self::start(Address::Unix { path: folder.join("s"), mode: 0o600 }, None).await
+    }
+
+    fn port(&self) -> SocketAddr {
+        match &self.address {
+            Address::Tcp(address) => *address,
+            Address::Unix { .. } => panic!("a unix socket has no port"),
+        }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.port()).await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.shutdown.begin();
+        self.serving.await.unwrap();
+    }
+}
+
+async fn send(io: &mut (impl AsyncWrite + Unpin), method: &str, path: &str) {
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
+    io.write_all(request.as_bytes()).await.unwrap();
+}
+
+/// All that comes until the server closes.
+async fn rest(io: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut text = String::new();
+    io.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// One answer with `Connection: close`.
+async fn ask(mut io: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    io.write_all(request.as_bytes()).await.unwrap();
+    rest(&mut io).await
+}
+
+fn assert_answer(answer: &str, status: &str, body: &str) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    assert!(answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
+}
+
+#[tokio::test]
+async fn tcp_requests_know_their_clients_address() {
+    let server = Fixture::tcp().await;
+    assert_answer(&ask(server.connect().await, "/").await, "200", "Some(127.0.0.1)");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn unix_requests_have_no_client_address_and_the_socket_goes_with_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Fixture::unix(folder.path()).await;
+    let path = folder.path().join("s");
+    let socket = UnixStream::connect(&path).await.unwrap();
+    assert_answer(&ask(socket, "/").await, "200", "None");
+    server.stop().await;
+    assert!(!path.exists());
+}
+
+/// Connects with TLS and returns the stream and the protocol that ALPN chose.
+async fn connect_tls(
+    server: &Fixture,
+    root: rustls::pki_types::CertificateDer<'static>,
+    alpn: &[&[u8]],
+) -> (tokio_rustls::client::TlsStream<TcpStream>, Option<Vec<u8>>) {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect("localhost".try_into().unwrap(), server.connect().await).await.unwrap();
+    let chosen = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    (stream, chosen)
+}
+
+/// The status and body of `GET /` over HTTP/2.
+async fn ask_http2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> (u16, String) {
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io));
+    let (mut requests, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("http://localhost/").body(Empty::<bytes::Bytes>::new()).unwrap();
+    let response = requests.send_request(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    drop(requests);
+    connection.await.unwrap().unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn tls_speaks_what_alpn_chose() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, root) = self_signed(folder.path(), "server");
+    let server = Fixture::start(Address::Tcp(([127, 0, 0, 1], 0).into()), Some(files)).await;
+
+    let (stream, chosen) = connect_tls(&server, root.clone(), &[]).await;
+    assert_eq!(chosen, None);
+    assert_answer(&ask(stream, "/").await, "200", "Some(127.0.0.1)");
+
+    let (stream, chosen) = connect_tls(&server, root, &[b"h2", b"http/1.1"]).await;
+    assert_eq!(chosen.as_deref(), Some(&b"h2"[..]));
+    assert_eq!(ask_http2(stream).await, (200, "Some(127.0.0.1)".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_is_recognised_without_tls() {
+    let server = Fixture::tcp().await;
+    assert_eq!(ask_http2(server.connect().await).await, (200, "Some(127.0.0.1)".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn too_large_headers_are_refused() {
+    let server = Fixture::tcp().await;
+    let mut client = server.connect().await;
+    // Exactly one byte over the limit arrives without its end, so that nothing is left unread when the server closes.
+    let mut request = b"GET / HTTP/1.1\r\nhost: ".to_vec();
+    request.resize(MAX_HEADER_BYTES + 1, b'x');
+    client.write_all(&request).await.unwrap();
+    assert!(rest(&mut client).await.starts_with("HTTP/1.1 431"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_costs_neither_the_answer_nor_the_connection() {
+    let server = Fixture::tcp().await;
+    let mut client = server.connect().await;
+    send(&mut client, "GET", "/panic").await;
+    let mut head = [0; 12];
+    client.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 500");
+    // The same connection goes on.
+    let answers = ask(client, "/").await;
+    assert!(answers.contains("M_UNKNOWN"), "{answers}");
+    assert!(answers.contains("HTTP/1.1 200"), "{answers}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_answers_parked_requests_and_finishes_writes_in_flight() {
+    let mut server = Fixture::tcp().await;
+    let mut poll = server.connect().await;
+    send(&mut poll, "GET", "/parked").await;
+    server.entered.recv().await.unwrap();
+    let mut write = server.connect().await;
+    send(&mut write, "POST", "/gated").await;
+    server.entered.recv().await.unwrap();
+
+    server.shutdown.begin();
+    assert_answer(&rest(&mut poll).await, "200", "nothing new");
+    assert!(!server.serving.is_finished());
+
+    server.gate.add_permits(1);
+    assert_answer(&rest(&mut write).await, "200", "done");
+    server.serving.await.unwrap();
+    assert_eq!(server.shutdown.finish_tasks().await, Ok(()));
+    let port = server.shutdown.token().is_cancelled().then_some(server.address);
+    assert!(matches!(port, Some(Address::Tcp(port)) if TcpStream::connect(port).await.is_err()));
+}
+
+#[tokio::test]
+async fn stopping_closes_idle_and_silent_connections_at_once() {
+    let server = Fixture::tcp().await;
+    let mut silent = server.connect().await;
+    let mut idle = server.connect().await;
+    send(&mut idle, "GET", "/").await;
+    let mut head = [0; 12];
+    idle.read_exact(&mut head).await.unwrap();
+    server.stop().await;
+    assert_eq!(rest(&mut silent).await, "");
+    assert!(rest(&mut idle).await.ends_with("Some(127.0.0.1)"));
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_dropped_at_the_deadline() {
+    let mut server = Fixture::tcp().await;
+    let mut client = server.connect().await;
+    send(&mut client, "POST", "/gated").await;
+    server.entered.recv().await.unwrap();
+    // From here nothing but the deadline can happen, and a paused clock goes straight to it.
+    tokio::time::pause();
+    server.shutdown.begin();
+    server.serving.await.unwrap();
+    assert_eq!(server.shutdown.finish_tasks().await, Err(1));
+    assert_eq!(rest(&mut client).await, "");
+}
+
+#[tokio::test]
+async fn a_write_runs_on_when_its_client_hangs_up() {
+    let mut server = Fixture::tcp().await;
+    let mut client = server.connect().await;
+    send(&mut client, "POST", "/gated").await;
+    server.entered.recv().await.unwrap();
+    drop(client);
+    // The connection has seen the hang-up when serving ends; before the deadline nothing else can end it.
+    server.shutdown.begin();
+    server.serving.await.unwrap();
+    assert!(tokio::time::Instant::now() < server.shutdown.deadline());
+
+    server.gate.add_permits(1);
+    server.finished.recv().await.unwrap();
+    assert_eq!(server.shutdown.finish_tasks().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_is_dropped_in_time() {
+    let server = Fixture::tcp().await;
+    let mut silent = server.connect().await;
+    // Served after `silent` was accepted, so the timeout of `silent` is the next thing to happen.
+    assert_answer(&ask(server.connect().await, "/").await, "200", "Some(127.0.0.1)");
+    tokio::time::pause();
+    assert_eq!(rest(&mut silent).await, "");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_waiting_connections_task_is_small() {
+    let server = Arc::new(Server::new(Router::new(), None, Shutdown::new()));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let graceful = GracefulShutdown::new();
+    let connection = server.connection(Socket::Left(client), ClientAddress(None), graceful.watcher());
+    let size_bytes = size_of_val(&connection);
+    assert!(size_bytes <= 2048, "{size_bytes}");
+}
+
+#[test]
+fn only_a_clients_own_failure_is_passed_over() {
+    for kind in [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset] {
+        assert!(ended_in_the_backlog(&kind.into()));
+    }
+    const EMFILE: i32 = 24;
+    const ENOMEM: i32 = 12;
+    for code in [EMFILE, ENOMEM] {
+        assert!(!ended_in_the_backlog(&io::Error::from_raw_os_error(code)));
+    }
+}

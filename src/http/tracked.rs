@@ -1,0 +1,203 @@
+//! Requests that must not stop halfway.
+//!
+//! hyper drops a handler's future when its client hangs up, at any `.await`. For a read that is right: nobody wants the
+//! answer of an abandoned `/sync`. A request that changes something would be left half done; so PUT, POST, PATCH and
+//! DELETE run as tasks of their own, and only the wait for their answer is dropped.
+//!
+//! Promise, for every method: a panic becomes a 500 with `M_UNKNOWN` and an error in the log, never a lost connection.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, StatusCode};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+use tower::{Layer, Service};
+use tracing::{Instrument, Span, error};
+
+/// Puts [`Tracked`] around a service.
+#[derive(Debug, Clone)]
+pub struct TrackedLayer {
+    tasks: TaskTracker,
+}
+
+impl TrackedLayer {
+    /// `tasks` is what waits for the requests at the end: [`super::shutdown::Shutdown::tasks`].
+    #[must_use]
+    pub fn new(tasks: TaskTracker) -> Self {
+        Self { tasks }
+    }
+}
+
+impl<S> Layer<S> for TrackedLayer {
+    type Service = Tracked<S>;
+
+    fn layer(&self, inner: S) -> Tracked<S> {
+        Tracked { inner, tasks: self.tasks.clone() }
+    }
+}
+
+/// A service whose writing requests run to their end.
+#[derive(Debug, Clone)]
+pub struct Tracked<S> {
+    inner: S,
+    tasks: TaskTracker,
+}
+
+impl<S> Service<Request> for Tracked<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = TrackedFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let writes = matches!(*request.method(), Method::PUT | Method::POST | Method::PATCH | Method::DELETE);
+        let answer = Guarded(Box::pin(self.inner.call(request)));
+        if writes {
+            TrackedFuture::Task(self.tasks.spawn(answer.instrument(Span::current())))
+        } else {
+            TrackedFuture::Here(answer)
+        }
+    }
+}
+
+/// The answer of a [`Tracked`] service.
+pub enum TrackedFuture<F> {
+    /// Runs where it is polled, and stops when it is dropped.
+    Here(Guarded<F>),
+    /// Runs on; this only waits for it.
+    Task(JoinHandle<Response>),
+}
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for TrackedFuture<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match &mut *self {
+            Self::Here(answer) => ready!(Pin::new(answer).poll(cx)),
+            // Panics are caught inside. What is left is a task that the ending runtime dropped.
+            Self::Task(task) => ready!(Pin::new(task).poll(cx)).unwrap_or_else(|_| internal_error()),
+        };
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// A handler's future whose panic is an answer. Boxed: it is large, and moved into a task or a connection.
+pub struct Guarded<F>(Pin<Box<F>>);
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for Guarded<F> {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        // Unwind safe in the sense that matters: after a panic the future is never polled again, only dropped.
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(|Ok(response)| response),
+            Err(panic) => {
+                error!(error = panic_message(&*panic), "request handler panicked");
+                Poll::Ready(internal_error())
+            }
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+fn internal_error() -> Response {
+    let mut response = Response::new(Body::from(r#"{"errcode":"M_UNKNOWN","error":"Internal server error."}"#));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tokio::sync::{Semaphore, mpsc};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn request(method: Method) -> Request {
+        Request::builder().method(method).uri("/").body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_for_reads_and_writes() {
+        async fn handler() -> &'static str {
+            panic!("a broken handler")
+        }
+        let tasks = TaskTracker::new();
+        let router = Router::new().route("/", get(handler).post(handler)).layer(TrackedLayer::new(tasks));
+        for method in [Method::GET, Method::POST] {
+            let response = router.clone().oneshot(request(method)).await.unwrap();
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["errcode"], "M_UNKNOWN");
+        }
+    }
+
+    /// Calls a handler that waits, drops the call, lets the handler go on, and says whether it came to its end.
+    async fn finishes_after_being_dropped(method: Method) -> bool {
+        let (entered, mut is_entered) = mpsc::channel(1);
+        let (finished, mut is_finished) = mpsc::channel(1);
+        let gate = Arc::new(Semaphore::new(0));
+        let behind_gate = gate.clone();
+        let handler = tower::service_fn(move |_: Request| {
+            let (entered, finished, gate) = (entered.clone(), finished.clone(), behind_gate.clone());
+            async move {
+                entered.send(()).await.unwrap();
+                let _permit = gate.acquire().await.unwrap();
+                finished.send(()).await.unwrap();
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+
+        let tasks = TaskTracker::new();
+        let mut service = TrackedLayer::new(tasks.clone()).layer(handler);
+        let mut answer = service.call(request(method));
+        tokio::select! {
+            biased;
+            _ = &mut answer => unreachable!("the handler waits"),
+            _ = is_entered.recv() => {}
+        }
+        drop(answer);
+        drop(service);
+        gate.add_permits(1);
+        tasks.close();
+        tasks.wait().await;
+        is_finished.recv().await.is_some()
+    }
+
+    #[tokio::test]
+    async fn writes_run_on_without_their_client_and_reads_do_not() {
+        for method in [Method::PUT, Method::POST, Method::PATCH, Method::DELETE] {
+            assert!(finishes_after_being_dropped(method).await);
+        }
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+            assert!(!finishes_after_being_dropped(method).await);
+        }
+    }
+}
