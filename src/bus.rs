@@ -92,7 +92,9 @@ impl Bus {
     /// A live user wants to hear of a room. Users who are not live are ignored.
     pub fn watch(&self, user: UserNid, room: RoomNid) {
         let mut watchers = crate::store::ids::lock(&self.watchers);
-        let Some(live) = watchers.live.get(&user).cloned() else { return };
+        let Some(live) = watchers.live.get(&user).cloned() else {
+            return;
+        };
         let users = watchers.rooms.entry(room).or_default();
         if !users.iter().any(|other| other.user == user) {
             users.push(live);

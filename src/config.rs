@@ -29,7 +29,9 @@ pub use self::database::{Database, DatabaseTarget, DatabaseUrl, Durability};
 pub use self::limits::{Limits, Rate, RateLimits};
 pub use self::listeners::{Listener, Metrics, Place, Resource, Tls};
 pub use self::problem::{Origin, Problem, Problems};
-pub use self::sections::{Client, Federation, Log, LogFormat, Presence, Registration, RegistrationMode, Rooms, Sessions};
+pub use self::sections::{
+    Client, Federation, Log, LogFormat, Presence, Registration, RegistrationMode, Rooms, Sessions,
+};
 pub use self::sources::{Loaded, Sources, load};
 pub use self::values::{ByteSize, FileMode, IpRange, TimeSpan};
 
@@ -92,7 +94,8 @@ impl Config {
         if !self.is_local() {
             return format!("https://{}", self.server_name.host());
         }
-        let listener = self.listeners.iter().find(|listener| listener.serves(Resource::Client) && listener.address.is_some());
+        let listener =
+            self.listeners.iter().find(|listener| listener.serves(Resource::Client) && listener.address.is_some());
         let scheme = if listener.is_some_and(|listener| listener.tls.is_some()) { "https" } else { "http" };
         let address = bound.or_else(|| listener?.address).unwrap_or(listeners::LOCAL_ADDRESS);
         format!("{scheme}://localhost:{}", address.port())

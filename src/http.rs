@@ -16,17 +16,17 @@ pub mod tracked;
 
 pub mod cors;
 
-mod routes;
 mod authed;
+mod error;
 mod rate_limit;
 mod reply;
-mod error;
+mod routes;
 
 pub mod shutdown;
 
 pub use accept::ClientAddress;
-pub use authed::{Authed, Authenticate};
 pub(crate) use authed::read_body;
+pub use authed::{Authed, Authenticate};
 pub use error::ApiError;
 pub use rate_limit::{Action, RateLimits};
 pub use reply::{RawJson, Reply};

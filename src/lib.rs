@@ -4,6 +4,7 @@ pub mod account;
 pub mod app;
 pub mod bus;
 pub mod cli;
+pub mod client_api;
 pub mod clock;
 pub mod config;
 pub mod http;

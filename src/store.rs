@@ -6,8 +6,8 @@
 //! Reading order: [`conn`] (how one text runs on two engines), [`rows`] (what is written), [`committer`] (who writes it,
 //! and when), [`open`] (starting up), then one file per group of tables.
 
-mod conn;
 pub mod committer;
+mod conn;
 mod error;
 pub mod ids;
 mod open;

@@ -80,8 +80,7 @@ pub fn build_and_sign(
     draft: EventDraft,
     position: EventPosition<'_>,
 ) -> Result<Pdu, BuildError> {
-    let makes_its_room =
-        draft.event_type == "m.room.create" && rules.authorization.room_create_event_id_as_room_id;
+    let makes_its_room = draft.event_type == "m.room.create" && rules.authorization.room_create_event_id_as_room_id;
     check_position(signer, &position, makes_its_room)?;
     check_sizes(&draft, &position)?;
 
@@ -95,7 +94,9 @@ pub fn build_and_sign(
 
     let mut content: CanonicalJsonObject =
         serde_json::from_str(draft.content.get()).map_err(BuildError::NotCanonical)?;
-    if rules.redaction.content_field_redacts && let Some(redacts) = &redacts {
+    if rules.redaction.content_field_redacts
+        && let Some(redacts) = &redacts
+    {
         content.insert("redacts".to_owned(), redacts.as_str().into());
     }
     let content_json = to_raw_value(&content).expect("canonical JSON serializes");
@@ -111,7 +112,9 @@ pub fn build_and_sign(
     let mut graph = format!(r#","origin_server_ts":{},"prev_events":"#, position.origin_server_ts);
     push_ids(&mut graph, position.prev_events);
     let mut redacts_piece = String::new();
-    if !rules.redaction.content_field_redacts && let Some(redacts) = &redacts {
+    if !rules.redaction.content_field_redacts
+        && let Some(redacts) = &redacts
+    {
         redacts_piece.push_str(r#","redacts":"#);
         push_string(&mut redacts_piece, redacts.as_str());
     }
@@ -150,10 +153,8 @@ pub fn build_and_sign(
     write!(signatures, r#":{{"{}":"{}"}}}}"#, signer.key_id(), signer.sign_bytes(redacted.as_bytes()))
         .expect("writing to a string cannot fail");
 
-    let json = [
-        &*start, content_json.get(), &depth_piece, &hashes, &graph, &redacts_piece, &sender, &signatures, &end,
-    ]
-    .concat();
+    let json = [&*start, content_json.get(), &depth_piece, &hashes, &graph, &redacts_piece, &sender, &signatures, &end]
+        .concat();
     check_size("event", json.len(), MAX_EVENT_BYTES)?;
 
     let redacts = match redacts {
@@ -185,11 +186,7 @@ pub fn build_and_sign(
     })
 }
 
-fn check_position(
-    signer: &ServerSigner,
-    position: &EventPosition<'_>,
-    makes_its_room: bool,
-) -> Result<(), BuildError> {
+fn check_position(signer: &ServerSigner, position: &EventPosition<'_>, makes_its_room: bool) -> Result<(), BuildError> {
     if position.sender.server_name() != signer.server_name() {
         return Err(BuildError::ForeignSender { sender: position.sender.to_owned() });
     }

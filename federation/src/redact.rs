@@ -17,11 +17,7 @@ use crate::pdu::Pdu;
 ///
 /// # Errors
 /// When either event is not a JSON object with a type.
-pub fn redact(
-    rules: &RoomVersionRules,
-    json: &str,
-    redacted_because: Option<&Pdu>,
-) -> Result<String, RedactError> {
+pub fn redact(rules: &RoomVersionRules, json: &str, redacted_because: Option<&Pdu>) -> Result<String, RedactError> {
     let mut event: CanonicalJsonObject = serde_json::from_str(json).map_err(RedactError::Malformed)?;
     let because = match redacted_because {
         Some(redaction) => {

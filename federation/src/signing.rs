@@ -45,8 +45,7 @@ impl ServerSigner {
     pub fn from_key_file(server_name: OwnedServerName, text: &str) -> Result<Self, KeyFileError> {
         let line = text.lines().find(|line| !line.trim().is_empty()).ok_or(KeyFileError::Empty)?;
         let mut words = line.split_whitespace();
-        let (Some(algorithm), Some(name), Some(seed), None) =
-            (words.next(), words.next(), words.next(), words.next())
+        let (Some(algorithm), Some(name), Some(seed), None) = (words.next(), words.next(), words.next(), words.next())
         else {
             return Err(KeyFileError::Malformed);
         };

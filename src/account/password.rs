@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use argon2::{
-    Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version,
-    password_hash::phc::PasswordHash,
+    Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version, password_hash::phc::PasswordHash,
 };
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -29,10 +28,7 @@ impl Hashing {
 
     fn with_cost(memory_kib: u32, passes: u32) -> Self {
         let params = Params::new(memory_kib, passes, 1, None).expect("both costs are within Argon2's bounds");
-        Self {
-            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
-            permits: Arc::new(Semaphore::new(2)),
-        }
+        Self { argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params), permits: Arc::new(Semaphore::new(2)) }
     }
 
     /// The hash in the PHC string format, with its salt and costs.

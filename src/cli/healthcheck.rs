@@ -33,7 +33,9 @@ pub async fn healthcheck(target: &Address) -> Result<(), String> {
     };
     let answer = match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(answer) => answer.map_err(|error| failed(&error))?,
-        Err(_) => return Err(failed(&format_args!("no answer within {} s", TIMEOUT.as_secs()))),
+        Err(_) => {
+            return Err(failed(&format_args!("no answer within {} s", TIMEOUT.as_secs())));
+        }
     };
     match status(&answer) {
         Some(200) => Ok(()),

@@ -35,7 +35,9 @@ fn check_table(values: &toml::Table, table: Table, prefix: &str, problems: &mut 
 fn check_value(value: &toml::Value, field: &Field, key: &str, problems: &mut Vec<Problem>) {
     match (field.shape, value) {
         (Shape::Table(table), toml::Value::Table(values)) => check_table(values, table, &format!("{key}."), problems),
-        (Shape::Table(_), _) => problems.push(Problem::new(key, "is a section", format!("write [{key}] and its keys below it"))),
+        (Shape::Table(_), _) => {
+            problems.push(Problem::new(key, "is a section", format!("write [{key}] and its keys below it")))
+        }
         (Shape::Tables(table), toml::Value::Array(elements)) => {
             for (n, element) in elements.iter().enumerate() {
                 match element {

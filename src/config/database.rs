@@ -66,10 +66,14 @@ impl DatabaseUrl {
     }
 
     fn masked(&self) -> String {
-        let Some((scheme, rest)) = self.0.split_once("://") else { return self.0.clone() };
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return self.0.clone();
+        };
         // Up to the *last* `@`: a password with an unescaped `@`, `/` or `?` must not slip out in part.
         let (login, place) = match rest.rsplit_once('@') {
-            Some((login, place)) if login.contains(':') => (login.split(':').take(1).collect::<String>() + ":***@", place),
+            Some((login, place)) if login.contains(':') => {
+                (login.split(':').take(1).collect::<String>() + ":***@", place)
+            }
             Some((login, place)) if !login.contains('?') => (format!("{login}@"), place),
             _ => (String::new(), rest),
         };
@@ -92,7 +96,8 @@ impl TryFrom<String> for DatabaseUrl {
     type Error = &'static str;
 
     fn try_from(url: String) -> Result<Self, Self::Error> {
-        let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
+        let is_postgres =
+            ["postgres://", "postgresql://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
         let is_file = url.strip_prefix("sqlite:").is_some_and(|path| {
             let path = path.strip_prefix("//").unwrap_or(path);
             // A database in memory would lose acknowledged events; options belong to us.
@@ -145,7 +150,10 @@ mod tests {
             assert_eq!(serde_json::to_value(&url).expect("text"), expected);
         };
         check("postgres://sabha:hunter2@db.internal/sabha", "postgres://sabha:***@db.internal/sabha");
-        check("postgresql://sabha:hunter2@db:5432/sabha?sslmode=require", "postgresql://sabha:***@db:5432/sabha?sslmode=require");
+        check(
+            "postgresql://sabha:hunter2@db:5432/sabha?sslmode=require",
+            "postgresql://sabha:***@db:5432/sabha?sslmode=require",
+        );
         check("postgres://sabha:hun/ter@2@db/sabha", "postgres://sabha:***@db/sabha");
         check("postgres://sabha:hun?ter2@db/sabha", "postgres://sabha:***@db/sabha");
         check("postgres://sabha@db/sabha", "postgres://sabha@db/sabha");
@@ -168,7 +176,8 @@ mod tests {
         let postgres = parse("postgres://sabha:hunter2@db/sabha").expect("a URL");
         assert_eq!(postgres.expose(), "postgres://sabha:hunter2@db/sabha");
         assert!(matches!(postgres.target(), DatabaseTarget::Postgres(url) if url == postgres));
-        for bad in ["", "sqlite:", "sqlite::memory:", "sqlite:x.db?mode=rwc", "postgres://", "mysql://db/x", "sabha.db"] {
+        for bad in ["", "sqlite:", "sqlite::memory:", "sqlite:x.db?mode=rwc", "postgres://", "mysql://db/x", "sabha.db"]
+        {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -99,7 +99,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     let config: Config = match toml::Value::Table(merged).try_into() {
         Ok(config) => config,
         // Every key has been read once already; this would be a gap in `check`.
-        Err(error) => return Err(Problems(vec![Problem::new("", error.message(), "check the files' keys")])),
+        Err(error) => {
+            return Err(Problems(vec![Problem::new("", error.message(), "check the files' keys")]));
+        }
     };
     if let Err(found) = config.validate() {
         let place = |problem: Problem| {
@@ -173,7 +175,11 @@ impl Layers {
             Some((key, value)) => self.add_assignment(key.trim(), value.trim(), &origin),
             // The text is not repeated: it may be a secret.
             None => {
-                let problem = Problem::new("", "an override has no `=`", "write -O KEY=VALUE, such as -O server_name=example.com");
+                let problem = Problem::new(
+                    "",
+                    "an override has no `=`",
+                    "write -O KEY=VALUE, such as -O server_name=example.com",
+                );
                 self.problems.push(problem.from_origin(origin));
             }
         }
@@ -182,7 +188,10 @@ impl Layers {
     fn add_assignment(&mut self, key: &str, text: &str, origin: &Origin) {
         let Some(field) = check::find(key) else {
             let known = nearest_key(key);
-            let remedy = known.map_or_else(|| "see docs/operating/configuration.md".to_owned(), |known| format!("did you mean `{known}`?"));
+            let remedy = known.map_or_else(
+                || "see docs/operating/configuration.md".to_owned(),
+                |known| format!("did you mean `{known}`?"),
+            );
             self.problems.push(Problem::new(key, "is not a known key", remedy).from_origin(origin.clone()));
             return;
         };
@@ -192,7 +201,8 @@ impl Layers {
 
 /// The value that `text` stands for: as text if the key takes text, else as TOML. So text needs no quotes.
 fn unquoted(text: &str, check: fn(&toml::Value) -> Fit) -> toml::Value {
-    let parsed = toml::from_str::<toml::Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+    let parsed =
+        toml::from_str::<toml::Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
     let quoted = toml::Value::String(text.to_owned());
     match parsed {
         Some(parsed @ toml::Value::String(_)) => parsed,
@@ -227,7 +237,13 @@ fn nested(key: &str, value: toml::Value) -> toml::Table {
     }
 }
 
-fn merge(into: &mut toml::Table, from: toml::Table, prefix: &str, origin: &Origin, origins: &mut BTreeMap<String, Origin>) {
+fn merge(
+    into: &mut toml::Table,
+    from: toml::Table,
+    prefix: &str,
+    origin: &Origin,
+    origins: &mut BTreeMap<String, Origin>,
+) {
     for (name, value) in from {
         let key = format!("{prefix}{name}");
         match (into.get_mut(&name), value) {
@@ -243,9 +259,11 @@ fn merge(into: &mut toml::Table, from: toml::Table, prefix: &str, origin: &Origi
 }
 
 fn read_file(path: &Path) -> Result<toml::Table, Problem> {
-    let problem = |wrong: String, remedy: &str| Problem::new("", wrong, remedy).from_origin(Origin::File(path.to_owned()));
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| problem(format!("cannot be read: {error}"), "name a readable file, or make one with `sabha init`"))?;
+    let problem =
+        |wrong: String, remedy: &str| Problem::new("", wrong, remedy).from_origin(Origin::File(path.to_owned()));
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        problem(format!("cannot be read: {error}"), "name a readable file, or make one with `sabha init`")
+    })?;
     toml::from_str(&text).map_err(|error| {
         // Not its `Display`, which repeats the line: that may hold a password.
         let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());

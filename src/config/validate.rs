@@ -39,20 +39,30 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.registration.mode == RegistrationMode::Open {
-            warnings.push("registration.mode is \"open\": everyone who can reach this server may create accounts".to_owned());
+            warnings.push(
+                "registration.mode is \"open\": everyone who can reach this server may create accounts".to_owned(),
+            );
         }
         if !self.rate_limits.enabled {
-            warnings.push("rate_limits.enabled is false: anyone may try passwords as fast as this machine allows".to_owned());
+            warnings.push(
+                "rate_limits.enabled is false: anyone may try passwords as fast as this machine allows".to_owned(),
+            );
         }
         if let Some(address) = self.metrics_address().filter(|address| !address.ip().is_loopback()) {
-            warnings.push(format!("metrics.address is {address}: everyone who can reach it may read how busy this server is"));
+            warnings.push(format!(
+                "metrics.address is {address}: everyone who can reach it may read how busy this server is"
+            ));
         }
         warnings
     }
 
     fn check_listeners(&self, problems: &mut Vec<Problem>) {
         if self.listeners.is_empty() {
-            problems.push(Problem::new("listeners", "is empty", "write at least one [[listeners]], or none for 127.0.0.1:8008"));
+            problems.push(Problem::new(
+                "listeners",
+                "is empty",
+                "write at least one [[listeners]], or none for 127.0.0.1:8008",
+            ));
         }
         for (n, listener) in self.listeners.iter().enumerate() {
             let key = format!("listeners[{n}]");
@@ -91,7 +101,11 @@ impl Config {
             && <&ruma::ServerName>::try_from(server.as_str()).is_err()
         {
             let remedy = "write a host with a port, such as \"matrix.example.com:443\"";
-            problems.push(Problem::new("federation.well_known_server", format!("is not HOST:PORT: `{server}`"), remedy));
+            problems.push(Problem::new(
+                "federation.well_known_server",
+                format!("is not HOST:PORT: `{server}`"),
+                remedy,
+            ));
         }
     }
 }
@@ -102,7 +116,11 @@ fn check_tls(tls: &Tls, key: &str, problems: &mut Vec<Problem>) {
         if path.as_os_str().is_empty() {
             problems.push(Problem::new(key, "is missing", "write the path of a PEM file"));
         } else if let Err(error) = readable(path) {
-            problems.push(Problem::new(key, format!("cannot be read: {}: {error}", path.display()), "write the path of a PEM file"));
+            problems.push(Problem::new(
+                key,
+                format!("cannot be read: {}: {error}", path.display()),
+                "write the path of a PEM file",
+            ));
         }
     }
 }
@@ -125,7 +143,9 @@ fn is_supported(version: &RoomVersionId) -> bool {
 /// `http(s)://HOST[:PORT]`, perhaps with a path; no query, no login.
 fn is_base_url(url: &str) -> bool {
     url.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
-            && uri.query().is_none() && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.query().is_none()
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
     })
 }

@@ -43,7 +43,8 @@ impl FromStr for TimeSpan {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("`{text}` is not a length of time; write a number with its unit, such as 30s, 5m, 1h or 7d");
+        let refuse =
+            || format!("`{text}` is not a length of time; write a number with its unit, such as 30s, 5m, 1h or 7d");
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let number: u64 = number.parse().map_err(|_| refuse())?;
@@ -248,7 +249,11 @@ mod tests {
     #[test]
     fn a_length_of_time_is_a_number_with_its_unit() {
         let check = |text: &str, expected: Option<u64>| {
-            assert_eq!(text.parse::<TimeSpan>().ok().map(|span| span.duration().as_millis()), expected.map(u128::from), "{text}");
+            assert_eq!(
+                text.parse::<TimeSpan>().ok().map(|span| span.duration().as_millis()),
+                expected.map(u128::from),
+                "{text}"
+            );
         };
         check("500ms", Some(500));
         check("30s", Some(30_000));

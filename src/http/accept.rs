@@ -169,7 +169,9 @@ impl Server {
         };
         let (io, protocol) = match negotiated {
             Ok((io, protocol)) => (TokioIo::new(io), protocol),
-            Err(error) => return debug!(?client, %error, "connection ended before its first request"),
+            Err(error) => {
+                return debug!(?client, %error, "connection ended before its first request");
+            }
         };
         let service = Connected { router: self.router.clone(), client };
         let served = match protocol {

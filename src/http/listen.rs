@@ -25,7 +25,10 @@ const BACKLOG: u32 = 1024;
 pub enum Address {
     Tcp(SocketAddr),
     /// `mode` is the permission bits of the socket file, such as `0o660`.
-    Unix { path: PathBuf, mode: u32 },
+    Unix {
+        path: PathBuf,
+        mode: u32,
+    },
 }
 
 impl fmt::Display for Address {
@@ -48,7 +51,11 @@ pub struct ListenerSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("could not listen on {address}")]
-    Bind { address: Address, #[source] source: io::Error },
+    Bind {
+        address: Address,
+        #[source]
+        source: io::Error,
+    },
     #[error("another process is listening on {}", path.display())]
     InUse { path: PathBuf },
     #[error("{} is there already and is not a socket; remove it or choose another path", path.display())]

@@ -40,7 +40,7 @@ pub struct RateLimits {
 
 impl RateLimits {
     pub fn new(config: &Config) -> Self {
-        let limiter = |rate: Rate| Limiter {
+        let limiter = |rate: &Rate| Limiter {
             user: RateLimiter::keyed(quota(rate.per_second, f64::from(rate.burst))),
             address: RateLimiter::keyed(quota(
                 rate.per_second * config.address_factor,
@@ -49,14 +49,14 @@ impl RateLimits {
         };
         // In the order of `Action`.
         let limiters = [
-            config.send,
-            config.login,
-            config.register,
-            config.create_room,
-            config.invite,
-            config.join,
-            config.sync,
-            config.other,
+            &config.send,
+            &config.login,
+            &config.register,
+            &config.create_room,
+            &config.invite,
+            &config.join,
+            &config.sync,
+            &config.other,
         ]
         .map(limiter);
         Self { enabled: config.enabled, limiters }

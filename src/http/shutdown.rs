@@ -64,8 +64,6 @@ impl Shutdown {
     /// The number of tasks that were still running at the deadline.
     pub async fn finish_tasks(&self) -> Result<(), usize> {
         self.shared.token.cancelled().await;
-        tokio::time::timeout_at(self.deadline(), self.shared.tasks.wait())
-            .await
-            .map_err(|_| self.shared.tasks.len())
+        tokio::time::timeout_at(self.deadline(), self.shared.tasks.wait()).await.map_err(|_| self.shared.tasks.len())
     }
 }

@@ -22,15 +22,28 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("could not read the TLS file {}", path.display())]
-    Unreadable { path: PathBuf, #[source] source: io::Error },
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the TLS file {} is damaged", path.display())]
-    Damaged { path: PathBuf, #[source] source: pem::Error },
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: pem::Error,
+    },
     #[error("the TLS file {} holds no {wanted} in PEM form", path.display())]
     Lacks { path: PathBuf, wanted: &'static str },
     #[error("the private key {} does not belong to the certificate {}", private_key.display(), certificate_chain.display())]
     KeyMismatch { certificate_chain: PathBuf, private_key: PathBuf },
     #[error("the certificate {} with the key {} cannot be used", certificate_chain.display(), private_key.display())]
-    Unusable { certificate_chain: PathBuf, private_key: PathBuf, #[source] source: rustls::Error },
+    Unusable {
+        certificate_chain: PathBuf,
+        private_key: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
 }
 
 /// Reads the files and checks that they belong together.

@@ -77,42 +77,19 @@ impl StateLog {
         event_nid: Option<EventNid>,
         membership: Option<Membership>,
     ) -> Change {
-        let now = event_nid.map(|event_nid| StateEntry {
-            event_nid,
-            pos,
-            membership,
-        });
-        Change {
-            key,
-            pos,
-            now,
-            before: self.get(key),
-        }
+        let now = event_nid.map(|event_nid| StateEntry { event_nid, pos, membership });
+        Change { key, pos, now, before: self.get(key) }
     }
 
     /// Makes `change`, which must be newer than everything in the log (several keys may change at one
     /// position), and start from the current entry.
     pub fn apply(&mut self, change: Change) {
-        let Change {
-            key,
-            pos,
-            now,
-            before: expected,
-        } = change;
+        let Change { key, pos, now, before: expected } = change;
         let found = self.entries.binary_search_by_key(&key, |(key, _)| *key);
         let before = found.ok().map(|index| self.entries[index].1);
-        debug_assert_eq!(
-            expected, before,
-            "a change must start from the current entry"
-        );
-        debug_assert!(
-            self.may_follow(pos, before),
-            "a change must be newer than the log"
-        );
-        debug_assert!(
-            now.is_none_or(|entry| entry.pos == pos),
-            "an entry has its change's position"
-        );
+        debug_assert_eq!(expected, before, "a change must start from the current entry");
+        debug_assert!(self.may_follow(pos, before), "a change must be newer than the log");
+        debug_assert!(now.is_none_or(|entry| entry.pos == pos), "an entry has its change's position");
 
         match (found, now) {
             (Ok(index), Some(entry)) => self.entries[index].1 = entry,
@@ -128,12 +105,7 @@ impl StateLog {
         }
         // Hash, counts and tail follow the entry that was really there, so that they always agree with
         // the entries.
-        self.record(Change {
-            key,
-            pos,
-            now,
-            before,
-        });
+        self.record(Change { key, pos, now, before });
     }
 
     /// Keeps every change that is newer than `pos`, however many that are, so that the state at `pos`
@@ -148,10 +120,7 @@ impl StateLog {
 
     /// The current entry of `key`.
     pub fn get(&self, key: KeyNid) -> Option<StateEntry> {
-        let index = self
-            .entries
-            .binary_search_by_key(&key, |(key, _)| *key)
-            .ok()?;
+        let index = self.entries.binary_search_by_key(&key, |(key, _)| *key).ok()?;
         Some(self.entries[index].1)
     }
 
@@ -166,12 +135,8 @@ impl StateLog {
     }
 
     /// The keys of the users with this membership, in the order of keys. Looks at every entry.
-    pub fn members(
-        &self,
-        membership: Membership,
-    ) -> impl Iterator<Item = (KeyNid, StateEntry)> + '_ {
-        self.iter()
-            .filter(move |(_, entry)| entry.membership == Some(membership))
+    pub fn members(&self, membership: Membership) -> impl Iterator<Item = (KeyNid, StateEntry)> + '_ {
+        self.iter().filter(move |(_, entry)| entry.membership == Some(membership))
     }
 
     /// How many keys the current state has.
@@ -233,10 +198,7 @@ impl StateLog {
     }
 
     fn count(&mut self, before: Option<StateEntry>, now: Option<StateEntry>) {
-        for (membership, counter) in [
-            (Membership::Join, &mut self.joined),
-            (Membership::Invite, &mut self.invited),
-        ] {
+        for (membership, counter) in [(Membership::Join, &mut self.joined), (Membership::Invite, &mut self.invited)] {
             let is = |entry: Option<StateEntry>| {
                 usize::from(entry.is_some_and(|entry| entry.membership == Some(membership)))
             };

@@ -80,7 +80,8 @@ mod tests {
         let (status, body) = ask("/ready", Err("no connection".to_owned())).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let body: Value = serde_json::from_str(&body).unwrap();
-        let checks = json!([{ "name": "database", "ok": false, "error": "no connection" }, { "name": "bus", "ok": true }]);
+        let checks =
+            json!([{ "name": "database", "ok": false, "error": "no connection" }, { "name": "bus", "ok": true }]);
         assert_eq!(body, json!({ "ready": false, "checks": checks }));
 
         let (status, body) = ask("/ready", Ok(())).await;

@@ -59,7 +59,9 @@ impl Metrics {
 
     /// `GET /metrics`, and where Synapse's dashboards and scrape configurations look.
     pub fn router(self) -> Router {
-        let page = get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], self.render()).into_response());
+        let page = get(async move || {
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], self.render()).into_response()
+        });
         Router::new().route("/metrics", page.clone()).route("/_synapse/metrics", page)
     }
 

@@ -27,8 +27,8 @@ pub use transaction::Transaction;
 use transaction::{Erased, Slot};
 
 use super::{Counters, Error, Position, Row, ids::Ids, ids::lock};
-pub(super) use batch::{Engine, WriterConn};
 pub(crate) use batch::insert_rows;
+pub(super) use batch::{Engine, WriterConn};
 
 /// The most writes in one transaction: enough that an fsync is shared by everyone who waits, small enough that a batch
 /// stays within a few milliseconds.
@@ -211,7 +211,11 @@ impl Committer {
         received.await.map_err(|_| Error::Stopping)
     }
 
-    fn push<E: From<Error>>(&self, count: usize, work: impl FnOnce(Position) -> Result<Work, E>) -> Result<Committed, E> {
+    fn push<E: From<Error>>(
+        &self,
+        count: usize,
+        work: impl FnOnce(Position) -> Result<Work, E>,
+    ) -> Result<Committed, E> {
         let mut queue = lock(&self.0.queue);
         if queue.stopping {
             return Err(Error::Stopping.into());
@@ -282,7 +286,9 @@ impl Committer {
     }
 
     fn succeed(&self, batch: Vec<Queued>) {
-        let Some(last) = batch.last().map(|queued| queued.position) else { return };
+        let Some(last) = batch.last().map(|queued| queued.position) else {
+            return;
+        };
         let mut answers = Vec::with_capacity(batch.len());
         let mut wakes: Vec<Hook> = Vec::with_capacity(batch.len());
         for queued in batch {

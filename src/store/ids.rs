@@ -104,7 +104,9 @@ impl Ids {
     fn next(&self, kind: Kind) -> Result<i64, Error> {
         let mut block = lock(&self.blocks[kind as usize]);
         if block.next == block.end {
-            let Some((next, end)) = block.reserve.take() else { return Err(Error::Overloaded) };
+            let Some((next, end)) = block.reserve.take() else {
+                return Err(Error::Overloaded);
+            };
             (block.next, block.end) = (next, end);
         }
         block.next += 1;

@@ -206,7 +206,9 @@ impl Database {
 
     /// Whether `position` was reached by the start of the server named `incarnation`, as this database knows it.
     pub fn knows(&self, incarnation: i64, position: Position) -> bool {
-        let Some(index) = self.incarnations.iter().position(|(id, _)| *id == incarnation) else { return false };
+        let Some(index) = self.incarnations.iter().position(|(id, _)| *id == incarnation) else {
+            return false;
+        };
         match self.incarnations.get(index + 1) {
             Some((_, next_start)) => position <= *next_start,
             None => position <= self.committer.published(),
@@ -245,10 +247,8 @@ async fn open_sqlite(path: &Path, options: &DatabaseOptions) -> Result<(Pool, En
         Durability::Power => SqliteSynchronous::Full,
         Durability::Process => SqliteSynchronous::Normal,
     };
-    let base = SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(Duration::from_secs(10))
-        .disable_statement_logging();
+    let base =
+        SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10)).disable_statement_logging();
     let mut writer = base
         .clone()
         .create_if_missing(true)

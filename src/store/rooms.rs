@@ -1,10 +1,6 @@
 //! Rows of rooms: events, timelines, state and local members.
 
-use super::{
-    Conn, Error, EventNid, KeyNid, Position, RoomNid, UserNid, on,
-    rows::inserts,
-    statements,
-};
+use super::{Conn, Error, EventNid, KeyNid, Position, RoomNid, UserNid, on, rows::inserts, statements};
 
 statements! {
     FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash \
@@ -222,7 +218,9 @@ pub(crate) async fn recent_txn_ids(
     device: super::DeviceNid,
     limit: usize,
 ) -> Result<Vec<(String, String, String)>, Error> {
-    Ok(on!(conn, db => sqlx::query_as(RECENT_TXN_IDS.text()).bind(device.0).bind(limit as i64).fetch_all(&mut **db).await)?)
+    Ok(
+        on!(conn, db => sqlx::query_as(RECENT_TXN_IDS.text()).bind(device.0).bind(limit as i64).fetch_all(&mut **db).await)?,
+    )
 }
 
 pub(crate) async fn find_txn_id(

@@ -42,24 +42,15 @@ pub enum CodecError {
 /// # Panics
 /// When it is not: such a blob could not be read back.
 pub fn encode(entries: &[(KeyNid, StateEntry)]) -> Vec<u8> {
-    assert!(
-        entries.is_sorted_by(|(left, _), (right, _)| left < right),
-        "a checkpoint has each key once, in order"
-    );
+    assert!(entries.is_sorted_by(|(left, _), (right, _)| left < right), "a checkpoint has each key once, in order");
     // Numbers given out together are close together: mostly one or two bytes for each.
     let mut blob = Vec::with_capacity(16 + entries.len() * 7);
     blob.push(VERSION);
     put_varint(&mut blob, entries.len() as u64);
 
     let mut last: Option<(i64, i64, i64)> = None;
-    for (
-        KeyNid(key),
-        StateEntry {
-            event_nid: EventNid(event_nid),
-            pos: Position(pos),
-            membership,
-        },
-    ) in entries.iter().copied()
+    for (KeyNid(key), StateEntry { event_nid: EventNid(event_nid), pos: Position(pos), membership }) in
+        entries.iter().copied()
     {
         match last {
             // The true difference of two i64 fits a u64, and wrapping gives just that.
@@ -95,15 +86,11 @@ pub fn decode(blob: &[u8]) -> Result<Vec<(KeyNid, StateEntry)>, CodecError> {
         return Err(CodecError::Corrupt("its checksum is wrong"));
     }
 
-    let mut reader = Reader {
-        rest: &content[1..],
-    };
+    let mut reader = Reader { rest: &content[1..] };
     let count = usize::try_from(reader.varint()?)
         .ok()
         .filter(|count| *count <= reader.rest.len() / MIN_ENTRY_BYTES)
-        .ok_or(CodecError::Corrupt(
-            "it names more entries than it has room for",
-        ))?;
+        .ok_or(CodecError::Corrupt("it names more entries than it has room for"))?;
 
     let mut entries = Vec::with_capacity(count);
     let mut last: Option<(i64, i64, i64)> = None;
@@ -121,16 +108,9 @@ pub fn decode(blob: &[u8]) -> Result<Vec<(KeyNid, StateEntry)>, CodecError> {
         let pos = last_pos.wrapping_add(unzigzag(reader.varint()?));
         let membership = match reader.byte()? {
             NO_MEMBERSHIP => None,
-            code => Some(
-                Membership::from_code(code)
-                    .ok_or(CodecError::Corrupt("a membership is unknown"))?,
-            ),
+            code => Some(Membership::from_code(code).ok_or(CodecError::Corrupt("a membership is unknown"))?),
         };
-        let entry = StateEntry {
-            event_nid: EventNid(event_nid),
-            pos: Position(pos),
-            membership,
-        };
+        let entry = StateEntry { event_nid: EventNid(event_nid), pos: Position(pos), membership };
         entries.push((KeyNid(key), entry));
         last = Some((key, event_nid, pos));
     }
@@ -146,10 +126,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn byte(&mut self) -> Result<u8, CodecError> {
-        let (first, rest) = self
-            .rest
-            .split_first()
-            .ok_or(CodecError::Corrupt("it ends too early"))?;
+        let (first, rest) = self.rest.split_first().ok_or(CodecError::Corrupt("it ends too early"))?;
         self.rest = rest;
         Ok(*first)
     }

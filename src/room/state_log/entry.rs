@@ -21,15 +21,9 @@ impl Membership {
 
     /// The membership stored as `code`, if it is one.
     pub fn from_code(code: u8) -> Option<Self> {
-        [
-            Self::Join,
-            Self::Invite,
-            Self::Leave,
-            Self::Ban,
-            Self::Knock,
-        ]
-        .into_iter()
-        .find(|membership| membership.code() == code)
+        [Self::Join, Self::Invite, Self::Leave, Self::Ban, Self::Knock]
+            .into_iter()
+            .find(|membership| membership.code() == code)
     }
 }
 

@@ -36,10 +36,7 @@ impl StateLog {
     ///
     /// # Errors
     /// When the entries are not the ones that were stored, or the rows do not follow on them.
-    pub fn from_checkpoint(
-        checkpoint: Checkpoint,
-        rows: impl IntoIterator<Item = LogRow>,
-    ) -> Result<Self, LoadError> {
+    pub fn from_checkpoint(checkpoint: Checkpoint, rows: impl IntoIterator<Item = LogRow>) -> Result<Self, LoadError> {
         let Checkpoint { pos, hash, entries } = checkpoint;
         let mut last_key = None;
         for (key, entry) in &entries {
@@ -52,10 +49,7 @@ impl StateLog {
             return Err(LoadError::HashDiffers);
         }
 
-        let mut log = Self {
-            hash,
-            ..Self::new(pos)
-        };
+        let mut log = Self { hash, ..Self::new(pos) };
         for (_, entry) in &entries {
             log.count(None, Some(*entry));
         }
@@ -82,18 +76,9 @@ impl StateLog {
                 return Err(LoadError::PrevEventDiffers { key, pos });
             }
             let membership = row.membership;
-            let now = row.event_nid.map(|event_nid| StateEntry {
-                event_nid,
-                pos,
-                membership,
-            });
+            let now = row.event_nid.map(|event_nid| StateEntry { event_nid, pos, membership });
             touched.insert(key, now);
-            self.record(Change {
-                key,
-                pos,
-                now,
-                before,
-            });
+            self.record(Change { key, pos, now, before });
         }
         if !touched.is_empty() {
             self.entries = overlay(&self.entries, &touched);

@@ -51,22 +51,13 @@ impl StateLog {
     ///
     /// A key that changed and came back to the same event is not listed: whoever knows the state at
     /// `after` already has that event. Only the entry's `pos` may be newer than the one they know.
-    pub fn changes_between(
-        &self,
-        after: Position,
-        upto: Position,
-    ) -> Option<Vec<(KeyNid, Option<StateEntry>)>> {
+    pub fn changes_between(&self, after: Position, upto: Position) -> Option<Vec<(KeyNid, Option<StateEntry>)>> {
         if after < self.tail_from {
             return None;
         }
         let mut net = BTreeMap::new();
-        for change in self
-            .changes_after(after)
-            .take_while(|change| change.pos <= upto)
-        {
-            net.entry(change.key)
-                .or_insert((change.before, change.now))
-                .1 = change.now;
+        for change in self.changes_after(after).take_while(|change| change.pos <= upto) {
+            net.entry(change.key).or_insert((change.before, change.now)).1 = change.now;
         }
         let event = |entry: Option<StateEntry>| entry.map(|entry| entry.event_nid);
         Some(

@@ -36,54 +36,29 @@ struct History {
 impl History {
     fn new() -> Self {
         let states = BTreeMap::from([(START, State::new())]);
-        Self {
-            log: StateLog::new(START),
-            rows: Vec::new(),
-            states,
-        }
+        Self { log: StateLog::new(START), rows: Vec::new(), states }
     }
 
     fn set(&mut self, key: KeyNid, pos: Position, event_nid: Option<EventNid>) {
         let membership = event_nid.and_then(|event_nid| membership_of(key, event_nid));
         let prev_event_nid = self.log.get(key).map(|entry| entry.event_nid);
-        self.rows.push(LogRow {
-            key,
-            pos,
-            event_nid,
-            membership,
-            prev_event_nid,
-        });
-        self.log
-            .apply(self.log.change(key, pos, event_nid, membership));
+        self.rows.push(LogRow { key, pos, event_nid, membership, prev_event_nid });
+        self.log.apply(self.log.change(key, pos, event_nid, membership));
 
         let mut state = self.state_at(pos);
         match event_nid {
-            Some(event_nid) => drop(state.insert(
-                key,
-                StateEntry {
-                    event_nid,
-                    pos,
-                    membership,
-                },
-            )),
+            Some(event_nid) => drop(state.insert(key, StateEntry { event_nid, pos, membership })),
             None => drop(state.remove(&key)),
         }
         self.states.insert(pos, state);
     }
 
     fn state_at(&self, pos: Position) -> State {
-        self.states
-            .range(..=pos)
-            .next_back()
-            .map(|(_, state)| state.clone())
-            .unwrap_or_default()
+        self.states.range(..=pos).next_back().map(|(_, state)| state.clone()).unwrap_or_default()
     }
 
     fn rows_in(&self, after: Position, upto: Position) -> impl Iterator<Item = LogRow> {
-        self.rows
-            .iter()
-            .copied()
-            .filter(move |row| after < row.pos && row.pos <= upto)
+        self.rows.iter().copied().filter(move |row| after < row.pos && row.pos <= upto)
     }
 
     /// Every position from the start to beyond the newest change, gaps too.
@@ -116,24 +91,15 @@ fn sorted(state: &State) -> Vec<(KeyNid, StateEntry)> {
 }
 
 fn events(state: &State) -> BTreeMap<KeyNid, EventNid> {
-    state
-        .iter()
-        .map(|(key, entry)| (*key, entry.event_nid))
-        .collect()
+    state.iter().map(|(key, entry)| (*key, entry.event_nid)).collect()
 }
 
 fn count(state: &State, membership: Membership) -> usize {
-    state
-        .values()
-        .filter(|entry| entry.membership == Some(membership))
-        .count()
+    state.values().filter(|entry| entry.membership == Some(membership)).count()
 }
 
 fn delta(log: &StateLog, after: Position, upto: Position) -> Delta {
-    log.changes_between(after, upto)
-        .expect("these tests stay within the tail")
-        .into_iter()
-        .collect()
+    log.changes_between(after, upto).expect("these tests stay within the tail").into_iter().collect()
 }
 
 /// Everything that a log says about now.
@@ -144,13 +110,7 @@ fn assert_is(log: &StateLog, state: &State) {
     assert_eq!(log.hash(), StateHash::of(&sorted(state)));
     assert_eq!(log.joined(), count(state, Membership::Join));
     assert_eq!(log.invited(), count(state, Membership::Invite));
-    for membership in [
-        Membership::Join,
-        Membership::Invite,
-        Membership::Leave,
-        Membership::Ban,
-        Membership::Knock,
-    ] {
+    for membership in [Membership::Join, Membership::Invite, Membership::Leave, Membership::Ban, Membership::Knock] {
         assert_eq!(log.members(membership).count(), count(state, membership));
     }
 }
@@ -247,16 +207,8 @@ fn joins(members: usize) -> History {
     for n in 0..members as i64 {
         let (key, pos, event_nid) = (KeyNid(n), Position(START.0 + 1 + n), EventNid(100 + n));
         let membership = Some(Membership::Join);
-        history.rows.push(LogRow {
-            key,
-            pos,
-            event_nid: Some(event_nid),
-            membership,
-            prev_event_nid: None,
-        });
-        history
-            .log
-            .apply(history.log.change(key, pos, Some(event_nid), membership));
+        history.rows.push(LogRow { key, pos, event_nid: Some(event_nid), membership, prev_event_nid: None });
+        history.log.apply(history.log.change(key, pos, Some(event_nid), membership));
     }
     history
 }
@@ -271,11 +223,7 @@ fn the_tail_is_bounded_and_says_where_it_starts() {
     let before = Position(from.0 - 1);
     assert_eq!(log.state_at(from).map(|state| state.len()), Some(100));
     assert_eq!(log.state_at(before), None);
-    assert_eq!(
-        log.changes_between(from, log.latest())
-            .map(|delta| delta.len()),
-        Some(TAIL_CHANGES)
-    );
+    assert_eq!(log.changes_between(from, log.latest()).map(|delta| delta.len()), Some(TAIL_CHANGES));
     assert_eq!(log.changes_between(before, log.latest()), None);
     assert_eq!(log.get_at(KeyNid(0), before), Lookup::NotInMemory);
     assert_eq!(log.get_at(KeyNid(100), from), Lookup::Absent);
@@ -295,10 +243,7 @@ fn changes_newer_than_keep_since_are_never_dropped() {
             Some(Membership::Join),
         ));
     }
-    assert_eq!(
-        history.log.state_at(committed).map(|state| state.len()),
-        Some(50)
-    );
+    assert_eq!(history.log.state_at(committed).map(|state| state.len()), Some(50));
     assert_eq!(history.log.tail.len(), 3 * TAIL_CHANGES);
 
     history.log.keep_since(history.log.latest());
@@ -309,9 +254,7 @@ fn changes_newer_than_keep_since_are_never_dropped() {
 #[test]
 fn replaying_many_rows_keeps_only_the_tail() {
     let history = joins(TAIL_CHANGES * 2);
-    let replayed = StateLog::new(START)
-        .replay(history.rows.iter().copied())
-        .expect("the rows are whole");
+    let replayed = StateLog::new(START).replay(history.rows.iter().copied()).expect("the rows are whole");
     assert_eq!(replayed.tail, history.log.tail);
     assert_eq!(replayed.tail_from(), history.log.tail_from());
     assert_eq!(replayed.entries(), history.log.entries());
@@ -336,59 +279,24 @@ fn rows_that_do_not_fit_are_corruption() {
         prev_event_nid: prev.map(EventNid),
     };
     let check = |rows: &[LogRow], expected: LoadError| {
-        assert_eq!(
-            StateLog::new(START).replay(rows.iter().copied()).err(),
-            Some(expected),
-            "{rows:?}"
-        );
+        assert_eq!(StateLog::new(START).replay(rows.iter().copied()).err(), Some(expected), "{rows:?}");
     };
-    let differs = |pos| LoadError::PrevEventDiffers {
-        key: KeyNid(1),
-        pos: Position(pos),
-    };
-    let out_of_order = |pos| LoadError::OutOfOrder {
-        key: KeyNid(1),
-        pos: Position(pos),
-    };
+    let differs = |pos| LoadError::PrevEventDiffers { key: KeyNid(1), pos: Position(pos) };
+    let out_of_order = |pos| LoadError::OutOfOrder { key: KeyNid(1), pos: Position(pos) };
 
     check(&[row(1, 11, Some(5), Some(4))], differs(11));
-    check(
-        &[row(1, 11, Some(5), None), row(1, 12, Some(6), None)],
-        differs(12),
-    );
-    check(
-        &[row(1, 11, Some(5), None), row(1, 12, None, Some(4))],
-        differs(12),
-    );
+    check(&[row(1, 11, Some(5), None), row(1, 12, Some(6), None)], differs(12));
+    check(&[row(1, 11, Some(5), None), row(1, 12, None, Some(4))], differs(12));
     check(&[row(1, 10, Some(5), None)], out_of_order(10));
-    check(
-        &[row(2, 12, Some(5), None), row(1, 11, Some(6), None)],
-        out_of_order(11),
-    );
-    check(
-        &[row(1, 11, Some(5), None), row(1, 11, Some(6), Some(5))],
-        out_of_order(11),
-    );
+    check(&[row(2, 12, Some(5), None), row(1, 11, Some(6), None)], out_of_order(11));
+    check(&[row(1, 11, Some(5), None), row(1, 11, Some(6), Some(5))], out_of_order(11));
 }
 
 #[test]
 fn a_checkpoint_that_does_not_fit_is_corruption() {
-    let entry = |key, pos| {
-        (
-            KeyNid(key),
-            StateEntry {
-                event_nid: EventNid(7),
-                pos: Position(pos),
-                membership: None,
-            },
-        )
-    };
+    let entry = |key, pos| (KeyNid(key), StateEntry { event_nid: EventNid(7), pos: Position(pos), membership: None });
     let check = |entries: Vec<(KeyNid, StateEntry)>, hash, expected| {
-        let checkpoint = Checkpoint {
-            pos: Position(20),
-            hash,
-            entries,
-        };
+        let checkpoint = Checkpoint { pos: Position(20), hash, entries };
         assert_eq!(StateLog::from_checkpoint(checkpoint, []).err(), expected);
     };
     let good = vec![entry(1, 20), entry(2, 3)];
@@ -396,21 +304,9 @@ fn a_checkpoint_that_does_not_fit_is_corruption() {
     check(good.clone(), hash, None);
     check(good[..1].to_vec(), hash, Some(LoadError::HashDiffers));
     check(vec![], hash, Some(LoadError::HashDiffers));
-    check(
-        vec![entry(2, 3), entry(1, 20)],
-        hash,
-        Some(LoadError::BadEntry(KeyNid(1))),
-    );
-    check(
-        vec![entry(1, 20), entry(1, 20)],
-        hash,
-        Some(LoadError::BadEntry(KeyNid(1))),
-    );
-    check(
-        vec![entry(1, 21), entry(2, 3)],
-        hash,
-        Some(LoadError::BadEntry(KeyNid(1))),
-    );
+    check(vec![entry(2, 3), entry(1, 20)], hash, Some(LoadError::BadEntry(KeyNid(1))));
+    check(vec![entry(1, 20), entry(1, 20)], hash, Some(LoadError::BadEntry(KeyNid(1))));
+    check(vec![entry(1, 21), entry(2, 3)], hash, Some(LoadError::BadEntry(KeyNid(1))));
 }
 
 #[test]
@@ -418,17 +314,9 @@ fn a_checkpoint_that_does_not_fit_is_corruption() {
 #[should_panic(expected = "a change must start from the current entry")]
 fn a_change_from_another_state_is_caught() {
     let mut log = joins(1).log;
-    let stale = log.change(
-        KeyNid(0),
-        Position(20),
-        Some(EventNid(200)),
-        Some(Membership::Leave),
-    );
+    let stale = log.change(KeyNid(0), Position(20), Some(EventNid(200)), Some(Membership::Leave));
     log.apply(stale);
-    log.apply(Change {
-        pos: Position(21),
-        ..stale
-    });
+    log.apply(Change { pos: Position(21), ..stale });
 }
 
 #[test]
@@ -436,20 +324,10 @@ fn the_state_hash_survives_storage_and_does_not_change_under_it() {
     let hash = joins(3).log.hash();
     assert_eq!(StateHash::from_bytes(hash.to_bytes()), hash);
     assert_eq!(StateHash::EMPTY.to_bytes(), [0; 16]);
-    let one = [(
-        KeyNid(1),
-        StateEntry {
-            event_nid: EventNid(2),
-            pos: START,
-            membership: None,
-        },
-    )];
+    let one = [(KeyNid(1), StateEntry { event_nid: EventNid(2), pos: START, membership: None })];
     // printf '\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2' | sha256sum
     assert_eq!(
-        format!(
-            "{:032x}",
-            u128::from_be_bytes(StateHash::of(&one).to_bytes())
-        ),
+        format!("{:032x}", u128::from_be_bytes(StateHash::of(&one).to_bytes())),
         "8c7654ecfd7b0b623b803e2f4e02ad1c"
     );
 }
@@ -458,9 +336,6 @@ fn the_state_hash_survives_storage_and_does_not_change_under_it() {
 fn membership_codes_are_read_back_and_zero_is_none() {
     for code in 0..=u8::MAX {
         let known = Membership::from_code(code);
-        assert_eq!(
-            known.map(Membership::code),
-            (1..=5).contains(&code).then_some(code)
-        );
+        assert_eq!(known.map(Membership::code), (1..=5).contains(&code).then_some(code));
     }
 }

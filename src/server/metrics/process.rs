@@ -16,7 +16,8 @@ pub(super) fn append_to(text: &mut String) {
     let (stat, status, limits) = (read("stat"), read("status"), read("limits"));
     let boot_seconds = fs::read_to_string("/proc/stat").ok().and_then(|stat| after(&stat, "btime"));
     let started = boot_seconds.zip(ticks(&stat, START_TIME)).map(|(boot, ticks)| boot + ticks / TICKS_PER_SECOND);
-    let cpu = ticks(&stat, USER_TIME).zip(ticks(&stat, SYSTEM_TIME)).map(|(user, system)| (user + system) / TICKS_PER_SECOND);
+    let cpu =
+        ticks(&stat, USER_TIME).zip(ticks(&stat, SYSTEM_TIME)).map(|(user, system)| (user + system) / TICKS_PER_SECOND);
     let kib = |name: &str| after(&status, name).map(|kib| kib * 1024.0);
     // The directory that is being listed is one of its own entries.
     let open_fds = fs::read_dir("/proc/self/fd").ok().map(|open| open.count().saturating_sub(1) as f64);

@@ -62,7 +62,9 @@ impl WriterConn {
 
     /// Commits the batch, or stores nothing of it.
     pub(super) async fn commit(&mut self, shared: &Shared, batch: &[Queued]) -> Result<(), Error> {
-        let Some(last) = batch.last().map(|queued| queued.position) else { return Ok(()) };
+        let Some(last) = batch.last().map(|queued| queued.position) else {
+            return Ok(());
+        };
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
         self.reconnect().await?;
         let (slot, epoch) = (self.slot, self.epoch);
@@ -94,8 +96,7 @@ impl WriterConn {
         self.reconnect().await.map_err(|_| error.clone())?;
         let (slot, epoch) = (self.slot, self.epoch);
         let mut conn = self.conn(&shared.counters);
-        let stored: Option<(i64,)> =
-            on!(&mut conn, db => sqlx::query_as(SLOT_POSITION.text()).bind(slot).bind(epoch).fetch_optional(&mut **db).await)?;
+        let stored: Option<(i64,)> = on!(&mut conn, db => sqlx::query_as(SLOT_POSITION.text()).bind(slot).bind(epoch).fetch_optional(&mut **db).await)?;
         if stored.is_some_and(|(pos,)| pos >= last.0) { Ok(()) } else { Err(error) }
     }
 
@@ -128,7 +129,9 @@ async fn commit_in_one_call(
     }
     let mut gathered = Gathered::default();
     for queued in batch {
-        let Work::Write(write) = &queued.work else { return Ok(false) };
+        let Work::Write(write) = &queued.work else {
+            return Ok(false);
+        };
         gathered.add(&write.rows);
     }
     if gathered.rows > ONE_CALL_ROWS {
@@ -148,7 +151,9 @@ async fn commit_in_one_call(
     let slot_values = [Value::Int(epoch), Value::Int(last.0), Value::Int(slot)];
     let rows = gathered.rows;
     conn.count_statement();
-    let Link::Sqlite(db) = &mut conn.link else { return Ok(false) };
+    let Link::Sqlite(db) = &mut conn.link else {
+        return Ok(false);
+    };
     let mut query = sqlx::query(AssertSqlSafe(text));
     for value in values.into_iter().chain(&slot_values) {
         query = bind!(query, value);

@@ -53,17 +53,11 @@ pub fn assert_as_committed(served: &[(Method, String)]) {
 
 /// The table: every endpoint of the specification, whether it is served, and what is served besides.
 pub fn table(served: &[(Method, String)]) -> String {
-    let mut besides: BTreeMap<Route, &str> = served
-        .iter()
-        .map(|(method, path)| (route(method.as_str(), path), path.as_str()))
-        .collect();
+    let mut besides: BTreeMap<Route, &str> =
+        served.iter().map(|(method, path)| (route(method.as_str(), path), path.as_str())).collect();
     let endpoints = endpoints();
     let known: BTreeSet<Route> = endpoints.iter().map(Endpoint::route).collect();
-    let is_served: BTreeSet<Route> = besides
-        .keys()
-        .filter(|route| known.contains(*route))
-        .cloned()
-        .collect();
+    let is_served: BTreeSet<Route> = besides.keys().filter(|route| known.contains(*route)).cloned().collect();
     besides.retain(|route, _| !known.contains(route));
 
     let mut text = String::from(
@@ -74,29 +68,12 @@ pub fn table(served: &[(Method, String)]) -> String {
     for api in endpoints.chunk_by(|a, b| a.api == b.api) {
         text.push_str(&format!("\n# {}: {}\n", api[0].api, count(api, &is_served)));
         for module in api.chunk_by(|a, b| by_module(a) == by_module(b)) {
-            text.push_str(&format!(
-                "\n## {}: {}\n",
-                module[0].module,
-                count(module, &is_served)
-            ));
+            text.push_str(&format!("\n## {}: {}\n", module[0].module, count(module, &is_served)));
             for endpoint in module {
-                let mark = if is_served.contains(&endpoint.route()) {
-                    "yes"
-                } else {
-                    "no"
-                };
-                let deprecated = if endpoint.deprecated {
-                    ", deprecated"
-                } else {
-                    ""
-                };
-                let Endpoint {
-                    method, path, auth, ..
-                } = endpoint;
-                line(
-                    &mut text,
-                    &format!("{mark:<3}  {method:<6} {path}  ({auth}{deprecated})"),
-                );
+                let mark = if is_served.contains(&endpoint.route()) { "yes" } else { "no" };
+                let deprecated = if endpoint.deprecated { ", deprecated" } else { "" };
+                let Endpoint { method, path, auth, .. } = endpoint;
+                line(&mut text, &format!("{mark:<3}  {method:<6} {path}  ({auth}{deprecated})"));
             }
         }
     }
@@ -112,10 +89,7 @@ fn line(text: &mut String, line: &str) {
 }
 
 fn count(endpoints: &[Endpoint], is_served: &BTreeSet<Route>) -> String {
-    let served = endpoints
-        .iter()
-        .filter(|endpoint| is_served.contains(&endpoint.route()))
-        .count();
+    let served = endpoints.iter().filter(|endpoint| is_served.contains(&endpoint.route())).count();
     format!("{served} of {}", endpoints.len())
 }
 
@@ -126,14 +100,7 @@ fn endpoints() -> Vec<Endpoint> {
         let [api, module, path, method, status, auth] = fields[..] else {
             panic!("a line of endpoints.tsv has six fields: {line}")
         };
-        Endpoint {
-            api,
-            module,
-            path,
-            method,
-            deprecated: status == "deprecated",
-            auth,
-        }
+        Endpoint { api, module, path, method, deprecated: status == "deprecated", auth }
     };
     ENDPOINTS.lines().skip(1).map(parse).collect()
 }
@@ -146,13 +113,7 @@ impl Endpoint {
 
 /// `{roomId}` and `{room_id}` are the same parameter, and so is axum's `{*rest}`.
 fn route(method: &str, path: &str) -> Route {
-    let segments = path.split('/').map(|segment| {
-        if segment.starts_with('{') {
-            "{}"
-        } else {
-            segment
-        }
-    });
+    let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
     (method.to_owned(), segments.collect::<Vec<_>>().join("/"))
 }
 
@@ -164,10 +125,8 @@ fn difference(committed: &str, made: &str) -> Option<String> {
     let lines = |text: &str| text.lines().map(String::from).collect::<BTreeSet<_>>();
     let (old, new) = (lines(committed), lines(made));
     let mut text = String::new();
-    old.difference(&new)
-        .for_each(|gone| line(&mut text, &format!("- {gone}")));
-    new.difference(&old)
-        .for_each(|come| line(&mut text, &format!("+ {come}")));
+    old.difference(&new).for_each(|gone| line(&mut text, &format!("- {gone}")));
+    new.difference(&old).for_each(|come| line(&mut text, &format!("+ {come}")));
     Some(text)
 }
 
@@ -176,10 +135,7 @@ mod tests {
     use super::*;
 
     fn lines(served: &[(Method, &str)]) -> Vec<String> {
-        let served: Vec<_> = served
-            .iter()
-            .map(|(method, path)| (method.clone(), (*path).to_owned()))
-            .collect();
+        let served: Vec<_> = served.iter().map(|(method, path)| (method.clone(), (*path).to_owned())).collect();
         table(&served).lines().map(String::from).collect()
     }
 
@@ -190,14 +146,8 @@ mod tests {
     #[test]
     fn a_route_is_served_whatever_its_parameters_are_called() {
         let lines = lines(&[(Method::GET, "/_matrix/client/v3/rooms/{room_id}/members")]);
-        assert!(has(
-            &lines,
-            "yes  GET    /_matrix/client/v3/rooms/{roomId}/members  (access token)"
-        ));
-        assert!(has(
-            &lines,
-            "no   GET    /_matrix/client/v3/rooms/{roomId}/joined_members  (access token)"
-        ));
+        assert!(has(&lines, "yes  GET    /_matrix/client/v3/rooms/{roomId}/members  (access token)"));
+        assert!(has(&lines, "no   GET    /_matrix/client/v3/rooms/{roomId}/joined_members  (access token)"));
         assert!(has(&lines, "# Served besides: 0"));
     }
 
@@ -208,15 +158,9 @@ mod tests {
             (Method::GET, "/_matrix/client/r0/rooms/{roomId}/members"),
             (Method::GET, "/health"),
         ]);
-        assert!(has(
-            &lines,
-            "no   GET    /_matrix/client/v3/rooms/{roomId}/members  (access token)"
-        ));
+        assert!(has(&lines, "no   GET    /_matrix/client/v3/rooms/{roomId}/members  (access token)"));
         assert!(has(&lines, "# Served besides: 3"));
-        assert!(has(
-            &lines,
-            "GET    /_matrix/client/r0/rooms/{roomId}/members"
-        ));
+        assert!(has(&lines, "GET    /_matrix/client/r0/rooms/{roomId}/members"));
         assert!(has(&lines, "GET    /health"));
     }
 
@@ -232,23 +176,15 @@ mod tests {
     #[test]
     fn a_difference_shows_both_sides() {
         assert_eq!(difference("a\nb\n", "a\nb\n"), None);
-        assert_eq!(
-            difference("a\nb\n", "a\nc\n").as_deref(),
-            Some("- b\n+ c\n")
-        );
+        assert_eq!(difference("a\nb\n", "a\nc\n").as_deref(), Some("- b\n+ c\n"));
     }
 
     #[test]
     fn the_committed_table_has_every_endpoint() {
         let committed = include_str!("../../spec/routes.txt");
         for Endpoint { method, path, .. } in endpoints() {
-            let found = committed
-                .lines()
-                .any(|line| line.contains(&format!(" {method:<6} {path}  (")));
-            assert!(
-                found,
-                "{method} {path} is missing; remake the table with {REMAKE}=1"
-            );
+            let found = committed.lines().any(|line| line.contains(&format!(" {method:<6} {path}  (")));
+            assert!(found, "{method} {path} is missing; remake the table with {REMAKE}=1");
         }
     }
 }

@@ -80,10 +80,7 @@ impl Shapes {
         SHAPES.get_or_init(|| {
             let parse = |text| serde_json::from_str(text).expect("the schema above is JSON");
             Self {
-                endpoints: [CLIENT_SERVER, SERVER_SERVER]
-                    .into_iter()
-                    .flat_map(endpoints)
-                    .collect(),
+                endpoints: [CLIENT_SERVER, SERVER_SERVER].into_iter().flat_map(endpoints).collect(),
                 standard_error: parse(STANDARD_ERROR),
                 user_interactive: parse(USER_INTERACTIVE),
             }
@@ -95,9 +92,7 @@ impl Shapes {
         if status.is_redirection() || method == Method::OPTIONS || method == Method::HEAD {
             return false;
         }
-        let listed = self
-            .find(method, path)
-            .and_then(|endpoint| endpoint.responses.get(&status.as_u16()));
+        let listed = self.find(method, path).and_then(|endpoint| endpoint.responses.get(&status.as_u16()));
         status.is_client_error() || status.is_server_error() || !listed.is_some_and(is_media)
     }
 
@@ -110,13 +105,7 @@ impl Shapes {
     /// # Errors
     /// Everything in the body that the specification does not allow, or a single violation at the
     /// root when it does not know the path or lists no such success for it.
-    pub fn check(
-        &self,
-        method: &Method,
-        path: &str,
-        status: StatusCode,
-        body: &Value,
-    ) -> Result<(), Vec<Violation>> {
+    pub fn check(&self, method: &Method, path: &str, status: StatusCode, body: &Value) -> Result<(), Vec<Violation>> {
         let path = path.split('?').next().unwrap_or(path);
         let endpoint = self.find(method, path);
         let mut violations = if status.is_client_error() || status.is_server_error() {
@@ -125,24 +114,14 @@ impl Shapes {
             check_success(endpoint, path, status, body)
         };
         if let Some(endpoint) = endpoint {
-            violations
-                .retain(|violation| !mistakes::excuses(&endpoint.name, status, &violation.pointer));
+            violations.retain(|violation| !mistakes::excuses(&endpoint.name, status, &violation.pointer));
         }
-        if violations.is_empty() {
-            Ok(())
-        } else {
-            Err(violations)
-        }
+        if violations.is_empty() { Ok(()) } else { Err(violations) }
     }
 
     /// Any endpoint may answer with any standard error, so that what the specification lists for
     /// this endpoint and status only adds to the standard shape.
-    fn check_error(
-        &self,
-        endpoint: Option<&Endpoint>,
-        status: StatusCode,
-        body: &Value,
-    ) -> Vec<Violation> {
+    fn check_error(&self, endpoint: Option<&Endpoint>, status: StatusCode, body: &Value) -> Vec<Violation> {
         if status == StatusCode::UNAUTHORIZED && body.get("flows").is_some() {
             return schema::check(&self.user_interactive, body);
         }
@@ -150,9 +129,7 @@ impl Shapes {
         let listed = endpoint.and_then(|endpoint| endpoint.responses.get(&status.as_u16()));
         match listed {
             // What is listed for 401 is the user-interactive shape, which this answer is not.
-            Some(shape)
-                if status != StatusCode::UNAUTHORIZED && !shape.is_null() && !is_media(shape) =>
-            {
+            Some(shape) if status != StatusCode::UNAUTHORIZED && !shape.is_null() && !is_media(shape) => {
                 for violation in schema::check(shape, body) {
                     if !violations.contains(&violation) {
                         violations.push(violation);
@@ -168,34 +145,25 @@ impl Shapes {
     fn find(&self, method: &Method, path: &str) -> Option<&Endpoint> {
         let path = path.split('?').next().unwrap_or(path);
         // The revisions before v1.1 had the same endpoints under `r0`, and media also under `v1`.
-        let renamed = [
-            "/_matrix/client/r0/",
-            "/_matrix/media/r0/",
-            "/_matrix/media/v1/",
-        ]
-        .into_iter()
-        .find_map(|old| Some((old, path.strip_prefix(old)?)))
-        .map(|(old, rest)| format!("{}v3/{rest}", &old[..old.len() - "r0/".len()]));
-        [Some(path), renamed.as_deref()]
+        let renamed = ["/_matrix/client/r0/", "/_matrix/media/r0/", "/_matrix/media/v1/"]
             .into_iter()
-            .flatten()
-            .find_map(|path| {
-                let segments = split(path);
-                let fitting = self.endpoints.iter().filter(|endpoint| {
-                    endpoint.method == method && fits(&endpoint.segments, &segments)
-                });
-                fitting.max_by_key(|endpoint| endpoint.literals())
-            })
+            .find_map(|old| Some((old, path.strip_prefix(old)?)))
+            .map(|(old, rest)| format!("{}v3/{rest}", &old[..old.len() - "r0/".len()]));
+        [Some(path), renamed.as_deref()].into_iter().flatten().find_map(|path| {
+            let segments = split(path);
+            let fitting = self
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.method == method && fits(&endpoint.segments, &segments));
+            fitting.max_by_key(|endpoint| endpoint.literals())
+        })
     }
 }
 
 impl Endpoint {
     /// Which segments are literal, from the left: the larger, the more literal.
     fn literals(&self) -> Vec<bool> {
-        self.segments
-            .iter()
-            .map(|segment| !is_parameter(segment))
-            .collect()
+        self.segments.iter().map(|segment| !is_parameter(segment)).collect()
     }
 }
 
@@ -205,37 +173,21 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-fn check_success(
-    endpoint: Option<&Endpoint>,
-    path: &str,
-    status: StatusCode,
-    body: &Value,
-) -> Vec<Violation> {
+fn check_success(endpoint: Option<&Endpoint>, path: &str, status: StatusCode, body: &Value) -> Vec<Violation> {
     let Some(endpoint) = endpoint else {
         // Unstable endpoints, and those that are not Matrix, are nothing that the specification describes.
-        let outside =
-            path.contains("/unstable/") || !(path.starts_with("/_matrix/") || is_well_known(path));
-        return if outside {
-            vec![]
-        } else {
-            vec![Violation::at_root("an endpoint of the specification", path)]
-        };
+        let outside = path.contains("/unstable/") || !(path.starts_with("/_matrix/") || is_well_known(path));
+        return if outside { vec![] } else { vec![Violation::at_root("an endpoint of the specification", path)] };
     };
     match endpoint.responses.get(&status.as_u16()) {
         Some(shape) if is_media(shape) => {
-            vec![Violation::at_root(
-                "a body that is not JSON",
-                &schema::short(body),
-            )]
+            vec![Violation::at_root("a body that is not JSON", &schema::short(body))]
         }
         Some(Value::Null) => vec![],
         Some(shape) => schema::check(shape, body),
         None => {
             let listed: Vec<_> = endpoint.responses.keys().map(u16::to_string).collect();
-            vec![Violation::at_root(
-                &format!("a status in {}", listed.join(", ")),
-                status.as_str(),
-            )]
+            vec![Violation::at_root(&format!("a status in {}", listed.join(", ")), status.as_str())]
         }
     }
 }
@@ -243,19 +195,11 @@ fn check_success(
 fn endpoints(text: &str) -> Vec<Endpoint> {
     let mut document: Value = serde_json::from_str(text).expect("derive.py writes JSON");
     let endpoints: BTreeMap<String, BTreeMap<u16, Value>> =
-        serde_json::from_value(document["endpoints"].take())
-            .expect("derive.py writes shapes by endpoint and status");
+        serde_json::from_value(document["endpoints"].take()).expect("derive.py writes shapes by endpoint and status");
     let endpoint = |(name, responses): (String, _)| {
-        let (method, path) = name
-            .split_once(' ')
-            .expect("derive.py names endpoints by method and path");
+        let (method, path) = name.split_once(' ').expect("derive.py names endpoints by method and path");
         let method = method.parse().expect("the OpenAPI has only HTTP methods");
-        Endpoint {
-            method,
-            segments: split(path).into_iter().map(String::from).collect(),
-            responses,
-            name,
-        }
+        Endpoint { method, segments: split(path).into_iter().map(String::from).collect(), responses, name }
     };
     endpoints.into_iter().map(endpoint).collect()
 }
@@ -272,9 +216,10 @@ fn fits(template: &[String], path: &[&str]) -> bool {
         _ => template,
     };
     template.len() == path.len()
-        && template.iter().zip(path).all(|(segment, given)| {
-            segment == given || (is_parameter(segment) && !given.is_empty())
-        })
+        && template
+            .iter()
+            .zip(path)
+            .all(|(segment, given)| segment == given || (is_parameter(segment) && !given.is_empty()))
 }
 
 fn is_parameter(segment: &str) -> bool {

@@ -11,20 +11,8 @@ const EVERY_MEMBERSHIP: [Option<Membership>; 6] = [
     Some(Membership::Knock),
 ];
 
-fn entry(
-    key: i64,
-    event_nid: i64,
-    pos: i64,
-    membership: Option<Membership>,
-) -> (KeyNid, StateEntry) {
-    (
-        KeyNid(key),
-        StateEntry {
-            event_nid: EventNid(event_nid),
-            pos: Position(pos),
-            membership,
-        },
-    )
+fn entry(key: i64, event_nid: i64, pos: i64, membership: Option<Membership>) -> (KeyNid, StateEntry) {
+    (KeyNid(key), StateEntry { event_nid: EventNid(event_nid), pos: Position(pos), membership })
 }
 
 /// A blob whose checksum is right, whatever its content is.
@@ -114,20 +102,14 @@ fn a_blob_cut_short_or_made_longer_is_an_error() {
     let blob = encode(&small_state());
     for length in 0..blob.len() {
         assert!(decode(&blob[..length]).is_err(), "cut to {length} bytes");
-        assert!(
-            decode(&blob[length + 1..]).is_err(),
-            "without its first {} bytes",
-            length + 1
-        );
+        assert!(decode(&blob[length + 1..]).is_err(), "without its first {} bytes", length + 1);
     }
     assert!(decode(&[blob.as_slice(), &[0]].concat()).is_err());
 }
 
 #[test]
 fn content_that_encode_never_writes_is_refused() {
-    let check = |content: &[u8], expected| {
-        assert_eq!(decode(&sealed(content)), Err(expected), "{content:?}")
-    };
+    let check = |content: &[u8], expected| assert_eq!(decode(&sealed(content)), Err(expected), "{content:?}");
     let too_many = CodecError::Corrupt("it names more entries than it has room for");
     let bad_number = CodecError::Corrupt("a number is not well formed");
     let too_short = CodecError::Corrupt("it ends too early");
@@ -138,35 +120,16 @@ fn content_that_encode_never_writes_is_refused() {
     check(&[1, 1], too_many);
     check(&[1, 1, 0, 0, 0], too_many);
     // 2⁶³ entries must not be taken memory for.
-    check(
-        &[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1],
-        too_many,
-    );
+    check(&[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], too_many);
     // 2⁶⁴, eleven bytes, and zero in two bytes.
-    check(
-        &[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2],
-        bad_number,
-    );
-    check(
-        &[
-            1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1,
-        ],
-        bad_number,
-    );
+    check(&[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2], bad_number);
+    check(&[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], bad_number);
     check(&[1, 0x80, 0], bad_number);
     check(&[1, 1, 0x82, 1, 1, 1], too_short);
-    check(
-        &[1, 1, 2, 2, 2, 6],
-        CodecError::Corrupt("a membership is unknown"),
-    );
-    check(
-        &[1, 0, 0],
-        CodecError::Corrupt("it has bytes after its last entry"),
-    );
+    check(&[1, 1, 2, 2, 2, 6], CodecError::Corrupt("a membership is unknown"));
+    check(&[1, 0, 0], CodecError::Corrupt("it has bytes after its last entry"));
     // A first key of i64::MAX has none after it.
-    let last_key = [
-        1, 2, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 2, 0, 0, 2, 2, 0,
-    ];
+    let last_key = [1, 2, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 2, 0, 0, 2, 2, 0];
     check(&last_key, CodecError::Corrupt("a key is out of range"));
 }
 
@@ -178,26 +141,15 @@ fn a_state_out_of_order_is_not_encoded() {
 
 #[test]
 fn the_format_does_not_change_under_stored_blobs() {
-    let blob = encode(&[
-        entry(3, 100, 7, None),
-        entry(5, 101, 6, Some(Membership::Ban)),
-    ]);
+    let blob = encode(&[entry(3, 100, 7, None), entry(5, 101, 6, Some(Membership::Ban))]);
     let content = [1, 2, 6, 0xc8, 1, 14, 0, 1, 2, 1, 4];
     assert_eq!(blob, sealed(&content));
 }
 
 #[test]
 fn fifty_thousand_members_take_few_bytes_each() {
-    let state: Vec<_> = (0..50_000)
-        .map(|n| {
-            entry(
-                1000 + n * 3,
-                70_000 + n * 40,
-                90_000 + n * 41,
-                Some(Membership::Join),
-            )
-        })
-        .collect();
+    let state: Vec<_> =
+        (0..50_000).map(|n| entry(1000 + n * 3, 70_000 + n * 40, 90_000 + n * 41, Some(Membership::Join))).collect();
     let blob = encode(&state);
     assert!(blob.len() < 50_000 * 6, "{} bytes", blob.len());
     assert_eq!(decode(&blob), Ok(state));

@@ -34,9 +34,7 @@ const KNOWN_SPEC_MISTAKES: &[Mistake] = &[
 /// Whether a violation at this place is the OpenAPI's mistake.
 pub(super) fn excuses(endpoint: &str, status: StatusCode, pointer: &str) -> bool {
     KNOWN_SPEC_MISTAKES.iter().any(|mistake| {
-        mistake.endpoint == endpoint
-            && mistake.status == status.as_u16()
-            && covers(mistake.pointer, pointer)
+        mistake.endpoint == endpoint && mistake.status == status.as_u16() && covers(mistake.pointer, pointer)
     })
 }
 
@@ -55,17 +53,9 @@ fn covers(pattern: &str, pointer: &str) -> bool {
 fn a_mistake_is_about_an_endpoint_of_the_specification_and_has_a_reason() {
     let shapes = super::Shapes::load();
     for mistake in KNOWN_SPEC_MISTAKES {
-        let endpoint = shapes
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.name == mistake.endpoint);
-        let listed =
-            endpoint.is_some_and(|endpoint| endpoint.responses.contains_key(&mistake.status));
-        assert!(
-            listed,
-            "{} does not answer {}",
-            mistake.endpoint, mistake.status
-        );
+        let endpoint = shapes.endpoints.iter().find(|endpoint| endpoint.name == mistake.endpoint);
+        let listed = endpoint.is_some_and(|endpoint| endpoint.responses.contains_key(&mistake.status));
+        assert!(listed, "{} does not answer {}", mistake.endpoint, mistake.status);
         assert!(!mistake.reason.is_empty(), "{}", mistake.endpoint);
     }
 }

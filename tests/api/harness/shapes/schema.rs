@@ -21,35 +21,20 @@ pub struct Violation {
 
 impl Violation {
     pub(super) fn at_root(expected: &str, found: &str) -> Self {
-        Self {
-            pointer: String::new(),
-            expected: expected.to_owned(),
-            found: found.to_owned(),
-        }
+        Self { pointer: String::new(), expected: expected.to_owned(), found: found.to_owned() }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pointer = if self.pointer.is_empty() {
-            "the body"
-        } else {
-            &self.pointer
-        };
-        write!(
-            f,
-            "{pointer}: expected {}, found {}",
-            self.expected, self.found
-        )
+        let pointer = if self.pointer.is_empty() { "the body" } else { &self.pointer };
+        write!(f, "{pointer}: expected {}, found {}", self.expected, self.found)
     }
 }
 
 /// Everything in `value` that `shape` does not allow.
 pub(super) fn check(shape: &Value, value: &Value) -> Vec<Violation> {
-    let mut checker = Checker {
-        pointer: String::new(),
-        violations: vec![],
-    };
+    let mut checker = Checker { pointer: String::new(), violations: vec![] };
     checker.value(shape, value);
     checker.violations
 }
@@ -83,9 +68,7 @@ impl Checker {
         }
         for (keyword, argument) in shape {
             match (keyword.as_str(), value) {
-                ("allOf", _) => list(argument)
-                    .iter()
-                    .for_each(|shape| self.value(shape, value)),
+                ("allOf", _) => list(argument).iter().for_each(|shape| self.value(shape, value)),
                 ("anyOf" | "oneOf", _) => self.any_of(list(argument), value),
                 ("enum", _) if !list(argument).contains(value) => {
                     self.violation(format!("one of {argument}"), value);
@@ -94,16 +77,11 @@ impl Checker {
                 ("prefix", Value::String(text)) => {
                     let prefixes = names(argument);
                     if !prefixes.iter().any(|prefix| text.starts_with(prefix)) {
-                        self.violation(
-                            format!("a string that starts with {}", prefixes.join(" or ")),
-                            value,
-                        );
+                        self.violation(format!("a string that starts with {}", prefixes.join(" or ")), value);
                     }
                 }
                 ("format", Value::String(text)) => {
-                    let format = argument
-                        .as_str()
-                        .expect("derive.py writes formats as strings");
+                    let format = argument.as_str().expect("derive.py writes formats as strings");
                     if !has_format(format, text) {
                         self.violation(format!("a string of the format {format}"), value);
                     }
@@ -113,21 +91,14 @@ impl Checker {
                         self.inside(&index.to_string(), |checker| checker.value(argument, item));
                     }
                 }
-                ("minItems" | "maxItems", Value::Array(items)) => {
-                    self.size(keyword, argument, items.len(), value)
-                }
+                ("minItems" | "maxItems", Value::Array(items)) => self.size(keyword, argument, items.len(), value),
                 ("minProperties" | "maxProperties", Value::Object(fields)) => {
                     self.size(keyword, argument, fields.len(), value);
                 }
                 ("required", Value::Object(fields)) => {
-                    for name in names(argument)
-                        .into_iter()
-                        .filter(|name| !fields.contains_key(*name))
-                    {
+                    for name in names(argument).into_iter().filter(|name| !fields.contains_key(*name)) {
                         let expected = format!("the field {name}");
-                        self.inside(name, |checker| {
-                            checker.push(expected, "no such field".to_owned())
-                        });
+                        self.inside(name, |checker| checker.push(expected, "no such field".to_owned()));
                     }
                 }
                 (
@@ -161,8 +132,7 @@ impl Checker {
         let others = shape.get("additionalProperties");
         for (name, value) in fields {
             let by_name = declared.and_then(|declared| declared.get(name));
-            let by_key =
-                keys.and_then(|keys| keys.iter().find(|(prefix, _)| name.starts_with(*prefix)));
+            let by_key = keys.and_then(|keys| keys.iter().find(|(prefix, _)| name.starts_with(*prefix)));
             self.inside(name, |checker| match (by_name, by_key, others, keys) {
                 (Some(shape), ..) | (None, Some((_, shape)), ..) | (None, None, Some(shape), _) => {
                     checker.value(shape, value);
@@ -181,27 +151,15 @@ impl Checker {
     fn any_of(&mut self, alternatives: &[Value], value: &Value) {
         let mut nearest: Option<Vec<Violation>> = None;
         for shape in alternatives {
-            let mut checker = Self {
-                pointer: self.pointer.clone(),
-                violations: vec![],
-            };
+            let mut checker = Self { pointer: self.pointer.clone(), violations: vec![] };
             checker.value(shape, value);
             if checker.violations.is_empty() {
                 return;
             }
             // A violation at this very place means the wrong type: any deeper one is nearer.
-            let distance = |found: &[Violation]| {
-                (
-                    found
-                        .iter()
-                        .any(|violation| violation.pointer == self.pointer),
-                    found.len(),
-                )
-            };
-            if nearest
-                .as_ref()
-                .is_none_or(|best| distance(&checker.violations) < distance(best))
-            {
+            let distance =
+                |found: &[Violation]| (found.iter().any(|violation| violation.pointer == self.pointer), found.len());
+            if nearest.as_ref().is_none_or(|best| distance(&checker.violations) < distance(best)) {
                 nearest = Some(checker.violations);
             }
         }
@@ -210,11 +168,7 @@ impl Checker {
 
     fn size(&mut self, keyword: &str, limit: &Value, size: usize, value: &Value) {
         let limit = limit.as_u64().expect("derive.py writes sizes as numbers");
-        let fits = if keyword.starts_with("min") {
-            size as u64 >= limit
-        } else {
-            size as u64 <= limit
-        };
+        let fits = if keyword.starts_with("min") { size as u64 >= limit } else { size as u64 <= limit };
         if !fits {
             self.violation(format!("{keyword} {limit}"), value);
         }
@@ -223,8 +177,7 @@ impl Checker {
     fn inside(&mut self, name: &str, check: impl FnOnce(&mut Self)) {
         let outside = self.pointer.len();
         self.pointer.push('/');
-        self.pointer
-            .push_str(&name.replace('~', "~0").replace('/', "~1"));
+        self.pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
         check(self);
         self.pointer.truncate(outside);
     }
@@ -234,11 +187,7 @@ impl Checker {
     }
 
     fn push(&mut self, expected: String, found: String) {
-        self.violations.push(Violation {
-            pointer: self.pointer.clone(),
-            expected,
-            found,
-        });
+        self.violations.push(Violation { pointer: self.pointer.clone(), expected, found });
     }
 }
 
@@ -258,15 +207,11 @@ fn is_a(name: &str, value: &Value) -> bool {
 
 /// Whether a string looks like what the format names. Grammar beyond this is Ruma's business.
 fn has_format(format: &str, text: &str) -> bool {
-    let sigil = |sigil: char, rest: &str| {
-        text.strip_prefix(sigil)
-            .is_some_and(|id| !id.is_empty() && id.contains(rest))
-    };
+    let sigil =
+        |sigil: char, rest: &str| text.strip_prefix(sigil).is_some_and(|id| !id.is_empty() && id.contains(rest));
     match format {
         "uri" => text.split_once(':').is_some_and(|(scheme, rest)| {
-            scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-                && !rest.is_empty()
-                && !text.contains(' ')
+            scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && !rest.is_empty() && !text.contains(' ')
         }),
         "email" => text.contains('@'),
         "mx-user-id" => sigil('@', ":"),
@@ -275,9 +220,7 @@ fn has_format(format: &str, text: &str) -> bool {
         "mx-event-id" => sigil('$', ""),
         "mx-room-id" => sigil('!', ""),
         "mx-mxc-uri" => {
-            let parts = text
-                .strip_prefix("mxc://")
-                .and_then(|rest| rest.split_once('/'));
+            let parts = text.strip_prefix("mxc://").and_then(|rest| rest.split_once('/'));
             parts.is_some_and(|(server, media_id)| !server.is_empty() && !media_id.is_empty())
         }
         "mx-server-name" => !text.is_empty() && !text.contains(['/', '@', ' ']),
@@ -288,22 +231,13 @@ fn has_format(format: &str, text: &str) -> bool {
 }
 
 fn list(argument: &Value) -> &[Value] {
-    argument
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_else(|| panic!("not a list: {argument}"))
+    argument.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("not a list: {argument}"))
 }
 
 /// A string, or a list of strings.
 fn names(argument: &Value) -> Vec<&str> {
     match argument {
         Value::String(name) => vec![name],
-        _ => list(argument)
-            .iter()
-            .map(|name| {
-                name.as_str()
-                    .unwrap_or_else(|| panic!("not a name: {name}"))
-            })
-            .collect(),
+        _ => list(argument).iter().map(|name| name.as_str().unwrap_or_else(|| panic!("not a name: {name}"))).collect(),
     }
 }
