@@ -205,7 +205,7 @@ mod tests {
     fn run_in(dir: tempfile::TempDir, args: &InitArgs, typed: Option<&str>) -> Run {
         let path = dir.path().join("sabha.toml");
         let mut output = Vec::new();
-        let result = run(args, &[path.clone()], typed.is_some(), &mut typed.unwrap_or_default().as_bytes(), &mut output);
+        let result = run(args, std::slice::from_ref(&path), typed.is_some(), &mut typed.unwrap_or_default().as_bytes(), &mut output);
         Run { result, output: String::from_utf8(output).expect("we write UTF-8"), path, _dir: dir }
     }
 

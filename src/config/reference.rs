@@ -4,7 +4,7 @@
 
 use super::Config;
 use super::check::schema;
-use super::keys::{Field, Shape, Table};
+use super::keys::{Field, Shape};
 use super::sources::SEARCHED_FILES;
 
 const HEAD: &str = "\
@@ -33,45 +33,48 @@ pub fn render() -> String {
     let defaults = toml::Table::try_from(Config::default()).expect("every setting's own form is TOML; a test loads the defaults");
     let mut page = HEAD.replace("SEARCHED", &SEARCHED_FILES.map(|path| format!("`{path}`")).join(", "));
     page.push_str("\n## Top level\n\n");
-    push_section(&mut page, "", schema(), Some(&defaults));
+    let (top, sections): (Vec<&Field>, Vec<&Field>) =
+        schema().fields.iter().partition(|field| matches!(field.shape, Shape::Leaf { .. }));
+    push_section(&mut page, "", schema().doc, &top, Some(&defaults));
+    for section in sections {
+        let listener;
+        let (heading, table, defaults) = match section.shape {
+            Shape::Leaf { .. } => continue,
+            Shape::Table(table) => (format!("[{}]", section.key), table, defaults.get(section.key).and_then(toml::Value::as_table)),
+            Shape::Tables(table) => {
+                listener = toml::Table::try_from(super::Listener::default()).ok();
+                (format!("[[{}]]", section.key), table, listener.as_ref())
+            }
+        };
+        page.push_str(&format!("\n## `{heading}`\n\n"));
+        let fields: Vec<&Field> = table.fields.iter().collect();
+        push_section(&mut page, &format!("{}.", section.key), table.doc, &fields, defaults);
+    }
     page
 }
 
-/// A section's text and keys, then the sections below it.
-fn push_section(page: &mut String, prefix: &str, table: Table, defaults: Option<&toml::Table>) {
-    page.push_str(&text(table.doc));
-    page.push_str("\n\n");
-    let (leaves, below): (Vec<&Field>, Vec<&Field>) = table.fields.iter().partition(|field| matches!(field.shape, Shape::Leaf { .. }));
-    if !leaves.is_empty() {
-        page.push_str("| Key | Type | Default | Meaning |\n|---|---|---|---|\n");
-    }
-    for field in leaves {
-        let default = defaults.and_then(|defaults| defaults.get(field.key));
-        let default = default.map_or_else(|| "*unset*".to_owned(), |value| format!("`{value}`"));
-        let meaning = text(field.doc).replace('|', "\\|");
-        page.push_str(&format!("| `{prefix}{}` | {} | {default} | {meaning} |\n", field.key, kind(field)));
-    }
-    for field in below {
+/// A section's text and all its keys, those of the sections below it too: eight rate limits are one table.
+fn push_section(page: &mut String, prefix: &str, doc: &[&str], fields: &[&Field], defaults: Option<&toml::Table>) {
+    page.push_str(&text(doc));
+    page.push_str("\n\n| Key | Type | Default | Meaning |\n|---|---|---|---|\n");
+    push_rows(page, prefix, "", fields, defaults);
+}
+
+fn push_rows(page: &mut String, prefix: &str, about: &str, fields: &[&Field], defaults: Option<&toml::Table>) {
+    for field in fields {
         let key = format!("{prefix}{}", field.key);
-        let (heading, table, defaults) = match field.shape {
-            Shape::Leaf { .. } => continue,
-            Shape::Table(table) => (format!("[{key}]"), table, defaults.and_then(|defaults| defaults.get(field.key)?.as_table())),
-            Shape::Tables(table) => (format!("[[{key}]]"), table, None),
-        };
-        page.push_str(&format!("\n{} `{heading}`\n\n", if prefix.is_empty() { "##" } else { "###" }));
-        if !prefix.is_empty() {
-            page.push_str(&text(field.doc));
-            page.push_str("\n\n");
-        }
-        let owned;
-        let defaults = match field.shape {
-            Shape::Tables(_) if field.key == "listeners" => {
-                owned = toml::Table::try_from(super::Listener::default()).ok();
-                owned.as_ref()
+        let meaning = format!("{about}{}", text(field.doc)).replace('|', "\\|");
+        let default = defaults.and_then(|defaults| defaults.get(field.key));
+        match field.shape {
+            Shape::Leaf { .. } => {
+                let default = default.map_or_else(|| "*unset*".to_owned(), |value| format!("`{value}`"));
+                page.push_str(&format!("| `{key}` | {} | {default} | {meaning} |\n", kind(field)));
             }
-            _ => defaults,
-        };
-        push_section(page, &format!("{key}."), table, defaults);
+            Shape::Table(below) | Shape::Tables(below) => {
+                let below: Vec<&Field> = below.fields.iter().collect();
+                push_rows(page, &format!("{key}."), &format!("{meaning} "), &below, default.and_then(toml::Value::as_table));
+            }
+        }
     }
 }
 
