@@ -3,18 +3,13 @@
 //! Promise: what comes out passes every check another server makes on its form, hash and signature. Whether the
 //! room allows it is for [`crate::auth`].
 //!
-//! This runs for every message, so the JSON is not built as a tree: canonical JSON has its keys in order, the
-//! redacted form differs only in `content` and `redacts`, and signature and reference hash cover the same bytes.
-//! A test holds the result against ruma's own path, byte for byte, for every room version.
-
-use std::fmt::Write as _;
+//! This runs for every message, so only the content becomes a tree; the bytes around it are put together in
+//! [`wire`]. A test holds the result against ruma's own path, byte for byte, for every room version.
 
 use ruma::{
     CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, UserId,
-    canonical_json::redact_content_in_place,
-    events::TimelineEventType,
+    canonical_json::redact_content_in_place, events::TimelineEventType,
     room_version_rules::RoomVersionRules,
-    serde::{Base64, base64::Standard},
 };
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
@@ -23,6 +18,10 @@ use crate::{
     pdu::{Pdu, create_event_id_of, room_id_of_create},
     signing::{ServerSigner, url_safe_base64},
 };
+
+mod wire;
+
+use self::wire::{Fields, Pieces, signatures};
 
 /// The greatest size of a whole event in bytes. One less than the specification's 65,536, because servers that use
 /// ruma drop an event of exactly that size.
@@ -85,17 +84,27 @@ pub fn build_and_sign(
     check_position(signer, &position, makes_its_room)?;
     check_sizes(&draft, &position)?;
 
-    let redacts = draft.redacts.filter(|_| draft.event_type == "m.room.redaction");
-    let implied_create = position.room_id.and_then(|room_id| create_event_id_of(rules, room_id));
-    let auth_events: Vec<OwnedEventId> =
-        position.auth_events.iter().filter(|id| Some(*id) != implied_create.as_ref()).cloned().collect();
+    let redacts = draft
+        .redacts
+        .filter(|_| draft.event_type == "m.room.redaction");
+    let implied_create = position
+        .room_id
+        .and_then(|room_id| create_event_id_of(rules, room_id));
+    let auth_events: Vec<OwnedEventId> = position
+        .auth_events
+        .iter()
+        .filter(|id| Some(*id) != implied_create.as_ref())
+        .cloned()
+        .collect();
     check_count("prev_events", position.prev_events.len(), MAX_PREV_EVENTS)?;
     check_count("auth_events", auth_events.len(), MAX_AUTH_EVENTS)?;
     let depth = position.depth.min(MAX_INTEGER);
 
     let mut content: CanonicalJsonObject =
         serde_json::from_str(draft.content.get()).map_err(BuildError::NotCanonical)?;
-    if rules.redaction.content_field_redacts && let Some(redacts) = &redacts {
+    if rules.redaction.content_field_redacts
+        && let Some(redacts) = &redacts
+    {
         content.insert("redacts".to_owned(), redacts.as_str().into());
     }
     let content_json = to_raw_value(&content).expect("canonical JSON serializes");
@@ -103,63 +112,35 @@ pub fn build_and_sign(
     redact_content_in_place(&mut content, &rules.redaction, &draft.event_type);
     let redacted_content = serde_json::to_string(&content).expect("canonical JSON serializes");
 
-    // The event in pieces, in the order of canonical JSON, cut where the forms below differ.
-    let mut start = String::from(r#"{"auth_events":"#);
-    push_ids(&mut start, &auth_events);
-    start.push_str(r#","content":"#);
-    let depth_piece = format!(r#","depth":{depth}"#);
-    let mut graph = format!(r#","origin_server_ts":{},"prev_events":"#, position.origin_server_ts);
-    push_ids(&mut graph, position.prev_events);
-    let mut redacts_piece = String::new();
-    if !rules.redaction.content_field_redacts && let Some(redacts) = &redacts {
-        redacts_piece.push_str(r#","redacts":"#);
-        push_string(&mut redacts_piece, redacts.as_str());
-    }
-    let mut sender = String::new();
-    if let Some(room_id) = position.room_id {
-        sender.push_str(r#","room_id":"#);
-        push_string(&mut sender, room_id.as_str());
-    }
-    sender.push_str(r#","sender":"#);
-    push_string(&mut sender, position.sender.as_str());
-    let mut end = String::new();
-    if let Some(state_key) = &draft.state_key {
-        end.push_str(r#","state_key":"#);
-        push_string(&mut end, state_key);
-    }
-    end.push_str(r#","type":"#);
-    push_string(&mut end, &draft.event_type);
-    end.push('}');
-
-    // Server-server API, "Calculating the content hash for an event": everything but hashes and signatures.
-    let mut content_hash = Sha256::new();
-    for piece in [&*start, content_json.get(), &depth_piece, &graph, &redacts_piece, &sender, &end] {
-        content_hash.update(piece);
-    }
-    let hashes =
-        format!(r#","hashes":{{"sha256":"{}"}}"#, Base64::<Standard, [u8; 32]>::new(content_hash.finalize().into()));
-
-    // "Signing Events" and "Calculating the reference hash for an event" take the same bytes: the redacted event
-    // without signatures. No version keeps a top-level `redacts` in it.
-    let redacted = [&*start, &redacted_content, &depth_piece, &hashes, &graph, &sender, &end].concat();
-    let reference_hash = url_safe_base64(Sha256::digest(&redacted).into());
-    let event_id = EventId::new_v2_or_v3(&reference_hash).expect("a base64 hash makes a valid event ID");
-
-    let mut signatures = String::from(r#","signatures":{"#);
-    push_string(&mut signatures, signer.server_name().as_str());
-    write!(signatures, r#":{{"{}":"{}"}}}}"#, signer.key_id(), signer.sign_bytes(redacted.as_bytes()))
-        .expect("writing to a string cannot fail");
-
-    let json = [
-        &*start, content_json.get(), &depth_piece, &hashes, &graph, &redacts_piece, &sender, &signatures, &end,
-    ]
-    .concat();
+    let pieces = Pieces::of(&Fields {
+        room_id: position.room_id,
+        sender: position.sender,
+        event_type: &draft.event_type,
+        state_key: draft.state_key.as_deref(),
+        content: content_json.get(),
+        redacted_content: &redacted_content,
+        redacts: redacts
+            .as_deref()
+            .filter(|_| !rules.redaction.content_field_redacts),
+        prev_events: position.prev_events,
+        auth_events: &auth_events,
+        depth,
+        origin_server_ts: position.origin_server_ts,
+    });
+    let hashes = pieces.hashes();
+    let redacted = pieces.redacted(&hashes);
+    let event_id = EventId::new_v2_or_v3(&url_safe_base64(Sha256::digest(&redacted).into()))
+        .expect("a base64 hash makes a valid event ID");
+    let json = pieces.whole(&hashes, &signatures(signer, &redacted));
     check_size("event", json.len(), MAX_EVENT_BYTES)?;
 
     let redacts = match redacts {
         // A client may also put it into the content itself, where that is the room version's place.
         None if draft.event_type == "m.room.redaction" && rules.redaction.content_field_redacts => {
-            content.get("redacts").and_then(|id| id.as_str()).and_then(|id| OwnedEventId::try_from(id).ok())
+            content
+                .get("redacts")
+                .and_then(|id| id.as_str())
+                .and_then(|id| OwnedEventId::try_from(id).ok())
         }
         redacts => redacts,
     };
@@ -191,53 +172,65 @@ fn check_position(
     makes_its_room: bool,
 ) -> Result<(), BuildError> {
     if position.sender.server_name() != signer.server_name() {
-        return Err(BuildError::ForeignSender { sender: position.sender.to_owned() });
+        return Err(BuildError::ForeignSender {
+            sender: position.sender.to_owned(),
+        });
     }
     match (position.room_id, makes_its_room) {
         (None, false) => Err(BuildError::MissingRoomId),
         (Some(_), true) => Err(BuildError::UnexpectedRoomId),
-        _ if position.origin_server_ts > MAX_INTEGER => {
-            Err(BuildError::TimeOutOfRange { origin_server_ts: position.origin_server_ts })
-        }
+        _ if position.origin_server_ts > MAX_INTEGER => Err(BuildError::TimeOutOfRange {
+            origin_server_ts: position.origin_server_ts,
+        }),
         _ => Ok(()),
     }
 }
 
 fn check_sizes(draft: &EventDraft, position: &EventPosition<'_>) -> Result<(), BuildError> {
     check_size("type", draft.event_type.len(), MAX_FIELD_BYTES)?;
-    check_size("state_key", draft.state_key.as_ref().map_or(0, String::len), MAX_FIELD_BYTES)?;
+    check_size(
+        "state_key",
+        draft.state_key.as_ref().map_or(0, String::len),
+        MAX_FIELD_BYTES,
+    )?;
     check_size("sender", position.sender.as_str().len(), MAX_FIELD_BYTES)?;
-    check_size("room_id", position.room_id.map_or(0, |id| id.as_str().len()), MAX_FIELD_BYTES)?;
-    check_size("redacts", draft.redacts.as_ref().map_or(0, |id| id.as_str().len()), MAX_FIELD_BYTES)
+    check_size(
+        "room_id",
+        position.room_id.map_or(0, |id| id.as_str().len()),
+        MAX_FIELD_BYTES,
+    )?;
+    check_size(
+        "redacts",
+        draft.redacts.as_ref().map_or(0, |id| id.as_str().len()),
+        MAX_FIELD_BYTES,
+    )
 }
 
-fn check_size(field: &'static str, size_bytes: usize, limit_bytes: usize) -> Result<(), BuildError> {
-    if size_bytes > limit_bytes { Err(BuildError::TooLarge { field, size_bytes, limit_bytes }) } else { Ok(()) }
+fn check_size(
+    field: &'static str,
+    size_bytes: usize,
+    limit_bytes: usize,
+) -> Result<(), BuildError> {
+    if size_bytes > limit_bytes {
+        Err(BuildError::TooLarge {
+            field,
+            size_bytes,
+            limit_bytes,
+        })
+    } else {
+        Ok(())
+    }
 }
 
 fn check_count(field: &'static str, count: usize, limit: usize) -> Result<(), BuildError> {
-    if count > limit { Err(BuildError::TooMany { field, count, limit }) } else { Ok(()) }
-}
-
-fn push_ids(json: &mut String, ids: &[OwnedEventId]) {
-    json.push('[');
-    for (index, id) in ids.iter().enumerate() {
-        if index > 0 {
-            json.push(',');
-        }
-        push_string(json, id.as_str());
-    }
-    json.push(']');
-}
-
-fn push_string(json: &mut String, text: &str) {
-    let plain = text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
-    if plain {
-        json.push('"');
-        json.push_str(text);
-        json.push('"');
+    if count > limit {
+        Err(BuildError::TooMany {
+            field,
+            count,
+            limit,
+        })
     } else {
-        json.push_str(&serde_json::to_string(text).expect("a string serializes"));
+        Ok(())
     }
 }
 
@@ -249,9 +242,17 @@ pub enum BuildError {
     NotCanonical(#[source] serde_json::Error),
     /// Larger than the specification allows; `field` is the spec's name, or `event` for the whole.
     #[error("{field} has {size_bytes} bytes, more than {limit_bytes}")]
-    TooLarge { field: &'static str, size_bytes: usize, limit_bytes: usize },
+    TooLarge {
+        field: &'static str,
+        size_bytes: usize,
+        limit_bytes: usize,
+    },
     #[error("{field} has {count} events, more than {limit}")]
-    TooMany { field: &'static str, count: usize, limit: usize },
+    TooMany {
+        field: &'static str,
+        count: usize,
+        limit: usize,
+    },
     #[error("the time {origin_server_ts} is beyond what canonical JSON can say")]
     TimeOutOfRange { origin_server_ts: u64 },
     #[error("{sender} is not a user of this server")]
@@ -261,3 +262,6 @@ pub enum BuildError {
     #[error("the event that creates a room of version 12 or later has no room ID yet")]
     UnexpectedRoomId,
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,12 +10,12 @@
 //! - [`redact`]: what is left of an event after its redaction.
 //! - [`verify`]: whether an event of ours still carries its hash, its signature and its ID.
 
+pub mod auth;
+pub mod build;
+pub mod pdu;
+pub mod redact;
 pub mod room_version;
 pub mod signing;
-pub mod pdu;
-pub mod build;
-pub mod auth;
-pub mod redact;
 pub mod verify;
 
 pub use self::{
@@ -27,3 +27,6 @@ pub use self::{
     signing::{KeyFileError, ServerSigner, SignJsonError},
     verify::{VerifyError, verify_own},
 };
+
+#[cfg(test)]
+mod test_room;

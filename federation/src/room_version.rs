@@ -23,7 +23,11 @@ pub fn supported_room_versions() -> &'static [RoomVersionId] {
 
 /// The rules of a room version; `None` for one that we do not speak.
 pub fn rules(version: &RoomVersionId) -> Option<RoomVersionRules> {
-    if SUPPORTED.contains(version) { version.rules() } else { None }
+    if SUPPORTED.contains(version) {
+        version.rules()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

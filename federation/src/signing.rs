@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use ed25519_dalek::{SECRET_KEY_LENGTH, Signer as _, SigningKey};
+use ed25519_dalek::{PUBLIC_KEY_LENGTH, SECRET_KEY_LENGTH, Signer as _, SigningKey};
 use rand::{Rng as _, RngExt as _, distr::Alphanumeric};
 use ruma::{
     CanonicalJsonObject, OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId,
@@ -33,9 +33,18 @@ impl ServerSigner {
         let mut random = rand::rng();
         let mut seed = Zeroizing::new([0; SECRET_KEY_LENGTH]);
         random.fill_bytes(seed.as_mut());
-        let name: String = random.sample_iter(Alphanumeric).take(4).map(char::from).collect();
-        let key_id = server_key_id(&format!("a_{name}")).expect("letters and digits make a valid key name");
-        Self { server_name, key_id, key: SigningKey::from_bytes(&seed) }
+        let name: String = random
+            .sample_iter(Alphanumeric)
+            .take(4)
+            .map(char::from)
+            .collect();
+        let key_id =
+            server_key_id(&format!("a_{name}")).expect("letters and digits make a valid key name");
+        Self {
+            server_name,
+            key_id,
+            key: SigningKey::from_bytes(&seed),
+        }
     }
 
     /// Reads the first key of a key file in Synapse's format: `ed25519 a_AbCd <unpadded base64 of the seed>`.
@@ -43,7 +52,10 @@ impl ServerSigner {
     /// # Errors
     /// When the first line that is not blank is no Ed25519 key.
     pub fn from_key_file(server_name: OwnedServerName, text: &str) -> Result<Self, KeyFileError> {
-        let line = text.lines().find(|line| !line.trim().is_empty()).ok_or(KeyFileError::Empty)?;
+        let line = text
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .ok_or(KeyFileError::Empty)?;
         let mut words = line.split_whitespace();
         let (Some(algorithm), Some(name), Some(seed), None) =
             (words.next(), words.next(), words.next(), words.next())
@@ -54,9 +66,14 @@ impl ServerSigner {
             return Err(KeyFileError::UnknownAlgorithm);
         }
         let key_id = server_key_id(name).ok_or(KeyFileError::InvalidName)?;
-        let seed = Base64::<Standard, [u8; SECRET_KEY_LENGTH]>::parse(seed).map_err(|_| KeyFileError::InvalidSeed)?;
+        let seed = Base64::<Standard, [u8; SECRET_KEY_LENGTH]>::parse(seed)
+            .map_err(|_| KeyFileError::InvalidSeed)?;
         let seed = Zeroizing::new(seed.into_inner());
-        Ok(Self { server_name, key_id, key: SigningKey::from_bytes(&seed) })
+        Ok(Self {
+            server_name,
+            key_id,
+            key: SigningKey::from_bytes(&seed),
+        })
     }
 
     /// The text of the key file, with a line end. It holds the secret: write it where only the server can read it.
@@ -78,25 +95,25 @@ impl ServerSigner {
 
     /// The public key in unpadded base64, as it is published in `/_matrix/key/v2/server`.
     pub fn public_key_base64(&self) -> String {
-        self.public_key().encode()
+        Base64::<Standard, _>::new(self.public_key()).encode()
     }
 
     /// Our name and public key in the form that ruma's verifying functions take.
     pub fn public_key_map(&self) -> PublicKeyMap {
-        let public_key = Base64::new(self.public_key().into_inner().to_vec());
+        let public_key = Base64::new(self.public_key().to_vec());
         let keys = PublicKeySet::from([(self.key_id.to_string(), public_key)]);
         PublicKeyMap::from([(self.server_name.to_string(), keys)])
     }
 
     /// Adds our signature to `object`; what it already holds under `signatures` and `unsigned` is not signed.
     /// Never for events: see [`crate::build`].
-    ///
     /// Server-server API, [Signing JSON](https://spec.matrix.org/v1.19/appendices/#signing-json).
     ///
     /// # Errors
     /// When `object` has a `signatures` field of the wrong form.
     pub fn sign_json(&self, object: &mut CanonicalJsonObject) -> Result<(), SignJsonError> {
-        signatures::sign_json(self.server_name.as_str(), &JsonKey(self), object).map_err(SignJsonError)
+        signatures::sign_json(self.server_name.as_str(), &JsonKey(self), object)
+            .map_err(SignJsonError)
     }
 
     /// The signature of `message` in unpadded base64.
@@ -104,8 +121,8 @@ impl ServerSigner {
         Base64::<Standard, _>::new(self.key.sign(message).to_bytes()).encode()
     }
 
-    fn public_key(&self) -> Base64<Standard, [u8; 32]> {
-        Base64::new(self.key.verifying_key().to_bytes())
+    pub(crate) fn public_key(&self) -> [u8; PUBLIC_KEY_LENGTH] {
+        self.key.verifying_key().to_bytes()
     }
 }
 
@@ -124,7 +141,10 @@ struct JsonKey<'a>(&'a ServerSigner);
 
 impl KeyPair for JsonKey<'_> {
     fn sign(&self, message: &[u8]) -> Signature {
-        let key_id = SigningKeyId::from_parts(SigningKeyAlgorithm::Ed25519, self.0.key_id.key_name().as_str().into());
+        let key_id = SigningKeyId::from_parts(
+            SigningKeyAlgorithm::Ed25519,
+            self.0.key_id.key_name().as_str().into(),
+        );
         Signature::new(key_id, self.0.key.sign(message).to_bytes().to_vec())
     }
 }
@@ -151,7 +171,10 @@ pub struct SignJsonError(#[source] signatures::JsonError);
 
 fn server_key_id(name: &str) -> Option<OwnedServerSigningKeyId> {
     let name = <&ServerSigningKeyVersion>::try_from(name).ok()?;
-    Some(ServerSigningKeyId::from_parts(SigningKeyAlgorithm::Ed25519, name))
+    Some(ServerSigningKeyId::from_parts(
+        SigningKeyAlgorithm::Ed25519,
+        name,
+    ))
 }
 
 /// Unpadded URL-safe base64, as in event IDs.
@@ -182,20 +205,31 @@ mod tests {
         // Appendices, "Cryptographic Test Vectors".
         let file = "ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n";
         let signer = ServerSigner::from_key_file(owned_server_name!("domain"), file).unwrap();
-        assert_eq!(signer.public_key_base64(), "XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI");
+        assert_eq!(
+            signer.public_key_base64(),
+            "XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI"
+        );
         let mut object = CanonicalJsonObject::new();
         signer.sign_json(&mut object).unwrap();
-        let signature = object["signatures"].as_object().unwrap()["domain"].as_object().unwrap()["ed25519:1"].as_str();
+        let signature = object["signatures"].as_object().unwrap()["domain"]
+            .as_object()
+            .unwrap()["ed25519:1"]
+            .as_str();
         assert_eq!(
             signature,
-            Some("K8280/U9SSy9IVtjBuVeLr+HpOB4BQFWbg+UZaADMtTdGYI7Geitb76LTrr5QV/7Xg4ahLwYGYZzuHGZKM5ZAQ"),
+            Some(
+                "K8280/U9SSy9IVtjBuVeLr+HpOB4BQFWbg+UZaADMtTdGYI7Geitb76LTrr5QV/7Xg4ahLwYGYZzuHGZKM5ZAQ"
+            ),
         );
     }
 
     #[test]
     fn two_keys_are_never_the_same() {
         let name = owned_server_name!("example.org");
-        let (one, two) = (ServerSigner::generate(name.clone()), ServerSigner::generate(name));
+        let (one, two) = (
+            ServerSigner::generate(name.clone()),
+            ServerSigner::generate(name),
+        );
         assert_ne!(one.public_key_base64(), two.public_key_base64());
     }
 
@@ -230,19 +264,21 @@ mod tests {
     fn signed_json_verifies_until_it_is_changed() {
         let signer = ServerSigner::generate(owned_server_name!("example.org"));
         let mut object: CanonicalJsonObject =
-            serde_json::from_value(json!({ "valid_until_ts": 1, "unsigned": { "age": 1 } })).unwrap();
+            serde_json::from_value(json!({ "valid_until_ts": 1, "unsigned": { "age": 1 } }))
+                .unwrap();
         signer.sign_json(&mut object).unwrap();
         verify_json(&signer.public_key_map(), &object).unwrap();
         object.remove("unsigned");
         verify_json(&signer.public_key_map(), &object).unwrap();
-        object.insert("valid_until_ts".to_owned(), 2.into());
+        object.insert("valid_until_ts".to_owned(), ruma::int!(2).into());
         assert!(verify_json(&signer.public_key_map(), &object).is_err());
     }
 
     #[test]
     fn an_object_with_broken_signatures_is_not_signed() {
         let signer = ServerSigner::generate(owned_server_name!("example.org"));
-        let mut object: CanonicalJsonObject = serde_json::from_value(json!({ "signatures": 1 })).unwrap();
+        let mut object: CanonicalJsonObject =
+            serde_json::from_value(json!({ "signatures": 1 })).unwrap();
         assert!(signer.sign_json(&mut object).is_err());
     }
 }
