@@ -25,7 +25,7 @@ pub struct StoredEvent {
     pub auth_depth: i64,
     /// Set for state events.
     pub key: Option<KeyNid>,
-    pub pdu: Pdu,
+    pub pdu: Arc<Pdu>,
     /// What this state event replaced.
     pub replaces: Option<Replaced>,
     /// The redaction of this event.
@@ -63,7 +63,7 @@ impl StoredEvent {
         state_pos: Position,
         auth_depth: i64,
         key: Option<KeyNid>,
-        pdu: Pdu,
+        pdu: Arc<Pdu>,
         replaces: Option<Replaced>,
         redacted_because: Option<Arc<Self>>,
     ) -> Self {

@@ -140,7 +140,7 @@ fn parse(
         Position(row.state_pos),
         row.auth_depth,
         row.key_nid.map(KeyNid),
-        pdu,
+        Arc::new(pdu),
         replaces,
         redacted_because,
     ))
