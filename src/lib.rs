@@ -11,3 +11,4 @@ pub mod http;
 pub mod room;
 pub mod server;
 pub mod store;
+pub mod sync;

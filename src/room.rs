@@ -36,9 +36,7 @@ use std::{
     },
 };
 
-use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules,
-};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
 use sabha_federation::ServerSigner;
 
 use self::{
@@ -47,15 +45,19 @@ use self::{
     memberships::Memberships,
     state_log::{StateEntry, StateLog},
     txn::TransactionIds,
+    visibility::CachedSight,
 };
 use crate::{
     bus::Bus,
     clock::Clock,
-    store::{Database, Error, EventNid, Lineage, Position, RoomNid},
+    store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid},
 };
 
 /// How many of its latest events a room keeps at hand for `/sync`.
 const RING_EVENTS: usize = 64;
+
+/// For how many pairs of user and room it is kept in memory what the user may see.
+const CACHED_SIGHTS: usize = 50_000;
 
 /// How many loads of rooms may run side by side without waiting for each other.
 const LOAD_LOCKS: usize = 64;
@@ -166,6 +168,7 @@ pub struct Rooms {
     loading: Vec<tokio::sync::Mutex<()>>,
     memberships: Memberships,
     txn_ids: TransactionIds,
+    sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being given out, so that no two requests get the same.
     reserved_aliases: Mutex<HashSet<String>>,
     pub(crate) default_version: RoomVersionId,
@@ -191,6 +194,7 @@ impl Rooms {
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             memberships: Memberships::new(Arc::clone(&db)),
             txn_ids: TransactionIds::new(Arc::clone(&db)),
+            sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
             reserved_aliases: Mutex::default(),
             db,
             bus,

@@ -67,18 +67,7 @@ impl StoredEvent {
         replaces: Option<Replaced>,
         redacted_because: Option<Arc<Self>>,
     ) -> Self {
-        Self {
-            nid,
-            room,
-            pos,
-            state_pos,
-            auth_depth,
-            key,
-            pdu,
-            replaces,
-            redacted_because,
-            rendered: OnceLock::new(),
-        }
+        Self { nid, room, pos, state_pos, auth_depth, key, pdu, replaces, redacted_because, rendered: OnceLock::new() }
     }
 
     pub fn event_id(&self) -> &EventId {
@@ -154,7 +143,7 @@ impl StoredEvent {
         let start = out.len();
         out.extend_from_slice(br#","unsigned":{"#);
         let first = out.len();
-        let mut field = |out: &mut Vec<u8>, name: &str| {
+        let field = |out: &mut Vec<u8>, name: &str| {
             if out.len() > first {
                 out.push(b',');
             }

@@ -29,15 +29,16 @@ impl Weighter<EventNid, Arc<StoredEvent>> for ByBytes {
     }
 }
 
-/// Events by their short id.
+/// Events by their short id. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Events {
     db: Arc<Database>,
-    cache: Cache<EventNid, Arc<StoredEvent>, ByBytes>,
+    cache: Arc<Cache<EventNid, Arc<StoredEvent>, ByBytes>>,
 }
 
 impl Events {
     pub(super) fn new(db: Arc<Database>) -> Self {
-        Self { db, cache: Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, ByBytes) }
+        Self { db, cache: Arc::new(Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, ByBytes)) }
     }
 
     pub(super) fn insert(&self, event: Arc<StoredEvent>) {
@@ -114,11 +115,6 @@ impl Events {
                 Ok(event)
             })
             .collect()
-    }
-
-    /// Forgets an event whose content has changed.
-    pub(super) fn forget(&self, nid: EventNid) {
-        self.cache.remove(&nid);
     }
 }
 

@@ -103,12 +103,7 @@ fn log_row(row: StateLogRow) -> Result<LogRow, Error> {
 
 impl Rooms {
     /// The entry of one key as of `upto`.
-    pub(crate) async fn entry_at(
-        &self,
-        room: &Room,
-        key: KeyNid,
-        upto: Position,
-    ) -> Result<Option<StateEntry>, Error> {
+    pub(crate) async fn entry_at(&self, room: &Room, key: KeyNid, upto: Position) -> Result<Option<StateEntry>, Error> {
         let found = room.view().state.get_at(key, upto);
         match found {
             Lookup::Present(entry) => Ok(Some(entry)),
@@ -162,7 +157,8 @@ impl Rooms {
             let now = event_nid.map(|event_nid| StateEntry { event_nid, pos, membership });
             changed.entry(key).or_insert((prev_event_nid, None)).1 = now;
         }
-        let other = |(before, now): &(Option<EventNid>, Option<StateEntry>)| *before != now.map(|entry| entry.event_nid);
+        let other =
+            |(before, now): &(Option<EventNid>, Option<StateEntry>)| *before != now.map(|entry| entry.event_nid);
         Ok(changed.into_iter().filter(|(_, change)| other(change)).map(|(key, (_, now))| (key, now)).collect())
     }
 }
