@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Where the databases go. Must be on a real disk.
     #[arg(long)]
     pub dir: Option<PathBuf>,
+    /// The server's program, to measure another build than this one.
+    #[arg(long, conflicts_with = "url", default_value = env!("CARGO_BIN_EXE_sabha"), hide_default_value = true)]
+    pub program: PathBuf,
     /// Drive this running server instead of starting one. It must allow registration without limits.
     #[arg(long)]
     pub url: Option<String>,
@@ -53,6 +56,15 @@ pub enum EngineChoice {
 pub enum Engine {
     Sqlite,
     Postgres,
+}
+
+impl Engine {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        }
+    }
 }
 
 impl EngineChoice {

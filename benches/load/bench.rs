@@ -31,16 +31,7 @@ pub struct Bench {
 impl Bench {
     pub fn new(subject: Subject, quick: bool, long: bool, started_at_unix_s: u64) -> Self {
         let name_prefix = format!("b{started_at_unix_s:x}");
-        Self {
-            subject,
-            quick,
-            long,
-            messages_sent: 0,
-            next_number: 0,
-            name_prefix,
-            registered: 0,
-            crowd: Vec::new(),
-        }
+        Self { subject, quick, long, messages_sent: 0, next_number: 0, name_prefix, registered: 0, crowd: Vec::new() }
     }
 
     /// Whether workloads before this one have used the server.

@@ -91,11 +91,9 @@ impl Connection {
             write!(self.output, "Authorization: Bearer {token}\r\n")?;
         }
         match body {
-            Some(body) => write!(
-                self.output,
-                "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            )?,
+            Some(body) => {
+                write!(self.output, "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())?
+            }
             None => self.output.extend_from_slice(b"\r\n"),
         }
         Ok(self.stream.write_all(&self.output).await?)

@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod server;
 mod subject;
+mod table;
 mod workloads;
 
 use std::{
@@ -60,11 +61,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     let path = arguments.json.clone().unwrap_or_else(default_json);
     report.write(&path)?;
     println!("Written to {}.", path.display());
-    let failed = report.runs.iter().flat_map(|run| &run.rows).filter(|row| row.error.is_some()).count();
-    if failed > 0 {
-        return Err(format!("{failed} workloads failed").into());
+    match report.failures() {
+        0 => Ok(()),
+        failures => Err(format!("{failures} measurements failed").into()),
     }
-    Ok(())
 }
 
 async fn measure(arguments: &Arguments) -> Result<Report> {
@@ -79,30 +79,35 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         runs: Vec::new(),
     };
     if let Some(url) = &arguments.url {
-        report.runs.push(measure_one(Subject::running(url, arguments)?, arguments, started_at_unix_s).await?);
+        let subject = Subject::running(url, arguments)?;
+        let mut run = Run::new("given server");
+        measure_one(subject, arguments, started_at_unix_s, &mut run).await?;
+        report.runs.push(run);
         return Ok(report);
     }
     for &engine in arguments.engine.engines() {
-        let run = match Subject::start(engine, arguments).await? {
-            Ok(subject) => measure_one(subject, arguments, started_at_unix_s).await?,
-            Err(skipped) => Run::skipped("PostgreSQL", skipped.0),
-        };
+        let mut run = Run::new(engine.name());
+        // An engine that fails does not take the other's results with it.
+        match Subject::start(engine, arguments).await {
+            Ok(Ok(subject)) => {
+                if let Err(error) = measure_one(subject, arguments, started_at_unix_s, &mut run).await {
+                    run.error = Some(error.to_string());
+                }
+            }
+            Ok(Err(skipped)) => run.skipped = Some(skipped.0),
+            Err(error) => run.error = Some(error.to_string()),
+        }
         report.runs.push(run);
     }
     Ok(report)
 }
 
-async fn measure_one(subject: Subject, arguments: &Arguments, started_at_unix_s: u64) -> Result<Run> {
+async fn measure_one(subject: Subject, arguments: &Arguments, started_at_unix_s: u64, run: &mut Run) -> Result<()> {
     let folder = subject.folder();
     if disk::is_memory(&folder)? {
         eprintln!("warning: {} lies in memory, so durable writes cost nothing; see --dir", folder.display());
     }
-    let mut run = Run {
-        server: subject.name.to_owned(),
-        skipped: None,
-        fdatasync_p50_ms: Some(disk::sync_times(&folder)?.percentile_ms(50.0)),
-        rows: Vec::new(),
-    };
+    run.fdatasync_p50_ms = Some(disk::sync_times(&folder)?.percentile_ms(50.0));
     let mut bench = Bench::new(subject, arguments.quick, arguments.long, started_at_unix_s);
     for &workload in Workload::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(&workload) {
@@ -113,7 +118,7 @@ async fn measure_one(subject: Subject, arguments: &Arguments, started_at_unix_s:
         let rows = workload.run(&mut bench).await.unwrap_or_else(|error| vec![Row::failed(error.to_string())]);
         run.rows.extend(rows.into_iter().map(|row| Row { workload: workload.name(), ..row }));
     }
-    Ok(run)
+    Ok(())
 }
 
 /// `bench/load.json` in the target folder, wherever that is.

@@ -21,13 +21,13 @@ struct Reading {
     server_cpu: Option<Duration>,
     database_cpu: Option<Duration>,
     generator_cpu: Duration,
-    counters: Option<Counters>,
+    counters: Counters,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Counters {
-    statements: f64,
-    rows: f64,
+    statements: Option<f64>,
+    rows: Option<f64>,
 }
 
 /// Costs per operation; `None` is not known, as of a server that somebody else started.
@@ -66,9 +66,8 @@ impl Meter {
         let cpu_us = |before: Option<Duration>, after: Option<Duration>| {
             Some((after?.saturating_sub(before?)).as_secs_f64() * 1e6 / count)
         };
-        let counted = |counter: fn(Counters) -> f64| {
-            Some((counter(after.counters?) - counter(before.counters?)) / count)
-        };
+        let counted =
+            |counter: fn(Counters) -> Option<f64>| Some((counter(after.counters)? - counter(before.counters)?) / count);
         Ok(Cost {
             operations,
             per_second: count / elapsed.as_secs_f64(),
@@ -92,8 +91,8 @@ impl Reading {
             None => None,
         };
         let counters = match subject.metrics_address() {
-            Some(address) => Some(Counters::scrape(address).await?),
-            None => None,
+            Some(address) => Counters::scrape(address).await?,
+            None => Counters::default(),
         };
         let generator_cpu = process::cpu_time(&[std::process::id()])?;
         Ok(Self { server_cpu, database_cpu, generator_cpu, counters })
@@ -111,8 +110,10 @@ impl Counters {
     }
 }
 
-/// The value of a counter in the Prometheus text format, which is absent until it was first counted.
-fn read_counter(text: &str, name: &str) -> Result<f64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(line.map_or(Ok(0.0), |value| value.trim().parse())?)
+/// The value of a counter in the Prometheus text format. One that is absent is unknown, not zero: else
+/// a renamed counter would meet every target.
+fn read_counter(text: &str, name: &str) -> Result<Option<f64>> {
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.map(|value| value.trim().parse()).transpose()?)
 }

@@ -16,7 +16,9 @@ pub fn cpu_time(pids: &[u32]) -> Result<Duration> {
 pub fn tree(root: u32) -> Result<Vec<u32>> {
     let mut pids = vec![root];
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         // A process may end while we look.
         if stat(pid).is_ok_and(|fields| fields.get(1).is_some_and(|parent| *parent == root.to_string())) {
             pids.push(pid);
@@ -48,10 +50,10 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
 }
 
 /// Raises our limit of open files as far as allowed. Servers that we start inherit it.
-pub fn raise_file_limit() -> Result<u64> {
+pub fn raise_file_limit() -> Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    Ok(maximum.unwrap_or(u64::MAX))
+    let limit = Rlimit { current: maximum, maximum };
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// Ends a child by its ID with `signal`, or with SIGKILL when that took more than ten seconds.

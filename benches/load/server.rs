@@ -110,7 +110,9 @@ fn spawn(program: &Path, dir: &Path) -> Result<Child> {
 
 /// Whether the server at `address` answers `/health` with 200.
 pub async fn is_healthy(address: SocketAddr) -> bool {
-    let Ok(mut connection) = Connection::open(address).await else { return false };
+    let Ok(mut connection) = Connection::open(address).await else {
+        return false;
+    };
     connection.exchange("GET", "/health", None, None).await.is_ok_and(|reply| reply.status == 200)
 }
 

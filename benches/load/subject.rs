@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::{
@@ -18,7 +17,6 @@ use crate::{
 };
 
 pub struct Subject {
-    pub name: &'static str,
     pub address: SocketAddr,
     kind: Kind,
 }
@@ -30,15 +28,14 @@ enum Kind {
 }
 
 /// Why an engine could not be measured.
-#[derive(Serialize)]
 pub struct Skipped(pub String);
 
 impl Subject {
     /// Starts a new server on a new database. The inner error is a reason to measure the others only.
     pub async fn start(engine: Engine, arguments: &Arguments) -> Result<std::result::Result<Self, Skipped>> {
         let dir = tempfile::Builder::new().prefix("sabha-bench-").tempdir_in(parent_folder(engine, arguments))?;
-        let (name, postgres, url) = match engine {
-            Engine::Sqlite => ("SQLite", None, format!("sqlite:{}", dir.path().join("sabha.db").display())),
+        let (postgres, url) = match engine {
+            Engine::Sqlite => (None, format!("sqlite:{}", dir.path().join("sabha.db").display())),
             Engine::Postgres => {
                 let Some(programs) = Postgres::find_programs() else {
                     let reason = "initdb and postgres are neither on the path nor in /usr/lib/postgresql/*/bin";
@@ -47,23 +44,25 @@ impl Subject {
                 open_to_all(dir.path())?;
                 let postgres = Postgres::start(&programs, dir.path())?;
                 let url = postgres.url();
-                ("PostgreSQL", Some(postgres), url)
+                (Some(postgres), url)
             }
         };
-        let server = Server::start(Path::new(env!("CARGO_BIN_EXE_sabha")), dir.path(), &url).await?;
-        Ok(Ok(Self { name, address: server.address, kind: Kind::Ours { server, postgres, dir } }))
+        let server = Server::start(&arguments.program, dir.path(), &url).await?;
+        Ok(Ok(Self { address: server.address, kind: Kind::Ours { server, postgres, dir } }))
     }
 
     /// A running server at `url`. Its process and its metrics are known only when we are told.
     pub fn running(url: &str, arguments: &Arguments) -> Result<Self> {
         let metrics = arguments.metrics_url.as_deref().map(resolve).transpose()?;
         let kind = Kind::Theirs { pid: arguments.pid, metrics };
-        Ok(Self { name: "given", address: resolve(url)?, kind })
+        Ok(Self { address: resolve(url)?, kind })
     }
 
     /// Restarts the server, if it is ours, and says how long that took to the first good answer.
     pub async fn restart(&mut self) -> Result<Option<Duration>> {
-        let Kind::Ours { server, .. } = &mut self.kind else { return Ok(None) };
+        let Kind::Ours { server, .. } = &mut self.kind else {
+            return Ok(None);
+        };
         server.restart().await?;
         Ok(Some(server.started_in))
     }

@@ -20,10 +20,13 @@ pub enum Workload {
     /// One sender with one request in flight, against one durable write of the disk.
     SendAlone,
     /// Eight senders in four rooms of four members.
+    #[value(name = "send-8")]
     Send8,
     /// 32 requests in flight in 16 rooms of 16 members.
+    #[value(name = "send-32")]
     Send32,
     /// 128 requests in flight over 50 rooms.
+    #[value(name = "send-50-rooms")]
     Send50Rooms,
     /// 128 requests in flight in one room.
     SendOneRoom,

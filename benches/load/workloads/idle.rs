@@ -13,7 +13,7 @@ use crate::{
 
 const CONNECTIONS: usize = 5_000;
 const ACCOUNTS: usize = 1_000;
-const LONG_POLL: Duration = Duration::from_secs(170);
+const LONG_POLL: Duration = Duration::from_secs(110);
 
 pub async fn long_polls(bench: &mut Bench) -> Result<Vec<Row>> {
     let crowd = bench.crowd(bench.scaled(ACCOUNTS)).await?;
@@ -42,7 +42,8 @@ pub async fn long_polls(bench: &mut Bench) -> Result<Vec<Row>> {
         Goal::at_most("server kB each", each_kb, 20.0).peers(1.2, 28.2, 85.0),
         Goal::shown("RSS MB with all", after_mb),
     ];
-    let mut row = Row::new("idle long polls", goals).note(format!("{} of {} accounts", parked.len(), crowd.len()));
+    let held = format!("{} long polls of {} accounts", parked.len(), crowd.len());
+    let mut row = Row::new("idle", goals).note(held);
     if !restarted {
         row = row.note("the server was not restarted before: memory that it had freed hides the cost");
     }

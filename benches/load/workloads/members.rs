@@ -15,7 +15,11 @@ pub async fn rows_per_message(bench: &mut Bench) -> Result<Vec<Row>> {
     let room = bench.rooms(&owner, 1).await?.remove(0);
     let crowd = bench.crowd(bench.scaled(1_000)).await?;
     let (mut rows, mut joined, mut rows_with_two) = (Vec::new(), 0, None);
-    let cases = [(2, "2 local members"), (bench.scaled(100), "100 local members"), (bench.scaled(1_000), "1,000 local members")];
+    let cases = [
+        (2, "2 local members"),
+        (bench.scaled(100), "100 local members"),
+        (bench.scaled(1_000), "1,000 local members"),
+    ];
     for (members, case) in cases {
         bench.join_all(&room, &crowd[joined..members - 1]).await?;
         joined = members - 1;
@@ -33,7 +37,9 @@ pub async fn rows_per_message(bench: &mut Bench) -> Result<Vec<Row>> {
         };
         rows_with_two = rows_with_two.or(cost.rows.map(|rows| rows * TOLERANCE));
         let row = Row::new(case, vec![written, Goal::shown("statements/message", cost.statements)]);
-        rows.push(if members == 2 || !bench.quick { row } else { row.note(format!("--quick: {members} members")) }.cost(cost));
+        rows.push(
+            if members == 2 || !bench.quick { row } else { row.note(format!("--quick: {members} members")) }.cost(cost),
+        );
     }
     Ok(rows)
 }

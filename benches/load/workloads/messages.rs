@@ -43,7 +43,9 @@ pub async fn messages(bench: &mut Bench) -> Result<Vec<Row>> {
             let start = Instant::now();
             let body = read_page(&mut client, &room, from.as_deref()).await?;
             taken_us.push(micros(start.elapsed()));
-            let Some(end) = string_after(body, b"\"end\":") else { break };
+            let Some(end) = string_after(body, b"\"end\":") else {
+                break;
+            };
             from = Some(end);
         }
         read += events;

@@ -50,7 +50,9 @@ pub async fn state(bench: &mut Bench) -> Result<Vec<Row>> {
     let members = bench.crowd(100).await?;
     let room = bench.rooms(&members, 1).await?.remove(0);
     let mut rows = Vec::new();
-    for (endpoint, case, peers) in [("state", "GET state", [14.0, 21.0, 2.2]), ("members", "GET members", [17.0, 24.0, 2.3])] {
+    for (endpoint, case, peers) in
+        [("state", "GET state", [14.0, 21.0, 2.2]), ("members", "GET members", [17.0, 24.0, 2.3])]
+    {
         let clients = bench.clients(&members, 4).await?;
         let path = format!("/_matrix/client/v3/rooms/{}/{endpoint}", room.path);
         let get = async move |client: &mut Client, _| {

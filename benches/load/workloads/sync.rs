@@ -1,9 +1,6 @@
 //! `/sync` answers: the one without news, and the first one of an account.
 
-use std::{
-    rc::Rc,
-    time::Duration,
-};
+use std::{rc::Rc, time::Duration};
 
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -45,10 +42,7 @@ pub async fn initial(bench: &mut Bench) -> Result<Vec<Row>> {
     let forty = Row { goals, ..forty }.cost(cost);
 
     let (hundred, cost) = initial_in(bench, 100, "account in 100 rooms").await?;
-    let goals = vec![
-        Goal::at_most("p50 ms", cost.p50_ms, 25.0),
-        Goal::shown("p99 ms", cost.p99_ms),
-    ];
+    let goals = vec![Goal::at_most("p50 ms", cost.p50_ms, 25.0), Goal::shown("p99 ms", cost.p99_ms)];
     Ok(vec![forty, Row { goals, ..hundred }.cost(cost)])
 }
 
@@ -56,7 +50,7 @@ pub async fn initial(bench: &mut Bench) -> Result<Vec<Row>> {
 async fn initial_in(bench: &mut Bench, rooms: usize, case: &'static str) -> Result<(Row, crate::meter::Cost)> {
     let accounts = bench.accounts(2).await?;
     let made = bench.rooms(&accounts, rooms).await?;
-    bench.fill(&accounts[1], &made, 20).await?;
+    bench.fill(&accounts[1], &made, bench.scaled(20)).await?;
     let mut client = Client::open(bench.subject.address, &accounts[0]).await?;
     let body = client.sync(None, Duration::ZERO).await?;
     let (size, synced) = (body.len(), serde_json::from_slice::<Synced>(body)?.rooms.join.len());
