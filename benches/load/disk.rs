@@ -10,16 +10,24 @@ use crate::{
 const BLOCK: usize = 4096;
 const ROUNDS: u64 = 400;
 
+/// The file that the block is written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum LogFile {
+    /// It has its final size already, as a database's log has after its first checkpoint.
+    Reused,
+    /// It grows, so that the file system must commit its new size too.
+    Growing,
+}
+
 /// How long it takes to write 4 KiB and to `fdatasync` them, on the file system of `dir`.
-///
-/// The file has its final size before, as a database's log has after its first checkpoint. A log that
-/// still grows pays more, because the file system must then commit the new size too.
-pub fn sync_times(dir: &Path) -> Result<Durations> {
+pub fn sync_times(dir: &Path, log: LogFile) -> Result<Durations> {
     let path = dir.join("fdatasync");
     let file = File::create(&path)?;
     let block = [0x5a; BLOCK];
-    for round in 0..ROUNDS {
-        file.write_all_at(&block, round * BLOCK as u64)?;
+    if log == LogFile::Reused {
+        for round in 0..ROUNDS {
+            file.write_all_at(&block, round * BLOCK as u64)?;
+        }
     }
     file.sync_all()?;
     let mut taken_us = Vec::new();

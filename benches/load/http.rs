@@ -103,9 +103,9 @@ impl Connection {
         tokio::time::timeout(ANSWER_WITHIN, self.read_reply()).await?
     }
 
-    /// Whether an answer, or the end of the connection, is there to be read.
+    /// Whether an answer, or the end of the connection, has come since the runtime last looked.
     pub async fn has_input(&self) -> bool {
-        let readable = tokio::time::timeout(Duration::from_millis(1), self.stream.readable());
+        let readable = tokio::time::timeout(Duration::ZERO, self.stream.readable());
         // A socket may be called readable without need; only a read says so for certain.
         readable.await.is_ok() && !matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == WouldBlock)
     }

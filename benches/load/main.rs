@@ -30,6 +30,7 @@ use clap::{Parser as _, ValueEnum as _};
 use crate::{
     arguments::Arguments,
     bench::Bench,
+    disk::LogFile,
     report::{Report, Row, Run},
     subject::Subject,
     workloads::Workload,
@@ -107,7 +108,7 @@ async fn measure_one(subject: Subject, arguments: &Arguments, started_at_unix_s:
     if disk::is_memory(&folder)? {
         eprintln!("warning: {} lies in memory, so durable writes cost nothing; see --dir", folder.display());
     }
-    run.fdatasync_p50_ms = Some(disk::sync_times(&folder)?.percentile_ms(50.0));
+    run.fdatasync_p50_ms = Some(disk::sync_times(&folder, LogFile::Reused)?.percentile_ms(50.0));
     let mut bench = Bench::new(subject, arguments.quick, arguments.long, started_at_unix_s);
     for &workload in Workload::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(&workload) {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use crate::{
     Result,
     bench::Bench,
-    client::Client,
+    client::{Client, next_batch},
     drive::{Amount, drive},
     process,
     report::{Goal, Row},
@@ -29,14 +29,19 @@ pub async fn long_polls(bench: &mut Bench) -> Result<Vec<Row>> {
         client.park(Some(token), LONG_POLL).await?;
     }
     settle(bench).await?;
-    let after_mb = bench.subject.resident_mb()?;
-    let mut answered = 0;
-    for client in &mut parked {
-        answered += usize::from(client.connection.has_input().await);
+    // A restart may be news to some (presence), and so may what the accounts did last: they ask again.
+    let mut answered = repark(&mut parked).await?;
+    for _ in 0..5 {
+        settle(bench).await?;
+        if answered == 0 {
+            break;
+        }
+        answered = repark(&mut parked).await?;
     }
     if answered > 0 {
         return Err(format!("{answered} of {} long polls were answered instead of parked", parked.len()).into());
     }
+    let after_mb = bench.subject.resident_mb()?;
     let each_kb = after_mb.zip(before_mb).map(|(after, before)| (after - before) * 1000.0 / parked.len() as f64);
     let goals = vec![
         Goal::at_most("server kB each", each_kb, 20.0).peers(1.2, 28.2, 85.0),
@@ -63,6 +68,19 @@ async fn current_tokens(bench: &Bench, crowd: &[Rc<crate::client::Account>]) -> 
     })
     .await?;
     Ok(tokens.take())
+}
+
+/// Sends those who have an answer back to wait, and says how many they were.
+async fn repark(clients: &mut [Client]) -> Result<usize> {
+    let mut answered = 0;
+    for client in clients {
+        if client.connection.has_input().await {
+            let since = next_batch(client.synced().await?)?;
+            client.park(Some(&since), LONG_POLL).await?;
+            answered += 1;
+        }
+    }
+    Ok(answered)
 }
 
 /// Waits until the server has nothing left to do, for at most half a minute.

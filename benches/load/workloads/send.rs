@@ -4,7 +4,7 @@ use crate::{
     Result,
     bench::Bench,
     client::Client,
-    disk,
+    disk::{self, LogFile},
     meter::Cost,
     report::{Goal, Row},
 };
@@ -17,15 +17,18 @@ struct Shape {
 }
 
 pub async fn alone(bench: &mut Bench) -> Result<Vec<Row>> {
-    let before = disk::sync_times(&bench.subject.folder())?;
+    let folder = bench.subject.folder();
+    let before = disk::sync_times(&folder, LogFile::Reused)?;
     let cost = send(bench, Shape { rooms: 1, members: 4, concurrency: 1, messages: 3_000 }).await?;
     // A disk in the cloud changes its mind; one measurement alone would decide the ratio by chance.
-    let after = disk::sync_times(&bench.subject.folder())?;
+    let after = disk::sync_times(&folder, LogFile::Reused)?;
     let sync_ms = f64::midpoint(before.percentile_ms(50.0), after.percentile_ms(50.0));
+    let growing_ms = disk::sync_times(&folder, LogFile::Growing)?.percentile_ms(50.0);
     let goals = vec![
         Goal::at_most("p50 / one fdatasync", cost.p50_ms / sync_ms, 1.3),
         Goal::shown("p50 ms", cost.p50_ms),
         Goal::shown("fdatasync p50 ms", sync_ms),
+        Goal::shown("same, growing file", growing_ms),
     ];
     Ok(vec![Row::new("c=1", goals).cost(cost)])
 }
