@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client_api;
 pub mod clock;
 pub mod config;
+pub mod glob;
 pub mod http;
 pub mod room;
 pub mod server;
