@@ -16,6 +16,7 @@ pub mod vocabulary;
 
 pub mod accounts;
 pub mod rooms;
+pub mod sweeps;
 
 pub use committer::{Committer, Lineage, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
