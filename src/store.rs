@@ -27,3 +27,6 @@ pub use rows::{Insert, Row, Value};
 pub use vocabulary::{StateKey, Vocabulary};
 
 pub(crate) use conn::{Sql, on, statements};
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ const STYLE: &str = include_str!("pages/style.css");
 
 /// `GET /`.
 pub(super) fn router(app: &App, client_address: Option<SocketAddr>) -> Router {
-    let page = Page::new(PAGE, "", &app.config.server_name.to_string(), &app.config.client_base_url(client_address));
+    let page = Page::new(PAGE, "", app.config.server_name.as_str(), &app.config.client_base_url(client_address));
     Router::new().route("/", get(async move || page.into_response()))
 }
 
