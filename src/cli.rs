@@ -3,7 +3,10 @@
 pub mod config;
 pub mod healthcheck;
 pub mod init;
+mod operator;
 mod run;
+mod token;
+mod user;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

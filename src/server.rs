@@ -3,7 +3,7 @@
 //! Promise: nothing is served before everything is checked; what was answered is committed before the process ends.
 //!
 //! Reading order: [`build`] makes the services from the configuration, [`run`] is a server's life, [`routers`] says what is
-//! served where, [`sweeps`] is what happens by the clock.
+//! served where, [`sweeps`] is what happens by the clock, [`control`] is how the command line talks to a running server.
 
 pub mod build;
 pub mod signing_key;
@@ -17,7 +17,10 @@ mod request;
 mod routers;
 mod sweeps;
 
+pub mod control;
+
 mod landing;
+mod setup;
 mod well_known;
 
 pub mod health;

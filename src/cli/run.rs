@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Cli, Command, HealthcheckArgs, config, healthcheck, init};
+use super::{Cli, Command, HealthcheckArgs, config, healthcheck, init, operator::Operator, token, user};
 use crate::{
     config::{Config, Listener, Loaded, Place, Resource, Sources, load},
     http::listen::Address,
@@ -27,7 +27,8 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Config(command) => {
             config::run(&command, &sources, &mut io::stdout(), &mut io::stderr()).map_err(Into::into)
         }
-        Command::User(_) | Command::Token(_) => Err("accounts are not built yet".into()),
+        Command::User(command) => with_config(&sources, |loaded| operate(loaded, async |operator| user::run(command, &operator).await)),
+        Command::Token(command) => with_config(&sources, |loaded| operate(loaded, async |operator| token::run(command, &operator).await)),
         Command::Healthcheck(args) => with_config(&sources, |loaded| is_healthy(&args, &loaded.config)),
     };
     done.unwrap_or_else(|error| {
@@ -56,7 +57,18 @@ fn serve(loaded: Loaded) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+/// Runs a verb that needs the database, through the running server if there is one.
+fn operate(loaded: Loaded, verb: impl AsyncFnOnce(Operator) -> Result<(), Box<dyn Error>>) -> Outcome {
+    runtime()?.block_on(async {
+        let operator = Operator::reach(loaded.config).await?;
+        let closing = operator.clone();
+        let done = verb(operator).await;
+        closing.close().await;
+        done.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Runtime)
 }
 

@@ -19,7 +19,15 @@ pub(super) async fn announce(
 ) -> Result<(), StartError> {
     let config = &server.app.config;
     let engine = server.app.db.engine().await?;
-    let text = text(server, loaded, &engine, created);
+    let mut text = text(server, loaded, &engine, created);
+    if !server.app.accounts.has_any_account().await? {
+        // Only here, never in the log: who reads it makes the first admin.
+        let secret = server.app.accounts.create_setup_secret().await?;
+        let base_url = server.client_base_url();
+        text.push_str(&format!(
+            "\nThere is no account yet. Make the first admin within an hour, here:\n  {base_url}/setup#{secret}\n"
+        ));
+    }
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
     for warning in &loaded.warnings {
         warn!("{warning}");

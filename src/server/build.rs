@@ -54,7 +54,7 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
     let Surroundings { clock, hashing, stopping } = surroundings;
     let bus = Arc::new(Bus::default());
     Ok(App::new(Services {
-        accounts: Accounts::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), hashing),
+        accounts: Accounts::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), hashing, &config),
         rooms: Rooms {},
         rate_limits: RateLimits::new(&config.rate_limits),
         config,

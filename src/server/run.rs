@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{
-    announce, build,
+    announce, build, control,
     metrics::Metrics,
     routers,
     signals::Signals,
-    start::StartError,
+    start::{OneLine, StartError},
     sweeps,
 };
 use crate::{
@@ -91,6 +91,10 @@ impl Server {
             let router = routers::public(&server.app, &config, server.client_address, &server.shutdown);
             server.tasks.spawn(accept::serve(listener, router, server.shutdown.clone()));
         }
+        if let Some(listener) = bound.control {
+            let router = control::router(server.app.clone(), &server.shutdown);
+            server.tasks.spawn(accept::serve(listener, router, server.shutdown.clone()));
+        }
         if let (Some(listener), Some(metrics)) = (bound.metrics, metrics) {
             let stopping = server.shutdown.token().clone();
             let upkeep = metrics.clone().upkeep();
@@ -118,6 +122,9 @@ impl Server {
         if let Err(left) = self.shutdown.finish_tasks().await {
             warn!(requests = left, "requests did not finish in time");
         }
+        if let Err(error) = self.app.accounts.flush_last_seen().await {
+            warn!(error = %OneLine(&error), "where devices were last seen was not written");
+        }
         if tokio::time::timeout(CLOSE_TIMEOUT, self.app.db.close()).await.is_err() {
             warn!("the database did not close in time; what was answered is committed");
         }
@@ -128,6 +135,7 @@ impl Server {
 struct Bound {
     public: Vec<(Listener, ListenerConfig)>,
     metrics: Option<Listener>,
+    control: Option<Listener>,
 }
 
 impl Bound {
@@ -151,7 +159,7 @@ impl Bound {
             Some(address) => Some(Listener::bind(&ListenerSpec { address: Address::Tcp(address), tls: None }).await?),
             None => None,
         };
-        Ok(Self { public, metrics })
+        Ok(Self { public, metrics, control: control::listen(&app.config.data_dir).await })
     }
 }
 

@@ -13,6 +13,12 @@ use crate::{app::App, server::start::OneLine, store};
 /// Counters of those who have not acted for a while. Often, because a flood of new addresses makes many.
 const FORGET_IDLE_EVERY: Duration = Duration::from_secs(60);
 
+/// When a device was last seen is not worth a write for each request.
+const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
+
+/// Tokens that have expired are refused anyway; this is only about their rows.
+const TOKENS_EVERY: Duration = Duration::from_secs(3600);
+
 /// Transaction IDs go after [`KEEP_TXN_IDS`]; nobody notices an hour.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
 
@@ -25,6 +31,8 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.rate_limits.forget_idle();
         Ok(())
     });
+    every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });
+    every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
 }
 
