@@ -81,7 +81,9 @@ pub struct ServeArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum UserCommand {
     /// Make an account; prints a random password once, unless one is given
-    #[command(after_help = "Examples:\n  sabha user create alice --admin\n  sabha user create bob --password-stdin < password.txt")]
+    #[command(
+        after_help = "Examples:\n  sabha user create alice --admin\n  sabha user create bob --password-stdin < password.txt"
+    )]
     Create {
         /// The name before the colon: `alice` for @alice:example.com
         name: String,
@@ -220,7 +222,9 @@ mod tests {
 
     #[test]
     fn verbs_take_their_flags() {
-        let check = |line: &str| assert!(parse(line).is_ok(), "{line}: {}", parse(line).map_or_else(|e| e.to_string(), |_| String::new()));
+        let check = |line: &str| {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).map_or_else(|e| e.to_string(), |_| String::new()))
+        };
         check("sabha serve --listen 127.0.0.1:0 --listen unix:/tmp/sabha.sock");
         check("sabha -c a.toml -c b.toml -O server_name=example.com");
         check("sabha serve -c a.toml -O rate_limits.enabled=false");

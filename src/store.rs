@@ -15,10 +15,11 @@ pub mod rows;
 pub mod vocabulary;
 
 pub mod accounts;
+pub mod aliases;
 pub mod rooms;
 pub mod sweeps;
 
-pub use committer::{Committer, Lineage, Transaction, Write};
+pub use committer::{Committed, Committer, Lineage, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
 pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};

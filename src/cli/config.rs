@@ -23,7 +23,12 @@ pub enum ConfigCommand {
 ///
 /// # Errors
 /// Only if `output` or `errors` cannot be written.
-pub fn run(command: &ConfigCommand, sources: &Sources, output: &mut dyn Write, errors: &mut dyn Write) -> io::Result<ExitCode> {
+pub fn run(
+    command: &ConfigCommand,
+    sources: &Sources,
+    output: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> io::Result<ExitCode> {
     let loaded = match config::load(sources) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -61,7 +66,8 @@ mod tests {
     use super::*;
 
     fn run_with(command: &ConfigCommand, overrides: &[&str]) -> (bool, String, String) {
-        let sources = Sources { overrides: overrides.iter().map(|text| (*text).to_owned()).collect(), ..Sources::default() };
+        let sources =
+            Sources { overrides: overrides.iter().map(|text| (*text).to_owned()).collect(), ..Sources::default() };
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let code = run(command, &sources, &mut output, &mut errors).expect("memory is writable");
         let text = |bytes| String::from_utf8(bytes).expect("we write UTF-8");
@@ -70,7 +76,8 @@ mod tests {
 
     #[test]
     fn check_counts_the_problems_and_fails() {
-        let (good, output, errors) = run_with(&ConfigCommand::Check, &["registration.mode=free", "sever_name=example.com"]);
+        let (good, output, errors) =
+            run_with(&ConfigCommand::Check, &["registration.mode=free", "sever_name=example.com"]);
         assert!(!good && output.is_empty());
         assert_eq!(
             errors,
@@ -93,7 +100,9 @@ mod tests {
         let overrides = ["database.url=postgres://sabha:hunter2@db/sabha"];
         let (good, text, _) = run_with(&ConfigCommand::Show { json: false }, &overrides);
         assert!(good && !text.contains("hunter2"), "{text}");
-        let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start}: {text}"));
+        let line = |start: &str| {
+            text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start}: {text}"))
+        };
         assert!(line("database.url = \"postgres://sabha:***@db/sabha\"").ends_with("# -O"));
         assert!(line("server_name = \"localhost\"").ends_with("# default"));
         assert!(line("listeners[0].address = \"127.0.0.1:8008\"").ends_with("# default"));
@@ -103,8 +112,11 @@ mod tests {
         let (_, json, _) = run_with(&ConfigCommand::Show { json: true }, &overrides);
         let entries: Vec<serde_json::Value> = serde_json::from_str(&json).expect("JSON");
         let url = entries.iter().find(|entry| entry["key"] == "database.url").expect("listed");
-        assert_eq!(url, &serde_json::json!({
-            "key": "database.url", "value": "postgres://sabha:***@db/sabha", "origin": "flag", "from": "-O",
-        }));
+        assert_eq!(
+            url,
+            &serde_json::json!({
+                "key": "database.url", "value": "postgres://sabha:***@db/sabha", "origin": "flag", "from": "-O",
+            })
+        );
     }
 }

@@ -87,7 +87,12 @@ pub fn run(
     Ok(())
 }
 
-fn ask(args: &InitArgs, interactive: bool, input: &mut dyn BufRead, output: &mut dyn Write) -> Result<Answers, InitError> {
+fn ask(
+    args: &InitArgs,
+    interactive: bool,
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+) -> Result<Answers, InitError> {
     let mut question = |given: Option<String>, question: &str, default: &str| -> Result<Option<String>, InitError> {
         if given.is_some() || !interactive {
             return Ok(given);
@@ -99,18 +104,24 @@ fn ask(args: &InitArgs, interactive: bool, input: &mut dyn BufRead, output: &mut
         Ok(Some(answer.trim().to_owned()).filter(|answer| !answer.is_empty()))
     };
 
-    let name = question(args.server_name.clone(), "Server name, the end of every user ID, for ever (such as example.com)", "")?;
+    let name = question(
+        args.server_name.clone(),
+        "Server name, the end of every user ID, for ever (such as example.com)",
+        "",
+    )?;
     let name = name.ok_or(InitError::NoServerName)?;
     let server_name = OwnedServerName::try_from(name.as_str()).map_err(|_| InitError::BadServerName(name))?;
 
     let data_dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from("./sabha-data"));
     let ask_database = "Database, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME";
-    let database = question(args.database.clone(), ask_database, &DatabaseUrl::sqlite(&data_dir.join("sabha.db")).to_string())?;
+    let database =
+        question(args.database.clone(), ask_database, &DatabaseUrl::sqlite(&data_dir.join("sabha.db")).to_string())?;
     let database = database.map(DatabaseUrl::try_from).transpose().map_err(|_| InitError::BadDatabase)?;
 
     let mode = args.registration.map(|mode| mode.to_string());
     let mode = question(mode, "Who may make an account, closed, token or open", "closed")?;
-    let registration = mode.map_or(Ok(RegistrationMode::Closed), |mode| mode.parse()).map_err(InitError::BadRegistration)?;
+    let registration =
+        mode.map_or(Ok(RegistrationMode::Closed), |mode| mode.parse()).map_err(InitError::BadRegistration)?;
     Ok(Answers { server_name, data_dir, database, registration })
 }
 
@@ -205,7 +216,13 @@ mod tests {
     fn run_in(dir: tempfile::TempDir, args: &InitArgs, typed: Option<&str>) -> Run {
         let path = dir.path().join("sabha.toml");
         let mut output = Vec::new();
-        let result = run(args, std::slice::from_ref(&path), typed.is_some(), &mut typed.unwrap_or_default().as_bytes(), &mut output);
+        let result = run(
+            args,
+            std::slice::from_ref(&path),
+            typed.is_some(),
+            &mut typed.unwrap_or_default().as_bytes(),
+            &mut output,
+        );
         Run { result, output: String::from_utf8(output).expect("we write UTF-8"), path, _dir: dir }
     }
 
@@ -275,7 +292,11 @@ mod tests {
         check(InitArgs { yes: true, ..InitArgs::default() }, Some("example.com\n"), "add --server-name NAME");
         check(InitArgs::default(), Some(""), "add --server-name NAME");
         check(example("https://example.com"), None, "without https://");
-        check(InitArgs { database: Some("mysql://u:hunter2@h/d".into()), ..example("example.com") }, None, "that is not a database URL");
+        check(
+            InitArgs { database: Some("mysql://u:hunter2@h/d".into()), ..example("example.com") },
+            None,
+            "that is not a database URL",
+        );
         check(InitArgs::default(), Some("example.com\n\neveryone\n"), "\"closed\", \"token\" or \"open\"");
         check(InitArgs { data_dir: Some(PathBuf::new()), ..example("example.com") }, None, "data_dir is empty");
     }

@@ -30,7 +30,8 @@ or `\"64 KiB\"`, `\"1 MiB\"`. A key that is *unset* by default has no value, or 
 
 /// The whole reference, in Markdown.
 pub fn render() -> String {
-    let defaults = toml::Table::try_from(Config::default()).expect("every setting's own form is TOML; a test loads the defaults");
+    let defaults =
+        toml::Table::try_from(Config::default()).expect("every setting's own form is TOML; a test loads the defaults");
     let mut page = HEAD.replace("SEARCHED", &SEARCHED_FILES.map(|path| format!("`{path}`")).join(", "));
     page.push_str("\n## Top level\n\n");
     let (top, sections): (Vec<&Field>, Vec<&Field>) =
@@ -40,7 +41,9 @@ pub fn render() -> String {
         let listener;
         let (heading, table, defaults) = match section.shape {
             Shape::Leaf { .. } => continue,
-            Shape::Table(table) => (format!("[{}]", section.key), table, defaults.get(section.key).and_then(toml::Value::as_table)),
+            Shape::Table(table) => {
+                (format!("[{}]", section.key), table, defaults.get(section.key).and_then(toml::Value::as_table))
+            }
             Shape::Tables(table) => {
                 listener = toml::Table::try_from(super::Listener::default()).ok();
                 (format!("[[{}]]", section.key), table, listener.as_ref())
@@ -72,7 +75,13 @@ fn push_rows(page: &mut String, prefix: &str, about: &str, fields: &[&Field], de
             }
             Shape::Table(below) | Shape::Tables(below) => {
                 let below: Vec<&Field> = below.fields.iter().collect();
-                push_rows(page, &format!("{key}."), &format!("{meaning} "), &below, default.and_then(toml::Value::as_table));
+                push_rows(
+                    page,
+                    &format!("{key}."),
+                    &format!("{meaning} "),
+                    &below,
+                    default.and_then(toml::Value::as_table),
+                );
             }
         }
     }
@@ -104,14 +113,19 @@ mod tests {
             std::fs::write(&path, &generated).expect("the docs are writable");
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == generated, "{} is out of date: UPDATE_DOCS=1 cargo test --lib config::reference", path.display());
+        assert!(
+            committed == generated,
+            "{} is out of date: UPDATE_DOCS=1 cargo test --lib config::reference",
+            path.display()
+        );
     }
 
     #[test]
     fn every_key_is_in_the_reference_with_a_meaning() {
         let page = super::render();
         for key in super::super::check::dotted_keys(super::schema(), "") {
-            let row = page.lines().find(|line| line.contains(&format!("`{key}`")) || line.contains(&format!("`[[{key}]]`")));
+            let row =
+                page.lines().find(|line| line.contains(&format!("`{key}`")) || line.contains(&format!("`[[{key}]]`")));
             let row = row.unwrap_or_else(|| panic!("no row for {key}"));
             assert!(row.starts_with('#') || row.len() > key.len() + 40, "{row}");
         }

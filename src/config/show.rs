@@ -26,7 +26,8 @@ impl Loaded {
         config.database.url = Some(config.database_url());
         config.client.base_url = Some(config.client_base_url(None));
         config.federation.well_known_server = config.well_known_server();
-        let values = toml::Table::try_from(&config).expect("every setting's own form is TOML; a test lists the defaults");
+        let values =
+            toml::Table::try_from(&config).expect("every setting's own form is TOML; a test lists the defaults");
         let mut entries = Vec::new();
         for key in dotted_keys(schema(), "") {
             let value = find(&values, &key);

@@ -22,7 +22,11 @@ fn load_given(given: &Given) -> Result<Loaded, Problems> {
     }
     load(&Sources {
         files,
-        environment: given.environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect(),
+        environment: given
+            .environment
+            .iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+            .collect(),
         overrides: given.overrides.iter().map(|text| (*text).to_owned()).collect(),
         ..Sources::default()
     })
@@ -81,12 +85,12 @@ fn an_unknown_key_is_refused_with_what_was_meant() {
     check("[databse]\nurl = 'sqlite:x'", "0.toml: databse is not a known key; did you mean `database`?");
     check("[database]\nurll = 'sqlite:x'", "0.toml: database.urll is not a known key; did you mean `url`?");
     check("[rate_limits.sned]\nburst = 1", "0.toml: rate_limits.sned is not a known key; did you mean `send`?");
-    check("[[listeners]]\nadress = '127.0.0.1:1'", "0.toml: listeners[0].adress is not a known key; did you mean `address`?");
-    check("durability = 'power'", "0.toml: durability is not a known key; did you mean `database.durability`?");
     check(
-        "[registration]\nxyz = 1",
-        "0.toml: registration.xyz is not a known key; here you can write mode",
+        "[[listeners]]\nadress = '127.0.0.1:1'",
+        "0.toml: listeners[0].adress is not a known key; did you mean `address`?",
     );
+    check("durability = 'power'", "0.toml: durability is not a known key; did you mean `database.durability`?");
+    check("[registration]\nxyz = 1", "0.toml: registration.xyz is not a known key; here you can write mode");
 }
 
 #[test]
@@ -97,7 +101,10 @@ fn a_bad_value_is_refused_with_what_to_write() {
         "0.toml: server_name is wrong: `\"https://example.com\"` is not a server name; \
          write a host name without https://, such as \"example.com\"",
     );
-    check("[database]\nreaders = 'four'", "0.toml: database.readers is wrong: `\"four\"` is not a whole number; write a whole number such as 4");
+    check(
+        "[database]\nreaders = 'four'",
+        "0.toml: database.readers is wrong: `\"four\"` is not a whole number; write a whole number such as 4",
+    );
     check("[database]\nreaders = 0", "0.toml: database.readers is out of bounds: `0`; write a value from 1 to 64");
     check(
         "[database]\nurl = 'mysql://u:hunter2@h/d'",
@@ -117,8 +124,14 @@ fn a_bad_value_is_refused_with_what_to_write() {
         "[rate_limits.send]\nper_second = nan",
         "0.toml: rate_limits.send.per_second is out of bounds: `nan`; write a value from 0.001 to 1000000",
     );
-    check("database = 'postgres://u:hunter2@h/d'", "0.toml: database is a section; write [database] and its keys below it");
-    check("[listeners]\naddress = '127.0.0.1:1'", "0.toml: listeners is a list of sections; write [[listeners]] and its keys below it");
+    check(
+        "database = 'postgres://u:hunter2@h/d'",
+        "0.toml: database is a section; write [database] and its keys below it",
+    );
+    check(
+        "[listeners]\naddress = '127.0.0.1:1'",
+        "0.toml: listeners is a list of sections; write [[listeners]] and its keys below it",
+    );
     check(
         "[[listeners]]\naddress = 'localhost'",
         "0.toml: listeners[0].address is wrong: `\"localhost\"` is not an address with a port; \
@@ -144,8 +157,14 @@ fn a_bad_value_is_refused_with_what_to_write() {
     );
     check("listeners = []", "0.toml: listeners is empty; write at least one [[listeners]], or none for 127.0.0.1:8008");
     check("[metrics]\naddress = '127.0.0.1:8008'", "0.toml: metrics.address is also a listener's; write another port");
-    check("[rooms]\ndefault_version = '5'", "0.toml: rooms.default_version is not supported: `5`; write a version from \"6\" to \"12\"");
-    check("[federation]\nenabled = true", "0.toml: federation.enabled is on, but this version cannot talk to other servers yet; write false");
+    check(
+        "[rooms]\ndefault_version = '5'",
+        "0.toml: rooms.default_version is not supported: `5`; write a version from \"6\" to \"12\"",
+    );
+    check(
+        "[federation]\nenabled = true",
+        "0.toml: federation.enabled is on, but this version cannot talk to other servers yet; write false",
+    );
     check(
         "[client]\nbase_url = 'matrix.example.com'",
         "0.toml: client.base_url is not a web address: `matrix.example.com`; \
@@ -254,8 +273,14 @@ fn a_foreign_variable_warns_and_a_mistyped_one_stops() {
     let warnings = |name| load_given(&with(name)).expect("starts").warnings;
     assert_eq!(warnings("SABHA_SERVICE_HOST"), [""; 0]);
     assert_eq!(warnings("SABHA_PORT_8008_TCP"), [""; 0]);
-    assert_eq!(warnings("SABHA_FLAVOUR"), ["the environment variable SABHA_FLAVOUR is not a known key and has no effect"]);
-    assert_eq!(problems(&with("SABHA_SEVER_NAME")), ["SABHA_SEVER_NAME: sever_name is not a known key; did you mean `server_name`?"]);
+    assert_eq!(
+        warnings("SABHA_FLAVOUR"),
+        ["the environment variable SABHA_FLAVOUR is not a known key and has no effect"]
+    );
+    assert_eq!(
+        problems(&with("SABHA_SEVER_NAME")),
+        ["SABHA_SEVER_NAME: sever_name is not a known key; did you mean `server_name`?"]
+    );
     assert_eq!(
         problems(&with("SABHA_DATABASE_URL")),
         ["SABHA_DATABASE_URL: database_url is not a known key; did you mean `database.url`?"]
@@ -290,7 +315,11 @@ fn addresses_for_others_follow_from_the_server_name() {
     check("server_name = 'example.com'", "https://example.com", None);
     check("server_name = 'example.com:8448'", "https://example.com", None);
     check("server_name = 'e.com'\n[client]\nbase_url = 'https://m.e.com/'", "https://m.e.com", None);
-    check("server_name = 'e.com'\n[federation]\nwell_known_server = 'm.e.com:443'", "https://e.com", Some("m.e.com:443"));
+    check(
+        "server_name = 'e.com'\n[federation]\nwell_known_server = 'm.e.com:443'",
+        "https://e.com",
+        Some("m.e.com:443"),
+    );
     check("[[listeners]]\naddress = '127.0.0.1:9000'", "http://localhost:9000", None);
     let bound = "127.0.0.1:40123".parse().expect("an address");
     assert_eq!(Config::default().client_base_url(Some(bound)), "http://localhost:40123");

@@ -78,6 +78,10 @@ impl Write {
         self
     }
 
+    pub fn push(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
     /// Adds `row`, and sets `stored` once it is committed.
     pub fn add_new(&mut self, row: Row, stored: Arc<AtomicBool>) {
         self.rows.push(row);
