@@ -15,7 +15,10 @@ pub mod rows;
 pub mod vocabulary;
 
 pub mod accounts;
+pub mod devices;
+pub mod profiles;
 pub mod rooms;
+pub mod tokens;
 
 pub use committer::{Committer, Lineage, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
