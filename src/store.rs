@@ -16,8 +16,11 @@ pub mod vocabulary;
 
 pub mod accounts;
 pub mod aliases;
+pub mod devices;
+pub mod profiles;
 pub mod rooms;
 pub mod sweeps;
+pub mod tokens;
 
 pub use committer::{Committed, Committer, Lineage, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};

@@ -55,7 +55,13 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
     let bus = Arc::new(Bus::default());
     Ok(App::new(Services {
         accounts: Accounts::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), hashing, &config),
-        rooms: Rooms {},
+        rooms: Rooms::new(
+            Arc::clone(&db),
+            Arc::clone(&bus),
+            clock.clone(),
+            Arc::clone(&signer),
+            config.rooms.default_version.clone(),
+        ),
         rate_limits: RateLimits::new(&config.rate_limits),
         config,
         clock,
