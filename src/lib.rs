@@ -1,6 +1,7 @@
 //! Sabha, a Matrix homeserver.
 
 pub mod account;
+pub mod admin_api;
 pub mod app;
 pub mod bus;
 pub mod cli;

@@ -16,7 +16,11 @@ pub mod vocabulary;
 
 pub mod accounts;
 pub mod aliases;
+pub mod devices;
+pub mod profiles;
 pub mod rooms;
+pub mod sweeps;
+pub mod tokens;
 
 pub use committer::{Committed, Committer, Lineage, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
@@ -27,3 +31,6 @@ pub use rows::{Insert, Row, Value};
 pub use vocabulary::{StateKey, Vocabulary};
 
 pub(crate) use conn::{Sql, on, statements};
+
+#[cfg(test)]
+mod tests;
