@@ -3,13 +3,19 @@
 //! Promises: passwords are stored as Argon2id, tokens as SHA-256 only; a token that was revoked stops working at once, also
 //! for requests that are parked.
 
+pub mod data;
+pub mod filters;
 pub mod password;
 pub mod session;
+pub mod tags;
+pub mod turns;
 
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
+pub use data::AccountData;
+pub use filters::Filters;
 pub use session::{AuthenticateError, LocalDevice, TokenHash};
 
 use crate::{bus::Bus, clock::Clock, store::Database};

@@ -14,8 +14,11 @@ mod open;
 pub mod rows;
 pub mod vocabulary;
 
+pub mod account_data;
 pub mod accounts;
 pub mod aliases;
+pub mod filters;
+pub mod receipts;
 pub mod rooms;
 
 pub use committer::{Committed, Committer, Lineage, Transaction, Write};
