@@ -14,10 +14,13 @@ mod open;
 pub mod rows;
 pub mod vocabulary;
 
+pub mod account_data;
 pub mod accounts;
 pub mod aliases;
 pub mod devices;
 pub mod profiles;
+pub mod filters;
+pub mod receipts;
 pub mod rooms;
 pub mod sweeps;
 pub mod tokens;
