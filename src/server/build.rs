@@ -92,7 +92,7 @@ fn database_options(config: &Config, clock: &Clock) -> Result<DatabaseOptions, S
         },
         readers,
         server_name: config.server_name.to_string(),
-        incarnation: rand::random(),
+        incarnation: i64::from(rand::random::<u32>()),
         now_ms: clock.now_ms(),
     })
 }

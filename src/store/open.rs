@@ -143,6 +143,7 @@ pub struct Database {
     committer_task: std::sync::Mutex<Option<JoinHandle<()>>>,
     counters: Arc<Counters>,
     vocabulary: Vocabulary,
+    incarnation: i64,
     incarnations: Vec<(i64, Position)>,
     created: bool,
     /// Held for as long as the database is open; the lock goes with the file handle.
@@ -181,6 +182,7 @@ impl Database {
             committer_task: std::sync::Mutex::new(Some(task)),
             counters,
             vocabulary: Vocabulary::default(),
+            incarnation: options.incarnation,
             incarnations: incarnations.into_iter().map(|(id, pos)| (id, Position(pos))).collect(),
             created,
             _lock: lock,
@@ -206,6 +208,11 @@ impl Database {
 
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
+    }
+
+    /// The number that names this start of the server.
+    pub fn incarnation(&self) -> i64 {
+        self.incarnation
     }
 
     /// Whether this start created the database.

@@ -75,7 +75,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     let mut since = request.since.filter(known);
     if let Some(token) = &mut since {
         app.keys.acknowledge_to_device(caller.device_nid, token.to_device.unwrap_or(token.position)).await?;
-        if token.incarnation != app.incarnation {
+        if token.incarnation != app.db.incarnation() {
             // Numbers of ephemeral changes start again with every start of the server.
             token.ephemeral = 0;
         }
@@ -170,5 +170,5 @@ async fn empty(look: &Look<'_>) -> Result<Bytes, Error> {
 
 fn next_batch(look: &Look<'_>, to_device: Option<Position>) -> SyncToken {
     let Look { app, upto, ephemeral, .. } = look;
-    SyncToken { position: *upto, ephemeral: *ephemeral, incarnation: app.incarnation, to_device }
+    SyncToken { position: *upto, ephemeral: *ephemeral, incarnation: app.db.incarnation(), to_device }
 }
