@@ -6,7 +6,7 @@ use sabha_federation::ServerSigner;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::Accounts, bus::Bus, clock::Clock, config::Config, http::RateLimits, room::Rooms, store::Database,
+    account::Accounts, bus::Bus, clock::Clock, config::Config, http::RateLimits, keys::Keys, room::Rooms, store::Database,
 };
 
 /// Everything a handler may need. Cheap to clone.
@@ -22,6 +22,7 @@ pub struct Services {
     pub signer: Arc<ServerSigner>,
     pub accounts: Accounts,
     pub rooms: Rooms,
+    pub keys: Keys,
     pub rate_limits: RateLimits,
     /// Cancelled when the server stops; parked requests answer then.
     pub stopping: CancellationToken,

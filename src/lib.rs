@@ -8,6 +8,7 @@ pub mod client_api;
 pub mod clock;
 pub mod config;
 pub mod http;
+pub mod keys;
 pub mod room;
 pub mod server;
 pub mod store;

@@ -16,7 +16,12 @@ pub mod vocabulary;
 
 pub mod accounts;
 pub mod aliases;
+pub mod cross_signing;
+pub mod device_keys;
+pub mod key_backup;
+pub mod one_time_keys;
 pub mod rooms;
+pub mod to_device;
 
 pub use committer::{Committed, Committer, Lineage, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
