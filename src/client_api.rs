@@ -9,6 +9,7 @@ mod presence;
 mod push;
 mod read_marker;
 mod receipt;
+mod sync;
 mod tag;
 mod typing;
 
@@ -24,6 +25,7 @@ pub fn routes() -> Routes {
         .merge(push::routes())
         .merge(read_marker::routes())
         .merge(receipt::routes())
+        .merge(sync::routes())
         .merge(tag::routes())
         .merge(typing::routes())
 }
