@@ -15,6 +15,11 @@ from nio.responses import KeysQueryError, KeysUploadError, SyncError
 DEADLINE_SECONDS = 30
 POLL_MS = 2_000
 
+# Without these, matrix-nio repeats what failed or was limited for ever.
+CONFIG = AsyncClientConfig(
+    max_limit_exceeded=0, max_timeouts=0, request_timeout=DEADLINE_SECONDS
+)
+
 
 class Failed(Exception):
     """A step did not see what the spec promises."""
@@ -44,10 +49,7 @@ class Device:
 
     @classmethod
     async def log_in(cls, homeserver, username, password, device_id, store):
-        config = AsyncClientConfig(
-            max_limit_exceeded=0, max_timeouts=0, request_timeout=DEADLINE_SECONDS
-        )
-        client = AsyncClient(homeserver, username, device_id, str(store), config)
+        client = AsyncClient(homeserver, username, device_id, str(store), CONFIG)
         device = cls(client)
         client.add_ephemeral_callback(lambda room, event: device.ephemeral.append(event), object)
         client.add_global_account_data_callback(device.account_data.append, object)

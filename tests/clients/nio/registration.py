@@ -5,13 +5,13 @@ with a dummy stage. A server may want neither, so the token goes through the flo
 """
 
 from aiohttp import ClientSession
-from device import expect, success
+from device import CONFIG, expect, success
 from nio import AsyncClient
 
 
 async def register(homeserver, username, password, token):
     """Registers the user, and logs the device out that came with it."""
-    client = AsyncClient(homeserver, username)
+    client = AsyncClient(homeserver, username, config=CONFIG)
     try:
         if token is None:
             success(await client.register(username, password))
