@@ -2,11 +2,21 @@
 //!
 //! A handler only translates: a typed request in, one call of a service, a typed answer out.
 
+mod account;
+mod device;
 mod discovery;
+mod profile;
+mod session;
+mod uiaa;
 
 use crate::http::Routes;
 
 /// All endpoints of the client-server API.
 pub fn routes() -> Routes {
-    Routes::default().merge(discovery::routes())
+    Routes::default()
+        .merge(account::routes())
+        .merge(device::routes())
+        .merge(discovery::routes())
+        .merge(profile::routes())
+        .merge(session::routes())
 }
