@@ -15,6 +15,8 @@ pub mod last_seen;
 pub mod login;
 pub mod names;
 pub mod new_session;
+pub mod data;
+pub mod filters;
 pub mod password;
 pub mod profiles;
 pub mod refresh;
@@ -24,6 +26,8 @@ pub mod session;
 mod session_cache;
 pub mod setup;
 pub mod tokens;
+pub mod tags;
+pub mod turns;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -39,6 +43,8 @@ pub use new_session::{NewSession, Session};
 pub use profiles::Profile;
 pub use session::{AuthenticateError, LocalDevice};
 pub use tokens::TokenHash;
+pub use data::AccountData;
+pub use filters::Filters;
 
 use crate::{
     bus::Bus,

@@ -1,3 +1,257 @@
-//! What the `sabha` command can be asked to do.
+//! The command line: every verb, its flags and its help. What a verb does is in its own file, and begins at [`run`].
 
+pub mod config;
 pub mod healthcheck;
+pub mod init;
+mod operator;
+mod run;
+mod token;
+mod user;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Listener, Sources, TimeSpan};
+
+pub use run::run;
+
+/// A Matrix homeserver: one binary, SQLite or PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sabha",
+    version,
+    long_about = "Sabha is a Matrix homeserver: people on it talk through any Matrix client.\n\n\
+        Without a verb or a configuration it starts in local mode: server name `localhost`, SQLite in ./sabha-data, listening \
+        on 127.0.0.1:8008, and it prints a link where the first admin is made.\n\n\
+        Examples:\n  sabha                              try it, on this machine only\n  \
+        sabha init                         write the configuration of a real server\n  \
+        sabha -c /etc/sabha/sabha.toml     run that server\n  \
+        sabha -O registration.mode=token   change one value for this run",
+    after_help = "First steps: `sabha`, then open the link it prints. For a real server: `sabha init`, `sabha config check`, \
+        `sabha serve`, `sabha user create alice --admin`.\nEvery key of the configuration: docs/operating/configuration.md"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do; `serve` if left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags that every verb takes, before or after it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct GlobalArgs {
+    /// Read this configuration file; may be repeated, the later wins [default: $SABHA_CONFIG, ./sabha.toml, /etc/sabha/sabha.toml]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Vec<PathBuf>,
+    /// Set one key for this run, without quotes, such as `-O server_name=example.com`; may be repeated
+    #[arg(short = 'O', long = "set", value_name = "KEY=VALUE", global = true)]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run the server (this is what `sabha` alone does)
+    Serve(ServeArgs),
+    /// Write a configuration file: asks on a terminal, or takes flags
+    Init(init::InitArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Make and manage accounts
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Make and manage registration tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Ask the running server whether it is well; ends with 0 if it is, for container health checks
+    Healthcheck(HealthcheckArgs),
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "SIGTERM or Ctrl-C stops it: running requests are finished first.")]
+pub struct ServeArgs {
+    /// Listen here instead of where the configuration says: `127.0.0.1:8008` or `unix:/run/sabha.sock`; may be repeated
+    #[arg(long, value_name = "PLACE", value_parser = parse_listener)]
+    pub listen: Vec<Listener>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum UserCommand {
+    /// Make an account; prints a random password once, unless one is given
+    #[command(
+        after_help = "Examples:\n  sabha user create alice --admin\n  sabha user create bob --password-stdin < password.txt"
+    )]
+    Create {
+        /// The name before the colon: `alice` for @alice:example.com
+        name: String,
+        /// Let this user administer the server
+        #[arg(long)]
+        admin: bool,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the accounts
+    List {
+        /// Print a JSON list
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give an account a new password and sign out all its devices; prints a random one once, unless one is given
+    ResetPassword {
+        /// The name before the colon
+        name: String,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Close an account for good: it is signed out everywhere and its name is not given out again
+    Deactivate {
+        /// The name before the colon
+        name: String,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token with which people may register (with `registration.mode = "token"`)
+    #[command(after_help = "Example: five accounts, within a week\n  sabha token new --uses 5 --expires 7d")]
+    New {
+        /// How many accounts may be made with it [default: any number]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        uses: Option<u32>,
+        /// How long it is good for, such as 12h or 7d [default: for ever]
+        #[arg(long, value_name = "TIME")]
+        expires: Option<TimeSpan>,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the tokens: what is left of each
+    List {
+        /// Print a JSON list
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a token useless; accounts made with it stay
+    Revoke {
+        /// The token, as `sabha token list` shows it
+        token: String,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct HealthcheckArgs {
+    /// Ask here instead of the first listener of the configuration
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<SocketAddr>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Cli {
+    /// The verb; without one, `serve`.
+    pub fn command(&self) -> Command {
+        self.command.clone().unwrap_or_else(|| Command::Serve(ServeArgs::default()))
+    }
+
+    /// Where this run's configuration comes from.
+    pub fn sources(&self) -> Sources {
+        let mut sources = Sources::of_process(self.global.config.clone(), self.global.overrides.clone());
+        if let Some(Command::Serve(serve)) = &self.command {
+            sources.listen.clone_from(&serve.listen);
+        }
+        sources
+    }
+}
+
+fn parse_listener(place: &str) -> Result<Listener, String> {
+    if let Some(path) = place.strip_prefix("unix:") {
+        return Ok(Listener { unix: Some(PathBuf::from(path)), ..Listener::default() });
+    }
+    place.parse().map(Listener::tcp).map_err(|_| "write ADDRESS:PORT such as 127.0.0.1:8008, or unix:PATH".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        <Cli as CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_and_flag_has_help() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&<Cli as CommandFactory>::command());
+    }
+
+    #[test]
+    fn no_verb_means_serve() {
+        assert!(matches!(parse("sabha").expect("parses").command(), Command::Serve(_)));
+    }
+
+    #[test]
+    fn verbs_take_their_flags() {
+        let check = |line: &str| {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).map_or_else(|e| e.to_string(), |_| String::new()))
+        };
+        check("sabha serve --listen 127.0.0.1:0 --listen unix:/tmp/sabha.sock");
+        check("sabha -c a.toml -c b.toml -O server_name=example.com");
+        check("sabha serve -c a.toml -O rate_limits.enabled=false");
+        check("sabha init -c sabha.toml --server-name example.com --database sqlite:x.db --registration token --yes");
+        check("sabha init --non-interactive --server-name example.com");
+        check("sabha config check");
+        check("sabha config show --json");
+        check("sabha user create alice --admin --password-stdin");
+        check("sabha user list --json");
+        check("sabha user reset-password alice --password-stdin");
+        check("sabha user deactivate alice");
+        check("sabha token new --uses 5 --expires 7d --json");
+        check("sabha token list");
+        check("sabha token revoke abc");
+        check("sabha healthcheck --address 127.0.0.1:8008");
+    }
+
+    #[test]
+    fn wrong_flags_say_what_to_write() {
+        let check = |line: &str, expected: &str| {
+            let error = parse(line).expect_err(line).to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        };
+        check("sabha token new --expires tomorrow", "such as 30s, 5m, 1h or 7d");
+        check("sabha token new --uses 0", "0 is not in 1..");
+        check("sabha serve --listen 8008", "write ADDRESS:PORT such as 127.0.0.1:8008, or unix:PATH");
+        check("sabha init --registration everyone", "\"closed\", \"token\" or \"open\"");
+        check("sabha user crate", "a similar subcommand exists: 'create'");
+    }
+}

@@ -1,6 +1,305 @@
 //! Rooms: what happened in them, and what is true of them now.
+//!
+//! A room that is used is in memory ([`Room`]): its head, its current state and its latest events. Exactly one function
+//! appends to a room, [`RoomWriter::commit`](writer::RoomWriter::commit); everything else here prepares what it appends or
+//! reads what it appended.
+//!
+//! Reading order: [`event`] and [`state_log`] (what a room consists of), [`load`] (from the database), [`writer`] (how
+//! events are appended), then what users do: [`send`], [`create`], [`membership`], [`alias`], and what they read:
+//! [`history`], [`visibility`], [`timeline`].
 
+pub mod event;
+mod events;
 pub mod state_log;
 
+mod load;
+pub mod txn;
+pub mod writer;
+
+pub mod alias;
+pub mod create;
+pub mod membership;
+pub mod memberships;
+pub mod power;
+pub mod profile;
+pub mod send;
+
+pub mod history;
+pub mod timeline;
+pub mod visibility;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
+use sabha_federation::ServerSigner;
+
+use self::{
+    event::StoredEvent,
+    events::Events,
+    memberships::Memberships,
+    state_log::{StateEntry, StateLog},
+    txn::TransactionIds,
+    visibility::CachedSight,
+};
+use crate::{
+    bus::Bus,
+    clock::Clock,
+    store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid},
+};
+
+/// How many of its latest events a room keeps at hand for `/sync`.
+const RING_EVENTS: usize = 64;
+
+/// For how many pairs of user and room it is kept in memory what the user may see.
+const CACHED_SIGHTS: usize = 50_000;
+
+/// How many loads of rooms may run side by side without waiting for each other.
+const LOAD_LOCKS: usize = 64;
+
+/// A room in memory.
+#[derive(Debug)]
+pub struct Room {
+    pub nid: RoomNid,
+    pub room_id: OwnedRoomId,
+    pub version: RoomVersionId,
+    pub rules: RoomVersionRules,
+    /// Who builds the next event. First come, first served, or two sends would build on the same forward extremities.
+    head: Arc<tokio::sync::Mutex<Head>>,
+    /// Broken when a write of this room has failed: what is in memory is then not what is stored.
+    lineage: Lineage,
+    view: RwLock<View>,
+    last_pos: AtomicI64,
+}
+
+/// What the next event is built on. Ahead of what is committed.
+#[derive(Debug)]
+struct Head {
+    forward_extremities: Vec<(EventNid, OwnedEventId)>,
+    depth: i64,
+    state_pos: Position,
+    /// Changes of state since the last checkpoint.
+    unsaved_changes: usize,
+}
+
+/// What readers look at. The state may be ahead of what is committed; readers name the position they want.
+#[derive(Debug)]
+struct View {
+    state: StateLog,
+    ring: VecDeque<(Position, Arc<StoredEvent>)>,
+    /// The ring holds every event of the timeline after this position.
+    ring_from: Position,
+}
+
+impl Room {
+    /// The position of the last committed event.
+    pub fn last_pos(&self) -> Position {
+        Position(self.last_pos.load(Ordering::Acquire))
+    }
+
+    fn view(&self) -> std::sync::RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn view_mut(&self) -> std::sync::RwLockWriteGuard<'_, View> {
+        self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The latest events in (`after`, `upto`], oldest first, if the ring reaches back that far.
+    pub fn recent(&self, after: Position, upto: Position) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
+        let view = self.view();
+        if after < view.ring_from {
+            return None;
+        }
+        let start = view.ring.partition_point(|(pos, _)| *pos <= after);
+        let end = view.ring.partition_point(|(pos, _)| *pos <= upto);
+        Some(view.ring.range(start..end).cloned().collect())
+    }
+
+    /// At most the `limit` latest events up to `upto`, oldest first, if the ring has that many.
+    pub fn latest(&self, upto: Position, limit: usize) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
+        let view = self.view();
+        let end = view.ring.partition_point(|(pos, _)| *pos <= upto);
+        if end < limit && view.ring_from > Position::ZERO {
+            return None;
+        }
+        Some(view.ring.range(end.saturating_sub(limit)..end).cloned().collect())
+    }
+
+    /// Committed events become visible. Called in the order of positions.
+    fn publish(&self, events: &[(Position, Arc<StoredEvent>)]) {
+        let Some((last, _)) = events.last() else { return };
+        let mut view = self.view_mut();
+        view.ring.extend(events.iter().cloned());
+        while view.ring.len() > RING_EVENTS {
+            if let Some((pos, _)) = view.ring.pop_front() {
+                view.ring_from = pos;
+            }
+        }
+        view.state.keep_since(*last);
+        drop(view);
+        self.last_pos.store(last.0, Ordering::Release);
+    }
+
+    /// An event has been replaced by its redacted form.
+    fn replace_in_ring(&self, event: &Arc<StoredEvent>) {
+        let mut view = self.view_mut();
+        for (_, held) in &mut view.ring {
+            if held.nid == event.nid {
+                *held = Arc::clone(event);
+            }
+        }
+    }
+}
+
 /// The service of everything that happens in rooms.
-pub struct Rooms {}
+pub struct Rooms {
+    pub(crate) db: Arc<Database>,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) clock: Clock,
+    signer: Arc<ServerSigner>,
+    pub(crate) events: Events,
+    registry: RwLock<Registry>,
+    loading: Vec<tokio::sync::Mutex<()>>,
+    memberships: Memberships,
+    txn_ids: TransactionIds,
+    sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
+    /// Aliases that are being given out, so that no two requests get the same.
+    reserved_aliases: Mutex<HashSet<String>>,
+    pub(crate) default_version: RoomVersionId,
+}
+
+#[derive(Default)]
+struct Registry {
+    by_id: HashMap<OwnedRoomId, Arc<Room>>,
+    by_nid: HashMap<RoomNid, Arc<Room>>,
+}
+
+impl Rooms {
+    pub fn new(
+        db: Arc<Database>,
+        bus: Arc<Bus>,
+        clock: Clock,
+        signer: Arc<ServerSigner>,
+        default_version: RoomVersionId,
+    ) -> Self {
+        Self {
+            events: Events::new(Arc::clone(&db)),
+            registry: RwLock::default(),
+            loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
+            memberships: Memberships::new(Arc::clone(&db)),
+            txn_ids: TransactionIds::new(Arc::clone(&db)),
+            sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
+            reserved_aliases: Mutex::default(),
+            db,
+            bus,
+            clock,
+            signer,
+            default_version,
+        }
+    }
+
+    pub fn server_name(&self) -> OwnedServerName {
+        self.signer.server_name().to_owned()
+    }
+
+    /// The room, if this server has it.
+    pub async fn find(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Error> {
+        if let Some(room) = self.registered(|registry| registry.by_id.get(room_id)) {
+            return Ok(Some(room));
+        }
+        let _loading = self.loading[lock_of(room_id.as_bytes())].lock().await;
+        if let Some(room) = self.registered(|registry| registry.by_id.get(room_id)) {
+            return Ok(Some(room));
+        }
+        let mut reader = self.db.read().await?;
+        let Some(row) = crate::store::rooms::find_room(&mut reader.conn(), room_id.as_str()).await? else {
+            return Ok(None);
+        };
+        let room = load::load(&self.db, &mut reader, row).await?;
+        Ok(Some(self.register(room)))
+    }
+
+    /// The room behind a short id that the database gave us.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if there is none.
+    pub async fn by_nid(&self, nid: RoomNid) -> Result<Arc<Room>, Error> {
+        if let Some(room) = self.registered(|registry| registry.by_nid.get(&nid)) {
+            return Ok(room);
+        }
+        let mut reader = self.db.read().await?;
+        let row = crate::store::rooms::find_room_by_nid(&mut reader.conn(), nid)
+            .await?
+            .ok_or_else(|| Error::damaged("room", format!("{} is missing", nid.0)))?;
+        drop(reader);
+        let room_id = RoomId::parse(&row.room_id).map_err(|error| Error::damaged("room ID", error))?;
+        self.find(&room_id).await?.ok_or_else(|| Error::damaged("room", format!("{} is missing", nid.0)))
+    }
+
+    /// The room if it is in memory and can be trusted.
+    fn registered<'a>(&'a self, get: impl FnOnce(&Registry) -> Option<&Arc<Room>>) -> Option<Arc<Room>> {
+        let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        get(&registry).filter(|room| !room.lineage.is_broken()).cloned()
+    }
+
+    fn register(&self, room: Room) -> Arc<Room> {
+        let room = Arc::new(room);
+        let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        registry.by_id.insert(room.room_id.clone(), Arc::clone(&room));
+        registry.by_nid.insert(room.nid, Arc::clone(&room));
+        room
+    }
+
+    /// Forgets rooms that nobody has used since the last call. What is forgotten is loaded again when it is needed.
+    pub fn forget_idle(&self) {
+        let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Registry { by_id, by_nid } = &mut *registry;
+        by_nid.retain(|_, room| {
+            // One reference here and one in `by_id`: nobody else holds it, so nothing of it is being written.
+            let used = Arc::strong_count(room) > 2 || room.view().ring.len() > RING_EVENTS;
+            if !used {
+                by_id.remove(&room.room_id);
+            }
+            used
+        });
+    }
+
+    /// The entry of a key of the room's state as of `upto`, and its event.
+    ///
+    /// # Errors
+    /// When the event, or a state that is no longer in memory, cannot be read.
+    pub async fn state_event(
+        &self,
+        room: &Room,
+        event_type: &str,
+        state_key: &str,
+        upto: Position,
+    ) -> Result<Option<Arc<StoredEvent>>, Error> {
+        let Some(key) = self.db.known_state_key(event_type, state_key) else { return Ok(None) };
+        let entry: Option<StateEntry> = self.entry_at(room, key.nid, upto).await?;
+        match entry {
+            Some(entry) => Ok(Some(self.events.get(room, entry.event_nid).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The current entry of a key, committed.
+    pub async fn current_state_event(
+        &self,
+        room: &Room,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<StoredEvent>>, Error> {
+        self.state_event(room, event_type, state_key, self.db.committer().published()).await
+    }
+}
+
+fn lock_of(bytes: &[u8]) -> usize {
+    bytes.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte))) % LOAD_LOCKS
+}

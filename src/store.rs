@@ -14,13 +14,18 @@ mod open;
 pub mod rows;
 pub mod vocabulary;
 
+pub mod account_data;
 pub mod accounts;
+pub mod aliases;
 pub mod devices;
 pub mod profiles;
+pub mod filters;
+pub mod receipts;
 pub mod rooms;
+pub mod sweeps;
 pub mod tokens;
 
-pub use committer::{Committer, Lineage, Transaction, Write};
+pub use committer::{Committed, Committer, Lineage, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
 pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};
@@ -29,3 +34,6 @@ pub use rows::{Insert, Row, Value};
 pub use vocabulary::{StateKey, Vocabulary};
 
 pub(crate) use conn::{Sql, on, statements};
+
+#[cfg(test)]
+mod tests;

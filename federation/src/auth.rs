@@ -91,3 +91,71 @@ pub fn check_against(
 ) -> Result<(), AuthRuleError> {
     Ok(check_state_dependent_auth_rules(&rules.authorization, pdu, state)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, value::to_raw_value};
+
+    use super::*;
+    use crate::test_room::{TestRoom, alice, bob, draft};
+
+    #[test]
+    fn members_may_speak_and_others_may_not() {
+        for mut room in TestRoom::of_every_version() {
+            let hello = || draft("m.room.message", None, json!({ "body": "hello" }));
+            room.send(alice(), hello()).unwrap();
+            let refused = room.send(bob(), hello()).unwrap_err();
+            assert_eq!(refused.to_string(), "sender's membership is not `join`", "{}", room.version);
+
+            room.send(bob(), draft("m.room.member", Some(bob().as_str()), json!({ "membership": "join" }))).unwrap();
+            room.send(bob(), hello()).unwrap();
+            let refused = room.send(bob(), draft("m.room.name", Some(""), json!({ "name": "mine" }))).unwrap_err();
+            assert!(refused.to_string().contains("enough power"), "{}: {refused}", room.version);
+        }
+    }
+
+    #[test]
+    fn an_event_whose_auth_events_are_not_given_is_refused() {
+        for room in TestRoom::of_every_version() {
+            let event = room.build(alice(), draft("m.room.message", None, json!({}))).unwrap();
+            let state = |event_type: &StateEventType, state_key: &str| room.state_at(event_type, state_key);
+            let refused = check(&room.rules, &event, &[], state).unwrap_err();
+            assert!(refused.to_string().starts_with("failed to find auth event"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_event_in_a_room_without_its_create_event_is_refused() {
+        for mut room in TestRoom::of_every_version() {
+            let event = room.build(alice(), draft("m.room.message", None, json!({}))).unwrap();
+            room.check(&event).unwrap();
+            room.state.remove(&("m.room.create".to_owned(), String::new()));
+            let refused = room.check(&event).unwrap_err();
+            assert!(refused.to_string().starts_with("failed to find"), "{}: {refused}", room.version);
+        }
+    }
+
+    #[test]
+    fn an_event_that_names_a_rejected_auth_event_is_refused() {
+        for mut room in TestRoom::of_every_version() {
+            let event = room.build(alice(), draft("m.room.message", None, json!({}))).unwrap();
+            for state in room.state.values_mut().filter(|state| event.auth_events.contains(&state.event_id)) {
+                Arc::make_mut(state).rejected = true;
+            }
+            assert!(room.check(&event).unwrap_err().to_string().starts_with("rejected auth event"));
+        }
+    }
+
+    #[test]
+    fn the_create_event_is_an_auth_event_until_version_12() {
+        let content = to_raw_value(&json!({ "membership": "join" })).unwrap();
+        for room in TestRoom::of_every_version() {
+            let types = auth_types(&room.rules, "m.room.member", bob(), Some(bob().as_str()), &content).unwrap();
+            let named = |event_type| types.iter().any(|(other, _)| *other == event_type);
+            assert!(named(StateEventType::RoomJoinRules) && named(StateEventType::RoomPowerLevels));
+            let implied = room.rules.authorization.room_create_event_id_as_room_id;
+            assert_eq!(!named(StateEventType::RoomCreate), implied, "{}", room.version);
+            assert!(auth_types(&room.rules, "m.room.member", bob(), None, &content).is_err());
+        }
+    }
+}

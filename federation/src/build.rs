@@ -3,18 +3,12 @@
 //! Promise: what comes out passes every check another server makes on its form, hash and signature. Whether the
 //! room allows it is for [`crate::auth`].
 //!
-//! This runs for every message, so the JSON is not built as a tree: canonical JSON has its keys in order, the
-//! redacted form differs only in `content` and `redacts`, and signature and reference hash cover the same bytes.
-//! A test holds the result against ruma's own path, byte for byte, for every room version.
-
-use std::fmt::Write as _;
+//! This runs for every message, so only the content becomes a tree; the bytes around it are put together in
+//! [`wire`]. A test holds the result against ruma's own path, byte for byte, for every room version.
 
 use ruma::{
-    CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, UserId,
-    canonical_json::redact_content_in_place,
-    events::TimelineEventType,
-    room_version_rules::RoomVersionRules,
-    serde::{Base64, base64::Standard},
+    CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, UserId, canonical_json::redact_content_in_place,
+    events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
@@ -23,6 +17,10 @@ use crate::{
     pdu::{Pdu, create_event_id_of, room_id_of_create},
     signing::{ServerSigner, url_safe_base64},
 };
+
+mod wire;
+
+use self::wire::{Fields, Pieces, signatures};
 
 /// The greatest size of a whole event in bytes. One less than the specification's 65,536, because servers that use
 /// ruma drop an event of exactly that size.
@@ -104,57 +102,24 @@ pub fn build_and_sign(
     redact_content_in_place(&mut content, &rules.redaction, &draft.event_type);
     let redacted_content = serde_json::to_string(&content).expect("canonical JSON serializes");
 
-    // The event in pieces, in the order of canonical JSON, cut where the forms below differ.
-    let mut start = String::from(r#"{"auth_events":"#);
-    push_ids(&mut start, &auth_events);
-    start.push_str(r#","content":"#);
-    let depth_piece = format!(r#","depth":{depth}"#);
-    let mut graph = format!(r#","origin_server_ts":{},"prev_events":"#, position.origin_server_ts);
-    push_ids(&mut graph, position.prev_events);
-    let mut redacts_piece = String::new();
-    if !rules.redaction.content_field_redacts
-        && let Some(redacts) = &redacts
-    {
-        redacts_piece.push_str(r#","redacts":"#);
-        push_string(&mut redacts_piece, redacts.as_str());
-    }
-    let mut sender = String::new();
-    if let Some(room_id) = position.room_id {
-        sender.push_str(r#","room_id":"#);
-        push_string(&mut sender, room_id.as_str());
-    }
-    sender.push_str(r#","sender":"#);
-    push_string(&mut sender, position.sender.as_str());
-    let mut end = String::new();
-    if let Some(state_key) = &draft.state_key {
-        end.push_str(r#","state_key":"#);
-        push_string(&mut end, state_key);
-    }
-    end.push_str(r#","type":"#);
-    push_string(&mut end, &draft.event_type);
-    end.push('}');
-
-    // Server-server API, "Calculating the content hash for an event": everything but hashes and signatures.
-    let mut content_hash = Sha256::new();
-    for piece in [&*start, content_json.get(), &depth_piece, &graph, &redacts_piece, &sender, &end] {
-        content_hash.update(piece);
-    }
-    let hashes =
-        format!(r#","hashes":{{"sha256":"{}"}}"#, Base64::<Standard, [u8; 32]>::new(content_hash.finalize().into()));
-
-    // "Signing Events" and "Calculating the reference hash for an event" take the same bytes: the redacted event
-    // without signatures. No version keeps a top-level `redacts` in it.
-    let redacted = [&*start, &redacted_content, &depth_piece, &hashes, &graph, &sender, &end].concat();
-    let reference_hash = url_safe_base64(Sha256::digest(&redacted).into());
-    let event_id = EventId::new_v2_or_v3(&reference_hash).expect("a base64 hash makes a valid event ID");
-
-    let mut signatures = String::from(r#","signatures":{"#);
-    push_string(&mut signatures, signer.server_name().as_str());
-    write!(signatures, r#":{{"{}":"{}"}}}}"#, signer.key_id(), signer.sign_bytes(redacted.as_bytes()))
-        .expect("writing to a string cannot fail");
-
-    let json = [&*start, content_json.get(), &depth_piece, &hashes, &graph, &redacts_piece, &sender, &signatures, &end]
-        .concat();
+    let pieces = Pieces::of(&Fields {
+        room_id: position.room_id,
+        sender: position.sender,
+        event_type: &draft.event_type,
+        state_key: draft.state_key.as_deref(),
+        content: content_json.get(),
+        redacted_content: &redacted_content,
+        redacts: redacts.as_deref().filter(|_| !rules.redaction.content_field_redacts),
+        prev_events: position.prev_events,
+        auth_events: &auth_events,
+        depth,
+        origin_server_ts: position.origin_server_ts,
+    });
+    let hashes = pieces.hashes();
+    let redacted = pieces.redacted(&hashes);
+    let event_id = EventId::new_v2_or_v3(&url_safe_base64(Sha256::digest(&redacted).into()))
+        .expect("a base64 hash makes a valid event ID");
+    let json = pieces.whole(&hashes, &signatures(signer, &redacted));
     check_size("event", json.len(), MAX_EVENT_BYTES)?;
 
     let redacts = match redacts {
@@ -216,28 +181,6 @@ fn check_count(field: &'static str, count: usize, limit: usize) -> Result<(), Bu
     if count > limit { Err(BuildError::TooMany { field, count, limit }) } else { Ok(()) }
 }
 
-fn push_ids(json: &mut String, ids: &[OwnedEventId]) {
-    json.push('[');
-    for (index, id) in ids.iter().enumerate() {
-        if index > 0 {
-            json.push(',');
-        }
-        push_string(json, id.as_str());
-    }
-    json.push(']');
-}
-
-fn push_string(json: &mut String, text: &str) {
-    let plain = text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
-    if plain {
-        json.push('"');
-        json.push_str(text);
-        json.push('"');
-    } else {
-        json.push_str(&serde_json::to_string(text).expect("a string serializes"));
-    }
-}
-
 /// Why an event was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -258,3 +201,6 @@ pub enum BuildError {
     #[error("the event that creates a room of version 12 or later has no room ID yet")]
     UnexpectedRoomId,
 }
+
+#[cfg(test)]
+mod tests;

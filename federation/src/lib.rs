@@ -27,3 +27,6 @@ pub use self::{
     signing::{KeyFileError, ServerSigner, SignJsonError},
     verify::{VerifyError, verify_own},
 };
+
+#[cfg(test)]
+mod test_room;

@@ -211,3 +211,116 @@ pub enum PduError {
     #[error("the event names no room")]
     NoRoom,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use ruma::{RoomVersionId, event_id, owned_event_id};
+    use serde_json::{Value as JsonValue, json};
+
+    use super::*;
+    use crate::{
+        rules,
+        test_room::{TestRoom, alice, draft},
+    };
+
+    /// Parses the event's bytes and expects every field as it was when the event was built.
+    pub(crate) fn assert_reads_back(rules: &RoomVersionRules, built: &Pdu) {
+        let read = Pdu::from_stored(rules, built.event_id.clone(), Arc::clone(&built.json)).unwrap();
+        assert_eq!(read.event_id, built.event_id);
+        assert_eq!(read.room_id, built.room_id);
+        assert_eq!(read.sender, built.sender);
+        assert_eq!(read.origin_server_ts, built.origin_server_ts);
+        assert_eq!(read.event_type, built.event_type);
+        assert_eq!(read.ruma_type, built.ruma_type);
+        assert_eq!(read.state_key, built.state_key);
+        assert_eq!(read.content.get(), built.content.get());
+        assert_eq!(read.prev_events, built.prev_events);
+        assert_eq!(read.auth_events, built.auth_events);
+        assert_eq!(read.depth, built.depth);
+        assert_eq!(read.redacts, built.redacts);
+        assert_eq!(read.rejected, built.rejected);
+        assert_eq!(read.json, built.json);
+        assert_eq!(Event::room_id(&read), Event::room_id(built));
+    }
+
+    #[test]
+    fn a_stored_event_reads_back_as_it_was_built() {
+        for room in TestRoom::of_every_version() {
+            let mut redaction = draft("m.room.redaction", None, json!({ "reason": "spam" }));
+            redaction.redacts = Some(owned_event_id!("$redacted"));
+            assert_reads_back(&room.rules, &room.build(alice(), redaction).unwrap());
+            for event in room.state.values() {
+                assert_reads_back(&room.rules, event);
+            }
+        }
+    }
+
+    #[test]
+    fn a_create_event_of_version_12_names_no_room_to_the_auth_rules() {
+        for room in TestRoom::of_every_version() {
+            let create = &room.state[&("m.room.create".to_owned(), String::new())];
+            let from_12 = room.version == RoomVersionId::V12;
+            assert_eq!(Event::room_id(create).is_none(), from_12, "{}", room.version);
+            assert_eq!(create_event_id_of(&room.rules, &room.room_id).as_ref() == Some(&create.event_id), from_12);
+            assert!(create.is_state("m.room.create", "") && !create.is_state("m.room.create", "x"));
+        }
+    }
+
+    fn stored(version: RoomVersionId, change: impl FnOnce(&mut JsonValue)) -> Result<Pdu, PduError> {
+        let mut event = json!({
+            "auth_events": ["$a"], "content": {}, "depth": 3, "hashes": { "sha256": "x" }, "origin_server_ts": 5,
+            "prev_events": ["$p"], "room_id": "!r:example.org", "sender": "@a:example.org", "signatures": {},
+            "type": "m.room.redaction", "unsigned": { "age": 1 },
+        });
+        change(&mut event);
+        Pdu::from_stored(&rules(&version).unwrap(), owned_event_id!("$e"), event.to_string())
+    }
+
+    #[test]
+    fn redacts_is_read_from_the_place_of_the_room_version_and_only_there() {
+        let check = |version: RoomVersionId, change: fn(&mut JsonValue), expected: Option<&EventId>| {
+            assert_eq!(stored(version, change).unwrap().redacts.as_deref(), expected);
+        };
+        let at_top: fn(&mut JsonValue) = |event| event["redacts"] = "$x".into();
+        let in_content: fn(&mut JsonValue) = |event| event["content"]["redacts"] = "$x".into();
+        check(RoomVersionId::V10, at_top, Some(event_id!("$x")));
+        check(RoomVersionId::V10, in_content, None);
+        check(RoomVersionId::V11, in_content, Some(event_id!("$x")));
+        check(RoomVersionId::V11, at_top, None);
+        // Anything may come from another server.
+        check(RoomVersionId::V10, |event| event["redacts"] = json!({ "not": "an ID" }), None);
+        check(RoomVersionId::V11, |event| event["content"]["redacts"] = 1.into(), None);
+        check(
+            RoomVersionId::V10,
+            |event| {
+                event["type"] = "m.room.message".into();
+                event["redacts"] = "$x".into();
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn json_that_is_no_event_is_refused() {
+        let no_room = stored(RoomVersionId::V11, |event| {
+            event.as_object_mut().unwrap().remove("room_id");
+        });
+        assert!(matches!(no_room, Err(PduError::NoRoom)), "{no_room:?}");
+        for field in ["sender", "origin_server_ts", "type", "content", "prev_events", "auth_events", "depth"] {
+            let missing = stored(RoomVersionId::V11, |event| {
+                event.as_object_mut().unwrap().remove(field);
+            });
+            assert!(matches!(missing, Err(PduError::Malformed(_))), "{field}: {missing:?}");
+        }
+        let result = Pdu::from_stored(&rules(&RoomVersionId::V11).unwrap(), owned_event_id!("$e"), "not JSON");
+        assert!(matches!(result, Err(PduError::Malformed(_))), "{result:?}");
+    }
+
+    #[test]
+    fn debug_does_not_show_the_content() {
+        let room = TestRoom::new(RoomVersionId::V11);
+        let event = room.build(alice(), draft("m.room.message", None, json!({ "body": "private" }))).unwrap();
+        let shown = format!("{event:?}");
+        assert!(shown.contains(event.event_id.as_str()) && !shown.contains("private"), "{shown}");
+    }
+}

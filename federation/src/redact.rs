@@ -38,3 +38,57 @@ pub enum RedactError {
     #[error("the event has no type")]
     Untyped(#[source] CanonicalJsonFieldError),
 }
+
+#[cfg(test)]
+mod tests {
+    use ruma::signatures::reference_hash;
+    use serde_json::{Value as JsonValue, json};
+
+    use super::*;
+    use crate::{
+        VerifyError,
+        test_room::{TestRoom, alice, draft},
+        verify_own,
+    };
+
+    #[test]
+    fn a_redacted_event_keeps_its_id_and_signature() {
+        for room in TestRoom::of_every_version() {
+            let message = room.build(alice(), draft("m.room.message", None, json!({ "body": "hello" }))).unwrap();
+            let member = json!({ "membership": "join", "displayname": "Alice" });
+            let member = room.build(alice(), draft("m.room.member", Some(alice().as_str()), member)).unwrap();
+            for (event, left) in [(message, json!({})), (member, json!({ "membership": "join" }))] {
+                let json = redact(&room.rules, &event.json, None).unwrap();
+                let object: CanonicalJsonObject = serde_json::from_str(&json).unwrap();
+                assert_eq!(format!("${}", reference_hash(&object, &room.rules).unwrap()), event.event_id);
+                let redacted = Pdu::from_stored(&room.rules, event.event_id, json.as_str()).unwrap();
+                assert_eq!(serde_json::from_str::<JsonValue>(redacted.content.get()).unwrap(), left);
+                // The signature holds; what is gone shows in the content hash.
+                let result = verify_own(&room.rules, &redacted, &room.signer);
+                assert!(matches!(result, Err(VerifyError::ContentHash)), "{}: {result:?}", room.version);
+                assert_eq!(redact(&room.rules, &json, None).unwrap(), json, "redacting again changes nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn the_redaction_is_shown_under_unsigned() {
+        for room in TestRoom::of_every_version() {
+            let message = room.build(alice(), draft("m.room.message", None, json!({ "body": "hello" }))).unwrap();
+            let mut redaction = draft("m.room.redaction", None, json!({ "reason": "spam" }));
+            redaction.redacts = Some(message.event_id.clone());
+            let redaction = room.build(alice(), redaction).unwrap();
+            let json: JsonValue =
+                serde_json::from_str(&redact(&room.rules, &message.json, Some(&redaction)).unwrap()).unwrap();
+            assert_eq!(json["unsigned"]["redacted_because"]["content"]["reason"], "spam");
+            assert_eq!(json["content"], json!({}));
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_event_is_not_redacted() {
+        let room = TestRoom::new(ruma::RoomVersionId::V11);
+        assert!(matches!(redact(&room.rules, "[]", None), Err(RedactError::Malformed(_))));
+        assert!(matches!(redact(&room.rules, "{}", None), Err(RedactError::Untyped(_))));
+    }
+}

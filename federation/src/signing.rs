@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use ed25519_dalek::{SECRET_KEY_LENGTH, Signer as _, SigningKey};
+use ed25519_dalek::{PUBLIC_KEY_LENGTH, SECRET_KEY_LENGTH, Signer as _, SigningKey};
 use rand::{Rng as _, RngExt as _, distr::Alphanumeric};
 use ruma::{
     CanonicalJsonObject, OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId,
@@ -77,19 +77,18 @@ impl ServerSigner {
 
     /// The public key in unpadded base64, as it is published in `/_matrix/key/v2/server`.
     pub fn public_key_base64(&self) -> String {
-        self.public_key().encode()
+        Base64::<Standard, _>::new(self.public_key()).encode()
     }
 
     /// Our name and public key in the form that ruma's verifying functions take.
     pub fn public_key_map(&self) -> PublicKeyMap {
-        let public_key = Base64::new(self.public_key().into_inner().to_vec());
+        let public_key = Base64::new(self.public_key().to_vec());
         let keys = PublicKeySet::from([(self.key_id.to_string(), public_key)]);
         PublicKeyMap::from([(self.server_name.to_string(), keys)])
     }
 
     /// Adds our signature to `object`; what it already holds under `signatures` and `unsigned` is not signed.
     /// Never for events: see [`crate::build`].
-    ///
     /// Server-server API, [Signing JSON](https://spec.matrix.org/v1.19/appendices/#signing-json).
     ///
     /// # Errors
@@ -103,8 +102,8 @@ impl ServerSigner {
         Base64::<Standard, _>::new(self.key.sign(message).to_bytes()).encode()
     }
 
-    fn public_key(&self) -> Base64<Standard, [u8; 32]> {
-        Base64::new(self.key.verifying_key().to_bytes())
+    pub(crate) fn public_key(&self) -> [u8; PUBLIC_KEY_LENGTH] {
+        self.key.verifying_key().to_bytes()
     }
 }
 
@@ -234,7 +233,7 @@ mod tests {
         verify_json(&signer.public_key_map(), &object).unwrap();
         object.remove("unsigned");
         verify_json(&signer.public_key_map(), &object).unwrap();
-        object.insert("valid_until_ts".to_owned(), 2.into());
+        object.insert("valid_until_ts".to_owned(), ruma::int!(2).into());
         assert!(verify_json(&signer.public_key_map(), &object).is_err());
     }
 

@@ -108,9 +108,8 @@ pub fn dotted_keys(table: Table, prefix: &str) -> Vec<String> {
     for field in table.fields {
         let key = format!("{prefix}{}", field.key);
         match field.shape {
-            Shape::Leaf { .. } => keys.push(key),
+            Shape::Leaf { .. } | Shape::Tables(_) => keys.push(key),
             Shape::Table(below) => keys.extend(dotted_keys(below, &format!("{key}."))),
-            Shape::Tables(_) => keys.push(key),
         }
     }
     keys

@@ -106,9 +106,29 @@ leaf! {
     RoomVersionId: "a room version", "a room version in quotes, such as \"12\"";
 }
 
-/// Compares a value with its bounds. NaN lies in no bounds.
-pub fn fit<T: PartialOrd>(value: &T, low: &T, high: &T) -> Fit {
-    if low <= value && value <= high { Fit::Fits } else { Fit::OutOfBounds }
+/// The bounds of a key for people, if it has any.
+macro_rules! bounds {
+    () => {
+        None
+    };
+    ($low:expr, $high:expr) => {
+        Some(($low.to_string(), $high.to_string()))
+    };
+}
+
+/// Compares a value with its bounds, if it has any. NaN lies in no bounds.
+macro_rules! fit {
+    ($value:ident: $ty:ty) => {{
+        let _: $ty = $value;
+        $crate::config::keys::Fit::Fits
+    }};
+    ($value:ident: $ty:ty, $low:expr, $high:expr) => {
+        if ($low..=$high).contains::<$ty>(&$value) {
+            $crate::config::keys::Fit::Fits
+        } else {
+            $crate::config::keys::Fit::OutOfBounds
+        }
+    };
 }
 
 /// Declares a section: `pub key: Type [lowest => highest] = default,`; the bounds may be left out.
@@ -139,18 +159,10 @@ macro_rules! section {
                     key: stringify!($field),
                     doc: &[$($field_doc),+],
                     shape: <$ty as $crate::config::keys::Setting>::SHAPE,
-                    bounds: || {
-                        $(return Some(($low.to_string(), $high.to_string()));)?
-                        #[allow(unreachable_code, reason = "a key with bounds has returned above")]
-                        None
-                    },
+                    bounds: || $crate::config::keys::bounds!($($low, $high)?),
                     check: |value| match <$ty as serde::Deserialize>::deserialize(value.clone()) {
                         Err(_) => $crate::config::keys::Fit::WrongType,
-                        Ok::<$ty, _>(_value) => {
-                            $(return $crate::config::keys::fit(&_value, &$low, &$high);)?
-                            #[allow(unreachable_code, reason = "a key with bounds has returned above")]
-                            $crate::config::keys::Fit::Fits
-                        }
+                        Ok(value) => $crate::config::keys::fit!(value: $ty $(, $low, $high)?),
                     },
                 }),+],
             });
@@ -200,4 +212,4 @@ macro_rules! choice {
     };
 }
 
-pub(super) use {choice, leaf, section};
+pub(super) use {bounds, choice, fit, leaf, section};

@@ -26,8 +26,9 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use self::negotiate::Protocol;
 use super::listen::{Listener, Socket};
@@ -38,7 +39,7 @@ pub const MAX_CONNECTIONS: usize = 16_384;
 
 /// Request line and headers together. nginx and Apache stop at 8 KiB; X-Matrix headers and sync filters in the query
 /// string need some room. A larger one is answered with 431.
-pub const MAX_HEADER_BYTES: usize = 16 * 1024;
+pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
 /// hyper's read buffer starts at 8 KiB and doubles up to this while uploads fill it. Must hold [`MAX_HEADER_BYTES`].
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -62,6 +63,9 @@ const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// what is short may also be freed elsewhere, by the database or by outbound requests.
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often that is logged: at the limit, each connection that ends lets one in and the next fails again.
+const EXHAUSTED_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The address of the other end, in the extensions of each request. `None` on a unix socket.
 ///
 /// Behind a reverse proxy it is the proxy's; whether its forwarding headers are believed is not decided here.
@@ -78,7 +82,7 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut stopping = pin!(shutdown.token().cancelled());
-    let mut exhausted = false;
+    let mut exhausted_logged_at = None::<Instant>;
     loop {
         tokio::select! {
             biased;
@@ -86,17 +90,13 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
             Some(ended) = connections.join_next() => report(ended),
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((socket, client)) => {
-                    if exhausted {
-                        exhausted = false;
-                        info!(%address, "accepting connections again");
-                    }
                     connections.spawn(server.clone().connection(socket, ClientAddress(client), graceful.watcher()));
                 }
                 // That client's misfortune, not ours.
                 Err(error) if ended_in_the_backlog(&error) => {}
                 Err(error) => {
-                    if !exhausted {
-                        exhausted = true;
+                    if exhausted_logged_at.is_none_or(|at| at.elapsed() >= EXHAUSTED_LOG_INTERVAL) {
+                        exhausted_logged_at = Some(Instant::now());
                         error!(%address, %error, connections = connections.len(), "could not accept connections");
                     }
                     tokio::select! {
@@ -147,11 +147,11 @@ impl Server {
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
-            .max_header_size(MAX_HEADER_BYTES)
+            .max_header_size(MAX_HEADER_BYTES as usize)
             .max_buf_size(MAX_BUFFER_BYTES);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
-            .max_header_list_size(MAX_HEADER_BYTES as u32)
+            .max_header_list_size(MAX_HEADER_BYTES)
             .max_concurrent_streams(MAX_HTTP2_STREAMS)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)

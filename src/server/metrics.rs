@@ -42,10 +42,10 @@ impl Metrics {
     /// See [`MetricsError`].
     pub fn install() -> Result<Self, MetricsError> {
         let recorder = recorder()?;
-        let recorded = recorder.handle();
+        let metrics = Self { recorded: recorder.handle() };
         metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Installed)?;
         record_build_info();
-        Ok(Self { recorded })
+        Ok(metrics)
     }
 
     /// Keeps the memory of the recorder bounded. Run it in a task for as long as the process lives.

@@ -28,6 +28,8 @@ use transaction::{Erased, Slot};
 
 use super::{Counters, Error, Position, Row, ids::Ids, ids::lock};
 pub(crate) use batch::insert_rows;
+#[cfg(test)]
+pub(super) use batch::STATEMENTS;
 pub(super) use batch::{Engine, WriterConn};
 
 /// The most writes in one transaction: enough that an fsync is shared by everyone who waits, small enough that a batch
@@ -74,6 +76,10 @@ impl Write {
     pub fn in_lineage(mut self, lineage: Lineage) -> Self {
         self.lineage = Some(lineage);
         self
+    }
+
+    pub fn push(&mut self, row: Row) {
+        self.rows.push(row);
     }
 
     /// Adds `row`, and sets `stored` once it is committed.

@@ -57,19 +57,18 @@ pub(super) struct Sniffed {
     socket: Socket,
     start: [u8; PREFACE_START.len()],
     /// How many bytes of `start` the reader has.
-    given: u8,
+    given: usize,
 }
 
 impl AsyncRead for Sniffed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let left = &self.start[usize::from(self.given)..];
+        let left = &self.start[self.given..];
         let give = left.len().min(buf.remaining());
         if give == 0 {
             return Pin::new(&mut self.socket).poll_read(cx, buf);
         }
         buf.put_slice(&left[..give]);
-        // At most the four bytes of `start`.
-        self.given += give as u8;
+        self.given += give;
         Poll::Ready(Ok(()))
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn append_to(text: &mut String) {
         ticks(&stat, USER_TIME).zip(ticks(&stat, SYSTEM_TIME)).map(|(user, system)| (user + system) / TICKS_PER_SECOND);
     let kib = |name: &str| after(&status, name).map(|kib| kib * 1024.0);
     // The directory that is being listed is one of its own entries.
-    let open_fds = fs::read_dir("/proc/self/fd").ok().map(|open| open.count().saturating_sub(1) as f64);
+    let open_fds =
+        fs::read_dir("/proc/self/fd").ok().and_then(|open| u32::try_from(open.count().saturating_sub(1)).ok());
 
     let mut add = |name: &str, kind: &str, help: &str, value: Option<f64>| {
         if let Some(value) = value {
@@ -31,7 +32,7 @@ pub(super) fn append_to(text: &mut String) {
     add("process_cpu_seconds_total", "counter", "CPU time used, user and system.", cpu);
     add("process_resident_memory_bytes", "gauge", "Memory in RAM.", kib("VmRSS:"));
     add("process_virtual_memory_bytes", "gauge", "Address space.", kib("VmSize:"));
-    add("process_open_fds", "gauge", "Open file descriptors.", open_fds);
+    add("process_open_fds", "gauge", "Open file descriptors.", open_fds.map(f64::from));
     add("process_max_fds", "gauge", "Most file descriptors allowed.", after(&limits, "Max open files"));
     add("process_threads", "gauge", "Threads.", after(&status, "Threads:"));
     add("process_start_time_seconds", "gauge", "When the process started, since the Unix epoch.", started);
@@ -43,7 +44,7 @@ fn after(text: &str, name: &str) -> Option<f64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// Fields of `/proc/self/stat`, by their numbers in proc_pid_stat(5).
+/// Fields of `/proc/self/stat`, by their numbers in `proc_pid_stat(5)`.
 const USER_TIME: usize = 14;
 const SYSTEM_TIME: usize = 15;
 const START_TIME: usize = 22;

@@ -1,0 +1,313 @@
+//! `sabha init`: writes the configuration of a real server, about twenty lines that say what they do.
+//!
+//! Promise: never overwrites a file, and never writes one that [`crate::config::load`] would refuse.
+
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ruma::OwnedServerName;
+
+use crate::config::{DatabaseUrl, Problems, RegistrationMode, Sources, load};
+
+/// Where the file goes if `-c` does not say.
+const DEFAULT_FILE: &str = "./sabha.toml";
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "Writes to ./sabha.toml, or where -c says; never over an existing file.\n\n\
+    Example without questions:\n  sabha init --yes --server-name example.com --registration token \\\n    \
+    --database postgres://sabha:PASSWORD@localhost/sabha -c /etc/sabha/sabha.toml\n\n\
+    Then: sabha config check, sabha serve, sabha user create alice --admin")]
+pub struct InitArgs {
+    /// The name at the end of every user ID, such as example.com; it can never change later
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// Where the data lives: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME` [default: SQLite in the data directory]
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
+    /// The directory for the SQLite database and the signing keys [default: ./sabha-data]
+    #[arg(long, value_name = "PATH")]
+    pub data_dir: Option<PathBuf>,
+    /// Who may make an account: closed, token or open [default: closed]
+    #[arg(long, value_name = "MODE")]
+    pub registration: Option<RegistrationMode>,
+    /// Ask nothing: take the defaults for what no flag says
+    #[arg(long, visible_alias = "non-interactive")]
+    pub yes: bool,
+}
+
+/// Why no file was written.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    #[error("{} exists and stays as it is; name another file with -c, or edit that one", .0.display())]
+    Exists(PathBuf),
+    #[error("the server name is missing; add --server-name NAME, such as example.com (it can never change later)")]
+    NoServerName,
+    #[error("`{0}` is not a server name; write a host name without https://, such as example.com")]
+    BadServerName(String),
+    #[error("that is not a database URL; write sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME")]
+    BadDatabase,
+    #[error("registration: {0}")]
+    BadRegistration(String),
+    #[error("the configuration would be refused: {0}")]
+    Refused(Problems),
+    #[error("{} cannot be written: {error}", path.display())]
+    NotWritten { path: PathBuf, error: io::Error },
+    #[error("the terminal cannot be read or written: {0}")]
+    Terminal(#[from] io::Error),
+}
+
+/// What the file will say.
+struct Answers {
+    server_name: OwnedServerName,
+    data_dir: PathBuf,
+    database: Option<DatabaseUrl>,
+    registration: RegistrationMode,
+}
+
+/// Asks what no flag says, if `interactive`, and writes the file: the first of `files`, or `./sabha.toml`.
+///
+/// # Errors
+/// Nothing was written.
+pub fn run(
+    args: &InitArgs,
+    files: &[PathBuf],
+    interactive: bool,
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+) -> Result<(), InitError> {
+    let path = files.first().map_or_else(|| PathBuf::from(DEFAULT_FILE), PathBuf::clone);
+    // Before the questions; `create_new` below is what keeps the promise.
+    if path.exists() {
+        return Err(InitError::Exists(path));
+    }
+    let answers = ask(args, interactive && !args.yes, input, output)?;
+    write_checked(&path, &render(&answers))?;
+    output.write_all(next_steps(&path, &answers).as_bytes())?;
+    Ok(())
+}
+
+fn ask(
+    args: &InitArgs,
+    interactive: bool,
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+) -> Result<Answers, InitError> {
+    let mut question = |given: Option<String>, question: &str, default: &str| -> Result<Option<String>, InitError> {
+        if given.is_some() || !interactive {
+            return Ok(given);
+        }
+        write!(output, "{question}{}: ", if default.is_empty() { String::new() } else { format!(" [{default}]") })?;
+        output.flush()?;
+        let mut answer = String::new();
+        input.read_line(&mut answer)?;
+        Ok(Some(answer.trim().to_owned()).filter(|answer| !answer.is_empty()))
+    };
+
+    let name = question(
+        args.server_name.clone(),
+        "Server name, the end of every user ID, for ever (such as example.com)",
+        "",
+    )?;
+    let name = name.ok_or(InitError::NoServerName)?;
+    let server_name = OwnedServerName::try_from(name.as_str()).map_err(|_| InitError::BadServerName(name))?;
+
+    let data_dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from("./sabha-data"));
+    let ask_database = "Database, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME";
+    let database =
+        question(args.database.clone(), ask_database, &DatabaseUrl::sqlite(&data_dir.join("sabha.db")).to_string())?;
+    let database = database.map(DatabaseUrl::try_from).transpose().map_err(|_| InitError::BadDatabase)?;
+
+    let mode = args.registration.map(|mode| mode.to_string());
+    let mode = question(mode, "Who may make an account, closed, token or open", "closed")?;
+    let registration =
+        mode.map_or(Ok(RegistrationMode::Closed), |mode| mode.parse()).map_err(InitError::BadRegistration)?;
+    Ok(Answers { server_name, data_dir, database, registration })
+}
+
+fn render(answers: &Answers) -> String {
+    let Answers { server_name, data_dir, database, registration } = answers;
+    let data_dir = toml::Value::String(data_dir.display().to_string());
+    let database = match database {
+        // Exposed on purpose: this file is where the password is kept, readable by its owner only.
+        Some(url) => format!("url = {}", toml::Value::String(url.expose().to_owned())),
+        None => "# url = \"postgres://sabha:PASSWORD@localhost/sabha\"   # default: SQLite in data_dir".to_owned(),
+    };
+    format!(
+        "\
+# Sabha's configuration. Every key: docs/operating/configuration.md. After a change: `sabha config check`.
+
+# The end of every user ID. It can never change once there is data.
+server_name = \"{server_name}\"
+# The SQLite database and the signing keys. Back it up.
+data_dir = {data_dir}
+
+[database]
+{database}
+
+# Where we listen. A reverse proxy in front holds the certificate; we believe its X-Forwarded-For.
+[[listeners]]
+address = \"127.0.0.1:8008\"
+trusted_proxies = [\"127.0.0.1\", \"::1\"]
+
+[registration]
+# closed: only `sabha user create`; token: also who has one from `sabha token new`; open: everyone.
+mode = \"{registration}\"
+"
+    )
+}
+
+fn write_checked(path: &Path, text: &str) -> Result<(), InitError> {
+    let not_written = |error| InitError::NotWritten { path: path.to_owned(), error };
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => InitError::Exists(path.to_owned()),
+        _ => not_written(error),
+    })?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(not_written);
+    let checked = written.and_then(|()| {
+        let sources = Sources { files: vec![path.to_owned()], ..Sources::default() };
+        load(&sources).map(drop).map_err(InitError::Refused)
+    });
+    if checked.is_err() {
+        // We made it a moment ago, so it is ours to take away.
+        std::fs::remove_file(path).map_err(not_written)?;
+    }
+    checked
+}
+
+fn next_steps(path: &Path, answers: &Answers) -> String {
+    let (file, name) = (path.display(), answers.server_name.host());
+    let flag = if path == Path::new(DEFAULT_FILE) { String::new() } else { format!(" -c {file}") };
+    let token = match answers.registration {
+        RegistrationMode::Token => format!("\n  sabha token new --uses 5{flag}       an invitation for five people"),
+        RegistrationMode::Closed | RegistrationMode::Open => String::new(),
+    };
+    format!(
+        "\
+Wrote {file}. Next:
+  sabha config check{flag}
+  sabha serve{flag}
+  sabha user create alice --admin{flag}{token}
+
+Clients will look for https://{name}. With Caddy on this machine, its whole configuration is:
+  {name} {{
+    reverse_proxy 127.0.0.1:8008
+  }}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, DatabaseTarget};
+
+    struct Run {
+        result: Result<(), InitError>,
+        output: String,
+        path: PathBuf,
+        _dir: tempfile::TempDir,
+    }
+
+    fn run_in(dir: tempfile::TempDir, args: &InitArgs, typed: Option<&str>) -> Run {
+        let path = dir.path().join("sabha.toml");
+        let mut output = Vec::new();
+        let result = run(
+            args,
+            std::slice::from_ref(&path),
+            typed.is_some(),
+            &mut typed.unwrap_or_default().as_bytes(),
+            &mut output,
+        );
+        Run { result, output: String::from_utf8(output).expect("we write UTF-8"), path, _dir: dir }
+    }
+
+    fn init(args: &InitArgs, typed: Option<&str>) -> Run {
+        run_in(tempfile::tempdir().expect("a temporary directory"), args, typed)
+    }
+
+    fn read(run: &Run) -> Config {
+        run.result.as_ref().expect("written");
+        load(&Sources { files: vec![run.path.clone()], ..Sources::default() }).expect("the file is good").config
+    }
+
+    fn example(server_name: &str) -> InitArgs {
+        InitArgs { server_name: Some(server_name.to_owned()), ..InitArgs::default() }
+    }
+
+    #[test]
+    fn flags_alone_make_a_file_that_is_good() {
+        let run = init(&example("example.com"), None);
+        let config = read(&run);
+        assert_eq!(config.server_name, "example.com");
+        assert_eq!(config.database_url().target(), DatabaseTarget::Sqlite("./sabha-data/sabha.db".into()));
+        assert_eq!(config.registration.mode, RegistrationMode::Closed);
+        assert!(config.listeners[0].trusts(Some([127, 0, 0, 1].into())));
+        assert!(run.output.contains("sabha user create alice --admin"), "{}", run.output);
+        let lines = std::fs::read_to_string(&run.path).expect("written").lines().count();
+        assert!((15..=25).contains(&lines), "{lines} lines");
+    }
+
+    #[test]
+    fn answers_are_asked_for_what_no_flag_says() {
+        let args = InitArgs { registration: Some(RegistrationMode::Token), ..InitArgs::default() };
+        let run = init(&args, Some("chat.example.org\npostgres://sabha:hun\"ter2@db/sabha\n"));
+        let config = read(&run);
+        assert_eq!(config.server_name, "chat.example.org");
+        assert_eq!(config.database_url().expose(), "postgres://sabha:hun\"ter2@db/sabha");
+        assert_eq!(config.registration.mode, RegistrationMode::Token);
+        assert!(!run.output.contains("Who may") && !run.output.contains("ter2"), "{}", run.output);
+        assert!(run.output.contains("sabha token new"));
+    }
+
+    #[test]
+    fn an_empty_answer_takes_the_default() {
+        let config = read(&init(&InitArgs::default(), Some("example.com\n\n\n")));
+        assert_eq!(config.database.url, None);
+        assert_eq!(config.registration.mode, RegistrationMode::Closed);
+    }
+
+    #[test]
+    fn a_file_that_exists_stays_as_it_is() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("sabha.toml"), "mine").expect("writable");
+        let run = run_in(dir, &example("example.com"), None);
+        assert!(matches!(run.result, Err(InitError::Exists(_))), "{:?}", run.result);
+        assert_eq!(std::fs::read_to_string(&run.path).expect("still there"), "mine");
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_write_and_leaves_no_file() {
+        let check = |args: InitArgs, typed: Option<&str>, expected: &str| {
+            let run = init(&args, typed);
+            let error = run.result.as_ref().expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!run.path.exists(), "{expected}");
+        };
+        check(InitArgs::default(), None, "add --server-name NAME");
+        check(InitArgs { yes: true, ..InitArgs::default() }, Some("example.com\n"), "add --server-name NAME");
+        check(InitArgs::default(), Some(""), "add --server-name NAME");
+        check(example("https://example.com"), None, "without https://");
+        check(
+            InitArgs { database: Some("mysql://u:hunter2@h/d".into()), ..example("example.com") },
+            None,
+            "that is not a database URL",
+        );
+        check(InitArgs::default(), Some("example.com\n\neveryone\n"), "\"closed\", \"token\" or \"open\"");
+        check(InitArgs { data_dir: Some(PathBuf::new()), ..example("example.com") }, None, "data_dir is empty");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_may_read_the_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let run = init(&example("example.com"), None);
+        assert!(run.result.is_ok());
+        let mode = std::fs::metadata(&run.path).expect("written").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

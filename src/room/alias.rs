@@ -1,0 +1,209 @@
+//! Aliases and the entry in the public directory ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
+
+use std::sync::Arc;
+
+use ruma::{OwnedRoomAliasId, RoomAliasId, RoomId, events::StateEventType};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Room, Rooms, send::SendError, state_log::Membership};
+use crate::{
+    account::LocalDevice,
+    store::{self, Conn, Position, RoomNid, Transaction, Write, aliases as rows, ids::lock},
+};
+
+/// Why an alias was not made or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum AliasError {
+    #[error("{alias} is not an alias of this server")]
+    Foreign { alias: OwnedRoomAliasId },
+    #[error("{alias} is taken")]
+    Taken { alias: OwnedRoomAliasId },
+    #[error("{alias} does not exist")]
+    Unknown { alias: OwnedRoomAliasId },
+    #[error("this is for the alias's maker, and for those who may set the room's main alias")]
+    NotAllowed,
+    #[error("there is no such room")]
+    UnknownRoom,
+    #[error("the alias could not be stored")]
+    Storage(#[from] store::Error),
+}
+
+/// An alias that nobody else can take until this is dropped.
+pub(super) struct Reserved<'a> {
+    rooms: &'a Rooms,
+    pub(super) alias: OwnedRoomAliasId,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        lock(&self.rooms.reserved_aliases).remove(self.alias.as_str());
+    }
+}
+
+impl Rooms {
+    /// Makes sure that the alias is free and stays so.
+    pub(super) async fn reserve(&self, alias: &RoomAliasId) -> Result<Reserved<'_>, AliasError> {
+        if alias.server_name() != self.signer.server_name() {
+            return Err(AliasError::Foreign { alias: alias.to_owned() });
+        }
+        if !lock(&self.reserved_aliases).insert(alias.as_str().to_owned()) {
+            return Err(AliasError::Taken { alias: alias.to_owned() });
+        }
+        let reserved = Reserved { rooms: self, alias: alias.to_owned() };
+        match self.find_alias(alias).await? {
+            Some(_) => Err(AliasError::Taken { alias: alias.to_owned() }),
+            None => Ok(reserved),
+        }
+    }
+
+    /// The room that a local alias points to.
+    pub async fn find_alias(&self, alias: &RoomAliasId) -> Result<Option<Arc<Room>>, store::Error> {
+        let mut reader = self.db.read().await?;
+        let found = rows::find_alias(&mut reader.conn(), alias.as_str()).await?;
+        drop(reader);
+        match found {
+            Some((room, _)) => Ok(Some(self.by_nid(room).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Points a new alias to a room. The caller must be in the room.
+    ///
+    /// # Errors
+    /// When the alias is taken or not ours, or the caller is not in the room.
+    pub async fn create_alias(
+        &self,
+        caller: &LocalDevice,
+        alias: &RoomAliasId,
+        room_id: &RoomId,
+    ) -> Result<(), AliasError> {
+        let room = self.find(room_id).await?.ok_or(AliasError::UnknownRoom)?;
+        if self.membership(caller.user.nid, room.nid).await? != Some(Membership::Join) {
+            return Err(AliasError::NotAllowed);
+        }
+        let reserved = self.reserve(alias).await?;
+        let row = rows::ALIAS.row([
+            alias.as_str().into(),
+            room.nid.into(),
+            caller.user.nid.into(),
+            self.clock.now_ms().into(),
+        ]);
+        self.db.committer().write(Write::new(vec![row])).await?;
+        drop(reserved);
+        Ok(())
+    }
+
+    /// Deletes an alias: for its maker, server admins and those who may set the room's main alias.
+    ///
+    /// # Errors
+    /// When there is none, or the caller may not.
+    pub async fn delete_alias(&self, caller: &LocalDevice, alias: &RoomAliasId) -> Result<(), AliasError> {
+        let mut reader = self.db.read().await?;
+        let found = rows::find_alias(&mut reader.conn(), alias.as_str()).await?;
+        drop(reader);
+        let (room, creator) = found.ok_or_else(|| AliasError::Unknown { alias: alias.to_owned() })?;
+        if creator != caller.user.nid && !caller.admin {
+            let room = self.by_nid(room).await?;
+            let power_levels = self.power_levels(&room, self.db.committer().published()).await?;
+            if !power_levels.user_can_send_state(caller.user_id(), StateEventType::RoomCanonicalAlias) {
+                return Err(AliasError::NotAllowed);
+            }
+        }
+        self.db.committer().transact(DeleteAlias(alias.as_str().to_owned())).await?;
+        Ok(())
+    }
+
+    /// The local aliases of a room.
+    pub async fn aliases(&self, room: &Room) -> Result<Vec<OwnedRoomAliasId>, store::Error> {
+        let mut reader = self.db.read().await?;
+        let aliases = rows::aliases_of_room(&mut reader.conn(), room.nid).await?;
+        Ok(aliases.into_iter().filter_map(|alias| RoomAliasId::parse(&alias).ok()).collect())
+    }
+
+    /// Whether the room is in the public directory.
+    pub async fn is_published(&self, room: RoomNid) -> Result<bool, store::Error> {
+        let mut reader = self.db.read().await?;
+        rows::is_published(&mut reader.conn(), room).await
+    }
+
+    /// Adds the room to the public directory, or takes it out.
+    ///
+    /// # Errors
+    /// When the caller is neither a server admin nor may set the room's main alias.
+    pub async fn publish(&self, caller: &LocalDevice, room_id: &RoomId, publish: bool) -> Result<(), AliasError> {
+        let room = self.find(room_id).await?.ok_or(AliasError::UnknownRoom)?;
+        if !caller.admin {
+            let power_levels = self.power_levels(&room, self.db.committer().published()).await?;
+            let joined = self.membership(caller.user.nid, room.nid).await? == Some(Membership::Join);
+            if !joined || !power_levels.user_can_send_state(caller.user_id(), StateEventType::RoomCanonicalAlias) {
+                return Err(AliasError::NotAllowed);
+            }
+        }
+        if publish {
+            let row = rows::PUBLISHED.row([room.nid.into(), self.clock.now_ms().into()]);
+            self.db.committer().write(Write::new(vec![row])).await?;
+        } else {
+            self.db.committer().transact(Unpublish(room.nid)).await?;
+        }
+        Ok(())
+    }
+
+    /// The rooms of the public directory.
+    pub async fn published_rooms(&self) -> Result<Vec<RoomNid>, store::Error> {
+        let mut reader = self.db.read().await?;
+        rows::published_rooms(&mut reader.conn()).await
+    }
+
+    /// Aliases that are new in an `m.room.canonical_alias` event must point to the room.
+    pub(super) async fn check_canonical_alias(&self, room: &Room, content: &RawValue) -> Result<(), SendError> {
+        let Ok(new) = serde_json::from_str::<CanonicalAlias>(content.get()) else { return Ok(()) };
+        let current = self.current_state_event(room, "m.room.canonical_alias", "").await?;
+        let known = current.and_then(|event| event.content::<CanonicalAlias>()).map(CanonicalAlias::all);
+        let known = known.unwrap_or_default();
+        for alias in new.all().into_iter().filter(|alias| !known.contains(alias)) {
+            let bad = || SendError::BadAlias { alias: alias.clone() };
+            let parsed = RoomAliasId::parse(&alias).map_err(|_| bad())?;
+            let points_to = self.find_alias(&parsed).await?;
+            if points_to.is_none_or(|other| other.nid != room.nid) {
+                return Err(bad());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct CanonicalAlias {
+    alias: Option<String>,
+    #[serde(default)]
+    alt_aliases: Vec<String>,
+}
+
+impl CanonicalAlias {
+    fn all(self) -> Vec<String> {
+        self.alias.into_iter().filter(|alias| !alias.is_empty()).chain(self.alt_aliases).collect()
+    }
+}
+
+struct DeleteAlias(String);
+
+impl Transaction for DeleteAlias {
+    type Output = bool;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<bool, store::Error> {
+        rows::delete_alias(conn, &self.0).await
+    }
+}
+
+struct Unpublish(RoomNid);
+
+impl Transaction for Unpublish {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
+        rows::unpublish(conn, self.0).await
+    }
+}

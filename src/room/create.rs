@@ -1,0 +1,289 @@
+//! Creating a room ([spec]): all its first events, its alias and its directory entry in one commit.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, RwLock, atomic::AtomicI64},
+};
+
+use ruma::{
+    OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, events::room::member::MembershipState,
+    room_version_rules::RoomVersionRules,
+};
+use sabha_federation::{EventDraft, EventPosition, Pdu, build_and_sign};
+use serde_json::{Map, Value, json, value::to_raw_value};
+
+use super::{
+    Head, Room, Rooms, View,
+    alias::AliasError,
+    profile::{MemberProfile, member_draft},
+    state_log::StateLog,
+    writer::{AppendError, RoomWriter},
+};
+use crate::{
+    account::LocalDevice,
+    store::{self, Lineage, Position, aliases, rooms as rows},
+};
+
+/// What every room allows from the start; see the spec's table of presets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    Private,
+    /// Everyone who is invited has the power of the creator.
+    TrustedPrivate,
+    Public,
+}
+
+/// A user to invite, with the profile that their member event will show.
+#[derive(Debug, Clone)]
+pub struct Invitee {
+    pub user_id: OwnedUserId,
+    pub profile: MemberProfile,
+}
+
+/// A state event that the client asks for.
+#[derive(Debug, Clone)]
+pub struct InitialState {
+    pub event_type: String,
+    pub state_key: String,
+    pub content: Value,
+}
+
+/// What the client asked for.
+#[derive(Debug, Clone)]
+pub struct NewRoom {
+    pub version: RoomVersionId,
+    pub preset: Preset,
+    pub creation_content: Map<String, Value>,
+    pub initial_state: Vec<InitialState>,
+    pub power_level_override: Map<String, Value>,
+    pub name: Option<String>,
+    pub topic: Option<String>,
+    pub alias: Option<OwnedRoomAliasId>,
+    pub invite: Vec<Invitee>,
+    pub is_direct: bool,
+    pub publish: bool,
+    pub creator_profile: MemberProfile,
+}
+
+/// Why a room was not created. Nothing of it exists then.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("room version {version} is not supported")]
+    UnsupportedVersion { version: RoomVersionId },
+    #[error(transparent)]
+    Alias(#[from] AliasError),
+    /// One of the events is refused by the rules that the others made.
+    #[error("the room would not allow its own {event_type} event")]
+    Event {
+        event_type: String,
+        #[source]
+        source: AppendError,
+    },
+    #[error("the room could not be stored")]
+    Storage(#[from] store::Error),
+}
+
+impl Rooms {
+    /// Creates a room with everything in it, or nothing.
+    ///
+    /// # Errors
+    /// Every [`CreateError`].
+    pub async fn create(&self, caller: &LocalDevice, new: NewRoom) -> Result<OwnedRoomId, CreateError> {
+        let rules = sabha_federation::rules(&new.version)
+            .ok_or_else(|| CreateError::UnsupportedVersion { version: new.version.clone() })?;
+        let reserved = match &new.alias {
+            Some(alias) => Some(self.reserve(alias).await?),
+            None => None,
+        };
+        let create = self.create_event(caller, &new, &rules)?;
+        let nid = self.db.committer().ids().room()?;
+        let room_id = create.room_id.clone();
+        let room = Arc::new(Room {
+            nid,
+            room_id: room_id.clone(),
+            version: new.version.clone(),
+            rules,
+            head: Arc::new(tokio::sync::Mutex::new(Head {
+                forward_extremities: Vec::new(),
+                depth: 0,
+                state_pos: Position::ZERO,
+                unsaved_changes: 0,
+            })),
+            lineage: Lineage::default(),
+            view: RwLock::new(View {
+                state: StateLog::new(Position::ZERO),
+                ring: VecDeque::new(),
+                ring_from: Position::ZERO,
+            }),
+            last_pos: AtomicI64::new(0),
+        });
+        let mut writer = self.enter_new(&room).await;
+        let now_ms = writer.now_ms();
+        writer.add_row(rows::ROOM.row([
+            nid.into(),
+            room_id.as_str().into(),
+            new.version.as_str().into(),
+            now_ms.into(),
+        ]));
+        if let Some(reserved) = &reserved {
+            let creator = caller.user.nid.into();
+            writer.add_row(aliases::ALIAS.row([reserved.alias.as_str().into(), nid.into(), creator, now_ms.into()]));
+        }
+        if new.publish {
+            writer.add_row(aliases::PUBLISHED.row([nid.into(), now_ms.into()]));
+        }
+        writer
+            .push_create(&caller.user, create)
+            .await
+            .map_err(|source| CreateError::Event { event_type: "m.room.create".to_owned(), source })?;
+        for draft in first_events(caller, &new, &room.rules) {
+            append(&mut writer, caller, draft).await?;
+        }
+        self.finish(writer, None).await?;
+        drop(reserved);
+        Ok(room_id)
+    }
+
+    fn create_event(&self, caller: &LocalDevice, new: &NewRoom, rules: &RoomVersionRules) -> Result<Pdu, CreateError> {
+        let mut content = new.creation_content.clone();
+        content.insert("room_version".to_owned(), new.version.as_str().into());
+        if rules.authorization.use_room_create_sender {
+            content.remove("creator");
+        } else {
+            content.insert("creator".to_owned(), caller.user_id().as_str().into());
+        }
+        if rules.authorization.additional_room_creators
+            && new.preset == Preset::TrustedPrivate
+            && !new.invite.is_empty()
+        {
+            let creators = content.entry("additional_creators").or_insert_with(|| json!([]));
+            if let Value::Array(creators) = creators {
+                for invitee in &new.invite {
+                    let user_id = Value::from(invitee.user_id.as_str());
+                    if !creators.contains(&user_id) {
+                        creators.push(user_id);
+                    }
+                }
+            }
+        }
+        let room_id =
+            (!rules.authorization.room_create_event_id_as_room_id).then(|| RoomId::new_v1(self.signer.server_name()));
+        let draft = EventDraft {
+            event_type: "m.room.create".to_owned(),
+            state_key: Some(String::new()),
+            content: to_raw_value(&content).expect("a JSON value serializes"),
+            redacts: None,
+        };
+        let position = EventPosition {
+            room_id: room_id.as_deref(),
+            sender: caller.user_id(),
+            prev_events: &[],
+            auth_events: &[],
+            depth: 1,
+            origin_server_ts: u64::try_from(self.clock.now_ms()).unwrap_or_default(),
+        };
+        build_and_sign(rules, &self.signer, draft, position).map_err(|error| CreateError::Event {
+            event_type: "m.room.create".to_owned(),
+            source: AppendError::Invalid(error),
+        })
+    }
+}
+
+async fn append(writer: &mut RoomWriter<'_>, caller: &LocalDevice, draft: EventDraft) -> Result<(), CreateError> {
+    let event_type = draft.event_type.clone();
+    writer.append(&caller.user, draft).await.map_err(|source| CreateError::Event { event_type, source })?;
+    Ok(())
+}
+
+/// All events after the create event, in the order that the spec gives.
+fn first_events(caller: &LocalDevice, new: &NewRoom, rules: &RoomVersionRules) -> Vec<EventDraft> {
+    let mut events = vec![member_draft(caller.user_id(), MembershipState::Join, &new.creator_profile, &[])];
+    // A client may bring these itself as initial state; then its own come first.
+    let given = |event_type: &str| {
+        new.initial_state.iter().any(|state| state.event_type == event_type && state.state_key.is_empty())
+    };
+    if !given("m.room.power_levels") {
+        events.push(state("m.room.power_levels", "", &power_levels(caller, new, rules)));
+    }
+    if let Some(alias) = &new.alias {
+        events.push(state("m.room.canonical_alias", "", &json!({ "alias": alias })));
+    }
+    let (join_rule, history_visibility, guest_access) = match new.preset {
+        Preset::Private | Preset::TrustedPrivate => ("invite", "shared", "can_join"),
+        Preset::Public => ("public", "shared", "forbidden"),
+    };
+    if !given("m.room.join_rules") {
+        events.push(state("m.room.join_rules", "", &json!({ "join_rule": join_rule })));
+    }
+    if !given("m.room.history_visibility") {
+        events.push(state("m.room.history_visibility", "", &json!({ "history_visibility": history_visibility })));
+    }
+    if !given("m.room.guest_access") {
+        events.push(state("m.room.guest_access", "", &json!({ "guest_access": guest_access })));
+    }
+    for initial in &new.initial_state {
+        events.push(state(&initial.event_type, &initial.state_key, &initial.content));
+    }
+    if let Some(name) = &new.name {
+        events.push(state("m.room.name", "", &json!({ "name": name })));
+    }
+    if let Some(topic) = &new.topic {
+        let rich = json!({ "m.text": [{ "body": topic }] });
+        events.push(state("m.room.topic", "", &json!({ "topic": topic, "m.topic": rich })));
+    }
+    for invitee in &new.invite {
+        let is_direct = [("is_direct", new.is_direct.then_some(Value::from(true)))];
+        events.push(member_draft(&invitee.user_id, MembershipState::Invite, &invitee.profile, &is_direct));
+    }
+    events
+}
+
+fn state(event_type: &str, state_key: &str, content: &Value) -> EventDraft {
+    EventDraft {
+        event_type: event_type.to_owned(),
+        state_key: Some(state_key.to_owned()),
+        content: to_raw_value(content).expect("a JSON value serializes"),
+        redacts: None,
+    }
+}
+
+fn power_levels(caller: &LocalDevice, new: &NewRoom, rules: &RoomVersionRules) -> Value {
+    let mut users = Map::new();
+    // From room version 12 on, creators stand above all levels and must not be listed.
+    if !rules.authorization.explicitly_privilege_room_creators {
+        users.insert(caller.user_id().as_str().to_owned(), 100.into());
+        if new.preset == Preset::TrustedPrivate {
+            for invitee in &new.invite {
+                users.insert(invitee.user_id.as_str().to_owned(), 100.into());
+            }
+        }
+    }
+    let tombstone = if rules.authorization.explicitly_privilege_room_creators { 150 } else { 100 };
+    let mut content = json!({
+        "users": users,
+        "users_default": 0,
+        "events": {
+            "m.room.avatar": 50,
+            "m.room.canonical_alias": 50,
+            "m.room.encryption": 100,
+            "m.room.history_visibility": 100,
+            "m.room.name": 50,
+            "m.room.power_levels": 100,
+            "m.room.server_acl": 100,
+            "m.room.tombstone": tombstone,
+        },
+        "events_default": 0,
+        "state_default": 50,
+        "ban": 50,
+        "kick": 50,
+        "redact": 50,
+        "invite": 0,
+        "historical": 100,
+    });
+    if let Value::Object(content) = &mut content {
+        content.extend(new.power_level_override.clone());
+    }
+    content
+}

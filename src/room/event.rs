@@ -1,0 +1,250 @@
+//! A stored event, and how clients see it.
+//!
+//! Events are rendered once and spliced into every answer: [`StoredEvent::write`] copies finished bytes and adds what is
+//! different for each reader under `unsigned`.
+
+use std::sync::{Arc, OnceLock};
+
+use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
+use sabha_federation::Pdu;
+use serde_json::value::RawValue;
+
+use super::state_log::Membership;
+use crate::store::{EventNid, KeyNid, Position, RoomNid};
+
+/// An event of a room: signed, authorized and committed.
+#[derive(Debug)]
+pub struct StoredEvent {
+    pub nid: EventNid,
+    pub room: RoomNid,
+    /// Its place in the timeline. `None`: known, but not part of it.
+    pub pos: Option<Position>,
+    /// The last change of state before it.
+    pub state_pos: Position,
+    /// One more than the greatest of its auth events.
+    pub auth_depth: i64,
+    /// Set for state events.
+    pub key: Option<KeyNid>,
+    pub pdu: Arc<Pdu>,
+    /// What this state event replaced.
+    pub replaces: Option<Replaced>,
+    /// The redaction of this event.
+    pub redacted_because: Option<Arc<StoredEvent>>,
+    rendered: OnceLock<Box<str>>,
+}
+
+/// The state event that another one replaced.
+#[derive(Debug, Clone)]
+pub struct Replaced {
+    pub event_id: OwnedEventId,
+    pub sender: OwnedUserId,
+    pub content: Box<RawValue>,
+}
+
+/// What is different for each reader of an event.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct View<'a> {
+    /// Whether the answer does not say the room elsewhere.
+    pub with_room_id: bool,
+    /// For the device that sent it.
+    pub transaction_id: Option<&'a str>,
+    /// What the reader was in the room when it was sent.
+    pub membership: Option<Membership>,
+    /// The time of the answer, for `age`; 0 leaves it out.
+    pub now_ms: i64,
+}
+
+impl StoredEvent {
+    #[expect(clippy::too_many_arguments, reason = "a plain record with one private field")]
+    pub fn new(
+        nid: EventNid,
+        room: RoomNid,
+        pos: Option<Position>,
+        state_pos: Position,
+        auth_depth: i64,
+        key: Option<KeyNid>,
+        pdu: Arc<Pdu>,
+        replaces: Option<Replaced>,
+        redacted_because: Option<Arc<Self>>,
+    ) -> Self {
+        Self { nid, room, pos, state_pos, auth_depth, key, pdu, replaces, redacted_because, rendered: OnceLock::new() }
+    }
+
+    pub fn event_id(&self) -> &EventId {
+        &self.pdu.event_id
+    }
+
+    pub fn sender(&self) -> &UserId {
+        &self.pdu.sender
+    }
+
+    /// The content, read as one of ruma's types or one of ours. `None`: it is something else.
+    pub fn content<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<T> {
+        serde_json::from_str(self.pdu.content.get()).ok()
+    }
+
+    /// What an `m.room.member` event says. `None` for other events.
+    pub fn membership(&self) -> Option<Membership> {
+        if self.pdu.event_type != "m.room.member" {
+            return None;
+        }
+        membership_of(&self.pdu.content)
+    }
+
+    /// Roughly how much memory it takes, in bytes.
+    pub fn weight(&self) -> u64 {
+        let replaces = self.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len() + 128);
+        (self.pdu.json.len() + self.pdu.content.get().len() + replaces + 1024) as u64
+            + self.rendered.get().map_or(0, |rendered| rendered.len() as u64)
+    }
+
+    /// Appends the event as JSON in the client format ([spec]).
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
+    pub fn write(&self, out: &mut Vec<u8>, view: View<'_>) {
+        out.extend_from_slice(self.rendered().as_bytes());
+        if view.with_room_id {
+            out.extend_from_slice(br#","room_id":"#);
+            write_string(out, self.pdu.room_id.as_str());
+        }
+        self.write_unsigned(out, view);
+        out.push(b'}');
+    }
+
+    /// Everything up to, but without, `room_id`, `unsigned` and the closing brace.
+    fn rendered(&self) -> &str {
+        self.rendered.get_or_init(|| {
+            let pdu = &self.pdu;
+            let mut out = Vec::with_capacity(pdu.content.get().len() + 320);
+            out.extend_from_slice(br#"{"content":"#);
+            out.extend_from_slice(pdu.content.get().as_bytes());
+            out.extend_from_slice(br#","event_id":"#);
+            write_string(&mut out, pdu.event_id.as_str());
+            out.extend_from_slice(br#","origin_server_ts":"#);
+            out.extend_from_slice(pdu.origin_server_ts.to_string().as_bytes());
+            out.extend_from_slice(br#","sender":"#);
+            write_string(&mut out, pdu.sender.as_str());
+            if let Some(state_key) = &pdu.state_key {
+                out.extend_from_slice(br#","state_key":"#);
+                write_string(&mut out, state_key);
+            }
+            if let Some(redacts) = &pdu.redacts {
+                // Clients of before room version 11 look for it here, whatever the room version.
+                out.extend_from_slice(br#","redacts":"#);
+                write_string(&mut out, redacts.as_str());
+            }
+            out.extend_from_slice(br#","type":"#);
+            write_string(&mut out, &pdu.event_type);
+            String::from_utf8(out).expect("pieces of JSON text are UTF-8").into_boxed_str()
+        })
+    }
+
+    fn write_unsigned(&self, out: &mut Vec<u8>, view: View<'_>) {
+        let start = out.len();
+        out.extend_from_slice(br#","unsigned":{"#);
+        let first = out.len();
+        let field = |out: &mut Vec<u8>, name: &str| {
+            if out.len() > first {
+                out.push(b',');
+            }
+            out.push(b'"');
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+        };
+        if view.now_ms > 0 {
+            field(out, "age");
+            let age = view.now_ms.saturating_sub(i64::try_from(self.pdu.origin_server_ts).unwrap_or(i64::MAX));
+            out.extend_from_slice(age.to_string().as_bytes());
+        }
+        if let Some(membership) = view.membership {
+            field(out, "membership");
+            write_string(out, membership_name(membership));
+        }
+        if let Some(replaced) = &self.replaces {
+            field(out, "prev_content");
+            out.extend_from_slice(replaced.content.get().as_bytes());
+            field(out, "prev_sender");
+            write_string(out, replaced.sender.as_str());
+            field(out, "replaces_state");
+            write_string(out, replaced.event_id.as_str());
+        }
+        if let Some(redaction) = &self.redacted_because {
+            field(out, "redacted_because");
+            redaction.write(out, View { with_room_id: view.with_room_id, ..View::default() });
+        }
+        if let Some(transaction_id) = view.transaction_id {
+            field(out, "transaction_id");
+            write_string(out, transaction_id);
+        }
+        if out.len() == first {
+            out.truncate(start);
+        } else {
+            out.push(b'}');
+        }
+    }
+
+    /// Appends the event in the stripped format of invites and knocks: type, state key, sender and content.
+    pub fn write_stripped(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"content":"#);
+        out.extend_from_slice(self.pdu.content.get().as_bytes());
+        out.extend_from_slice(br#","sender":"#);
+        write_string(out, self.pdu.sender.as_str());
+        out.extend_from_slice(br#","state_key":"#);
+        write_string(out, self.pdu.state_key.as_deref().unwrap_or_default());
+        out.extend_from_slice(br#","type":"#);
+        write_string(out, &self.pdu.event_type);
+        out.push(b'}');
+    }
+
+    /// The event in the client format, as a JSON value of its own.
+    pub fn to_raw(&self, view: View<'_>) -> Box<RawValue> {
+        let mut out = Vec::with_capacity(512);
+        self.write(&mut out, view);
+        raw(out)
+    }
+}
+
+/// JSON text that we wrote ourselves.
+pub(crate) fn raw(json: Vec<u8>) -> Box<RawValue> {
+    let text = String::from_utf8(json).expect("pieces of JSON text are UTF-8");
+    RawValue::from_string(text).expect("events are written as valid JSON")
+}
+
+/// Appends a JSON string.
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("writing a string to memory succeeds");
+}
+
+/// The membership in the content of an `m.room.member` event.
+pub(crate) fn membership_of(content: &RawValue) -> Option<Membership> {
+    #[derive(serde::Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow)]
+        membership: std::borrow::Cow<'a, str>,
+    }
+    let content: Content<'_> = serde_json::from_str(content.get()).ok()?;
+    membership_named(&content.membership)
+}
+
+/// The spec's name for a membership.
+pub fn membership_name(membership: Membership) -> &'static str {
+    match membership {
+        Membership::Join => "join",
+        Membership::Invite => "invite",
+        Membership::Leave => "leave",
+        Membership::Ban => "ban",
+        Membership::Knock => "knock",
+    }
+}
+
+/// The membership with this name, if the spec knows it.
+pub fn membership_named(name: &str) -> Option<Membership> {
+    match name {
+        "join" => Some(Membership::Join),
+        "invite" => Some(Membership::Invite),
+        "leave" => Some(Membership::Leave),
+        "ban" => Some(Membership::Ban),
+        "knock" => Some(Membership::Knock),
+        _ => None,
+    }
+}

@@ -1,0 +1,162 @@
+//! The cache of stored events, and loading what it lacks.
+
+use std::{collections::HashMap, sync::Arc};
+
+use quick_cache::{Weighter, sync::Cache};
+use ruma::{EventId, OwnedUserId, RoomVersionId, room_version_rules::RoomVersionRules};
+use sabha_federation::Pdu;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Room,
+    event::{Replaced, StoredEvent},
+};
+use crate::store::{self, Database, Error, EventNid, KeyNid, Position, RoomNid, rooms as rows};
+
+/// How many bytes of events are kept in memory, beyond what rooms hold in their rings.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// About how many events fit into [`CACHE_BYTES`]: how the cache sizes its tables.
+const CACHE_EVENTS: usize = 16_384;
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<EventNid, Arc<StoredEvent>> for ByBytes {
+    fn weight(&self, _: &EventNid, event: &Arc<StoredEvent>) -> u64 {
+        event.weight()
+    }
+}
+
+/// Events by their short id. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Events {
+    db: Arc<Database>,
+    cache: Arc<Cache<EventNid, Arc<StoredEvent>, ByBytes>>,
+}
+
+impl Events {
+    pub(super) fn new(db: Arc<Database>) -> Self {
+        Self { db, cache: Arc::new(Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, ByBytes)) }
+    }
+
+    pub(super) fn insert(&self, event: Arc<StoredEvent>) {
+        self.cache.insert(event.nid, event);
+    }
+
+    /// The event if it is in memory.
+    pub(crate) fn cached(&self, nid: EventNid) -> Option<Arc<StoredEvent>> {
+        self.cache.get(&nid)
+    }
+
+    /// One event of `room`.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is not stored: short ids come from our own rows.
+    pub(crate) async fn get(&self, room: &Room, nid: EventNid) -> Result<Arc<StoredEvent>, Error> {
+        let mut events = self.list(room, &[nid]).await?;
+        events.pop().ok_or_else(|| Error::damaged("event", format!("{} is missing", nid.0)))
+    }
+
+    /// Events of `room`, in the order of `nids`.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if one is not stored.
+    pub(crate) async fn list(&self, room: &Room, nids: &[EventNid]) -> Result<Vec<Arc<StoredEvent>>, Error> {
+        let mut found: HashMap<EventNid, Arc<StoredEvent>> = HashMap::new();
+        let mut missing = Vec::new();
+        let mut events = Vec::with_capacity(nids.len());
+        for nid in nids {
+            match self.cache.get(nid) {
+                Some(event) => events.push(Some(event)),
+                None => {
+                    missing.push(*nid);
+                    events.push(None);
+                }
+            }
+        }
+        if !missing.is_empty() {
+            missing.sort_unstable();
+            missing.dedup();
+            for event in self.load(&room.rules, &missing).await? {
+                found.insert(event.nid, event);
+            }
+        }
+        nids.iter()
+            .zip(events)
+            .map(|(nid, event)| {
+                event
+                    .or_else(|| found.get(nid).cloned())
+                    .ok_or_else(|| Error::damaged("event", format!("{} is missing", nid.0)))
+            })
+            .collect()
+    }
+
+    async fn load(&self, rules: &RoomVersionRules, nids: &[EventNid]) -> Result<Vec<Arc<StoredEvent>>, Error> {
+        let mut reader = self.db.read().await?;
+        let found = rows::events(&mut reader.conn(), nids).await?;
+        let redactions: Vec<EventNid> = found.iter().filter_map(|row| row.redaction_nid.map(EventNid)).collect();
+        let mut because = HashMap::new();
+        if !redactions.is_empty() {
+            for row in rows::events(&mut reader.conn(), &redactions).await? {
+                // A redaction that was itself redacted is shown as it is left, without its own reason.
+                let event = Arc::new(parse(rules, row, None)?);
+                because.insert(event.nid, event);
+            }
+        }
+        drop(reader);
+        found
+            .into_iter()
+            .map(|row| {
+                let redacted_because = row.redaction_nid.and_then(|nid| because.get(&EventNid(nid)).cloned());
+                let event = Arc::new(parse(rules, row, redacted_because)?);
+                self.cache.insert(event.nid, Arc::clone(&event));
+                Ok(event)
+            })
+            .collect()
+    }
+}
+
+fn parse(
+    rules: &RoomVersionRules,
+    row: rows::EventRow,
+    redacted_because: Option<Arc<StoredEvent>>,
+) -> Result<StoredEvent, Error> {
+    let event_id = EventId::parse(&row.event_id).map_err(|error| Error::damaged("event ID", error))?;
+    let pdu = Pdu::from_stored(rules, event_id, row.json).map_err(|error| Error::damaged("event", error))?;
+    let replaces = match (row.prev_event_id, row.prev_json) {
+        (Some(event_id), Some(json)) => Some(replaced(&event_id, &json)?),
+        _ => None,
+    };
+    Ok(StoredEvent::new(
+        EventNid(row.event_nid),
+        RoomNid(row.room_nid),
+        row.pos.map(Position),
+        Position(row.state_pos),
+        row.auth_depth,
+        row.key_nid.map(KeyNid),
+        Arc::new(pdu),
+        replaces,
+        redacted_because,
+    ))
+}
+
+fn replaced(event_id: &str, json: &str) -> Result<Replaced, Error> {
+    #[derive(Deserialize)]
+    struct Wire {
+        sender: OwnedUserId,
+        content: Box<RawValue>,
+    }
+    let wire: Wire = serde_json::from_str(json).map_err(|error| Error::damaged("event", error))?;
+    let event_id = EventId::parse(event_id).map_err(|error| Error::damaged("event ID", error))?;
+    Ok(Replaced { event_id, sender: wire.sender, content: wire.content })
+}
+
+/// The rules of a stored room's version.
+pub(super) fn rules_of(version: &str) -> Result<(RoomVersionId, RoomVersionRules), store::Error> {
+    let damaged = || Error::damaged("room version", version);
+    let version = RoomVersionId::try_from(version).map_err(|_| damaged())?;
+    let rules = sabha_federation::room_version::rules(&version).ok_or_else(damaged)?;
+    Ok((version, rules))
+}

@@ -1,0 +1,235 @@
+//! Reading what happened: single events, pages of history, the surroundings of an event, and state.
+//!
+//! Promise: nothing is returned that the reader may not see, and what they may not see looks like what does not exist.
+
+use std::sync::Arc;
+
+use ruma::{EventId, OwnedRoomId, RoomId};
+
+use super::{Room, Rooms, event::StoredEvent, state_log::Membership, timeline::Placed, visibility::Sight};
+use crate::{
+    account::LocalDevice,
+    store::{self, Position, rooms as rows},
+};
+
+/// How many events of a page are looked at for one that is returned, when most are filtered out.
+const MAX_SCANNED: usize = 5_000;
+
+/// How many events are read at once while filtering.
+const SCAN_PAGE: usize = 250;
+
+/// Why something was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the user is not in {room_id} and never was")]
+    NotInRoom { room_id: OwnedRoomId },
+    #[error("there is no such event")]
+    UnknownEvent,
+    #[error("it could not be read")]
+    Storage(#[from] store::Error),
+}
+
+/// A page of history.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// In the order of reading: newest first when going back.
+    pub events: Vec<Placed>,
+    /// Where the next page starts. `None`: there is no more.
+    pub next: Option<Position>,
+}
+
+/// An event and what happened around it.
+#[derive(Debug)]
+pub struct Surroundings {
+    pub event: Placed,
+    /// Newest first.
+    pub before: Vec<Placed>,
+    /// Oldest first.
+    pub after: Vec<Placed>,
+    /// For reading back from before the oldest of these.
+    pub start: Position,
+    /// For reading on from after the newest of these.
+    pub end: Position,
+}
+
+impl Rooms {
+    /// The room and what the caller may see of it.
+    ///
+    /// # Errors
+    /// [`ReadError::NotInRoom`] also for rooms that do not exist.
+    pub async fn readable(&self, caller: &LocalDevice, room_id: &RoomId) -> Result<(Arc<Room>, Arc<Sight>), ReadError> {
+        let not_in_room = || ReadError::NotInRoom { room_id: room_id.to_owned() };
+        let room = self.find(room_id).await?.ok_or_else(not_in_room)?;
+        let sight = self.sight(&room, &caller.user).await?;
+        let now = self.db.committer().published();
+        let entry = self.member_entry(caller.user.nid, room.nid).await?;
+        let was_in = entry.is_some_and(|entry| {
+            !entry.forgotten && matches!(entry.membership, Membership::Join | Membership::Leave | Membership::Ban)
+        }) && sight.ever_joined();
+        if was_in || sight.sees_now(now) { Ok((room, sight)) } else { Err(not_in_room()) }
+    }
+
+    /// Up to where the caller sees the room's state: now, or when they left.
+    pub async fn state_horizon(
+        &self,
+        caller: &LocalDevice,
+        room: &Room,
+        sight: &Sight,
+    ) -> Result<Position, store::Error> {
+        let now = self.db.committer().published();
+        if sight.sees_now(now) {
+            return Ok(now);
+        }
+        Ok(self.member_entry(caller.user.nid, room.nid).await?.map_or(now, |entry| entry.pos))
+    }
+
+    /// One event that the caller may see.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownEvent`] also for one that they may not see.
+    pub async fn event(&self, caller: &LocalDevice, room_id: &RoomId, event_id: &EventId) -> Result<Placed, ReadError> {
+        let (room, sight) = self.readable(caller, room_id).await?;
+        self.visible_event(&room, &sight, event_id).await
+    }
+
+    async fn visible_event(&self, room: &Room, sight: &Sight, event_id: &EventId) -> Result<Placed, ReadError> {
+        let mut reader = self.db.read().await?;
+        let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
+        drop(reader);
+        let (nid, _) = found.filter(|(_, of)| *of == room.nid).ok_or(ReadError::UnknownEvent)?;
+        let event = self.events.get(room, nid).await?;
+        match event.pos {
+            Some(pos) if sight.can_see(pos) => Ok((pos, event)),
+            _ => Err(ReadError::UnknownEvent),
+        }
+    }
+
+    /// Where an event is in the timeline of a room, whoever asks.
+    pub async fn find_event(&self, room: &Room, event_id: &EventId) -> Result<Option<Position>, store::Error> {
+        let mut reader = self.db.read().await?;
+        let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
+        drop(reader);
+        match found.filter(|(_, of)| *of == room.nid) {
+            Some((nid, _)) => Ok(self.events.get(room, nid).await?.pos),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `wanted` accepts.
+    pub async fn read_back(
+        &self,
+        room: &Room,
+        sight: &Sight,
+        (from, until): (Position, Position),
+        limit: usize,
+        wanted: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<Page, ReadError> {
+        let mut page = Page::default();
+        let mut from = from;
+        let mut scanned = 0;
+        while page.events.len() < limit && scanned < MAX_SCANNED {
+            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
+            let events = self.page_back(room, from, until, count).await?;
+            let exhausted = events.len() < count;
+            scanned += events.len();
+            if let Some((last, _)) = events.last() {
+                from = Position(last.0 - 1);
+            }
+            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && wanted(event)));
+            if exhausted {
+                return Ok(page);
+            }
+        }
+        page.next = Some(from);
+        Ok(page)
+    }
+
+    /// Reads on from `after` (exclusive) to `upto` (inclusive): at most `limit` events that `wanted` accepts.
+    pub async fn read_forward(
+        &self,
+        room: &Room,
+        sight: &Sight,
+        (after, upto): (Position, Position),
+        limit: usize,
+        wanted: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<Page, ReadError> {
+        let mut page = Page::default();
+        let mut after = after;
+        let mut scanned = 0;
+        while page.events.len() < limit && scanned < MAX_SCANNED {
+            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
+            let events = self.page_forward(room, after, upto, count).await?;
+            let exhausted = events.len() < count;
+            scanned += events.len();
+            if let Some((last, _)) = events.last() {
+                after = *last;
+            }
+            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && wanted(event)));
+            if exhausted {
+                return Ok(page);
+            }
+        }
+        page.next = Some(after);
+        Ok(page)
+    }
+
+    /// An event with at most `limit` events around it.
+    pub async fn surroundings(
+        &self,
+        room: &Room,
+        sight: &Sight,
+        event_id: &EventId,
+        limit: usize,
+        wanted: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<Surroundings, ReadError> {
+        let event = self.visible_event(room, sight, event_id).await?;
+        let (pos, now) = (event.0, self.db.committer().published());
+        let half = limit / 2;
+        let before = match half {
+            0 => Page::default(),
+            _ => self.read_back(room, sight, (Position(pos.0 - 1), Position::ZERO), half, &wanted).await?,
+        };
+        let after = match limit - half {
+            0 => Page::default(),
+            count => self.read_forward(room, sight, (pos, now), count, &wanted).await?,
+        };
+        let start = before.events.last().map_or(pos, |(pos, _)| *pos);
+        let end = after.events.last().map_or(pos, |(pos, _)| *pos);
+        Ok(Surroundings { event, before: before.events, after: after.events, start: Position(start.0 - 1), end })
+    }
+
+    /// The whole state as of `upto`.
+    pub async fn state_events(&self, room: &Room, upto: Position) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
+        let nids: Vec<_> = self.state_at(room, upto).await?.into_iter().map(|(_, entry)| entry.event_nid).collect();
+        self.events.list(room, &nids).await
+    }
+
+    /// The member events as of `upto`, of those whose membership `wanted` accepts.
+    pub async fn member_events(
+        &self,
+        room: &Room,
+        upto: Position,
+        wanted: impl Fn(Membership) -> bool,
+    ) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
+        let state = self.state_at(room, upto).await?;
+        let nids: Vec<_> = state
+            .into_iter()
+            .filter(|(_, entry)| entry.membership.is_some_and(&wanted))
+            .map(|(_, entry)| entry.event_nid)
+            .collect();
+        self.events.list(room, &nids).await
+    }
+
+    /// How many users are joined and invited as of `upto`.
+    pub async fn member_counts(&self, room: &Room, upto: Position) -> Result<(usize, usize), store::Error> {
+        {
+            let view = room.view();
+            if view.state.latest() <= upto {
+                return Ok((view.state.joined(), view.state.invited()));
+            }
+        }
+        let state = self.state_at(room, upto).await?;
+        let count = |wanted| state.iter().filter(|(_, entry)| entry.membership == Some(wanted)).count();
+        Ok((count(Membership::Join), count(Membership::Invite)))
+    }
+}

@@ -1,0 +1,164 @@
+//! From the database into memory: a room's head, its state and its latest events' places.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, RwLock, atomic::AtomicI64},
+};
+
+use ruma::{EventId, RoomId};
+
+use super::{
+    Head, Room, Rooms, View,
+    events::rules_of,
+    state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateLog, checkpoint},
+};
+use crate::store::{
+    Database, Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid,
+    ids::unpack,
+    rooms::{self as rows, RoomRow, StateLogRow},
+};
+
+/// Reads a room. Nothing writes to a room that is not in memory, so the rows belong together.
+///
+/// # Errors
+/// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".
+pub(super) async fn load(db: &Database, reader: &mut Reader<'_>, row: RoomRow) -> Result<Room, Error> {
+    let nid = RoomNid(row.room_nid);
+    let (version, rules) = rules_of(&row.version)?;
+    let room_id = RoomId::parse(&row.room_id).map_err(|error| Error::damaged("room ID", error))?;
+    let last_pos = Position(row.last_pos);
+    for (key, event_type, state_key) in rows::state_keys(&mut reader.conn(), nid).await? {
+        db.learn_state_key(KeyNid(key), &event_type, &state_key, true);
+    }
+    let (state, unsaved_changes) = load_state(reader, nid, last_pos).await?;
+    if state.hash().to_bytes().as_slice() != row.state_hash {
+        return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
+    }
+    let extremities = unpack(&row.extremities)?;
+    let mut forward_extremities = Vec::with_capacity(extremities.len());
+    for event in rows::events(&mut reader.conn(), &extremities).await? {
+        let event_id = EventId::parse(&event.event_id).map_err(|error| Error::damaged("event ID", error))?;
+        forward_extremities.push((EventNid(event.event_nid), event_id));
+    }
+    if forward_extremities.is_empty() || forward_extremities.len() != extremities.len() {
+        return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
+    }
+    let head = Head { forward_extremities, depth: row.depth, state_pos: Position(row.state_pos), unsaved_changes };
+    // The ring starts empty: what is older is read from the database when someone asks.
+    let view = View { state, ring: VecDeque::new(), ring_from: last_pos };
+    Ok(Room {
+        nid,
+        room_id,
+        version,
+        rules,
+        head: Arc::new(tokio::sync::Mutex::new(head)),
+        lineage: Lineage::default(),
+        view: RwLock::new(view),
+        last_pos: AtomicI64::new(last_pos.0),
+    })
+}
+
+/// The state at `upto` from the latest checkpoint before it and the changes since; and how many those were.
+async fn load_state(reader: &mut Reader<'_>, room: RoomNid, upto: Position) -> Result<(StateLog, usize), Error> {
+    let stored = rows::latest_checkpoint(&mut reader.conn(), room, upto).await?;
+    let checkpoint = match stored {
+        Some((pos, hash, blob)) => Some(Checkpoint {
+            pos: Position(pos),
+            hash: StateHash::from_bytes(
+                hash.try_into().map_err(|_| Error::damaged("state checkpoint", "hash of a wrong length"))?,
+            ),
+            entries: checkpoint::decode(&blob).map_err(|error| Error::damaged("state checkpoint", error))?,
+        }),
+        None => None,
+    };
+    let after = checkpoint.as_ref().map_or(Position::ZERO, |checkpoint| checkpoint.pos);
+    let changes = rows::state_log(&mut reader.conn(), room, after, upto).await?;
+    let count = changes.len();
+    let changes = changes.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
+    let state = match checkpoint {
+        Some(checkpoint) => StateLog::from_checkpoint(checkpoint, changes),
+        None => StateLog::new(Position::ZERO).replay(changes),
+    };
+    Ok((state.map_err(|error| Error::damaged("state log", error))?, count))
+}
+
+fn log_row(row: StateLogRow) -> Result<LogRow, Error> {
+    let membership = match row.membership {
+        Some(code) => Some(
+            u8::try_from(code)
+                .ok()
+                .and_then(Membership::from_code)
+                .ok_or_else(|| Error::damaged("membership", code))?,
+        ),
+        None => None,
+    };
+    Ok(LogRow {
+        key: KeyNid(row.key_nid),
+        pos: Position(row.pos),
+        event_nid: row.event_nid.map(EventNid),
+        membership,
+        prev_event_nid: row.prev_event_nid.map(EventNid),
+    })
+}
+
+impl Rooms {
+    /// The entry of one key as of `upto`.
+    pub(crate) async fn entry_at(&self, room: &Room, key: KeyNid, upto: Position) -> Result<Option<StateEntry>, Error> {
+        let found = room.view().state.get_at(key, upto);
+        match found {
+            Lookup::Present(entry) => Ok(Some(entry)),
+            Lookup::Absent => Ok(None),
+            Lookup::NotInMemory => {
+                let history = self.key_history(room, key).await?;
+                let row = history.into_iter().rev().find(|row| row.pos <= upto);
+                Ok(row.and_then(|row| {
+                    let LogRow { event_nid, pos, membership, .. } = row;
+                    event_nid.map(|event_nid| StateEntry { event_nid, pos, membership })
+                }))
+            }
+        }
+    }
+
+    /// Every change of one key, oldest first, committed or not.
+    pub(crate) async fn key_history(&self, room: &Room, key: KeyNid) -> Result<Vec<LogRow>, Error> {
+        let mut reader = self.db.read().await?;
+        let rows = rows::key_history(&mut reader.conn(), room.nid, key).await?;
+        rows.into_iter().map(log_row).collect()
+    }
+
+    /// The whole state as of `upto`, sorted by key.
+    pub(crate) async fn state_at(&self, room: &Room, upto: Position) -> Result<Vec<(KeyNid, StateEntry)>, Error> {
+        let in_memory = room.view().state.state_at(upto);
+        if let Some(state) = in_memory {
+            return Ok(state);
+        }
+        let mut reader = self.db.read().await?;
+        let (state, _) = load_state(&mut reader, room.nid, upto).await?;
+        Ok(state.entries().to_vec())
+    }
+
+    /// The keys whose event at `upto` is another than at `after`, each with its entry at `upto`.
+    pub(crate) async fn state_changes(
+        &self,
+        room: &Room,
+        after: Position,
+        upto: Position,
+    ) -> Result<Vec<(KeyNid, Option<StateEntry>)>, Error> {
+        let in_memory = room.view().state.changes_between(after, upto);
+        if let Some(changes) = in_memory {
+            return Ok(changes);
+        }
+        let mut reader = self.db.read().await?;
+        let rows = rows::state_log(&mut reader.conn(), room.nid, after, upto).await?;
+        let mut changed: std::collections::BTreeMap<KeyNid, (Option<EventNid>, Option<StateEntry>)> =
+            std::collections::BTreeMap::new();
+        for row in rows {
+            let LogRow { key, pos, event_nid, membership, prev_event_nid } = log_row(row)?;
+            let now = event_nid.map(|event_nid| StateEntry { event_nid, pos, membership });
+            changed.entry(key).or_insert((prev_event_nid, None)).1 = now;
+        }
+        let other =
+            |(before, now): &(Option<EventNid>, Option<StateEntry>)| *before != now.map(|entry| entry.event_nid);
+        Ok(changed.into_iter().filter(|(_, change)| other(change)).map(|(key, (_, now))| (key, now)).collect())
+    }
+}

@@ -1,0 +1,258 @@
+//! Membership: join, invite, leave, kick, ban, unban and knock ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-membership
+
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use sabha_federation::Pdu;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    Rooms,
+    event::membership_of,
+    profile::{MemberProfile, member_draft},
+    send::SendError,
+    state_log::Membership,
+    writer::RoomWriter,
+};
+use crate::{account::LocalDevice, store};
+
+/// How many members are looked at for one who may let a user into a restricted room.
+const MAX_AUTHORISERS: usize = 1000;
+
+/// How many rooms a restricted room's rules are followed to.
+const MAX_ALLOWED_ROOMS: usize = 50;
+
+impl Rooms {
+    /// Joins the caller to a room of this server. Joining again changes nothing.
+    ///
+    /// # Errors
+    /// When the room does not let the caller in.
+    pub async fn join(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        profile: &MemberProfile,
+        reason: Option<&str>,
+    ) -> Result<OwnedRoomId, SendError> {
+        let room = self.require(room_id).await?;
+        let mut writer = self.enter(&room).await?;
+        let current = current_membership(&writer, caller.user_id()).await?;
+        if current == Some(Membership::Join) {
+            let barrier = writer.barrier()?;
+            drop(writer);
+            barrier.wait().await?;
+            return Ok(room.room_id.clone());
+        }
+        let authoriser =
+            if current == Some(Membership::Invite) { None } else { self.authoriser(&writer, caller).await? };
+        let more = [
+            ("reason", reason.map(Value::from)),
+            ("join_authorised_via_users_server", authoriser.map(|user_id| Value::from(user_id.as_str()))),
+        ];
+        let draft = member_draft(caller.user_id(), MembershipState::Join, profile, &more);
+        writer.append(&caller.user, draft).await?;
+        self.finish(writer, None).await?;
+        Ok(room.room_id.clone())
+    }
+
+    /// Asks to be let in.
+    ///
+    /// # Errors
+    /// When the room does not take such requests.
+    pub async fn knock(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        profile: &MemberProfile,
+        reason: Option<&str>,
+    ) -> Result<OwnedRoomId, SendError> {
+        let room = self.require(room_id).await?;
+        let mut writer = self.enter(&room).await?;
+        let draft =
+            member_draft(caller.user_id(), MembershipState::Knock, profile, &[("reason", reason.map(Value::from))]);
+        writer.append(&caller.user, draft).await?;
+        self.finish(writer, None).await?;
+        Ok(room.room_id.clone())
+    }
+
+    /// Invites a user. `profile` is theirs.
+    ///
+    /// # Errors
+    /// When the caller may not invite, or the user is banned or already in the room.
+    pub async fn invite(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        user_id: &UserId,
+        profile: &MemberProfile,
+        reason: Option<&str>,
+    ) -> Result<(), SendError> {
+        let room = self.require(room_id).await?;
+        let mut writer = self.enter(&room).await?;
+        let draft = member_draft(user_id, MembershipState::Invite, profile, &[("reason", reason.map(Value::from))]);
+        writer.append(&caller.user, draft).await?;
+        Ok(self.finish(writer, None).await?)
+    }
+
+    /// Leaves a room, or turns an invitation or a request to join down.
+    ///
+    /// # Errors
+    /// [`SendError::NotInRoom`] when there is nothing to leave.
+    pub async fn leave(&self, caller: &LocalDevice, room_id: &RoomId, reason: Option<&str>) -> Result<(), SendError> {
+        self.remove(caller, room_id, caller.user_id(), MembershipState::Leave, reason, |current| {
+            matches!(current, Some(Membership::Join | Membership::Invite | Membership::Knock))
+        })
+        .await
+    }
+
+    /// Takes another user out of the room.
+    ///
+    /// # Errors
+    /// When the caller may not, or the user is not there.
+    pub async fn kick(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: Option<&str>,
+    ) -> Result<(), SendError> {
+        self.remove(caller, room_id, user_id, MembershipState::Leave, reason, |current| {
+            matches!(current, Some(Membership::Join | Membership::Invite | Membership::Knock))
+        })
+        .await
+    }
+
+    /// Takes another user out of the room and keeps them out.
+    ///
+    /// # Errors
+    /// When the caller may not.
+    pub async fn ban(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: Option<&str>,
+    ) -> Result<(), SendError> {
+        self.remove(caller, room_id, user_id, MembershipState::Ban, reason, |_| true).await
+    }
+
+    /// Lets a banned user come back.
+    ///
+    /// # Errors
+    /// When the caller may not, or the user is not banned.
+    pub async fn unban(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: Option<&str>,
+    ) -> Result<(), SendError> {
+        let result = self
+            .remove(caller, room_id, user_id, MembershipState::Leave, reason, |current| {
+                current == Some(Membership::Ban)
+            })
+            .await;
+        result.map_err(|error| match error {
+            SendError::NotInRoom { user_id } => SendError::NotBanned { user_id },
+            error => error,
+        })
+    }
+
+    async fn remove(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        user_id: &UserId,
+        membership: MembershipState,
+        reason: Option<&str>,
+        may_go: impl FnOnce(Option<Membership>) -> bool,
+    ) -> Result<(), SendError> {
+        let room = self.require(room_id).await?;
+        let mut writer = self.enter(&room).await?;
+        let current = writer.state("m.room.member", user_id.as_str()).await?;
+        if !may_go(current.as_ref().and_then(|event| membership_of(&event.content))) {
+            return Err(SendError::NotInRoom { user_id: user_id.to_owned() });
+        }
+        // The name that the user had in the room stays visible in the event that removes them.
+        let profile = if user_id == caller.user_id() {
+            MemberProfile::default()
+        } else {
+            current.as_deref().map(profile_in).unwrap_or_default()
+        };
+        let draft = member_draft(user_id, membership, &profile, &[("reason", reason.map(Value::from))]);
+        writer.append(&caller.user, draft).await?;
+        Ok(self.finish(writer, None).await?)
+    }
+
+    /// For a restricted room that the caller was not invited to: a member of ours who may invite, if the caller is in one
+    /// of the rooms whose members are let in ([spec]).
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
+    async fn authoriser(
+        &self,
+        writer: &RoomWriter<'_>,
+        caller: &LocalDevice,
+    ) -> Result<Option<OwnedUserId>, store::Error> {
+        let Some(join_rules) = writer.state("m.room.join_rules", "").await? else { return Ok(None) };
+        let Ok(rule) = serde_json::from_str::<JoinRule>(join_rules.content.get()) else { return Ok(None) };
+        if !matches!(rule.join_rule.as_str(), "restricted" | "knock_restricted") {
+            return Ok(None);
+        }
+        let mut allowed = false;
+        for allow in rule.allow.iter().take(MAX_ALLOWED_ROOMS) {
+            let Some(room_id) = allow.room_id.as_deref().filter(|_| allow.kind == "m.room_membership") else {
+                continue;
+            };
+            if let Some(room) = self.find(room_id).await?
+                && self.is_joined(caller.user.nid, &room).await?
+            {
+                allowed = true;
+                break;
+            }
+        }
+        if !allowed {
+            return Ok(None);
+        }
+        let power_levels = writer.power_levels().await?;
+        for user in self.local_joined_members(writer.room.nid).await?.into_iter().take(MAX_AUTHORISERS) {
+            let user = self.db.user_by_nid(user).await?;
+            if power_levels.user_can_invite(&user.user_id) {
+                return Ok(Some(user.user_id.clone()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+async fn current_membership(writer: &RoomWriter<'_>, user_id: &UserId) -> Result<Option<Membership>, store::Error> {
+    let event = writer.state("m.room.member", user_id.as_str()).await?;
+    Ok(event.and_then(|event| membership_of(&event.content)))
+}
+
+fn profile_in(member: &Pdu) -> MemberProfile {
+    #[derive(Deserialize)]
+    struct Content {
+        displayname: Option<String>,
+        avatar_url: Option<ruma::OwnedMxcUri>,
+    }
+    let content = serde_json::from_str::<Content>(member.content.get()).ok();
+    content.map_or_else(MemberProfile::default, |content| MemberProfile {
+        displayname: content.displayname,
+        avatar_url: content.avatar_url,
+    })
+}
+
+#[derive(Deserialize)]
+struct JoinRule {
+    join_rule: String,
+    #[serde(default)]
+    allow: Vec<Allow>,
+}
+
+#[derive(Deserialize)]
+struct Allow {
+    #[serde(rename = "type")]
+    kind: String,
+    room_id: Option<OwnedRoomId>,
+}

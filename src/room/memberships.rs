@@ -1,0 +1,172 @@
+//! Which rooms a local user is in, kept in memory for users who are here.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use super::{Rooms, event::StoredEvent, state_log::Membership};
+use crate::store::{Database, Error, EventNid, Position, RoomNid, UserNid, ids::lock, rooms as rows};
+
+/// A local user's place in one room.
+#[derive(Debug, Clone)]
+pub struct MemberEntry {
+    pub room: RoomNid,
+    pub membership: Membership,
+    pub event_nid: EventNid,
+    /// Where the membership last changed.
+    pub pos: Position,
+    pub forgotten: bool,
+    /// What an invited or knocking user is shown: a JSON array of stripped state events.
+    pub invite_state: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+struct UserRooms {
+    loaded: bool,
+    rooms: HashMap<RoomNid, MemberEntry>,
+}
+
+impl UserRooms {
+    /// Of two entries for a room, the later one is right.
+    fn update(&mut self, entry: MemberEntry) {
+        let known = self.rooms.get(&entry.room);
+        if known.is_none_or(|known| known.pos <= entry.pos) {
+            self.rooms.insert(entry.room, entry);
+        }
+    }
+}
+
+type Users = Mutex<HashMap<UserNid, Arc<Mutex<UserRooms>>>>;
+
+/// The memberships of all local users that have been asked for.
+pub(crate) struct Memberships {
+    db: Arc<Database>,
+    users: Arc<Users>,
+}
+
+/// For the committer: brings memory up to date after a commit.
+pub(crate) struct MembershipsHandle(Arc<Users>);
+
+impl MembershipsHandle {
+    pub(crate) fn update(&self, user: UserNid, entry: MemberEntry) {
+        let rooms = lock(&self.0).get(&user).cloned();
+        if let Some(rooms) = rooms {
+            lock(&rooms).update(entry);
+        }
+    }
+}
+
+impl Memberships {
+    pub(super) fn new(db: Arc<Database>) -> Self {
+        Self { db, users: Arc::default() }
+    }
+
+    pub(super) fn handle(&self) -> MembershipsHandle {
+        MembershipsHandle(Arc::clone(&self.users))
+    }
+
+    async fn of(&self, user: UserNid) -> Result<Arc<Mutex<UserRooms>>, Error> {
+        // The entry is there before the rows are read, so a commit in between finds it.
+        let rooms = Arc::clone(lock(&self.users).entry(user).or_default());
+        if lock(&rooms).loaded {
+            return Ok(rooms);
+        }
+        let mut reader = self.db.read().await?;
+        let stored = rows::memberships(&mut reader.conn(), user).await?;
+        let mut held = lock(&rooms);
+        for row in stored {
+            let membership = u8::try_from(row.membership)
+                .ok()
+                .and_then(Membership::from_code)
+                .ok_or_else(|| Error::damaged("membership", row.membership))?;
+            held.update(MemberEntry {
+                room: RoomNid(row.room_nid),
+                membership,
+                event_nid: EventNid(row.event_nid),
+                pos: Position(row.pos),
+                forgotten: row.forgotten,
+                invite_state: row.invite_state.map(Into::into),
+            });
+        }
+        held.loaded = true;
+        drop(held);
+        Ok(rooms)
+    }
+}
+
+impl Rooms {
+    /// Every room that the user has, or had, to do with, by room.
+    pub async fn memberships(&self, user: UserNid) -> Result<Vec<MemberEntry>, Error> {
+        let rooms = self.memberships.of(user).await?;
+        let mut entries: Vec<_> = lock(&rooms).rooms.values().cloned().collect();
+        entries.sort_unstable_by_key(|entry| entry.room);
+        Ok(entries)
+    }
+
+    /// The user's place in one room.
+    pub async fn member_entry(&self, user: UserNid, room: RoomNid) -> Result<Option<MemberEntry>, Error> {
+        let rooms = self.memberships.of(user).await?;
+        let entry = lock(&rooms).rooms.get(&room).cloned();
+        Ok(entry)
+    }
+
+    /// The user's membership of one room; `None` if the two never met.
+    pub async fn membership(&self, user: UserNid, room: RoomNid) -> Result<Option<Membership>, Error> {
+        Ok(self.member_entry(user, room).await?.map(|entry| entry.membership))
+    }
+
+    /// The rooms that the user is joined to.
+    pub async fn joined_rooms(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
+        let rooms = self.memberships.of(user).await?;
+        let rooms = lock(&rooms);
+        Ok(rooms.rooms.values().filter(|entry| entry.membership == Membership::Join).map(|entry| entry.room).collect())
+    }
+
+    /// The local users who are joined to the room.
+    pub async fn local_joined_members(&self, room: RoomNid) -> Result<Vec<UserNid>, Error> {
+        let mut reader = self.db.read().await?;
+        let members = rows::local_members(&mut reader.conn(), room).await?;
+        let joined = i64::from(Membership::Join.code());
+        Ok(members.into_iter().filter(|(_, code)| *code == joined).map(|(user, _)| UserNid(user)).collect())
+    }
+
+    /// Whether the two users are joined to a common room.
+    pub async fn share_a_room(&self, a: UserNid, b: UserNid) -> Result<bool, Error> {
+        let a = self.joined_rooms(a).await?;
+        let b = self.memberships.of(b).await?;
+        let b = lock(&b);
+        Ok(a.iter().any(|room| b.rooms.get(room).is_some_and(|entry| entry.membership == Membership::Join)))
+    }
+
+    /// The user no longer wants to see a room that they have left.
+    ///
+    /// # Errors
+    /// Only the database's; a room that the user never met, or is in, is left as it is and `false` returned.
+    pub async fn forget(&self, user: UserNid, room: RoomNid) -> Result<bool, Error> {
+        let Some(entry) = self.member_entry(user, room).await? else { return Ok(false) };
+        if !matches!(entry.membership, Membership::Leave | Membership::Ban) {
+            return Ok(false);
+        }
+        let entry = MemberEntry { forgotten: true, ..entry };
+        let row = rows::MEMBER.row([
+            user.into(),
+            room.into(),
+            i64::from(entry.membership.code()).into(),
+            entry.event_nid.into(),
+            entry.pos.into(),
+            true.into(),
+            None::<String>.into(),
+        ]);
+        let handle = self.memberships.handle();
+        let write = crate::store::Write::new(vec![row]).after(move || handle.update(user, entry));
+        self.db.committer().write(write).await?;
+        Ok(true)
+    }
+
+    /// The event behind a membership.
+    pub async fn member_event(&self, entry: &MemberEntry) -> Result<Arc<StoredEvent>, Error> {
+        let room = self.by_nid(entry.room).await?;
+        self.events.get(&room, entry.event_nid).await
+    }
+}

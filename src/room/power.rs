@@ -1,0 +1,49 @@
+//! Power levels: who may do what in a room, read through ruma.
+
+use ruma::{
+    OwnedUserId,
+    events::room::power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource},
+    room_version_rules::RoomVersionRules,
+};
+use sabha_federation::Pdu;
+use serde::Deserialize;
+
+use super::{Room, Rooms, writer::RoomWriter};
+use crate::store::{Error, Position};
+
+impl RoomWriter<'_> {
+    /// The power levels that the next event is judged by.
+    pub async fn power_levels(&self) -> Result<RoomPowerLevels, Error> {
+        let create = self.state("m.room.create", "").await?;
+        let levels = self.state("m.room.power_levels", "").await?;
+        Ok(power_levels(&self.room.rules, create.as_deref(), levels.as_deref()))
+    }
+}
+
+impl Rooms {
+    /// The power levels as of `upto`.
+    pub async fn power_levels(&self, room: &Room, upto: Position) -> Result<RoomPowerLevels, Error> {
+        let create = self.state_event(room, "m.room.create", "", upto).await?;
+        let levels = self.state_event(room, "m.room.power_levels", "", upto).await?;
+        let pdu = |event: &std::sync::Arc<super::event::StoredEvent>| std::sync::Arc::clone(&event.pdu);
+        Ok(power_levels(&room.rules, create.as_ref().map(pdu).as_deref(), levels.as_ref().map(pdu).as_deref()))
+    }
+}
+
+fn power_levels(rules: &RoomVersionRules, create: Option<&Pdu>, levels: Option<&Pdu>) -> RoomPowerLevels {
+    let source = levels
+        .and_then(|levels| serde_json::from_str::<RoomPowerLevelsEventContent>(levels.content.get()).ok())
+        .map_or(RoomPowerLevelsSource::None, RoomPowerLevelsSource::Original);
+    RoomPowerLevels::new(source, &rules.authorization, create.map(creators).unwrap_or_default())
+}
+
+/// Who created the room: the sender of the create event, and whom it names besides.
+fn creators(create: &Pdu) -> Vec<OwnedUserId> {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(default)]
+        additional_creators: Vec<OwnedUserId>,
+    }
+    let more = serde_json::from_str::<Content>(create.content.get()).map(|content| content.additional_creators);
+    std::iter::once(create.sender.clone()).chain(more.unwrap_or_default()).collect()
+}

@@ -1,0 +1,150 @@
+//! Sending: turns what a local user asked for into a signed event in the room.
+//!
+//! Promise: an event is stored with everything that follows from it (stream position, transaction ID, state), or not at
+//! all; it is answered after the commit; a repeated transaction ID gives the first event's ID.
+
+use std::sync::Arc;
+
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use sabha_federation::EventDraft;
+use serde_json::value::RawValue;
+
+use super::{
+    Room, Rooms,
+    state_log::Membership,
+    txn::TxnKey,
+    writer::{AppendError, RoomWriter},
+};
+use crate::{account::LocalDevice, store};
+
+/// Why a local user's event was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error("{room_id} is not a room of this server")]
+    UnknownRoom { room_id: OwnedRoomId },
+    #[error("{user_id} is not in the room")]
+    NotInRoom { user_id: OwnedUserId },
+    #[error("{event_id} is not an event of the room")]
+    UnknownEvent { event_id: OwnedEventId },
+    #[error("{user_id} may not redact this event")]
+    MayNotRedact { user_id: OwnedUserId },
+    #[error("the alias {alias} does not point to this room")]
+    BadAlias { alias: String },
+    #[error("{user_id} is not banned")]
+    NotBanned { user_id: OwnedUserId },
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("the event could not be stored")]
+    Storage(#[from] store::Error),
+}
+
+impl Rooms {
+    /// Sends a message event, once per `txn`.
+    ///
+    /// # Errors
+    /// After [`SendError::Storage`] the event may be stored; repeating the `txn` settles it.
+    pub async fn send(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        draft: EventDraft,
+        txn: Option<TxnKey>,
+    ) -> Result<OwnedEventId, SendError> {
+        let room = self.require(room_id).await?;
+        let mut writer = self.enter(&room).await?;
+        if let Some(txn) = &txn
+            && let Some(sent) = self.txn_ids.find(txn).await?
+        {
+            // It may still be on its way to the disk: whatever was queued before is committed first.
+            let barrier = writer.barrier()?;
+            drop(writer);
+            barrier.wait().await?;
+            return Ok(sent);
+        }
+        if draft.event_type == "m.room.redaction" {
+            self.check_redaction(&writer, caller.user_id(), draft.redacts.as_deref()).await?;
+        }
+        let event_id = writer.append(&caller.user, draft).await?;
+        self.finish(writer, txn).await?;
+        Ok(event_id)
+    }
+
+    /// Sends a state event. State that is already so is left alone, and its event's ID returned.
+    ///
+    /// # Errors
+    /// As [`Self::send`], and [`SendError::BadAlias`].
+    pub async fn send_state(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        draft: EventDraft,
+    ) -> Result<OwnedEventId, SendError> {
+        let room = self.require(room_id).await?;
+        if draft.event_type == "m.room.canonical_alias" {
+            self.check_canonical_alias(&room, &draft.content).await?;
+        }
+        let mut writer = self.enter(&room).await?;
+        let state_key = draft.state_key.clone().unwrap_or_default();
+        if let Some(current) = writer.state(&draft.event_type, &state_key).await?
+            && current.sender == *caller.user_id()
+            && same_json(&current.content, &draft.content)
+        {
+            let event_id = current.event_id.clone();
+            let barrier = writer.barrier()?;
+            drop(writer);
+            barrier.wait().await?;
+            return Ok(event_id);
+        }
+        let event_id = writer.append(&caller.user, draft).await?;
+        self.finish(writer, None).await?;
+        Ok(event_id)
+    }
+
+    /// Commits what was appended and waits for it; the next writer comes in meanwhile.
+    pub(super) async fn finish(&self, writer: RoomWriter<'_>, txn: Option<TxnKey>) -> Result<(), store::Error> {
+        let committed = writer.commit(txn.clone())?;
+        let result = committed.wait().await;
+        if result.is_err()
+            && let Some(txn) = &txn
+        {
+            self.txn_ids.forget(txn);
+        }
+        result.map(|_| ())
+    }
+
+    /// The room, or the error that tells the caller nothing about rooms they are not in.
+    pub(super) async fn require(&self, room_id: &RoomId) -> Result<Arc<Room>, SendError> {
+        self.find(room_id).await?.ok_or_else(|| SendError::UnknownRoom { room_id: room_id.to_owned() })
+    }
+
+    /// Since room version 3 the auth rules let redactions pass; whether they apply is for each server to decide.
+    async fn check_redaction(
+        &self,
+        writer: &RoomWriter<'_>,
+        sender: &UserId,
+        redacts: Option<&EventId>,
+    ) -> Result<(), SendError> {
+        let Some(event_id) = redacts else { return Ok(()) };
+        let unknown = || SendError::UnknownEvent { event_id: event_id.to_owned() };
+        let mut reader = self.db.read().await?;
+        let found = store::rooms::find_event(&mut reader.conn(), event_id.as_str()).await?;
+        drop(reader);
+        let (nid, _) = found.filter(|(_, room)| *room == writer.room.nid).ok_or_else(unknown)?;
+        let event = self.events.get(&writer.room, nid).await?;
+        if event.sender() == sender || writer.power_levels().await?.user_can_redact_event_of_other(sender) {
+            return Ok(());
+        }
+        Err(SendError::MayNotRedact { user_id: sender.to_owned() })
+    }
+
+    /// Whether the user is joined to the room now.
+    pub async fn is_joined(&self, user: store::UserNid, room: &Room) -> Result<bool, store::Error> {
+        Ok(self.membership(user, room.nid).await? == Some(Membership::Join))
+    }
+}
+
+/// Whether two texts are the same JSON value.
+fn same_json(a: &RawValue, b: &RawValue) -> bool {
+    let value = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
+    a.get() == b.get() || value(a).is_some_and(|a| value(b).is_some_and(|b| a == b))
+}

@@ -1,0 +1,182 @@
+//! History visibility: which events of a room a user may see ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{
+    Room, Rooms,
+    event::StoredEvent,
+    state_log::{LogRow, Membership},
+};
+use crate::store::{Error, Position, UserNid, vocabulary::User};
+
+/// Who may read what was said before they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryVisibility {
+    WorldReadable,
+    Shared,
+    Invited,
+    Joined,
+}
+
+/// What one user may see of one room: how both their membership and the room's visibility went.
+#[derive(Debug, Clone, Default)]
+pub struct Sight {
+    memberships: Vec<(Position, Membership)>,
+    visibilities: Vec<(Position, HistoryVisibility)>,
+}
+
+impl Sight {
+    /// The user's membership right after `pos`.
+    pub fn membership_at(&self, pos: Position) -> Option<Membership> {
+        at(&self.memberships, pos)
+    }
+
+    fn visibility_at(&self, pos: Position) -> HistoryVisibility {
+        at(&self.visibilities, pos).unwrap_or(HistoryVisibility::Shared)
+    }
+
+    /// Whether the user may see what happened at `pos`. A change of membership or of visibility is judged by what was
+    /// before and by what is after it, whichever lets more through.
+    pub fn can_see(&self, pos: Position) -> bool {
+        let before = Position(pos.0 - 1);
+        let joins_later = self.memberships.iter().any(|(at, membership)| *at > pos && *membership == Membership::Join);
+        let allows = |visibility: HistoryVisibility, membership: Option<Membership>| match visibility {
+            HistoryVisibility::WorldReadable => true,
+            HistoryVisibility::Shared => membership == Some(Membership::Join) || joins_later,
+            HistoryVisibility::Invited => matches!(membership, Some(Membership::Join | Membership::Invite)),
+            HistoryVisibility::Joined => membership == Some(Membership::Join),
+        };
+        let (membership_before, membership_after) = (self.membership_at(before), self.membership_at(pos));
+        let (visibility_before, visibility_after) = (self.visibility_at(before), self.visibility_at(pos));
+        [visibility_before, visibility_after]
+            .into_iter()
+            .any(|visibility| allows(visibility, membership_before) || allows(visibility, membership_after))
+    }
+
+    /// Whether the user has ever been in the room.
+    pub fn ever_joined(&self) -> bool {
+        self.memberships.iter().any(|(_, membership)| *membership == Membership::Join)
+    }
+
+    /// Whether the user may see anything that comes after `pos`, as things stand: joined, or world readable.
+    pub fn sees_now(&self, pos: Position) -> bool {
+        self.membership_at(pos) == Some(Membership::Join) || self.visibility_at(pos) == HistoryVisibility::WorldReadable
+    }
+}
+
+fn at<T: Copy>(changes: &[(Position, T)], pos: Position) -> Option<T> {
+    let after = changes.partition_point(|(at, _)| *at <= pos);
+    changes.get(after.checked_sub(1)?).map(|(_, value)| *value)
+}
+
+/// A cached [`Sight`] with the positions of the latest changes it knows.
+#[derive(Debug, Clone)]
+pub(crate) struct CachedSight {
+    versions: (Option<Position>, Option<Position>),
+    sight: Arc<Sight>,
+}
+
+impl Rooms {
+    /// What the user may see of the room.
+    pub async fn sight(&self, room: &Room, user: &User) -> Result<Arc<Sight>, Error> {
+        let member_key = self.db.known_state_key("m.room.member", user.user_id.as_str());
+        let visibility_key = self.db.known_state_key("m.room.history_visibility", "");
+        let versions = {
+            let view = room.view();
+            let pos_of =
+                |key: Option<crate::store::KeyNid>| key.and_then(|key| view.state.get(key)).map(|entry| entry.pos);
+            (pos_of(member_key.as_ref().map(|key| key.nid)), pos_of(visibility_key.as_ref().map(|key| key.nid)))
+        };
+        let cache_key: (UserNid, crate::store::RoomNid) = (user.nid, room.nid);
+        if let Some(cached) = self.sights.get(&cache_key)
+            && cached.versions == versions
+        {
+            return Ok(cached.sight);
+        }
+        let mut sight = Sight::default();
+        if let Some(key) = member_key {
+            let history = self.key_history(room, key.nid).await?;
+            sight.memberships =
+                history.iter().filter_map(|row| row.membership.map(|membership| (row.pos, membership))).collect();
+        }
+        if let Some(key) = visibility_key {
+            for LogRow { pos, event_nid, .. } in self.key_history(room, key.nid).await? {
+                let Some(event_nid) = event_nid else { continue };
+                let event = self.events.get(room, event_nid).await?;
+                sight.visibilities.push((pos, visibility_in(&event)));
+            }
+        }
+        let known = (sight.memberships.last().map(|(pos, _)| *pos), sight.visibilities.last().map(|(pos, _)| *pos));
+        let sight = Arc::new(sight);
+        // A change that is not committed yet is not in the rows: then this is right for now, but not for later.
+        if known == versions {
+            self.sights.insert(cache_key, CachedSight { versions, sight: Arc::clone(&sight) });
+        }
+        Ok(sight)
+    }
+}
+
+fn visibility_in(event: &StoredEvent) -> HistoryVisibility {
+    #[derive(Deserialize)]
+    struct Content {
+        history_visibility: String,
+    }
+    match event.content::<Content>().as_ref().map(|content| content.history_visibility.as_str()) {
+        Some("world_readable") => HistoryVisibility::WorldReadable,
+        Some("invited") => HistoryVisibility::Invited,
+        Some("joined") => HistoryVisibility::Joined,
+        _ => HistoryVisibility::Shared,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use HistoryVisibility::{Invited, Joined, Shared, WorldReadable};
+    use Membership::{Ban, Invite, Join, Leave};
+
+    fn check(visibility: HistoryVisibility, memberships: &[(i64, Membership)], pos: i64, expected: bool) {
+        let sight = Sight {
+            memberships: memberships.iter().map(|(pos, membership)| (Position(*pos), *membership)).collect(),
+            visibilities: vec![(Position(1), visibility)],
+        };
+        assert_eq!(sight.can_see(Position(pos)), expected, "{visibility:?}, {memberships:?}, at {pos}");
+    }
+
+    #[test]
+    fn what_a_user_sees_follows_the_table_of_the_spec() {
+        let came_late = [(10, Invite), (20, Join)];
+        let left = [(10, Join), (20, Leave)];
+        let came_back = [(10, Join), (20, Leave), (30, Join)];
+        check(WorldReadable, &[], 5, true);
+        check(WorldReadable, &left, 25, true);
+        check(Shared, &[], 5, false);
+        check(Shared, &came_late, 5, true);
+        check(Shared, &left, 15, true);
+        check(Shared, &left, 25, false);
+        check(Shared, &came_back, 25, true);
+        check(Shared, &[(10, Invite)], 15, false);
+        check(Shared, &[(10, Ban)], 15, false);
+        check(Invited, &came_late, 5, false);
+        check(Invited, &came_late, 15, true);
+        check(Invited, &came_late, 10, true);
+        check(Invited, &left, 25, false);
+        check(Joined, &came_late, 15, false);
+        check(Joined, &came_late, 20, true);
+        check(Joined, &came_late, 25, true);
+        check(Joined, &left, 20, true);
+        check(Joined, &left, 21, false);
+    }
+
+    #[test]
+    fn a_change_of_visibility_is_seen_by_those_who_could_see_before_it() {
+        let sight =
+            Sight { memberships: vec![], visibilities: vec![(Position(1), WorldReadable), (Position(5), Joined)] };
+        assert!(sight.can_see(Position(5)));
+        assert!(!sight.can_see(Position(6)));
+    }
+}

@@ -1,0 +1,339 @@
+//! Appending to a room: the one way in which events come into a room's graph.
+//!
+//! [`Rooms::enter`] waits for its turn; [`RoomWriter::append`] builds, signs and authorizes events on top of each other;
+//! [`RoomWriter::commit`] hands all of them to the committer as one write. Until then nothing has happened.
+
+mod rows;
+
+use std::sync::Arc;
+
+use ruma::{OwnedEventId, UserId, events::StateEventType};
+use sabha_federation::{AuthRuleError, BuildError, EventDraft, EventPosition, Pdu, auth, build_and_sign};
+use tokio::sync::OwnedMutexGuard;
+
+use super::{
+    Head, Room, Rooms,
+    event::{Replaced, StoredEvent, membership_of},
+    state_log::{Membership, StateEntry},
+    txn::TxnKey,
+};
+use crate::store::{
+    Committed, Error, EventNid, Position, Row, StateKey, Write,
+    vocabulary::{EventType, User},
+};
+
+/// The greatest number of forward extremities that an event is built on.
+const MAX_PREV_EVENTS: usize = 20;
+
+/// Why events were not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error("the event breaks an authorization rule")]
+    NotAuthorized(#[source] AuthRuleError),
+    #[error("the event cannot be built")]
+    Invalid(#[source] BuildError),
+    #[error("the event could not be stored")]
+    Storage(#[from] Error),
+}
+
+/// The right to append to a room, until it is dropped.
+pub struct RoomWriter<'a> {
+    rooms: &'a Rooms,
+    pub room: Arc<Room>,
+    head: OwnedMutexGuard<Head>,
+    now_ms: i64,
+    pending: Vec<Pending>,
+    extra: Vec<Row>,
+    is_new_room: bool,
+}
+
+/// An event that has been built but not committed.
+struct Pending {
+    nid: EventNid,
+    pdu: Arc<Pdu>,
+    event_type: Arc<EventType>,
+    sender: Arc<User>,
+    key: Option<Arc<StateKey>>,
+    auth_depth: i64,
+    prev: Vec<EventNid>,
+    auth: Vec<EventNid>,
+    membership: Option<Membership>,
+    /// The local user whose membership this is.
+    local_member: Option<Arc<User>>,
+    invite_state: Option<String>,
+    replaces: Option<Replaced>,
+    redacts: Option<Redacts>,
+}
+
+/// An event that is about to be redacted, and what is left of it.
+struct Redacts {
+    event: Arc<StoredEvent>,
+    left: Arc<Pdu>,
+}
+
+/// A state event as the writer sees it: committed, or built a moment ago.
+struct Current {
+    nid: EventNid,
+    auth_depth: i64,
+    pdu: Arc<Pdu>,
+}
+
+impl Rooms {
+    /// Waits until it is this caller's turn to append to `room`.
+    ///
+    /// # Errors
+    /// When the room has to be read again after a failed write, and that fails.
+    pub async fn enter(&self, room: &Arc<Room>) -> Result<RoomWriter<'_>, Error> {
+        let mut room = Arc::clone(room);
+        loop {
+            let head = Arc::clone(&room.head).lock_owned().await;
+            if !room.lineage.is_broken() {
+                return Ok(self.writer(room, head, false));
+            }
+            drop(head);
+            room = self
+                .find(&room.room_id)
+                .await?
+                .ok_or_else(|| Error::damaged("room", format!("{} is missing", room.room_id)))?;
+        }
+    }
+
+    /// The writer of a room that does not exist until its first commit.
+    pub(super) async fn enter_new(&self, room: &Arc<Room>) -> RoomWriter<'_> {
+        let head = Arc::clone(&room.head).lock_owned().await;
+        self.writer(Arc::clone(room), head, true)
+    }
+
+    fn writer(&self, room: Arc<Room>, head: OwnedMutexGuard<Head>, is_new_room: bool) -> RoomWriter<'_> {
+        let now_ms = self.clock.now_ms();
+        RoomWriter { rooms: self, room, head, now_ms, pending: Vec::new(), extra: Vec::new(), is_new_room }
+    }
+}
+
+impl RoomWriter<'_> {
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// A row to be committed together with the events.
+    pub fn add_row(&mut self, row: Row) {
+        self.extra.push(row);
+    }
+
+    /// The current event of a key of the state, with the events that were appended just now.
+    pub async fn state(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Pdu>>, Error> {
+        Ok(self.current(event_type, state_key).await?.map(|current| current.pdu))
+    }
+
+    async fn current(&self, event_type: &str, state_key: &str) -> Result<Option<Current>, Error> {
+        let Some(key) = self.rooms.db.known_state_key(event_type, state_key) else { return Ok(None) };
+        let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key.nid);
+        if let Some(pending) = self.pending.iter().rev().find(of_key) {
+            let Pending { nid, auth_depth, pdu, .. } = pending;
+            return Ok(Some(Current { nid: *nid, auth_depth: *auth_depth, pdu: Arc::clone(pdu) }));
+        }
+        let entry: Option<StateEntry> = self.room.view().state.get(key.nid);
+        let Some(entry) = entry else { return Ok(None) };
+        let event = self.rooms.events.get(&self.room, entry.event_nid).await?;
+        Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
+    }
+
+    /// Builds an event on top of the room and of what was appended before, signs it and checks that the room allows it.
+    ///
+    /// # Errors
+    /// When the room does not allow it or it cannot be built; what was appended before stays.
+    pub async fn append(&mut self, sender: &Arc<User>, draft: EventDraft) -> Result<OwnedEventId, AppendError> {
+        let rooms = self.rooms;
+        let rules = &self.room.rules;
+        let event_type = rooms.db.event_type(&draft.event_type).await?;
+        let key = match &draft.state_key {
+            Some(state_key) => Some(rooms.db.state_key(&draft.event_type, state_key).await?),
+            None => None,
+        };
+        let mut wanted = sabha_federation::auth_types(
+            rules,
+            &draft.event_type,
+            sender.user_id.as_ref(),
+            draft.state_key.as_deref(),
+            &draft.content,
+        )
+        .map_err(AppendError::NotAuthorized)?;
+        if draft.event_type != "m.room.create"
+            && !wanted.iter().any(|(event_type, _)| *event_type == StateEventType::RoomCreate)
+        {
+            // From room version 12 on it is implied, but the rules still look at it.
+            wanted.push((StateEventType::RoomCreate, String::new()));
+        }
+        let mut found: Vec<(StateEventType, String, Current)> = Vec::with_capacity(wanted.len());
+        for (event_type, state_key) in wanted {
+            if let Some(current) = self.current(&event_type.to_string(), &state_key).await? {
+                found.push((event_type, state_key, current));
+            }
+        }
+        let auth_ids: Vec<OwnedEventId> = found.iter().map(|(.., current)| current.pdu.event_id.clone()).collect();
+        let (prev, prev_ids) = self.previous();
+        let is_create = draft.event_type == "m.room.create";
+        let makes_its_room = is_create && rules.authorization.room_create_event_id_as_room_id;
+        let position = EventPosition {
+            room_id: (!makes_its_room).then_some(&*self.room.room_id),
+            sender: sender.user_id.as_ref(),
+            prev_events: &prev_ids,
+            auth_events: &auth_ids,
+            depth: u64::try_from(self.depth() + 1).unwrap_or(u64::MAX),
+            origin_server_ts: u64::try_from(self.now_ms).unwrap_or_default(),
+        };
+        let pdu = build_and_sign(rules, &rooms.signer, draft, position).map_err(AppendError::Invalid)?;
+        let auth_events: Vec<Arc<Pdu>> = found.iter().map(|(.., current)| Arc::clone(&current.pdu)).collect();
+        auth::check(rules, &pdu, &auth_events, |event_type, state_key| {
+            let of_key = |(t, k, _): &&(StateEventType, String, Current)| t == event_type && k == state_key;
+            found.iter().find(of_key).map(|(.., current)| Arc::clone(&current.pdu))
+        })
+        .map_err(AppendError::NotAuthorized)?;
+        self.push(sender, event_type, key, Arc::new(pdu), &found, prev).await
+    }
+
+    /// Adds an event that is already built: the create event that gives its room its ID.
+    pub(super) async fn push_create(&mut self, sender: &Arc<User>, pdu: Pdu) -> Result<OwnedEventId, AppendError> {
+        let event_type = self.rooms.db.event_type(&pdu.event_type).await?;
+        let key = Some(self.rooms.db.state_key(&pdu.event_type, "").await?);
+        self.push(sender, event_type, key, Arc::new(pdu), &[], Vec::new()).await
+    }
+
+    async fn push(
+        &mut self,
+        sender: &Arc<User>,
+        event_type: Arc<EventType>,
+        key: Option<Arc<StateKey>>,
+        pdu: Arc<Pdu>,
+        auth: &[(StateEventType, String, Current)],
+        prev: Vec<EventNid>,
+    ) -> Result<OwnedEventId, AppendError> {
+        let rooms = self.rooms;
+        let membership = (pdu.event_type == "m.room.member").then(|| membership_of(&pdu.content)).flatten();
+        let local_member = match &pdu.state_key {
+            Some(user_id) if membership.is_some() => {
+                let user_id = UserId::parse(user_id).ok().filter(|id| id.server_name() == rooms.signer.server_name());
+                match user_id {
+                    Some(user_id) => Some(rooms.db.user(&user_id, true).await?),
+                    None => None,
+                }
+            }
+            _ => None,
+        };
+        let replaces = match &key {
+            Some(key) => self.current(&key.event_type, &key.state_key).await?.map(|current| Replaced {
+                event_id: current.pdu.event_id.clone(),
+                sender: current.pdu.sender.clone(),
+                content: current.pdu.content.clone(),
+            }),
+            None => None,
+        };
+        let redacts = match &pdu.redacts {
+            Some(event_id) => self.redaction_of(event_id).await?,
+            None => None,
+        };
+        let stripped = matches!(membership, Some(Membership::Invite | Membership::Knock)) && local_member.is_some();
+        let invite_state = if stripped { Some(self.stripped_state(&pdu).await?) } else { None };
+        let event_id = pdu.event_id.clone();
+        self.pending.push(Pending {
+            nid: rooms.db.committer().ids().event()?,
+            auth_depth: auth.iter().map(|(.., current)| current.auth_depth + 1).max().unwrap_or_default(),
+            auth: auth.iter().map(|(.., current)| current.nid).collect(),
+            pdu,
+            event_type,
+            sender: Arc::clone(sender),
+            key,
+            prev,
+            membership,
+            local_member,
+            invite_state,
+            replaces,
+            redacts,
+        });
+        Ok(event_id)
+    }
+
+    /// The event that a redaction takes the content of, if it is an event of this room.
+    async fn redaction_of(&self, event_id: &OwnedEventId) -> Result<Option<Redacts>, Error> {
+        let mut reader = self.rooms.db.read().await?;
+        let found = crate::store::rooms::find_event(&mut reader.conn(), event_id.as_str()).await?;
+        drop(reader);
+        let Some((nid, _)) = found.filter(|(_, room)| *room == self.room.nid) else { return Ok(None) };
+        let event = self.rooms.events.get(&self.room, nid).await?;
+        let json = sabha_federation::redact(&self.room.rules, &event.pdu.json, None)
+            .map_err(|error| Error::damaged("event", error))?;
+        let left = Pdu::from_stored(&self.room.rules, event_id.clone(), json)
+            .map_err(|error| Error::damaged("redacted event", error))?;
+        Ok(Some(Redacts { event, left: Arc::new(left) }))
+    }
+
+    /// What an invited or knocking user is shown of the room ([spec]), as a JSON array.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
+    async fn stripped_state(&self, member: &Pdu) -> Result<String, Error> {
+        const SHOWN: [&str; 7] = [
+            "m.room.create",
+            "m.room.name",
+            "m.room.avatar",
+            "m.room.topic",
+            "m.room.join_rules",
+            "m.room.canonical_alias",
+            "m.room.encryption",
+        ];
+        let mut shown = Vec::new();
+        for event_type in SHOWN {
+            shown.extend(self.current(event_type, "").await?.map(|current| current.pdu));
+        }
+        shown.extend(self.current("m.room.member", member.sender.as_str()).await?.map(|current| current.pdu));
+        let stripped = |pdu: &Pdu| {
+            serde_json::json!({
+                "type": pdu.event_type,
+                "state_key": pdu.state_key,
+                "sender": pdu.sender,
+                "content": pdu.content,
+            })
+        };
+        let shown: Vec<_> = shown.iter().map(|pdu| stripped(pdu)).chain([stripped(member)]).collect();
+        Ok(serde_json::Value::from(shown).to_string())
+    }
+
+    /// The events that the next one is built on.
+    fn previous(&self) -> (Vec<EventNid>, Vec<OwnedEventId>) {
+        match self.pending.last() {
+            Some(last) => (vec![last.nid], vec![last.pdu.event_id.clone()]),
+            None => self.head.forward_extremities.iter().take(MAX_PREV_EVENTS).cloned().unzip(),
+        }
+    }
+
+    fn depth(&self) -> i64 {
+        let pending = self.pending.last().map(|last| i64::try_from(last.pdu.depth).unwrap_or(i64::MAX));
+        pending.unwrap_or(self.head.depth)
+    }
+
+    /// Hands everything to the committer as one write, and lets the next writer in. What was appended is visible to the
+    /// next writer at once, and to everyone else after the commit.
+    ///
+    /// # Errors
+    /// When nothing was queued.
+    pub fn commit(mut self, txn: Option<TxnKey>) -> Result<Committed, Error> {
+        let count = self.pending.len();
+        let committer = self.rooms.db.committer().clone();
+        committer.submit(count, |first| self.apply(first, txn))
+    }
+
+    /// Everything that follows from the pending events, as rows and as changes of memory.
+    fn apply(&mut self, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
+        rows::apply(self, first, txn)
+    }
+
+    /// Whether anything has been appended.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Waits until everything that was queued for this room before is committed.
+    pub fn barrier(&self) -> Result<Committed, Error> {
+        let lineage = self.room.lineage.clone();
+        self.rooms.db.committer().submit(1, |_| Ok(Write::default().in_lineage(lineage)))
+    }
+}

@@ -1,0 +1,215 @@
+//! From built events to rows, and to what changes in memory once they are committed.
+
+use std::sync::Arc;
+
+use sabha_federation::Pdu;
+
+use super::{Pending, RoomWriter};
+use crate::{
+    bus::Bus,
+    room::{
+        Room, Rooms,
+        event::StoredEvent,
+        memberships::{MemberEntry, MembershipsHandle},
+        state_log::{Membership, checkpoint},
+        txn::TxnKey,
+    },
+    store::{Error, EventNid, Position, UserNid, Write, ids::pack, rooms as rows},
+};
+
+/// How many changes of state are replayed at most when a room is loaded.
+const CHECKPOINT_EVERY: usize = 256;
+
+/// The writer of a single node.
+const SLOT: i64 = 0;
+
+/// What a commit changes in memory.
+struct Effects {
+    room: Arc<Room>,
+    events: Vec<(Position, Arc<StoredEvent>)>,
+    redacted: Vec<Arc<StoredEvent>>,
+    members: Vec<(UserNid, MemberEntry)>,
+}
+
+pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
+    let rooms = writer.rooms;
+    let room = Arc::clone(&writer.room);
+    let pending = std::mem::take(&mut writer.pending);
+    let mut write = Write::new(std::mem::take(&mut writer.extra)).in_lineage(room.lineage.clone());
+    let mut effects = Effects {
+        room: Arc::clone(&room),
+        events: Vec::with_capacity(pending.len()),
+        redacted: Vec::new(),
+        members: Vec::new(),
+    };
+    let mut view = room.view_mut();
+    // Readers ask for the committed position, so changes after it must stay in memory.
+    view.state.keep_since(rooms.db.committer().published());
+    let mut pos = first;
+    for event in pending {
+        event.event_type.write_if_new(&mut write);
+        event.sender.write_if_new(&mut write);
+        let state_pos = writer.head.state_pos;
+        if let Some(key) = &event.key {
+            key.write_if_new(&mut write);
+            let change = view.state.change(key.nid, pos, Some(event.nid), event.membership);
+            write.push(rows::STATE_LOG.row([
+                room.nid.into(),
+                key.nid.into(),
+                pos.into(),
+                Some(event.nid).into(),
+                change.before.map(|before| before.event_nid).into(),
+                event.membership.map(|membership| i64::from(membership.code())).into(),
+            ]));
+            view.state.apply(change);
+            writer.head.state_pos = pos;
+            writer.head.unsaved_changes += 1;
+        }
+        if let (Some(user), Some(membership)) = (&event.local_member, event.membership) {
+            user.write_if_new(&mut write);
+            let entry = member_entry(&event, membership, pos, room.nid);
+            write.push(rows::MEMBER.row([
+                user.nid.into(),
+                room.nid.into(),
+                i64::from(membership.code()).into(),
+                event.nid.into(),
+                pos.into(),
+                false.into(),
+                event.invite_state.clone().into(),
+            ]));
+            effects.members.push((user.nid, entry));
+        }
+        if let Some(redacts) = &event.redacts {
+            write.push(rows::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
+            write.push(rows::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
+        }
+        write.push(event_row(&event, &room, pos, state_pos));
+        write.push(rows::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
+        write.push(rows::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into(), SLOT.into()]));
+        writer.head.forward_extremities = vec![(event.nid, event.pdu.event_id.clone())];
+        writer.head.depth = i64::try_from(event.pdu.depth).unwrap_or(i64::MAX);
+        let redacts = event.redacts;
+        let stored = Arc::new(StoredEvent::new(
+            event.nid,
+            room.nid,
+            Some(pos),
+            state_pos,
+            event.auth_depth,
+            event.key.as_ref().map(|key| key.nid),
+            event.pdu,
+            event.replaces,
+            None,
+        ));
+        if let Some(redacts) = redacts {
+            effects.redacted.push(Arc::new(redacted(&redacts.event, redacts.left, Arc::clone(&stored))));
+        }
+        effects.events.push((pos, stored));
+        pos.0 += 1;
+    }
+    let last = Position(pos.0 - 1);
+    let state_hash = view.state.hash().to_bytes().to_vec();
+    if writer.head.unsaved_changes >= CHECKPOINT_EVERY {
+        writer.head.unsaved_changes = 0;
+        let blob = checkpoint::encode(view.state.entries());
+        write.push(rows::STATE_CHECKPOINT.row([room.nid.into(), last.into(), state_hash.clone().into(), blob.into()]));
+    }
+    drop(view);
+    let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
+    write.push(rows::ROOM_HEAD.row([
+        room.nid.into(),
+        last.into(),
+        writer.head.depth.into(),
+        pack(&extremities).into(),
+        writer.head.state_pos.into(),
+        state_hash.into(),
+    ]));
+    if let (Some(txn), Some((_, event))) = (&txn, effects.events.last()) {
+        write.push(txn.row(event.event_id(), writer.now_ms));
+        rooms.txn_ids.remember(txn, event.event_id());
+    }
+    if writer.is_new_room {
+        rooms.register_shared(&room);
+    }
+    Ok(with_effects(write, rooms, effects, last))
+}
+
+fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -> crate::store::Row {
+    rows::EVENT.row([
+        event.nid.into(),
+        event.pdu.event_id.as_str().into(),
+        room.nid.into(),
+        event.event_type.nid.into(),
+        event.key.as_ref().map(|key| key.nid).into(),
+        event.sender.nid.into(),
+        Some(pos).into(),
+        i64::try_from(event.pdu.depth).unwrap_or(i64::MAX).into(),
+        i64::try_from(event.pdu.origin_server_ts).unwrap_or(i64::MAX).into(),
+        event.auth_depth.into(),
+        state_pos.into(),
+        0_i64.into(),
+        pack(&event.prev).into(),
+        pack(&event.auth).into(),
+    ])
+}
+
+fn member_entry(event: &Pending, membership: Membership, pos: Position, room: crate::store::RoomNid) -> MemberEntry {
+    let invite_state = event.invite_state.as_deref().map(Arc::from);
+    MemberEntry { room, membership, event_nid: event.nid, pos, forgotten: false, invite_state }
+}
+
+fn redacted(event: &StoredEvent, left: Arc<Pdu>, because: Arc<StoredEvent>) -> StoredEvent {
+    StoredEvent::new(
+        event.nid,
+        event.room,
+        event.pos,
+        event.state_pos,
+        event.auth_depth,
+        event.key,
+        left,
+        event.replaces.clone(),
+        Some(because),
+    )
+}
+
+fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -> Write {
+    let bus: Arc<Bus> = Arc::clone(&rooms.bus);
+    let events = rooms.events.clone();
+    let memberships: MembershipsHandle = rooms.memberships.handle();
+    let room = effects.room.nid;
+    let members: Vec<(UserNid, Membership)> =
+        effects.members.iter().map(|(user, entry)| (*user, entry.membership)).collect();
+    write
+        .after(move || {
+            for (_, event) in &effects.events {
+                events.insert(Arc::clone(event));
+            }
+            effects.room.publish(&effects.events);
+            for event in effects.redacted {
+                events.insert(Arc::clone(&event));
+                effects.room.replace_in_ring(&event);
+            }
+            for (user, entry) in effects.members {
+                memberships.update(user, entry);
+            }
+        })
+        .wake(move || {
+            for (user, membership) in members {
+                if membership == Membership::Join {
+                    bus.watch(user, room);
+                } else {
+                    bus.unwatch(user, room);
+                }
+                // Also those who were never in the room (invites) or just left it.
+                bus.wake_user(user, last);
+            }
+            bus.wake_room(room, last);
+        })
+}
+
+impl Rooms {
+    fn register_shared(&self, room: &Arc<Room>) {
+        let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        registry.by_id.insert(room.room_id.clone(), Arc::clone(room));
+        registry.by_nid.insert(room.nid, Arc::clone(room));
+    }
+}

@@ -1,0 +1,56 @@
+//! Rows of room aliases and of the public room directory.
+
+use super::{Conn, Error, RoomNid, UserNid, on, rows::inserts, statements};
+
+statements! {
+    FIND_ALIAS = "SELECT room_nid, creator_nid FROM room_alias WHERE alias = $1";
+    ALIASES_OF_ROOM = "SELECT alias FROM room_alias WHERE room_nid = $1 ORDER BY alias LIMIT 1000";
+    DELETE_ALIAS = "DELETE FROM room_alias WHERE alias = $1";
+    IS_PUBLISHED = "SELECT published_at FROM room_directory WHERE room_nid = $1";
+    UNPUBLISH = "DELETE FROM room_directory WHERE room_nid = $1";
+    PUBLISHED_ROOMS = "SELECT room_nid FROM room_directory ORDER BY room_nid LIMIT 10000";
+}
+
+inserts! {
+    ALIAS = "room_alias" ("alias", "room_nid", "creator_nid", "created_at") key 1 Fail;
+    PUBLISHED = "room_directory" ("room_nid", "published_at") key 1 Replace;
+}
+
+/// The room behind an alias, and who made the alias.
+pub(crate) async fn find_alias(conn: &mut Conn<'_>, alias: &str) -> Result<Option<(RoomNid, UserNid)>, Error> {
+    let row: Option<(i64, i64)> =
+        on!(conn, db => sqlx::query_as(FIND_ALIAS.text()).bind(alias).fetch_optional(&mut **db).await)?;
+    Ok(row.map(|(room, creator)| (RoomNid(room), UserNid(creator))))
+}
+
+/// The room's aliases, in the order of the alphabet; the first thousand.
+pub(crate) async fn aliases_of_room(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<String>, Error> {
+    let rows: Vec<(String,)> =
+        on!(conn, db => sqlx::query_as(ALIASES_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(alias,)| alias).collect())
+}
+
+/// Whether there was such an alias.
+pub(crate) async fn delete_alias(conn: &mut Conn<'_>, alias: &str) -> Result<bool, Error> {
+    let deleted = on!(conn, db =>
+        sqlx::query(DELETE_ALIAS.text()).bind(alias).execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    Ok(deleted > 0)
+}
+
+/// Whether the room is in the public directory.
+pub(crate) async fn is_published(conn: &mut Conn<'_>, room: RoomNid) -> Result<bool, Error> {
+    let row: Option<(i64,)> =
+        on!(conn, db => sqlx::query_as(IS_PUBLISHED.text()).bind(room.0).fetch_optional(&mut **db).await)?;
+    Ok(row.is_some())
+}
+
+pub(crate) async fn unpublish(conn: &mut Conn<'_>, room: RoomNid) -> Result<(), Error> {
+    on!(conn, db => sqlx::query(UNPUBLISH.text()).bind(room.0).execute(&mut **db).await.map(|_| ()))?;
+    Ok(())
+}
+
+/// The rooms of the public directory; the first ten thousand.
+pub(crate) async fn published_rooms(conn: &mut Conn<'_>) -> Result<Vec<RoomNid>, Error> {
+    let rows: Vec<(i64,)> = on!(conn, db => sqlx::query_as(PUBLISHED_ROOMS.text()).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(room,)| RoomNid(room)).collect())
+}
