@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use sqlx::{Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Sql, accounts, committer, open, rooms, rows::MAX_CHUNK, sweeps,
-    vocabulary,
+    Database, DatabaseOptions, Durability, Insert, Sql, accounts, aliases, committer, devices, open, profiles, rooms,
+    rows::MAX_CHUNK, sweeps, tokens, vocabulary,
 };
 
 #[path = "../../tests/api/harness/postgres.rs"]
@@ -15,17 +15,25 @@ mod postgres;
 /// Every file's query texts. [`the_lists_above_are_complete`] finds a file that is missing here.
 const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("accounts.rs", accounts::STATEMENTS),
+    ("aliases.rs", aliases::STATEMENTS),
     ("committer/batch.rs", committer::STATEMENTS),
+    ("devices.rs", devices::STATEMENTS),
     ("open.rs", open::STATEMENTS),
+    ("profiles.rs", profiles::STATEMENTS),
     ("rooms.rs", rooms::STATEMENTS),
     ("sweeps.rs", sweeps::STATEMENTS),
+    ("tokens.rs", tokens::STATEMENTS),
     ("vocabulary.rs", vocabulary::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
     ("accounts.rs", accounts::INSERTS),
+    ("aliases.rs", aliases::INSERTS),
+    ("devices.rs", devices::INSERTS),
     ("open.rs", open::INSERTS),
+    ("profiles.rs", profiles::INSERTS),
     ("rooms.rs", rooms::INSERTS),
+    ("tokens.rs", tokens::INSERTS),
     ("vocabulary.rs", vocabulary::INSERTS),
 ];
 
