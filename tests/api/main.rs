@@ -4,5 +4,7 @@
 mod harness;
 
 mod discovery;
+mod operator;
 mod routes;
+mod setup;
 mod start;
