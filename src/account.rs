@@ -1,33 +1,133 @@
-//! Accounts: users of this server, their devices, tokens, profiles and account data.
+//! Accounts: users of this server, their devices, tokens and profiles.
 //!
-//! Promises: passwords are stored as Argon2id, tokens as SHA-256 only; a token that was revoked stops working at once, also
-//! for requests that are parked.
+//! Promises: passwords are stored as Argon2id, tokens as SHA-256 only, and neither is ever shown; a token that was revoked
+//! stops working at once, also for requests that are parked; an account, its first device and its tokens are stored
+//! together or not at all, and a name is given out once for ever.
+//!
+//! Reading order: [`register`] makes accounts, [`login`] and [`refresh`] make sessions, [`session`] recognises them again,
+//! [`devices`] ends them. [`interactive_auth`] asks again for a password before what cannot be undone.
 
+pub mod deactivate;
+pub mod devices;
+pub mod directory;
+pub mod interactive_auth;
+pub mod last_seen;
+pub mod login;
+pub mod names;
+pub mod new_session;
+pub mod data;
+pub mod filters;
 pub mod password;
+pub mod profiles;
+pub mod refresh;
+pub mod register;
+pub mod registration_tokens;
 pub mod session;
+mod session_cache;
+pub mod setup;
+pub mod tokens;
+pub mod tags;
+pub mod turns;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use quick_cache::sync::Cache;
+use ruma::OwnedServerName;
+use tokio::sync::OnceCell;
 
-pub use session::{AuthenticateError, LocalDevice, TokenHash};
+pub use devices::DeviceChangeListener;
+pub use directory::Account;
+pub use new_session::{NewSession, Session};
+pub use profiles::Profile;
+pub use session::{AuthenticateError, LocalDevice};
+pub use tokens::TokenHash;
+pub use data::AccountData;
+pub use filters::Filters;
 
-use crate::{bus::Bus, clock::Clock, store::Database};
+use crate::{
+    bus::Bus,
+    clock::Clock,
+    config::{Config, RegistrationMode, TimeSpan},
+    store::Database,
+};
+use interactive_auth::InteractiveAuth;
+use last_seen::LastSeen;
+use session_cache::SessionCache;
 
-/// How many sessions are kept in memory; the others are read again when they are used.
-const CACHED_SESSIONS: usize = 100_000;
+/// What of the configuration concerns accounts.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub server_name: OwnedServerName,
+    pub registration: RegistrationMode,
+    pub access_token_lifetime: Option<Duration>,
+    pub refreshable_access_token_lifetime: Duration,
+    pub refresh_token_lifetime: Option<Duration>,
+    pub interactive_auth_lifetime: Duration,
+    pub devices_per_user: u32,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let sessions = &config.sessions;
+        Self {
+            server_name: config.server_name.clone(),
+            registration: config.registration.mode,
+            access_token_lifetime: sessions.access_token_lifetime.map(TimeSpan::duration),
+            refreshable_access_token_lifetime: sessions.refreshable_access_token_lifetime.duration(),
+            refresh_token_lifetime: sessions.refresh_token_lifetime.map(TimeSpan::duration),
+            interactive_auth_lifetime: sessions.interactive_auth_lifetime.duration(),
+            devices_per_user: config.limits.devices_per_user,
+        }
+    }
+}
 
 /// The service of everything that belongs to an account.
 pub struct Accounts {
     pub(crate) db: Arc<Database>,
     pub(crate) bus: Arc<Bus>,
     pub(crate) clock: Clock,
-    pub(crate) sessions: Cache<TokenHash, Arc<LocalDevice>>,
-    pub(crate) hashing: password::Hashing,
+    settings: Settings,
+    sessions: Arc<SessionCache>,
+    hashing: password::Hashing,
+    /// The hash of a password that nobody has, so that an unknown user takes as long as a wrong password.
+    nobodys_hash: OnceCell<String>,
+    interactive_auth: InteractiveAuth,
+    last_seen: LastSeen,
+    on_device_change: Arc<OnceLock<DeviceChangeListener>>,
 }
 
 impl Accounts {
-    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, hashing: password::Hashing) -> Self {
-        Self { db, bus, clock, sessions: Cache::new(CACHED_SESSIONS), hashing }
+    pub fn new(
+        db: Arc<Database>,
+        bus: Arc<Bus>,
+        clock: Clock,
+        hashing: password::Hashing,
+        settings: impl Into<Settings>,
+    ) -> Self {
+        let settings = settings.into();
+        Self {
+            interactive_auth: InteractiveAuth::new(settings.interactive_auth_lifetime),
+            db,
+            bus,
+            clock,
+            settings,
+            sessions: Arc::default(),
+            hashing,
+            nobodys_hash: OnceCell::new(),
+            last_seen: LastSeen::default(),
+            on_device_change: Arc::default(),
+        }
     }
+
+    /// Who may register here.
+    pub fn registration_mode(&self) -> RegistrationMode {
+        self.settings.registration
+    }
+}
+
+/// Milliseconds, for a moment or a length of time that is far below the end of an `i64`.
+pub(crate) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

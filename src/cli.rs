@@ -1,9 +1,12 @@
-//! The command line: every verb, its flags and its help. What a verb does is elsewhere; only [`init`] and [`config`], which
-//! need no database, are carried out here.
+//! The command line: every verb, its flags and its help. What a verb does is in its own file, and begins at [`run`].
 
 pub mod config;
 pub mod healthcheck;
 pub mod init;
+mod operator;
+mod run;
+mod token;
+mod user;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +14,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Listener, Sources, TimeSpan};
+
+pub use run::run;
 
 /// A Matrix homeserver: one binary, SQLite or PostgreSQL.
 #[derive(Debug, Parser)]

@@ -2,11 +2,34 @@
 //!
 //! A handler only translates: a typed request in, one call of a service, a typed answer out.
 
+mod backup;
+mod config;
 mod discovery;
+mod filter;
+mod keys;
+mod presence;
+mod push;
+mod read_marker;
+mod receipt;
+mod tag;
+mod to_device;
+mod typing;
 
 use crate::http::Routes;
 
 /// All endpoints of the client-server API.
 pub fn routes() -> Routes {
-    Routes::default().merge(discovery::routes())
+    Routes::default()
+        .merge(backup::routes())
+        .merge(config::routes())
+        .merge(discovery::routes())
+        .merge(filter::routes())
+        .merge(keys::routes())
+        .merge(presence::routes())
+        .merge(push::routes())
+        .merge(read_marker::routes())
+        .merge(receipt::routes())
+        .merge(tag::routes())
+        .merge(to_device::routes())
+        .merge(typing::routes())
 }

@@ -1,5 +1,33 @@
-//! The running process: what it tells the system around it, and what it is told.
+//! The running process: builds the services, serves them, and ends them in order.
+//!
+//! Promise: nothing is served before everything is checked; what was answered is committed before the process ends.
+//!
+//! Reading order: [`build`] makes the services from the configuration, [`run`] is a server's life, [`routers`] says what is
+//! served where, [`sweeps`] is what happens by the clock, [`control`] is how the command line talks to a running server.
+
+pub mod build;
+pub mod signing_key;
+
+pub mod run;
+pub mod start;
+
+mod announce;
+mod forwarded;
+mod request;
+mod routers;
+mod sweeps;
+
+pub mod control;
+
+mod landing;
+mod setup;
+mod well_known;
 
 pub mod health;
+pub mod limits;
+pub mod log;
 pub mod metrics;
 pub mod signals;
+
+pub use run::{Server, run};
+pub use start::StartError;

@@ -14,6 +14,7 @@ mod open;
 pub mod rows;
 pub mod vocabulary;
 
+pub mod account_data;
 pub mod accounts;
 pub mod aliases;
 pub mod cross_signing;
@@ -22,6 +23,12 @@ pub mod key_backup;
 pub mod one_time_keys;
 pub mod rooms;
 pub mod to_device;
+pub mod devices;
+pub mod profiles;
+pub mod filters;
+pub mod receipts;
+pub mod sweeps;
+pub mod tokens;
 
 pub use committer::{Committed, Committer, Lineage, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
@@ -32,3 +39,6 @@ pub use rows::{Insert, Row, Value};
 pub use vocabulary::{StateKey, Vocabulary};
 
 pub(crate) use conn::{Sql, on, statements};
+
+#[cfg(test)]
+mod tests;

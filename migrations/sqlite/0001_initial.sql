@@ -69,15 +69,18 @@ CREATE TABLE device (
     UNIQUE (user_nid, device_id)
 );
 
--- table: access_token | owner: account | ends: at logout, or a day after it expired
+-- table: access_token | owner: account | ends: at logout, when refreshed, or a day after it expired
+-- `refresh_hash` is the refresh token that was given out with it: using one of the two retires what came before them.
 CREATE TABLE access_token (
     token_hash BLOB NOT NULL PRIMARY KEY,
     user_nid INTEGER NOT NULL,
     device_nid INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
-    expires_at INTEGER
+    expires_at INTEGER,
+    refresh_hash BLOB
 );
 CREATE INDEX access_token_device ON access_token (device_nid);
+CREATE INDEX access_token_refresh ON access_token (refresh_hash);
 
 -- table: refresh_token | owner: account | ends: at logout, or when its successor has been used
 CREATE TABLE refresh_token (
@@ -89,6 +92,7 @@ CREATE TABLE refresh_token (
     expires_at INTEGER
 );
 CREATE INDEX refresh_token_device ON refresh_token (device_nid);
+CREATE INDEX refresh_token_next ON refresh_token (next_hash);
 
 -- table: login_token | owner: account | ends: when used, or at the next sweep after it expired
 CREATE TABLE login_token (

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version, password_hash::phc::PasswordHash,
 };
+use axum::http::StatusCode;
+use ruma::api::error::ErrorKind;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
+
+use super::{Accounts, register::sentence, tokens::random_text};
+use crate::http::ApiError;
 
 /// Hashes one password at a time per permit: each takes memory and tens of milliseconds of CPU on purpose.
 #[derive(Clone)]
@@ -65,5 +70,42 @@ impl Hashing {
         })
         .await
         .expect("hashing does not panic")
+    }
+}
+
+/// The shortest password that we take.
+pub const MIN_PASSWORD_BYTES: usize = 8;
+
+/// The longest password that we hash.
+pub const MAX_PASSWORD_BYTES: usize = 512;
+
+/// A password that cannot be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a password has {MIN_PASSWORD_BYTES} to {MAX_PASSWORD_BYTES} bytes")]
+pub struct WeakPassword;
+
+impl From<WeakPassword> for ApiError {
+    fn from(error: WeakPassword) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorKind::WeakPassword, sentence(&error))
+    }
+}
+
+impl Accounts {
+    /// The hash of a password that somebody wants to have from now on.
+    pub(super) async fn hash_new_password(&self, password: Zeroizing<String>) -> Result<String, WeakPassword> {
+        if !(MIN_PASSWORD_BYTES..=MAX_PASSWORD_BYTES).contains(&password.len()) {
+            return Err(WeakPassword);
+        }
+        Ok(self.hashing.hash(password).await)
+    }
+
+    /// Whether the password belongs to the hash. Takes as long when there is no hash to compare with.
+    pub(super) async fn verify_password(&self, password: Zeroizing<String>, stored: Option<&str>) -> bool {
+        let nobodys = self.nobodys_hash.get_or_init(|| self.hashing.hash(Zeroizing::new(random_text(32)))).await;
+        if password.len() > MAX_PASSWORD_BYTES {
+            return false;
+        }
+        let fits = self.hashing.verify(password, stored.unwrap_or(nobodys).to_owned()).await;
+        fits && stored.is_some()
     }
 }

@@ -7,17 +7,13 @@ use ruma::{
     OwnedDeviceId, UserId,
     api::error::{ErrorKind, UnknownTokenErrorData},
 };
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::Accounts;
+use super::{Accounts, TokenHash, tokens::hash_token};
 use crate::{
     http::ApiError,
-    store::{self, DeviceNid, accounts as rows, vocabulary::User},
+    store::{self, DeviceNid, tokens as rows, vocabulary::User},
 };
-
-/// How a token is stored and looked up.
-pub type TokenHash = [u8; 32];
 
 /// A device of a local user, known by its access token.
 #[derive(Debug)]
@@ -64,11 +60,6 @@ impl From<AuthenticateError> for ApiError {
     }
 }
 
-/// The form in which a secret token is stored: it cannot be turned back.
-pub fn hash_token(token: &str) -> TokenHash {
-    Sha256::digest(token.as_bytes()).into()
-}
-
 impl Accounts {
     /// The device that holds this access token.
     ///
@@ -79,8 +70,6 @@ impl Accounts {
         token: &str,
         address: Option<IpAddr>,
     ) -> Result<Arc<LocalDevice>, AuthenticateError> {
-        // Where a device was last seen is written by a later sweep, never by the request.
-        let _ = address;
         let hash = hash_token(token);
         let device = match self.sessions.get(&hash) {
             Some(device) => device,
@@ -89,29 +78,46 @@ impl Accounts {
         if device.revoked.is_cancelled() {
             return Err(AuthenticateError::Unknown);
         }
-        if device.expires_at.is_some_and(|at| at <= self.clock.now_ms()) {
+        let now = self.clock.now_ms();
+        if device.expires_at.is_some_and(|at| at <= now) {
             return Err(AuthenticateError::Expired);
         }
+        self.last_seen.note(device.device_nid, now, address);
         Ok(device)
     }
 
     async fn load_session(&self, hash: TokenHash) -> Result<Arc<LocalDevice>, AuthenticateError> {
-        let mut reader = self.db.read().await?;
-        let row = rows::find_session(&mut reader.conn(), &hash).await?.ok_or(AuthenticateError::Unknown)?;
-        drop(reader);
-        let user = self.db.user_by_nid(store::UserNid(row.user_nid)).await?;
-        let device = Arc::new(LocalDevice {
-            user,
-            device_nid: DeviceNid(row.device_nid),
-            device_id: row.device_id.into(),
-            admin: row.admin,
-            expires_at: row.expires_at,
-            revoked: CancellationToken::new(),
-        });
-        // Of two requests that load the same session, both must hold the one that a logout will cancel.
-        match self.sessions.get_or_insert_with(&hash, || Ok::<_, std::convert::Infallible>(Arc::clone(&device))) {
-            Ok(device) => Ok(device),
-            Err(never) => match never {},
+        loop {
+            let revocations = self.sessions.revocations();
+            let mut reader = self.db.read().await?;
+            let Some(row) = rows::find_session(&mut reader.conn(), &hash).await? else {
+                // It may have been kept by the turn before, and revoked since.
+                self.sessions.remove(&hash);
+                return Err(AuthenticateError::Unknown);
+            };
+            let predecessor = match &row.refresh_hash {
+                Some(refresh) => rows::find_predecessor(&mut reader.conn(), refresh).await?,
+                None => None,
+            };
+            drop(reader);
+            if let Some(predecessor) = predecessor
+                && row.expires_at.is_none_or(|at| at > self.clock.now_ms())
+            {
+                self.retire_refresh_token(predecessor).await?;
+                continue;
+            }
+            let device = Arc::new(LocalDevice {
+                user: self.db.user_by_nid(store::UserNid(row.user_nid)).await?,
+                device_nid: DeviceNid(row.device_nid),
+                device_id: row.device_id.into(),
+                admin: row.admin,
+                expires_at: row.expires_at,
+                revoked: CancellationToken::new(),
+            });
+            let device = self.sessions.keep(hash, device);
+            if self.sessions.revocations() == revocations {
+                return Ok(device);
+            }
         }
     }
 }

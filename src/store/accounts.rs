@@ -1,31 +1,140 @@
-//! Rows of accounts, devices and tokens.
+//! Rows of accounts, of the tokens that allow to register, and of the secret that makes the first administrator.
 
-use super::{Conn, Error, on, rows::inserts, statements};
+use super::{Conn, Error, UserNid, on, rows::inserts, statements};
 
 statements! {
-    FIND_SESSION = "SELECT t.user_nid, t.device_nid, d.device_id, t.expires_at, a.admin FROM access_token t \
-        JOIN device d ON d.device_nid = t.device_nid JOIN account a ON a.user_nid = t.user_nid WHERE t.token_hash = $1";
+    FIND_ACCOUNT = "SELECT password_hash, admin, created_at, deactivated_at FROM account WHERE user_nid = $1";
+    ANY_ACCOUNT = "SELECT user_nid FROM account LIMIT 1";
+    ANY_ADMIN = "SELECT user_nid FROM account WHERE admin AND deactivated_at IS NULL LIMIT 1";
+    LIST_ACCOUNTS = "SELECT u.user_id, a.admin, a.created_at, a.deactivated_at FROM account a \
+        JOIN matrix_user u ON u.user_nid = a.user_nid WHERE u.user_id > $1 ORDER BY u.user_id LIMIT $2";
+    SET_PASSWORD = "UPDATE account SET password_hash = $1 WHERE user_nid = $2 AND deactivated_at IS NULL";
+    DEACTIVATE = "UPDATE account SET password_hash = NULL, admin = FALSE, deactivated_at = $1 \
+        WHERE user_nid = $2 AND deactivated_at IS NULL";
+    FIND_REGISTRATION_TOKEN = "SELECT token, uses_allowed, used, expires_at, created_at FROM registration_token \
+        WHERE token = $1";
+    LIST_REGISTRATION_TOKENS = "SELECT token, uses_allowed, used, expires_at, created_at FROM registration_token \
+        WHERE token > $1 ORDER BY token LIMIT $2";
+    COUNT_REGISTRATION = "UPDATE registration_token SET used = used + 1 WHERE token = $1";
+    REVOKE_REGISTRATION_TOKEN = "DELETE FROM registration_token WHERE token = $1";
+    FIND_SETUP_SECRET = "SELECT expires_at FROM setup_secret WHERE secret_hash = $1";
+    DELETE_SETUP_SECRETS = "DELETE FROM setup_secret";
 }
 
 inserts! {
     ACCOUNT = "account" ("user_nid", "password_hash", "admin", "created_at", "deactivated_at") key 1 Fail;
-    DEVICE = "device" ("device_nid", "user_nid", "device_id", "display_name", "created_at", "last_seen_at", "last_seen_ip")
-        key 1 Replace;
-    ACCESS_TOKEN = "access_token" ("token_hash", "user_nid", "device_nid", "created_at", "expires_at") key 1 Fail;
+    REGISTRATION_TOKEN = "registration_token" ("token", "uses_allowed", "used", "expires_at", "created_at") key 1 Fail;
+    SETUP_SECRET = "setup_secret" ("secret_hash", "expires_at") key 1 Fail;
 }
 
-/// A stored session, by its token.
-#[derive(Debug, sqlx::FromRow)]
-pub struct SessionRow {
-    pub user_nid: i64,
-    pub device_nid: i64,
-    pub device_id: String,
-    pub expires_at: Option<i64>,
+/// An account; its password hash is in no `Debug` output.
+#[derive(sqlx::FromRow)]
+pub struct AccountRow {
+    pub password_hash: Option<String>,
     pub admin: bool,
+    pub created_at: i64,
+    pub deactivated_at: Option<i64>,
 }
 
-/// The session that holds this token.
-pub(crate) async fn find_session(conn: &mut Conn<'_>, token_hash: &[u8]) -> Result<Option<SessionRow>, Error> {
+/// An account in a list.
+#[derive(Debug, sqlx::FromRow)]
+pub struct ListedAccountRow {
+    pub user_id: String,
+    pub admin: bool,
+    pub created_at: i64,
+    pub deactivated_at: Option<i64>,
+}
+
+/// A token that allows to register, and how often.
+#[derive(Clone, sqlx::FromRow)]
+pub struct RegistrationTokenRow {
+    pub token: String,
+    pub uses_allowed: Option<i64>,
+    pub used: i64,
+    pub expires_at: Option<i64>,
+    pub created_at: i64,
+}
+
+/// The account of a user; also when it was deactivated.
+pub(crate) async fn find_account(conn: &mut Conn<'_>, user: UserNid) -> Result<Option<AccountRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(FIND_ACCOUNT.text()).bind(user.0).fetch_optional(&mut **db).await)?)
+}
+
+/// Whether there has ever been an account.
+pub(crate) async fn any_account(conn: &mut Conn<'_>) -> Result<bool, Error> {
+    let row: Option<(i64,)> =
+        on!(conn, db => sqlx::query_as(ANY_ACCOUNT.text()).fetch_optional(&mut **db).await)?;
+    Ok(row.is_some())
+}
+
+/// Whether an administrator could log in.
+pub(crate) async fn any_admin(conn: &mut Conn<'_>) -> Result<bool, Error> {
+    let row: Option<(i64,)> = on!(conn, db => sqlx::query_as(ANY_ADMIN.text()).fetch_optional(&mut **db).await)?;
+    Ok(row.is_some())
+}
+
+/// Accounts by user ID, from the first one after `after`.
+pub(crate) async fn list_accounts(
+    conn: &mut Conn<'_>,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<ListedAccountRow>, Error> {
     Ok(on!(conn, db =>
-        sqlx::query_as(FIND_SESSION.text()).bind(token_hash).fetch_optional(&mut **db).await)?)
+        sqlx::query_as(LIST_ACCOUNTS.text()).bind(after).bind(limit).fetch_all(&mut **db).await)?)
+}
+
+/// Replaces the password of an active account. Whether there was one.
+pub(crate) async fn set_password(conn: &mut Conn<'_>, user: UserNid, hash: &str) -> Result<bool, Error> {
+    let changed = on!(conn, db => sqlx::query(SET_PASSWORD.text()).bind(hash).bind(user.0)
+        .execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    Ok(changed > 0)
+}
+
+/// Takes password and rights from an active account, for ever. Whether there was one.
+pub(crate) async fn deactivate(conn: &mut Conn<'_>, user: UserNid, at: i64) -> Result<bool, Error> {
+    let changed = on!(conn, db => sqlx::query(DEACTIVATE.text()).bind(at).bind(user.0)
+        .execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    Ok(changed > 0)
+}
+
+pub(crate) async fn find_registration_token(
+    conn: &mut Conn<'_>,
+    token: &str,
+) -> Result<Option<RegistrationTokenRow>, Error> {
+    Ok(on!(conn, db =>
+        sqlx::query_as(FIND_REGISTRATION_TOKEN.text()).bind(token).fetch_optional(&mut **db).await)?)
+}
+
+/// Registration tokens in their order, from the first one after `after`.
+pub(crate) async fn list_registration_tokens(
+    conn: &mut Conn<'_>,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<RegistrationTokenRow>, Error> {
+    Ok(on!(conn, db =>
+        sqlx::query_as(LIST_REGISTRATION_TOKENS.text()).bind(after).bind(limit).fetch_all(&mut **db).await)?)
+}
+
+/// Counts one use of a registration token.
+pub(crate) async fn count_registration(conn: &mut Conn<'_>, token: &str) -> Result<(), Error> {
+    Ok(on!(conn, db => sqlx::query(COUNT_REGISTRATION.text()).bind(token).execute(&mut **db).await.map(drop))?)
+}
+
+/// Whether there was such a token.
+pub(crate) async fn revoke_registration_token(conn: &mut Conn<'_>, token: &str) -> Result<bool, Error> {
+    let deleted = on!(conn, db => sqlx::query(REVOKE_REGISTRATION_TOKEN.text()).bind(token)
+        .execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    Ok(deleted > 0)
+}
+
+/// When a setup secret ends, if it is one.
+pub(crate) async fn find_setup_secret(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<i64>, Error> {
+    let row: Option<(i64,)> =
+        on!(conn, db => sqlx::query_as(FIND_SETUP_SECRET.text()).bind(hash).fetch_optional(&mut **db).await)?;
+    Ok(row.map(|(expires_at,)| expires_at))
+}
+
+/// No setup secret works any more.
+pub(crate) async fn delete_setup_secrets(conn: &mut Conn<'_>) -> Result<(), Error> {
+    Ok(on!(conn, db => sqlx::query(DELETE_SETUP_SECRETS.text()).execute(&mut **db).await.map(drop))?)
 }

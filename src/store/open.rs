@@ -21,8 +21,10 @@ use tokio::task::JoinHandle;
 use super::{
     Committer, Conn, Counters, Error, Position, Reader, Vocabulary,
     committer::{Engine, WriterConn},
+    Write,
     conn::{Held, on, statements},
     ids::{BLOCK, Kind},
+    rows::inserts,
 };
 
 statements! {
@@ -36,6 +38,13 @@ statements! {
     NEW_COUNTER = "INSERT INTO counter (name, next) VALUES ($1, 1) ON CONFLICT DO NOTHING";
     RESERVE_IDS = "UPDATE counter SET next = next + $1 WHERE name = $2 RETURNING next";
 }
+
+inserts! {
+    SERVER_INFO = "server_info" ("name", "value") key 1 Fail;
+}
+
+/// The text of this one query differs, so it is not in the list that is prepared on both engines.
+const ENGINE_VERSION: [&str; 2] = ["SELECT sqlite_version()", "SHOW server_version"];
 
 /// How many starts are remembered; a sync token from an older one gets a full sync.
 const KEPT_INCARNATIONS: i64 = 1000;
@@ -134,6 +143,7 @@ pub struct Database {
     committer_task: std::sync::Mutex<Option<JoinHandle<()>>>,
     counters: Arc<Counters>,
     vocabulary: Vocabulary,
+    incarnation: i64,
     incarnations: Vec<(i64, Position)>,
     created: bool,
     /// Held for as long as the database is open; the lock goes with the file handle.
@@ -172,6 +182,7 @@ impl Database {
             committer_task: std::sync::Mutex::new(Some(task)),
             counters,
             vocabulary: Vocabulary::default(),
+            incarnation: options.incarnation,
             incarnations: incarnations.into_iter().map(|(id, pos)| (id, Position(pos))).collect(),
             created,
             _lock: lock,
@@ -199,9 +210,39 @@ impl Database {
         &self.vocabulary
     }
 
+    /// The number that names this start of the server.
+    pub fn incarnation(&self) -> i64 {
+        self.incarnation
+    }
+
     /// Whether this start created the database.
     pub fn is_new(&self) -> bool {
         self.created
+    }
+
+    /// The engine and its version, for people: `SQLite 3.51.0`.
+    pub async fn engine(&self) -> Result<String, Error> {
+        let mut reader = self.read().await?;
+        let (name, text) = match &reader.held {
+            Held::Sqlite(_) => ("SQLite", ENGINE_VERSION[0]),
+            Held::Postgres(_) => ("PostgreSQL", ENGINE_VERSION[1]),
+        };
+        let (version,): (String,) =
+            on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_one(&mut **db).await)?;
+        Ok(format!("{name} {version}"))
+    }
+
+    /// A fact about this database, such as which signing key it belongs to.
+    pub async fn find_info(&self, name: &str) -> Result<Option<String>, Error> {
+        let mut reader = self.read().await?;
+        let found: Option<(String,)> = on!(&mut reader.conn(), db =>
+            sqlx::query_as(FIND_INFO.text()).bind(name).fetch_optional(&mut **db).await)?;
+        Ok(found.map(|(value,)| value))
+    }
+
+    /// Remembers a fact for ever. Fails if there is one of this name.
+    pub async fn set_info(&self, name: &'static str, value: String) -> Result<(), Error> {
+        self.committer.write(Write::new(vec![SERVER_INFO.row([name.into(), value.into()])])).await.map(|_| ())
     }
 
     /// Whether `position` was reached by the start of the server named `incarnation`, as this database knows it.

@@ -1,3 +1,8 @@
 //! The HTTP tests: one server per test, spoken to as a client or another server would.
 
+#[macro_use]
 mod harness;
+
+mod discovery;
+mod routes;
+mod start;

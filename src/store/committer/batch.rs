@@ -15,7 +15,7 @@ use crate::store::{
 statements! {
     RESERVE_IDS = "UPDATE counter SET next = next + $1 WHERE name = $2 RETURNING next";
     /// A stale epoch makes `pos` NULL, which the column refuses: another process owns the slot now.
-    MOVE_SLOT = "UPDATE writer_slot SET pos = CASE WHEN epoch = $1 THEN $2 ELSE NULL END WHERE slot = $3";
+    MOVE_SLOT = "UPDATE writer_slot SET pos = CASE WHEN epoch = $1 THEN CAST($2 AS BIGINT) ELSE NULL END WHERE slot = $3";
     SLOT_POSITION = "SELECT pos FROM writer_slot WHERE slot = $1 AND epoch = $2";
 }
 

@@ -1,4 +1,27 @@
-//! What the tests share.
+//! What the tests share: servers of their own, clients that check every answer, both engines.
+//!
+//! ```ignore
+//! both_engines! {
+//!     async fn repeating_a_transaction_id_sends_nothing_new(server: TestServer) {
+//!         let alice = server.register("alice").await;
+//!         let room = alice.create_room(json!({})).await;
+//!         let first = alice.send_text(&room, "txn1", "hello").await;
+//!         assert_eq!(first, alice.send_text(&room, "txn1", "hello").await);
+//!     }
+//! }
+//! ```
 
+mod client;
+#[macro_use]
+mod engine;
+pub mod postgres;
 pub mod routes;
+mod server;
 pub mod shapes;
+
+#[expect(unused_imports, reason = "what a test module needs of these differs")]
+pub use self::{
+    client::{Client, Response, v3},
+    engine::{Engine, FromEngine},
+    server::{Builder, TestServer},
+};

@@ -1,0 +1,91 @@
+//! Changing passwords, and deactivating accounts for ever.
+
+use ruma::UserId;
+use zeroize::Zeroizing;
+
+use super::{
+    Accounts, LocalDevice,
+    devices::{Also, Which},
+    password::WeakPassword,
+};
+use crate::{
+    http::ApiError,
+    store::{self, UserNid},
+};
+
+/// Why a password was not set.
+#[derive(Debug, thiserror::Error)]
+pub enum SetPasswordError {
+    #[error("the password cannot be used")]
+    WeakPassword(#[from] WeakPassword),
+    #[error("there is no active account with this name")]
+    NoAccount,
+    #[error("the password could not be stored")]
+    Storage(#[from] store::Error),
+}
+
+impl From<SetPasswordError> for ApiError {
+    fn from(error: SetPasswordError) -> Self {
+        match error {
+            SetPasswordError::WeakPassword(error) => error.into(),
+            SetPasswordError::NoAccount => Self::not_found("There is no active account with this name."),
+            SetPasswordError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl Accounts {
+    /// Gives the caller a new password. With `logout_devices`, all devices but the caller's are signed out with it.
+    ///
+    /// # Errors
+    /// After [`SetPasswordError::Storage`] the old or the new password is valid.
+    pub async fn change_password(
+        &self,
+        caller: &LocalDevice,
+        password: Zeroizing<String>,
+        logout_devices: bool,
+    ) -> Result<(), SetPasswordError> {
+        let which = logout_devices.then_some(Which::AllBut(caller.device_nid));
+        self.set_password(caller.user.nid, password, which).await
+    }
+
+    /// Gives a user a new password and signs all devices out, for the operator.
+    ///
+    /// # Errors
+    /// As [`Self::change_password`].
+    pub async fn reset_password(
+        &self,
+        user_id: &UserId,
+        password: Zeroizing<String>,
+    ) -> Result<(), SetPasswordError> {
+        let user = self.db.find_user(user_id).await?.ok_or(SetPasswordError::NoAccount)?;
+        self.set_password(user.nid, password, Some(Which::All)).await
+    }
+
+    async fn set_password(
+        &self,
+        user: UserNid,
+        password: Zeroizing<String>,
+        which: Option<Which>,
+    ) -> Result<(), SetPasswordError> {
+        let hash = self.hash_new_password(password).await?;
+        let ended = self.end_devices(user, which, Also::Password(hash)).await?;
+        if ended.account_found { Ok(()) } else { Err(SetPasswordError::NoAccount) }
+    }
+
+    /// Deactivates an account: devices, password, profile, account data and keys go, and the name is never given out
+    /// again. `Ok(false)`: there is no such active account.
+    ///
+    /// The user's rooms are not left here: `room` does that before, while the user can still send.
+    pub async fn deactivate(&self, user_id: &UserId) -> Result<bool, store::Error> {
+        let Some(user) = self.db.find_user(user_id).await? else {
+            return Ok(false);
+        };
+        let also = Also::Deactivate(self.clock.now_ms());
+        let ended = self.end_devices(user.nid, Some(Which::All), also).await?;
+        if ended.account_found {
+            tracing::info!(%user_id, "account deactivated");
+        }
+        Ok(ended.account_found)
+    }
+}

@@ -1,0 +1,256 @@
+//! Devices: listing, naming and ending them.
+//!
+//! Promise: with a device go its tokens, keys, to-device messages and transaction IDs, in one commit, which also marks the
+//! user's device list as changed. Its sessions in memory end right after that commit, parked requests with them.
+
+use std::sync::{Arc, OnceLock};
+
+use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, UInt, api::client::device::Device};
+
+use super::{
+    Accounts,
+    new_session::{MAX_DEVICE_NAME_BYTES, SessionRefusal},
+    session_cache::SessionCache,
+};
+use crate::{
+    bus::Bus,
+    store::{
+        self, Conn, DeviceNid, Position, Transaction, UserNid,
+        accounts as account_rows,
+        devices::{self as rows, DEVICE_CHANGE, DeviceRow},
+        profiles as profile_rows, tokens as token_rows,
+    },
+};
+
+/// Told whose device list changed and where. Both must be short and must not block.
+pub struct DeviceChangeListener {
+    /// Called after the commit and before its position is visible, so that whoever looks from then on sees the change.
+    pub committed: Box<dyn Fn(UserNid, Position) + Send + Sync>,
+    /// Called once the position is visible, to wake those who share a room with the user; the user's own requests are
+    /// woken without it.
+    pub wake: Box<dyn Fn(UserNid, Position) + Send + Sync>,
+}
+
+/// Which devices of a user end.
+#[derive(Debug, Clone)]
+pub(super) enum Which {
+    These(Vec<OwnedDeviceId>),
+    All,
+    AllBut(DeviceNid),
+}
+
+impl Which {
+    fn contains(&self, device: &DeviceRow) -> bool {
+        match self {
+            Self::These(ids) => ids.iter().any(|id| id.as_str() == device.device_id),
+            Self::All => true,
+            Self::AllBut(kept) => device.device_nid != kept.0,
+        }
+    }
+}
+
+/// What changes together with the devices.
+pub(super) enum Also {
+    Nothing,
+    /// The password, to the one with this hash.
+    Password(String),
+    /// The account is deactivated at this time.
+    Deactivate(i64),
+}
+
+/// Ends devices.
+pub(super) struct EndDevices {
+    pub user: UserNid,
+    /// `None`: all devices stay.
+    pub which: Option<Which>,
+    pub also: Also,
+    sessions: Arc<SessionCache>,
+    changes: Changes,
+}
+
+/// Who is told that a user's device list changed.
+struct Changes {
+    bus: Arc<Bus>,
+    listener: Arc<OnceLock<DeviceChangeListener>>,
+}
+
+impl Changes {
+    fn committed(&self, user: UserNid, position: Position) {
+        if let Some(listener) = self.listener.get() {
+            (listener.committed)(user, position);
+        }
+    }
+
+    fn wake(&self, user: UserNid, position: Position) {
+        self.bus.wake_user(user, position);
+        if let Some(listener) = self.listener.get() {
+            (listener.wake)(user, position);
+        }
+    }
+}
+
+/// What [`EndDevices`] did.
+pub(super) struct Ended {
+    /// `false`: there is no such active account, and nothing happened.
+    pub account_found: bool,
+    devices: usize,
+    revoked: token_rows::Deleted,
+}
+
+impl Transaction for EndDevices {
+    type Output = Ended;
+
+    async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Ended, store::Error> {
+        let account_found = match &self.also {
+            Also::Nothing => true,
+            Also::Password(hash) => account_rows::set_password(conn, self.user, hash).await?,
+            Also::Deactivate(at) => account_rows::deactivate(conn, self.user, *at).await?,
+        };
+        let mut ended = Ended { account_found, devices: 0, revoked: Vec::new() };
+        if !account_found {
+            return Ok(ended);
+        }
+        if !matches!(self.also, Also::Nothing) {
+            token_rows::delete_login_tokens(conn, self.user).await?;
+        }
+        if matches!(self.also, Also::Deactivate(_)) {
+            profile_rows::delete_belongings(conn, self.user).await?;
+        }
+        if let Some(which) = &self.which {
+            for device in rows::list_devices(conn, self.user).await? {
+                if which.contains(&device) {
+                    let nid = DeviceNid(device.device_nid);
+                    ended.revoked.extend(rows::delete_device(conn, self.user, nid, &device.device_id).await?);
+                    ended.devices += 1;
+                }
+            }
+        }
+        if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
+            store::committer::insert_rows(conn, &[DEVICE_CHANGE.row([self.user.into(), position.into()])]).await?;
+        }
+        Ok(ended)
+    }
+
+    fn committed(&self, ended: &Ended, position: Position) {
+        self.sessions.revoke(&ended.revoked);
+        if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
+            self.changes.committed(self.user, position);
+        }
+    }
+
+    fn wake(&self, ended: &Ended, position: Position) {
+        if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
+            self.changes.wake(self.user, position);
+        }
+    }
+}
+
+struct Rename {
+    user: UserNid,
+    device_id: OwnedDeviceId,
+    name: Option<String>,
+    changes: Changes,
+}
+
+impl Transaction for Rename {
+    type Output = bool;
+
+    async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<bool, store::Error> {
+        let found = rows::rename_device(conn, self.user, self.device_id.as_str(), self.name.as_deref()).await?;
+        if found {
+            // Others see the name with the device's keys.
+            store::committer::insert_rows(conn, &[DEVICE_CHANGE.row([self.user.into(), position.into()])]).await?;
+        }
+        Ok(found)
+    }
+
+    fn committed(&self, found: &bool, position: Position) {
+        if *found {
+            self.changes.committed(self.user, position);
+        }
+    }
+
+    fn wake(&self, found: &bool, position: Position) {
+        if *found {
+            self.changes.wake(self.user, position);
+        }
+    }
+}
+
+impl Accounts {
+    /// Sets who is told of changed device lists, besides the user. Only the first call counts.
+    pub fn on_device_change(&self, listener: DeviceChangeListener) {
+        if self.on_device_change.set(listener).is_err() {
+            tracing::error!("a second listener for changed device lists was ignored");
+        }
+    }
+
+    fn changes(&self) -> Changes {
+        Changes { bus: Arc::clone(&self.bus), listener: Arc::clone(&self.on_device_change) }
+    }
+
+    pub(super) async fn end_devices(
+        &self,
+        user: UserNid,
+        which: Option<Which>,
+        also: Also,
+    ) -> Result<Ended, store::Error> {
+        let end = EndDevices { user, which, also, sessions: Arc::clone(&self.sessions), changes: self.changes() };
+        self.db.committer().transact(end).await
+    }
+
+    /// All devices of a user, oldest first.
+    pub async fn list_devices(&self, user: UserNid) -> Result<Vec<Device>, store::Error> {
+        let rows = rows::list_devices(&mut self.db.read().await?.conn(), user).await?;
+        Ok(rows.into_iter().map(|row| self.device(row)).collect())
+    }
+
+    /// One device of a user.
+    pub async fn find_device(&self, user: UserNid, id: &DeviceId) -> Result<Option<Device>, store::Error> {
+        let row = rows::find_device(&mut self.db.read().await?.conn(), user, id.as_str()).await?;
+        Ok(row.map(|row| self.device(row)))
+    }
+
+    fn device(&self, row: DeviceRow) -> Device {
+        let noted = self.last_seen.get(DeviceNid(row.device_nid));
+        let mut device = Device::new(row.device_id.into());
+        device.display_name = row.display_name;
+        device.last_seen_ip = match noted {
+            Some((_, address)) => address.map(|address| address.to_string()),
+            None => row.last_seen_ip,
+        };
+        device.last_seen_ts = noted
+            .map(|(at, _)| at)
+            .or(row.last_seen_at)
+            .and_then(|at| UInt::try_from(at).ok())
+            .map(MilliSecondsSinceUnixEpoch);
+        device
+    }
+
+    /// Names a device. `Ok(false)`: there is no such device.
+    ///
+    /// # Errors
+    /// The inner one for a name that is too long.
+    pub async fn rename_device(
+        &self,
+        user: UserNid,
+        id: &DeviceId,
+        name: Option<String>,
+    ) -> Result<Result<bool, SessionRefusal>, store::Error> {
+        if name.as_ref().is_some_and(|name| name.len() > MAX_DEVICE_NAME_BYTES) {
+            return Ok(Err(SessionRefusal::DeviceName));
+        }
+        let rename = Rename { user, device_id: id.to_owned(), name, changes: self.changes() };
+        Ok(Ok(self.db.committer().transact(rename).await?))
+    }
+
+    /// Signs devices out and deletes them. Devices that do not exist are no failure.
+    pub async fn delete_devices(&self, user: UserNid, ids: Vec<OwnedDeviceId>) -> Result<(), store::Error> {
+        self.end_devices(user, Some(Which::These(ids)), Also::Nothing).await.map(drop)
+    }
+
+    /// Signs all devices of a user out and deletes them.
+    pub async fn delete_all_devices(&self, user: UserNid) -> Result<(), store::Error> {
+        self.end_devices(user, Some(Which::All), Also::Nothing).await.map(drop)
+    }
+}

@@ -1,0 +1,178 @@
+//! User-Interactive Authentication ([spec]): stages that must be passed before something that cannot be undone.
+//!
+//! Promises: a stage counts only for the user and the operation that its session was begun for; a password is always
+//! compared, and with the caller's own; a session is used up when its last stage is passed. Sessions are in memory: after
+//! a restart the client is asked again.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api
+
+mod sessions;
+
+use ruma::api::{
+    client::uiaa::{AuthData, AuthFlow, AuthType, UiaaInfo, UserIdentifier},
+    error::{ErrorKind, StandardErrorBody},
+};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+pub use sessions::{Flow, InteractiveAuth, Passed, Stage};
+use sessions::Progress;
+
+use super::{Accounts, LocalDevice, names::named_user};
+use crate::{
+    http::ApiError,
+    store::{self, accounts as rows},
+};
+
+/// The one flow of what only the owner of an account may do.
+pub const PASSWORD: &[Flow] = &[&[Stage::Password]];
+
+/// Why an operation may not go on yet.
+#[derive(Debug, thiserror::Error)]
+pub enum InteractiveAuthError {
+    /// To be sent to the client: what is left to do.
+    #[error("stages of the authentication are left")]
+    Incomplete(Box<UiaaInfo>),
+    #[error("the authentication could not be checked")]
+    Storage(#[from] store::Error),
+}
+
+impl From<InteractiveAuthError> for ApiError {
+    fn from(error: InteractiveAuthError) -> Self {
+        match error {
+            InteractiveAuthError::Incomplete(info) => Self::interactive_auth(*info),
+            InteractiveAuthError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl Accounts {
+    /// Checks that the caller knows their password. `operation` names what they want to do, for instance
+    /// `DELETE devices/ABC`: what was passed for one operation counts for no other.
+    ///
+    /// # Errors
+    /// [`InteractiveAuthError::Incomplete`] until they have proven it.
+    pub async fn require_password(
+        &self,
+        caller: &LocalDevice,
+        operation: &str,
+        auth: Option<&AuthData>,
+    ) -> Result<(), InteractiveAuthError> {
+        self.authenticate_interactively(Some(caller), operation, PASSWORD, auth).await.map(drop)
+    }
+
+    /// Takes one step, and succeeds when all stages of one of the `flows` are passed.
+    ///
+    /// # Errors
+    /// [`InteractiveAuthError::Incomplete`] while stages are left or the step failed.
+    pub async fn authenticate_interactively(
+        &self,
+        caller: Option<&LocalDevice>,
+        operation: &str,
+        flows: &[Flow],
+        auth: Option<&AuthData>,
+    ) -> Result<Passed, InteractiveAuthError> {
+        let owner = caller.map(|caller| caller.user.nid);
+        let now = self.clock.now_ms();
+        let sessions = &self.interactive_auth;
+        let ask = |session: String, error: Option<(ErrorKind, &str)>| {
+            let completed = sessions.completed(&session);
+            Err(InteractiveAuthError::Incomplete(Box::new(challenge(flows, completed, session, error))))
+        };
+        let begin = || sessions.begin(owner, operation, now);
+        let Some(auth) = auth else {
+            return ask(begin(), None);
+        };
+        let session = match auth.session() {
+            Some(session) if sessions.is_open(session, owner, operation, now) => session.to_owned(),
+            Some(_) => {
+                return ask(begin(), Some((ErrorKind::Unknown, "The session is unknown or has expired. Try again.")));
+            }
+            None => begin(),
+        };
+        let Some(stage) = stage(auth) else {
+            // Without a type, a client asks whether something it did elsewhere was enough.
+            return match sessions.look(&session, flows) {
+                Progress::Passed(passed) => Ok(passed),
+                Progress::Open => ask(session, None),
+            };
+        };
+        if !flows.iter().any(|flow| flow.contains(&stage)) {
+            return ask(session, Some((ErrorKind::Unrecognized, "This is no stage of the authentication.")));
+        }
+        let mut registration_token = None;
+        match auth {
+            AuthData::Password(password) => {
+                let fits = match caller {
+                    Some(caller) => self.is_password_of(caller, password).await?,
+                    None => false,
+                };
+                if !fits {
+                    return ask(session, Some((ErrorKind::Forbidden, "Wrong user name or password.")));
+                }
+            }
+            AuthData::RegistrationToken(token) => {
+                if !self.is_registration_token_valid(&token.token).await? {
+                    return ask(session, Some((ErrorKind::Unauthorized, "The registration token is not valid.")));
+                }
+                registration_token = Some(token.token.clone());
+            }
+            // The only other type that is a stage here; there is nothing to check.
+            _ => {}
+        }
+        match sessions.pass(&session, stage, registration_token, flows) {
+            Progress::Passed(passed) => Ok(passed),
+            Progress::Open => ask(session, None),
+        }
+    }
+
+    async fn is_password_of(
+        &self,
+        caller: &LocalDevice,
+        auth: &ruma::api::client::uiaa::Password,
+    ) -> Result<bool, store::Error> {
+        let named = match &auth.identifier {
+            UserIdentifier::Matrix(identifier) => named_user(&identifier.user, &self.settings.server_name),
+            _ => None,
+        };
+        let account = rows::find_account(&mut self.db.read().await?.conn(), caller.user.nid).await?;
+        let hash = account.filter(|_| named.as_deref() == Some(caller.user_id())).and_then(|row| row.password_hash);
+        Ok(self.verify_password(Zeroizing::new(auth.password.clone()), hash.as_deref()).await)
+    }
+}
+
+/// The stage that the client tries to pass; `None` if it only asks.
+fn stage(auth: &AuthData) -> Option<Stage> {
+    match auth {
+        AuthData::Password(_) => Some(Stage::Password),
+        AuthData::Dummy(_) => Some(Stage::Dummy),
+        AuthData::RegistrationToken(_) => Some(Stage::RegistrationToken),
+        AuthData::FallbackAcknowledgement(_) => None,
+        _ => Some(Stage::Unsupported),
+    }
+}
+
+fn auth_type(stage: Stage) -> Option<AuthType> {
+    match stage {
+        Stage::Password => Some(AuthType::Password),
+        Stage::Dummy => Some(AuthType::Dummy),
+        Stage::RegistrationToken => Some(AuthType::RegistrationToken),
+        Stage::Unsupported => None,
+    }
+}
+
+fn challenge(
+    flows: &[Flow],
+    completed: Vec<Stage>,
+    session: String,
+    error: Option<(ErrorKind, &str)>,
+) -> UiaaInfo {
+    let flows = flows.iter().map(|flow| AuthFlow::new(flow.iter().copied().filter_map(auth_type).collect()));
+    let mut info = UiaaInfo::new(flows.collect());
+    info.completed = completed.into_iter().filter_map(auth_type).collect();
+    // None of our stages has parameters, but clients look for the object.
+    info.params = RawValue::from_string("{}".to_owned()).ok();
+    info.session = Some(session);
+    info.auth_error = error.map(|(kind, message)| Box::new(StandardErrorBody::new(kind, message.to_owned())));
+    info
+}

@@ -1,0 +1,242 @@
+//! The sessions of interactive authentication: who has passed which stages of what.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Mutex,
+    time::Duration,
+};
+
+use crate::{
+    account::{millis, tokens::random_text},
+    store::{UserNid, ids::lock},
+};
+
+/// The most sessions at once, for users and for those who register apart: over it the oldest go. A flood of
+/// registrations can so push out other registrations, but nobody who is logged in.
+const MAX_SESSIONS: usize = 10_000;
+
+/// Length of a session's name: it cannot be guessed.
+const NAME_LENGTH: usize = 24;
+
+/// One thing that must be proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The caller's password.
+    Password,
+    /// Nothing; the client shows that it knows the procedure.
+    Dummy,
+    /// A registration token with uses left.
+    RegistrationToken,
+    /// Something that this server does not know. It is in no flow.
+    Unsupported,
+}
+
+/// Stages that are enough when all of them are passed.
+pub type Flow = &'static [Stage];
+
+/// What was proven, once it is enough.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// The token, if there was a stage for one. Whoever acts on it must use it up.
+    pub registration_token: Option<String>,
+}
+
+/// How far a session is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// A flow is complete, and the session is gone.
+    Passed(Passed),
+    Open,
+}
+
+#[derive(Debug)]
+struct Session {
+    owner: Option<UserNid>,
+    operation: String,
+    began_at: i64,
+    completed: Vec<Stage>,
+    passed: Passed,
+}
+
+/// Sessions by name, and their names in the order in which they began.
+#[derive(Debug, Default)]
+struct Pool {
+    sessions: HashMap<String, Session>,
+    order: VecDeque<(i64, String)>,
+}
+
+impl Pool {
+    fn make_room(&mut self, oldest: i64, max: usize) {
+        while let Some((began_at, name)) = self.order.front() {
+            if *began_at > oldest && self.order.len() < max {
+                return;
+            }
+            self.sessions.remove(name);
+            self.order.pop_front();
+        }
+    }
+}
+
+/// All sessions of this process.
+#[derive(Debug)]
+pub struct InteractiveAuth {
+    lifetime_ms: i64,
+    /// The lock protects both pools: of strangers and of users.
+    pools: Mutex<[Pool; 2]>,
+}
+
+impl InteractiveAuth {
+    pub fn new(lifetime: Duration) -> Self {
+        Self { lifetime_ms: millis(lifetime), pools: Mutex::default() }
+    }
+
+    /// Begins a session and names it.
+    pub fn begin(&self, owner: Option<UserNid>, operation: &str, now: i64) -> String {
+        let name = random_text(NAME_LENGTH);
+        let session = Session {
+            owner,
+            operation: operation.to_owned(),
+            began_at: now,
+            completed: Vec::new(),
+            passed: Passed::default(),
+        };
+        let mut pools = lock(&self.pools);
+        let pool = &mut pools[usize::from(owner.is_some())];
+        pool.make_room(now - self.lifetime_ms, MAX_SESSIONS);
+        pool.sessions.insert(name.clone(), session);
+        pool.order.push_back((now, name.clone()));
+        name
+    }
+
+    /// Whether this is a session of this owner for this operation, and still alive.
+    pub fn is_open(&self, name: &str, owner: Option<UserNid>, operation: &str, now: i64) -> bool {
+        let pools = lock(&self.pools);
+        pools[usize::from(owner.is_some())].sessions.get(name).is_some_and(|session| {
+            session.owner == owner && session.operation == operation && now < session.began_at + self.lifetime_ms
+        })
+    }
+
+    /// The stages that were passed.
+    pub fn completed(&self, name: &str) -> Vec<Stage> {
+        let pools = lock(&self.pools);
+        let session = pools.iter().find_map(|pool| pool.sessions.get(name));
+        session.map(|session| session.completed.clone()).unwrap_or_default()
+    }
+
+    /// Ends the session if one of the flows is complete.
+    pub(super) fn look(&self, name: &str, flows: &[Flow]) -> Progress {
+        let mut pools = lock(&self.pools);
+        for pool in pools.iter_mut() {
+            let complete = |session: &Session| {
+                flows.iter().any(|flow| !flow.is_empty() && flow.iter().all(|stage| session.completed.contains(stage)))
+            };
+            if pool.sessions.get(name).is_some_and(complete)
+                && let Some(session) = pool.sessions.remove(name)
+            {
+                return Progress::Passed(session.passed);
+            }
+        }
+        Progress::Open
+    }
+
+    /// Remembers a stage that was passed, and ends the session if that completes one of the flows.
+    pub(super) fn pass(
+        &self,
+        name: &str,
+        stage: Stage,
+        registration_token: Option<String>,
+        flows: &[Flow],
+    ) -> Progress {
+        let mut pools = lock(&self.pools);
+        if let Some(session) = pools.iter_mut().find_map(|pool| pool.sessions.get_mut(name)) {
+            if !session.completed.contains(&stage) {
+                session.completed.push(stage);
+            }
+            if registration_token.is_some() {
+                session.passed.registration_token = registration_token;
+            }
+        }
+        drop(pools);
+        self.look(name, flows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: Option<UserNid> = Some(UserNid(1));
+    const BOB: Option<UserNid> = Some(UserNid(2));
+    const TWO_STAGES: &[Flow] = &[&[Stage::RegistrationToken, Stage::Dummy]];
+    const EITHER: &[Flow] = &[&[Stage::Password], &[Stage::RegistrationToken, Stage::Dummy]];
+
+    fn auth() -> InteractiveAuth {
+        InteractiveAuth::new(Duration::from_millis(1000))
+    }
+
+    #[test]
+    fn a_session_counts_for_its_owner_its_operation_and_its_lifetime() {
+        let check = |owner, operation, now, expected| {
+            let auth = auth();
+            let session = auth.begin(ALICE, "delete A", 5000);
+            assert_eq!(auth.is_open(&session, owner, operation, now), expected, "{owner:?} {operation} {now}");
+        };
+        check(ALICE, "delete A", 5000, true);
+        check(ALICE, "delete A", 5999, true);
+        check(ALICE, "delete A", 6000, false);
+        check(ALICE, "delete B", 5000, false);
+        check(BOB, "delete A", 5000, false);
+        check(None, "delete A", 5000, false);
+        assert!(!auth().is_open("made up", ALICE, "delete A", 5000));
+    }
+
+    #[test]
+    fn a_flow_is_passed_when_all_its_stages_are_and_only_once() {
+        let check = |flows: &[Flow], stages: &[Stage], expected: bool| {
+            let auth = auth();
+            let session = auth.begin(None, "register", 0);
+            let mut last = Progress::Open;
+            for stage in stages {
+                last = auth.pass(&session, *stage, None, flows);
+            }
+            assert_eq!(last != Progress::Open, expected, "{flows:?} {stages:?}");
+            if expected {
+                assert!(!auth.is_open(&session, None, "register", 0), "the session is used up");
+                assert_eq!(auth.look(&session, flows), Progress::Open);
+            }
+        };
+        check(TWO_STAGES, &[Stage::RegistrationToken], false);
+        check(TWO_STAGES, &[Stage::Dummy], false);
+        check(TWO_STAGES, &[Stage::Dummy, Stage::Dummy], false);
+        check(TWO_STAGES, &[Stage::RegistrationToken, Stage::Dummy], true);
+        check(TWO_STAGES, &[Stage::Dummy, Stage::RegistrationToken], true);
+        check(EITHER, &[Stage::Password], true);
+        check(EITHER, &[Stage::Dummy], false);
+        check(&[], &[Stage::Dummy], false);
+        check(&[&[]], &[Stage::Dummy], false);
+    }
+
+    #[test]
+    fn the_registration_token_is_remembered_until_the_last_stage() {
+        let auth = auth();
+        let session = auth.begin(None, "register", 0);
+        assert_eq!(auth.pass(&session, Stage::RegistrationToken, Some("abc".to_owned()), TWO_STAGES), Progress::Open);
+        assert_eq!(auth.completed(&session), [Stage::RegistrationToken]);
+        let passed = Passed { registration_token: Some("abc".to_owned()) };
+        assert_eq!(auth.pass(&session, Stage::Dummy, None, TWO_STAGES), Progress::Passed(passed));
+    }
+
+    #[test]
+    fn sessions_are_bounded_and_users_do_not_lose_theirs_to_strangers() {
+        let auth = auth();
+        let of_alice = auth.begin(ALICE, "delete A", 0);
+        let first = auth.begin(None, "register", 0);
+        for _ in 0..MAX_SESSIONS {
+            auth.begin(None, "register", 1);
+        }
+        assert!(!auth.is_open(&first, None, "register", 1));
+        assert!(auth.is_open(&of_alice, ALICE, "delete A", 1));
+        let pools = lock(&auth.pools);
+        assert!(pools[0].sessions.len() <= MAX_SESSIONS && pools[0].order.len() <= MAX_SESSIONS);
+    }
+}

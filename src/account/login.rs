@@ -1,0 +1,173 @@
+//! Logging in: from a password or a login token to a session.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
+use ruma::api::error::ErrorKind;
+use zeroize::Zeroizing;
+
+use super::{
+    Accounts, LocalDevice, NewSession, Session, TokenHash, millis,
+    names::named_user,
+    new_session::{Draft, SessionRefusal},
+    session_cache::SessionCache,
+    tokens::{NewToken, TokenKind, hash_token},
+};
+use crate::{
+    http::ApiError,
+    store::{
+        self, Conn, Position, Transaction, UserNid, Write, accounts as rows,
+        tokens::{self as token_rows, LOGIN_TOKEN},
+    },
+};
+
+/// How long a login token works: as long as it takes to scan a code.
+pub const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 60);
+
+/// What somebody logs in with.
+pub enum Credentials {
+    /// `user` is a localpart or a full user ID.
+    Password { user: String, password: Zeroizing<String> },
+    /// A token from [`Accounts::create_login_token`].
+    Token(Zeroizing<String>),
+}
+
+/// Why somebody was not logged in.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// Says nothing about which of the two was wrong.
+    #[error("the user name or the password is wrong")]
+    Forbidden,
+    #[error("the login token is unknown, has expired or was used")]
+    Token,
+    #[error("this account was deactivated")]
+    Deactivated,
+    #[error("the session cannot be made")]
+    Session(#[from] SessionRefusal),
+    #[error("the session could not be stored")]
+    Storage(#[from] store::Error),
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Forbidden => Self::forbidden("Wrong user name or password."),
+            LoginError::Token => Self::forbidden("The login token is unknown, has expired or was used."),
+            LoginError::Deactivated => {
+                Self::new(StatusCode::FORBIDDEN, ErrorKind::UserDeactivated, "This account was deactivated.")
+            }
+            LoginError::Session(error) => error.into(),
+            LoginError::Storage(error) => error.into(),
+        }
+    }
+}
+
+/// What a session is based on, checked again in the commit that makes it.
+enum Proof {
+    /// The password fitted this hash; it may have been changed since.
+    Password { hash: String },
+    /// The token is used up whatever comes of it.
+    LoginToken(TokenHash),
+}
+
+struct OpenSession {
+    user: UserNid,
+    proof: Proof,
+    session: Draft,
+    now: i64,
+    sessions: Arc<SessionCache>,
+}
+
+impl Transaction for OpenSession {
+    /// Hashes of the access tokens that the session replaces.
+    type Output = Result<token_rows::Deleted, LoginError>;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
+        if let Proof::LoginToken(hash) = &self.proof {
+            let taken = token_rows::take_login_token(conn, hash).await?;
+            if !taken.is_some_and(|(user, expires_at)| user == self.user.0 && self.now < expires_at) {
+                return Ok(Err(LoginError::Token));
+            }
+        }
+        let Some(account) = rows::find_account(conn, self.user).await? else {
+            return Ok(Err(LoginError::Forbidden));
+        };
+        if account.deactivated_at.is_some() {
+            return Ok(Err(LoginError::Deactivated));
+        }
+        if let Proof::Password { hash } = &self.proof
+            && account.password_hash.as_ref() != Some(hash)
+        {
+            return Ok(Err(LoginError::Forbidden));
+        }
+        match self.session.place(conn, self.user).await? {
+            Ok(place) => Ok(Ok(self.session.store(conn, self.user, place).await?)),
+            Err(refusal) => Ok(Err(refusal.into())),
+        }
+    }
+
+    fn committed(&self, output: &Self::Output, _: Position) {
+        if let Ok(revoked) = output {
+            self.sessions.revoke(revoked);
+        }
+    }
+}
+
+impl Accounts {
+    /// Logs somebody in. A device that they name again is reused, and its old tokens stop working.
+    ///
+    /// # Errors
+    /// After [`LoginError::Storage`] the session may exist; nobody knows its tokens.
+    pub async fn login(&self, credentials: Credentials, wanted: NewSession) -> Result<Session, LoginError> {
+        let (user, proof) = match credentials {
+            Credentials::Password { user, password } => self.check_password(&user, password).await?,
+            Credentials::Token(token) => {
+                let hash = hash_token(&token);
+                let mut reader = self.db.read().await?;
+                let owner = token_rows::find_login_token(&mut reader.conn(), &hash).await?;
+                drop(reader);
+                let owner = owner.ok_or(LoginError::Token)?;
+                (self.db.user_by_nid(UserNid(owner)).await?, Proof::LoginToken(hash))
+            }
+        };
+        let (draft, session) = self.draft_session(&user.user_id, wanted)??;
+        let sessions = Arc::clone(&self.sessions);
+        let open = OpenSession { user: user.nid, proof, session: draft, now: self.clock.now_ms(), sessions };
+        self.db.committer().transact(open).await??;
+        Ok(session)
+    }
+
+    async fn check_password(
+        &self,
+        name: &str,
+        password: Zeroizing<String>,
+    ) -> Result<(Arc<store::vocabulary::User>, Proof), LoginError> {
+        let user = match named_user(name, &self.settings.server_name) {
+            Some(user_id) => self.db.find_user(&user_id).await?,
+            None => None,
+        };
+        let account = match &user {
+            Some(user) => rows::find_account(&mut self.db.read().await?.conn(), user.nid).await?,
+            None => None,
+        };
+        let hash = account.as_ref().and_then(|account| account.password_hash.clone());
+        // Someone unknown is answered like a wrong password, and as late.
+        let fits = self.verify_password(password, hash.as_deref()).await;
+        if account.is_some_and(|account| account.deactivated_at.is_some()) {
+            return Err(LoginError::Deactivated);
+        }
+        match (fits, user, hash) {
+            (true, Some(user), Some(hash)) => Ok((user, Proof::Password { hash })),
+            _ => Err(LoginError::Forbidden),
+        }
+    }
+
+    /// Makes a token with which another device can log in as the caller, once.
+    pub async fn create_login_token(&self, caller: &LocalDevice) -> Result<String, store::Error> {
+        let token = NewToken::generate(TokenKind::Login);
+        let expires_at = self.clock.now_ms() + millis(LOGIN_TOKEN_LIFETIME);
+        let row = LOGIN_TOKEN.row([token.hash.to_vec().into(), caller.user.nid.into(), expires_at.into()]);
+        self.db.committer().write(Write::new(vec![row])).await?;
+        Ok(token.secret)
+    }
+}

@@ -1,0 +1,106 @@
+//! Names of users of this server: which ones may be given out, and what a login may call them.
+
+use rand::RngExt as _;
+use ruma::{OwnedUserId, ServerName, UserId};
+
+/// Names that people would take for the server speaking.
+const RESERVED: [&str; 4] = ["matrix", "notices", "sabha", "server"];
+
+/// Length of a name that we choose: enough that two never meet.
+const RANDOM_LENGTH: usize = 16;
+
+/// Why a name cannot be given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("a user name consists of a-z, 0-9 and ._=-/+ and does not begin with _")]
+    Characters,
+    #[error("the user ID would be longer than 255 bytes")]
+    TooLong,
+    #[error("this name is reserved")]
+    Reserved,
+}
+
+/// The user ID for a new account. Upper case is turned to lower case, as the [spec] wants.
+///
+/// [spec]: https://spec.matrix.org/v1.19/appendices/#user-identifiers
+pub fn new_user_id(name: &str, server_name: &ServerName) -> Result<OwnedUserId, NameError> {
+    let localpart = name.to_ascii_lowercase();
+    if RESERVED.contains(&localpart.as_str()) {
+        return Err(NameError::Reserved);
+    }
+    // Names that begin with an underscore belong to application services, by convention.
+    let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'=' | b'-' | b'/' | b'+');
+    if localpart.is_empty() || localpart.starts_with('_') || !localpart.bytes().all(fits) {
+        return Err(NameError::Characters);
+    }
+    let user_id = format!("@{localpart}:{server_name}");
+    if user_id.len() > ruma::ID_MAX_BYTES {
+        return Err(NameError::TooLong);
+    }
+    UserId::parse(user_id).map_err(|_| NameError::Characters)
+}
+
+/// The user of this server that somebody calls by localpart or by full user ID.
+pub fn named_user(name: &str, server_name: &ServerName) -> Option<OwnedUserId> {
+    let user_id = UserId::parse_with_server_name(name, server_name).ok()?;
+    if user_id.server_name() != server_name || user_id.as_str().len() > ruma::ID_MAX_BYTES {
+        return None;
+    }
+    // Accounts are created in lower case; people type their names as they like.
+    UserId::parse(format!("@{}:{server_name}", user_id.localpart().to_ascii_lowercase())).ok()
+}
+
+/// A name for someone who asked for none.
+pub fn random_localpart() -> String {
+    const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut rng = rand::rng();
+    (0..RANDOM_LENGTH).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::server_name;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_grammar() {
+        let check = |name: &str, expected: Result<&str, NameError>| {
+            let found = new_user_id(name, server_name!("example.org"));
+            assert_eq!(found.as_ref().map(|id| id.as_str()), expected.as_ref().map(|id| *id), "{name:?}");
+        };
+        check("alice", Ok("@alice:example.org"));
+        check("Alice", Ok("@alice:example.org"));
+        check("a.b_c=d-e/f+9", Ok("@a.b_c=d-e/f+9:example.org"));
+        check("", Err(NameError::Characters));
+        check("_bridge_bob", Err(NameError::Characters));
+        check("@alice", Err(NameError::Characters));
+        check("alice:example.org", Err(NameError::Characters));
+        check("alice bob", Err(NameError::Characters));
+        check("ålice", Err(NameError::Characters));
+        check("Server", Err(NameError::Reserved));
+        check(&"a".repeat(255 - "@:example.org".len()), Ok(&format!("@{}:example.org", "a".repeat(242))));
+        check(&"a".repeat(256 - "@:example.org".len()), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn a_login_may_use_the_localpart_or_the_full_id_of_this_server() {
+        let check = |name: &str, expected: Option<&str>| {
+            let found = named_user(name, server_name!("example.org"));
+            assert_eq!(found.as_ref().map(|id| id.as_str()), expected, "{name:?}");
+        };
+        check("alice", Some("@alice:example.org"));
+        check("ALICE", Some("@alice:example.org"));
+        check("@alice:example.org", Some("@alice:example.org"));
+        check("@Alice:example.org", Some("@alice:example.org"));
+        check("@alice:elsewhere.org", None);
+        check("@alice", None);
+        check("", None);
+    }
+
+    #[test]
+    fn random_names_can_be_given_out() {
+        let name = random_localpart();
+        assert_eq!(new_user_id(&name, server_name!("a.b")).map(|id| id.localpart().to_owned()), Ok(name));
+    }
+}

@@ -1,0 +1,212 @@
+//! A new session: the device that logs in, and the tokens it gets.
+
+use std::time::Duration;
+
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+
+use super::{
+    Accounts, TokenHash, millis,
+    tokens::{NewToken, TokenKind},
+};
+use crate::store::{
+    self, Conn, DeviceNid, Row,
+    devices::{self as device_rows, DEVICE},
+    tokens::{self as token_rows, ACCESS_TOKEN, REFRESH_TOKEN},
+};
+
+/// Longest device ID that we take from a client.
+pub const MAX_DEVICE_ID_BYTES: usize = 255;
+
+/// Longest name of a device: more than any client shows.
+pub const MAX_DEVICE_NAME_BYTES: usize = 512;
+
+/// What a client wants of its new session.
+#[derive(Debug, Default)]
+pub struct NewSession {
+    /// A device that it has been before, or a name of its own choice.
+    pub device_id: Option<OwnedDeviceId>,
+    pub display_name: Option<String>,
+    /// Whether it can refresh its access token.
+    pub refreshable: bool,
+}
+
+/// A session with its secrets, for the client's eyes only.
+pub struct Session {
+    pub user_id: OwnedUserId,
+    pub device_id: OwnedDeviceId,
+    pub secrets: Secrets,
+}
+
+/// Why a session cannot be like that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionRefusal {
+    #[error("a device ID has 1 to {MAX_DEVICE_ID_BYTES} bytes")]
+    DeviceId,
+    #[error("the name of a device has at most {MAX_DEVICE_NAME_BYTES} bytes")]
+    DeviceName,
+    #[error("this account has too many devices; sign one of them out first")]
+    TooManyDevices,
+}
+
+/// A session on its way into the database.
+#[derive(Debug)]
+pub(super) struct Draft {
+    device_id: OwnedDeviceId,
+    display_name: Option<String>,
+    /// The short id, if the device is new.
+    new_nid: DeviceNid,
+    tokens: TokenPair,
+    now: i64,
+    max_devices: i64,
+}
+
+/// What is stored of an access token and the refresh token that goes with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TokenPair {
+    access: TokenHash,
+    refresh: Option<TokenHash>,
+    expires_in: Option<Duration>,
+    refresh_expires_in: Option<Duration>,
+}
+
+/// The tokens themselves, for the client's eyes only.
+pub struct Secrets {
+    pub access_token: String,
+    pub refresh_token: Option<String>,
+    pub expires_in: Option<Duration>,
+}
+
+impl TokenPair {
+    /// The rows that store the pair for a device.
+    pub fn rows(&self, user: store::UserNid, device: DeviceNid, now: i64) -> Vec<Row> {
+        let at = |time: Option<Duration>| time.map(|time| now.saturating_add(millis(time)));
+        let refresh_hash = self.refresh.map(|hash| hash.to_vec());
+        let mut rows = vec![ACCESS_TOKEN.row([
+            self.access.to_vec().into(),
+            user.into(),
+            device.into(),
+            now.into(),
+            at(self.expires_in).into(),
+            refresh_hash.clone().into(),
+        ])];
+        if let Some(hash) = refresh_hash {
+            rows.push(REFRESH_TOKEN.row([
+                hash.into(),
+                user.into(),
+                device.into(),
+                None::<Vec<u8>>.into(),
+                now.into(),
+                at(self.refresh_expires_in).into(),
+            ]));
+        }
+        rows
+    }
+
+    /// The hash of the refresh token, of a pair that has one.
+    pub fn refresh_hash(&self) -> Option<&TokenHash> {
+        self.refresh.as_ref()
+    }
+}
+
+/// Where a draft finds its device.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    New,
+    Known(DeviceNid),
+}
+
+impl Draft {
+    /// The device that the draft logs in: a known one is reused.
+    pub async fn place(
+        &self,
+        conn: &mut Conn<'_>,
+        user: store::UserNid,
+    ) -> Result<Result<Place, SessionRefusal>, store::Error> {
+        if let Some(device) = device_rows::find_device(conn, user, self.device_id.as_str()).await? {
+            return Ok(Ok(Place::Known(DeviceNid(device.device_nid))));
+        }
+        if device_rows::count_devices(conn, user).await? >= self.max_devices {
+            return Ok(Err(SessionRefusal::TooManyDevices));
+        }
+        Ok(Ok(Place::New))
+    }
+
+    /// Stores the session; returns the hashes of the access tokens that it replaces.
+    pub async fn store(
+        &self,
+        conn: &mut Conn<'_>,
+        user: store::UserNid,
+        place: Place,
+    ) -> Result<token_rows::Deleted, store::Error> {
+        let (rows, revoked) = match place {
+            Place::New => (self.rows(user), Vec::new()),
+            Place::Known(device) => {
+                let revoked = token_rows::delete_of_device(conn, device).await?;
+                (self.tokens.rows(user, device, self.now), revoked)
+            }
+        };
+        store::committer::insert_rows(conn, &rows).await?;
+        Ok(revoked)
+    }
+
+    /// The rows of a session on a device that is new.
+    pub fn rows(&self, user: store::UserNid) -> Vec<Row> {
+        let mut rows = vec![DEVICE.row([
+            self.new_nid.into(),
+            user.into(),
+            self.device_id.as_str().into(),
+            self.display_name.clone().into(),
+            self.now.into(),
+            None::<i64>.into(),
+            None::<String>.into(),
+        ])];
+        rows.extend(self.tokens.rows(user, self.new_nid, self.now));
+        rows
+    }
+}
+
+impl Accounts {
+    /// A session to be stored, and what the client gets once it is.
+    pub(super) fn draft_session(
+        &self,
+        user_id: &UserId,
+        wanted: NewSession,
+    ) -> Result<Result<(Draft, Session), SessionRefusal>, store::Error> {
+        if wanted.device_id.as_ref().is_some_and(|id| !(1..=MAX_DEVICE_ID_BYTES).contains(&id.as_str().len())) {
+            return Ok(Err(SessionRefusal::DeviceId));
+        }
+        if wanted.display_name.as_ref().is_some_and(|name| name.len() > MAX_DEVICE_NAME_BYTES) {
+            return Ok(Err(SessionRefusal::DeviceName));
+        }
+        let device_id = wanted.device_id.unwrap_or_else(DeviceId::new);
+        let (tokens, secrets) = self.new_tokens(wanted.refreshable);
+        let draft = Draft {
+            device_id: device_id.clone(),
+            display_name: wanted.display_name,
+            new_nid: self.db.committer().ids().device()?,
+            tokens,
+            now: self.clock.now_ms(),
+            max_devices: i64::from(self.settings.devices_per_user),
+        };
+        Ok(Ok((draft, Session { user_id: user_id.to_owned(), device_id, secrets })))
+    }
+
+    /// Tokens with the lifetimes of the configuration.
+    pub(super) fn new_tokens(&self, refreshable: bool) -> (TokenPair, Secrets) {
+        let access = NewToken::generate(TokenKind::Access);
+        let refresh = refreshable.then(|| NewToken::generate(TokenKind::Refresh));
+        let expires_in = if refreshable {
+            Some(self.settings.refreshable_access_token_lifetime)
+        } else {
+            self.settings.access_token_lifetime
+        };
+        let pair = TokenPair {
+            access: access.hash,
+            refresh: refresh.as_ref().map(|token| token.hash),
+            expires_in,
+            refresh_expires_in: self.settings.refresh_token_lifetime,
+        };
+        let refresh_token = refresh.map(|token| token.secret);
+        (pair, Secrets { access_token: access.secret, refresh_token, expires_in })
+    }
+}

@@ -1,0 +1,119 @@
+//! Refreshing: a refresh token is exchanged for the next pair of tokens.
+//!
+//! A client may lose our answer. So a refresh token works until one of the tokens that replaced it is used ([spec]); the
+//! exchange may be repeated, and the pair that nobody used is thrown away.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens
+
+use std::sync::Arc;
+
+use super::{
+    Accounts, AuthenticateError, TokenHash,
+    new_session::{Secrets, TokenPair},
+    session_cache::SessionCache,
+    tokens::hash_token,
+};
+use crate::store::{self, Conn, DeviceNid, Position, Transaction, UserNid, tokens as rows};
+
+/// Exchanges a refresh token for the next pair.
+struct Rotate {
+    hash: TokenHash,
+    next: TokenPair,
+    now: i64,
+    sessions: Arc<SessionCache>,
+}
+
+impl Transaction for Rotate {
+    /// Hashes of the access tokens that nobody needs any more.
+    type Output = Result<rows::Deleted, AuthenticateError>;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
+        let Some(current) = rows::find_refresh(conn, &self.hash).await? else {
+            return Ok(Err(AuthenticateError::Unknown));
+        };
+        if current.expires_at.is_some_and(|at| at <= self.now) {
+            return Ok(Err(AuthenticateError::Expired));
+        }
+        let mut revoked = Vec::new();
+        // This token is being used, so the one before it has done its duty.
+        if let Some(predecessor) = rows::find_predecessor(conn, &self.hash).await? {
+            revoked.extend(rows::delete_refresh(conn, &predecessor).await?);
+        }
+        // It was exchanged before, and the answer did not arrive.
+        if let Some(unused) = current.next_hash {
+            revoked.extend(rows::delete_refresh(conn, &unused).await?);
+        }
+        let (user, device) = (UserNid(current.user_nid), DeviceNid(current.device_nid));
+        store::committer::insert_rows(conn, &self.next.rows(user, device, self.now)).await?;
+        if let Some(next) = self.next.refresh_hash() {
+            rows::set_successor(conn, &self.hash, next).await?;
+        }
+        Ok(Ok(revoked))
+    }
+
+    fn committed(&self, output: &Self::Output, _: Position) {
+        if let Ok(revoked) = output {
+            self.sessions.revoke(revoked);
+        }
+    }
+}
+
+/// Deletes a refresh token whose successor is in use, with its access tokens.
+struct Retire {
+    hash: Vec<u8>,
+    sessions: Arc<SessionCache>,
+}
+
+impl Transaction for Retire {
+    type Output = rows::Deleted;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
+        rows::delete_refresh(conn, &self.hash).await
+    }
+
+    fn committed(&self, revoked: &Self::Output, _: Position) {
+        self.sessions.revoke(revoked);
+    }
+}
+
+/// Deletes tokens that have expired.
+struct Sweep(i64);
+
+impl Transaction for Sweep {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
+        rows::sweep(conn, self.0).await
+    }
+}
+
+/// How long an expired token is kept, so that its holder is told that it expired.
+const KEEP_EXPIRED_MS: i64 = 24 * 60 * 60 * 1000;
+
+impl Accounts {
+    /// The next access token and refresh token of a session.
+    ///
+    /// # Errors
+    /// [`AuthenticateError::Unknown`] also for a token whose successor has been used.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Secrets, AuthenticateError> {
+        let (next, secrets) = self.new_tokens(true);
+        let rotate = Rotate {
+            hash: hash_token(refresh_token),
+            next,
+            now: self.clock.now_ms(),
+            sessions: Arc::clone(&self.sessions),
+        };
+        self.db.committer().transact(rotate).await??;
+        Ok(secrets)
+    }
+
+    /// The successor of this refresh token came into use.
+    pub(super) async fn retire_refresh_token(&self, hash: Vec<u8>) -> Result<(), store::Error> {
+        self.db.committer().transact(Retire { hash, sessions: Arc::clone(&self.sessions) }).await.map(drop)
+    }
+
+    /// Deletes tokens that expired more than a day ago. To be called now and then.
+    pub async fn sweep_tokens(&self) -> Result<(), store::Error> {
+        self.db.committer().transact(Sweep(self.clock.now_ms() - KEEP_EXPIRED_MS)).await
+    }
+}

@@ -1,0 +1,219 @@
+//! Registration: an account with everything it starts with, in one commit.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use ruma::{OwnedUserId, api::error::ErrorKind};
+use zeroize::Zeroizing;
+
+use super::{
+    Accounts, NewSession, Session, TokenHash,
+    names::{NameError, new_user_id, random_localpart},
+    new_session::{Draft, SessionRefusal},
+    password::WeakPassword,
+    registration_tokens::is_usable,
+};
+use crate::{
+    http::ApiError,
+    store::{
+        self, Conn, Position, Transaction,
+        accounts::{self as rows, ACCOUNT},
+        profiles::PROFILE,
+        vocabulary::{USER, User},
+    },
+};
+
+/// What makes a registration allowed. It is checked again, and used up, in the commit that makes the account.
+#[derive(Clone)]
+pub enum Permit {
+    /// Registration is open, or the operator does it.
+    Free,
+    /// A registration token, one of whose uses this takes.
+    RegistrationToken(String),
+    /// The setup secret, which makes the first administrator.
+    SetupSecret(TokenHash),
+}
+
+/// Why an account was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    #[error("the user name cannot be used")]
+    Name(#[from] NameError),
+    #[error("the user name is taken, or was taken once")]
+    InUse,
+    #[error("the password cannot be used")]
+    WeakPassword(#[from] WeakPassword),
+    #[error("the registration token is unknown, has expired or is used up")]
+    TokenUsedUp,
+    #[error("the setup secret is unknown, has expired or was used")]
+    SetupSecret,
+    #[error("the session cannot be made")]
+    Session(#[from] SessionRefusal),
+    #[error("the account could not be stored")]
+    Storage(#[from] store::Error),
+}
+
+impl From<RegisterError> for ApiError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Name(error) => {
+                Self::new(StatusCode::BAD_REQUEST, ErrorKind::InvalidUsername, sentence(&error))
+            }
+            RegisterError::InUse => Self::new(StatusCode::BAD_REQUEST, ErrorKind::UserInUse, sentence(&error)),
+            RegisterError::WeakPassword(error) => error.into(),
+            RegisterError::TokenUsedUp | RegisterError::SetupSecret => Self::forbidden(sentence(&error)),
+            RegisterError::Session(error) => error.into(),
+            RegisterError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<SessionRefusal> for ApiError {
+    fn from(error: SessionRefusal) -> Self {
+        match error {
+            SessionRefusal::DeviceId | SessionRefusal::DeviceName => Self::invalid_param(sentence(&error)),
+            SessionRefusal::TooManyDevices => Self::forbidden(sentence(&error)),
+        }
+    }
+}
+
+/// An error's own words, as a sentence for a person.
+pub(super) fn sentence(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).chain(['.']).collect())
+}
+
+/// What somebody wants to register.
+pub struct Registration {
+    /// The localpart; without one, we choose.
+    pub username: Option<String>,
+    /// Without a password there is no logging in, until the operator sets one.
+    pub password: Option<Zeroizing<String>>,
+    pub admin: bool,
+    /// The first session, if the account starts with one.
+    pub session: Option<NewSession>,
+    pub permit: Permit,
+}
+
+/// The account and its tokens, made where nothing can come between the checks and the rows.
+struct CreateAccount {
+    user: Arc<User>,
+    password_hash: Option<String>,
+    admin: bool,
+    now: i64,
+    session: Option<Draft>,
+    permit: Permit,
+}
+
+impl Transaction for CreateAccount {
+    type Output = Result<(), RegisterError>;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
+        // All checks come before the first row: what is refused leaves nothing behind.
+        if rows::find_account(conn, self.user.nid).await?.is_some() {
+            return Ok(Err(RegisterError::InUse));
+        }
+        match &self.permit {
+            Permit::Free => {}
+            Permit::RegistrationToken(token) => {
+                let found = rows::find_registration_token(conn, token).await?;
+                if !found.is_some_and(|row| is_usable(&row, self.now)) {
+                    return Ok(Err(RegisterError::TokenUsedUp));
+                }
+                rows::count_registration(conn, token).await?;
+            }
+            Permit::SetupSecret(hash) => {
+                let expires_at = rows::find_setup_secret(conn, hash).await?;
+                if expires_at.is_none_or(|at| at <= self.now) || rows::any_admin(conn).await? {
+                    return Ok(Err(RegisterError::SetupSecret));
+                }
+                rows::delete_setup_secrets(conn).await?;
+            }
+        }
+        let user = &self.user;
+        let displayname = serde_json::Value::from(user.user_id.localpart()).to_string();
+        let mut rows = vec![
+            USER.row([user.nid.into(), user.user_id.as_str().into(), true.into()]),
+            ACCOUNT.row([
+                user.nid.into(),
+                self.password_hash.clone().into(),
+                self.admin.into(),
+                self.now.into(),
+                None::<i64>.into(),
+            ]),
+            PROFILE.row([user.nid.into(), "displayname".into(), displayname.into()]),
+        ];
+        if let Some(session) = &self.session {
+            rows.extend(session.rows(user.nid));
+        }
+        store::committer::insert_rows(conn, &rows).await?;
+        Ok(Ok(()))
+    }
+}
+
+impl Accounts {
+    /// Whether a name could be registered now.
+    ///
+    /// # Errors
+    /// [`RegisterError::Name`] or [`RegisterError::InUse`] if not.
+    pub async fn check_available(&self, username: &str) -> Result<OwnedUserId, RegisterError> {
+        let user_id = new_user_id(username, &self.settings.server_name)?;
+        if self.find_account(&user_id).await?.is_some() {
+            return Err(RegisterError::InUse);
+        }
+        Ok(user_id)
+    }
+
+    /// Makes an account, and its first session if one is wanted.
+    ///
+    /// # Errors
+    /// After [`RegisterError::Storage`] the account may exist.
+    pub async fn register(
+        &self,
+        registration: Registration,
+    ) -> Result<(OwnedUserId, Option<Session>), RegisterError> {
+        let username = registration.username.unwrap_or_else(random_localpart);
+        let user_id = self.check_available(&username).await?;
+        let password_hash = match registration.password {
+            Some(password) => Some(self.hash_new_password(password).await?),
+            None => None,
+        };
+        let (draft, session) = match registration.session {
+            Some(wanted) => self.draft_session(&user_id, wanted)?.map(|(draft, session)| (Some(draft), Some(session)))?,
+            None => (None, None),
+        };
+        let user = self.db.user(&user_id, true).await?;
+        let create = CreateAccount {
+            user,
+            password_hash,
+            admin: registration.admin,
+            now: self.clock.now_ms(),
+            session: draft,
+            permit: registration.permit,
+        };
+        self.db.committer().transact(create).await??;
+        tracing::info!(%user_id, admin = registration.admin, "account created");
+        Ok((user_id, session))
+    }
+
+    /// Makes an account for the operator, in any registration mode. Without a password nobody can log in to it.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub async fn create_user(
+        &self,
+        localpart: &str,
+        password: Option<Zeroizing<String>>,
+        admin: bool,
+    ) -> Result<OwnedUserId, RegisterError> {
+        let registration = Registration {
+            username: Some(localpart.to_owned()),
+            password,
+            admin,
+            session: None,
+            permit: Permit::Free,
+        };
+        Ok(self.register(registration).await?.0)
+    }
+}

@@ -1,0 +1,68 @@
+//! Setup: the one-time secret that an operator is shown on an empty server, and the administrator that it makes.
+
+use ruma::OwnedUserId;
+use zeroize::Zeroizing;
+
+use super::{
+    Accounts,
+    register::{Permit, RegisterError, Registration},
+    tokens::{NewToken, TokenKind, hash_token},
+};
+use crate::store::{
+    self, Conn, Position, Transaction,
+    accounts::{self as rows, SETUP_SECRET},
+};
+
+/// How long a setup secret works: it stands in a terminal or a log.
+const LIFETIME_MS: i64 = 60 * 60 * 1000;
+
+struct Replace {
+    hash: super::TokenHash,
+    expires_at: i64,
+}
+
+impl Transaction for Replace {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
+        rows::delete_setup_secrets(conn).await?;
+        let row = SETUP_SECRET.row([self.hash.to_vec().into(), self.expires_at.into()]);
+        store::committer::insert_rows(conn, &[row]).await
+    }
+}
+
+impl Accounts {
+    /// Makes a setup secret for the next hour; earlier ones stop working.
+    pub async fn create_setup_secret(&self) -> Result<String, store::Error> {
+        let token = NewToken::generate(TokenKind::Setup);
+        let expires_at = self.clock.now_ms() + LIFETIME_MS;
+        self.db.committer().transact(Replace { hash: token.hash, expires_at }).await?;
+        Ok(token.secret)
+    }
+
+    /// Makes the first administrator and uses up the secret, in one commit.
+    ///
+    /// # Errors
+    /// [`RegisterError::SetupSecret`] for a wrong, used or expired secret, and when there is an administrator already.
+    pub async fn use_setup_secret(
+        &self,
+        secret: &str,
+        localpart: &str,
+        password: Zeroizing<String>,
+    ) -> Result<OwnedUserId, RegisterError> {
+        let registration = Registration {
+            username: Some(localpart.to_owned()),
+            password: Some(password),
+            admin: true,
+            session: None,
+            permit: Permit::SetupSecret(hash_token(secret)),
+        };
+        Ok(self.register(registration).await?.0)
+    }
+
+    /// Whether anyone has ever had an account here.
+    pub async fn has_any_account(&self) -> Result<bool, store::Error> {
+        let mut reader = self.db.read().await?;
+        rows::any_account(&mut reader.conn()).await
+    }
+}

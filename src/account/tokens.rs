@@ -1,0 +1,76 @@
+//! Secret tokens: how they are made, and the form in which they are stored.
+
+use rand::{RngExt as _, distr::Alphanumeric};
+use sha2::{Digest as _, Sha256};
+
+/// How a token is stored and looked up: its SHA-256, which cannot be turned back.
+pub type TokenHash = [u8; 32];
+
+/// 43 characters of base 62 hold 256 bits from the operating system's generator.
+const LENGTH: usize = 43;
+
+/// What a token is for. The prefix lets people and secret scanners see what they have found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    Access,
+    Refresh,
+    Login,
+    Setup,
+}
+
+impl TokenKind {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Access => "sbt_",
+            Self::Refresh => "sbr_",
+            Self::Login => "sbl_",
+            Self::Setup => "sbs_",
+        }
+    }
+}
+
+/// A token that was just made: what the client gets, and what we keep.
+pub struct NewToken {
+    pub secret: String,
+    pub hash: TokenHash,
+}
+
+impl NewToken {
+    pub fn generate(kind: TokenKind) -> Self {
+        let secret = kind.prefix().to_owned() + &random_text(LENGTH);
+        let hash = hash_token(&secret);
+        Self { secret, hash }
+    }
+}
+
+/// Never shows the secret.
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewToken").finish_non_exhaustive()
+    }
+}
+
+/// The form in which a secret token is stored: it cannot be turned back.
+pub fn hash_token(token: &str) -> TokenHash {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// Letters and digits that nobody can guess.
+pub fn random_text(length: usize) -> String {
+    rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_differ_name_their_kind_and_stay_out_of_debug_output() {
+        let (one, two) = (NewToken::generate(TokenKind::Access), NewToken::generate(TokenKind::Access));
+        assert_ne!(one.secret, two.secret);
+        assert_eq!(one.secret.len(), LENGTH + 4);
+        assert!(one.secret.starts_with("sbt_"));
+        assert_eq!(one.hash, hash_token(&one.secret));
+        assert!(!format!("{one:?}").contains(&one.secret[4..]));
+    }
+}

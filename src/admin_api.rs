@@ -1,0 +1,122 @@
+//! What an operator may do, from the command line: one list of operations, carried out the same way by a running server
+//! (see [`crate::server::control`]) and by a command that has opened the database itself.
+
+use ruma::OwnedUserId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::{
+    account::{deactivate::SetPasswordError, names::named_user, register::RegisterError},
+    app::App,
+    store,
+};
+
+/// Entries of a listing that are read at once; who wants more asks for what comes after the last one.
+pub const PAGE: u32 = 500;
+
+/// What the operator wants. `name` is the part before the colon, or a whole user ID of this server.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Operation {
+    /// `{user_id, admin}`
+    CreateUser { name: String, password: Zeroizing<String>, admin: bool },
+    /// A list of `{user_id, admin, created_at, deactivated_at}`, by user ID.
+    ListUsers { after: Option<OwnedUserId> },
+    /// `{user_id}`
+    ResetPassword { name: String, password: Zeroizing<String> },
+    /// `{user_id}`
+    DeactivateUser { name: String },
+    /// `{token, uses_allowed, expires_at}`
+    NewToken { uses: Option<u32>, lifetime_ms: Option<i64> },
+    /// A list of `{token, uses_allowed, used, expires_at, created_at}`, by token.
+    ListTokens { after: Option<String> },
+    /// `{token}`
+    RevokeToken { token: String },
+}
+
+/// Why it was not done, as a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    #[error("{0} is not a name of this server; write the part before the colon, such as alice")]
+    NotOurs(String),
+    #[error("there is no active account {0}")]
+    NoAccount(OwnedUserId),
+    #[error("there is no token {0}")]
+    NoToken(String),
+    #[error("the account was not made")]
+    NotRegistered(#[source] RegisterError),
+    #[error("the password was not set")]
+    NotSet(#[source] SetPasswordError),
+    #[error("the database failed")]
+    Storage(#[from] store::Error),
+}
+
+/// Does what the operator wants and says what came of it, as each [`Operation`] describes.
+///
+/// # Errors
+/// Nothing was changed, except after a failure of the database, where it may have been.
+pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, OperationError> {
+    match operation {
+        Operation::CreateUser { name, password, admin } => {
+            let created = app.accounts.create_user(&name, Some(password), admin).await;
+            let user_id = created.map_err(OperationError::NotRegistered)?;
+            Ok(json!({ "user_id": user_id, "admin": admin }))
+        }
+        Operation::ListUsers { after } => {
+            let users = app.accounts.list_users(after.as_deref(), PAGE).await?;
+            let entry = |user: crate::account::directory::ListedAccount| {
+                json!({
+                    "user_id": user.user_id,
+                    "admin": user.account.admin,
+                    "created_at": user.account.created_at,
+                    "deactivated_at": user.account.deactivated_at,
+                })
+            };
+            Ok(users.into_iter().map(entry).collect())
+        }
+        Operation::ResetPassword { name, password } => {
+            let user_id = our_user(app, name)?;
+            match app.accounts.reset_password(&user_id, password).await {
+                Ok(()) => Ok(json!({ "user_id": user_id })),
+                Err(SetPasswordError::NoAccount) => Err(OperationError::NoAccount(user_id)),
+                Err(error) => Err(OperationError::NotSet(error)),
+            }
+        }
+        Operation::DeactivateUser { name } => {
+            let user_id = our_user(app, name)?;
+            if !app.accounts.deactivate(&user_id).await? {
+                return Err(OperationError::NoAccount(user_id));
+            }
+            Ok(json!({ "user_id": user_id }))
+        }
+        Operation::NewToken { uses, lifetime_ms } => {
+            let expires_at = lifetime_ms.map(|lifetime| app.clock.now_ms().saturating_add(lifetime));
+            let token = app.accounts.new_registration_token(uses, expires_at).await?;
+            Ok(json!({ "token": token, "uses_allowed": uses, "expires_at": expires_at }))
+        }
+        Operation::ListTokens { after } => {
+            let tokens = app.accounts.list_registration_tokens(after.as_deref(), PAGE).await?;
+            let entry = |token: crate::account::registration_tokens::RegistrationToken| {
+                json!({
+                    "token": token.token,
+                    "uses_allowed": token.uses_allowed,
+                    "used": token.used,
+                    "expires_at": token.expires_at,
+                    "created_at": token.created_at,
+                })
+            };
+            Ok(tokens.into_iter().map(entry).collect())
+        }
+        Operation::RevokeToken { token } => {
+            if !app.accounts.revoke_registration_token(&token).await? {
+                return Err(OperationError::NoToken(token));
+            }
+            Ok(json!({ "token": token }))
+        }
+    }
+}
+
+fn our_user(app: &App, name: String) -> Result<OwnedUserId, OperationError> {
+    named_user(&name, &app.config.server_name).ok_or(OperationError::NotOurs(name))
+}

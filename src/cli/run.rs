@@ -1,0 +1,101 @@
+//! From a parsed command line to what it asks for.
+
+use std::{
+    error::Error,
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
+
+use super::{Cli, Command, HealthcheckArgs, config, healthcheck, init, operator::Operator, token, user};
+use crate::{
+    config::{Config, Listener, Loaded, Place, Resource, Sources, load},
+    http::listen::Address,
+    server::{self, StartError, start::OneLine},
+};
+
+/// Carries out the verb. What was asked for goes to standard output; what went wrong to standard error, in one line.
+pub fn run(cli: &Cli) -> ExitCode {
+    let sources = cli.sources();
+    let done: Result<ExitCode, Box<dyn Error>> = match cli.command() {
+        Command::Serve(_) => with_config(&sources, serve),
+        Command::Init(args) => {
+            let interactive = io::stdin().is_terminal() && !args.yes;
+            init::run(&args, &sources.files, interactive, &mut io::stdin().lock(), &mut io::stdout())
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(Into::into)
+        }
+        Command::Config(command) => {
+            config::run(&command, &sources, &mut io::stdout(), &mut io::stderr()).map_err(Into::into)
+        }
+        Command::User(command) => with_config(&sources, |loaded| operate(loaded, async |operator| user::run(command, &operator).await)),
+        Command::Token(command) => with_config(&sources, |loaded| operate(loaded, async |operator| token::run(command, &operator).await)),
+        Command::Healthcheck(args) => with_config(&sources, |loaded| is_healthy(&args, &loaded.config)),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("sabha: {}", OneLine(&*error));
+        ExitCode::FAILURE
+    })
+}
+
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// Loads the configuration, or says everything that is wrong with it.
+fn with_config(sources: &Sources, then: impl FnOnce(Loaded) -> Outcome) -> Outcome {
+    match load(sources) {
+        Ok(loaded) => then(loaded),
+        Err(problems) => {
+            config::report(&problems, &mut io::stderr())?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn serve(loaded: Loaded) -> Outcome {
+    server::log::install(&loaded.config.log);
+    server::limits::raise_open_files();
+    runtime()?.block_on(server::run(loaded, &mut io::stdout()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a verb that needs the database, through the running server if there is one.
+fn operate(loaded: Loaded, verb: impl AsyncFnOnce(Operator) -> Result<(), Box<dyn Error>>) -> Outcome {
+    runtime()?.block_on(async {
+        let operator = Operator::reach(loaded.config).await?;
+        let closing = operator.clone();
+        let done = verb(operator).await;
+        closing.close().await;
+        done.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Runtime)
+}
+
+fn is_healthy(args: &HealthcheckArgs, config: &Config) -> Outcome {
+    let target = match args.address {
+        Some(address) => Address::Tcp(address),
+        None => first_listener(config).ok_or("no listener without TLS to ask; name one with --address")?,
+    };
+    let health = runtime()?.block_on(healthcheck::healthcheck(&target));
+    if args.json {
+        let error = health.as_ref().err();
+        println!("{}", serde_json::json!({ "healthy": health.is_ok(), "address": target.to_string(), "error": error }));
+    } else {
+        match &health {
+            Ok(()) => println!("{target} is healthy."),
+            Err(problem) => eprintln!("sabha: {problem}"),
+        }
+    }
+    Ok(if health.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where to ask for health: the first listener that speaks plain HTTP, preferably one for clients.
+fn first_listener(config: &Config) -> Option<Address> {
+    let plain = || config.listeners.iter().filter(|listener| listener.tls.is_none());
+    let chosen = plain().find(|listener| listener.serves(Resource::Client)).or_else(|| plain().next());
+    chosen.and_then(Listener::place).map(|place| match place {
+        Place::Tcp(address) => Address::Tcp(address),
+        Place::Unix { path, mode } => Address::Unix { path, mode: mode.bits() },
+    })
+}

@@ -1,0 +1,66 @@
+//! What a start says to the person who started it.
+
+use std::io::Write;
+
+use tracing::{info, warn};
+
+use super::{run::Server, start::StartError};
+use crate::config::{DatabaseTarget, Loaded};
+
+/// Says on `output` what was started and where it is reached, and how the first account is made if there is none.
+///
+/// # Errors
+/// Only the database's; an `output` that nobody reads any more is no reason not to serve.
+pub(super) async fn announce(
+    server: &Server,
+    loaded: &Loaded,
+    created: bool,
+    output: &mut (dyn Write + Send),
+) -> Result<(), StartError> {
+    let config = &server.app.config;
+    let engine = server.app.db.engine().await?;
+    let mut text = text(server, loaded, &engine, created);
+    if !server.app.accounts.has_any_account().await? {
+        // Only here, never in the log: who reads it makes the first admin.
+        let secret = server.app.accounts.create_setup_secret().await?;
+        let base_url = server.client_base_url();
+        text.push_str(&format!(
+            "\nThere is no account yet. Make the first admin within an hour, here:\n  {base_url}/setup#{secret}\n"
+        ));
+    }
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    info!(server_name = %config.server_name, engine, version = env!("CARGO_PKG_VERSION"), "ready");
+    Ok(())
+}
+
+fn text(server: &Server, loaded: &Loaded, engine: &str, created: bool) -> String {
+    let config = &server.app.config;
+    let base_url = server.client_base_url();
+    let from = match &loaded.files[..] {
+        [] if config.is_local() => "local mode, no configuration".to_owned(),
+        [] => "no configuration file".to_owned(),
+        files => files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+    };
+    let database = match config.database_url().target() {
+        DatabaseTarget::Sqlite(path) => format!("{} ({engine})", path.display()),
+        DatabaseTarget::Postgres(url) => format!("{url} ({engine})"),
+    };
+    let data_dir = config.data_dir.display();
+    let created = if created { " (created)" } else { "" };
+    let mut text = format!(
+        "Sabha {} serves {} ({from})\n  data      {data_dir}{created}\n  database  {database}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.server_name,
+    );
+    for address in &server.addresses {
+        text.push_str(&format!("  listens   {address}\n"));
+    }
+    text.push_str(&format!("  clients   {base_url}\n  health    {base_url}/health\n"));
+    if let Some(address) = server.metrics_address {
+        text.push_str(&format!("  metrics   http://{address}/metrics\n"));
+    }
+    text
+}

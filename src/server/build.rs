@@ -1,0 +1,100 @@
+//! Builds every service from the configuration: the one place that knows them all.
+
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{signing_key, start::StartError};
+use crate::{
+    account::{Accounts, password::Hashing},
+    app::{App, Services},
+    bus::Bus,
+    clock::Clock,
+    config::{self, Config, DatabaseTarget},
+    http::RateLimits,
+    keys::Keys,
+    room::Rooms,
+    store::{Database, DatabaseOptions, Durability},
+};
+
+/// What does not come from the configuration, so that tests can choose it.
+pub struct Surroundings {
+    pub clock: Clock,
+    pub hashing: Hashing,
+    /// Cancelled when the server stops.
+    pub stopping: CancellationToken,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { clock: Clock::System, hashing: Hashing::recommended(), stopping: CancellationToken::new() }
+    }
+}
+
+/// Opens the database and builds the services on it.
+///
+/// # Errors
+/// Each is one line that says what to do; a database that was opened is closed again.
+pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, StartError> {
+    let data_dir = |source| StartError::DataDir { path: config.data_dir.clone(), source };
+    create_data_dir(&config.data_dir).map_err(data_dir)?;
+    let db = Arc::new(Database::open(database_options(&config, &surroundings.clock)?).await?);
+    let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
+        Ok(signer) => Arc::new(signer),
+        Err(error) => {
+            db.close().await;
+            return Err(error.into());
+        }
+    };
+    let Surroundings { clock, hashing, stopping } = surroundings;
+    let bus = Arc::new(Bus::default());
+    Ok(App::new(Services {
+        accounts: Accounts::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), hashing, &config),
+        rooms: Rooms::new(
+            Arc::clone(&db),
+            Arc::clone(&bus),
+            clock.clone(),
+            Arc::clone(&signer),
+            config.rooms.default_version.clone(),
+        ),
+        keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
+        rate_limits: RateLimits::new(&config.rate_limits),
+        config,
+        clock,
+        db,
+        bus,
+        signer,
+        stopping,
+    }))
+}
+
+/// Only the owner may look into a directory that we make.
+fn create_data_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn database_options(config: &Config, clock: &Clock) -> Result<DatabaseOptions, StartError> {
+    let url = config.database_url();
+    let readers = match url.target() {
+        DatabaseTarget::Sqlite(_) => config.database.readers,
+        // One of the connections is the committer's.
+        DatabaseTarget::Postgres(_) => config.database.max_connections.saturating_sub(1).max(1),
+    };
+    Ok(DatabaseOptions {
+        location: DatabaseOptions::location(url.expose())?,
+        durability: match config.database.durability {
+            config::Durability::Power => Durability::Power,
+            config::Durability::Process => Durability::Process,
+        },
+        readers,
+        server_name: config.server_name.to_string(),
+        incarnation: i64::from(rand::random::<u32>()),
+        now_ms: clock.now_ms(),
+    })
+}

@@ -1,0 +1,118 @@
+//! The control socket: how the command line reaches a running server, which alone may write to its database.
+//!
+//! `control.sock` in the data directory takes `POST /operation` with an [`Operation`] as JSON. Who may open the file may do
+//! everything, so it belongs to the server's own user alone.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
+use tracing::warn;
+
+use super::start::OneLine;
+use crate::{
+    admin_api::{self, Operation},
+    app::App,
+    http::{
+        listen::{Address, Listener, ListenerSpec},
+        read_body,
+        shutdown::Shutdown,
+        tracked::TrackedLayer,
+    },
+};
+
+const PATH: &str = "/operation";
+
+/// An operation is small.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The answer of a server of ours is a page of a listing at most.
+const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Where the socket of a data directory is.
+pub fn socket(data_dir: &Path) -> PathBuf {
+    data_dir.join("control.sock")
+}
+
+/// Binds the socket. Without it a server serves all the same; only commands have to wait until it is stopped.
+pub(super) async fn listen(data_dir: &Path) -> Option<Listener> {
+    let address = Address::Unix { path: socket(data_dir), mode: 0o600 };
+    match Listener::bind(&ListenerSpec { address, tls: None }).await {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            warn!(error = %OneLine(&error), "no control socket: `sabha user` and `sabha token` need the server stopped");
+            None
+        }
+    }
+}
+
+/// What the socket takes.
+pub(super) fn router(app: App, shutdown: &Shutdown) -> Router {
+    let router = Router::new().route(PATH, post(answer)).with_state(app);
+    router.layer(TrackedLayer::new(shutdown.tasks().clone()))
+}
+
+async fn answer(State(app): State<App>, request: Request) -> Response {
+    let refused = |status: StatusCode, error: String| (status, Json(json!({ "error": error }))).into_response();
+    let body = match read_body(request.into_body(), MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(error) => return error.into_response(),
+    };
+    let operation: Operation = match serde_json::from_slice(&body) {
+        Ok(operation) => operation,
+        // A command of another release, say.
+        Err(error) => return refused(StatusCode::BAD_REQUEST, format!("the running server does not know that: {error}")),
+    };
+    match admin_api::carry_out(&app, operation).await {
+        Ok(done) => Json(done).into_response(),
+        Err(error) => refused(StatusCode::UNPROCESSABLE_ENTITY, OneLine(&error).to_string()),
+    }
+}
+
+/// Asks the running server. `Ok(None)`: there is none here.
+///
+/// # Errors
+/// The server's refusal, or what went wrong on the way, in one line.
+pub async fn ask(data_dir: &Path, operation: &Operation) -> Result<Option<Value>, String> {
+    let path = socket(data_dir);
+    let stream = match UnixStream::connect(&path).await {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(format!("the running server cannot be asked through {}: {error}", path.display())),
+    };
+    let body = serde_json::to_string(operation).map_err(|error| error.to_string())?;
+    let lost = |error: &dyn std::fmt::Display| format!("the running server did not answer: {error}");
+    let answer = exchange(stream, &body).await.map_err(|error| lost(&error))?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| lost(&"its answer is cut off"))?;
+    let answer: Value = serde_json::from_str(body).map_err(|error| lost(&error))?;
+    if head.starts_with("HTTP/1.1 200 ") {
+        return Ok(Some(answer));
+    }
+    Err(answer["error"].as_str().unwrap_or("the running server refused").to_owned())
+}
+
+/// One request on a connection of its own; our answers have a length and are never chunked.
+async fn exchange(mut stream: UnixStream, body: &str) -> io::Result<String> {
+    let length = body.len();
+    let head = format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer).await?;
+    Ok(answer)
+}

@@ -1,0 +1,51 @@
+//! What is served on a listener, and the layers around it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, middleware};
+
+use super::{forwarded, health, landing, request, setup, well_known};
+use crate::{
+    app::App,
+    client_api,
+    config::{Listener, Resource},
+    http::{Routes, cors::CorsLayer, shutdown::Shutdown, tracked::TrackedLayer},
+};
+
+/// For the database to answer one question. A load balancer asks every few seconds.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Everything that a listener of the configuration serves. `client_address` is where the first one for clients is bound.
+pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>, shutdown: &Shutdown) -> Router {
+    let serves_clients = listener.serves(Resource::Client);
+    let api = if serves_clients { client_api::routes() } else { Routes::default() };
+    let mut open_to_browsers = api.into_router().with_state(app.clone());
+    if listener.serves(Resource::WellKnown) {
+        open_to_browsers = open_to_browsers.merge(well_known::router(&app.config, client_address));
+    }
+    let mut router = open_to_browsers.layer(CorsLayer).merge(health_of(app));
+    if serves_clients {
+        router = router.merge(landing::router(app, client_address)).merge(setup::router(app, client_address));
+    }
+    router
+        .layer(TrackedLayer::new(shutdown.tasks().clone()))
+        .layer(middleware::from_fn(request::trace))
+        .layer(middleware::from_fn_with_state(Arc::new(listener.clone()), forwarded::believe))
+}
+
+/// `/health` and `/ready` for this server.
+fn health_of(app: &App) -> Router {
+    let app = app.clone();
+    health::router(Arc::new(move || {
+        let app = app.clone();
+        Box::pin(async move {
+            let database = match tokio::time::timeout(READY_TIMEOUT, app.db.engine()).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(_)) => Err("the database does not answer".to_owned()),
+                Err(_) => Err(format!("the database did not answer within {} s", READY_TIMEOUT.as_secs())),
+            };
+            let stopping = if app.stopping.is_cancelled() { Err("stopping".to_owned()) } else { Ok(()) };
+            vec![("database", database), ("server", stopping)]
+        })
+    }))
+}

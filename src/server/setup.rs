@@ -1,0 +1,55 @@
+//! The page on which an empty server gets its first admin: `/setup`, opened through the link that the server prints.
+//!
+//! Promise: the secret is in the link's fragment, so that no proxy and no log sees it; it is compared hashed, and works once.
+
+use std::net::SocketAddr;
+
+use axum::{Json, Router, extract::{Request, State}, routing::get};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::landing::Page;
+use crate::{
+    account::register::RegisterError,
+    app::App,
+    http::{Action, ApiError, ClientAddress, read_body},
+};
+
+const PAGE: &str = include_str!("pages/setup.html");
+const SCRIPT: &str = include_str!("pages/setup.js");
+
+/// A name and a password are far smaller.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// `GET /setup` and `POST /setup`.
+pub(super) fn router(app: &App, client_address: Option<SocketAddr>) -> Router {
+    let base_url = app.config.client_base_url(client_address);
+    let page = Page::new(PAGE, SCRIPT, app.config.server_name.as_str(), &base_url);
+    Router::new().route("/setup", get(async move || page).post(set_up)).with_state(app.clone())
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    secret: String,
+    username: String,
+    password: Zeroizing<String>,
+}
+
+/// Makes the first admin.
+async fn set_up(State(app): State<App>, request: Request) -> Result<Json<Value>, ApiError> {
+    let address = request.extensions().get::<ClientAddress>().and_then(|address| address.0);
+    app.rate_limits.check(Action::Register, None, address)?;
+    let body = Zeroizing::new(read_body(request.into_body(), MAX_BODY_BYTES).await?.to_vec());
+    let Ok(Wanted { secret, username, password }) = serde_json::from_slice(&body) else {
+        return Err(ApiError::bad_json("Send an object with secret, username and password."));
+    };
+    match app.accounts.use_setup_secret(&secret, &username, password).await {
+        Ok(user_id) => Ok(Json(json!({ "user_id": user_id }))),
+        Err(RegisterError::SetupSecret) => Err(ApiError::forbidden(
+            "This link was used, has expired, or an administrator exists. As long as there is no account, a restart of the \
+             server prints a new link; after that, use: sabha user create NAME --admin",
+        )),
+        Err(error) => Err(error.into()),
+    }
+}

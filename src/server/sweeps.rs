@@ -1,0 +1,67 @@
+//! What happens by the clock: forgetting what nobody needs any more.
+//!
+//! Promise: a sweep is bounded in what it does at once, a failed one is only logged, and all of them end when the server
+//! stops. Nothing that a user waits for depends on a sweep.
+
+use std::time::Duration;
+
+use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tracing::warn;
+
+use crate::{app::App, server::start::OneLine, store};
+
+/// Counters of those who have not acted for a while. Often, because a flood of new addresses makes many.
+const FORGET_IDLE_EVERY: Duration = Duration::from_secs(60);
+
+/// When a device was last seen is not worth a write for each request.
+const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
+
+/// Tokens that have expired are refused anyway; this is only about their rows.
+const TOKENS_EVERY: Duration = Duration::from_secs(3600);
+
+/// Transaction IDs go after [`KEEP_TXN_IDS`]; nobody notices an hour.
+const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
+
+/// A client repeats a request within minutes; a week covers a phone that was switched off in between.
+const KEEP_TXN_IDS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Starts every sweep as a task of its own.
+pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
+    every(app, tasks, "idle rate limits", FORGET_IDLE_EVERY, |app: App| async move {
+        app.rate_limits.forget_idle();
+        Ok(())
+    });
+    every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });
+    every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
+    every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
+}
+
+/// Forgets transaction IDs that are older than a week.
+async fn forget_txn_ids(app: &App) -> Result<(), store::Error> {
+    let before_ms = app.clock.now_ms() - i64::try_from(KEEP_TXN_IDS.as_millis()).unwrap_or(i64::MAX);
+    store::sweeps::forget_txn_ids(&app.db, before_ms).await.map(|_| ())
+}
+
+fn every<S, F>(app: &App, tasks: &mut JoinSet<()>, what: &'static str, interval: Duration, sweep: S)
+where
+    S: Fn(App) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), store::Error>> + Send,
+{
+    let app = app.clone();
+    tasks.spawn(async move {
+        let stopping = app.stopping.clone();
+        let sweeping = async {
+            let mut ticks = tokio::time::interval(interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The first tick is at once, and a start has better things to do.
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                if let Err(error) = sweep(app.clone()).await {
+                    warn!(what, error = %OneLine(&error), "sweep not finished");
+                }
+            }
+        };
+        let _: Option<()> = stopping.run_until_cancelled(sweeping).await;
+    });
+}

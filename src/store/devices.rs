@@ -1,0 +1,102 @@
+//! Rows of devices, and of everything that ends with a device.
+
+use super::{Conn, DeviceNid, Error, UserNid, on, rows::inserts, statements, tokens};
+
+statements! {
+    FIND_DEVICE = "SELECT device_nid, device_id, display_name, last_seen_at, last_seen_ip FROM device \
+        WHERE user_nid = $1 AND device_id = $2";
+    LIST_DEVICES = "SELECT device_nid, device_id, display_name, last_seen_at, last_seen_ip FROM device \
+        WHERE user_nid = $1 ORDER BY device_nid LIMIT $2";
+    COUNT_DEVICES = "SELECT COUNT(*) FROM device WHERE user_nid = $1";
+    RENAME_DEVICE = "UPDATE device SET display_name = $1 WHERE user_nid = $2 AND device_id = $3";
+    SET_LAST_SEEN = "UPDATE device SET last_seen_at = $1, last_seen_ip = $2 WHERE device_nid = $3";
+    DELETE_DEVICE = "DELETE FROM device WHERE device_nid = $1";
+    DELETE_DEVICE_KEY = "DELETE FROM device_key WHERE device_nid = $1";
+    DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_key WHERE device_nid = $1";
+    DELETE_FALLBACK_KEYS = "DELETE FROM fallback_key WHERE device_nid = $1";
+    DELETE_CLAIMED_KEYS = "DELETE FROM claimed_key WHERE device_nid = $1";
+    DELETE_TO_DEVICE = "DELETE FROM to_device WHERE device_nid = $1";
+    DELETE_TXN_IDS = "DELETE FROM txn_id WHERE device_nid = $1";
+    DELETE_KEY_SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id = $2";
+}
+
+inserts! {
+    DEVICE = "device" ("device_nid", "user_nid", "device_id", "display_name", "created_at", "last_seen_at", "last_seen_ip")
+        key 1 Fail;
+    DEVICE_CHANGE = "device_change" ("user_nid", "pos") key 1 Replace;
+}
+
+/// A device of a local user.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct DeviceRow {
+    pub device_nid: i64,
+    pub device_id: String,
+    pub display_name: Option<String>,
+    pub last_seen_at: Option<i64>,
+    pub last_seen_ip: Option<String>,
+}
+
+/// The most devices that are read of one user: above the most that the configuration lets anyone have.
+pub(crate) const MAX_LISTED: i64 = 100_000;
+
+pub(crate) async fn find_device(conn: &mut Conn<'_>, user: UserNid, id: &str) -> Result<Option<DeviceRow>, Error> {
+    Ok(on!(conn, db =>
+        sqlx::query_as(FIND_DEVICE.text()).bind(user.0).bind(id).fetch_optional(&mut **db).await)?)
+}
+
+/// All devices of a user, oldest first.
+pub(crate) async fn list_devices(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<DeviceRow>, Error> {
+    Ok(on!(conn, db =>
+        sqlx::query_as(LIST_DEVICES.text()).bind(user.0).bind(MAX_LISTED).fetch_all(&mut **db).await)?)
+}
+
+pub(crate) async fn count_devices(conn: &mut Conn<'_>, user: UserNid) -> Result<i64, Error> {
+    let (count,): (i64,) =
+        on!(conn, db => sqlx::query_as(COUNT_DEVICES.text()).bind(user.0).fetch_one(&mut **db).await)?;
+    Ok(count)
+}
+
+/// Whether there was such a device.
+pub(crate) async fn rename_device(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    id: &str,
+    name: Option<&str>,
+) -> Result<bool, Error> {
+    let changed = on!(conn, db => sqlx::query(RENAME_DEVICE.text()).bind(name).bind(user.0).bind(id)
+        .execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    Ok(changed > 0)
+}
+
+pub(crate) async fn set_last_seen(
+    conn: &mut Conn<'_>,
+    device: DeviceNid,
+    at: i64,
+    ip: Option<&str>,
+) -> Result<(), Error> {
+    Ok(on!(conn, db => sqlx::query(SET_LAST_SEEN.text()).bind(at).bind(ip).bind(device.0)
+        .execute(&mut **db).await.map(drop))?)
+}
+
+/// Deletes a device with its keys, messages, transaction IDs and tokens; returns the hashes of its access tokens.
+pub(crate) async fn delete_device(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    device: DeviceNid,
+    device_id: &str,
+) -> Result<tokens::Deleted, Error> {
+    for statement in [
+        DELETE_DEVICE_KEY,
+        DELETE_ONE_TIME_KEYS,
+        DELETE_FALLBACK_KEYS,
+        DELETE_CLAIMED_KEYS,
+        DELETE_TO_DEVICE,
+        DELETE_TXN_IDS,
+        DELETE_DEVICE,
+    ] {
+        on!(conn, db => sqlx::query(statement.text()).bind(device.0).execute(&mut **db).await.map(drop))?;
+    }
+    on!(conn, db => sqlx::query(DELETE_KEY_SIGNATURES.text()).bind(user.0).bind(device_id)
+        .execute(&mut **db).await.map(drop))?;
+    tokens::delete_of_device(conn, device).await
+}

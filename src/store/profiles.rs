@@ -1,0 +1,56 @@
+//! Rows of profiles, and of what else is deleted with an account.
+
+use super::{Conn, Error, UserNid, on, rows::inserts, statements};
+
+statements! {
+    LIST_FIELDS = "SELECT field, json FROM profile WHERE user_nid = $1 ORDER BY field LIMIT $2";
+    FIND_FIELD = "SELECT json FROM profile WHERE user_nid = $1 AND field = $2";
+    DELETE_FIELD = "DELETE FROM profile WHERE user_nid = $1 AND field = $2";
+    DELETE_PROFILE = "DELETE FROM profile WHERE user_nid = $1";
+    DELETE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_nid = $1";
+    DELETE_FILTERS = "DELETE FROM filter WHERE user_nid = $1";
+    DELETE_CROSS_SIGNING = "DELETE FROM cross_signing_key WHERE user_nid = $1";
+    DELETE_SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1";
+    DELETE_BACKUP_SESSIONS = "DELETE FROM key_backup_session WHERE user_nid = $1";
+    DELETE_BACKUP_VERSIONS = "DELETE FROM key_backup_version WHERE user_nid = $1";
+}
+
+inserts! {
+    PROFILE = "profile" ("user_nid", "field", "json") key 2 Replace;
+}
+
+/// More fields than fit into a profile of 64 KiB.
+const MAX_FIELDS: i64 = 65_536;
+
+/// All fields of a profile with their values as JSON.
+pub(crate) async fn list_fields(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<(String, String)>, Error> {
+    Ok(on!(conn, db =>
+        sqlx::query_as(LIST_FIELDS.text()).bind(user.0).bind(MAX_FIELDS).fetch_all(&mut **db).await)?)
+}
+
+/// One field's value as JSON.
+pub(crate) async fn find_field(conn: &mut Conn<'_>, user: UserNid, field: &str) -> Result<Option<String>, Error> {
+    let row: Option<(String,)> = on!(conn, db =>
+        sqlx::query_as(FIND_FIELD.text()).bind(user.0).bind(field).fetch_optional(&mut **db).await)?;
+    Ok(row.map(|(json,)| json))
+}
+
+pub(crate) async fn delete_field(conn: &mut Conn<'_>, user: UserNid, field: &str) -> Result<(), Error> {
+    Ok(on!(conn, db => sqlx::query(DELETE_FIELD.text()).bind(user.0).bind(field).execute(&mut **db).await.map(drop))?)
+}
+
+/// Deletes everything that belongs to a deactivated account alone: profile, account data, filters, keys and backups.
+pub(crate) async fn delete_belongings(conn: &mut Conn<'_>, user: UserNid) -> Result<(), Error> {
+    for statement in [
+        DELETE_PROFILE,
+        DELETE_ACCOUNT_DATA,
+        DELETE_FILTERS,
+        DELETE_CROSS_SIGNING,
+        DELETE_SIGNATURES,
+        DELETE_BACKUP_SESSIONS,
+        DELETE_BACKUP_VERSIONS,
+    ] {
+        on!(conn, db => sqlx::query(statement.text()).bind(user.0).execute(&mut **db).await.map(drop))?;
+    }
+    Ok(())
+}

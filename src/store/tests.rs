@@ -1,0 +1,181 @@
+//! What holds for the whole store, on both engines: every query text is valid, every table has an owner and an end.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use sqlx::{Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
+
+use super::{
+    Database, DatabaseOptions, Durability, Insert, Sql, accounts, committer, open, rooms, rows::MAX_CHUNK, sweeps,
+    vocabulary,
+};
+
+#[path = "../../tests/api/harness/postgres.rs"]
+mod postgres;
+
+/// Every file's query texts. [`the_lists_above_are_complete`] finds a file that is missing here.
+const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
+    ("accounts.rs", accounts::STATEMENTS),
+    ("committer/batch.rs", committer::STATEMENTS),
+    ("open.rs", open::STATEMENTS),
+    ("rooms.rs", rooms::STATEMENTS),
+    ("sweeps.rs", sweeps::STATEMENTS),
+    ("vocabulary.rs", vocabulary::STATEMENTS),
+];
+
+const INSERTS: &[(&str, &[&Insert])] = &[
+    ("accounts.rs", accounts::INSERTS),
+    ("open.rs", open::INSERTS),
+    ("rooms.rs", rooms::INSERTS),
+    ("vocabulary.rs", vocabulary::INSERTS),
+];
+
+/// A connection to a new database of either engine, with our schema.
+enum Empty {
+    Sqlite(SqliteConnection, #[expect(dead_code, reason = "dropped with the connection")] tempfile::TempDir),
+    Postgres(PgConnection, #[expect(dead_code, reason = "dropped with the connection")] postgres::PostgresDatabase),
+}
+
+impl Empty {
+    async fn sqlite() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let url = format!("sqlite:{}", dir.path().join("sabha.db").display());
+        migrate(&url).await;
+        Self::Sqlite(SqliteConnection::connect(&url).await.expect("it was made"), dir)
+    }
+
+    async fn postgres() -> Option<Self> {
+        let database = postgres::PostgresDatabase::create().await?;
+        migrate(&database.url).await;
+        Some(Self::Postgres(PgConnection::connect(&database.url).await.expect("it runs"), database))
+    }
+
+    async fn both() -> Vec<Self> {
+        let mut both = vec![Self::sqlite().await];
+        both.extend(Self::postgres().await);
+        both
+    }
+
+    fn is_postgres(&self) -> bool {
+        matches!(self, Self::Postgres(..))
+    }
+
+    async fn prepare(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(conn, _) => conn.prepare(text.into_sql_str()).await.map(drop),
+            Self::Postgres(conn, _) => conn.prepare(text.into_sql_str()).await.map(drop),
+        }
+    }
+
+    async fn tables(&mut self) -> Vec<String> {
+        match self {
+            Self::Sqlite(conn, _) => sqlx::query_scalar(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' \
+                AND name <> '_sqlx_migrations' ORDER BY name",
+            )
+            .fetch_all(conn)
+            .await
+            .expect("it runs"),
+            Self::Postgres(conn, _) => sqlx::query_scalar(
+                "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public' \
+                AND table_name <> '_sqlx_migrations' ORDER BY table_name COLLATE \"C\"",
+            )
+            .fetch_all(conn)
+            .await
+            .expect("it runs"),
+        }
+    }
+}
+
+async fn migrate(url: &str) {
+    let options = DatabaseOptions {
+        location: DatabaseOptions::location(url).expect("a URL of ours"),
+        durability: Durability::Process,
+        readers: 1,
+        server_name: "sabha.test".to_owned(),
+        incarnation: 1,
+        now_ms: 0,
+    };
+    Database::open(options).await.expect("a new database").close().await;
+}
+
+#[tokio::test]
+async fn every_statement_is_valid_on_both_engines() {
+    let mut refused = String::new();
+    for mut empty in Empty::both().await {
+        let engine = if empty.is_postgres() { "PostgreSQL" } else { "SQLite" };
+        let statements = STATEMENTS.iter().flat_map(|(file, all)| all.iter().map(move |(name, sql)| (*file, *name, sql.text())));
+        let mut texts: Vec<_> = statements.collect();
+        for (file, inserts) in INSERTS {
+            for insert in *inserts {
+                let largest = MAX_CHUNK.ilog2() as usize;
+                texts.extend([0, largest].map(|size| (*file, insert.table, insert.text(size, empty.is_postgres()))));
+            }
+        }
+        for (file, name, text) in texts {
+            if let Err(error) = empty.prepare(text).await {
+                refused.push_str(&format!("{engine}, {file} {name}: {error}\n"));
+            }
+        }
+    }
+    assert!(refused.is_empty(), "refused:\n{refused}");
+}
+
+#[test]
+fn the_lists_above_are_complete() {
+    let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let mut missing = String::new();
+    for path in files(&store) {
+        let text = fs::read_to_string(&path).expect("our own source");
+        let name = path.strip_prefix(&store).expect("it lies below").display().to_string();
+        let begins = |start: &str| text.lines().any(|line| line == start);
+        if begins("statements! {") && !STATEMENTS.iter().any(|(file, _)| *file == name) {
+            missing.push_str(&format!("STATEMENTS: {name}\n"));
+        }
+        if begins("inserts! {") && !INSERTS.iter().any(|(file, _)| *file == name) {
+            missing.push_str(&format!("INSERTS: {name}\n"));
+        }
+    }
+    assert!(missing.is_empty(), "add to the lists in src/store/tests.rs:\n{missing}");
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).expect("our own source").map(|entry| entry.expect("readable").path());
+    let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    dirs.iter().flat_map(|dir| self::files(dir)).chain(files).collect()
+}
+
+/// What the migrations say of their tables: name to owner and end.
+fn declared(engine: &str) -> BTreeMap<String, (String, String)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(engine);
+    let mut tables = BTreeMap::new();
+    for path in files(&dir) {
+        for line in fs::read_to_string(&path).expect("our own migrations").lines() {
+            let Some(declaration) = line.strip_prefix("-- table: ") else {
+                continue;
+            };
+            let parts: Vec<_> = declaration.splitn(3, " | ").collect();
+            let [name, owner, ends] = parts[..] else { panic!("{}: {line}", path.display()) };
+            let owner = owner.strip_prefix("owner: ").unwrap_or_else(|| panic!("no owner: {line}"));
+            let ends = ends.strip_prefix("ends: ").filter(|ends| !ends.is_empty()).unwrap_or_else(|| panic!("no end: {line}"));
+            tables.insert(name.to_owned(), (owner.to_owned(), ends.to_owned()));
+        }
+    }
+    tables
+}
+
+#[test]
+fn both_engines_declare_the_same_tables() {
+    assert_eq!(declared("sqlite"), declared("postgres"));
+}
+
+#[tokio::test]
+async fn every_table_has_an_owner_and_an_end_of_life() {
+    for mut empty in Empty::both().await {
+        let declared = declared(if empty.is_postgres() { "postgres" } else { "sqlite" });
+        assert_eq!(empty.tables().await, declared.keys().cloned().collect::<Vec<_>>());
+        for (table, (owner, _)) in declared {
+            let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(&owner);
+            assert!(module.with_extension("rs").exists(), "{table} is owned by {owner}, which is no module of src/");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Rows of access tokens, refresh tokens and login tokens. All of them are stored as hashes only.
+
+use super::{Conn, DeviceNid, Error, on, rows::inserts, statements};
+
+statements! {
+    FIND_SESSION = "SELECT t.user_nid, t.device_nid, d.device_id, t.expires_at, t.refresh_hash, a.admin \
+        FROM access_token t JOIN device d ON d.device_nid = t.device_nid JOIN account a ON a.user_nid = t.user_nid \
+        WHERE t.token_hash = $1";
+    DELETE_ACCESS_OF_DEVICE = "DELETE FROM access_token WHERE device_nid = $1 RETURNING token_hash";
+    DELETE_REFRESH_OF_DEVICE = "DELETE FROM refresh_token WHERE device_nid = $1";
+    FIND_REFRESH = "SELECT user_nid, device_nid, next_hash, expires_at FROM refresh_token WHERE token_hash = $1";
+    FIND_PREDECESSOR = "SELECT token_hash FROM refresh_token WHERE next_hash = $1";
+    SET_SUCCESSOR = "UPDATE refresh_token SET next_hash = $1 WHERE token_hash = $2";
+    DELETE_REFRESH = "DELETE FROM refresh_token WHERE token_hash = $1";
+    DELETE_ACCESS_OF_REFRESH = "DELETE FROM access_token WHERE refresh_hash = $1 RETURNING token_hash";
+    FIND_LOGIN_TOKEN = "SELECT user_nid FROM login_token WHERE token_hash = $1";
+    TAKE_LOGIN_TOKEN = "DELETE FROM login_token WHERE token_hash = $1 RETURNING user_nid, expires_at";
+    DELETE_LOGIN_OF_USER = "DELETE FROM login_token WHERE user_nid = $1";
+    SWEEP_LOGIN = "DELETE FROM login_token WHERE expires_at < $1";
+    SWEEP_REFRESH = "DELETE FROM refresh_token WHERE expires_at < $1";
+    /// While its refresh token lives, an expired access token must be told from an unknown one: the client may go on.
+    SWEEP_ACCESS = "DELETE FROM access_token WHERE expires_at < $1 AND (refresh_hash IS NULL OR NOT EXISTS \
+        (SELECT 1 FROM refresh_token r WHERE r.token_hash = access_token.refresh_hash))";
+}
+
+inserts! {
+    ACCESS_TOKEN = "access_token"
+        ("token_hash", "user_nid", "device_nid", "created_at", "expires_at", "refresh_hash") key 1 Fail;
+    REFRESH_TOKEN = "refresh_token"
+        ("token_hash", "user_nid", "device_nid", "next_hash", "created_at", "expires_at") key 1 Fail;
+    LOGIN_TOKEN = "login_token" ("token_hash", "user_nid", "expires_at") key 1 Fail;
+}
+
+/// A stored session, by its token.
+#[derive(Debug, sqlx::FromRow)]
+pub struct SessionRow {
+    pub user_nid: i64,
+    pub device_nid: i64,
+    pub device_id: String,
+    pub expires_at: Option<i64>,
+    pub refresh_hash: Option<Vec<u8>>,
+    pub admin: bool,
+}
+
+/// A stored refresh token.
+#[derive(Debug, sqlx::FromRow)]
+pub struct RefreshRow {
+    pub user_nid: i64,
+    pub device_nid: i64,
+    /// The token that was given out for this one, while nobody has used it.
+    pub next_hash: Option<Vec<u8>>,
+    pub expires_at: Option<i64>,
+}
+
+/// Hashes of access tokens that have just been deleted.
+pub(crate) type Deleted = Vec<Vec<u8>>;
+
+/// The session that holds this token.
+pub(crate) async fn find_session(conn: &mut Conn<'_>, token_hash: &[u8]) -> Result<Option<SessionRow>, Error> {
+    Ok(on!(conn, db =>
+        sqlx::query_as(FIND_SESSION.text()).bind(token_hash).fetch_optional(&mut **db).await)?)
+}
+
+/// Deletes all access and refresh tokens of a device.
+pub(crate) async fn delete_of_device(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Deleted, Error> {
+    on!(conn, db => sqlx::query(DELETE_REFRESH_OF_DEVICE.text()).bind(device.0).execute(&mut **db).await.map(drop))?;
+    let rows: Vec<(Vec<u8>,)> = on!(conn, db =>
+        sqlx::query_as(DELETE_ACCESS_OF_DEVICE.text()).bind(device.0).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(hash,)| hash).collect())
+}
+
+pub(crate) async fn find_refresh(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<RefreshRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(FIND_REFRESH.text()).bind(hash).fetch_optional(&mut **db).await)?)
+}
+
+/// The refresh token that was exchanged for this one and still works.
+pub(crate) async fn find_predecessor(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    let row: Option<(Vec<u8>,)> =
+        on!(conn, db => sqlx::query_as(FIND_PREDECESSOR.text()).bind(hash).fetch_optional(&mut **db).await)?;
+    Ok(row.map(|(hash,)| hash))
+}
+
+pub(crate) async fn set_successor(conn: &mut Conn<'_>, hash: &[u8], next: &[u8]) -> Result<(), Error> {
+    Ok(on!(conn, db =>
+        sqlx::query(SET_SUCCESSOR.text()).bind(next).bind(hash).execute(&mut **db).await.map(drop))?)
+}
+
+/// Deletes a refresh token and the access tokens that were given out with it.
+pub(crate) async fn delete_refresh(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Deleted, Error> {
+    on!(conn, db => sqlx::query(DELETE_REFRESH.text()).bind(hash).execute(&mut **db).await.map(drop))?;
+    let rows: Vec<(Vec<u8>,)> = on!(conn, db =>
+        sqlx::query_as(DELETE_ACCESS_OF_REFRESH.text()).bind(hash).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(hash,)| hash).collect())
+}
+
+/// Whose login token this is, used by nobody yet.
+pub(crate) async fn find_login_token(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<i64>, Error> {
+    let row: Option<(i64,)> =
+        on!(conn, db => sqlx::query_as(FIND_LOGIN_TOKEN.text()).bind(hash).fetch_optional(&mut **db).await)?;
+    Ok(row.map(|(user,)| user))
+}
+
+/// Deletes a login token: its user, and when it ends or ended.
+pub(crate) async fn take_login_token(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<(i64, i64)>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(TAKE_LOGIN_TOKEN.text()).bind(hash).fetch_optional(&mut **db).await)?)
+}
+
+pub(crate) async fn delete_login_tokens(conn: &mut Conn<'_>, user: super::UserNid) -> Result<(), Error> {
+    Ok(on!(conn, db => sqlx::query(DELETE_LOGIN_OF_USER.text()).bind(user.0).execute(&mut **db).await.map(drop))?)
+}
+
+/// Deletes what expired before `at`, except access tokens that can still be refreshed.
+pub(crate) async fn sweep(conn: &mut Conn<'_>, at: i64) -> Result<(), Error> {
+    for statement in [SWEEP_LOGIN, SWEEP_REFRESH, SWEEP_ACCESS] {
+        on!(conn, db => sqlx::query(statement.text()).bind(at).execute(&mut **db).await.map(drop))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! A server for one test: in this process, with its own database, port and data directory.
+
+use std::{net::Ipv4Addr, path::Path};
+
+use ruma::owned_server_name;
+use sabha::{
+    account::password::Hashing,
+    app::App,
+    clock::Clock,
+    config::{Config, DatabaseUrl, Durability, Listener, RateLimits, RegistrationMode},
+    http::{listen::Address, shutdown::Shutdown},
+    server::{Server, StartError, build},
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Client, Engine, postgres::PostgresDatabase, v3};
+
+/// The name at the end of every user ID in the tests.
+pub const SERVER_NAME: &str = "sabha.test";
+
+/// The password of every account that [`TestServer::register`] makes.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// A running server that ends with the test.
+pub struct TestServer {
+    /// The services, for what a client cannot see. `None` only within [`Self::restart`].
+    server: Option<Server>,
+    setup: Setup,
+    http: reqwest::Client,
+    base: String,
+}
+
+/// What a restart needs again.
+struct Setup {
+    config: Config,
+    clock: Clock,
+    /// Removed with everything in it when the test ends.
+    data: TempDir,
+    _postgres: Option<PostgresDatabase>,
+}
+
+/// How a test's server differs from the usual one.
+pub struct Builder {
+    engine: Engine,
+    clock: Clock,
+    config: Config,
+}
+
+impl Builder {
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// Usually open.
+    #[must_use]
+    pub fn registration(mut self, mode: RegistrationMode) -> Self {
+        self.config.registration.mode = mode;
+        self
+    }
+
+    /// Usually there are none.
+    #[must_use]
+    pub fn rate_limits(mut self, limits: RateLimits) -> Self {
+        self.config.rate_limits = limits;
+        self
+    }
+
+    /// Usually the system's; [`Clock::manual`] stands still until the test moves it.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Any other part of the configuration.
+    #[must_use]
+    pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// # Panics
+    /// When the server does not start.
+    pub async fn start(self) -> TestServer {
+        self.try_start().await.expect("this engine is installed")
+    }
+
+    /// `None` where the engine is not installed.
+    pub async fn try_start(self) -> Option<TestServer> {
+        let Self { engine, clock, mut config } = self;
+        let data = tempfile::Builder::new().prefix("sabha-test-").tempdir().expect("a temporary directory");
+        config.data_dir = data.path().to_owned();
+        let postgres = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(PostgresDatabase::create().await?),
+        };
+        config.database.url =
+            postgres.as_ref().map(|database| DatabaseUrl::try_from(database.url.clone()).expect("a database URL"));
+        let mut setup = Setup { config, clock, data, _postgres: postgres };
+        let server = setup.start().await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
+        let Some(Address::Tcp(address)) = server.addresses.first() else {
+            panic!("the first listener of a test's server is TCP")
+        };
+        // A restarted server is found where it was.
+        setup.config.listeners = vec![Listener::tcp(*address)];
+        let base = format!("http://{address}");
+        Some(TestServer { server: Some(server), setup, http: reqwest::Client::new(), base })
+    }
+}
+
+impl Setup {
+    async fn start(&self) -> Result<Server, StartError> {
+        let shutdown = Shutdown::new();
+        let surroundings = build::Surroundings {
+            clock: self.clock.clone(),
+            hashing: Hashing::cheap(),
+            stopping: shutdown.token().clone(),
+        };
+        let app = build::app(self.config.clone(), surroundings).await?;
+        Server::start(app, shutdown, None).await
+    }
+}
+
+impl TestServer {
+    /// A server on SQLite with open registration, no rate limits and cheap password hashes.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    pub fn builder() -> Builder {
+        let mut config = Config { server_name: owned_server_name!("sabha.test"), ..Config::default() };
+        config.listeners = vec![Listener::tcp((Ipv4Addr::LOCALHOST, 0).into())];
+        config.metrics.enabled = false;
+        config.registration.mode = RegistrationMode::Open;
+        config.rate_limits.enabled = false;
+        // The suite is about behaviour; what a power cut does is tested apart.
+        config.database.durability = Durability::Process;
+        config.database.readers = 2;
+        config.database.max_connections = 4;
+        Builder { engine: Engine::Sqlite, clock: Clock::System, config }
+    }
+
+    /// Stops the server in order and starts it again on the same data. Its clients go on as they are.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.server = Some(self.try_restart().await.unwrap_or_else(|error| panic!("no restart: {error}")));
+    }
+
+    /// Stops the server in order, for a test of what then starts or does not.
+    pub async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+    }
+
+    /// Starts another server on the same data. Only sensible after [`Self::stop`], or to see it refused.
+    pub async fn try_restart(&self) -> Result<Server, StartError> {
+        self.setup.start().await
+    }
+
+    /// The configuration, to be changed before the next start.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.setup.config
+    }
+
+    /// The services behind the server.
+    pub fn app(&self) -> &App {
+        &self.server.as_ref().expect("it is running").app
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.setup.data.path()
+    }
+
+    /// Where it listens: `http://127.0.0.1:PORT`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// A client without an account.
+    pub fn anonymous(&self) -> Client {
+        Client::new(self.http.clone(), self.base.clone())
+    }
+
+    /// Makes an account with [`PASSWORD`] and signs it in.
+    pub async fn register(&self, name: &str) -> Client {
+        let anonymous = self.anonymous();
+        let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+        let answer = anonymous.post(&v3(["register"]), body).await.ok();
+        anonymous.signed_in(&answer)
+    }
+
+    /// Signs an account in, on a new device.
+    pub async fn login(&self, name: &str) -> Client {
+        self.anonymous().login(name, PASSWORD).await
+    }
+}

@@ -1,0 +1,99 @@
+//! Starting on data that is there: what is refused, and that nothing is lost.
+
+use sabha::server::{StartError, start::OneLine};
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
+
+use crate::harness::{Engine, TestServer};
+
+/// The one line that a person sees when the server does not start.
+async fn refusal(server: &TestServer) -> String {
+    let error: StartError = server.try_restart().await.err().expect("it is refused");
+    let line = OneLine(&error).to_string();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+both_engines! {
+    async fn a_restart_keeps_the_signing_key(mut server: TestServer) {
+        let key_id = server.app().signer.key_id().to_owned();
+        assert!(server.app().db.is_new());
+        server.restart().await;
+        assert_eq!(server.app().signer.key_id(), key_id);
+        assert!(!server.app().db.is_new());
+    }
+
+    async fn another_server_name_is_refused(mut server: TestServer) {
+        server.stop().await;
+        server.config_mut().server_name = ruma::owned_server_name!("other.test");
+        let line = refusal(&server).await;
+        assert!(line.contains("set server_name = \"sabha.test\", or use another database"), "{line}");
+    }
+
+    async fn a_missing_signing_key_is_refused_and_not_replaced(mut server: TestServer) {
+        let key_id = server.app().signer.key_id().to_string();
+        server.stop().await;
+        let path = server.data_dir().join("signing.key");
+        let kept = std::fs::read(&path).expect("it was made");
+        std::fs::remove_file(&path).expect("it is ours");
+        let line = refusal(&server).await;
+        assert!(line.contains("is missing") && line.contains(&key_id) && line.contains("restore that file"), "{line}");
+        assert!(!path.exists());
+        std::fs::write(&path, kept).expect("restored");
+        server.restart().await;
+    }
+
+    async fn the_key_of_another_server_is_refused(mut server: TestServer) {
+        let other = TestServer::start().await;
+        server.stop().await;
+        std::fs::copy(other.data_dir().join("signing.key"), server.data_dir().join("signing.key")).expect("copied");
+        let line = refusal(&server).await;
+        assert!(line.contains("but this database is signed with"), "{line}");
+    }
+
+    async fn a_newer_schema_is_refused(engine: Engine) {
+        let mut server = TestServer::builder().engine(engine).start().await;
+        server.stop().await;
+        let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+            VALUES (9999, 'from the future', TRUE, '', 0)";
+        let url = server.config_mut().database_url();
+        match engine {
+            Engine::Sqlite => {
+                let mut conn = SqliteConnection::connect(url.expose()).await.expect("it is closed now");
+                sqlx::query(newer).execute(&mut conn).await.expect("inserted");
+            }
+            Engine::Postgres => {
+                let mut conn = PgConnection::connect(url.expose()).await.expect("it runs");
+                sqlx::query(newer).execute(&mut conn).await.expect("inserted");
+            }
+        }
+        let line = refusal(&server).await;
+        assert!(line.contains("written by a newer release of Sabha (schema 9999;"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_file_is_refused() {
+    let mut server = TestServer::start().await;
+    let line = refusal(&server).await;
+    assert!(line.contains("another process is using this database") && line.ends_with("stop it first"), "{line}");
+    server.restart().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read_the_signing_key() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = TestServer::start().await;
+    let mode = std::fs::metadata(server.data_dir().join("signing.key")).expect("it was made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_without_its_password() {
+    let mut server = TestServer::start().await;
+    server.stop().await;
+    let nowhere = "postgres://sabha:hunter2@127.0.0.1:1/sabha".to_owned();
+    server.config_mut().database.url = Some(nowhere.try_into().expect("a database URL"));
+    let line = refusal(&server).await;
+    assert!(line.contains("the database could not be opened") && !line.contains("hunter2"), "{line}");
+}
