@@ -3,10 +3,12 @@
 //! A handler only translates: a typed request in, one call of a service, a typed answer out.
 
 mod account;
+mod backup;
 mod config;
 mod device;
 mod discovery;
 mod filter;
+mod keys;
 mod presence;
 mod profile;
 mod push;
@@ -15,6 +17,7 @@ mod receipt;
 mod session;
 mod sync;
 mod tag;
+mod to_device;
 mod typing;
 mod uiaa;
 
@@ -24,10 +27,12 @@ use crate::http::Routes;
 pub fn routes() -> Routes {
     Routes::default()
         .merge(account::routes())
+        .merge(backup::routes())
         .merge(config::routes())
         .merge(device::routes())
         .merge(discovery::routes())
         .merge(filter::routes())
+        .merge(keys::routes())
         .merge(presence::routes())
         .merge(profile::routes())
         .merge(push::routes())
@@ -36,5 +41,6 @@ pub fn routes() -> Routes {
         .merge(sync::routes())
         .merge(session::routes())
         .merge(tag::routes())
+        .merge(to_device::routes())
         .merge(typing::routes())
 }

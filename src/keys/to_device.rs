@@ -84,10 +84,6 @@ impl Inboxes {
         lock(&self.by_device).get(&device).copied()
     }
 
-    pub(super) fn forget(&self, device: DeviceNid) {
-        lock(&self.by_device).remove(&device);
-    }
-
     fn update(&self, device: DeviceNid, update: impl FnOnce(&mut Inbox)) {
         if let Some(inbox) = lock(&self.by_device).get_mut(&device) {
             update(inbox);

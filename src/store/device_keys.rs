@@ -22,12 +22,6 @@ statements! {
     DEVICES_OF_USERS_32 = concat!("SELECT user_nid, device_nid, device_id FROM device WHERE user_nid IN ", in_32!(),
         " ORDER BY user_nid, device_nid");
     CHANGES_AFTER = "SELECT pos, user_nid FROM device_change WHERE pos > $1 ORDER BY pos, user_nid LIMIT $2";
-    DELETE_DEVICE_KEY = "DELETE FROM device_key WHERE device_nid = $1";
-    DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_key WHERE device_nid = $1";
-    DELETE_CLAIMED_KEYS = "DELETE FROM claimed_key WHERE device_nid = $1";
-    DELETE_FALLBACK_KEYS = "DELETE FROM fallback_key WHERE device_nid = $1";
-    DELETE_TO_DEVICE = "DELETE FROM to_device WHERE device_nid = $1";
-    DELETE_SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id = $2";
 }
 
 inserts! {
