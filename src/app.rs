@@ -6,7 +6,17 @@ use sabha_federation::ServerSigner;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::Accounts, bus::Bus, clock::Clock, config::Config, http::RateLimits, room::Rooms, store::Database,
+    account::{AccountData, Accounts, Filters},
+    bus::Bus,
+    clock::Clock,
+    config::Config,
+    ephemeral::Ephemeral,
+    http::RateLimits,
+    keys::Keys,
+    push::Push,
+    room::Rooms,
+    store::Database,
+    sync::lazy::LazyMembers,
 };
 
 /// Everything a handler may need. Cheap to clone.
@@ -21,7 +31,13 @@ pub struct Services {
     pub bus: Arc<Bus>,
     pub signer: Arc<ServerSigner>,
     pub accounts: Accounts,
+    pub account_data: Arc<AccountData>,
+    pub filters: Filters,
+    pub push: Push,
+    pub ephemeral: Ephemeral,
     pub rooms: Rooms,
+    pub keys: Keys,
+    pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
     /// Cancelled when the server stops; parked requests answer then.
     pub stopping: CancellationToken,

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use crate::store::{Position, RoomNid, UserNid};
 
@@ -22,9 +22,18 @@ pub struct LiveUser {
     latest: AtomicI64,
     latest_ephemeral: AtomicU64,
     parked: Notify,
+    /// Set once the user's rooms are watched.
+    pub watching: OnceCell<()>,
+    /// When the user last synced, in milliseconds since 1970.
+    used_at: AtomicI64,
 }
 
 impl LiveUser {
+    /// The user is here.
+    pub fn touch(&self, now_ms: i64) {
+        self.used_at.store(now_ms, Ordering::Release);
+    }
+
     /// The position of the latest thing that concerns this user. Before it there may be news; after it there is none.
     pub fn latest(&self) -> Position {
         Position(self.latest.load(Ordering::Acquire))
@@ -36,11 +45,12 @@ impl LiveUser {
     }
 
     /// Resolves at the next wake-up after this call. Look for news between calling and waiting, or one may be missed.
-    pub fn next_wake(&self) -> impl Future<Output = ()> + '_ {
+    pub fn next_wake(&self) -> tokio::sync::futures::Notified<'_> {
         self.parked.notified()
     }
 
-    fn wake(&self, position: Position) {
+    /// There may be news up to `position`.
+    pub fn wake(&self, position: Position) {
         self.latest.fetch_max(position.0, Ordering::AcqRel);
         self.parked.notify_waiters();
     }
@@ -74,17 +84,20 @@ impl Bus {
                 latest: AtomicI64::new(latest.0),
                 latest_ephemeral: AtomicU64::new(self.ephemeral.load(Ordering::Acquire)),
                 parked: Notify::new(),
+                watching: OnceCell::new(),
+                used_at: AtomicI64::new(i64::MAX),
             })
         });
         Arc::clone(live)
     }
 
-    /// The user has not synced for a while: no more wake-ups.
-    pub fn forget(&self, user: UserNid) {
+    /// Forgets users who have not synced since `before_ms`: no more wake-ups, until they sync again.
+    pub fn forget_idle(&self, before_ms: i64) {
+        let idle = |live: &LiveUser| live.used_at.load(Ordering::Acquire) < before_ms;
         let mut watchers = crate::store::ids::lock(&self.watchers);
-        watchers.live.remove(&user);
+        watchers.live.retain(|_, live| !idle(live));
         watchers.rooms.retain(|_, users| {
-            users.retain(|live| live.user != user);
+            users.retain(|live| !idle(live));
             !users.is_empty()
         });
     }

@@ -219,4 +219,17 @@ impl Rooms {
             .collect();
         self.events.list(room, &nids).await
     }
+
+    /// How many users are joined and invited as of `upto`.
+    pub async fn member_counts(&self, room: &Room, upto: Position) -> Result<(usize, usize), store::Error> {
+        {
+            let view = room.view();
+            if view.state.latest() <= upto {
+                return Ok((view.state.joined(), view.state.invited()));
+            }
+        }
+        let state = self.state_at(room, upto).await?;
+        let count = |wanted| state.iter().filter(|(_, entry)| entry.membership == Some(wanted)).count();
+        Ok((count(Membership::Join), count(Membership::Invite)))
+    }
 }

@@ -19,9 +19,8 @@ use sqlx::{
 use tokio::task::JoinHandle;
 
 use super::{
-    Committer, Conn, Counters, Error, Position, Reader, Vocabulary,
+    Committer, Conn, Counters, Error, Position, Reader, Vocabulary, Write,
     committer::{Engine, WriterConn},
-    Write,
     conn::{Held, on, statements},
     ids::{BLOCK, Kind},
     rows::inserts,
@@ -153,6 +152,7 @@ pub struct Database {
     committer_task: std::sync::Mutex<Option<JoinHandle<()>>>,
     counters: Arc<Counters>,
     vocabulary: Vocabulary,
+    incarnation: i64,
     incarnations: Vec<(i64, Position)>,
     created: bool,
     /// Held for as long as the database is open; the lock goes with the file handle.
@@ -191,6 +191,7 @@ impl Database {
             committer_task: std::sync::Mutex::new(Some(task)),
             counters,
             vocabulary: Vocabulary::default(),
+            incarnation: options.incarnation,
             incarnations: incarnations.into_iter().map(|(id, pos)| (id, Position(pos))).collect(),
             created,
             _lock: lock,
@@ -218,6 +219,11 @@ impl Database {
         &self.vocabulary
     }
 
+    /// The number that names this start of the server.
+    pub fn incarnation(&self) -> i64 {
+        self.incarnation
+    }
+
     /// Whether this start created the database.
     pub fn is_new(&self) -> bool {
         self.created
@@ -230,8 +236,7 @@ impl Database {
             Held::Sqlite(_) => ("SQLite", ENGINE_VERSION[0]),
             Held::Postgres(_) => ("PostgreSQL", ENGINE_VERSION[1]),
         };
-        let (version,): (String,) =
-            on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_one(&mut **db).await)?;
+        let (version,): (String,) = on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_one(&mut **db).await)?;
         Ok(format!("{name} {version}"))
     }
 

@@ -1,0 +1,230 @@
+//! Account data: JSON that clients keep with the account, or with a room of the account.
+//!
+//! Promises: a change and its position are one commit; the user's parked `/sync` requests are woken by it; asking for news
+//! when nothing changed touches no database. Next: [`super::tags`] and [`crate::push`], which keep their state here.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use axum::http::StatusCode;
+use ruma::api::error::ErrorKind;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::turns::{Turn, Turns};
+use crate::{
+    bus::Bus,
+    config::Limits,
+    http::ApiError,
+    store::{self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock},
+};
+
+/// Stands for "no room": data of the account itself.
+pub const ACCOUNT: RoomNid = RoomNid(0);
+
+/// Longest name of a type, as for event types.
+pub const MAX_TYPE_BYTES: usize = 255;
+
+/// The types that have endpoints of their own; clients may read them here, but not write them.
+pub const SERVER_MANAGED: [&str; 2] = ["m.fully_read", "m.push_rules"];
+
+/// The service of account data.
+pub struct AccountData {
+    db: Arc<Database>,
+    bus: Arc<Bus>,
+    pub(crate) max_bytes: usize,
+    max_per_user: i64,
+    turns: Turns,
+    /// Nothing that is committed before this is in `latest`.
+    started_at: Position,
+    /// The last change of each user that this process has committed; as many as there are active users.
+    latest: Arc<Mutex<HashMap<UserNid, Position>>>,
+}
+
+/// One type of account data, as clients see it: `event` is `{"type": …, "content": …}`.
+#[derive(Debug)]
+pub struct DataEvent {
+    /// [`ACCOUNT`] for data of the account itself.
+    pub room: RoomNid,
+    pub event_type: String,
+    pub event: Box<RawValue>,
+}
+
+/// Why account data was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    #[error("the type must have 1 to {MAX_TYPE_BYTES} bytes and no control characters")]
+    BadType,
+    #[error("account data of one type must not be larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("no more than {0} types of account data are stored for an account")]
+    TooMany(i64),
+    #[error("account data could not be stored")]
+    Storage(#[from] store::Error),
+}
+
+impl From<PutError> for ApiError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::BadType => Self::invalid_param(error.to_string()),
+            PutError::TooLarge(_) => Self::too_large(error.to_string()),
+            PutError::TooMany(_) => Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, error.to_string()),
+            PutError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl AccountData {
+    pub fn new(db: Arc<Database>, bus: Arc<Bus>, limits: &Limits) -> Self {
+        let started_at = db.committer().published();
+        Self {
+            db,
+            bus,
+            max_bytes: limits.account_data_bytes.bytes(),
+            max_per_user: i64::from(limits.account_data_per_user),
+            turns: Turns::default(),
+            started_at,
+            latest: Arc::default(),
+        }
+    }
+
+    /// The content of one type.
+    pub async fn find(
+        &self,
+        user: UserNid,
+        room: RoomNid,
+        event_type: &str,
+    ) -> Result<Option<Box<RawValue>>, store::Error> {
+        let mut reader = self.db.read().await?;
+        let json = rows::find_data(&mut reader.conn(), user, room, event_type).await?;
+        json.map(|json| RawValue::from_string(json).map_err(|error| store::Error::damaged("account data", error)))
+            .transpose()
+    }
+
+    /// Stores the content of one type.
+    ///
+    /// # Errors
+    /// After [`PutError::Storage`] the content may be stored; storing it again settles it.
+    pub async fn put(
+        &self,
+        user: UserNid,
+        room: RoomNid,
+        event_type: &str,
+        content: Box<RawValue>,
+    ) -> Result<(), PutError> {
+        let turn = self.turn(user).await;
+        self.update(&turn, room, event_type, |_| Ok(Some(content))).await
+    }
+
+    /// The right to [`Self::update`]. Whoever else wants to change the user's data waits until it is dropped.
+    pub async fn turn(&self, user: UserNid) -> Turn<'_> {
+        self.turns.take(user).await
+    }
+
+    /// Replaces the content of one type by what `change` makes of it; `None` leaves it as it is.
+    ///
+    /// # Errors
+    /// As [`Self::put`], and whatever `change` refuses.
+    pub async fn update<E: From<PutError>>(
+        &self,
+        turn: &Turn<'_>,
+        room: RoomNid,
+        event_type: &str,
+        change: impl FnOnce(Option<&RawValue>) -> Result<Option<Box<RawValue>>, E>,
+    ) -> Result<(), E> {
+        check_type(event_type)?;
+        let old = self.find(turn.user, room, event_type).await.map_err(PutError::Storage)?;
+        let Some(content) = change(old.as_deref())? else {
+            return Ok(());
+        };
+        self.check_room_for(turn, old.is_none(), content.get().len()).await?;
+        let content: Arc<str> = content.get().into();
+        let user = turn.user;
+        self.write(user, |position| vec![Self::row(user, room, event_type, content, position)])
+            .await
+            .map_err(PutError::Storage)?;
+        Ok(())
+    }
+
+    /// Refuses what is too large, and a new type when there are too many.
+    pub(crate) async fn check_room_for(&self, turn: &Turn<'_>, new: bool, bytes: usize) -> Result<(), PutError> {
+        if bytes > self.max_bytes {
+            return Err(PutError::TooLarge(self.max_bytes));
+        }
+        if new {
+            let mut reader = self.db.read().await?;
+            if rows::count_data(&mut reader.conn(), turn.user).await? >= self.max_per_user {
+                return Err(PutError::TooMany(self.max_per_user));
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, user: UserNid, rows: impl FnOnce(Position) -> Vec<Row>) -> Result<(), store::Error> {
+        let latest = Arc::clone(&self.latest);
+        let bus = Arc::clone(&self.bus);
+        let committed = self.db.committer().submit::<store::Error>(1, |position| {
+            Ok(Write::new(rows(position))
+                .after(move || note(&latest, user, position))
+                .wake(move || bus.wake_user(user, position)))
+        })?;
+        committed.wait().await?;
+        Ok(())
+    }
+
+    /// The row that stores one type, for a commit that holds more than account data. Call [`Self::committed`] after it.
+    pub(crate) fn row(user: UserNid, room: RoomNid, event_type: &str, json: Arc<str>, position: Position) -> Row {
+        rows::ACCOUNT_DATA.row([user.into(), room.into(), event_type.into(), json.into(), position.into()])
+    }
+
+    /// Remembers that something of the user's changed at `position`.
+    pub(crate) fn committed(&self, user: UserNid, position: Position) {
+        note(&self.latest, user, position);
+    }
+
+    /// What changed in (`since`, `upto`], oldest first. Touches no database when nothing did.
+    pub async fn list_since(
+        &self,
+        user: UserNid,
+        since: Position,
+        upto: Position,
+    ) -> Result<Vec<DataEvent>, store::Error> {
+        if since >= self.started_at && lock(&self.latest).get(&user).is_none_or(|latest| *latest <= since) {
+            return Ok(Vec::new());
+        }
+        let mut reader = self.db.read().await?;
+        let rows = rows::data_since(&mut reader.conn(), user, since, upto).await?;
+        drop(reader);
+        rows.into_iter()
+            .map(|(room, event_type, json)| {
+                let content =
+                    RawValue::from_string(json).map_err(|error| store::Error::damaged("account data", error))?;
+                Ok(DataEvent { room: RoomNid(room), event: render(&event_type, &content)?, event_type })
+            })
+            .collect()
+    }
+}
+
+fn note(latest: &Mutex<HashMap<UserNid, Position>>, user: UserNid, position: Position) {
+    let mut latest = lock(latest);
+    let known = latest.entry(user).or_insert(position);
+    *known = (*known).max(position);
+}
+
+fn check_type(event_type: &str) -> Result<(), PutError> {
+    let fits = !event_type.is_empty() && event_type.len() <= MAX_TYPE_BYTES && !event_type.contains(char::is_control);
+    if fits { Ok(()) } else { Err(PutError::BadType) }
+}
+
+/// The event that `/sync` shows for account data.
+pub(crate) fn render(event_type: &str, content: &RawValue) -> Result<Box<RawValue>, store::Error> {
+    #[derive(Serialize)]
+    struct Event<'a> {
+        #[serde(rename = "type")]
+        event_type: &'a str,
+        content: &'a RawValue,
+    }
+    to_raw_value(&Event { event_type, content }).map_err(|error| store::Error::damaged("account data", error))
+}

@@ -1,0 +1,33 @@
+//! Turns: one writer for each account at a time, where what is written depends on what was read.
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::store::UserNid;
+
+/// How many locks there are. Two users who share one wait for each other's commit, which is a millisecond.
+const LOCKS: usize = 256;
+
+/// Locks that live across a commit. They order the writes of one user's account data, filters and receipts; others never
+/// wait, but for the few who share a lock.
+pub struct Turns(Box<[Mutex<()>]>);
+
+/// The right to read and then write what belongs to one user.
+pub struct Turn<'a> {
+    pub(crate) user: UserNid,
+    _lock: MutexGuard<'a, ()>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self((0..LOCKS).map(|_| Mutex::new(())).collect())
+    }
+}
+
+impl Turns {
+    /// Waits until nobody else writes for this user.
+    pub async fn take(&self, user: UserNid) -> Turn<'_> {
+        // Short ids are given out in order, so the remainder spreads them evenly.
+        let index = user.0.unsigned_abs() as usize % LOCKS;
+        Turn { user, _lock: self.0[index].lock().await }
+    }
+}

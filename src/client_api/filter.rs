@@ -1,0 +1,10 @@
+//! Stored filters: [`ruma::api::client::filter`].
+
+mod create_filter;
+mod get_filter;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Other, create_filter::handle).serve(Action::Other, get_filter::handle)
+}

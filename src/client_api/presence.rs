@@ -1,0 +1,10 @@
+//! Who is online: [`ruma::api::client::presence`].
+
+mod get_presence;
+mod set_presence;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Other, get_presence::handle).serve(Action::Other, set_presence::handle)
+}

@@ -1,0 +1,9 @@
+//! The read marker: [`ruma::api::client::read_marker`].
+
+mod set_read_marker;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Send, set_read_marker::handle)
+}

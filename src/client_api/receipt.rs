@@ -1,0 +1,28 @@
+//! Read receipts: [`ruma::api::client::receipt`].
+
+mod create_receipt;
+
+use std::sync::Arc;
+
+use ruma::RoomId;
+
+use crate::{
+    account::LocalDevice,
+    app::App,
+    http::{Action, ApiError, Routes},
+    room::{Room, state_log::Membership},
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Send, create_receipt::handle)
+}
+
+/// A room that the caller is joined to.
+pub(super) async fn joined_room(app: &App, caller: &LocalDevice, room_id: &RoomId) -> Result<Arc<Room>, ApiError> {
+    let not_joined = || ApiError::forbidden("You are not in this room.");
+    let room = app.rooms.find(room_id).await?.ok_or_else(not_joined)?;
+    match app.rooms.membership(caller.user.nid, room.nid).await? {
+        Some(Membership::Join) => Ok(room),
+        _ => Err(not_joined()),
+    }
+}

@@ -1,0 +1,66 @@
+//! `GET /_matrix/client/v3/sync` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{FromRequest as _, Request},
+    http::Uri,
+};
+use ruma::api::client::{
+    filter::FilterDefinition,
+    sync::sync_events::v3::{Filter, Request as Endpoint},
+};
+
+use crate::{
+    account::LocalDevice,
+    app::App,
+    http::{ApiError, Authed, RawJson},
+    sync::{token::SyncToken, v3},
+};
+
+/// The unstable name of `use_state_after`, which matrix-js-sdk sends.
+const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.use_state_after";
+
+/// What happened since the client last asked; waits for it if need be.
+pub(super) async fn handle(app: App, request: Request) -> Result<RawJson, ApiError> {
+    let unstable = asks_for_unstable_state_after(request.uri());
+    let Authed { caller, request, .. } = Authed::<Endpoint>::from_request(request, &app).await?;
+    let request = read(&app, &caller, request, unstable).await?;
+    Ok(RawJson(v3::sync(&app, &caller, &request).await?))
+}
+
+async fn read(app: &App, caller: &LocalDevice, request: Endpoint, unstable: bool) -> Result<v3::Request, ApiError> {
+    let since = match request.since.as_deref() {
+        None | Some("") => None,
+        Some(token) => {
+            Some(token.parse::<SyncToken>().map_err(|error| ApiError::invalid_param(format!("since: {error}")))?)
+        }
+    };
+    let filter = match request.filter {
+        None => Arc::new(FilterDefinition::default()),
+        Some(Filter::FilterDefinition(filter)) => Arc::new(filter),
+        Some(Filter::FilterId(id)) => app
+            .filters
+            .find(caller.user.nid, &id)
+            .await?
+            .ok_or_else(|| ApiError::invalid_param("There is no filter with this ID."))?,
+        Some(_) => return Err(ApiError::invalid_param("The filter cannot be read.")),
+    };
+    let longest = app.config.limits.sync_timeout_max.duration();
+    Ok(v3::Request {
+        filter,
+        since,
+        full_state: request.full_state,
+        state_after: request.use_state_after || unstable,
+        state_after_unstable: unstable && !request.use_state_after,
+        set_presence: request.set_presence,
+        timeout: request.timeout.unwrap_or(Duration::ZERO).min(longest),
+    })
+}
+
+fn asks_for_unstable_state_after(uri: &Uri) -> bool {
+    let pairs = uri.query().into_iter().flat_map(|query| query.split('&'));
+    pairs.filter_map(|pair| pair.split_once('=')).any(|(name, value)| name == UNSTABLE_STATE_AFTER && value == "true")
+}

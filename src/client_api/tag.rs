@@ -1,0 +1,14 @@
+//! Tags of rooms: [`ruma::api::client::tag`].
+
+mod create_tag;
+mod delete_tag;
+mod get_tags;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::Other, create_tag::handle)
+        .serve(Action::Other, delete_tag::handle)
+        .serve(Action::Other, get_tags::handle)
+}

@@ -1,0 +1,99 @@
+//! What passes: read receipts, typing and presence.
+//!
+//! Promises: a receipt is answered after its commit and never moves backwards; typing and presence live in memory only and
+//! end by themselves; asking for news when there is none costs a comparison, whatever the size of the room.
+//!
+//! Reading order: [`receipts`], [`typing`], [`presence`]. [`run`] is the one task that ends what has run out.
+
+pub mod presence;
+pub mod receipts;
+pub mod typing;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use self::{presence::Presence, receipts::Receipts, typing::Typing};
+use crate::{
+    account::AccountData,
+    bus::Bus,
+    clock::Clock,
+    room::Rooms,
+    store::{Database, ids::lock},
+};
+
+/// The service of receipts, typing and presence.
+pub struct Ephemeral {
+    pub(crate) db: Arc<Database>,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) clock: Clock,
+    pub(crate) data: Arc<AccountData>,
+    receipts: Arc<Receipts>,
+    typing: Mutex<Typing>,
+    presence: Arc<Presence>,
+    /// Something may now run out earlier than the task waits for.
+    sooner: Notify,
+}
+
+impl Ephemeral {
+    pub fn new(
+        db: Arc<Database>,
+        bus: Arc<Bus>,
+        clock: Clock,
+        data: Arc<AccountData>,
+        config: &crate::config::Presence,
+    ) -> Self {
+        let receipts = Arc::new(Receipts::new(db.committer().published()));
+        let presence = Arc::new(Presence::new(config.enabled, clock.clone()));
+        Self { db, bus, clock, data, receipts, typing: Mutex::default(), presence, sooner: Notify::new() }
+    }
+
+    /// A number from another start of the server means nothing here; everything is then news.
+    fn known(&self, since: u64) -> u64 {
+        if since > self.bus.ephemeral() { 0 } else { since }
+    }
+
+    /// When the next thing runs out, in milliseconds since 1970.
+    fn next_due(&self) -> Option<i64> {
+        let typing = lock(&self.typing).next_due();
+        [typing, self.presence.next_due()].into_iter().flatten().min()
+    }
+
+    /// Ends the typing and the presence that have run out, and wakes those who see it.
+    pub async fn expire(&self, rooms: &Rooms) {
+        let ended = lock(&self.typing).expire(self.clock.now_ms(), || self.bus.next_ephemeral());
+        for (room, number) in ended {
+            self.bus.wake_room_ephemeral(room, number);
+        }
+        for (user, number) in self.presence.expire(|| self.bus.next_ephemeral()) {
+            if let Err(error) = self.announce(rooms, user, number).await {
+                // Those who were not woken see the change with their next sync.
+                tracing::warn!(%error, "presence not announced");
+            }
+        }
+    }
+}
+
+/// Ends typing and presence on time, until the server stops. The server runs exactly one of these.
+pub async fn run(ephemeral: &Ephemeral, rooms: &Rooms, stopping: &CancellationToken) {
+    loop {
+        let due = async {
+            match ephemeral.next_due() {
+                Some(at) => {
+                    let wait_ms = at.saturating_sub(ephemeral.clock.now_ms()).max(0);
+                    tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = ephemeral.sooner.notified() => {}
+            () = due => ephemeral.expire(rooms).await,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Presence: who is online ([spec]). In memory only: after a restart everyone is offline until they sync.
+//!
+//! A sync makes a user online; five minutes without activity make them unavailable, half a minute without a sync offline.
+//! Users see the presence of those they share a room with. Each change has a number, so a sync without changes compares
+//! two numbers. With `presence.enabled = false` nothing is kept: changes are accepted and forgotten, everyone is offline.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#presence
+
+mod states;
+
+use std::sync::{Arc, Mutex};
+
+use ruma::{UserId, presence::PresenceState};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
+
+use self::states::States;
+pub use self::states::{Availability, Status};
+use super::Ephemeral;
+use crate::{
+    clock::Clock,
+    room::Rooms,
+    store::{self, UserNid, ids::lock, vocabulary::User},
+};
+
+/// Longest status message.
+pub const MAX_STATUS_MSG_BYTES: usize = 1024;
+
+/// Users in one answer to a sync: those whose presence changed last.
+const MAX_SHOWN: usize = 1_000;
+
+/// Changes that one sync looks through for users in the same rooms.
+const MAX_LOOKED_AT: usize = 10_000;
+
+/// The presence of everyone on this server.
+pub(super) struct Presence {
+    enabled: bool,
+    clock: Clock,
+    states: Mutex<States>,
+}
+
+/// A sync that goes on. While there is one, its user does not go offline.
+pub struct Syncing {
+    presence: Arc<Presence>,
+    user: UserNid,
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        lock(&self.presence.states).sync_ended(self.user, self.presence.clock.now_ms());
+    }
+}
+
+impl Presence {
+    pub(super) fn new(enabled: bool, clock: Clock) -> Self {
+        Self { enabled, clock, states: Mutex::default() }
+    }
+
+    /// When to look again for users who went away.
+    pub(super) fn next_due(&self) -> Option<i64> {
+        lock(&self.states).next_due()
+    }
+
+    /// Users who have become unavailable or offline, with the numbers of these changes.
+    pub(super) fn expire(&self, number: impl FnMut() -> u64) -> Vec<(UserNid, u64)> {
+        lock(&self.states).expire(self.clock.now_ms(), number)
+    }
+}
+
+impl Ephemeral {
+    /// A sync of the user begins, with the `set_presence` it came with. Keep what this returns until the sync is answered.
+    pub async fn touch(
+        &self,
+        rooms: &Rooms,
+        user: &User,
+        set_presence: &PresenceState,
+    ) -> Result<Option<Syncing>, store::Error> {
+        let asked = match set_presence {
+            PresenceState::Offline => return Ok(None),
+            PresenceState::Unavailable => Availability::Unavailable,
+            _ => Availability::Online,
+        };
+        if !self.presence.enabled {
+            return Ok(None);
+        }
+        let now = self.clock.now_ms();
+        let changed =
+            lock(&self.presence.states).sync_began((user.nid, &user.user_id), asked, now, || self.bus.next_ephemeral());
+        let syncing = Syncing { presence: Arc::clone(&self.presence), user: user.nid };
+        if let Some(number) = changed {
+            self.announce(rooms, user.nid, number).await?;
+            self.sooner.notify_one();
+        }
+        Ok(Some(syncing))
+    }
+
+    /// The user did something that shows that they are there, such as sending a message.
+    pub async fn active(&self, rooms: &Rooms, user: &User) -> Result<(), store::Error> {
+        if !self.presence.enabled {
+            return Ok(());
+        }
+        let now = self.clock.now_ms();
+        let changed = lock(&self.presence.states).active((user.nid, &user.user_id), now, || self.bus.next_ephemeral());
+        if let Some(number) = changed {
+            self.announce(rooms, user.nid, number).await?;
+            self.sooner.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The user chose a presence. The status message has at most [`MAX_STATUS_MSG_BYTES`].
+    pub async fn set_presence(
+        &self,
+        rooms: &Rooms,
+        user: &User,
+        availability: Availability,
+        status_msg: Option<String>,
+    ) -> Result<(), store::Error> {
+        if !self.presence.enabled {
+            return Ok(());
+        }
+        let now = self.clock.now_ms();
+        let changed = lock(&self.presence.states)
+            .set((user.nid, &user.user_id), availability, status_msg, now, || self.bus.next_ephemeral());
+        if let Some(number) = changed {
+            self.announce(rooms, user.nid, number).await?;
+            self.sooner.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The user's presence. The caller has seen that it may be shown.
+    pub fn presence(&self, user: UserNid) -> Status {
+        lock(&self.presence.states).status(user, self.clock.now_ms())
+    }
+
+    /// The `m.presence` events of users whose presence changed after `since`, for one who shares a room with them. At most
+    /// [`MAX_SHOWN`]; 0 is before everything.
+    pub async fn presence_since(
+        &self,
+        rooms: &Rooms,
+        viewer: UserNid,
+        since: u64,
+    ) -> Result<Vec<Box<RawValue>>, store::Error> {
+        let since = self.known(since);
+        let changed = lock(&self.presence.states).changed_since(since, MAX_LOOKED_AT);
+        let mut events = Vec::new();
+        for (user, user_id) in changed {
+            if events.len() >= MAX_SHOWN {
+                break;
+            }
+            if user == viewer || rooms.share_a_room(viewer, user).await? {
+                events.push(render(&user_id, &self.presence(user)));
+            }
+        }
+        Ok(events)
+    }
+
+    /// Wakes the user and everyone who shares a room with them.
+    pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) -> Result<(), store::Error> {
+        self.bus.wake_user_ephemeral(user, number);
+        for room in rooms.joined_rooms(user).await? {
+            self.bus.wake_room_ephemeral(room, number);
+        }
+        Ok(())
+    }
+}
+
+fn render(user_id: &UserId, status: &Status) -> Box<RawValue> {
+    let mut content = json!({ "presence": status.availability.as_str(), "currently_active": status.currently_active });
+    if let Some(ago) = status.last_active_ago {
+        content["last_active_ago"] = json!(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
+    }
+    if let Some(status_msg) = &status.status_msg {
+        content["status_msg"] = json!(status_msg);
+    }
+    let event = json!({ "type": "m.presence", "sender": user_id, "content": content });
+    to_raw_value(&event).expect("an object of strings and numbers can be written")
+}

@@ -1,0 +1,255 @@
+//! The presence of each user, as plain data: what changes it and when it runs out.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use ruma::{OwnedUserId, UserId, presence::PresenceState};
+
+use crate::store::UserNid;
+
+/// Without activity for this long, an online user is unavailable.
+const IDLE_AFTER_MS: i64 = 5 * 60 * 1000;
+
+/// Without a sync for this long, a user is offline.
+const OFFLINE_AFTER_MS: i64 = 30 * 1000;
+
+/// Who was active this long ago counts as there right now.
+const CURRENTLY_ACTIVE_MS: i64 = 60 * 1000;
+
+/// How often we look for users who went away, while anyone is there.
+const CHECK_EVERY_MS: i64 = 5_000;
+
+/// Whether a user is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Availability {
+    Online,
+    Unavailable,
+    Offline,
+}
+
+impl Availability {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Unavailable => "unavailable",
+            Self::Offline => "offline",
+        }
+    }
+
+    /// `None` for a state that the specification does not have.
+    pub fn new(state: &PresenceState) -> Option<Self> {
+        match state {
+            PresenceState::Online => Some(Self::Online),
+            PresenceState::Unavailable => Some(Self::Unavailable),
+            PresenceState::Offline => Some(Self::Offline),
+            _ => None,
+        }
+    }
+}
+
+impl From<Availability> for PresenceState {
+    fn from(availability: Availability) -> Self {
+        match availability {
+            Availability::Online => Self::Online,
+            Availability::Unavailable => Self::Unavailable,
+            Availability::Offline => Self::Offline,
+        }
+    }
+}
+
+/// What others see of a user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Status {
+    pub availability: Availability,
+    pub status_msg: Option<String>,
+    pub last_active_ago: Option<Duration>,
+    pub currently_active: bool,
+}
+
+/// Everyone who has been seen since the start: at most as many as there are accounts.
+#[derive(Default)]
+pub(super) struct States {
+    users: HashMap<UserNid, State>,
+    /// The last change of each user, by number.
+    changes: BTreeMap<u64, UserNid>,
+    /// Users who are not offline.
+    present: usize,
+    next_check_at: i64,
+}
+
+struct State {
+    user_id: OwnedUserId,
+    availability: Availability,
+    status_msg: Option<String>,
+    active_at: i64,
+    synced_at: i64,
+    /// Syncs that go on.
+    syncs: usize,
+    /// What the last sync asked for.
+    asked: Availability,
+    changed: u64,
+}
+
+impl States {
+    fn state(&mut self, (user, user_id): (UserNid, &UserId), now: i64) -> &mut State {
+        self.users.entry(user).or_insert_with(|| State {
+            user_id: user_id.to_owned(),
+            availability: Availability::Offline,
+            status_msg: None,
+            active_at: now,
+            synced_at: now,
+            syncs: 0,
+            asked: Availability::Offline,
+            changed: 0,
+        })
+    }
+
+    /// Sets the user's availability and records the change. The number is taken under the lock: whoever reads a number
+    /// before the states sees every change up to it.
+    fn change(&mut self, user: UserNid, availability: Availability, now: i64, number: u64) {
+        let Some(state) = self.users.get_mut(&user) else { return };
+        self.present -= usize::from(state.availability != Availability::Offline);
+        if self.present == 0 {
+            self.next_check_at = now + CHECK_EVERY_MS;
+        }
+        self.present += usize::from(availability != Availability::Offline);
+        state.availability = availability;
+        self.changes.remove(&state.changed);
+        state.changed = number;
+        self.changes.insert(number, user);
+    }
+
+    pub(super) fn sync_began(
+        &mut self,
+        user: (UserNid, &UserId),
+        asked: Availability,
+        now: i64,
+        number: impl FnOnce() -> u64,
+    ) -> Option<u64> {
+        let state = self.state(user, now);
+        let before = std::mem::replace(&mut state.asked, asked);
+        let next = match (state.availability, asked) {
+            (Availability::Offline, asked) => asked,
+            // Another device may be in use.
+            (Availability::Online, Availability::Unavailable) if state.syncs == 0 => Availability::Unavailable,
+            // Back from being away, unless the user chose to be.
+            (Availability::Unavailable, Availability::Online) if before == Availability::Unavailable => asked,
+            (availability, _) => availability,
+        };
+        state.syncs += 1;
+        state.synced_at = now;
+        if next == state.availability {
+            return None;
+        }
+        if next == Availability::Online {
+            state.active_at = now;
+        }
+        let number = number();
+        self.change(user.0, next, now, number);
+        Some(number)
+    }
+
+    pub(super) fn sync_ended(&mut self, user: UserNid, now: i64) {
+        if let Some(state) = self.users.get_mut(&user) {
+            state.syncs = state.syncs.saturating_sub(1);
+            state.synced_at = now;
+        }
+    }
+
+    pub(super) fn active(&mut self, user: (UserNid, &UserId), now: i64, number: impl FnOnce() -> u64) -> Option<u64> {
+        let state = self.state(user, now);
+        state.active_at = now;
+        state.synced_at = now;
+        if state.availability == Availability::Online {
+            return None;
+        }
+        let number = number();
+        self.change(user.0, Availability::Online, now, number);
+        Some(number)
+    }
+
+    pub(super) fn set(
+        &mut self,
+        user: (UserNid, &UserId),
+        availability: Availability,
+        status_msg: Option<String>,
+        now: i64,
+        number: impl FnOnce() -> u64,
+    ) -> Option<u64> {
+        let state = self.state(user, now);
+        state.synced_at = now;
+        // What the user chose is not undone by the next sync of the kind that came before.
+        state.asked = Availability::Online;
+        if availability == Availability::Online {
+            state.active_at = now;
+        }
+        if state.availability == availability && state.status_msg == status_msg {
+            return None;
+        }
+        state.status_msg = status_msg;
+        let number = number();
+        self.change(user.0, availability, now, number);
+        Some(number)
+    }
+
+    pub(super) fn next_due(&self) -> Option<i64> {
+        (self.present > 0).then_some(self.next_check_at)
+    }
+
+    pub(super) fn expire(&mut self, now: i64, mut number: impl FnMut() -> u64) -> Vec<(UserNid, u64)> {
+        if self.present == 0 || now < self.next_check_at {
+            return Vec::new();
+        }
+        self.next_check_at = now + CHECK_EVERY_MS;
+        let due = |state: &State| match state.availability {
+            Availability::Offline => None,
+            _ if state.syncs == 0 && now - state.synced_at >= OFFLINE_AFTER_MS => Some(Availability::Offline),
+            Availability::Online if now - state.active_at >= IDLE_AFTER_MS => Some(Availability::Unavailable),
+            Availability::Online | Availability::Unavailable => None,
+        };
+        let ended: Vec<_> = self.users.iter().filter_map(|(user, state)| Some((*user, due(state)?))).collect();
+        ended
+            .into_iter()
+            .map(|(user, availability)| {
+                let number = number();
+                self.change(user, availability, now, number);
+                (user, number)
+            })
+            .collect()
+    }
+
+    pub(super) fn status(&self, user: UserNid, now: i64) -> Status {
+        let Some(state) = self.users.get(&user) else {
+            return Status {
+                availability: Availability::Offline,
+                status_msg: None,
+                last_active_ago: None,
+                currently_active: false,
+            };
+        };
+        let ago_ms = (now - state.active_at).max(0);
+        Status {
+            availability: state.availability,
+            status_msg: state.status_msg.clone(),
+            last_active_ago: Some(Duration::from_millis(ago_ms.unsigned_abs())),
+            currently_active: state.availability == Availability::Online && ago_ms < CURRENTLY_ACTIVE_MS,
+        }
+    }
+
+    /// Users who changed after `since`, the latest first. Before everything, those who are offline are no news.
+    pub(super) fn changed_since(&self, since: u64, limit: usize) -> Vec<(UserNid, OwnedUserId)> {
+        self.changes
+            .range(since + 1..)
+            .rev()
+            .filter_map(|(_, user)| Some((*user, self.users.get(user)?)))
+            .filter(|(_, state)| since > 0 || state.availability != Availability::Offline)
+            .take(limit)
+            .map(|(user, state)| (user, state.user_id.clone()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! Read receipts and the read marker ([spec]): how far each user has read, in the room and in its threads.
+//!
+//! Promises: what was read stays read, so a receipt for an older event changes nothing; a private receipt is shown to its
+//! owner only; all markers of one request are one commit. The receipts of a room that is used are in memory.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receipts
+
+mod shown;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use quick_cache::sync::Cache;
+use ruma::{EventId, OwnedEventId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::OnceCell;
+
+use self::shown::{Key, Receipt, Shown};
+use super::Ephemeral;
+use crate::{
+    account::data::PutError,
+    http::ApiError,
+    room::{Room, Rooms},
+    store::{self, Position, RoomNid, Row, UserNid, Write, ids::lock, receipts as rows, vocabulary::User},
+};
+
+pub use shown::Kind;
+
+/// The type that the read marker is stored as.
+const FULLY_READ: &str = "m.fully_read";
+
+/// Rooms whose receipts are kept in memory, about 200 bytes for each member who reads.
+const CACHED_ROOMS: usize = 10_000;
+
+/// The receipts of the rooms that are used.
+pub(super) struct Receipts {
+    rooms: Cache<RoomNid, Arc<RoomReceipts>>,
+    /// Nothing that was committed up to here is in `latest`.
+    started_at: Position,
+    /// The last receipt of each room that this process has committed.
+    latest: Mutex<HashMap<RoomNid, Position>>,
+}
+
+#[derive(Default)]
+struct RoomReceipts {
+    loaded: OnceCell<()>,
+    shown: Mutex<Shown>,
+}
+
+/// What one request says was read.
+#[derive(Debug, Default)]
+pub struct Markers {
+    pub fully_read: Option<OwnedEventId>,
+    pub receipts: Vec<NewReceipt>,
+}
+
+impl Markers {
+    pub fn receipt(receipt: NewReceipt) -> Self {
+        Self { fully_read: None, receipts: vec![receipt] }
+    }
+}
+
+/// A receipt as a client sends it.
+#[derive(Debug)]
+pub struct NewReceipt {
+    pub kind: Kind,
+    /// `None` for a receipt without a thread, `main`, or the event that a thread hangs on.
+    pub thread: Option<String>,
+    pub event_id: OwnedEventId,
+}
+
+/// Why nothing was marked as read.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkError {
+    #[error("{0} is not an event of this room")]
+    UnknownEvent(OwnedEventId),
+    #[error(transparent)]
+    Data(#[from] PutError),
+    #[error("the receipt could not be stored")]
+    Storage(#[from] store::Error),
+}
+
+impl From<MarkError> for ApiError {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::UnknownEvent(_) => Self::not_found(error.to_string()),
+            MarkError::Data(error) => error.into(),
+            MarkError::Storage(error) => error.into(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct FullyRead {
+    event_id: OwnedEventId,
+}
+
+impl Receipts {
+    pub(super) fn new(started_at: Position) -> Self {
+        Self { rooms: Cache::new(CACHED_ROOMS), started_at, latest: Mutex::default() }
+    }
+
+    fn room(&self, room: RoomNid) -> Arc<RoomReceipts> {
+        match self.rooms.get_or_insert_with(&room, || Ok::<_, std::convert::Infallible>(Arc::default())) {
+            Ok(receipts) => receipts,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Receipts have been committed. A room that is just being loaded takes them too, so none is lost.
+    fn committed(&self, room: RoomNid, receipts: Vec<(Key, Receipt)>, position: Position) {
+        if receipts.is_empty() {
+            return;
+        }
+        if let Some(known) = self.rooms.peek(&room) {
+            let mut shown = lock(&known.shown);
+            for (key, receipt) in receipts {
+                shown.apply(key, receipt);
+            }
+        }
+        let mut latest = lock(&self.latest);
+        let known = latest.entry(room).or_insert(position);
+        *known = (*known).max(position);
+    }
+
+    fn unchanged(&self, room: RoomNid, since: Position) -> bool {
+        since >= self.started_at && lock(&self.latest).get(&room).is_none_or(|latest| *latest <= since)
+    }
+}
+
+impl Ephemeral {
+    async fn room_receipts(&self, room: RoomNid) -> Result<Arc<RoomReceipts>, store::Error> {
+        let receipts = self.receipts.room(room);
+        receipts
+            .loaded
+            .get_or_try_init(async || {
+                let mut reader = self.db.read().await?;
+                let rows = rows::receipts_of_room(&mut reader.conn(), room).await?;
+                let mut shown = lock(&receipts.shown);
+                for row in rows {
+                    let (key, receipt) = read_row(row)?;
+                    shown.apply(key, receipt);
+                }
+                Ok::<_, store::Error>(())
+            })
+            .await?;
+        Ok(receipts)
+    }
+
+    /// Marks events of the room as read. What was already read stays as it is. The caller has seen that the user is joined.
+    ///
+    /// # Errors
+    /// After [`MarkError::Storage`] the receipts may be stored; sending them again settles it.
+    pub async fn mark_read(
+        &self,
+        rooms: &Rooms,
+        room: &Arc<Room>,
+        user: &User,
+        markers: Markers,
+    ) -> Result<(), MarkError> {
+        // In turn: between looking where the user is and the commit, nobody else may move the user.
+        let turn = self.data.turn(user.nid).await;
+        let known = self.room_receipts(room.nid).await?;
+        let now = self.clock.now_ms();
+
+        let mut receipts: Vec<(Key, Receipt)> = Vec::new();
+        for new in markers.receipts {
+            let at = position_of(rooms, room, &new.event_id).await?;
+            let key = Key { user: user.nid, kind: new.kind, thread: new.thread.unwrap_or_default().into() };
+            if lock(&known.shown).is_ahead(&key, at) {
+                continue;
+            }
+            let (user_id, pos) = (user.user_id.clone(), Position::ZERO);
+            receipts.push((key, Receipt { user_id, event_id: new.event_id, ts: now, pos, event_at: Some(at) }));
+        }
+        let fully_read = match markers.fully_read {
+            Some(event_id) => {
+                let at = position_of(rooms, room, &event_id).await?;
+                let old = self.data.find(user.nid, room.nid, FULLY_READ).await?;
+                let old_at = match old.as_deref().map(RawValue::get).map(serde_json::from_str::<FullyRead>) {
+                    Some(Ok(old)) => rooms.find_event(room, &old.event_id).await?,
+                    _ => None,
+                };
+                if old_at.is_some_and(|old_at| at <= old_at) {
+                    None
+                } else {
+                    let content = serde_json::to_string(&FullyRead { event_id })
+                        .map_err(|error| store::Error::damaged("read marker", error))?;
+                    self.data.check_room_for(&turn, old.is_none(), content.len()).await?;
+                    Some(Arc::<str>::from(content))
+                }
+            }
+            None => None,
+        };
+        if receipts.is_empty() && fully_read.is_none() {
+            return Ok(());
+        }
+        self.store(room.nid, user.nid, receipts, fully_read).await?;
+        Ok(())
+    }
+
+    async fn store(
+        &self,
+        room: RoomNid,
+        user: UserNid,
+        mut receipts: Vec<(Key, Receipt)>,
+        fully_read: Option<Arc<str>>,
+    ) -> Result<(), store::Error> {
+        let (memory, data, bus) = (Arc::clone(&self.receipts), Arc::clone(&self.data), Arc::clone(&self.bus));
+        let public = receipts.iter().any(|(key, _)| key.kind == Kind::Read);
+        let marker = fully_read.is_some();
+        let committed = self.db.committer().submit::<store::Error>(1, move |position| {
+            let mut rows: Vec<Row> = Vec::with_capacity(receipts.len() + 1);
+            for (key, receipt) in &mut receipts {
+                receipt.pos = position;
+                rows.push(rows::RECEIPT.row([
+                    room.into(),
+                    user.into(),
+                    key.kind.code().into(),
+                    Arc::clone(&key.thread).into(),
+                    receipt.event_id.as_str().into(),
+                    receipt.ts.into(),
+                    position.into(),
+                ]));
+            }
+            if let Some(content) = fully_read {
+                rows.push(crate::account::AccountData::row(user, room, FULLY_READ, content, position));
+            }
+            Ok(Write::new(rows)
+                .after(move || {
+                    memory.committed(room, receipts, position);
+                    if marker {
+                        data.committed(user, position);
+                    }
+                })
+                .wake(move || {
+                    if public {
+                        bus.wake_room(room, position);
+                    }
+                    bus.wake_user(user, position);
+                }))
+        })?;
+        committed.wait().await?;
+        Ok(())
+    }
+
+    /// The room's `m.receipt` event with what `viewer` may see of the receipts in (`since`, `upto`], if there are any.
+    /// Looks at nothing but a number when nothing changed.
+    pub async fn receipts_since(
+        &self,
+        room: RoomNid,
+        viewer: UserNid,
+        since: Position,
+        upto: Position,
+    ) -> Result<Option<Box<RawValue>>, store::Error> {
+        if self.receipts.unchanged(room, since) {
+            return Ok(None);
+        }
+        let receipts = self.room_receipts(room).await?;
+        let Some(content) = lock(&receipts.shown).content(viewer, since, upto) else {
+            return Ok(None);
+        };
+        let event = serde_json::json!({ "type": "m.receipt", "content": content });
+        to_raw_value(&event).map(Some).map_err(|error| store::Error::damaged("receipts", error))
+    }
+
+    /// How far the user has read in a thread, or in the room: the event and its place in the timeline, the later of the
+    /// public and the private receipt.
+    pub async fn read_up_to(
+        &self,
+        room: RoomNid,
+        user: UserNid,
+        thread: Option<&str>,
+    ) -> Result<Option<(OwnedEventId, Position)>, store::Error> {
+        let receipts = self.room_receipts(room).await?;
+        Ok(lock(&receipts.shown).read_up_to(user, thread.unwrap_or_default()))
+    }
+}
+
+async fn position_of(rooms: &Rooms, room: &Arc<Room>, event_id: &EventId) -> Result<Position, MarkError> {
+    rooms.find_event(room, event_id).await?.ok_or_else(|| MarkError::UnknownEvent(event_id.to_owned()))
+}
+
+fn read_row(row: rows::ReceiptRow) -> Result<(Key, Receipt), store::Error> {
+    let damaged = |detail: String| store::Error::damaged("receipt", detail);
+    let kind = Kind::from_code(row.kind).ok_or_else(|| damaged(format!("kind {}", row.kind)))?;
+    let key = Key { user: UserNid(row.user_nid), kind, thread: row.thread.into() };
+    let receipt = Receipt {
+        user_id: UserId::parse(&row.user_id).map_err(|error| damaged(error.to_string()))?,
+        event_id: EventId::parse(&row.event_id).map_err(|error| damaged(error.to_string()))?,
+        ts: row.ts,
+        pos: Position(row.pos),
+        event_at: row.event_pos.map(Position),
+    };
+    Ok((key, receipt))
+}

@@ -1,0 +1,236 @@
+//! The receipts of one room, as plain data: which is ahead of which, and who sees what.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::store::{Position, UserNid};
+
+/// Receipts of others in one answer, the newest; nobody looks at more faces under a timeline.
+pub(super) const MAX_SHOWN: usize = 5_000;
+
+/// Who sees a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `m.read`: everyone in the room.
+    Read = 0,
+    /// `m.read.private`: its owner.
+    ReadPrivate = 1,
+}
+
+impl Kind {
+    /// The number that stands for the kind in the database.
+    pub(super) fn code(self) -> i64 {
+        self as i64
+    }
+
+    pub(super) fn from_code(code: i64) -> Option<Self> {
+        [Self::Read, Self::ReadPrivate].into_iter().find(|kind| kind.code() == code)
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "m.read",
+            Self::ReadPrivate => "m.read.private",
+        }
+    }
+}
+
+/// There is one receipt for each of these. An empty `thread` is a receipt without a thread.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    pub user: UserNid,
+    pub kind: Kind,
+    pub thread: Arc<str>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Receipt {
+    pub user_id: OwnedUserId,
+    pub event_id: OwnedEventId,
+    pub ts: i64,
+    pub pos: Position,
+    /// Where the event is in the timeline, if we have it.
+    pub event_at: Option<Position>,
+}
+
+/// All receipts of one room, by key and by position.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    by_key: HashMap<Key, Receipt>,
+    by_pos: BTreeSet<(Position, Key)>,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    ts: i64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    thread_id: &'a str,
+}
+
+impl Shown {
+    /// Takes a receipt, unless a later one is known.
+    pub(super) fn apply(&mut self, key: Key, receipt: Receipt) {
+        if let Some(old) = self.by_key.get(&key) {
+            if old.pos > receipt.pos {
+                return;
+            }
+            self.by_pos.remove(&(old.pos, key.clone()));
+        }
+        self.by_pos.insert((receipt.pos, key.clone()));
+        self.by_key.insert(key, receipt);
+    }
+
+    /// Whether a receipt for an event at `event_at` would not move forwards.
+    pub(super) fn is_ahead(&self, key: &Key, event_at: Position) -> bool {
+        self.by_key.get(key).and_then(|receipt| receipt.event_at).is_some_and(|known| known >= event_at)
+    }
+
+    /// The later of the user's public and private receipts in the thread.
+    pub(super) fn read_up_to(&self, user: UserNid, thread: &str) -> Option<(OwnedEventId, Position)> {
+        [Kind::Read, Kind::ReadPrivate]
+            .into_iter()
+            .filter_map(|kind| {
+                let receipt = self.by_key.get(&Key { user, kind, thread: thread.into() })?;
+                Some((receipt.event_id.clone(), receipt.event_at?))
+            })
+            .max_by_key(|(_, at)| *at)
+    }
+
+    /// The content of `m.receipt` for `viewer`: receipts in (`since`, `upto`]. `None` if there are none.
+    pub(super) fn content(&self, viewer: UserNid, since: Position, upto: Position) -> Option<Value> {
+        let mut events: BTreeMap<&EventId, BTreeMap<&str, BTreeMap<&UserId, Data<'_>>>> = BTreeMap::new();
+        let mut of_others = 0;
+        for (pos, key) in self.by_pos.iter().rev() {
+            if *pos <= since {
+                break;
+            }
+            let own = key.user == viewer;
+            if *pos > upto || (key.kind == Kind::ReadPrivate && !own) || (!own && of_others >= MAX_SHOWN) {
+                continue;
+            }
+            let Some(receipt) = self.by_key.get(key) else { continue };
+            of_others += usize::from(!own);
+            let users = events.entry(&receipt.event_id).or_default().entry(key.kind.as_str()).or_default();
+            // The format has place for one receipt of a user on an event. The one without a thread says the most.
+            if users.get(&*receipt.user_id).is_none_or(|shown| rank(&key.thread) < rank(shown.thread_id)) {
+                users.insert(&receipt.user_id, Data { ts: receipt.ts, thread_id: &key.thread });
+            }
+        }
+        if events.is_empty() {
+            return None;
+        }
+        Some(serde_json::to_value(&events).expect("maps with string keys can be written"))
+    }
+}
+
+fn rank(thread: &str) -> u8 {
+    match thread {
+        "" => 0,
+        "main" => 1,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{event_id, user_id};
+    use serde_json::json;
+
+    use super::*;
+
+    const ALICE: UserNid = UserNid(1);
+    const BOB: UserNid = UserNid(2);
+
+    fn key(user: UserNid, kind: Kind, thread: &str) -> Key {
+        Key { user, kind, thread: thread.into() }
+    }
+
+    /// A receipt at `pos` for the event at `event_at`.
+    fn receipt(user: UserNid, pos: i64, event_at: i64) -> Receipt {
+        Receipt {
+            user_id: if user == ALICE { user_id!("@alice:x").to_owned() } else { user_id!("@bob:x").to_owned() },
+            event_id: EventId::parse(format!("${event_at}")).unwrap(),
+            ts: pos * 10,
+            pos: Position(pos),
+            event_at: Some(Position(event_at)),
+        }
+    }
+
+    fn shown(receipts: &[(Key, Receipt)]) -> Shown {
+        let mut shown = Shown::default();
+        for (key, receipt) in receipts {
+            shown.apply(key.clone(), receipt.clone());
+        }
+        shown
+    }
+
+    #[test]
+    fn receipts_only_move_forwards() {
+        let room = shown(&[(key(ALICE, Kind::Read, ""), receipt(ALICE, 10, 5))]);
+        let check = |key: Key, event_at, ahead| assert_eq!(room.is_ahead(&key, Position(event_at)), ahead, "{key:?}");
+        check(key(ALICE, Kind::Read, ""), 4, true);
+        check(key(ALICE, Kind::Read, ""), 5, true);
+        check(key(ALICE, Kind::Read, ""), 6, false);
+        // Kinds, threads and users stand for themselves.
+        check(key(ALICE, Kind::ReadPrivate, ""), 4, false);
+        check(key(ALICE, Kind::Read, "main"), 4, false);
+        check(key(BOB, Kind::Read, ""), 4, false);
+    }
+
+    #[test]
+    fn an_older_row_does_not_replace_a_newer_one() {
+        let alice = key(ALICE, Kind::Read, "");
+        let room = shown(&[(alice.clone(), receipt(ALICE, 10, 5)), (alice, receipt(ALICE, 9, 3))]);
+        let content = room.content(BOB, Position(0), Position(20)).unwrap();
+        assert_eq!(content, json!({ "$5": { "m.read": { "@alice:x": { "ts": 100 } } } }));
+    }
+
+    #[test]
+    fn only_the_owner_sees_a_private_receipt() {
+        let room = shown(&[
+            (key(ALICE, Kind::ReadPrivate, ""), receipt(ALICE, 10, 5)),
+            (key(BOB, Kind::Read, "main"), receipt(BOB, 11, 5)),
+        ]);
+        let bob = json!({ "@bob:x": { "ts": 110, "thread_id": "main" } });
+        assert_eq!(room.content(BOB, Position(0), Position(20)).unwrap(), json!({ "$5": { "m.read": bob } }));
+        let alice = json!({ "@alice:x": { "ts": 100 } });
+        assert_eq!(
+            room.content(ALICE, Position(0), Position(20)).unwrap(),
+            json!({ "$5": { "m.read": bob, "m.read.private": alice } })
+        );
+        assert_eq!(room.content(BOB, Position(11), Position(20)), None);
+        assert_eq!(
+            room.content(ALICE, Position(0), Position(10)).unwrap(),
+            json!({ "$5": { "m.read.private": alice } })
+        );
+    }
+
+    #[test]
+    fn of_two_receipts_on_one_event_the_one_without_a_thread_is_shown() {
+        for order in [["", "main", "$root"], ["$root", "main", ""], ["main", "", "$root"]] {
+            let receipts: Vec<_> = (0..)
+                .zip(order)
+                .map(|(index, thread)| (key(ALICE, Kind::Read, thread), receipt(ALICE, 10 + index, 5)))
+                .collect();
+            let content = shown(&receipts).content(BOB, Position(0), Position(20)).unwrap();
+            assert_eq!(content["$5"]["m.read"]["@alice:x"].get("thread_id"), None, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn the_later_of_both_kinds_says_how_far_a_user_has_read() {
+        let room = shown(&[
+            (key(ALICE, Kind::Read, ""), receipt(ALICE, 11, 5)),
+            (key(ALICE, Kind::ReadPrivate, ""), receipt(ALICE, 10, 7)),
+        ]);
+        assert_eq!(room.read_up_to(ALICE, ""), Some((event_id!("$7").to_owned(), Position(7))));
+        assert_eq!(room.read_up_to(ALICE, "main"), None);
+        assert_eq!(room.read_up_to(BOB, ""), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Push rules: when an account wants to be notified.
+//!
+//! The rules are the account data `m.push_rules`; an account that never changed them has the server's defaults. Next:
+//! [`rules`], the changes that clients may make.
+
+pub mod rules;
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+use ruma::push::Ruleset;
+use serde_json::value::RawValue;
+
+use crate::{
+    account::{
+        AccountData,
+        data::{ACCOUNT, PutError, render},
+    },
+    http::ApiError,
+    store::{self, UserNid, vocabulary::User},
+};
+
+pub use rules::RuleError;
+
+/// The type that push rules are stored as.
+const PUSH_RULES: &str = "m.push_rules";
+
+/// Rulesets kept in memory, about 10 kB each; the others are read again when they are used.
+const CACHED_RULESETS: usize = 5_000;
+
+/// The service of push rules.
+pub struct Push {
+    data: Arc<AccountData>,
+    rulesets: Cache<UserNid, Arc<Ruleset>>,
+}
+
+/// Why push rules were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    Refused(#[from] RuleError),
+    #[error(transparent)]
+    Data(#[from] PutError),
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Refused(error) => error.into(),
+            ChangeError::Data(error) => error.into(),
+        }
+    }
+}
+
+impl Push {
+    pub fn new(data: Arc<AccountData>) -> Self {
+        Self { data, rulesets: Cache::new(CACHED_RULESETS) }
+    }
+
+    /// The rules of a local user: the server's defaults with what the user changed.
+    pub async fn ruleset(&self, user: &User) -> Result<Arc<Ruleset>, store::Error> {
+        if let Some(ruleset) = self.rulesets.get(&user.nid) {
+            return Ok(ruleset);
+        }
+        // In turn, or rules that were just changed could be overwritten in memory by those that were read before.
+        let _turn = self.data.turn(user.nid).await;
+        let stored = self.data.find(user.nid, ACCOUNT, PUSH_RULES).await?;
+        let ruleset = Arc::new(rules::merged(&user.user_id, stored.as_deref())?);
+        self.rulesets.insert(user.nid, Arc::clone(&ruleset));
+        Ok(ruleset)
+    }
+
+    /// The content of the user's `m.push_rules`.
+    pub async fn content(&self, user: &User) -> Result<Box<RawValue>, store::Error> {
+        rules::content(&*self.ruleset(user).await?)
+    }
+
+    /// The user's `m.push_rules` event, for `/sync`.
+    pub async fn ruleset_event(&self, user: &User) -> Result<Box<RawValue>, store::Error> {
+        render(PUSH_RULES, &*self.content(user).await?)
+    }
+
+    /// Changes the user's rules, all of `change` or nothing.
+    pub async fn change(
+        &self,
+        user: &User,
+        change: impl FnOnce(&mut Ruleset) -> Result<(), RuleError>,
+    ) -> Result<(), ChangeError> {
+        let turn = self.data.turn(user.nid).await;
+        // Whatever happens to the write, the next reader starts from what is stored.
+        self.rulesets.remove(&user.nid);
+        self.data
+            .update(&turn, ACCOUNT, PUSH_RULES, |stored| {
+                let mut ruleset = rules::merged(&user.user_id, stored).map_err(PutError::Storage)?;
+                change(&mut ruleset)?;
+                let content = rules::content(&ruleset).map_err(PutError::Storage)?;
+                Ok::<_, ChangeError>(Some(content))
+            })
+            .await
+    }
+}

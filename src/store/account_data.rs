@@ -1,0 +1,46 @@
+//! Rows of account data: small JSON documents that clients keep with the account or with a room.
+
+use super::{Conn, Error, Position, RoomNid, UserNid, on, rows::inserts, statements};
+
+statements! {
+    FIND_DATA = "SELECT json FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND type = $3";
+    COUNT_DATA = "SELECT COUNT(*) FROM account_data WHERE user_nid = $1";
+    DATA_SINCE = "SELECT room_nid, type, json FROM account_data WHERE user_nid = $1 AND pos > $2 AND pos <= $3 \
+        ORDER BY pos, room_nid, type LIMIT $4";
+}
+
+inserts! {
+    ACCOUNT_DATA = "account_data" ("user_nid", "room_nid", "type", "json", "pos") key 3 Replace;
+}
+
+/// The largest number of rows that `limits.account_data_per_user` can allow.
+const MOST_ROWS: i64 = 1_000_000;
+
+/// The JSON of one type; room 0 is the account itself.
+pub(crate) async fn find_data(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    room: RoomNid,
+    event_type: &str,
+) -> Result<Option<String>, Error> {
+    let row: Option<(String,)> = on!(conn, db => sqlx::query_as(FIND_DATA.text())
+        .bind(user.0).bind(room.0).bind(event_type).fetch_optional(&mut **db).await)?;
+    Ok(row.map(|(json,)| json))
+}
+
+/// How many types are stored for the user, over all rooms.
+pub(crate) async fn count_data(conn: &mut Conn<'_>, user: UserNid) -> Result<i64, Error> {
+    let (count,): (i64,) = on!(conn, db => sqlx::query_as(COUNT_DATA.text()).bind(user.0).fetch_one(&mut **db).await)?;
+    Ok(count)
+}
+
+/// What changed in (`since`, `upto`]: room, type and JSON, oldest first.
+pub(crate) async fn data_since(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    since: Position,
+    upto: Position,
+) -> Result<Vec<(i64, String, String)>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(DATA_SINCE.text())
+        .bind(user.0).bind(since.0).bind(upto.0).bind(MOST_ROWS).fetch_all(&mut **db).await)?)
+}

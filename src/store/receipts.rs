@@ -1,0 +1,31 @@
+//! Rows of read receipts.
+
+use super::{Conn, Error, RoomNid, on, rows::inserts, statements};
+
+statements! {
+    RECEIPTS_OF_ROOM = "SELECT r.user_nid, u.user_id, r.kind, r.thread, r.event_id, r.ts, r.pos, e.pos AS event_pos \
+        FROM receipt r JOIN matrix_user u ON u.user_nid = r.user_nid LEFT JOIN event e ON e.event_id = r.event_id \
+        WHERE r.room_nid = $1 ORDER BY r.pos, r.user_nid, r.kind, r.thread";
+}
+
+inserts! {
+    RECEIPT = "receipt" ("room_nid", "user_nid", "kind", "thread", "event_id", "ts", "pos") key 4 Replace;
+}
+
+/// A stored receipt, with the place of its event in the room's timeline.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct ReceiptRow {
+    pub user_nid: i64,
+    pub user_id: String,
+    pub kind: i64,
+    pub thread: String,
+    pub event_id: String,
+    pub ts: i64,
+    pub pos: i64,
+    pub event_pos: Option<i64>,
+}
+
+/// All receipts of a room, oldest first: one for each user, kind and thread.
+pub(crate) async fn receipts_of_room(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<ReceiptRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(RECEIPTS_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?)
+}

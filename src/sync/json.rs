@@ -1,0 +1,97 @@
+//! Writing answers as bytes, so that finished events are copied instead of being parsed and written again.
+
+use crate::room::event::write_string;
+
+/// A JSON object that is being appended to `out`.
+pub struct Object<'a> {
+    pub out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Object<'a> {
+    pub fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, first: true }
+    }
+
+    /// Begins a field; what is appended to `out` next is its value.
+    pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
+        if !self.first {
+            self.out.push(b',');
+        }
+        self.first = false;
+        write_string(self.out, name);
+        self.out.push(b':');
+        self.out
+    }
+
+    pub fn string(&mut self, name: &str, value: &str) {
+        write_string(self.key(name), value);
+    }
+
+    pub fn raw(&mut self, name: &str, json: &str) {
+        self.key(name).extend_from_slice(json.as_bytes());
+    }
+
+    /// A field that holds `{"events":[…]}`.
+    pub fn events(&mut self, name: &str, write: impl FnOnce(&mut Array<'_>)) {
+        let out = self.key(name);
+        out.extend_from_slice(br#"{"events":"#);
+        let mut array = Array::begin(out);
+        write(&mut array);
+        array.end();
+        self.out.push(b'}');
+    }
+
+    pub fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// A JSON array that is being appended to `out`.
+pub struct Array<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Array<'a> {
+    pub fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'[');
+        Self { out, first: true }
+    }
+
+    /// Begins an item; what is appended to the returned bytes is its value.
+    pub fn item(&mut self) -> &mut Vec<u8> {
+        if !self.first {
+            self.out.push(b',');
+        }
+        self.first = false;
+        self.out
+    }
+
+    pub fn raw(&mut self, json: &str) {
+        self.item().extend_from_slice(json.as_bytes());
+    }
+
+    pub fn end(self) {
+        self.out.push(b']');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_and_arrays_come_out_as_json() {
+        let mut out = Vec::new();
+        let mut object = Object::begin(&mut out);
+        object.string("a", "x\"y");
+        object.events("e", |events| {
+            events.raw("1");
+            events.raw("{}");
+        });
+        object.end();
+        assert_eq!(String::from_utf8_lossy(&out), r#"{"a":"x\"y","e":{"events":[1,{}]}}"#);
+    }
+}

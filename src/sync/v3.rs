@@ -1,0 +1,174 @@
+//! `/sync`, version 3: from the request to the answer.
+
+mod account;
+mod devices;
+mod joined;
+mod membership;
+mod state;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use ruma::{api::client::filter::FilterDefinition, presence::PresenceState};
+use tokio::time::Instant;
+
+use super::{json::Object, token::SyncToken};
+use crate::{
+    account::LocalDevice,
+    app::App,
+    bus::LiveUser,
+    store::{Error, Position},
+};
+
+/// What a client asks for.
+#[derive(Debug)]
+pub struct Request {
+    pub filter: Arc<FilterDefinition>,
+    /// Where the client is. `None`: it knows nothing.
+    pub since: Option<SyncToken>,
+    pub full_state: bool,
+    /// Whether the state is to be given as it is after the timeline instead of before it.
+    pub state_after: bool,
+    /// The unstable spelling of the same, which changes the name of the field in the answer.
+    pub state_after_unstable: bool,
+    pub set_presence: PresenceState,
+    pub timeout: Duration,
+}
+
+/// What one look for news is about.
+pub(super) struct Look<'a> {
+    app: &'a App,
+    caller: &'a LocalDevice,
+    request: &'a Request,
+    since: Option<SyncToken>,
+    upto: Position,
+    ephemeral: u64,
+    now_ms: i64,
+}
+
+impl Look<'_> {
+    /// The position of the client; before everything for one that knows nothing.
+    fn since_pos(&self) -> Position {
+        self.since.map_or(Position::ZERO, |token| token.position)
+    }
+
+    fn since_ephemeral(&self) -> u64 {
+        self.since.map_or(0, |token| token.ephemeral)
+    }
+
+    fn is_initial(&self) -> bool {
+        self.since.is_none()
+    }
+}
+
+/// Answers a sync: at once if there is news, else when there is, else empty at the end of the timeout.
+///
+/// # Errors
+/// Only the database's. A client keeps its token then and asks again.
+///
+/// # Cancellation
+/// Safe: nothing is written but which to-device messages the client's token acknowledges.
+pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<Bytes, Error> {
+    let deadline = Instant::now() + request.timeout;
+    // A token of another database, such as one from after the backup that was restored, starts the client afresh.
+    let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
+    let mut since = request.since.filter(known);
+    if let Some(token) = &mut since {
+        app.keys.acknowledge_to_device(caller.device_nid, token.to_device.unwrap_or(token.position)).await?;
+        if token.incarnation != app.db.incarnation() {
+            // Numbers of ephemeral changes start again with every start of the server.
+            token.ephemeral = 0;
+        }
+    }
+    let _syncing = app.ephemeral.touch(&app.rooms, &caller.user, &request.set_presence).await?;
+    let live = live(app, caller).await?;
+    let mut stopping = false;
+    loop {
+        live.touch(app.clock.now_ms());
+        let wake = live.next_wake();
+        tokio::pin!(wake);
+        // From here on no wake-up is missed.
+        wake.as_mut().enable();
+        let look = Look {
+            app,
+            caller,
+            request,
+            since,
+            upto: app.db.committer().published(),
+            ephemeral: app.bus.ephemeral(),
+            now_ms: app.clock.now_ms(),
+        };
+        let over = stopping || Instant::now() >= deadline;
+        if may_have_news(&look, &live) {
+            let (answer, has_news) = answer(&look).await?;
+            if has_news || over {
+                return Ok(answer);
+            }
+        } else if over {
+            return empty(&look).await;
+        }
+        tokio::select! {
+            () = wake => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = app.stopping.cancelled() => stopping = true,
+            () = caller.revoked.cancelled() => stopping = true,
+        }
+    }
+}
+
+/// The user, woken from now on by everything that concerns them.
+async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
+    let live = app.bus.live(caller.user.nid, app.db.committer().published());
+    let watch = async {
+        for room in app.rooms.joined_rooms(caller.user.nid).await? {
+            app.bus.watch(caller.user.nid, room);
+        }
+        // What was committed before we watched has woken nobody.
+        live.wake(app.db.committer().published());
+        Ok::<_, Error>(())
+    };
+    live.watching.get_or_try_init(|| watch).await?;
+    Ok(live)
+}
+
+fn may_have_news(look: &Look<'_>, live: &LiveUser) -> bool {
+    let Some(since) = look.since else { return true };
+    look.request.full_state
+        || since.to_device.is_some()
+        || live.latest() > since.position
+        || live.latest_ephemeral() > since.ephemeral
+}
+
+/// Everything new for the client, and whether there is anything.
+async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
+    let mut out = Vec::with_capacity(if look.is_initial() { 64 << 10 } else { 2 << 10 });
+    let mut object = Object::begin(&mut out);
+    let account_data = account::AccountDataNews::load(look).await?;
+    let mut has_news = look.is_initial() || look.request.full_state;
+    has_news |= account_data.write_global(look, &mut object).await?;
+    has_news |= account::write_presence(look, &mut object).await?;
+    let rooms = membership::RoomNews::load(look, &account_data).await?;
+    has_news |= rooms.write(look, &account_data, &mut object).await?;
+    has_news |= devices::write_lists(look, &rooms, &mut object).await?;
+    let (to_device, next_to_device) = devices::write_messages(look, &mut object).await?;
+    has_news |= to_device;
+    has_news |= devices::write_counts(look, &mut object).await?;
+    object.string("next_batch", &next_batch(look, next_to_device).to_string());
+    object.end();
+    Ok((out.into(), has_news))
+}
+
+/// An answer without news: a new token, and the counts of one-time keys that clients look at every time.
+async fn empty(look: &Look<'_>) -> Result<Bytes, Error> {
+    let mut out = Vec::with_capacity(256);
+    let mut object = Object::begin(&mut out);
+    devices::write_counts(look, &mut object).await?;
+    object.string("next_batch", &next_batch(look, None).to_string());
+    object.end();
+    Ok(out.into())
+}
+
+fn next_batch(look: &Look<'_>, to_device: Option<Position>) -> SyncToken {
+    let Look { app, upto, ephemeral, .. } = look;
+    SyncToken { position: *upto, ephemeral: *ephemeral, incarnation: app.db.incarnation(), to_device }
+}

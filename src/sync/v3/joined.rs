@@ -1,0 +1,182 @@
+//! One room that the user is in, or has left: its timeline, state, summary, ephemeral events and account data.
+
+use super::{Look, account::AccountDataNews, membership::RoomLook, state};
+use crate::{
+    room::{
+        Room,
+        event::{StoredEvent, View},
+        timeline::Placed,
+    },
+    store::{Error, Position},
+    sync::{
+        filter::{accepts_all, accepts_event, accepts_room, accepts_room_type},
+        json::{Array, Object},
+        token::Place,
+    },
+};
+
+/// How many events of a room a client gets that does not say how many it wants ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
+const DEFAULT_TIMELINE: u64 = 10;
+
+/// Which part of the answer the room belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    Joined,
+    Left,
+}
+
+/// A room's part of the answer.
+pub(super) struct Written {
+    pub(super) room_id: String,
+    pub(super) json: Vec<u8>,
+}
+
+/// Whether there are new receipts or typing users. Looks only at numbers in memory when there are none.
+pub(super) async fn has_ephemeral_news(look: &Look<'_>, room: &Room) -> Result<bool, Error> {
+    Ok(!ephemeral(look, room).await?.is_empty())
+}
+
+/// What is new in the timeline.
+pub(super) struct Timeline {
+    pub(super) events: Vec<Placed>,
+    limited: bool,
+    /// Just before the first event.
+    pub(super) start: Position,
+}
+
+/// Writes the room; `None` if nothing of it is new.
+pub(super) async fn write(
+    look: &Look<'_>,
+    room: &RoomLook,
+    account_data: &AccountDataNews,
+    section: Section,
+) -> Result<Option<Written>, Error> {
+    let timeline = timeline(look, room).await?;
+    let state = state::load(look, room, &timeline).await?;
+    let summary = state::summary(look, room).await?;
+    let joined = section == Section::Joined;
+    let ephemeral = if joined { ephemeral(look, &room.room).await? } else { Vec::new() };
+    let account_data = account_data.of_room(look, room.room.nid);
+    let full = room.since.is_none() || look.request.full_state;
+    if !full && timeline.events.is_empty() && state.is_empty() && ephemeral.is_empty() && account_data.is_empty() {
+        return Ok(None);
+    }
+    let mut json = Vec::with_capacity(1024 + 700 * (timeline.events.len() + state.len()));
+    let mut object = Object::begin(&mut json);
+    write_timeline(look, room, &timeline, &mut object).await?;
+    let name = match (look.request.state_after, look.request.state_after_unstable) {
+        (false, _) => "state",
+        (true, false) => "state_after",
+        (true, true) => "org.matrix.msc4222.state_after",
+    };
+    object.events(name, |array| {
+        for event in &state {
+            write_event(look, event, View { now_ms: look.now_ms, ..View::default() }, array);
+        }
+    });
+    object.events("account_data", |array| account_data.iter().for_each(|event| array.raw(event.get())));
+    if joined {
+        object.events("ephemeral", |array| ephemeral.iter().for_each(|event| array.raw(event.get())));
+        if let Some(summary) = summary {
+            object.raw("summary", &summary);
+        }
+    }
+    object.end();
+    Ok(Some(Written { room_id: room.room.room_id.as_str().to_owned(), json }))
+}
+
+async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
+    let filter = &look.request.filter.room.timeline;
+    let limit = filter.limit.map_or(DEFAULT_TIMELINE, u64::from);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(look.app.config.limits.sync_timeline_events as usize);
+    let after = room.since.unwrap_or(Position::ZERO);
+    if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room.room_id) || limit == 0 {
+        let limited = room.room.last_pos() > after;
+        return Ok(Timeline { events: Vec::new(), limited, start: room.upto });
+    }
+    let visible = |pos: Position, event: &StoredEvent| {
+        // A user always sees what became of themselves, such as an invitation that was withdrawn.
+        room.sight.can_see(pos) || event.pdu.is_state("m.room.member", look.caller.user_id().as_str())
+    };
+    if accepts_all(filter) {
+        let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+        let all = events.len();
+        let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
+        events.retain(|(pos, event)| visible(*pos, event));
+        // What is hidden before the first visible event is not a gap that the client could fill.
+        limited &= events.len() == all;
+        let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
+        return Ok(Timeline { events, limited, start });
+    }
+    let wanted = |event: &StoredEvent| accepts_event(filter, event);
+    let page = look.app.rooms.read_back(&room.room, &room.sight, (room.upto, after), limit, wanted).await;
+    let page = match page {
+        Ok(page) => page,
+        Err(crate::room::history::ReadError::Storage(error)) => return Err(error),
+        Err(other) => return Err(Error::damaged("timeline", other)),
+    };
+    let mut events = page.events;
+    events.reverse();
+    let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
+    let limited = page.next.is_some() && start > after;
+    Ok(Timeline { events, limited, start })
+}
+
+async fn write_timeline(
+    look: &Look<'_>,
+    room: &RoomLook,
+    timeline: &Timeline,
+    object: &mut Object<'_>,
+) -> Result<(), Error> {
+    let mut transaction_ids = Vec::with_capacity(timeline.events.len());
+    for (_, event) in &timeline.events {
+        transaction_ids.push(if event.sender() == look.caller.user_id() {
+            look.app.rooms.transaction_id_of(look.caller.device_nid, event.event_id()).await?
+        } else {
+            None
+        });
+    }
+    let mut json = Object::begin(object.key("timeline"));
+    let mut array = Array::begin(json.key("events"));
+    for ((pos, event), transaction_id) in timeline.events.iter().zip(&transaction_ids) {
+        let view = View {
+            transaction_id: transaction_id.as_deref(),
+            membership: room.sight.membership_at(*pos),
+            now_ms: look.now_ms,
+            with_room_id: false,
+        };
+        write_event(look, event, view, &mut array);
+    }
+    array.end();
+    json.raw("limited", if timeline.limited { "true" } else { "false" });
+    json.string("prev_batch", &Place(timeline.start).to_string());
+    json.end();
+    Ok(())
+}
+
+/// Writes an event in the format that the filter asks for.
+fn write_event(look: &Look<'_>, event: &StoredEvent, view: View<'_>, array: &mut Array<'_>) {
+    if look.request.filter.event_format == ruma::api::client::filter::EventFormat::Federation {
+        array.raw(&event.pdu.json);
+    } else {
+        event.write(array.item(), view);
+    }
+}
+
+async fn ephemeral(look: &Look<'_>, room: &Room) -> Result<Vec<Box<serde_json::value::RawValue>>, Error> {
+    let filter = &look.request.filter.room.ephemeral;
+    let mut events = Vec::new();
+    if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room_id) {
+        return Ok(events);
+    }
+    let Look { app, caller, .. } = look;
+    if accepts_room_type(filter, "m.receipt") {
+        events.extend(app.ephemeral.receipts_since(room.nid, caller.user.nid, look.since_pos(), look.upto).await?);
+    }
+    if accepts_room_type(filter, "m.typing") {
+        events.extend(app.ephemeral.typing_since(room.nid, look.since_ephemeral()));
+    }
+    Ok(events)
+}
