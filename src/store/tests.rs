@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use sqlx::{Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Sql, accounts, committer, open, rooms, rows::MAX_CHUNK, sweeps,
-    vocabulary,
+    Database, DatabaseOptions, Durability, Insert, Sql, accounts, committer, devices, open, profiles, rooms,
+    rows::MAX_CHUNK, sweeps, tokens, vocabulary,
 };
 
 #[path = "../../tests/api/harness/postgres.rs"]
@@ -16,16 +16,22 @@ mod postgres;
 const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("accounts.rs", accounts::STATEMENTS),
     ("committer/batch.rs", committer::STATEMENTS),
+    ("devices.rs", devices::STATEMENTS),
     ("open.rs", open::STATEMENTS),
+    ("profiles.rs", profiles::STATEMENTS),
     ("rooms.rs", rooms::STATEMENTS),
     ("sweeps.rs", sweeps::STATEMENTS),
+    ("tokens.rs", tokens::STATEMENTS),
     ("vocabulary.rs", vocabulary::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
     ("accounts.rs", accounts::INSERTS),
+    ("devices.rs", devices::INSERTS),
     ("open.rs", open::INSERTS),
+    ("profiles.rs", profiles::INSERTS),
     ("rooms.rs", rooms::INSERTS),
+    ("tokens.rs", tokens::INSERTS),
     ("vocabulary.rs", vocabulary::INSERTS),
 ];
 
