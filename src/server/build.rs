@@ -70,7 +70,6 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
             Arc::clone(&bus),
             clock.clone(),
             Arc::clone(&signer),
-            config.rooms.default_version.clone(),
         ),
         keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
         rate_limits: RateLimits::new(&config.rate_limits),
