@@ -3,6 +3,12 @@
 #[macro_use]
 mod harness;
 
+mod account_data;
 mod discovery;
+mod filters;
+mod presence;
+mod push_rules;
+mod receipts;
 mod routes;
 mod start;
+mod typing;
