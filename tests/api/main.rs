@@ -3,8 +3,14 @@
 #[macro_use]
 mod harness;
 
+mod account_data;
 mod discovery;
 mod operator;
+mod filters;
+mod presence;
+mod push_rules;
+mod receipts;
 mod routes;
 mod setup;
 mod start;
+mod typing;
