@@ -3,8 +3,10 @@
 #[macro_use]
 mod harness;
 
+mod conversation;
 mod discovery;
 mod operator;
 mod routes;
 mod setup;
 mod start;
+mod stop;
