@@ -4,6 +4,7 @@
 mod harness;
 
 mod account_data;
+mod conversation;
 mod discovery;
 mod operator;
 mod filters;
@@ -14,3 +15,4 @@ mod routes;
 mod setup;
 mod start;
 mod typing;
+mod stop;
