@@ -19,6 +19,7 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{Database, Position, UserNid},
+    sync::lazy::LazyMembers,
 };
 
 /// Everything a handler may need. Cheap to clone.
@@ -39,6 +40,7 @@ pub struct Services {
     pub ephemeral: Ephemeral,
     pub rooms: Rooms,
     pub keys: Keys,
+    pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
     /// Cancelled when the server stops; parked requests answer then.
     pub stopping: CancellationToken,

@@ -303,3 +303,6 @@ impl Rooms {
 fn lock_of(bytes: &[u8]) -> usize {
     bytes.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte))) % LOAD_LOCKS
 }
+
+#[cfg(test)]
+mod tests;

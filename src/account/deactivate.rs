@@ -53,11 +53,7 @@ impl Accounts {
     ///
     /// # Errors
     /// As [`Self::change_password`].
-    pub async fn reset_password(
-        &self,
-        user_id: &UserId,
-        password: Zeroizing<String>,
-    ) -> Result<(), SetPasswordError> {
+    pub async fn reset_password(&self, user_id: &UserId, password: Zeroizing<String>) -> Result<(), SetPasswordError> {
         let user = self.db.find_user(user_id).await?.ok_or(SetPasswordError::NoAccount)?;
         self.set_password(user.nid, password, Some(Which::All)).await
     }

@@ -15,8 +15,7 @@ use super::{
 use crate::{
     bus::Bus,
     store::{
-        self, Conn, DeviceNid, Position, Transaction, UserNid,
-        accounts as account_rows,
+        self, Conn, DeviceNid, Position, Transaction, UserNid, accounts as account_rows,
         devices::{self as rows, DEVICE_CHANGE, DeviceRow},
         profiles as profile_rows, tokens as token_rows,
     },

@@ -41,11 +41,7 @@ impl Accounts {
     pub async fn find_account_by_nid(&self, user: UserNid) -> Result<Option<Account>, store::Error> {
         let mut reader = self.db.read().await?;
         let row = rows::find_account(&mut reader.conn(), user).await?;
-        Ok(row.map(|row| Account {
-            admin: row.admin,
-            created_at: row.created_at,
-            deactivated_at: row.deactivated_at,
-        }))
+        Ok(row.map(|row| Account { admin: row.admin, created_at: row.created_at, deactivated_at: row.deactivated_at }))
     }
 
     /// Whether this is an active user of this server.
@@ -60,8 +56,7 @@ impl Accounts {
         let rows = rows::list_accounts(&mut reader.conn(), after, i64::from(limit)).await?;
         rows.into_iter()
             .map(|row| {
-                let user_id =
-                    UserId::parse(&row.user_id).map_err(|error| store::Error::damaged("user ID", error))?;
+                let user_id = UserId::parse(&row.user_id).map_err(|error| store::Error::damaged("user ID", error))?;
                 let account =
                     Account { admin: row.admin, created_at: row.created_at, deactivated_at: row.deactivated_at };
                 Ok(ListedAccount { user_id, account })

@@ -15,8 +15,8 @@ use ruma::api::{
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-pub use sessions::{Flow, InteractiveAuth, Passed, Stage};
 use sessions::Progress;
+pub use sessions::{Flow, InteractiveAuth, Passed, Stage};
 
 use super::{Accounts, LocalDevice, names::named_user};
 use crate::{
@@ -161,12 +161,7 @@ fn auth_type(stage: Stage) -> Option<AuthType> {
     }
 }
 
-fn challenge(
-    flows: &[Flow],
-    completed: Vec<Stage>,
-    session: String,
-    error: Option<(ErrorKind, &str)>,
-) -> UiaaInfo {
+fn challenge(flows: &[Flow], completed: Vec<Stage>, session: String, error: Option<(ErrorKind, &str)>) -> UiaaInfo {
     let flows = flows.iter().map(|flow| AuthFlow::new(flow.iter().copied().filter_map(auth_type).collect()));
     let mut info = UiaaInfo::new(flows.collect());
     info.completed = completed.into_iter().filter_map(auth_type).collect();

@@ -90,12 +90,15 @@ impl From<WeakPassword> for ApiError {
     }
 }
 
+/// Whether a password may be set.
+pub fn check_strength(password: &str) -> Result<(), WeakPassword> {
+    if (MIN_PASSWORD_BYTES..=MAX_PASSWORD_BYTES).contains(&password.len()) { Ok(()) } else { Err(WeakPassword) }
+}
+
 impl Accounts {
     /// The hash of a password that somebody wants to have from now on.
     pub(super) async fn hash_new_password(&self, password: Zeroizing<String>) -> Result<String, WeakPassword> {
-        if !(MIN_PASSWORD_BYTES..=MAX_PASSWORD_BYTES).contains(&password.len()) {
-            return Err(WeakPassword);
-        }
+        check_strength(&password)?;
         Ok(self.hashing.hash(password).await)
     }
 

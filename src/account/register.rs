@@ -169,10 +169,7 @@ impl Accounts {
     ///
     /// # Errors
     /// After [`RegisterError::Storage`] the account may exist.
-    pub async fn register(
-        &self,
-        registration: Registration,
-    ) -> Result<(OwnedUserId, Option<Session>), RegisterError> {
+    pub async fn register(&self, registration: Registration) -> Result<(OwnedUserId, Option<Session>), RegisterError> {
         let username = registration.username.unwrap_or_else(random_localpart);
         let user_id = self.check_available(&username).await?;
         let password_hash = match registration.password {
@@ -180,7 +177,9 @@ impl Accounts {
             None => None,
         };
         let (draft, session) = match registration.session {
-            Some(wanted) => self.draft_session(&user_id, wanted)?.map(|(draft, session)| (Some(draft), Some(session)))?,
+            Some(wanted) => {
+                self.draft_session(&user_id, wanted)?.map(|(draft, session)| (Some(draft), Some(session)))?
+            }
             None => (None, None),
         };
         let user = self.db.user(&user_id, true).await?;
@@ -207,13 +206,8 @@ impl Accounts {
         password: Option<Zeroizing<String>>,
         admin: bool,
     ) -> Result<OwnedUserId, RegisterError> {
-        let registration = Registration {
-            username: Some(localpart.to_owned()),
-            password,
-            admin,
-            session: None,
-            permit: Permit::Free,
-        };
+        let registration =
+            Registration { username: Some(localpart.to_owned()), password, admin, session: None, permit: Permit::Free };
         Ok(self.register(registration).await?.0)
     }
 }

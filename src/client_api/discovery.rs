@@ -1,9 +1,12 @@
 //! What this server can do: [`ruma::api::client::discovery`].
 
+mod get_capabilities;
 mod get_supported_versions;
 
 use crate::http::{Action, Routes};
 
 pub(super) fn routes() -> Routes {
-    Routes::default().serve(Action::Other, get_supported_versions::handle)
+    Routes::default()
+        .serve(Action::Other, get_supported_versions::handle)
+        .serve(Action::Other, get_capabilities::handle)
 }

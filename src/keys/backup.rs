@@ -108,7 +108,11 @@ pub fn parse_version(version: &str) -> Result<i64, BackupError> {
 }
 
 /// The version, unless it was deleted.
-pub(super) async fn live_version(conn: &mut Conn<'_>, user: UserNid, version: i64) -> Result<Option<VersionRow>, Error> {
+pub(super) async fn live_version(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    version: i64,
+) -> Result<Option<VersionRow>, Error> {
     Ok(key_backup::find_version(conn, user, version).await?.filter(|row| !row.deleted))
 }
 

@@ -9,10 +9,8 @@ use std::{
 };
 
 use ruma::{
-    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedUserId,
-    api::client::keys::claim_keys::v3::OneTimeKeys,
-    encryption::OneTimeKey,
-    serde::Raw,
+    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedUserId, api::client::keys::claim_keys::v3::OneTimeKeys,
+    encryption::OneTimeKey, serde::Raw,
 };
 
 use super::{Keys, counts::Counts, validate};

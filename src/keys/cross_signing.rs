@@ -3,11 +3,7 @@
 //! Promise: what replaces a key was authenticated anew, is signed by the user's master key, and takes along the
 //! signatures on and by the key that it replaces.
 
-use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, UserId,
-    encryption::CrossSigningKey,
-    serde::Raw,
-};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, UserId, encryption::CrossSigningKey, serde::Raw};
 use serde_json::{Map, Value};
 
 use super::{Keys, changes::DeviceChange, signatures, validate};
@@ -90,8 +86,7 @@ impl SigningKeys {
         self_signing: Option<&Raw<CrossSigningKey>>,
         user_signing: Option<&Raw<CrossSigningKey>>,
     ) -> Result<Self, SigningKeysError> {
-        let keys =
-            [(Usage::Master, master), (Usage::SelfSigning, self_signing), (Usage::UserSigning, user_signing)];
+        let keys = [(Usage::Master, master), (Usage::SelfSigning, self_signing), (Usage::UserSigning, user_signing)];
         let present = keys.into_iter().filter_map(|(usage, key)| Some((usage, key?)));
         Ok(Self(present.map(|(usage, key)| SigningKey::check(user_id, usage, key)).collect::<Result<_, _>>()?))
     }
@@ -139,9 +134,9 @@ impl SigningKey {
             .iter()
             .filter(|(key_id, signature)| {
                 let signer = signers.iter().find(|(name, _)| name == key_id.as_str());
-                signer.zip(signature.as_str()).is_some_and(|((_, public_key), signature)| {
-                    signatures::verify(&self.object, public_key, signature)
-                })
+                signer
+                    .zip(signature.as_str())
+                    .is_some_and(|((_, public_key), signature)| signatures::verify(&self.object, public_key, signature))
             })
             .map(|(key_id, signature)| (key_id.clone(), signature.clone()))
             .collect();

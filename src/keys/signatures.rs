@@ -169,15 +169,18 @@ impl UploadSignatures {
         for (owner, usage, json) in cross_signing::cross_signing_keys(conn, &owners).await? {
             let object = parse_stored(&json)?;
             let keys = object.get("keys").and_then(CanonicalJsonValue::as_object);
-            let Some(public_key) = keys.and_then(|keys| keys.values().next()).and_then(CanonicalJsonValue::as_str) else {
+            let Some(public_key) = keys.and_then(|keys| keys.values().next()).and_then(CanonicalJsonValue::as_str)
+            else {
                 continue;
             };
             let public_key = public_key.to_owned();
             let usage = Usage::from_stored(&usage);
             if owner == self.user {
-                own.extend(usage.zip(validate::public_key(&public_key)).map(|(usage, bytes)| {
-                    (usage, (format!("ed25519:{public_key}"), bytes))
-                }));
+                own.extend(
+                    usage
+                        .zip(validate::public_key(&public_key))
+                        .map(|(usage, bytes)| (usage, (format!("ed25519:{public_key}"), bytes))),
+                );
             }
             if usage == Some(Usage::Master) {
                 masters.push((owner, public_key, object));

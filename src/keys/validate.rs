@@ -93,11 +93,7 @@ impl Upload {
     }
 }
 
-fn check_device_keys(
-    user_id: &UserId,
-    device_id: &DeviceId,
-    raw: &Raw<DeviceKeys>,
-) -> Result<Arc<str>, InvalidKeys> {
+fn check_device_keys(user_id: &UserId, device_id: &DeviceId, raw: &Raw<DeviceKeys>) -> Result<Arc<str>, InvalidKeys> {
     const WHAT: &str = "device_keys";
     let json = raw.json().get();
     if json.len() > MAX_DEVICE_KEYS_BYTES {
@@ -148,7 +144,12 @@ fn uploaded_key(id: &OneTimeKeyId, raw: &Raw<OneTimeKey>) -> Result<UploadedKey,
     }
     let value: CanonicalJsonValue = serde_json::from_str(json).map_err(|error| malformed(what(), error))?;
     let json = canonical(&what(), &value)?;
-    Ok(UploadedKey { algorithm: algorithm.into(), key_id: key_id.into(), digest: digest(algorithm, &value, &json), json })
+    Ok(UploadedKey {
+        algorithm: algorithm.into(),
+        key_id: key_id.into(),
+        digest: digest(algorithm, &value, &json),
+        json,
+    })
 }
 
 /// What makes a key the same key: its algorithm and public part. A client may sign it again or name it anew.

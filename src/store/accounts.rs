@@ -62,8 +62,7 @@ pub(crate) async fn find_account(conn: &mut Conn<'_>, user: UserNid) -> Result<O
 
 /// Whether there has ever been an account.
 pub(crate) async fn any_account(conn: &mut Conn<'_>) -> Result<bool, Error> {
-    let row: Option<(i64,)> =
-        on!(conn, db => sqlx::query_as(ANY_ACCOUNT.text()).fetch_optional(&mut **db).await)?;
+    let row: Option<(i64,)> = on!(conn, db => sqlx::query_as(ANY_ACCOUNT.text()).fetch_optional(&mut **db).await)?;
     Ok(row.is_some())
 }
 

@@ -26,11 +26,7 @@ inserts! {
 pub(crate) type KeyRow = (String, String, String);
 
 /// The one-time keys that are left, at most `limit`.
-pub(crate) async fn one_time_keys(
-    conn: &mut Conn<'_>,
-    device: DeviceNid,
-    limit: usize,
-) -> Result<Vec<KeyRow>, Error> {
+pub(crate) async fn one_time_keys(conn: &mut Conn<'_>, device: DeviceNid, limit: usize) -> Result<Vec<KeyRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(KEYS_OF_DEVICE.text())
         .bind(device.0).bind(limit as i64).fetch_all(&mut **db).await)?)
 }

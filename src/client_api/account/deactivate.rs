@@ -1,0 +1,28 @@
+//! `POST /_matrix/client/v3/account/deactivate` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate
+
+use axum::extract::State;
+use ruma::api::client::account::{
+    ThirdPartyIdRemovalStatus,
+    deactivate::v3::{Request, Response},
+};
+
+use super::signed_in;
+use crate::{
+    app::App,
+    client_api::uiaa,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Deactivates the caller's account for ever. Profile, keys and account data always go, so `erase` changes nothing there.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, address }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let caller = signed_in(caller)?;
+    uiaa::require_password(&app, &caller, "POST account/deactivate", request.auth.as_ref(), address).await?;
+    app.accounts.deactivate(caller.user_id()).await?;
+    // No identity server was ever told anything.
+    Ok(Reply(Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
+}

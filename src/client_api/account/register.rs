@@ -1,0 +1,85 @@
+//! `POST /_matrix/client/v3/register` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
+
+use axum::{extract::State, http::StatusCode};
+use ruma::api::{
+    client::account::register::{
+        LoginType, RegistrationKind,
+        v3::{Request, Response},
+    },
+    error::ErrorKind,
+};
+use zeroize::Zeroizing;
+
+use super::registration_closed;
+use crate::{
+    account::{
+        NewSession,
+        interactive_auth::{Flow, Stage},
+        password::check_strength,
+        register::{Permit, Registration},
+    },
+    app::App,
+    client_api::uiaa,
+    config::RegistrationMode,
+    http::{ApiError, Authed, Reply},
+};
+
+/// The name of this operation for interactive authentication.
+const OPERATION: &str = "POST register";
+
+/// Makes an account and, unless the client wants none, its first session.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { request, address, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    match request.kind {
+        RegistrationKind::User => {}
+        RegistrationKind::Guest => {
+            let message = "This server has no guests.";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, ErrorKind::GuestAccessForbidden, message));
+        }
+        _ => return Err(ApiError::invalid_param("This is no kind of account.")),
+    }
+    if matches!(request.login_type, Some(LoginType::ApplicationService)) {
+        return Err(ApiError::forbidden("This server has no application services."));
+    }
+    let flows: &[Flow] = match app.accounts.registration_mode() {
+        RegistrationMode::Closed => return Err(registration_closed()),
+        RegistrationMode::Token => &[&[Stage::RegistrationToken]],
+        RegistrationMode::Open => &[&[Stage::Dummy]],
+    };
+    // What cannot be had is said at once, before anyone takes steps for it.
+    if let Some(username) = &request.username {
+        app.accounts.check_available(username).await?;
+    }
+    if let Some(password) = &request.password {
+        check_strength(password)?;
+    }
+    let passed = uiaa::require(&app, None, OPERATION, flows, request.auth.as_ref(), address).await?;
+    let Some(password) = request.password else {
+        return Err(ApiError::missing_param("An account needs a password."));
+    };
+
+    let registration = Registration {
+        username: request.username,
+        password: Some(Zeroizing::new(password)),
+        admin: false,
+        session: (!request.inhibit_login).then_some(NewSession {
+            device_id: request.device_id,
+            display_name: request.initial_device_display_name,
+            refreshable: request.refresh_token,
+        }),
+        permit: passed.registration_token.map_or(Permit::Free, Permit::RegistrationToken),
+    };
+    let (user_id, session) = app.accounts.register(registration).await?;
+    let mut response = Response::new(user_id);
+    if let Some(session) = session {
+        response.device_id = Some(session.device_id);
+        response.access_token = Some(session.secrets.access_token);
+        response.refresh_token = session.secrets.refresh_token;
+        response.expires_in = session.secrets.expires_in;
+    }
+    Ok(Reply(response))
+}

@@ -1,0 +1,23 @@
+//! `DELETE /_matrix/client/v3/devices/{deviceId}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3devicesdeviceid
+
+use axum::extract::State;
+use ruma::api::client::device::delete_device::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    client_api::uiaa,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Signs a device of the caller out and deletes it. One that does not exist is gone already.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, address }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let operation = format!("DELETE devices/{}", request.device_id);
+    uiaa::require_password(&app, &caller, &operation, request.auth.as_ref(), address).await?;
+    app.accounts.delete_devices(caller.user.nid, vec![request.device_id]).await?;
+    Ok(Reply(Response::new()))
+}

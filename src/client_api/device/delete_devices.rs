@@ -1,0 +1,24 @@
+//! `POST /_matrix/client/v3/delete_devices` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3delete_devices
+
+use axum::extract::State;
+use ruma::api::client::device::delete_devices::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    client_api::uiaa,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Signs devices of the caller out and deletes them.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, address }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    // JSON keeps the IDs apart, whatever is in them.
+    let operation = format!("POST delete_devices {}", serde_json::json!(request.devices));
+    uiaa::require_password(&app, &caller, &operation, request.auth.as_ref(), address).await?;
+    app.accounts.delete_devices(caller.user.nid, request.devices).await?;
+    Ok(Reply(Response::new()))
+}

@@ -1,0 +1,24 @@
+//! `PUT /_matrix/client/v3/devices/{deviceId}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3devicesdeviceid
+
+use axum::extract::State;
+use ruma::api::client::device::update_device::v3::{Request, Response};
+
+use super::unknown_device;
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Names a device of the caller. Without a name in the request, its name stays.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let found = match request.display_name {
+        Some(name) => app.accounts.rename_device(caller.user.nid, &request.device_id, Some(name)).await??,
+        None => app.accounts.find_device(caller.user.nid, &request.device_id).await?.is_some(),
+    };
+    if found { Ok(Reply(Response::new())) } else { Err(unknown_device()) }
+}

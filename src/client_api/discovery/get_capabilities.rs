@@ -1,0 +1,39 @@
+//! `GET /_matrix/client/v3/capabilities` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3capabilities
+
+use axum::extract::State;
+use ruma::{
+    RoomVersionId,
+    api::client::discovery::get_capabilities::v3::{
+        Capabilities, GetLoginTokenCapability, ProfileFieldsCapability, Request, Response, RoomVersionStability,
+        RoomVersionsCapability, ThirdPartyIdChangesCapability,
+    },
+};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// The room versions that can be created and joined.
+const ROOM_VERSIONS: [RoomVersionId; 7] = [
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
+
+/// What clients may offer to their users. What is left out, such as changing the password, is allowed by default.
+pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
+    let versions = ROOM_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
+    let mut capabilities = Capabilities::new();
+    capabilities.room_versions = RoomVersionsCapability::new(app.config.rooms.default_version.clone(), versions.into());
+    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    capabilities.get_login_token = GetLoginTokenCapability::new(true);
+    capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    Ok(Reply(Response::new(capabilities)))
+}

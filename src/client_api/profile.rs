@@ -1,0 +1,42 @@
+//! Profiles: [`ruma::api::client::profile`].
+
+mod delete_profile_field;
+mod get_profile;
+mod get_profile_field;
+mod set_profile_field;
+
+use ruma::UserId;
+use serde_json::Value as JsonValue;
+
+use crate::{
+    account::LocalDevice,
+    app::App,
+    http::{Action, ApiError, Routes},
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::Other, get_profile::handle)
+        .serve(Action::Other, get_profile_field::handle)
+        .serve(Action::Send, set_profile_field::handle)
+        .serve(Action::Send, delete_profile_field::handle)
+}
+
+fn unknown_profile() -> ApiError {
+    ApiError::not_found("There is no such user here, or their profile does not say that.")
+}
+
+/// Sets or removes a field of the caller's own profile; their rooms are told of a new name or avatar.
+async fn change(
+    app: &App,
+    caller: &LocalDevice,
+    user_id: &UserId,
+    field: &str,
+    value: Option<JsonValue>,
+) -> Result<(), ApiError> {
+    if user_id != caller.user_id() {
+        return Err(ApiError::forbidden("This is not your profile."));
+    }
+    app.accounts.set_profile_field(caller.user.nid, field, value).await?;
+    Ok(())
+}

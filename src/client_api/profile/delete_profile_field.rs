@@ -1,0 +1,21 @@
+//! `DELETE /_matrix/client/v3/profile/{userId}/{keyName}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3profileuseridkeyname
+
+use axum::extract::State;
+use ruma::api::client::profile::delete_profile_field::v3::{Request, Response};
+
+use super::change;
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Removes a field of the caller's profile. One that is not set is gone already.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    change(&app, &caller, &request.user_id, request.field.as_str(), None).await?;
+    Ok(Reply(Response::new()))
+}

@@ -1,0 +1,23 @@
+//! `GET /_matrix/client/v3/profile/{userId}/{keyName}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3profileuseridkeyname
+
+use axum::extract::State;
+use ruma::api::client::profile::get_profile_field::v3::Request;
+use serde_json::json;
+
+use super::unknown_profile;
+use crate::{
+    app::App,
+    http::{ApiError, Authed, RawJson},
+};
+
+/// One field of a user's profile.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { request, .. }: Authed<Request>,
+) -> Result<RawJson, ApiError> {
+    let field = request.field.as_str();
+    let value = app.accounts.find_profile_field(&request.user_id, field).await?.ok_or_else(unknown_profile)?;
+    Ok(RawJson(json!({ field: value }).to_string().into()))
+}

@@ -1,0 +1,20 @@
+//! Sessions: [`ruma::api::client::session`].
+
+mod get_login_token;
+mod get_login_types;
+mod login;
+mod logout;
+mod logout_all;
+mod refresh_token;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::Other, get_login_types::handle)
+        .serve(Action::Login, login::handle)
+        .serve(Action::Other, get_login_token::handle)
+        .serve(Action::Other, logout::handle)
+        .serve(Action::Other, logout_all::handle)
+        .serve(Action::Other, refresh_token::handle)
+}

@@ -1,0 +1,21 @@
+//! `GET /_matrix/client/v3/login` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3login
+
+use axum::extract::State;
+use ruma::api::client::session::get_login_types::v3::{
+    LoginType, PasswordLoginType, Request, Response, TokenLoginType,
+};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// What one can log in with.
+pub(super) async fn handle(State(_): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
+    let mut token = TokenLoginType::new();
+    token.get_login_token = true;
+    let flows = vec![LoginType::Password(PasswordLoginType::new()), LoginType::Token(token)];
+    Ok(Reply(Response::new(flows)))
+}

@@ -1,0 +1,110 @@
+//! `POST /_matrix/client/v3/login` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3login
+
+use axum::{extract::State, http::StatusCode};
+use ruma::api::{
+    IncomingRequest, Metadata,
+    client::{
+        session::login::v3::{LoginInfo, Request, Response},
+        uiaa::UserIdentifier,
+    },
+    error::{DeserializationError, ErrorKind},
+};
+use serde::de::Error as _;
+use zeroize::Zeroizing;
+
+use crate::{
+    account::{NewSession, login::Credentials},
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Logs somebody in.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { request: Typed(request), .. }: Authed<Typed>,
+) -> Result<Reply<Response>, ApiError> {
+    let credentials = credentials(request.login_info)?;
+    let wanted = NewSession {
+        device_id: request.device_id,
+        display_name: request.initial_device_display_name,
+        refreshable: request.refresh_token,
+    };
+    let session = app.accounts.login(credentials, wanted).await?;
+    let mut response = Response::new(session.user_id, session.secrets.access_token, session.device_id);
+    response.refresh_token = session.secrets.refresh_token;
+    response.expires_in = session.secrets.expires_in;
+    Ok(Reply(response))
+}
+
+fn credentials(info: LoginInfo) -> Result<Credentials, ApiError> {
+    let unknown = |message| Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, message));
+    match info {
+        LoginInfo::Password(login) => {
+            #[expect(deprecated, reason = "clients from before r0.4.0 send `user` where others send `identifier`")]
+            let user = match (login.identifier, login.user) {
+                (Some(UserIdentifier::Matrix(identifier)), _) => identifier.user,
+                (None, Some(user)) => user,
+                (Some(_), _) => return unknown("This server knows no e-mail addresses and telephone numbers."),
+                (None, None) => return Err(ApiError::missing_param("The login names no user.")),
+            };
+            Ok(Credentials::Password { user, password: Zeroizing::new(login.password) })
+        }
+        LoginInfo::Token(login) => Ok(Credentials::Token(Zeroizing::new(login.token))),
+        _ => unknown("This server does not know that type of login."),
+    }
+}
+
+/// Ruma's request, read only if it has a `type`: without one, its reader panics.
+pub(super) struct Typed(Request);
+
+impl Metadata for Typed {
+    const METHOD: http::Method = Request::METHOD;
+    const RATE_LIMITED: bool = Request::RATE_LIMITED;
+    type Authentication = <Request as Metadata>::Authentication;
+    type PathBuilder = <Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Typed {
+    type EndpointError = <Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        #[derive(serde::Deserialize)]
+        struct OnlyType {
+            #[serde(rename = "type")]
+            login_type: Option<serde_json::Value>,
+        }
+        let only: OnlyType = serde_json::from_slice(request.body())?;
+        if !only.login_type.is_some_and(|login_type| login_type.is_string()) {
+            return Err(serde_json::Error::missing_field("type").into());
+        }
+        Request::try_from_http_request_inner(request, path_args).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_without_a_type_is_refused() {
+        let check = |body: &str, expected: bool| {
+            let request = http::Request::post("/_matrix/client/v3/login").body(body.as_bytes()).expect("a request");
+            assert_eq!(Typed::try_from_http_request_inner(request, &[]).is_ok(), expected, "{body}");
+        };
+        check("{}", false);
+        check("[]", false);
+        check(r#"{"type": null}"#, false);
+        check(r#"{"type": 7}"#, false);
+        check(r#"{"type": "m.login.password"}"#, false);
+        check(r#"{"type": "m.login.password", "user": "alice", "password": "secret"}"#, true);
+        check(r#"{"type": "m.login.token", "token": "abc"}"#, true);
+        check(r#"{"type": "org.example.other"}"#, true);
+    }
+}

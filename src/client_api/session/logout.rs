@@ -1,0 +1,20 @@
+//! `POST /_matrix/client/v3/logout` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3logout
+
+use axum::extract::State;
+use ruma::api::client::session::logout::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Ends the caller's session and deletes its device.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    app.accounts.delete_devices(caller.user.nid, vec![caller.device_id.clone()]).await?;
+    Ok(Reply(Response::new()))
+}

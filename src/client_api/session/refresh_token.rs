@@ -1,0 +1,23 @@
+//! `POST /_matrix/client/v3/refresh` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3refresh
+
+use axum::extract::State;
+use ruma::api::client::session::refresh_token::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Exchanges a refresh token for the next pair of tokens.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let secrets = app.accounts.refresh(&request.refresh_token).await?;
+    let mut response = Response::new(secrets.access_token);
+    response.refresh_token = secrets.refresh_token;
+    response.expires_in_ms = secrets.expires_in;
+    Ok(Reply(response))
+}

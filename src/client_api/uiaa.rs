@@ -1,0 +1,42 @@
+//! Asking again who somebody is: [`ruma::api::client::uiaa`], for the endpoints that want it.
+
+use std::net::IpAddr;
+
+use ruma::api::client::uiaa::AuthData;
+
+use crate::{
+    account::{
+        LocalDevice,
+        interactive_auth::{Flow, PASSWORD, Passed},
+    },
+    app::App,
+    http::{Action, ApiError},
+};
+
+/// Lets the request go on only if the caller has proven that they know their password. `operation` names what the request
+/// would do, down to the device or key it is about: proof for one operation is none for another.
+pub(super) async fn require_password(
+    app: &App,
+    caller: &LocalDevice,
+    operation: &str,
+    auth: Option<&AuthData>,
+    address: Option<IpAddr>,
+) -> Result<(), ApiError> {
+    require(app, Some(caller), operation, PASSWORD, auth, address).await.map(drop)
+}
+
+/// The same with any flows, also for strangers.
+pub(super) async fn require(
+    app: &App,
+    caller: Option<&LocalDevice>,
+    operation: &str,
+    flows: &[Flow],
+    auth: Option<&AuthData>,
+    address: Option<IpAddr>,
+) -> Result<Passed, ApiError> {
+    if matches!(auth, Some(AuthData::Password(_))) {
+        // Guessing a password here is as fast as at the login, no faster.
+        app.rate_limits.check(Action::Login, caller.map(|caller| caller.user.nid), address)?;
+    }
+    Ok(app.accounts.authenticate_interactively(caller, operation, flows, auth).await?)
+}
