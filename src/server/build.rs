@@ -71,7 +71,6 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
             clock.clone(),
             Arc::clone(&signer),
         ),
-        keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
         rate_limits: RateLimits::new(&config.rate_limits),
         config,
         clock,
