@@ -7,16 +7,16 @@
 //! Reading order: [`register`] makes accounts, [`login`] and [`refresh`] make sessions, [`session`] recognises them again,
 //! [`devices`] ends them. [`interactive_auth`] asks again for a password before what cannot be undone.
 
+pub mod data;
 pub mod deactivate;
 pub mod devices;
 pub mod directory;
+pub mod filters;
 pub mod interactive_auth;
 pub mod last_seen;
 pub mod login;
 pub mod names;
 pub mod new_session;
-pub mod data;
-pub mod filters;
 pub mod password;
 pub mod profiles;
 pub mod refresh;
@@ -25,8 +25,8 @@ pub mod registration_tokens;
 pub mod session;
 mod session_cache;
 pub mod setup;
-pub mod tokens;
 pub mod tags;
+pub mod tokens;
 pub mod turns;
 
 use std::{
@@ -37,14 +37,14 @@ use std::{
 use ruma::OwnedServerName;
 use tokio::sync::OnceCell;
 
+pub use data::AccountData;
 pub use devices::DeviceChangeListener;
 pub use directory::Account;
+pub use filters::Filters;
 pub use new_session::{NewSession, Session};
 pub use profiles::Profile;
 pub use session::{AuthenticateError, LocalDevice};
 pub use tokens::TokenHash;
-pub use data::AccountData;
-pub use filters::Filters;
 
 use crate::{
     bus::Bus,

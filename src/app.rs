@@ -12,9 +12,11 @@ use crate::{
     config::Config,
     ephemeral::Ephemeral,
     http::RateLimits,
+    keys::Keys,
     push::Push,
     room::Rooms,
     store::Database,
+    sync::lazy::LazyMembers,
 };
 
 /// Everything a handler may need. Cheap to clone.
@@ -34,6 +36,8 @@ pub struct Services {
     pub push: Push,
     pub ephemeral: Ephemeral,
     pub rooms: Rooms,
+    pub keys: Keys,
+    pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
     /// Cancelled when the server stops; parked requests answer then.
     pub stopping: CancellationToken,

@@ -45,7 +45,7 @@ impl LiveUser {
     }
 
     /// Resolves at the next wake-up after this call. Look for news between calling and waiting, or one may be missed.
-    pub fn next_wake(&self) -> impl Future<Output = ()> + '_ {
+    pub fn next_wake(&self) -> tokio::sync::futures::Notified<'_> {
         self.parked.notified()
     }
 

@@ -13,6 +13,7 @@ mod push;
 mod read_marker;
 mod receipt;
 mod session;
+mod sync;
 mod tag;
 mod typing;
 mod uiaa;
@@ -33,6 +34,7 @@ pub fn routes() -> Routes {
         .merge(read_marker::routes())
         .merge(receipt::routes())
         .merge(session::routes())
+        .merge(sync::routes())
         .merge(tag::routes())
         .merge(typing::routes())
 }

@@ -17,12 +17,17 @@ pub mod vocabulary;
 pub mod account_data;
 pub mod accounts;
 pub mod aliases;
+pub mod cross_signing;
+pub mod device_keys;
 pub mod devices;
-pub mod profiles;
 pub mod filters;
+pub mod key_backup;
+pub mod one_time_keys;
+pub mod profiles;
 pub mod receipts;
 pub mod rooms;
 pub mod sweeps;
+pub mod to_device;
 pub mod tokens;
 
 pub use committer::{Committed, Committer, Lineage, Transaction, Write};

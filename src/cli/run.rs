@@ -27,8 +27,12 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Config(command) => {
             config::run(&command, &sources, &mut io::stdout(), &mut io::stderr()).map_err(Into::into)
         }
-        Command::User(command) => with_config(&sources, |loaded| operate(loaded, async |operator| user::run(command, &operator).await)),
-        Command::Token(command) => with_config(&sources, |loaded| operate(loaded, async |operator| token::run(command, &operator).await)),
+        Command::User(command) => {
+            with_config(&sources, |loaded| operate(loaded, async |operator| user::run(command, &operator).await))
+        }
+        Command::Token(command) => {
+            with_config(&sources, |loaded| operate(loaded, async |operator| token::run(command, &operator).await))
+        }
         Command::Healthcheck(args) => with_config(&sources, |loaded| is_healthy(&args, &loaded.config)),
     };
     done.unwrap_or_else(|error| {

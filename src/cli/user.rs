@@ -34,7 +34,11 @@ pub(super) async fn run(command: UserCommand, operator: &Operator) -> Result<(),
                     (false, true) => "admin".to_owned(),
                     (false, false) => String::new(),
                 };
-                let line = format!("{:<40} {}  {state}", user["user_id"].as_str().unwrap_or_default(), date(&user["created_at"]));
+                let line = format!(
+                    "{:<40} {}  {state}",
+                    user["user_id"].as_str().unwrap_or_default(),
+                    date(&user["created_at"])
+                );
                 line.trim_end().to_owned()
             });
         }

@@ -1,25 +1,23 @@
 //! Builds every service from the configuration: the one place that knows them all.
 
-use std::{
-    fs::DirBuilder,
-    io,
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{signing_key, start::StartError};
 use crate::{
-    account::{Accounts, password::Hashing},
+    account::{AccountData, Accounts, Filters, password::Hashing},
     app::{App, Services},
     bus::Bus,
     clock::Clock,
     config::{self, Config, DatabaseTarget},
+    ephemeral::Ephemeral,
     http::RateLimits,
+    keys::Keys,
+    push::Push,
     room::Rooms,
     store::{Database, DatabaseOptions, Durability},
+    sync::lazy::LazyMembers,
 };
 
 /// What does not come from the configuration, so that tests can choose it.
@@ -53,8 +51,21 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
     };
     let Surroundings { clock, hashing, stopping } = surroundings;
     let bus = Arc::new(Bus::default());
+    let account_data = Arc::new(AccountData::new(Arc::clone(&db), Arc::clone(&bus), &config.limits));
     Ok(App::new(Services {
         accounts: Accounts::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), hashing, &config),
+        filters: Filters::new(Arc::clone(&db), &config.limits),
+        push: Push::new(Arc::clone(&account_data)),
+        ephemeral: Ephemeral::new(
+            Arc::clone(&db),
+            Arc::clone(&bus),
+            clock.clone(),
+            Arc::clone(&account_data),
+            &config.presence,
+        ),
+        keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
+        lazy_members: LazyMembers::default(),
+        account_data,
         rooms: Rooms::new(
             Arc::clone(&db),
             Arc::clone(&bus),

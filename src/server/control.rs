@@ -74,7 +74,9 @@ async fn answer(State(app): State<App>, request: Request) -> Response {
     let operation: Operation = match serde_json::from_slice(&body) {
         Ok(operation) => operation,
         // A command of another release, say.
-        Err(error) => return refused(StatusCode::BAD_REQUEST, format!("the running server does not know that: {error}")),
+        Err(error) => {
+            return refused(StatusCode::BAD_REQUEST, format!("the running server does not know that: {error}"));
+        }
     };
     match admin_api::carry_out(&app, operation).await {
         Ok(done) => Json(done).into_response(),
@@ -109,7 +111,8 @@ pub async fn ask(data_dir: &Path, operation: &Operation) -> Result<Option<Value>
 /// One request on a connection of its own; our answers have a length and are never chunked.
 async fn exchange(mut stream: UnixStream, body: &str) -> io::Result<String> {
     let length = body.len();
-    let head = format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    let head =
+        format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     let mut answer = String::new();

@@ -80,9 +80,10 @@ impl Server {
         let mut server = Self {
             addresses: bound.public.iter().map(|(listener, _)| listener.address().clone()).collect(),
             metrics_address: bound.metrics.as_ref().and_then(|listener| tcp(listener.address())),
-            client_address: bound.public.iter().find_map(|(listener, config)| {
-                tcp(listener.address()).filter(|_| config.serves(Resource::Client))
-            }),
+            client_address: bound
+                .public
+                .iter()
+                .find_map(|(listener, config)| tcp(listener.address()).filter(|_| config.serves(Resource::Client))),
             app,
             shutdown,
             tasks: JoinSet::new(),
@@ -149,10 +150,10 @@ impl Bound {
                 Place::Tcp(address) => Address::Tcp(address),
                 Place::Unix { path, mode } => Address::Unix { path, mode: mode.bits() },
             };
-            let tls = config.tls.as_ref().map(|tls| TlsFiles {
-                certificate_chain: tls.certificate.clone(),
-                private_key: tls.key.clone(),
-            });
+            let tls = config
+                .tls
+                .as_ref()
+                .map(|tls| TlsFiles { certificate_chain: tls.certificate.clone(), private_key: tls.key.clone() });
             public.push((Listener::bind(&ListenerSpec { address, tls }).await?, config.clone()));
         }
         let metrics = match app.config.metrics_address().filter(|_| with_metrics) {

@@ -4,7 +4,11 @@
 
 use std::net::SocketAddr;
 
-use axum::{Json, Router, extract::{Request, State}, routing::get};
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    routing::get,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;

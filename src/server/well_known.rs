@@ -8,7 +8,10 @@ use axum::{Router, routing::get};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::{config::Config, http::{ApiError, RawJson}};
+use crate::{
+    config::Config,
+    http::{ApiError, RawJson},
+};
 
 /// Both documents; they only depend on the configuration.
 pub(super) fn router(config: &Config, client_address: Option<SocketAddr>) -> Router {

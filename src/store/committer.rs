@@ -27,9 +27,9 @@ pub use transaction::Transaction;
 use transaction::{Erased, Slot};
 
 use super::{Counters, Error, Position, Row, ids::Ids, ids::lock};
-pub(crate) use batch::insert_rows;
 #[cfg(test)]
 pub(super) use batch::STATEMENTS;
+pub(crate) use batch::insert_rows;
 pub(super) use batch::{Engine, WriterConn};
 
 /// The most writes in one transaction: enough that an fsync is shared by everyone who waits, small enough that a batch

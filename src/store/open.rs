@@ -19,9 +19,8 @@ use sqlx::{
 use tokio::task::JoinHandle;
 
 use super::{
-    Committer, Conn, Counters, Error, Position, Reader, Vocabulary,
+    Committer, Conn, Counters, Error, Position, Reader, Vocabulary, Write,
     committer::{Engine, WriterConn},
-    Write,
     conn::{Held, on, statements},
     ids::{BLOCK, Kind},
     rows::inserts,
@@ -227,8 +226,7 @@ impl Database {
             Held::Sqlite(_) => ("SQLite", ENGINE_VERSION[0]),
             Held::Postgres(_) => ("PostgreSQL", ENGINE_VERSION[1]),
         };
-        let (version,): (String,) =
-            on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_one(&mut **db).await)?;
+        let (version,): (String,) = on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_one(&mut **db).await)?;
         Ok(format!("{name} {version}"))
     }
 

@@ -109,7 +109,8 @@ async fn every_statement_is_valid_on_both_engines() {
     let mut refused = String::new();
     for mut empty in Empty::both().await {
         let engine = if empty.is_postgres() { "PostgreSQL" } else { "SQLite" };
-        let statements = STATEMENTS.iter().flat_map(|(file, all)| all.iter().map(move |(name, sql)| (*file, *name, sql.text())));
+        let statements =
+            STATEMENTS.iter().flat_map(|(file, all)| all.iter().map(move |(name, sql)| (*file, *name, sql.text())));
         let mut texts: Vec<_> = statements.collect();
         for (file, inserts) in INSERTS {
             for insert in *inserts {
@@ -162,7 +163,8 @@ fn declared(engine: &str) -> BTreeMap<String, (String, String)> {
             let parts: Vec<_> = declaration.splitn(3, " | ").collect();
             let [name, owner, ends] = parts[..] else { panic!("{}: {line}", path.display()) };
             let owner = owner.strip_prefix("owner: ").unwrap_or_else(|| panic!("no owner: {line}"));
-            let ends = ends.strip_prefix("ends: ").filter(|ends| !ends.is_empty()).unwrap_or_else(|| panic!("no end: {line}"));
+            let ends =
+                ends.strip_prefix("ends: ").filter(|ends| !ends.is_empty()).unwrap_or_else(|| panic!("no end: {line}"));
             tables.insert(name.to_owned(), (owner.to_owned(), ends.to_owned()));
         }
     }

@@ -3,6 +3,8 @@
 #[macro_use]
 mod harness;
 
+mod account;
 mod discovery;
 mod routes;
+mod session;
 mod start;

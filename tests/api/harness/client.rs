@@ -40,8 +40,14 @@ impl Client {
     /// # Panics
     /// When the answer names no device.
     pub fn signed_in(&self, answer: &Value) -> Self {
-        let text = |key: &str| answer[key].as_str().unwrap_or_else(|| panic!("{key} is missing in {answer}")).to_owned();
-        Self { user_id: text("user_id"), device_id: text("device_id"), token: Some(text("access_token")), ..self.clone() }
+        let text =
+            |key: &str| answer[key].as_str().unwrap_or_else(|| panic!("{key} is missing in {answer}")).to_owned();
+        Self {
+            user_id: text("user_id"),
+            device_id: text("device_id"),
+            token: Some(text("access_token")),
+            ..self.clone()
+        }
     }
 
     /// Signs an account in with its password, on a new device.
@@ -151,7 +157,8 @@ fn checked(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap,
         return Value::Null;
     }
     assert!(is_json, "{method} {path}: {status} without JSON: {text:?}");
-    let json = serde_json::from_str(text).unwrap_or_else(|error| panic!("{method} {path}: {status} {error} in {text:?}"));
+    let json =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{method} {path}: {status} {error} in {text:?}"));
     if is_matrix && let Err(violations) = shapes.check(method, path, status, &json) {
         let lines: Vec<_> = violations.iter().map(ToString::to_string).collect();
         panic!("{method} {path}: {status} is not as specified:\n  {}\n{json:#}", lines.join("\n  "));

@@ -89,9 +89,16 @@ impl Cluster {
         let server = command(&user, &bin.join("postgres"));
         let mut watch = Command::new("sh");
         watch.args(["-c", WATCH, "sh"]).arg(server.get_program()).args(server.get_args()).arg("-D").arg(&data);
-        for setting in ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_connections=300",
-            "shared_buffers=64MB", "listen_addresses=", "lc_messages=C"]
-        {
+        for setting in [
+            "fsync=off",
+            "synchronous_commit=off",
+            "full_page_writes=off",
+            "autovacuum=off",
+            "max_connections=300",
+            "shared_buffers=64MB",
+            "listen_addresses=",
+            "lc_messages=C",
+        ] {
             watch.args(["-c", setting]);
         }
         watch.arg("-k").arg(&dir).env("CLUSTER_DIR", &dir).current_dir("/");
@@ -101,7 +108,8 @@ impl Cluster {
         let mut log = BufReader::new(watch.stderr.take().expect("it is piped")).lines();
         let mut said = String::new();
         loop {
-            let line = log.next().unwrap_or_else(|| panic!("PostgreSQL did not start:\n{said}")).expect("its log is text");
+            let line =
+                log.next().unwrap_or_else(|| panic!("PostgreSQL did not start:\n{said}")).expect("its log is text");
             said.push_str(&line);
             said.push('\n');
             if line.contains("ready to accept connections") {

@@ -1,0 +1,109 @@
+//! Keys: what devices publish for end-to-end encryption, what they send each other, and their key backups.
+//!
+//! Promises: a one-time key is handed out at most once, in the order of upload, whatever crashes or races; nothing is
+//! stored that was not checked first; a signature is stored only if it is valid; a message to a device that was answered
+//! with 200 reaches the device at least once, and stays until the device has acknowledged it.
+//!
+//! Reading order: [`validate`] says what a key looks like; [`upload`], [`claim`] and [`query`] are the life of a device's
+//! keys; [`cross_signing`] and [`signatures`] are a user's own keys; [`changes`] tells others that keys changed;
+//! [`counts`] and [`to_device`] are what `/sync` asks for; [`backup`] keeps room keys.
+
+pub mod validate;
+
+pub mod upload;
+
+pub mod claim;
+
+pub mod query;
+
+pub mod cross_signing;
+
+pub mod signatures;
+
+pub mod changes;
+
+pub mod counts;
+
+pub mod to_device;
+
+pub mod backup;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use ruma::{OwnedServerName, UserId};
+
+pub use self::{
+    changes::{DeviceChange, SharedRooms},
+    counts::KeyCounts,
+};
+use crate::{
+    bus::Bus,
+    clock::Clock,
+    config::Config,
+    store::{Conn, Database, DeviceNid, Error, RoomNid, UserNid, device_keys},
+};
+
+/// The service of keys and to-device messages.
+pub struct Keys {
+    db: Arc<Database>,
+    bus: Arc<Bus>,
+    clock: Clock,
+    server_name: OwnedServerName,
+    /// One-time keys held for a device.
+    one_time_keys_per_device: usize,
+    /// Messages held for a device.
+    to_device_per_device: usize,
+    changes: Arc<changes::Changes>,
+    counts: Arc<counts::Counts>,
+    inboxes: Arc<to_device::Inboxes>,
+}
+
+impl Keys {
+    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, config: &Config) -> Self {
+        let published = db.committer().published();
+        Self {
+            changes: Arc::new(changes::Changes::new(Arc::clone(&bus), published)),
+            counts: Arc::default(),
+            inboxes: Arc::default(),
+            db,
+            bus,
+            clock,
+            server_name: config.server_name.clone(),
+            one_time_keys_per_device: config.limits.one_time_keys_per_device as usize,
+            to_device_per_device: config.limits.to_device_per_device as usize,
+        }
+    }
+
+    /// A change of the user's device list: its rows are to be stored with what changed. `rooms` are those that the user
+    /// has joined.
+    pub fn device_change(&self, user: UserNid, rooms: Vec<RoomNid>) -> DeviceChange {
+        DeviceChange::new(Arc::clone(&self.changes), user, rooms)
+    }
+
+    /// Deletes what a device leaves behind. To be called in the transaction that deletes the device, together with a
+    /// [`Self::device_change`]; afterwards call [`Self::forget_device`].
+    ///
+    /// # Errors
+    /// When the database fails; the transaction must then fail too.
+    pub async fn delete_device(
+        conn: &mut Conn<'_>,
+        user: UserNid,
+        device: DeviceNid,
+        device_id: &str,
+    ) -> Result<(), Error> {
+        device_keys::delete_keys_of_device(conn, user, device, device_id).await
+    }
+
+    /// Drops what memory holds of a device that was deleted.
+    pub fn forget_device(&self, device: DeviceNid) {
+        self.counts.forget(device);
+        self.inboxes.forget(device);
+    }
+
+    fn is_local(&self, user_id: &UserId) -> bool {
+        user_id.server_name() == self.server_name
+    }
+}

@@ -1,0 +1,168 @@
+//! Claiming: handing out one-time keys, each of them once.
+//!
+//! Promise: a key is deleted, and its digest remembered, in the commit after which it is answered. A crash before the
+//! answer loses the key; nothing hands it out twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedUserId, api::client::keys::claim_keys::v3::OneTimeKeys,
+    encryption::OneTimeKey, serde::Raw,
+};
+
+use super::{Keys, counts::Counts, validate};
+use crate::{
+    bus::Bus,
+    store::{
+        Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
+        committer::insert_rows,
+        device_keys,
+        one_time_keys::{self, CLAIMED_KEY},
+    },
+};
+
+/// Devices in one claim: a room of a thousand people with many devices each.
+pub const MAX_CLAIMED_DEVICES: usize = 5_000;
+
+/// Devices in one transaction, so that a large claim does not hold up everyone else's writes.
+const DEVICES_PER_TRANSACTION: usize = 50;
+
+/// Which key of which device is wanted.
+pub type Wanted = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>>;
+
+/// Keys that were handed out.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    pub keys: BTreeMap<OwnedUserId, OneTimeKeys>,
+    /// Servers of users whose keys could not be asked for.
+    pub unreachable: BTreeSet<OwnedServerName>,
+}
+
+/// Why a claim was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error("at most {MAX_CLAIMED_DEVICES} devices can be asked for at once")]
+    TooMany,
+    #[error("could not take the keys")]
+    Storage(#[from] Error),
+}
+
+#[derive(Debug, Clone)]
+struct Target {
+    user: UserNid,
+    user_id: OwnedUserId,
+    device: DeviceNid,
+    device_id: OwnedDeviceId,
+    algorithm: Arc<str>,
+}
+
+/// A key that was taken for the target with this index.
+pub(super) struct Taken {
+    target: usize,
+    key_id: String,
+    json: String,
+}
+
+struct ClaimKeys {
+    targets: Arc<[Target]>,
+    counts: Arc<Counts>,
+    bus: Arc<Bus>,
+}
+
+impl Keys {
+    /// Hands out a key of each device: the one-time key that was uploaded first, or else the fallback key. Devices that
+    /// have neither are missing in the answer.
+    ///
+    /// # Errors
+    /// After [`ClaimError::Storage`] keys may have been used up that nobody received; none is handed out again.
+    pub async fn claim(&self, wanted: &Wanted) -> Result<Claimed, ClaimError> {
+        if wanted.values().map(BTreeMap::len).sum::<usize>() > MAX_CLAIMED_DEVICES {
+            return Err(ClaimError::TooMany);
+        }
+        let mut claimed = Claimed::default();
+        let targets = self.find_targets(wanted, &mut claimed).await?;
+        for chunk in targets.chunks(DEVICES_PER_TRANSACTION) {
+            let targets: Arc<[Target]> = chunk.into();
+            let transaction = ClaimKeys {
+                targets: Arc::clone(&targets),
+                counts: Arc::clone(&self.counts),
+                bus: Arc::clone(&self.bus),
+            };
+            for taken in self.db.committer().transact(transaction).await? {
+                let target = &targets[taken.target];
+                let id = format!("{}:{}", target.algorithm, taken.key_id);
+                let id = id.as_str().try_into().map_err(|error| Error::damaged("ID of a one-time key", error))?;
+                let key: Raw<OneTimeKey> =
+                    Raw::from_json_string(taken.json).map_err(|error| Error::damaged("one-time key", error))?;
+                let devices = claimed.keys.entry(target.user_id.clone()).or_default();
+                devices.entry(target.device_id.clone()).or_default().insert(id, key);
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn find_targets(&self, wanted: &Wanted, claimed: &mut Claimed) -> Result<Vec<Target>, Error> {
+        let mut users = HashMap::new();
+        for user_id in wanted.keys() {
+            if !self.is_local(user_id) {
+                claimed.unreachable.insert(user_id.server_name().to_owned());
+            } else if let Some(user) = self.db.find_user(user_id).await? {
+                users.insert(user.nid, user_id);
+            }
+        }
+        let nids: Vec<UserNid> = users.keys().copied().collect();
+        let mut reader = self.db.read().await?;
+        let devices = device_keys::devices(&mut reader.conn(), &nids).await?;
+        let mut targets = Vec::new();
+        for (user, device, device_id) in devices {
+            let Some(user_id) = users.get(&user) else {
+                continue;
+            };
+            let device_id = OwnedDeviceId::from(device_id);
+            if let Some(algorithm) = wanted[*user_id].get(&device_id)
+                && validate::is_plain(algorithm.as_ref())
+            {
+                let algorithm = algorithm.as_ref().into();
+                targets.push(Target { user, user_id: (*user_id).clone(), device, device_id, algorithm });
+            }
+        }
+        Ok(targets)
+    }
+}
+
+impl Transaction for ClaimKeys {
+    type Output = Vec<Taken>;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
+        let mut taken = Vec::with_capacity(self.targets.len());
+        let mut digests: Vec<Row> = Vec::with_capacity(self.targets.len());
+        for (index, target) in self.targets.iter().enumerate() {
+            if let Some((key_id, json)) = one_time_keys::take_next(conn, target.device, &target.algorithm).await? {
+                let digest = validate::digest_of_stored(&target.algorithm, &json)?;
+                digests.push(CLAIMED_KEY.row([target.device.into(), digest.to_vec().into()]));
+                taken.push(Taken { target: index, key_id, json });
+            } else if let Some((key_id, json)) =
+                one_time_keys::use_fallback(conn, target.device, &target.algorithm).await?
+            {
+                taken.push(Taken { target: index, key_id, json });
+            }
+        }
+        insert_rows(conn, &digests).await?;
+        Ok(taken)
+    }
+
+    fn committed(&self, output: &Self::Output, position: Position) {
+        for taken in output {
+            self.counts.changed(self.targets[taken.target].device, position);
+        }
+    }
+
+    fn wake(&self, output: &Self::Output, position: Position) {
+        for taken in output {
+            self.bus.wake_user(self.targets[taken.target].user, position);
+        }
+    }
+}

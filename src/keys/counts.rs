@@ -1,0 +1,119 @@
+//! How many one-time keys a device has left, as `/sync` tells it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use super::Keys;
+use crate::store::{DeviceNid, Error, Position, ids::lock, one_time_keys};
+
+/// The algorithm whose count is told even when it is 0: clients upload new keys when they see that.
+const ALWAYS_COUNTED: &str = "signed_curve25519";
+
+/// Devices whose counts are kept in memory. Over it we start afresh, which costs each device one look.
+const MAX_CACHED: usize = 100_000;
+
+/// What is left of a device's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// One-time keys by algorithm, with an explicit 0 for `signed_curve25519`.
+    pub one_time: BTreeMap<String, u64>,
+    /// Algorithms whose fallback key has not been used.
+    pub unused_fallback: Vec<String>,
+    /// When they last changed, as far as memory goes back: after it, a `/sync` has nothing new to tell.
+    pub changed_at: Position,
+}
+
+#[derive(Debug)]
+enum State {
+    Unknown,
+    /// Somebody is reading them. A change in the meantime makes what they read outdated.
+    Loading(u64),
+    Known(Arc<KeyCounts>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    changed_at: Position,
+    state: State,
+}
+
+/// The counts in memory. The lock guards a look-up.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_device: HashMap<DeviceNid, Entry>,
+    loads: u64,
+}
+
+impl Counts {
+    /// The device's keys have changed with the commit at `position`.
+    pub(super) fn changed(&self, device: DeviceNid, position: Position) {
+        let mut entries = lock(&self.entries);
+        entries.make_room();
+        entries.by_device.insert(device, Entry { changed_at: position, state: State::Unknown });
+    }
+
+    pub(super) fn forget(&self, device: DeviceNid) {
+        lock(&self.entries).by_device.remove(&device);
+    }
+
+    /// What is known, or a number under which it may be stored.
+    fn find_or_load(&self, device: DeviceNid) -> Result<Arc<KeyCounts>, (u64, Position)> {
+        let mut entries = lock(&self.entries);
+        entries.make_room();
+        entries.loads += 1;
+        let load = entries.loads;
+        let entry =
+            entries.by_device.entry(device).or_insert(Entry { changed_at: Position::ZERO, state: State::Unknown });
+        if let State::Known(counts) = &entry.state {
+            return Ok(Arc::clone(counts));
+        }
+        entry.state = State::Loading(load);
+        Err((load, entry.changed_at))
+    }
+
+    fn loaded(&self, device: DeviceNid, load: u64, counts: &Arc<KeyCounts>) {
+        if let Some(entry) = lock(&self.entries).by_device.get_mut(&device)
+            && matches!(entry.state, State::Loading(number) if number == load)
+        {
+            entry.state = State::Known(Arc::clone(counts));
+        }
+    }
+}
+
+impl Entries {
+    fn make_room(&mut self) {
+        if self.by_device.len() >= MAX_CACHED {
+            self.by_device.clear();
+        }
+    }
+}
+
+impl Keys {
+    /// What is left of the device's one-time and fallback keys. From memory, unless they have changed since the last look.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn counts(&self, device: DeviceNid) -> Result<Arc<KeyCounts>, Error> {
+        let (load, changed_at) = match self.counts.find_or_load(device) {
+            Ok(counts) => return Ok(counts),
+            Err(load) => load,
+        };
+        let mut reader = self.db.read().await?;
+        let mut conn = reader.conn();
+        let mut one_time = BTreeMap::from([(ALWAYS_COUNTED.to_owned(), 0)]);
+        for (algorithm, count) in one_time_keys::counts(&mut conn, device).await? {
+            one_time.insert(algorithm, count.unsigned_abs());
+        }
+        let unused_fallback = one_time_keys::unused_fallback(&mut conn, device).await?;
+        let counts = Arc::new(KeyCounts { one_time, unused_fallback, changed_at });
+        self.counts.loaded(device, load, &counts);
+        Ok(counts)
+    }
+}

@@ -1,0 +1,265 @@
+//! Cross-signing: a user's master key, and the keys with which it vouches for devices and for other users.
+//!
+//! Promise: what replaces a key was authenticated anew, is signed by the user's master key, and takes along the
+//! signatures on and by the key that it replaces.
+
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, UserId, encryption::CrossSigningKey, serde::Raw};
+use serde_json::{Map, Value};
+
+use super::{Keys, changes::DeviceChange, signatures, validate};
+use crate::{
+    account::LocalDevice,
+    store::{
+        Conn, Error, Position, RoomNid, Row, Transaction, UserNid,
+        committer::insert_rows,
+        cross_signing::{self, CROSS_SIGNING_KEY},
+        device_keys,
+    },
+};
+
+/// Size of one cross-signing key, signatures included.
+pub const MAX_SIGNING_KEY_BYTES: usize = 16 * 1024;
+
+/// What a cross-signing key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    Master,
+    SelfSigning,
+    UserSigning,
+}
+
+impl Usage {
+    /// The spec's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::SelfSigning => "self_signing",
+            Self::UserSigning => "user_signing",
+        }
+    }
+
+    pub(super) fn from_stored(text: &str) -> Option<Self> {
+        [Self::Master, Self::SelfSigning, Self::UserSigning].into_iter().find(|usage| usage.as_str() == text)
+    }
+}
+
+/// Why cross-signing keys were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SigningKeysError {
+    #[error("the {} key is malformed: {detail}", usage.as_str())]
+    Malformed { usage: Usage, detail: String },
+    #[error("the {} key is not for this user", .0.as_str())]
+    NotOwn(Usage),
+    #[error("the {} key is not signed by the master key", .0.as_str())]
+    NotSigned(Usage),
+    #[error("there is no master key")]
+    NoMasterKey,
+    #[error("the {} key is the same as one of the user's device IDs", .0.as_str())]
+    SameAsDevice(Usage),
+    /// The keys would replace others: ask again with `authenticated`, after the user has proved who they are.
+    #[error("replacing cross-signing keys needs authentication")]
+    NeedsAuthentication,
+    #[error("could not store the keys")]
+    Storage(#[from] Error),
+}
+
+/// A cross-signing key, checked as far as it goes alone.
+#[derive(Debug, Clone)]
+pub struct SigningKey {
+    usage: Usage,
+    public_key: String,
+    object: CanonicalJsonObject,
+}
+
+/// The cross-signing keys of an upload.
+#[derive(Debug, Clone, Default)]
+pub struct SigningKeys(Vec<SigningKey>);
+
+impl SigningKeys {
+    /// Checks the shapes of uploaded keys.
+    ///
+    /// # Errors
+    /// [`SigningKeysError::Malformed`] and [`SigningKeysError::NotOwn`].
+    pub fn check(
+        user_id: &UserId,
+        master: Option<&Raw<CrossSigningKey>>,
+        self_signing: Option<&Raw<CrossSigningKey>>,
+        user_signing: Option<&Raw<CrossSigningKey>>,
+    ) -> Result<Self, SigningKeysError> {
+        let keys = [(Usage::Master, master), (Usage::SelfSigning, self_signing), (Usage::UserSigning, user_signing)];
+        let present = keys.into_iter().filter_map(|(usage, key)| Some((usage, key?)));
+        Ok(Self(present.map(|(usage, key)| SigningKey::check(user_id, usage, key)).collect::<Result<_, _>>()?))
+    }
+
+    fn get(&self, usage: Usage) -> Option<&SigningKey> {
+        self.0.iter().find(|key| key.usage == usage)
+    }
+}
+
+impl SigningKey {
+    fn check(user_id: &UserId, usage: Usage, raw: &Raw<CrossSigningKey>) -> Result<Self, SigningKeysError> {
+        let malformed = |detail: String| SigningKeysError::Malformed { usage, detail };
+        let json = raw.json().get();
+        if json.len() > MAX_SIGNING_KEY_BYTES {
+            return Err(malformed(format!("it is larger than {MAX_SIGNING_KEY_BYTES} bytes")));
+        }
+        let key = raw.deserialize().map_err(|error| malformed(error.to_string()))?;
+        if key.user_id != user_id {
+            return Err(SigningKeysError::NotOwn(usage));
+        }
+        if !key.usage.iter().any(|other| other.as_ref() == usage.as_str()) {
+            return Err(malformed("it has another usage".to_owned()));
+        }
+        let object = serde_json::from_str(json).map_err(|error| malformed(error.to_string()))?;
+        // The spec: "The object must have exactly one property, whose name is in the form `<algorithm>:<unpadded_base64>`".
+        let mut keys = key.keys.iter();
+        let (Some((id, public_key)), None) = (keys.next(), keys.next()) else {
+            return Err(malformed("it must hold exactly one key".to_owned()));
+        };
+        if id.as_str().strip_prefix("ed25519:") != Some(public_key) || validate::public_key(public_key).is_none() {
+            return Err(malformed("its key must be Ed25519, and named as its base64".to_owned()));
+        }
+        Ok(Self { usage, public_key: public_key.clone(), object })
+    }
+
+    /// Keeps the signatures of the user itself that hold: by the master key, and by their devices.
+    fn keep_valid_signatures(&mut self, user_id: &UserId, signers: &[(String, [u8; 32])]) {
+        let Some(CanonicalJsonValue::Object(all)) = self.object.remove("signatures") else {
+            return;
+        };
+        let Some(CanonicalJsonValue::Object(own)) = all.get(user_id.as_str()) else {
+            return;
+        };
+        let kept: CanonicalJsonObject = own
+            .iter()
+            .filter(|(key_id, signature)| {
+                let signer = signers.iter().find(|(name, _)| name == key_id.as_str());
+                signer
+                    .zip(signature.as_str())
+                    .is_some_and(|((_, public_key), signature)| signatures::verify(&self.object, public_key, signature))
+            })
+            .map(|(key_id, signature)| (key_id.clone(), signature.clone()))
+            .collect();
+        if !kept.is_empty() {
+            let all = CanonicalJsonObject::from([(user_id.as_str().into(), CanonicalJsonValue::Object(kept))]);
+            self.object.insert("signatures".into(), CanonicalJsonValue::Object(all));
+        }
+    }
+
+    fn is_signed_by(&self, user_id: &UserId, public_key: &str) -> bool {
+        let signature = signatures::signature_of(&self.object, user_id, &format!("ed25519:{public_key}"));
+        signature
+            .zip(validate::public_key(public_key))
+            .is_some_and(|(signature, public_key)| signatures::verify(&self.object, &public_key, signature))
+    }
+}
+
+/// The public key of a stored cross-signing key.
+pub(super) fn public_key_of(key: &Map<String, Value>) -> Option<&str> {
+    key.get("keys")?.as_object()?.values().next()?.as_str()
+}
+
+struct UploadSigningKeys {
+    user: UserNid,
+    user_id: ruma::OwnedUserId,
+    keys: SigningKeys,
+    authenticated: bool,
+    change: DeviceChange,
+}
+
+impl Keys {
+    /// Stores cross-signing keys. `authenticated`: the user has just proved who they are, which replacing keys needs.
+    /// `rooms` are those that the user has joined; they hear of the change.
+    ///
+    /// # Errors
+    /// [`SigningKeysError`]; nothing is stored then.
+    pub async fn upload_signing_keys(
+        &self,
+        caller: &LocalDevice,
+        keys: SigningKeys,
+        authenticated: bool,
+        rooms: Vec<RoomNid>,
+    ) -> Result<(), SigningKeysError> {
+        let transaction = UploadSigningKeys {
+            user: caller.user.nid,
+            user_id: caller.user_id().to_owned(),
+            keys,
+            authenticated,
+            change: self.device_change(caller.user.nid, rooms),
+        };
+        self.db.committer().transact(transaction).await?.map(|_| ())
+    }
+}
+
+impl Transaction for UploadSigningKeys {
+    /// Whether anything was new.
+    type Output = Result<bool, SigningKeysError>;
+
+    async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
+        let mut stored = Vec::new();
+        for (_, usage, json) in cross_signing::cross_signing_keys(conn, &[self.user]).await? {
+            let key: Map<String, Value> =
+                serde_json::from_str(&json).map_err(|error| Error::damaged("cross-signing key", error))?;
+            let public_key = public_key_of(&key).unwrap_or_default().to_owned();
+            stored.extend(Usage::from_stored(&usage).map(|usage| (usage, public_key)));
+        }
+        let stored_key = |usage| stored.iter().find(|(other, _)| *other == usage).map(|(_, key)| key.as_str());
+        let stored_master = stored_key(Usage::Master);
+        let new_master = self.keys.get(Usage::Master).map(|key| key.public_key.as_str());
+        let Some(master) = new_master.or(stored_master) else {
+            return Ok(Err(SigningKeysError::NoMasterKey));
+        };
+        if self.keys.0.iter().all(|key| stored_key(key.usage) == Some(&key.public_key)) {
+            return Ok(Ok(false));
+        }
+        if stored_master.is_some() && !self.authenticated {
+            return Ok(Err(SigningKeysError::NeedsAuthentication));
+        }
+
+        let devices = device_keys::devices(conn, &[self.user]).await?;
+        for key in &self.keys.0 {
+            if devices.iter().any(|(_, _, device_id)| *device_id == key.public_key) {
+                return Ok(Err(SigningKeysError::SameAsDevice(key.usage)));
+            }
+            if key.usage != Usage::Master && !key.is_signed_by(&self.user_id, master) {
+                return Ok(Err(SigningKeysError::NotSigned(key.usage)));
+            }
+        }
+        let mut signers = signatures::signing_keys_of_devices(conn, self.user).await?;
+        signers.extend(validate::public_key(master).map(|bytes| (format!("ed25519:{master}"), bytes)));
+
+        for (usage, old) in &stored {
+            let replaced = match self.keys.get(*usage) {
+                Some(key) => key.public_key != *old,
+                // What the old master key vouched for is worth nothing under a new one.
+                None => new_master.is_some_and(|new| Some(new) != stored_master),
+            };
+            if replaced {
+                cross_signing::delete_key(conn, self.user, usage.as_str()).await?;
+                cross_signing::delete_signatures(conn, self.user, old).await?;
+            }
+        }
+        let mut rows: Vec<Row> = self.change.rows(position);
+        for key in &self.keys.0 {
+            let mut key = key.clone();
+            key.keep_valid_signatures(&self.user_id, &signers);
+            let json = serde_json::to_string(&CanonicalJsonValue::Object(key.object))
+                .map_err(|error| Error::damaged("cross-signing key", error))?;
+            rows.push(CROSS_SIGNING_KEY.row([self.user.into(), key.usage.as_str().into(), json.into()]));
+        }
+        insert_rows(conn, &rows).await?;
+        Ok(Ok(true))
+    }
+
+    fn committed(&self, output: &Self::Output, position: Position) {
+        if let Ok(true) = output {
+            self.change.committed(position);
+        }
+    }
+
+    fn wake(&self, output: &Self::Output, position: Position) {
+        if let Ok(true) = output {
+            self.change.wake(position);
+        }
+    }
+}

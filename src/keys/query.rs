@@ -1,0 +1,160 @@
+//! Querying: the keys of other users' devices, with the signatures that the asker may see.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ruma::{
+    OwnedDeviceId, OwnedServerName, OwnedUserId,
+    encryption::{CrossSigningKey, DeviceKeys},
+    serde::Raw,
+};
+use serde_json::{Map, Value};
+
+use super::{
+    Keys,
+    cross_signing::{Usage, public_key_of},
+};
+use crate::store::{
+    Error, UserNid,
+    cross_signing::{self, SignatureRow},
+    device_keys,
+    vocabulary::User,
+};
+
+/// Users in one query.
+pub const MAX_QUERIED_USERS: usize = 10_000;
+
+/// Why a query was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    #[error("at most {MAX_QUERIED_USERS} users can be asked for at once")]
+    TooMany,
+    #[error("could not read the keys")]
+    Storage(#[from] Error),
+}
+
+/// Keys of users, by what they are for.
+#[derive(Debug, Default)]
+pub struct Queried {
+    pub device_keys: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Raw<DeviceKeys>>>,
+    pub master_keys: BTreeMap<OwnedUserId, Raw<CrossSigningKey>>,
+    pub self_signing_keys: BTreeMap<OwnedUserId, Raw<CrossSigningKey>>,
+    /// The asker's own only.
+    pub user_signing_keys: BTreeMap<OwnedUserId, Raw<CrossSigningKey>>,
+    /// Servers of users whose keys could not be asked for.
+    pub unreachable: BTreeSet<OwnedServerName>,
+}
+
+/// Signatures by the key that they are on.
+struct Signatures {
+    by_key: HashMap<(UserNid, String), Vec<SignatureRow>>,
+    signers: HashMap<UserNid, OwnedUserId>,
+}
+
+impl Keys {
+    /// The keys of these users, all devices or those that are named. Users that do not exist are missing.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn query(
+        &self,
+        asker: &User,
+        wanted: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+    ) -> Result<Queried, QueryError> {
+        if wanted.len() > MAX_QUERIED_USERS {
+            return Err(QueryError::TooMany);
+        }
+        let mut queried = Queried::default();
+        let mut users = HashMap::new();
+        for user_id in wanted.keys() {
+            if !self.is_local(user_id) {
+                queried.unreachable.insert(user_id.server_name().to_owned());
+            } else if let Some(user) = self.db.find_user(user_id).await? {
+                queried.device_keys.insert(user_id.clone(), BTreeMap::new());
+                users.insert(user.nid, user_id);
+            }
+        }
+        let nids: Vec<UserNid> = users.keys().copied().collect();
+        let mut reader = self.db.read().await?;
+        let mut conn = reader.conn();
+        let device_rows = device_keys::device_keys(&mut conn, &nids).await?;
+        let cross_signing_rows = cross_signing::cross_signing_keys(&mut conn, &nids).await?;
+        let signature_rows = cross_signing::visible_signatures(&mut conn, &nids, asker.nid).await?;
+        drop(reader);
+        let signatures = self.gather(signature_rows).await?;
+
+        for row in device_rows {
+            let (user, device_id) = (UserNid(row.user_nid), OwnedDeviceId::from(row.device_id));
+            let Some(user_id) = users.get(&user) else {
+                continue;
+            };
+            let devices = &wanted[*user_id];
+            if !devices.is_empty() && !devices.contains(&device_id) {
+                continue;
+            }
+            let mut keys = parse(&row.json)?;
+            signatures.add_to(&mut keys, user, device_id.as_str());
+            let mut unsigned = Map::new();
+            if let Some(name) = row.display_name {
+                unsigned.insert("device_display_name".to_owned(), name.into());
+            }
+            keys.insert("unsigned".to_owned(), unsigned.into());
+            queried.device_keys.entry((*user_id).clone()).or_default().insert(device_id, raw(keys)?);
+        }
+        for (user, usage, json) in cross_signing_rows {
+            let (Some(user_id), Some(usage)) = (users.get(&user), Usage::from_stored(&usage)) else {
+                continue;
+            };
+            let keys = match usage {
+                Usage::Master => &mut queried.master_keys,
+                Usage::SelfSigning => &mut queried.self_signing_keys,
+                Usage::UserSigning if user == asker.nid => &mut queried.user_signing_keys,
+                Usage::UserSigning => continue,
+            };
+            let mut key = parse(&json)?;
+            if let Some(public_key) = public_key_of(&key).map(str::to_owned) {
+                signatures.add_to(&mut key, user, &public_key);
+            }
+            keys.insert((*user_id).clone(), raw(key)?);
+        }
+        Ok(queried)
+    }
+
+    async fn gather(&self, rows: Vec<SignatureRow>) -> Result<Signatures, Error> {
+        let mut signatures = Signatures { by_key: HashMap::new(), signers: HashMap::new() };
+        for row in rows {
+            let signer = UserNid(row.signer_nid);
+            if !signatures.signers.contains_key(&signer) {
+                signatures.signers.insert(signer, self.db.user_by_nid(signer).await?.user_id.clone());
+            }
+            signatures.by_key.entry((UserNid(row.user_nid), row.key_id.clone())).or_default().push(row);
+        }
+        Ok(signatures)
+    }
+}
+
+impl Signatures {
+    fn add_to(&self, key: &mut Map<String, Value>, user: UserNid, key_id: &str) {
+        let Some(rows) = self.by_key.get(&(user, key_id.to_owned())) else {
+            return;
+        };
+        let all = key.entry("signatures").or_insert_with(|| Map::new().into());
+        for row in rows {
+            let (Value::Object(all), Some(signer)) = (&mut *all, self.signers.get(&UserNid(row.signer_nid))) else {
+                continue;
+            };
+            let of_signer = all.entry(signer.as_str()).or_insert_with(|| Map::new().into());
+            if let Value::Object(of_signer) = of_signer {
+                of_signer.insert(row.signer_key_id.clone(), row.signature.clone().into());
+            }
+        }
+    }
+}
+
+fn parse(json: &str) -> Result<Map<String, Value>, Error> {
+    serde_json::from_str(json).map_err(|error| Error::damaged("key", error))
+}
+
+fn raw<T>(object: Map<String, Value>) -> Result<Raw<T>, Error> {
+    let json = serde_json::value::to_raw_value(&object).map_err(|error| Error::damaged("key", error))?;
+    Ok(Raw::from_json(json))
+}

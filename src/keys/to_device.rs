@@ -1,0 +1,384 @@
+//! Messages from device to device.
+//!
+//! Promise: a message that was answered with 200 stays until its device presents a sync token from after it; a repeated
+//! transaction ID sends nothing again. A device that never fetches its messages loses the oldest ones, over
+//! `limits.to_device_per_device`: what comes in is never refused for it, because the newest are worth the most.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use ruma::{
+    OwnedUserId, TransactionId, api::client::to_device::send_event_to_device::v3::Messages,
+    to_device::DeviceIdOrAllDevices,
+};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Keys, validate};
+use crate::{
+    account::LocalDevice,
+    bus::Bus,
+    store::{
+        Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
+        committer::insert_rows,
+        device_keys,
+        ids::lock,
+        rooms::{TXN_ID, find_txn_id},
+        to_device::{self, MessageRow, TO_DEVICE},
+    },
+};
+
+/// Messages of one request, each device that is meant by `*` counted.
+pub const MAX_MESSAGES: usize = 10_000;
+
+/// Size of one message: the size of an event, which the spec gives.
+pub const MAX_MESSAGE_BYTES: usize = 65_536;
+
+/// Length of an event type and of a transaction ID; the spec has the first.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The scope of our transaction IDs. The type is part of the ID itself: it is part of the endpoint's path.
+const TXN_SCOPE: &str = "to_device";
+
+/// Why messages were not sent. None of them was.
+#[derive(Debug, thiserror::Error)]
+pub enum SendToDeviceError {
+    #[error("at most {MAX_MESSAGES} messages can be sent at once")]
+    TooMany,
+    #[error("a message can have at most {MAX_MESSAGE_BYTES} bytes")]
+    TooLarge,
+    #[error("the content of a message must be an object")]
+    NotAnObject,
+    #[error("event type and transaction ID can have at most {MAX_NAME_BYTES} bytes each, and no control characters")]
+    BadName,
+    #[error("could not store the messages")]
+    Storage(#[from] Error),
+}
+
+/// What waits for a device, as far as memory knows: bounds that hold, not the exact truth.
+#[derive(Debug, Clone, Copy)]
+struct Inbox {
+    /// No message is before this one.
+    oldest: Position,
+    /// No message is after this one.
+    newest: Position,
+    /// At most this many wait.
+    count: u64,
+}
+
+const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::ZERO, count: 0 };
+
+/// The inboxes that were looked at since the start; a few words for each device. The lock guards a look-up.
+///
+/// Whoever writes messages has made sure that the inbox is here first, and changes it in the commit. So an inbox that is
+/// here is never behind the database.
+#[derive(Debug, Default)]
+pub(super) struct Inboxes {
+    by_device: Mutex<HashMap<DeviceNid, Inbox>>,
+}
+
+impl Inboxes {
+    fn find(&self, device: DeviceNid) -> Option<Inbox> {
+        lock(&self.by_device).get(&device).copied()
+    }
+
+    pub(super) fn forget(&self, device: DeviceNid) {
+        lock(&self.by_device).remove(&device);
+    }
+
+    fn update(&self, device: DeviceNid, update: impl FnOnce(&mut Inbox)) {
+        if let Some(inbox) = lock(&self.by_device).get_mut(&device) {
+            update(inbox);
+        }
+    }
+}
+
+struct Delivery {
+    user: UserNid,
+    device: DeviceNid,
+    seq: i64,
+    json: Arc<str>,
+}
+
+struct SendToDevice {
+    sender: UserNid,
+    sender_device: DeviceNid,
+    event_type: Arc<str>,
+    txn: Arc<str>,
+    now_ms: i64,
+    deliveries: Vec<Delivery>,
+    limit: usize,
+    inboxes: Arc<Inboxes>,
+    bus: Arc<Bus>,
+}
+
+/// What was stored.
+pub(super) enum Sent {
+    Now {
+        /// How many of the oldest messages of a device made room.
+        dropped: Vec<(DeviceNid, u64)>,
+    },
+    Before,
+}
+
+struct Acknowledge {
+    device: DeviceNid,
+    upto: Position,
+    inboxes: Arc<Inboxes>,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    sender: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    content: &'a RawValue,
+}
+
+impl Keys {
+    /// Sends messages to devices of local users, once per `txn_id` and type. Devices that do not exist are ignored.
+    ///
+    /// # Errors
+    /// After [`SendToDeviceError::Storage`] the messages may be stored; repeating the `txn_id` settles it.
+    pub async fn send_to_device(
+        &self,
+        caller: &LocalDevice,
+        event_type: &str,
+        txn_id: &TransactionId,
+        messages: &Messages,
+    ) -> Result<(), SendToDeviceError> {
+        let is_name = |name: &str| name.len() <= MAX_NAME_BYTES && validate::is_plain(name);
+        if !is_name(event_type) || !is_name(txn_id.as_str()) {
+            return Err(SendToDeviceError::BadName);
+        }
+        check_contents(messages)?;
+        let deliveries = self.deliveries(messages).await?;
+        let transaction = SendToDevice {
+            sender: caller.user.nid,
+            sender_device: caller.device_nid,
+            event_type: event_type.into(),
+            txn: format!("{event_type}/{txn_id}").into(),
+            now_ms: self.clock.now_ms(),
+            deliveries,
+            limit: self.to_device_per_device,
+            inboxes: Arc::clone(&self.inboxes),
+            bus: Arc::clone(&self.bus),
+        };
+        if let Sent::Now { dropped } = self.db.committer().transact(transaction).await? {
+            for (device, messages) in dropped {
+                tracing::warn!(
+                    device_nid = device.0,
+                    messages,
+                    "dropped the oldest messages of a device that fetches none"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whom each message goes to.
+    async fn deliveries(&self, messages: &Messages) -> Result<Vec<Delivery>, SendToDeviceError> {
+        let mut users: HashMap<UserNid, &OwnedUserId> = HashMap::new();
+        for user_id in messages.keys().filter(|user_id| self.is_local(user_id)) {
+            if let Some(user) = self.db.find_user(user_id).await? {
+                users.insert(user.nid, user_id);
+            }
+        }
+        let nids: Vec<UserNid> = users.keys().copied().collect();
+        let devices = device_keys::devices(&mut self.db.read().await?.conn(), &nids).await?;
+        let mut contents: HashMap<*const RawValue, Arc<str>> = HashMap::new();
+        let mut deliveries = Vec::new();
+        for (user, device, device_id) in devices {
+            let Some(by_device) = users.get(&user).and_then(|user_id| messages.get(*user_id)) else {
+                continue;
+            };
+            let named = by_device.get(&DeviceIdOrAllDevices::DeviceId(device_id.into()));
+            let to_all = by_device.get(&DeviceIdOrAllDevices::AllDevices);
+            for (seq, content) in (0..).zip(named.into_iter().chain(to_all)) {
+                if deliveries.len() == MAX_MESSAGES {
+                    return Err(SendToDeviceError::TooMany);
+                }
+                // One copy of the text for all devices that it goes to.
+                let json =
+                    contents.entry(std::ptr::from_ref(content.json())).or_insert_with(|| content.json().get().into());
+                deliveries.push(Delivery { user, device, seq, json: Arc::clone(json) });
+            }
+        }
+        let receivers: Vec<DeviceNid> = deliveries.iter().map(|delivery| delivery.device).collect();
+        for device in receivers {
+            self.inbox(device).await?;
+        }
+        Ok(deliveries)
+    }
+
+    /// What waits for the device; read from the database when it is asked for first.
+    async fn inbox(&self, device: DeviceNid) -> Result<Inbox, Error> {
+        if let Some(inbox) = self.inboxes.find(device) {
+            return Ok(inbox);
+        }
+        let (oldest, newest, count) = to_device::waiting(&mut self.db.read().await?.conn(), device).await?;
+        let read = Inbox {
+            oldest: oldest.unwrap_or(EMPTY.oldest),
+            newest: newest.unwrap_or(EMPTY.newest),
+            count: count.unsigned_abs(),
+        };
+        // Somebody may have been faster, and may have written since: then what is here is newer than what we read.
+        Ok(*lock(&self.inboxes.by_device).entry(device).or_insert(read))
+    }
+
+    /// The messages for the device in (`since`, `upto`], oldest first, as complete events, at most about `limit`. The second
+    /// value is the position up to which these are all: `upto`, or an earlier one if there are more. Asks the database
+    /// nothing while nothing waits.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn to_device_messages(
+        &self,
+        device: DeviceNid,
+        since: Position,
+        upto: Position,
+        limit: usize,
+    ) -> Result<(Vec<Box<RawValue>>, Position), Error> {
+        if self.inbox(device).await?.newest <= since {
+            return Ok((Vec::new(), upto));
+        }
+        let limit = limit.max(1);
+        let mut reader = self.db.read().await?;
+        let mut rows = to_device::messages(&mut reader.conn(), device, since, upto, limit + 1).await?;
+        let mut next = upto;
+        if rows.len() > limit
+            && let (Some(first), Some(last)) = (rows.first().map(|row| row.pos), rows.pop().map(|row| row.pos))
+        {
+            // A token stands between positions, so the messages of one position go out together.
+            if first == last {
+                next = Position(last);
+                rows = to_device::messages_at(&mut reader.conn(), device, next).await?;
+            } else {
+                rows.retain(|row| row.pos < last);
+                next = Position(last - 1);
+            }
+        }
+        Ok((rows.iter().map(render).collect::<Result<_, _>>()?, next))
+    }
+
+    /// The device has presented a token of `since`: what was before it has arrived and is deleted. Asks the database
+    /// nothing while nothing waits.
+    ///
+    /// # Errors
+    /// When the database fails; the messages are then deleted with a later token.
+    pub async fn acknowledge_to_device(&self, device: DeviceNid, since: Position) -> Result<(), Error> {
+        if self.inbox(device).await?.oldest > since {
+            return Ok(());
+        }
+        let transaction = Acknowledge { device, upto: since, inboxes: Arc::clone(&self.inboxes) };
+        self.db.committer().transact(transaction).await
+    }
+}
+
+fn check_contents(messages: &Messages) -> Result<(), SendToDeviceError> {
+    if messages.values().map(BTreeMap::len).sum::<usize>() > MAX_MESSAGES {
+        return Err(SendToDeviceError::TooMany);
+    }
+    for content in messages.values().flat_map(BTreeMap::values) {
+        let json = content.json().get();
+        if json.len() > MAX_MESSAGE_BYTES {
+            return Err(SendToDeviceError::TooLarge);
+        }
+        if !json.starts_with('{') {
+            return Err(SendToDeviceError::NotAnObject);
+        }
+    }
+    Ok(())
+}
+
+fn render(row: &MessageRow) -> Result<Box<RawValue>, Error> {
+    let damaged = |error| Error::damaged("to-device message", error);
+    let content = serde_json::from_str(&row.json).map_err(damaged)?;
+    to_raw_value(&Event { sender: &row.user_id, event_type: &row.event_type, content }).map_err(damaged)
+}
+
+impl Transaction for SendToDevice {
+    type Output = Sent;
+
+    async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
+        if find_txn_id(conn, self.sender_device, TXN_SCOPE, &self.txn).await?.is_some() {
+            return Ok(Sent::Before);
+        }
+        let mut rows: Vec<Row> = Vec::with_capacity(self.deliveries.len() + 1);
+        let mut added: BTreeMap<DeviceNid, u64> = BTreeMap::new();
+        for delivery in &self.deliveries {
+            *added.entry(delivery.device).or_default() += 1;
+            rows.push(TO_DEVICE.row([
+                delivery.device.into(),
+                position.into(),
+                delivery.seq.into(),
+                self.sender.into(),
+                self.event_type.clone().into(),
+                delivery.json.clone().into(),
+            ]));
+        }
+        rows.push(TXN_ID.row([
+            self.sender_device.into(),
+            TXN_SCOPE.into(),
+            self.txn.clone().into(),
+            "".into(),
+            self.now_ms.into(),
+        ]));
+        insert_rows(conn, &rows).await?;
+        let mut dropped = Vec::new();
+        for (device, added) in added {
+            let count = self.inboxes.find(device).map_or(u64::MAX, |inbox| inbox.count.saturating_add(added));
+            if count > self.limit as u64 {
+                // A little more than needed goes, or every further message would have to make room again.
+                let keep = self.limit - self.limit / 16;
+                dropped.push((device, to_device::delete_oldest(conn, device, keep).await?));
+            }
+        }
+        Ok(Sent::Now { dropped })
+    }
+
+    fn committed(&self, output: &Self::Output, position: Position) {
+        let Sent::Now { dropped } = output else {
+            return;
+        };
+        for delivery in &self.deliveries {
+            self.inboxes.update(delivery.device, |inbox| {
+                inbox.oldest = inbox.oldest.min(position);
+                inbox.newest = inbox.newest.max(position);
+                inbox.count += 1;
+            });
+        }
+        for (device, messages) in dropped {
+            self.inboxes.update(*device, |inbox| inbox.count = inbox.count.saturating_sub(*messages));
+        }
+    }
+
+    fn wake(&self, output: &Self::Output, position: Position) {
+        if let Sent::Now { .. } = output {
+            for delivery in &self.deliveries {
+                self.bus.wake_user(delivery.user, position);
+            }
+        }
+    }
+}
+
+impl Transaction for Acknowledge {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        to_device::delete_upto(conn, self.device, self.upto).await?;
+        Ok(())
+    }
+
+    fn committed(&self, (): &(), _: Position) {
+        self.inboxes.update(self.device, |inbox| {
+            if inbox.newest <= self.upto {
+                *inbox = EMPTY;
+            } else {
+                inbox.oldest = inbox.oldest.max(Position(self.upto.0 + 1));
+            }
+        });
+    }
+}

@@ -1,0 +1,117 @@
+//! Rows of device keys, and of the order in which users' device lists changed.
+
+use super::{Conn, DeviceNid, Error, Position, UserNid, on, rows::inserts, statements};
+
+/// How many users one statement asks for.
+pub(crate) const USERS_PER_STATEMENT: usize = 32;
+
+/// Places for [`USERS_PER_STATEMENT`] values, the first 32 of a statement.
+macro_rules! in_32 {
+    () => {
+        "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+        $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)"
+    };
+}
+pub(super) use in_32;
+
+statements! {
+    FIND_DEVICE_KEY = "SELECT json FROM device_key WHERE device_nid = $1";
+    DEVICE_KEYS_OF_USERS_32 = concat!("SELECT d.user_nid, d.device_id, d.display_name, k.json FROM device d \
+        JOIN device_key k ON k.device_nid = d.device_nid WHERE d.user_nid IN ", in_32!(),
+        " ORDER BY d.user_nid, d.device_nid");
+    DEVICES_OF_USERS_32 = concat!("SELECT user_nid, device_nid, device_id FROM device WHERE user_nid IN ", in_32!(),
+        " ORDER BY user_nid, device_nid");
+    CHANGES_AFTER = "SELECT pos, user_nid FROM device_change WHERE pos > $1 ORDER BY pos, user_nid LIMIT $2";
+    DELETE_DEVICE_KEY = "DELETE FROM device_key WHERE device_nid = $1";
+    DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_key WHERE device_nid = $1";
+    DELETE_CLAIMED_KEYS = "DELETE FROM claimed_key WHERE device_nid = $1";
+    DELETE_FALLBACK_KEYS = "DELETE FROM fallback_key WHERE device_nid = $1";
+    DELETE_TO_DEVICE = "DELETE FROM to_device WHERE device_nid = $1";
+    DELETE_SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id = $2";
+}
+
+inserts! {
+    DEVICE_KEY = "device_key" ("device_nid", "user_nid", "json") key 1 Replace;
+    DEVICE_CHANGE = "device_change" ("user_nid", "pos") key 1 Replace;
+}
+
+/// A device that has published its keys.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct DeviceKeyRow {
+    pub user_nid: i64,
+    pub device_id: String,
+    pub display_name: Option<String>,
+    pub json: String,
+}
+
+/// The keys that the device has published.
+pub(crate) async fn find_device_key(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Option<String>, Error> {
+    let row: Option<(String,)> =
+        on!(conn, db => sqlx::query_as(FIND_DEVICE_KEY.text()).bind(device.0).fetch_optional(&mut **db).await)?;
+    Ok(row.map(|(json,)| json))
+}
+
+/// All devices of these users that have published keys.
+pub(crate) async fn device_keys(conn: &mut Conn<'_>, users: &[UserNid]) -> Result<Vec<DeviceKeyRow>, Error> {
+    let mut rows = Vec::new();
+    for chunk in users.chunks(USERS_PER_STATEMENT) {
+        let found: Vec<DeviceKeyRow> = on!(conn, db => {
+            let mut query = sqlx::query_as(DEVICE_KEYS_OF_USERS_32.text());
+            for index in 0..USERS_PER_STATEMENT {
+                // Ids start at 1, so 0 finds nothing.
+                query = query.bind(chunk.get(index).map_or(0, |user| user.0));
+            }
+            query.fetch_all(&mut **db).await
+        })?;
+        rows.extend(found);
+    }
+    Ok(rows)
+}
+
+/// All devices of these users: user, device and device ID.
+pub(crate) async fn devices(
+    conn: &mut Conn<'_>,
+    users: &[UserNid],
+) -> Result<Vec<(UserNid, DeviceNid, String)>, Error> {
+    let mut rows = Vec::new();
+    for chunk in users.chunks(USERS_PER_STATEMENT) {
+        let found: Vec<(i64, i64, String)> = on!(conn, db => {
+            let mut query = sqlx::query_as(DEVICES_OF_USERS_32.text());
+            for index in 0..USERS_PER_STATEMENT {
+                query = query.bind(chunk.get(index).map_or(0, |user| user.0));
+            }
+            query.fetch_all(&mut **db).await
+        })?;
+        rows.extend(found.into_iter().map(|(user, device, id)| (UserNid(user), DeviceNid(device), id)));
+    }
+    Ok(rows)
+}
+
+/// The users whose device list changed last after `since`, oldest first, at most `limit`.
+pub(crate) async fn changes_after(
+    conn: &mut Conn<'_>,
+    since: Position,
+    limit: usize,
+) -> Result<Vec<(Position, UserNid)>, Error> {
+    let rows: Vec<(i64, i64)> = on!(conn, db => sqlx::query_as(CHANGES_AFTER.text())
+        .bind(since.0).bind(limit as i64).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(pos, user)| (Position(pos), UserNid(user))).collect())
+}
+
+/// Deletes everything that belongs to the device but the device itself: its keys and the messages that wait for it. To
+/// be called in the transaction that deletes the device.
+pub(crate) async fn delete_keys_of_device(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    device: DeviceNid,
+    device_id: &str,
+) -> Result<(), Error> {
+    for statement in
+        [DELETE_DEVICE_KEY, DELETE_ONE_TIME_KEYS, DELETE_CLAIMED_KEYS, DELETE_FALLBACK_KEYS, DELETE_TO_DEVICE]
+    {
+        on!(conn, db => sqlx::query(statement.text()).bind(device.0).execute(&mut **db).await.map(|_| ()))?;
+    }
+    on!(conn, db => sqlx::query(DELETE_SIGNATURES.text())
+        .bind(user.0).bind(device_id).execute(&mut **db).await.map(|_| ()))?;
+    Ok(())
+}

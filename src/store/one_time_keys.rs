@@ -1,0 +1,90 @@
+//! Rows of one-time and fallback keys, and the digests of those that were handed out.
+
+use super::{Conn, DeviceNid, Error, on, rows::inserts, statements};
+
+statements! {
+    KEYS_OF_DEVICE = "SELECT algorithm, key_id, json FROM one_time_key WHERE device_nid = $1 \
+        ORDER BY algorithm, key_id LIMIT $2";
+    COUNTS = "SELECT algorithm, COUNT(*) FROM one_time_key WHERE device_nid = $1 GROUP BY algorithm ORDER BY algorithm";
+    UNUSED_FALLBACK = "SELECT algorithm FROM fallback_key WHERE device_nid = $1 AND used = $2 ORDER BY algorithm LIMIT 100";
+    FALLBACK_OF_DEVICE = "SELECT algorithm, key_id, json FROM fallback_key WHERE device_nid = $1 ORDER BY algorithm LIMIT 100";
+    /// Finding and deleting are one statement: what was returned is gone.
+    TAKE_NEXT = "DELETE FROM one_time_key WHERE device_nid = $1 AND algorithm = $2 AND key_id = (SELECT key_id \
+        FROM one_time_key WHERE device_nid = $1 AND algorithm = $2 ORDER BY seq, key_id LIMIT 1) RETURNING key_id, json";
+    USE_FALLBACK = "UPDATE fallback_key SET used = $3 WHERE device_nid = $1 AND algorithm = $2 RETURNING key_id, json";
+    CLAIMED_32 = "SELECT digest FROM claimed_key WHERE device_nid = $1 AND digest IN ($2, $3, $4, $5, $6, $7, $8, $9, $10, \
+        $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)";
+}
+
+inserts! {
+    ONE_TIME_KEY = "one_time_key" ("device_nid", "algorithm", "key_id", "seq", "json") key 3 Fail;
+    CLAIMED_KEY = "claimed_key" ("device_nid", "digest") key 2 Keep;
+    FALLBACK_KEY = "fallback_key" ("device_nid", "algorithm", "key_id", "json", "used") key 2 Replace;
+}
+
+/// A key as it was uploaded: algorithm, ID without its algorithm, JSON.
+pub(crate) type KeyRow = (String, String, String);
+
+/// The one-time keys that are left, at most `limit`.
+pub(crate) async fn one_time_keys(conn: &mut Conn<'_>, device: DeviceNid, limit: usize) -> Result<Vec<KeyRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(KEYS_OF_DEVICE.text())
+        .bind(device.0).bind(limit as i64).fetch_all(&mut **db).await)?)
+}
+
+/// The fallback keys, one for each algorithm.
+pub(crate) async fn fallback_keys(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Vec<KeyRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(FALLBACK_OF_DEVICE.text()).bind(device.0).fetch_all(&mut **db).await)?)
+}
+
+/// How many one-time keys are left, by algorithm; algorithms without any are missing.
+pub(crate) async fn counts(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Vec<(String, i64)>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(COUNTS.text()).bind(device.0).fetch_all(&mut **db).await)?)
+}
+
+/// The algorithms whose fallback key has not been handed out.
+pub(crate) async fn unused_fallback(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Vec<String>, Error> {
+    let rows: Vec<(String,)> = on!(conn, db =>
+        sqlx::query_as(UNUSED_FALLBACK.text()).bind(device.0).bind(false).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(algorithm,)| algorithm).collect())
+}
+
+/// Takes the oldest one-time key: its ID and JSON. It is gone with the commit.
+pub(crate) async fn take_next(
+    conn: &mut Conn<'_>,
+    device: DeviceNid,
+    algorithm: &str,
+) -> Result<Option<(String, String)>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(TAKE_NEXT.text())
+        .bind(device.0).bind(algorithm).fetch_optional(&mut **db).await)?)
+}
+
+/// The fallback key, marked as used.
+pub(crate) async fn use_fallback(
+    conn: &mut Conn<'_>,
+    device: DeviceNid,
+    algorithm: &str,
+) -> Result<Option<(String, String)>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(USE_FALLBACK.text())
+        .bind(device.0).bind(algorithm).bind(true).fetch_optional(&mut **db).await)?)
+}
+
+/// Which of these digests belong to keys that were handed out.
+pub(crate) async fn claimed(
+    conn: &mut Conn<'_>,
+    device: DeviceNid,
+    digests: &[[u8; 32]],
+) -> Result<Vec<Vec<u8>>, Error> {
+    let mut found = Vec::new();
+    for chunk in digests.chunks(32) {
+        let rows: Vec<(Vec<u8>,)> = on!(conn, db => {
+            let mut query = sqlx::query_as(CLAIMED_32.text()).bind(device.0);
+            for index in 0..32 {
+                // No digest is empty, so an empty one finds nothing.
+                query = query.bind(chunk.get(index).map(|digest| digest.to_vec()).unwrap_or_default());
+            }
+            query.fetch_all(&mut **db).await
+        })?;
+        found.extend(rows.into_iter().map(|(digest,)| digest));
+    }
+    Ok(found)
+}
