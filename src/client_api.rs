@@ -40,6 +40,8 @@ pub fn routes() -> Routes {
         .merge(receipt::routes())
         .merge(sync::routes())
         .merge(session::routes())
+        .merge(session::routes())
+        .merge(sync::routes())
         .merge(tag::routes())
         .merge(to_device::routes())
         .merge(typing::routes())

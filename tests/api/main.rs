@@ -5,6 +5,7 @@ mod harness;
 
 mod account_data;
 mod conversation;
+mod account;
 mod discovery;
 mod operator;
 mod filters;
@@ -13,6 +14,7 @@ mod push_rules;
 mod receipts;
 mod routes;
 mod setup;
+mod session;
 mod start;
 mod typing;
 mod stop;
