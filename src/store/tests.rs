@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use sqlx::{Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Sql, accounts, committer, devices, open, profiles, rooms,
+    Database, DatabaseOptions, Durability, Insert, Sql, accounts, aliases, committer, devices, open, profiles, rooms,
     rows::MAX_CHUNK, sweeps, tokens, vocabulary,
 };
 
@@ -15,6 +15,7 @@ mod postgres;
 /// Every file's query texts. [`the_lists_above_are_complete`] finds a file that is missing here.
 const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("accounts.rs", accounts::STATEMENTS),
+    ("aliases.rs", aliases::STATEMENTS),
     ("committer/batch.rs", committer::STATEMENTS),
     ("devices.rs", devices::STATEMENTS),
     ("open.rs", open::STATEMENTS),
@@ -27,6 +28,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
 
 const INSERTS: &[(&str, &[&Insert])] = &[
     ("accounts.rs", accounts::INSERTS),
+    ("aliases.rs", aliases::INSERTS),
     ("devices.rs", devices::INSERTS),
     ("open.rs", open::INSERTS),
     ("profiles.rs", profiles::INSERTS),
