@@ -3,19 +3,34 @@
 //! A handler only translates: a typed request in, one call of a service, a typed answer out.
 
 mod account;
+mod alias;
 mod config;
+mod context;
 mod device;
+mod directory;
 mod discovery;
 mod filter;
+mod knock;
+mod membership;
+mod message;
 mod presence;
 mod profile;
 mod push;
 mod read_marker;
 mod receipt;
+mod redact;
+mod room;
 mod session;
+mod state;
 mod sync;
 mod tag;
 mod typing;
+
+mod errors;
+mod events;
+mod exact_type;
+mod member_profile;
+mod txn;
 mod uiaa;
 
 use crate::http::Routes;
@@ -24,16 +39,25 @@ use crate::http::Routes;
 pub fn routes() -> Routes {
     Routes::default()
         .merge(account::routes())
+        .merge(alias::routes())
         .merge(config::routes())
+        .merge(context::routes())
         .merge(device::routes())
+        .merge(directory::routes())
         .merge(discovery::routes())
         .merge(filter::routes())
+        .merge(knock::routes())
+        .merge(membership::routes())
+        .merge(message::routes())
         .merge(presence::routes())
         .merge(profile::routes())
         .merge(push::routes())
         .merge(read_marker::routes())
         .merge(receipt::routes())
+        .merge(redact::routes())
+        .merge(room::routes())
         .merge(session::routes())
+        .merge(state::routes())
         .merge(sync::routes())
         .merge(tag::routes())
         .merge(typing::routes())
