@@ -18,9 +18,8 @@ use crate::{
     keys::Keys,
     push::Push,
     room::Rooms,
-    store::Database,
-    sync::lazy::LazyMembers,
     store::{Database, Position, UserNid},
+    sync::lazy::LazyMembers,
 };
 
 /// Everything a handler may need. Cheap to clone.

@@ -63,7 +63,6 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
             Arc::clone(&account_data),
             &config.presence,
         ),
-        keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
         lazy_members: LazyMembers::default(),
         account_data,
         rooms: Rooms::new(
@@ -71,9 +70,7 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
             Arc::clone(&bus),
             clock.clone(),
             Arc::clone(&signer),
-            config.rooms.default_version.clone(),
         ),
-        keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
         rate_limits: RateLimits::new(&config.rate_limits),
         config,
         clock,

@@ -91,21 +91,3 @@ pub(crate) async fn changes_after(
         .bind(since.0).bind(limit as i64).fetch_all(&mut **db).await)?;
     Ok(rows.into_iter().map(|(pos, user)| (Position(pos), UserNid(user))).collect())
 }
-
-/// Deletes everything that belongs to the device but the device itself: its keys and the messages that wait for it. To
-/// be called in the transaction that deletes the device.
-pub(crate) async fn delete_keys_of_device(
-    conn: &mut Conn<'_>,
-    user: UserNid,
-    device: DeviceNid,
-    device_id: &str,
-) -> Result<(), Error> {
-    for statement in
-        [DELETE_DEVICE_KEY, DELETE_ONE_TIME_KEYS, DELETE_CLAIMED_KEYS, DELETE_FALLBACK_KEYS, DELETE_TO_DEVICE]
-    {
-        on!(conn, db => sqlx::query(statement.text()).bind(device.0).execute(&mut **db).await.map(|_| ()))?;
-    }
-    on!(conn, db => sqlx::query(DELETE_SIGNATURES.text())
-        .bind(user.0).bind(device_id).execute(&mut **db).await.map(|_| ()))?;
-    Ok(())
-}

@@ -5,12 +5,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 use sqlx::{Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Sql, accounts, committer, devices, open, profiles, rooms,
-    Database, DatabaseOptions, Durability, Insert, Sql, accounts, aliases, committer, devices, open, profiles, rooms,
-    rows::MAX_CHUNK, sweeps, tokens, vocabulary,
     Database, DatabaseOptions, Durability, Insert, Sql, account_data, accounts, aliases, committer, cross_signing,
     device_keys, devices, filters, key_backup, one_time_keys, open, profiles, receipts, rooms, rows::MAX_CHUNK, sweeps,
     to_device, tokens, vocabulary,
+    Database, DatabaseOptions, Durability, Insert, Sql, accounts, aliases, committer, devices, open, profiles, rooms,
+    rows::MAX_CHUNK, sweeps, tokens, vocabulary,
 };
 
 #[path = "../../tests/api/harness/postgres.rs"]

@@ -17,15 +17,17 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    let signed = request.signed_keys.iter().flat_map(|(user_id, keys)| {
-        keys.iter().map(|(key_id, json)| SignedKey {
-            user_id: user_id.clone(),
-            key_id: key_id.to_owned(),
-            json: json.get().to_owned(),
-        })
-    });
+    let mut signed = Vec::new();
+    for (user_id, keys) in &request.signed_keys {
+        for (key_id, json) in keys {
+            let (user_id, key_id, json) = (user_id.clone(), key_id.to_owned(), json.get().to_owned());
+            signed.push(SignedKey { user_id, key_id, json });
+            let (key_id, json) = (key_id.to_owned(), json.get().to_owned());
+            signed.push(SignedKey { user_id: user_id.clone(), key_id, json });
+        }
+    }
     let rooms = app.rooms.joined_rooms(caller.user.nid).await?;
-    let failures = app.keys.upload_signatures(&caller, signed.collect(), rooms).await?;
+    let failures = app.keys.upload_signatures(&caller, signed, rooms).await?;
     let mut response = Response::new();
     for (user_id, keys) in failures {
         let of_user = response.failures.entry(user_id).or_default();
