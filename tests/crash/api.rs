@@ -83,6 +83,12 @@ impl Api {
         }
     }
 
+    /// The status alone.
+    pub async fn status(&self, path: &str, token: &str) -> u16 {
+        let request = self.http.get(format!("{}/_matrix/client/v3{path}", self.base)).bearer_auth(token);
+        request.send().await.unwrap_or_else(|error| panic!("GET {path}: {error}")).status().as_u16()
+    }
+
     pub async fn put(&self, path: &str, token: &str, body: &Value) -> Value {
         self.sure(Method::PUT, path, token, Some(body)).await
     }

@@ -56,9 +56,9 @@ pub fn first_starts(run: Run) -> Option<String> {
 
 /// What was counted.
 #[derive(Default)]
-struct Counts {
+pub struct Counts {
     kills: usize,
-    events: usize,
+    pub events: usize,
     rooms: usize,
     gaps: usize,
     recovery: Duration,
@@ -84,9 +84,7 @@ async fn kill_often(run: &Run, data: &Data) -> String {
         let is_last = counts.kills >= run.kills;
         load.check(&server.api, &mut counts).await;
         if is_last || cycle % READ_WHOLE_EVERY == 0 {
-            for room in &load.world.rooms {
-                room.read_again(&server.api, &load.world.accounts[0].token).await;
-            }
+            load.read_again(&server.api).await;
         }
         if is_last {
             break;
@@ -139,7 +137,7 @@ impl Load {
     }
 
     /// Holds the server against everything that it had answered.
-    async fn check(&mut self, api: &Api, counts: &mut Counts) {
+    pub async fn check(&mut self, api: &Api, counts: &mut Counts) {
         let token = self.world.accounts[0].token.clone();
         settle(&mut self.senders, api).await;
         settle(&mut self.data, api).await;
@@ -166,6 +164,13 @@ impl Load {
             counts.gaps += self.sync[neighbour].catch_up(api, &self.world.rooms).await;
             assert_eq!(self.sync[neighbour].letters, self.data[index].letters, "what was sent to the device, in order");
             self.data[neighbour].count_keys(api, &self.data[index]).await;
+        }
+    }
+
+    /// Holds every room, from its beginning, against all that was ever seen of it.
+    pub async fn read_again(&self, api: &Api) {
+        for room in &self.world.rooms {
+            room.read_again(api, &self.world.accounts[0].token).await;
         }
     }
 

@@ -10,6 +10,7 @@ mod check;
 mod churn;
 mod kills;
 mod lanes;
+mod powerloss;
 #[path = "../api/harness/postgres.rs"]
 mod postgres;
 mod process;
@@ -22,10 +23,12 @@ use rand::{SeedableRng as _, rngs::StdRng};
 /// Each test: its name, and what it does. It says in a few words what it counted; `None` means that it was skipped.
 type Test = (&'static str, fn(Run) -> Option<String>);
 
-const TESTS: [Test; 3] = [
+const TESTS: [Test; 5] = [
     ("the_first_start_may_be_killed", kills::first_starts),
     ("kills_on_sqlite", kills::on_sqlite),
     ("kills_on_postgres", kills::on_postgres),
+    ("power_losses_on_sqlite", powerloss::lose_nothing),
+    ("a_power_loss_shows_what_was_not_synced", powerloss::show_what_was_not_synced),
 ];
 
 /// What a test is given.
