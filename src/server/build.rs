@@ -65,12 +65,7 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
         ),
         lazy_members: LazyMembers::default(),
         account_data,
-        rooms: Rooms::new(
-            Arc::clone(&db),
-            Arc::clone(&bus),
-            clock.clone(),
-            Arc::clone(&signer),
-        ),
+        rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
         rate_limits: RateLimits::new(&config.rate_limits),
         config,
         clock,
