@@ -171,7 +171,6 @@ pub struct Rooms {
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being given out, so that no two requests get the same.
     reserved_aliases: Mutex<HashSet<String>>,
-    pub(crate) default_version: RoomVersionId,
 }
 
 #[derive(Default)]
@@ -186,7 +185,6 @@ impl Rooms {
         bus: Arc<Bus>,
         clock: Clock,
         signer: Arc<ServerSigner>,
-        default_version: RoomVersionId,
     ) -> Self {
         Self {
             events: Events::new(Arc::clone(&db)),
@@ -200,7 +198,6 @@ impl Rooms {
             bus,
             clock,
             signer,
-            default_version,
         }
     }
 

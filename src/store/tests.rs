@@ -8,6 +8,8 @@ use super::{
     Database, DatabaseOptions, Durability, Insert, Sql, account_data, accounts, aliases, committer, cross_signing,
     device_keys, devices, filters, key_backup, one_time_keys, open, profiles, receipts, rooms, rows::MAX_CHUNK, sweeps,
     to_device, tokens, vocabulary,
+    Database, DatabaseOptions, Durability, Insert, Sql, accounts, aliases, committer, devices, open, profiles, rooms,
+    rows::MAX_CHUNK, sweeps, tokens, vocabulary,
 };
 
 #[path = "../../tests/api/harness/postgres.rs"]

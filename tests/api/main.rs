@@ -3,10 +3,18 @@
 #[macro_use]
 mod harness;
 
+mod account_data;
 mod conversation;
+mod account;
 mod discovery;
 mod operator;
+mod filters;
+mod presence;
+mod push_rules;
+mod receipts;
 mod routes;
 mod setup;
+mod session;
 mod start;
+mod typing;
 mod stop;

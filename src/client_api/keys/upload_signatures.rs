@@ -22,6 +22,8 @@ pub(super) async fn handle(
         for (key_id, json) in keys {
             let (user_id, key_id, json) = (user_id.clone(), key_id.to_owned(), json.get().to_owned());
             signed.push(SignedKey { user_id, key_id, json });
+            let (key_id, json) = (key_id.to_owned(), json.get().to_owned());
+            signed.push(SignedKey { user_id: user_id.clone(), key_id, json });
         }
     }
     let rooms = app.rooms.joined_rooms(caller.user.nid).await?;

@@ -7,6 +7,7 @@ use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
 
 use crate::{
     app::App,
+    client_api::uiaa,
     http::{ApiError, Authed, Reply},
     keys::cross_signing::{SigningKeys, SigningKeysError},
 };
@@ -30,7 +31,7 @@ pub(super) async fn handle(
     // Whether these keys replace others is decided in the transaction, where nobody can come in between.
     match app.keys.upload_signing_keys(&caller, keys.clone(), false, rooms.clone()).await {
         Err(SigningKeysError::NeedsAuthentication) => {
-            super::super::uiaa::require_password(&app, &caller, OPERATION, auth.as_ref(), address).await?;
+            uiaa::require_password(&app, &caller, OPERATION, auth.as_ref(), address).await?;
             app.keys.upload_signing_keys(&caller, keys, true, rooms).await?;
         }
         result => result?,
