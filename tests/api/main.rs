@@ -3,18 +3,18 @@
 #[macro_use]
 mod harness;
 
+mod account;
 mod account_data;
 mod conversation;
-mod account;
 mod discovery;
-mod operator;
 mod filters;
+mod operator;
 mod presence;
 mod push_rules;
 mod receipts;
 mod routes;
-mod setup;
 mod session;
+mod setup;
 mod start;
-mod typing;
 mod stop;
+mod typing;
