@@ -109,7 +109,8 @@ async fn two_people_talk_in_every_room_version() {
         assert_eq!(sent, again, "{version}");
         let (answer, _) = server.sync(&bob, Some(since)).await;
         let timeline = &answer["rooms"]["join"][room_id.as_str()]["timeline"];
-        let bodies: Vec<_> = timeline["events"].as_array().into_iter().flatten().map(|e| &e["content"]["body"]).collect();
+        let bodies: Vec<_> =
+            timeline["events"].as_array().into_iter().flatten().map(|e| &e["content"]["body"]).collect();
         assert_eq!(bodies, [&json!("hello")], "{version}: {answer}");
         assert_eq!(timeline["limited"], false, "{version}");
     }
@@ -119,10 +120,12 @@ async fn two_people_talk_in_every_room_version() {
 async fn an_initial_sync_shows_the_room_and_an_idle_one_asks_the_database_nothing() {
     let server = server().await;
     let alice = server.register("alice").await;
-    let room_id = server.app.rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
+    let room_id =
+        server.app.rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
     let (answer, since) = server.sync(&alice, None).await;
     let room = &answer["rooms"]["join"][room_id.as_str()];
-    let types: Vec<_> = room["timeline"]["events"].as_array().into_iter().flatten().map(|e| e["type"].clone()).collect();
+    let types: Vec<_> =
+        room["timeline"]["events"].as_array().into_iter().flatten().map(|e| e["type"].clone()).collect();
     assert_eq!(types.first(), Some(&json!("m.room.create")), "{answer}");
     assert_eq!(room["summary"]["m.joined_member_count"], 1, "{answer}");
     let before = server.app.db.counters().statements();
@@ -135,7 +138,8 @@ async fn an_initial_sync_shows_the_room_and_an_idle_one_asks_the_database_nothin
 async fn a_room_is_the_same_after_it_was_loaded_again() {
     let server = server().await;
     let alice = server.register("alice").await;
-    let room_id = server.app.rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
+    let room_id =
+        server.app.rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
     let rooms = &server.app.rooms;
     for number in 0..300 {
         let topic = EventDraft {

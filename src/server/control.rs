@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
@@ -27,6 +27,7 @@ use crate::{
     admin_api::{self, Operation},
     app::App,
     http::{
+        RawJson,
         listen::{Address, Listener, ListenerSpec},
         read_body,
         shutdown::Shutdown,
@@ -66,7 +67,7 @@ pub(super) fn router(app: App, shutdown: &Shutdown) -> Router {
 }
 
 async fn answer(State(app): State<App>, request: Request) -> Response {
-    let refused = |status: StatusCode, error: String| (status, Json(json!({ "error": error }))).into_response();
+    let refused = |status: StatusCode, error: String| (status, json_bytes(&json!({ "error": error }))).into_response();
     let body = match read_body(request.into_body(), MAX_BODY_BYTES).await {
         Ok(body) => body,
         Err(error) => return error.into_response(),
@@ -79,9 +80,13 @@ async fn answer(State(app): State<App>, request: Request) -> Response {
         }
     };
     match admin_api::carry_out(&app, operation).await {
-        Ok(done) => Json(done).into_response(),
+        Ok(done) => json_bytes(&done).into_response(),
         Err(error) => refused(StatusCode::UNPROCESSABLE_ENTITY, OneLine(&error).to_string()),
     }
+}
+
+fn json_bytes(value: &Value) -> RawJson {
+    RawJson(value.to_string().into())
 }
 
 /// Asks the running server. `Ok(None)`: there is none here.

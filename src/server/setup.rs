@@ -5,19 +5,19 @@
 use std::net::SocketAddr;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Request, State},
     routing::get,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::landing::Page;
 use crate::{
     account::register::RegisterError,
     app::App,
-    http::{Action, ApiError, ClientAddress, read_body},
+    http::{Action, ApiError, ClientAddress, RawJson, read_body},
 };
 
 const PAGE: &str = include_str!("pages/setup.html");
@@ -41,7 +41,7 @@ struct Wanted {
 }
 
 /// Makes the first admin.
-async fn set_up(State(app): State<App>, request: Request) -> Result<Json<Value>, ApiError> {
+async fn set_up(State(app): State<App>, request: Request) -> Result<RawJson, ApiError> {
     let address = request.extensions().get::<ClientAddress>().and_then(|address| address.0);
     app.rate_limits.check(Action::Register, None, address)?;
     let body = Zeroizing::new(read_body(request.into_body(), MAX_BODY_BYTES).await?.to_vec());
@@ -49,7 +49,7 @@ async fn set_up(State(app): State<App>, request: Request) -> Result<Json<Value>,
         return Err(ApiError::bad_json("Send an object with secret, username and password."));
     };
     match app.accounts.use_setup_secret(&secret, &username, password).await {
-        Ok(user_id) => Ok(Json(json!({ "user_id": user_id }))),
+        Ok(user_id) => Ok(RawJson(json!({ "user_id": user_id }).to_string().into())),
         Err(RegisterError::SetupSecret) => Err(ApiError::forbidden(
             "This link was used, has expired, or an administrator exists. As long as there is no account, a restart of the \
              server prints a new link; after that, use: sabha user create NAME --admin",

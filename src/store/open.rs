@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, PgPool, SqlitePool,
+    ConnectOptions, PgConnection, PgPool, SqlitePool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -47,6 +47,16 @@ const ENGINE_VERSION: [&str; 2] = ["SELECT sqlite_version()", "SHOW server_versi
 
 /// How many starts are remembered; a sync token from an older one gets a full sync.
 const KEPT_INCARNATIONS: i64 = 1000;
+
+/// PostgreSQL only; SQLite's file is locked as a file.
+const LOCK_POSTGRES: &str = "SELECT pg_try_advisory_lock($1)";
+
+/// Any number that nobody else uses in our database.
+const LOCK_KEY: i64 = 0x5ab4a;
+
+/// Together two seconds.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
@@ -321,6 +331,7 @@ async fn open_postgres(
     let connect = connect.clone().application_name("sabha").statement_cache_capacity(512).disable_statement_logging();
     let writer_options = connect.clone().options([("synchronous_commit", synchronous)]);
     let mut writer = writer_options.connect().await?;
+    lock_postgres(&mut writer).await?;
     migrated(&POSTGRES, POSTGRES.run(&mut writer).await)?;
     let pool = PgPoolOptions::new()
         .max_connections(options.readers)
@@ -329,6 +340,22 @@ async fn open_postgres(
         .connect_lazy_with(connect);
     let engine = Engine::Postgres { conn: Some(Box::new(writer)), options: Box::new(writer_options) };
     Ok((Pool::Postgres(pool), engine, None))
+}
+
+/// Held for as long as the writing connection lives. A second process is refused here, kindly; should this lock be lost
+/// with its connection, the epoch still keeps two writers apart.
+async fn lock_postgres(writer: &mut PgConnection) -> Result<(), OpenError> {
+    for attempt in 0..LOCK_ATTEMPTS {
+        let (locked,): (bool,) = sqlx::query_as(LOCK_POSTGRES).bind(LOCK_KEY).fetch_one(&mut *writer).await?;
+        if locked {
+            return Ok(());
+        }
+        // PostgreSQL notices the end of a killed process only when it next reads from its socket.
+        if attempt + 1 < LOCK_ATTEMPTS {
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
+    }
+    Err(OpenError::InUse("on PostgreSQL".to_owned()))
 }
 
 fn migrated(migrator: &Migrator, result: Result<(), MigrateError>) -> Result<(), OpenError> {

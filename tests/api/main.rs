@@ -3,6 +3,11 @@
 #[macro_use]
 mod harness;
 
+mod backup;
 mod discovery;
+mod keys;
+mod operator;
 mod routes;
+mod setup;
 mod start;
+mod to_device;

@@ -71,12 +71,12 @@ both_engines! {
     }
 }
 
-#[tokio::test]
-async fn a_second_process_on_the_same_file_is_refused() {
-    let mut server = TestServer::start().await;
-    let line = refusal(&server).await;
-    assert!(line.contains("another process is using this database") && line.ends_with("stop it first"), "{line}");
-    server.restart().await;
+both_engines! {
+    async fn a_second_process_on_the_same_database_is_refused(mut server: TestServer) {
+        let line = refusal(&server).await;
+        assert!(line.contains("another process is using this database") && line.ends_with("stop it first"), "{line}");
+        server.restart().await;
+    }
 }
 
 #[cfg(unix)]
