@@ -3,22 +3,37 @@
 //! A handler only translates: a typed request in, one call of a service, a typed answer out.
 
 mod account;
+mod alias;
 mod backup;
 mod config;
+mod context;
 mod device;
+mod directory;
 mod discovery;
 mod filter;
 mod keys;
+mod knock;
+mod membership;
+mod message;
 mod presence;
 mod profile;
 mod push;
 mod read_marker;
 mod receipt;
+mod redact;
+mod room;
 mod session;
+mod state;
 mod sync;
 mod tag;
 mod to_device;
 mod typing;
+
+mod errors;
+mod events;
+mod exact_type;
+mod member_profile;
+mod txn;
 mod uiaa;
 
 use crate::http::Routes;
@@ -28,11 +43,17 @@ pub fn routes() -> Routes {
     Routes::default()
         .merge(account::routes())
         .merge(backup::routes())
+        .merge(alias::routes())
         .merge(config::routes())
+        .merge(context::routes())
         .merge(device::routes())
+        .merge(directory::routes())
         .merge(discovery::routes())
         .merge(filter::routes())
         .merge(keys::routes())
+        .merge(knock::routes())
+        .merge(membership::routes())
+        .merge(message::routes())
         .merge(presence::routes())
         .merge(profile::routes())
         .merge(push::routes())
@@ -40,6 +61,9 @@ pub fn routes() -> Routes {
         .merge(receipt::routes())
         .merge(sync::routes())
         .merge(session::routes())
+        .merge(redact::routes())
+        .merge(room::routes())
+        .merge(state::routes())
         .merge(tag::routes())
         .merge(to_device::routes())
         .merge(typing::routes())

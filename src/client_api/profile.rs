@@ -9,9 +9,10 @@ use ruma::UserId;
 use serde_json::Value as JsonValue;
 
 use crate::{
-    account::LocalDevice,
+    account::{LocalDevice, Profile},
     app::App,
     http::{Action, ApiError, Routes},
+    room::{profile::MemberProfile, send::SendError},
 };
 
 pub(super) fn routes() -> Routes {
@@ -37,6 +38,18 @@ async fn change(
     if user_id != caller.user_id() {
         return Err(ApiError::forbidden("This is not your profile."));
     }
-    app.accounts.set_profile_field(caller.user.nid, field, value).await?;
+    if app.accounts.set_profile_field(caller.user.nid, field, value).await? {
+        let profile = member_profile(app.accounts.profile(caller.user.nid).await?);
+        // The field is stored already; the rooms that were not reached keep the old one until the next change.
+        app.rooms.profile_changed(caller, &profile).await.map_err(|error| match error {
+            SendError::Storage(error) => error.into(),
+            error => ApiError::internal(error),
+        })?;
+    }
     Ok(())
+}
+
+/// What the user's member events say from now on.
+pub(super) fn member_profile(profile: Profile) -> MemberProfile {
+    MemberProfile { displayname: profile.displayname, avatar_url: profile.avatar_url.map(Into::into) }
 }

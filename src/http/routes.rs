@@ -15,6 +15,7 @@ use super::{Action, ApiError, Authed, Authenticate};
 use crate::app::App;
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Endpoint = Arc<dyn Fn(App, Request) -> Answer + Send + Sync>;
 
 /// Endpoints of one API. Handlers are erased to one type each, which keeps the code small with hundreds of them.
 #[derive(Default)]
@@ -35,21 +36,26 @@ impl Routes {
         F: Future<Output = Result<T, ApiError>> + Send,
         T: IntoResponse,
     {
-        let handler = Arc::new(handler);
-        let endpoint: Arc<dyn Fn(App, Request) -> Answer + Send + Sync> = Arc::new(move |app, mut request| {
-            let handler = Arc::clone(&handler);
-            request.extensions_mut().insert(action);
-            Box::pin(async move {
-                match Authed::<R>::from_request(request, &app).await {
-                    Ok(authed) => match handler(State(app), authed).await {
-                        Ok(reply) => reply.into_response(),
-                        Err(error) => error.into_response(),
-                    },
-                    Err(error) => error.into_response(),
-                }
-            })
-        });
+        let endpoint = endpoint(action, handler);
         for path in <R as Metadata>::PATH_BUILDER.all_paths() {
+            self = self.add(<R as Metadata>::METHOD, path, Arc::clone(&endpoint));
+        }
+        self
+    }
+
+    /// Serves a request type on further paths, which ruma's type does not name but reads.
+    #[must_use]
+    pub fn serve_at<R, H, F, T>(mut self, paths: &[&'static str], action: Action, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Authenticate,
+        <R::Authentication as AuthScheme>::Output: Send,
+        H: Fn(State<App>, Authed<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send,
+        T: IntoResponse,
+    {
+        let endpoint = endpoint(action, handler);
+        for path in paths {
             self = self.add(<R as Metadata>::METHOD, path, Arc::clone(&endpoint));
         }
         self
@@ -80,12 +86,7 @@ impl Routes {
         )
     }
 
-    fn add(
-        mut self,
-        method: Method,
-        path: &'static str,
-        endpoint: Arc<dyn Fn(App, Request) -> Answer + Send + Sync>,
-    ) -> Self {
+    fn add(mut self, method: Method, path: &'static str, endpoint: Endpoint) -> Self {
         let filter = MethodFilter::try_from(method.clone()).expect("Matrix uses only the common HTTP methods");
         let serve = move |State(app): State<App>, request: Request| endpoint(app, request);
         self.router = self.router.route(path, on(filter, serve));
@@ -111,4 +112,30 @@ impl Routes {
             .fallback(|| async { ApiError::unrecognized() })
             .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
     }
+}
+
+/// A handler without its types.
+fn endpoint<R, H, F, T>(action: Action, handler: H) -> Endpoint
+where
+    R: IncomingRequest + Send + 'static,
+    R::Authentication: Authenticate,
+    <R::Authentication as AuthScheme>::Output: Send,
+    H: Fn(State<App>, Authed<R>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<T, ApiError>> + Send,
+    T: IntoResponse,
+{
+    let handler = Arc::new(handler);
+    Arc::new(move |app, mut request| {
+        let handler = Arc::clone(&handler);
+        request.extensions_mut().insert(action);
+        Box::pin(async move {
+            match Authed::<R>::from_request(request, &app).await {
+                Ok(authed) => match handler(State(app), authed).await {
+                    Ok(reply) => reply.into_response(),
+                    Err(error) => error.into_response(),
+                },
+                Err(error) => error.into_response(),
+            }
+        })
+    })
 }

@@ -151,10 +151,10 @@ impl Rooms {
         Ok(())
     }
 
-    /// The rooms of the public directory.
+    /// The rooms of the public directory, those with most local members first.
     pub async fn published_rooms(&self) -> Result<Vec<RoomNid>, store::Error> {
         let mut reader = self.db.read().await?;
-        rows::published_rooms(&mut reader.conn()).await
+        rows::published_rooms(&mut reader.conn(), Membership::Join.code()).await
     }
 
     /// Aliases that are new in an `m.room.canonical_alias` event must point to the room.

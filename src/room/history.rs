@@ -83,16 +83,11 @@ impl Rooms {
         Ok(self.member_entry(caller.user.nid, room.nid).await?.map_or(now, |entry| entry.pos))
     }
 
-    /// One event that the caller may see.
+    /// One event of a readable room.
     ///
     /// # Errors
-    /// [`ReadError::UnknownEvent`] also for one that they may not see.
-    pub async fn event(&self, caller: &LocalDevice, room_id: &RoomId, event_id: &EventId) -> Result<Placed, ReadError> {
-        let (room, sight) = self.readable(caller, room_id).await?;
-        self.visible_event(&room, &sight, event_id).await
-    }
-
-    async fn visible_event(&self, room: &Room, sight: &Sight, event_id: &EventId) -> Result<Placed, ReadError> {
+    /// [`ReadError::UnknownEvent`] also for one that the reader may not see.
+    pub async fn event(&self, room: &Room, sight: &Sight, event_id: &EventId) -> Result<Placed, ReadError> {
         let mut reader = self.db.read().await?;
         let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
         drop(reader);
@@ -182,7 +177,7 @@ impl Rooms {
         limit: usize,
         wanted: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Surroundings, ReadError> {
-        let event = self.visible_event(room, sight, event_id).await?;
+        let event = self.event(room, sight, event_id).await?;
         let (pos, now) = (event.0, self.db.committer().published());
         let half = limit / 2;
         let before = match half {

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use ruma::{OwnedRoomId, RoomId};
+
 use super::{Rooms, event::StoredEvent, state_log::Membership};
 use crate::store::{Database, Error, EventNid, Position, RoomNid, UserNid, ids::lock, rooms as rows};
 
@@ -121,6 +123,16 @@ impl Rooms {
         let rooms = self.memberships.of(user).await?;
         let rooms = lock(&rooms);
         Ok(rooms.rooms.values().filter(|entry| entry.membership == Membership::Join).map(|entry| entry.room).collect())
+    }
+
+    /// The IDs of the rooms that the user is joined to, in order. Unlike [`Self::joined_rooms`], this loads no room.
+    pub async fn joined_room_ids(&self, user: UserNid) -> Result<Vec<OwnedRoomId>, Error> {
+        let mut reader = self.db.read().await?;
+        let room_ids = rows::room_ids(&mut reader.conn(), user, Membership::Join.code()).await?;
+        room_ids
+            .into_iter()
+            .map(|room_id| RoomId::parse(&room_id).map_err(|error| Error::damaged("room ID", error)))
+            .collect()
     }
 
     /// The local users who are joined to the room.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use sabha_federation::EventDraft;
 use serde_json::value::RawValue;
 
@@ -47,7 +47,7 @@ impl Rooms {
         &self,
         caller: &LocalDevice,
         room_id: &RoomId,
-        draft: EventDraft,
+        mut draft: EventDraft,
         txn: Option<TxnKey>,
     ) -> Result<OwnedEventId, SendError> {
         let room = self.require(room_id).await?;
@@ -61,9 +61,7 @@ impl Rooms {
             barrier.wait().await?;
             return Ok(sent);
         }
-        if draft.event_type == "m.room.redaction" {
-            self.check_redaction(&writer, caller.user_id(), draft.redacts.as_deref()).await?;
-        }
+        self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
         let event_id = writer.append(&caller.user, draft).await?;
         self.finish(writer, txn).await?;
         Ok(event_id)
@@ -77,7 +75,7 @@ impl Rooms {
         &self,
         caller: &LocalDevice,
         room_id: &RoomId,
-        draft: EventDraft,
+        mut draft: EventDraft,
     ) -> Result<OwnedEventId, SendError> {
         let room = self.require(room_id).await?;
         if draft.event_type == "m.room.canonical_alias" {
@@ -95,6 +93,7 @@ impl Rooms {
             barrier.wait().await?;
             return Ok(event_id);
         }
+        self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
         let event_id = writer.append(&caller.user, draft).await?;
         self.finish(writer, None).await?;
         Ok(event_id)
@@ -122,9 +121,20 @@ impl Rooms {
         &self,
         writer: &RoomWriter<'_>,
         sender: &UserId,
-        redacts: Option<&EventId>,
+        draft: &mut EventDraft,
     ) -> Result<(), SendError> {
-        let Some(event_id) = redacts else { return Ok(()) };
+        #[derive(serde::Deserialize)]
+        struct Content {
+            redacts: Option<OwnedEventId>,
+        }
+        if draft.event_type != "m.room.redaction" {
+            return Ok(());
+        }
+        if draft.redacts.is_none() {
+            // Whoever sends the event itself names it there, in rooms of every version; it counts, so it is checked.
+            draft.redacts = serde_json::from_str::<Content>(draft.content.get()).ok().and_then(|named| named.redacts);
+        }
+        let Some(event_id) = draft.redacts.as_deref() else { return Ok(()) };
         let unknown = || SendError::UnknownEvent { event_id: event_id.to_owned() };
         let mut reader = self.db.read().await?;
         let found = store::rooms::find_event(&mut reader.conn(), event_id.as_str()).await?;

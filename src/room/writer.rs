@@ -194,6 +194,7 @@ impl RoomWriter<'_> {
 
     /// Adds an event that is already built: the create event that gives its room its ID.
     pub(super) async fn push_create(&mut self, sender: &Arc<User>, pdu: Pdu) -> Result<OwnedEventId, AppendError> {
+        auth::check(&self.room.rules, &pdu, &[], |_, _| None).map_err(AppendError::NotAuthorized)?;
         let event_type = self.rooms.db.event_type(&pdu.event_type).await?;
         let key = Some(self.rooms.db.state_key(&pdu.event_type, "").await?);
         self.push(sender, event_type, key, Arc::new(pdu), &[], Vec::new()).await

@@ -16,7 +16,7 @@ statements! {
     KEY_HISTORY = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND key_nid = $2 ORDER BY pos";
     FIND_EVENT = "SELECT event_nid, room_nid FROM event WHERE event_id = $1";
-    EVENT_BY_NID = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, e.flags, \
+    EVENT_BY_NID = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, \
         j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
         JOIN event_json j ON j.event_nid = e.event_nid \
         LEFT JOIN redaction r ON r.event_nid = e.event_nid \
@@ -24,7 +24,7 @@ statements! {
         LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
         LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid \
         WHERE e.event_nid = $1";
-    EVENTS_BY_NID_32 = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, e.flags, \
+    EVENTS_BY_NID_32 = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, \
         j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
         JOIN event_json j ON j.event_nid = e.event_nid \
         LEFT JOIN redaction r ON r.event_nid = e.event_nid \
@@ -39,6 +39,8 @@ statements! {
         ORDER BY pos LIMIT $4";
     MEMBERSHIPS_OF_USER = "SELECT room_nid, membership, event_nid, pos, forgotten, invite_state FROM member \
         WHERE user_nid = $1 ORDER BY room_nid";
+    JOINED_ROOM_IDS = "SELECT r.room_id FROM member m JOIN room r ON r.room_nid = m.room_nid \
+        WHERE m.user_nid = $1 AND m.membership = $2 ORDER BY r.room_id";
     LOCAL_MEMBERS = "SELECT user_nid, membership FROM member WHERE room_nid = $1 ORDER BY user_nid";
     RECENT_TXN_IDS = "SELECT scope, txn, event_id FROM txn_id WHERE device_nid = $1 ORDER BY created_at DESC, txn LIMIT $2";
     FIND_TXN_ID = "SELECT event_id FROM txn_id WHERE device_nid = $1 AND scope = $2 AND txn = $3";
@@ -92,7 +94,6 @@ pub(crate) struct EventRow {
     pub pos: Option<i64>,
     pub state_pos: i64,
     pub auth_depth: i64,
-    pub flags: i64,
     pub json: String,
     pub redaction_nid: Option<i64>,
     pub prev_event_id: Option<String>,
@@ -205,6 +206,13 @@ pub(crate) async fn timeline_forward(
 /// Every room that the local user has, or had, to do with.
 pub(crate) async fn memberships(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<MemberRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(MEMBERSHIPS_OF_USER.text()).bind(user.0).fetch_all(&mut **db).await)?)
+}
+
+/// The IDs of the rooms in which the local user has this membership, in order.
+pub(crate) async fn room_ids(conn: &mut Conn<'_>, user: UserNid, membership: u8) -> Result<Vec<String>, Error> {
+    let rows: Vec<(String,)> = on!(conn, db => sqlx::query_as(JOINED_ROOM_IDS.text())
+        .bind(user.0).bind(i64::from(membership)).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(room_id,)| room_id).collect())
 }
 
 /// The local users of a room, with their memberships.

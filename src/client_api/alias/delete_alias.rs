@@ -1,0 +1,20 @@
+//! `DELETE /_matrix/client/v3/directory/room/{roomAlias}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias
+
+use axum::extract::State;
+use ruma::api::client::alias::delete_alias::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Deletes an alias. The room's `m.room.canonical_alias` stays as it is.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    app.rooms.delete_alias(&caller, &request.room_alias).await?;
+    Ok(Reply(Response::new()))
+}

@@ -1,0 +1,9 @@
+//! What happened around an event: [`ruma::api::client::context`].
+
+mod get_context;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Other, get_context::handle)
+}

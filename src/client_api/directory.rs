@@ -1,0 +1,17 @@
+//! The public directory: [`ruma::api::client::directory`].
+
+mod get_public_rooms;
+mod get_public_rooms_filtered;
+mod get_room_visibility;
+mod public_rooms;
+mod set_room_visibility;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::Other, get_public_rooms::handle)
+        .serve(Action::Other, get_public_rooms_filtered::handle)
+        .serve(Action::Other, get_room_visibility::handle)
+        .serve(Action::Other, set_room_visibility::handle)
+}

@@ -1,0 +1,35 @@
+//! `GET /_matrix/client/v3/publicRooms` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3publicrooms
+
+use axum::extract::State;
+use ruma::{
+    api::client::directory::get_public_rooms::v3::{Request, Response},
+    directory::Filter,
+};
+
+use super::public_rooms::{Query, list};
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// A page of the public directory.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let filter = Filter::new();
+    let query = Query {
+        limit: request.limit,
+        since: request.since.as_deref(),
+        server: request.server.as_deref(),
+        filter: &filter,
+    };
+    let listed = list(&app, &query).await?;
+    let mut response = Response::new(listed.chunk);
+    response.next_batch = listed.next_batch;
+    response.prev_batch = listed.prev_batch;
+    response.total_room_count_estimate = Some(listed.total);
+    Ok(Reply(response))
+}

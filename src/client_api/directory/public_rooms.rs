@@ -1,0 +1,139 @@
+//! A page of the public directory: rooms of this server, those with most local members first.
+//!
+//! A token is the number of rooms before the page. Rooms that come or go between two pages may shift it; the
+//! specification allows that.
+
+use ruma::{
+    OwnedMxcUri, OwnedRoomAliasId, ServerName, UInt,
+    directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomTypeFilter},
+    room::RoomType,
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    app::App,
+    http::ApiError,
+    room::Room,
+    store::{self, Position},
+};
+
+/// How many rooms a page has at most, and when the client names no number.
+const MAX_PAGE: usize = 100;
+
+/// How many rooms are looked at for one page, when most of them do not match. The next page goes on from there.
+const MAX_SCANNED: usize = 500;
+
+/// How long a search term may be.
+const MAX_SEARCH_TERM_BYTES: usize = 255;
+
+/// What the client asked for.
+pub(super) struct Query<'a> {
+    pub(super) limit: Option<UInt>,
+    pub(super) since: Option<&'a str>,
+    pub(super) server: Option<&'a ServerName>,
+    pub(super) filter: &'a Filter,
+}
+
+/// A page.
+pub(super) struct Listed {
+    pub(super) chunk: Vec<PublicRoomsChunk>,
+    pub(super) next_batch: Option<String>,
+    pub(super) prev_batch: Option<String>,
+    pub(super) total: UInt,
+}
+
+/// Reads a page of the directory.
+///
+/// # Errors
+/// For another server's directory, a token that is not ours, or a search term that is too long.
+pub(super) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiError> {
+    if query.server.is_some_and(|server| server != app.rooms.server_name()) {
+        return Err(ApiError::forbidden("This server does not federate, so it has only its own directory."));
+    }
+    let term = query.filter.generic_search_term.as_deref().unwrap_or_default().to_lowercase();
+    if term.len() > MAX_SEARCH_TERM_BYTES {
+        return Err(ApiError::invalid_param(format!("A search term has at most {MAX_SEARCH_TERM_BYTES} bytes.")));
+    }
+    let start: usize = match query.since {
+        Some(since) => since.parse().map_err(|_| ApiError::invalid_param("since is a token of this server."))?,
+        None => 0,
+    };
+    let limit = query.limit.map_or(MAX_PAGE, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_PAGE));
+    let limit = limit.clamp(1, MAX_PAGE);
+
+    let rooms = app.rooms.published_rooms().await?;
+    let mut chunk = Vec::new();
+    let mut next = start;
+    for nid in rooms.iter().skip(start).take(MAX_SCANNED) {
+        if chunk.len() == limit {
+            break;
+        }
+        next += 1;
+        let room = app.rooms.by_nid(*nid).await?;
+        let entry = entry(app, &room).await?;
+        if matches(&entry, &term) && is_of_type(&entry, &query.filter.room_types) {
+            chunk.push(entry);
+        }
+    }
+    Ok(Listed {
+        chunk,
+        next_batch: (next < rooms.len()).then(|| next.to_string()),
+        prev_batch: (start > 0).then(|| start.saturating_sub(limit).to_string()),
+        total: UInt::try_from(rooms.len()).unwrap_or(UInt::MAX),
+    })
+}
+
+/// Whether the name, topic or alias contains the search term, upper or lower case alike.
+fn matches(entry: &PublicRoomsChunk, term: &str) -> bool {
+    let alias = entry.canonical_alias.as_ref().map(|alias| alias.as_str());
+    let mut texts = [entry.name.as_deref(), entry.topic.as_deref(), alias].into_iter().flatten();
+    term.is_empty() || texts.any(|text| text.to_lowercase().contains(term))
+}
+
+fn is_of_type(entry: &PublicRoomsChunk, types: &[RoomTypeFilter]) -> bool {
+    types.is_empty() || types.contains(&RoomTypeFilter::from(entry.room_type.clone()))
+}
+
+/// What the directory shows of a room, from its state now.
+async fn entry(app: &App, room: &Room) -> Result<PublicRoomsChunk, store::Error> {
+    let now = app.db.committer().published();
+    let (joined, _) = app.rooms.member_counts(room, now).await?;
+    let read = Reader { app, room, now };
+    let history = read.text("m.room.history_visibility", "history_visibility").await?;
+    let guests = read.text("m.room.guest_access", "guest_access").await?;
+    let mut entry = PublicRoomsChunk::from(PublicRoomsChunkInit {
+        num_joined_members: UInt::try_from(joined).unwrap_or(UInt::MAX),
+        room_id: room.room_id.clone(),
+        world_readable: history.as_deref() == Some("world_readable"),
+        guest_can_join: guests.as_deref() == Some("can_join"),
+    });
+    entry.name = read.text("m.room.name", "name").await?.filter(|name| !name.is_empty());
+    entry.topic = read.text("m.room.topic", "topic").await?.filter(|topic| !topic.is_empty());
+    entry.canonical_alias = read.field::<OwnedRoomAliasId>("m.room.canonical_alias", "alias").await?;
+    entry.avatar_url = read.field::<OwnedMxcUri>("m.room.avatar", "url").await?;
+    entry.room_type = read.field::<RoomType>("m.room.create", "type").await?;
+    if let Some(join_rule) = read.text("m.room.join_rules", "join_rule").await? {
+        entry.join_rule = join_rule.into();
+    }
+    Ok(entry)
+}
+
+struct Reader<'a> {
+    app: &'a App,
+    room: &'a Room,
+    now: Position,
+}
+
+impl Reader<'_> {
+    async fn text(&self, event_type: &str, field: &str) -> Result<Option<String>, store::Error> {
+        self.field(event_type, field).await
+    }
+
+    /// A field of a state event's content. `None` also when it is something else.
+    async fn field<T: DeserializeOwned>(&self, event_type: &str, field: &str) -> Result<Option<T>, store::Error> {
+        let event = self.app.rooms.state_event(self.room, event_type, "", self.now).await?;
+        let content = event.and_then(|event| event.content::<serde_json::Map<String, serde_json::Value>>());
+        let value = content.and_then(|mut content| content.remove(field));
+        Ok(value.and_then(|value| serde_json::from_value(value).ok()))
+    }
+}

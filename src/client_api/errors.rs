@@ -1,0 +1,116 @@
+//! What a client is told when a room service refuses: one place for status codes and error codes of rooms.
+
+use axum::http::StatusCode;
+use ruma::{RoomAliasId, api::error::ErrorKind};
+use sabha_federation::BuildError;
+
+use crate::{
+    http::ApiError,
+    room::{alias::AliasError, create::CreateError, history::ReadError, send::SendError, writer::AppendError},
+    sync::token::InvalidToken,
+};
+
+impl From<SendError> for ApiError {
+    fn from(error: SendError) -> Self {
+        // No `_` arm: a new way to fail must choose here what the client sees.
+        match error {
+            // The same for a room that does not exist and for one that the caller is not in.
+            SendError::UnknownRoom { .. } => Self::forbidden("You are not in this room."),
+            SendError::NotInRoom { user_id } => Self::forbidden(format!("{user_id} is not in the room.")),
+            SendError::UnknownEvent { .. } => Self::not_found("There is no such event in this room."),
+            SendError::MayNotRedact { .. } => Self::forbidden("You may not redact this event."),
+            SendError::BadAlias { alias } if RoomAliasId::parse(&alias).is_err() => {
+                Self::invalid_param(format!("{alias} is not a room alias."))
+            }
+            SendError::BadAlias { alias } => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::BadAlias,
+                format!("The alias {alias} does not point to this room."),
+            ),
+            SendError::NotBanned { user_id } => {
+                Self::new(StatusCode::FORBIDDEN, ErrorKind::BadState, format!("{user_id} is not banned."))
+            }
+            SendError::Append(error) => error.into(),
+            SendError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<AppendError> for ApiError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NotAuthorized(reason) => Self::forbidden(format!("The room does not allow that: {reason}.")),
+            AppendError::Invalid(error) => build_error(error),
+            AppendError::Storage(error) => error.into(),
+        }
+    }
+}
+
+fn build_error(error: BuildError) -> ApiError {
+    match error {
+        BuildError::NotCanonical(cause) => ApiError::bad_json(format!(
+            "The content is not canonical JSON, an object with neither floats nor integers beyond 2^53 - 1: {cause}."
+        )),
+        BuildError::TooLarge { .. } => ApiError::too_large(format!("The event is too large: {error}.")),
+        // These follow from the room and from this server, not from what the client sent.
+        BuildError::TooMany { .. }
+        | BuildError::TimeOutOfRange { .. }
+        | BuildError::ForeignSender { .. }
+        | BuildError::MissingRoomId
+        | BuildError::UnexpectedRoomId => ApiError::internal(error),
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::UnsupportedVersion { version } => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::UnsupportedRoomVersion,
+                format!("This server does not support room version {version}."),
+            ),
+            CreateError::Alias(AliasError::Taken { alias }) => {
+                Self::new(StatusCode::BAD_REQUEST, ErrorKind::RoomInUse, format!("{alias} is taken."))
+            }
+            CreateError::Alias(error) => error.into(),
+            CreateError::Event { event_type, source: AppendError::NotAuthorized(reason) } => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::InvalidRoomState,
+                format!("The room would not allow its own {event_type} event: {reason}."),
+            ),
+            CreateError::Event { source, .. } => source.into(),
+            CreateError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<AliasError> for ApiError {
+    fn from(error: AliasError) -> Self {
+        match error {
+            AliasError::Foreign { alias } => Self::invalid_param(format!("{alias} is not an alias of this server.")),
+            AliasError::Taken { alias } => {
+                Self::new(StatusCode::CONFLICT, ErrorKind::Unknown, format!("{alias} already exists."))
+            }
+            AliasError::Unknown { alias } => Self::not_found(format!("{alias} does not exist.")),
+            AliasError::NotAllowed => Self::forbidden("You may not do that with this room."),
+            AliasError::UnknownRoom => Self::not_found("There is no such room here."),
+            AliasError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotInRoom { .. } => Self::forbidden("You are not in this room."),
+            ReadError::UnknownEvent => Self::not_found("There is no such event in this room, or you may not see it."),
+            ReadError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<InvalidToken> for ApiError {
+    fn from(error: InvalidToken) -> Self {
+        Self::invalid_param(format!("{error}."))
+    }
+}

@@ -1,0 +1,72 @@
+//! Events in answers: finished bytes are copied, and what differs for each reader is added.
+
+use std::sync::Arc;
+
+use crate::{
+    account::LocalDevice,
+    app::App,
+    room::{
+        event::{StoredEvent, View},
+        state_log::Membership,
+        timeline::Placed,
+        visibility::Sight,
+    },
+    store,
+    sync::json::Array,
+};
+
+/// About how many bytes an event takes in an answer: how much room is made before it is written.
+const EVENT_BYTES: usize = 640;
+
+/// An answer that is being written for one reader.
+pub(super) struct Events<'a> {
+    app: &'a App,
+    caller: &'a LocalDevice,
+    sight: &'a Sight,
+    now_ms: i64,
+}
+
+impl<'a> Events<'a> {
+    pub(super) fn new(app: &'a App, caller: &'a LocalDevice, sight: &'a Sight) -> Self {
+        Self { app, caller, sight, now_ms: app.clock.now_ms() }
+    }
+
+    /// Appends one event.
+    pub(super) async fn write(&self, out: &mut Vec<u8>, event: &StoredEvent) -> Result<(), store::Error> {
+        // Only who sent an event has a transaction ID for it, and looking it up takes a lock.
+        let transaction_id = if event.sender() == self.caller.user_id() {
+            self.app.rooms.transaction_id_of(self.caller.device_nid, event.event_id()).await?
+        } else {
+            None
+        };
+        event.write(out, View { transaction_id: transaction_id.as_deref(), ..self.view(event) });
+        Ok(())
+    }
+
+    /// Appends an array of events of the timeline.
+    pub(super) async fn write_timeline(&self, out: &mut Vec<u8>, events: &[Placed]) -> Result<(), store::Error> {
+        out.reserve(events.len() * EVENT_BYTES);
+        let mut array = Array::begin(out);
+        for (_, event) in events {
+            self.write(array.item(), event).await?;
+        }
+        array.end();
+        Ok(())
+    }
+
+    /// Appends an array of state events.
+    pub(super) fn write_state(&self, out: &mut Vec<u8>, events: &[Arc<StoredEvent>]) {
+        out.reserve(events.len() * EVENT_BYTES);
+        let mut array = Array::begin(out);
+        for event in events {
+            event.write(array.item(), self.view(event));
+        }
+        array.end();
+    }
+
+    fn view(&self, event: &StoredEvent) -> View<'static> {
+        // Who has no member event yet counts as having left; so says the specification.
+        let membership = event.pos.map(|pos| self.sight.membership_at(pos).unwrap_or(Membership::Leave));
+        View { with_room_id: true, transaction_id: None, membership, now_ms: self.now_ms }
+    }
+}

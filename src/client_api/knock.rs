@@ -1,0 +1,9 @@
+//! Asking to be let in: [`ruma::api::client::knock`].
+
+mod knock_room;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Join, knock_room::handle)
+}

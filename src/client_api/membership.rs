@@ -1,0 +1,70 @@
+//! Membership: [`ruma::api::client::membership`].
+
+mod ban_user;
+mod forget_room;
+mod get_member_events;
+mod invite_user;
+mod join_room_by_id;
+mod join_room_by_id_or_alias;
+mod joined_members;
+mod joined_rooms;
+mod kick_user;
+mod leave_room;
+mod unban_user;
+
+use axum::http::StatusCode;
+use ruma::{RoomId, UserId, api::error::ErrorKind};
+
+use super::member_profile;
+use crate::{
+    account::LocalDevice,
+    app::App,
+    http::{Action, ApiError, Routes},
+    room::send::SendError,
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::Join, join_room_by_id::handle)
+        .serve(Action::Join, join_room_by_id_or_alias::handle)
+        .serve(Action::Invite, invite_user::handle)
+        .serve(Action::Other, leave_room::handle)
+        .serve(Action::Other, kick_user::handle)
+        .serve(Action::Other, ban_user::handle)
+        .serve(Action::Other, unban_user::handle)
+        .serve(Action::Other, forget_room::handle)
+        .serve(Action::Other, get_member_events::handle)
+        .serve(Action::Other, joined_members::handle)
+        .serve(Action::Other, joined_rooms::handle)
+}
+
+/// Joins the caller, with the profile that they have now.
+async fn join(app: &App, caller: &LocalDevice, room_id: &RoomId, reason: Option<&str>) -> Result<(), ApiError> {
+    let profile = member_profile::of_caller(app, caller).await?;
+    app.rooms.join(caller, room_id, &profile, reason).await.map(|_| ()).map_err(unknown_room_is_not_found)
+}
+
+/// Who wants into a room is told when it does not exist: whether it does, they would learn from any other answer.
+pub(super) fn unknown_room_is_not_found(error: SendError) -> ApiError {
+    match error {
+        SendError::UnknownRoom { .. } => ApiError::not_found("This server has no such room."),
+        error => error.into(),
+    }
+}
+
+/// Users of other servers cannot be reached.
+pub(super) fn check_is_local(app: &App, user_id: &UserId) -> Result<(), ApiError> {
+    if user_id.server_name() == app.rooms.server_name() {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(format!("{user_id} is on another server, and this server does not federate.")))
+}
+
+/// Invitations by email address or telephone number need an identity server.
+pub(super) fn no_third_party_invites() -> ApiError {
+    ApiError::new(
+        StatusCode::BAD_REQUEST,
+        ErrorKind::ThreepidDenied,
+        "This server invites by user ID only, not by email address or telephone number.",
+    )
+}

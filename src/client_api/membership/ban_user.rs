@@ -1,0 +1,20 @@
+//! `POST /_matrix/client/v3/rooms/{roomId}/ban` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidban
+
+use axum::extract::State;
+use ruma::api::client::membership::ban_user::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Takes another user out of the room and keeps them out.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    app.rooms.ban(&caller, &request.room_id, &request.user_id, request.reason.as_deref()).await?;
+    Ok(Reply(Response::new()))
+}

@@ -1,0 +1,48 @@
+//! `GET /_matrix/client/v3/rooms/{roomId}/members` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers
+
+use axum::extract::State;
+use bytes::Bytes;
+use ruma::{api::client::membership::get_member_events::v3::Request, events::room::member::MembershipState};
+
+use crate::{
+    app::App,
+    client_api::events::Events,
+    http::{ApiError, Authed, RawJson},
+    room::{event::membership_named, state_log::Membership},
+    sync::{json::Object, token::Place},
+};
+
+/// The member events of a room: now, when the caller left, or at an earlier place.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<RawJson, ApiError> {
+    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
+    let horizon = app.rooms.state_horizon(&caller, &room, &sight).await?;
+    let upto = match &request.at {
+        Some(at) => Place::parse(at)?.0.min(horizon),
+        None => horizon,
+    };
+    let (only, without) = (named(request.membership.as_ref())?, named(request.not_membership.as_ref())?);
+    // Given both, the specification joins them with "or".
+    let wanted = |membership: Membership| match (only, without) {
+        (None, None) => true,
+        (only, without) => {
+            only.is_some_and(|only| only == membership) || without.is_some_and(|without| without != membership)
+        }
+    };
+    let members = app.rooms.member_events(&room, upto, wanted).await?;
+    let mut out = Vec::new();
+    let mut object = Object::begin(&mut out);
+    Events::new(&app, &caller, &sight).write_state(object.key("chunk"), &members);
+    object.end();
+    Ok(RawJson(Bytes::from(out)))
+}
+
+fn named(membership: Option<&MembershipState>) -> Result<Option<Membership>, ApiError> {
+    let Some(membership) = membership else { return Ok(None) };
+    let known = membership_named(membership.as_str());
+    known.map(Some).ok_or_else(|| ApiError::invalid_param(format!("{membership} is not a membership.")))
+}

@@ -1,0 +1,21 @@
+//! `POST /_matrix/client/v3/rooms/{roomId}/join` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidjoin
+
+use axum::extract::State;
+use ruma::api::client::membership::join_room_by_id::v3::{Request, Response};
+
+use super::join;
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Joins a room. Joining again changes nothing.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    join(&app, &caller, &request.room_id, request.reason.as_deref()).await?;
+    Ok(Reply(Response::new(request.room_id)))
+}

@@ -1,0 +1,23 @@
+//! `POST /_matrix/client/v3/join/{roomIdOrAlias}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3joinroomidoralias
+
+use axum::extract::State;
+use ruma::api::client::membership::join_room_by_id_or_alias::v3::{Request, Response};
+
+use super::join;
+use crate::{
+    app::App,
+    client_api::alias::resolve,
+    http::{ApiError, Authed, Reply},
+};
+
+/// Joins a room by its ID or an alias. Joining again changes nothing.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let room_id = resolve(&app, request.room_id_or_alias).await?;
+    join(&app, &caller, &room_id, request.reason.as_deref()).await?;
+    Ok(Reply(Response::new(room_id)))
+}

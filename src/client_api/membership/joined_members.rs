@@ -1,0 +1,51 @@
+//! `GET /_matrix/client/v3/rooms/{roomId}/joined_members` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidjoined_members
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use ruma::{
+    OwnedMxcUri, UserId,
+    api::client::membership::joined_members::v3::{Request, Response, RoomMember},
+};
+use serde::Deserialize;
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+    room::{event::StoredEvent, state_log::Membership},
+};
+
+/// Who is in the room, and how they are called there. For members only.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let not_in_room = || ApiError::forbidden("You are not in this room.");
+    let room = app.rooms.find(&request.room_id).await?.ok_or_else(not_in_room)?;
+    if !app.rooms.is_joined(caller.user.nid, &room).await? {
+        return Err(not_in_room());
+    }
+    let now = app.db.committer().published();
+    let members = app.rooms.member_events(&room, now, |membership| membership == Membership::Join).await?;
+    let joined: BTreeMap<_, _> = members
+        .iter()
+        .filter_map(|event| Some((UserId::parse(event.pdu.state_key.as_deref()?).ok()?, member(event))))
+        .collect();
+    Ok(Reply(Response::new(joined)))
+}
+
+fn member(event: &StoredEvent) -> RoomMember {
+    #[derive(Deserialize)]
+    struct Content {
+        displayname: Option<String>,
+        avatar_url: Option<OwnedMxcUri>,
+    }
+    let mut member = RoomMember::new();
+    if let Some(content) = event.content::<Content>() {
+        member.display_name = content.displayname;
+        member.avatar_url = content.avatar_url;
+    }
+    member
+}

@@ -1,0 +1,92 @@
+//! `GET /_matrix/client/v3/rooms/{roomId}/messages` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::extract::State;
+use bytes::Bytes;
+use ruma::{
+    UInt,
+    api::{Direction, client::message::get_message_events::v3::Request},
+};
+
+use crate::{
+    app::App,
+    client_api::events::Events,
+    http::{ApiError, Authed, RawJson},
+    room::{Room, event::StoredEvent, history::Page, timeline::Placed},
+    store::{self, Position},
+    sync::{
+        filter::{accepts_event, accepts_room},
+        json::Object,
+        token::Place,
+    },
+};
+
+/// A page of the room's history, in either direction. `end` is missing where there is no more.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<RawJson, ApiError> {
+    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
+    let now = app.rooms.state_horizon(&caller, &room, &sight).await?;
+    let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
+    let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
+    let filter = &request.filter;
+    let limit = limit(&app, filter.limit.map_or(request.limit, |limit| limit.min(request.limit)));
+    let wanted = |event: &StoredEvent| accepts_event(filter, event);
+
+    let (start, page) = if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room_id) {
+        (from.unwrap_or(now), Page::default())
+    } else if request.dir == Direction::Backward {
+        let start = from.unwrap_or(now);
+        let range = (start.min(now), to.unwrap_or(Position::ZERO));
+        let mut page = app.rooms.read_back(&room, &sight, range, limit, wanted).await?;
+        // Nothing is before the room's first event, so the client need not ask.
+        if page.events.last().is_some_and(|(_, event)| event.pdu.event_type == "m.room.create") {
+            page.next = None;
+        }
+        (start, page)
+    } else {
+        let start = from.unwrap_or(Position::ZERO);
+        let range = (start, to.map_or(now, |to| to.min(now)));
+        (start, app.rooms.read_forward(&room, &sight, range, limit, wanted).await?)
+    };
+
+    let members = if filter.lazy_load_options.is_disabled() {
+        Vec::new()
+    } else {
+        members_of_senders(&app, &room, &page.events).await?
+    };
+    let events = Events::new(&app, &caller, &sight);
+    let mut out = Vec::new();
+    let mut object = Object::begin(&mut out);
+    events.write_timeline(object.key("chunk"), &page.events).await?;
+    object.string("start", &Place(start).to_string());
+    if let Some(next) = page.next {
+        object.string("end", &Place(next).to_string());
+    }
+    if !members.is_empty() {
+        events.write_state(object.key("state"), &members);
+    }
+    object.end();
+    Ok(RawJson(Bytes::from(out)))
+}
+
+/// How many events are returned at most.
+fn limit(app: &App, wanted: UInt) -> usize {
+    let wanted = usize::try_from(u64::from(wanted)).unwrap_or(usize::MAX);
+    wanted.min(app.config.limits.page_events as usize)
+}
+
+/// The member events of all who sent something on the page, as of its newest event.
+async fn members_of_senders(app: &App, room: &Room, page: &[Placed]) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
+    let Some(upto) = page.iter().map(|(pos, _)| *pos).max() else { return Ok(Vec::new()) };
+    let senders: BTreeSet<_> = page.iter().map(|(_, event)| event.sender()).collect();
+    let mut members = Vec::with_capacity(senders.len());
+    for sender in senders {
+        members.extend(app.rooms.state_event(room, "m.room.member", sender.as_str(), upto).await?);
+    }
+    Ok(members)
+}

@@ -1,0 +1,25 @@
+//! `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidsendeventtypetxnid
+
+use axum::extract::State;
+use ruma::api::client::message::send_message_event::v3::{Request, Response};
+use sabha_federation::EventDraft;
+
+use crate::{
+    app::App,
+    client_api::{exact_type::ExactType, txn},
+    http::{ApiError, Authed, Reply},
+};
+
+/// Sends a message event. Asking again with the same `txnId` returns the first event's ID.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<ExactType<Request>>,
+) -> Result<Reply<Response>, ApiError> {
+    let ExactType { event_type, request } = request;
+    let key = txn::key(&caller, format!("send/{}/{event_type}", request.room_id), &request.txn_id)?;
+    let draft = EventDraft { event_type, state_key: None, content: request.body.into_json(), redacts: None };
+    let event_id = app.rooms.send(&caller, &request.room_id, draft, Some(key)).await?;
+    Ok(Reply(Response::new(event_id)))
+}

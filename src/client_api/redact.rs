@@ -1,0 +1,9 @@
+//! Redactions: [`ruma::api::client::redact`].
+
+mod redact_event;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Send, redact_event::handle)
+}

@@ -1,0 +1,14 @@
+//! Rooms and their events: [`ruma::api::client::room`].
+
+mod aliases;
+mod create_room;
+mod get_room_event;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::CreateRoom, create_room::handle)
+        .serve(Action::Other, aliases::handle)
+        .serve(Action::Other, get_room_event::handle)
+}

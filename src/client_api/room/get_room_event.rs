@@ -1,0 +1,30 @@
+//! `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomideventeventid
+
+use axum::extract::State;
+use bytes::Bytes;
+use ruma::api::client::room::get_room_event::v3::Request;
+
+use crate::{
+    app::App,
+    client_api::events::Events,
+    http::{ApiError, Authed, RawJson},
+    room::history::ReadError,
+};
+
+/// One event, if the caller may see it.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<RawJson, ApiError> {
+    // Here a room that the caller may not see is an event that is not found.
+    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await.map_err(|error| match error {
+        ReadError::NotInRoom { .. } => ReadError::UnknownEvent,
+        error => error,
+    })?;
+    let (_, event) = app.rooms.event(&room, &sight, &request.event_id).await?;
+    let mut out = Vec::new();
+    Events::new(&app, &caller, &sight).write(&mut out, &event).await?;
+    Ok(RawJson(Bytes::from(out)))
+}

@@ -1,0 +1,22 @@
+//! Transaction IDs, as requests bring them ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#transaction-identifiers
+
+use ruma::TransactionId;
+
+use crate::{account::LocalDevice, http::ApiError, room::txn::TxnKey};
+
+/// The longest transaction ID: it is stored with every event, and clients use counters or UUIDs.
+const MAX_TXN_ID_BYTES: usize = 255;
+
+/// What a repeated request is known by. `scope` is the endpoint with its other path parameters.
+///
+/// # Errors
+/// `M_INVALID_PARAM` for an ID that is too long.
+pub(super) fn key(caller: &LocalDevice, scope: String, txn_id: &TransactionId) -> Result<TxnKey, ApiError> {
+    let txn = txn_id.as_str();
+    if txn.len() > MAX_TXN_ID_BYTES {
+        return Err(ApiError::invalid_param(format!("A transaction ID has at most {MAX_TXN_ID_BYTES} bytes.")));
+    }
+    Ok(TxnKey { device: caller.device_nid, scope, txn: txn.to_owned() })
+}
