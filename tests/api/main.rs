@@ -3,14 +3,13 @@
 #[macro_use]
 mod harness;
 
-mod backup;
-mod discovery;
-mod keys;
 mod account;
 mod account_data;
+mod backup;
 mod conversation;
 mod discovery;
 mod filters;
+mod keys;
 mod operator;
 mod presence;
 mod push_rules;
@@ -19,6 +18,6 @@ mod routes;
 mod session;
 mod setup;
 mod start;
-mod to_device;
 mod stop;
+mod to_device;
 mod typing;
