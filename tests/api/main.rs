@@ -5,9 +5,11 @@ mod harness;
 
 mod account;
 mod account_data;
+mod backup;
 mod conversation;
 mod discovery;
 mod filters;
+mod keys;
 mod operator;
 mod presence;
 mod push_rules;
@@ -17,4 +19,5 @@ mod session;
 mod setup;
 mod start;
 mod stop;
+mod to_device;
 mod typing;
