@@ -8,6 +8,7 @@ mod set_profile_field;
 use ruma::UserId;
 use serde_json::Value as JsonValue;
 
+use super::member_profile;
 use crate::{
     account::LocalDevice,
     app::App,
@@ -37,6 +38,9 @@ async fn change(
     if user_id != caller.user_id() {
         return Err(ApiError::forbidden("This is not your profile."));
     }
-    app.accounts.set_profile_field(caller.user.nid, field, value).await?;
+    if app.accounts.set_profile_field(caller.user.nid, field, value).await? {
+        let profile = member_profile::of_caller(app, caller).await?;
+        app.rooms.profile_changed(caller, &profile).await?;
+    }
     Ok(())
 }
