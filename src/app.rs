@@ -1,6 +1,9 @@
 //! The services of the server, built once and shared by every handler.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{Arc, Weak},
+};
 
 use sabha_federation::ServerSigner;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +18,7 @@ use crate::{
     keys::Keys,
     push::Push,
     room::Rooms,
-    store::Database,
+    store::{Database, Position, UserNid},
     sync::lazy::LazyMembers,
 };
 
@@ -45,7 +48,14 @@ pub struct Services {
 
 impl App {
     pub fn new(services: Services) -> Self {
-        Self(Arc::new(services))
+        let app = Self(Arc::new(services));
+        // Weak, because the accounts belong to what it points to.
+        let services = Arc::downgrade(&app.0);
+        app.accounts.on_device_change(app.keys.device_change_listener(move |user, position| {
+            let services = services.clone();
+            tokio::spawn(async move { wake_rooms_of(&services, user, position).await });
+        }));
+        app
     }
 }
 
@@ -54,5 +64,16 @@ impl Deref for App {
 
     fn deref(&self) -> &Services {
         &self.0
+    }
+}
+
+/// Wakes everyone who shares a room with the user. A hint: who is not woken sees the news with their next request.
+async fn wake_rooms_of(services: &Weak<Services>, user: UserNid, position: Position) {
+    let Some(services) = services.upgrade() else {
+        return;
+    };
+    match services.rooms.joined_rooms(user).await {
+        Ok(rooms) => rooms.into_iter().for_each(|room| services.bus.wake_room(room, position)),
+        Err(error) => tracing::warn!(%error, "could not wake the rooms of a user whose devices changed"),
     }
 }

@@ -4,12 +4,14 @@
 
 mod account;
 mod alias;
+mod backup;
 mod config;
 mod context;
 mod device;
 mod directory;
 mod discovery;
 mod filter;
+mod keys;
 mod knock;
 mod membership;
 mod message;
@@ -24,6 +26,7 @@ mod session;
 mod state;
 mod sync;
 mod tag;
+mod to_device;
 mod typing;
 
 mod errors;
@@ -39,6 +42,7 @@ use crate::http::Routes;
 pub fn routes() -> Routes {
     Routes::default()
         .merge(account::routes())
+        .merge(backup::routes())
         .merge(alias::routes())
         .merge(config::routes())
         .merge(context::routes())
@@ -46,6 +50,7 @@ pub fn routes() -> Routes {
         .merge(directory::routes())
         .merge(discovery::routes())
         .merge(filter::routes())
+        .merge(keys::routes())
         .merge(knock::routes())
         .merge(membership::routes())
         .merge(message::routes())
@@ -54,11 +59,12 @@ pub fn routes() -> Routes {
         .merge(push::routes())
         .merge(read_marker::routes())
         .merge(receipt::routes())
+        .merge(sync::routes())
+        .merge(session::routes())
         .merge(redact::routes())
         .merge(room::routes())
-        .merge(session::routes())
         .merge(state::routes())
-        .merge(sync::routes())
         .merge(tag::routes())
+        .merge(to_device::routes())
         .merge(typing::routes())
 }

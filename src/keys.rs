@@ -40,10 +40,11 @@ pub use self::{
     counts::KeyCounts,
 };
 use crate::{
+    account::devices::DeviceChangeListener,
     bus::Bus,
     clock::Clock,
     config::Config,
-    store::{Conn, Database, DeviceNid, Error, RoomNid, UserNid, device_keys},
+    store::{Database, Position, RoomNid, UserNid},
 };
 
 /// The service of keys and to-device messages.
@@ -83,24 +84,17 @@ impl Keys {
         DeviceChange::new(Arc::clone(&self.changes), user, rooms)
     }
 
-    /// Deletes what a device leaves behind. To be called in the transaction that deletes the device, together with a
-    /// [`Self::device_change`]; afterwards call [`Self::forget_device`].
-    ///
-    /// # Errors
-    /// When the database fails; the transaction must then fail too.
-    pub async fn delete_device(
-        conn: &mut Conn<'_>,
-        user: UserNid,
-        device: DeviceNid,
-        device_id: &str,
-    ) -> Result<(), Error> {
-        device_keys::delete_keys_of_device(conn, user, device, device_id).await
-    }
-
-    /// Drops what memory holds of a device that was deleted.
-    pub fn forget_device(&self, device: DeviceNid) {
-        self.counts.forget(device);
-        self.inboxes.forget(device);
+    /// Hears of changes of device lists that come from accounts: devices that end or get another name. `wake_rooms` wakes
+    /// those who share a room with the user.
+    pub fn device_change_listener(
+        &self,
+        wake_rooms: impl Fn(UserNid, Position) + Send + Sync + 'static,
+    ) -> DeviceChangeListener {
+        let changes = Arc::clone(&self.changes);
+        DeviceChangeListener {
+            committed: Box::new(move |user, position| changes.add(position, &[user])),
+            wake: Box::new(wake_rooms),
+        }
     }
 
     fn is_local(&self, user_id: &UserId) -> bool {

@@ -77,7 +77,7 @@ impl Push {
 
     /// The user's `m.push_rules` event, for `/sync`.
     pub async fn ruleset_event(&self, user: &User) -> Result<Box<RawValue>, store::Error> {
-        render(PUSH_RULES, &*self.content(user).await?)
+        render(PUSH_RULES, &self.content(user).await?)
     }
 
     /// Changes the user's rules, all of `change` or nothing.

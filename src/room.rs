@@ -171,7 +171,6 @@ pub struct Rooms {
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being given out, so that no two requests get the same.
     reserved_aliases: Mutex<HashSet<String>>,
-    pub(crate) default_version: RoomVersionId,
 }
 
 #[derive(Default)]
@@ -181,13 +180,7 @@ struct Registry {
 }
 
 impl Rooms {
-    pub fn new(
-        db: Arc<Database>,
-        bus: Arc<Bus>,
-        clock: Clock,
-        signer: Arc<ServerSigner>,
-        default_version: RoomVersionId,
-    ) -> Self {
+    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>) -> Self {
         Self {
             events: Events::new(Arc::clone(&db)),
             registry: RwLock::default(),
@@ -200,7 +193,6 @@ impl Rooms {
             bus,
             clock,
             signer,
-            default_version,
         }
     }
 
@@ -303,3 +295,6 @@ impl Rooms {
 fn lock_of(bytes: &[u8]) -> usize {
     bytes.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte))) % LOAD_LOCKS
 }
+
+#[cfg(test)]
+mod tests;

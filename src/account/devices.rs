@@ -21,9 +21,14 @@ use crate::{
     },
 };
 
-/// Told, right after the commit, whose device list changed and where. It must be short and must not block: it is for
-/// waking those who share a room with the user; the user's own requests are woken without it.
-pub type DeviceChangeListener = Box<dyn Fn(UserNid, Position) + Send + Sync>;
+/// Told whose device list changed and where. Both must be short and must not block.
+pub struct DeviceChangeListener {
+    /// Called after the commit and before its position is visible, so that whoever looks from then on sees the change.
+    pub committed: Box<dyn Fn(UserNid, Position) + Send + Sync>,
+    /// Called once the position is visible, to wake those who share a room with the user; the user's own requests are
+    /// woken without it.
+    pub wake: Box<dyn Fn(UserNid, Position) + Send + Sync>,
+}
 
 /// Which devices of a user end.
 #[derive(Debug, Clone)]
@@ -69,10 +74,16 @@ struct Changes {
 }
 
 impl Changes {
+    fn committed(&self, user: UserNid, position: Position) {
+        if let Some(listener) = self.listener.get() {
+            (listener.committed)(user, position);
+        }
+    }
+
     fn wake(&self, user: UserNid, position: Position) {
         self.bus.wake_user(user, position);
         if let Some(listener) = self.listener.get() {
-            listener(user, position);
+            (listener.wake)(user, position);
         }
     }
 }
@@ -119,8 +130,11 @@ impl Transaction for EndDevices {
         Ok(ended)
     }
 
-    fn committed(&self, ended: &Ended, _: Position) {
+    fn committed(&self, ended: &Ended, position: Position) {
         self.sessions.revoke(&ended.revoked);
+        if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
+            self.changes.committed(self.user, position);
+        }
     }
 
     fn wake(&self, ended: &Ended, position: Position) {
@@ -147,6 +161,12 @@ impl Transaction for Rename {
             store::committer::insert_rows(conn, &[DEVICE_CHANGE.row([self.user.into(), position.into()])]).await?;
         }
         Ok(found)
+    }
+
+    fn committed(&self, found: &bool, position: Position) {
+        if *found {
+            self.changes.committed(self.user, position);
+        }
     }
 
     fn wake(&self, found: &bool, position: Position) {

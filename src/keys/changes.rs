@@ -51,7 +51,7 @@ impl Changes {
         Self { log: Mutex::new(Log { complete_from: published, changes: VecDeque::new() }), bus }
     }
 
-    fn add(&self, position: Position, users: &[UserNid]) {
+    pub(super) fn add(&self, position: Position, users: &[UserNid]) {
         let mut log = lock(&self.log);
         for user in users {
             if log.changes.len() == MAX_LOGGED

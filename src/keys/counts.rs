@@ -59,10 +59,6 @@ impl Counts {
         entries.by_device.insert(device, Entry { changed_at: position, state: State::Unknown });
     }
 
-    pub(super) fn forget(&self, device: DeviceNid) {
-        lock(&self.entries).by_device.remove(&device);
-    }
-
     /// What is known, or a number under which it may be stored.
     fn find_or_load(&self, device: DeviceNid) -> Result<Arc<KeyCounts>, (u64, Position)> {
         let mut entries = lock(&self.entries);

@@ -84,10 +84,6 @@ impl Inboxes {
         lock(&self.by_device).get(&device).copied()
     }
 
-    pub(super) fn forget(&self, device: DeviceNid) {
-        lock(&self.by_device).remove(&device);
-    }
-
     fn update(&self, device: DeviceNid, update: impl FnOnce(&mut Inbox)) {
         if let Some(inbox) = lock(&self.by_device).get_mut(&device) {
             update(inbox);
@@ -188,27 +184,27 @@ impl Keys {
         }
         let nids: Vec<UserNid> = users.keys().copied().collect();
         let devices = device_keys::devices(&mut self.db.read().await?.conn(), &nids).await?;
-        let mut contents: HashMap<*const RawValue, Arc<str>> = HashMap::new();
         let mut deliveries = Vec::new();
+        // One copy of a text that goes to all devices of a user.
+        let mut texts_to_all: HashMap<UserNid, Arc<str>> = HashMap::new();
         for (user, device, device_id) in devices {
             let Some(by_device) = users.get(&user).and_then(|user_id| messages.get(*user_id)) else {
                 continue;
             };
             let named = by_device.get(&DeviceIdOrAllDevices::DeviceId(device_id.into()));
+            let named = named.map(|content| Arc::<str>::from(content.json().get()));
             let to_all = by_device.get(&DeviceIdOrAllDevices::AllDevices);
-            for (seq, content) in (0..).zip(named.into_iter().chain(to_all)) {
+            let to_all = to_all
+                .map(|content| Arc::clone(texts_to_all.entry(user).or_insert_with(|| content.json().get().into())));
+            for (seq, json) in (0..).zip(named.into_iter().chain(to_all)) {
                 if deliveries.len() == MAX_MESSAGES {
                     return Err(SendToDeviceError::TooMany);
                 }
-                // One copy of the text for all devices that it goes to.
-                let json =
-                    contents.entry(std::ptr::from_ref(content.json())).or_insert_with(|| content.json().get().into());
-                deliveries.push(Delivery { user, device, seq, json: Arc::clone(json) });
+                deliveries.push(Delivery { user, device, seq, json });
             }
         }
-        let receivers: Vec<DeviceNid> = deliveries.iter().map(|delivery| delivery.device).collect();
-        for device in receivers {
-            self.inbox(device).await?;
+        for delivery in &deliveries {
+            self.inbox(delivery.device).await?;
         }
         Ok(deliveries)
     }

@@ -45,11 +45,6 @@ impl Events {
         self.cache.insert(event.nid, event);
     }
 
-    /// The event if it is in memory.
-    pub(crate) fn cached(&self, nid: EventNid) -> Option<Arc<StoredEvent>> {
-        self.cache.get(&nid)
-    }
-
     /// One event of `room`.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     app::App,
     config::{Listener as ListenerConfig, Loaded, Place, Resource},
+    ephemeral,
     http::{
         accept,
         listen::{Address, Listener, ListenerSpec},
@@ -103,6 +104,8 @@ impl Server {
             server.tasks.spawn(accept::serve(listener, metrics.router(), server.shutdown.clone()));
         }
         sweeps::spawn(&server.app, &mut server.tasks);
+        let app = server.app.clone();
+        server.tasks.spawn(async move { ephemeral::run(&app.ephemeral, &app.rooms, &app.stopping).await });
         Ok(server)
     }
 

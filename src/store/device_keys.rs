@@ -22,12 +22,6 @@ statements! {
     DEVICES_OF_USERS_32 = concat!("SELECT user_nid, device_nid, device_id FROM device WHERE user_nid IN ", in_32!(),
         " ORDER BY user_nid, device_nid");
     CHANGES_AFTER = "SELECT pos, user_nid FROM device_change WHERE pos > $1 ORDER BY pos, user_nid LIMIT $2";
-    DELETE_DEVICE_KEY = "DELETE FROM device_key WHERE device_nid = $1";
-    DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_key WHERE device_nid = $1";
-    DELETE_CLAIMED_KEYS = "DELETE FROM claimed_key WHERE device_nid = $1";
-    DELETE_FALLBACK_KEYS = "DELETE FROM fallback_key WHERE device_nid = $1";
-    DELETE_TO_DEVICE = "DELETE FROM to_device WHERE device_nid = $1";
-    DELETE_SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id = $2";
 }
 
 inserts! {
@@ -96,22 +90,4 @@ pub(crate) async fn changes_after(
     let rows: Vec<(i64, i64)> = on!(conn, db => sqlx::query_as(CHANGES_AFTER.text())
         .bind(since.0).bind(limit as i64).fetch_all(&mut **db).await)?;
     Ok(rows.into_iter().map(|(pos, user)| (Position(pos), UserNid(user))).collect())
-}
-
-/// Deletes everything that belongs to the device but the device itself: its keys and the messages that wait for it. To
-/// be called in the transaction that deletes the device.
-pub(crate) async fn delete_keys_of_device(
-    conn: &mut Conn<'_>,
-    user: UserNid,
-    device: DeviceNid,
-    device_id: &str,
-) -> Result<(), Error> {
-    for statement in
-        [DELETE_DEVICE_KEY, DELETE_ONE_TIME_KEYS, DELETE_CLAIMED_KEYS, DELETE_FALLBACK_KEYS, DELETE_TO_DEVICE]
-    {
-        on!(conn, db => sqlx::query(statement.text()).bind(device.0).execute(&mut **db).await.map(|_| ()))?;
-    }
-    on!(conn, db => sqlx::query(DELETE_SIGNATURES.text())
-        .bind(user.0).bind(device_id).execute(&mut **db).await.map(|_| ()))?;
-    Ok(())
 }

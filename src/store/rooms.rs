@@ -16,7 +16,7 @@ statements! {
     KEY_HISTORY = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND key_nid = $2 ORDER BY pos";
     FIND_EVENT = "SELECT event_nid, room_nid FROM event WHERE event_id = $1";
-    EVENT_BY_NID = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, e.flags, \
+    EVENT_BY_NID = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, \
         j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
         JOIN event_json j ON j.event_nid = e.event_nid \
         LEFT JOIN redaction r ON r.event_nid = e.event_nid \
@@ -24,7 +24,7 @@ statements! {
         LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
         LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid \
         WHERE e.event_nid = $1";
-    EVENTS_BY_NID_32 = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, e.flags, \
+    EVENTS_BY_NID_32 = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, \
         j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
         JOIN event_json j ON j.event_nid = e.event_nid \
         LEFT JOIN redaction r ON r.event_nid = e.event_nid \
@@ -94,7 +94,6 @@ pub(crate) struct EventRow {
     pub pos: Option<i64>,
     pub state_pos: i64,
     pub auth_depth: i64,
-    pub flags: i64,
     pub json: String,
     pub redaction_nid: Option<i64>,
     pub prev_event_id: Option<String>,

@@ -3,17 +3,27 @@
 #[macro_use]
 mod harness;
 
+mod account;
+mod account_data;
 mod aliases;
 mod context;
+mod conversation;
 mod create_room;
 mod discovery;
+mod filters;
 mod membership;
 mod messages;
 mod operator;
+mod presence;
+mod push_rules;
+mod receipts;
 mod redaction;
 mod routes;
 mod send;
+mod session;
 mod setup;
 mod start;
 mod state;
+mod stop;
+mod typing;
 mod visibility;

@@ -23,5 +23,5 @@ pub mod shapes;
 pub use self::{
     client::{Client, Response, v3},
     engine::{Engine, FromEngine},
-    server::{Builder, TestServer},
+    server::{Builder, PASSWORD, TestServer},
 };

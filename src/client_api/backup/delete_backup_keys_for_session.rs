@@ -1,0 +1,32 @@
+//! `DELETE /_matrix/client/v3/room_keys/keys/{roomId}/{sessionId}` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3room_keyskeysroomidsessionid
+
+use axum::extract::State;
+use ruma::api::client::backup::delete_backup_keys_for_session::v3::{Request, Response};
+
+use super::answer;
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+    keys::backup::parse_version,
+    store::key_backup::Part,
+};
+
+/// Deletes one room key.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let version = parse_version(&request.version)?;
+    let (etag, count) = answer(
+        app.keys
+            .delete_backup_keys(
+                caller.user.nid,
+                version,
+                Part::Session(request.room_id.to_string(), request.session_id),
+            )
+            .await?,
+    );
+    Ok(Reply(Response::new(etag, count)))
+}

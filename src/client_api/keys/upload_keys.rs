@@ -1,0 +1,38 @@
+//! `POST /_matrix/client/v3/keys/upload` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysupload
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use ruma::{
+    UInt,
+    api::client::keys::upload_keys::v3::{Request, Response},
+};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+    keys::validate::Upload,
+};
+
+/// Publishes keys of the caller's device, and says how many one-time keys it has then.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let upload = Upload::check(
+        (caller.user_id(), &caller.device_id),
+        request.device_keys.as_ref(),
+        &request.one_time_keys,
+        &request.fallback_keys,
+    )?;
+    let rooms = if upload.device_keys.is_some() { app.rooms.joined_rooms(caller.user.nid).await? } else { Vec::new() };
+    let counts = app.keys.upload(&caller, upload, rooms).await?;
+    let counts: BTreeMap<_, _> = counts
+        .one_time
+        .iter()
+        .map(|(algorithm, count)| (algorithm.as_str().into(), UInt::new_saturating(*count)))
+        .collect();
+    Ok(Reply(Response::new(counts)))
+}

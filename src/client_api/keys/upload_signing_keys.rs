@@ -1,0 +1,40 @@
+//! `POST /_matrix/client/v3/keys/device_signing/upload` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3keysdevice_signingupload
+
+use axum::extract::State;
+use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    client_api::uiaa,
+    http::{ApiError, Authed, Reply},
+    keys::cross_signing::{SigningKeys, SigningKeysError},
+};
+
+/// What the caller proves their identity for.
+const OPERATION: &str = "POST keys/device_signing/upload";
+
+/// Publishes the caller's cross-signing keys. The first ones, and the same ones again, need no authentication.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, address }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let Request { auth, master_key, self_signing_key, user_signing_key, .. } = request;
+    let keys = SigningKeys::check(
+        caller.user_id(),
+        master_key.as_ref(),
+        self_signing_key.as_ref(),
+        user_signing_key.as_ref(),
+    )?;
+    let rooms = app.rooms.joined_rooms(caller.user.nid).await?;
+    // Whether these keys replace others is decided in the transaction, where nobody can come in between.
+    match app.keys.upload_signing_keys(&caller, keys.clone(), false, rooms.clone()).await {
+        Err(SigningKeysError::NeedsAuthentication) => {
+            uiaa::require_password(&app, &caller, OPERATION, auth.as_ref(), address).await?;
+            app.keys.upload_signing_keys(&caller, keys, true, rooms).await?;
+        }
+        result => result?,
+    }
+    Ok(Reply(Response::new()))
+}

@@ -1,0 +1,165 @@
+//! The service of rooms, without HTTP.
+
+use std::{sync::Arc, time::Duration};
+
+use ruma::{RoomVersionId, api::client::filter::FilterDefinition, presence::PresenceState};
+use sabha_federation::EventDraft;
+use serde_json::{Value, json, value::to_raw_value};
+use zeroize::Zeroizing;
+
+use super::{
+    create::{NewRoom, Preset},
+    profile::MemberProfile,
+    txn::TxnKey,
+};
+use crate::{
+    account::{
+        LocalDevice, NewSession,
+        password::Hashing,
+        register::{Permit, Registration},
+    },
+    app::App,
+    config::Config,
+    server::build::{Surroundings, app},
+    sync::{token::SyncToken, v3},
+};
+
+struct Server {
+    app: App,
+    _dir: tempfile::TempDir,
+}
+
+async fn server() -> Server {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+    let surroundings = Surroundings { hashing: Hashing::cheap(), ..Surroundings::default() };
+    Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir }
+}
+
+impl Server {
+    async fn register(&self, name: &str) -> Arc<LocalDevice> {
+        let registration = Registration {
+            username: Some(name.to_owned()),
+            password: Some(Zeroizing::new("correct horse".to_owned())),
+            admin: false,
+            session: Some(NewSession::default()),
+            permit: Permit::Free,
+        };
+        let (_, session) = self.app.accounts.register(registration).await.expect("the account is made");
+        let token = session.expect("a session was asked for").secrets.access_token;
+        self.app.accounts.authenticate(&token, None).await.expect("the token works")
+    }
+
+    async fn sync(&self, caller: &LocalDevice, since: Option<SyncToken>) -> (Value, SyncToken) {
+        let request = v3::Request {
+            filter: Arc::new(FilterDefinition::default()),
+            since,
+            full_state: false,
+            state_after: false,
+            state_after_unstable: false,
+            set_presence: PresenceState::Offline,
+            timeout: Duration::ZERO,
+        };
+        let bytes = v3::sync(&self.app, caller, &request).await.expect("sync answers");
+        let answer: Value = serde_json::from_slice(&bytes).expect("sync answers JSON");
+        let next = answer["next_batch"].as_str().expect("a token").parse().expect("one of ours");
+        (answer, next)
+    }
+}
+
+fn new_room(version: RoomVersionId, preset: Preset) -> NewRoom {
+    NewRoom {
+        version,
+        preset,
+        creation_content: serde_json::Map::new(),
+        initial_state: Vec::new(),
+        power_level_override: serde_json::Map::new(),
+        name: Some("Tea".to_owned()),
+        topic: None,
+        alias: None,
+        invite: Vec::new(),
+        is_direct: false,
+        publish: false,
+        creator_profile: MemberProfile::default(),
+    }
+}
+
+fn message(body: &str) -> EventDraft {
+    EventDraft {
+        event_type: "m.room.message".to_owned(),
+        state_key: None,
+        content: to_raw_value(&json!({ "msgtype": "m.text", "body": body })).expect("JSON"),
+        redacts: None,
+    }
+}
+
+#[tokio::test]
+async fn two_people_talk_in_every_room_version() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let bob = server.register("bob").await;
+    for version in sabha_federation::supported_room_versions() {
+        let rooms = &server.app.rooms;
+        let room_id = rooms.create(&alice, new_room(version.clone(), Preset::Public)).await.expect("created");
+        rooms.join(&bob, &room_id, &MemberProfile::default(), None).await.expect("joined");
+        let (_, since) = server.sync(&bob, None).await;
+        let txn = TxnKey { device: alice.device_nid, scope: format!("send/{room_id}"), txn: "1".to_owned() };
+        let sent = rooms.send(&alice, &room_id, message("hello"), Some(txn.clone())).await.expect("sent");
+        let again = rooms.send(&alice, &room_id, message("hello"), Some(txn)).await.expect("sent");
+        assert_eq!(sent, again, "{version}");
+        let (answer, _) = server.sync(&bob, Some(since)).await;
+        let timeline = &answer["rooms"]["join"][room_id.as_str()]["timeline"];
+        let bodies: Vec<_> =
+            timeline["events"].as_array().into_iter().flatten().map(|e| &e["content"]["body"]).collect();
+        assert_eq!(bodies, [&json!("hello")], "{version}: {answer}");
+        assert_eq!(timeline["limited"], false, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn an_initial_sync_shows_the_room_and_an_idle_one_asks_the_database_nothing() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let room_id =
+        server.app.rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
+    let (answer, since) = server.sync(&alice, None).await;
+    let room = &answer["rooms"]["join"][room_id.as_str()];
+    let types: Vec<_> =
+        room["timeline"]["events"].as_array().into_iter().flatten().map(|e| e["type"].clone()).collect();
+    assert_eq!(types.first(), Some(&json!("m.room.create")), "{answer}");
+    assert_eq!(room["summary"]["m.joined_member_count"], 1, "{answer}");
+    let before = server.app.db.counters().statements();
+    let (answer, _) = server.sync(&alice, Some(since)).await;
+    assert_eq!(server.app.db.counters().statements() - before, 0, "{answer}");
+    assert!(answer.get("rooms").is_none(), "{answer}");
+}
+
+#[tokio::test]
+async fn a_room_is_the_same_after_it_was_loaded_again() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let room_id =
+        server.app.rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
+    let rooms = &server.app.rooms;
+    for number in 0..300 {
+        let topic = EventDraft {
+            event_type: "m.room.topic".to_owned(),
+            state_key: Some(String::new()),
+            content: to_raw_value(&json!({ "topic": number.to_string() })).expect("JSON"),
+            redacts: None,
+        };
+        rooms.send_state(&alice, &room_id, topic).await.expect("sent");
+    }
+    let (before, _) = server.sync(&alice, None).await;
+    rooms.forget_idle();
+    assert!(rooms.registered(|registry| registry.by_id.get(&room_id)).is_none(), "nobody uses the room");
+    let (after, _) = server.sync(&alice, None).await;
+    let timeline = |answer: &Value| {
+        let events = answer["rooms"]["join"][room_id.as_str()]["timeline"]["events"].clone();
+        let ids = |event: &Value| (event["event_id"].clone(), event["unsigned"]["prev_content"].clone());
+        events.as_array().into_iter().flatten().map(ids).collect::<Vec<_>>()
+    };
+    assert_eq!(timeline(&before), timeline(&after));
+    assert_eq!(timeline(&after).len(), 10);
+    rooms.send(&alice, &room_id, message("still here"), None).await.expect("sent");
+}

@@ -1,0 +1,64 @@
+//! Stored filters ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, TestServer, v3};
+
+async fn create(client: &Client, filter: Value) -> String {
+    let answer = client.post(&v3(["user", &client.user_id, "filter"]), filter).await.ok();
+    answer["filter_id"].as_str().expect("a checked answer has it").to_owned()
+}
+
+both_engines! {
+    async fn a_stored_filter_is_read_back(server: TestServer) {
+        let mut server = server;
+        let alice = server.register("alice").await;
+        let filter = json!({ "room": { "timeline": { "limit": 7, "types": ["m.room.message"] } } });
+        let id = create(&alice, filter.clone()).await;
+        let path = v3(["user", &alice.user_id, "filter", &id]);
+        assert_eq!(alice.get(&path).await.ok(), filter);
+        server.restart().await;
+        assert_eq!(alice.get(&path).await.ok(), filter);
+        assert_eq!(create(&alice, filter).await, id, "the same filter has the same id");
+    }
+}
+
+#[tokio::test]
+async fn another_filter_has_another_id() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    assert_ne!(create(&alice, json!({})).await, create(&alice, json!({ "event_fields": ["type"] })).await);
+}
+
+#[tokio::test]
+async fn a_filter_is_only_found_by_its_owner_and_under_its_own_id() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let id = create(&alice, json!({})).await;
+    bob.get(&v3(["user", &alice.user_id, "filter", &id])).await.error(403, "M_FORBIDDEN");
+    bob.get(&v3(["user", &bob.user_id, "filter", &id])).await.error(404, "M_NOT_FOUND");
+    for other in ["nonsense", &format!("0{id}"), &format!("+{id}"), "99999999999999999999"] {
+        alice.get(&v3(["user", &alice.user_id, "filter", other])).await.error(404, "M_NOT_FOUND");
+    }
+    bob.post(&v3(["user", &alice.user_id, "filter"]), json!({})).await.error(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn filters_are_limited_in_size_and_number() {
+    let server = TestServer::builder()
+        .config(|config| {
+            config.limits.filter_bytes = sabha::config::ByteSize::kib(1);
+            config.limits.filters_per_user = 2;
+        })
+        .start()
+        .await;
+    let alice = server.register("alice").await;
+    let path = v3(["user", &alice.user_id, "filter"]);
+    alice.post(&path, json!({ "event_fields": ["x".repeat(1024)] })).await.error(413, "M_TOO_LARGE");
+    let first = create(&alice, json!({ "event_fields": ["a"] })).await;
+    create(&alice, json!({ "event_fields": ["b"] })).await;
+    alice.post(&path, json!({ "event_fields": ["c"] })).await.error(413, "M_TOO_LARGE");
+    assert_eq!(create(&alice, json!({ "event_fields": ["a"] })).await, first);
+}

@@ -1,0 +1,211 @@
+//! Sessions and devices: logging in, refreshing, logging out.
+
+use std::time::Duration;
+
+use sabha::clock::Clock;
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Engine, PASSWORD, TestServer, v3};
+
+async fn whoami(client: &Client) -> u16 {
+    client.get(&v3(["account", "whoami"])).await.status.as_u16()
+}
+
+fn with_token(client: &Client, token: &Value) -> Client {
+    let mut client = client.clone();
+    client.token = token.as_str().map(str::to_owned);
+    client
+}
+
+fn login(user: &str, password: &str) -> Value {
+    json!({ "type": "m.login.password", "password": password, "identifier": { "type": "m.id.user", "user": user } })
+}
+
+both_engines! {
+    async fn one_logs_in_with_a_localpart_a_full_id_or_the_old_field(server: TestServer) {
+        server.register("alice").await;
+        let anonymous = server.anonymous();
+        let flows = anonymous.get(&v3(["login"])).await.ok();
+        assert_eq!(flows["flows"][0]["type"], "m.login.password");
+        for user in ["alice", "Alice", "@alice:sabha.test"] {
+            let answer = anonymous.post(&v3(["login"]), login(user, PASSWORD)).await.ok();
+            assert_eq!(answer["user_id"], "@alice:sabha.test");
+            assert!(answer["access_token"].as_str().is_some_and(|token| token.starts_with("sbt_")));
+        }
+        let old = json!({ "type": "m.login.password", "user": "alice", "password": PASSWORD });
+        anonymous.post(&v3(["login"]), old).await.ok();
+    }
+
+    async fn a_wrong_password_and_an_unknown_user_get_the_same_answer(server: TestServer) {
+        server.register("alice").await;
+        let anonymous = server.anonymous();
+        let wrong = anonymous.post(&v3(["login"]), login("alice", "wrong password")).await.error(403, "M_FORBIDDEN");
+        let unknown = anonymous.post(&v3(["login"]), login("nobody", PASSWORD)).await.error(403, "M_FORBIDDEN");
+        let foreign = anonymous.post(&v3(["login"]), login("@alice:else.where", PASSWORD)).await.error(403, "M_FORBIDDEN");
+        assert_eq!(wrong, unknown);
+        assert_eq!(wrong, foreign);
+    }
+
+    async fn a_login_that_makes_no_sense_is_refused(server: TestServer) {
+        let anonymous = server.anonymous();
+        anonymous.post(&v3(["login"]), json!({})).await.error(400, "M_MISSING_PARAM");
+        anonymous.post(&v3(["login"]), json!({ "type": "org.example.other" })).await.error(400, "M_UNKNOWN");
+        let nobody = json!({ "type": "m.login.password", "password": PASSWORD });
+        anonymous.post(&v3(["login"]), nobody).await.error(400, "M_MISSING_PARAM");
+    }
+
+    async fn a_device_that_logs_in_again_loses_its_old_token(server: TestServer) {
+        let alice = server.register("alice").await;
+        let mut body = login("alice", PASSWORD);
+        body["device_id"] = json!(alice.device_id);
+        let again = alice.signed_in(&alice.post(&v3(["login"]), body).await.ok());
+        assert_eq!(again.device_id, alice.device_id);
+        assert_eq!((whoami(&alice).await, whoami(&again).await), (401, 200));
+        let devices = again.get(&v3(["devices"])).await.ok();
+        assert_eq!(devices["devices"].as_array().map(Vec::len), Some(1));
+    }
+
+    async fn logging_out_ends_one_session_and_logging_out_everywhere_all(server: TestServer) {
+        let alice = server.register("alice").await;
+        let (second, third) = (alice.login_again().await, alice.login_again().await);
+        second.post(&v3(["logout"]), json!({})).await.ok();
+        let gone = second.get(&v3(["account", "whoami"])).await.error(401, "M_UNKNOWN_TOKEN");
+        assert_ne!(gone["soft_logout"], true);
+        assert_eq!((whoami(&alice).await, whoami(&third).await), (200, 200));
+        alice.get(&v3(["devices", &second.device_id])).await.error(404, "M_NOT_FOUND");
+
+        alice.post(&v3(["logout", "all"]), json!({})).await.ok();
+        assert_eq!((whoami(&alice).await, whoami(&third).await), (401, 401));
+    }
+
+    async fn sessions_survive_a_restart_and_a_logout_does_too(mut server: TestServer) {
+        let alice = server.register("alice").await;
+        let other = alice.login_again().await;
+        other.post(&v3(["logout"]), json!({})).await.ok();
+        server.restart().await;
+        assert_eq!((whoami(&alice).await, whoami(&other).await), (200, 401));
+    }
+
+    async fn deleting_a_device_takes_the_callers_password(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let other = alice.login_again().await;
+        let path = v3(["devices", &other.device_id]);
+        let auth = |user: &str, password: &str, session: &Value| {
+            let mut auth = login(user, password);
+            auth["session"] = session.clone();
+            json!({ "auth": auth })
+        };
+
+        let ask = alice.delete(&path, json!({})).await;
+        assert_eq!(ask.status.as_u16(), 401);
+        assert_eq!(ask.json["flows"], json!([{ "stages": ["m.login.password"] }]));
+        let session = &ask.json["session"];
+        alice.delete(&path, auth("alice", "wrong password", session)).await.error(401, "M_FORBIDDEN");
+        alice.delete(&path, auth("bob", PASSWORD, session)).await.error(401, "M_FORBIDDEN");
+        // The session belongs to Alice and to this device.
+        assert_eq!(bob.delete(&path, auth("bob", PASSWORD, session)).await.status.as_u16(), 401);
+        let another = v3(["devices", &alice.device_id]);
+        assert_eq!(alice.delete(&another, auth("alice", PASSWORD, session)).await.status.as_u16(), 401);
+        assert_eq!(alice.delete(&path, json!({ "auth": { "session": session } })).await.status.as_u16(), 401);
+        assert_eq!(whoami(&other).await, 200);
+
+        alice.delete(&path, auth("alice", PASSWORD, session)).await.ok();
+        assert_eq!((whoami(&alice).await, whoami(&other).await), (200, 401));
+        // Used up.
+        assert_eq!(alice.delete(&path, json!({ "auth": { "session": session } })).await.status.as_u16(), 401);
+    }
+
+    async fn several_devices_are_deleted_at_once(server: TestServer) {
+        let alice = server.register("alice").await;
+        let (second, third) = (alice.login_again().await, alice.login_again().await);
+        let body = json!({ "devices": [second.device_id, third.device_id, "NONE"], "auth": login("alice", PASSWORD) });
+        alice.post(&v3(["delete_devices"]), body).await.ok();
+        assert_eq!((whoami(&alice).await, whoami(&second).await, whoami(&third).await), (200, 401, 401));
+    }
+
+    async fn a_device_is_named_by_its_owner(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let path = v3(["devices", &alice.device_id]);
+        alice.put(&path, json!({ "display_name": "Laptop" })).await.ok();
+        assert_eq!(alice.get(&path).await.ok()["display_name"], "Laptop");
+        alice.put(&path, json!({ "display_name": "x".repeat(513) })).await.error(400, "M_INVALID_PARAM");
+        bob.get(&path).await.error(404, "M_NOT_FOUND");
+        bob.put(&path, json!({ "display_name": "Mine" })).await.error(404, "M_NOT_FOUND");
+    }
+
+    async fn a_login_token_works_once_and_for_two_minutes(engine: Engine) {
+        let clock = Clock::manual(1_700_000_000_000);
+        let server = TestServer::builder().engine(engine).clock(clock.clone()).start().await;
+        let alice = server.register("alice").await;
+        let path = "/_matrix/client/v1/login/get_token";
+        assert_eq!(alice.post(path, json!({})).await.status.as_u16(), 401);
+        let new = async || alice.post(path, json!({ "auth": login("alice", PASSWORD) })).await.ok()["login_token"].clone();
+        let with = |token: &Value| json!({ "type": "m.login.token", "token": token });
+
+        let token = new().await;
+        let answer = server.anonymous().post(&v3(["login"]), with(&token)).await.ok();
+        assert_eq!(answer["user_id"], "@alice:sabha.test");
+        server.anonymous().post(&v3(["login"]), with(&token)).await.error(403, "M_FORBIDDEN");
+
+        let late = new().await;
+        clock.advance(Duration::from_secs(120));
+        server.anonymous().post(&v3(["login"]), with(&late)).await.error(403, "M_FORBIDDEN");
+    }
+
+    async fn an_access_token_expires_and_is_refreshed(engine: Engine) {
+        let clock = Clock::manual(1_700_000_000_000);
+        let server = TestServer::builder().engine(engine).clock(clock.clone()).start().await;
+        server.register("alice").await;
+        let mut body = login("alice", PASSWORD);
+        body["refresh_token"] = json!(true);
+        let first = server.anonymous().post(&v3(["login"]), body).await.ok();
+        assert_eq!(first["expires_in_ms"], 3_600_000);
+        let alice = server.anonymous().signed_in(&first);
+        assert_eq!(whoami(&alice).await, 200);
+
+        clock.advance(Duration::from_secs(3600));
+        let expired = alice.get(&v3(["account", "whoami"])).await.error(401, "M_UNKNOWN_TOKEN");
+        assert_eq!(expired["soft_logout"], true);
+
+        let refresh = async |answer: &Value| {
+            let body = json!({ "refresh_token": answer["refresh_token"] });
+            server.anonymous().post(&v3(["refresh"]), body).await
+        };
+        // The first answer is lost; the exchange is repeated.
+        let lost = refresh(&first).await.ok();
+        let second = refresh(&first).await.ok();
+        assert_eq!(whoami(&with_token(&alice, &lost["access_token"])).await, 401);
+        refresh(&lost).await.error(401, "M_UNKNOWN_TOKEN");
+
+        // Using the new access token ends the old refresh token.
+        assert_eq!(whoami(&with_token(&alice, &second["access_token"])).await, 200);
+        refresh(&first).await.error(401, "M_UNKNOWN_TOKEN");
+
+        // And so does using the new refresh token.
+        let third = refresh(&second).await.ok();
+        let fourth = refresh(&third).await.ok();
+        refresh(&second).await.error(401, "M_UNKNOWN_TOKEN");
+        let alice = with_token(&alice, &fourth["access_token"]);
+        assert_eq!(whoami(&alice).await, 200);
+        assert_eq!(whoami(&with_token(&alice, &second["access_token"])).await, 401);
+
+        alice.post(&v3(["logout"]), json!({})).await.ok();
+        refresh(&fourth).await.error(401, "M_UNKNOWN_TOKEN");
+    }
+
+    async fn where_a_device_was_last_seen_is_known_at_once_and_after_a_restart(engine: Engine) {
+        let clock = Clock::manual(1_700_000_000_000);
+        let mut server = TestServer::builder().engine(engine).clock(clock.clone()).start().await;
+        let alice = server.register("alice").await;
+        clock.advance(Duration::from_secs(5));
+        let seen = async || alice.get(&v3(["devices"])).await.ok()["devices"][0].clone();
+        assert_eq!(seen().await["last_seen_ts"], 1_700_000_005_000_i64);
+        server.app().accounts.flush_last_seen().await.expect("the database works");
+        server.restart().await;
+        let devices = server.app().accounts.list_users(None, 1).await.expect("the database works");
+        let user = server.app().db.find_user(&devices[0].user_id).await.expect("the database works").expect("it exists");
+        let stored = server.app().accounts.list_devices(user.nid).await.expect("the database works");
+        assert_eq!(stored[0].last_seen_ts.map(|at| i64::from(at.0)), Some(1_700_000_005_000));
+        assert_eq!(stored[0].last_seen_ip.as_deref(), Some("127.0.0.1"));
+    }
+}
