@@ -135,6 +135,7 @@ impl Bus {
 
     /// Something was committed that concerns everyone in the room.
     pub fn wake_room(&self, room: RoomNid, position: Position) {
+        let _span = tracing::debug_span!("bus.wake").entered();
         let watchers = crate::store::ids::lock(&self.watchers);
         for live in watchers.rooms.get(&room).into_iter().flatten() {
             live.wake(position);

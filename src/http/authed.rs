@@ -20,6 +20,8 @@ use ruma::api::{
     error::{DeserializationError, ErrorKind, FromHttpRequestError},
 };
 
+use tracing::{Instrument as _, debug_span};
+
 use super::{Action, ApiError, ClientAddress};
 use crate::{account::LocalDevice, app::App};
 
@@ -127,7 +129,8 @@ where
         let credentials = R::Authentication::extract_authentication(&request).map_err(|error| {
             ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, error.into().to_string())
         })?;
-        let caller = R::Authentication::authenticate(app, credentials, address).await?;
+        let authenticate = R::Authentication::authenticate(app, credentials, address);
+        let caller = authenticate.instrument(debug_span!("authenticate")).await?;
         app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
 
         let (parts, body) = request.into_parts();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use sabha_federation::EventDraft;
 use serde_json::value::RawValue;
+use tracing::{Instrument as _, debug_span};
 
 use super::{
     Room, Rooms,
@@ -50,10 +51,10 @@ impl Rooms {
         mut draft: EventDraft,
         txn: Option<TxnKey>,
     ) -> Result<OwnedEventId, SendError> {
-        let room = self.require(room_id).await?;
-        let mut writer = self.enter(&room).await?;
+        let room = self.require(room_id).instrument(debug_span!("room.find")).await?;
+        let mut writer = self.enter(&room).instrument(debug_span!("room.enter")).await?;
         if let Some(txn) = &txn
-            && let Some(sent) = self.txn_ids.find(txn).await?
+            && let Some(sent) = self.txn_ids.find(txn).instrument(debug_span!("room.txn_id")).await?
         {
             // It may still be on its way to the disk: whatever was queued before is committed first.
             let barrier = writer.barrier()?;
@@ -62,7 +63,7 @@ impl Rooms {
             return Ok(sent);
         }
         self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
-        let event_id = writer.append(&caller.user, draft).await?;
+        let event_id = writer.append(&caller.user, draft).instrument(debug_span!("room.append")).await?;
         self.finish(writer, txn).await?;
         Ok(event_id)
     }
@@ -102,7 +103,7 @@ impl Rooms {
     /// Commits what was appended and waits for it; the next writer comes in meanwhile.
     pub(super) async fn finish(&self, writer: RoomWriter<'_>, txn: Option<TxnKey>) -> Result<(), store::Error> {
         let committed = writer.commit(txn.clone())?;
-        let result = committed.wait().await;
+        let result = committed.wait().instrument(debug_span!("room.committed")).await;
         if result.is_err()
             && let Some(txn) = &txn
         {

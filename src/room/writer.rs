@@ -317,6 +317,7 @@ impl RoomWriter<'_> {
     /// # Errors
     /// When nothing was queued.
     pub fn commit(mut self, txn: Option<TxnKey>) -> Result<Committed, Error> {
+        let _span = tracing::debug_span!("room.commit").entered();
         let count = self.pending.len();
         let committer = self.rooms.db.committer().clone();
         committer.submit(count, |first| self.apply(first, txn))

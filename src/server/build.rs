@@ -63,6 +63,7 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
             Arc::clone(&account_data),
             &config.presence,
         ),
+        keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
         lazy_members: LazyMembers::default(),
         account_data,
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),

@@ -22,6 +22,7 @@ use std::{
 };
 
 use tokio::sync::{Notify, oneshot};
+use tracing::{Instrument as _, debug_span};
 
 pub use transaction::Transaction;
 use transaction::{Erased, Slot};
@@ -261,7 +262,8 @@ impl Committer {
                 self.0.wake.notified().await;
                 continue;
             }
-            self.commit(&mut conn, batch).await;
+            let span = debug_span!("committer.batch", writes = batch.len());
+            self.commit(&mut conn, batch).instrument(span).await;
         }
     }
 
@@ -292,6 +294,7 @@ impl Committer {
     }
 
     fn succeed(&self, batch: Vec<Queued>) {
+        let _span = debug_span!("committer.publish").entered();
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return;
         };

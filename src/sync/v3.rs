@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use ruma::{api::client::filter::FilterDefinition, presence::PresenceState};
 use tokio::time::Instant;
+use tracing::{Instrument as _, debug_span};
 
 use super::{json::Object, token::SyncToken};
 use crate::{
@@ -74,14 +75,15 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
     let mut since = request.since.filter(known);
     if let Some(token) = &mut since {
-        app.keys.acknowledge_to_device(caller.device_nid, token.to_device.unwrap_or(token.position)).await?;
+        let acknowledge = app.keys.acknowledge_to_device(caller.device_nid, token.to_device.unwrap_or(token.position));
+        acknowledge.instrument(debug_span!("sync.acknowledge")).await?;
         if token.incarnation != app.db.incarnation() {
             // Numbers of ephemeral changes start again with every start of the server.
             token.ephemeral = 0;
         }
     }
     let _syncing = app.ephemeral.touch(&app.rooms, &caller.user, &request.set_presence).await?;
-    let live = live(app, caller).await?;
+    let live = live(app, caller).instrument(debug_span!("sync.live")).await?;
     let mut stopping = false;
     loop {
         live.touch(app.clock.now_ms());
@@ -100,19 +102,22 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         };
         let over = stopping || Instant::now() >= deadline;
         if may_have_news(&look, &live) {
-            let (answer, has_news) = answer(&look).await?;
+            let (answer, has_news) = answer(&look).instrument(debug_span!("sync.answer")).await?;
             if has_news || over {
                 return Ok(answer);
             }
         } else if over {
-            return empty(&look).await;
+            return empty(&look).instrument(debug_span!("sync.empty")).await;
         }
-        tokio::select! {
-            () = wake => {}
-            () = tokio::time::sleep_until(deadline) => {}
-            () = app.stopping.cancelled() => stopping = true,
-            () = caller.revoked.cancelled() => stopping = true,
-        }
+        let park = async {
+            tokio::select! {
+                () = wake => false,
+                () = tokio::time::sleep_until(deadline) => false,
+                () = app.stopping.cancelled() => true,
+                () = caller.revoked.cancelled() => true,
+            }
+        };
+        stopping = park.instrument(debug_span!("sync.park")).await;
     }
 }
 
@@ -147,10 +152,11 @@ async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     let mut has_news = look.is_initial() || look.request.full_state;
     has_news |= account_data.write_global(look, &mut object).await?;
     has_news |= account::write_presence(look, &mut object).await?;
-    let rooms = membership::RoomNews::load(look, &account_data).await?;
+    let rooms = membership::RoomNews::load(look, &account_data).instrument(debug_span!("sync.rooms")).await?;
     has_news |= rooms.write(look, &account_data, &mut object).await?;
     has_news |= devices::write_lists(look, &rooms, &mut object).await?;
-    let (to_device, next_to_device) = devices::write_messages(look, &mut object).await?;
+    let messages = devices::write_messages(look, &mut object).instrument(debug_span!("sync.to_device"));
+    let (to_device, next_to_device) = messages.await?;
     has_news |= to_device;
     has_news |= devices::write_counts(look, &mut object).await?;
     object.string("next_batch", &next_batch(look, next_to_device).to_string());

@@ -12,6 +12,7 @@ use ruma::api::client::{
     filter::FilterDefinition,
     sync::sync_events::v3::{Filter, Request as Endpoint},
 };
+use tracing::{Instrument as _, debug_span};
 
 use crate::{
     account::LocalDevice,
@@ -27,7 +28,7 @@ const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.use_state_after";
 pub(super) async fn handle(app: App, request: Request) -> Result<RawJson, ApiError> {
     let unstable = asks_for_unstable_state_after(request.uri());
     let Authed { caller, request, .. } = Authed::<Endpoint>::from_request(request, &app).await?;
-    let request = read(&app, &caller, request, unstable).await?;
+    let request = read(&app, &caller, request, unstable).instrument(debug_span!("sync.read")).await?;
     Ok(RawJson(v3::sync(&app, &caller, &request).await?))
 }
 

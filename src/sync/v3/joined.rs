@@ -1,5 +1,7 @@
 //! One room that the user is in, or has left: its timeline, state, summary, ephemeral events and account data.
 
+use tracing::{Instrument as _, debug_span};
+
 use super::{Look, account::AccountDataNews, membership::RoomLook, state};
 use crate::{
     room::{
@@ -53,8 +55,8 @@ pub(super) async fn write(
     account_data: &AccountDataNews,
     section: Section,
 ) -> Result<Option<Written>, Error> {
-    let timeline = timeline(look, room).await?;
-    let state = state::load(look, room, &timeline).await?;
+    let timeline = timeline(look, room).instrument(debug_span!("sync.timeline")).await?;
+    let state = state::load(look, room, &timeline).instrument(debug_span!("sync.state")).await?;
     let summary = state::summary(look, room).await?;
     let joined = section == Section::Joined;
     let ephemeral = if joined { ephemeral(look, &room.room).await? } else { Vec::new() };
