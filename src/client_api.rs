@@ -3,8 +3,8 @@
 //! A handler only translates: a typed request in, one call of a service, a typed answer out.
 
 mod account;
-mod backup;
 mod alias;
+mod backup;
 mod config;
 mod context;
 mod device;
@@ -63,9 +63,7 @@ pub fn routes() -> Routes {
         .merge(session::routes())
         .merge(redact::routes())
         .merge(room::routes())
-        .merge(session::routes())
         .merge(state::routes())
-        .merge(sync::routes())
         .merge(tag::routes())
         .merge(to_device::routes())
         .merge(typing::routes())

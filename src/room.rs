@@ -180,12 +180,7 @@ struct Registry {
 }
 
 impl Rooms {
-    pub fn new(
-        db: Arc<Database>,
-        bus: Arc<Bus>,
-        clock: Clock,
-        signer: Arc<ServerSigner>,
-    ) -> Self {
+    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>) -> Self {
         Self {
             events: Events::new(Arc::clone(&db)),
             registry: RwLock::default(),

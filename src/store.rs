@@ -23,11 +23,11 @@ pub mod devices;
 pub mod filters;
 pub mod key_backup;
 pub mod one_time_keys;
-pub mod rooms;
-pub mod to_device;
 pub mod profiles;
 pub mod receipts;
+pub mod rooms;
 pub mod sweeps;
+pub mod to_device;
 pub mod tokens;
 
 pub use committer::{Committed, Committer, Lineage, Transaction, Write};

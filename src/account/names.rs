@@ -43,7 +43,11 @@ pub fn new_user_id(name: &str, server_name: &ServerName) -> Result<OwnedUserId, 
 /// The user of this server that somebody calls by localpart or by full user ID.
 pub fn named_user(name: &str, server_name: &ServerName) -> Option<OwnedUserId> {
     let user_id = UserId::parse_with_server_name(name, server_name).ok()?;
-    if user_id.server_name() != server_name || user_id.as_str().len() > ruma::ID_MAX_BYTES {
+    // Remote servers may have users with an empty localpart; we have none.
+    if user_id.server_name() != server_name
+        || user_id.localpart().is_empty()
+        || user_id.as_str().len() > ruma::ID_MAX_BYTES
+    {
         return None;
     }
     // Accounts are created in lower case; people type their names as they like.

@@ -8,6 +8,7 @@ mod set_profile_field;
 use ruma::UserId;
 use serde_json::Value as JsonValue;
 
+use super::member_profile;
 use crate::{
     account::{LocalDevice, Profile},
     app::App,
@@ -45,6 +46,8 @@ async fn change(
             SendError::Storage(error) => error.into(),
             error => ApiError::internal(error),
         })?;
+        let profile = member_profile::of_caller(app, caller).await?;
+        app.rooms.profile_changed(caller, &profile).await?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use ruma::api::{
     auth_scheme::{
         AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
     },
-    error::ErrorKind,
+    error::{DeserializationError, ErrorKind, FromHttpRequestError},
 };
 
 use tracing::{Instrument as _, debug_span};
@@ -155,11 +155,18 @@ pub(crate) async fn read_body(body: Body, limit_bytes: usize) -> Result<bytes::B
 }
 
 /// Tells a client that sent no JSON from one that sent the wrong JSON.
-fn explain(error: &ruma::api::error::FromHttpRequestError, body: &[u8]) -> ApiError {
+fn explain(error: &FromHttpRequestError, body: &[u8]) -> ApiError {
     if !body.is_empty() && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
         return ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not valid JSON.");
     }
     let text = error.to_string();
-    let kind = if text.contains("missing field") { ErrorKind::MissingParam } else { ErrorKind::BadJson };
+    let kind = match error {
+        _ if text.contains("missing field") => ErrorKind::MissingParam,
+        // Path and query are read as forms are; only the body is JSON.
+        FromHttpRequestError::Deserialization(DeserializationError::Query(_) | DeserializationError::Ident(_)) => {
+            ErrorKind::InvalidParam
+        }
+        _ => ErrorKind::BadJson,
+    };
     ApiError::new(StatusCode::BAD_REQUEST, kind, text)
 }

@@ -1,1 +1,349 @@
+//! The life of keys and messages, on a real database.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedOneTimeKeyId, OwnedUserId, TransactionId, UserId,
+    encryption::OneTimeKey,
+    owned_server_name, owned_user_id,
+    serde::{Base64, Raw},
+    to_device::DeviceIdOrAllDevices,
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Keys, claim::Wanted, to_device::SendToDeviceError,
+    changes::SharedRooms,
+    upload::UploadError, validate::Upload,
+};
+use crate::{
+    account::LocalDevice,
+    clock::Clock,
+    config::Config,
+    store::{Database, DatabaseOptions, DeviceNid, Durability, Error, Position, UserNid, Write, devices::DEVICE},
+};
+
+const SIGNED: &str = "signed_curve25519";
+
+/// A database with devices, and the service on it.
+struct Fixture {
+    directory: tempfile::TempDir,
+    db: Arc<Database>,
+    keys: Arc<Keys>,
+    config: Config,
+}
+
+/// Everyone sees everyone.
+struct OneRoom;
+
+impl SharedRooms for OneRoom {
+    async fn share_a_room(&self, _: UserNid, _: UserNid) -> Result<bool, Error> {
+        Ok(true)
+    }
+}
+
+async fn open(path: &std::path::Path, incarnation: i64) -> Arc<Database> {
+    let options = DatabaseOptions {
+        location: DatabaseOptions::location(&format!("sqlite:{}", path.display())).expect("a path"),
+        durability: Durability::Process,
+        readers: 4,
+        server_name: "example.org".to_owned(),
+        incarnation,
+        now_ms: 0,
+    };
+    Arc::new(Database::open(options).await.expect("a new database opens"))
+}
+
+impl Fixture {
+    async fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut config = Config { server_name: owned_server_name!("example.org"), ..Config::default() };
+        change(&mut config);
+        let db = open(&directory.path().join("db"), 1).await;
+        let keys = Arc::new(Keys::new(Arc::clone(&db), Arc::default(), Clock::manual(0), &config));
+        Self { directory, db, keys, config }
+    }
+
+    /// Closes the database and opens it again, with empty memory.
+    async fn reopen(self) -> Self {
+        let Self { directory, db, keys, config } = self;
+        drop(keys);
+        db.close().await;
+        drop(db);
+        let db = open(&directory.path().join("db"), 2).await;
+        let keys = Arc::new(Keys::new(Arc::clone(&db), Arc::default(), Clock::manual(0), &config));
+        Self { directory, db, keys, config }
+    }
+
+    async fn device(&self, user_id: &UserId, device_id: &str) -> LocalDevice {
+        let user = self.db.user(user_id, true).await.expect("a user");
+        let device_nid = self.db.committer().ids().device().expect("an id");
+        let row = DEVICE.row([
+            device_nid.into(),
+            user.nid.into(),
+            device_id.into(),
+            None::<String>.into(),
+            0.into(),
+            None::<i64>.into(),
+            None::<String>.into(),
+        ]);
+        let mut write = Write::new(vec![row]);
+        user.write_if_new(&mut write);
+        self.db.committer().write(write).await.expect("it is stored");
+        let revoked = CancellationToken::new();
+        LocalDevice { user, device_nid, device_id: device_id.into(), admin: false, expires_at: None, revoked }
+    }
+}
+
+fn public_key(number: u8) -> String {
+    Base64::<ruma::serde::base64::Standard, [u8; 32]>::new([number; 32]).encode()
+}
+
+fn one_time_key(number: u8) -> Value {
+    json!({ "key": public_key(number), "signatures": { "@alice:example.org": { "ed25519:DEV": "c2ln" } } })
+}
+
+fn key_map(keys: &[(&str, Value)]) -> BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>> {
+    keys.iter()
+        .map(|(id, key)| {
+            let id = OwnedOneTimeKeyId::try_from(format!("{SIGNED}:{id}").as_str()).expect("an ID");
+            (id, Raw::from_json_string(key.to_string()).expect("JSON"))
+        })
+        .collect()
+}
+
+async fn upload(
+    keys: &Keys,
+    device: &LocalDevice,
+    one_time: &[(&str, Value)],
+    fallback: &[(&str, Value)],
+) -> Result<u64, UploadError> {
+    let own = (device.user_id(), &*device.device_id);
+    let checked = Upload::check(own, None, &key_map(one_time), &key_map(fallback)).expect("the tests upload good keys");
+    Ok(keys.upload(device, checked, Vec::new()).await?.one_time[SIGNED])
+}
+
+/// The ID of the key that is handed out.
+async fn claim(keys: &Keys, device: &LocalDevice) -> Option<String> {
+    let wanted: Wanted = BTreeMap::from([(
+        device.user_id().to_owned(),
+        BTreeMap::from([(device.device_id.clone(), OneTimeKeyAlgorithm::from(SIGNED))]),
+    )]);
+    let mut claimed = keys.claim(&wanted).await.expect("the database works");
+    let key = claimed.keys.remove(device.user_id())?.remove(&device.device_id)?;
+    key.into_keys().next().map(|id| id.as_str().trim_start_matches("signed_curve25519:").to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_claims_hand_out_each_key_once_in_the_order_of_upload() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = Arc::new(fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await);
+    // IDs that sort against the order of upload.
+    let ids: Vec<String> = (0..60).map(|number| format!("K{:02}", 99 - number)).collect();
+    for (number, id) in ids.iter().enumerate() {
+        let key = one_time_key(u8::try_from(number).expect("less than 256"));
+        upload(&fixture.keys, &alice, &[(id, key)], &[]).await.expect("it is new");
+    }
+    let claim_many = async |fixture: &Fixture, count: usize| {
+        let claims: Vec<_> = (0..count)
+            .map(|_| {
+                let (keys, alice) = (Arc::clone(&fixture.keys), Arc::clone(&alice));
+                tokio::spawn(async move { claim(&keys, &alice).await })
+            })
+            .collect();
+        let mut claimed = Vec::new();
+        for claim in claims {
+            claimed.push(claim.await.expect("no claim panics").expect("there are enough keys"));
+        }
+        claimed.sort_unstable_by(|a, b| b.cmp(a));
+        claimed
+    };
+    assert_eq!(claim_many(&fixture, 20).await, ids[..20]);
+    let fixture = fixture.reopen().await;
+    assert_eq!(claim_many(&fixture, 20).await, ids[20..40]);
+    assert_eq!(fixture.keys.counts(alice.device_nid).await.expect("counts").one_time[SIGNED], 20);
+
+    // A client that never heard of the claims uploads everything again.
+    for (number, id) in ids.iter().enumerate() {
+        let key = one_time_key(u8::try_from(number).expect("less than 256"));
+        assert_eq!(upload(&fixture.keys, &alice, &[(id, key)], &[]).await.expect("it is taken"), 20);
+    }
+    assert_eq!(claim_many(&fixture, 20).await, ids[40..]);
+    assert_eq!(claim(&fixture.keys, &alice).await, None);
+}
+
+#[tokio::test]
+async fn the_same_id_with_another_key_is_refused_as_a_whole() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let keys = &fixture.keys;
+    assert_eq!(upload(keys, &alice, &[("A", one_time_key(1))], &[]).await.expect("new"), 1);
+    assert_eq!(upload(keys, &alice, &[("A", one_time_key(1))], &[]).await.expect("the same"), 1);
+    let refused = upload(keys, &alice, &[("A", one_time_key(2)), ("B", one_time_key(3))], &[]).await;
+    assert!(matches!(refused, Err(UploadError::KeyChanged { .. })), "{refused:?}");
+    assert_eq!(keys.counts(alice.device_nid).await.expect("counts").one_time[SIGNED], 1);
+}
+
+#[tokio::test]
+async fn a_device_holds_no_more_keys_than_the_limit() {
+    let fixture = Fixture::new(|config| config.limits.one_time_keys_per_device = 2).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    upload(&fixture.keys, &alice, &[("A", one_time_key(1)), ("B", one_time_key(2))], &[]).await.expect("two");
+    let refused = upload(&fixture.keys, &alice, &[("C", one_time_key(3))], &[]).await;
+    assert!(matches!(refused, Err(UploadError::TooManyKeys { limit: 2 })), "{refused:?}");
+    assert_eq!(upload(&fixture.keys, &alice, &[("A", one_time_key(1))], &[]).await.expect("nothing new"), 2);
+}
+
+#[tokio::test]
+async fn the_fallback_key_is_handed_out_when_nothing_else_is_left() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let keys = &fixture.keys;
+    upload(keys, &alice, &[("A", one_time_key(1))], &[("F", one_time_key(2))]).await.expect("new");
+    let unused = async || keys.counts(alice.device_nid).await.expect("counts").unused_fallback.clone();
+    assert_eq!(unused().await, [SIGNED]);
+    assert_eq!(claim(keys, &alice).await.as_deref(), Some("A"));
+    assert_eq!(unused().await, [SIGNED]);
+    for _ in 0..2 {
+        assert_eq!(claim(keys, &alice).await.as_deref(), Some("F"));
+        assert_eq!(unused().await, [""; 0]);
+    }
+    // The same key again is still a used key; another one is not.
+    upload(keys, &alice, &[], &[("F", one_time_key(2))]).await.expect("the same");
+    assert_eq!(unused().await, [""; 0]);
+    upload(keys, &alice, &[], &[("G", one_time_key(3))]).await.expect("another");
+    assert_eq!(unused().await, [SIGNED]);
+}
+
+#[tokio::test]
+async fn what_sync_asks_costs_no_statements_once_it_is_known() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let (keys, upto) = (&fixture.keys, fixture.db.committer().published());
+    let ask = async || {
+        keys.counts(alice.device_nid).await.expect("counts");
+        keys.acknowledge_to_device(alice.device_nid, upto).await.expect("acknowledged");
+        let (messages, next) = keys.to_device_messages(alice.device_nid, upto, upto, 10).await.expect("messages");
+        assert_eq!((messages.len(), next), (0, upto));
+        assert!(keys.device_lists_changed(&OneRoom, alice.user.nid, upto, upto).await.expect("changes").is_empty());
+    };
+    ask().await;
+    let before = fixture.db.counters().statements();
+    ask().await;
+    assert_eq!(fixture.db.counters().statements(), before);
+}
+
+type Message = Raw<ruma::events::AnyToDeviceEventContent>;
+
+fn messages(to: &[(&LocalDevice, &str)], body: &Value) -> BTreeMap<OwnedUserId, BTreeMap<DeviceIdOrAllDevices, Message>> {
+    let mut messages = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for (device, id) in to {
+        let id = DeviceIdOrAllDevices::try_from(*id).expect("an ID");
+        let content = Raw::from_json_string(body.to_string()).expect("JSON");
+        messages.entry(device.user_id().to_owned()).or_default().insert(id, content);
+    }
+    messages
+}
+
+async fn send(fixture: &Fixture, from: &LocalDevice, txn: &str, to: &LocalDevice, number: i64) {
+    let messages = messages(&[(to, to.device_id.as_str())], &json!({ "number": number }));
+    fixture.keys.send_to_device(from, "m.test", <&TransactionId>::from(txn), &messages).await.expect("it is sent");
+}
+
+async fn received(fixture: &Fixture, device: DeviceNid, since: Position, limit: usize) -> (Vec<i64>, Position) {
+    let upto = fixture.db.committer().published();
+    let (messages, next) = fixture.keys.to_device_messages(device, since, upto, limit).await.expect("messages");
+    let numbers = messages
+        .iter()
+        .map(|message| {
+            let event: Value = serde_json::from_str(message.get()).expect("JSON");
+            assert_eq!((&event["sender"], &event["type"]), (&json!("@alice:example.org"), &json!("m.test")));
+            event["content"]["number"].as_i64().expect("a number")
+        })
+        .collect();
+    (numbers, next)
+}
+
+#[tokio::test]
+async fn messages_stay_until_they_are_acknowledged() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB").await;
+    for number in 0..5 {
+        send(&fixture, &alice, &format!("t{number}"), &bob, number).await;
+    }
+    // Sent again: nothing new.
+    send(&fixture, &alice, "t0", &bob, 9).await;
+    let (first, next) = received(&fixture, bob.device_nid, Position::ZERO, 2).await;
+    assert_eq!(first, [0, 1]);
+    // The answer was lost; the same again, also after a restart.
+    let fixture = fixture.reopen().await;
+    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 2).await, (first, next));
+    fixture.keys.acknowledge_to_device(bob.device_nid, next).await.expect("acknowledged");
+    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [2, 3, 4]);
+    assert_eq!(received(&fixture, bob.device_nid, next, 10).await.0, [2, 3, 4]);
+    let upto = fixture.db.committer().published();
+    fixture.keys.acknowledge_to_device(bob.device_nid, upto).await.expect("acknowledged");
+    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [0; 0]);
+}
+
+#[tokio::test]
+async fn a_device_that_fetches_nothing_keeps_the_newest_messages() {
+    let fixture = Fixture::new(|config| config.limits.to_device_per_device = 16).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB").await;
+    for number in 0..40 {
+        send(&fixture, &alice, &format!("t{number}"), &bob, number).await;
+        let (waiting, _) = received(&fixture, bob.device_nid, Position::ZERO, 100).await;
+        assert!(waiting.len() <= 16 && waiting.last() == Some(&number), "{waiting:?}");
+    }
+    assert!(received(&fixture, bob.device_nid, Position::ZERO, 100).await.0.len() >= 15);
+}
+
+#[tokio::test]
+async fn all_devices_are_reached_and_unknown_ones_ignored() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB1").await;
+    let bob2 = fixture.device(&owned_user_id!("@bob:example.org"), "BOB2").await;
+    let send = async |txn: &str, id: &str, body: Value| {
+        let messages = messages(&[(&bob, id)], &body);
+        fixture.keys.send_to_device(&alice, "m.test", <&TransactionId>::from(txn), &messages).await
+    };
+    send("1", "*", json!({ "number": 1 })).await.expect("sent");
+    send("2", "NOBODY", json!({ "number": 2 })).await.expect("ignored");
+    for device in [&bob, &bob2] {
+        assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, [1]);
+    }
+    assert!(matches!(send("3", "*", json!("text")).await, Err(SendToDeviceError::NotAnObject)));
+    assert!(matches!(send("4", "*", json!({ "x": "x".repeat(65_536) })).await, Err(SendToDeviceError::TooLarge)));
+}
+
+#[tokio::test]
+async fn changes_are_told_from_memory_and_from_the_database() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB").await;
+    let before = fixture.db.committer().published();
+    let device_keys = json!({
+        "user_id": "@alice:example.org", "device_id": "DEV", "algorithms": [], "keys": {}, "signatures": {},
+    });
+    let device_keys = Raw::from_json_string(device_keys.to_string()).expect("JSON");
+    let own = (alice.user_id(), &*alice.device_id);
+    let checked = || Upload::check(own, Some(&device_keys), &BTreeMap::new(), &BTreeMap::new()).expect("good keys");
+    fixture.keys.upload(&alice, checked(), Vec::new()).await.expect("uploaded");
+    let changed = fixture.db.committer().published();
+    // The same keys again are no change.
+    fixture.keys.upload(&alice, checked(), Vec::new()).await.expect("uploaded");
+    let upto = fixture.db.committer().published();
+    let ask = async |fixture: &Fixture, since| {
+        fixture.keys.device_lists_changed(&OneRoom, bob.user.nid, since, upto).await.expect("changes")
+    };
+    assert_eq!(ask(&fixture, before).await, [owned_user_id!("@alice:example.org")]);
+    assert!(ask(&fixture, changed).await.is_empty());
+    let fixture = fixture.reopen().await;
+    assert_eq!(ask(&fixture, before).await, [owned_user_id!("@alice:example.org")]);
+    assert!(ask(&fixture, changed).await.is_empty());
+}
 

@@ -194,9 +194,8 @@ impl Keys {
             let named = by_device.get(&DeviceIdOrAllDevices::DeviceId(device_id.into()));
             let named = named.map(|content| Arc::<str>::from(content.json().get()));
             let to_all = by_device.get(&DeviceIdOrAllDevices::AllDevices);
-            let to_all = to_all.map(|content| {
-                Arc::clone(texts_to_all.entry(user).or_insert_with(|| content.json().get().into()))
-            });
+            let to_all = to_all
+                .map(|content| Arc::clone(texts_to_all.entry(user).or_insert_with(|| content.json().get().into())));
             for (seq, json) in (0..).zip(named.into_iter().chain(to_all)) {
                 if deliveries.len() == MAX_MESSAGES {
                     return Err(SendToDeviceError::TooMany);

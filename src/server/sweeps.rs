@@ -8,10 +8,16 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tracing::warn;
 
-use crate::{app::App, server::start::OneLine, store};
+use crate::{account::millis, app::App, server::start::OneLine, store};
 
-/// Counters of those who have not acted for a while. Often, because a flood of new addresses makes many.
+/// Counters and wake-ups of those who have not acted for a while. Often, because a flood of new addresses makes many.
 const FORGET_IDLE_EVERY: Duration = Duration::from_secs(60);
+
+/// A user who has not synced for as long is looked up again at the next sync. Far above the longest long poll.
+const FORGET_SYNCING_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// Rooms that nobody uses leave memory; loading one again costs a few reads.
+const ROOMS_EVERY: Duration = Duration::from_secs(30 * 60);
 
 /// When a device was last seen is not worth a write for each request.
 const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
@@ -27,8 +33,13 @@ const KEEP_TXN_IDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Starts every sweep as a task of its own.
 pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
-    every(app, tasks, "idle rate limits", FORGET_IDLE_EVERY, |app: App| async move {
+    every(app, tasks, "idle users and addresses", FORGET_IDLE_EVERY, |app: App| async move {
         app.rate_limits.forget_idle();
+        app.bus.forget_idle(app.clock.now_ms() - millis(FORGET_SYNCING_AFTER));
+        Ok(())
+    });
+    every(app, tasks, "idle rooms", ROOMS_EVERY, |app: App| async move {
+        app.rooms.forget_idle();
         Ok(())
     });
     every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });
@@ -38,7 +49,7 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
 
 /// Forgets transaction IDs that are older than a week.
 async fn forget_txn_ids(app: &App) -> Result<(), store::Error> {
-    let before_ms = app.clock.now_ms() - i64::try_from(KEEP_TXN_IDS.as_millis()).unwrap_or(i64::MAX);
+    let before_ms = app.clock.now_ms() - millis(KEEP_TXN_IDS);
     store::sweeps::forget_txn_ids(&app.db, before_ms).await.map(|_| ())
 }
 

@@ -4,56 +4,50 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use sqlx::{Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
-use super::{
-    Database, DatabaseOptions, Durability, Insert, Sql, account_data, accounts, aliases, committer, cross_signing,
-    device_keys, devices, filters, key_backup, one_time_keys, open, profiles, receipts, rooms, rows::MAX_CHUNK, sweeps,
-    to_device, tokens, vocabulary,
-    Database, DatabaseOptions, Durability, Insert, Sql, accounts, aliases, committer, devices, open, profiles, rooms,
-    rows::MAX_CHUNK, sweeps, tokens, vocabulary,
-};
+use super::{Database, DatabaseOptions, Durability, Insert, Sql, rows::MAX_CHUNK};
 
 #[path = "../../tests/api/harness/postgres.rs"]
 mod postgres;
 
 /// Every file's query texts. [`the_lists_above_are_complete`] finds a file that is missing here.
 const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
-    ("account_data.rs", account_data::STATEMENTS),
-    ("accounts.rs", accounts::STATEMENTS),
-    ("aliases.rs", aliases::STATEMENTS),
-    ("committer/batch.rs", committer::STATEMENTS),
-    ("cross_signing.rs", cross_signing::STATEMENTS),
-    ("device_keys.rs", device_keys::STATEMENTS),
-    ("devices.rs", devices::STATEMENTS),
-    ("filters.rs", filters::STATEMENTS),
-    ("key_backup.rs", key_backup::STATEMENTS),
-    ("one_time_keys.rs", one_time_keys::STATEMENTS),
-    ("open.rs", open::STATEMENTS),
-    ("profiles.rs", profiles::STATEMENTS),
-    ("receipts.rs", receipts::STATEMENTS),
-    ("rooms.rs", rooms::STATEMENTS),
-    ("sweeps.rs", sweeps::STATEMENTS),
-    ("to_device.rs", to_device::STATEMENTS),
-    ("tokens.rs", tokens::STATEMENTS),
-    ("vocabulary.rs", vocabulary::STATEMENTS),
+    ("account_data.rs", super::account_data::STATEMENTS),
+    ("accounts.rs", super::accounts::STATEMENTS),
+    ("aliases.rs", super::aliases::STATEMENTS),
+    ("committer/batch.rs", super::committer::STATEMENTS),
+    ("cross_signing.rs", super::cross_signing::STATEMENTS),
+    ("device_keys.rs", super::device_keys::STATEMENTS),
+    ("devices.rs", super::devices::STATEMENTS),
+    ("filters.rs", super::filters::STATEMENTS),
+    ("key_backup.rs", super::key_backup::STATEMENTS),
+    ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
+    ("open.rs", super::open::STATEMENTS),
+    ("profiles.rs", super::profiles::STATEMENTS),
+    ("receipts.rs", super::receipts::STATEMENTS),
+    ("rooms.rs", super::rooms::STATEMENTS),
+    ("sweeps.rs", super::sweeps::STATEMENTS),
+    ("to_device.rs", super::to_device::STATEMENTS),
+    ("tokens.rs", super::tokens::STATEMENTS),
+    ("vocabulary.rs", super::vocabulary::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
-    ("account_data.rs", account_data::INSERTS),
-    ("accounts.rs", accounts::INSERTS),
-    ("aliases.rs", aliases::INSERTS),
-    ("cross_signing.rs", cross_signing::INSERTS),
-    ("device_keys.rs", device_keys::INSERTS),
-    ("devices.rs", devices::INSERTS),
-    ("filters.rs", filters::INSERTS),
-    ("key_backup.rs", key_backup::INSERTS),
-    ("one_time_keys.rs", one_time_keys::INSERTS),
-    ("open.rs", open::INSERTS),
-    ("profiles.rs", profiles::INSERTS),
-    ("receipts.rs", receipts::INSERTS),
-    ("rooms.rs", rooms::INSERTS),
-    ("to_device.rs", to_device::INSERTS),
-    ("tokens.rs", tokens::INSERTS),
-    ("vocabulary.rs", vocabulary::INSERTS),
+    ("account_data.rs", super::account_data::INSERTS),
+    ("accounts.rs", super::accounts::INSERTS),
+    ("aliases.rs", super::aliases::INSERTS),
+    ("cross_signing.rs", super::cross_signing::INSERTS),
+    ("device_keys.rs", super::device_keys::INSERTS),
+    ("devices.rs", super::devices::INSERTS),
+    ("filters.rs", super::filters::INSERTS),
+    ("key_backup.rs", super::key_backup::INSERTS),
+    ("one_time_keys.rs", super::one_time_keys::INSERTS),
+    ("open.rs", super::open::INSERTS),
+    ("profiles.rs", super::profiles::INSERTS),
+    ("receipts.rs", super::receipts::INSERTS),
+    ("rooms.rs", super::rooms::INSERTS),
+    ("to_device.rs", super::to_device::INSERTS),
+    ("tokens.rs", super::tokens::INSERTS),
+    ("vocabulary.rs", super::vocabulary::INSERTS),
 ];
 
 /// A connection to a new database of either engine, with our schema.

@@ -2,7 +2,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
 
-use axum::{extract::State, http::StatusCode};
+use axum::{extract::State, http::StatusCode, response::IntoResponse as _};
 use ruma::api::{
     client::account::register::{
         LoginType, RegistrationKind,
@@ -10,6 +10,7 @@ use ruma::api::{
     },
     error::ErrorKind,
 };
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::registration_closed;
@@ -23,7 +24,7 @@ use crate::{
     app::App,
     client_api::uiaa,
     config::RegistrationMode,
-    http::{ApiError, Authed, Reply},
+    http::{ApiError, Authed, RawJson, Reply},
 };
 
 /// The name of this operation for interactive authentication.
@@ -33,7 +34,7 @@ const OPERATION: &str = "POST register";
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, address, .. }: Authed<Request>,
-) -> Result<Reply<Response>, ApiError> {
+) -> Result<axum::response::Response, ApiError> {
     match request.kind {
         RegistrationKind::User => {}
         RegistrationKind::Guest => {
@@ -74,12 +75,14 @@ pub(super) async fn handle(
         permit: passed.registration_token.map_or(Permit::Free, Permit::RegistrationToken),
     };
     let (user_id, session) = app.accounts.register(registration).await?;
+    let Some(session) = session else {
+        // Ruma writes a missing device as `null`, which the specification does not allow.
+        return Ok(RawJson(json!({ "user_id": user_id }).to_string().into()).into_response());
+    };
     let mut response = Response::new(user_id);
-    if let Some(session) = session {
-        response.device_id = Some(session.device_id);
-        response.access_token = Some(session.secrets.access_token);
-        response.refresh_token = session.secrets.refresh_token;
-        response.expires_in = session.secrets.expires_in;
-    }
-    Ok(Reply(response))
+    response.device_id = Some(session.device_id);
+    response.access_token = Some(session.secrets.access_token);
+    response.refresh_token = session.secrets.refresh_token;
+    response.expires_in = session.secrets.expires_in;
+    Ok(Reply(response).into_response())
 }

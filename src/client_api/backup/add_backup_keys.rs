@@ -20,8 +20,11 @@ pub(super) async fn handle(
     let keys = request
         .rooms
         .iter()
-        .flat_map(|(room_id, room)| room.sessions.iter().map(move |(session_id, key)| RoomKey::check(room_id, session_id, key)))
+        .flat_map(|(room_id, room)| {
+            room.sessions.iter().map(move |(session_id, key)| RoomKey::check(room_id, session_id, key))
+        })
         .collect::<Result<Vec<_>, BackupError>>()?;
-    let (etag, count) = answer(app.keys.put_backup_keys(caller.user.nid, parse_version(&request.version)?, keys).await?);
+    let (etag, count) =
+        answer(app.keys.put_backup_keys(caller.user.nid, parse_version(&request.version)?, keys).await?);
     Ok(Reply(Response::new(etag, count)))
 }

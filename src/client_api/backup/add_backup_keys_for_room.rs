@@ -22,6 +22,7 @@ pub(super) async fn handle(
         .iter()
         .map(|(session_id, key)| RoomKey::check(&request.room_id, session_id, key))
         .collect::<Result<Vec<_>, BackupError>>()?;
-    let (etag, count) = answer(app.keys.put_backup_keys(caller.user.nid, parse_version(&request.version)?, keys).await?);
+    let (etag, count) =
+        answer(app.keys.put_backup_keys(caller.user.nid, parse_version(&request.version)?, keys).await?);
     Ok(Reply(Response::new(etag, count)))
 }

@@ -18,6 +18,7 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     let keys = vec![RoomKey::check(&request.room_id, &request.session_id, &request.session_data)?];
-    let (etag, count) = answer(app.keys.put_backup_keys(caller.user.nid, parse_version(&request.version)?, keys).await?);
+    let (etag, count) =
+        answer(app.keys.put_backup_keys(caller.user.nid, parse_version(&request.version)?, keys).await?);
     Ok(Reply(Response::new(etag, count)))
 }

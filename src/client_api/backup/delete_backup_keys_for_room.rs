@@ -19,6 +19,7 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     let version = parse_version(&request.version)?;
-    let (etag, count) = answer(app.keys.delete_backup_keys(caller.user.nid, version, Part::Room(request.room_id.to_string())).await?);
+    let (etag, count) =
+        answer(app.keys.delete_backup_keys(caller.user.nid, version, Part::Room(request.room_id.to_string())).await?);
     Ok(Reply(Response::new(etag, count)))
 }

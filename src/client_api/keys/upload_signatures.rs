@@ -20,8 +20,6 @@ pub(super) async fn handle(
     let mut signed = Vec::new();
     for (user_id, keys) in &request.signed_keys {
         for (key_id, json) in keys {
-            let (user_id, key_id, json) = (user_id.clone(), key_id.to_owned(), json.get().to_owned());
-            signed.push(SignedKey { user_id, key_id, json });
             let (key_id, json) = (key_id.to_owned(), json.get().to_owned());
             signed.push(SignedKey { user_id: user_id.clone(), key_id, json });
         }

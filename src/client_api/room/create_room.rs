@@ -57,7 +57,7 @@ pub(super) async fn handle(
         return Err(ApiError::invalid_param(format!("initial_state has at most {MAX_INITIAL_STATE} events.")));
     }
     let new = NewRoom {
-        version: request.room_version.unwrap_or_else(|| app.rooms.default_version.clone()),
+        version: request.room_version.unwrap_or_else(|| app.config.rooms.default_version.clone()),
         preset,
         creation_content: object("creation_content", request.creation_content.as_ref())?,
         initial_state: request.initial_state.iter().map(initial_state).collect::<Result<_, _>>()?,

@@ -1,0 +1,79 @@
+//! Redactions.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, TestServer, v3};
+
+async fn event(client: &Client, room: &str, event_id: &str) -> Value {
+    client.get(&v3(["rooms", room, "event", event_id])).await.ok()
+}
+
+async fn redact(client: &Client, room: &str, event_id: &str, txn: &str) -> crate::harness::Response {
+    client.put(&v3(["rooms", room, "redact", event_id, txn]), json!({ "reason": "spam" })).await
+}
+
+both_engines! {
+    async fn a_redacted_event_keeps_its_id_and_says_why(mut server: TestServer) {
+        let alice = server.register("alice").await;
+        for version in ["6", "10", "11", "12"] {
+            let room = alice.create_room(json!({ "room_version": version })).await;
+            let event_id = alice.send_text(&room, "1", "secret").await;
+            let redaction = redact(&alice, &room, &event_id, "r").await.ok()["event_id"].clone();
+            assert_eq!(redact(&alice, &room, &event_id, "r").await.ok()["event_id"], redaction);
+            // As it is in memory, and as it was stored.
+            for again in [false, true] {
+                if again {
+                    server.restart().await;
+                }
+                let left = event(&alice, &room, &event_id).await;
+                assert_eq!(left["event_id"], event_id.as_str(), "{version}");
+                assert_eq!(left["content"], json!({}), "{version}");
+                let because = &left["unsigned"]["redacted_because"];
+                assert_eq!(because["event_id"], redaction, "{version}");
+                assert_eq!(because["content"]["reason"], "spam", "{version}");
+                let redaction = event(&alice, &room, redaction.as_str().expect("it is a string")).await;
+                assert_eq!(redaction["redacts"], event_id.as_str(), "{version}");
+                let in_content = redaction["content"].get("redacts").is_some();
+                assert_eq!(in_content, version == "11" || version == "12", "{version}");
+            }
+        }
+    }
+
+    async fn only_the_sender_and_the_powerful_redact(server: TestServer) {
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        for version in ["6", "11", "12"] {
+            let room = alice.create_room(json!({ "preset": "public_chat", "room_version": version })).await;
+            bob.join(&room).await;
+            let of_alice = alice.send_text(&room, "1", "hers").await;
+            let of_bob = bob.send_text(&room, "1", "his").await;
+            let also_of_bob = bob.send_text(&room, "2", "his too").await;
+            redact(&bob, &room, &of_alice, "r").await.error(403, "M_FORBIDDEN");
+            redact(&bob, &room, &of_bob, "r").await.ok();
+            redact(&alice, &room, &also_of_bob, "r").await.ok();
+            redact(&alice, &room, "$none", "r").await.error(404, "M_NOT_FOUND");
+            // Nor by sending the redaction as an event of its own, whatever its room version reads.
+            let body = json!({ "redacts": of_alice });
+            let as_message = v3(["rooms", &room, "send", "m.room.redaction", "s"]);
+            bob.put(&as_message, body.clone()).await.error(403, "M_FORBIDDEN");
+            let as_state = v3(["rooms", &room, "state", "m.room.redaction", &bob.user_id]);
+            bob.put(&as_state, body.clone()).await.error(403, "M_FORBIDDEN");
+            assert_eq!(event(&bob, &room, &of_alice).await["content"]["body"], "hers", "{version}");
+            alice.put(&as_message, body).await.ok();
+            assert_eq!(event(&bob, &room, &of_alice).await["content"], json!({}), "{version}");
+        }
+    }
+
+    async fn redacted_state_still_counts(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let event_id = alice.set_state(&room, "m.room.name", "", json!({ "name": "Tea" })).await;
+        redact(&alice, &room, &event_id, "r").await.ok();
+        assert_eq!(alice.get(&v3(["rooms", &room, "state", "m.room.name"])).await.ok(), json!({}));
+        let member = v3(["rooms", &room, "state", "m.room.member", &alice.user_id]);
+        let own = alice.get(&(member.clone() + "?format=event")).await.ok()["event_id"].clone();
+        redact(&alice, &room, own.as_str().expect("it is a string"), "r2").await.ok();
+        assert_eq!(alice.get(&member).await.ok(), json!({ "membership": "join" }));
+        alice.send_text(&room, "still", "here").await;
+    }
+}

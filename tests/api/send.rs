@@ -1,0 +1,83 @@
+//! Sending message events.
+
+use http::Method;
+use serde_json::json;
+
+use crate::harness::{TestServer, v3};
+
+both_engines! {
+    async fn repeating_a_transaction_id_sends_nothing_new(mut server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let first = alice.send_text(&room, "txn1", "hello").await;
+        assert_eq!(alice.send_text(&room, "txn1", "hello again").await, first);
+        // Another type, another room and another device are other requests.
+        let other = alice.create_room(json!({})).await;
+        assert_ne!(alice.send(&room, "org.example.note", "txn1", json!({})).await, first);
+        assert_ne!(alice.send_text(&other, "txn1", "hello").await, first);
+        assert_ne!(alice.login_again().await.send_text(&room, "txn1", "hello").await, first);
+        server.restart().await;
+        assert_eq!(alice.send_text(&room, "txn1", "hello").await, first);
+    }
+
+    async fn only_the_device_that_sent_an_event_sees_its_transaction_id(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let event_id = alice.send_text(&room, "txn1", "hello").await;
+        let path = v3(["rooms", &room, "event", &event_id]);
+        assert_eq!(alice.get(&path).await.ok()["unsigned"]["transaction_id"], "txn1");
+        assert!(alice.login_again().await.get(&path).await.ok()["unsigned"].get("transaction_id").is_none());
+    }
+
+    async fn an_event_is_stored_with_exactly_the_type_and_content_that_were_sent(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        // Ruma knows these as aliases of stable types.
+        for event_type in ["org.matrix.msc3381.poll.start", "m.room.message", "org.example/a b", "m.poll.start"] {
+            let content = json!({ "deep": { "list": [1, "two", null] }, "ü": true });
+            let event_id = alice.send(&room, event_type, &format!("t-{event_type}"), content.clone()).await;
+            let event = alice.get(&v3(["rooms", &room, "event", &event_id])).await.ok();
+            assert_eq!(event["type"], event_type);
+            assert_eq!(event["content"], content);
+            assert_eq!(event["sender"], alice.user_id.as_str());
+            assert_eq!(event["room_id"], room.as_str());
+            assert_eq!(event["unsigned"]["membership"], "join");
+        }
+    }
+
+    async fn what_cannot_be_an_event_is_refused(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let refused = async |body: String, status: u16, errcode: &str| {
+            let path = v3(["rooms", &room, "send", "m.room.message", "t"]);
+            alice.request(Method::PUT, &path, Some(body)).await.error(status, errcode);
+        };
+        refused(r#"{"half":0.5}"#.to_owned(), 400, "M_BAD_JSON").await;
+        refused(r#"{"big":9007199254740993}"#.to_owned(), 400, "M_BAD_JSON").await;
+        refused("[]".to_owned(), 400, "M_BAD_JSON").await;
+        refused("{".to_owned(), 400, "M_NOT_JSON").await;
+        refused(json!({ "body": "x".repeat(66_000) }).to_string(), 413, "M_TOO_LARGE").await;
+        refused(json!({ "body": "x".repeat(1_100_000) }).to_string(), 413, "M_TOO_LARGE").await;
+        let long = v3(["rooms", &room, "send", &"t".repeat(256), "t"]);
+        alice.put(&long, json!({})).await.error(413, "M_TOO_LARGE");
+        let long = v3(["rooms", &room, "send", "m.room.message", &"t".repeat(256)]);
+        alice.put(&long, json!({})).await.error(400, "M_INVALID_PARAM");
+        // None of them took the transaction ID.
+        alice.send_text(&room, "t", "hello").await;
+    }
+
+    async fn only_members_may_send(server: TestServer) {
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let text = json!({ "msgtype": "m.text", "body": "hello" });
+        let path = v3(["rooms", &room, "send", "m.room.message", "t"]);
+        bob.put(&path, text.clone()).await.error(403, "M_FORBIDDEN");
+        let nowhere = v3(["rooms", "!nowhere:sabha.test", "send", "m.room.message", "t"]);
+        bob.put(&nowhere, text.clone()).await.error(403, "M_FORBIDDEN");
+        bob.join(&room).await;
+        bob.put(&path, text.clone()).await.ok();
+        bob.leave(&room).await;
+        bob.put(&v3(["rooms", &room, "send", "m.room.message", "t2"]), text).await.error(403, "M_FORBIDDEN");
+    }
+}

@@ -1,0 +1,74 @@
+//! Messages from device to device ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#send-to-device-messaging
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, TestServer, v3};
+
+async fn send(from: &Client, txn: &str, messages: Value) {
+    from.put(&v3(["sendToDevice", "m.test", txn]), json!({ "messages": messages })).await.ok();
+}
+
+fn received(answer: &Value) -> Vec<Value> {
+    answer["to_device"]["events"].as_array().cloned().unwrap_or_default()
+}
+
+fn next_batch(answer: &Value) -> &str {
+    answer["next_batch"].as_str().expect("a checked answer has it")
+}
+
+both_engines! {
+    async fn a_message_arrives_until_it_is_acknowledged(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let first = bob.sync(None).await;
+        let content = json!({ "text": "hello" });
+        let to_bob = json!({ &bob.user_id: { &bob.device_id: content } });
+        send(&alice, "1", to_bob.clone()).await;
+        // Asking again sends nothing.
+        send(&alice, "1", to_bob).await;
+
+        let expected = json!({ "sender": alice.user_id, "type": "m.test", "content": content });
+        let answer = bob.sync(Some(next_batch(&first))).await;
+        assert_eq!(received(&answer), [expected.clone()]);
+        // The answer was lost.
+        assert_eq!(received(&bob.sync(Some(next_batch(&first))).await), [expected]);
+        assert_eq!(received(&bob.sync(Some(next_batch(&answer))).await), [Value::Null; 0]);
+        // It has arrived, so it is gone, whatever is asked.
+        assert_eq!(received(&bob.sync(None).await), [Value::Null; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_message_to_all_devices_reaches_each_of_them() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let other = bob.login_again().await;
+    send(&alice, "1", json!({ &bob.user_id: { "*": {} }, "@nobody:sabha.test": { "*": {} } })).await;
+    for device in [&bob, &other] {
+        assert_eq!(received(&device.sync(None).await).len(), 1);
+    }
+    assert_eq!(received(&alice.sync(None).await).len(), 0);
+}
+
+#[tokio::test]
+async fn messages_outlive_a_restart() {
+    let mut server = TestServer::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    send(&alice, "1", json!({ &bob.user_id: { &bob.device_id: {} } })).await;
+    server.restart().await;
+    assert_eq!(received(&bob.sync(None).await).len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_refused() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let messages = |content: Value| json!({ "messages": { &alice.user_id: { "*": content } } });
+    let path = v3(["sendToDevice", "m.test", "1"]);
+    alice.put(&path, messages(json!("text"))).await.error(400, "M_BAD_JSON");
+    alice.put(&path, messages(json!({ "x": "x".repeat(65_536) }))).await.error(413, "M_TOO_LARGE");
+    let long = v3(["sendToDevice", &"t".repeat(256), "1"]);
+    alice.put(&long, messages(json!({}))).await.error(400, "M_INVALID_PARAM");
+    assert_eq!(received(&alice.sync(None).await).len(), 0);
+}

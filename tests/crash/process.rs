@@ -1,0 +1,164 @@
+//! The server as a process of its own, to be killed.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use crate::{api::Api, postgres::PostgresDatabase};
+
+/// The name at the end of every user ID here.
+pub const SERVER_NAME: &str = "crash.test";
+
+/// A start takes a fraction of a second; recovery after a kill is part of it.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The data of one server, which outlives its processes.
+pub struct Data {
+    pub dir: tempfile::TempDir,
+    /// Environment of every process that is started on it.
+    pub environment: Vec<(String, String)>,
+    _postgres: Option<PostgresDatabase>,
+}
+
+impl Data {
+    pub fn on_sqlite(durability: &str) -> Self {
+        Self::new(durability, None)
+    }
+
+    /// `None` where PostgreSQL is not installed.
+    pub async fn on_postgres() -> Option<Self> {
+        PostgresDatabase::create().await.map(|database| Self::new("power", Some(database)))
+    }
+
+    fn new(durability: &str, postgres: Option<PostgresDatabase>) -> Self {
+        let dir = tempfile::Builder::new().prefix("sabha-crash-").tempdir().expect("a temporary directory");
+        let url = postgres.as_ref().map(|database| format!("url = {:?}\n", database.url)).unwrap_or_default();
+        let config = format!(
+            "server_name = \"{SERVER_NAME}\"\ndata_dir = {:?}\n\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\n\
+             [registration]\nmode = \"open\"\n\n[rate_limits]\nenabled = false\n\n[metrics]\nenabled = false\n\n\
+             [log]\nfilter = \"warn\"\n\n[database]\ndurability = \"{durability}\"\n{url}",
+            dir.path().join("data"),
+        );
+        fs::write(dir.path().join("sabha.toml"), config).expect("the directory is ours");
+        Self { dir, environment: Vec::new(), _postgres: postgres }
+    }
+
+    /// Where the server keeps its files.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Starts a process that may be killed before it is ready.
+    pub fn spawn(&self) -> Starting {
+        let mut child = Command::new(binary())
+            .arg("--config")
+            .arg(self.dir.path().join("sabha.toml"))
+            .arg("serve")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log(self.dir.path()))
+            .spawn()
+            .expect("the server's binary runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let (sender, address) = mpsc::channel();
+        std::thread::spawn(move || {
+            while let Some(Ok(line)) = lines.next() {
+                if let Some(address) = line.trim().strip_prefix("listens") {
+                    let _ = sender.send(format!("http://{}", address.trim()));
+                }
+            }
+        });
+        Starting { child, address, log: self.dir.path().join("log") }
+    }
+
+    /// Starts a server and waits until it listens.
+    pub fn start(&self) -> Running {
+        self.spawn().ready()
+    }
+}
+
+/// A copy of the server's binary: one that is built during the run must not get into it.
+fn binary() -> &'static Path {
+    static COPY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = COPY.get_or_init(|| {
+        let dir = tempfile::Builder::new().prefix("sabha-crash-bin-").tempdir().expect("a temporary directory");
+        let path = dir.path().join("sabha");
+        fs::copy(env!("CARGO_BIN_EXE_sabha"), &path).expect("there is room for a copy of the server");
+        (dir, path)
+    });
+    path
+}
+
+fn log(dir: &Path) -> Stdio {
+    fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("the directory is ours").into()
+}
+
+/// A process that may not listen yet.
+pub struct Starting {
+    child: Child,
+    address: mpsc::Receiver<String>,
+    log: PathBuf,
+}
+
+impl Starting {
+    pub fn kill(mut self) {
+        end(&mut self.child);
+    }
+
+    /// # Panics
+    /// When it ends instead of listening; with what it said.
+    pub fn ready(mut self) -> Running {
+        let Ok(base) = self.address.recv_timeout(START_TIMEOUT) else {
+            end(&mut self.child);
+            panic!("the server did not start again:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+        };
+        let killed = Arc::new(AtomicBool::new(false));
+        Running { child: Some(self.child), api: Api::new(base, Arc::clone(&killed)), killed, log: self.log }
+    }
+}
+
+fn end(child: &mut Child) {
+    // SIGKILL: nothing of the process runs any more.
+    child.kill().expect("it is our child");
+    child.wait().expect("it is our child");
+}
+
+/// A process that listens. Dropping it kills it.
+pub struct Running {
+    child: Option<Child>,
+    pub api: Api,
+    killed: Arc<AtomicBool>,
+    log: PathBuf,
+}
+
+impl Running {
+    /// # Panics
+    /// When the process has ended by itself.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().expect("it is only taken here");
+        let ended = child.try_wait().expect("it is our child");
+        assert!(ended.is_none(), "the server ended by itself:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+        self.killed.store(true, Ordering::SeqCst);
+        end(&mut child);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            self.killed.store(true, Ordering::SeqCst);
+            end(child);
+        }
+    }
+}
