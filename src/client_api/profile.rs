@@ -10,10 +10,9 @@ use serde_json::Value as JsonValue;
 
 use super::member_profile;
 use crate::{
-    account::{LocalDevice, Profile},
+    account::LocalDevice,
     app::App,
     http::{Action, ApiError, Routes},
-    room::{profile::MemberProfile, send::SendError},
 };
 
 pub(super) fn routes() -> Routes {
@@ -40,19 +39,9 @@ async fn change(
         return Err(ApiError::forbidden("This is not your profile."));
     }
     if app.accounts.set_profile_field(caller.user.nid, field, value).await? {
-        let profile = member_profile(app.accounts.profile(caller.user.nid).await?);
-        // The field is stored already; the rooms that were not reached keep the old one until the next change.
-        app.rooms.profile_changed(caller, &profile).await.map_err(|error| match error {
-            SendError::Storage(error) => error.into(),
-            error => ApiError::internal(error),
-        })?;
         let profile = member_profile::of_caller(app, caller).await?;
+        // The field is stored already; the rooms that were not reached keep the old one until the next change.
         app.rooms.profile_changed(caller, &profile).await?;
     }
     Ok(())
-}
-
-/// What the user's member events say from now on.
-pub(super) fn member_profile(profile: Profile) -> MemberProfile {
-    MemberProfile { displayname: profile.displayname, avatar_url: profile.avatar_url.map(Into::into) }
 }

@@ -13,9 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Keys, claim::Wanted, to_device::SendToDeviceError,
-    changes::SharedRooms,
-    upload::UploadError, validate::Upload,
+    Keys, changes::SharedRooms, claim::Wanted, to_device::SendToDeviceError, upload::UploadError, validate::Upload,
 };
 use crate::{
     account::LocalDevice,
@@ -236,7 +234,10 @@ async fn what_sync_asks_costs_no_statements_once_it_is_known() {
 
 type Message = Raw<ruma::events::AnyToDeviceEventContent>;
 
-fn messages(to: &[(&LocalDevice, &str)], body: &Value) -> BTreeMap<OwnedUserId, BTreeMap<DeviceIdOrAllDevices, Message>> {
+fn messages(
+    to: &[(&LocalDevice, &str)],
+    body: &Value,
+) -> BTreeMap<OwnedUserId, BTreeMap<DeviceIdOrAllDevices, Message>> {
     let mut messages = BTreeMap::<_, BTreeMap<_, _>>::new();
     for (device, id) in to {
         let id = DeviceIdOrAllDevices::try_from(*id).expect("an ID");
@@ -346,4 +347,3 @@ async fn changes_are_told_from_memory_and_from_the_database() {
     assert_eq!(ask(&fixture, before).await, [owned_user_id!("@alice:example.org")]);
     assert!(ask(&fixture, changed).await.is_empty());
 }
-

@@ -99,7 +99,8 @@ impl Api {
 
     /// Makes an account and gives the answer.
     pub async fn register(&self, name: &str) -> Value {
-        let body = json!({ "username": name, "password": "correct horse battery", "auth": { "type": "m.login.dummy" } });
+        let body =
+            json!({ "username": name, "password": "correct horse battery", "auth": { "type": "m.login.dummy" } });
         self.post("/register", "", &body).await
     }
 }

@@ -72,8 +72,7 @@ impl SyncLane {
                 let room = rooms.iter().find(|room| room.room_id == room_id).expect("it is one of ours");
                 let (before, timeline) = &self.timelines[&room_id];
                 let last = timeline.last().unwrap_or_else(|| &room.timeline[*before - 1]).event_id.clone();
-                let events =
-                    crate::world::read_back(api, &self.account.token, &room_id, Some(&to), Some(&last)).await;
+                let events = crate::world::read_back(api, &self.account.token, &room_id, Some(&to), Some(&last)).await;
                 filled.insert(room_id, events);
                 gap_count += 1;
             }

@@ -172,8 +172,7 @@ impl DataLane {
     async fn send_letter(&mut self, api: &Api) -> Option<()> {
         let nonce = format!("{}-{}", self.account.user_id, self.count);
         let path = format!("/sendToDevice/org.sabha.crash/{}", self.count);
-        let body =
-            json!({ "messages": { &self.neighbour.user_id: { &self.neighbour.device_id: { "body": nonce } } } });
+        let body = json!({ "messages": { &self.neighbour.user_id: { &self.neighbour.device_id: { "body": nonce } } } });
         self.unanswered_letter = Some((path.clone(), body.clone(), nonce.clone()));
         self.answered(api, Method::PUT, &path, &body).await?;
         self.unanswered_letter = None;

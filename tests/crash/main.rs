@@ -10,9 +10,9 @@ mod check;
 mod churn;
 mod kills;
 mod lanes;
-mod powerloss;
 #[path = "../api/harness/postgres.rs"]
 mod postgres;
+mod powerloss;
 mod process;
 mod world;
 
@@ -53,9 +53,9 @@ impl Run {
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = TESTS.iter().filter(|(name, _)| {
-        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
-    });
+    let wanted = TESTS
+        .iter()
+        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())));
     if arguments.iter().any(|argument| argument == "--list") {
         wanted.for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;

@@ -92,7 +92,8 @@ fn one_time_keys_have_their_shape() {
 #[test]
 fn a_key_stays_the_same_key_under_another_id_and_signature() {
     let digest_of = |id: &str, key: Value| check(None, &[(id, key)]).expect("it is good").one_time_keys[0].digest;
-    let key = |signature: &str| json!({ "key": KEY, "signatures": { "@alice:example.org": { "ed25519:DEV": signature } } });
+    let key =
+        |signature: &str| json!({ "key": KEY, "signatures": { "@alice:example.org": { "ed25519:DEV": signature } } });
     assert_eq!(digest_of("signed_curve25519:A", key("c2ln")), digest_of("signed_curve25519:B", key("b3RoZXI")));
     assert_ne!(digest_of("signed_curve25519:A", key("c2ln")), digest_of("curve25519:A", json!(KEY)));
 }
