@@ -34,6 +34,13 @@ impl Opened {
         both
     }
 
+    /// Lets go of the database, and opens it as the next process would.
+    async fn reopen(self) -> Self {
+        let Self { db, url, _dir, _postgres } = self;
+        drop(db);
+        Self { db: open(&url).await, url, _dir, _postgres }
+    }
+
     /// Queues a write of these rows.
     fn submit(&self, rows: Vec<Row>) -> Committed {
         self.db.committer().submit::<Error>(1, |_| Ok(Write::new(rows))).expect("there is room in the queue")
@@ -166,7 +173,7 @@ async fn a_full_queue_refuses_and_takes_again_once_it_is_shorter() {
 
 #[tokio::test]
 async fn a_stop_commits_what_is_queued_and_takes_no_more() {
-    for mut opened in Opened::both().await {
+    for opened in Opened::both().await {
         let waiting = [1, 2, 3].map(|id| opened.submit(vec![row(id)]));
         opened.db.committer().stop();
         let refused = opened.db.committer().submit::<Error>(1, |_| Ok(Write::new(vec![row(4)])));
@@ -175,8 +182,7 @@ async fn a_stop_commits_what_is_queued_and_takes_no_more() {
         for committed in waiting {
             committed.wait().await.expect("it was queued before the stop");
         }
-        opened.db = open(&opened.url).await;
-        assert_eq!(opened.stored().await, [1, 2, 3]);
+        assert_eq!(opened.reopen().await.stored().await, [1, 2, 3]);
     }
 }
 
