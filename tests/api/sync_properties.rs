@@ -65,14 +65,17 @@ impl Model {
             "room": { "timeline": { "limit": timeline_limit, "lazy_load_members": lazy }, "state": { "lazy_load_members": lazy } },
         });
         let filter: String = v3([&filter.to_string()]).rsplit('/').next().expect("one segment").to_owned();
-        self.client.sync_with(self.since.as_deref(), &format!("timeout=0&filter={filter}&use_state_after={state_after}")).await
+        self.client
+            .sync_with(self.since.as_deref(), &format!("timeout=0&filter={filter}&use_state_after={state_after}"))
+            .await
     }
 
     async fn sync(&mut self) {
         let answer = self.ask().await;
         for (section, room_id, room) in rooms(&answer, &["join", "leave"]) {
             let known = self.rooms.entry(room_id.clone()).or_default();
-            if let Some(last) = known.timeline.last().filter(|_| room["timeline"]["limited"] == true) {
+            let is_joined = section == "join";
+            if let Some(last) = known.timeline.last().filter(|_| is_joined && room["timeline"]["limited"] == true) {
                 let from = room["timeline"]["prev_batch"].as_str().expect("a gap says where it ends");
                 let gap = read_back(&self.client, room_id, Some(from), Some(last)).await;
                 known.timeline.extend(gap);
@@ -88,15 +91,22 @@ impl Model {
             for event in timeline {
                 known.timeline.push(text(event, "event_id"));
                 let sender = ("m.room.member".to_owned(), text(event, "sender"));
-                assert!(section == "leave" || known.state.contains_key(&sender), "the sender of {event} is unknown");
+                assert!(!is_joined || known.state.contains_key(&sender), "the sender of {event} is unknown");
             }
             for event in events(&room["account_data"]) {
                 known.account_data.insert(text(event, "type"), event["content"].clone());
             }
             read_receipts(room, &mut known.receipts);
             self.invited.remove(room_id);
-            let is_joined = section == "join";
-            if is_joined { self.joined.insert(room_id.clone()) } else { self.joined.remove(room_id) };
+            if !is_joined {
+                // What happens without the user is hidden from them, until they come back: the client begins anew then.
+                known.timeline.clear();
+            }
+            if is_joined {
+                self.joined.insert(room_id.clone())
+            } else {
+                self.joined.remove(room_id)
+            };
         }
         for (_, room_id, _) in rooms(&answer, &["invite"]) {
             self.joined.remove(room_id);
@@ -105,7 +115,8 @@ impl Model {
         for event in events(&answer["account_data"]) {
             self.account_data.insert(text(event, "type"), event["content"].clone());
         }
-        self.letters.extend(events(&answer["to_device"]).iter().filter_map(|event| event["content"]["number"].as_u64()));
+        self.letters
+            .extend(events(&answer["to_device"]).iter().filter_map(|event| event["content"]["number"].as_u64()));
         self.since = Some(text(&answer, "next_batch"));
     }
 
@@ -113,7 +124,8 @@ impl Model {
     async fn compare(&self, fresh: &Client, sent: &[u64]) {
         let answer = fresh.sync(None).await;
         let who = format!("{} {:?}", self.client.user_id, self.kind);
-        let ids = |section| rooms(&answer, &[section]).into_iter().map(|(_, id, _)| id.clone()).collect::<BTreeSet<_>>();
+        let ids =
+            |section| rooms(&answer, &[section]).into_iter().map(|(_, id, _)| id.clone()).collect::<BTreeSet<_>>();
         assert_eq!(self.joined, ids("join"), "joined rooms of {who}");
         assert_eq!(self.invited, ids("invite"), "invitations of {who}");
         assert_eq!(self.letters, sent, "messages to the device of {who}");
@@ -124,10 +136,18 @@ impl Model {
         for (_, room_id, room) in rooms(&answer, &["join"]) {
             let known = &self.rooms[room_id];
             let all = read_back(fresh, room_id, None, None).await;
-            assert!(all.ends_with(&known.timeline), "timeline of {who} in {room_id}: {:?}, not the end of {all:?}", known.timeline);
+            assert!(
+                all.ends_with(&known.timeline),
+                "timeline of {who} in {room_id}: {:?}, not the end of {all:?}",
+                known.timeline
+            );
             let state = fresh.get(&v3(["rooms", room_id, "state"])).await.ok();
-            let state: BTreeMap<_, _> = state.as_array().expect("a list").iter()
-                .map(|event| ((text(event, "type"), text(event, "state_key")), text(event, "event_id"))).collect();
+            let state: BTreeMap<_, _> = state
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|event| ((text(event, "type"), text(event, "state_key")), text(event, "event_id")))
+                .collect();
             for (key, event_id) in &state {
                 match known.state.get(key) {
                     Some(known) => assert_eq!(known, event_id, "the state {key:?} of {room_id}, for {who}"),
@@ -135,8 +155,10 @@ impl Model {
                 }
             }
             assert!(known.state.keys().all(|key| state.contains_key(key)), "{who} has state that {room_id} has not");
-            let account_data: BTreeMap<_, _> =
-                events(&room["account_data"]).iter().map(|event| (text(event, "type"), event["content"].clone())).collect();
+            let account_data: BTreeMap<_, _> = events(&room["account_data"])
+                .iter()
+                .map(|event| (text(event, "type"), event["content"].clone()))
+                .collect();
             assert_eq!(known.account_data, account_data, "account data of {who} in {room_id}");
             let mut receipts = BTreeMap::new();
             read_receipts(room, &mut receipts);
@@ -203,7 +225,10 @@ async fn act(rng: &mut StdRng, step: usize, users: &[Client], room_ids: &[String
     let (txn, value) = (step.to_string(), json!({ "value": step }));
     let some_event = read_back_if_joined(user, room).await;
     match rng.random_range(0..15) {
-        0..=3 => user.put(&v3(["rooms", room, "send", "m.room.message", &txn]), json!({ "msgtype": "m.text", "body": txn })).await,
+        0..=3 => {
+            user.put(&v3(["rooms", room, "send", "m.room.message", &txn]), json!({ "msgtype": "m.text", "body": txn }))
+                .await
+        }
         4 | 5 => user.put(&v3(["rooms", room, "state", "org.sabha.test", &(step % 3).to_string()]), value).await,
         6 | 7 => user.post(&v3(["join", room]), json!({})).await,
         8 => user.post(&v3(["rooms", room, "leave"]), json!({})).await,
@@ -218,7 +243,13 @@ async fn act(rng: &mut StdRng, step: usize, users: &[Client], room_ids: &[String
             }
         }
         12 => user.put(&v3(["user", &user.user_id, "account_data", &format!("org.sabha.{}", step % 3)]), value).await,
-        13 => user.put(&v3(["user", &user.user_id, "rooms", room, "account_data", &format!("org.sabha.{}", step % 2)]), value).await,
+        13 => {
+            user.put(
+                &v3(["user", &user.user_id, "rooms", room, "account_data", &format!("org.sabha.{}", step % 2)]),
+                value,
+            )
+            .await
+        }
         _ => {
             sent[other].push(step as u64);
             let body = json!({ "messages": { other_id: { "*": { "number": step } } } });

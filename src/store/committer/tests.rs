@@ -50,8 +50,9 @@ impl Opened {
     async fn stored(&self) -> Vec<i64> {
         let mut reader = self.db.read().await.expect("it is open");
         let text = "SELECT filter_id FROM filter WHERE user_nid = $1 ORDER BY filter_id";
-        let rows: Vec<(i64,)> = on!(&mut reader.conn(), db => sqlx::query_as(text).bind(USER).fetch_all(&mut **db).await)
-            .expect("it can be read");
+        let rows: Vec<(i64,)> =
+            on!(&mut reader.conn(), db => sqlx::query_as(text).bind(USER).fetch_all(&mut **db).await)
+                .expect("it can be read");
         rows.into_iter().map(|(id,)| id).collect()
     }
 
