@@ -101,6 +101,7 @@ impl Model {
             if !is_joined {
                 // What happens without the user is hidden from them, until they come back: the client begins anew then.
                 known.timeline.clear();
+                known.state.clear();
             }
             if is_joined {
                 self.joined.insert(room_id.clone())
