@@ -55,8 +55,11 @@ pub(super) async fn run(command: UserCommand, operator: &Operator) -> Result<(),
     Ok(())
 }
 
+/// Wiped from memory when it is dropped.
+type Password = Zeroizing<String>;
+
 /// The password, and once more if we chose it and must say it.
-fn password(from_stdin: bool) -> Result<(Zeroizing<String>, Option<Zeroizing<String>>), Box<dyn Error>> {
+fn password(from_stdin: bool) -> Result<(Password, Option<Password>), Box<dyn Error>> {
     if !from_stdin {
         let chosen = Zeroizing::new(random_text(PASSWORD_LENGTH));
         return Ok((chosen.clone(), Some(chosen)));
