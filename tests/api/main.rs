@@ -11,6 +11,7 @@ mod context;
 mod conversation;
 mod create_room;
 mod discovery;
+mod docs;
 mod filters;
 mod keys;
 mod membership;
