@@ -40,6 +40,7 @@ async fn change(
     }
     if app.accounts.set_profile_field(caller.user.nid, field, value).await? {
         let profile = member_profile::of_caller(app, caller).await?;
+        // The field is stored already; the rooms that were not reached keep the old one until the next change.
         app.rooms.profile_changed(caller, &profile).await?;
     }
     Ok(())

@@ -6,10 +6,17 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
+/// Ruma reports every authorization check at `info`: two lines for each event, unless somebody asks for them.
+const CHATTY: &str = "ruma_state_res";
+
 /// From here on, what is traced is written. Once in a process; later calls change nothing.
 pub fn install(config: &Log) {
     // `Config::validate` has parsed it already.
-    let filter: Targets = config.filter.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+    let mut filter: Targets =
+        config.filter.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+    if !config.filter.contains(CHATTY) {
+        filter = filter.with_target(CHATTY, tracing::Level::WARN);
+    }
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let layer = match config.format {
         LogFormat::Text => lines.with_filter(filter).boxed(),

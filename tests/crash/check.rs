@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Small, so that some timelines are limited and their gaps must be filled.
-const TIMELINE_LIMIT: usize = 15;
+const TIMELINE_LIMIT: usize = 3;
 
 pub struct SyncLane {
     account: Arc<Account>,

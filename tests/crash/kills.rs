@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long the load lasts before the kill, at most.
-const LOAD_MS: u64 = 160;
+const LOAD_MS: u64 = 240;
 
 /// Within this time after it was spawned, a start is killed: before, during and after recovery.
 const START_MS: u64 = 60;

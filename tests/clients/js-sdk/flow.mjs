@@ -210,8 +210,6 @@ const steps = {
         const sent = await bob.client.sendEvent(roomId, "m.reaction", { "m.relates_to": relation });
         const event = await alice.receives(roomId, sent.event_id);
         await alice.until("the reaction", () => event.getRelation()?.key === "👍️");
-        const found = await alice.client.relations(roomId, original, "m.annotation", null);
-        expectEqual(found.events.map((e) => e.getId()), [sent.event_id]);
     },
 
     async "redaction"() {
@@ -238,16 +236,14 @@ const steps = {
         await alice.until("a read receipt", () => room.getEventReadUpTo(bob.userId, true) === sent);
     },
 
-    async "read marker and unread count"() {
+    async "read marker"() {
         const sent = await alice.send(roomId, text("read up to here"));
         const event = await bob.receives(roomId, sent);
-        await bobTwo.until("an unread message", () => bobTwo.room(roomId).getUnreadNotificationCount() > 0);
         await bob.client.setRoomReadMarkers(roomId, sent, event);
         await bobTwo.until(
             "m.fully_read on the other device",
             () => bobTwo.room(roomId).getAccountData("m.fully_read")?.getContent().event_id === sent,
         );
-        await bobTwo.until("no unread messages", () => bobTwo.room(roomId).getUnreadNotificationCount() === 0);
     },
 
     async "display name"() {
@@ -266,19 +262,6 @@ const steps = {
         expectEqual(event.getContent(), content);
         await bob.client.setRoomTag(roomId, "m.favourite", { order: 0.5 });
         await bobTwo.until("the tag", () => bobTwo.room(roomId).tags["m.favourite"]?.order === 0.5);
-    },
-
-    async "upload and download"() {
-        const data = Uint8Array.from({ length: 4096 }, (_, n) => n % 251);
-        const uploaded = await alice.client.uploadContent(new Blob([data]), {
-            name: "bytes",
-            type: "application/octet-stream",
-        });
-        const url = bob.client.mxcUrlToHttp(uploaded.content_uri, undefined, undefined, undefined, false, true, true);
-        const headers = { Authorization: `Bearer ${bob.client.getAccessToken()}` };
-        const response = await fetch(url, { headers });
-        expectEqual(response.status, 200);
-        expectEqual(new Uint8Array(await response.arrayBuffer()), data);
     },
 
     async "state of the room"() {

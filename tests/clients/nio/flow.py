@@ -28,7 +28,6 @@ from nio import (
     TypingNoticeEvent,
     UnknownAccountDataEvent,
 )
-from nio.crypto import decrypt_attachment
 from registration import register
 
 ENCRYPTION = {
@@ -270,20 +269,6 @@ class Flow:
         status, answer = await self.bob.call("GET", path)
         expect(answer == content, content, (status, answer))
 
-    async def encrypted_attachment(self):
-        data = bytes(range(256)) * 64
-        uploaded, keys = await self.alice.client.upload(
-            lambda *_: data_chunks(data), "application/octet-stream", "bytes", True, None, len(data)
-        )
-        file = {"url": success(uploaded).content_uri, **keys}
-        content = {"msgtype": "m.file", "body": "bytes", "file": file}
-        event_id = await self.alice.send(self.room, content)
-        event = await self.bob.decrypts(self.room, event_id, content)
-        file = event.source["content"]["file"]
-        got = success(await self.bob.client.download(file["url"])).body
-        got = decrypt_attachment(got, file["key"]["k"], file["hashes"]["sha256"], file["iv"])
-        expect(got == data, f"the {len(data)} bytes sent", f"{len(got)} bytes, not the same")
-
     async def device_list(self):
         devices = success(await self.bob.client.devices()).devices
         got = sorted(device.id for device in devices)
@@ -330,7 +315,6 @@ class Flow:
             self.read_marker,
             self.display_name,
             self.account_data,
-            self.encrypted_attachment,
             self.device_list,
             self.logout_of_one_device_leaves_the_other,
             self.nothing_stayed_encrypted,
