@@ -108,9 +108,8 @@ impl Insert {
         key_columns: usize,
         on_conflict: OnConflict,
     ) -> Self {
-        const EMPTY: OnceLock<String> = OnceLock::new();
-        const NONE: [OnceLock<String>; 7] = [EMPTY; 7];
-        Self { table, columns, key_columns, on_conflict, texts: [NONE; 2] }
+        let texts = [const { [const { OnceLock::new() }; 7] }; 2];
+        Self { table, columns, key_columns, on_conflict, texts }
     }
 
     /// The statement for `2^size_log2` rows. SQLite gets `?`, so that several statements can share one list of values;

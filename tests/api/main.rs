@@ -12,6 +12,7 @@ mod context;
 mod conversation;
 mod create_room;
 mod discovery;
+mod docs;
 mod filters;
 mod keys;
 mod membership;
