@@ -21,7 +21,8 @@ fn main() {
 }
 
 fn draft() -> EventDraft {
-    let content = json!({ "msgtype": "m.text", "body": "A message of ordinary length, as people send them all day long." });
+    let content =
+        json!({ "msgtype": "m.text", "body": "A message of ordinary length, as people send them all day long." });
     EventDraft {
         event_type: "m.room.message".to_owned(),
         state_key: None,

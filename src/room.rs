@@ -235,7 +235,7 @@ impl Rooms {
     }
 
     /// The room if it is in memory and can be trusted.
-    fn registered<'a>(&'a self, get: impl FnOnce(&Registry) -> Option<&Arc<Room>>) -> Option<Arc<Room>> {
+    fn registered(&self, get: impl FnOnce(&Registry) -> Option<&Arc<Room>>) -> Option<Arc<Room>> {
         let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         get(&registry).filter(|room| !room.lineage.is_broken()).cloned()
     }

@@ -55,8 +55,10 @@ pub(super) async fn run(command: UserCommand, operator: &Operator) -> Result<(),
     Ok(())
 }
 
+type Secret = Zeroizing<String>;
+
 /// The password, and once more if we chose it and must say it.
-fn password(from_stdin: bool) -> Result<(Zeroizing<String>, Option<Zeroizing<String>>), Box<dyn Error>> {
+fn password(from_stdin: bool) -> Result<(Secret, Option<Secret>), Box<dyn Error>> {
     if !from_stdin {
         let chosen = Zeroizing::new(random_text(PASSWORD_LENGTH));
         return Ok((chosen.clone(), Some(chosen)));
@@ -70,7 +72,7 @@ fn password(from_stdin: bool) -> Result<(Zeroizing<String>, Option<Zeroizing<Str
     Ok((password, None))
 }
 
-fn tell(result: &mut Value, what: &str, chosen: Option<Zeroizing<String>>, json: bool) {
+fn tell(result: &mut Value, what: &str, chosen: Option<Secret>, json: bool) {
     let user_id = result["user_id"].as_str().unwrap_or_default().to_owned();
     let mut text = format!("{what} {user_id}");
     if let Some(password) = chosen {

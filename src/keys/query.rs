@@ -1,6 +1,6 @@
 //! Querying: the keys of other users' devices, with the signatures that the asker may see.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 
 use ruma::{
     OwnedDeviceId, OwnedServerName, OwnedUserId,
@@ -123,8 +123,8 @@ impl Keys {
         let mut signatures = Signatures { by_key: HashMap::new(), signers: HashMap::new() };
         for row in rows {
             let signer = UserNid(row.signer_nid);
-            if !signatures.signers.contains_key(&signer) {
-                signatures.signers.insert(signer, self.db.user_by_nid(signer).await?.user_id.clone());
+            if let Entry::Vacant(entry) = signatures.signers.entry(signer) {
+                entry.insert(self.db.user_by_nid(signer).await?.user_id.clone());
             }
             signatures.by_key.entry((UserNid(row.user_nid), row.key_id.clone())).or_default().push(row);
         }

@@ -170,7 +170,7 @@ impl Database {
             Location::Sqlite(path) => open_sqlite(path, &options).await?,
             Location::Postgres(connect) => open_postgres(connect, &options).await?,
         };
-        let mut writer = WriterConn { engine, slot: 0, epoch: 0 };
+        let mut writer = WriterConn::new(engine);
         let mut conn = writer.conn(&counters);
         let created = check_server_name(&mut conn, &options.server_name).await?;
         let (epoch, last) = take_slot(&mut conn, &options).await?;

@@ -108,23 +108,23 @@ impl Insert {
         key_columns: usize,
         on_conflict: OnConflict,
     ) -> Self {
-        const EMPTY: OnceLock<String> = OnceLock::new();
-        const NONE: [OnceLock<String>; 7] = [EMPTY; 7];
-        Self { table, columns, key_columns, on_conflict, texts: [NONE; 2] }
+        let texts = [const { [const { OnceLock::new() }; 7] }; 2];
+        Self { table, columns, key_columns, on_conflict, texts }
     }
 
     /// The statement for `2^size_log2` rows. SQLite gets `?`, so that several statements can share one list of values;
     /// PostgreSQL gets `$1`, `$2`, ….
     pub(super) fn text(&'static self, size_log2: usize, numbered: bool) -> &'static str {
-        self.texts[usize::from(numbered)][size_log2].get_or_init(|| self.render(1 << size_log2, numbered))
+        let sign = numbered.then_some('$');
+        self.texts[usize::from(numbered)][size_log2].get_or_init(|| self.render(1 << size_log2, sign, &mut 0))
     }
 
-    fn render(&self, rows: usize, numbered: bool) -> String {
+    /// The statement for `rows` rows. With a `sign`, places are numbered on from `number`.
+    pub(super) fn render(&self, rows: usize, sign: Option<char>, number: &mut usize) -> String {
         let columns = self.columns.join(", ");
-        let mut number = 0;
         let mut place = || {
-            number += 1;
-            if numbered { format!("${number}") } else { "?".to_owned() }
+            *number += 1;
+            sign.map_or_else(|| "?".to_owned(), |sign| format!("{sign}{number}"))
         };
         let values = (0..rows)
             .map(|_| format!("({})", (0..self.columns.len()).map(|_| place()).collect::<Vec<_>>().join(", ")))

@@ -3,6 +3,7 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 
 use http::{Method, StatusCode};
+use sabha::config::{Rate, RateLimits};
 use serde_json::json;
 
 use crate::harness::{Client, TestServer, v3};
@@ -59,6 +60,19 @@ async fn a_body_that_cannot_be_read_is_told_apart() {
     register_with(&client, json!({ "username": 7 }).to_string()).await.error(400, "M_BAD_JSON");
     let limit = server.app().config.limits.request_bytes.bytes();
     register_with(&client, " ".repeat(limit + 1)).await.error(413, "M_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn over_the_limit_a_client_is_told_when_to_come_back() {
+    let other = Rate::new(0.01, 2);
+    let limits = RateLimits { enabled: true, address_factor: 1.0, other, ..RateLimits::default() };
+    let server = TestServer::builder().rate_limits(limits).start().await;
+    let client = server.anonymous();
+    client.get(VERSIONS).await.ok();
+    client.get(VERSIONS).await.ok();
+    let error = client.get(VERSIONS).await.error(429, "M_LIMIT_EXCEEDED");
+    let wait_ms = error["retry_after_ms"].as_u64().expect("checked");
+    assert!((90_000..=100_000).contains(&wait_ms), "{error}");
 }
 
 #[tokio::test]

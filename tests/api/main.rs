@@ -1,6 +1,7 @@
 //! The HTTP tests: one server per test, spoken to as a client or another server would.
 
 #[macro_use]
+#[allow(dead_code, reason = "a vocabulary for tests, of which not every word is used all the time")]
 mod harness;
 
 mod account;
@@ -11,6 +12,7 @@ mod context;
 mod conversation;
 mod create_room;
 mod discovery;
+mod docs;
 mod filters;
 mod keys;
 mod membership;

@@ -1,6 +1,9 @@
 //! One transaction of the committer: gathers rows by table and sends as few statements as possible.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 
@@ -33,14 +36,19 @@ macro_rules! bind {
     };
 }
 
-/// Up to this many rows, a batch of plain rows goes to SQLite as one call: each call costs two thread hops.
+/// Up to this many rows, a batch of plain rows goes out as one call: each call costs two thread hops or a round trip.
 const ONE_CALL_ROWS: usize = 24;
+
+/// How many statements of small batches are remembered.
+const MAX_TEXTS: usize = 256;
 
 /// The writing connection, with the right to write: slot and epoch.
 pub(crate) struct WriterConn {
     pub(crate) engine: Engine,
     pub(crate) slot: i64,
     pub(crate) epoch: i64,
+    /// The statements of small batches, by their shape.
+    texts: HashMap<Shape, Arc<str>>,
 }
 
 pub(crate) enum Engine {
@@ -49,6 +57,10 @@ pub(crate) enum Engine {
 }
 
 impl WriterConn {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine, slot: 0, epoch: 0, texts: HashMap::new() }
+    }
+
     pub(super) async fn close(self) {
         let closed = match self.engine {
             Engine::Sqlite(conn) => conn.close().await,
@@ -68,11 +80,20 @@ impl WriterConn {
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
         self.reconnect().await?;
         let (slot, epoch) = (self.slot, self.epoch);
+        // Out of the way while the connection is borrowed.
+        let mut texts = std::mem::take(&mut self.texts);
         let mut conn = self.conn(&shared.counters);
-        if low.is_empty() && commit_in_one_call(&mut conn, batch, (slot, epoch, last)).await? {
-            return Ok(());
-        }
-        let result = commit_step_by_step(&mut conn, batch, &low, (slot, epoch, last)).await;
+        let in_one_call = if low.is_empty() {
+            commit_in_one_call(&mut conn, &mut texts, batch, (slot, epoch, last)).await
+        } else {
+            Ok(false)
+        };
+        let result = match in_one_call {
+            Ok(true) => Ok(Vec::new()),
+            Ok(false) => commit_step_by_step(&mut conn, batch, &low, (slot, epoch, last)).await,
+            Err(error) => Err(error),
+        };
+        self.texts = texts;
         match result {
             Ok(blocks) => {
                 for (kind, start) in blocks {
@@ -118,15 +139,16 @@ impl WriterConn {
     }
 }
 
-/// A small batch of nothing but rows goes to SQLite in one call. `false`: this batch needs the long way.
+/// What a batch of plain rows looks like: how many rows for which table.
+type Shape = Vec<(usize, usize)>;
+
+/// Commits a small batch of nothing but rows in one call. `false`: this batch needs the long way.
 async fn commit_in_one_call(
     conn: &mut Conn<'_>,
+    texts: &mut HashMap<Shape, Arc<str>>,
     batch: &[Queued],
     (slot, epoch, last): (i64, i64, Position),
 ) -> Result<bool, Error> {
-    if !matches!(conn.link, Link::Sqlite(_)) {
-        return Ok(false);
-    }
     let mut gathered = Gathered::default();
     for queued in batch {
         let Work::Write(write) = &queued.work else {
@@ -137,35 +159,61 @@ async fn commit_in_one_call(
     if gathered.rows > ONE_CALL_ROWS {
         return Ok(false);
     }
-    let mut text = String::from("BEGIN IMMEDIATE; ");
-    let mut values = Vec::new();
-    for (insert, rows) in gathered.tables() {
-        for chunk in chunks(&rows) {
-            text.push_str(insert.text(chunk.len().trailing_zeros() as usize, false));
-            text.push_str("; ");
-            values.extend(chunk.iter().flat_map(|row| row.values.iter()));
+    let tables: Vec<_> = gathered.tables().collect();
+    let shape: Shape =
+        tables.iter().map(|(insert, rows)| (std::ptr::from_ref::<Insert>(insert).addr(), rows.len())).collect();
+    let text = match texts.get(&shape) {
+        Some(text) => Arc::clone(text),
+        None => {
+            let inserts: Vec<_> = tables.iter().map(|(insert, rows)| (*insert, rows.len())).collect();
+            let text: Arc<str> = match conn.link {
+                Link::Sqlite(_) => sqlite_text(&inserts).into(),
+                Link::Postgres(_) => postgres_text(&inserts).into(),
+            };
+            if texts.len() >= MAX_TEXTS {
+                texts.clear();
+            }
+            texts.insert(shape, Arc::clone(&text));
+            text
         }
-    }
-    // The same as MOVE_SLOT, with places that follow those of the rows.
-    text.push_str("UPDATE writer_slot SET pos = CASE WHEN epoch = ? THEN ? ELSE NULL END WHERE slot = ?; COMMIT");
-    let slot_values = [Value::Int(epoch), Value::Int(last.0), Value::Int(slot)];
-    let rows = gathered.rows;
-    conn.count_statement();
-    let Link::Sqlite(db) = &mut conn.link else {
-        return Ok(false);
     };
-    let mut query = sqlx::query(AssertSqlSafe(text));
-    for value in values.into_iter().chain(&slot_values) {
-        query = bind!(query, value);
-    }
-    let result = query.execute(&mut **db).await;
-    if let Err(error) = result {
-        // Without a transaction (the BEGIN itself failed) there is nothing to roll back.
-        let _ = sqlx::query("ROLLBACK").execute(&mut **db).await;
-        return Err(error.into());
-    }
-    conn.counters.add_rows_written(rows as u64);
+    let slot_values = [Value::Int(epoch), Value::Int(last.0), Value::Int(slot)];
+    let values = tables.iter().flat_map(|(_, rows)| rows.iter().flat_map(|row| row.values.iter())).chain(&slot_values);
+    on!(conn, db => {
+        let mut query = sqlx::query(AssertSqlSafe(text));
+        for value in values {
+            query = bind!(query, value);
+        }
+        query.execute(&mut **db).await.map(|_| ())
+    })?;
+    conn.counters.add_rows_written(gathered.rows as u64);
     Ok(true)
+}
+
+/// SQLite takes several statements at once, and counts the places of `?` through all of them.
+fn sqlite_text(inserts: &[(&'static Insert, usize)]) -> String {
+    let mut text = String::from("BEGIN IMMEDIATE; ");
+    for (insert, rows) in inserts {
+        text.push_str(&insert.render(*rows, None, &mut 0));
+        text.push_str("; ");
+    }
+    text.push_str("UPDATE writer_slot SET pos = CASE WHEN epoch = ? THEN ? ELSE NULL END WHERE slot = ?; COMMIT");
+    text
+}
+
+/// PostgreSQL takes one statement, which is a transaction by itself and may hold others.
+fn postgres_text(inserts: &[(&'static Insert, usize)]) -> String {
+    let mut text = String::from("WITH ");
+    let mut number = 0;
+    for (index, (insert, rows)) in inserts.iter().enumerate() {
+        text.push_str(&format!("w{index} AS ({}), ", insert.render(*rows, Some('$'), &mut number)));
+    }
+    let [epoch, pos, slot] = [number + 1, number + 2, number + 3];
+    text.push_str(&format!(
+        "slot AS (UPDATE writer_slot SET pos = CASE WHEN epoch = CAST(${epoch} AS BIGINT) \
+         THEN CAST(${pos} AS BIGINT) ELSE NULL END WHERE slot = ${slot}) SELECT 1"
+    ));
+    text
 }
 
 async fn commit_step_by_step(

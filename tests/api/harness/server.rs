@@ -16,9 +16,6 @@ use tempfile::TempDir;
 
 use super::{Client, Engine, postgres::PostgresDatabase, v3};
 
-/// The name at the end of every user ID in the tests.
-pub const SERVER_NAME: &str = "sabha.test";
-
 /// The password of every account that [`TestServer::register`] makes.
 pub const PASSWORD: &str = "correct horse battery staple";
 
@@ -130,6 +127,7 @@ impl TestServer {
         Self::builder().start().await
     }
 
+    /// The usual server, to be changed before it starts. Its name is `sabha.test`.
     pub fn builder() -> Builder {
         let mut config = Config { server_name: owned_server_name!("sabha.test"), ..Config::default() };
         config.listeners = vec![Listener::tcp((Ipv4Addr::LOCALHOST, 0).into())];
