@@ -127,10 +127,13 @@ async fn what_builds_on_a_refused_write_fails_with_it() {
     }
 }
 
+/// Which hook ran, the position of its write, and the one that was visible then.
+type Said = (&'static str, Position, Position);
+
 #[tokio::test]
 async fn memory_changes_in_the_order_of_positions_and_before_they_are_visible() {
     let opened = Opened::sqlite().await;
-    let said: Arc<Mutex<Vec<(&str, Position, Position)>>> = Arc::default();
+    let said: Arc<Mutex<Vec<Said>>> = Arc::default();
     let mut waiting = Vec::new();
     for id in 1..=3 {
         let committer = opened.db.committer();
