@@ -82,6 +82,7 @@ fn main() -> ExitCode {
         };
         println!("test {name} ... {outcome} in {:.1?}", began.elapsed());
     }
+    process::clean_up();
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!("\ntest result: {word}. {passed} passed; {failed} failed; {skipped} ignored\n");
     ExitCode::from(u8::from(failed > 0))

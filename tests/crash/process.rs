@@ -89,15 +89,22 @@ impl Data {
 }
 
 /// A copy of the server's binary: one that is built during the run must not get into it.
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
 fn binary() -> &'static Path {
-    static COPY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = COPY.get_or_init(|| {
-        let dir = tempfile::Builder::new().prefix("sabha-crash-bin-").tempdir().expect("a temporary directory");
-        let path = dir.path().join("sabha");
+    BINARY.get_or_init(|| {
+        let dir = tempfile::Builder::new().prefix("sabha-crash-bin-").tempdir().expect("a temporary directory").keep();
+        let path = dir.join("sabha");
         fs::copy(env!("CARGO_BIN_EXE_sabha"), &path).expect("there is room for a copy of the server");
-        (dir, path)
-    });
-    path
+        path
+    })
+}
+
+/// Removes what is shared by all tests, at their end.
+pub fn clean_up() {
+    if let Some(dir) = BINARY.get().and_then(|path| path.parent()) {
+        fs::remove_dir_all(dir).expect("it is ours");
+    }
 }
 
 fn log(dir: &Path) -> Stdio {
