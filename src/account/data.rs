@@ -197,14 +197,30 @@ impl AccountData {
         let mut reader = self.db.read().await?;
         let rows = rows::data_since(&mut reader.conn(), user, since, upto).await?;
         drop(reader);
-        rows.into_iter()
-            .map(|(room, event_type, json)| {
-                let content =
-                    RawValue::from_string(json).map_err(|error| store::Error::damaged("account data", error))?;
-                Ok(DataEvent { room: RoomNid(room), event: render(&event_type, &content)?, event_type })
-            })
-            .collect()
+        events(rows)
     }
+
+    /// Everything of one room, up to `upto`.
+    pub async fn list_of_room(
+        &self,
+        user: UserNid,
+        room: RoomNid,
+        upto: Position,
+    ) -> Result<Vec<DataEvent>, store::Error> {
+        let mut reader = self.db.read().await?;
+        let rows = rows::data_of_room(&mut reader.conn(), user, room, upto).await?;
+        drop(reader);
+        events(rows)
+    }
+}
+
+fn events(rows: Vec<(i64, String, String)>) -> Result<Vec<DataEvent>, store::Error> {
+    rows.into_iter()
+        .map(|(room, event_type, json)| {
+            let content = RawValue::from_string(json).map_err(|error| store::Error::damaged("account data", error))?;
+            Ok(DataEvent { room: RoomNid(room), event: render(&event_type, &content)?, event_type })
+        })
+        .collect()
 }
 
 fn note(latest: &Mutex<HashMap<UserNid, Position>>, user: UserNid, position: Position) {

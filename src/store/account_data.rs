@@ -7,6 +7,8 @@ statements! {
     COUNT_DATA = "SELECT COUNT(*) FROM account_data WHERE user_nid = $1";
     DATA_SINCE = "SELECT room_nid, type, json FROM account_data WHERE user_nid = $1 AND pos > $2 AND pos <= $3 \
         ORDER BY pos, room_nid, type LIMIT $4";
+    DATA_OF_ROOM = "SELECT room_nid, type, json FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND pos <= $3 \
+        ORDER BY type LIMIT $4";
 }
 
 inserts! {
@@ -43,4 +45,15 @@ pub(crate) async fn data_since(
 ) -> Result<Vec<(i64, String, String)>, Error> {
     Ok(on!(conn, db => sqlx::query_as(DATA_SINCE.text())
         .bind(user.0).bind(since.0).bind(upto.0).bind(MOST_ROWS).fetch_all(&mut **db).await)?)
+}
+
+/// What the user keeps with one room, as of `upto`: room, type and JSON.
+pub(crate) async fn data_of_room(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    room: RoomNid,
+    upto: Position,
+) -> Result<Vec<(i64, String, String)>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(DATA_OF_ROOM.text())
+        .bind(user.0).bind(room.0).bind(upto.0).bind(MOST_ROWS).fetch_all(&mut **db).await)?)
 }

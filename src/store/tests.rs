@@ -7,7 +7,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection, SqlSafeStr as _, Sqlite
 use super::{Database, DatabaseOptions, Durability, Insert, Sql, rows::MAX_CHUNK};
 
 #[path = "../../tests/api/harness/postgres.rs"]
-mod postgres;
+pub(super) mod postgres;
 
 /// Every file's query texts. [`the_lists_above_are_complete`] finds a file that is missing here.
 const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[

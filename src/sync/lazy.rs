@@ -51,6 +51,14 @@ impl LazyMembers {
         sent.insert(key, (event, upto));
     }
 
+    /// The device has come back with the token of `since`: of answers after it, none has arrived.
+    pub fn rewind(&self, device: DeviceNid, room: RoomNid, since: Position) {
+        if let Some(sent) = self.sent.get(&(device, room)) {
+            // Also so that a lost answer does not count once the device is past the place where that one ended.
+            lock(&sent).retain(|_, (_, sent_at)| *sent_at <= since);
+        }
+    }
+
     /// The device starts afresh.
     pub fn forget(&self, device: DeviceNid, room: RoomNid) {
         self.sent.remove(&(device, room));

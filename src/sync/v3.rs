@@ -148,11 +148,12 @@ fn may_have_news(look: &Look<'_>, live: &LiveUser) -> bool {
 async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     let mut out = Vec::with_capacity(if look.is_initial() { 64 << 10 } else { 2 << 10 });
     let mut object = Object::begin(&mut out);
-    let account_data = account::AccountDataNews::load(look).await?;
+    let mut account_data = account::AccountDataNews::load(look).await?;
     let mut has_news = look.is_initial() || look.request.full_state;
     has_news |= account_data.write_global(look, &mut object).await?;
     has_news |= account::write_presence(look, &mut object).await?;
     let rooms = membership::RoomNews::load(look, &account_data).instrument(debug_span!("sync.rooms")).await?;
+    account_data.complete(look, &rooms.newly_joined).await?;
     has_news |= rooms.write(look, &account_data, &mut object).await?;
     has_news |= devices::write_lists(look, &rooms, &mut object).await?;
     let messages = devices::write_messages(look, &mut object).instrument(debug_span!("sync.to_device"));

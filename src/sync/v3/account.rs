@@ -1,11 +1,12 @@
 //! Account data and presence in `/sync`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use serde_json::value::RawValue;
 
 use super::Look;
 use crate::{
+    room::Room,
     store::{Error, RoomNid},
     sync::{
         filter::{accepts_plain_type, accepts_room_type},
@@ -29,6 +30,15 @@ impl AccountDataNews {
             by_room.entry(data.room).or_default().push((data.event_type, data.event));
         }
         Ok(Self { by_room })
+    }
+
+    /// Takes in all data of rooms that are new to the client: it was not told what changed before it knew the room.
+    pub(super) async fn complete(&mut self, look: &Look<'_>, newly_joined: &[Arc<Room>]) -> Result<(), Error> {
+        for room in newly_joined {
+            let all = look.app.account_data.list_of_room(look.caller.user.nid, room.nid, look.upto).await?;
+            self.by_room.insert(room.nid, all.into_iter().map(|data| (data.event_type, data.event)).collect());
+        }
+        Ok(())
     }
 
     /// Writes the account's own data; whether there was any.

@@ -37,7 +37,7 @@ pub(super) struct Written {
 
 /// Whether there are new receipts or typing users. Looks only at numbers in memory when there are none.
 pub(super) async fn has_ephemeral_news(look: &Look<'_>, room: &Room) -> Result<bool, Error> {
-    Ok(!ephemeral(look, room).await?.is_empty())
+    Ok(!ephemeral(look, room, (look.since_pos(), look.since_ephemeral())).await?.is_empty())
 }
 
 /// What is new in the timeline.
@@ -59,7 +59,9 @@ pub(super) async fn write(
     let state = state::load(look, room, &timeline).instrument(debug_span!("sync.state")).await?;
     let summary = state::summary(look, room).await?;
     let joined = section == Section::Joined;
-    let ephemeral = if joined { ephemeral(look, &room.room).await? } else { Vec::new() };
+    // Of a room that is new to the client, everything is news.
+    let since = if room.since.is_some() { (look.since_pos(), look.since_ephemeral()) } else { (Position::ZERO, 0) };
+    let ephemeral = if joined { ephemeral(look, &room.room, since).await? } else { Vec::new() };
     let account_data = account_data.of_room(look, room.room.nid);
     let full = room.since.is_none() || look.request.full_state;
     if !full && timeline.events.is_empty() && state.is_empty() && ephemeral.is_empty() && account_data.is_empty() {
@@ -167,7 +169,11 @@ fn write_event(look: &Look<'_>, event: &StoredEvent, view: View<'_>, array: &mut
     }
 }
 
-async fn ephemeral(look: &Look<'_>, room: &Room) -> Result<Vec<Box<serde_json::value::RawValue>>, Error> {
+async fn ephemeral(
+    look: &Look<'_>,
+    room: &Room,
+    (since, since_ephemeral): (Position, u64),
+) -> Result<Vec<Box<serde_json::value::RawValue>>, Error> {
     let filter = &look.request.filter.room.ephemeral;
     let mut events = Vec::new();
     if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room_id) {
@@ -175,10 +181,10 @@ async fn ephemeral(look: &Look<'_>, room: &Room) -> Result<Vec<Box<serde_json::v
     }
     let Look { app, caller, .. } = look;
     if accepts_room_type(filter, "m.receipt") {
-        events.extend(app.ephemeral.receipts_since(room.nid, caller.user.nid, look.since_pos(), look.upto).await?);
+        events.extend(app.ephemeral.receipts_since(room.nid, caller.user.nid, since, look.upto).await?);
     }
     if accepts_room_type(filter, "m.typing") {
-        events.extend(app.ephemeral.typing_since(room.nid, look.since_ephemeral()));
+        events.extend(app.ephemeral.typing_since(room.nid, since_ephemeral));
     }
     Ok(events)
 }

@@ -70,7 +70,8 @@ async fn entries(
     }
 }
 
-/// Of the members, keeps those whose events the client sees, and itself; adds those it does not know yet.
+/// Of the members, keeps those whose events the client sees, and itself; adds those it does not know yet. Changes are all
+/// kept: the client may know any member, from earlier timelines or from `/members`.
 async fn lazy(
     look: &Look<'_>,
     room: &RoomLook,
@@ -85,13 +86,16 @@ async fn lazy(
     if full {
         senders.insert(caller.user_id().as_str());
     }
-    if room.since.is_none() {
-        app.lazy_members.forget(caller.device_nid, room.room.nid);
+    match room.since {
+        None => app.lazy_members.forget(caller.device_nid, room.room.nid),
+        Some(since) => app.lazy_members.rewind(caller.device_nid, room.room.nid, since),
     }
     let in_timeline = |event_nid| timeline.events.iter().any(|(_, event)| event.nid == event_nid);
     let keys: Vec<KeyNid> =
         senders.iter().filter_map(|user| app.db.known_state_key("m.room.member", user)).map(|key| key.nid).collect();
-    entries.retain(|(key, entry)| entry.membership.is_none() || keys.contains(key));
+    if full {
+        entries.retain(|(key, entry)| entry.membership.is_none() || keys.contains(key));
+    }
     for key in keys {
         let listed = entries.iter().any(|(other, _)| *other == key);
         if !listed {
