@@ -85,6 +85,9 @@ pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, Operati
         }
         Operation::DeactivateUser { name } => {
             let user_id = our_user(app, name)?;
+            if let Some(user) = app.db.find_user(&user_id).await? {
+                app.rooms.leave_all(&user).await?;
+            }
             if !app.accounts.deactivate(&user_id).await? {
                 return Err(OperationError::NoAccount(user_id));
             }

@@ -8,8 +8,7 @@ mod run;
 mod token;
 mod user;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -171,6 +170,14 @@ impl Cli {
         self.command.clone().unwrap_or_else(|| Command::Serve(ServeArgs::default()))
     }
 
+    /// Reads a command line. `-c` and `-O` count wherever they stand, before the verb and after it.
+    ///
+    /// # Errors
+    /// Also help and version, which clap treats as such; [`clap::Error::exit`] prints them.
+    pub fn read<T: Into<OsString>>(line: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(globals_first(line.into_iter().map(Into::into)))
+    }
+
     /// Where this run's configuration comes from.
     pub fn sources(&self) -> Sources {
         let mut sources = Sources::of_process(self.global.config.clone(), self.global.overrides.clone());
@@ -179,6 +186,31 @@ impl Cli {
         }
         sources
     }
+}
+
+/// Moves `-c` and `-O` with their values before the verb: clap would keep only those after it if there are any.
+fn globals_first(line: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut line = line.peekable();
+    let mut globals: Vec<OsString> = line.next().into_iter().collect();
+    let mut others = Vec::new();
+    while let Some(word) = line.next() {
+        let text = word.to_string_lossy();
+        if text == "--" {
+            others.push(word);
+            break;
+        }
+        if matches!(&*text, "-c" | "-O" | "--config" | "--set") {
+            globals.push(word);
+            globals.extend(line.next());
+        } else if ["-c", "-O", "--config=", "--set="].iter().any(|flag| text.starts_with(flag)) {
+            globals.push(word);
+        } else {
+            others.push(word);
+        }
+    }
+    globals.extend(others);
+    globals.extend(line);
+    globals
 }
 
 fn parse_listener(place: &str) -> Result<Listener, String> {
@@ -195,7 +227,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split(' '))
+        Cli::read(line.split(' '))
     }
 
     #[test]
@@ -213,6 +245,19 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&<Cli as CommandFactory>::command());
+    }
+
+    #[test]
+    fn flags_count_before_and_after_the_verb() {
+        let check = |line: &str, expected: &[&str]| {
+            assert_eq!(parse(line).expect("parses").global.overrides, expected, "{line}");
+        };
+        check("sabha -O a=1 serve -O b=2", &["a=1", "b=2"]);
+        check("sabha -O a=1 -O b=2 serve", &["a=1", "b=2"]);
+        check("sabha serve -O b=2", &["b=2"]);
+        check("sabha -O a=1 config show -O b=2", &["a=1", "b=2"]);
+        check("sabha -O a=1 config -O b=2 show", &["a=1", "b=2"]);
+        check("sabha serve", &[]);
     }
 
     #[test]

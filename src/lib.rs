@@ -1,4 +1,19 @@
-//! Sabha, a Matrix homeserver.
+//! Sabha, a Matrix homeserver. The binary in `main.rs` only reads its flags; everything is here, so that tests can use it.
+//!
+//! The modules from the bottom up; imports point down.
+//!
+//! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
+//! - [`bus`], [`clock`], [`glob`]: wake-ups, the time, and the matcher of globs.
+//! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
+//! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
+//! - [`room`]: the heart. Events are appended here, and only here.
+//! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
+//! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
+//! - [`sync`]: what happened since a client last asked.
+//! - [`http`]: from a connection to a typed request with a known caller, and back.
+//! - [`client_api`]: the client-server API, an endpoint a file. [`admin_api`]: what operators can do.
+//! - [`app`]: all services in one place. [`server`]: builds them, starts them, stops them in order.
+//! - [`cli`]: the command line.
 
 pub mod account;
 pub mod admin_api;

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use sabha::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    cli::run(&Cli::parse())
+    cli::run(&Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit()))
 }

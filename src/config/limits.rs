@@ -11,8 +11,6 @@ section! {
         pub request_bytes: ByteSize [ByteSize::kib(128) => ByteSize::mib(64)] = ByteSize::mib(1),
         /// Time a client may take to send a request, headers and body.
         pub request_time: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(30),
-        /// Connections held open at once, over all listeners.
-        pub connections: u32 [10 => 1_000_000] = 20_000,
         /// Longest wait of a `/sync`; a client's longer `timeout` counts as this.
         pub sync_timeout_max: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(120),
         /// Events of one room in a `/sync`; a filter's higher `limit` counts as this.

@@ -134,7 +134,13 @@ where
         app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
 
         let (parts, body) = request.into_parts();
-        let body = read_body(body, app.config.limits.request_bytes.bytes()).await?;
+        let limits = &app.config.limits;
+        let body = tokio::time::timeout(limits.request_time.duration(), read_body(body, limits.request_bytes.bytes()))
+            .await
+            .map_err(|_| {
+                let message = "The request took too long to arrive.";
+                ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message)
+            })??;
         // Ruma wants an object where clients often send nothing at all.
         let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)

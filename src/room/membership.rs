@@ -2,6 +2,8 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-membership
 
+use std::sync::Arc;
+
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
 use sabha_federation::Pdu;
 use serde::Deserialize;
@@ -13,9 +15,12 @@ use super::{
     profile::{MemberProfile, member_draft},
     send::SendError,
     state_log::Membership,
-    writer::RoomWriter,
+    writer::{AppendError, RoomWriter},
 };
-use crate::{account::LocalDevice, store};
+use crate::{
+    account::LocalDevice,
+    store::{self, vocabulary::User},
+};
 
 /// How many members are looked at for one who may let a user into a restricted room.
 const MAX_AUTHORISERS: usize = 1000;
@@ -104,6 +109,28 @@ impl Rooms {
             matches!(current, Some(Membership::Join | Membership::Invite | Membership::Knock))
         })
         .await
+    }
+
+    /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left is left
+    /// alone.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn leave_all(&self, user: &Arc<User>) -> Result<(), store::Error> {
+        for entry in self.memberships(user.nid).await? {
+            if !matches!(entry.membership, Membership::Join | Membership::Invite | Membership::Knock) {
+                continue;
+            }
+            let room = self.by_nid(entry.room).await?;
+            let mut writer = self.enter(&room).await?;
+            let draft = member_draft(&user.user_id, MembershipState::Leave, &MemberProfile::default(), &[]);
+            match writer.append(user, draft).await {
+                Ok(_) => self.finish(writer, None).await?,
+                Err(AppendError::Storage(error)) => return Err(error),
+                Err(error) => tracing::warn!(room_id = %room.room_id, %error, "a deactivated user stays in the room"),
+            }
+        }
+        Ok(())
     }
 
     /// Takes another user out of the room.

@@ -267,14 +267,15 @@ impl Database {
     /// Commits what is queued and closes all connections.
     pub async fn close(&self) {
         self.committer.stop();
+        // The writing connection goes last: SQLite's last one puts its log away.
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
         let task = super::ids::lock(&self.committer_task).take();
         if let Some(task) = task {
             // A committer that panicked has said so already.
             let _ = task.await;
-        }
-        match &self.pool {
-            Pool::Sqlite(pool) => pool.close().await,
-            Pool::Postgres(pool) => pool.close().await,
         }
     }
 }

@@ -23,7 +23,6 @@ use sabha::{
 };
 use sabha_federation::EventDraft;
 use serde_json::{json, value::to_raw_value};
-use zeroize::Zeroizing;
 
 /// Rows of a plain message: the event, its JSON, its place in the timeline, the room's head, the transaction ID.
 const ROWS_PER_MESSAGE: u64 = 5;
@@ -128,6 +127,7 @@ async fn a_message_costs_the_same_in_rooms_of_every_size() {
         assert_eq!(counters.rows_written() - rows, ROWS_PER_MESSAGE, "rows, {size} members");
         assert_eq!(counters.statements() - statements, STATEMENTS_PER_MESSAGE, "statements, {size} members");
         let allocations = allocations::during(server.send(&alice, &room, size * 10 + 2)).await;
+        println!("{allocations} allocations for a message among {size} members");
         assert!(allocations <= ALLOCATIONS_PER_MESSAGE, "{allocations} allocations, {size} members");
     }
 }
@@ -144,5 +144,6 @@ async fn an_idle_sync_costs_no_statement_and_few_allocations_however_many_rooms(
     let before = server.app.db.counters().statements();
     let allocations = allocations::during(server.sync(&alice, Some(since))).await;
     assert_eq!(server.app.db.counters().statements() - before, 0);
+    println!("{allocations} allocations for an idle sync");
     assert!(allocations <= ALLOCATIONS_PER_IDLE_SYNC, "{allocations} allocations");
 }
