@@ -171,6 +171,8 @@ pub struct Rooms {
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being given out, so that no two requests get the same.
     reserved_aliases: Mutex<HashSet<String>>,
+    /// When the latest room was created, in milliseconds since 1970.
+    last_creation_ms: AtomicI64,
 }
 
 #[derive(Default)]
@@ -189,6 +191,7 @@ impl Rooms {
             txn_ids: TransactionIds::new(Arc::clone(&db)),
             sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
             reserved_aliases: Mutex::default(),
+            last_creation_ms: AtomicI64::new(0),
             db,
             bus,
             clock,

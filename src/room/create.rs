@@ -4,7 +4,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, RwLock, atomic::AtomicI64},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use ruma::{
@@ -146,6 +149,15 @@ impl Rooms {
         Ok(room_id)
     }
 
+    /// The time for a create event, never the same twice: from room version 12 on the event's hash names its room, and a
+    /// user may create two alike in one millisecond.
+    fn creation_time(&self) -> i64 {
+        let now = self.clock.now_ms();
+        let next = |last: i64| now.max(last + 1);
+        let last = self.last_creation_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last)));
+        next(last.unwrap_or_default())
+    }
+
     fn create_event(&self, caller: &LocalDevice, new: &NewRoom, rules: &RoomVersionRules) -> Result<Pdu, CreateError> {
         let mut content = new.creation_content.clone();
         content.insert("room_version".to_owned(), new.version.as_str().into());
@@ -182,7 +194,7 @@ impl Rooms {
             prev_events: &[],
             auth_events: &[],
             depth: 1,
-            origin_server_ts: u64::try_from(self.clock.now_ms()).unwrap_or_default(),
+            origin_server_ts: u64::try_from(self.creation_time()).unwrap_or_default(),
         };
         build_and_sign(rules, &self.signer, draft, position).map_err(|error| CreateError::Event {
             event_type: "m.room.create".to_owned(),

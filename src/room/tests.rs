@@ -163,3 +163,18 @@ async fn a_room_is_the_same_after_it_was_loaded_again() {
     assert_eq!(timeline(&after).len(), 10);
     rooms.send(&alice, &room_id, message("still here"), None).await.expect("sent");
 }
+
+#[tokio::test]
+async fn rooms_made_alike_in_one_millisecond_are_different_rooms() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+    let clock = crate::clock::Clock::manual(1_700_000_000_000);
+    let surroundings = Surroundings { hashing: Hashing::cheap(), clock, ..Surroundings::default() };
+    let server = Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir };
+    let alice = server.register("alice").await;
+    let mut made = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let room = server.app.rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await;
+        assert!(made.insert(room.expect("created")), "{made:?}");
+    }
+}
