@@ -32,7 +32,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -75,6 +75,8 @@ pub struct Room {
     lineage: Lineage,
     view: RwLock<View>,
     last_pos: AtomicI64,
+    /// Whether anyone has asked for the room since rooms were last swept.
+    used: AtomicBool,
 }
 
 /// What the next event is built on. Ahead of what is committed.
@@ -240,7 +242,9 @@ impl Rooms {
     /// The room if it is in memory and can be trusted.
     fn registered(&self, get: impl FnOnce(&Registry) -> Option<&Arc<Room>>) -> Option<Arc<Room>> {
         let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        get(&registry).filter(|room| !room.lineage.is_broken()).cloned()
+        let room = get(&registry).filter(|room| !room.lineage.is_broken())?;
+        room.used.store(true, Ordering::Relaxed);
+        Some(Arc::clone(room))
     }
 
     fn register(&self, room: Room) -> Arc<Room> {
@@ -256,8 +260,8 @@ impl Rooms {
         let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Registry { by_id, by_nid } = &mut *registry;
         by_nid.retain(|_, room| {
-            // One reference here and one in `by_id`: nobody else holds it, so nothing of it is being written.
-            let used = Arc::strong_count(room) > 2 || room.view().ring.len() > RING_EVENTS;
+            // More than one reference here and one in `by_id`: somebody holds it, or something of it is being written.
+            let used = room.used.swap(false, Ordering::Relaxed) || Arc::strong_count(room) > 2;
             if !used {
                 by_id.remove(&room.room_id);
             }

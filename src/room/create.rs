@@ -6,7 +6,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -121,6 +121,7 @@ impl Rooms {
                 ring_from: Position::ZERO,
             }),
             last_pos: AtomicI64::new(0),
+            used: AtomicBool::new(true),
         });
         let mut writer = self.enter_new(&room).await;
         let now_ms = writer.now_ms();

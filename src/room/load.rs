@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, RwLock, atomic::AtomicI64},
+    sync::{Arc, RwLock, atomic::{AtomicBool, AtomicI64}},
 };
 
 use ruma::{EventId, RoomId};
@@ -55,6 +55,7 @@ pub(super) async fn load(db: &Database, reader: &mut Reader<'_>, row: RoomRow) -
         lineage: Lineage::default(),
         view: RwLock::new(view),
         last_pos: AtomicI64::new(last_pos.0),
+        used: AtomicBool::new(true),
     })
 }
 
