@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, RwLock, atomic::{AtomicBool, AtomicI64}},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, AtomicI64},
+    },
 };
 
 use ruma::{EventId, RoomId};

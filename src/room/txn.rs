@@ -1,10 +1,12 @@
 //! Transaction IDs: a request that is repeated is not done twice.
 //!
-//! The IDs of a device's latest requests are in memory, loaded once; older ones are looked up. The row that remembers an
-//! ID is committed together with what the request did.
+//! Of a device's latest requests it is in memory what they did; of all others, loaded once, a hash of the ID, so that a new
+//! ID is known to be new without asking the database. The row that remembers an ID is committed together with what the
+//! request did.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    hash::{Hash as _, Hasher as _},
     sync::{Arc, Mutex},
 };
 
@@ -13,8 +15,12 @@ use ruma::{EventId, OwnedEventId};
 
 use crate::store::{Database, DeviceNid, Error, Row, ids::lock, rooms as rows};
 
-/// How many IDs of a device are kept in memory. A client repeats only what it has just sent.
+/// Of how many requests of a device it is in memory what they did. A client repeats only what it has just sent.
 const KEPT_PER_DEVICE: usize = 512;
+
+/// How many hashes of a device are kept in memory, eight bytes each: two messages a minute for a week. A device that sends
+/// more pays a look into the database for each.
+const HASHES_PER_DEVICE: usize = 20_000;
 
 /// How many devices' IDs are kept in memory.
 const KEPT_DEVICES: usize = 20_000;
@@ -31,8 +37,8 @@ pub struct TxnKey {
 struct DeviceTxns {
     by_txn: HashMap<(String, String), OwnedEventId>,
     by_event: HashMap<OwnedEventId, String>,
-    /// Whether there are older IDs in the database.
-    older: bool,
+    /// Hashes of all IDs in the database, unless there are too many.
+    hashes: Option<HashSet<u64>>,
 }
 
 pub(crate) struct TransactionIds {
@@ -48,9 +54,11 @@ impl TransactionIds {
     async fn device(&self, device: DeviceNid) -> Result<Arc<Mutex<DeviceTxns>>, Error> {
         let load = async {
             let mut reader = self.db.read().await?;
-            let rows = rows::recent_txn_ids(&mut reader.conn(), device, KEPT_PER_DEVICE).await?;
-            let mut txns = DeviceTxns { older: rows.len() == KEPT_PER_DEVICE, ..DeviceTxns::default() };
-            for (scope, txn, event_id) in rows {
+            let rows = rows::recent_txn_ids(&mut reader.conn(), device, HASHES_PER_DEVICE).await?;
+            let hashes = rows.iter().map(|(scope, txn, _)| hash(scope, txn)).collect();
+            let all = rows.len() < HASHES_PER_DEVICE;
+            let mut txns = DeviceTxns { hashes: all.then_some(hashes), ..DeviceTxns::default() };
+            for (scope, txn, event_id) in rows.into_iter().take(KEPT_PER_DEVICE / 2) {
                 if let Ok(event_id) = EventId::parse(&event_id) {
                     txns.remember(scope, txn, event_id);
                 }
@@ -68,7 +76,7 @@ impl TransactionIds {
             if let Some(event_id) = txns.by_txn.get(&(key.scope.clone(), key.txn.clone())) {
                 return Ok(Some(event_id.clone()));
             }
-            if !txns.older {
+            if txns.hashes.as_ref().is_some_and(|hashes| !hashes.contains(&hash(&key.scope, &key.txn))) {
                 return Ok(None);
             }
         }
@@ -83,7 +91,8 @@ impl TransactionIds {
             let mut txns = lock(&device);
             if txns.by_txn.len() >= KEPT_PER_DEVICE {
                 // All at once: a client that still repeats one of these is answered from the database.
-                *txns = DeviceTxns { older: true, ..DeviceTxns::default() };
+                txns.by_txn.clear();
+                txns.by_event.clear();
             }
             txns.remember(key.scope.clone(), key.txn.clone(), event_id.to_owned());
         }
@@ -102,8 +111,22 @@ impl TransactionIds {
     }
 }
 
+/// Of two IDs with the same hash, the second costs a look into the database.
+fn hash(scope: &str, txn: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (scope, txn).hash(&mut hasher);
+    hasher.finish()
+}
+
 impl DeviceTxns {
     fn remember(&mut self, scope: String, txn: String, event_id: OwnedEventId) {
+        let full = self.hashes.as_ref().is_some_and(|hashes| hashes.len() >= HASHES_PER_DEVICE);
+        if full {
+            self.hashes = None;
+        }
+        if let Some(hashes) = &mut self.hashes {
+            hashes.insert(hash(&scope, &txn));
+        }
         self.by_event.insert(event_id.clone(), txn.clone());
         self.by_txn.insert((scope, txn), event_id);
     }

@@ -70,20 +70,21 @@ impl Look<'_> {
 /// # Cancellation
 /// Safe: nothing is written but which to-device messages the client's token acknowledges.
 pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<Bytes, Error> {
+    // Steps are boxed: a parked request keeps the space of its largest step for as long as it waits.
     let deadline = Instant::now() + request.timeout;
     // A token of another database, such as one from after the backup that was restored, starts the client afresh.
     let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
     let mut since = request.since.filter(known);
     if let Some(token) = &mut since {
         let acknowledge = app.keys.acknowledge_to_device(caller.device_nid, token.to_device.unwrap_or(token.position));
-        acknowledge.instrument(debug_span!("sync.acknowledge")).await?;
+        Box::pin(acknowledge).instrument(debug_span!("sync.acknowledge")).await?;
         if token.incarnation != app.db.incarnation() {
             // Numbers of ephemeral changes start again with every start of the server.
             token.ephemeral = 0;
         }
     }
-    let _syncing = app.ephemeral.touch(&app.rooms, &caller.user, &request.set_presence).await?;
-    let live = live(app, caller).instrument(debug_span!("sync.live")).await?;
+    let _syncing = Box::pin(app.ephemeral.touch(&app.rooms, &caller.user, &request.set_presence)).await?;
+    let live = Box::pin(live(app, caller)).instrument(debug_span!("sync.live")).await?;
     let mut stopping = false;
     loop {
         live.touch(app.clock.now_ms());
@@ -102,12 +103,12 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         };
         let over = stopping || Instant::now() >= deadline;
         if may_have_news(&look, &live) {
-            let (answer, has_news) = answer(&look).instrument(debug_span!("sync.answer")).await?;
+            let (answer, has_news) = Box::pin(answer(&look)).instrument(debug_span!("sync.answer")).await?;
             if has_news || over {
                 return Ok(answer);
             }
         } else if over {
-            return empty(&look).instrument(debug_span!("sync.empty")).await;
+            return Box::pin(empty(&look)).instrument(debug_span!("sync.empty")).await;
         }
         let park = async {
             tokio::select! {

@@ -27,7 +27,7 @@ const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.use_state_after";
 /// What happened since the client last asked; waits for it if need be.
 pub(super) async fn handle(app: App, request: Request) -> Result<RawJson, ApiError> {
     let unstable = asks_for_unstable_state_after(request.uri());
-    let Authed { caller, request, .. } = Authed::<Endpoint>::from_request(request, &app).await?;
+    let Authed { caller, request, .. } = Box::pin(Authed::<Endpoint>::from_request(request, &app)).await?;
     let request = read(&app, &caller, request, unstable).instrument(debug_span!("sync.read")).await?;
     Ok(RawJson(v3::sync(&app, &caller, &request).await?))
 }
