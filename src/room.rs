@@ -148,12 +148,14 @@ impl Room {
         self.last_pos.store(last.0, Ordering::Release);
     }
 
-    /// An event has been replaced by its redacted form.
+    /// An event has been replaced by its redacted form; the one that came after it, if it is state, shows that form too.
     fn replace_in_ring(&self, event: &Arc<StoredEvent>) {
         let mut view = self.view_mut();
         for (_, held) in &mut view.ring {
             if held.nid == event.nid {
                 *held = Arc::clone(event);
+            } else if held.replaces.as_ref().is_some_and(|replaced| replaced.event_id == event.pdu.event_id) {
+                *held = Arc::new(held.replacing(&event.pdu.content));
             }
         }
     }

@@ -75,7 +75,8 @@ impl Routes {
             path,
             Arc::new(move |app, mut request| {
                 request.extensions_mut().insert(action);
-                let answer = handler(app, request);
+                // In a box of its own, or the block below would hold it twice: as captured and as awaited.
+                let answer = Box::pin(handler(app, request));
                 Box::pin(async move {
                     match answer.await {
                         Ok(reply) => reply.into_response(),

@@ -70,6 +70,22 @@ impl StoredEvent {
         Self { nid, room, pos, state_pos, auth_depth, key, pdu, replaces, redacted_because, rendered: OnceLock::new() }
     }
 
+    /// The same event, with other content of the one that it replaced.
+    pub(super) fn replacing(&self, content: &RawValue) -> Self {
+        let replaces = self.replaces.clone().map(|replaced| Replaced { content: content.to_owned(), ..replaced });
+        Self::new(
+            self.nid,
+            self.room,
+            self.pos,
+            self.state_pos,
+            self.auth_depth,
+            self.key,
+            Arc::clone(&self.pdu),
+            replaces,
+            self.redacted_because.clone(),
+        )
+    }
+
     pub fn event_id(&self) -> &EventId {
         &self.pdu.event_id
     }

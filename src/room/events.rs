@@ -45,6 +45,11 @@ impl Events {
         self.cache.insert(event.nid, event);
     }
 
+    /// Forgets the events that replaced a state event, because they show what it was.
+    pub(super) fn forget_successors(&self, replaced: &EventId) {
+        self.cache.retain(|_, event| event.replaces.as_ref().is_none_or(|replaces| replaces.event_id != replaced));
+    }
+
     /// One event of `room`.
     ///
     /// # Errors
@@ -106,7 +111,9 @@ impl Events {
             .map(|row| {
                 let redacted_because = row.redaction_nid.and_then(|nid| because.get(&EventNid(nid)).cloned());
                 let event = Arc::new(parse(rules, row, redacted_because)?);
-                self.cache.insert(event.nid, Arc::clone(&event));
+                // What is there already is newer than these rows: it may have been redacted since they were read.
+                let Ok(event) =
+                    self.cache.get_or_insert_with(&event.nid, || Ok::<_, std::convert::Infallible>(Arc::clone(&event)));
                 Ok(event)
             })
             .collect()

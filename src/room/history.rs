@@ -69,18 +69,10 @@ impl Rooms {
         if was_in || sight.sees_now(now) { Ok((room, sight)) } else { Err(not_in_room()) }
     }
 
-    /// Up to where the caller sees the room's state: now, or when they left.
-    pub async fn state_horizon(
-        &self,
-        caller: &LocalDevice,
-        room: &Room,
-        sight: &Sight,
-    ) -> Result<Position, store::Error> {
+    /// Up to where a user sees the room's state: now, or when they left.
+    pub fn state_horizon(&self, sight: &Sight) -> Position {
         let now = self.db.committer().published();
-        if sight.sees_now(now) {
-            return Ok(now);
-        }
-        Ok(self.member_entry(caller.user.nid, room.nid).await?.map_or(now, |entry| entry.pos))
+        if sight.sees_now(now) { now } else { sight.joined_until(now).unwrap_or(Position::ZERO) }
     }
 
     /// One event of a readable room.

@@ -62,6 +62,14 @@ impl Sight {
         self.memberships.iter().any(|(_, membership)| *membership == Membership::Join)
     }
 
+    /// Up to where the user was in the room, looking back from `upto`: `upto` itself for one who is in it, their departure
+    /// for one who was. `None`: never in the room by then.
+    pub fn joined_until(&self, upto: Position) -> Option<Position> {
+        let by_then = &self.memberships[..self.memberships.partition_point(|(at, _)| *at <= upto)];
+        let last = by_then.iter().rposition(|(_, membership)| *membership == Membership::Join)?;
+        Some(by_then.get(last + 1).map_or(upto, |(left_at, _)| *left_at))
+    }
+
     /// Whether the user may see anything that comes after `pos`, as things stand: joined, or world readable.
     pub fn sees_now(&self, pos: Position) -> bool {
         self.membership_at(pos) == Some(Membership::Join) || self.visibility_at(pos) == HistoryVisibility::WorldReadable
@@ -170,6 +178,23 @@ mod tests {
         check(Joined, &came_late, 25, true);
         check(Joined, &left, 20, true);
         check(Joined, &left, 21, false);
+    }
+
+    #[test]
+    fn who_left_saw_the_room_until_they_left_whatever_came_later() {
+        let check = |memberships: &[(i64, Membership)], expected: Option<i64>| {
+            let memberships = memberships.iter().map(|(pos, membership)| (Position(*pos), *membership)).collect();
+            let sight = Sight { memberships, visibilities: vec![] };
+            assert_eq!(sight.joined_until(Position(50)), expected.map(Position));
+        };
+        check(&[], None);
+        check(&[(10, Invite), (20, Leave)], None);
+        check(&[(10, Join)], Some(50));
+        check(&[(10, Join), (20, Leave)], Some(20));
+        check(&[(10, Join), (20, Leave), (30, Invite), (40, Leave)], Some(20));
+        check(&[(10, Join), (20, Leave), (30, Ban)], Some(20));
+        check(&[(10, Join), (20, Leave), (30, Join), (40, Ban)], Some(40));
+        check(&[(10, Join), (60, Leave)], Some(50));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod setup;
 mod start;
 mod state;
 mod stop;
+mod sync_leave;
 mod sync_properties;
 mod to_device;
 mod typing;

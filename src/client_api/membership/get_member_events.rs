@@ -20,7 +20,7 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let horizon = app.rooms.state_horizon(&caller, &room, &sight).await?;
+    let horizon = app.rooms.state_horizon(&sight);
     let upto = match &request.at {
         Some(at) => Place::parse(at)?.0.min(horizon),
         None => horizon,

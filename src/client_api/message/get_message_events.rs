@@ -30,7 +30,7 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let now = app.rooms.state_horizon(&caller, &room, &sight).await?;
+    let now = app.rooms.state_horizon(&sight);
     let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
     let filter = &request.filter;

@@ -19,7 +19,7 @@ pub(super) async fn handle(
 ) -> Result<RawJson, ApiError> {
     let ExactType { event_type, request } = request;
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let upto = app.rooms.state_horizon(&caller, &room, &sight).await?;
+    let upto = app.rooms.state_horizon(&sight);
     let event = app
         .rooms
         .state_event(&room, &event_type, &request.state_key, upto)

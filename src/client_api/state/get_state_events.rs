@@ -18,7 +18,7 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let upto = app.rooms.state_horizon(&caller, &room, &sight).await?;
+    let upto = app.rooms.state_horizon(&sight);
     let state = app.rooms.state_events(&room, upto).await?;
     let mut out = Vec::new();
     Events::new(&app, &caller, &sight).write_state(&mut out, &state);

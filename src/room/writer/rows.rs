@@ -186,6 +186,7 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
             effects.room.publish(&effects.events);
             for event in effects.redacted {
                 events.insert(Arc::clone(&event));
+                events.forget_successors(event.event_id());
                 effects.room.replace_in_ring(&event);
             }
             for (user, entry) in effects.members {

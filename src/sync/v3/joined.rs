@@ -96,6 +96,11 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
     let limit = filter.limit.map_or(DEFAULT_TIMELINE, u64::from);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(look.app.config.limits.sync_timeline_events as usize);
     let after = room.since.unwrap_or(Position::ZERO);
+    if room.only_departure {
+        let just_before = Position(room.upto.0 - 1);
+        let (events, _) = look.app.rooms.timeline(&room.room, just_before, room.upto, 1).await?;
+        return Ok(Timeline { events, limited: false, start: just_before });
+    }
     if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room.room_id) || limit == 0 {
         let limited = room.room.last_pos() > after;
         return Ok(Timeline { events: Vec::new(), limited, start: room.upto });
@@ -109,8 +114,11 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
         let all = events.len();
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
         events.retain(|(pos, event)| visible(*pos, event));
-        // What is hidden before the first visible event is not a gap that the client could fill.
-        limited &= events.len() == all;
+        // For one who has just come, what is hidden before the first visible event is not a gap to fill. For one who was
+        // here before, there may be more that they could see.
+        if room.since.is_none() {
+            limited &= events.len() == all;
+        }
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         return Ok(Timeline { events, limited, start });
     }

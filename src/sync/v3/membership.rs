@@ -21,6 +21,8 @@ pub(super) struct RoomLook {
     pub(super) since: Option<Position>,
     /// Up to where it may see.
     pub(super) upto: Position,
+    /// Nothing of the room but the end of an invitation, a knock or a ban, at `upto`: the user was not in it meanwhile.
+    pub(super) only_departure: bool,
 }
 
 /// The rooms to look at, by section of the answer.
@@ -39,11 +41,15 @@ impl RoomNews {
         let app = look.app;
         let mut news = Self::default();
         for entry in app.rooms.memberships(look.caller.user.nid).await? {
-            if entry.forgotten || entry.pos > look.upto && entry.membership != Membership::Join {
-                // What is committed after this answer belongs to the next one.
+            let changed = entry.pos > look.since_pos();
+            if entry.pos > look.upto {
+                // What is committed after this answer belongs to the next one; until then the user may have been joined.
+                news.add_joined(look, account_data, &entry, true).await?;
                 continue;
             }
-            let changed = entry.pos > look.since_pos();
+            if entry.forgotten && (look.is_initial() || !changed) {
+                continue;
+            }
             match entry.membership {
                 Membership::Join => news.add_joined(look, account_data, &entry, changed).await?,
                 Membership::Invite if changed => news.invited.push(entry),
@@ -86,7 +92,7 @@ impl RoomNews {
             self.newly_joined.push(Arc::clone(&room));
         }
         let since = was_joined.map(|since| since.position);
-        self.joined.push(RoomLook { room, sight, since, upto: look.upto });
+        self.joined.push(RoomLook { room, sight, since, upto: look.upto, only_departure: false });
         Ok(())
     }
 
@@ -101,7 +107,10 @@ impl RoomNews {
         }
         let sight = look.app.rooms.sight(&room, &look.caller.user).await?;
         let since = look.since.filter(|since| sight.membership_at(since.position) == Some(Membership::Join));
-        self.left.push(RoomLook { room, sight, since: since.map(|since| since.position), upto: entry.pos });
+        let joined_until = sight.joined_until(entry.pos).filter(|until| *until > look.since_pos() && !entry.forgotten);
+        let only_departure = joined_until.is_none();
+        let upto = joined_until.unwrap_or(entry.pos);
+        self.left.push(RoomLook { room, sight, since: since.map(|since| since.position), upto, only_departure });
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::{
         state_log::{Membership, StateEntry},
     },
     store::{Error, KeyNid, Position},
-    sync::filter::{accepts_event, accepts_room},
+    sync::filter::{accepts_all, accepts_event, accepts_room},
 };
 
 /// How many members name a room that has no name ([spec]).
@@ -33,7 +33,12 @@ pub(super) async fn load(
     if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room.room_id) {
         return Ok(Vec::new());
     }
-    let at = if look.request.state_after { room.upto } else { timeline.start };
+    if room.only_departure {
+        return Ok(Vec::new());
+    }
+    // Changes that the filter of the timeline hides are told here, or they would be told nowhere.
+    let hides = !accepts_all(&look.request.filter.room.timeline);
+    let at = if look.request.state_after || hides { room.upto } else { timeline.start };
     let full = room.since.is_none() || look.request.full_state;
     let mut entries = entries(look, room, at, full).await?;
     if !look.request.state_after {
