@@ -16,7 +16,6 @@ use crate::{
         AccountData,
         data::{ACCOUNT, PutError, render},
     },
-    http::ApiError,
     store::{self, UserNid, vocabulary::User},
 };
 
@@ -41,15 +40,6 @@ pub enum ChangeError {
     Refused(#[from] RuleError),
     #[error(transparent)]
     Data(#[from] PutError),
-}
-
-impl From<ChangeError> for ApiError {
-    fn from(error: ChangeError) -> Self {
-        match error {
-            ChangeError::Refused(error) => error.into(),
-            ChangeError::Data(error) => error.into(),
-        }
-    }
 }
 
 impl Push {

@@ -8,8 +8,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::http::StatusCode;
-use ruma::api::error::ErrorKind;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -17,7 +15,6 @@ use super::turns::{Turn, Turns};
 use crate::{
     bus::Bus,
     config::Limits,
-    http::ApiError,
     store::{self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock},
 };
 
@@ -63,17 +60,6 @@ pub enum PutError {
     TooMany(i64),
     #[error("account data could not be stored")]
     Storage(#[from] store::Error),
-}
-
-impl From<PutError> for ApiError {
-    fn from(error: PutError) -> Self {
-        match error {
-            PutError::BadType => Self::invalid_param(error.to_string()),
-            PutError::TooLarge(_) => Self::too_large(error.to_string()),
-            PutError::TooMany(_) => Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, error.to_string()),
-            PutError::Storage(error) => error.into(),
-        }
-    }
 }
 
 impl AccountData {

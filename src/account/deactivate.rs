@@ -8,10 +8,7 @@ use super::{
     devices::{Also, Which},
     password::WeakPassword,
 };
-use crate::{
-    http::ApiError,
-    store::{self, UserNid},
-};
+use crate::store::{self, UserNid};
 
 /// Why a password was not set.
 #[derive(Debug, thiserror::Error)]
@@ -22,16 +19,6 @@ pub enum SetPasswordError {
     NoAccount,
     #[error("the password could not be stored")]
     Storage(#[from] store::Error),
-}
-
-impl From<SetPasswordError> for ApiError {
-    fn from(error: SetPasswordError) -> Self {
-        match error {
-            SetPasswordError::WeakPassword(error) => error.into(),
-            SetPasswordError::NoAccount => Self::not_found("There is no active account with this name."),
-            SetPasswordError::Storage(error) => error.into(),
-        }
-    }
 }
 
 impl Accounts {

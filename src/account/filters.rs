@@ -10,7 +10,6 @@ use ruma::api::client::filter::FilterDefinition;
 use super::turns::Turns;
 use crate::{
     config::Limits,
-    http::ApiError,
     store::{self, Database, UserNid, Write, filters as rows},
 };
 
@@ -35,15 +34,6 @@ pub enum CreateError {
     TooMany(i64),
     #[error("the filter could not be stored")]
     Storage(#[from] store::Error),
-}
-
-impl From<CreateError> for ApiError {
-    fn from(error: CreateError) -> Self {
-        match error {
-            CreateError::TooLarge(_) | CreateError::TooMany(_) => Self::too_large(error.to_string()),
-            CreateError::Storage(error) => error.into(),
-        }
-    }
 }
 
 impl Filters {

@@ -19,10 +19,7 @@ use sessions::Progress;
 pub use sessions::{Flow, InteractiveAuth, Passed, Stage};
 
 use super::{Accounts, LocalDevice, names::named_user};
-use crate::{
-    http::ApiError,
-    store::{self, accounts as rows},
-};
+use crate::store::{self, accounts as rows};
 
 /// The one flow of what only the owner of an account may do.
 pub const PASSWORD: &[Flow] = &[&[Stage::Password]];
@@ -35,15 +32,6 @@ pub enum InteractiveAuthError {
     Incomplete(Box<UiaaInfo>),
     #[error("the authentication could not be checked")]
     Storage(#[from] store::Error),
-}
-
-impl From<InteractiveAuthError> for ApiError {
-    fn from(error: InteractiveAuthError) -> Self {
-        match error {
-            InteractiveAuthError::Incomplete(info) => Self::interactive_auth(*info),
-            InteractiveAuthError::Storage(error) => error.into(),
-        }
-    }
 }
 
 impl Accounts {

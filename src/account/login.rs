@@ -2,8 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::http::StatusCode;
-use ruma::api::error::ErrorKind;
 use zeroize::Zeroizing;
 
 use super::{
@@ -13,12 +11,9 @@ use super::{
     session_cache::SessionCache,
     tokens::{NewToken, TokenKind, hash_token},
 };
-use crate::{
-    http::ApiError,
-    store::{
-        self, Conn, Position, Transaction, UserNid, Write, accounts as rows,
-        tokens::{self as token_rows, LOGIN_TOKEN},
-    },
+use crate::store::{
+    self, Conn, Position, Transaction, UserNid, Write, accounts as rows,
+    tokens::{self as token_rows, LOGIN_TOKEN},
 };
 
 /// How long a login token works: as long as it takes to scan a code.
@@ -46,20 +41,6 @@ pub enum LoginError {
     Session(#[from] SessionRefusal),
     #[error("the session could not be stored")]
     Storage(#[from] store::Error),
-}
-
-impl From<LoginError> for ApiError {
-    fn from(error: LoginError) -> Self {
-        match error {
-            LoginError::Forbidden => Self::forbidden("Wrong user name or password."),
-            LoginError::Token => Self::forbidden("The login token is unknown, has expired or was used."),
-            LoginError::Deactivated => {
-                Self::new(StatusCode::FORBIDDEN, ErrorKind::UserDeactivated, "This account was deactivated.")
-            }
-            LoginError::Session(error) => error.into(),
-            LoginError::Storage(error) => error.into(),
-        }
-    }
 }
 
 /// What a session is based on, checked again in the commit that makes it.

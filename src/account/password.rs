@@ -5,13 +5,10 @@ use std::sync::Arc;
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version, password_hash::phc::PasswordHash,
 };
-use axum::http::StatusCode;
-use ruma::api::error::ErrorKind;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::{Accounts, register::sentence, tokens::random_text};
-use crate::http::ApiError;
+use super::{Accounts, tokens::random_text};
 
 /// Hashes one password at a time per permit: each takes memory and tens of milliseconds of CPU on purpose.
 #[derive(Clone)]
@@ -83,12 +80,6 @@ pub const MAX_PASSWORD_BYTES: usize = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a password has {MIN_PASSWORD_BYTES} to {MAX_PASSWORD_BYTES} bytes")]
 pub struct WeakPassword;
-
-impl From<WeakPassword> for ApiError {
-    fn from(error: WeakPassword) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, ErrorKind::WeakPassword, sentence(&error))
-    }
-}
 
 /// Whether a password may be set.
 pub fn check_strength(password: &str) -> Result<(), WeakPassword> {

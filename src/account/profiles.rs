@@ -1,16 +1,12 @@
 //! Profiles: what users tell everyone about themselves, as fields of JSON.
 
-use axum::http::StatusCode;
-use ruma::{UserId, api::error::ErrorKind};
+use ruma::UserId;
 use serde_json::Value as JsonValue;
 
-use super::{Accounts, register::sentence};
-use crate::{
-    http::ApiError,
-    store::{
-        self, Conn, Position, Transaction, UserNid,
-        profiles::{self as rows, PROFILE},
-    },
+use super::Accounts;
+use crate::store::{
+    self, Conn, Position, Transaction, UserNid,
+    profiles::{self as rows, PROFILE},
 };
 
 /// Largest profile, as the JSON object that others get. The specification's own bound.
@@ -47,18 +43,6 @@ pub enum ProfileError {
     ProfileTooLarge,
     #[error("the profile could not be stored")]
     Storage(#[from] store::Error),
-}
-
-impl From<ProfileError> for ApiError {
-    fn from(error: ProfileError) -> Self {
-        let refuse = |kind| Self::new(StatusCode::BAD_REQUEST, kind, sentence(&error));
-        match error {
-            ProfileError::NameTooLong => refuse(ErrorKind::KeyTooLarge),
-            ProfileError::Name | ProfileError::Value | ProfileError::Avatar => refuse(ErrorKind::InvalidParam),
-            ProfileError::ProfileTooLarge => refuse(ErrorKind::ProfileTooLarge),
-            ProfileError::Storage(error) => error.into(),
-        }
-    }
 }
 
 /// Whether a name is in the Common Namespaced Identifier Grammar ([spec]), as names of fields are.

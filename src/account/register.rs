@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
-use ruma::{OwnedUserId, api::error::ErrorKind};
+use ruma::OwnedUserId;
 use zeroize::Zeroizing;
 
 use super::{
@@ -13,14 +12,11 @@ use super::{
     password::WeakPassword,
     registration_tokens::is_usable,
 };
-use crate::{
-    http::ApiError,
-    store::{
-        self, Conn, Position, Transaction,
-        accounts::{self as rows, ACCOUNT},
-        profiles::PROFILE,
-        vocabulary::{USER, User},
-    },
+use crate::store::{
+    self, Conn, Position, Transaction,
+    accounts::{self as rows, ACCOUNT},
+    profiles::PROFILE,
+    vocabulary::{USER, User},
 };
 
 /// What makes a registration allowed. It is checked again, and used up, in the commit that makes the account.
@@ -51,37 +47,6 @@ pub enum RegisterError {
     Session(#[from] SessionRefusal),
     #[error("the account could not be stored")]
     Storage(#[from] store::Error),
-}
-
-impl From<RegisterError> for ApiError {
-    fn from(error: RegisterError) -> Self {
-        match error {
-            RegisterError::Name(error) => {
-                Self::new(StatusCode::BAD_REQUEST, ErrorKind::InvalidUsername, sentence(&error))
-            }
-            RegisterError::InUse => Self::new(StatusCode::BAD_REQUEST, ErrorKind::UserInUse, sentence(&error)),
-            RegisterError::WeakPassword(error) => error.into(),
-            RegisterError::TokenUsedUp | RegisterError::SetupSecret => Self::forbidden(sentence(&error)),
-            RegisterError::Session(error) => error.into(),
-            RegisterError::Storage(error) => error.into(),
-        }
-    }
-}
-
-impl From<SessionRefusal> for ApiError {
-    fn from(error: SessionRefusal) -> Self {
-        match error {
-            SessionRefusal::DeviceId | SessionRefusal::DeviceName => Self::invalid_param(sentence(&error)),
-            SessionRefusal::TooManyDevices => Self::forbidden(sentence(&error)),
-        }
-    }
-}
-
-/// An error's own words, as a sentence for a person.
-pub(super) fn sentence(error: &impl std::fmt::Display) -> String {
-    let text = error.to_string();
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).chain(['.']).collect())
 }
 
 /// What somebody wants to register.

@@ -2,18 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::http::StatusCode;
-use ruma::{
-    OwnedDeviceId, UserId,
-    api::error::{ErrorKind, UnknownTokenErrorData},
-};
+use ruma::{OwnedDeviceId, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::{Accounts, TokenHash, tokens::hash_token};
-use crate::{
-    http::ApiError,
-    store::{self, DeviceNid, tokens as rows, vocabulary::User},
-};
+use crate::store::{self, DeviceNid, tokens as rows, vocabulary::User};
 
 /// A device of a local user, known by its access token.
 #[derive(Debug)]
@@ -43,21 +36,6 @@ pub enum AuthenticateError {
     Expired,
     #[error("the token could not be looked up")]
     Storage(#[from] store::Error),
-}
-
-impl From<AuthenticateError> for ApiError {
-    fn from(error: AuthenticateError) -> Self {
-        let unknown_token = |soft_logout| {
-            let mut data = UnknownTokenErrorData::new();
-            data.soft_logout = soft_logout;
-            Self::new(StatusCode::UNAUTHORIZED, ErrorKind::UnknownToken(data), error.to_string())
-        };
-        match error {
-            AuthenticateError::Unknown => unknown_token(false),
-            AuthenticateError::Expired => unknown_token(true),
-            AuthenticateError::Storage(error) => error.into(),
-        }
-    }
 }
 
 impl Accounts {

@@ -1,4 +1,7 @@
-//! What a client is told when a room service refuses: one place for status codes and error codes of rooms.
+//! What a client is told when a service refuses: the status codes and error codes of rooms; [`account`] has those of
+//! accounts. Keys, key backup and to-device messages have theirs beside their endpoints.
+
+mod account;
 
 use axum::http::StatusCode;
 use ruma::{RoomAliasId, api::error::ErrorKind};

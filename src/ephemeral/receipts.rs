@@ -22,7 +22,6 @@ use self::shown::{Key, Receipt, Shown};
 use super::Ephemeral;
 use crate::{
     account::data::PutError,
-    http::ApiError,
     room::{Room, Rooms},
     store::{self, Position, RoomNid, Row, UserNid, Write, ids::lock, receipts as rows, vocabulary::User},
 };
@@ -81,16 +80,6 @@ pub enum MarkError {
     Data(#[from] PutError),
     #[error("the receipt could not be stored")]
     Storage(#[from] store::Error),
-}
-
-impl From<MarkError> for ApiError {
-    fn from(error: MarkError) -> Self {
-        match error {
-            MarkError::UnknownEvent(_) => Self::not_found(error.to_string()),
-            MarkError::Data(error) => error.into(),
-            MarkError::Storage(error) => error.into(),
-        }
-    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -8,10 +8,13 @@ use axum::{
 use ruma::api::{
     OutgoingResponseExt as _,
     client::uiaa::{UiaaInfo, UiaaResponse},
-    error::{Error as MatrixError, ErrorBody, ErrorKind, LimitExceededErrorData, RetryAfter, StandardErrorBody},
+    error::{
+        Error as MatrixError, ErrorBody, ErrorKind, LimitExceededErrorData, RetryAfter, StandardErrorBody,
+        UnknownTokenErrorData,
+    },
 };
 
-use crate::store;
+use crate::{account::AuthenticateError, store};
 
 /// A failed request, ready to be sent.
 #[derive(Debug)]
@@ -108,6 +111,21 @@ impl From<store::Error> for ApiError {
                 "The server is busy or restarting. Please try again.",
             ),
             store::Error::Database(_) | store::Error::Damaged { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<AuthenticateError> for ApiError {
+    fn from(error: AuthenticateError) -> Self {
+        let unknown_token = |soft_logout| {
+            let mut data = UnknownTokenErrorData::new();
+            data.soft_logout = soft_logout;
+            Self::new(StatusCode::UNAUTHORIZED, ErrorKind::UnknownToken(data), error.to_string())
+        };
+        match error {
+            AuthenticateError::Unknown => unknown_token(false),
+            AuthenticateError::Expired => unknown_token(true),
+            AuthenticateError::Storage(error) => error.into(),
         }
     }
 }

@@ -2,10 +2,8 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
-use axum::http::StatusCode;
 use ruma::{
     UserId,
-    api::error::ErrorKind,
     push::{Action, InsertPushRuleError, NewPushRule, PushCondition, RemovePushRuleError, RuleKind, Ruleset},
 };
 use serde::Deserialize;
@@ -14,7 +12,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::{http::ApiError, store};
+use crate::store;
 
 /// Rules that a user may add. Every event is held against all of them.
 pub const MAX_RULES: usize = 500;
@@ -45,20 +43,6 @@ pub enum RuleError {
     Invalid(&'static str),
     #[error("No more than {MAX_RULES} push rules can be added.")]
     TooMany,
-}
-
-impl From<RuleError> for ApiError {
-    fn from(error: RuleError) -> Self {
-        let message = error.to_string();
-        match error {
-            RuleError::NotFound => Self::not_found(message),
-            RuleError::ServerDefault | RuleError::NoPlace | RuleError::Invalid(_) => Self::invalid_param(message),
-            // The spec's example of this answer has M_UNKNOWN.
-            RuleError::NeighbourNotFound(_) | RuleError::TooMany => {
-                Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, message)
-            }
-        }
-    }
 }
 
 /// The server's rules with what the user changed. A release with new default rules gives them to everyone.

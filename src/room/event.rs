@@ -198,32 +198,6 @@ impl StoredEvent {
             out.push(b'}');
         }
     }
-
-    /// Appends the event in the stripped format of invites and knocks: type, state key, sender and content.
-    pub fn write_stripped(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(br#"{"content":"#);
-        out.extend_from_slice(self.pdu.content.get().as_bytes());
-        out.extend_from_slice(br#","sender":"#);
-        write_string(out, self.pdu.sender.as_str());
-        out.extend_from_slice(br#","state_key":"#);
-        write_string(out, self.pdu.state_key.as_deref().unwrap_or_default());
-        out.extend_from_slice(br#","type":"#);
-        write_string(out, &self.pdu.event_type);
-        out.push(b'}');
-    }
-
-    /// The event in the client format, as a JSON value of its own.
-    pub fn to_raw(&self, view: View<'_>) -> Box<RawValue> {
-        let mut out = Vec::with_capacity(512);
-        self.write(&mut out, view);
-        raw(out)
-    }
-}
-
-/// JSON text that we wrote ourselves.
-pub(crate) fn raw(json: Vec<u8>) -> Box<RawValue> {
-    let text = String::from_utf8(json).expect("pieces of JSON text are UTF-8");
-    RawValue::from_string(text).expect("events are written as valid JSON")
 }
 
 /// Appends a JSON string.

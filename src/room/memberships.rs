@@ -7,7 +7,7 @@ use std::{
 
 use ruma::{OwnedRoomId, RoomId};
 
-use super::{Rooms, event::StoredEvent, state_log::Membership};
+use super::{Rooms, state_log::Membership};
 use crate::store::{Database, Error, EventNid, Position, RoomNid, UserNid, ids::lock, rooms as rows};
 
 /// A local user's place in one room.
@@ -174,11 +174,5 @@ impl Rooms {
         let write = crate::store::Write::new(vec![row]).after(move || handle.update(user, entry));
         self.db.committer().write(write).await?;
         Ok(true)
-    }
-
-    /// The event behind a membership.
-    pub async fn member_event(&self, entry: &MemberEntry) -> Result<Arc<StoredEvent>, Error> {
-        let room = self.by_nid(entry.room).await?;
-        self.events.get(&room, entry.event_nid).await
     }
 }

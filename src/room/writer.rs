@@ -8,7 +8,9 @@ mod rows;
 use std::sync::Arc;
 
 use ruma::{OwnedEventId, UserId, events::StateEventType};
-use sabha_federation::{AuthRuleError, BuildError, EventDraft, EventPosition, Pdu, auth, build_and_sign};
+use sabha_federation::{
+    AuthRuleError, BuildError, EventDraft, EventPosition, Pdu, auth, build::MAX_PREV_EVENTS, build_and_sign,
+};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
@@ -21,9 +23,6 @@ use crate::store::{
     Committed, Error, EventNid, Position, Row, StateKey, Write,
     vocabulary::{EventType, User},
 };
-
-/// The greatest number of forward extremities that an event is built on.
-const MAX_PREV_EVENTS: usize = 20;
 
 /// Why events were not appended.
 #[derive(Debug, thiserror::Error)]

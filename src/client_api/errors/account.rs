@@ -1,0 +1,150 @@
+//! The same for accounts, what is stored with them, and read receipts.
+
+use axum::http::StatusCode;
+use ruma::api::error::ErrorKind;
+
+use crate::{
+    account::{
+        data::PutError, deactivate::SetPasswordError, filters, interactive_auth::InteractiveAuthError,
+        login::LoginError, new_session::SessionRefusal, password::WeakPassword, profiles::ProfileError,
+        register::RegisterError,
+    },
+    ephemeral::receipts::MarkError,
+    http::ApiError,
+    push::{ChangeError, RuleError},
+};
+
+impl From<RegisterError> for ApiError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Name(error) => {
+                Self::new(StatusCode::BAD_REQUEST, ErrorKind::InvalidUsername, sentence(&error))
+            }
+            RegisterError::InUse => Self::new(StatusCode::BAD_REQUEST, ErrorKind::UserInUse, sentence(&error)),
+            RegisterError::WeakPassword(error) => error.into(),
+            RegisterError::TokenUsedUp | RegisterError::SetupSecret => Self::forbidden(sentence(&error)),
+            RegisterError::Session(error) => error.into(),
+            RegisterError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<SessionRefusal> for ApiError {
+    fn from(error: SessionRefusal) -> Self {
+        match error {
+            SessionRefusal::DeviceId | SessionRefusal::DeviceName => Self::invalid_param(sentence(&error)),
+            SessionRefusal::TooManyDevices => Self::forbidden(sentence(&error)),
+        }
+    }
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Forbidden => Self::forbidden("Wrong user name or password."),
+            LoginError::Token => Self::forbidden("The login token is unknown, has expired or was used."),
+            LoginError::Deactivated => {
+                Self::new(StatusCode::FORBIDDEN, ErrorKind::UserDeactivated, "This account was deactivated.")
+            }
+            LoginError::Session(error) => error.into(),
+            LoginError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<WeakPassword> for ApiError {
+    fn from(error: WeakPassword) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorKind::WeakPassword, sentence(&error))
+    }
+}
+
+impl From<SetPasswordError> for ApiError {
+    fn from(error: SetPasswordError) -> Self {
+        match error {
+            SetPasswordError::WeakPassword(error) => error.into(),
+            SetPasswordError::NoAccount => Self::not_found("There is no active account with this name."),
+            SetPasswordError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<InteractiveAuthError> for ApiError {
+    fn from(error: InteractiveAuthError) -> Self {
+        match error {
+            InteractiveAuthError::Incomplete(info) => Self::interactive_auth(*info),
+            InteractiveAuthError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProfileError> for ApiError {
+    fn from(error: ProfileError) -> Self {
+        let refuse = |kind| Self::new(StatusCode::BAD_REQUEST, kind, sentence(&error));
+        match error {
+            ProfileError::NameTooLong => refuse(ErrorKind::KeyTooLarge),
+            ProfileError::Name | ProfileError::Value | ProfileError::Avatar => refuse(ErrorKind::InvalidParam),
+            ProfileError::ProfileTooLarge => refuse(ErrorKind::ProfileTooLarge),
+            ProfileError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<PutError> for ApiError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::BadType => Self::invalid_param(error.to_string()),
+            PutError::TooLarge(_) => Self::too_large(error.to_string()),
+            PutError::TooMany(_) => Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, error.to_string()),
+            PutError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<filters::CreateError> for ApiError {
+    fn from(error: filters::CreateError) -> Self {
+        match error {
+            filters::CreateError::TooLarge(_) | filters::CreateError::TooMany(_) => Self::too_large(error.to_string()),
+            filters::CreateError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Refused(error) => error.into(),
+            ChangeError::Data(error) => error.into(),
+        }
+    }
+}
+
+impl From<RuleError> for ApiError {
+    fn from(error: RuleError) -> Self {
+        let message = error.to_string();
+        match error {
+            RuleError::NotFound => Self::not_found(message),
+            RuleError::ServerDefault | RuleError::NoPlace | RuleError::Invalid(_) => Self::invalid_param(message),
+            // The spec's example of this answer has M_UNKNOWN.
+            RuleError::NeighbourNotFound(_) | RuleError::TooMany => {
+                Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, message)
+            }
+        }
+    }
+}
+
+impl From<MarkError> for ApiError {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::UnknownEvent(_) => Self::not_found(error.to_string()),
+            MarkError::Data(error) => error.into(),
+            MarkError::Storage(error) => error.into(),
+        }
+    }
+}
+
+/// An error's own words, as a sentence for a person.
+fn sentence(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).chain(['.']).collect())
+}
