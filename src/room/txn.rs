@@ -18,12 +18,12 @@ use crate::store::{Database, DeviceNid, Error, Row, ids::lock, rooms as rows};
 /// Of how many requests of a device it is in memory what they did. A client repeats only what it has just sent.
 const KEPT_PER_DEVICE: usize = 512;
 
-/// How many hashes of a device are kept in memory, eight bytes each: two messages a minute for a week. A device that sends
-/// more pays a look into the database for each.
-const HASHES_PER_DEVICE: usize = 20_000;
+/// How many hashes of a device are kept in memory, eight bytes each: more than a thousand requests a day for a week. A device
+/// that sends more pays a look into the database for each.
+const HASHES_PER_DEVICE: usize = 8_192;
 
-/// How many devices' IDs are kept in memory.
-const KEPT_DEVICES: usize = 20_000;
+/// How many devices' IDs are kept in memory: a few hundred MB if every one of them sends without a pause.
+const KEPT_DEVICES: usize = 2_000;
 
 /// What a request is remembered by. The scope is its endpoint with all path parameters but the ID.
 #[derive(Debug, Clone)]
