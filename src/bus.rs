@@ -91,6 +91,11 @@ impl Bus {
         Arc::clone(live)
     }
 
+    /// Whether the user has synced lately.
+    pub fn is_live(&self, user: UserNid) -> bool {
+        crate::store::ids::lock(&self.watchers).live.contains_key(&user)
+    }
+
     /// Forgets users who have not synced since `before_ms`: no more wake-ups, until they sync again.
     pub fn forget_idle(&self, before_ms: i64) {
         let idle = |live: &LiveUser| live.used_at.load(Ordering::Acquire) < before_ms;

@@ -257,8 +257,10 @@ impl Rooms {
         room
     }
 
-    /// Forgets rooms that nobody has used since the last call. What is forgotten is loaded again when it is needed.
+    /// Forgets rooms that nobody has used since the last call, and the rooms of users who are not here. What is forgotten is
+    /// loaded again when it is needed.
     pub fn forget_idle(&self) {
+        self.memberships.retain(|user| self.bus.is_live(user));
         let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Registry { by_id, by_nid } = &mut *registry;
         by_nid.retain(|_, room| {

@@ -68,6 +68,11 @@ impl Memberships {
         MembershipsHandle(Arc::clone(&self.users))
     }
 
+    /// Forgets users whom `keep` does not want. They are read again when somebody asks for them.
+    pub(super) fn retain(&self, keep: impl Fn(UserNid) -> bool) {
+        lock(&self.users).retain(|user, _| keep(*user));
+    }
+
     async fn of(&self, user: UserNid) -> Result<Arc<Mutex<UserRooms>>, Error> {
         // The entry is there before the rows are read, so a commit in between finds it.
         let rooms = Arc::clone(lock(&self.users).entry(user).or_default());
