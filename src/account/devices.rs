@@ -9,7 +9,7 @@ use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, UInt, api::clien
 
 use super::{
     Accounts,
-    new_session::{MAX_DEVICE_NAME_BYTES, SessionRefusal},
+    new_session::{SessionRefusal, is_device_name},
     session_cache::SessionCache,
 };
 use crate::{
@@ -229,14 +229,14 @@ impl Accounts {
     /// Names a device. `Ok(false)`: there is no such device.
     ///
     /// # Errors
-    /// The inner one for a name that is too long.
+    /// The inner one for a name that is too long or has control characters.
     pub async fn rename_device(
         &self,
         user: UserNid,
         id: &DeviceId,
         name: Option<String>,
     ) -> Result<Result<bool, SessionRefusal>, store::Error> {
-        if name.as_ref().is_some_and(|name| name.len() > MAX_DEVICE_NAME_BYTES) {
+        if name.as_ref().is_some_and(|name| !is_device_name(name)) {
             return Ok(Err(SessionRefusal::DeviceName));
         }
         let rename = Rename { user, device_id: id.to_owned(), name, changes: self.changes() };

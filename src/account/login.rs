@@ -118,6 +118,15 @@ impl Accounts {
         Ok(session)
     }
 
+    /// The account that a login names, if there is one.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn named_account(&self, name: &str) -> Result<Option<UserNid>, store::Error> {
+        let Some(user_id) = named_user(name, &self.settings.server_name) else { return Ok(None) };
+        Ok(self.db.find_user(&user_id).await?.map(|user| user.nid))
+    }
+
     async fn check_password(
         &self,
         name: &str,

@@ -20,6 +20,15 @@ pub const MAX_DEVICE_ID_BYTES: usize = 255;
 /// Longest name of a device: more than any client shows.
 pub const MAX_DEVICE_NAME_BYTES: usize = 512;
 
+fn is_device_id(id: &str) -> bool {
+    (1..=MAX_DEVICE_ID_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
+}
+
+/// Whether a device may be called that.
+pub(super) fn is_device_name(name: &str) -> bool {
+    name.len() <= MAX_DEVICE_NAME_BYTES && !name.chars().any(char::is_control)
+}
+
 /// What a client wants of its new session.
 #[derive(Debug, Default)]
 pub struct NewSession {
@@ -40,9 +49,9 @@ pub struct Session {
 /// Why a session cannot be like that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionRefusal {
-    #[error("a device ID has 1 to {MAX_DEVICE_ID_BYTES} bytes")]
+    #[error("a device ID has 1 to {MAX_DEVICE_ID_BYTES} bytes and no control characters")]
     DeviceId,
-    #[error("the name of a device has at most {MAX_DEVICE_NAME_BYTES} bytes")]
+    #[error("the name of a device has at most {MAX_DEVICE_NAME_BYTES} bytes and no control characters")]
     DeviceName,
     #[error("this account has too many devices; sign one of them out first")]
     TooManyDevices,
@@ -172,10 +181,10 @@ impl Accounts {
         user_id: &UserId,
         wanted: NewSession,
     ) -> Result<Result<(Draft, Session), SessionRefusal>, store::Error> {
-        if wanted.device_id.as_ref().is_some_and(|id| !(1..=MAX_DEVICE_ID_BYTES).contains(&id.as_str().len())) {
+        if wanted.device_id.as_ref().is_some_and(|id| !is_device_id(id.as_str())) {
             return Ok(Err(SessionRefusal::DeviceId));
         }
-        if wanted.display_name.as_ref().is_some_and(|name| name.len() > MAX_DEVICE_NAME_BYTES) {
+        if wanted.display_name.as_ref().is_some_and(|name| !is_device_name(name)) {
             return Ok(Err(SessionRefusal::DeviceName));
         }
         let device_id = wanted.device_id.unwrap_or_else(DeviceId::new);

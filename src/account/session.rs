@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::Arc};
 use ruma::{OwnedDeviceId, UserId};
 use tokio_util::sync::CancellationToken;
 
-use super::{Accounts, TokenHash, tokens::hash_token};
+use super::{
+    Accounts, TokenHash,
+    tokens::{TokenKind, has_shape, hash_token},
+};
 use crate::store::{self, DeviceNid, tokens as rows, vocabulary::User};
 
 /// A device of a local user, known by its access token.
@@ -48,6 +51,9 @@ impl Accounts {
         token: &str,
         address: Option<IpAddr>,
     ) -> Result<Arc<LocalDevice>, AuthenticateError> {
+        if !has_shape(TokenKind::Access, token) {
+            return Err(AuthenticateError::Unknown);
+        }
         let hash = hash_token(token);
         let device = match self.sessions.get(&hash) {
             Some(device) => device,

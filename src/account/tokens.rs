@@ -50,6 +50,13 @@ impl std::fmt::Debug for NewToken {
     }
 }
 
+/// Whether the text could be a token of this kind. What could not needs no look into the database.
+pub fn has_shape(kind: TokenKind, token: &str) -> bool {
+    token
+        .strip_prefix(kind.prefix())
+        .is_some_and(|secret| secret.len() == LENGTH && secret.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
 /// The form in which a secret token is stored: it cannot be turned back.
 pub fn hash_token(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
@@ -70,6 +77,10 @@ mod tests {
         assert_ne!(one.secret, two.secret);
         assert_eq!(one.secret.len(), LENGTH + 4);
         assert!(one.secret.starts_with("sbt_"));
+        assert!(has_shape(TokenKind::Access, &one.secret));
+        assert!(!has_shape(TokenKind::Refresh, &one.secret));
+        assert!(!has_shape(TokenKind::Access, &one.secret[..LENGTH]));
+        assert!(!has_shape(TokenKind::Access, &one.secret.replace("sbt_", "sbt_x")));
         assert_eq!(one.hash, hash_token(&one.secret));
         assert!(!format!("{one:?}").contains(&one.secret[4..]));
     }

@@ -43,6 +43,7 @@ impl From<AppendError> for ApiError {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::NotAuthorized(reason) => Self::forbidden(format!("The room does not allow that: {reason}.")),
+            AppendError::HoldsNul => Self::invalid_param("A type or a state key holds no NUL."),
             AppendError::Invalid(error) => build_error(error),
             AppendError::Storage(error) => error.into(),
         }

@@ -12,11 +12,18 @@ const MAX_TXN_ID_BYTES: usize = 255;
 /// What a repeated request is known by. `scope` is the endpoint with its other path parameters.
 ///
 /// # Errors
-/// `M_INVALID_PARAM` for an ID that is too long.
+/// `M_INVALID_PARAM` for an ID that is too long or has control characters.
 pub(super) fn key(caller: &LocalDevice, scope: String, txn_id: &TransactionId) -> Result<TxnKey, ApiError> {
     let txn = txn_id.as_str();
     if txn.len() > MAX_TXN_ID_BYTES {
         return Err(ApiError::invalid_param(format!("A transaction ID has at most {MAX_TXN_ID_BYTES} bytes.")));
+    }
+    if txn.chars().any(char::is_control) {
+        return Err(ApiError::invalid_param("A transaction ID has no control characters."));
+    }
+    if scope.contains('\0') {
+        // It names the type of the event, and PostgreSQL stores no text with a NUL.
+        return Err(ApiError::invalid_param("A type holds no NUL."));
     }
     Ok(TxnKey { device: caller.device_nid, scope, txn: txn.to_owned() })
 }

@@ -130,7 +130,16 @@ where
             ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, error.into().to_string())
         })?;
         let authenticate = R::Authentication::authenticate(app, credentials, address);
-        let caller = authenticate.instrument(debug_span!("authenticate")).await?;
+        let caller = match authenticate.instrument(debug_span!("authenticate")).await {
+            Ok(caller) => caller,
+            Err(error) => {
+                if error.is_unknown_token() {
+                    // Nobody has so many tokens that end; somebody guesses, or asks with one for ever.
+                    app.rate_limits.check(action, None, address)?;
+                }
+                return Err(error);
+            }
+        };
         app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
 
         let (parts, body) = request.into_parts();

@@ -96,6 +96,14 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Unknown, "The server failed. Please try again later.")
     }
 
+    /// Whether the client is told that its token does not work.
+    pub(super) fn is_unknown_token(&self) -> bool {
+        match &self.0 {
+            Kind::Matrix(error) => matches!(error.error_kind(), Some(ErrorKind::UnknownToken(_))),
+            Kind::InteractiveAuth(_) => false,
+        }
+    }
+
     /// `401` with the stages that are left of interactive authentication.
     pub fn interactive_auth(info: UiaaInfo) -> Self {
         Self(Kind::InteractiveAuth(Box::new(info)))
@@ -110,6 +118,7 @@ impl From<store::Error> for ApiError {
                 ErrorKind::Unknown,
                 "The server is busy or restarting. Please try again.",
             ),
+            store::Error::HoldsNul => Self::bad_json("A text holds a NUL character."),
             store::Error::Database(_) | store::Error::Damaged { .. } => Self::internal(error),
         }
     }

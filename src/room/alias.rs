@@ -96,7 +96,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// Deletes an alias: for its maker, server admins and those who may set the room's main alias.
+    /// Deletes an alias: for its maker, server admins and those in the room who may set the room's main alias.
     ///
     /// # Errors
     /// When there is none, or the caller may not.
@@ -108,7 +108,8 @@ impl Rooms {
         if creator != caller.user.nid && !caller.admin {
             let room = self.by_nid(room).await?;
             let power_levels = self.power_levels(&room, self.db.committer().published()).await?;
-            if !power_levels.user_can_send_state(caller.user_id(), StateEventType::RoomCanonicalAlias) {
+            let joined = self.membership(caller.user.nid, room.nid).await? == Some(Membership::Join);
+            if !joined || !power_levels.user_can_send_state(caller.user_id(), StateEventType::RoomCanonicalAlias) {
                 return Err(AliasError::NotAllowed);
             }
         }

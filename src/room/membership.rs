@@ -216,7 +216,7 @@ impl Rooms {
     /// of the rooms whose members are let in ([spec]).
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
-    async fn authoriser(
+    pub(super) async fn authoriser(
         &self,
         writer: &RoomWriter<'_>,
         caller: &LocalDevice,
@@ -252,7 +252,10 @@ impl Rooms {
     }
 }
 
-async fn current_membership(writer: &RoomWriter<'_>, user_id: &UserId) -> Result<Option<Membership>, store::Error> {
+pub(super) async fn current_membership(
+    writer: &RoomWriter<'_>,
+    user_id: &UserId,
+) -> Result<Option<Membership>, store::Error> {
     let event = writer.state("m.room.member", user_id.as_str()).await?;
     Ok(event.and_then(|event| membership_of(&event.content)))
 }

@@ -8,7 +8,9 @@ use std::{
 use ruma::{OwnedRoomId, RoomId};
 
 use super::{Rooms, state_log::Membership};
-use crate::store::{Database, Error, EventNid, Position, RoomNid, UserNid, ids::lock, rooms as rows};
+use crate::store::{
+    Conn, Database, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, rooms as rows,
+};
 
 /// A local user's place in one room.
 #[derive(Debug, Clone)]
@@ -102,6 +104,27 @@ impl Memberships {
     }
 }
 
+/// Forgets a membership, unless a newer one was queued before.
+struct Forget {
+    user: UserNid,
+    entry: MemberEntry,
+    memory: MembershipsHandle,
+}
+
+impl Transaction for Forget {
+    type Output = bool;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<bool, Error> {
+        rows::forget_membership(conn, self.user, self.entry.room, self.entry.pos).await
+    }
+
+    fn committed(&self, found: &bool, _: Position) {
+        if *found {
+            self.memory.update(self.user, self.entry.clone());
+        }
+    }
+}
+
 impl Rooms {
     /// Every room that the user has, or had, to do with, by room.
     pub async fn memberships(&self, user: UserNid) -> Result<Vec<MemberEntry>, Error> {
@@ -159,25 +182,15 @@ impl Rooms {
     /// The user no longer wants to see a room that they have left.
     ///
     /// # Errors
-    /// Only the database's; a room that the user never met, or is in, is left as it is and `false` returned.
+    /// Only the database's; a room that the user never met, is in, or was let into meanwhile is left as it is and `false`
+    /// returned.
     pub async fn forget(&self, user: UserNid, room: RoomNid) -> Result<bool, Error> {
         let Some(entry) = self.member_entry(user, room).await? else { return Ok(false) };
         if !matches!(entry.membership, Membership::Leave | Membership::Ban) {
             return Ok(false);
         }
-        let entry = MemberEntry { forgotten: true, ..entry };
-        let row = rows::MEMBER.row([
-            user.into(),
-            room.into(),
-            i64::from(entry.membership.code()).into(),
-            entry.event_nid.into(),
-            entry.pos.into(),
-            true.into(),
-            None::<String>.into(),
-        ]);
-        let handle = self.memberships.handle();
-        let write = crate::store::Write::new(vec![row]).after(move || handle.update(user, entry));
-        self.db.committer().write(write).await?;
-        Ok(true)
+        let entry = MemberEntry { forgotten: true, invite_state: None, ..entry };
+        let forget = Forget { user, entry, memory: self.memberships.handle() };
+        self.db.committer().transact(forget).await
     }
 }

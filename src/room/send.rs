@@ -7,11 +7,15 @@ use std::sync::Arc;
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use sabha_federation::EventDraft;
-use serde_json::value::RawValue;
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 use tracing::{Instrument as _, debug_span};
 
 use super::{
     Room, Rooms,
+    membership::current_membership,
     state_log::Membership,
     txn::TxnKey,
     writer::{AppendError, RoomWriter},
@@ -83,6 +87,9 @@ impl Rooms {
             self.check_canonical_alias(&room, &draft.content).await?;
         }
         let mut writer = self.enter(&room).await?;
+        if draft.event_type == "m.room.member" {
+            self.set_authoriser(&writer, caller, &mut draft).await?;
+        }
         let state_key = draft.state_key.clone().unwrap_or_default();
         if let Some(current) = writer.state(&draft.event_type, &state_key).await?
             && current.sender == *caller.user_id()
@@ -115,6 +122,31 @@ impl Rooms {
     /// The room, or the error that tells the caller nothing about rooms they are not in.
     pub(super) async fn require(&self, room_id: &RoomId) -> Result<Arc<Room>, SendError> {
         self.find(room_id).await?.ok_or_else(|| SendError::UnknownRoom { room_id: room_id.to_owned() })
+    }
+
+    /// Who let a user into a restricted room is for this server to say: it signs for them, so a client's word is dropped.
+    async fn set_authoriser(
+        &self,
+        writer: &RoomWriter<'_>,
+        caller: &LocalDevice,
+        draft: &mut EventDraft,
+    ) -> Result<(), SendError> {
+        const AUTHORISER: &str = "join_authorised_via_users_server";
+        // What is no object is refused when the event is built.
+        let Ok(mut content) = serde_json::from_str::<Map<String, Value>>(draft.content.get()) else { return Ok(()) };
+        let dropped = content.remove(AUTHORISER).is_some();
+        let joins = content.get("membership").is_some_and(|membership| membership == "join")
+            && draft.state_key.as_deref() == Some(caller.user_id().as_str());
+        let is_in =
+            matches!(current_membership(writer, caller.user_id()).await?, Some(Membership::Join | Membership::Invite));
+        let authoriser = if joins && !is_in { self.authoriser(writer, caller).await? } else { None };
+        if let Some(user_id) = &authoriser {
+            content.insert(AUTHORISER.to_owned(), user_id.as_str().into());
+        }
+        if dropped || authoriser.is_some() {
+            draft.content = to_raw_value(&content).map_err(|error| store::Error::damaged("member event", error))?;
+        }
+        Ok(())
     }
 
     /// Since room version 3 the auth rules let redactions pass; whether they apply is for each server to decide.

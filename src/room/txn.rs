@@ -15,7 +15,7 @@ use ruma::{EventId, OwnedEventId};
 
 use crate::store::{Database, DeviceNid, Error, Row, ids::lock, rooms as rows};
 
-/// Of how many requests of a device it is in memory what they did. A client repeats only what it has just sent.
+/// Of how many requests of a device, and at most twice as many, it is in memory what they did. A client repeats only what it has just sent.
 const KEPT_PER_DEVICE: usize = 512;
 
 /// How many hashes of a device are kept in memory, eight bytes each: more than a thousand requests a day for a week. A device
@@ -33,10 +33,19 @@ pub struct TxnKey {
     pub txn: String,
 }
 
+/// What some requests did.
 #[derive(Debug, Default)]
-struct DeviceTxns {
+struct Done {
     by_txn: HashMap<(String, String), OwnedEventId>,
     by_event: HashMap<OwnedEventId, String>,
+}
+
+#[derive(Debug, Default)]
+struct DeviceTxns {
+    latest: Done,
+    /// Those before. Forgotten when `latest` is full, so the last [`KEPT_PER_DEVICE`] are always there: also those on
+    /// their way to the database, where nobody would find them.
+    previous: Done,
     /// Hashes of all IDs in the database, unless there are too many.
     hashes: Option<HashSet<u64>>,
 }
@@ -73,7 +82,8 @@ impl TransactionIds {
         let device = self.device(key.device).await?;
         {
             let txns = lock(&device);
-            if let Some(event_id) = txns.by_txn.get(&(key.scope.clone(), key.txn.clone())) {
+            let id = (key.scope.clone(), key.txn.clone());
+            if let Some(event_id) = txns.latest.by_txn.get(&id).or_else(|| txns.previous.by_txn.get(&id)) {
                 return Ok(Some(event_id.clone()));
             }
             if txns.hashes.as_ref().is_some_and(|hashes| !hashes.contains(&hash(&key.scope, &key.txn))) {
@@ -88,13 +98,7 @@ impl TransactionIds {
     /// Remembers what is about to be committed.
     pub(super) fn remember(&self, key: &TxnKey, event_id: &EventId) {
         if let Some(device) = self.devices.get(&key.device) {
-            let mut txns = lock(&device);
-            if txns.by_txn.len() >= KEPT_PER_DEVICE {
-                // All at once: a client that still repeats one of these is answered from the database.
-                txns.by_txn.clear();
-                txns.by_event.clear();
-            }
-            txns.remember(key.scope.clone(), key.txn.clone(), event_id.to_owned());
+            lock(&device).remember(key.scope.clone(), key.txn.clone(), event_id.to_owned());
         }
     }
 
@@ -106,8 +110,8 @@ impl TransactionIds {
     /// The transaction ID with which this device sent the event, if it did lately.
     pub(crate) async fn of_event(&self, device: DeviceNid, event_id: &EventId) -> Result<Option<String>, Error> {
         let device = self.device(device).await?;
-        let txn = lock(&device).by_event.get(event_id).cloned();
-        Ok(txn)
+        let txns = lock(&device);
+        Ok(txns.latest.by_event.get(event_id).or_else(|| txns.previous.by_event.get(event_id)).cloned())
     }
 }
 
@@ -127,8 +131,11 @@ impl DeviceTxns {
         if let Some(hashes) = &mut self.hashes {
             hashes.insert(hash(&scope, &txn));
         }
-        self.by_event.insert(event_id.clone(), txn.clone());
-        self.by_txn.insert((scope, txn), event_id);
+        if self.latest.by_txn.len() >= KEPT_PER_DEVICE {
+            self.previous = std::mem::take(&mut self.latest);
+        }
+        self.latest.by_event.insert(event_id.clone(), txn.clone());
+        self.latest.by_txn.insert((scope, txn), event_id);
     }
 }
 

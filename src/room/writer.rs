@@ -29,6 +29,9 @@ use crate::store::{
 pub enum AppendError {
     #[error("the event breaks an authorization rule")]
     NotAuthorized(#[source] AuthRuleError),
+    /// PostgreSQL stores no text with one.
+    #[error("the type or the state key holds a NUL")]
+    HoldsNul,
     #[error("the event cannot be built")]
     Invalid(#[source] BuildError),
     #[error("the event could not be stored")]
@@ -144,11 +147,9 @@ impl RoomWriter<'_> {
     pub async fn append(&mut self, sender: &Arc<User>, draft: EventDraft) -> Result<OwnedEventId, AppendError> {
         let rooms = self.rooms;
         let rules = &self.room.rules;
-        let event_type = rooms.db.event_type(&draft.event_type).await?;
-        let key = match &draft.state_key {
-            Some(state_key) => Some(rooms.db.state_key(&draft.event_type, state_key).await?),
-            None => None,
-        };
+        if draft.event_type.contains('\0') || draft.state_key.as_ref().is_some_and(|key| key.contains('\0')) {
+            return Err(AppendError::HoldsNul);
+        }
         let mut wanted = sabha_federation::auth_types(
             rules,
             &draft.event_type,
@@ -188,27 +189,29 @@ impl RoomWriter<'_> {
             found.iter().find(of_key).map(|(.., current)| Arc::clone(&current.pdu))
         })
         .map_err(AppendError::NotAuthorized)?;
-        self.push(sender, event_type, key, Arc::new(pdu), &found, prev).await
+        self.push(sender, Arc::new(pdu), &found, prev).await
     }
 
     /// Adds an event that is already built: the create event that gives its room its ID.
     pub(super) async fn push_create(&mut self, sender: &Arc<User>, pdu: Pdu) -> Result<OwnedEventId, AppendError> {
         auth::check(&self.room.rules, &pdu, &[], |_, _| None).map_err(AppendError::NotAuthorized)?;
-        let event_type = self.rooms.db.event_type(&pdu.event_type).await?;
-        let key = Some(self.rooms.db.state_key(&pdu.event_type, "").await?);
-        self.push(sender, event_type, key, Arc::new(pdu), &[], Vec::new()).await
+        self.push(sender, Arc::new(pdu), &[], Vec::new()).await
     }
 
     async fn push(
         &mut self,
         sender: &Arc<User>,
-        event_type: Arc<EventType>,
-        key: Option<Arc<StateKey>>,
         pdu: Arc<Pdu>,
         auth: &[(StateEventType, String, Current)],
         prev: Vec<EventNid>,
     ) -> Result<OwnedEventId, AppendError> {
         let rooms = self.rooms;
+        // Only now: a name that is looked up is kept, and what is refused must leave nothing behind.
+        let event_type = rooms.db.event_type(&pdu.event_type).await?;
+        let key = match &pdu.state_key {
+            Some(state_key) => Some(rooms.db.state_key(&pdu.event_type, state_key).await?),
+            None => None,
+        };
         let membership = (pdu.event_type == "m.room.member").then(|| membership_of(&pdu.content)).flatten();
         let local_member = match &pdu.state_key {
             Some(user_id) if membership.is_some() => {

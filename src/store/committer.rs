@@ -190,14 +190,21 @@ impl Committer {
     /// queue's lock, so that positions are in the order of the queue. The write stands at its last position.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] or [`Error::Stopping`]; `build` has then not run. What `build` refuses is passed on, and
-    /// nothing is queued.
+    /// [`Error::Overloaded`] or [`Error::Stopping`]; `build` has then not run. [`Error::HoldsNul`]. What `build` refuses is
+    /// passed on. Nothing is queued then.
     pub fn submit<E: From<Error>>(
         &self,
         count: usize,
         build: impl FnOnce(Position) -> Result<Write, E>,
     ) -> Result<Committed, E> {
-        self.push(count, |position| build(position).map(Work::Write))
+        self.push(count, |position| {
+            let write = build(position)?;
+            // Writes of a lineage have changed memory by now; whoever builds them looks first.
+            if write.lineage.is_none() && write.rows.iter().any(Row::holds_nul) {
+                return Err(Error::HoldsNul.into());
+            }
+            Ok(Work::Write(write))
+        })
     }
 
     /// Queues rows that need no position and waits for their commit.

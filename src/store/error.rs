@@ -16,6 +16,9 @@ pub enum Error {
     /// The server is stopping and takes no more writes.
     #[error("the server is stopping")]
     Stopping,
+    /// PostgreSQL stores no text with one, and a batch that tried would fail. Nothing was stored.
+    #[error("a text holds a NUL")]
+    HoldsNul,
     /// A stored value that we wrote ourselves cannot be read back.
     #[error("the database holds a damaged {what}: {detail}")]
     Damaged { what: &'static str, detail: String },

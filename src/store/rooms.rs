@@ -42,6 +42,8 @@ statements! {
     JOINED_ROOM_IDS = "SELECT r.room_id FROM member m JOIN room r ON r.room_nid = m.room_nid \
         WHERE m.user_nid = $1 AND m.membership = $2 ORDER BY r.room_id";
     LOCAL_MEMBERS = "SELECT user_nid, membership FROM member WHERE room_nid = $1 ORDER BY user_nid";
+    FORGET_MEMBERSHIP = "UPDATE member SET forgotten = TRUE, invite_state = NULL \
+        WHERE user_nid = $1 AND room_nid = $2 AND pos = $3 AND membership IN (3, 4)";
     RECENT_TXN_IDS = "SELECT scope, txn, event_id FROM txn_id WHERE device_nid = $1 ORDER BY created_at DESC, txn LIMIT $2";
     FIND_TXN_ID = "SELECT event_id FROM txn_id WHERE device_nid = $1 AND scope = $2 AND txn = $3";
 }
@@ -206,6 +208,18 @@ pub(crate) async fn timeline_forward(
 /// Every room that the local user has, or had, to do with.
 pub(crate) async fn memberships(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<MemberRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(MEMBERSHIPS_OF_USER.text()).bind(user.0).fetch_all(&mut **db).await)?)
+}
+
+/// Whether the membership of this place was still the last one, and one of somebody who is out of the room.
+pub(crate) async fn forget_membership(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    room: RoomNid,
+    pos: Position,
+) -> Result<bool, Error> {
+    let updated = on!(conn, db => sqlx::query(FORGET_MEMBERSHIP.text())
+        .bind(user.0).bind(room.0).bind(pos.0).execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    Ok(updated > 0)
 }
 
 /// The IDs of the rooms in which the local user has this membership, in order.

@@ -158,6 +158,14 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether a text of the row holds a NUL, which PostgreSQL cannot store.
+    pub(super) fn holds_nul(&self) -> bool {
+        self.values.iter().any(|value| match value {
+            Value::Text(text) | Value::OptText(Some(text)) => text.contains('\0'),
+            _ => false,
+        })
+    }
+
     pub(super) fn key(&self) -> &[Value] {
         &self.values[..self.insert.key_columns]
     }

@@ -62,14 +62,24 @@ impl Look<'_> {
     }
 }
 
+/// Why a sync has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The caller was signed out while they waited.
+    #[error("the access token was revoked")]
+    Revoked,
+    #[error("the news could not be read")]
+    Storage(#[from] Error),
+}
+
 /// Answers a sync: at once if there is news, else when there is, else empty at the end of the timeout.
 ///
 /// # Errors
-/// Only the database's. A client keeps its token then and asks again.
+/// [`SyncError::Storage`]: a client keeps its token then and asks again.
 ///
 /// # Cancellation
 /// Safe: nothing is written but which to-device messages the client's token acknowledges.
-pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<Bytes, Error> {
+pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<Bytes, SyncError> {
     // Steps are boxed: a parked request keeps the space of its largest step for as long as it waits.
     let deadline = Instant::now() + request.timeout;
     // A token of another database, such as one from after the backup that was restored, starts the client afresh.
@@ -108,7 +118,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
                 return Ok(answer);
             }
         } else if over {
-            return Box::pin(empty(&look)).instrument(debug_span!("sync.empty")).await;
+            return Ok(Box::pin(empty(&look)).instrument(debug_span!("sync.empty")).await?);
         }
         let park = async {
             tokio::select! {
@@ -119,6 +129,9 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             }
         };
         stopping = park.instrument(debug_span!("sync.park")).await;
+        if caller.revoked.is_cancelled() {
+            return Err(SyncError::Revoked);
+        }
     }
 }
 

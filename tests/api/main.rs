@@ -34,3 +34,4 @@ mod sync_properties;
 mod to_device;
 mod typing;
 mod visibility;
+mod ways_around;

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::{
     account::{NewSession, login::Credentials},
     app::App,
-    http::{ApiError, Authed, Reply},
+    http::{Action, ApiError, Authed, Reply},
 };
 
 /// Logs somebody in.
@@ -26,6 +26,12 @@ pub(super) async fn handle(
     Authed { request: Typed(request), .. }: Authed<Typed>,
 ) -> Result<Reply<Response>, ApiError> {
     let credentials = credentials(request.login_info)?;
+    if let Credentials::Password { user, .. } = &credentials
+        && let Some(account) = app.accounts.named_account(user).await?
+    {
+        // Whoever guesses from many addresses still guesses at one account.
+        app.rate_limits.check(Action::Login, Some(account), None)?;
+    }
     let wanted = NewSession {
         device_id: request.device_id,
         display_name: request.initial_device_display_name,

@@ -3,12 +3,17 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#put_matrixclientv3roomsroomidstateeventtypestatekey
 
 use axum::extract::State;
-use ruma::api::client::state::send_state_event::v3::{Request, Response};
+use ruma::{
+    UserId,
+    api::client::state::send_state_event::v3::{Request, Response},
+};
 use sabha_federation::EventDraft;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::{
     app::App,
-    client_api::exact_type::ExactType,
+    client_api::{exact_type::ExactType, membership::check_is_local},
     http::{ApiError, Authed, Reply},
 };
 
@@ -19,7 +24,25 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let ExactType { event_type, request } = request;
     let content = request.body.into_json();
+    if event_type == "m.room.member" {
+        check_invitee(&app, &request.state_key, &content)?;
+    }
     let draft = EventDraft { event_type, state_key: Some(request.state_key), content, redacts: None };
     let event_id = app.rooms.send_state(&caller, &request.room_id, draft).await?;
     Ok(Reply(Response::new(event_id)))
+}
+
+/// An invitation sent as state reaches no further than one sent with `/invite`.
+fn check_invitee(app: &App, user_id: &str, content: &RawValue) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    struct Content {
+        membership: Option<String>,
+    }
+    let invites = serde_json::from_str::<Content>(content.get())
+        .is_ok_and(|content| content.membership.as_deref() == Some("invite"));
+    match <&UserId>::try_from(user_id) {
+        Ok(user_id) if invites => check_is_local(app, user_id),
+        // What is no user ID is refused by the room.
+        _ => Ok(()),
+    }
 }

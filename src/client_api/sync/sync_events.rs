@@ -15,10 +15,13 @@ use ruma::api::client::{
 use tracing::{Instrument as _, debug_span};
 
 use crate::{
-    account::LocalDevice,
+    account::{AuthenticateError, LocalDevice},
     app::App,
     http::{ApiError, Authed, RawJson},
-    sync::{token::SyncToken, v3},
+    sync::{
+        token::SyncToken,
+        v3::{self, SyncError},
+    },
 };
 
 /// The unstable name of `use_state_after`, which matrix-js-sdk sends.
@@ -32,7 +35,11 @@ pub(super) async fn handle(app: App, request: Request) -> Result<RawJson, ApiErr
     let (caller, request) = authed.await.map(|authed| (authed.caller, Box::new(authed.request)))?;
     let read = Box::pin(read(&app, &caller, request, unstable)).instrument(debug_span!("sync.read"));
     let request = read.await?;
-    Ok(RawJson(v3::sync(&app, &caller, &request).await?))
+    let answer = v3::sync(&app, &caller, &request).await.map_err(|error| match error {
+        SyncError::Revoked => AuthenticateError::Unknown.into(),
+        SyncError::Storage(error) => ApiError::from(error),
+    })?;
+    Ok(RawJson(answer))
 }
 
 async fn read(
