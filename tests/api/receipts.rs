@@ -97,6 +97,9 @@ async fn what_cannot_be_read_is_refused() {
     bob.post(&receipt(&other_room, "m.read", &elsewhere), json!({})).await.error(403, "M_FORBIDDEN");
     bob.post(&receipt(&room, "org.example", &first), json!({})).await.error(400, "M_INVALID_PARAM");
     bob.post(&receipt(&room, "m.read", &first), json!({ "thread_id": "nonsense" })).await.error(400, "M_INVALID_PARAM");
+    bob.post(&receipt(&room, "m.read", &first), json!({ "thread_id": "$nonsense" }))
+        .await
+        .error(400, "M_INVALID_PARAM");
     bob.post(&receipt(&room, "m.fully_read", &first), json!({ "thread_id": "main" }))
         .await
         .error(400, "M_INVALID_PARAM");

@@ -21,10 +21,16 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     let room = joined_room(&app, &caller, &request.room_id).await?;
+    let no_thread = || ApiError::invalid_param("thread_id must be \"main\" or the ID of an event of this room.");
     let thread = match &request.thread {
         ReceiptThread::Unthreaded => None,
-        ReceiptThread::Main | ReceiptThread::Thread(_) => request.thread.as_str().map(str::to_owned),
-        _ => return Err(ApiError::invalid_param("thread_id must be \"main\" or the ID of an event.")),
+        ReceiptThread::Main => request.thread.as_str().map(str::to_owned),
+        // Each thread is a row that stays, so it must hang on something that exists.
+        ReceiptThread::Thread(root) => {
+            app.rooms.find_event(&room, root).await?.ok_or_else(no_thread)?;
+            Some(root.to_string())
+        }
+        _ => return Err(no_thread()),
     };
     let event_id = request.event_id;
     let markers = match request.receipt_type {
