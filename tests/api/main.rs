@@ -11,6 +11,7 @@ mod backup;
 mod context;
 mod conversation;
 mod create_room;
+mod device_lists;
 mod discovery;
 mod docs;
 mod filters;
