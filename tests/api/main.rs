@@ -16,6 +16,7 @@ mod discovery;
 mod docs;
 mod filters;
 mod keys;
+mod login_limits;
 mod membership;
 mod messages;
 mod operator;
