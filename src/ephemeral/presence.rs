@@ -96,7 +96,7 @@ impl Ephemeral {
         Ok(Some(syncing))
     }
 
-    /// The user did something that shows that they are there, such as sending a message.
+    /// The user did something that shows that they are there, such as sending a message. Who is offline stays so.
     pub async fn active(&self, rooms: &Rooms, user: &User) -> Result<(), store::Error> {
         if !self.presence.enabled {
             return Ok(());

@@ -162,7 +162,8 @@ impl States {
         let state = self.state(user, now);
         state.active_at = now;
         state.synced_at = now;
-        if state.availability == Availability::Online {
+        // Who does not sync, or not visibly, stays offline: what they do is seen, and nothing more.
+        if state.availability != Availability::Unavailable {
             return None;
         }
         let number = number();

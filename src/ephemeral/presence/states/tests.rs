@@ -69,7 +69,10 @@ fn presence_follows_what_the_user_does() {
     check(&[], Offline);
     check(&[SyncBegins(Online)], Online);
     check(&[SyncBegins(Unavailable)], Unavailable);
-    check(&[Acts], Online);
+    // Whoever is offline or wants to look it does not give themselves away.
+    check(&[Acts], Offline);
+    check(&[Chooses(Offline), Acts], Offline);
+    check(&[Chooses(Unavailable), Acts], Online);
     check(&[Chooses(Unavailable)], Unavailable);
     // Offline half a minute after the last sync, but not during one.
     check(&[SyncBegins(Online), SyncEnds, Passes(29_999)], Online);
