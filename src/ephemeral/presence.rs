@@ -158,6 +158,12 @@ impl Ephemeral {
         Ok(events)
     }
 
+    /// Forgets users who have been offline since `before_ms`; called now and then, so that memory stays bounded. A client
+    /// that was away all the while is not told that they went, as after a restart.
+    pub fn forget_offline(&self, before_ms: i64) {
+        lock(&self.presence.states).forget_offline(before_ms);
+    }
+
     /// Wakes the user and everyone who shares a room with them.
     pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) -> Result<(), store::Error> {
         self.bus.wake_user_ephemeral(user, number);
