@@ -28,6 +28,7 @@ mod routes;
 mod send;
 mod session;
 mod setup;
+mod stage;
 mod start;
 mod state;
 mod stop;
