@@ -19,6 +19,7 @@ mod keys;
 mod login_limits;
 mod membership;
 mod messages;
+mod nul;
 mod operator;
 mod presence;
 mod push_rules;
