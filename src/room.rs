@@ -25,6 +25,7 @@ pub mod profile;
 pub mod send;
 
 pub mod history;
+pub mod thread;
 pub mod timeline;
 pub mod visibility;
 

@@ -96,7 +96,7 @@ impl Ephemeral {
         Ok(Some(syncing))
     }
 
-    /// The user did something that shows that they are there, such as sending a message.
+    /// The user did something that shows that they are there, such as sending a message. Who is offline stays so.
     pub async fn active(&self, rooms: &Rooms, user: &User) -> Result<(), store::Error> {
         if !self.presence.enabled {
             return Ok(());
@@ -156,6 +156,12 @@ impl Ephemeral {
             }
         }
         Ok(events)
+    }
+
+    /// Forgets users who have been offline since `before_ms`; called now and then, so that memory stays bounded. A client
+    /// that was away all the while is not told that they went, as after a restart.
+    pub fn forget_offline(&self, before_ms: i64) {
+        lock(&self.presence.states).forget_offline(before_ms);
     }
 
     /// Wakes the user and everyone who shares a room with them.

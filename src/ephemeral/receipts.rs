@@ -7,10 +7,7 @@
 
 mod shown;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId, UserId};
@@ -23,7 +20,9 @@ use super::Ephemeral;
 use crate::{
     account::data::PutError,
     room::{Room, Rooms},
-    store::{self, Position, RoomNid, Row, UserNid, Write, ids::lock, receipts as rows, vocabulary::User},
+    store::{
+        self, Position, RoomNid, Row, UserNid, Write, ids::lock, latest::Latest, receipts as rows, vocabulary::User,
+    },
 };
 
 pub use shown::Kind;
@@ -37,10 +36,8 @@ const CACHED_ROOMS: usize = 10_000;
 /// The receipts of the rooms that are used.
 pub(super) struct Receipts {
     rooms: Cache<RoomNid, Arc<RoomReceipts>>,
-    /// Nothing that was committed up to here is in `latest`.
-    started_at: Position,
-    /// The last receipt of each room that this process has committed.
-    latest: Mutex<HashMap<RoomNid, Position>>,
+    /// The last receipt of each room.
+    latest: Mutex<Latest<RoomNid>>,
 }
 
 #[derive(Default)]
@@ -89,7 +86,7 @@ struct FullyRead {
 
 impl Receipts {
     pub(super) fn new(started_at: Position) -> Self {
-        Self { rooms: Cache::new(CACHED_ROOMS), started_at, latest: Mutex::default() }
+        Self { rooms: Cache::new(CACHED_ROOMS), latest: Mutex::new(Latest::new(started_at)) }
     }
 
     fn room(&self, room: RoomNid) -> Arc<RoomReceipts> {
@@ -110,13 +107,11 @@ impl Receipts {
                 shown.apply(key, receipt);
             }
         }
-        let mut latest = lock(&self.latest);
-        let known = latest.entry(room).or_insert(position);
-        *known = (*known).max(position);
+        lock(&self.latest).changed(room, position);
     }
 
     fn unchanged(&self, room: RoomNid, since: Position) -> bool {
-        since >= self.started_at && lock(&self.latest).get(&room).is_none_or(|latest| *latest <= since)
+        lock(&self.latest).is_unchanged(&room, since)
     }
 }
 

@@ -154,6 +154,10 @@ pub(crate) async fn key_history(conn: &mut Conn<'_>, room: RoomNid, key: KeyNid)
 
 /// The short ids of an event and of its room.
 pub(crate) async fn find_event(conn: &mut Conn<'_>, event_id: &str) -> Result<Option<(EventNid, RoomNid)>, Error> {
+    // No event's ID holds a NUL, and PostgreSQL would not even compare one.
+    if event_id.contains('\0') {
+        return Ok(None);
+    }
     let row: Option<(i64, i64)> =
         on!(conn, db => sqlx::query_as(FIND_EVENT.text()).bind(event_id).fetch_optional(&mut **db).await)?;
     Ok(row.map(|(event, room)| (EventNid(event), RoomNid(room))))

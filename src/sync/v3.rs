@@ -169,7 +169,7 @@ async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     let rooms = membership::RoomNews::load(look, &account_data).instrument(debug_span!("sync.rooms")).await?;
     account_data.complete(look, &rooms.newly_joined).await?;
     has_news |= rooms.write(look, &account_data, &mut object).await?;
-    has_news |= devices::write_lists(look, &rooms, &mut object).await?;
+    has_news |= devices::write_lists(look, &mut object).await?;
     let messages = devices::write_messages(look, &mut object).instrument(debug_span!("sync.to_device"));
     let (to_device, next_to_device) = messages.await?;
     has_news |= to_device;
