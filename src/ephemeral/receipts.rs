@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 use self::shown::{Key, Receipt, Shown};
 use super::Ephemeral;
 use crate::{
-    account::data::PutError,
+    account::{data::PutError, ignored::Ignored},
     room::{Room, Rooms},
     store::{self, Position, RoomNid, Row, UserNid, Write, ids::lock, receipts as rows, vocabulary::User},
 };
@@ -236,24 +236,39 @@ impl Ephemeral {
         Ok(())
     }
 
-    /// The room's `m.receipt` event with what `viewer` may see of the receipts in (`since`, `upto`], if there are any.
-    /// Looks at nothing but a number when nothing changed.
+    /// The room's `m.receipt` event with what `viewer` may see of the receipts in (`since`, `upto`], if there are any; those
+    /// of users whom they ignore they do not see. Looks at nothing but a number when nothing changed.
     pub async fn receipts_since(
         &self,
         room: RoomNid,
         viewer: UserNid,
-        since: Position,
-        upto: Position,
+        ignored: &Ignored,
+        (since, upto): (Position, Position),
     ) -> Result<Option<Box<RawValue>>, store::Error> {
         if self.receipts.unchanged(room, since) {
             return Ok(None);
         }
         let receipts = self.room_receipts(room).await?;
-        let Some(content) = lock(&receipts.shown).content(viewer, since, upto) else {
+        let Some(content) = lock(&receipts.shown).content(viewer, ignored, (since, upto)) else {
             return Ok(None);
         };
         let event = serde_json::json!({ "type": "m.receipt", "content": content });
         to_raw_value(&event).map(Some).map_err(|error| store::Error::damaged("receipts", error))
+    }
+
+    /// Whether the user has read on, publicly or privately, in (`since`, `upto`]. Looks at nothing but a number when nothing
+    /// changed in the room.
+    pub async fn has_read_since(
+        &self,
+        room: RoomNid,
+        user: UserNid,
+        (since, upto): (Position, Position),
+    ) -> Result<bool, store::Error> {
+        if self.receipts.unchanged(room, since) {
+            return Ok(false);
+        }
+        let receipts = self.room_receipts(room).await?;
+        Ok(lock(&receipts.shown).has_read_since(user, since, upto))
     }
 
     /// How far the user has read in a thread, or in the room: the event and its place in the timeline, the later of the

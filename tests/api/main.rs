@@ -14,6 +14,7 @@ mod create_room;
 mod discovery;
 mod docs;
 mod filters;
+mod ignored_users;
 mod keys;
 mod membership;
 mod messages;

@@ -109,8 +109,17 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
         // A user always sees what became of themselves, such as an invitation that was withdrawn.
         room.sight.can_see(pos) || event.pdu.is_state("m.room.member", look.caller.user_id().as_str())
     };
-    if accepts_all(filter) {
-        let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+    let ignored = look.ignored().await?;
+    let latest = if accepts_all(filter) {
+        let (events, limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+        // A gap must not come from what is hidden for good: then there is more to look through.
+        let hides = !ignored.is_empty() && events.iter().any(|(_, event)| event.is_hidden_by(ignored));
+        (!limited || !hides).then_some((events, limited))
+    } else {
+        None
+    };
+    if let Some((mut events, mut limited)) = latest {
+        events.retain(|(_, event)| !event.is_hidden_by(ignored));
         let all = events.len();
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
         events.retain(|(pos, event)| visible(*pos, event));
@@ -122,7 +131,7 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         return Ok(Timeline { events, limited, start });
     }
-    let wanted = |event: &StoredEvent| accepts_event(filter, event);
+    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(ignored);
     let page = look.app.rooms.read_back(&room.room, &room.sight, (room.upto, after), limit, wanted).await;
     let page = match page {
         Ok(page) => page,
@@ -188,11 +197,13 @@ async fn ephemeral(
         return Ok(events);
     }
     let Look { app, caller, .. } = look;
+    let ignored = look.ignored().await?;
     if accepts_room_type(filter, "m.receipt") {
-        events.extend(app.ephemeral.receipts_since(room.nid, caller.user.nid, since, look.upto).await?);
+        let range = (since, look.upto);
+        events.extend(app.ephemeral.receipts_since(room.nid, caller.user.nid, ignored, range).await?);
     }
     if accepts_room_type(filter, "m.typing") {
-        events.extend(app.ephemeral.typing_since(room.nid, since_ephemeral));
+        events.extend(app.ephemeral.typing_since(room.nid, since_ephemeral, ignored));
     }
     Ok(events)
 }
