@@ -271,16 +271,22 @@ impl Ephemeral {
         Ok(lock(&receipts.shown).has_read_since(user, since, upto))
     }
 
-    /// How far the user has read in a thread, or in the room: the event and its place in the timeline, the later of the
-    /// public and the private receipt.
-    pub async fn read_up_to(
-        &self,
-        room: RoomNid,
-        user: UserNid,
-        thread: Option<&str>,
-    ) -> Result<Option<(OwnedEventId, Position)>, store::Error> {
-        let receipts = self.room_receipts(room).await?;
-        Ok(lock(&receipts.shown).read_up_to(user, thread.unwrap_or_default()))
+    /// How far the user has read in the room. In memory, but for the first time.
+    pub async fn reads(&self, room: RoomNid, user: UserNid) -> Result<Reads, store::Error> {
+        Ok(Reads { receipts: self.room_receipts(room).await?, user })
+    }
+}
+
+/// How far one user has read in one room, up to the moment of asking.
+pub struct Reads {
+    receipts: Arc<RoomReceipts>,
+    user: UserNid,
+}
+
+impl Reads {
+    /// The later of the public and the private receipt for a thread, `main`, or without a thread (empty). Zero: none.
+    pub fn up_to(&self, thread: &str) -> Position {
+        lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::ZERO)
     }
 }
 

@@ -34,5 +34,6 @@ mod sync_leave;
 mod sync_properties;
 mod to_device;
 mod typing;
+mod unread;
 mod visibility;
 mod ways_around;

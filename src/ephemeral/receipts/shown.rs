@@ -95,14 +95,11 @@ impl Shown {
     }
 
     /// The later of the user's public and private receipts in the thread.
-    pub(super) fn read_up_to(&self, user: UserNid, thread: &str) -> Option<(OwnedEventId, Position)> {
+    pub(super) fn read_up_to(&self, user: UserNid, thread: &str) -> Option<Position> {
         [Kind::Read, Kind::ReadPrivate]
             .into_iter()
-            .filter_map(|kind| {
-                let receipt = self.by_key.get(&Key { user, kind, thread: thread.into() })?;
-                Some((receipt.event_id.clone(), receipt.event_at?))
-            })
-            .max_by_key(|(_, at)| *at)
+            .filter_map(|kind| self.by_key.get(&Key { user, kind, thread: thread.into() })?.event_at)
+            .max()
     }
 
     /// Whether the user has a receipt in (`since`, `upto`].
@@ -156,7 +153,7 @@ fn rank(thread: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{event_id, user_id};
+    use ruma::user_id;
     use serde_json::json;
 
     use super::*;
@@ -249,7 +246,7 @@ mod tests {
             (key(ALICE, Kind::Read, ""), receipt(ALICE, 11, 5)),
             (key(ALICE, Kind::ReadPrivate, ""), receipt(ALICE, 10, 7)),
         ]);
-        assert_eq!(room.read_up_to(ALICE, ""), Some((event_id!("$7").to_owned(), Position(7))));
+        assert_eq!(room.read_up_to(ALICE, ""), Some(Position(7)));
         assert_eq!(room.read_up_to(ALICE, "main"), None);
         assert_eq!(room.read_up_to(BOB, ""), None);
     }

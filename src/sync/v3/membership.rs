@@ -78,6 +78,7 @@ impl RoomNews {
             && !changed
             && room.last_pos() <= look.since_pos()
             && !joined::has_ephemeral_news(look, &room).await?
+            && !joined::has_read_on(look, &room).await?
             && account_data.of_room(look, room.nid).is_empty()
         {
             return Ok(());
