@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::turns::{Turn, Turns};
+use super::{
+    ignored::IgnoredLists,
+    turns::{Turn, Turns},
+};
 use crate::{
     bus::Bus,
     config::Limits,
@@ -31,6 +34,7 @@ pub struct AccountData {
     pub(crate) max_bytes: usize,
     max_per_user: i64,
     turns: Turns,
+    pub(super) ignored: IgnoredLists,
     /// The last change of each user.
     latest: Arc<Mutex<Latest<UserNid>>>,
 }
@@ -66,6 +70,7 @@ impl AccountData {
             max_bytes: limits.account_data_bytes.bytes(),
             max_per_user: i64::from(limits.account_data_per_user),
             turns: Turns::default(),
+            ignored: IgnoredLists::default(),
             latest,
         }
     }
@@ -122,6 +127,8 @@ impl AccountData {
         self.check_room_for(turn, old.is_none(), content.get().len()).await?;
         let content: Arc<str> = content.get().into();
         let user = turn.user;
+        // Whatever happens to the write, the next reader starts from what is stored.
+        self.ignored.will_change(user, room, event_type);
         self.write(user, |position| vec![Self::row(user, room, event_type, content, position)])
             .await
             .map_err(PutError::Storage)?;

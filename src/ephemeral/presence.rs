@@ -20,6 +20,7 @@ use self::states::States;
 pub use self::states::{Availability, Status};
 use super::Ephemeral;
 use crate::{
+    account::ignored::Ignored,
     clock::Clock,
     room::Rooms,
     store::{self, UserNid, ids::lock, vocabulary::User},
@@ -136,13 +137,14 @@ impl Ephemeral {
         lock(&self.presence.states).status(user, self.clock.now_ms())
     }
 
-    /// The `m.presence` events of users whose presence changed after `since`, for one who shares a room with them. At most
-    /// [`MAX_SHOWN`]; 0 is before everything.
+    /// The `m.presence` events of users whose presence changed after `since`, for one who shares a room with them and does
+    /// not ignore them. At most [`MAX_SHOWN`]; 0 is before everything.
     pub async fn presence_since(
         &self,
         rooms: &Rooms,
         viewer: UserNid,
         since: u64,
+        ignored: &Ignored,
     ) -> Result<Vec<Box<RawValue>>, store::Error> {
         let since = self.known(since);
         let changed = lock(&self.presence.states).changed_since(since, MAX_LOOKED_AT);
@@ -150,6 +152,9 @@ impl Ephemeral {
         for (user, user_id) in changed {
             if events.len() >= MAX_SHOWN {
                 break;
+            }
+            if ignored.contains(&user_id) {
+                continue;
             }
             if user == viewer || rooms.share_a_room(viewer, user).await? {
                 events.push(render(&user_id, &self.presence(user)));

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use self::shown::{Key, Receipt, Shown};
 use super::Ephemeral;
 use crate::{
-    account::data::PutError,
+    account::{data::PutError, ignored::Ignored},
     room::{Room, Rooms},
     store::{
         self, Position, RoomNid, Row, UserNid, Write, ids::lock, latest::Latest, receipts as rows, vocabulary::User,
@@ -231,36 +231,57 @@ impl Ephemeral {
         Ok(())
     }
 
-    /// The room's `m.receipt` event with what `viewer` may see of the receipts in (`since`, `upto`], if there are any.
-    /// Looks at nothing but a number when nothing changed.
+    /// The room's `m.receipt` event with what `viewer` may see of the receipts in (`since`, `upto`], if there are any; those
+    /// of users whom they ignore they do not see. Looks at nothing but a number when nothing changed.
     pub async fn receipts_since(
         &self,
         room: RoomNid,
         viewer: UserNid,
-        since: Position,
-        upto: Position,
+        ignored: &Ignored,
+        (since, upto): (Position, Position),
     ) -> Result<Option<Box<RawValue>>, store::Error> {
         if self.receipts.unchanged(room, since) {
             return Ok(None);
         }
         let receipts = self.room_receipts(room).await?;
-        let Some(content) = lock(&receipts.shown).content(viewer, since, upto) else {
+        let Some(content) = lock(&receipts.shown).content(viewer, ignored, (since, upto)) else {
             return Ok(None);
         };
         let event = serde_json::json!({ "type": "m.receipt", "content": content });
         to_raw_value(&event).map(Some).map_err(|error| store::Error::damaged("receipts", error))
     }
 
-    /// How far the user has read in a thread, or in the room: the event and its place in the timeline, the later of the
-    /// public and the private receipt.
-    pub async fn read_up_to(
+    /// Whether the user has read on, publicly or privately, in (`since`, `upto`]. Looks at nothing but a number when nothing
+    /// changed in the room.
+    pub async fn has_read_since(
         &self,
         room: RoomNid,
         user: UserNid,
-        thread: Option<&str>,
-    ) -> Result<Option<(OwnedEventId, Position)>, store::Error> {
+        (since, upto): (Position, Position),
+    ) -> Result<bool, store::Error> {
+        if self.receipts.unchanged(room, since) {
+            return Ok(false);
+        }
         let receipts = self.room_receipts(room).await?;
-        Ok(lock(&receipts.shown).read_up_to(user, thread.unwrap_or_default()))
+        Ok(lock(&receipts.shown).has_read_since(user, since, upto))
+    }
+
+    /// How far the user has read in the room. In memory, but for the first time.
+    pub async fn reads(&self, room: RoomNid, user: UserNid) -> Result<Reads, store::Error> {
+        Ok(Reads { receipts: self.room_receipts(room).await?, user })
+    }
+}
+
+/// How far one user has read in one room, up to the moment of asking.
+pub struct Reads {
+    receipts: Arc<RoomReceipts>,
+    user: UserNid,
+}
+
+impl Reads {
+    /// The later of the public and the private receipt for a thread, `main`, or without a thread (empty). Zero: none.
+    pub fn up_to(&self, thread: &str) -> Position {
+        lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::ZERO)
     }
 }
 

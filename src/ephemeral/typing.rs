@@ -12,6 +12,7 @@ use serde_json::{
 
 use super::Ephemeral;
 use crate::{
+    account::ignored::Ignored,
     bus::Bus,
     clock::Clock,
     store::{RoomNid, UserNid, ids::lock, vocabulary::User},
@@ -143,10 +144,15 @@ impl Ephemeral {
         self.sooner.notify_one();
     }
 
-    /// The room's `m.typing` event, if who is typing changed after `since`; 0 is before everything.
-    pub fn typing_since(&self, room: RoomNid, since: u64) -> Option<Box<RawValue>> {
+    /// The room's `m.typing` event, if who is typing changed after `since`; 0 is before everything. Without those whom the
+    /// viewer ignores.
+    pub fn typing_since(&self, room: RoomNid, since: u64, ignored: &Ignored) -> Option<Box<RawValue>> {
         let since = self.known(since);
-        let user_ids: Vec<OwnedUserId> = lock(&self.typing).since(room, since)?.map(ToOwned::to_owned).collect();
+        let user_ids: Vec<OwnedUserId> = {
+            let typing = lock(&self.typing);
+            let shown = typing.since(room, since)?.filter(|user_id| !ignored.contains(user_id));
+            shown.map(ToOwned::to_owned).collect()
+        };
         let event = json!({ "type": "m.typing", "content": { "user_ids": user_ids } });
         Some(to_raw_value(&event).expect("an object of strings can be written"))
     }
