@@ -112,6 +112,11 @@ impl Model {
         for (_, room_id, _) in rooms(&answer, &["invite"]) {
             self.joined.remove(room_id);
             self.invited.insert(room_id.clone());
+            // They were taken out of the room before; as above.
+            if let Some(known) = self.rooms.get_mut(room_id) {
+                known.timeline.clear();
+                known.state.clear();
+            }
         }
         for event in events(&answer["account_data"]) {
             self.account_data.insert(text(event, "type"), event["content"].clone());
