@@ -33,7 +33,7 @@ const STATEMENTS_PER_MESSAGE: u64 = 1;
 /// Allocations on the thread that serves, from the draft to the answer; measured 204, with room for a dependency's whims.
 const ALLOCATIONS_PER_MESSAGE: u64 = 240;
 
-/// Allocations of a sync that brings one message; measured 197, most of them by the push rules.
+/// Allocations of a sync that brings one message; measured 197.
 const ALLOCATIONS_PER_SYNC_WITH_MESSAGE: u64 = 230;
 
 /// The future of a sync that waits for news; measured 656.
