@@ -71,10 +71,11 @@ ip link set lo up
 results=${RESULTS:-$cache/results/$(date +%Y%m%d-%H%M%S)}
 mkdir -p "$results/logs"
 work=$(mktemp -d)
-jobs=()
+groups=()
 # Whatever happens, what we started ends with us: the engine takes its servers with it.
 clean_up() {
-    ((${#jobs[@]})) && kill "${jobs[@]}" 2>/dev/null || true
+    local group
+    for group in "${groups[@]}"; do kill -- "-$group" 2>/dev/null || true; done
     wait || true
     rm -rf "$work"
 }
@@ -82,10 +83,12 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# Each job in a process group of its own, which ends as a whole.
+set -m
 mkfifo "$work/address"
 "$SABHA_COMPLEMENT_BIN" engine --launchers "$here/launchers" --logs "$results/logs" --work "$work/engine" \
     "${engine_options[@]}" >"$work/address" 2>"$results/engine.log" &
-jobs+=($!)
+groups+=($!)
 read -r address <"$work/address" || fail "the engine did not start: $(cat "$results/engine.log")"
 
 cat >"$work/remember.sh" <<'SH'
@@ -104,7 +107,7 @@ export COMPLEMENT_POST_TEST_SCRIPT=$work/remember.sh
 run_package() {
     local package=$1 status=0
     mkdir -p "$work/$package"
-    { TMPDIR=$work/$package timeout --signal=INT --kill-after=10 1500 "$COMPLEMENT_TESTS/$package.test" -test.v=test2json \
+    { TMPDIR=$work/$package timeout --foreground --kill-after=10 1500 "$COMPLEMENT_TESTS/$package.test" -test.v=test2json \
         -test.timeout 20m -test.parallel 2 ${regex:+-test.run "$regex"} 2>&1 || status=$?
     echo "$status" >"$results/$package.exit"; } | go tool test2json -t -p "$package" >"$results/$package.json"
 }
@@ -123,7 +126,7 @@ run_packages "${first[@]}" &
 lanes=($!)
 run_packages "${second[@]}" &
 lanes+=($!)
-jobs+=("${lanes[@]}")
+groups+=("${lanes[@]}")
 wait "${lanes[@]}"
 echo "ran in $((SECONDS - started)) s; results are in $results"
 

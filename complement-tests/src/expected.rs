@@ -30,11 +30,10 @@ pub fn parse(text: &str) -> Result<Expectations, String> {
     for (index, line) in text.lines().enumerate() {
         let wrong = |why: &str| format!("line {}: {why}: {line}", index + 1);
         // Names of tests may have a `#` in them (`TestX/a#01`), a comment has a space before it.
-        let (fields, comment) = match line.split_once(" #") {
-            Some((fields, comment)) => (fields, comment.trim()),
-            None if line.starts_with('#') => continue,
-            None => (line, ""),
-        };
+        if line.starts_with('#') {
+            continue;
+        }
+        let (fields, comment) = line.split_once(" #").map_or((line, ""), |(fields, comment)| (fields, comment.trim()));
         let fields: Vec<&str> = fields.split_whitespace().collect();
         let &[state, package, test] = fields.as_slice() else {
             if fields.is_empty() {
