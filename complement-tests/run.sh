@@ -53,7 +53,7 @@ if [[ -z ${SABHA_COMPLEMENT_ISOLATED:-} ]]; then
         if [[ ! -e $cache/synapse/installed ]]; then
             rm -rf "$cache/synapse"
             python3 -m venv "$cache/synapse"
-            "$cache/synapse/bin/pip" install --quiet --disable-pip-version-check 'matrix-synapse>=1.163,<2'
+            "$cache/synapse/bin/pip" install --quiet --disable-pip-version-check 'matrix-synapse[url-preview]>=1.163,<2'
             touch "$cache/synapse/installed"
         fi
         export SYNAPSE_PYTHON=$cache/synapse/bin/python
@@ -71,6 +71,8 @@ ip link set lo up
 results=${RESULTS:-$cache/results/$(date +%Y%m%d-%H%M%S)}
 mkdir -p "$results/logs"
 work=$(mktemp -d)
+# PostgreSQL, which does not run as root, must get to its folder in here.
+chmod 711 "$work"
 groups=()
 # Whatever happens, what we started ends with us: the engine takes its servers with it.
 clean_up() {

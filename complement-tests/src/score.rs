@@ -67,7 +67,8 @@ pub fn table(expectations: &Expectations) -> String {
                      |---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for (package, [tests, subtests]) in packages.into_iter().chain([("all", all)]) {
-        let cells = [tests, subtests].map(|Count { pass, fail, skip, flaky }| format!("{pass} | {fail} | {skip} | {flaky}"));
+        let cells =
+            [tests, subtests].map(|Count { pass, fail, skip, flaky }| format!("{pass} | {fail} | {skip} | {flaky}"));
         table.push_str(&format!("| {package} | {} |\n", cells.join(" | ")));
     }
     table
@@ -76,6 +77,14 @@ pub fn table(expectations: &Expectations) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_document_is_that_of_the_expectations() {
+        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let expectations = expected::parse(&fs::read_to_string(here.join("expected.txt")).unwrap()).unwrap();
+        let document_path = here.join("../docs/conformance.md");
+        assert_eq!(fs::read_to_string(document_path).unwrap(), document(&expectations), "`run.sh --update` writes it");
+    }
 
     #[test]
     fn tests_and_subtests_are_counted_apart() {
