@@ -25,6 +25,7 @@ pub mod registration_tokens;
 pub mod session;
 mod session_cache;
 pub mod setup;
+pub mod shared_secret;
 pub mod tags;
 pub mod tokens;
 pub mod turns;
@@ -49,18 +50,20 @@ pub use tokens::TokenHash;
 use crate::{
     bus::Bus,
     clock::Clock,
-    config::{Config, RegistrationMode, TimeSpan},
+    config::{Config, RegistrationMode, Secret, TimeSpan},
     store::Database,
 };
 use interactive_auth::InteractiveAuth;
 use last_seen::LastSeen;
 use session_cache::SessionCache;
+use shared_secret::SharedSecret;
 
 /// What of the configuration concerns accounts.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub server_name: OwnedServerName,
     pub registration: RegistrationMode,
+    pub shared_secret: Option<Secret>,
     pub access_token_lifetime: Option<Duration>,
     pub refreshable_access_token_lifetime: Duration,
     pub refresh_token_lifetime: Option<Duration>,
@@ -74,6 +77,7 @@ impl From<&Config> for Settings {
         Self {
             server_name: config.server_name.clone(),
             registration: config.registration.mode,
+            shared_secret: config.registration.shared_secret.clone(),
             access_token_lifetime: sessions.access_token_lifetime.map(TimeSpan::duration),
             refreshable_access_token_lifetime: sessions.refreshable_access_token_lifetime.duration(),
             refresh_token_lifetime: sessions.refresh_token_lifetime.map(TimeSpan::duration),
@@ -94,6 +98,7 @@ pub struct Accounts {
     /// The hash of a password that nobody has, so that an unknown user takes as long as a wrong password.
     nobodys_hash: OnceCell<String>,
     interactive_auth: InteractiveAuth,
+    shared_secret: Option<SharedSecret>,
     last_seen: LastSeen,
     on_device_change: Arc<OnceLock<DeviceChangeListener>>,
 }
@@ -109,6 +114,7 @@ impl Accounts {
         let settings = settings.into();
         Self {
             interactive_auth: InteractiveAuth::new(settings.interactive_auth_lifetime),
+            shared_secret: settings.shared_secret.clone().map(SharedSecret::new),
             db,
             bus,
             clock,

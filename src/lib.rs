@@ -11,7 +11,8 @@
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
 //! - [`sync`]: what happened since a client last asked.
 //! - [`http`]: from a connection to a typed request with a known caller, and back.
-//! - [`client_api`]: the client-server API, an endpoint a file. [`admin_api`]: what operators can do.
+//! - [`client_api`]: the client-server API, an endpoint a file. [`admin_api`]: what operators can do. [`synapse_admin`]: one
+//!   endpoint of Synapse's.
 //! - [`app`]: all services in one place. [`server`]: builds them, starts them, stops them in order.
 //! - [`cli`]: the command line.
 
@@ -31,4 +32,5 @@ pub mod push;
 pub mod room;
 pub mod server;
 pub mod store;
+pub mod synapse_admin;
 pub mod sync;

@@ -56,6 +56,8 @@ pub struct Registration {
     /// Without a password there is no logging in, until the operator sets one.
     pub password: Option<Zeroizing<String>>,
     pub admin: bool,
+    /// The name in the profile; without one, the localpart.
+    pub displayname: Option<String>,
     /// The first session, if the account starts with one.
     pub session: Option<NewSession>,
     pub permit: Permit,
@@ -66,6 +68,7 @@ struct CreateAccount {
     user: Arc<User>,
     password_hash: Option<String>,
     admin: bool,
+    displayname: Option<String>,
     now: i64,
     session: Option<Draft>,
     permit: Permit,
@@ -97,7 +100,8 @@ impl Transaction for CreateAccount {
             }
         }
         let user = &self.user;
-        let displayname = serde_json::Value::from(user.user_id.localpart()).to_string();
+        let displayname = self.displayname.as_deref().unwrap_or(user.user_id.localpart());
+        let displayname = serde_json::Value::from(displayname).to_string();
         let mut rows = vec![
             USER.row([user.nid.into(), user.user_id.as_str().into(), true.into()]),
             ACCOUNT.row([
@@ -152,6 +156,7 @@ impl Accounts {
             user,
             password_hash,
             admin: registration.admin,
+            displayname: registration.displayname,
             now: self.clock.now_ms(),
             session: draft,
             permit: registration.permit,
@@ -171,8 +176,14 @@ impl Accounts {
         password: Option<Zeroizing<String>>,
         admin: bool,
     ) -> Result<OwnedUserId, RegisterError> {
-        let registration =
-            Registration { username: Some(localpart.to_owned()), password, admin, session: None, permit: Permit::Free };
+        let registration = Registration {
+            username: Some(localpart.to_owned()),
+            password,
+            admin,
+            displayname: None,
+            session: None,
+            permit: Permit::Free,
+        };
         Ok(self.register(registration).await?.0)
     }
 }

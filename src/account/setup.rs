@@ -54,6 +54,7 @@ impl Accounts {
             username: Some(localpart.to_owned()),
             password: Some(password),
             admin: true,
+            displayname: None,
             session: None,
             permit: Permit::SetupSecret(hash_token(secret)),
         };

@@ -38,9 +38,10 @@ impl Default for Surroundings {
 ///
 /// # Errors
 /// Each is one line that says what to do; a database that was opened is closed again.
-pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, StartError> {
+pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, StartError> {
     let data_dir = |source| StartError::DataDir { path: config.data_dir.clone(), source };
     create_data_dir(&config.data_dir).map_err(data_dir)?;
+    config.registration.shared_secret = config.shared_secret().map_err(StartError::SharedSecret)?;
     let db = Arc::new(Database::open(database_options(&config, &surroundings.clock)?).await?);
     let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
         Ok(signer) => Arc::new(signer),

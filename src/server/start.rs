@@ -17,6 +17,8 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("registration.shared_secret_file cannot be read")]
+    SharedSecret(#[source] io::Error),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]

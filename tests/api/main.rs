@@ -26,6 +26,7 @@ mod routes;
 mod send;
 mod session;
 mod setup;
+mod shared_secret;
 mod start;
 mod state;
 mod stop;

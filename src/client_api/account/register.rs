@@ -67,6 +67,7 @@ pub(super) async fn handle(
         username: request.username,
         password: Some(Zeroizing::new(password)),
         admin: false,
+        displayname: None,
         session: (!request.inhibit_login).then_some(NewSession {
             device_id: request.device_id,
             display_name: request.initial_device_display_name,
