@@ -5,8 +5,9 @@
 //! together or not at all, and a name is given out once for ever.
 //!
 //! Reading order: [`register`] makes accounts, [`login`] and [`refresh`] make sessions, [`session`] recognises them again,
-//! [`devices`] ends them. [`interactive_auth`] asks again for a password before what cannot be undone.
+//! [`devices`] ends them. [`appservice`] is all of this for application services. [`interactive_auth`] asks again for a password before what cannot be undone.
 
+pub mod appservice;
 pub mod data;
 pub mod deactivate;
 pub mod devices;
@@ -48,6 +49,7 @@ pub use session::{AuthenticateError, LocalDevice};
 pub use tokens::TokenHash;
 
 use crate::{
+    appservice::Appservices,
     bus::Bus,
     clock::Clock,
     config::{Config, RegistrationMode, Secret, TimeSpan},
@@ -93,6 +95,7 @@ pub struct Accounts {
     pub(crate) bus: Arc<Bus>,
     pub(crate) clock: Clock,
     settings: Settings,
+    appservices: Arc<Appservices>,
     sessions: Arc<SessionCache>,
     hashing: password::Hashing,
     /// The hash of a password that nobody has, so that an unknown user takes as long as a wrong password.
@@ -110,6 +113,7 @@ impl Accounts {
         clock: Clock,
         hashing: password::Hashing,
         settings: impl Into<Settings>,
+        appservices: Arc<Appservices>,
     ) -> Self {
         let settings = settings.into();
         Self {
@@ -119,6 +123,7 @@ impl Accounts {
             bus,
             clock,
             settings,
+            appservices,
             sessions: Arc::default(),
             hashing,
             nobodys_hash: OnceCell::new(),

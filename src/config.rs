@@ -34,7 +34,7 @@ pub use self::listeners::{Listener, Metrics, Place, Resource, Tls};
 pub use self::problem::{Origin, Problem, Problems};
 pub use self::secret::Secret;
 pub use self::sections::{
-    Client, Federation, Log, LogFormat, Presence, Registration, RegistrationMode, Rooms, Sessions,
+    AppserviceFiles, Client, Federation, Log, LogFormat, Presence, Registration, RegistrationMode, Rooms, Sessions,
 };
 pub use self::sources::{Loaded, Sources, load};
 pub use self::values::{ByteSize, FileMode, IpRange, TimeSpan};
@@ -58,6 +58,8 @@ section! {
         pub metrics: Metrics = Metrics::default(),
         /// Who may create an account.
         pub registration: Registration = Registration::default(),
+        /// Bridges and bots that act for many users.
+        pub appservices: AppserviceFiles = AppserviceFiles::default(),
         /// How clients reach the server.
         pub client: Client = Client::default(),
         /// Talking to other servers.

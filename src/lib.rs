@@ -5,6 +5,7 @@
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
 //! - [`bus`], [`clock`], [`glob`]: wake-ups, the time, and the matcher of globs.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
+//! - [`appservice`]: the application services of the configuration, and which names are theirs.
 //! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
 //! - [`room`]: the heart. Events are appended here, and only here.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
@@ -19,6 +20,7 @@
 pub mod account;
 pub mod admin_api;
 pub mod app;
+pub mod appservice;
 pub mod bus;
 pub mod cli;
 pub mod client_api;

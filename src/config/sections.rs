@@ -35,6 +35,15 @@ choice! {
 }
 
 section! {
+    /// Application services: bridges and bots that act for many users. This version does what they ask, but **does not send
+    /// them events** yet, nor ask them about users and aliases: one that waits for events hears nothing.
+    pub struct AppserviceFiles {
+        /// Paths of their registration files, YAML, one for each. They are read once, at the start.
+        pub files: Vec<PathBuf> = Vec::new(),
+    }
+}
+
+section! {
     /// How clients reach the server.
     pub struct Client {
         /// The address that clients use, told to them at `/.well-known/matrix/client`. If unset, `https://` and the

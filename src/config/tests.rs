@@ -170,6 +170,11 @@ fn a_bad_value_is_refused_with_what_to_write() {
         "0.toml: federation.enabled is on, but this version cannot talk to other servers yet; write false",
     );
     check(
+        "[appservices]\nfiles = ['/dev/null']",
+        "0.toml: appservices.files names a file that cannot be used: /dev/null: it is not a registration: \
+         unexpected end of input at line 1, column 1; correct it, or take it from the list",
+    );
+    check(
         "[registration]\nshared_secret = ''",
         "0.toml: registration.shared_secret is wrong: what is written is not a secret; write a secret text in quotes",
     );

@@ -7,6 +7,7 @@ use ruma::RoomVersionId;
 use super::listeners::{Listener, Tls};
 use super::problem::Problem;
 use super::{Config, RegistrationMode};
+use crate::appservice::Appservices;
 
 /// Below this many bytes a secret can be guessed by someone patient.
 const SHORT_SECRET: usize = 16;
@@ -21,6 +22,10 @@ impl Config {
         self.check_listeners(&mut problems);
         self.check_addresses_for_others(&mut problems);
         self.check_shared_secret(&mut problems);
+        if let Err(error) = Appservices::load(&self.appservices.files, &self.server_name) {
+            let wrong = format!("names a file that cannot be used: {}: {}", error.path.display(), error.cause);
+            problems.push(Problem::new("appservices.files", wrong, "correct it, or take it from the list"));
+        }
         if !is_supported(&self.rooms.default_version) {
             let wrong = format!("is not supported: `{}`", self.rooms.default_version);
             problems.push(Problem::new("rooms.default_version", wrong, "write a version from \"6\" to \"12\""));

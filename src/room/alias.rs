@@ -96,7 +96,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// Deletes an alias: for its maker, server admins and those in the room who may set the room's main alias.
+    /// Deletes an alias: for its maker, server admins, the application service whose it is, and those in the room who may set the room's main alias.
     ///
     /// # Errors
     /// When there is none, or the caller may not.
@@ -105,7 +105,8 @@ impl Rooms {
         let found = rows::find_alias(&mut reader.conn(), alias.as_str()).await?;
         drop(reader);
         let (room, creator) = found.ok_or_else(|| AliasError::Unknown { alias: alias.to_owned() })?;
-        if creator != caller.user.nid && !caller.admin {
+        let covered = caller.appservice.as_ref().is_some_and(|appservice| appservice.covers_alias(alias));
+        if creator != caller.user.nid && !caller.admin && !covered {
             let room = self.by_nid(room).await?;
             let power_levels = self.power_levels(&room, self.db.committer().published()).await?;
             let joined = self.membership(caller.user.nid, room.nid).await? == Some(Membership::Join);

@@ -7,6 +7,7 @@ mod harness;
 mod account;
 mod account_data;
 mod aliases;
+mod appservices;
 mod backup;
 mod context;
 mod conversation;

@@ -15,6 +15,11 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
+    // A server admin puts right what an application service left behind.
+    let covered = caller.appservice.as_ref().is_some_and(|appservice| appservice.covers_alias(&request.room_alias));
+    if !covered && !caller.admin {
+        app.appservices.check_alias(&request.room_alias, None)?;
+    }
     app.rooms.delete_alias(&caller, &request.room_alias).await?;
     Ok(Reply(Response::new()))
 }

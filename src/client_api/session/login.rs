@@ -14,8 +14,9 @@ use ruma::api::{
 use serde::de::Error as _;
 use zeroize::Zeroizing;
 
+use super::appservice_login;
 use crate::{
-    account::{NewSession, login::Credentials},
+    account::{NewSession, Session, login::Credentials},
     app::App,
     http::{Action, ApiError, Authed, Reply},
 };
@@ -23,8 +24,16 @@ use crate::{
 /// Logs somebody in.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { request: Typed(request), .. }: Authed<Typed>,
+    Authed { caller, request: Typed(request), .. }: Authed<Typed>,
 ) -> Result<Reply<Response>, ApiError> {
+    if let LoginInfo::ApplicationService(login) = request.login_info {
+        let wanted = NewSession {
+            device_id: request.device_id,
+            display_name: request.initial_device_display_name,
+            refreshable: request.refresh_token,
+        };
+        return Ok(logged_in(appservice_login::login(&app, caller, login, wanted).await?));
+    }
     let credentials = credentials(request.login_info)?;
     if let Credentials::Password { user, .. } = &credentials
         && let Some(account) = app.accounts.named_account(user).await?
@@ -38,10 +47,14 @@ pub(super) async fn handle(
         refreshable: request.refresh_token,
     };
     let session = app.accounts.login(credentials, wanted).await?;
+    Ok(logged_in(session))
+}
+
+fn logged_in(session: Session) -> Reply<Response> {
     let mut response = Response::new(session.user_id, session.secrets.access_token, session.device_id);
     response.refresh_token = session.secrets.refresh_token;
     response.expires_in = session.secrets.expires_in;
-    Ok(Reply(response))
+    Reply(response)
 }
 
 fn credentials(info: LoginInfo) -> Result<Credentials, ApiError> {
