@@ -3,7 +3,7 @@
 //! The modules from the bottom up; imports point down.
 //!
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
-//! - [`bus`], [`clock`], [`glob`]: wake-ups, the time, and the matcher of globs.
+//! - [`bus`], [`clock`], [`glob`], [`memory`]: wake-ups, the time, the matcher of globs, the allocator.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
 //! - [`appservice`]: the application services of the configuration, and which names are theirs.
 //! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
@@ -30,6 +30,7 @@ pub mod ephemeral;
 pub mod glob;
 pub mod http;
 pub mod keys;
+pub mod memory;
 pub mod push;
 pub mod room;
 pub mod server;

@@ -24,7 +24,9 @@ pub mod power;
 pub mod profile;
 pub mod send;
 
+pub mod circumstances;
 pub mod history;
+pub mod threads;
 pub mod timeline;
 pub mod visibility;
 

@@ -10,7 +10,10 @@ use sabha_federation::Pdu;
 use serde_json::value::RawValue;
 
 use super::state_log::Membership;
-use crate::store::{EventNid, KeyNid, Position, RoomNid};
+use crate::{
+    account::ignored::Ignored,
+    store::{EventNid, KeyNid, Position, RoomNid},
+};
 
 /// An event of a room: signed, authorized and committed.
 #[derive(Debug)]
@@ -97,6 +100,14 @@ impl StoredEvent {
     /// The content, read as one of ruma's types or one of ours. `None`: it is something else.
     pub fn content<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_str(self.pdu.content.get()).ok()
+    }
+
+    /// Whether it is not shown to an account that ignores these users. State is shown whoever set it, so that a room looks
+    /// the same to all ([spec]).
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+    pub fn is_hidden_by(&self, ignored: &Ignored) -> bool {
+        !ignored.is_empty() && self.pdu.state_key.is_none() && ignored.contains(self.sender())
     }
 
     /// What an `m.room.member` event says. `None` for other events.

@@ -152,6 +152,25 @@ async fn an_idle_sync_costs_no_statement_and_few_allocations_however_many_rooms(
     assert!(allocations <= ALLOCATIONS_PER_IDLE_SYNC, "{allocations} allocations");
 }
 
+/// The way of a message to somebody who waits for it: the event and the unread counts come from memory.
+#[tokio::test]
+async fn a_sync_that_brings_one_message_costs_no_statement() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = server.room(&alice).await;
+    server.app.rooms.join(&bob, &room, &MemberProfile::default(), None).await.expect("joined");
+    let mut since = server.sync(&bob, None).await;
+    for txn in 0..3 {
+        server.send(&alice, &room, txn).await;
+        let before = server.app.db.counters().statements();
+        let statements = || server.app.db.counters().statements() - before;
+        let allocations = allocations::during(async { since = server.sync(&bob, Some(since)).await }).await;
+        println!("{} statements, {allocations} allocations for a sync with message {txn}", statements());
+        // The first one reads what memory does not hold yet.
+        assert!(txn == 0 || statements() == 0, "{} statements", statements());
+    }
+}
+
 /// What a parked sync keeps in memory besides its connection: the future that waits.
 #[tokio::test]
 async fn a_parked_sync_is_small() {

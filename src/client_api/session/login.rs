@@ -16,15 +16,18 @@ use zeroize::Zeroizing;
 
 use super::appservice_login;
 use crate::{
-    account::{NewSession, Session, login::Credentials},
+    account::{
+        NewSession, Session,
+        login::{Credentials, LoginError},
+    },
     app::App,
-    http::{Action, ApiError, Authed, Reply},
+    http::{ApiError, Authed, Reply},
 };
 
 /// Logs somebody in.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request: Typed(request), .. }: Authed<Typed>,
+    Authed { caller, request: Typed(request), address }: Authed<Typed>,
 ) -> Result<Reply<Response>, ApiError> {
     if let LoginInfo::ApplicationService(login) = request.login_info {
         let wanted = NewSession {
@@ -35,19 +38,23 @@ pub(super) async fn handle(
         return Ok(logged_in(appservice_login::login(&app, caller, login, wanted).await?));
     }
     let credentials = credentials(request.login_info)?;
-    if let Credentials::Password { user, .. } = &credentials
-        && let Some(account) = app.accounts.named_account(user).await?
-    {
-        // Whoever guesses from many addresses still guesses at one account.
-        app.rate_limits.check(Action::Login, Some(account), None)?;
-    }
+    let account = match &credentials {
+        Credentials::Password { user, .. } => Some(app.accounts.canonical_name(user)),
+        Credentials::Token(_) => None,
+    };
+    let guess = account.as_deref().map(|account| app.rate_limits.guess(account, address)).transpose()?;
     let wanted = NewSession {
         device_id: request.device_id,
         display_name: request.initial_device_display_name,
         refreshable: request.refresh_token,
     };
-    let session = app.accounts.login(credentials, wanted).await?;
-    Ok(logged_in(session))
+    let login = app.accounts.login(credentials, wanted).await;
+    if let Some(guess) = guess
+        && !matches!(login, Err(LoginError::Forbidden | LoginError::Deactivated))
+    {
+        guess.give_back();
+    }
+    Ok(logged_in(login?))
 }
 
 fn logged_in(session: Session) -> Reply<Response> {
