@@ -388,3 +388,17 @@ async fn a_device_that_was_signed_out_meanwhile_leaves_nothing() {
     let txn = find_txn_id(&mut reader.conn(), alice.device_nid, "to_device", "m.test/t").await.expect("read");
     assert_eq!(txn, None);
 }
+
+#[tokio::test]
+async fn a_message_to_a_device_that_is_signed_out_meanwhile_is_not_stored() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB1").await;
+    let bob2 = fixture.device(&owned_user_id!("@bob:example.org"), "BOB2").await;
+    let messages = messages(&[(&bob, "*")], &json!({ "number": 1 }));
+    let prepared = fixture.keys.prepare(&alice, "m.test", <&TransactionId>::from("t"), &messages).await.expect("good");
+    fixture.db.committer().transact(Delete(bob.user.nid, bob.device_nid)).await.expect("deleted");
+    fixture.db.committer().transact(prepared).await.expect("sent");
+    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [0; 0]);
+    assert_eq!(received(&fixture, bob2.device_nid, Position::ZERO, 10).await.0, [1]);
+}

@@ -143,7 +143,7 @@ struct Delivery {
     json: Arc<str>,
 }
 
-struct SendToDevice {
+pub(super) struct SendToDevice {
     sender: UserNid,
     sender_device: DeviceNid,
     event_type: Arc<str>,
@@ -190,23 +190,7 @@ impl Keys {
         txn_id: &TransactionId,
         messages: &Messages,
     ) -> Result<(), SendToDeviceError> {
-        let is_name = |name: &str| name.len() <= MAX_NAME_BYTES && validate::is_plain(name);
-        if !is_name(event_type) || !is_name(txn_id.as_str()) {
-            return Err(SendToDeviceError::BadName);
-        }
-        check_contents(messages)?;
-        let deliveries = self.deliveries(messages).await?;
-        let transaction = SendToDevice {
-            sender: caller.user.nid,
-            sender_device: caller.device_nid,
-            event_type: event_type.into(),
-            txn: format!("{event_type}/{txn_id}").into(),
-            now_ms: self.clock.now_ms(),
-            deliveries,
-            limit: self.to_device_per_device,
-            inboxes: Arc::clone(&self.inboxes),
-            bus: Arc::clone(&self.bus),
-        };
+        let transaction = self.prepare(caller, event_type, txn_id, messages).await?;
         if let Sent::Now { dropped } = self.db.committer().transact(transaction).await? {
             for (device, messages) in dropped {
                 tracing::warn!(
@@ -217,6 +201,33 @@ impl Keys {
             }
         }
         Ok(())
+    }
+
+    /// All that can be done before the commit: whom the messages go to, as things stand.
+    pub(super) async fn prepare(
+        &self,
+        caller: &LocalDevice,
+        event_type: &str,
+        txn_id: &TransactionId,
+        messages: &Messages,
+    ) -> Result<SendToDevice, SendToDeviceError> {
+        let is_name = |name: &str| name.len() <= MAX_NAME_BYTES && validate::is_plain(name);
+        if !is_name(event_type) || !is_name(txn_id.as_str()) {
+            return Err(SendToDeviceError::BadName);
+        }
+        check_contents(messages)?;
+        let deliveries = self.deliveries(messages).await?;
+        Ok(SendToDevice {
+            sender: caller.user.nid,
+            sender_device: caller.device_nid,
+            event_type: event_type.into(),
+            txn: format!("{event_type}/{txn_id}").into(),
+            now_ms: self.clock.now_ms(),
+            deliveries,
+            limit: self.to_device_per_device,
+            inboxes: Arc::clone(&self.inboxes),
+            bus: Arc::clone(&self.bus),
+        })
     }
 
     /// Whom each message goes to.
@@ -431,5 +442,33 @@ impl Transaction for Acknowledge {
                 inbox.oldest = inbox.oldest.max(Position(self.upto.0 + 1));
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: DeviceNid = DeviceNid(1);
+
+    fn load(inboxes: &Inboxes) -> u64 {
+        inboxes.find_or_load(DEVICE).expect_err("it is not in memory")
+    }
+
+    #[test]
+    fn what_is_read_while_something_is_committed_is_not_kept() {
+        let inboxes = Inboxes::default();
+        let outdated = load(&inboxes);
+        inboxes.update(DEVICE, |inbox| inbox.count += 1);
+        inboxes.loaded(DEVICE, outdated, EMPTY);
+        assert!(inboxes.find(DEVICE).is_none());
+
+        let slow = load(&inboxes);
+        let read = load(&inboxes);
+        inboxes.loaded(DEVICE, slow, EMPTY);
+        assert!(inboxes.find(DEVICE).is_none(), "somebody reads it again");
+        inboxes.loaded(DEVICE, read, Inbox { newest: Position(5), count: 1, ..EMPTY });
+        inboxes.update(DEVICE, |inbox| inbox.count += 1);
+        assert_eq!(inboxes.find(DEVICE).map(|inbox| (inbox.newest, inbox.count)), Some((Position(5), 2)));
     }
 }

@@ -14,14 +14,7 @@
 
 mod tally;
 
-use std::{
-    collections::HashSet,
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashSet, convert::Infallible, sync::Arc};
 
 use quick_cache::{Weighter, sync::Cache};
 use ruma::push::Ruleset;
@@ -54,31 +47,34 @@ const REMEMBERED_PAIRS: usize = 50_000;
 /// How many events that others relate to are remembered for a pair; with more, the next one counts anew.
 const MAX_THROUGH: usize = 1_000;
 
+/// A user's tally of a room. Held while new events are added, which may read the database: two devices of a user need not do
+/// that twice.
+type Entry = Arc<Mutex<Option<Counted>>>;
+
+/// An entry with the number of notifications that the cache has made room for. What a value weighs must not change while it
+/// is in the cache, so an entry that has grown is put in again.
+#[derive(Clone, Default)]
+struct Slot {
+    entry: Entry,
+    room_for: u64,
+}
+
 #[derive(Clone)]
 struct ByNotifications;
 
-impl Weighter<(UserNid, RoomNid), Arc<Entry>> for ByNotifications {
-    fn weight(&self, _: &(UserNid, RoomNid), entry: &Arc<Entry>) -> u64 {
-        ENTRY_WEIGHT + entry.weight.load(Ordering::Relaxed)
+impl Weighter<(UserNid, RoomNid), Slot> for ByNotifications {
+    fn weight(&self, _: &(UserNid, RoomNid), slot: &Slot) -> u64 {
+        ENTRY_WEIGHT + slot.room_for
     }
 }
 
 /// The tallies of users who are here.
-pub(super) struct Tallies(Cache<(UserNid, RoomNid), Arc<Entry>, ByNotifications>);
+pub(super) struct Tallies(Cache<(UserNid, RoomNid), Slot, ByNotifications>);
 
 impl Default for Tallies {
     fn default() -> Self {
         Self(Cache::with_weighter(REMEMBERED_PAIRS, REMEMBERED, ByNotifications))
     }
-}
-
-/// A user's tally of a room.
-#[derive(Default)]
-struct Entry {
-    /// For how many notifications the cache has made room.
-    weight: AtomicU64,
-    /// Held while new events are added, which may read the database: two devices of a user need not do that twice.
-    counted: Mutex<Option<Counted>>,
 }
 
 /// What was counted, and what that rests on.
@@ -130,37 +126,42 @@ impl Push {
         let reads = ephemeral.reads(room.nid, user.nid).await?;
         let look = Look { push: self, rooms, room, user, reads, upto };
         let key = (user.nid, room.nid);
-        let Ok(entry) = self.tallies.0.get_or_insert_with(&key, || Ok::<_, Infallible>(Arc::default()));
-        let mut held = entry.counted.lock().await;
+        let Ok(slot) = self.tallies.0.get_or_insert_with(&key, || Ok::<_, Infallible>(Slot::default()));
+        let mut held = slot.entry.lock().await;
 
         let basis = Basis { ruleset, ignored, joined_at };
-        let mut known = held.take();
-        let was_known = known.is_some();
-        if let Some(counted) = &mut known
-            && (counted.basis != basis || look.go_on(counted).await? == Outcome::CountAnew)
-        {
-            known = None;
-        }
-        let mut counted = match known {
-            Some(counted) => counted,
-            None => {
+        let read_up_to = |thread: &str| look.reads.up_to(thread);
+        let mut counted = match held.take() {
+            Some(mut counted) if counted.basis == basis => match look.go_on(&mut counted).await? {
+                Outcome::Counted => counted,
+                Outcome::CountAnew => {
+                    let mut counted = look.count_anew(basis).await?;
+                    counted.tally.changed(upto);
+                    counted
+                }
+            },
+            Some(mut old) => {
+                old.tally.read(read_up_to);
                 let mut counted = look.count_anew(basis).await?;
-                if was_known {
+                if !counted.tally.counts_as(&old.tally) {
                     counted.tally.changed(upto);
                 }
                 counted
             }
+            None => look.count_anew(basis).await?,
         };
-        counted.tally.read(|thread| look.reads.up_to(thread));
+        counted.tally.read(read_up_to);
         let unread = counted.tally.unread(upto);
-        let size = (counted.tally.len() as u64).next_power_of_two();
-        let known_size = entry.weight.swap(size, Ordering::Relaxed);
+        let room_for = match counted.tally.len() as u64 {
+            0 => 0,
+            notifications => notifications.next_power_of_two(),
+        };
         if counted.through.len() <= MAX_THROUGH {
             *held = Some(counted);
         }
         drop(held);
-        if size != known_size {
-            self.tallies.0.insert(key, entry);
+        if room_for != slot.room_for {
+            self.tallies.0.insert(key, Slot { room_for, ..slot });
         }
         Ok(unread)
     }

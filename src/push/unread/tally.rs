@@ -97,6 +97,12 @@ impl Tally {
         self.changed_at = Some(pos);
     }
 
+    /// Whether both give the same counts.
+    pub(super) fn counts_as(&self, other: &Self) -> bool {
+        let counted = |item: &Item| (item.event, item.highlight);
+        self.items.iter().map(counted).eq(other.items.iter().map(counted))
+    }
+
     /// Drops what has been read, for ever: receipts only move forwards. `up_to` says how far the user has read a thread,
     /// `main`, or everything (empty).
     pub(super) fn read(&mut self, up_to: impl Fn(&str) -> Position) {

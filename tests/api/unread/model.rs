@@ -6,11 +6,14 @@
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-use super::{in_thread, mention, next, read, rule, text, unread, unread_of_thread, v3, with_threads};
+use super::{in_thread, mention, next, read, rule, scene, text, unread, unread_of_thread, v3, with_threads};
 use crate::harness::{Client, TestServer};
 
 const STEPS: usize = 120;
 const THREADS: usize = 2;
+
+/// Notifications and highlights, where an answer says so.
+type Badge = Option<(u64, u64)>;
 
 /// A message as the model knows it.
 struct Message {
@@ -61,12 +64,12 @@ impl Model {
     }
 
     /// What an answer should say of the main timeline and of each thread; none where nothing is unread.
-    fn all(&self) -> (Option<(u64, u64)>, Vec<Option<(u64, u64)>>) {
+    fn all(&self) -> (Badge, Vec<Badge>) {
         let threads = (0..THREADS).map(|thread| Some(self.count(Some(thread))).filter(|counts| counts.0 > 0)).collect();
         (Some(self.count(None)), threads)
     }
 
-    fn shown(&self, answer: &Value, room: &str) -> (Option<(u64, u64)>, Vec<Option<(u64, u64)>>) {
+    fn shown(&self, answer: &Value, room: &str) -> (Badge, Vec<Badge>) {
         let threads = self.roots.iter().map(|root| unread_of_thread(answer, room, root)).collect();
         (unread(answer, room), threads)
     }
@@ -147,7 +150,7 @@ both_engines! {
         let seed: u64 = std::env::var("SABHA_UNREAD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
         println!("SABHA_UNREAD_SEED={seed}");
         let mut rng = StdRng::seed_from_u64(seed);
-        let (alice, bob, room) = crate::unread::scene(&server).await;
+        let (alice, bob, room) = scene(&server).await;
         let mut model = Model::default();
         for thread in 0..THREADS {
             let event_id = bob.send_text(&room, &format!("root{thread}"), "root").await;
