@@ -251,6 +251,10 @@ where
             })??;
         // Ruma wants an object where clients often send nothing at all.
         let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
+        // JSON of other bytes than UTF-8 passes where nobody looks at the text. Files are no JSON.
+        if !parts.uri.path().starts_with("/_matrix/media/") && std::str::from_utf8(body).is_err() {
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
+        }
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)
             .map_err(|error| explain(&error, body))?;
         Ok(Self { caller, request, address })

@@ -36,6 +36,7 @@ mod stage;
 mod start;
 mod state;
 mod stop;
+mod sync_join;
 mod sync_leave;
 mod sync_properties;
 mod to_device;

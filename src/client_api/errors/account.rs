@@ -112,6 +112,7 @@ impl From<InteractiveAuthError> for ApiError {
     fn from(error: InteractiveAuthError) -> Self {
         match error {
             InteractiveAuthError::Incomplete(info) => Self::interactive_auth(*info),
+            InteractiveAuthError::OtherUser => Self::forbidden(sentence(&error)),
             InteractiveAuthError::Storage(error) => error.into(),
         }
     }
