@@ -34,7 +34,7 @@ use self::negotiate::Protocol;
 use super::listen::{Listener, Socket};
 use super::shutdown::Shutdown;
 
-/// Connections of one listener at a time; more wait in the kernel's backlog. Bounds memory: at 20 kB each, 330 MB.
+/// Connections of one listener at a time; more wait in the kernel's backlog. Bounds memory: at 25 kB each, 410 MB.
 pub const MAX_CONNECTIONS: usize = 16_384;
 
 /// Request line and headers together. nginx and Apache stop at 8 KiB; X-Matrix headers and sync filters in the query

@@ -96,17 +96,16 @@ impl Model {
             11..=14 => {
                 let kind = if rng.random() { "m.read" } else { "m.read.private" };
                 let upto = some + 1;
-                match rng.random_range(0..6) {
-                    0 => {
+                match self.messages[some].thread {
+                    _ if rng.random_ratio(1, 6) => {
                         read(alice, room, kind, &event_id, None).await;
                         self.read_all = self.read_all.max(upto);
                     }
-                    1 | 2 => {
+                    None => {
                         read(alice, room, kind, &event_id, Some("main")).await;
                         self.read_main = self.read_main.max(upto);
                     }
-                    number => {
-                        let thread = number % THREADS;
+                    Some(thread) => {
                         read(alice, room, kind, &event_id, Some(&self.roots[thread])).await;
                         self.read_thread[thread] = self.read_thread[thread].max(upto);
                     }
