@@ -82,9 +82,9 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
 /// What a run did otherwise than expected.
 pub fn compare(expectations: &Expectations, run: &Run, partial: bool) -> Vec<Difference> {
     let ran: BTreeSet<&str> = run.tests.keys().map(|test| top_level(test)).collect();
-    let expected = expectations.iter().filter(|((package, test), _)| {
-        *package == run.package && (!partial || ran.contains(top_level(test)))
-    });
+    let expected = expectations
+        .iter()
+        .filter(|((package, test), _)| *package == run.package && (!partial || ran.contains(top_level(test))));
     let known: BTreeSet<&str> = expected.clone().map(|((_, test), _)| test.as_str()).collect();
     let difference = |test: &str, expected, actual| Difference {
         package: run.package.clone(),
@@ -173,9 +173,8 @@ mod tests {
     use super::*;
 
     fn run(tests: &[(&str, Option<Outcome>)]) -> Run {
-        let tests = tests.iter().map(|(name, outcome)| {
-            ((*name).to_owned(), Test { outcome: *outcome, ..Test::default() })
-        });
+        let tests =
+            tests.iter().map(|(name, outcome)| ((*name).to_owned(), Test { outcome: *outcome, ..Test::default() }));
         Run { package: "p".to_owned(), tests: tests.collect(), is_complete: true }
     }
 

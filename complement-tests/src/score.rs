@@ -67,7 +67,8 @@ pub fn table(expectations: &Expectations) -> String {
                      |---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for (package, [tests, subtests]) in packages.into_iter().chain([("all", all)]) {
-        let cells = [tests, subtests].map(|Count { pass, fail, skip, flaky }| format!("{pass} | {fail} | {skip} | {flaky}"));
+        let cells =
+            [tests, subtests].map(|Count { pass, fail, skip, flaky }| format!("{pass} | {fail} | {skip} | {flaky}"));
         table.push_str(&format!("| {package} | {} |\n", cells.join(" | ")));
     }
     table

@@ -38,11 +38,8 @@ impl Engine {
         fs::set_permissions(launchers.join("fake.sh"), fs::Permissions::from_mode(0o755)).unwrap();
         let pids = folder.path().join("pids");
         assert!(Command::new("mkfifo").arg(&pids).status().unwrap().success());
-        let mut process = engine(folder.path(), "127.0.0.1:0")
-            .env("PIDS", &pids)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process =
+            engine(folder.path(), "127.0.0.1:0").env("PIDS", &pids).stdout(Stdio::piped()).spawn().unwrap();
         let mut address = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
         Self { process, client: Client::new(), base: format!("http://{}/v1.45", address.trim()), folder }
@@ -176,8 +173,7 @@ async fn a_container_lives_as_complement_wants_it() {
     assert!(test_kill_process(first).is_err(), "it has ended");
 
     let query = "repo=localhost/complement&tag=x&changes=LABEL+%22b%22%3D%223%22&changes=LABEL+%22c%22%3D%224%22";
-    let (status, image) =
-        engine.ask(Method::POST, &format!("/commit?container={id}&{query}"), json!({})).await;
+    let (status, image) = engine.ask(Method::POST, &format!("/commit?container={id}&{query}"), json!({})).await;
     assert_eq!(status, StatusCode::CREATED);
     let image = image["Id"].as_str().unwrap();
     let images = engine.get(r#"/images/json?filters={"label":{"b=3":true}}"#).await;

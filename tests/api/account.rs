@@ -267,6 +267,7 @@ both_engines! {
         assert_eq!(capabilities["m.room_versions"]["default"], "12");
         assert_eq!(capabilities["m.room_versions"]["available"]["6"], "stable");
         assert_eq!(capabilities["m.get_login_token"]["enabled"], true);
+        assert_eq!(capabilities["m.change_password"]["enabled"], true);
         assert_eq!(capabilities["m.3pid_changes"]["enabled"], false);
         assert_eq!(alice.get(&v3(["account", "3pid"])).await.ok().get("threepids").unwrap_or(&json!([])), &json!([]));
     }

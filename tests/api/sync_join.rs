@@ -29,4 +29,19 @@ both_engines! {
             assert!(events >= 3 && limited == true, "{parameters}: {events}, {limited}");
         }
     }
+
+    async fn each_event_says_what_the_user_was_when_it_happened(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        alice.send_text(&room, "1", "before").await;
+        bob.join(&room).await;
+        alice.send_text(&room, "2", "after").await;
+        let answer = bob.sync(None).await;
+        let events = answer["rooms"]["join"][&room]["timeline"]["events"].as_array().expect("a list").clone();
+        let joined = events.iter().position(|event| event["state_key"] == bob.user_id).expect("bob's join");
+        for (n, event) in events.iter().enumerate() {
+            let expected = if n < joined { "leave" } else { "join" };
+            assert_eq!(event["unsigned"]["membership"], expected, "{event}");
+        }
+    }
 }

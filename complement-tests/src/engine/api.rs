@@ -119,10 +119,8 @@ async fn create_container(
 ) -> Result<impl IntoResponse, Refusal> {
     let name = query.remove("name").ok_or_else(|| Refusal::Invalid("a container needs a name".to_owned()))?;
     let endpoints = body.networking_config.map(|config| config.endpoints_config).unwrap_or_default();
-    let (network, endpoint) = endpoints
-        .into_iter()
-        .next()
-        .ok_or_else(|| Refusal::Invalid("a container needs a network".to_owned()))?;
+    let (network, endpoint) =
+        endpoints.into_iter().next().ok_or_else(|| Refusal::Invalid("a container needs a network".to_owned()))?;
     let alias = endpoint.aliases.unwrap_or_default().into_iter().next().unwrap_or_default();
     let labels = body.labels.unwrap_or_default();
     let env = body.env.unwrap_or_default();
@@ -202,8 +200,7 @@ async fn commit(
     let tag = format!("{}:{}", value("repo").unwrap_or_default(), value("tag").unwrap_or("latest"));
     let mut changes = Labels::new();
     for (_, change) in query.iter().filter(|(key, _)| key == "changes") {
-        let (key, value) =
-            parse_change(change).ok_or_else(|| Refusal::Invalid(format!("unknown change: {change}")))?;
+        let (key, value) = parse_change(change).ok_or_else(|| Refusal::Invalid(format!("unknown change: {change}")))?;
         changes.insert(key, value);
     }
     let id = world.commit(container, tag, changes).await?;

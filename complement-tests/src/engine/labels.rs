@@ -61,7 +61,11 @@ mod tests {
     #[test]
     fn a_change_is_a_quoted_label() {
         let check = |change, expected: Option<(&str, &str)>| {
-            assert_eq!(parse_change(change), expected.map(|(key, value)| (key.to_owned(), value.to_owned())), "{change}");
+            assert_eq!(
+                parse_change(change),
+                expected.map(|(key, value)| (key.to_owned(), value.to_owned())),
+                "{change}"
+            );
         };
         check(r#"LABEL "access_token_@a:hs1"="t""#, Some(("access_token_@a:hs1", "t")));
         check(r#"LABEL "k"="id: x\nurl: 'a=b'\n""#, Some(("k", r"id: x\nurl: 'a=b'\n")));

@@ -92,7 +92,8 @@ impl Postgres {
     /// Names are ours: a word and a number.
     async fn execute(&self, sql: &str) -> io::Result<()> {
         let mut command = Command::new(self.programs.join("psql"));
-        let done = command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url("postgres")]).output().await?;
+        let done =
+            command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url("postgres")]).output().await?;
         match done.status.success() {
             true => Ok(()),
             false => Err(io::Error::other(format!("{sql}: {}", String::from_utf8_lossy(&done.stderr)))),

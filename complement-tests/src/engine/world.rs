@@ -325,13 +325,20 @@ fn group(draft: &Draft) -> String {
     format!("{} {}", draft.network, deployment.unwrap_or(&draft.name))
 }
 
-fn variables(container: &Container, env: &[String], database: Option<String>) -> Result<Vec<(String, String)>, Refusal> {
+fn variables(
+    container: &Container,
+    env: &[String],
+    database: Option<String>,
+) -> Result<Vec<(String, String)>, Refusal> {
     let complement = container.root.join("complement");
     let hosts = addresses::hosts(container.segment);
     let hosts: Vec<String> = hosts.iter().map(|(name, address)| format!("{name}={address}")).collect();
     let program = std::env::current_exe()?;
-    let mut variables: Vec<(String, String)> =
-        env.iter().filter_map(|pair| pair.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let mut variables: Vec<(String, String)> = env
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
     // After the container's own: nobody but us says where to listen.
     for (key, value) in [
         ("ADDRESS", container.address.to_string()),

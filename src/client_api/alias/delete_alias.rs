@@ -10,7 +10,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Deletes an alias. The room's `m.room.canonical_alias` stays as it is.
+/// Deletes an alias, also from the room's `m.room.canonical_alias`, if the caller may change that.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -8,6 +8,7 @@ use crate::{
     room::{
         Room,
         event::{StoredEvent, View},
+        state_log::Membership,
         timeline::Placed,
     },
     store::{Error, Position},
@@ -205,7 +206,8 @@ async fn write_timeline(
     for ((pos, event), transaction_id) in timeline.events.iter().zip(&transaction_ids) {
         let view = View {
             transaction_id: transaction_id.as_deref(),
-            membership: room.sight.membership_at(*pos),
+            // Who has never been here is like one who has left.
+            membership: Some(room.sight.membership_at(*pos).unwrap_or(Membership::Leave)),
             now_ms: look.now_ms,
             with_room_id: false,
         };
