@@ -5,8 +5,9 @@
 //! together or not at all, and a name is given out once for ever.
 //!
 //! Reading order: [`register`] makes accounts, [`login`] and [`refresh`] make sessions, [`session`] recognises them again,
-//! [`devices`] ends them. [`interactive_auth`] asks again for a password before what cannot be undone.
+//! [`devices`] ends them. [`appservice`] is all of this for application services. [`interactive_auth`] asks again for a password before what cannot be undone.
 
+pub mod appservice;
 pub mod data;
 pub mod deactivate;
 pub mod devices;
@@ -26,6 +27,7 @@ pub mod registration_tokens;
 pub mod session;
 mod session_cache;
 pub mod setup;
+pub mod shared_secret;
 pub mod tags;
 pub mod tokens;
 pub mod turns;
@@ -48,20 +50,23 @@ pub use session::{AuthenticateError, LocalDevice};
 pub use tokens::TokenHash;
 
 use crate::{
+    appservice::Appservices,
     bus::Bus,
     clock::Clock,
-    config::{Config, RegistrationMode, TimeSpan},
+    config::{Config, RegistrationMode, Secret, TimeSpan},
     store::Database,
 };
 use interactive_auth::InteractiveAuth;
 use last_seen::LastSeen;
 use session_cache::SessionCache;
+use shared_secret::SharedSecret;
 
 /// What of the configuration concerns accounts.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub server_name: OwnedServerName,
     pub registration: RegistrationMode,
+    pub shared_secret: Option<Secret>,
     pub access_token_lifetime: Option<Duration>,
     pub refreshable_access_token_lifetime: Duration,
     pub refresh_token_lifetime: Option<Duration>,
@@ -75,6 +80,7 @@ impl From<&Config> for Settings {
         Self {
             server_name: config.server_name.clone(),
             registration: config.registration.mode,
+            shared_secret: config.registration.shared_secret.clone(),
             access_token_lifetime: sessions.access_token_lifetime.map(TimeSpan::duration),
             refreshable_access_token_lifetime: sessions.refreshable_access_token_lifetime.duration(),
             refresh_token_lifetime: sessions.refresh_token_lifetime.map(TimeSpan::duration),
@@ -90,11 +96,13 @@ pub struct Accounts {
     pub(crate) bus: Arc<Bus>,
     pub(crate) clock: Clock,
     settings: Settings,
+    appservices: Arc<Appservices>,
     sessions: Arc<SessionCache>,
     hashing: password::Hashing,
     /// The hash of a password that nobody has, so that an unknown user takes as long as a wrong password.
     nobodys_hash: OnceCell<String>,
     interactive_auth: InteractiveAuth,
+    shared_secret: Option<SharedSecret>,
     last_seen: LastSeen,
     on_device_change: Arc<OnceLock<DeviceChangeListener>>,
 }
@@ -106,14 +114,17 @@ impl Accounts {
         clock: Clock,
         hashing: password::Hashing,
         settings: impl Into<Settings>,
+        appservices: Arc<Appservices>,
     ) -> Self {
         let settings = settings.into();
         Self {
             interactive_auth: InteractiveAuth::new(settings.interactive_auth_lifetime),
+            shared_secret: settings.shared_secret.clone().map(SharedSecret::new),
             db,
             bus,
             clock,
             settings,
+            appservices,
             sessions: Arc::default(),
             hashing,
             nobodys_hash: OnceCell::new(),

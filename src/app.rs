@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::{AccountData, Accounts, Filters},
+    appservice::Appservices,
     bus::Bus,
     clock::Clock,
     config::Config,
@@ -34,6 +35,7 @@ pub struct Services {
     pub bus: Arc<Bus>,
     pub signer: Arc<ServerSigner>,
     pub accounts: Accounts,
+    pub appservices: Arc<Appservices>,
     pub account_data: Arc<AccountData>,
     pub filters: Filters,
     pub push: Push,

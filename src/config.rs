@@ -14,23 +14,27 @@ pub mod limits;
 pub mod listeners;
 pub mod problem;
 pub mod reference;
+pub mod secret;
 pub mod sections;
 pub mod show;
 pub mod sources;
 pub mod validate;
 pub mod values;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ruma::{OwnedServerName, owned_server_name};
+use zeroize::Zeroizing;
 
 pub use self::database::{Database, DatabaseTarget, DatabaseUrl, Durability};
 pub use self::limits::{Limits, Rate, RateLimits};
 pub use self::listeners::{Listener, Metrics, Place, Resource, Tls};
 pub use self::problem::{Origin, Problem, Problems};
+pub use self::secret::Secret;
 pub use self::sections::{
-    Client, Federation, Log, LogFormat, Presence, Registration, RegistrationMode, Rooms, Sessions,
+    AppserviceFiles, Client, Federation, Log, LogFormat, Presence, Registration, RegistrationMode, Rooms, Sessions,
 };
 pub use self::sources::{Loaded, Sources, load};
 pub use self::values::{ByteSize, FileMode, IpRange, TimeSpan};
@@ -54,6 +58,8 @@ section! {
         pub metrics: Metrics = Metrics::default(),
         /// Who may create an account.
         pub registration: Registration = Registration::default(),
+        /// Bridges and bots that act for many users.
+        pub appservices: AppserviceFiles = AppserviceFiles::default(),
         /// How clients reach the server.
         pub client: Client = Client::default(),
         /// Talking to other servers.
@@ -105,6 +111,20 @@ impl Config {
     pub fn well_known_server(&self) -> Option<String> {
         let derived = || self.federation.enabled.then(|| format!("{}:443", self.server_name.host()));
         self.federation.well_known_server.clone().or_else(derived)
+    }
+
+    /// The secret of registration with a shared secret, from the file if it is in one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds nothing.
+    pub fn shared_secret(&self) -> io::Result<Option<Secret>> {
+        let Some(path) = &self.registration.shared_secret_file else {
+            return Ok(self.registration.shared_secret.clone());
+        };
+        let text = Zeroizing::new(std::fs::read_to_string(path)?);
+        // Editors end a file with a new line; nobody means it.
+        let secret = Secret::try_from(text.trim().to_owned());
+        secret.map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is empty"))
     }
 
     /// Where the measurements are served, if they are.

@@ -26,7 +26,7 @@ pub mod shutdown;
 
 pub use accept::ClientAddress;
 pub(crate) use authed::read_body;
-pub use authed::{Authed, Authenticate};
+pub use authed::{Authed, Authenticate, ServiceToken};
 pub use error::ApiError;
 pub use rate_limit::{Action, Guess, RateLimits};
 pub use reply::{RawJson, Reply};

@@ -5,19 +5,22 @@
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
 //! - [`bus`], [`clock`], [`glob`], [`memory`]: wake-ups, the time, the matcher of globs, the allocator.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
+//! - [`appservice`]: the application services of the configuration, and which names are theirs.
 //! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
 //! - [`room`]: the heart. Events are appended here, and only here.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
 //! - [`sync`]: what happened since a client last asked.
 //! - [`http`]: from a connection to a typed request with a known caller, and back.
-//! - [`client_api`]: the client-server API, an endpoint a file. [`admin_api`]: what operators can do.
+//! - [`client_api`]: the client-server API, an endpoint a file. [`admin_api`]: what operators can do. [`synapse_admin`]: one
+//!   endpoint of Synapse's.
 //! - [`app`]: all services in one place. [`server`]: builds them, starts them, stops them in order.
 //! - [`cli`]: the command line.
 
 pub mod account;
 pub mod admin_api;
 pub mod app;
+pub mod appservice;
 pub mod bus;
 pub mod cli;
 pub mod client_api;
@@ -32,4 +35,5 @@ pub mod push;
 pub mod room;
 pub mod server;
 pub mod store;
+pub mod synapse_admin;
 pub mod sync;

@@ -10,9 +10,12 @@ mod sessions;
 
 use std::sync::Arc;
 
-use ruma::api::{
-    client::uiaa::{AuthData, AuthFlow, AuthType, UiaaInfo, UserIdentifier},
-    error::{ErrorKind, StandardErrorBody},
+use ruma::{
+    OwnedUserId,
+    api::{
+        client::uiaa::{AuthData, AuthFlow, AuthType, UiaaInfo, UserIdentifier},
+        error::{ErrorKind, StandardErrorBody},
+    },
 };
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
@@ -32,6 +35,9 @@ pub enum InteractiveAuthError {
     /// To be sent to the client: what is left to do.
     #[error("stages of the authentication are left")]
     Incomplete(Box<UiaaInfo>),
+    /// Trying again as somebody else leads nowhere, so the client is not asked to.
+    #[error("the authentication is that of another user")]
+    OtherUser,
     #[error("the authentication could not be checked")]
     Storage(#[from] store::Error),
 }
@@ -146,6 +152,9 @@ impl Accounts {
         match auth {
             AuthData::Password(password) => {
                 let fits = match caller {
+                    Some(caller) if self.names_another(caller, password) => {
+                        return Err(InteractiveAuthError::OtherUser);
+                    }
                     Some(caller) => self.is_password_of(caller, password).await?,
                     None => false,
                 };
@@ -168,15 +177,23 @@ impl Accounts {
         }
     }
 
+    fn named(&self, auth: &ruma::api::client::uiaa::Password) -> Option<OwnedUserId> {
+        match &auth.identifier {
+            UserIdentifier::Matrix(identifier) => named_user(&identifier.user, &self.settings.server_name),
+            _ => None,
+        }
+    }
+
+    fn names_another(&self, caller: &LocalDevice, auth: &ruma::api::client::uiaa::Password) -> bool {
+        self.named(auth).is_some_and(|named| named != caller.user_id())
+    }
+
     async fn is_password_of(
         &self,
         caller: &LocalDevice,
         auth: &ruma::api::client::uiaa::Password,
     ) -> Result<bool, store::Error> {
-        let named = match &auth.identifier {
-            UserIdentifier::Matrix(identifier) => named_user(&identifier.user, &self.settings.server_name),
-            _ => None,
-        };
+        let named = self.named(auth);
         let account = rows::find_account(&mut self.db.read().await?.conn(), caller.user.nid).await?;
         let hash = account.filter(|_| named.as_deref() == Some(caller.user_id())).and_then(|row| row.password_hash);
         Ok(self.verify_password(Zeroizing::new(auth.password.clone()), hash.as_deref()).await)

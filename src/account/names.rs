@@ -20,6 +20,11 @@ pub enum NameError {
     Reserved,
 }
 
+/// The user ID for a new account of an application service: it may begin with an underscore, and be a reserved name.
+pub fn new_appservice_user_id(name: &str, server_name: &ServerName) -> Result<OwnedUserId, NameError> {
+    user_id(&name.to_ascii_lowercase(), server_name)
+}
+
 /// The user ID for a new account. Upper case is turned to lower case, as the [spec] wants.
 ///
 /// [spec]: https://spec.matrix.org/v1.19/appendices/#user-identifiers
@@ -29,8 +34,15 @@ pub fn new_user_id(name: &str, server_name: &ServerName) -> Result<OwnedUserId, 
         return Err(NameError::Reserved);
     }
     // Names that begin with an underscore belong to application services, by convention.
+    if localpart.starts_with('_') {
+        return Err(NameError::Characters);
+    }
+    user_id(&localpart, server_name)
+}
+
+fn user_id(localpart: &str, server_name: &ServerName) -> Result<OwnedUserId, NameError> {
     let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'=' | b'-' | b'/' | b'+');
-    if localpart.is_empty() || localpart.starts_with('_') || !localpart.bytes().all(fits) {
+    if localpart.is_empty() || !localpart.bytes().all(fits) {
         return Err(NameError::Characters);
     }
     let user_id = format!("@{localpart}:{server_name}");
@@ -85,6 +97,19 @@ mod tests {
         check("Server", Err(NameError::Reserved));
         check(&"a".repeat(255 - "@:example.org".len()), Ok(&format!("@{}:example.org", "a".repeat(242))));
         check(&"a".repeat(256 - "@:example.org".len()), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn application_services_may_have_the_names_that_others_may_not() {
+        let check = |name: &str, expected: Result<&str, NameError>| {
+            let found = new_appservice_user_id(name, server_name!("example.org"));
+            assert_eq!(found.as_ref().map(|id| id.as_str()), expected.as_ref().map(|id| *id), "{name:?}");
+        };
+        check("_irc_Bob", Ok("@_irc_bob:example.org"));
+        check("server", Ok("@server:example.org"));
+        check("bob", Ok("@bob:example.org"));
+        check("", Err(NameError::Characters));
+        check("_irc bob", Err(NameError::Characters));
     }
 
     #[test]

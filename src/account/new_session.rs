@@ -20,6 +20,17 @@ pub const MAX_DEVICE_ID_BYTES: usize = 255;
 /// Longest name of a device: more than any client shows.
 pub const MAX_DEVICE_NAME_BYTES: usize = 512;
 
+/// Whether a device can be like that.
+pub(super) fn check_device(id: Option<&DeviceId>, name: Option<&str>) -> Result<(), SessionRefusal> {
+    if id.is_some_and(|id| !is_device_id(id.as_str())) {
+        return Err(SessionRefusal::DeviceId);
+    }
+    if name.is_some_and(|name| !is_device_name(name)) {
+        return Err(SessionRefusal::DeviceName);
+    }
+    Ok(())
+}
+
 fn is_device_id(id: &str) -> bool {
     (1..=MAX_DEVICE_ID_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
 }
@@ -181,11 +192,8 @@ impl Accounts {
         user_id: &UserId,
         wanted: NewSession,
     ) -> Result<Result<(Draft, Session), SessionRefusal>, store::Error> {
-        if wanted.device_id.as_ref().is_some_and(|id| !is_device_id(id.as_str())) {
-            return Ok(Err(SessionRefusal::DeviceId));
-        }
-        if wanted.display_name.as_ref().is_some_and(|name| !is_device_name(name)) {
-            return Ok(Err(SessionRefusal::DeviceName));
+        if let Err(refusal) = check_device(wanted.device_id.as_deref(), wanted.display_name.as_deref()) {
+            return Ok(Err(refusal));
         }
         let device_id = wanted.device_id.unwrap_or_else(DeviceId::new);
         let (tokens, secrets) = self.new_tokens(wanted.refreshable);

@@ -7,16 +7,19 @@ use zeroize::Zeroizing;
 
 use super::{
     Accounts, NewSession, Session, TokenHash,
-    names::{NameError, new_user_id, random_localpart},
+    names::{NameError, new_appservice_user_id, new_user_id, random_localpart},
     new_session::{Draft, SessionRefusal},
     password::WeakPassword,
     registration_tokens::is_usable,
 };
-use crate::store::{
-    self, Conn, Position, Transaction,
-    accounts::{self as rows, ACCOUNT},
-    profiles::PROFILE,
-    vocabulary::{USER, User},
+use crate::{
+    appservice::{Appservice, Exclusive},
+    store::{
+        self, Conn, Position, Transaction,
+        accounts::{self as rows, ACCOUNT},
+        profiles::PROFILE,
+        vocabulary::{USER, User},
+    },
 };
 
 /// What makes a registration allowed. It is checked again, and used up, in the commit that makes the account.
@@ -28,6 +31,8 @@ pub enum Permit {
     RegistrationToken(String),
     /// The setup secret, which makes the first administrator.
     SetupSecret(TokenHash),
+    /// An application service, for a user that its namespaces cover.
+    Appservice(Arc<Appservice>),
 }
 
 /// Why an account was not made.
@@ -35,6 +40,8 @@ pub enum Permit {
 pub enum RegisterError {
     #[error("the user name cannot be used")]
     Name(#[from] NameError),
+    #[error(transparent)]
+    Exclusive(#[from] Exclusive),
     #[error("the user name is taken, or was taken once")]
     InUse,
     #[error("the password cannot be used")]
@@ -56,6 +63,8 @@ pub struct Registration {
     /// Without a password there is no logging in, until the operator sets one.
     pub password: Option<Zeroizing<String>>,
     pub admin: bool,
+    /// The name in the profile; without one, the localpart.
+    pub displayname: Option<String>,
     /// The first session, if the account starts with one.
     pub session: Option<NewSession>,
     pub permit: Permit,
@@ -66,6 +75,7 @@ struct CreateAccount {
     user: Arc<User>,
     password_hash: Option<String>,
     admin: bool,
+    displayname: Option<String>,
     now: i64,
     session: Option<Draft>,
     permit: Permit,
@@ -80,7 +90,7 @@ impl Transaction for CreateAccount {
             return Ok(Err(RegisterError::InUse));
         }
         match &self.permit {
-            Permit::Free => {}
+            Permit::Free | Permit::Appservice(_) => {}
             Permit::RegistrationToken(token) => {
                 let found = rows::find_registration_token(conn, token).await?;
                 if !found.is_some_and(|row| is_usable(&row, self.now)) {
@@ -97,7 +107,8 @@ impl Transaction for CreateAccount {
             }
         }
         let user = &self.user;
-        let displayname = serde_json::Value::from(user.user_id.localpart()).to_string();
+        let displayname = self.displayname.as_deref().unwrap_or(user.user_id.localpart());
+        let displayname = serde_json::Value::from(displayname).to_string();
         let mut rows = vec![
             USER.row([user.nid.into(), user.user_id.as_str().into(), true.into()]),
             ACCOUNT.row([
@@ -121,9 +132,16 @@ impl Accounts {
     /// Whether a name could be registered now.
     ///
     /// # Errors
-    /// [`RegisterError::Name`] or [`RegisterError::InUse`] if not.
+    /// [`RegisterError::Name`], [`RegisterError::Exclusive`] or [`RegisterError::InUse`] if not.
     pub async fn check_available(&self, username: &str) -> Result<OwnedUserId, RegisterError> {
+        self.check_available_to(None, username).await
+    }
+
+    /// The same, for an application service or anyone else.
+    async fn check_available_to(&self, by: Option<&Appservice>, username: &str) -> Result<OwnedUserId, RegisterError> {
+        let new_user_id = if by.is_some() { new_appservice_user_id } else { new_user_id };
         let user_id = new_user_id(username, &self.settings.server_name)?;
+        self.appservices.check_user(&user_id, by)?;
         if self.find_account(&user_id).await?.is_some() {
             return Err(RegisterError::InUse);
         }
@@ -136,7 +154,11 @@ impl Accounts {
     /// After [`RegisterError::Storage`] the account may exist.
     pub async fn register(&self, registration: Registration) -> Result<(OwnedUserId, Option<Session>), RegisterError> {
         let username = registration.username.unwrap_or_else(random_localpart);
-        let user_id = self.check_available(&username).await?;
+        let by = match &registration.permit {
+            Permit::Appservice(appservice) => Some(&**appservice),
+            Permit::Free | Permit::RegistrationToken(_) | Permit::SetupSecret(_) => None,
+        };
+        let user_id = self.check_available_to(by, &username).await?;
         let password_hash = match registration.password {
             Some(password) => Some(self.hash_new_password(password).await?),
             None => None,
@@ -152,6 +174,7 @@ impl Accounts {
             user,
             password_hash,
             admin: registration.admin,
+            displayname: registration.displayname,
             now: self.clock.now_ms(),
             session: draft,
             permit: registration.permit,
@@ -171,8 +194,14 @@ impl Accounts {
         password: Option<Zeroizing<String>>,
         admin: bool,
     ) -> Result<OwnedUserId, RegisterError> {
-        let registration =
-            Registration { username: Some(localpart.to_owned()), password, admin, session: None, permit: Permit::Free };
+        let registration = Registration {
+            username: Some(localpart.to_owned()),
+            password,
+            admin,
+            displayname: None,
+            session: None,
+            permit: Permit::Free,
+        };
         Ok(self.register(registration).await?.0)
     }
 }

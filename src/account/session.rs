@@ -9,24 +9,36 @@ use super::{
     Accounts, TokenHash,
     tokens::{TokenKind, has_shape, hash_token},
 };
-use crate::store::{self, DeviceNid, tokens as rows, vocabulary::User};
+use crate::{
+    appservice::Appservice,
+    store::{self, DeviceNid, tokens as rows, vocabulary::User},
+};
 
 /// A device of a local user, known by its access token.
 #[derive(Debug)]
 pub struct LocalDevice {
     pub user: Arc<User>,
     pub device_nid: DeviceNid,
-    pub device_id: OwnedDeviceId,
+    /// `None` for an application service that acts as a user without a device.
+    pub device_id: Option<OwnedDeviceId>,
     pub admin: bool,
     /// When the token ends, in milliseconds since 1970.
     pub expires_at: Option<i64>,
     /// Cancelled when the token is revoked; parked requests end then.
     pub revoked: CancellationToken,
+    /// The application service that acts as this user.
+    pub appservice: Option<Arc<Appservice>>,
 }
 
 impl LocalDevice {
     pub fn user_id(&self) -> &UserId {
         &self.user.user_id
+    }
+
+    /// Whether rate limits are not for this one: the application service itself, or one whose users are as trusted.
+    pub fn is_exempt_from_rate_limits(&self) -> bool {
+        let is_exempt = |appservice: &Appservice| !appservice.rate_limited || appservice.is_sender(self.user_id());
+        self.appservice.as_deref().is_some_and(is_exempt)
     }
 }
 
@@ -104,10 +116,11 @@ impl Accounts {
             let device = Arc::new(LocalDevice {
                 user: self.db.user_by_nid(store::UserNid(row.user_nid)).await?,
                 device_nid: DeviceNid(row.device_nid),
-                device_id: row.device_id.into(),
+                device_id: Some(row.device_id.into()),
                 admin: row.admin,
                 expires_at: row.expires_at,
                 revoked: CancellationToken::new(),
+                appservice: None,
             });
             let device = self.sessions.keep(hash, device);
             if self.sessions.revocations() == revocations {

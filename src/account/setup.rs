@@ -54,13 +54,14 @@ impl Accounts {
             username: Some(localpart.to_owned()),
             password: Some(password),
             admin: true,
+            displayname: None,
             session: None,
             permit: Permit::SetupSecret(hash_token(secret)),
         };
         Ok(self.register(registration).await?.0)
     }
 
-    /// Whether anyone has ever had an account here.
+    /// Whether anyone here has a password. Users of application services have none.
     pub async fn has_any_account(&self) -> Result<bool, store::Error> {
         let mut reader = self.db.read().await?;
         rows::any_account(&mut reader.conn()).await

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, RoomAliasId};
 
 use crate::{
+    account::LocalDevice,
     app::App,
     http::{Action, ApiError, Routes},
     room::Room,
@@ -53,6 +54,14 @@ pub(super) fn local_alias(app: &App, name: &str) -> Result<OwnedRoomAliasId, Api
     let alias = RoomAliasId::parse(&alias).map_err(|error| ApiError::invalid_param(format!("{alias}: {error}.")))?;
     check(&alias)?;
     Ok(alias)
+}
+
+/// Refuses an alias that is for an application service, or not for the one that asks.
+///
+/// # Errors
+/// `M_EXCLUSIVE`.
+pub(super) fn check_exclusive(app: &App, caller: &LocalDevice, alias: &RoomAliasId) -> Result<(), ApiError> {
+    Ok(app.appservices.check_alias(alias, caller.appservice.as_deref())?)
 }
 
 /// What the specification's grammar asks beyond what the parser does.

@@ -1,5 +1,6 @@
 //! Sessions: [`ruma::api::client::session`].
 
+mod appservice_login;
 mod get_login_token;
 mod get_login_types;
 mod login;

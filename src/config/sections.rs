@@ -1,8 +1,11 @@
 //! The small sections: who may register, how clients reach us, federation, rooms, sessions, presence, log.
 
+use std::path::PathBuf;
+
 use ruma::RoomVersionId;
 
 use super::keys::{choice, section};
+use super::secret::Secret;
 use super::values::TimeSpan;
 
 section! {
@@ -10,6 +13,12 @@ section! {
     pub struct Registration {
         /// `closed`: nobody. `token`: who has a token from `sabha token new`. `open`: everyone who can reach the server.
         pub mode: RegistrationMode = RegistrationMode::Closed,
+        /// Lets programs that know this secret make accounts and admins, in every `mode`, at `/_synapse/admin/v1/register`
+        /// as Synapse does. If unset, there is no such endpoint. Keep it out of the file with `shared_secret_file` or
+        /// `SABHA_REGISTRATION__SHARED_SECRET`.
+        pub shared_secret: Option<Secret> = None,
+        /// Path of a file that holds the shared secret; white space around it does not count. Instead of `shared_secret`.
+        pub shared_secret_file: Option<PathBuf> = None,
     }
 }
 
@@ -22,6 +31,15 @@ choice! {
         Token = "token",
         /// Everyone who can reach the server.
         Open = "open",
+    }
+}
+
+section! {
+    /// Application services: bridges and bots that act for many users. This version does what they ask, but **does not send
+    /// them events** yet, nor ask them about users and aliases: one that waits for events hears nothing.
+    pub struct AppserviceFiles {
+        /// Paths of their registration files, YAML, one for each. They are read once, at the start.
+        pub files: Vec<PathBuf> = Vec::new(),
     }
 }
 

@@ -90,7 +90,11 @@ fn an_unknown_key_is_refused_with_what_was_meant() {
         "0.toml: listeners[0].adress is not a known key; did you mean `address`?",
     );
     check("durability = 'power'", "0.toml: durability is not a known key; did you mean `database.durability`?");
-    check("[registration]\nxyz = 1", "0.toml: registration.xyz is not a known key; here you can write mode");
+    check(
+        "[registration]\nxyz = 1",
+        "0.toml: registration.xyz is not a known key; here you can write mode, \
+         shared_secret, shared_secret_file",
+    );
 }
 
 #[test]
@@ -164,6 +168,24 @@ fn a_bad_value_is_refused_with_what_to_write() {
     check(
         "[federation]\nenabled = true",
         "0.toml: federation.enabled is on, but this version cannot talk to other servers yet; write false",
+    );
+    check(
+        "[appservices]\nfiles = ['/dev/null']",
+        "0.toml: appservices.files names a file that cannot be used: /dev/null: it is not a registration: \
+         unexpected end of input at line 1, column 1; correct it, or take it from the list",
+    );
+    check(
+        "[registration]\nshared_secret = ''",
+        "0.toml: registration.shared_secret is wrong: what is written is not a secret; write a secret text in quotes",
+    );
+    check(
+        "[registration]\nshared_secret = 'hunter2'\nshared_secret_file = '/etc/hostname'",
+        "0.toml: registration.shared_secret_file is set, and `shared_secret` too; remove one of them",
+    );
+    check(
+        "[registration]\nshared_secret_file = '/dev/null'",
+        "0.toml: registration.shared_secret_file cannot be used: /dev/null: it is empty; \
+         write the path of a file that holds the secret",
     );
     check(
         "[client]\nbase_url = 'matrix.example.com'",
@@ -335,6 +357,21 @@ fn a_password_is_in_no_listing_and_no_debug_output() {
 }
 
 #[test]
+fn the_shared_secret_is_in_no_listing_and_may_be_in_a_file() {
+    let given = Given { overrides: vec!["registration.shared_secret=hunter2"], ..Given::default() };
+    let loaded = load_given(&given).expect("good");
+    let shown = format!("{loaded:?}{}{:?}", show::render(&loaded.entries()), loaded.warnings);
+    assert!(!shown.contains("hunter2") && shown.contains("shared_secret = \"***\""), "{shown}");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("secret");
+    std::fs::write(&path, "hunter2\n").expect("writable");
+    let mut config = Config::default();
+    config.registration.shared_secret_file = Some(path);
+    let secret = config.shared_secret().expect("readable").expect("there");
+    assert_eq!(secret.expose(), "hunter2");
+}
+
+#[test]
 fn what_is_allowed_but_risky_is_warned_of() {
     let check = |text: &'static str, expected: &str| {
         let warnings = load_given(&file(text)).expect("allowed").warnings;
@@ -342,5 +379,6 @@ fn what_is_allowed_but_risky_is_warned_of() {
     };
     check("[registration]\nmode = 'open'", "registration.mode is \"open\"");
     check("[rate_limits]\nenabled = false", "rate_limits.enabled is false");
+    check("[registration]\nshared_secret = 'short'", "registration.shared_secret is shorter");
     check("[metrics]\naddress = '0.0.0.0:8009'", "metrics.address is 0.0.0.0:8009");
 }

@@ -7,6 +7,10 @@ use ruma::RoomVersionId;
 use super::listeners::{Listener, Tls};
 use super::problem::Problem;
 use super::{Config, RegistrationMode};
+use crate::appservice::Appservices;
+
+/// Below this many bytes a secret can be guessed by someone patient.
+const SHORT_SECRET: usize = 16;
 
 impl Config {
     /// Checks what no single value can tell.
@@ -17,6 +21,11 @@ impl Config {
         let mut problems = Vec::new();
         self.check_listeners(&mut problems);
         self.check_addresses_for_others(&mut problems);
+        self.check_shared_secret(&mut problems);
+        if let Err(error) = Appservices::load(&self.appservices.files, &self.server_name) {
+            let wrong = format!("names a file that cannot be used: {}: {}", error.path.display(), error.cause);
+            problems.push(Problem::new("appservices.files", wrong, "correct it, or take it from the list"));
+        }
         if !is_supported(&self.rooms.default_version) {
             let wrong = format!("is not supported: `{}`", self.rooms.default_version);
             problems.push(Problem::new("rooms.default_version", wrong, "write a version from \"6\" to \"12\""));
@@ -42,6 +51,11 @@ impl Config {
             warnings.push(
                 "registration.mode is \"open\": everyone who can reach this server may create accounts".to_owned(),
             );
+        }
+        if self.shared_secret().is_ok_and(|secret| secret.is_some_and(|secret| secret.expose().len() < SHORT_SECRET)) {
+            warnings.push(format!(
+                "registration.shared_secret is shorter than {SHORT_SECRET} characters: whoever guesses it makes admins"
+            ));
         }
         if !self.rate_limits.enabled {
             warnings.push(
@@ -87,6 +101,17 @@ impl Config {
         let metrics = self.metrics_address().filter(|address| address.port() != 0);
         if metrics.is_some() && self.listeners.iter().any(|listener| listener.address == metrics) {
             problems.push(Problem::new("metrics.address", "is also a listener's", "write another port"));
+        }
+    }
+
+    fn check_shared_secret(&self, problems: &mut Vec<Problem>) {
+        let key = "registration.shared_secret_file";
+        let Some(path) = &self.registration.shared_secret_file else { return };
+        if self.registration.shared_secret.is_some() {
+            problems.push(Problem::new(key, "is set, and `shared_secret` too", "remove one of them"));
+        } else if let Err(error) = self.shared_secret() {
+            let wrong = format!("cannot be used: {}: {error}", path.display());
+            problems.push(Problem::new(key, wrong, "write the path of a file that holds the secret"));
         }
     }
 

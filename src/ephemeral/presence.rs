@@ -8,7 +8,10 @@
 
 mod states;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::{Arc, Mutex},
+};
 
 use ruma::{UserId, presence::PresenceState};
 use serde_json::{
@@ -138,17 +141,19 @@ impl Ephemeral {
     }
 
     /// The `m.presence` events of users whose presence changed after `since`, for one who shares a room with them and does
-    /// not ignore them. At most [`MAX_SHOWN`]; 0 is before everything.
+    /// not ignore them; and of users who were `met` in a room and are not offline, also if it did not change. At most
+    /// [`MAX_SHOWN`]; 0 is before everything.
     pub async fn presence_since(
         &self,
         rooms: &Rooms,
         viewer: UserNid,
-        since: u64,
+        (since, met): (u64, &BTreeSet<String>),
         ignored: &Ignored,
     ) -> Result<Vec<Box<RawValue>>, store::Error> {
         let since = self.known(since);
         let changed = lock(&self.presence.states).changed_since(since, MAX_LOOKED_AT);
         let mut events = Vec::new();
+        let mut shown = HashSet::new();
         for (user, user_id) in changed {
             if events.len() >= MAX_SHOWN {
                 break;
@@ -158,6 +163,22 @@ impl Ephemeral {
             }
             if user == viewer || rooms.share_a_room(viewer, user).await? {
                 events.push(render(&user_id, &self.presence(user)));
+                shown.insert(user);
+            }
+        }
+        let met = if self.presence.enabled { met.iter() } else { Default::default() };
+        for user_id in
+            met.filter_map(|user_id| UserId::parse(user_id).ok()).filter(|user_id| !ignored.contains(user_id))
+        {
+            if events.len() >= MAX_SHOWN {
+                break;
+            }
+            let Some(user) = self.db.find_user(&user_id).await?.filter(|user| !shown.contains(&user.nid)) else {
+                continue;
+            };
+            let status = self.presence(user.nid);
+            if status.availability != Availability::Offline {
+                events.push(render(&user_id, &status));
             }
         }
         Ok(events)

@@ -8,8 +8,8 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{
     RequestExt as _,
     body::Body,
-    extract::{FromRequest, RawPathParams, Request},
-    http::StatusCode,
+    extract::{FromRequest, Query, RawPathParams, Request},
+    http::{StatusCode, Uri},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ruma::api::{
@@ -23,7 +23,11 @@ use ruma::api::{
 use tracing::{Instrument as _, debug_span};
 
 use super::{Action, ApiError, ClientAddress};
-use crate::{account::LocalDevice, app::App};
+use crate::{
+    account::{AuthenticateError, LocalDevice, appservice::Asserted},
+    app::App,
+    appservice::Appservice,
+};
 
 /// A typed request and who sent it.
 pub struct Authed<R: IncomingRequest>
@@ -48,6 +52,24 @@ pub trait Authenticate: AuthScheme {
 
     /// The user to count this request for, if there is one.
     fn user(caller: &Self::Caller) -> Option<&LocalDevice>;
+
+    /// Whether rate limits are not for the caller.
+    fn is_exempt(caller: &Self::Caller) -> bool {
+        Self::user(caller).is_some_and(LocalDevice::is_exempt_from_rate_limits)
+    }
+
+    /// Whom the caller acts as: an application service names a user in the query ([spec]), everyone else is who they are.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/application-service-api/#identity-assertion
+    fn assert_identity(
+        app: &App,
+        caller: Self::Caller,
+        uri: &Uri,
+        address: Option<IpAddr>,
+    ) -> impl Future<Output = Result<Self::Caller, ApiError>> + Send {
+        let _ = (app, uri, address);
+        async { Ok(caller) }
+    }
 }
 
 impl Authenticate for AccessToken {
@@ -55,6 +77,21 @@ impl Authenticate for AccessToken {
 
     async fn authenticate(app: &App, token: String, address: Option<IpAddr>) -> Result<Self::Caller, ApiError> {
         by_token(app, &token, address).await
+    }
+
+    async fn assert_identity(
+        app: &App,
+        caller: Self::Caller,
+        uri: &Uri,
+        address: Option<IpAddr>,
+    ) -> Result<Self::Caller, ApiError> {
+        let Some(appservice) = &caller.appservice else { return Ok(caller) };
+        let Query(asserted) = Query::<Asserted>::try_from_uri(uri)
+            .map_err(|error| ApiError::invalid_param(format!("The query names nobody: {error}.")))?;
+        if asserted == Asserted::default() {
+            return Ok(caller);
+        }
+        Ok(app.accounts.act_as(appservice, asserted, address).await?)
     }
 
     fn user(caller: &Self::Caller) -> Option<&LocalDevice> {
@@ -72,6 +109,18 @@ impl Authenticate for AccessTokenOptional {
         }
     }
 
+    async fn assert_identity(
+        app: &App,
+        caller: Self::Caller,
+        uri: &Uri,
+        address: Option<IpAddr>,
+    ) -> Result<Self::Caller, ApiError> {
+        match caller {
+            Some(caller) => Ok(Some(AccessToken::assert_identity(app, caller, uri, address).await?)),
+            None => Ok(None),
+        }
+    }
+
     fn user(caller: &Self::Caller) -> Option<&LocalDevice> {
         caller.as_deref()
     }
@@ -83,21 +132,55 @@ async fn by_token(app: &App, token: &str, address: Option<IpAddr>) -> Result<Arc
     if let Some(device) = app.accounts.authenticate_from_memory(token, address) {
         return Ok(device);
     }
+    if let Some(appservice) = app.appservices.by_token(token) {
+        return Ok(app.accounts.act_as(appservice, Asserted::default(), address).await?);
+    }
     app.rate_limits.check(Action::Other, None, address)?;
     Ok(app.accounts.authenticate(token, address).await?)
 }
 
-/// Registering and logging in: only the token of an application service would mean something here, and there are none.
-/// Clients that send an old access token along are not refused for it.
-impl Authenticate for AppserviceTokenOptional {
-    type Caller = ();
+/// What came as a token where only that of an application service means something: at registering and logging in. Clients
+/// that send an old access token along are not refused for it.
+pub enum ServiceToken {
+    Missing,
+    Unknown,
+    Known(Arc<Appservice>),
+}
 
-    async fn authenticate(_: &App, _: Option<String>, _: Option<IpAddr>) -> Result<(), ApiError> {
-        Ok(())
+impl ServiceToken {
+    /// The application service that asks.
+    ///
+    /// # Errors
+    /// `M_MISSING_TOKEN` or `M_UNKNOWN_TOKEN` for anyone else.
+    pub fn require(self) -> Result<Arc<Appservice>, ApiError> {
+        match self {
+            Self::Known(appservice) => Ok(appservice),
+            Self::Unknown => Err(AuthenticateError::Unknown.into()),
+            Self::Missing => {
+                let message = "This needs the token of an application service.";
+                Err(ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, message))
+            }
+        }
+    }
+}
+
+impl Authenticate for AppserviceTokenOptional {
+    type Caller = ServiceToken;
+
+    async fn authenticate(app: &App, token: Option<String>, _: Option<IpAddr>) -> Result<ServiceToken, ApiError> {
+        Ok(match token.map(|token| app.appservices.by_token(&token).cloned()) {
+            None => ServiceToken::Missing,
+            Some(None) => ServiceToken::Unknown,
+            Some(Some(appservice)) => ServiceToken::Known(appservice),
+        })
     }
 
-    fn user((): &()) -> Option<&LocalDevice> {
+    fn user(_: &ServiceToken) -> Option<&LocalDevice> {
         None
+    }
+
+    fn is_exempt(caller: &ServiceToken) -> bool {
+        matches!(caller, ServiceToken::Known(_))
     }
 }
 
@@ -147,7 +230,16 @@ where
         })?;
         let authenticate = R::Authentication::authenticate(app, credentials, address);
         let caller = authenticate.instrument(debug_span!("authenticate")).await?;
-        app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
+        let caller = match R::Authentication::user(&caller) {
+            Some(device) if device.appservice.is_some() => {
+                // In a box: few requests have this step, and all would take its space.
+                Box::pin(R::Authentication::assert_identity(app, caller, request.uri(), address)).await?
+            }
+            _ => caller,
+        };
+        if !R::Authentication::is_exempt(&caller) {
+            app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
+        }
 
         let (parts, body) = request.into_parts();
         let limits = &app.config.limits;
@@ -159,6 +251,10 @@ where
             })??;
         // Ruma wants an object where clients often send nothing at all.
         let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
+        // JSON of other bytes than UTF-8 passes where nobody looks at the text. Files are no JSON.
+        if !parts.uri.path().starts_with("/_matrix/media/") && std::str::from_utf8(body).is_err() {
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
+        }
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)
             .map_err(|error| explain(&error, body))?;
         Ok(Self { caller, request, address })

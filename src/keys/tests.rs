@@ -94,8 +94,13 @@ impl Fixture {
         user.write_if_new(&mut write);
         self.db.committer().write(write).await.expect("it is stored");
         let revoked = CancellationToken::new();
-        LocalDevice { user, device_nid, device_id: device_id.into(), admin: false, expires_at: None, revoked }
+        let device_id = Some(device_id.into());
+        LocalDevice { user, device_nid, device_id, admin: false, expires_at: None, revoked, appservice: None }
     }
+}
+
+fn id_of(device: &LocalDevice) -> &ruma::DeviceId {
+    device.device_id.as_deref().expect("a device of these tests has an ID")
 }
 
 fn public_key(number: u8) -> String {
@@ -121,7 +126,7 @@ async fn upload(
     one_time: &[(&str, Value)],
     fallback: &[(&str, Value)],
 ) -> Result<u64, UploadError> {
-    let own = (device.user_id(), &*device.device_id);
+    let own = (device.user_id(), id_of(device));
     let checked = Upload::check(own, None, &key_map(one_time), &key_map(fallback)).expect("the tests upload good keys");
     Ok(keys.upload(device, checked, Vec::new()).await?.one_time[SIGNED])
 }
@@ -130,10 +135,10 @@ async fn upload(
 async fn claim(keys: &Keys, device: &LocalDevice) -> Option<String> {
     let wanted: Wanted = BTreeMap::from([(
         device.user_id().to_owned(),
-        BTreeMap::from([(device.device_id.clone(), OneTimeKeyAlgorithm::from(SIGNED))]),
+        BTreeMap::from([(id_of(device).to_owned(), OneTimeKeyAlgorithm::from(SIGNED))]),
     )]);
     let mut claimed = keys.claim(&wanted).await.expect("the database works");
-    let key = claimed.keys.remove(device.user_id())?.remove(&device.device_id)?;
+    let key = claimed.keys.remove(device.user_id())?.remove(id_of(device))?;
     key.into_keys().next().map(|id| id.as_str().trim_start_matches("signed_curve25519:").to_owned())
 }
 
@@ -252,7 +257,7 @@ fn messages(
 }
 
 async fn send(fixture: &Fixture, from: &LocalDevice, txn: &str, to: &LocalDevice, number: i64) {
-    let messages = messages(&[(to, to.device_id.as_str())], &json!({ "number": number }));
+    let messages = messages(&[(to, id_of(to).as_str())], &json!({ "number": number }));
     fixture.keys.send_to_device(from, "m.test", <&TransactionId>::from(txn), &messages).await.expect("it is sent");
 }
 
@@ -335,7 +340,7 @@ async fn changes_are_told_from_memory_and_from_the_database() {
         "user_id": "@alice:example.org", "device_id": "DEV", "algorithms": [], "keys": {}, "signatures": {},
     });
     let device_keys = Raw::from_json_string(device_keys.to_string()).expect("JSON");
-    let own = (alice.user_id(), &*alice.device_id);
+    let own = (alice.user_id(), id_of(&alice));
     let checked = || Upload::check(own, Some(&device_keys), &BTreeMap::new(), &BTreeMap::new()).expect("good keys");
     fixture.keys.upload(&alice, checked(), Vec::new()).await.expect("uploaded");
     let changed = fixture.db.committer().published();

@@ -5,10 +5,14 @@
 use std::sync::Arc;
 
 use ruma::{OwnedRoomAliasId, RoomAliasId, RoomId, events::StateEventType};
+use sabha_federation::EventDraft;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 
-use super::{Room, Rooms, send::SendError, state_log::Membership};
+use super::{Room, Rooms, send::SendError, state_log::Membership, writer::AppendError};
 use crate::{
     account::LocalDevice,
     store::{self, Conn, Position, RoomNid, Transaction, Write, aliases as rows, ids::lock},
@@ -96,7 +100,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// Deletes an alias: for its maker, server admins and those in the room who may set the room's main alias.
+    /// Deletes an alias, and takes it out of the room's `m.room.canonical_alias`: for its maker, server admins, the application service whose it is, and those in the room who may set the room's main alias.
     ///
     /// # Errors
     /// When there is none, or the caller may not.
@@ -105,8 +109,9 @@ impl Rooms {
         let found = rows::find_alias(&mut reader.conn(), alias.as_str()).await?;
         drop(reader);
         let (room, creator) = found.ok_or_else(|| AliasError::Unknown { alias: alias.to_owned() })?;
-        if creator != caller.user.nid && !caller.admin {
-            let room = self.by_nid(room).await?;
+        let room = self.by_nid(room).await?;
+        let covered = caller.appservice.as_ref().is_some_and(|appservice| appservice.covers_alias(alias));
+        if creator != caller.user.nid && !caller.admin && !covered {
             let power_levels = self.power_levels(&room, self.db.committer().published()).await?;
             let joined = self.membership(caller.user.nid, room.nid).await? == Some(Membership::Join);
             if !joined || !power_levels.user_can_send_state(caller.user_id(), StateEventType::RoomCanonicalAlias) {
@@ -114,7 +119,40 @@ impl Rooms {
             }
         }
         self.db.committer().transact(DeleteAlias(alias.as_str().to_owned())).await?;
-        Ok(())
+        self.drop_canonical_alias(caller, &room, alias).await
+    }
+
+    /// Takes a deleted alias out of the room's `m.room.canonical_alias`, if the caller may change that. The alias is gone
+    /// either way ([spec]).
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias
+    async fn drop_canonical_alias(
+        &self,
+        caller: &LocalDevice,
+        room: &Room,
+        alias: &RoomAliasId,
+    ) -> Result<(), AliasError> {
+        let event_type = "m.room.canonical_alias";
+        let current = self.current_state_event(room, event_type, "").await?;
+        let Some(mut content) = current.and_then(|event| event.content::<Map<String, Value>>()) else { return Ok(()) };
+        let before = content.clone();
+        content.retain(|key, value| key != "alias" || value != alias.as_str());
+        if let Some(Value::Array(others)) = content.get_mut("alt_aliases") {
+            others.retain(|other| other != alias.as_str());
+            if others.is_empty() {
+                content.remove("alt_aliases");
+            }
+        }
+        if content == before {
+            return Ok(());
+        }
+        let content = to_raw_value(&content).map_err(|error| store::Error::damaged("canonical alias", error))?;
+        let draft =
+            EventDraft { event_type: event_type.to_owned(), state_key: Some(String::new()), content, redacts: None };
+        match self.send_state(caller, &room.room_id, draft).await {
+            Err(SendError::Storage(error) | SendError::Append(AppendError::Storage(error))) => Err(error.into()),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// The local aliases of a room.

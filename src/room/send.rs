@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use sabha_federation::EventDraft;
 use serde_json::{
     Map, Value,
@@ -55,8 +55,23 @@ impl Rooms {
         &self,
         caller: &LocalDevice,
         room_id: &RoomId,
+        draft: EventDraft,
+        txn: Option<TxnKey>,
+    ) -> Result<OwnedEventId, SendError> {
+        self.send_dated(caller, room_id, draft, txn, None).await
+    }
+
+    /// The same with an `origin_server_ts` of the sender's choice. The event's place in the room is the same.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_dated(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
         mut draft: EventDraft,
         txn: Option<TxnKey>,
+        date: Option<MilliSecondsSinceUnixEpoch>,
     ) -> Result<OwnedEventId, SendError> {
         let room = self.require(room_id).instrument(debug_span!("room.find")).await?;
         let mut writer = self.enter(&room).instrument(debug_span!("room.enter")).await?;
@@ -70,6 +85,7 @@ impl Rooms {
             return Ok(sent);
         }
         self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
+        writer.date(date);
         let event_id = writer.append(&caller.user, draft).instrument(debug_span!("room.append")).await?;
         self.finish(writer, txn).await?;
         Ok(event_id)
@@ -83,7 +99,21 @@ impl Rooms {
         &self,
         caller: &LocalDevice,
         room_id: &RoomId,
+        draft: EventDraft,
+    ) -> Result<OwnedEventId, SendError> {
+        self.send_state_dated(caller, room_id, draft, None).await
+    }
+
+    /// The same with an `origin_server_ts` of the sender's choice.
+    ///
+    /// # Errors
+    /// As [`Self::send_state`].
+    pub async fn send_state_dated(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
         mut draft: EventDraft,
+        date: Option<MilliSecondsSinceUnixEpoch>,
     ) -> Result<OwnedEventId, SendError> {
         let room = self.require(room_id).await?;
         if draft.event_type == "m.room.canonical_alias" {
@@ -105,6 +135,7 @@ impl Rooms {
             return Ok(event_id);
         }
         self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
+        writer.date(date);
         let event_id = writer.append(&caller.user, draft).await?;
         self.finish(writer, None).await?;
         Ok(event_id)

@@ -42,6 +42,7 @@ impl Server {
             username: Some(name.to_owned()),
             password: Some(Zeroizing::new("correct horse".to_owned())),
             admin: false,
+            displayname: None,
             session: Some(NewSession::default()),
             permit: Permit::Free,
         };

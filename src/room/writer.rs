@@ -7,7 +7,7 @@ mod rows;
 
 use std::sync::Arc;
 
-use ruma::{OwnedEventId, UserId, events::StateEventType};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, UserId, events::StateEventType};
 use sabha_federation::{
     AuthRuleError, BuildError, EventDraft, EventPosition, Pdu, auth, build::MAX_PREV_EVENTS, build_and_sign,
 };
@@ -115,6 +115,13 @@ impl Rooms {
 impl RoomWriter<'_> {
     pub fn now_ms(&self) -> i64 {
         self.now_ms
+    }
+
+    /// Dates what is appended from now on; `None` leaves it at the present.
+    pub fn date(&mut self, date: Option<MilliSecondsSinceUnixEpoch>) {
+        if let Some(date) = date {
+            self.now_ms = i64::from(date.get());
+        }
     }
 
     /// A row to be committed together with the events.

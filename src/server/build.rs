@@ -8,6 +8,7 @@ use super::{signing_key, start::StartError};
 use crate::{
     account::{AccountData, Accounts, Filters, password::Hashing},
     app::{App, Services},
+    appservice::Appservices,
     bus::Bus,
     clock::Clock,
     config::{self, Config, DatabaseTarget},
@@ -38,9 +39,11 @@ impl Default for Surroundings {
 ///
 /// # Errors
 /// Each is one line that says what to do; a database that was opened is closed again.
-pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, StartError> {
+pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, StartError> {
     let data_dir = |source| StartError::DataDir { path: config.data_dir.clone(), source };
     create_data_dir(&config.data_dir).map_err(data_dir)?;
+    config.registration.shared_secret = config.shared_secret().map_err(StartError::SharedSecret)?;
+    let appservices = Arc::new(Appservices::load(&config.appservices.files, &config.server_name)?);
     let db = Arc::new(Database::open(database_options(&config, &surroundings.clock)?).await?);
     let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
         Ok(signer) => Arc::new(signer),
@@ -52,8 +55,15 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
     let Surroundings { clock, hashing, stopping } = surroundings;
     let bus = Arc::new(Bus::default());
     let account_data = Arc::new(AccountData::new(Arc::clone(&db), Arc::clone(&bus), &config.limits));
-    Ok(App::new(Services {
-        accounts: Accounts::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), hashing, &config),
+    let app = App::new(Services {
+        accounts: Accounts::new(
+            Arc::clone(&db),
+            Arc::clone(&bus),
+            clock.clone(),
+            hashing,
+            &config,
+            Arc::clone(&appservices),
+        ),
         filters: Filters::new(Arc::clone(&db), &config.limits),
         push: Push::new(Arc::clone(&account_data)),
         ephemeral: Ephemeral::new(
@@ -74,7 +84,13 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
         bus,
         signer,
         stopping,
-    }))
+        appservices,
+    });
+    if let Err(error) = app.accounts.register_senders().await {
+        app.db.close().await;
+        return Err(StartError::Sender(error));
+    }
+    Ok(app)
 }
 
 /// Only the owner may look into a directory that we make.

@@ -10,6 +10,7 @@ use crate::{
     client_api,
     config::{Listener, Resource},
     http::{Routes, cors::CorsLayer, shutdown::Shutdown, tracked::TrackedLayer},
+    synapse_admin,
 };
 
 /// For the database to answer one question. A load balancer asks every few seconds.
@@ -19,6 +20,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>, shutdown: &Shutdown) -> Router {
     let serves_clients = listener.serves(Resource::Client);
     let api = if serves_clients { client_api::routes() } else { Routes::default() };
+    // The router knows the path only if the feature is on, so that one cannot tell whether we have it.
+    let api = if serves_clients && app.accounts.has_shared_secret() { api.merge(synapse_admin::routes()) } else { api };
     let mut open_to_browsers = api.into_router().with_state(app.clone());
     if listener.serves(Resource::WellKnown) {
         open_to_browsers = open_to_browsers.merge(well_known::router(&app.config, client_address));

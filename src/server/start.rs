@@ -4,6 +4,8 @@ use std::{error::Error, fmt, io, path::PathBuf};
 
 use super::{metrics::MetricsError, signing_key::SigningKeyError};
 use crate::{
+    account::register::RegisterError,
+    appservice::LoadError,
     http::listen::ListenError,
     store::{self, OpenError},
 };
@@ -17,6 +19,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("registration.shared_secret_file cannot be read")]
+    SharedSecret(#[source] io::Error),
+    #[error(transparent)]
+    Appservice(#[from] LoadError),
+    #[error("the user of an application service cannot be made")]
+    Sender(#[source] RegisterError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]

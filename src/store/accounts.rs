@@ -4,7 +4,7 @@ use super::{Conn, Error, UserNid, on, rows::inserts, statements};
 
 statements! {
     FIND_ACCOUNT = "SELECT password_hash, admin, created_at, deactivated_at FROM account WHERE user_nid = $1";
-    ANY_ACCOUNT = "SELECT user_nid FROM account LIMIT 1";
+    ANY_ACCOUNT = "SELECT user_nid FROM account WHERE password_hash IS NOT NULL LIMIT 1";
     ANY_ADMIN = "SELECT user_nid FROM account WHERE admin AND deactivated_at IS NULL LIMIT 1";
     LIST_ACCOUNTS = "SELECT u.user_id, a.admin, a.created_at, a.deactivated_at FROM account a \
         JOIN matrix_user u ON u.user_nid = a.user_nid WHERE u.user_id > $1 ORDER BY u.user_id LIMIT $2";

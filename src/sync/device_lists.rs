@@ -22,6 +22,8 @@ pub struct DeviceLists {
     pub changed: BTreeSet<String>,
     /// Users who shared a room with the user and no longer do.
     pub left: BTreeSet<String>,
+    /// Users who now share a room with the user in which they did not meet before; all of them are in `changed` too.
+    pub met: BTreeSet<String>,
 }
 
 impl DeviceLists {
@@ -39,6 +41,7 @@ impl DeviceLists {
         for entry in app.rooms.memberships(user.nid).await? {
             lists.add_room(app, user, &entry, since, upto).await?;
         }
+        lists.changed.extend(lists.met.iter().cloned());
         for user_id in std::mem::take(&mut lists.left) {
             if !lists.changed.contains(&user_id) && !still_shares(app, user, &user_id).await? {
                 lists.left.insert(user_id);
@@ -77,7 +80,7 @@ impl DeviceLists {
         };
         match (was_in, is_in) {
             (true, true) => self.add_changes(app, user, &room, since, upto).await?,
-            (false, true) => self.changed.extend(others(app, user, &room, upto).await?),
+            (false, true) => self.met.extend(others(app, user, &room, upto).await?),
             // Who came after `since` was never on the client's list because of this room.
             (true, false) => self.left.extend(others(app, user, &room, since).await?),
             (false, false) => {}
@@ -101,7 +104,7 @@ impl DeviceLists {
             let event = app.rooms.events.get(room, entry.event_nid).await?;
             let Some(user_id) = event.pdu.state_key.clone().filter(|id| id != user.user_id.as_str()) else { continue };
             match (was_in, is_joined(&entry)) {
-                (false, true) => _ = self.changed.insert(user_id),
+                (false, true) => _ = self.met.insert(user_id),
                 (true, false) => _ = self.left.insert(user_id),
                 _ => {}
             }

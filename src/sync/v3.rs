@@ -173,11 +173,12 @@ async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     let mut account_data = account::AccountDataNews::load(look).await?;
     let mut has_news = look.is_initial() || look.request.full_state;
     has_news |= account_data.write_global(look, &mut object).await?;
-    has_news |= account::write_presence(look, &mut object).await?;
+    let lists = devices::lists(look).await?;
+    has_news |= account::write_presence(look, &lists.met, &mut object).await?;
     let rooms = membership::RoomNews::load(look, &account_data).instrument(debug_span!("sync.rooms")).await?;
     account_data.complete(look, &rooms.newly_joined).await?;
     has_news |= rooms.write(look, &account_data, &mut object).await?;
-    has_news |= devices::write_lists(look, &mut object).await?;
+    has_news |= devices::write_lists(&lists, &mut object);
     let messages = devices::write_messages(look, &mut object).instrument(debug_span!("sync.to_device"));
     let (to_device, next_to_device) = messages.await?;
     has_news |= to_device;

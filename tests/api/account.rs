@@ -165,7 +165,7 @@ both_engines! {
         server.anonymous().post(&path, change(Value::Null)).await.error(401, "M_MISSING_TOKEN");
         alice.post(&path, change(password_of(&alice, "wrong password"))).await.error(401, "M_FORBIDDEN");
         let bob = server.register("bob").await;
-        alice.post(&path, change(password_of(&bob, PASSWORD))).await.error(401, "M_FORBIDDEN");
+        alice.post(&path, change(password_of(&bob, PASSWORD))).await.error(403, "M_FORBIDDEN");
         assert_eq!(alice.post(&path, change(json!({ "type": "m.login.dummy" }))).await.status.as_u16(), 401);
 
         alice.post(&path, change(password_of(&alice, PASSWORD))).await.ok();
@@ -267,6 +267,7 @@ both_engines! {
         assert_eq!(capabilities["m.room_versions"]["default"], "12");
         assert_eq!(capabilities["m.room_versions"]["available"]["6"], "stable");
         assert_eq!(capabilities["m.get_login_token"]["enabled"], true);
+        assert_eq!(capabilities["m.change_password"]["enabled"], true);
         assert_eq!(capabilities["m.3pid_changes"]["enabled"], false);
         assert_eq!(alice.get(&v3(["account", "3pid"])).await.ok().get("threepids").unwrap_or(&json!([])), &json!([]));
     }

@@ -49,6 +49,27 @@ both_engines! {
         set(json!({ "alias": "#tea:sabha.test", "alt_aliases": ["#chai:sabha.test"] })).await.ok();
     }
 
+    async fn a_deleted_alias_is_no_longer_the_rooms_main_one(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat", "room_alias_name": "tea" })).await;
+        bob.join(&room).await;
+        let directory = |alias: &str| v3(["directory", "room", alias]);
+        let state = v3(["rooms", &room, "state", "m.room.canonical_alias"]);
+        for (owner, alias) in [(&alice, "#chai:sabha.test"), (&bob, "#bobs:sabha.test")] {
+            owner.put(&directory(alias), json!({ "room_id": room })).await.ok();
+        }
+        let all = json!({ "alias": "#tea:sabha.test", "alt_aliases": ["#chai:sabha.test", "#bobs:sabha.test"] });
+        alice.put(&state, all.clone()).await.ok();
+        // Bob may delete his alias, but not change what the room says of it.
+        bob.delete(&directory("#bobs:sabha.test"), json!({})).await.ok();
+        assert_eq!(alice.get(&state).await.ok(), all);
+        alice.delete(&directory("#tea:sabha.test"), json!({})).await.ok();
+        assert_eq!(alice.get(&state).await.ok(), json!({ "alt_aliases": ["#chai:sabha.test", "#bobs:sabha.test"] }));
+        alice.put(&state, json!({ "alt_aliases": ["#chai:sabha.test"] })).await.ok();
+        alice.delete(&directory("#chai:sabha.test"), json!({})).await.ok();
+        assert_eq!(alice.get(&state).await.ok(), json!({}));
+    }
+
     async fn the_directory_lists_what_was_published(server: TestServer) {
         let alice = server.register("alice").await;
         let bob = server.register("bob").await;

@@ -63,6 +63,16 @@ async fn a_body_that_cannot_be_read_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_not_utf_8_is_no_json() {
+    let server = TestServer::start().await;
+    let path = format!("{}{}", server.base(), v3(["register"]));
+    let body = b"{ \"test\": \"a\x81\" }".to_vec();
+    let answer = reqwest::Client::new().post(path).body(body).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert!(answer.text().await.expect("text").contains("M_NOT_JSON"));
+}
+
+#[tokio::test]
 async fn over_the_limit_a_client_is_told_when_to_come_back() {
     let other = Rate::new(0.01, 2);
     let limits = RateLimits { enabled: true, address_factor: 1.0, other, ..RateLimits::default() };

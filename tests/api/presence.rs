@@ -91,3 +91,22 @@ async fn who_sends_a_message_is_active_and_who_is_offline_stays_so() {
     let shown = alice.get(&status(&alice)).await.ok();
     assert_eq!((&shown["presence"], &shown["last_active_ago"]), (&json!("online"), &json!(0)));
 }
+
+both_engines! {
+    async fn who_begins_to_share_a_room_is_seen_at_once_and_once(server: TestServer) {
+        let (alice, bob, carol) = (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        carol.join(&room).await;
+        let next = |answer: &Value| answer["next_batch"].as_str().expect("a token").to_owned();
+        let (of_alice, of_bob) = (next(&alice.sync(None).await), next(&bob.sync(None).await));
+        bob.join(&room).await;
+
+        // Nobody's presence has changed since; carol was never there.
+        let (news_of_alice, news_of_bob) = (alice.sync(Some(&of_alice)).await, bob.sync(Some(&of_bob)).await);
+        assert_eq!(shown(&news_of_alice, &bob).expect("bob came")["presence"], "online");
+        assert_eq!(shown(&news_of_bob, &alice).expect("alice is here")["presence"], "online");
+        assert_eq!(shown(&news_of_bob, &carol), None);
+        assert_eq!(shown(&alice.sync(Some(&next(&news_of_alice))).await, &bob), None);
+        assert_eq!(shown(&bob.sync(Some(&next(&news_of_bob))).await, &alice), None);
+    }
+}

@@ -60,6 +60,7 @@ impl Server {
             username: Some(name.to_owned()),
             password: None,
             admin: false,
+            displayname: None,
             session: Some(NewSession::default()),
             permit: Permit::Free,
         };

@@ -2,13 +2,18 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3register
 
+use std::sync::Arc;
+
 use axum::{extract::State, http::StatusCode, response::IntoResponse as _};
-use ruma::api::{
-    client::account::register::{
-        LoginType, RegistrationKind,
-        v3::{Request, Response},
+use ruma::{
+    OwnedUserId,
+    api::{
+        client::account::register::{
+            LoginType, RegistrationKind,
+            v3::{Request, Response},
+        },
+        error::ErrorKind,
     },
-    error::ErrorKind,
 };
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -16,12 +21,13 @@ use zeroize::Zeroizing;
 use super::registration_closed;
 use crate::{
     account::{
-        NewSession,
+        NewSession, Session,
         interactive_auth::{Flow, Stage},
         password::check_strength,
         register::{Permit, Registration},
     },
     app::App,
+    appservice::Appservice,
     client_api::uiaa,
     config::RegistrationMode,
     http::{ApiError, Authed, RawJson, Reply},
@@ -33,7 +39,7 @@ const OPERATION: &str = "POST register";
 /// Makes an account and, unless the client wants none, its first session.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { request, address, .. }: Authed<Request>,
+    Authed { caller, request, address }: Authed<Request>,
 ) -> Result<axum::response::Response, ApiError> {
     match request.kind {
         RegistrationKind::User => {}
@@ -44,7 +50,7 @@ pub(super) async fn handle(
         _ => return Err(ApiError::invalid_param("This is no kind of account.")),
     }
     if matches!(request.login_type, Some(LoginType::ApplicationService)) {
-        return Err(ApiError::forbidden("This server has no application services."));
+        return register_for(&app, caller.require()?, request).await;
     }
     let flows: &[Flow] = match app.accounts.registration_mode() {
         RegistrationMode::Closed => return Err(registration_closed()),
@@ -67,6 +73,7 @@ pub(super) async fn handle(
         username: request.username,
         password: Some(Zeroizing::new(password)),
         admin: false,
+        displayname: None,
         session: (!request.inhibit_login).then_some(NewSession {
             device_id: request.device_id,
             display_name: request.initial_device_display_name,
@@ -75,14 +82,41 @@ pub(super) async fn handle(
         permit: passed.registration_token.map_or(Permit::Free, Permit::RegistrationToken),
     };
     let (user_id, session) = app.accounts.register(registration).await?;
+    Ok(registered(user_id, session))
+}
+
+/// Makes an account for an application service, which needs neither password nor permission.
+async fn register_for(
+    app: &App,
+    appservice: Arc<Appservice>,
+    request: Request,
+) -> Result<axum::response::Response, ApiError> {
+    let missing = || ApiError::missing_param("An application service chooses the user name.");
+    let registration = Registration {
+        username: Some(request.username.ok_or_else(missing)?),
+        password: None,
+        admin: false,
+        displayname: None,
+        session: (!request.inhibit_login).then_some(NewSession {
+            device_id: request.device_id,
+            display_name: request.initial_device_display_name,
+            refreshable: request.refresh_token,
+        }),
+        permit: Permit::Appservice(appservice),
+    };
+    let (user_id, session) = app.accounts.register(registration).await?;
+    Ok(registered(user_id, session))
+}
+
+fn registered(user_id: OwnedUserId, session: Option<Session>) -> axum::response::Response {
     let Some(session) = session else {
         // Ruma writes a missing device as `null`, which the specification does not allow.
-        return Ok(RawJson(json!({ "user_id": user_id }).to_string().into()).into_response());
+        return RawJson(json!({ "user_id": user_id }).to_string().into()).into_response();
     };
     let mut response = Response::new(user_id);
     response.device_id = Some(session.device_id);
     response.access_token = Some(session.secrets.access_token);
     response.refresh_token = session.secrets.refresh_token;
     response.expires_in = session.secrets.expires_in;
-    Ok(Reply(response).into_response())
+    Reply(response).into_response()
 }

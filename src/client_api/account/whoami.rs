@@ -16,6 +16,6 @@ pub(super) async fn handle(
     Authed { caller, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     let mut response = Response::new(caller.user_id().to_owned(), false);
-    response.device_id = Some(caller.device_id.clone());
+    response.device_id = caller.device_id.clone();
     Ok(Reply(response))
 }

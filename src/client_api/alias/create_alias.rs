@@ -5,7 +5,7 @@
 use axum::extract::State;
 use ruma::api::client::alias::create_alias::v3::{Request, Response};
 
-use super::check;
+use super::{check, check_exclusive};
 use crate::{
     app::App,
     http::{ApiError, Authed, Reply},
@@ -17,6 +17,7 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     check(&request.room_alias)?;
+    check_exclusive(&app, &caller, &request.room_alias)?;
     app.rooms.create_alias(&caller, &request.room_alias, &request.room_id).await?;
     Ok(Reply(Response::new()))
 }

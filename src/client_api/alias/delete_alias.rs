@@ -10,11 +10,16 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Deletes an alias. The room's `m.room.canonical_alias` stays as it is.
+/// Deletes an alias, also from the room's `m.room.canonical_alias`, if the caller may change that.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
+    // A server admin puts right what an application service left behind.
+    let covered = caller.appservice.as_ref().is_some_and(|appservice| appservice.covers_alias(&request.room_alias));
+    if !covered && !caller.admin {
+        app.appservices.check_alias(&request.room_alias, None)?;
+    }
     app.rooms.delete_alias(&caller, &request.room_alias).await?;
     Ok(Reply(Response::new()))
 }

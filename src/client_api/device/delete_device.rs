@@ -17,7 +17,7 @@ pub(super) async fn handle(
     Authed { caller, request, address }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     let operation = format!("DELETE devices/{}", request.device_id);
-    uiaa::require_password(&app, &caller, &operation, request.auth.as_ref(), address).await?;
+    uiaa::require_password_of_person(&app, &caller, &operation, request.auth.as_ref(), address).await?;
     app.accounts.delete_devices(caller.user.nid, vec![request.device_id]).await?;
     Ok(Reply(Response::new()))
 }

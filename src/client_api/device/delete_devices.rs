@@ -18,7 +18,7 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     // JSON keeps the IDs apart, whatever is in them.
     let operation = format!("POST delete_devices {}", serde_json::json!(request.devices));
-    uiaa::require_password(&app, &caller, &operation, request.auth.as_ref(), address).await?;
+    uiaa::require_password_of_person(&app, &caller, &operation, request.auth.as_ref(), address).await?;
     app.accounts.delete_devices(caller.user.nid, request.devices).await?;
     Ok(Reply(Response::new()))
 }

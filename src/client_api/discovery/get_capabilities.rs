@@ -6,14 +6,15 @@ use axum::extract::State;
 use ruma::{
     RoomVersionId,
     api::client::discovery::get_capabilities::v3::{
-        Capabilities, GetLoginTokenCapability, ProfileFieldsCapability, Request, Response, RoomVersionStability,
+        Capabilities, GetLoginTokenCapability, ProfileFieldsCapability, Request, RoomVersionStability,
         RoomVersionsCapability, ThirdPartyIdChangesCapability,
     },
 };
+use serde_json::json;
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    http::{ApiError, Authed, RawJson},
 };
 
 /// The room versions that can be created and joined.
@@ -27,13 +28,17 @@ const ROOM_VERSIONS: [RoomVersionId; 7] = [
     RoomVersionId::V12,
 ];
 
-/// What clients may offer to their users. What is left out, such as changing the password, is allowed by default.
-pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
+/// What clients may offer to their users. What is left out, such as changing the display name, is allowed by default.
+pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result<RawJson, ApiError> {
     let versions = ROOM_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
     let mut capabilities = Capabilities::new();
     capabilities.room_versions = RoomVersionsCapability::new(app.config.rooms.default_version.clone(), versions.into());
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.get_login_token = GetLoginTokenCapability::new(true);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
-    Ok(Reply(Response::new(capabilities)))
+    let mut capabilities =
+        serde_json::to_value(capabilities).expect("ruma's type has only texts as keys, and can always be written");
+    // Ruma leaves out what is allowed by default, and clients look for this one.
+    capabilities["m.change_password"] = json!({ "enabled": true });
+    Ok(RawJson(json!({ "capabilities": capabilities }).to_string().into()))
 }

@@ -5,10 +5,18 @@ use ruma::api::error::ErrorKind;
 
 use crate::{
     account::{
-        data::PutError, deactivate::SetPasswordError, filters, interactive_auth::InteractiveAuthError,
-        login::LoginError, new_session::SessionRefusal, password::WeakPassword, profiles::ProfileError,
+        appservice::{AppserviceLoginError, IdentityError},
+        data::PutError,
+        deactivate::SetPasswordError,
+        filters,
+        interactive_auth::InteractiveAuthError,
+        login::LoginError,
+        new_session::SessionRefusal,
+        password::WeakPassword,
+        profiles::ProfileError,
         register::RegisterError,
     },
+    appservice::Exclusive,
     ephemeral::receipts::MarkError,
     http::ApiError,
     push::{ChangeError, RuleError},
@@ -20,11 +28,43 @@ impl From<RegisterError> for ApiError {
             RegisterError::Name(error) => {
                 Self::new(StatusCode::BAD_REQUEST, ErrorKind::InvalidUsername, sentence(&error))
             }
+            RegisterError::Exclusive(error) => error.into(),
             RegisterError::InUse => Self::new(StatusCode::BAD_REQUEST, ErrorKind::UserInUse, sentence(&error)),
             RegisterError::WeakPassword(error) => error.into(),
             RegisterError::TokenUsedUp | RegisterError::SetupSecret => Self::forbidden(sentence(&error)),
             RegisterError::Session(error) => error.into(),
             RegisterError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<Exclusive> for ApiError {
+    fn from(error: Exclusive) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorKind::Exclusive, sentence(&error))
+    }
+}
+
+impl From<IdentityError> for ApiError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::NotCovered | IdentityError::NotRegistered => Self::forbidden(sentence(&error)),
+            IdentityError::Deactivated => {
+                Self::new(StatusCode::FORBIDDEN, ErrorKind::UserDeactivated, sentence(&error))
+            }
+            IdentityError::UnknownDevice => {
+                Self::new(StatusCode::BAD_REQUEST, ErrorKind::UnknownDevice, sentence(&error))
+            }
+            IdentityError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<AppserviceLoginError> for ApiError {
+    fn from(error: AppserviceLoginError) -> Self {
+        match error {
+            AppserviceLoginError::Exclusive(error) => error.into(),
+            AppserviceLoginError::Login(LoginError::Forbidden) => IdentityError::NotRegistered.into(),
+            AppserviceLoginError::Login(error) => error.into(),
         }
     }
 }
@@ -72,6 +112,7 @@ impl From<InteractiveAuthError> for ApiError {
     fn from(error: InteractiveAuthError) -> Self {
         match error {
             InteractiveAuthError::Incomplete(info) => Self::interactive_auth(*info),
+            InteractiveAuthError::OtherUser => Self::forbidden(sentence(&error)),
             InteractiveAuthError::Storage(error) => error.into(),
         }
     }

@@ -21,8 +21,10 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
+    let device_id =
+        caller.device_id.as_deref().ok_or_else(|| ApiError::missing_param("Keys belong to a device_id."))?;
     let upload = Upload::check(
-        (caller.user_id(), &caller.device_id),
+        (caller.user_id(), device_id),
         request.device_keys.as_ref(),
         &request.one_time_keys,
         &request.fallback_keys,

@@ -31,7 +31,7 @@ pub(super) async fn handle(
     // Whether these keys replace others is decided in the transaction, where nobody can come in between.
     match app.keys.upload_signing_keys(&caller, keys.clone(), false, rooms.clone()).await {
         Err(SigningKeysError::NeedsAuthentication) => {
-            uiaa::require_password(&app, &caller, OPERATION, auth.as_ref(), address).await?;
+            uiaa::require_password_of_person(&app, &caller, OPERATION, auth.as_ref(), address).await?;
             app.keys.upload_signing_keys(&caller, keys, true, rooms).await?;
         }
         result => result?,

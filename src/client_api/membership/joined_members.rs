@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use ruma::{
-    OwnedMxcUri, UserId,
+    OwnedMxcUri, OwnedUserId, UserId,
     api::client::membership::joined_members::v3::{Request, Response, RoomMember},
 };
 use serde::Deserialize;
@@ -24,7 +24,8 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let not_in_room = || ApiError::forbidden("You are not in this room.");
     let room = app.rooms.find(&request.room_id).await?.ok_or_else(not_in_room)?;
-    if !app.rooms.is_joined(caller.user.nid, &room).await? {
+    let is_joined = app.rooms.is_joined(caller.user.nid, &room).await?;
+    if !is_joined && caller.appservice.is_none() {
         return Err(not_in_room());
     }
     let now = app.db.committer().published();
@@ -33,6 +34,15 @@ pub(super) async fn handle(
         .iter()
         .filter_map(|event| Some((UserId::parse(event.pdu.state_key.as_deref()?).ok()?, member(event))))
         .collect();
+    // For an application service it is enough that one of its users is in the room.
+    let covers = |user_id: &OwnedUserId| {
+        caller.appservice.as_ref().is_some_and(|appservice| {
+            user_id.server_name() == app.config.server_name && appservice.covers_user(user_id)
+        })
+    };
+    if !is_joined && !joined.keys().any(covers) {
+        return Err(not_in_room());
+    }
     Ok(Reply(Response::new(joined)))
 }
 

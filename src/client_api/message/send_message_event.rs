@@ -19,8 +19,10 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let ExactType { event_type, request } = request;
     let key = txn::key(&caller, format!("send/{}/{event_type}", request.room_id), &request.txn_id)?;
+    // Only application services may choose.
+    let date = request.timestamp.filter(|_| caller.appservice.is_some());
     let draft = EventDraft { event_type, state_key: None, content: request.body.into_json(), redacts: None };
-    let event_id = app.rooms.send(&caller, &request.room_id, draft, Some(key)).await?;
+    let event_id = app.rooms.send_dated(&caller, &request.room_id, draft, Some(key), date).await?;
     // The spec's example of what somebody does who is there.
     app.ephemeral.active(&app.rooms, &caller.user).await?;
     Ok(Reply(Response::new(event_id)))

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::{
     app::App,
     client_api::{
-        alias::local_alias,
+        alias::{check_exclusive, local_alias},
         member_profile,
         membership::{check_is_local, no_third_party_invites},
     },
@@ -56,6 +56,10 @@ pub(super) async fn handle(
     if request.initial_state.len() > MAX_INITIAL_STATE {
         return Err(ApiError::invalid_param(format!("initial_state has at most {MAX_INITIAL_STATE} events.")));
     }
+    let alias = request.room_alias_name.map(|name| local_alias(&app, &name)).transpose()?;
+    if let Some(alias) = &alias {
+        check_exclusive(&app, &caller, alias)?;
+    }
     let new = NewRoom {
         version: request.room_version.unwrap_or_else(|| app.config.rooms.default_version.clone()),
         preset,
@@ -64,7 +68,7 @@ pub(super) async fn handle(
         power_level_override: object("power_level_content_override", request.power_level_content_override.as_ref())?,
         name: request.name,
         topic: request.topic,
-        alias: request.room_alias_name.map(|name| local_alias(&app, &name)).transpose()?,
+        alias,
         invite: invitees(&app, request.invite).await?,
         is_direct: request.is_direct,
         publish,

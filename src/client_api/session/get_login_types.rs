@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use ruma::api::client::session::get_login_types::v3::{
-    LoginType, PasswordLoginType, Request, Response, TokenLoginType,
+    ApplicationServiceLoginType, LoginType, PasswordLoginType, Request, Response, TokenLoginType,
 };
 
 use crate::{
@@ -13,9 +13,12 @@ use crate::{
 };
 
 /// What one can log in with.
-pub(super) async fn handle(State(_): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
+pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
     let mut token = TokenLoginType::new();
     token.get_login_token = true;
-    let flows = vec![LoginType::Password(PasswordLoginType::new()), LoginType::Token(token)];
+    let mut flows = vec![LoginType::Password(PasswordLoginType::new()), LoginType::Token(token)];
+    if !app.appservices.is_empty() {
+        flows.push(LoginType::ApplicationService(ApplicationServiceLoginType::new()));
+    }
     Ok(Reply(Response::new(flows)))
 }

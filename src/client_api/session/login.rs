@@ -14,9 +14,10 @@ use ruma::api::{
 use serde::de::Error as _;
 use zeroize::Zeroizing;
 
+use super::appservice_login;
 use crate::{
     account::{
-        NewSession,
+        NewSession, Session,
         login::{Credentials, LoginError},
     },
     app::App,
@@ -26,8 +27,16 @@ use crate::{
 /// Logs somebody in.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { request: Typed(request), address, .. }: Authed<Typed>,
+    Authed { caller, request: Typed(request), address }: Authed<Typed>,
 ) -> Result<Reply<Response>, ApiError> {
+    if let LoginInfo::ApplicationService(login) = request.login_info {
+        let wanted = NewSession {
+            device_id: request.device_id,
+            display_name: request.initial_device_display_name,
+            refreshable: request.refresh_token,
+        };
+        return Ok(logged_in(appservice_login::login(&app, caller, login, wanted).await?));
+    }
     let credentials = credentials(request.login_info)?;
     let account = match &credentials {
         Credentials::Password { user, .. } => Some(app.accounts.canonical_name(user)),
@@ -45,11 +54,14 @@ pub(super) async fn handle(
     {
         guess.give_back();
     }
-    let session = login?;
+    Ok(logged_in(login?))
+}
+
+fn logged_in(session: Session) -> Reply<Response> {
     let mut response = Response::new(session.user_id, session.secrets.access_token, session.device_id);
     response.refresh_token = session.secrets.refresh_token;
     response.expires_in = session.secrets.expires_in;
-    Ok(Reply(response))
+    Reply(response)
 }
 
 fn credentials(info: LoginInfo) -> Result<Credentials, ApiError> {

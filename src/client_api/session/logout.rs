@@ -15,6 +15,8 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    app.accounts.delete_devices(caller.user.nid, vec![caller.device_id.clone()]).await?;
+    // The token of an application service is the operator's to revoke.
+    let device_id = caller.device_id.clone().ok_or_else(|| ApiError::forbidden("There is no session to end."))?;
+    app.accounts.delete_devices(caller.user.nid, vec![device_id]).await?;
     Ok(Reply(Response::new()))
 }

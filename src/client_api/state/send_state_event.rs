@@ -27,8 +27,10 @@ pub(super) async fn handle(
     if event_type == "m.room.member" {
         check_invitee(&app, &request.state_key, &content)?;
     }
+    // Only application services may choose.
+    let date = request.timestamp.filter(|_| caller.appservice.is_some());
     let draft = EventDraft { event_type, state_key: Some(request.state_key), content, redacts: None };
-    let event_id = app.rooms.send_state(&caller, &request.room_id, draft).await?;
+    let event_id = app.rooms.send_state_dated(&caller, &request.room_id, draft, date).await?;
     Ok(Reply(Response::new(event_id)))
 }
 

@@ -1,6 +1,9 @@
 //! Account data and presence in `/sync`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use serde_json::value::RawValue;
 
@@ -72,15 +75,20 @@ impl AccountDataNews {
     }
 }
 
-/// Writes the presence of others; whether there was any.
-pub(super) async fn write_presence(look: &Look<'_>, object: &mut Object<'_>) -> Result<bool, Error> {
+/// Writes the presence of others, where it changed or the client could not know it: that of those whom the user just `met`
+/// in a room. Whether there was any.
+pub(super) async fn write_presence(
+    look: &Look<'_>,
+    met: &BTreeSet<String>,
+    object: &mut Object<'_>,
+) -> Result<bool, Error> {
     if !accepts_plain_type(&look.request.filter.presence, "m.presence") {
         return Ok(false);
     }
     let Look { app, caller, .. } = look;
     let events = app
         .ephemeral
-        .presence_since(&app.rooms, caller.user.nid, look.since_ephemeral(), look.ignored().await?)
+        .presence_since(&app.rooms, caller.user.nid, (look.since_ephemeral(), met), look.ignored().await?)
         .await?;
     if events.is_empty() {
         return Ok(false);

@@ -12,16 +12,22 @@ use crate::{
 /// How many messages to a device go into one answer; the rest follows in the next.
 const MESSAGES: usize = 100;
 
+/// Whose device lists changed since the client last asked. A client that asks for the first time knows none.
+pub(super) async fn lists(look: &Look<'_>) -> Result<DeviceLists, Error> {
+    match look.since {
+        Some(since) => DeviceLists::between(look.app, &look.caller.user, since.position, look.upto).await,
+        None => Ok(DeviceLists::default()),
+    }
+}
+
 /// Writes whose keys to look up again, and whose to forget; whether there was anyone.
-pub(super) async fn write_lists(look: &Look<'_>, object: &mut Object<'_>) -> Result<bool, Error> {
-    let Some(since) = look.since else { return Ok(false) };
-    let lists = DeviceLists::between(look.app, &look.caller.user, since.position, look.upto).await?;
+pub(super) fn write_lists(lists: &DeviceLists, object: &mut Object<'_>) -> bool {
     if lists.is_empty() {
-        return Ok(false);
+        return false;
     }
     let lists = serde_json::json!({ "changed": lists.changed, "left": lists.left });
     object.raw("device_lists", &lists.to_string());
-    Ok(true)
+    true
 }
 
 /// Writes the messages to this device; whether there were any, and, if some are left, up to where these go.

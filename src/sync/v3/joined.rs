@@ -8,6 +8,7 @@ use crate::{
     room::{
         Room,
         event::{StoredEvent, View},
+        state_log::Membership,
         timeline::Placed,
     },
     store::{Error, Position},
@@ -135,6 +136,8 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
     let limit = filter.limit.map_or(DEFAULT_TIMELINE, u64::from);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(look.app.config.limits.sync_timeline_events as usize);
     let after = room.since.unwrap_or(Position::ZERO);
+    // The client may still have a timeline of this room, from before the user left it: what comes does not follow on it.
+    let may_have_gap = room.since.is_none() && !look.is_initial();
     if room.only_departure {
         let just_before = Position(room.upto.0 - 1);
         let (events, _) = look.app.rooms.timeline(&room.room, just_before, room.upto, 1).await?;
@@ -168,7 +171,7 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
             limited &= events.len() == all;
         }
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
-        return Ok(Timeline { events, limited, start });
+        return Ok(Timeline { events, limited: limited || may_have_gap, start });
     }
     let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(ignored);
     let page = look.app.rooms.read_back(&room.room, &room.sight, (room.upto, after), limit, wanted).await;
@@ -180,7 +183,7 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
     let mut events = page.events;
     events.reverse();
     let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
-    let limited = page.next.is_some() && start > after;
+    let limited = may_have_gap || (page.next.is_some() && start > after);
     Ok(Timeline { events, limited, start })
 }
 
@@ -203,7 +206,8 @@ async fn write_timeline(
     for ((pos, event), transaction_id) in timeline.events.iter().zip(&transaction_ids) {
         let view = View {
             transaction_id: transaction_id.as_deref(),
-            membership: room.sight.membership_at(*pos),
+            // Who has never been here is like one who has left.
+            membership: Some(room.sight.membership_at(*pos).unwrap_or(Membership::Leave)),
             now_ms: look.now_ms,
             with_room_id: false,
         };

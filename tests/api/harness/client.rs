@@ -35,6 +35,11 @@ impl Client {
         Self { user_id: String::new(), device_id: String::new(), token: None, http, base }
     }
 
+    /// Somebody with a token that no login gave them: an application service.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
     /// The client that a login or a registration was answered for.
     ///
     /// # Panics

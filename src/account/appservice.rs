@@ -1,0 +1,241 @@
+//! What application services do as users of this server ([spec]): act as one, make accounts, log in and make devices, all
+//! without a password.
+//!
+//! Promise: an application service does nothing as a user that its namespaces do not cover. Which those are is in
+//! [`crate::appservice`].
+//!
+//! [spec]: https://spec.matrix.org/v1.19/application-service-api/#client-server-api-extensions
+
+use std::{net::IpAddr, sync::Arc};
+
+use ruma::{DeviceId, OwnedDeviceId};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Accounts, LocalDevice, NewSession, Session,
+    login::LoginError,
+    names::named_user,
+    new_session::{Draft, SessionRefusal, check_device},
+    register::{Permit, RegisterError, Registration},
+    session_cache::SessionCache,
+};
+use crate::{
+    appservice::{Appservice, Exclusive},
+    store::{
+        self, Conn, DeviceNid, Position, Transaction, UserNid, accounts as account_rows,
+        devices::{self as device_rows, DEVICE},
+        tokens as token_rows,
+    },
+};
+
+/// Whom an application service wants to act as; by default its sender, without a device.
+#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Asserted {
+    pub user_id: Option<String>,
+    #[serde(alias = "org.matrix.msc3202.device_id")]
+    pub device_id: Option<OwnedDeviceId>,
+}
+
+/// Why an application service may not act as somebody.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("the application service may not act as this user")]
+    NotCovered,
+    #[error("the application service has not registered this user")]
+    NotRegistered,
+    #[error("this account was deactivated")]
+    Deactivated,
+    #[error("the user has no such device")]
+    UnknownDevice,
+    #[error("the user could not be looked up")]
+    Storage(#[from] store::Error),
+}
+
+/// Why an application service did not log a user in.
+#[derive(Debug, thiserror::Error)]
+pub enum AppserviceLoginError {
+    #[error(transparent)]
+    Exclusive(#[from] Exclusive),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+}
+
+/// A device that is not there stands for none: short ids of devices begin at 1, so these meet no device.
+fn no_device(user: UserNid) -> DeviceNid {
+    DeviceNid(-user.0)
+}
+
+impl Accounts {
+    /// The user, and perhaps their device, that an application service acts as.
+    ///
+    /// # Errors
+    /// When it may not, or there is no such account or device.
+    pub async fn act_as(
+        &self,
+        appservice: &Arc<Appservice>,
+        asserted: Asserted,
+        address: Option<IpAddr>,
+    ) -> Result<Arc<LocalDevice>, IdentityError> {
+        let user_id = match &asserted.user_id {
+            Some(name) => named_user(name, &self.settings.server_name)
+                .filter(|user_id| name.starts_with('@') && appservice.covers_user(user_id))
+                .ok_or(IdentityError::NotCovered)?,
+            None => appservice.sender.clone(),
+        };
+        let user = self.db.find_user(&user_id).await?.ok_or(IdentityError::NotRegistered)?;
+        let mut reader = self.db.read().await?;
+        let account = account_rows::find_account(&mut reader.conn(), user.nid).await?;
+        let account = account.ok_or(IdentityError::NotRegistered)?;
+        if account.deactivated_at.is_some() {
+            return Err(IdentityError::Deactivated);
+        }
+        let mut device_nid = no_device(user.nid);
+        if let Some(id) = &asserted.device_id {
+            let found = device_rows::find_device(&mut reader.conn(), user.nid, id.as_str()).await?;
+            device_nid = DeviceNid(found.ok_or(IdentityError::UnknownDevice)?.device_nid);
+            self.last_seen.note(device_nid, self.clock.now_ms(), address);
+        }
+        drop(reader);
+        Ok(Arc::new(LocalDevice {
+            user,
+            device_nid,
+            device_id: asserted.device_id,
+            admin: account.admin,
+            expires_at: None,
+            revoked: CancellationToken::new(),
+            appservice: Some(Arc::clone(appservice)),
+        }))
+    }
+
+    /// Logs a user of an application service in, without a password.
+    ///
+    /// # Errors
+    /// [`AppserviceLoginError::Exclusive`] for a user that it does not cover. As [`Self::login`] otherwise.
+    pub async fn login_for(
+        &self,
+        appservice: &Appservice,
+        name: &str,
+        wanted: NewSession,
+    ) -> Result<Session, AppserviceLoginError> {
+        let covered = named_user(name, &self.settings.server_name).filter(|user_id| appservice.covers_user(user_id));
+        let user_id = covered.ok_or(Exclusive)?;
+        let open = async {
+            let user = self.db.find_user(&user_id).await?.ok_or(LoginError::Forbidden)?;
+            let (draft, session) = self.draft_session(&user_id, wanted)??;
+            let open = OpenSession { user: user.nid, session: draft, sessions: Arc::clone(&self.sessions) };
+            self.db.committer().transact(open).await??;
+            Ok(session)
+        };
+        open.await.map_err(AppserviceLoginError::Login)
+    }
+
+    /// Makes a device that has no access token: its application service acts as it. `false`: there is one already, which
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// [`SessionRefusal`] for an ID or a name that cannot be, or one device too many.
+    pub async fn create_device(
+        &self,
+        user: UserNid,
+        id: &DeviceId,
+        display_name: Option<String>,
+    ) -> Result<Result<bool, SessionRefusal>, store::Error> {
+        if let Err(refusal) = check_device(Some(id), display_name.as_deref()) {
+            return Ok(Err(refusal));
+        }
+        let create = CreateDevice {
+            nid: self.db.committer().ids().device()?,
+            user,
+            id: id.to_owned(),
+            display_name,
+            now: self.clock.now_ms(),
+            max_devices: i64::from(self.settings.devices_per_user),
+        };
+        self.db.committer().transact(create).await
+    }
+
+    /// Makes the accounts of the application services' senders, where they are not there yet. To be called at the start.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub async fn register_senders(&self) -> Result<(), RegisterError> {
+        for appservice in self.appservices.iter() {
+            if self.find_account(&appservice.sender).await?.is_some() {
+                continue;
+            }
+            self.register(Registration {
+                username: Some(appservice.sender.localpart().to_owned()),
+                password: None,
+                admin: false,
+                displayname: None,
+                session: None,
+                permit: Permit::Appservice(Arc::clone(appservice)),
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+struct OpenSession {
+    user: UserNid,
+    session: Draft,
+    sessions: Arc<SessionCache>,
+}
+
+impl Transaction for OpenSession {
+    /// Hashes of the access tokens that the session replaces.
+    type Output = Result<token_rows::Deleted, LoginError>;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
+        let Some(account) = account_rows::find_account(conn, self.user).await? else {
+            return Ok(Err(LoginError::Forbidden));
+        };
+        if account.deactivated_at.is_some() {
+            return Ok(Err(LoginError::Deactivated));
+        }
+        match self.session.place(conn, self.user).await? {
+            Ok(place) => Ok(Ok(self.session.store(conn, self.user, place).await?)),
+            Err(refusal) => Ok(Err(refusal.into())),
+        }
+    }
+
+    fn committed(&self, output: &Self::Output, _: Position) {
+        if let Ok(revoked) = output {
+            self.sessions.revoke(revoked);
+        }
+    }
+}
+
+struct CreateDevice {
+    nid: DeviceNid,
+    user: UserNid,
+    id: OwnedDeviceId,
+    display_name: Option<String>,
+    now: i64,
+    max_devices: i64,
+}
+
+impl Transaction for CreateDevice {
+    type Output = Result<bool, SessionRefusal>;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
+        if device_rows::find_device(conn, self.user, self.id.as_str()).await?.is_some() {
+            return Ok(Ok(false));
+        }
+        if device_rows::count_devices(conn, self.user).await? >= self.max_devices {
+            return Ok(Err(SessionRefusal::TooManyDevices));
+        }
+        let row = DEVICE.row([
+            self.nid.into(),
+            self.user.into(),
+            self.id.as_str().into(),
+            self.display_name.clone().into(),
+            self.now.into(),
+            None::<i64>.into(),
+            None::<String>.into(),
+        ]);
+        store::committer::insert_rows(conn, &[row]).await?;
+        Ok(Ok(true))
+    }
+}
