@@ -195,8 +195,15 @@ mod tests {
 
     #[test]
     fn what_is_no_host_or_no_address_is_refused() {
-        for bad in ["'https://x' = '192.0.2.1'", "'x:8448' = '192.0.2.1'", "'' = '192.0.2.1'", "'192.0.2.1' = '192.0.2.2'",
-            "x = 'y'", "x = '192.0.2.1:0'", "x = 7"] {
+        for bad in [
+            "'https://x' = '192.0.2.1'",
+            "'x:8448' = '192.0.2.1'",
+            "'' = '192.0.2.1'",
+            "'192.0.2.1' = '192.0.2.2'",
+            "x = 'y'",
+            "x = '192.0.2.1:0'",
+            "x = 7",
+        ] {
             let table: toml::Table = format!("a = {{ {bad} }}").parse().expect("TOML");
             assert!(Hosts::deserialize(table["a"].clone()).is_err(), "{bad}");
         }

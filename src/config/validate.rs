@@ -99,7 +99,11 @@ impl Config {
             if let Err(error) = authorities::add(path, &mut rustls::RootCertStore::empty()) {
                 let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
                 let remedy = "write the path of a PEM file with certificates of authorities";
-                problems.push(Problem::new(format!("federation.ca_files[{n}]"), format!("is wrong: {error}{cause}"), remedy));
+                problems.push(Problem::new(
+                    format!("federation.ca_files[{n}]"),
+                    format!("is wrong: {error}{cause}"),
+                    remedy,
+                ));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! From an HTTP request to a typed one with a known caller.
 //!
 //! The request type names its path, method and authentication, so no check can be forgotten: an endpoint for users gets
-//! a [`LocalDevice`], a public one `()`.
+//! a [`LocalDevice`], one for other servers a [`RemoteServer`], a public one `()`.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -18,12 +18,17 @@ use ruma::api::{
         AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
     },
     error::{DeserializationError, ErrorKind, FromHttpRequestError},
+    federation::authentication::{ServerSignatures, XMatrix},
 };
 
 use tracing::{Instrument as _, debug_span};
 
 use super::{Action, ApiError, ClientAddress};
-use crate::{account::LocalDevice, app::App};
+use crate::{
+    account::LocalDevice,
+    app::App,
+    federation::{KeyError, RemoteServer, UnverifiedError},
+};
 
 /// A typed request and who sent it.
 pub struct Authed<R: IncomingRequest>
@@ -48,6 +53,21 @@ pub trait Authenticate: AuthScheme {
 
     /// The user to count this request for, if there is one.
     fn user(caller: &Self::Caller) -> Option<&LocalDevice>;
+
+    /// What a request without credentials is answered.
+    fn missing(message: String) -> ApiError {
+        ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, message)
+    }
+
+    /// What only the whole request can prove, before anything in it is believed.
+    fn prove(
+        app: &App,
+        caller: &Self::Caller,
+        request: &http::Request<bytes::Bytes>,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send {
+        let _ = (app, caller, request);
+        async { Ok(()) }
+    }
 }
 
 impl Authenticate for AccessToken {
@@ -91,6 +111,49 @@ impl Authenticate for AppserviceTokenOptional {
     }
 }
 
+/// A request of another server. Its header is checked before the body is read, its signature after.
+impl Authenticate for ServerSignatures {
+    type Caller = (RemoteServer, XMatrix);
+
+    async fn authenticate(app: &App, header: XMatrix, _: Option<IpAddr>) -> Result<(RemoteServer, XMatrix), ApiError> {
+        let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
+        federation.check_header(&header)?;
+        Ok((RemoteServer { origin: header.origin.clone() }, header))
+    }
+
+    fn user(_: &Self::Caller) -> Option<&LocalDevice> {
+        None
+    }
+
+    fn missing(message: String) -> ApiError {
+        ApiError::unauthorized(message)
+    }
+
+    async fn prove(
+        app: &App,
+        (_, header): &Self::Caller,
+        request: &http::Request<bytes::Bytes>,
+    ) -> Result<(), ApiError> {
+        let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
+        Ok(federation.verify(header, request).await?)
+    }
+}
+
+impl From<UnverifiedError> for ApiError {
+    fn from(error: UnverifiedError) -> Self {
+        match error {
+            UnverifiedError::Key(KeyError::Storage(error)) => error.into(),
+            UnverifiedError::OtherDestination
+            | UnverifiedError::FromOurselves
+            | UnverifiedError::Key(_)
+            | UnverifiedError::Signature => {
+                tracing::debug!(%error, "a request is not believed");
+                Self::unauthorized(format!("The request is not believed: {error}."))
+            }
+        }
+    }
+}
+
 macro_rules! public {
     ($($scheme:ty),+) => {$(
         impl Authenticate for $scheme {
@@ -126,9 +189,8 @@ where
         // In the order of the path and percent-decoded, as ruma wants them.
         let path_args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
 
-        let credentials = R::Authentication::extract_authentication(&request).map_err(|error| {
-            ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, error.into().to_string())
-        })?;
+        let credentials = R::Authentication::extract_authentication(&request)
+            .map_err(|error| R::Authentication::missing(error.into().to_string()))?;
         let authenticate = R::Authentication::authenticate(app, credentials, address);
         let caller = match authenticate.instrument(debug_span!("authenticate")).await {
             Ok(caller) => caller,
@@ -150,6 +212,9 @@ where
                 let message = "The request took too long to arrive.";
                 ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message)
             })??;
+        let proven = http::Request::from_parts(parts, body);
+        R::Authentication::prove(app, &caller, &proven).await?;
+        let (parts, body) = proven.into_parts();
         // Ruma wants an object where clients often send nothing at all.
         let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)

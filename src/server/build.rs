@@ -12,8 +12,10 @@ use crate::{
     clock::Clock,
     config::{self, Config, DatabaseTarget},
     ephemeral::Ephemeral,
+    federation::Federation,
     http::RateLimits,
     keys::Keys,
+    outbound::Outbound,
     push::Push,
     room::Rooms,
     store::{Database, DatabaseOptions, Durability},
@@ -41,6 +43,7 @@ impl Default for Surroundings {
 pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, StartError> {
     let data_dir = |source| StartError::DataDir { path: config.data_dir.clone(), source };
     create_data_dir(&config.data_dir).map_err(data_dir)?;
+    let outbound = Arc::new(Outbound::new(&config.outbound, &config.federation.ca_files)?);
     let db = Arc::new(Database::open(database_options(&config, &surroundings.clock)?).await?);
     let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
         Ok(signer) => Arc::new(signer),
@@ -68,6 +71,11 @@ pub async fn app(config: Config, surroundings: Surroundings) -> Result<App, Star
         account_data,
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
         rate_limits: RateLimits::new(&config.rate_limits),
+        federation: config
+            .federation
+            .enabled
+            .then(|| Federation::new(Arc::clone(&db), clock.clone(), Arc::clone(&signer), Arc::clone(&outbound))),
+        outbound,
         config,
         clock,
         db,

@@ -5,6 +5,7 @@ use std::{error::Error, fmt, io, path::PathBuf};
 use super::{metrics::MetricsError, signing_key::SigningKeyError};
 use crate::{
     http::listen::ListenError,
+    outbound::SetupError,
     store::{self, OpenError},
 };
 
@@ -21,6 +22,8 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error(transparent)]
     SigningKey(#[from] SigningKeyError),
+    #[error(transparent)]
+    Outbound(#[from] SetupError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]

@@ -13,6 +13,7 @@ mod conversation;
 mod create_room;
 mod discovery;
 mod docs;
+mod federation;
 mod filters;
 mod keys;
 mod membership;

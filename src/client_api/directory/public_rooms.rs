@@ -1,4 +1,4 @@
-//! A page of the public directory: rooms of this server, those with most local members first.
+//! A page of the public directory, for clients and for other servers: rooms of this server, those with most local members first.
 //!
 //! A token is the number of rooms before the page. Rooms that come or go between two pages may shift it; the
 //! specification allows that.
@@ -27,28 +27,28 @@ const MAX_SCANNED: usize = 500;
 const MAX_SEARCH_TERM_BYTES: usize = 255;
 
 /// What the client asked for.
-pub(super) struct Query<'a> {
-    pub(super) limit: Option<UInt>,
-    pub(super) since: Option<&'a str>,
-    pub(super) server: Option<&'a ServerName>,
-    pub(super) filter: &'a Filter,
+pub(crate) struct Query<'a> {
+    pub(crate) limit: Option<UInt>,
+    pub(crate) since: Option<&'a str>,
+    pub(crate) server: Option<&'a ServerName>,
+    pub(crate) filter: &'a Filter,
 }
 
 /// A page.
-pub(super) struct Listed {
-    pub(super) chunk: Vec<PublicRoomsChunk>,
-    pub(super) next_batch: Option<String>,
-    pub(super) prev_batch: Option<String>,
-    pub(super) total: UInt,
+pub(crate) struct Listed {
+    pub(crate) chunk: Vec<PublicRoomsChunk>,
+    pub(crate) next_batch: Option<String>,
+    pub(crate) prev_batch: Option<String>,
+    pub(crate) total: UInt,
 }
 
 /// Reads a page of the directory.
 ///
 /// # Errors
 /// For another server's directory, a token that is not ours, or a search term that is too long.
-pub(super) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiError> {
+pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiError> {
     if query.server.is_some_and(|server| server != app.rooms.server_name()) {
-        return Err(ApiError::forbidden("This server does not federate, so it has only its own directory."));
+        return Err(ApiError::forbidden("This server has only its own directory."));
     }
     let term = query.filter.generic_search_term.as_deref().unwrap_or_default().to_lowercase();
     if term.len() > MAX_SEARCH_TERM_BYTES {
