@@ -1,11 +1,16 @@
-//! Questions to other servers that a user waits for: what somebody says about themselves, where an alias leads.
+//! Questions to other servers that a user waits for: what somebody says about themselves, where an alias leads, which rooms
+//! are public there.
 //!
 //! Promise: only the server that a name belongs to is asked about it, and of its answer only what has the right form is passed
 //! on.
 
 use ruma::{
-    OwnedRoomId, OwnedServerName, RoomAliasId, UserId,
-    api::federation::query::{get_profile_information, get_room_information},
+    OwnedRoomId, OwnedServerName, RoomAliasId, ServerName, UInt, UserId,
+    api::federation::{
+        directory::get_public_rooms_filtered,
+        query::{get_profile_information, get_room_information},
+    },
+    directory::Filter,
     profile::ProfileFieldName,
 };
 use serde_json::Value as JsonValue;
@@ -50,6 +55,26 @@ impl Federation {
         let mut found = self.ask(alias.server_name(), request, QUERY_LIMITS).await?;
         found.servers.truncate(MAX_SERVERS);
         Ok((found.room_id, found.servers))
+    }
+
+    /// A page of another server's public directory, with at most `limit` rooms. `since` is a token of that server.
+    ///
+    /// # Errors
+    /// [`FederationError::Refused`] with 403 when the server keeps its directory to itself.
+    pub async fn public_rooms(
+        &self,
+        server: &ServerName,
+        limit: usize,
+        since: Option<&str>,
+        filter: &Filter,
+    ) -> Result<get_public_rooms_filtered::v1::Response, FederationError> {
+        let mut request = get_public_rooms_filtered::v1::Request::new();
+        request.limit = UInt::try_from(limit).ok();
+        request.since = since.map(str::to_owned);
+        request.filter = filter.clone();
+        let mut listed = self.ask(server, request, QUERY_LIMITS).await?;
+        listed.chunk.truncate(limit);
+        Ok(listed)
     }
 }
 

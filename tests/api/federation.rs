@@ -5,3 +5,4 @@
 mod answers;
 mod asking;
 mod network;
+mod peers;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 use ruma::ServerName;
-use sabha::{clock::Clock, config::Listener};
+use sabha::clock::Clock;
 use sabha_federation::{PublishedKeys, ServerSigner};
 use serde_json::json;
 
@@ -147,8 +147,6 @@ both_engines! {
 
         // b.test has never spoken to a.test again, and still knows its key.
         a.stop().await;
-        let address = network.address("b.test");
-        b.config_mut().listeners.push(Listener { tls: Some(network.tls("b.test")), ..Listener::tcp(address) });
         b.restart().await;
         ask(&b).await.ok();
 

@@ -29,6 +29,15 @@ both_engines! {
         let found = alice.get(&v3(["directory", "room", "#tea:b.test"])).await.ok();
         assert_eq!(found, json!({ "room_id": room, "servers": ["b.test"] }));
 
+        bob.put(&v3(["directory", "list", "room", &room]), json!({ "visibility": "public" })).await.ok();
+        let listed = alice.get("/_matrix/client/v3/publicRooms?server=b.test").await.ok();
+        assert_eq!(listed["chunk"][0]["room_id"], room, "{listed}");
+        let none = json!({ "filter": { "generic_search_term": "coffee" } });
+        let listed = alice.post("/_matrix/client/v3/publicRooms?server=b.test", none).await.ok();
+        assert_eq!(listed["chunk"], json!([]));
+        assert_eq!(alice.get("/_matrix/client/v3/publicRooms").await.ok()["chunk"], json!([]));
+        alice.get("/_matrix/client/v3/publicRooms?server=dead.test").await.error(502, UNKNOWN);
+
         // What the other server does not have.
         alice.get(&v3(["profile", "@nobody:b.test"])).await.error(404, "M_NOT_FOUND");
         alice.get(&v3(["profile", "@bob:b.test", "avatar_url"])).await.error(404, "M_NOT_FOUND");
@@ -37,7 +46,7 @@ both_engines! {
         bob.put(&v3(["directory", "room", "#чай:b.test"]), json!({ "room_id": room })).await.ok();
         assert_eq!(alice.get(&v3(["directory", "room", "#чай:b.test"])).await.ok()["room_id"], room);
         // Our own are not asked for elsewhere.
-        assert_eq!(alice.get(&v3(["profile", &alice.user_id])).await.ok(), json!({}));
+        assert_eq!(alice.get(&v3(["profile", &alice.user_id])).await.ok(), json!({ "displayname": "alice" }));
         alice.get(&v3(["directory", "room", "#tea:a.test"])).await.error(404, "M_NOT_FOUND");
         // Nobody listens there.
         alice.get(&v3(["profile", "@bob:dead.test"])).await.error(502, UNKNOWN);

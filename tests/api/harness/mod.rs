@@ -19,7 +19,6 @@ pub mod routes;
 mod server;
 pub mod shapes;
 
-#[expect(unused_imports, reason = "what a test module needs of these differs")]
 pub use self::{
     client::{Client, Response, v3},
     engine::{Engine, FromEngine},
