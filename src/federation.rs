@@ -10,6 +10,7 @@
 pub mod discovery;
 pub mod key_ring;
 pub mod queries;
+pub mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +30,7 @@ use serde_json::value::RawValue;
 use tracing::debug;
 
 pub use self::key_ring::{FORGET_AFTER, KeyError};
-use self::{discovery::Discovery, key_ring::KeyRing};
+use self::{discovery::Discovery, key_ring::KeyRing, turns::Turns};
 use crate::{
     clock::Clock,
     outbound::{Limits, Outbound, OutboundError},
@@ -62,6 +63,8 @@ pub enum FederationError {
     Refused { destination: OwnedServerName, status: StatusCode, kind: Option<ErrorKind> },
     #[error("{destination} gave an answer that makes no sense")]
     Malformed { destination: OwnedServerName },
+    #[error("too many questions to {destination}, or to all servers, are open")]
+    Busy { destination: OwnedServerName },
     #[error("the request cannot be written")]
     Request,
 }
@@ -86,13 +89,14 @@ pub struct Federation {
     outbound: Arc<Outbound>,
     discovery: Arc<Discovery>,
     keys: KeyRing,
+    turns: Turns,
 }
 
 impl Federation {
     pub fn new(db: Arc<Database>, clock: Clock, signer: Arc<ServerSigner>, outbound: Arc<Outbound>) -> Self {
         let discovery = Arc::new(Discovery::new(Arc::clone(&outbound), clock.clone()));
         let keys = KeyRing::new(db, clock.clone(), Arc::clone(&outbound), Arc::clone(&discovery));
-        Self { signer, clock, outbound, discovery, keys }
+        Self { signer, clock, outbound, discovery, keys, turns: Turns::default() }
     }
 
     /// Asks another server, with our signature.

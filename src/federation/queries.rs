@@ -6,9 +6,15 @@
 
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomAliasId, ServerName, UInt, UserId,
-    api::federation::{
-        directory::get_public_rooms_filtered,
-        query::{get_profile_information, get_room_information},
+    api::{
+        OutgoingRequest,
+        error::Error as MatrixError,
+        federation::{
+            authentication::ServerSignatures,
+            directory::get_public_rooms_filtered,
+            query::{get_profile_information, get_room_information},
+        },
+        path_builder::PathBuilder,
     },
     directory::Filter,
     profile::ProfileFieldName,
@@ -25,6 +31,18 @@ const MAX_FIELDS: usize = 500;
 const MAX_SERVERS: usize = 50;
 
 impl Federation {
+    /// Asks when it is somebody's turn.
+    async fn query<R>(&self, destination: &ServerName, request: R) -> Result<R::IncomingResponse, FederationError>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, EndpointError = MatrixError> + Send,
+        R::IncomingResponse: Send,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
+        let busy = || FederationError::Busy { destination: destination.to_owned() };
+        let _turn = self.turns.take(destination).ok_or_else(busy)?;
+        self.ask(destination, request, QUERY_LIMITS).await
+    }
+
     /// What a user of another server says about themselves: everything, or of `field` alone.
     ///
     /// # Errors
@@ -37,7 +55,7 @@ impl Federation {
         let mut request = get_profile_information::v1::Request::new(user_id.to_owned());
         // Servers from before profiles had other fields refuse to be asked for those; they are picked from the whole.
         request.field = field.filter(|field| ["displayname", "avatar_url"].contains(field)).map(ProfileFieldName::from);
-        let profile = self.ask(user_id.server_name(), request, QUERY_LIMITS).await?;
+        let profile = self.query(user_id.server_name(), request).await?;
         let fields = profile.into_iter().filter(|(name, value)| is_well_formed(name, value));
         let fields = fields.filter(|(name, _)| field.is_none_or(|field| field == name));
         Ok(fields.take(MAX_FIELDS).collect())
@@ -52,7 +70,7 @@ impl Federation {
         alias: &RoomAliasId,
     ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), FederationError> {
         let request = get_room_information::v1::Request::new(alias.to_owned());
-        let mut found = self.ask(alias.server_name(), request, QUERY_LIMITS).await?;
+        let mut found = self.query(alias.server_name(), request).await?;
         found.servers.truncate(MAX_SERVERS);
         Ok((found.room_id, found.servers))
     }
@@ -72,7 +90,7 @@ impl Federation {
         request.limit = UInt::try_from(limit).ok();
         request.since = since.map(str::to_owned);
         request.filter = filter.clone();
-        let mut listed = self.ask(server, request, QUERY_LIMITS).await?;
+        let mut listed = self.query(server, request).await?;
         listed.chunk.truncate(limit);
         Ok(listed)
     }

@@ -139,6 +139,9 @@ impl From<FederationError> for ApiError {
             FederationError::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
                 Self::forbidden(format!("{error}: it does not tell."))
             }
+            FederationError::Busy { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, format!("{error}. Please try again."))
+            }
             FederationError::Unreachable { .. }
             | FederationError::Refused { .. }
             | FederationError::Malformed { .. }

@@ -93,7 +93,7 @@ both_engines! {
         ask(Some(&for_b), &format!("{PROFILE}&field=displayname")).await.error(401, "M_UNAUTHORIZED");
         // Another key under the same ID; a key that a.test does not publish.
         get_as(&client, &forged(&a), "b.test", PROFILE).await.error(401, "M_UNAUTHORIZED");
-        let unknown = ServerSigner::generate(ServerName::parse("a.test").unwrap());
+        let unknown = ServerSigner::generate(ServerName::parse("a.test").expect("a server name"));
         get_as(&client, &unknown, "b.test", PROFILE).await.error(401, "M_UNAUTHORIZED");
         // a.test's key for another server's name, for our own, and for one that is not there.
         for name in ["c.test", "b.test", "nowhere.test"] {
@@ -127,7 +127,7 @@ both_engines! {
             let body = json!({ "filter": { "generic_search_term": term } }).to_string();
             let header = authorization(signer(&a), "b.test", Method::POST, path, &body);
             let listed = b.anonymous().request_as(Some(&header), Method::POST, path, Some(body.clone())).await.ok();
-            assert_eq!(listed["chunk"].as_array().unwrap().len(), expected);
+            assert_eq!(listed["chunk"].as_array().expect("a checked answer has it").len(), expected);
             // The signature covers the body.
             let other = body.replace("te", "be").replace("co", "bo");
             b.anonymous().request_as(Some(&header), Method::POST, path, Some(other)).await.error(401, "M_UNAUTHORIZED");

@@ -44,8 +44,8 @@ struct Peer {
 
 impl Peer {
     async fn start(network: &Network, name: &'static str, valid_until_ms: i64, other: fn() -> Response) -> Self {
-        let signer = ServerSigner::generate(ServerName::parse(name).unwrap());
-        let keys = published_keys::publish(&signer, valid_until_ms).unwrap().to_string();
+        let signer = ServerSigner::generate(ServerName::parse(name).expect("a server name"));
+        let keys = published_keys::publish(&signer, valid_until_ms).expect("signed").to_string();
         let (asked, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
         let (counter, door) = (Arc::clone(&asked), Arc::clone(&gate));
         let router = Router::new().fallback(async move |request: Request| match request.uri().path() {
@@ -60,7 +60,7 @@ impl Peer {
         let tls = network.tls(name);
         let tls = TlsFiles { certificate_chain: tls.certificate, private_key: tls.key };
         let spec = ListenerSpec { address: Address::Tcp(network.address(name)), tls: Some(tls) };
-        let listener = Listener::bind(&spec).await.unwrap();
+        let listener = Listener::bind(&spec).await.expect("a free address");
         let mut serving = JoinSet::new();
         serving.spawn(accept::serve(listener, router, Shutdown::new()));
         Self { signer, asked, gate, _serving: serving }
