@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -180,7 +181,7 @@ impl KeyRing {
                     let pause = PAUSE_AFTER_FAILURE.saturating_mul(1 << known.failures.min(16));
                     known.failures = known.failures.saturating_add(1);
                     known.ask_again_at_ms = now_ms.saturating_add(millis(pause.min(MAX_PAUSE_AFTER_FAILURE)));
-                    debug!(%server, %error, "no keys of another server");
+                    debug!(%server, error = &error as &(dyn Error + 'static), "no keys of another server");
                     return Err(error);
                 }
             }

@@ -146,8 +146,7 @@ impl From<FederationError> for ApiError {
             | FederationError::Refused { .. }
             | FederationError::Malformed { .. }
             | FederationError::Request => {
-                let source = std::error::Error::source(&error).map(tracing::field::display);
-                tracing::debug!(%error, source, "another server was no help");
+                tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "another server was no help");
                 // Not the cause: which of our addresses is denied, or what listens on it, is nobody's business.
                 Self::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, format!("{error}."))
             }
