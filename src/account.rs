@@ -12,6 +12,7 @@ pub mod deactivate;
 pub mod devices;
 pub mod directory;
 pub mod filters;
+pub mod ignored;
 pub mod interactive_auth;
 pub mod last_seen;
 pub mod login;

@@ -5,8 +5,9 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
@@ -67,11 +68,25 @@ struct Watchers {
     rooms: HashMap<RoomNid, Vec<Arc<LiveUser>>>,
 }
 
+/// Called with a user who is no longer in a room.
+type OnDeparture = Box<dyn Fn(&Bus, UserNid, RoomNid) + Send + Sync>;
+
+/// Who wants to hear of departures.
+#[derive(Default)]
+struct Departures(OnceLock<OnDeparture>);
+
+impl fmt::Debug for Departures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Departures").field(&self.0.get().is_some()).finish()
+    }
+}
+
 /// Who is live and which rooms they watch. In this process; one small lock, held for the length of a loop.
 #[derive(Debug, Default)]
 pub struct Bus {
     watchers: Mutex<Watchers>,
     ephemeral: AtomicU64,
+    departures: Departures,
 }
 
 impl Bus {
@@ -119,8 +134,20 @@ impl Bus {
         }
     }
 
-    /// The user has left the room.
-    pub fn unwatch(&self, user: UserNid, room: RoomNid) {
+    /// Tells `listener` of every departure from now on, after its commit. There is one listener; a second is ignored.
+    pub fn on_departure(&self, listener: impl Fn(&Self, UserNid, RoomNid) + Send + Sync + 'static) {
+        let _: Result<(), OnDeparture> = self.departures.0.set(Box::new(listener));
+    }
+
+    /// The user has left the room, or never was in it.
+    pub fn departed(&self, user: UserNid, room: RoomNid) {
+        self.unwatch(user, room);
+        if let Some(listener) = self.departures.0.get() {
+            listener(self, user, room);
+        }
+    }
+
+    fn unwatch(&self, user: UserNid, room: RoomNid) {
         let mut watchers = crate::store::ids::lock(&self.watchers);
         if let Some(users) = watchers.rooms.get_mut(&room) {
             users.retain(|live| live.user != user);

@@ -33,7 +33,7 @@ pub struct Ephemeral {
     pub(crate) clock: Clock,
     pub(crate) data: Arc<AccountData>,
     receipts: Arc<Receipts>,
-    typing: Mutex<Typing>,
+    typing: Arc<Mutex<Typing>>,
     presence: Arc<Presence>,
     /// Something may now run out earlier than the task waits for.
     sooner: Notify,
@@ -49,7 +49,12 @@ impl Ephemeral {
     ) -> Self {
         let receipts = Arc::new(Receipts::new(db.committer().published()));
         let presence = Arc::new(Presence::new(config.enabled, clock.clone()));
-        Self { db, bus, clock, data, receipts, typing: Mutex::default(), presence, sooner: Notify::new() }
+        let typing = Arc::new(Mutex::new(Typing::default()));
+        bus.on_departure({
+            let (typing, clock) = (Arc::clone(&typing), clock.clone());
+            move |bus, user, room| typing::end(&typing, bus, &clock, user, room)
+        });
+        Self { db, bus, clock, data, receipts, typing, presence, sooner: Notify::new() }
     }
 
     /// A number from another start of the server means nothing here; everything is then news.

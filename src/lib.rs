@@ -3,7 +3,7 @@
 //! The modules from the bottom up; imports point down.
 //!
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
-//! - [`bus`], [`clock`], [`glob`]: wake-ups, the time, and the matcher of globs.
+//! - [`bus`], [`clock`], [`glob`], [`memory`]: wake-ups, the time, the matcher of globs, the allocator.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
 //! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
 //! - [`room`]: the heart. Events are appended here, and only here.
@@ -31,6 +31,7 @@ pub mod federation_api;
 pub mod glob;
 pub mod http;
 pub mod keys;
+pub mod memory;
 pub mod outbound;
 pub mod push;
 pub mod room;

@@ -1,9 +1,11 @@
 //! Push rules: when an account wants to be notified.
 //!
 //! The rules are the account data `m.push_rules`; an account that never changed them has the server's defaults. Next:
-//! [`rules`], the changes that clients may make.
+//! [`rules`], the changes that clients may make; [`evaluate`], what they say about an event; [`unread`], what `/sync` counts.
 
+pub mod evaluate;
 pub mod rules;
+pub mod unread;
 
 use std::sync::Arc;
 
@@ -19,7 +21,9 @@ use crate::{
     store::{self, UserNid, vocabulary::User},
 };
 
+use evaluate::Evaluator;
 pub use rules::RuleError;
+use unread::Tallies;
 
 /// The type that push rules are stored as.
 const PUSH_RULES: &str = "m.push_rules";
@@ -31,6 +35,8 @@ const CACHED_RULESETS: usize = 5_000;
 pub struct Push {
     data: Arc<AccountData>,
     rulesets: Cache<UserNid, Arc<Ruleset>>,
+    evaluator: Evaluator,
+    tallies: Tallies,
 }
 
 /// Why push rules were not changed.
@@ -44,7 +50,12 @@ pub enum ChangeError {
 
 impl Push {
     pub fn new(data: Arc<AccountData>) -> Self {
-        Self { data, rulesets: Cache::new(CACHED_RULESETS) }
+        Self {
+            data,
+            rulesets: Cache::new(CACHED_RULESETS),
+            evaluator: Evaluator::default(),
+            tallies: Tallies::default(),
+        }
     }
 
     /// The rules of a local user: the server's defaults with what the user changed.

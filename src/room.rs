@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`event`] and [`state_log`] (what a room consists of), [`load`] (from the database), [`writer`] (how
 //! events are appended), then what users do: [`send`], [`create`], [`membership`], [`alias`], and what they read:
-//! [`history`], [`visibility`], [`timeline`].
+//! [`history`], [`visibility`], [`timeline`], [`thread`].
 
 pub mod event;
 mod events;
@@ -24,7 +24,9 @@ pub mod power;
 pub mod profile;
 pub mod send;
 
+pub mod circumstances;
 pub mod history;
+pub mod threads;
 pub mod timeline;
 pub mod visibility;
 

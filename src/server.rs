@@ -21,6 +21,7 @@ pub mod control;
 
 mod landing;
 mod setup;
+mod stage;
 mod well_known;
 
 pub mod health;

@@ -10,6 +10,7 @@ pub mod committer;
 mod conn;
 mod error;
 pub mod ids;
+pub(crate) mod latest;
 mod open;
 pub mod rows;
 pub mod vocabulary;

@@ -8,6 +8,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#syncing
 
+pub mod device_lists;
 pub mod filter;
 pub mod json;
 pub mod lazy;

@@ -3,19 +3,19 @@
 //! Promises: a change and its position are one commit; the user's parked `/sync` requests are woken by it; asking for news
 //! when nothing changed touches no database. Next: [`super::tags`] and [`crate::push`], which keep their state here.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::turns::{Turn, Turns};
+use super::{
+    ignored::IgnoredLists,
+    turns::{Turn, Turns},
+};
 use crate::{
     bus::Bus,
     config::Limits,
-    store::{self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock},
+    store::{self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock, latest::Latest},
 };
 
 /// Stands for "no room": data of the account itself.
@@ -34,10 +34,9 @@ pub struct AccountData {
     pub(crate) max_bytes: usize,
     max_per_user: i64,
     turns: Turns,
-    /// Nothing that is committed before this is in `latest`.
-    started_at: Position,
-    /// The last change of each user that this process has committed; as many as there are active users.
-    latest: Arc<Mutex<HashMap<UserNid, Position>>>,
+    pub(super) ignored: IgnoredLists,
+    /// The last change of each user.
+    latest: Arc<Mutex<Latest<UserNid>>>,
 }
 
 /// One type of account data, as clients see it: `event` is `{"type": …, "content": …}`.
@@ -64,15 +63,15 @@ pub enum PutError {
 
 impl AccountData {
     pub fn new(db: Arc<Database>, bus: Arc<Bus>, limits: &Limits) -> Self {
-        let started_at = db.committer().published();
+        let latest = Arc::new(Mutex::new(Latest::new(db.committer().published())));
         Self {
             db,
             bus,
             max_bytes: limits.account_data_bytes.bytes(),
             max_per_user: i64::from(limits.account_data_per_user),
             turns: Turns::default(),
-            started_at,
-            latest: Arc::default(),
+            ignored: IgnoredLists::default(),
+            latest,
         }
     }
 
@@ -128,6 +127,8 @@ impl AccountData {
         self.check_room_for(turn, old.is_none(), content.get().len()).await?;
         let content: Arc<str> = content.get().into();
         let user = turn.user;
+        // Whatever happens to the write, the next reader starts from what is stored.
+        self.ignored.will_change(user, room, event_type);
         self.write(user, |position| vec![Self::row(user, room, event_type, content, position)])
             .await
             .map_err(PutError::Storage)?;
@@ -153,7 +154,7 @@ impl AccountData {
         let bus = Arc::clone(&self.bus);
         let committed = self.db.committer().submit::<store::Error>(1, |position| {
             Ok(Write::new(rows(position))
-                .after(move || note(&latest, user, position))
+                .after(move || lock(&latest).changed(user, position))
                 .wake(move || bus.wake_user(user, position)))
         })?;
         committed.wait().await?;
@@ -167,7 +168,7 @@ impl AccountData {
 
     /// Remembers that something of the user's changed at `position`.
     pub(crate) fn committed(&self, user: UserNid, position: Position) {
-        note(&self.latest, user, position);
+        lock(&self.latest).changed(user, position);
     }
 
     /// What changed in (`since`, `upto`], oldest first. Touches no database when nothing did.
@@ -177,7 +178,7 @@ impl AccountData {
         since: Position,
         upto: Position,
     ) -> Result<Vec<DataEvent>, store::Error> {
-        if since >= self.started_at && lock(&self.latest).get(&user).is_none_or(|latest| *latest <= since) {
+        if lock(&self.latest).is_unchanged(&user, since) {
             return Ok(Vec::new());
         }
         let mut reader = self.db.read().await?;
@@ -207,12 +208,6 @@ fn events(rows: Vec<(i64, String, String)>) -> Result<Vec<DataEvent>, store::Err
             Ok(DataEvent { room: RoomNid(room), event: render(&event_type, &content)?, event_type })
         })
         .collect()
-}
-
-fn note(latest: &Mutex<HashMap<UserNid, Position>>, user: UserNid, position: Position) {
-    let mut latest = lock(latest);
-    let known = latest.entry(user).or_insert(position);
-    *known = (*known).max(position);
 }
 
 fn check_type(event_type: &str) -> Result<(), PutError> {

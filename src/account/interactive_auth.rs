@@ -8,6 +8,8 @@
 
 mod sessions;
 
+use std::sync::Arc;
+
 use ruma::api::{
     client::uiaa::{AuthData, AuthFlow, AuthType, UiaaInfo, UserIdentifier},
     error::{ErrorKind, StandardErrorBody},
@@ -19,7 +21,7 @@ use sessions::Progress;
 pub use sessions::{Flow, InteractiveAuth, Passed, Stage};
 
 use super::{Accounts, LocalDevice, names::named_user};
-use crate::store::{self, accounts as rows};
+use crate::store::{self, accounts as rows, vocabulary::User};
 
 /// The one flow of what only the owner of an account may do.
 pub const PASSWORD: &[Flow] = &[&[Stage::Password]];
@@ -34,7 +36,59 @@ pub enum InteractiveAuthError {
     Storage(#[from] store::Error),
 }
 
+/// Why a stage was not passed in a browser.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error("there is no such session, or it has expired")]
+    NoSession,
+    #[error("the password or the token is wrong")]
+    Refused,
+    #[error("the proof could not be checked")]
+    Storage(#[from] store::Error),
+}
+
 impl Accounts {
+    /// The user who began the session, if it is alive and a user did.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn owner_of_session(&self, session: &str) -> Result<Option<Arc<User>>, store::Error> {
+        match self.interactive_auth.owner(session, self.clock.now_ms()).flatten() {
+            Some(owner) => self.db.user_by_nid(owner).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Passes a stage of a session outside its own request, which is repeated afterwards. `proof` is a password or a token.
+    ///
+    /// # Errors
+    /// [`StageError`]; the session is as it was then.
+    pub async fn pass_stage(&self, session: &str, stage: Stage, proof: Zeroizing<String>) -> Result<(), StageError> {
+        let owner = self.interactive_auth.owner(session, self.clock.now_ms()).ok_or(StageError::NoSession)?;
+        let mut registration_token = None;
+        let is_right = match stage {
+            Stage::Password => {
+                let account = match owner {
+                    Some(owner) => rows::find_account(&mut self.db.read().await?.conn(), owner).await?,
+                    None => None,
+                };
+                let hash = account.and_then(|account| account.password_hash);
+                self.verify_password(proof, hash.as_deref()).await
+            }
+            Stage::Dummy => true,
+            Stage::RegistrationToken => {
+                registration_token = Some(proof.to_string());
+                self.is_registration_token_valid(&proof).await?
+            }
+            Stage::Unsupported => false,
+        };
+        if !is_right {
+            return Err(StageError::Refused);
+        }
+        self.interactive_auth.remember(session, stage, registration_token);
+        Ok(())
+    }
+
     /// Checks that the caller knows their password. `operation` names what they want to do, for instance
     /// `DELETE devices/ABC`: what was passed for one operation counts for no other.
     ///

@@ -118,13 +118,9 @@ impl Accounts {
         Ok(session)
     }
 
-    /// The account that a login names, if there is one.
-    ///
-    /// # Errors
-    /// Only the database's.
-    pub async fn named_account(&self, name: &str) -> Result<Option<UserNid>, store::Error> {
-        let Some(user_id) = named_user(name, &self.settings.server_name) else { return Ok(None) };
-        Ok(self.db.find_user(&user_id).await?.map(|user| user.nid))
+    /// The one way to write the account that a login names, whether or not it exists.
+    pub fn canonical_name(&self, name: &str) -> String {
+        named_user(name, &self.settings.server_name).map_or_else(|| name.to_owned(), Into::into)
     }
 
     async fn check_password(

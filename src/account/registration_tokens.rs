@@ -67,7 +67,7 @@ impl Accounts {
 
     /// Whether an account could be made with the token now.
     pub async fn is_registration_token_valid(&self, token: &str) -> Result<bool, store::Error> {
-        if token.len() > MAX_TOKEN_BYTES {
+        if token.len() > MAX_TOKEN_BYTES || token.contains('\0') {
             return Ok(false);
         }
         let mut reader = self.db.read().await?;

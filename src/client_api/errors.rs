@@ -77,6 +77,12 @@ impl From<CreateError> for ApiError {
                 Self::new(StatusCode::BAD_REQUEST, ErrorKind::RoomInUse, format!("{alias} is taken."))
             }
             CreateError::Alias(error) => error.into(),
+            CreateError::InitialMember => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::InvalidRoomState,
+                "initial_state holds no m.room.member event but your own join; use invite for others.",
+            ),
+            CreateError::BadAlias { alias } => SendError::BadAlias { alias }.into(),
             CreateError::Event { event_type, source: AppendError::NotAuthorized(reason) } => Self::new(
                 StatusCode::BAD_REQUEST,
                 ErrorKind::InvalidRoomState,

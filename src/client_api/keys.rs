@@ -12,6 +12,7 @@ use ruma::api::error::ErrorKind;
 use serde_json::json;
 
 use crate::{
+    account::AuthenticateError,
     http::{Action, ApiError, Routes},
     keys::{
         claim::ClaimError, cross_signing::SigningKeysError, query::QueryError, signatures::SignaturesError,
@@ -54,6 +55,7 @@ impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         match error {
             UploadError::KeyChanged { .. } | UploadError::TooManyKeys { .. } => Self::invalid_param(error.to_string()),
+            UploadError::DeviceGone => AuthenticateError::Unknown.into(),
             UploadError::Storage(error) => error.into(),
         }
     }

@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
-use ruma::api::client::uiaa::AuthData;
+use ruma::api::{
+    client::uiaa::{AuthData, UiaaInfo},
+    error::ErrorKind,
+};
 
 use crate::{
     account::{
         LocalDevice,
-        interactive_auth::{Flow, PASSWORD, Passed},
+        interactive_auth::{Flow, InteractiveAuthError, PASSWORD, Passed},
     },
     app::App,
     http::{Action, ApiError},
@@ -34,9 +37,22 @@ pub(super) async fn require(
     auth: Option<&AuthData>,
     address: Option<IpAddr>,
 ) -> Result<Passed, ApiError> {
-    if matches!(auth, Some(AuthData::Password(_))) {
-        // Guessing a password here is as fast as at the login, no faster.
-        app.rate_limits.check(Action::Login, caller.map(|caller| caller.user.nid), address)?;
+    if !matches!(auth, Some(AuthData::Password(_))) {
+        return Ok(app.accounts.authenticate_interactively(caller, operation, flows, auth).await?);
     }
-    Ok(app.accounts.authenticate_interactively(caller, operation, flows, auth).await?)
+    // Guessing a password here is as fast as at the login, no faster.
+    app.rate_limits.check(Action::Login, None, address)?;
+    let guess = caller.map(|caller| app.rate_limits.guess(caller.user_id().as_str(), address)).transpose()?;
+    let passed = app.accounts.authenticate_interactively(caller, operation, flows, auth).await;
+    if let Some(guess) = guess
+        && !matches!(&passed, Err(InteractiveAuthError::Incomplete(info)) if is_refusal(info))
+    {
+        guess.give_back();
+    }
+    Ok(passed?)
+}
+
+/// Whether a password was compared and was wrong. Otherwise only something else is left to do.
+fn is_refusal(info: &UiaaInfo) -> bool {
+    info.auth_error.as_ref().is_some_and(|error| error.kind == ErrorKind::Forbidden)
 }

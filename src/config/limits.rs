@@ -42,11 +42,12 @@ section! {
     pub struct RateLimits {
         /// Whether there are limits at all. Switch off only for measurements.
         pub enabled: bool = true,
-        /// How many users' worth one address may do. `login` and `register` count per address alone, and once.
+        /// How many users' worth one address may do.
         pub address_factor: f64 [1.0 => 1_000_000.0] = 10.0,
         /// Sending events, state, redactions, to-device messages, receipts and typing.
         pub send: Rate = Rate::new(20.0, 200),
-        /// Logging in, right or wrong, and checks of a password.
+        /// Wrong passwords that an account takes from one address, and `address_factor` times as many from all addresses.
+        /// Right ones count for the address alone.
         pub login: Rate = Rate::new(0.2, 10),
         /// Creating accounts and asking whether a name is free.
         pub register: Rate = Rate::new(0.1, 10),

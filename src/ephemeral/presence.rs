@@ -20,6 +20,7 @@ use self::states::States;
 pub use self::states::{Availability, Status};
 use super::Ephemeral;
 use crate::{
+    account::ignored::Ignored,
     clock::Clock,
     room::Rooms,
     store::{self, UserNid, ids::lock, vocabulary::User},
@@ -96,7 +97,7 @@ impl Ephemeral {
         Ok(Some(syncing))
     }
 
-    /// The user did something that shows that they are there, such as sending a message.
+    /// The user did something that shows that they are there, such as sending a message. Who is offline stays so.
     pub async fn active(&self, rooms: &Rooms, user: &User) -> Result<(), store::Error> {
         if !self.presence.enabled {
             return Ok(());
@@ -136,13 +137,14 @@ impl Ephemeral {
         lock(&self.presence.states).status(user, self.clock.now_ms())
     }
 
-    /// The `m.presence` events of users whose presence changed after `since`, for one who shares a room with them. At most
-    /// [`MAX_SHOWN`]; 0 is before everything.
+    /// The `m.presence` events of users whose presence changed after `since`, for one who shares a room with them and does
+    /// not ignore them. At most [`MAX_SHOWN`]; 0 is before everything.
     pub async fn presence_since(
         &self,
         rooms: &Rooms,
         viewer: UserNid,
         since: u64,
+        ignored: &Ignored,
     ) -> Result<Vec<Box<RawValue>>, store::Error> {
         let since = self.known(since);
         let changed = lock(&self.presence.states).changed_since(since, MAX_LOOKED_AT);
@@ -151,11 +153,20 @@ impl Ephemeral {
             if events.len() >= MAX_SHOWN {
                 break;
             }
+            if ignored.contains(&user_id) {
+                continue;
+            }
             if user == viewer || rooms.share_a_room(viewer, user).await? {
                 events.push(render(&user_id, &self.presence(user)));
             }
         }
         Ok(events)
+    }
+
+    /// Forgets users who have been offline since `before_ms`; called now and then, so that memory stays bounded. A client
+    /// that was away all the while is not told that they went, as after a restart.
+    pub fn forget_offline(&self, before_ms: i64) {
+        lock(&self.presence.states).forget_offline(before_ms);
     }
 
     /// Wakes the user and everyone who shares a room with them.

@@ -7,10 +7,7 @@
 
 mod shown;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId, UserId};
@@ -21,9 +18,11 @@ use tokio::sync::OnceCell;
 use self::shown::{Key, Receipt, Shown};
 use super::Ephemeral;
 use crate::{
-    account::data::PutError,
+    account::{data::PutError, ignored::Ignored},
     room::{Room, Rooms},
-    store::{self, Position, RoomNid, Row, UserNid, Write, ids::lock, receipts as rows, vocabulary::User},
+    store::{
+        self, Position, RoomNid, Row, UserNid, Write, ids::lock, latest::Latest, receipts as rows, vocabulary::User,
+    },
 };
 
 pub use shown::Kind;
@@ -37,10 +36,8 @@ const CACHED_ROOMS: usize = 10_000;
 /// The receipts of the rooms that are used.
 pub(super) struct Receipts {
     rooms: Cache<RoomNid, Arc<RoomReceipts>>,
-    /// Nothing that was committed up to here is in `latest`.
-    started_at: Position,
-    /// The last receipt of each room that this process has committed.
-    latest: Mutex<HashMap<RoomNid, Position>>,
+    /// The last receipt of each room.
+    latest: Mutex<Latest<RoomNid>>,
 }
 
 #[derive(Default)]
@@ -89,7 +86,7 @@ struct FullyRead {
 
 impl Receipts {
     pub(super) fn new(started_at: Position) -> Self {
-        Self { rooms: Cache::new(CACHED_ROOMS), started_at, latest: Mutex::default() }
+        Self { rooms: Cache::new(CACHED_ROOMS), latest: Mutex::new(Latest::new(started_at)) }
     }
 
     fn room(&self, room: RoomNid) -> Arc<RoomReceipts> {
@@ -110,13 +107,11 @@ impl Receipts {
                 shown.apply(key, receipt);
             }
         }
-        let mut latest = lock(&self.latest);
-        let known = latest.entry(room).or_insert(position);
-        *known = (*known).max(position);
+        lock(&self.latest).changed(room, position);
     }
 
     fn unchanged(&self, room: RoomNid, since: Position) -> bool {
-        since >= self.started_at && lock(&self.latest).get(&room).is_none_or(|latest| *latest <= since)
+        lock(&self.latest).is_unchanged(&room, since)
     }
 }
 
@@ -236,36 +231,57 @@ impl Ephemeral {
         Ok(())
     }
 
-    /// The room's `m.receipt` event with what `viewer` may see of the receipts in (`since`, `upto`], if there are any.
-    /// Looks at nothing but a number when nothing changed.
+    /// The room's `m.receipt` event with what `viewer` may see of the receipts in (`since`, `upto`], if there are any; those
+    /// of users whom they ignore they do not see. Looks at nothing but a number when nothing changed.
     pub async fn receipts_since(
         &self,
         room: RoomNid,
         viewer: UserNid,
-        since: Position,
-        upto: Position,
+        ignored: &Ignored,
+        (since, upto): (Position, Position),
     ) -> Result<Option<Box<RawValue>>, store::Error> {
         if self.receipts.unchanged(room, since) {
             return Ok(None);
         }
         let receipts = self.room_receipts(room).await?;
-        let Some(content) = lock(&receipts.shown).content(viewer, since, upto) else {
+        let Some(content) = lock(&receipts.shown).content(viewer, ignored, (since, upto)) else {
             return Ok(None);
         };
         let event = serde_json::json!({ "type": "m.receipt", "content": content });
         to_raw_value(&event).map(Some).map_err(|error| store::Error::damaged("receipts", error))
     }
 
-    /// How far the user has read in a thread, or in the room: the event and its place in the timeline, the later of the
-    /// public and the private receipt.
-    pub async fn read_up_to(
+    /// Whether the user has read on, publicly or privately, in (`since`, `upto`]. Looks at nothing but a number when nothing
+    /// changed in the room.
+    pub async fn has_read_since(
         &self,
         room: RoomNid,
         user: UserNid,
-        thread: Option<&str>,
-    ) -> Result<Option<(OwnedEventId, Position)>, store::Error> {
+        (since, upto): (Position, Position),
+    ) -> Result<bool, store::Error> {
+        if self.receipts.unchanged(room, since) {
+            return Ok(false);
+        }
         let receipts = self.room_receipts(room).await?;
-        Ok(lock(&receipts.shown).read_up_to(user, thread.unwrap_or_default()))
+        Ok(lock(&receipts.shown).has_read_since(user, since, upto))
+    }
+
+    /// How far the user has read in the room. In memory, but for the first time.
+    pub async fn reads(&self, room: RoomNid, user: UserNid) -> Result<Reads, store::Error> {
+        Ok(Reads { receipts: self.room_receipts(room).await?, user })
+    }
+}
+
+/// How far one user has read in one room, up to the moment of asking.
+pub struct Reads {
+    receipts: Arc<RoomReceipts>,
+    user: UserNid,
+}
+
+impl Reads {
+    /// The later of the public and the private receipt for a thread, `main`, or without a thread (empty). Zero: none.
+    pub fn up_to(&self, thread: &str) -> Position {
+        lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::ZERO)
     }
 }
 

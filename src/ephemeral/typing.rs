@@ -2,7 +2,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use ruma::{OwnedUserId, UserId};
 use serde_json::{
@@ -11,7 +11,12 @@ use serde_json::{
 };
 
 use super::Ephemeral;
-use crate::store::{RoomNid, UserNid, ids::lock, vocabulary::User};
+use crate::{
+    account::ignored::Ignored,
+    bus::Bus,
+    clock::Clock,
+    store::{RoomNid, UserNid, ids::lock, vocabulary::User},
+};
 
 /// Longest time for which a client may say that its user is typing; clients repeat themselves every few seconds.
 pub const MAX_TYPING: Duration = Duration::from_secs(120);
@@ -56,12 +61,7 @@ impl Typing {
         number: impl FnOnce() -> u64,
     ) -> Option<u64> {
         let (user, user_id) = user;
-        let Some(until) = until else {
-            let typing = self.rooms.get_mut(&room)?;
-            let index = typing.typists.iter().position(|typist| typist.user == user)?;
-            typing.typists.remove(index);
-            return Some(self.change(room, now, number));
-        };
+        let Some(until) = until else { return self.end(room, user, now, number) };
         let typing =
             self.rooms.entry(room).or_insert_with(|| TypingRoom { changed: 0, changed_at: now, typists: Vec::new() });
         if let Some(typist) = typing.typists.iter_mut().find(|typist| typist.user == user) {
@@ -72,6 +72,14 @@ impl Typing {
             return None;
         }
         typing.typists.push(Typist { user, user_id: user_id.to_owned(), until });
+        Some(self.change(room, now, number))
+    }
+
+    /// The user no longer types.
+    fn end(&mut self, room: RoomNid, user: UserNid, now: i64, number: impl FnOnce() -> u64) -> Option<u64> {
+        let typing = self.rooms.get_mut(&room)?;
+        let index = typing.typists.iter().position(|typist| typist.user == user)?;
+        typing.typists.remove(index);
         Some(self.change(room, now, number))
     }
 
@@ -116,6 +124,14 @@ impl Typing {
     }
 }
 
+/// Who is not in a room does not type there.
+pub(super) fn end(typing: &Mutex<Typing>, bus: &Bus, clock: &Clock, user: UserNid, room: RoomNid) {
+    let changed = lock(typing).end(room, user, clock.now_ms(), || bus.next_ephemeral());
+    if let Some(number) = changed {
+        bus.wake_room_ephemeral(room, number);
+    }
+}
+
 impl Ephemeral {
     /// The user types in the room for this long, or no longer types. The caller has seen that the user is joined.
     pub fn set_typing(&self, room: RoomNid, user: &User, typing_for: Option<Duration>) {
@@ -128,10 +144,15 @@ impl Ephemeral {
         self.sooner.notify_one();
     }
 
-    /// The room's `m.typing` event, if who is typing changed after `since`; 0 is before everything.
-    pub fn typing_since(&self, room: RoomNid, since: u64) -> Option<Box<RawValue>> {
+    /// The room's `m.typing` event, if who is typing changed after `since`; 0 is before everything. Without those whom the
+    /// viewer ignores.
+    pub fn typing_since(&self, room: RoomNid, since: u64, ignored: &Ignored) -> Option<Box<RawValue>> {
         let since = self.known(since);
-        let user_ids: Vec<OwnedUserId> = lock(&self.typing).since(room, since)?.map(ToOwned::to_owned).collect();
+        let user_ids: Vec<OwnedUserId> = {
+            let typing = lock(&self.typing);
+            let shown = typing.since(room, since)?.filter(|user_id| !ignored.contains(user_id));
+            shown.map(ToOwned::to_owned).collect()
+        };
         let event = json!({ "type": "m.typing", "content": { "user_ids": user_ids } });
         Some(to_raw_value(&event).expect("an object of strings can be written"))
     }

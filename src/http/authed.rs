@@ -74,7 +74,7 @@ impl Authenticate for AccessToken {
     type Caller = Arc<LocalDevice>;
 
     async fn authenticate(app: &App, token: String, address: Option<IpAddr>) -> Result<Self::Caller, ApiError> {
-        Ok(app.accounts.authenticate(&token, address).await?)
+        by_token(app, &token, address).await
     }
 
     fn user(caller: &Self::Caller) -> Option<&LocalDevice> {
@@ -87,7 +87,7 @@ impl Authenticate for AccessTokenOptional {
 
     async fn authenticate(app: &App, token: Option<String>, address: Option<IpAddr>) -> Result<Self::Caller, ApiError> {
         match token {
-            Some(token) => Ok(Some(app.accounts.authenticate(&token, address).await?)),
+            Some(token) => by_token(app, &token, address).await.map(Some),
             None => Ok(None),
         }
     }
@@ -95,6 +95,16 @@ impl Authenticate for AccessTokenOptional {
     fn user(caller: &Self::Caller) -> Option<&LocalDevice> {
         caller.as_deref()
     }
+}
+
+/// The device that holds the token. Nobody has many tokens that memory does not know; whoever guesses, or asks with an old
+/// one for ever, pays with the address's limit before the database is asked.
+async fn by_token(app: &App, token: &str, address: Option<IpAddr>) -> Result<Arc<LocalDevice>, ApiError> {
+    if let Some(device) = app.accounts.authenticate_from_memory(token, address) {
+        return Ok(device);
+    }
+    app.rate_limits.check(Action::Other, None, address)?;
+    Ok(app.accounts.authenticate(token, address).await?)
 }
 
 /// Registering and logging in: only the token of an application service would mean something here, and there are none.
@@ -188,20 +198,17 @@ where
             .map_err(|error| ApiError::invalid_param(error.to_string()))?;
         // In the order of the path and percent-decoded, as ruma wants them.
         let path_args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+        // Not every database stores a NUL, or finds one; nothing that has a name has one in it.
+        let has_nul = path_args.iter().any(|value| value.contains('\0'))
+            || request.uri().query().is_some_and(|query| query.contains("%00"));
+        if has_nul {
+            return Err(ApiError::invalid_param("A path and its parameters hold no NUL."));
+        }
 
         let credentials = R::Authentication::extract_authentication(&request)
             .map_err(|error| R::Authentication::missing(error.into().to_string()))?;
         let authenticate = R::Authentication::authenticate(app, credentials, address);
-        let caller = match authenticate.instrument(debug_span!("authenticate")).await {
-            Ok(caller) => caller,
-            Err(error) => {
-                if error.is_unknown_token() {
-                    // Nobody has so many tokens that end; somebody guesses, or asks with one for ever.
-                    app.rate_limits.check(action, None, address)?;
-                }
-                return Err(error);
-            }
-        };
+        let caller = authenticate.instrument(debug_span!("authenticate")).await?;
         app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
 
         let (parts, body) = request.into_parts();

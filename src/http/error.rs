@@ -101,14 +101,6 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Unknown, "The server failed. Please try again later.")
     }
 
-    /// Whether the client is told that its token does not work.
-    pub(super) fn is_unknown_token(&self) -> bool {
-        match &self.0 {
-            Kind::Matrix(error) => matches!(error.error_kind(), Some(ErrorKind::UnknownToken(_))),
-            Kind::InteractiveAuth(_) => false,
-        }
-    }
-
     /// `401` with the stages that are left of interactive authentication.
     pub fn interactive_auth(info: UiaaInfo) -> Self {
         Self(Kind::InteractiveAuth(Box::new(info)))

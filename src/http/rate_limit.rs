@@ -1,13 +1,16 @@
-//! Rate limits: how often a user, and an address, may do each kind of thing.
+//! Rate limits: how often a user, and an address, may do each kind of thing, and how often somebody may guess a password.
+
+mod guesses;
 
 use std::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 
+use self::guesses::{Budget, Guesses};
 use super::ApiError;
 use crate::{
     config::{Rate, RateLimits as Config},
@@ -36,6 +39,24 @@ struct Limiter {
 pub struct RateLimits {
     enabled: bool,
     limiters: [Limiter; 8],
+    guesses: Guesses,
+}
+
+/// A guess at an account's password. Dropped, it counts as wrong.
+#[must_use]
+pub struct Guess<'a> {
+    guesses: Option<&'a Guesses>,
+    account: &'a str,
+    address: Option<IpAddr>,
+}
+
+impl Guess<'_> {
+    /// It was not wrong, and so costs nothing.
+    pub fn give_back(self) {
+        if let Some(guesses) = self.guesses {
+            guesses.give_back(self.account, self.address);
+        }
+    }
 }
 
 impl RateLimits {
@@ -59,7 +80,8 @@ impl RateLimits {
             &config.other,
         ]
         .map(limiter);
-        Self { enabled: config.enabled, limiters }
+        let guesses = Guesses::new(budget(&config.login, 1.0), budget(&config.login, config.address_factor));
+        Self { enabled: config.enabled, limiters, guesses }
     }
 
     /// Counts one action, for the user if there is one and for the address.
@@ -74,7 +96,7 @@ impl RateLimits {
         let wait = |until: governor::NotUntil<governor::clock::QuantaInstant>| {
             until.wait_time_from(governor::clock::DefaultClock::default().now())
         };
-        let refuse = |wait: Duration| Err(ApiError::limit_exceeded(wait.max(Duration::from_millis(1))));
+        let refuse = |wait: Duration| Err(limit_exceeded(wait));
         if let Some(user) = user
             && let Err(until) = limiter.user.check_key(&user)
         {
@@ -88,19 +110,46 @@ impl RateLimits {
         Ok(())
     }
 
+    /// Lets somebody guess the password of an account, by a name that says which one and need not be anybody's.
+    ///
+    /// # Errors
+    /// `M_LIMIT_EXCEEDED` with the time to wait.
+    pub fn guess<'a>(&'a self, account: &'a str, address: Option<IpAddr>) -> Result<Guess<'a>, ApiError> {
+        let address = address.map(network);
+        let guesses = self.enabled.then_some(&self.guesses);
+        if let Some(guesses) = guesses {
+            guesses.take(account, address, Instant::now()).map_err(limit_exceeded)?;
+        }
+        Ok(Guess { guesses, account, address })
+    }
+
     /// Forgets those who have not been seen for a while; called now and then, so that memory stays bounded.
     pub fn forget_idle(&self) {
         for limiter in &self.limiters {
             limiter.user.retain_recent();
             limiter.address.retain_recent();
         }
+        self.guesses.forget_whole(Instant::now());
     }
+}
+
+fn limit_exceeded(wait: Duration) -> ApiError {
+    ApiError::limit_exceeded(wait.max(Duration::from_millis(1)))
+}
+
+fn budget(rate: &Rate, factor: f64) -> Budget {
+    let burst = (f64::from(rate.burst) * factor).clamp(1.0, 1e9) as u32;
+    Budget { burst, period: period(rate.per_second * factor) }
 }
 
 fn quota(per_second: f64, burst: f64) -> Quota {
     let burst = NonZeroU32::new(burst.clamp(1.0, 1e9) as u32).unwrap_or(NonZeroU32::MIN);
-    let period = Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e9));
-    Quota::with_period(period).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
+    Quota::with_period(period(per_second)).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
+}
+
+/// The time in which one of `per_second` comes back.
+fn period(per_second: f64) -> Duration {
+    Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e9))
 }
 
 /// An IPv6 customer has a whole /64, so that is what is counted.

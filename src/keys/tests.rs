@@ -19,7 +19,11 @@ use crate::{
     account::LocalDevice,
     clock::Clock,
     config::Config,
-    store::{Database, DatabaseOptions, DeviceNid, Durability, Error, Position, UserNid, Write, devices::DEVICE},
+    store::{
+        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Position, Transaction, UserNid, Write,
+        devices::{self, DEVICE},
+        rooms::find_txn_id,
+    },
 };
 
 const SIGNED: &str = "signed_curve25519";
@@ -346,4 +350,50 @@ async fn changes_are_told_from_memory_and_from_the_database() {
     let fixture = fixture.reopen().await;
     assert_eq!(ask(&fixture, before).await, [owned_user_id!("@alice:example.org")]);
     assert!(ask(&fixture, changed).await.is_empty());
+}
+
+/// Signs a device out.
+struct Delete(UserNid, DeviceNid);
+
+impl Transaction for Delete {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        devices::delete_device(conn, self.0, self.1, "DEV").await.map(drop)
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_was_signed_out_meanwhile_leaves_nothing() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB").await;
+    fixture.db.committer().transact(Delete(alice.user.nid, alice.device_nid)).await.expect("deleted");
+
+    let keys = &fixture.keys;
+    let refused = upload(keys, &alice, &[("A", one_time_key(1))], &[("F", one_time_key(2))]).await;
+    assert!(matches!(refused, Err(UploadError::DeviceGone)), "{refused:?}");
+    let counts = keys.counts(alice.device_nid).await.expect("counts");
+    assert_eq!((counts.one_time[SIGNED], counts.unused_fallback.len()), (0, 0));
+
+    // What it sent still arrives, but nothing is left to remember that for.
+    send(&fixture, &alice, "t", &bob, 1).await;
+    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [1]);
+    let mut reader = fixture.db.read().await.expect("a reader");
+    let txn = find_txn_id(&mut reader.conn(), alice.device_nid, "to_device", "m.test/t").await.expect("read");
+    assert_eq!(txn, None);
+}
+
+#[tokio::test]
+async fn a_message_to_a_device_that_is_signed_out_meanwhile_is_not_stored() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB1").await;
+    let bob2 = fixture.device(&owned_user_id!("@bob:example.org"), "BOB2").await;
+    let messages = messages(&[(&bob, "*")], &json!({ "number": 1 }));
+    let prepared = fixture.keys.prepare(&alice, "m.test", <&TransactionId>::from("t"), &messages).await.expect("good");
+    fixture.db.committer().transact(Delete(bob.user.nid, bob.device_nid)).await.expect("deleted");
+    fixture.db.committer().transact(prepared).await.expect("sent");
+    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [0; 0]);
+    assert_eq!(received(&fixture, bob2.device_nid, Position::ZERO, 10).await.0, [1]);
 }

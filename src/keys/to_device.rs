@@ -23,7 +23,7 @@ use crate::{
     store::{
         Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
-        device_keys,
+        device_keys, devices,
         ids::lock,
         rooms::{TXN_ID, find_txn_id},
         to_device::{self, MessageRow, TO_DEVICE},
@@ -70,23 +70,68 @@ struct Inbox {
 
 const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::ZERO, count: 0 };
 
-/// The inboxes that were looked at since the start; a few words for each device. The lock guards a look-up.
+/// Devices whose inboxes are kept in memory. Over it we start afresh, which costs each device one look.
+const MAX_CACHED: usize = 100_000;
+
+#[derive(Debug, Clone, Copy)]
+enum Entry {
+    /// Somebody is reading it; a change in the meantime makes what they read outdated.
+    Loading(u64),
+    Known(Inbox),
+}
+
+/// The inboxes in memory. The lock guards a look-up.
 ///
-/// Whoever writes messages has made sure that the inbox is here first, and changes it in the commit. So an inbox that is
-/// here is never behind the database.
+/// Every commit brings those that are here up to date, and takes back what is being read just then. So an inbox that is
+/// here is never behind the database; one that is not is read again.
 #[derive(Debug, Default)]
 pub(super) struct Inboxes {
-    by_device: Mutex<HashMap<DeviceNid, Inbox>>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_device: HashMap<DeviceNid, Entry>,
+    loads: u64,
 }
 
 impl Inboxes {
     fn find(&self, device: DeviceNid) -> Option<Inbox> {
-        lock(&self.by_device).get(&device).copied()
+        match lock(&self.entries).by_device.get(&device) {
+            Some(Entry::Known(inbox)) => Some(*inbox),
+            Some(Entry::Loading(_)) | None => None,
+        }
+    }
+
+    /// What is known, or a number under which what is read now may be stored.
+    fn find_or_load(&self, device: DeviceNid) -> Result<Inbox, u64> {
+        let mut entries = lock(&self.entries);
+        if let Some(Entry::Known(inbox)) = entries.by_device.get(&device) {
+            return Ok(*inbox);
+        }
+        if entries.by_device.len() >= MAX_CACHED {
+            entries.by_device.clear();
+        }
+        entries.loads += 1;
+        let load = entries.loads;
+        entries.by_device.insert(device, Entry::Loading(load));
+        Err(load)
+    }
+
+    fn loaded(&self, device: DeviceNid, load: u64, inbox: Inbox) {
+        if let Some(entry) = lock(&self.entries).by_device.get_mut(&device)
+            && matches!(entry, Entry::Loading(number) if *number == load)
+        {
+            *entry = Entry::Known(inbox);
+        }
     }
 
     fn update(&self, device: DeviceNid, update: impl FnOnce(&mut Inbox)) {
-        if let Some(inbox) = lock(&self.by_device).get_mut(&device) {
-            update(inbox);
+        let mut entries = lock(&self.entries);
+        match entries.by_device.get_mut(&device) {
+            Some(Entry::Known(inbox)) => update(inbox),
+            Some(Entry::Loading(_)) => _ = entries.by_device.remove(&device),
+            None => {}
         }
     }
 }
@@ -98,7 +143,7 @@ struct Delivery {
     json: Arc<str>,
 }
 
-struct SendToDevice {
+pub(super) struct SendToDevice {
     sender: UserNid,
     sender_device: DeviceNid,
     event_type: Arc<str>,
@@ -145,23 +190,7 @@ impl Keys {
         txn_id: &TransactionId,
         messages: &Messages,
     ) -> Result<(), SendToDeviceError> {
-        let is_name = |name: &str| name.len() <= MAX_NAME_BYTES && validate::is_plain(name);
-        if !is_name(event_type) || !is_name(txn_id.as_str()) {
-            return Err(SendToDeviceError::BadName);
-        }
-        check_contents(messages)?;
-        let deliveries = self.deliveries(messages).await?;
-        let transaction = SendToDevice {
-            sender: caller.user.nid,
-            sender_device: caller.device_nid,
-            event_type: event_type.into(),
-            txn: format!("{event_type}/{txn_id}").into(),
-            now_ms: self.clock.now_ms(),
-            deliveries,
-            limit: self.to_device_per_device,
-            inboxes: Arc::clone(&self.inboxes),
-            bus: Arc::clone(&self.bus),
-        };
+        let transaction = self.prepare(caller, event_type, txn_id, messages).await?;
         if let Sent::Now { dropped } = self.db.committer().transact(transaction).await? {
             for (device, messages) in dropped {
                 tracing::warn!(
@@ -172,6 +201,33 @@ impl Keys {
             }
         }
         Ok(())
+    }
+
+    /// All that can be done before the commit: whom the messages go to, as things stand.
+    pub(super) async fn prepare(
+        &self,
+        caller: &LocalDevice,
+        event_type: &str,
+        txn_id: &TransactionId,
+        messages: &Messages,
+    ) -> Result<SendToDevice, SendToDeviceError> {
+        let is_name = |name: &str| name.len() <= MAX_NAME_BYTES && validate::is_plain(name);
+        if !is_name(event_type) || !is_name(txn_id.as_str()) {
+            return Err(SendToDeviceError::BadName);
+        }
+        check_contents(messages)?;
+        let deliveries = self.deliveries(messages).await?;
+        Ok(SendToDevice {
+            sender: caller.user.nid,
+            sender_device: caller.device_nid,
+            event_type: event_type.into(),
+            txn: format!("{event_type}/{txn_id}").into(),
+            now_ms: self.clock.now_ms(),
+            deliveries,
+            limit: self.to_device_per_device,
+            inboxes: Arc::clone(&self.inboxes),
+            bus: Arc::clone(&self.bus),
+        })
     }
 
     /// Whom each message goes to.
@@ -203,25 +259,23 @@ impl Keys {
                 deliveries.push(Delivery { user, device, seq, json });
             }
         }
-        for delivery in &deliveries {
-            self.inbox(delivery.device).await?;
-        }
         Ok(deliveries)
     }
 
-    /// What waits for the device; read from the database when it is asked for first.
+    /// What waits for the device; read from the database when it is not in memory.
     async fn inbox(&self, device: DeviceNid) -> Result<Inbox, Error> {
-        if let Some(inbox) = self.inboxes.find(device) {
-            return Ok(inbox);
-        }
+        let load = match self.inboxes.find_or_load(device) {
+            Ok(inbox) => return Ok(inbox),
+            Err(load) => load,
+        };
         let (oldest, newest, count) = to_device::waiting(&mut self.db.read().await?.conn(), device).await?;
-        let read = Inbox {
+        let inbox = Inbox {
             oldest: oldest.unwrap_or(EMPTY.oldest),
             newest: newest.unwrap_or(EMPTY.newest),
             count: count.unsigned_abs(),
         };
-        // Somebody may have been faster, and may have written since: then what is here is newer than what we read.
-        Ok(*lock(&self.inboxes.by_device).entry(device).or_insert(read))
+        self.inboxes.loaded(device, load, inbox);
+        Ok(inbox)
     }
 
     /// The messages for the device in (`since`, `upto`], oldest first, as complete events, at most about `limit`. The second
@@ -302,9 +356,15 @@ impl Transaction for SendToDevice {
         if find_txn_id(conn, self.sender_device, TXN_SCOPE, &self.txn).await?.is_some() {
             return Ok(Sent::Before);
         }
+        // A device may have been signed out since we looked; what is stored for it now would stay for ever.
+        let mut devices: Vec<DeviceNid> = self.deliveries.iter().map(|delivery| delivery.device).collect();
+        devices.push(self.sender_device);
+        devices.sort_unstable();
+        devices.dedup();
+        let existing = devices::existing(conn, &devices).await?;
         let mut rows: Vec<Row> = Vec::with_capacity(self.deliveries.len() + 1);
         let mut added: BTreeMap<DeviceNid, u64> = BTreeMap::new();
-        for delivery in &self.deliveries {
+        for delivery in self.deliveries.iter().filter(|delivery| existing.contains(&delivery.device)) {
             *added.entry(delivery.device).or_default() += 1;
             rows.push(TO_DEVICE.row([
                 delivery.device.into(),
@@ -315,18 +375,24 @@ impl Transaction for SendToDevice {
                 delivery.json.clone().into(),
             ]));
         }
-        rows.push(TXN_ID.row([
-            self.sender_device.into(),
-            TXN_SCOPE.into(),
-            self.txn.clone().into(),
-            "".into(),
-            self.now_ms.into(),
-        ]));
+        if existing.contains(&self.sender_device) {
+            rows.push(TXN_ID.row([
+                self.sender_device.into(),
+                TXN_SCOPE.into(),
+                self.txn.clone().into(),
+                "".into(),
+                self.now_ms.into(),
+            ]));
+        }
         insert_rows(conn, &rows).await?;
         let mut dropped = Vec::new();
         for (device, added) in added {
-            let count = self.inboxes.find(device).map_or(u64::MAX, |inbox| inbox.count.saturating_add(added));
-            if count > self.limit as u64 {
+            let before = match self.inboxes.find(device) {
+                Some(inbox) => inbox.count,
+                // The rows of this batch are among them.
+                None => to_device::waiting(conn, device).await?.2.unsigned_abs().saturating_sub(added),
+            };
+            if before.saturating_add(added) > self.limit as u64 {
                 // A little more than needed goes, or every further message would have to make room again.
                 let keep = self.limit - self.limit / 16;
                 dropped.push((device, to_device::delete_oldest(conn, device, keep).await?));
@@ -376,5 +442,33 @@ impl Transaction for Acknowledge {
                 inbox.oldest = inbox.oldest.max(Position(self.upto.0 + 1));
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: DeviceNid = DeviceNid(1);
+
+    fn load(inboxes: &Inboxes) -> u64 {
+        inboxes.find_or_load(DEVICE).expect_err("it is not in memory")
+    }
+
+    #[test]
+    fn what_is_read_while_something_is_committed_is_not_kept() {
+        let inboxes = Inboxes::default();
+        let outdated = load(&inboxes);
+        inboxes.update(DEVICE, |inbox| inbox.count += 1);
+        inboxes.loaded(DEVICE, outdated, EMPTY);
+        assert!(inboxes.find(DEVICE).is_none());
+
+        let slow = load(&inboxes);
+        let read = load(&inboxes);
+        inboxes.loaded(DEVICE, slow, EMPTY);
+        assert!(inboxes.find(DEVICE).is_none(), "somebody reads it again");
+        inboxes.loaded(DEVICE, read, Inbox { newest: Position(5), count: 1, ..EMPTY });
+        inboxes.update(DEVICE, |inbox| inbox.count += 1);
+        assert_eq!(inboxes.find(DEVICE).map(|inbox| (inbox.newest, inbox.count)), Some((Position(5), 2)));
     }
 }

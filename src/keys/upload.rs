@@ -21,6 +21,7 @@ use crate::{
         Conn, DeviceNid, Error, Position, RoomNid, Row, Transaction, UserNid,
         committer::insert_rows,
         device_keys::{self, DEVICE_KEY},
+        devices,
         one_time_keys::{self, FALLBACK_KEY, KeyRow, ONE_TIME_KEY},
     },
 };
@@ -35,6 +36,8 @@ pub enum UploadError {
     KeyChanged { key_id: String },
     #[error("the device would have more than {limit} one-time keys")]
     TooManyKeys { limit: usize },
+    #[error("the device was signed out meanwhile")]
+    DeviceGone,
     #[error("could not store the keys")]
     Storage(#[from] Error),
 }
@@ -142,6 +145,9 @@ impl Transaction for UploadKeys {
     type Output = Result<Uploaded, UploadError>;
 
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
+        if !devices::existing(conn, &[self.device]).await?.contains(&self.device) {
+            return Ok(Err(UploadError::DeviceGone));
+        }
         let one_time_keys = match self.new_one_time_keys(conn).await? {
             Ok(keys) => keys,
             Err(refused) => return Ok(Err(refused)),

@@ -176,6 +176,11 @@ impl Rooms {
     }
 }
 
+/// The aliases that the content of an `m.room.canonical_alias` event names.
+pub(super) fn aliases_in(content: &serde_json::Value) -> Vec<String> {
+    CanonicalAlias::deserialize(content).map(CanonicalAlias::all).unwrap_or_default()
+}
+
 #[derive(Default, Deserialize)]
 struct CanonicalAlias {
     alias: Option<String>,

@@ -19,8 +19,9 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
     Head, Room, Rooms, View,
-    alias::AliasError,
+    alias::{AliasError, aliases_in},
     profile::{MemberProfile, member_draft},
+    send::AUTHORISER,
     state_log::StateLog,
     writer::{AppendError, RoomWriter},
 };
@@ -77,6 +78,12 @@ pub enum CreateError {
     UnsupportedVersion { version: RoomVersionId },
     #[error(transparent)]
     Alias(#[from] AliasError),
+    /// The members of a new room are its creator and those who are invited.
+    #[error("initial_state holds no m.room.member event but the creator's own join")]
+    InitialMember,
+    /// No alias but the one that is made with the room points to it.
+    #[error("the alias {alias} does not point to this room")]
+    BadAlias { alias: String },
     /// One of the events is refused by the rules that the others made.
     #[error("the room would not allow its own {event_type} event")]
     Event {
@@ -96,6 +103,7 @@ impl Rooms {
     pub async fn create(&self, caller: &LocalDevice, new: NewRoom) -> Result<OwnedRoomId, CreateError> {
         let rules = sabha_federation::rules(&new.version)
             .ok_or_else(|| CreateError::UnsupportedVersion { version: new.version.clone() })?;
+        check_initial_state(caller, &new)?;
         let reserved = match &new.alias {
             Some(alias) => Some(self.reserve(alias).await?),
             None => None,
@@ -202,6 +210,32 @@ impl Rooms {
             source: AppendError::Invalid(error),
         })
     }
+}
+
+/// State with rules of its own, which the endpoints that usually set it check, too.
+fn check_initial_state(caller: &LocalDevice, new: &NewRoom) -> Result<(), CreateError> {
+    for InitialState { event_type, state_key, content } in &new.initial_state {
+        match event_type.as_str() {
+            // The spec's list of what a new room holds has the creator's join and, for `invite`, invitations. Only this
+            // server may say who authorised a join.
+            "m.room.member" => {
+                let is_own_join = state_key == caller.user_id().as_str()
+                    && content.get("membership").is_some_and(|membership| membership == "join")
+                    && content.get(AUTHORISER).is_none();
+                if !is_own_join {
+                    return Err(CreateError::InitialMember);
+                }
+            }
+            "m.room.canonical_alias" => {
+                let alias = new.alias.as_ref().map(|alias| alias.as_str());
+                if let Some(other) = aliases_in(content).into_iter().find(|other| Some(other.as_str()) != alias) {
+                    return Err(CreateError::BadAlias { alias: other });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 async fn append(writer: &mut RoomWriter<'_>, caller: &LocalDevice, draft: EventDraft) -> Result<(), CreateError> {

@@ -10,7 +10,10 @@ use sabha_federation::Pdu;
 use serde_json::value::RawValue;
 
 use super::state_log::Membership;
-use crate::store::{EventNid, KeyNid, Position, RoomNid};
+use crate::{
+    account::ignored::Ignored,
+    store::{EventNid, KeyNid, Position, RoomNid},
+};
 
 /// An event of a room: signed, authorized and committed.
 #[derive(Debug)]
@@ -99,6 +102,14 @@ impl StoredEvent {
         serde_json::from_str(self.pdu.content.get()).ok()
     }
 
+    /// Whether it is not shown to an account that ignores these users. State is shown whoever set it, so that a room looks
+    /// the same to all ([spec]).
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+    pub fn is_hidden_by(&self, ignored: &Ignored) -> bool {
+        !ignored.is_empty() && self.pdu.state_key.is_none() && ignored.contains(self.sender())
+    }
+
     /// What an `m.room.member` event says. `None` for other events.
     pub fn membership(&self) -> Option<Membership> {
         if self.pdu.event_type != "m.room.member" {
@@ -107,11 +118,11 @@ impl StoredEvent {
         membership_of(&self.pdu.content)
     }
 
-    /// Roughly how much memory it takes, in bytes.
+    /// Roughly how much memory it takes once it was rendered, in bytes. Always the same, or the cache would miscount: it asks
+    /// when an event comes in and again when it goes out.
     pub fn weight(&self) -> u64 {
         let replaces = self.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len() + 128);
-        (self.pdu.json.len() + self.pdu.content.get().len() + replaces + 1024) as u64
-            + self.rendered.get().map_or(0, |rendered| rendered.len() as u64)
+        (self.pdu.json.len() + 2 * self.pdu.content.get().len() + replaces + 1344) as u64
     }
 
     /// Appends the event as JSON in the client format ([spec]).
@@ -236,5 +247,27 @@ pub fn membership_named(name: &str) -> Option<Membership> {
         "ban" => Some(Membership::Ban),
         "knock" => Some(Membership::Knock),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{RoomVersionId, event_id};
+
+    use super::*;
+
+    #[test]
+    fn rendering_an_event_does_not_change_what_it_weighs() {
+        let rules = sabha_federation::room_version::rules(&RoomVersionId::V12).unwrap();
+        let json = serde_json::json!({
+            "type": "m.room.message", "room_id": "!r", "sender": "@a:x", "content": { "body": "hello" }, "depth": 1,
+            "origin_server_ts": 1, "prev_events": [], "auth_events": [], "hashes": { "sha256": "" }, "signatures": {},
+        });
+        let pdu = Pdu::from_stored(&rules, event_id!("$e").to_owned(), json.to_string()).unwrap();
+        let (nid, room) = (EventNid(1), RoomNid(1));
+        let event = StoredEvent::new(nid, room, None, Position::ZERO, 0, None, Arc::new(pdu), None, None);
+        let before = event.weight();
+        event.write(&mut Vec::new(), View::default());
+        assert_eq!(event.weight(), before);
     }
 }

@@ -86,14 +86,14 @@ async fn load_state(reader: &mut Reader<'_>, room: RoomNid, upto: Position) -> R
     Ok((state.map_err(|error| Error::damaged("state log", error))?, count))
 }
 
+/// The membership that a row holds.
+pub(super) fn membership(code: i64) -> Result<Membership, Error> {
+    u8::try_from(code).ok().and_then(Membership::from_code).ok_or_else(|| Error::damaged("membership", code))
+}
+
 fn log_row(row: StateLogRow) -> Result<LogRow, Error> {
     let membership = match row.membership {
-        Some(code) => Some(
-            u8::try_from(code)
-                .ok()
-                .and_then(Membership::from_code)
-                .ok_or_else(|| Error::damaged("membership", code))?,
-        ),
+        Some(code) => Some(self::membership(code)?),
         None => None,
     };
     Ok(LogRow {

@@ -185,7 +185,14 @@ impl Rooms {
     /// Only the database's; a room that the user never met, is in, or was let into meanwhile is left as it is and `false`
     /// returned.
     pub async fn forget(&self, user: UserNid, room: RoomNid) -> Result<bool, Error> {
-        let Some(entry) = self.member_entry(user, room).await? else { return Ok(false) };
+        match self.member_entry(user, room).await? {
+            Some(entry) => self.forget_entry(user, entry).await,
+            None => Ok(false),
+        }
+    }
+
+    /// The same for a membership that was looked up before.
+    pub(super) async fn forget_entry(&self, user: UserNid, entry: MemberEntry) -> Result<bool, Error> {
         if !matches!(entry.membership, Membership::Leave | Membership::Ban) {
             return Ok(false);
         }

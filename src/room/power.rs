@@ -9,7 +9,7 @@ use sabha_federation::Pdu;
 use serde::Deserialize;
 
 use super::{Room, Rooms, writer::RoomWriter};
-use crate::store::{Error, Position};
+use crate::store::{Error, EventNid, Position};
 
 impl RoomWriter<'_> {
     /// The power levels that the next event is judged by.
@@ -25,6 +25,24 @@ impl Rooms {
     pub async fn power_levels(&self, room: &Room, upto: Position) -> Result<RoomPowerLevels, Error> {
         let create = self.state_event(room, "m.room.create", "", upto).await?;
         let levels = self.state_event(room, "m.room.power_levels", "", upto).await?;
+        let pdu = |event: &std::sync::Arc<super::event::StoredEvent>| std::sync::Arc::clone(&event.pdu);
+        Ok(power_levels(&room.rules, create.as_ref().map(pdu).as_deref(), levels.as_ref().map(pdu).as_deref()))
+    }
+}
+
+impl Rooms {
+    /// The power levels that one event of the room's state sets, or those of a room without such an event.
+    pub(crate) async fn power_levels_in(
+        &self,
+        room: &Room,
+        levels: Option<EventNid>,
+        upto: Position,
+    ) -> Result<RoomPowerLevels, Error> {
+        let create = self.state_event(room, "m.room.create", "", upto).await?;
+        let levels = match levels {
+            Some(nid) => Some(self.events.get(room, nid).await?),
+            None => None,
+        };
         let pdu = |event: &std::sync::Arc<super::event::StoredEvent>| std::sync::Arc::clone(&event.pdu);
         Ok(power_levels(&room.rules, create.as_ref().map(pdu).as_deref(), levels.as_ref().map(pdu).as_deref()))
     }

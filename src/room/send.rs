@@ -22,6 +22,9 @@ use super::{
 };
 use crate::{account::LocalDevice, store};
 
+/// Who let a user into a restricted room, in the content of the join.
+pub(super) const AUTHORISER: &str = "join_authorised_via_users_server";
+
 /// Why a local user's event was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -131,7 +134,6 @@ impl Rooms {
         caller: &LocalDevice,
         draft: &mut EventDraft,
     ) -> Result<(), SendError> {
-        const AUTHORISER: &str = "join_authorised_via_users_server";
         // What is no object is refused when the event is built.
         let Ok(mut content) = serde_json::from_str::<Map<String, Value>>(draft.content.get()) else { return Ok(()) };
         let dropped = content.remove(AUTHORISER).is_some();

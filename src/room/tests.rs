@@ -180,3 +180,31 @@ async fn rooms_made_alike_in_one_millisecond_are_different_rooms() {
         assert!(made.insert(room.expect("created")), "{made:?}");
     }
 }
+
+#[tokio::test]
+async fn a_membership_that_changed_meanwhile_is_not_forgotten() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Public)).await.expect("created");
+    let room = rooms.find(&room_id).await.expect("read").expect("it was created");
+    let profile = MemberProfile::default();
+    rooms.join(&bob, &room_id, &profile, None).await.expect("joined");
+    rooms.leave(&bob, &room_id, None).await.expect("left");
+    let entry = async || rooms.member_entry(bob.user.nid, room.nid).await.expect("read").expect("they met");
+    let left = entry().await;
+
+    rooms.join(&bob, &room_id, &profile, None).await.expect("joined again");
+    assert!(!rooms.forget_entry(bob.user.nid, left.clone()).await.expect("asked"), "bob is in the room");
+    rooms.leave(&bob, &room_id, None).await.expect("left");
+    assert!(!rooms.forget_entry(bob.user.nid, left).await.expect("asked"), "another departure");
+    let forgotten = async || {
+        let in_memory = entry().await.forgotten;
+        rooms.memberships.retain(|_| false);
+        assert_eq!(entry().await.forgotten, in_memory, "memory and database agree");
+        in_memory
+    };
+    assert!(!forgotten().await);
+    assert!(rooms.forget(bob.user.nid, room.nid).await.expect("forgotten"));
+    assert!(forgotten().await);
+}

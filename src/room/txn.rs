@@ -157,3 +157,41 @@ impl super::Rooms {
         self.txn_ids.of_event(device, event_id).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event_id(number: usize) -> OwnedEventId {
+        EventId::parse(format!("$event{number}")).expect("an event ID")
+    }
+
+    #[test]
+    fn the_latest_requests_are_always_in_memory_and_never_many_more() {
+        let mut txns = DeviceTxns::default();
+        for number in 0..3 * KEPT_PER_DEVICE + 7 {
+            txns.remember("send".to_owned(), number.to_string(), event_id(number));
+            let kept = |number: usize| {
+                let id = ("send".to_owned(), number.to_string());
+                let by_txn = txns.latest.by_txn.get(&id).or_else(|| txns.previous.by_txn.get(&id));
+                let of_event = |done: &Done| done.by_event.get(&event_id(number)).cloned();
+                assert_eq!(by_txn.is_some(), of_event(&txns.latest).or_else(|| of_event(&txns.previous)).is_some());
+                by_txn == Some(&event_id(number))
+            };
+            let oldest = (number + 1).saturating_sub(KEPT_PER_DEVICE);
+            assert!(kept(oldest) && kept(number), "{number}");
+            assert!(txns.latest.by_txn.len() + txns.previous.by_txn.len() <= 2 * KEPT_PER_DEVICE, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_device_with_too_many_hashes_has_none() {
+        let mut txns = DeviceTxns { hashes: Some(HashSet::new()), ..DeviceTxns::default() };
+        for number in 0..HASHES_PER_DEVICE {
+            txns.remember("send".to_owned(), number.to_string(), event_id(number));
+        }
+        assert!(txns.hashes.as_ref().is_some_and(|hashes| hashes.contains(&hash("send", "0"))));
+        txns.remember("send".to_owned(), "one more".to_owned(), event_id(0));
+        assert_eq!(txns.hashes, None, "from here on the database is asked");
+    }
+}

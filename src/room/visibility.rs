@@ -62,6 +62,13 @@ impl Sight {
         self.memberships.iter().any(|(_, membership)| *membership == Membership::Join)
     }
 
+    /// Since when the user has been in the room without a break, as of `upto`. `None`: they are not in it.
+    pub fn joined_since(&self, upto: Position) -> Option<Position> {
+        let by_then = &self.memberships[..self.memberships.partition_point(|(at, _)| *at <= upto)];
+        let stay = by_then.iter().rev().take_while(|(_, membership)| *membership == Membership::Join);
+        stay.last().map(|(joined_at, _)| *joined_at)
+    }
+
     /// Up to where the user was in the room, looking back from `upto`: `upto` itself for one who is in it, their departure
     /// for one who was. `None`: never in the room by then.
     pub fn joined_until(&self, upto: Position) -> Option<Position> {
@@ -195,6 +202,23 @@ mod tests {
         check(&[(10, Join), (20, Leave), (30, Ban)], Some(20));
         check(&[(10, Join), (20, Leave), (30, Join), (40, Ban)], Some(40));
         check(&[(10, Join), (60, Leave)], Some(50));
+    }
+
+    #[test]
+    fn a_stay_begins_with_the_last_join_and_not_with_a_new_name() {
+        let check = |memberships: &[(i64, Membership)], expected: Option<i64>| {
+            let memberships = memberships.iter().map(|(pos, membership)| (Position(*pos), *membership)).collect();
+            let sight = Sight { memberships, visibilities: vec![] };
+            assert_eq!(sight.joined_since(Position(50)), expected.map(Position));
+        };
+        check(&[], None);
+        check(&[(10, Invite)], None);
+        check(&[(10, Invite), (20, Join)], Some(20));
+        check(&[(20, Join), (30, Join), (40, Join)], Some(20));
+        check(&[(20, Join), (30, Leave), (35, Join), (40, Join)], Some(35));
+        check(&[(20, Join), (30, Leave)], None);
+        check(&[(20, Join), (60, Leave)], Some(20));
+        check(&[(60, Join)], None);
     }
 
     #[test]

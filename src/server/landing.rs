@@ -82,7 +82,9 @@ mod tests {
 
     #[test]
     fn pages_name_nothing_outside() {
-        for text in [PAGE, STYLE, include_str!("pages/setup.html"), include_str!("pages/setup.js")] {
+        let setup = [include_str!("pages/setup.html"), include_str!("pages/setup.js")];
+        let stage = [include_str!("pages/stage.html"), include_str!("pages/stage.js")];
+        for text in [PAGE, STYLE].into_iter().chain(setup).chain(stage) {
             for outside in ["src=", "@import", "url(", "<link"] {
                 assert!(!text.contains(outside), "{outside} in {text}");
             }

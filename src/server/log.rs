@@ -6,16 +6,19 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
-/// Ruma reports every authorization check at `info`: two lines for each event, unless somebody asks for them.
-const CHATTY: &str = "ruma_state_res";
+/// Ruma reports every authorization check at `info`, two lines for each event, and makes a span of every field that push
+/// rules look at. Neither is written, unless somebody asks for it.
+const CHATTY: [&str; 2] = ["ruma_state_res", "ruma_common::push"];
 
 /// From here on, what is traced is written. Once in a process; later calls change nothing.
 pub fn install(config: &Log) {
     // `Config::validate` has parsed it already.
     let mut filter: Targets =
         config.filter.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
-    if !config.filter.contains(CHATTY) {
-        filter = filter.with_target(CHATTY, tracing::Level::WARN);
+    for target in CHATTY {
+        if !config.filter.contains(target) {
+            filter = filter.with_target(target, tracing::Level::WARN);
+        }
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let layer = match config.format {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, middleware};
 
-use super::{forwarded, health, landing, request, setup, well_known};
+use super::{forwarded, health, landing, request, setup, stage, well_known};
 use crate::{
     app::App,
     client_api,
@@ -30,7 +30,10 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
     }
     let mut router = open_to_browsers.layer(CorsLayer).merge(health_of(app));
     if serves_clients {
-        router = router.merge(landing::router(app, client_address)).merge(setup::router(app, client_address));
+        router = router
+            .merge(landing::router(app, client_address))
+            .merge(setup::router(app, client_address))
+            .merge(stage::router(app, client_address));
     }
     router
         .layer(TrackedLayer::new(shutdown.tasks().clone()))

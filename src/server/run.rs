@@ -26,6 +26,7 @@ use crate::{
         shutdown::Shutdown,
         tls::TlsFiles,
     },
+    memory,
 };
 
 /// For committing what is queued once no request is left: a few batches, even on a slow disk.
@@ -104,6 +105,10 @@ impl Server {
             server.tasks.spawn(accept::serve(listener, metrics.router(), server.shutdown.clone()));
         }
         sweeps::spawn(&server.app, &mut server.tasks);
+        let stopping = server.shutdown.token().clone();
+        server
+            .tasks
+            .spawn(async move { stopping.run_until_cancelled(memory::give_holes_back()).await.unwrap_or_default() });
         let app = server.app.clone();
         server.tasks.spawn(async move { ephemeral::run(&app.ephemeral, &app.rooms, &app.stopping).await });
         Ok(server)

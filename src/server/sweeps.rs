@@ -16,6 +16,9 @@ const FORGET_IDLE_EVERY: Duration = Duration::from_secs(60);
 /// A user who has not synced for as long is looked up again at the next sync. Far above the longest long poll.
 const FORGET_SYNCING_AFTER: Duration = Duration::from_secs(30 * 60);
 
+/// Whoever was offline for as long is remembered no longer; more than a holiday.
+const FORGET_OFFLINE_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Rooms that nobody uses leave memory; loading one again costs a few reads.
 const ROOMS_EVERY: Duration = Duration::from_secs(30 * 60);
 
@@ -41,8 +44,10 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.bus.forget_idle(app.clock.now_ms() - millis(FORGET_SYNCING_AFTER));
         Ok(())
     });
-    every(app, tasks, "idle rooms", ROOMS_EVERY, |app: App| async move {
+    every(app, tasks, "idle rooms, offline users and rare words", ROOMS_EVERY, |app: App| async move {
         app.rooms.forget_idle();
+        app.ephemeral.forget_offline(app.clock.now_ms() - millis(FORGET_OFFLINE_AFTER));
+        app.db.forget_words();
         Ok(())
     });
     every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });

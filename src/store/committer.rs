@@ -11,6 +11,8 @@
 //! [`Lineage`]: all writes that were built on it fail too, and nothing of them is stored.
 
 mod batch;
+mod gathered;
+mod one_call;
 mod transaction;
 
 use std::{
@@ -28,10 +30,13 @@ pub use transaction::Transaction;
 use transaction::{Erased, Slot};
 
 use super::{Counters, Error, Position, Row, ids::Ids, ids::lock};
-#[cfg(test)]
-pub(super) use batch::STATEMENTS;
 pub(crate) use batch::insert_rows;
-pub(super) use batch::{Engine, WriterConn};
+pub(super) use batch::{Engine, RESERVE_IDS, WriterConn};
+#[cfg(test)]
+pub(super) use {
+    batch::STATEMENTS,
+    one_call::{postgres_text, sqlite_text},
+};
 
 /// The most writes in one transaction: enough that an fsync is shared by everyone who waits, small enough that a batch
 /// stays within a few milliseconds.

@@ -82,8 +82,8 @@ impl Sql {
 
 /// Declares the query texts of a file and lists them in `STATEMENTS` for the test that prepares them all.
 macro_rules! statements {
-    ($($(#[$meta:meta])* $name:ident = $text:expr;)+) => {
-        $($(#[$meta])* const $name: $crate::store::Sql = $crate::store::Sql::new($text);)+
+    ($($(#[$meta:meta])* $vis:vis $name:ident = $text:expr;)+) => {
+        $($(#[$meta])* $vis const $name: $crate::store::Sql = $crate::store::Sql::new($text);)+
         #[cfg(test)]
         pub(in crate::store) const STATEMENTS: &[(&str, $crate::store::Sql)] = &[$((stringify!($name), $name)),+];
     };

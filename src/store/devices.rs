@@ -1,6 +1,8 @@
 //! Rows of devices, and of everything that ends with a device.
 
-use super::{Conn, DeviceNid, Error, UserNid, on, rows::inserts, statements, tokens};
+use std::collections::HashSet;
+
+use super::{Conn, DeviceNid, Error, UserNid, device_keys::in_32, on, rows::inserts, statements, tokens};
 
 statements! {
     FIND_DEVICE = "SELECT device_nid, device_id, display_name, last_seen_at, last_seen_ip FROM device \
@@ -10,6 +12,7 @@ statements! {
     COUNT_DEVICES = "SELECT COUNT(*) FROM device WHERE user_nid = $1";
     RENAME_DEVICE = "UPDATE device SET display_name = $1 WHERE user_nid = $2 AND device_id = $3";
     SET_LAST_SEEN = "UPDATE device SET last_seen_at = $1, last_seen_ip = $2 WHERE device_nid = $3";
+    EXISTING_DEVICES_32 = concat!("SELECT device_nid FROM device WHERE device_nid IN ", in_32!(), " ORDER BY device_nid");
     DELETE_DEVICE = "DELETE FROM device WHERE device_nid = $1";
     DELETE_DEVICE_KEY = "DELETE FROM device_key WHERE device_nid = $1";
     DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_key WHERE device_nid = $1";
@@ -54,6 +57,23 @@ pub(crate) async fn count_devices(conn: &mut Conn<'_>, user: UserNid) -> Result<
     let (count,): (i64,) =
         on!(conn, db => sqlx::query_as(COUNT_DEVICES.text()).bind(user.0).fetch_one(&mut **db).await)?;
     Ok(count)
+}
+
+/// Those of these devices that have not been deleted. What a commit stores for a device is stored only for these.
+pub(crate) async fn existing(conn: &mut Conn<'_>, devices: &[DeviceNid]) -> Result<HashSet<DeviceNid>, Error> {
+    let mut existing = HashSet::with_capacity(devices.len());
+    for chunk in devices.chunks(32) {
+        let found: Vec<(i64,)> = on!(conn, db => {
+            let mut query = sqlx::query_as(EXISTING_DEVICES_32.text());
+            for index in 0..32 {
+                // Ids start at 1, so 0 finds nothing.
+                query = query.bind(chunk.get(index).map_or(0, |device| device.0));
+            }
+            query.fetch_all(&mut **db).await
+        })?;
+        existing.extend(found.into_iter().map(|(device,)| DeviceNid(device)));
+    }
+    Ok(existing)
 }
 
 /// Whether there was such a device.

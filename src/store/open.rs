@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     Committer, Conn, Counters, Error, Position, Reader, Vocabulary, Write,
-    committer::{Engine, WriterConn},
+    committer::{Engine, RESERVE_IDS, WriterConn},
     conn::{Held, on, statements},
     ids::{BLOCK, Kind},
     rows::inserts,
@@ -33,9 +33,8 @@ statements! {
     TAKE_SLOT = "UPDATE writer_slot SET epoch = epoch + 1 WHERE slot = $1 RETURNING epoch, pos";
     NEW_INCARNATION = "INSERT INTO incarnation (incarnation, epoch, first_pos, started_at) VALUES ($1, $2, $3, $4)";
     FORGET_INCARNATIONS = "DELETE FROM incarnation WHERE epoch < $1";
-    LIST_INCARNATIONS = "SELECT incarnation, first_pos FROM incarnation ORDER BY epoch, incarnation LIMIT 1001";
+    LIST_INCARNATIONS = "SELECT incarnation, first_pos FROM incarnation ORDER BY epoch, incarnation LIMIT $1";
     NEW_COUNTER = "INSERT INTO counter (name, next) VALUES ($1, 1) ON CONFLICT DO NOTHING";
-    RESERVE_IDS = "UPDATE counter SET next = next + $1 WHERE name = $2 RETURNING next";
 }
 
 inserts! {
@@ -175,7 +174,7 @@ impl Database {
         let created = check_server_name(&mut conn, &options.server_name).await?;
         let (epoch, last) = take_slot(&mut conn, &options).await?;
         let incarnations = on!(&mut conn, db =>
-            sqlx::query_as::<_, (i64, i64)>(LIST_INCARNATIONS.text()).fetch_all(&mut **db).await)?;
+            sqlx::query_as::<_, (i64, i64)>(LIST_INCARNATIONS.text()).bind(KEPT_INCARNATIONS + 1).fetch_all(&mut **db).await)?;
         let committer = Committer::new(last, Arc::clone(&counters));
         for kind in Kind::ALL {
             on!(&mut conn, db => sqlx::query(NEW_COUNTER.text()).bind(kind.counter_name()).execute(&mut **db).await.map(|_| ()))?;

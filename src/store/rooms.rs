@@ -11,6 +11,11 @@ statements! {
         ORDER BY pos DESC LIMIT 1";
     STATE_LOG_AFTER = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos, key_nid";
+    COUNTED_CHANGES = "SELECT l.key_nid, l.pos, l.event_nid, l.membership, l.prev_event_nid, \
+        (SELECT p.membership FROM state_log p WHERE p.room_nid = l.room_nid AND p.key_nid = l.key_nid AND p.pos < l.pos \
+        ORDER BY p.pos DESC LIMIT 1) AS prev_membership FROM state_log l \
+        WHERE l.room_nid = $1 AND l.pos > $2 AND l.pos <= $3 AND (l.membership IS NOT NULL OR l.key_nid = $4) \
+        ORDER BY l.pos, l.key_nid";
     STATE_KEYS_OF_ROOM = "SELECT key_nid, type, state_key FROM state_key WHERE key_nid IN \
         (SELECT key_nid FROM state_log WHERE room_nid = $1)";
     KEY_HISTORY = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
@@ -86,6 +91,17 @@ pub(crate) struct StateLogRow {
     pub prev_event_nid: Option<i64>,
 }
 
+/// A change of a membership or of one other key, with the membership before it.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct CountedChangeRow {
+    pub key_nid: i64,
+    pub pos: i64,
+    pub event_nid: Option<i64>,
+    pub membership: Option<i64>,
+    pub prev_event_nid: Option<i64>,
+    pub prev_membership: Option<i64>,
+}
+
 /// A stored event with what is shown of it under `unsigned`.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct EventRow {
@@ -142,6 +158,19 @@ pub(crate) async fn state_log(
         .bind(room.0).bind(after.0).bind(upto.0).fetch_all(&mut **db).await)?)
 }
 
+/// The changes of memberships and of `other` in (`after`, `upto`], oldest first.
+pub(crate) async fn counted_changes(
+    conn: &mut Conn<'_>,
+    room: RoomNid,
+    (after, upto): (Position, Position),
+    other: Option<KeyNid>,
+) -> Result<Vec<CountedChangeRow>, Error> {
+    // Ids start at 1, so 0 finds nothing.
+    let other = other.map_or(0, |key| key.0);
+    Ok(on!(conn, db => sqlx::query_as(COUNTED_CHANGES.text())
+        .bind(room.0).bind(after.0).bind(upto.0).bind(other).fetch_all(&mut **db).await)?)
+}
+
 /// All pairs of type and state key that the room's state has ever had: short id, type, state key.
 pub(crate) async fn state_keys(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<(i64, String, String)>, Error> {
     Ok(on!(conn, db => sqlx::query_as(STATE_KEYS_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?)
@@ -154,6 +183,10 @@ pub(crate) async fn key_history(conn: &mut Conn<'_>, room: RoomNid, key: KeyNid)
 
 /// The short ids of an event and of its room.
 pub(crate) async fn find_event(conn: &mut Conn<'_>, event_id: &str) -> Result<Option<(EventNid, RoomNid)>, Error> {
+    // No event's ID holds a NUL, and PostgreSQL would not even compare one.
+    if event_id.contains('\0') {
+        return Ok(None);
+    }
     let row: Option<(i64, i64)> =
         on!(conn, db => sqlx::query_as(FIND_EVENT.text()).bind(event_id).fetch_optional(&mut **db).await)?;
     Ok(row.map(|(event, room)| (EventNid(event), RoomNid(room))))

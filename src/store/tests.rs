@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use sqlx::{Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{Database, DatabaseOptions, Durability, Insert, Sql, rows::MAX_CHUNK};
 
@@ -89,6 +89,25 @@ impl Empty {
         }
     }
 
+    /// Prepares what a commit in one call sends, with up to two rows of a table.
+    async fn prepare_one_call(&mut self, insert: &'static Insert) -> Result<(), sqlx::Error> {
+        for rows in [1, 2] {
+            match self {
+                Self::Sqlite(conn, _) => {
+                    // SQLite prepares one statement at a time. None of ours holds a semicolon.
+                    for text in super::committer::sqlite_text(&[(insert, rows)]).split("; ") {
+                        conn.prepare(AssertSqlSafe(text.to_owned()).into_sql_str()).await?;
+                    }
+                }
+                Self::Postgres(conn, _) => {
+                    let text = super::committer::postgres_text(&[(insert, rows), (&super::open::SERVER_INFO, 1)]);
+                    conn.prepare(AssertSqlSafe(text).into_sql_str()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn tables(&mut self) -> Vec<String> {
         match self {
             Self::Sqlite(conn, _) => sqlx::query_scalar(
@@ -133,6 +152,13 @@ async fn every_statement_is_valid_on_both_engines() {
             for insert in *inserts {
                 let largest = MAX_CHUNK.ilog2() as usize;
                 texts.extend([0, largest].map(|size| (*file, insert.table, insert.text(size, empty.is_postgres()))));
+            }
+        }
+        for (file, inserts) in INSERTS {
+            for insert in *inserts {
+                if let Err(error) = empty.prepare_one_call(insert).await {
+                    refused.push_str(&format!("{engine}, {file} {} in one call: {error}\n", insert.table));
+                }
             }
         }
         for (file, name, text) in texts {

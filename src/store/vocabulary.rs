@@ -2,6 +2,9 @@
 //!
 //! A new word gets its short id at once; its row travels with the first write that uses it. Until that write has been
 //! committed, every further write that uses the word carries the row again, so a failed write leaves no dangling id.
+//!
+//! Users and event types that are stored and that nobody holds can be forgotten and read again ([`Database::forget_words`]).
+//! State keys stay: whoever looks for one in a loaded room takes its absence here for an answer, and asks no database.
 
 use std::{
     collections::HashMap,
@@ -84,6 +87,9 @@ impl EventType {
     }
 }
 
+/// How many users, and how many event types, stay in memory when nobody holds them; about 200 bytes each.
+const KEPT_WORDS: usize = 100_000;
+
 /// Pairs of type and state key, by type, then by state key.
 type Keys = HashMap<Arc<str>, HashMap<Arc<str>, Arc<StateKey>>>;
 
@@ -114,6 +120,25 @@ impl Users {
     }
 }
 
+impl Users {
+    /// Forgets users whom nobody holds, if there are more than `kept`. One that is not stored yet must stay: another look
+    /// would give them a second short id.
+    fn forget(&mut self, kept: usize) {
+        if self.by_id.len() <= kept {
+            return;
+        }
+        let by_nid = &mut self.by_nid;
+        self.by_id.retain(|_, user| {
+            // One for each map.
+            let keep = Arc::strong_count(user) > 2 || !user.stored.load(Ordering::Acquire);
+            if !keep {
+                by_nid.remove(&user.nid);
+            }
+            keep
+        });
+    }
+}
+
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -123,6 +148,15 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 }
 
 impl Database {
+    /// Forgets users and event types if there are many; called now and then, so that memory stays bounded.
+    pub fn forget_words(&self) {
+        write(&self.vocabulary().users).forget(KEPT_WORDS);
+        let mut types = write(&self.vocabulary().types);
+        if types.len() > KEPT_WORDS {
+            types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.load(Ordering::Acquire));
+        }
+    }
+
     /// The user, if an event or an account has ever named it.
     pub async fn find_user(&self, user_id: &UserId) -> Result<Option<Arc<User>>, Error> {
         let users = &self.vocabulary().users;
@@ -219,5 +253,29 @@ impl Database {
         let known = Arc::new(StateKey { nid, event_type, state_key: Arc::clone(&state_key), stored });
         of_type.insert(state_key, Arc::clone(&known));
         known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn only_users_who_can_be_read_again_are_forgotten() {
+        let mut users = Users::default();
+        let held = users.add(UserNid(1), user_id!("@held:example.org"), true, true);
+        users.add(UserNid(2), user_id!("@stored:example.org"), true, true);
+        users.add(UserNid(3), user_id!("@new:example.org"), true, false);
+        users.forget(3);
+        assert_eq!(users.by_id.len(), 3, "there is room for them");
+        users.forget(2);
+        let mut left: Vec<_> = users.by_nid.keys().copied().collect();
+        left.sort_unstable();
+        assert_eq!((left, users.by_id.len()), (vec![UserNid(1), UserNid(3)], 2));
+        drop(held);
+        users.forget(1);
+        assert_eq!(users.by_nid.keys().copied().collect::<Vec<_>>(), [UserNid(3)]);
     }
 }

@@ -10,12 +10,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ruma::{api::client::filter::FilterDefinition, presence::PresenceState};
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument as _, debug_span};
 
 use super::{json::Object, token::SyncToken};
 use crate::{
-    account::LocalDevice,
+    account::{LocalDevice, ignored::Ignored},
     app::App,
     bus::LiveUser,
     store::{Error, Position},
@@ -45,9 +45,16 @@ pub(super) struct Look<'a> {
     upto: Position,
     ephemeral: u64,
     now_ms: i64,
+    ignored: OnceCell<Arc<Ignored>>,
 }
 
 impl Look<'_> {
+    /// Whom the user ignores: the same for the whole answer, and read for the first part that asks.
+    async fn ignored(&self) -> Result<&Ignored, Error> {
+        let ignored = self.ignored.get_or_try_init(|| self.app.account_data.ignored(&self.caller.user)).await?;
+        Ok(ignored)
+    }
+
     /// The position of the client; before everything for one that knows nothing.
     fn since_pos(&self) -> Position {
         self.since.map_or(Position::ZERO, |token| token.position)
@@ -110,6 +117,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             upto: app.db.committer().published(),
             ephemeral: app.bus.ephemeral(),
             now_ms: app.clock.now_ms(),
+            ignored: OnceCell::new(),
         };
         let over = stopping || Instant::now() >= deadline;
         if may_have_news(&look, &live) {
@@ -169,7 +177,7 @@ async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     let rooms = membership::RoomNews::load(look, &account_data).instrument(debug_span!("sync.rooms")).await?;
     account_data.complete(look, &rooms.newly_joined).await?;
     has_news |= rooms.write(look, &account_data, &mut object).await?;
-    has_news |= devices::write_lists(look, &rooms, &mut object).await?;
+    has_news |= devices::write_lists(look, &mut object).await?;
     let messages = devices::write_messages(look, &mut object).instrument(debug_span!("sync.to_device"));
     let (to_device, next_to_device) = messages.await?;
     has_news |= to_device;

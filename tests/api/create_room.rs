@@ -145,3 +145,39 @@ both_engines! {
         assert_eq!(joined["joined_rooms"].as_array().map(Vec::len), Some(1));
     }
 }
+
+both_engines! {
+    /// Who is in a new room is said by who creates it and by `invite`.
+    async fn initial_state_makes_nobody_a_member(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let member = |user: &str, content: Value| json!({ "type": "m.room.member", "state_key": user, "content": content });
+        let authorised = json!({ "membership": "join", "join_authorised_via_users_server": alice.user_id });
+        for event in [
+            member(&bob.user_id, json!({ "membership": "invite" })),
+            member(&bob.user_id, json!({ "membership": "ban" })),
+            member(&bob.user_id, json!({ "membership": "join" })),
+            member("@bob:else.where", json!({ "membership": "invite" })),
+            member(&alice.user_id, json!({ "membership": "leave" })),
+            member(&alice.user_id, authorised),
+            member("", json!({ "membership": "join" })),
+        ] {
+            let asked = alice.post(&v3(["createRoom"]), json!({ "initial_state": [event] })).await;
+            asked.error(400, "M_INVALID_ROOM_STATE");
+        }
+        let own = member(&alice.user_id, json!({ "membership": "join", "displayname": "Alice, here" }));
+        let room = alice.create_room(json!({ "initial_state": [own] })).await;
+        let shown = alice.get(&v3(["rooms", &room, "state", "m.room.member", &alice.user_id])).await.ok();
+        assert_eq!(shown["displayname"], "Alice, here");
+    }
+
+    async fn a_new_room_claims_no_alias_of_another(server: TestServer) {
+        let alice = server.register("alice").await;
+        alice.create_room(json!({ "room_alias_name": "tea" })).await;
+        let canonical = |alias: &str| json!([{ "type": "m.room.canonical_alias", "content": { "alias": alias } }]);
+        let tea = canonical("#tea:sabha.test");
+        alice.post(&v3(["createRoom"]), json!({ "initial_state": tea })).await.error(400, "M_BAD_ALIAS");
+        let wrong = json!({ "initial_state": canonical("no alias") });
+        alice.post(&v3(["createRoom"]), wrong).await.error(400, "M_INVALID_PARAM");
+        alice.create_room(json!({ "room_alias_name": "cake", "initial_state": canonical("#cake:sabha.test") })).await;
+    }
+}

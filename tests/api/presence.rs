@@ -76,3 +76,18 @@ async fn a_presence_that_cannot_be_is_refused() {
     let long = json!({ "presence": "online", "status_msg": "x".repeat(1025) });
     alice.put(&status(&alice), long).await.error(400, "M_INVALID_PARAM");
 }
+
+#[tokio::test]
+async fn who_sends_a_message_is_active_and_who_is_offline_stays_so() {
+    let clock = Clock::manual(1_000_000);
+    let server = TestServer::builder().clock(clock.clone()).start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    alice.send_text(&room, "1", "one").await;
+    assert_eq!(alice.get(&status(&alice)).await.ok()["presence"], "offline");
+    alice.put(&status(&alice), json!({ "presence": "unavailable" })).await.ok();
+    clock.advance(Duration::from_secs(20));
+    alice.send_text(&room, "2", "two").await;
+    let shown = alice.get(&status(&alice)).await.ok();
+    assert_eq!((&shown["presence"], &shown["last_active_ago"]), (&json!("online"), &json!(0)));
+}

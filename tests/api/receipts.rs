@@ -106,3 +106,36 @@ async fn what_cannot_be_read_is_refused() {
     bob.leave(&room).await;
     bob.post(&receipt(&room, "m.read", &first), json!({})).await.error(403, "M_FORBIDDEN");
 }
+
+both_engines! {
+    async fn a_threaded_receipt_is_for_an_event_of_the_thread(server: TestServer) {
+        let (alice, bob, room, [root, other]) = scene(&server).await;
+        let related = async |txn: &str, rel_type: &str, event: &str| {
+            let relation = json!({ "rel_type": rel_type, "event_id": event, "key": "x" });
+            let content = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": relation });
+            alice.send(&room, "m.room.message", txn, content).await
+        };
+        let answer = related("a", "m.thread", &root).await;
+        let edit = related("b", "m.replace", &answer).await;
+        let reaction = related("c", "m.annotation", &edit).await;
+        let beside = related("d", "m.reference", &other).await;
+        let read = async |event: &str, thread: &str| {
+            let asked = bob.post(&receipt(&room, "m.read", event), json!({ "thread_id": thread })).await;
+            if asked.status != 200 {
+                asked.error(400, "M_INVALID_PARAM");
+                return false;
+            }
+            true
+        };
+        for (event, in_thread, in_main) in [
+            (&root, true, true),
+            (&other, false, true),
+            (&answer, true, false),
+            (&edit, true, false),
+            (&reaction, true, false),
+            (&beside, false, true),
+        ] {
+            assert_eq!((read(event, &root).await, read(event, "main").await), (in_thread, in_main), "{event}");
+        }
+    }
+}

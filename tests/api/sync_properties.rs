@@ -42,6 +42,7 @@ struct Known {
     account_data: BTreeMap<String, Value>,
     /// Of each user, the event that was read last.
     receipts: BTreeMap<String, String>,
+    unread: Value,
 }
 
 /// A client that remembers what `/sync` told it.
@@ -97,6 +98,7 @@ impl Model {
                 known.account_data.insert(text(event, "type"), event["content"].clone());
             }
             read_receipts(room, &mut known.receipts);
+            known.unread = room["unread_notifications"].clone();
             self.invited.remove(room_id);
             if !is_joined {
                 // What happens without the user is hidden from them, until they come back: the client begins anew then.
@@ -112,6 +114,11 @@ impl Model {
         for (_, room_id, _) in rooms(&answer, &["invite"]) {
             self.joined.remove(room_id);
             self.invited.insert(room_id.clone());
+            // They were taken out of the room before; as above.
+            if let Some(known) = self.rooms.get_mut(room_id) {
+                known.timeline.clear();
+                known.state.clear();
+            }
         }
         for event in events(&answer["account_data"]) {
             self.account_data.insert(text(event, "type"), event["content"].clone());
@@ -164,6 +171,7 @@ impl Model {
             let mut receipts = BTreeMap::new();
             read_receipts(room, &mut receipts);
             assert_eq!(known.receipts, receipts, "receipts in {room_id}, for {who}");
+            assert_eq!(known.unread, room["unread_notifications"], "unread counts in {room_id}, for {who}");
         }
     }
 }
@@ -240,7 +248,8 @@ async fn act(rng: &mut StdRng, step: usize, users: &[Client], room_ids: &[String
             if rng.random() {
                 user.put(&v3(["rooms", room, "redact", &event_id, &txn]), json!({})).await
             } else {
-                user.post(&v3(["rooms", room, "receipt", "m.read", &event_id]), json!({})).await
+                let kind = if rng.random() { "m.read" } else { "m.read.private" };
+                user.post(&v3(["rooms", room, "receipt", kind, &event_id]), json!({})).await
             }
         }
         12 => user.put(&v3(["user", &user.user_id, "account_data", &format!("org.sabha.{}", step % 3)]), value).await,

@@ -80,3 +80,26 @@ async fn only_members_type_and_only_for_themselves() {
     bob.leave(&room).await;
     bob.put(&typing(&bob, &room), json!({ "typing": true })).await.error(403, "M_FORBIDDEN");
 }
+
+both_engines! {
+    async fn who_is_no_longer_in_the_room_does_not_type_there(server: TestServer) {
+        let (alice, bob, room) = scene(&server).await;
+        let member = v3(["rooms", &room, "state", "m.room.member", &bob.user_id]);
+        let gone = async |how: &str| match how {
+            "leave" => bob.leave(&room).await,
+            "state" => _ = bob.put(&member, json!({ "membership": "leave" })).await.ok(),
+            how => _ = alice.post(&v3(["rooms", &room, how]), json!({ "user_id": bob.user_id })).await.ok(),
+        };
+        for how in ["leave", "kick", "state", "ban"] {
+            bob.put(&typing(&bob, &room), json!({ "typing": true, "timeout": 60_000 })).await.ok();
+            let before = alice.sync(None).await;
+            assert_eq!(typists(&before, &room), Some(&json!([bob.user_id])));
+            gone(how).await;
+            let news = alice.sync(before["next_batch"].as_str()).await;
+            assert_eq!(typists(&news, &room), Some(&json!([])), "{how}: {news}");
+            if how != "ban" {
+                bob.join(&room).await;
+            }
+        }
+    }
+}

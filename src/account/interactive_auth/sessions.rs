@@ -116,6 +116,13 @@ impl InteractiveAuth {
         })
     }
 
+    /// Whose session this is, if it is alive.
+    pub(super) fn owner(&self, name: &str, now: i64) -> Option<Option<UserNid>> {
+        let pools = lock(&self.pools);
+        let session = pools.iter().find_map(|pool| pool.sessions.get(name))?;
+        (now < session.began_at + self.lifetime_ms).then_some(session.owner)
+    }
+
     /// The stages that were passed.
     pub fn completed(&self, name: &str) -> Vec<Stage> {
         let pools = lock(&self.pools);
@@ -147,6 +154,12 @@ impl InteractiveAuth {
         registration_token: Option<String>,
         flows: &[Flow],
     ) -> Progress {
+        self.remember(name, stage, registration_token);
+        self.look(name, flows)
+    }
+
+    /// Remembers a stage that was passed. Whether that is enough shows when the client asks.
+    pub(super) fn remember(&self, name: &str, stage: Stage, registration_token: Option<String>) {
         let mut pools = lock(&self.pools);
         if let Some(session) = pools.iter_mut().find_map(|pool| pool.sessions.get_mut(name)) {
             if !session.completed.contains(&stage) {
@@ -156,8 +169,6 @@ impl InteractiveAuth {
                 session.passed.registration_token = registration_token;
             }
         }
-        drop(pools);
-        self.look(name, flows)
     }
 }
 

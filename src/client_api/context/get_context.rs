@@ -12,7 +12,10 @@ use crate::{
     app::App,
     client_api::events::Events,
     http::{ApiError, Authed, RawJson},
-    room::{event::StoredEvent, history::Surroundings},
+    room::{
+        event::StoredEvent,
+        history::{ReadError, Surroundings},
+    },
     sync::{filter::accepts_event, json::Object, token::Place},
 };
 
@@ -25,8 +28,12 @@ pub(super) async fn handle(
     let filter = &request.filter;
     let limit = usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX);
     let limit = limit.min(app.config.limits.page_events as usize);
-    let wanted = |event: &StoredEvent| accepts_event(filter, event);
+    let ignored = app.account_data.ignored(&caller.user).await?;
+    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(&ignored);
     let around = app.rooms.surroundings(&room, &sight, &request.event_id, limit, wanted).await?;
+    if around.event.1.is_hidden_by(&ignored) {
+        return Err(ReadError::UnknownEvent.into());
+    }
 
     let mut state = app.rooms.state_events(&room, around.end).await?;
     if !filter.lazy_load_options.is_disabled() {

@@ -2,13 +2,19 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3keyschanges
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
-use ruma::api::client::keys::get_key_changes::v3::{Request, Response};
+use ruma::{
+    OwnedUserId, UserId,
+    api::client::keys::get_key_changes::v3::{Request, Response},
+};
 
 use crate::{
     app::App,
     http::{ApiError, Authed, Reply},
-    sync::token::{InvalidToken, SyncToken},
+    store::Position,
+    sync::{device_lists::DeviceLists, token::SyncToken},
 };
 
 /// Whose device lists changed between two syncs.
@@ -16,10 +22,17 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    let bad_token = |error: InvalidToken| ApiError::invalid_param(error.to_string());
-    let from: SyncToken = request.from.parse().map_err(bad_token)?;
-    let to: SyncToken = request.to.parse().map_err(bad_token)?;
-    let changed = app.keys.device_lists_changed(&app.rooms, caller.user.nid, from.position, to.position).await?;
-    // Whom the caller no longer shares a room with is told by `/sync`.
-    Ok(Reply(Response::new(changed, Vec::new())))
+    let from = request.from.parse::<SyncToken>()?;
+    let to = request.to.parse::<SyncToken>()?;
+    let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
+    // As in `/sync`, a client with a token of another database starts afresh: everyone is new to it, up to now.
+    let from = Some(from).filter(known).map_or(Position::ZERO, |token| token.position);
+    let to = Some(to).filter(known).map_or_else(|| app.db.committer().published(), |token| token.position);
+    let lists = DeviceLists::between(&app, &caller.user, from, to).await?;
+    Ok(Reply(Response::new(user_ids(&lists.changed), user_ids(&lists.left))))
+}
+
+/// Members of rooms are valid user IDs, or the auth rules would not have let them in.
+fn user_ids(ids: &BTreeSet<String>) -> Vec<OwnedUserId> {
+    ids.iter().filter_map(|id| UserId::parse(id).ok()).collect()
 }

@@ -35,7 +35,8 @@ pub(super) async fn handle(
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
     let filter = &request.filter;
     let limit = limit(&app, filter.limit.map_or(request.limit, |limit| limit.min(request.limit)));
-    let wanted = |event: &StoredEvent| accepts_event(filter, event);
+    let ignored = app.account_data.ignored(&caller.user).await?;
+    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(&ignored);
 
     let (start, page) = if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room_id) {
         (from.unwrap_or(now), Page::default())

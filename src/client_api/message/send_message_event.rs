@@ -21,5 +21,7 @@ pub(super) async fn handle(
     let key = txn::key(&caller, format!("send/{}/{event_type}", request.room_id), &request.txn_id)?;
     let draft = EventDraft { event_type, state_key: None, content: request.body.into_json(), redacts: None };
     let event_id = app.rooms.send(&caller, &request.room_id, draft, Some(key)).await?;
+    // The spec's example of what somebody does who is there.
+    app.ephemeral.active(&app.rooms, &caller.user).await?;
     Ok(Reply(Response::new(event_id)))
 }

@@ -33,6 +33,11 @@ pub(super) async fn handle(
         _ => return Err(no_thread()),
     };
     let event_id = request.event_id;
+    if let Some(thread) = &thread
+        && !app.rooms.may_be_in_thread(&room, &event_id, thread).await?
+    {
+        return Err(ApiError::invalid_param("The event is not in the thread that thread_id names."));
+    }
     let markers = match request.receipt_type {
         ReceiptType::Read => Markers::receipt(NewReceipt { kind: Kind::Read, thread, event_id }),
         ReceiptType::ReadPrivate => Markers::receipt(NewReceipt { kind: Kind::ReadPrivate, thread, event_id }),

@@ -24,6 +24,9 @@ pub(super) async fn handle(
         error => error,
     })?;
     let (_, event) = app.rooms.event(&room, &sight, &request.event_id).await?;
+    if event.is_hidden_by(&*app.account_data.ignored(&caller.user).await?) {
+        return Err(ReadError::UnknownEvent.into());
+    }
     let mut out = Vec::new();
     Events::new(&app, &caller, &sight).write(&mut out, &event).await?;
     Ok(RawJson(Bytes::from(out)))

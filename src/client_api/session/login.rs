@@ -15,29 +15,37 @@ use serde::de::Error as _;
 use zeroize::Zeroizing;
 
 use crate::{
-    account::{NewSession, login::Credentials},
+    account::{
+        NewSession,
+        login::{Credentials, LoginError},
+    },
     app::App,
-    http::{Action, ApiError, Authed, Reply},
+    http::{ApiError, Authed, Reply},
 };
 
 /// Logs somebody in.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { request: Typed(request), .. }: Authed<Typed>,
+    Authed { request: Typed(request), address, .. }: Authed<Typed>,
 ) -> Result<Reply<Response>, ApiError> {
     let credentials = credentials(request.login_info)?;
-    if let Credentials::Password { user, .. } = &credentials
-        && let Some(account) = app.accounts.named_account(user).await?
-    {
-        // Whoever guesses from many addresses still guesses at one account.
-        app.rate_limits.check(Action::Login, Some(account), None)?;
-    }
+    let account = match &credentials {
+        Credentials::Password { user, .. } => Some(app.accounts.canonical_name(user)),
+        Credentials::Token(_) => None,
+    };
+    let guess = account.as_deref().map(|account| app.rate_limits.guess(account, address)).transpose()?;
     let wanted = NewSession {
         device_id: request.device_id,
         display_name: request.initial_device_display_name,
         refreshable: request.refresh_token,
     };
-    let session = app.accounts.login(credentials, wanted).await?;
+    let login = app.accounts.login(credentials, wanted).await;
+    if let Some(guess) = guess
+        && !matches!(login, Err(LoginError::Forbidden | LoginError::Deactivated))
+    {
+        guess.give_back();
+    }
+    let session = login?;
     let mut response = Response::new(session.user_id, session.secrets.access_token, session.device_id);
     response.refresh_token = session.secrets.refresh_token;
     response.expires_in = session.secrets.expires_in;

@@ -57,6 +57,10 @@ pub(super) async fn handle(
         Typing::No => None,
     };
     app.ephemeral.set_typing(room.nid, &caller.user, typing_for);
+    if typing_for.is_some() && !app.rooms.is_joined(caller.user.nid, &room).await? {
+        // They left meanwhile, and what ended their typing came before it began.
+        app.ephemeral.set_typing(room.nid, &caller.user, None);
+    }
     app.ephemeral.active(&app.rooms, &caller.user).await?;
     Ok(Reply(Response::new()))
 }

@@ -68,7 +68,7 @@ pub struct Status {
     pub currently_active: bool,
 }
 
-/// Everyone who has been seen since the start: at most as many as there are accounts.
+/// Everyone who has been seen lately, and those who have a status message.
 #[derive(Default)]
 pub(super) struct States {
     users: HashMap<UserNid, State>,
@@ -162,7 +162,8 @@ impl States {
         let state = self.state(user, now);
         state.active_at = now;
         state.synced_at = now;
-        if state.availability == Availability::Online {
+        // Who does not sync, or not visibly, stays offline: what they do is seen, and nothing more.
+        if state.availability != Availability::Unavailable {
             return None;
         }
         let number = number();
@@ -192,6 +193,22 @@ impl States {
         let number = number();
         self.change(user.0, availability, now, number);
         Some(number)
+    }
+
+    /// Forgets users who have been offline since `before`, unless there is a status message to show. They look as if they
+    /// had not been seen since the start of the server.
+    pub(super) fn forget_offline(&mut self, before: i64) {
+        let changes = &mut self.changes;
+        self.users.retain(|_, state| {
+            let keep = state.availability != Availability::Offline
+                || state.syncs > 0
+                || state.status_msg.is_some()
+                || state.synced_at >= before;
+            if !keep {
+                changes.remove(&state.changed);
+            }
+            keep
+        });
     }
 
     pub(super) fn next_due(&self) -> Option<i64> {

@@ -9,7 +9,10 @@ use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::store::{Position, UserNid};
+use crate::{
+    account::ignored::Ignored,
+    store::{Position, UserNid},
+};
 
 /// Receipts of others in one answer, the newest; nobody looks at more faces under a timeline.
 pub(super) const MAX_SHOWN: usize = 5_000;
@@ -92,18 +95,27 @@ impl Shown {
     }
 
     /// The later of the user's public and private receipts in the thread.
-    pub(super) fn read_up_to(&self, user: UserNid, thread: &str) -> Option<(OwnedEventId, Position)> {
+    pub(super) fn read_up_to(&self, user: UserNid, thread: &str) -> Option<Position> {
         [Kind::Read, Kind::ReadPrivate]
             .into_iter()
-            .filter_map(|kind| {
-                let receipt = self.by_key.get(&Key { user, kind, thread: thread.into() })?;
-                Some((receipt.event_id.clone(), receipt.event_at?))
-            })
-            .max_by_key(|(_, at)| *at)
+            .filter_map(|kind| self.by_key.get(&Key { user, kind, thread: thread.into() })?.event_at)
+            .max()
     }
 
-    /// The content of `m.receipt` for `viewer`: receipts in (`since`, `upto`]. `None` if there are none.
-    pub(super) fn content(&self, viewer: UserNid, since: Position, upto: Position) -> Option<Value> {
+    /// Whether the user has a receipt in (`since`, `upto`].
+    pub(super) fn has_read_since(&self, user: UserNid, since: Position, upto: Position) -> bool {
+        let newest_first = self.by_pos.iter().rev().take_while(|(pos, _)| *pos > since);
+        newest_first.into_iter().any(|(pos, key)| *pos <= upto && key.user == user)
+    }
+
+    /// The content of `m.receipt` for `viewer`: receipts in (`since`, `upto`], but for those of the ignored. `None` if there
+    /// are none.
+    pub(super) fn content(
+        &self,
+        viewer: UserNid,
+        ignored: &Ignored,
+        (since, upto): (Position, Position),
+    ) -> Option<Value> {
         let mut events: BTreeMap<&EventId, BTreeMap<&str, BTreeMap<&UserId, Data<'_>>>> = BTreeMap::new();
         let mut of_others = 0;
         for (pos, key) in self.by_pos.iter().rev() {
@@ -114,7 +126,9 @@ impl Shown {
             if *pos > upto || (key.kind == Kind::ReadPrivate && !own) || (!own && of_others >= MAX_SHOWN) {
                 continue;
             }
-            let Some(receipt) = self.by_key.get(key) else { continue };
+            let Some(receipt) = self.by_key.get(key).filter(|receipt| !ignored.contains(&receipt.user_id)) else {
+                continue;
+            };
             of_others += usize::from(!own);
             let users = events.entry(&receipt.event_id).or_default().entry(key.kind.as_str()).or_default();
             // The format has place for one receipt of a user on an event. The one without a thread says the most.
@@ -139,7 +153,7 @@ fn rank(thread: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{event_id, user_id};
+    use ruma::user_id;
     use serde_json::json;
 
     use super::*;
@@ -187,7 +201,7 @@ mod tests {
     fn an_older_row_does_not_replace_a_newer_one() {
         let alice = key(ALICE, Kind::Read, "");
         let room = shown(&[(alice.clone(), receipt(ALICE, 10, 5)), (alice, receipt(ALICE, 9, 3))]);
-        let content = room.content(BOB, Position(0), Position(20)).unwrap();
+        let content = room.content(BOB, &Ignored::default(), (Position(0), Position(20))).unwrap();
         assert_eq!(content, json!({ "$5": { "m.read": { "@alice:x": { "ts": 100 } } } }));
     }
 
@@ -198,15 +212,18 @@ mod tests {
             (key(BOB, Kind::Read, "main"), receipt(BOB, 11, 5)),
         ]);
         let bob = json!({ "@bob:x": { "ts": 110, "thread_id": "main" } });
-        assert_eq!(room.content(BOB, Position(0), Position(20)).unwrap(), json!({ "$5": { "m.read": bob } }));
+        assert_eq!(
+            room.content(BOB, &Ignored::default(), (Position(0), Position(20))).unwrap(),
+            json!({ "$5": { "m.read": bob } })
+        );
         let alice = json!({ "@alice:x": { "ts": 100 } });
         assert_eq!(
-            room.content(ALICE, Position(0), Position(20)).unwrap(),
+            room.content(ALICE, &Ignored::default(), (Position(0), Position(20))).unwrap(),
             json!({ "$5": { "m.read": bob, "m.read.private": alice } })
         );
-        assert_eq!(room.content(BOB, Position(11), Position(20)), None);
+        assert_eq!(room.content(BOB, &Ignored::default(), (Position(11), Position(20))), None);
         assert_eq!(
-            room.content(ALICE, Position(0), Position(10)).unwrap(),
+            room.content(ALICE, &Ignored::default(), (Position(0), Position(10))).unwrap(),
             json!({ "$5": { "m.read.private": alice } })
         );
     }
@@ -218,7 +235,7 @@ mod tests {
                 .zip(order)
                 .map(|(index, thread)| (key(ALICE, Kind::Read, thread), receipt(ALICE, 10 + index, 5)))
                 .collect();
-            let content = shown(&receipts).content(BOB, Position(0), Position(20)).unwrap();
+            let content = shown(&receipts).content(BOB, &Ignored::default(), (Position(0), Position(20))).unwrap();
             assert_eq!(content["$5"]["m.read"]["@alice:x"].get("thread_id"), None, "{order:?}");
         }
     }
@@ -229,7 +246,7 @@ mod tests {
             (key(ALICE, Kind::Read, ""), receipt(ALICE, 11, 5)),
             (key(ALICE, Kind::ReadPrivate, ""), receipt(ALICE, 10, 7)),
         ]);
-        assert_eq!(room.read_up_to(ALICE, ""), Some((event_id!("$7").to_owned(), Position(7))));
+        assert_eq!(room.read_up_to(ALICE, ""), Some(Position(7)));
         assert_eq!(room.read_up_to(ALICE, "main"), None);
         assert_eq!(room.read_up_to(BOB, ""), None);
     }

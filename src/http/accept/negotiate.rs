@@ -69,6 +69,9 @@ impl AsyncRead for Sniffed {
         }
         buf.put_slice(&left[..give]);
         self.given += give;
+        // With what follows, if it is there: after four bytes alone hyper would make its buffer twice as large, for good.
+        // An error of the socket, if it has one, comes with the next read.
+        let _: Poll<io::Result<()>> = Pin::new(&mut self.socket).poll_read(cx, buf);
         Poll::Ready(Ok(()))
     }
 }
@@ -96,5 +99,30 @@ impl AsyncWrite for Sniffed {
 
     fn is_write_vectored(&self) -> bool {
         self.socket.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::{
+        io::AsyncWriteExt as _,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_bytes_come_with_those_after_them() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let (mut sniffed, _) = sniff(Either::Left(server)).await.unwrap();
+        let mut read = [0; 64];
+        assert_eq!(sniffed.read(&mut read).await.unwrap(), request.len());
+        assert_eq!(&read[..request.len()], request);
     }
 }

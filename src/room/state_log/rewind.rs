@@ -69,7 +69,7 @@ impl StateLog {
     }
 
     /// The changes newer than `pos` that are in memory, oldest first.
-    fn changes_after(&self, pos: Position) -> impl Iterator<Item = &Change> {
+    pub fn changes_after(&self, pos: Position) -> impl DoubleEndedIterator<Item = &Change> {
         let first = self.tail.partition_point(|change| change.pos <= pos);
         self.tail.range(first..)
     }

@@ -198,7 +198,7 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
                 if membership == Membership::Join {
                     bus.watch(user, room);
                 } else {
-                    bus.unwatch(user, room);
+                    bus.departed(user, room);
                 }
                 // Also those who were never in the room (invites) or just left it.
                 bus.wake_user(user, last);

@@ -78,7 +78,10 @@ pub(super) async fn write_presence(look: &Look<'_>, object: &mut Object<'_>) -> 
         return Ok(false);
     }
     let Look { app, caller, .. } = look;
-    let events = app.ephemeral.presence_since(&app.rooms, caller.user.nid, look.since_ephemeral()).await?;
+    let events = app
+        .ephemeral
+        .presence_since(&app.rooms, caller.user.nid, look.since_ephemeral(), look.ignored().await?)
+        .await?;
     if events.is_empty() {
         return Ok(false);
     }

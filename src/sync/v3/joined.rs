@@ -4,6 +4,7 @@ use tracing::{Instrument as _, debug_span};
 
 use super::{Look, account::AccountDataNews, membership::RoomLook, state};
 use crate::{
+    push::unread::{Counts, Unread},
     room::{
         Room,
         event::{StoredEvent, View},
@@ -63,8 +64,14 @@ pub(super) async fn write(
     let since = if room.since.is_some() { (look.since_pos(), look.since_ephemeral()) } else { (Position::ZERO, 0) };
     let ephemeral = if joined { ephemeral(look, &room.room, since).await? } else { Vec::new() };
     let account_data = account_data.of_room(look, room.room.nid);
+    let unread = if joined { Some(unread(look, room).instrument(debug_span!("sync.unread")).await?) } else { None };
+    let counts_changed = match (&unread, room.since) {
+        (Some(unread), Some(since)) => unread.changed_at > Some(since) || has_read_on(look, &room.room).await?,
+        _ => false,
+    };
     let full = room.since.is_none() || look.request.full_state;
-    if !full && timeline.events.is_empty() && state.is_empty() && ephemeral.is_empty() && account_data.is_empty() {
+    let nothing_to_show = timeline.events.is_empty() && state.is_empty() && ephemeral.is_empty();
+    if !full && nothing_to_show && account_data.is_empty() && !counts_changed {
         return Ok(None);
     }
     let mut json = Vec::with_capacity(1024 + 700 * (timeline.events.len() + state.len()));
@@ -86,9 +93,41 @@ pub(super) async fn write(
         if let Some(summary) = summary {
             object.raw("summary", &summary);
         }
+        if let Some(unread) = unread {
+            write_unread(look, &unread, &mut object);
+        }
     }
     object.end();
     Ok(Some(Written { room_id: room.room.room_id.as_str().to_owned(), json }))
+}
+
+/// Whether the user has read on in the room, on whatever device: that changes the counts.
+pub(super) async fn has_read_on(look: &Look<'_>, room: &Room) -> Result<bool, Error> {
+    let user = look.caller.user.nid;
+    look.app.ephemeral.has_read_since(room.nid, user, (look.since_pos(), look.upto)).await
+}
+
+async fn unread(look: &Look<'_>, room: &RoomLook) -> Result<Unread, Error> {
+    let Look { app, caller, .. } = look;
+    let services = (&app.rooms, &app.ephemeral);
+    app.push.unread(services, (&room.room, &room.sight), &caller.user, room.upto).await
+}
+
+/// Writes the counts of the room, or of its main timeline and of each thread if the filter asks for that.
+fn write_unread(look: &Look<'_>, unread: &Unread, object: &mut Object<'_>) {
+    let json = |Counts { notifications, highlights }: Counts| {
+        format!(r#"{{"highlight_count":{highlights},"notification_count":{notifications}}}"#)
+    };
+    if !look.request.filter.room.timeline.unread_thread_notifications {
+        object.raw("unread_notifications", &json(unread.total()));
+        return;
+    }
+    object.raw("unread_notifications", &json(unread.main));
+    if !unread.threads.is_empty() {
+        let mut threads = Object::begin(object.key("unread_thread_notifications"));
+        unread.threads.iter().for_each(|(thread, counts)| threads.raw(thread, &json(*counts)));
+        threads.end();
+    }
 }
 
 async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
@@ -109,8 +148,17 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
         // A user always sees what became of themselves, such as an invitation that was withdrawn.
         room.sight.can_see(pos) || event.pdu.is_state("m.room.member", look.caller.user_id().as_str())
     };
-    if accepts_all(filter) {
-        let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+    let ignored = look.ignored().await?;
+    let latest = if accepts_all(filter) {
+        let (events, limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+        // A gap must not come from what is hidden for good: then there is more to look through.
+        let hides = !ignored.is_empty() && events.iter().any(|(_, event)| event.is_hidden_by(ignored));
+        (!limited || !hides).then_some((events, limited))
+    } else {
+        None
+    };
+    if let Some((mut events, mut limited)) = latest {
+        events.retain(|(_, event)| !event.is_hidden_by(ignored));
         let all = events.len();
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
         events.retain(|(pos, event)| visible(*pos, event));
@@ -122,7 +170,7 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         return Ok(Timeline { events, limited, start });
     }
-    let wanted = |event: &StoredEvent| accepts_event(filter, event);
+    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(ignored);
     let page = look.app.rooms.read_back(&room.room, &room.sight, (room.upto, after), limit, wanted).await;
     let page = match page {
         Ok(page) => page,
@@ -188,11 +236,13 @@ async fn ephemeral(
         return Ok(events);
     }
     let Look { app, caller, .. } = look;
+    let ignored = look.ignored().await?;
     if accepts_room_type(filter, "m.receipt") {
-        events.extend(app.ephemeral.receipts_since(room.nid, caller.user.nid, since, look.upto).await?);
+        let range = (since, look.upto);
+        events.extend(app.ephemeral.receipts_since(room.nid, caller.user.nid, ignored, range).await?);
     }
     if accepts_room_type(filter, "m.typing") {
-        events.extend(app.ephemeral.typing_since(room.nid, since_ephemeral));
+        events.extend(app.ephemeral.typing_since(room.nid, since_ephemeral, ignored));
     }
     Ok(events)
 }

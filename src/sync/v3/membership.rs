@@ -52,7 +52,7 @@ impl RoomNews {
             }
             match entry.membership {
                 Membership::Join => news.add_joined(look, account_data, &entry, changed).await?,
-                Membership::Invite if changed => news.invited.push(entry),
+                Membership::Invite if changed && !is_from_ignored(look, &entry).await? => news.invited.push(entry),
                 Membership::Knock if changed => news.knocked.push(entry),
                 Membership::Leave | Membership::Ban => news.add_left(look, &entry, changed).await?,
                 Membership::Invite | Membership::Knock => {}
@@ -78,6 +78,7 @@ impl RoomNews {
             && !changed
             && room.last_pos() <= look.since_pos()
             && !joined::has_ephemeral_news(look, &room).await?
+            && !joined::has_read_on(look, &room).await?
             && account_data.of_room(look, room.nid).is_empty()
         {
             return Ok(());
@@ -161,6 +162,17 @@ impl RoomNews {
         }
         Ok(section)
     }
+}
+
+/// Whether the user was invited by somebody whom they ignore: such invitations are not shown.
+async fn is_from_ignored(look: &Look<'_>, entry: &MemberEntry) -> Result<bool, Error> {
+    let ignored = look.ignored().await?;
+    if ignored.is_empty() {
+        return Ok(false);
+    }
+    let room = look.app.rooms.by_nid(entry.room).await?;
+    let invite = look.app.rooms.events.get(&room, entry.event_nid).await?;
+    Ok(ignored.contains(invite.sender()))
 }
 
 fn is_wanted(look: &Look<'_>, room: &Room) -> bool {

@@ -166,7 +166,9 @@ impl Client {
 /// The body as JSON, after it was held against its shape; `null` where it is something else, as a page.
 fn checked(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap, text: &str) -> Value {
     let shapes = Shapes::load();
-    let is_matrix = path.starts_with("/_matrix/") || path.starts_with("/.well-known/");
+    // The page for stages of authentication is described in words alone.
+    let is_page = path.contains("/fallback/web");
+    let is_matrix = !is_page && (path.starts_with("/_matrix/") || path.starts_with("/.well-known/"));
     let is_json = headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     if !is_json && (!is_matrix || !shapes.expects_json(method, path, status)) {
         return Value::Null;

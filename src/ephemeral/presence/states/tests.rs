@@ -69,7 +69,10 @@ fn presence_follows_what_the_user_does() {
     check(&[], Offline);
     check(&[SyncBegins(Online)], Online);
     check(&[SyncBegins(Unavailable)], Unavailable);
-    check(&[Acts], Online);
+    // Whoever is offline or wants to look it does not give themselves away.
+    check(&[Acts], Offline);
+    check(&[Chooses(Offline), Acts], Offline);
+    check(&[Chooses(Unavailable), Acts], Online);
     check(&[Chooses(Unavailable)], Unavailable);
     // Offline half a minute after the last sync, but not during one.
     check(&[SyncBegins(Online), SyncEnds, Passes(29_999)], Online);
@@ -114,6 +117,29 @@ fn who_is_offline_is_no_news_to_a_client_that_knows_nothing() {
     world.step(Passes(MINUTE));
     assert_eq!(world.states.changed_since(0, 10), []);
     assert_eq!(world.states.changed_since(1, 10).len(), 1);
+}
+
+#[test]
+fn who_is_offline_for_long_is_forgotten() {
+    let mut world = World::new();
+    world.step(SyncBegins(Online));
+    world.states.forget_offline(i64::MAX);
+    assert_eq!(world.states.users.len(), 1, "they are here");
+    world.step(SyncEnds);
+    world.step(Passes(MINUTE));
+    world.states.forget_offline(world.now - 2 * MINUTE);
+    assert_eq!(world.states.users.len(), 1, "they were here lately");
+    world.states.forget_offline(world.now);
+    assert_eq!((world.states.users.len(), world.states.changes.len()), (0, 0));
+    assert_eq!(world.states.status(ALICE, world.now).availability, Offline);
+    world.step(SyncBegins(Online));
+    assert_eq!(world.states.status(ALICE, world.now).availability, Online);
+
+    let alice = (ALICE, user_id!("@alice:example.org"));
+    world.step(SyncEnds);
+    world.states.set(alice, Offline, Some("on holiday".to_owned()), world.now, || 100);
+    world.states.forget_offline(i64::MAX);
+    assert_eq!(world.states.status(ALICE, world.now).status_msg.as_deref(), Some("on holiday"));
 }
 
 #[test]

@@ -1,0 +1,368 @@
+//! What there is: networks, images and containers, and what can be done with them. [`super::api`] speaks for it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use super::{
+    addresses::{self, Ports, Segments},
+    archive,
+    container::{self, Container},
+    labels::Labels,
+    postgres::Postgres,
+    process::{Process, Spawner},
+    text,
+};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("no such {0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub id: String,
+    pub tag: String,
+    pub labels: Labels,
+    /// The base image, whose launcher starts it.
+    base: String,
+    root: PathBuf,
+    database: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub id: String,
+    pub name: String,
+    pub labels: Labels,
+}
+
+/// A container to be made.
+pub struct Draft {
+    pub name: String,
+    pub image: String,
+    pub labels: Labels,
+    /// `KEY=VALUE`.
+    pub env: Vec<String>,
+    pub network: String,
+    pub alias: String,
+}
+
+#[derive(Clone)]
+pub struct World(Arc<Inner>);
+
+struct Inner {
+    launchers: PathBuf,
+    work: PathBuf,
+    spawner: Spawner,
+    postgres: Option<Postgres>,
+    /// Never held across an `.await`.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub containers: BTreeMap<String, Container>,
+    pub images: BTreeMap<String, Image>,
+    pub networks: BTreeMap<String, Network>,
+    segments: Segments,
+    ports: Ports,
+    made: u32,
+}
+
+impl State {
+    fn number(&mut self) -> u32 {
+        self.made += 1;
+        self.made
+    }
+
+    fn container(&mut self, id: &str) -> Result<&mut Container, Refusal> {
+        self.containers
+            .values_mut()
+            .find(|container| container.id == id || container.name == id)
+            .ok_or_else(|| Refusal::NotFound(format!("container: {id}")))
+    }
+}
+
+impl World {
+    pub fn new(launchers: PathBuf, work: PathBuf, spawner: Spawner, postgres: Option<Postgres>) -> Self {
+        Self(Arc::new(Inner { launchers, work, spawner, postgres, state: Mutex::default() }))
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a container from a base image (one with a launcher) or a committed one, whose labels it takes over.
+    pub async fn create(&self, draft: Draft) -> Result<String, Refusal> {
+        let (base, from) = {
+            let state = self.state();
+            if state.containers.values().any(|container| container.name == draft.name) {
+                return Err(Refusal::Conflict(format!("the name {} is taken", draft.name)));
+            }
+            match state.images.values().find(|image| image.id == draft.image || image.tag == draft.image) {
+                Some(image) => (image.base.clone(), Some(image.clone())),
+                None => (draft.image.clone(), None),
+            }
+        };
+        let launcher = self.0.launchers.join(format!("{base}.sh"));
+        if base.contains('/') || !launcher.is_file() {
+            return Err(Refusal::NotFound(format!("image: {}", draft.image)));
+        }
+        let mut labels = from.as_ref().map(|image| image.labels.clone()).unwrap_or_default();
+        labels.extend(draft.labels.clone());
+
+        let number = self.state().number();
+        let id = format!("{number:04}-{}", plain(draft.name.trim_start_matches("complement_")));
+        let root = self.0.work.join(&id);
+        match &from {
+            Some(image) => archive::copy(&image.root, &root)?,
+            None => fs::create_dir(&root)?,
+        }
+        let database = match &self.0.postgres {
+            Some(postgres) => {
+                let name = format!("container_{number}");
+                postgres.create(&name, from.as_ref().and_then(|image| image.database.as_deref())).await?;
+                Some(postgres.url(&name))
+            }
+            None => None,
+        };
+
+        let mut state = self.state();
+        let group = group(&draft);
+        let segment =
+            state.segments.enter(&group).ok_or_else(|| Refusal::Conflict("all segments are taken".to_owned()))?;
+        let address = addresses::address(segment, &draft.alias)
+            .ok_or_else(|| Refusal::Invalid(format!("the alias {:?} is not hs1 to hs9", draft.alias)));
+        let ports = state.ports.take().zip(state.ports.take());
+        let (address, (client_port, federation_port)) = match (address, ports) {
+            (Ok(address), Some(ports)) => (address, ports),
+            (address, _) => {
+                state.segments.leave(segment);
+                address?;
+                return Err(Refusal::Conflict("all ports are taken".to_owned()));
+            }
+        };
+        let mut container = Container {
+            id: id.clone(),
+            name: draft.name,
+            image: draft.image,
+            labels,
+            launcher,
+            root,
+            segment,
+            address,
+            client_port,
+            federation_port,
+            variables: Vec::new(),
+            process: None,
+            is_paused: false,
+        };
+        container.variables = variables(&container, &draft.env, database)?;
+        state.containers.insert(id.clone(), container);
+        Ok(id)
+    }
+
+    pub fn unpack(&self, id: &str, archive: &[u8]) -> Result<(), Refusal> {
+        let root = self.state().container(id)?.root.clone();
+        archive::unpack(archive, &root).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => Refusal::Invalid(error.to_string()),
+            _ => Refusal::Io(error),
+        })
+    }
+
+    /// Starts the launcher, again on the same files and ports after a stop.
+    pub fn start(&self, id: &str) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let container = state.container(id)?;
+        if container.is_running() {
+            return Ok(());
+        }
+        write_hosts(container)?;
+        let process =
+            self.0.spawner.spawn(&container.launcher, &container.root, &container.id, &container.variables)?;
+        container.process = Some(process);
+        container.is_paused = false;
+        Ok(())
+    }
+
+    pub async fn stop(&self, id: &str, patience: Duration) -> Result<(), Refusal> {
+        if let Some(process) = self.process(id)? {
+            container::stop(process, patience).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal. After SIGKILL the server has ended.
+    pub async fn kill(&self, id: &str, signal: Signal) -> Result<(), Refusal> {
+        let Some(process) = self.process(id)?.filter(Process::is_running) else {
+            return Err(Refusal::Conflict(format!("container {id} is not running")));
+        };
+        match signal {
+            Signal::KILL => container::kill(process).await,
+            signal => process.signal(signal),
+        }
+        Ok(())
+    }
+
+    pub fn pause(&self, id: &str, pause: bool) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let container = state.container(id)?;
+        let Some(process) = container.process.as_ref().filter(|process| process.is_running()) else {
+            return Err(Refusal::Conflict(format!("container {id} is not running")));
+        };
+        process.signal(if pause { Signal::STOP } else { Signal::CONT });
+        container.is_paused = pause;
+        Ok(())
+    }
+
+    pub fn logs(&self, id: &str) -> Result<Vec<u8>, Refusal> {
+        let path = self.0.spawner.log_path(&self.state().container(id)?.id);
+        match fs::read(path) {
+            // Nothing is written before the first start.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => Ok(read?),
+        }
+    }
+
+    /// Ends a container and removes its files. Its log stays.
+    pub async fn remove(&self, id: &str, force: bool) -> Result<(), Refusal> {
+        let process = self.process(id)?.filter(Process::is_running);
+        if process.is_some() && !force {
+            return Err(Refusal::Conflict(format!("container {id} is running")));
+        }
+        if let Some(process) = process {
+            container::kill(process).await;
+        }
+        let container = {
+            let mut state = self.state();
+            let id = state.container(id)?.id.clone();
+            let Some(container) = state.containers.remove(&id) else { return Ok(()) };
+            state.segments.leave(container.segment);
+            container
+        };
+        fs::remove_dir_all(&container.root)?;
+        if let Some(postgres) = &self.0.postgres {
+            postgres.remove(&database_of(&container)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes an image of a container's files. Complement stops it first.
+    pub async fn commit(&self, id: &str, tag: String, changes: Labels) -> Result<String, Refusal> {
+        let (number, root, base, mut labels, database) = {
+            let mut state = self.state();
+            let number = state.number();
+            let container = state.container(id)?;
+            let base = container.launcher.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            (number, container.root.clone(), base.unwrap_or_default(), container.labels.clone(), database_of(container))
+        };
+        labels.extend(changes);
+        let id = format!("image-{number:04}");
+        let copied = self.0.work.join(&id);
+        archive::copy(&root, &copied)?;
+        let mut image = Image { id: id.clone(), tag, labels, base, root: copied, database: None };
+        if let Some(postgres) = &self.0.postgres {
+            let name = format!("image_{number}");
+            postgres.create(&name, Some(&database)).await?;
+            image.database = Some(name);
+        }
+        self.state().images.insert(id.clone(), image);
+        Ok(id)
+    }
+
+    pub async fn remove_image(&self, id: &str) -> Result<(), Refusal> {
+        let image = self.state().images.remove(id).ok_or_else(|| Refusal::NotFound(format!("image: {id}")))?;
+        fs::remove_dir_all(image.root)?;
+        if let (Some(postgres), Some(database)) = (&self.0.postgres, &image.database) {
+            postgres.remove(database).await?;
+        }
+        Ok(())
+    }
+
+    pub fn create_network(&self, name: String, labels: Labels) -> Result<String, Refusal> {
+        let mut state = self.state();
+        if state.networks.values().any(|network| network.name == name) {
+            return Err(Refusal::Conflict(format!("network {name} exists")));
+        }
+        let id = format!("network-{:04}", state.number());
+        state.networks.insert(id.clone(), Network { id: id.clone(), name, labels });
+        Ok(id)
+    }
+
+    pub fn remove_network(&self, id: &str) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let found = state.networks.values().find(|network| network.id == id || network.name == id);
+        let id = found.map(|network| network.id.clone()).ok_or_else(|| Refusal::NotFound(format!("network: {id}")))?;
+        state.networks.remove(&id);
+        Ok(())
+    }
+
+    fn process(&self, id: &str) -> Result<Option<Process>, Refusal> {
+        Ok(self.state().container(id)?.process.clone())
+    }
+}
+
+/// Containers of one deployment. Complement names them `complement_PACKAGE_DEPLOYMENT_CONTEXT_NUMBER`, with the context
+/// in a label; a network alone is shared by deployments of the same blueprint, which must not see each other.
+fn group(draft: &Draft) -> String {
+    let context = draft.labels.get("complement_context").filter(|context| !context.is_empty());
+    let deployment = context.and_then(|context| draft.name.split(context.as_str()).next());
+    format!("{} {}", draft.network, deployment.unwrap_or(&draft.name))
+}
+
+fn variables(container: &Container, env: &[String], database: Option<String>) -> Result<Vec<(String, String)>, Refusal> {
+    let complement = container.root.join("complement");
+    let hosts = addresses::hosts(container.segment);
+    let hosts: Vec<String> = hosts.iter().map(|(name, address)| format!("{name}={address}")).collect();
+    let program = std::env::current_exe()?;
+    let mut variables: Vec<(String, String)> =
+        env.iter().filter_map(|pair| pair.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    // After the container's own: nobody but us says where to listen.
+    for (key, value) in [
+        ("ADDRESS", container.address.to_string()),
+        ("CLIENT_PORT", container.client_port.to_string()),
+        ("FED_PORT", container.federation_port.to_string()),
+        ("CA_CERT", text(&complement.join("ca/ca.crt"))),
+        ("CA_KEY", text(&complement.join("ca/ca.key"))),
+        ("APPSERVICES", text(&complement.join("appservice"))),
+        ("HOSTS", hosts.join(" ")),
+        ("SABHA_COMPLEMENT", text(&program)),
+    ] {
+        variables.push((key.to_owned(), value));
+    }
+    variables.extend(database.map(|url| ("DATABASE_URL".to_owned(), url)));
+    Ok(variables)
+}
+
+fn write_hosts(container: &Container) -> io::Result<()> {
+    let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
+    for (name, address) in addresses::hosts(container.segment) {
+        text.push_str(&format!("{address} {name}\n"));
+    }
+    fs::write(container.root.join("hosts"), text)
+}
+
+/// The database of a container, named after its number.
+fn database_of(container: &Container) -> String {
+    let number: u32 = container.id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    format!("container_{number}")
+}
+
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+}

@@ -1,0 +1,121 @@
+//! Ignored users ([spec]): whose events an account does not want to see.
+//!
+//! The list is the account data `m.ignored_user_list`. Promise: from the commit of a changed list on, every answer goes by
+//! it. What it hides is said where events are read: [`StoredEvent::is_hidden_by`](crate::room::event::StoredEvent).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+
+use std::{collections::HashMap, sync::Arc};
+
+use quick_cache::sync::Cache;
+use ruma::{OwnedUserId, UserId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::data::{ACCOUNT, AccountData};
+use crate::store::{self, RoomNid, UserNid, vocabulary::User};
+
+/// The type that the list is stored as.
+const IGNORED_USER_LIST: &str = "m.ignored_user_list";
+
+/// Accounts whose list is kept in memory; most are empty and take 100 bytes.
+const CACHED: usize = 50_000;
+
+/// Whom one account ignores. Nobody ignores themselves.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ignored(Vec<OwnedUserId>);
+
+impl Ignored {
+    /// Whether the account wants to see everyone.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, user_id: &UserId) -> bool {
+        self.0.binary_search_by(|other| other.as_str().cmp(user_id.as_str())).is_ok()
+    }
+
+    /// The list in the content of `m.ignored_user_list`. A client may write anything there: what is no list ignores nobody.
+    fn read(owner: &UserId, content: Option<&RawValue>) -> Self {
+        #[derive(Deserialize)]
+        struct Content {
+            ignored_users: HashMap<String, serde::de::IgnoredAny>,
+        }
+        let content = content.and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
+        let names = content.map(|content| content.ignored_users).unwrap_or_default();
+        let mut users: Vec<OwnedUserId> =
+            names.into_keys().filter_map(|name| UserId::parse(name).ok()).filter(|user_id| user_id != owner).collect();
+        users.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        Self(users)
+    }
+}
+
+/// The lists of accounts that are in use.
+pub(super) struct IgnoredLists(Cache<UserNid, Arc<Ignored>>);
+
+impl Default for IgnoredLists {
+    fn default() -> Self {
+        Self(Cache::new(CACHED))
+    }
+}
+
+impl IgnoredLists {
+    /// The data of this type is about to change, and its owner's turn is taken: the next reader waits for the commit.
+    pub(super) fn will_change(&self, user: UserNid, room: RoomNid, event_type: &str) {
+        if room == ACCOUNT && event_type == IGNORED_USER_LIST {
+            self.0.remove(&user);
+        }
+    }
+}
+
+impl AccountData {
+    /// Whom the account ignores. In memory, but for the first time.
+    pub async fn ignored(&self, user: &User) -> Result<Arc<Ignored>, store::Error> {
+        if let Some(ignored) = self.ignored.0.get(&user.nid) {
+            return Ok(ignored);
+        }
+        // In turn, or a list that was just changed could be overwritten in memory by the one that was read before.
+        let _turn = self.turn(user.nid).await;
+        let stored = self.find(user.nid, ACCOUNT, IGNORED_USER_LIST).await?;
+        let ignored = Arc::new(Ignored::read(&user.user_id, stored.as_deref()));
+        self.ignored.0.insert(user.nid, Arc::clone(&ignored));
+        Ok(ignored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn a_list_names_users_and_nothing_else_ignores_anyone() {
+        let check = |content: &str, expected: &[&str]| {
+            let content = RawValue::from_string(content.to_owned()).unwrap();
+            let ignored = Ignored::read(user_id!("@alice:example.org"), Some(&content));
+            assert_eq!(ignored.0.iter().map(|user_id| user_id.as_str()).collect::<Vec<_>>(), expected, "{content}");
+            assert_eq!(ignored.is_empty(), expected.is_empty());
+        };
+        check(
+            r#"{"ignored_users":{"@eve:example.org":{},"@bob:example.org":{}}}"#,
+            &["@bob:example.org", "@eve:example.org"],
+        );
+        check(
+            r#"{"ignored_users":{"@alice:example.org":{},"nobody":{},"@bob:example.org":{"x":1}}}"#,
+            &["@bob:example.org"],
+        );
+        check(r#"{"ignored_users":["@bob:example.org"]}"#, &[]);
+        check(r#"{}"#, &[]);
+        check(r#"[]"#, &[]);
+        assert!(Ignored::read(user_id!("@alice:example.org"), None).is_empty());
+    }
+
+    #[test]
+    fn those_on_the_list_are_ignored() {
+        let content = RawValue::from_string(r#"{"ignored_users":{"@bob:example.org":{}}}"#.to_owned()).unwrap();
+        let ignored = Ignored::read(user_id!("@alice:example.org"), Some(&content));
+        assert!(ignored.contains(user_id!("@bob:example.org")));
+        assert!(!ignored.contains(user_id!("@bobby:example.org")));
+    }
+}

@@ -1,0 +1,99 @@
+//! Memory that the C library's allocator keeps though nobody uses it: told at the start what to give back at once, and
+//! asked later for the rest.
+//!
+//! The reasons and the numbers are in `docs/decisions/0013-glibc-tuned-no-lto.md`. Elsewhere than on Linux with glibc,
+//! nothing here does anything.
+
+use std::{fs, time::Duration};
+
+use tokio::time::MissedTickBehavior;
+
+/// How often the size of the process is looked at: one read of a file in `/proc`.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Growth since the last time that makes it worth asking. Asking walks all that is free, some milliseconds for each 100 MB
+/// of it, and other threads that allocate from the same heap wait.
+const WORTH_BYTES: u64 = 32 << 20;
+
+/// Has large pieces of memory come from the system, each by itself, so that they go back to it when they are freed.
+///
+/// Left alone, glibc serves the 19 MiB of a password hash from heaps that it never gives back: 100 registrations took
+/// 600 MB. Call it before any other thread exists.
+pub fn give_large_pieces_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const THRESHOLD_BYTES: libc::c_int = 256 << 10;
+        const ARENAS: libc::c_int = 4;
+        #[expect(unsafe_code, reason = "the C library has no safe way to be told")]
+        // SAFETY: called before any other thread exists, with values that mallopt(3) allows.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD_BYTES);
+            libc::mallopt(libc::M_ARENA_MAX, ARENAS);
+        }
+    }
+}
+
+/// Gives free pages back whenever the process has grown; never returns.
+///
+/// Many requests at once, such as all clients after a restart, leave holes between what stays: glibc keeps those pages
+/// unless it is asked.
+pub async fn give_holes_back() {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut after_last = resident_bytes();
+    loop {
+        looks.tick().await;
+        if let (Some(now), Some(then)) = (resident_bytes(), after_last)
+            && now >= then.saturating_add(WORTH_BYTES)
+        {
+            // It cannot fail, and whoever stops the server meanwhile need not wait for it.
+            let _ = tokio::task::spawn_blocking(trim).await;
+            after_last = resident_bytes();
+            tracing::debug!(before_bytes = now, after_bytes = after_last, "gave free memory back");
+        } else {
+            // What shrank by itself may grow back by as much without being worth it again.
+            after_last = after_last.min(resident_bytes());
+        }
+    }
+}
+
+fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        #[expect(unsafe_code, reason = "the C library has no safe way to be asked")]
+        // SAFETY: malloc_trim(3) may be called at any time from any thread.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
+/// What of the process is in RAM; `None` where the kernel does not say.
+fn resident_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    fn holes_between_what_stays_are_given_back() {
+        const PIECES: usize = 40_000;
+        // 80 MB in small pieces, of which every hundredth stays: nothing at the top of the heap to give back.
+        let mut pieces: Vec<Vec<u8>> = (0..PIECES).map(|_| vec![1; 2000]).collect();
+        let full = resident_bytes().expect("Linux says how large a process is");
+        let mut n = 0;
+        pieces.retain(|_| {
+            n += 1;
+            n % 100 == 0
+        });
+        trim();
+        let left = resident_bytes().expect("Linux says how large a process is");
+        assert!(left + (40 << 20) < full, "{full} bytes, then {left}");
+        assert_eq!(pieces.len(), PIECES / 100);
+    }
+}

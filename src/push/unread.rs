@@ -1,0 +1,260 @@
+//! Unread counts ([spec]): how many events of a room a user is notified of and has not read.
+//!
+//! Promises: a count is what counting anew from the timeline gives; nothing is written for it, whoever sends; a user who
+//! follows a room costs the evaluation of each new event, and no database.
+//!
+//! An event counts if the user's push rules notify of it, as they are now and as the room was when the event was sent; if it
+//! is after the user's join and after what they have read of its thread; and if it was not redacted, nor sent by the user or
+//! by somebody whom they ignore. Who sends a message has read what is before it in the same thread. Counting starts from the
+//! latest [`MAX_EVENTS`] events when it starts anew: older ones no longer count then.
+//!
+//! The tally of what is unread ([`tally`]) is kept in memory: new events are added, receipts and redactions take out.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
+
+mod tally;
+
+use std::{collections::HashSet, convert::Infallible, sync::Arc};
+
+use quick_cache::{Weighter, sync::Cache};
+use ruma::push::Ruleset;
+use tokio::sync::Mutex;
+
+use self::tally::Tally;
+use super::Push;
+use crate::{
+    account::ignored::Ignored,
+    ephemeral::{Ephemeral, receipts::Reads},
+    room::{Room, Rooms, circumstances::Circumstances, event::StoredEvent, timeline::Placed, visibility::Sight},
+    store::{Error, EventNid, Position, RoomNid, UserNid, vocabulary::User},
+};
+
+pub use self::tally::{Counts, Unread};
+
+/// How many events are looked at, newest first, when counting starts anew, and how many notifications are counted. Badges
+/// say "99+" long before.
+pub const MAX_EVENTS: usize = 1_000;
+
+/// How much is remembered: notifications, of 48 bytes, and for each pair of user and room [`ENTRY_WEIGHT`] more.
+const REMEMBERED: u64 = 1_000_000;
+
+/// What a pair of user and room takes without notifications, in the size of these.
+const ENTRY_WEIGHT: u64 = 8;
+
+/// About how many pairs fit into [`REMEMBERED`].
+const REMEMBERED_PAIRS: usize = 50_000;
+
+/// How many events that others relate to are remembered for a pair; with more, the next one counts anew.
+const MAX_THROUGH: usize = 1_000;
+
+/// A user's tally of a room. Held while new events are added, which may read the database: two devices of a user need not do
+/// that twice.
+type Entry = Arc<Mutex<Option<Counted>>>;
+
+/// An entry with the number of notifications that the cache has made room for. What a value weighs must not change while it
+/// is in the cache, so an entry that has grown is put in again.
+#[derive(Clone, Default)]
+struct Slot {
+    entry: Entry,
+    room_for: u64,
+}
+
+#[derive(Clone)]
+struct ByNotifications;
+
+impl Weighter<(UserNid, RoomNid), Slot> for ByNotifications {
+    fn weight(&self, _: &(UserNid, RoomNid), slot: &Slot) -> u64 {
+        ENTRY_WEIGHT + slot.room_for
+    }
+}
+
+/// The tallies of users who are here.
+pub(super) struct Tallies(Cache<(UserNid, RoomNid), Slot, ByNotifications>);
+
+impl Default for Tallies {
+    fn default() -> Self {
+        Self(Cache::with_weighter(REMEMBERED_PAIRS, REMEMBERED, ByNotifications))
+    }
+}
+
+/// What was counted, and what that rests on.
+struct Counted {
+    basis: Basis,
+    /// Everything up to here was looked at.
+    upto: Position,
+    tally: Tally,
+    /// Events that decided to which thread another belongs.
+    through: HashSet<EventNid>,
+}
+
+/// When one of these is another, all is counted anew.
+struct Basis {
+    ruleset: Arc<Ruleset>,
+    ignored: Arc<Ignored>,
+    joined_at: Position,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ruleset, &other.ruleset)
+            && Arc::ptr_eq(&self.ignored, &other.ignored)
+            && self.joined_at == other.joined_at
+    }
+}
+
+/// One look at a room by one user.
+struct Look<'a> {
+    push: &'a Push,
+    rooms: &'a Rooms,
+    room: &'a Room,
+    user: &'a User,
+    reads: Reads,
+    upto: Position,
+}
+
+impl Push {
+    /// What the user has not read of a room as of `upto`; nothing if they are not in it.
+    pub async fn unread(
+        &self,
+        (rooms, ephemeral): (&Rooms, &Ephemeral),
+        (room, sight): (&Room, &Sight),
+        user: &User,
+        upto: Position,
+    ) -> Result<Unread, Error> {
+        let Some(joined_at) = sight.joined_since(upto) else { return Ok(Unread::default()) };
+        let (ruleset, ignored) = (self.ruleset(user).await?, self.data.ignored(user).await?);
+        let reads = ephemeral.reads(room.nid, user.nid).await?;
+        let look = Look { push: self, rooms, room, user, reads, upto };
+        let key = (user.nid, room.nid);
+        let Ok(slot) = self.tallies.0.get_or_insert_with(&key, || Ok::<_, Infallible>(Slot::default()));
+        let mut held = slot.entry.lock().await;
+
+        let basis = Basis { ruleset, ignored, joined_at };
+        let read_up_to = |thread: &str| look.reads.up_to(thread);
+        let mut counted = match held.take() {
+            Some(mut counted) if counted.basis == basis => match look.go_on(&mut counted).await? {
+                Outcome::Counted => counted,
+                Outcome::CountAnew => {
+                    let mut counted = look.count_anew(basis).await?;
+                    counted.tally.changed(upto);
+                    counted
+                }
+            },
+            Some(mut old) => {
+                old.tally.read(read_up_to);
+                let mut counted = look.count_anew(basis).await?;
+                if !counted.tally.counts_as(&old.tally) {
+                    counted.tally.changed(upto);
+                }
+                counted
+            }
+            None => look.count_anew(basis).await?,
+        };
+        counted.tally.read(read_up_to);
+        let unread = counted.tally.unread(upto);
+        let room_for = match counted.tally.len() as u64 {
+            0 => 0,
+            notifications => notifications.next_power_of_two(),
+        };
+        if counted.through.len() <= MAX_THROUGH {
+            *held = Some(counted);
+        }
+        drop(held);
+        if room_for != slot.room_for {
+            self.tallies.0.insert(key, Slot { room_for, ..slot });
+        }
+        Ok(unread)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Counted,
+    /// What was counted before no longer holds.
+    CountAnew,
+}
+
+impl Look<'_> {
+    /// Counts from the user's join, or from what they have read of the whole room.
+    async fn count_anew(&self, basis: Basis) -> Result<Counted, Error> {
+        let start = basis.joined_at.max(self.reads.up_to(""));
+        let (tally, through) = (Tally::default(), HashSet::new());
+        let mut counted = Counted { basis, upto: start, tally, through };
+        let (events, _) = self.rooms.timeline(self.room, start, self.upto, MAX_EVENTS).await?;
+        self.add(&mut counted, &events).await?;
+        counted.upto = counted.upto.max(self.upto);
+        Ok(counted)
+    }
+
+    /// Adds what is new since the last look.
+    async fn go_on(&self, counted: &mut Counted) -> Result<Outcome, Error> {
+        if self.upto <= counted.upto {
+            return Ok(Outcome::Counted);
+        }
+        let (events, more) = self.rooms.timeline(self.room, counted.upto, self.upto, MAX_EVENTS).await?;
+        if more {
+            return Ok(Outcome::CountAnew);
+        }
+        for (pos, event) in &events {
+            if self.redact(counted, *pos, event).await? == Outcome::CountAnew {
+                return Ok(Outcome::CountAnew);
+            }
+        }
+        self.add(counted, &events).await?;
+        counted.upto = self.upto;
+        Ok(Outcome::Counted)
+    }
+
+    /// Takes out what an event redacts.
+    async fn redact(&self, counted: &mut Counted, pos: Position, event: &StoredEvent) -> Result<Outcome, Error> {
+        let Some(event_id) = &event.pdu.redacts else { return Ok(Outcome::Counted) };
+        let target = self.rooms.find_in_timeline(self.room, event_id).await?;
+        let Some(target) = target.filter(|target| target.redacted_because.is_some()) else {
+            return Ok(Outcome::Counted);
+        };
+        // The user's own events say what they have read, and others in which thread an event is. Not any more.
+        if target.sender() == self.user.user_id || counted.through.contains(&target.nid) {
+            return Ok(Outcome::CountAnew);
+        }
+        counted.tally.redacted(pos, target.nid);
+        Ok(Outcome::Counted)
+    }
+
+    /// Adds events, oldest first, all newer than those before.
+    async fn add(&self, counted: &mut Counted, events: &[Placed]) -> Result<(), Error> {
+        let mut circumstances: Option<Vec<Circumstances>> = None;
+        for (pos, event) in events {
+            let is_redaction = event.pdu.event_type == "m.room.redaction";
+            if event.redacted_because.is_some() || counted.basis.ignored.contains(event.sender()) {
+                continue;
+            }
+            if event.sender() == self.user.user_id {
+                // Others may change a member event or a topic without having looked at the room, and so may they.
+                if event.pdu.state_key.is_none() && !is_redaction {
+                    let conversation = self.rooms.conversation(self.room, event).await?;
+                    counted.through.extend(conversation.through);
+                    counted.tally.sent(*pos, &conversation.thread);
+                }
+                continue;
+            }
+            let held = match &circumstances {
+                Some(found) => Circumstances::at(found, *pos),
+                None => {
+                    let found = self.rooms.circumstances(self.room, &self.user.user_id, Position(pos.0 - 1)).await?;
+                    let held = Circumstances::at(&found, *pos);
+                    circumstances = Some(found);
+                    held
+                }
+            };
+            let held = held.ok_or_else(|| Error::damaged("state log", "it does not reach an event of the timeline"))?;
+            let (of, ruleset) = ((self.room, self.user), &counted.basis.ruleset);
+            let verdict = self.push.evaluator.verdict(self.rooms, of, ruleset, event, held).await?;
+            if verdict.notify {
+                let conversation = self.rooms.conversation(self.room, event).await?;
+                counted.through.extend(conversation.through);
+                counted.tally.notified(*pos, event.nid, conversation.thread, verdict.highlight);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Counting, as plain data: which events a user was notified of, and which of these they have read.
+//!
+//! Promise: a tally that has taken events one after the other, with receipts and redactions in between, counts the same as
+//! one that is made from all of it at once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::MAX_EVENTS;
+use crate::store::{EventNid, Position};
+
+/// The thread that an event belongs to; `None`: the main timeline.
+pub(super) type Thread = Option<Arc<str>>;
+
+/// Numbers for a badge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub notifications: u64,
+    /// Of these, how many are highlighted.
+    pub highlights: u64,
+}
+
+impl Counts {
+    fn add(&mut self, highlight: bool) {
+        self.notifications += 1;
+        self.highlights += u64::from(highlight);
+    }
+}
+
+/// What a user has not read of a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Of the main timeline.
+    pub main: Counts,
+    /// Of the threads that have any.
+    pub threads: BTreeMap<Arc<str>, Counts>,
+    /// Where the counts may have changed last.
+    pub changed_at: Option<Position>,
+}
+
+impl Unread {
+    /// Of the whole room.
+    pub fn total(&self) -> Counts {
+        self.threads.values().fold(self.main, |sum, thread| Counts {
+            notifications: sum.notifications + thread.notifications,
+            highlights: sum.highlights + thread.highlights,
+        })
+    }
+}
+
+/// An event that the user was notified of, and has not read.
+#[derive(Debug, Clone)]
+struct Item {
+    pos: Position,
+    event: EventNid,
+    thread: Thread,
+    highlight: bool,
+}
+
+/// The unread notifications of one user in one room, oldest first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    items: Vec<Item>,
+    changed_at: Option<Position>,
+}
+
+impl Tally {
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The user is notified of this event, which is newer than all before.
+    pub(super) fn notified(&mut self, pos: Position, event: EventNid, thread: Thread, highlight: bool) {
+        self.items.push(Item { pos, event, thread, highlight });
+        if self.items.len() > MAX_EVENTS {
+            self.items.remove(0);
+        }
+        self.changed_at = Some(pos);
+    }
+
+    /// The user has sent this event, and so has read what is before it in the same conversation.
+    pub(super) fn sent(&mut self, pos: Position, thread: &Thread) {
+        self.items.retain(|item| item.thread != *thread);
+        self.changed_at = Some(pos);
+    }
+
+    /// At `pos`, an event was redacted. Nobody needs to read it any more.
+    pub(super) fn redacted(&mut self, pos: Position, event: EventNid) {
+        self.items.retain(|item| item.event != event);
+        self.changed_at = Some(pos);
+    }
+
+    /// All was counted anew at `pos`, for other reasons than the events.
+    pub(super) fn changed(&mut self, pos: Position) {
+        self.changed_at = Some(pos);
+    }
+
+    /// Whether both give the same counts.
+    pub(super) fn counts_as(&self, other: &Self) -> bool {
+        let counted = |item: &Item| (item.event, item.highlight);
+        self.items.iter().map(counted).eq(other.items.iter().map(counted))
+    }
+
+    /// Drops what has been read, for ever: receipts only move forwards. `up_to` says how far the user has read a thread,
+    /// `main`, or everything (empty).
+    pub(super) fn read(&mut self, up_to: impl Fn(&str) -> Position) {
+        if self.items.is_empty() {
+            return;
+        }
+        let everything = up_to("");
+        let mut known: HashMap<Thread, Position> = HashMap::new();
+        self.items.retain(|item| {
+            if item.pos <= everything {
+                return false;
+            }
+            match known.get(&item.thread) {
+                Some(read) => item.pos > *read,
+                None => {
+                    let read = up_to(item.thread.as_deref().unwrap_or("main"));
+                    known.insert(item.thread.clone(), read);
+                    item.pos > read
+                }
+            }
+        });
+    }
+
+    /// What is unread of the events up to `upto`.
+    pub(super) fn unread(&self, upto: Position) -> Unread {
+        let mut unread = Unread { changed_at: self.changed_at, ..Unread::default() };
+        for item in self.items.iter().take_while(|item| item.pos <= upto) {
+            match &item.thread {
+                None => unread.main.add(item.highlight),
+                Some(thread) => unread.threads.entry(Arc::clone(thread)).or_default().add(item.highlight),
+            }
+        }
+        unread
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! A tally against a naive count of everything that happened.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Something that happens in a room, in the order of positions.
+#[derive(Debug, Clone)]
+enum Step {
+    Notified {
+        thread: Option<u8>,
+        highlight: bool,
+    },
+    Sent {
+        thread: Option<u8>,
+    },
+    /// The event of an earlier step is redacted.
+    Redacted {
+        index: prop::sample::Index,
+    },
+    /// The user reads up to an earlier step: everything, the main timeline, or a thread.
+    Read {
+        index: prop::sample::Index,
+        what: What,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Everything,
+    Main,
+    Thread(u8),
+}
+
+impl What {
+    fn name(self) -> String {
+        match self {
+            Self::Everything => String::new(),
+            Self::Main => "main".to_owned(),
+            Self::Thread(number) => format!("${number}"),
+        }
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let thread = || prop::option::of(0..3_u8);
+    let what = prop_oneof![Just(What::Everything), Just(What::Main), (0..3_u8).prop_map(What::Thread)];
+    let step = prop_oneof![
+        6 => (thread(), any::<bool>()).prop_map(|(thread, highlight)| Step::Notified { thread, highlight }),
+        1 => thread().prop_map(|thread| Step::Sent { thread }),
+        1 => any::<prop::sample::Index>().prop_map(|index| Step::Redacted { index }),
+        2 => (any::<prop::sample::Index>(), what).prop_map(|(index, what)| Step::Read { index, what }),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+fn named(thread: Option<u8>) -> Thread {
+    thread.map(|number| format!("${number}").into())
+}
+
+fn pos(index: usize) -> Position {
+    Position(index as i64 + 1)
+}
+
+/// The furthest receipt of a kind among the steps.
+fn read_up_to(steps: &[Step], thread: &str) -> Position {
+    let reads = steps.iter().enumerate().filter_map(|(at, step)| match step {
+        Step::Read { index, what } if what.name() == thread => Some(pos(index.index(at + 1))),
+        _ => None,
+    });
+    reads.max().unwrap_or(Position::ZERO)
+}
+
+/// Every notification that was not redacted, not read, and not followed by something that the user sent in its thread.
+fn naive(steps: &[Step]) -> (Counts, BTreeMap<Arc<str>, Counts>) {
+    let (mut main, mut threads) = (Counts::default(), BTreeMap::<Arc<str>, Counts>::new());
+    for (at, step) in steps.iter().enumerate() {
+        let Step::Notified { thread, highlight } = step else { continue };
+        let later = || steps.iter().enumerate().skip(at + 1);
+        let redacted = later().any(|(by, step)| matches!(step, Step::Redacted { index } if index.index(by + 1) == at));
+        let answered = later().any(|(_, step)| matches!(step, Step::Sent { thread: other } if other == thread));
+        let name = thread.map_or_else(|| "main".to_owned(), |number| format!("${number}"));
+        let read = pos(at) <= read_up_to(steps, "") || pos(at) <= read_up_to(steps, &name);
+        if redacted || answered || read {
+            continue;
+        }
+        match named(*thread) {
+            None => main.add(*highlight),
+            Some(thread) => threads.entry(thread).or_default().add(*highlight),
+        }
+    }
+    (main, threads)
+}
+
+proptest! {
+    #[test]
+    fn a_tally_counts_what_a_naive_count_counts(steps in steps(), look_every in 1..7_usize) {
+        let mut tally = Tally::default();
+        for (at, step) in steps.iter().enumerate() {
+            match step {
+                Step::Notified { thread, highlight } => {
+                    tally.notified(pos(at), EventNid(pos(at).0), named(*thread), *highlight);
+                }
+                Step::Sent { thread } => tally.sent(pos(at), &named(*thread)),
+                Step::Redacted { index } => tally.redacted(pos(at), EventNid(pos(index.index(at + 1)).0)),
+                Step::Read { .. } => {}
+            }
+            if at % look_every == 0 || at + 1 == steps.len() {
+                let so_far = &steps[..=at];
+                tally.read(|thread| read_up_to(so_far, thread));
+                let unread = tally.unread(pos(at));
+                prop_assert_eq!((unread.main, unread.threads), naive(so_far));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_look_back_does_not_count_what_came_later() {
+    let mut tally = Tally::default();
+    for at in 0..5 {
+        tally.notified(pos(at), EventNid(pos(at).0), None, at == 0);
+    }
+    assert_eq!(tally.unread(pos(2)).main, Counts { notifications: 3, highlights: 1 });
+    assert_eq!(tally.unread(pos(4)).total(), Counts { notifications: 5, highlights: 1 });
+}
+
+#[test]
+fn no_more_than_so_many_are_counted() {
+    let mut tally = Tally::default();
+    for at in 0..MAX_EVENTS + 5 {
+        tally.notified(pos(at), EventNid(pos(at).0), None, false);
+    }
+    assert_eq!(tally.unread(pos(MAX_EVENTS + 5)).main.notifications, MAX_EVENTS as u64);
+}

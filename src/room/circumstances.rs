@@ -1,0 +1,110 @@
+//! What push rules ask about a room besides the event itself: how many were in it, what the user was called, who had which
+//! power, when the event was sent.
+//!
+//! Promise: what is found for an event never changes afterwards, so counting anew gives the same. Costs no database as long
+//! as the state log's tail reaches back.
+
+use ruma::UserId;
+
+use super::{
+    Room, Rooms,
+    state_log::{Change, Membership, StateEntry},
+};
+use crate::store::{Error, EventNid, KeyNid, Position, rooms as rows};
+
+/// How things stood from a position on, for one user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Circumstances {
+    pub from: Position,
+    /// How many were joined.
+    pub joined: usize,
+    /// The user's member event.
+    pub member: Option<EventNid>,
+    /// The room's power levels.
+    pub power_levels: Option<EventNid>,
+}
+
+impl Circumstances {
+    /// Those that held at `pos`, of what [`Rooms::circumstances`] found.
+    pub fn at(found: &[Self], pos: Position) -> Option<Self> {
+        found.get(found.partition_point(|held| held.from <= pos).checked_sub(1)?).copied()
+    }
+}
+
+/// Undoes changes one after the other, newest first.
+struct Rewind {
+    /// What held after the change that is undone next.
+    now: Circumstances,
+    member_key: Option<KeyNid>,
+    levels_key: Option<KeyNid>,
+    newest_first: Vec<Circumstances>,
+}
+
+impl Rewind {
+    fn undo(&mut self, change: &Change) {
+        let joined = |entry: Option<StateEntry>| entry.is_some_and(|entry| entry.membership == Some(Membership::Join));
+        let before = change.before.map(|entry| entry.event_nid);
+        let mut then = self.now;
+        then.joined =
+            (then.joined + usize::from(joined(change.before))).saturating_sub(usize::from(joined(change.now)));
+        if Some(change.key) == self.member_key {
+            then.member = before;
+        }
+        if Some(change.key) == self.levels_key {
+            then.power_levels = before;
+        }
+        if then != self.now {
+            self.newest_first.push(Circumstances { from: change.pos, ..self.now });
+            self.now = then;
+        }
+    }
+}
+
+impl Rooms {
+    /// How things stood right after `after` and ever since, oldest first. Never empty.
+    pub(crate) async fn circumstances(
+        &self,
+        room: &Room,
+        user_id: &UserId,
+        after: Position,
+    ) -> Result<Vec<Circumstances>, Error> {
+        let key = |event_type, state_key| self.db.known_state_key(event_type, state_key).map(|key| key.nid);
+        let (member_key, levels_key) = (key("m.room.member", user_id.as_str()), key("m.room.power_levels", ""));
+        let (mut rewind, known_from) = {
+            let view = room.view();
+            let current = |key: Option<KeyNid>| Some(view.state.get(key?)?.event_nid);
+            let now = Circumstances {
+                from: after,
+                joined: view.state.joined(),
+                member: current(member_key),
+                power_levels: current(levels_key),
+            };
+            let mut rewind = Rewind { now, member_key, levels_key, newest_first: Vec::new() };
+            let known_from = view.state.tail_from().max(after);
+            view.state.changes_after(known_from).rev().for_each(|change| rewind.undo(change));
+            (rewind, known_from)
+        };
+        if after < known_from {
+            let mut reader = self.db.read().await?;
+            let earlier = rows::counted_changes(&mut reader.conn(), room.nid, (after, known_from), levels_key).await?;
+            for row in earlier.into_iter().rev() {
+                rewind.undo(&change(row)?);
+            }
+        }
+        let mut found = rewind.newest_first;
+        found.push(Circumstances { from: after, ..rewind.now });
+        found.reverse();
+        Ok(found)
+    }
+}
+
+fn change(row: rows::CountedChangeRow) -> Result<Change, Error> {
+    let pos = Position(row.pos);
+    let entry = |event: Option<i64>, membership: Option<i64>| {
+        let Some(event_nid) = event.map(EventNid) else { return Ok(None) };
+        let membership = membership.map(super::load::membership).transpose()?;
+        Ok::<_, Error>(Some(StateEntry { event_nid, pos, membership }))
+    };
+    let (now, before) = (entry(row.event_nid, row.membership)?, entry(row.prev_event_nid, row.prev_membership)?);
+    Ok(Change { key: KeyNid(row.key_nid), pos, now, before })
+}

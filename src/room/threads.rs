@@ -1,0 +1,118 @@
+//! Threads: to which conversation of a room an event belongs ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
+
+use std::{borrow::Cow, sync::Arc};
+
+use ruma::EventId;
+use serde::Deserialize;
+
+use super::{Room, Rooms, event::StoredEvent};
+use crate::store::{Error, EventNid, Position, rooms as rows};
+
+/// How many relations are followed to find out whether an event is in a thread, as the spec recommends.
+const MAX_HOPS: usize = 3;
+
+/// The main timeline, as receipts call it.
+pub const MAIN: &str = "main";
+
+/// The conversation that an event belongs to.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    /// The ID of the event that the thread hangs on. `None`: the main timeline.
+    pub thread: Option<Arc<str>>,
+    /// The events that were looked at for this: once one of them is redacted, it may be another.
+    pub through: Vec<EventNid>,
+}
+
+#[derive(Deserialize)]
+struct RelatesTo<'a> {
+    #[serde(borrow)]
+    rel_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    event_id: Option<Cow<'a, str>>,
+}
+
+/// What an event says it relates to, if that is an event at all.
+fn relation(event: &StoredEvent) -> Option<RelatesTo<'_>> {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow, rename = "m.relates_to")]
+        relates_to: RelatesTo<'a>,
+    }
+    // Most events relate to nothing, and are not parsed for this.
+    if !event.pdu.content.get().contains("relates_to") {
+        return None;
+    }
+    let relates_to = event.content::<Content<'_>>()?.relates_to;
+    let names_event = |event_id: &Cow<'_, str>| <&EventId>::try_from(&**event_id).is_ok();
+    (relates_to.rel_type.is_some() && relates_to.event_id.as_ref().is_some_and(names_event)).then_some(relates_to)
+}
+
+impl Rooms {
+    /// The conversation that the event belongs to. Reads no database but for events that relate to an old one.
+    pub async fn conversation(&self, room: &Room, event: &StoredEvent) -> Result<Conversation, Error> {
+        let mut conversation = Conversation::default();
+        let mut parent: Option<Arc<StoredEvent>> = None;
+        for _ in 0..=MAX_HOPS {
+            let Some(RelatesTo { rel_type, event_id: Some(event_id) }) = relation(parent.as_deref().unwrap_or(event))
+            else {
+                return Ok(conversation);
+            };
+            if rel_type.as_deref() == Some("m.thread") {
+                conversation.thread = Some(event_id.into());
+                return Ok(conversation);
+            }
+            let Ok(event_id) = EventId::parse(&*event_id) else { return Ok(conversation) };
+            let Some(next) = self.find_in_timeline(room, &event_id).await? else { return Ok(conversation) };
+            conversation.through.push(next.nid);
+            parent = Some(next);
+        }
+        Ok(conversation)
+    }
+
+    /// Whether a receipt for the event may be of `thread`: [`MAIN`] or the event that the thread hangs on. That one is in
+    /// both, and what relates to it may be meant for either. `true` also where a redaction took away what would say.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn may_be_in_thread(&self, room: &Room, event_id: &EventId, thread: &str) -> Result<bool, Error> {
+        if event_id.as_str() == thread {
+            return Ok(true);
+        }
+        let Some(event) = self.find_in_timeline(room, event_id).await? else { return Ok(true) };
+        let conversation = self.conversation(room, &event).await?;
+        if conversation.thread.as_deref().unwrap_or(MAIN) == thread || event.redacted_because.is_some() {
+            return Ok(true);
+        }
+        for nid in conversation.through {
+            let related = self.events.get(room, nid).await?;
+            if related.event_id() == thread || related.redacted_because.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// An event of the room's timeline, whoever asks: from memory if it is recent.
+    pub(crate) async fn find_in_timeline(
+        &self,
+        room: &Room,
+        event_id: &EventId,
+    ) -> Result<Option<Arc<StoredEvent>>, Error> {
+        let recent = room.view().ring.iter().rev().find(|(_, event)| event.event_id() == event_id).cloned();
+        if let Some((_, event)) = recent {
+            return Ok(Some(event));
+        }
+        let mut reader = self.db.read().await?;
+        let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
+        drop(reader);
+        match found.filter(|(_, of)| *of == room.nid) {
+            Some((nid, _)) => {
+                let event = self.events.get(room, nid).await?;
+                Ok(Some(event).filter(|event| event.pos.is_some_and(|pos| pos > Position::ZERO)))
+            }
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The rows of a batch, by table, on their way into statements.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::store::{
+    Row, Value,
+    rows::{Insert, MAX_CHUNK, OnConflict},
+};
+
+/// Binds a [`Value`](crate::store::Value) to a query.
+macro_rules! bind {
+    ($query:ident, $value:expr) => {
+        match $value {
+            Value::Int(value) => $query.bind(*value),
+            Value::OptInt(value) => $query.bind(*value),
+            Value::Text(value) => $query.bind(value.clone()),
+            Value::OptText(value) => $query.bind(value.clone()),
+            Value::Blob(value) => $query.bind(value.clone()),
+            Value::OptBlob(value) => $query.bind(value.clone()),
+            Value::Bool(value) => $query.bind(*value),
+        }
+    };
+}
+pub(super) use bind;
+
+/// Rows by table, tables in the order of their first row.
+#[derive(Default)]
+pub(super) struct Gathered<'a> {
+    order: Vec<&'static Insert>,
+    by_table: HashMap<usize, Vec<&'a Row>>,
+    pub(super) rows: usize,
+}
+
+impl<'a> Gathered<'a> {
+    pub(super) fn add(&mut self, rows: &'a [Row]) {
+        for row in rows {
+            let rows = self.by_table.entry(std::ptr::from_ref(row.insert).addr()).or_insert_with(|| {
+                self.order.push(row.insert);
+                Vec::new()
+            });
+            rows.push(row);
+            self.rows += 1;
+        }
+    }
+
+    pub(super) fn tables(&self) -> impl Iterator<Item = (&'static Insert, Vec<&'a Row>)> {
+        self.order.iter().map(|insert| {
+            let rows = &self.by_table[&std::ptr::from_ref::<Insert>(insert).addr()];
+            (*insert, if insert.on_conflict == OnConflict::Replace { latest(rows) } else { rows.clone() })
+        })
+    }
+}
+
+/// Of rows with the same key, the last one: PostgreSQL replaces a row only once in a statement.
+fn latest<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
+    let mut seen = HashSet::with_capacity(rows.len());
+    let mut kept: Vec<&Row> = rows.iter().rev().filter(|row| seen.insert(key_bytes(row))).copied().collect();
+    kept.reverse();
+    kept
+}
+
+fn key_bytes(row: &Row) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32);
+    for value in row.key() {
+        match value {
+            Value::Int(n) => bytes.extend(n.to_le_bytes()),
+            Value::Text(text) => {
+                bytes.extend(text.as_bytes());
+                bytes.push(0xff);
+            }
+            Value::Blob(blob) => bytes.extend(blob),
+            Value::OptInt(_) | Value::OptText(_) | Value::OptBlob(_) | Value::Bool(_) => {
+                debug_assert!(false, "a key column is a number, a text or a blob");
+            }
+        }
+    }
+    bytes
+}
+
+/// Cuts rows into pieces of powers of two, the largest first.
+pub(super) fn chunks<'r, 'a>(mut rows: &'r [&'a Row]) -> impl Iterator<Item = &'r [&'a Row]> {
+    std::iter::from_fn(move || {
+        if rows.is_empty() {
+            return None;
+        }
+        let size = (1 << rows.len().ilog2()).min(MAX_CHUNK);
+        let (chunk, rest) = rows.split_at(size);
+        rows = rest;
+        Some(chunk)
+    })
+}
