@@ -15,8 +15,10 @@ use crate::{
     clock::Clock,
     config::Config,
     ephemeral::Ephemeral,
+    federation::Federation,
     http::RateLimits,
     keys::Keys,
+    outbound::Outbound,
     push::Push,
     room::Rooms,
     store::{Database, Position, UserNid},
@@ -44,6 +46,10 @@ pub struct Services {
     pub keys: Keys,
     pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
+    /// Whatever this server asks of others goes through here.
+    pub outbound: Arc<Outbound>,
+    /// `None`: this server does not talk to other servers.
+    pub federation: Option<Federation>,
     /// Cancelled when the server stops; parked requests answer then.
     pub stopping: CancellationToken,
 }

@@ -8,7 +8,7 @@ mod backup;
 mod config;
 mod context;
 mod device;
-mod directory;
+pub(crate) mod directory;
 mod discovery;
 mod filter;
 mod keys;

@@ -11,9 +11,10 @@
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
 //! - [`sync`]: what happened since a client last asked.
+//! - [`outbound`]: the one client for requests to elsewhere. [`federation`]: talking to other servers.
 //! - [`http`]: from a connection to a typed request with a known caller, and back.
-//! - [`client_api`]: the client-server API, an endpoint a file. [`admin_api`]: what operators can do. [`synapse_admin`]: one
-//!   endpoint of Synapse's.
+//! - [`client_api`]: the client-server API, an endpoint a file. [`federation_api`]: the server-server API, likewise.
+//!   [`admin_api`]: what operators can do. [`synapse_admin`]: one endpoint of Synapse's.
 //! - [`app`]: all services in one place. [`server`]: builds them, starts them, stops them in order.
 //! - [`cli`]: the command line.
 
@@ -27,10 +28,13 @@ pub mod client_api;
 pub mod clock;
 pub mod config;
 pub mod ephemeral;
+pub mod federation;
+pub mod federation_api;
 pub mod glob;
 pub mod http;
 pub mod keys;
 pub mod memory;
+pub mod outbound;
 pub mod push;
 pub mod room;
 pub mod server;

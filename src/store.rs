@@ -27,6 +27,7 @@ pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;
 pub mod rooms;
+pub mod server_keys;
 pub mod sweeps;
 pub mod to_device;
 pub mod tokens;

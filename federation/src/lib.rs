@@ -8,20 +8,27 @@
 //! - [`build`]: a local user's event, made field by field, hashed and signed. The only way to sign an event.
 //! - [`auth`]: which state authorizes an event, and whether it does.
 //! - [`redact`]: what is left of an event after its redaction.
+//! - [`discovery`]: where a server name is, by the specification's steps. [`x_matrix`]: requests with a server's signature.
+//! - [`published_keys`]: the keys a server publishes, ours and those of others.
 //! - [`verify`]: whether an event of ours still carries its hash, its signature and its ID.
 
 pub mod auth;
 pub mod build;
+pub mod discovery;
 pub mod pdu;
+pub mod published_keys;
 pub mod redact;
 pub mod room_version;
 pub mod signing;
 pub mod verify;
+pub mod x_matrix;
 
 pub use self::{
     auth::{AuthRuleError, auth_types},
     build::{BuildError, EventDraft, EventPosition, build_and_sign},
+    discovery::{Host, Network, Route, Service, find_route},
     pdu::{Pdu, PduError},
+    published_keys::{PublicKey, PublishedKeys, PublishedKeysError},
     redact::{RedactError, redact},
     room_version::{rules, supported_room_versions},
     signing::{KeyFileError, ServerSigner, SignJsonError},

@@ -99,7 +99,12 @@ impl ServerSigner {
 
     /// The signature of `message` in unpadded base64.
     pub(crate) fn sign_bytes(&self, message: &[u8]) -> String {
-        Base64::<Standard, _>::new(self.key.sign(message).to_bytes()).encode()
+        self.sign_raw(message).encode()
+    }
+
+    /// The signature of `message`.
+    pub(crate) fn sign_raw(&self, message: &[u8]) -> Base64 {
+        Base64::new(self.key.sign(message).to_bytes().to_vec())
     }
 
     pub(crate) fn public_key(&self) -> [u8; PUBLIC_KEY_LENGTH] {

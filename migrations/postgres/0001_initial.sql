@@ -383,3 +383,14 @@ CREATE TABLE key_backup_session (
     json TEXT NOT NULL,
     PRIMARY KEY (user_nid, version, room_id, session_id)
 );
+
+-- table: server_key | owner: federation | ends: replaced by the server's next answer; a month after it ended
+-- The keys that other servers sign with now, each shown by the server to be its own.
+CREATE TABLE server_key (
+    server_name TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    public_key BYTEA NOT NULL,
+    valid_until BIGINT NOT NULL,
+    PRIMARY KEY (server_name, key_id)
+);
+CREATE INDEX server_key_valid_until ON server_key (valid_until);

@@ -3,7 +3,7 @@
 mod get_public_rooms;
 mod get_public_rooms_filtered;
 mod get_room_visibility;
-mod public_rooms;
+pub(crate) mod public_rooms;
 mod set_room_visibility;
 
 use crate::http::{Action, Routes};

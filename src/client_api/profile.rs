@@ -12,6 +12,7 @@ use super::member_profile;
 use crate::{
     account::LocalDevice,
     app::App,
+    federation::Federation,
     http::{Action, ApiError, Routes},
 };
 
@@ -25,6 +26,11 @@ pub(super) fn routes() -> Routes {
 
 fn unknown_profile() -> ApiError {
     ApiError::not_found("There is no such user here, or their profile does not say that.")
+}
+
+/// Whom to ask about a user of another server. `None`: the user is ours, or this server asks nobody.
+fn elsewhere<'a>(app: &'a App, user_id: &UserId) -> Option<&'a Federation> {
+    app.federation.as_ref().filter(|_| user_id.server_name() != app.signer.server_name())
 }
 
 /// Sets or removes a field of the caller's own profile; their rooms are told of a new name or avatar.

@@ -53,13 +53,17 @@ section! {
 }
 
 section! {
-    /// Talking to other servers. This version cannot yet: it refuses to start with `enabled = true`.
+    /// Talking to other servers. This version publishes its keys, verifies and signs requests, and exchanges profiles,
+    /// aliases and the room directory; **rooms cannot be shared with other servers yet**. See `docs/operating/federation.md`.
     pub struct Federation {
         /// Whether we talk to other servers.
         pub enabled: bool = false,
         /// `HOST:PORT` where other servers reach us, told to them at `/.well-known/matrix/server`. If unset, that is not
         /// served while federation is off, and the server name with port 443 once it is on.
         pub well_known_server: Option<String> = None,
+        /// PEM files of certificate authorities that are trusted for other servers, besides the public ones. For nothing
+        /// else.
+        pub ca_files: Vec<PathBuf> = Vec::new(),
     }
 }
 

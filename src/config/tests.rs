@@ -166,8 +166,19 @@ fn a_bad_value_is_refused_with_what_to_write() {
         "0.toml: rooms.default_version is not supported: `5`; write a version from \"6\" to \"12\"",
     );
     check(
-        "[federation]\nenabled = true",
-        "0.toml: federation.enabled is on, but this version cannot talk to other servers yet; write false",
+        "[federation]\nca_files = ['/nowhere/ca.pem']",
+        "0.toml: federation.ca_files[0] is wrong: the file /nowhere/ca.pem cannot be read: No such file or directory \
+         (os error 2); write the path of a PEM file with certificates of authorities",
+    );
+    check(
+        "[federation]\nca_files = ['/dev/null']",
+        "0.toml: federation.ca_files[0] is wrong: the file /dev/null holds no certificate in PEM form; \
+         write the path of a PEM file with certificates of authorities",
+    );
+    check(
+        "[outbound]\nhosts = { 'https://x' = '203.0.113.7' }",
+        "0.toml: outbound.hosts is wrong: `{ \"https://x\" = \"203.0.113.7\" }` is not a map of host names to IP addresses; \
+         write { \"name\" = \"address\" }, such as { \"matrix.example.com\" = \"203.0.113.7\" }",
     );
     check(
         "[appservices]\nfiles = ['/dev/null']",

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ruma::RoomVersionId;
 
-use super::listeners::{Listener, Tls};
+use super::authorities;
+use super::listeners::{Listener, Resource, Tls};
 use super::problem::Problem;
 use super::{Config, RegistrationMode};
 use crate::appservice::Appservices;
@@ -34,10 +35,7 @@ impl Config {
             let remedy = "write a level such as \"info\", or levels by module such as \"info,sabha::sync=debug\"";
             problems.push(Problem::new("log.filter", format!("is wrong: {error}"), remedy));
         }
-        if self.federation.enabled {
-            let wrong = "is on, but this version cannot talk to other servers yet";
-            problems.push(Problem::new("federation.enabled", wrong, "write false"));
-        }
+        self.check_authorities(&mut problems);
         if self.data_dir.as_os_str().is_empty() {
             problems.push(Problem::new("data_dir", "is empty", "write the path of a directory"));
         }
@@ -61,6 +59,12 @@ impl Config {
             warnings.push(
                 "rate_limits.enabled is false: anyone may try passwords as fast as this machine allows".to_owned(),
             );
+        }
+        if self.federation.enabled && self.is_local() {
+            warnings.push("federation.enabled is true, but no other server can reach the name localhost".to_owned());
+        }
+        if self.federation.enabled && !self.listeners.iter().any(|listener| listener.serves(Resource::Federation)) {
+            warnings.push("federation.enabled is true, but no listener serves \"federation\"".to_owned());
         }
         if let Some(address) = self.metrics_address().filter(|address| !address.ip().is_loopback()) {
             warnings.push(format!(
@@ -112,6 +116,20 @@ impl Config {
         } else if let Err(error) = self.shared_secret() {
             let wrong = format!("cannot be used: {}: {error}", path.display());
             problems.push(Problem::new(key, wrong, "write the path of a file that holds the secret"));
+        }
+    }
+
+    fn check_authorities(&self, problems: &mut Vec<Problem>) {
+        for (n, path) in self.federation.ca_files.iter().enumerate() {
+            if let Err(error) = authorities::add(path, &mut rustls::RootCertStore::empty()) {
+                let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+                let remedy = "write the path of a PEM file with certificates of authorities";
+                problems.push(Problem::new(
+                    format!("federation.ca_files[{n}]"),
+                    format!("is wrong: {error}{cause}"),
+                    remedy,
+                ));
+            }
         }
     }
 

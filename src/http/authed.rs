@@ -1,7 +1,7 @@
 //! From an HTTP request to a typed one with a known caller.
 //!
 //! The request type names its path, method and authentication, so no check can be forgotten: an endpoint for users gets
-//! a [`LocalDevice`], a public one `()`.
+//! a [`LocalDevice`], one for other servers a [`RemoteServer`], a public one `()`.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -18,6 +18,7 @@ use ruma::api::{
         AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
     },
     error::{DeserializationError, ErrorKind, FromHttpRequestError},
+    federation::authentication::{ServerSignatures, XMatrix},
 };
 
 use tracing::{Instrument as _, debug_span};
@@ -27,6 +28,7 @@ use crate::{
     account::{AuthenticateError, LocalDevice, appservice::Asserted},
     app::App,
     appservice::Appservice,
+    federation::{KeyError, RemoteServer, UnverifiedError},
 };
 
 /// A typed request and who sent it.
@@ -69,6 +71,21 @@ pub trait Authenticate: AuthScheme {
     ) -> impl Future<Output = Result<Self::Caller, ApiError>> + Send {
         let _ = (app, uri, address);
         async { Ok(caller) }
+    }
+
+    /// What a request without credentials is answered.
+    fn missing(message: String) -> ApiError {
+        ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, message)
+    }
+
+    /// What only the whole request can prove, before anything in it is believed.
+    fn prove(
+        app: &App,
+        caller: &Self::Caller,
+        request: &http::Request<bytes::Bytes>,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send {
+        let _ = (app, caller, request);
+        async { Ok(()) }
     }
 }
 
@@ -184,6 +201,49 @@ impl Authenticate for AppserviceTokenOptional {
     }
 }
 
+/// A request of another server. Its header is checked before the body is read, its signature after.
+impl Authenticate for ServerSignatures {
+    type Caller = (RemoteServer, XMatrix);
+
+    async fn authenticate(app: &App, header: XMatrix, _: Option<IpAddr>) -> Result<(RemoteServer, XMatrix), ApiError> {
+        let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
+        federation.check_header(&header)?;
+        Ok((RemoteServer { origin: header.origin.clone() }, header))
+    }
+
+    fn user(_: &Self::Caller) -> Option<&LocalDevice> {
+        None
+    }
+
+    fn missing(message: String) -> ApiError {
+        ApiError::unauthorized(message)
+    }
+
+    async fn prove(
+        app: &App,
+        (_, header): &Self::Caller,
+        request: &http::Request<bytes::Bytes>,
+    ) -> Result<(), ApiError> {
+        let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
+        Ok(federation.verify(header, request).await?)
+    }
+}
+
+impl From<UnverifiedError> for ApiError {
+    fn from(error: UnverifiedError) -> Self {
+        match error {
+            UnverifiedError::Key(KeyError::Storage(error)) => error.into(),
+            UnverifiedError::OtherDestination
+            | UnverifiedError::FromOurselves
+            | UnverifiedError::Key(_)
+            | UnverifiedError::Signature => {
+                tracing::debug!(%error, "a request is not believed");
+                Self::unauthorized(format!("The request is not believed: {error}."))
+            }
+        }
+    }
+}
+
 macro_rules! public {
     ($($scheme:ty),+) => {$(
         impl Authenticate for $scheme {
@@ -225,9 +285,8 @@ where
             return Err(ApiError::invalid_param("A path and its parameters hold no NUL."));
         }
 
-        let credentials = R::Authentication::extract_authentication(&request).map_err(|error| {
-            ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, error.into().to_string())
-        })?;
+        let credentials = R::Authentication::extract_authentication(&request)
+            .map_err(|error| R::Authentication::missing(error.into().to_string()))?;
         let authenticate = R::Authentication::authenticate(app, credentials, address);
         let caller = authenticate.instrument(debug_span!("authenticate")).await?;
         let caller = match R::Authentication::user(&caller) {
@@ -249,6 +308,9 @@ where
                 let message = "The request took too long to arrive.";
                 ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message)
             })??;
+        let proven = http::Request::from_parts(parts, body);
+        R::Authentication::prove(app, &caller, &proven).await?;
+        let (parts, body) = proven.into_parts();
         // Ruma wants an object where clients often send nothing at all.
         let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
         // JSON of other bytes than UTF-8 passes where nobody looks at the text. Files are no JSON.

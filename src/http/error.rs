@@ -14,7 +14,7 @@ use ruma::api::{
     },
 };
 
-use crate::{account::AuthenticateError, store};
+use crate::{account::AuthenticateError, federation::FederationError, store};
 
 /// A failed request, ready to be sent.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ impl ApiError {
     /// `403 M_FORBIDDEN`: the server understood, and will not.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, ErrorKind::Forbidden, message)
+    }
+
+    /// `401 M_UNAUTHORIZED`: another server's request does not prove whose it is.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, ErrorKind::Unauthorized, message)
     }
 
     /// `404 M_NOT_FOUND`.
@@ -112,6 +117,31 @@ impl From<store::Error> for ApiError {
             ),
             store::Error::HoldsNul => Self::bad_json("A text holds a NUL character."),
             store::Error::Database(_) | store::Error::Damaged { .. } => Self::internal(error),
+        }
+    }
+}
+
+/// What a client is told when another server had to be asked.
+impl From<FederationError> for ApiError {
+    fn from(error: FederationError) -> Self {
+        match &error {
+            FederationError::Refused { status, .. } if *status == StatusCode::NOT_FOUND => {
+                Self::not_found(format!("{error}: it does not know this."))
+            }
+            FederationError::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
+                Self::forbidden(format!("{error}: it does not tell."))
+            }
+            FederationError::Busy { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, format!("{error}. Please try again."))
+            }
+            FederationError::Unreachable { .. }
+            | FederationError::Refused { .. }
+            | FederationError::Malformed { .. }
+            | FederationError::Request => {
+                tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "another server was no help");
+                // Not the cause: which of our addresses is denied, or what listens on it, is nobody's business.
+                Self::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, format!("{error}."))
+            }
         }
     }
 }

@@ -13,8 +13,10 @@ use crate::{
     clock::Clock,
     config::{self, Config, DatabaseTarget},
     ephemeral::Ephemeral,
+    federation::Federation,
     http::RateLimits,
     keys::Keys,
+    outbound::Outbound,
     push::Push,
     room::Rooms,
     store::{Database, DatabaseOptions, Durability},
@@ -44,6 +46,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     create_data_dir(&config.data_dir).map_err(data_dir)?;
     config.registration.shared_secret = config.shared_secret().map_err(StartError::SharedSecret)?;
     let appservices = Arc::new(Appservices::load(&config.appservices.files, &config.server_name)?);
+    let outbound = Arc::new(Outbound::new(&config.outbound, &config.federation.ca_files)?);
     let db = Arc::new(Database::open(database_options(&config, &surroundings.clock)?).await?);
     let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
         Ok(signer) => Arc::new(signer),
@@ -78,6 +81,11 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         account_data,
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
         rate_limits: RateLimits::new(&config.rate_limits),
+        federation: config
+            .federation
+            .enabled
+            .then(|| Federation::new(Arc::clone(&db), clock.clone(), Arc::clone(&signer), Arc::clone(&outbound))),
+        outbound,
         config,
         clock,
         db,

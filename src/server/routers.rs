@@ -9,6 +9,7 @@ use crate::{
     app::App,
     client_api,
     config::{Listener, Resource},
+    federation_api,
     http::{Routes, cors::CorsLayer, shutdown::Shutdown, tracked::TrackedLayer},
     synapse_admin,
 };
@@ -19,9 +20,15 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Everything that a listener of the configuration serves. `client_address` is where the first one for clients is bound.
 pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>, shutdown: &Shutdown) -> Router {
     let serves_clients = listener.serves(Resource::Client);
-    let api = if serves_clients { client_api::routes() } else { Routes::default() };
+    let mut api = if serves_clients { client_api::routes() } else { Routes::default() };
+    // Without federation its endpoints do not exist.
+    if listener.serves(Resource::Federation) && app.federation.is_some() {
+        api = api.merge(federation_api::routes());
+    }
     // The router knows the path only if the feature is on, so that one cannot tell whether we have it.
-    let api = if serves_clients && app.accounts.has_shared_secret() { api.merge(synapse_admin::routes()) } else { api };
+    if serves_clients && app.accounts.has_shared_secret() {
+        api = api.merge(synapse_admin::routes());
+    }
     let mut open_to_browsers = api.into_router().with_state(app.clone());
     if listener.serves(Resource::WellKnown) {
         open_to_browsers = open_to_browsers.merge(well_known::router(&app.config, client_address));

@@ -7,6 +7,7 @@ use crate::{
     account::register::RegisterError,
     appservice::LoadError,
     http::listen::ListenError,
+    outbound::SetupError,
     store::{self, OpenError},
 };
 
@@ -29,6 +30,8 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error(transparent)]
     SigningKey(#[from] SigningKeyError),
+    #[error(transparent)]
+    Outbound(#[from] SetupError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]

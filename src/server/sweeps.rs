@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tracing::warn;
 
-use crate::{account::millis, app::App, server::start::OneLine, store};
+use crate::{account::millis, app::App, federation, server::start::OneLine, store};
 
 /// Counters and wake-ups of those who have not acted for a while. Often, because a flood of new addresses makes many.
 const FORGET_IDLE_EVERY: Duration = Duration::from_secs(60);
@@ -31,6 +31,9 @@ const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 /// Transaction IDs go after [`KEEP_TXN_IDS`]; nobody notices an hour.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
 
+/// Keys of other servers end by themselves; this is only about their rows.
+const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
+
 /// A client repeats a request within minutes; a week covers a phone that was switched off in between.
 const KEEP_TXN_IDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -50,6 +53,9 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
     every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });
     every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
+    every(app, tasks, "ended server keys", SERVER_KEYS_EVERY, |app: App| async move {
+        federation::key_ring::forget_ended(&app.db, app.clock.now_ms() - millis(federation::FORGET_AFTER)).await
+    });
 }
 
 /// Forgets transaction IDs that are older than a week.

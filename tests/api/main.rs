@@ -15,6 +15,7 @@ mod create_room;
 mod device_lists;
 mod discovery;
 mod docs;
+mod federation;
 mod filters;
 mod ignored_users;
 mod keys;

@@ -11,11 +11,17 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// The room that an alias points to.
+/// The room that an alias points to; another server is asked for its own.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
+    if let Some(federation) = &app.federation
+        && request.room_alias.server_name() != app.signer.server_name()
+    {
+        let (room_id, servers) = federation.resolve_alias(&request.room_alias).await?;
+        return Ok(Reply(Response::new(room_id, servers)));
+    }
     let room = find(&app, &request.room_alias).await?;
     Ok(Reply(Response::new(room.room_id.clone(), vec![app.rooms.server_name()])))
 }

@@ -1,4 +1,5 @@
-//! A page of the public directory: rooms of this server, those with most local members first.
+//! A page of the public directory, for clients and for other servers: rooms of this server, those with most local members
+//! first. A client may also ask for another server's; then that server is asked.
 //!
 //! A token is the number of rooms before the page. Rooms that come or go between two pages may shift it; the
 //! specification allows that.
@@ -27,39 +28,39 @@ const MAX_SCANNED: usize = 500;
 const MAX_SEARCH_TERM_BYTES: usize = 255;
 
 /// What the client asked for.
-pub(super) struct Query<'a> {
-    pub(super) limit: Option<UInt>,
-    pub(super) since: Option<&'a str>,
-    pub(super) server: Option<&'a ServerName>,
-    pub(super) filter: &'a Filter,
+pub(crate) struct Query<'a> {
+    pub(crate) limit: Option<UInt>,
+    pub(crate) since: Option<&'a str>,
+    pub(crate) server: Option<&'a ServerName>,
+    pub(crate) filter: &'a Filter,
 }
 
 /// A page.
-pub(super) struct Listed {
-    pub(super) chunk: Vec<PublicRoomsChunk>,
-    pub(super) next_batch: Option<String>,
-    pub(super) prev_batch: Option<String>,
-    pub(super) total: UInt,
+pub(crate) struct Listed {
+    pub(crate) chunk: Vec<PublicRoomsChunk>,
+    pub(crate) next_batch: Option<String>,
+    pub(crate) prev_batch: Option<String>,
+    pub(crate) total: UInt,
 }
 
 /// Reads a page of the directory.
 ///
 /// # Errors
 /// For another server's directory, a token that is not ours, or a search term that is too long.
-pub(super) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiError> {
-    if query.server.is_some_and(|server| server != app.rooms.server_name()) {
-        return Err(ApiError::forbidden("This server does not federate, so it has only its own directory."));
-    }
+pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiError> {
     let term = query.filter.generic_search_term.as_deref().unwrap_or_default().to_lowercase();
     if term.len() > MAX_SEARCH_TERM_BYTES {
         return Err(ApiError::invalid_param(format!("A search term has at most {MAX_SEARCH_TERM_BYTES} bytes.")));
+    }
+    let limit = query.limit.map_or(MAX_PAGE, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_PAGE));
+    let limit = limit.clamp(1, MAX_PAGE);
+    if let Some(server) = query.server.filter(|server| *server != app.rooms.server_name()) {
+        return list_elsewhere(app, server, limit, query).await;
     }
     let start: usize = match query.since {
         Some(since) => since.parse().map_err(|_| ApiError::invalid_param("since is a token of this server."))?,
         None => 0,
     };
-    let limit = query.limit.map_or(MAX_PAGE, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_PAGE));
-    let limit = limit.clamp(1, MAX_PAGE);
 
     let rooms = app.rooms.published_rooms().await?;
     let mut chunk = Vec::new();
@@ -80,6 +81,21 @@ pub(super) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiErro
         next_batch: (next < rooms.len()).then(|| next.to_string()),
         prev_batch: (start > 0).then(|| start.saturating_sub(limit).to_string()),
         total: UInt::try_from(rooms.len()).unwrap_or(UInt::MAX),
+    })
+}
+
+/// A page of another server's directory. Its tokens are that server's.
+async fn list_elsewhere(app: &App, server: &ServerName, limit: usize, query: &Query<'_>) -> Result<Listed, ApiError> {
+    let Some(federation) = &app.federation else {
+        return Err(ApiError::forbidden("This server does not federate, so it has only its own directory."));
+    };
+    let listed = federation.public_rooms(server, limit, query.since, query.filter).await?;
+    let total = listed.total_room_count_estimate;
+    Ok(Listed {
+        total: total.unwrap_or_else(|| UInt::try_from(listed.chunk.len()).unwrap_or(UInt::MAX)),
+        chunk: listed.chunk,
+        next_batch: listed.next_batch,
+        prev_batch: listed.prev_batch,
     })
 }
 

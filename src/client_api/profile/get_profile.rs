@@ -5,17 +5,20 @@
 use axum::extract::State;
 use ruma::api::client::profile::get_profile::v3::{Request, Response};
 
-use super::unknown_profile;
+use super::{elsewhere, unknown_profile};
 use crate::{
     app::App,
     http::{ApiError, Authed, Reply},
 };
 
-/// All that a user of this server says about themselves.
+/// All that a user says about themselves; one of another server is asked for there.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
+    if let Some(federation) = elsewhere(&app, &request.user_id) {
+        return Ok(Reply(federation.profile(&request.user_id, None).await?.into_iter().collect()));
+    }
     let fields = app.accounts.find_profile(&request.user_id).await?.ok_or_else(unknown_profile)?;
     Ok(Reply(fields.into_iter().collect()))
 }

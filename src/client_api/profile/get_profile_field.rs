@@ -6,18 +6,23 @@ use axum::extract::State;
 use ruma::api::client::profile::get_profile_field::v3::Request;
 use serde_json::json;
 
-use super::unknown_profile;
+use super::{elsewhere, unknown_profile};
 use crate::{
     app::App,
     http::{ApiError, Authed, RawJson},
 };
 
-/// One field of a user's profile.
+/// One field of a user's profile; that of another server's user is asked for there.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
     let field = request.field.as_str();
+    if let Some(federation) = elsewhere(&app, &request.user_id) {
+        let found = federation.profile(&request.user_id, Some(field)).await?.pop();
+        let (_, value) = found.ok_or_else(unknown_profile)?;
+        return Ok(RawJson(json!({ field: value }).to_string().into()));
+    }
     let value = app.accounts.find_profile_field(&request.user_id, field).await?.ok_or_else(unknown_profile)?;
     Ok(RawJson(json!({ field: value }).to_string().into()))
 }

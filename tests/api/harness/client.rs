@@ -91,9 +91,24 @@ impl Client {
     /// # Panics
     /// When the server does not answer, or answers with what the specification does not allow.
     pub async fn request(&self, method: Method, path: &str, body: Option<String>) -> Response {
+        let authorization = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        self.request_as(authorization.as_deref(), method, path, body).await
+    }
+
+    /// A request with any `Authorization` header, as of another server.
+    ///
+    /// # Panics
+    /// As [`Self::request`].
+    pub async fn request_as(
+        &self,
+        authorization: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Response {
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
         }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);

@@ -102,7 +102,7 @@ impl Builder {
             panic!("the first listener of a test's server is TCP")
         };
         // A restarted server is found where it was.
-        setup.config.listeners = vec![Listener::tcp(*address)];
+        setup.config.listeners[0].address = Some(*address);
         let base = format!("http://{address}");
         Some(TestServer { server: Some(server), setup, http: reqwest::Client::new(), base })
     }

@@ -1,0 +1,198 @@
+//! Talking to other servers: asking them, and knowing that it is they who ask us.
+//!
+//! Promises: whatever leaves is signed for one destination and goes through [`crate::outbound`]; whatever a server is
+//! believed to have sent was signed with a key that the server itself published, and that is valid now. A server that does
+//! not answer costs its askers at most the time below, and others nothing.
+//!
+//! Reading order: [`Federation::ask`] is one question; [`discovery`] finds where a server is; [`key_ring`] knows the keys of
+//! others; [`queries`] are the questions. What does not need the network is in the crate `sabha_federation`. Events between servers: not yet.
+
+pub mod discovery;
+pub mod key_ring;
+pub mod queries;
+pub mod turns;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use ruma::{
+    OwnedServerName, ServerName,
+    api::{
+        EndpointError as _, IncomingResponse, IncomingResponseExt as _, OutgoingBody as _, OutgoingRequest,
+        error::{Error as MatrixError, ErrorKind, FromHttpResponseError},
+        federation::authentication::{ServerSignatures, XMatrix},
+        path_builder::PathBuilder,
+    },
+};
+use sabha_federation::{ServerSigner, published_keys, x_matrix};
+use serde_json::value::RawValue;
+use tracing::debug;
+
+pub use self::key_ring::{FORGET_AFTER, KeyError};
+use self::{discovery::Discovery, key_ring::KeyRing, turns::Turns};
+use crate::{
+    clock::Clock,
+    outbound::{Limits, Outbound, OutboundError},
+    store::Database,
+};
+
+/// For a question that a user waits for: profiles, aliases, the room directory.
+pub const QUERY_LIMITS: Limits = Limits { time: Duration::from_secs(10), body_bytes: 1024 * 1024, redirects: 0 };
+
+/// How long what we publish about our keys may be kept by others. Far above the hour below which they would ask all the
+/// time, far below the 7 days that they would believe: after that time a stolen key is worth nothing.
+const KEYS_VALID_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// Another server, which has proved that it is the one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteServer {
+    pub origin: OwnedServerName,
+}
+
+/// Why another server gave no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum FederationError {
+    #[error("{destination} was not reached")]
+    Unreachable {
+        destination: OwnedServerName,
+        #[source]
+        source: OutboundError,
+    },
+    #[error("{destination} answered {status}")]
+    Refused { destination: OwnedServerName, status: StatusCode, kind: Option<ErrorKind> },
+    #[error("{destination} gave an answer that makes no sense")]
+    Malformed { destination: OwnedServerName },
+    #[error("too many questions to {destination}, or to all servers, are open")]
+    Busy { destination: OwnedServerName },
+    #[error("the request cannot be written")]
+    Request,
+}
+
+/// Why a request is not believed to be from the server that it names.
+#[derive(Debug, thiserror::Error)]
+pub enum UnverifiedError {
+    #[error("the request is for another server")]
+    OtherDestination,
+    #[error("no other server has our name")]
+    FromOurselves,
+    #[error("the key of the signature is not known to be the server's")]
+    Key(#[from] KeyError),
+    #[error("the signature does not match the request")]
+    Signature,
+}
+
+/// The service.
+pub struct Federation {
+    signer: Arc<ServerSigner>,
+    clock: Clock,
+    outbound: Arc<Outbound>,
+    discovery: Arc<Discovery>,
+    keys: KeyRing,
+    turns: Turns,
+}
+
+impl Federation {
+    pub fn new(db: Arc<Database>, clock: Clock, signer: Arc<ServerSigner>, outbound: Arc<Outbound>) -> Self {
+        let discovery = Arc::new(Discovery::new(Arc::clone(&outbound), clock.clone()));
+        let keys = KeyRing::new(db, clock.clone(), Arc::clone(&outbound), Arc::clone(&discovery));
+        Self { signer, clock, outbound, discovery, keys, turns: Turns::default() }
+    }
+
+    /// Asks another server, with our signature.
+    ///
+    /// # Errors
+    /// See [`FederationError`]. The server may have done what it was asked.
+    pub async fn ask<R>(
+        &self,
+        destination: &ServerName,
+        request: R,
+        limits: Limits,
+    ) -> Result<R::IncomingResponse, FederationError>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, EndpointError = MatrixError> + Send,
+        R::IncomingResponse: Send,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
+        let request = self.written(destination, request)?;
+        let unreachable = |source| FederationError::Unreachable { destination: destination.to_owned(), source };
+        let sending = async {
+            let route = self.discovery.route(destination).await;
+            self.outbound.send(&route, request, limits).await.map_err(unreachable)
+        };
+        // Discovery counts, too.
+        let response = tokio::time::timeout(limits.time, sending)
+            .await
+            .map_err(|_| unreachable(OutboundError::TimedOut(limits.time)))??;
+        debug!(%destination, status = response.status().as_u16(), "answered by another server");
+        read::<R::IncomingResponse>(destination, &response)
+    }
+
+    fn written<R>(&self, destination: &ServerName, request: R) -> Result<Request<Bytes>, FederationError>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures>,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
+        let request = request.try_into_http_request_inner("", ()).map_err(|_| FederationError::Request)?;
+        let (mut head, body) = request.into_parts();
+        if let Some(content_type) = body.content_type() {
+            head.headers.entry(http::header::CONTENT_TYPE).or_insert(content_type);
+        }
+        let body: Vec<u8> = body.try_into_buf().map_err(|_| FederationError::Request)?;
+        let mut request = Request::from_parts(head, Bytes::from(body));
+        x_matrix::sign_request(&self.signer, destination, &mut request).map_err(|_| FederationError::Request)?;
+        Ok(request)
+    }
+
+    /// What can be told of a request from its header alone, before its body is read.
+    ///
+    /// # Errors
+    /// When the request is for another server, or pretends to be from us.
+    pub fn check_header(&self, header: &XMatrix) -> Result<(), UnverifiedError> {
+        // Servers from before v1.3 name no destination; the signature covers ours in any case.
+        if header.destination.as_deref().is_some_and(|destination| destination != self.signer.server_name()) {
+            return Err(UnverifiedError::OtherDestination);
+        }
+        if header.origin == *self.signer.server_name() {
+            return Err(UnverifiedError::FromOurselves);
+        }
+        Ok(())
+    }
+
+    /// Whether the request is the origin's and for us. May ask the origin for its keys.
+    ///
+    /// # Errors
+    /// See [`UnverifiedError`].
+    pub async fn verify(&self, header: &XMatrix, request: &Request<Bytes>) -> Result<(), UnverifiedError> {
+        self.check_header(header)?;
+        let key = self.keys.find(&header.origin, &header.key).await?;
+        x_matrix::verify_request(header, self.signer.server_name(), &key, request)
+            .map_err(|_| UnverifiedError::Signature)
+    }
+
+    /// What we publish about our signing key, signed with it.
+    pub fn own_keys(&self) -> Box<RawValue> {
+        let valid_for = i64::try_from(KEYS_VALID_FOR.as_millis()).unwrap_or(i64::MAX);
+        published_keys::publish(&self.signer, self.clock.now_ms().saturating_add(valid_for))
+            .expect("the object is made here, without signatures")
+    }
+}
+
+fn read<R: IncomingResponse<EndpointError = MatrixError>>(
+    destination: &ServerName,
+    response: &Response<Bytes>,
+) -> Result<R, FederationError> {
+    let status = response.status();
+    let mut borrowed = Response::new(&response.body()[..]);
+    *borrowed.status_mut() = status;
+    *borrowed.headers_mut() = response.headers().clone();
+    if !status.is_success() {
+        // A redirect is a refusal: the signature is for this server alone.
+        let kind = status.is_client_error().then(|| MatrixError::from_http_response(borrowed).error_kind().cloned());
+        return Err(FederationError::Refused { destination: destination.to_owned(), status, kind: kind.flatten() });
+    }
+    R::try_from_http_response(borrowed).map_err(|error: FromHttpResponseError<MatrixError>| {
+        debug!(%destination, %error, "another server's answer makes no sense");
+        FederationError::Malformed { destination: destination.to_owned() }
+    })
+}

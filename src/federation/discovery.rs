@@ -1,0 +1,177 @@
+//! Where servers are: the specification's steps ([`sabha_federation::discovery`]) on the real network, with memory.
+//!
+//! A delegation is remembered as long as it says, a day if it does not, two days at most. That there is none is remembered
+//! for an hour when the host said so, and for a minute when the host was not reached; twice as long each time it is not, up
+//! to an hour. DNS answers are remembered by the resolver.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use http::{HeaderMap, StatusCode, header::CACHE_CONTROL};
+use quick_cache::sync::Cache;
+use ruma::{OwnedServerName, ServerName};
+use sabha_federation::{Network, Route, Service, find_route};
+use serde::Deserialize;
+use tracing::debug;
+use url::Url;
+
+use crate::{
+    clock::Clock,
+    outbound::{Limits, Outbound, Trust},
+};
+
+/// A delegation is one line.
+const WELL_KNOWN_LIMITS: Limits = Limits { time: Duration::from_secs(5), body_bytes: 64 * 1024, redirects: 5 };
+
+/// Hosts whose delegation, or the lack of one, is remembered.
+const REMEMBERED_HOSTS: usize = 10_000;
+
+/// How long a delegation is remembered: if it does not say, and at least and at most.
+const DEFAULT_AGE: Duration = Duration::from_secs(24 * 3600);
+const MIN_AGE: Duration = Duration::from_secs(5 * 60);
+const MAX_AGE: Duration = Duration::from_secs(48 * 3600);
+
+/// How long it is remembered that a host delegates nothing.
+const NONE_AGE: Duration = Duration::from_secs(3600);
+
+/// How long it is remembered that a host was not reached, the first time and at most.
+const UNREACHED_AGE: Duration = Duration::from_secs(60);
+const UNREACHED_MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// Finds servers.
+pub struct Discovery {
+    outbound: Arc<Outbound>,
+    clock: Clock,
+    delegations: Cache<String, Delegation>,
+}
+
+/// What is remembered of a host.
+#[derive(Debug, Clone)]
+struct Delegation {
+    to: Option<OwnedServerName>,
+    until_ms: i64,
+    /// The age with which this was remembered, if the host was not reached.
+    unreached: Option<Duration>,
+}
+
+impl Discovery {
+    pub fn new(outbound: Arc<Outbound>, clock: Clock) -> Self {
+        Self { outbound, clock, delegations: Cache::new(REMEMBERED_HOSTS) }
+    }
+
+    /// How to reach the server. Whether it is there shows when it is connected to.
+    pub async fn route(&self, server_name: &ServerName) -> Route {
+        find_route(server_name, self).await
+    }
+
+    async fn fetch(&self, host: &str, before: Option<Duration>) -> Delegation {
+        let (to, age, unreached) = match self.ask(host).await {
+            Ok(Some((to, age))) => (Some(to), age, None),
+            Ok(None) => (None, NONE_AGE, None),
+            Err(()) => {
+                let age = before.map_or(UNREACHED_AGE, |before| (before * 2).min(UNREACHED_MAX_AGE));
+                (None, age, Some(age))
+            }
+        };
+        let until_ms = self.clock.now_ms().saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        Delegation { to, until_ms, unreached }
+    }
+
+    /// `Ok(None)`: the host answered, with nothing that delegates. `Err`: it did not.
+    async fn ask(&self, host: &str) -> Result<Option<(OwnedServerName, Duration)>, ()> {
+        let Ok(url) = Url::parse(&format!("https://{host}/.well-known/matrix/server")) else {
+            return Ok(None);
+        };
+        let response = self.outbound.get(&url, Trust::Federation, WELL_KNOWN_LIMITS).await.map_err(|error| {
+            debug!(host, error = &error as &(dyn Error + 'static), "no delegation was fetched");
+        })?;
+        if response.status().is_server_error() {
+            return Err(());
+        }
+        let delegated = (response.status() == StatusCode::OK).then(|| parse(response.body())).flatten();
+        Ok(delegated.map(|to| (to, age(response.headers()))))
+    }
+}
+
+impl Network for Discovery {
+    async fn well_known(&self, host: &str) -> Option<OwnedServerName> {
+        let host = host.to_ascii_lowercase();
+        let before = self.delegations.get(&host);
+        if let Some(known) = before.as_ref().filter(|known| self.clock.now_ms() < known.until_ms) {
+            return known.to.clone();
+        }
+        let fetched = self.fetch(&host, before.and_then(|before| before.unreached)).await;
+        self.delegations.insert(host, fetched.clone());
+        fetched.to
+    }
+
+    async fn services(&self, name: &str) -> Vec<Service> {
+        // `_matrix-fed._tcp.HOST`.
+        let host = name.splitn(3, '.').nth(2).unwrap_or(name);
+        self.outbound.services(name, host).await.unwrap_or_else(|error| {
+            debug!(name, error = &error as &(dyn Error + 'static), "no service records were found");
+            Vec::new()
+        })
+    }
+}
+
+fn parse(body: &[u8]) -> Option<OwnedServerName> {
+    #[derive(Deserialize)]
+    struct WellKnown {
+        #[serde(rename = "m.server")]
+        server: OwnedServerName,
+    }
+    serde_json::from_slice::<WellKnown>(body).ok().map(|found| found.server)
+}
+
+/// How long an answer says it may be kept.
+fn age(headers: &HeaderMap) -> Duration {
+    let directives = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
+    for directive in directives.flat_map(|value| value.split(',')) {
+        let directive = directive.trim().to_ascii_lowercase();
+        if directive == "no-store" || directive == "no-cache" {
+            return MIN_AGE;
+        }
+        if let Some(seconds) = directive.strip_prefix("max-age=").and_then(|age| age.trim_matches('"').parse().ok()) {
+            return Duration::from_secs(seconds).clamp(MIN_AGE, MAX_AGE);
+        }
+    }
+    DEFAULT_AGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delegation_is_kept_as_long_as_it_says_within_bounds() {
+        let check = |value: Option<&str>, expected: Duration| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(CACHE_CONTROL, value.parse().unwrap());
+            }
+            assert_eq!(age(&headers), expected, "{value:?}");
+        };
+        check(None, DEFAULT_AGE);
+        check(Some("public"), DEFAULT_AGE);
+        check(Some("public, max-age=7200"), Duration::from_secs(7200));
+        check(Some("Max-Age=7200"), Duration::from_secs(7200));
+        check(Some("max-age=0"), MIN_AGE);
+        check(Some("no-store, max-age=7200"), MIN_AGE);
+        check(Some("max-age=99999999"), MAX_AGE);
+        check(Some("max-age=never"), DEFAULT_AGE);
+    }
+
+    #[test]
+    fn only_a_server_name_is_a_delegation() {
+        let check = |body: &str, expected: Option<&str>| {
+            assert_eq!(parse(body.as_bytes()).as_ref().map(|name| name.as_str()), expected, "{body}");
+        };
+        check(r#"{"m.server":"matrix.a.test:443"}"#, Some("matrix.a.test:443"));
+        check(r#"{"m.server":"matrix.a.test","more":1}"#, Some("matrix.a.test"));
+        check(r#"{"m.server":"https://matrix.a.test"}"#, None);
+        check(r#"{"m.server":""}"#, None);
+        check(r#"{"m.server":7}"#, None);
+        check("{}", None);
+        check("<html>", None);
+    }
+}

@@ -1,0 +1,241 @@
+//! The keys of other servers: asked for once by many who wait, remembered in the database, believed only while valid.
+//!
+//! Promises: a key comes from the server it belongs to, over TLS, and has signed the answer it came in. At most one request
+//! for the keys of a server is under way, and after each there is a pause, so that nobody can make us flood a server by
+//! naming it as the origin of something. A known key is found without waiting, whatever else is asked about its server.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri};
+use quick_cache::sync::Cache;
+use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId};
+use sabha_federation::{PublicKey, PublishedKeys, PublishedKeysError};
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use super::discovery::Discovery;
+use crate::{
+    account::millis,
+    clock::Clock,
+    outbound::{Limits, Outbound, OutboundError},
+    store::{
+        self, Database,
+        ids::lock,
+        server_keys::{self as rows, ReplaceKeys, ServerKeyRow},
+    },
+};
+
+/// For the keys of one server. Someone waits for a request to be believed meanwhile.
+const FETCH_LIMITS: Limits = Limits { time: Duration::from_secs(10), body_bytes: 64 * 1024, redirects: 0 };
+
+/// Requests for keys under way at a time. Whoever sends us a request decides whom we ask, so they may not take all sockets.
+const MAX_FETCHES: usize = 64;
+
+/// Servers whose keys are in memory; those of others are read from the database again.
+const SERVERS_IN_MEMORY: usize = 10_000;
+
+/// A server that answered is not asked again for so long, whatever key it is said to have.
+const PAUSE_AFTER_ANSWER: Duration = Duration::from_secs(30);
+
+/// A server that did not answer is left alone for this long, then twice as long each time, up to the second.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
+const MAX_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(120);
+
+/// Keys leave the database this long after they ended. Until then they tell an operator what a server once had.
+pub const FORGET_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("the server does not publish this key now")]
+    Unknown,
+    #[error("the server was asked for its keys a moment ago, without success")]
+    AskedBefore,
+    #[error("the server was not asked for its keys")]
+    Unreachable(#[from] OutboundError),
+    #[error("the server answered {0} when it was asked for its keys")]
+    Refused(StatusCode),
+    #[error("the server's keys are not believed")]
+    NotBelieved(#[from] PublishedKeysError),
+    #[error("the database failed while looking for a server's keys")]
+    Storage(#[from] store::Error),
+}
+
+/// The keys.
+pub struct KeyRing {
+    db: Arc<Database>,
+    clock: Clock,
+    outbound: Arc<Outbound>,
+    discovery: Arc<Discovery>,
+    fetches: Semaphore,
+    servers: Cache<OwnedServerName, Arc<Slot>>,
+}
+
+/// One server.
+#[derive(Default)]
+struct Slot {
+    /// A few lines without `.await`.
+    known: Mutex<Known>,
+    /// Held while the server is asked, so that those who wait for the same answer do not ask again.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Whether the database was read.
+    is_loaded: bool,
+    /// With the moment until which each is valid.
+    keys: BTreeMap<OwnedServerSigningKeyId, (PublicKey, i64)>,
+    /// The server is not asked before this.
+    ask_again_at_ms: i64,
+    /// How often it failed to answer since it last did.
+    failures: u32,
+}
+
+impl Slot {
+    fn find(&self, key_id: &ServerSigningKeyId, now_ms: i64) -> Option<PublicKey> {
+        let known = lock(&self.known);
+        known.keys.get(key_id).filter(|(_, valid_until_ms)| now_ms < *valid_until_ms).map(|(key, _)| *key)
+    }
+}
+
+impl KeyRing {
+    pub fn new(db: Arc<Database>, clock: Clock, outbound: Arc<Outbound>, discovery: Arc<Discovery>) -> Self {
+        let servers = Cache::new(SERVERS_IN_MEMORY);
+        Self { db, clock, outbound, discovery, fetches: Semaphore::new(MAX_FETCHES), servers }
+    }
+
+    /// The key with which this server signs now.
+    ///
+    /// # Errors
+    /// When the server does not publish it, or could not be asked.
+    pub async fn find(&self, server: &ServerName, key_id: &ServerSigningKeyId) -> Result<PublicKey, KeyError> {
+        let slot = match self
+            .servers
+            .get_or_insert_with(&server.to_owned(), || Ok::<_, std::convert::Infallible>(Arc::default()))
+        {
+            Ok(slot) => slot,
+            Err(never) => match never {},
+        };
+        if let Some(key) = slot.find(key_id, self.clock.now_ms()) {
+            return Ok(key);
+        }
+        let _one_at_a_time = slot.asking.lock().await;
+        if !lock(&slot.known).is_loaded {
+            let stored = self.load(server).await?;
+            let mut known = lock(&slot.known);
+            known.keys = stored;
+            known.is_loaded = true;
+        }
+        // Loaded now, or fetched by somebody else while we waited.
+        let now_ms = self.clock.now_ms();
+        if let Some(key) = slot.find(key_id, now_ms) {
+            return Ok(key);
+        }
+        {
+            let known = lock(&slot.known);
+            if now_ms < known.ask_again_at_ms {
+                return Err(if known.failures == 0 { KeyError::Unknown } else { KeyError::AskedBefore });
+            }
+        }
+        self.refresh(server, &slot).await?;
+        slot.find(key_id, self.clock.now_ms()).ok_or(KeyError::Unknown)
+    }
+
+    async fn load(
+        &self,
+        server: &ServerName,
+    ) -> Result<BTreeMap<OwnedServerSigningKeyId, (PublicKey, i64)>, store::Error> {
+        let mut reader = self.db.read().await?;
+        let rows = rows::keys_of(&mut reader.conn(), server.as_str()).await?;
+        let keys = rows.into_iter().filter_map(|row| {
+            let key_id = OwnedServerSigningKeyId::try_from(row.key_id).ok()?;
+            Some((key_id, (PublicKey::from_bytes(&row.public_key)?, row.valid_until)))
+        });
+        Ok(keys.collect())
+    }
+
+    /// Asks the server, and remembers what it said or that it said nothing.
+    async fn refresh(&self, server: &ServerName, slot: &Slot) -> Result<(), KeyError> {
+        let fetched = self.fetch(server).await;
+        let now_ms = self.clock.now_ms();
+        let published = {
+            let mut known = lock(&slot.known);
+            match fetched {
+                Ok(published) => {
+                    known.failures = 0;
+                    known.ask_again_at_ms = now_ms.saturating_add(millis(PAUSE_AFTER_ANSWER));
+                    let valid_until_ms = published.valid_until_ms;
+                    known.keys =
+                        published.current.iter().map(|(id, key)| (id.clone(), (*key, valid_until_ms))).collect();
+                    published
+                }
+                Err(error) => {
+                    // What was known stays known until it ends.
+                    let pause = PAUSE_AFTER_FAILURE.saturating_mul(1 << known.failures.min(16));
+                    known.failures = known.failures.saturating_add(1);
+                    known.ask_again_at_ms = now_ms.saturating_add(millis(pause.min(MAX_PAUSE_AFTER_FAILURE)));
+                    debug!(%server, error = &error as &(dyn Error + 'static), "no keys of another server");
+                    return Err(error);
+                }
+            }
+        };
+        self.remember(server, &published).await;
+        Ok(())
+    }
+
+    async fn fetch(&self, server: &ServerName) -> Result<PublishedKeys, KeyError> {
+        let asking = async {
+            // The semaphore is never closed.
+            let _permit = self.fetches.acquire().await;
+            let route = self.discovery.route(server).await;
+            let mut request = Request::new(Bytes::new());
+            *request.uri_mut() = Uri::from_static("/_matrix/key/v2/server");
+            self.outbound.send(&route, request, FETCH_LIMITS).await
+        };
+        let timed_out = OutboundError::TimedOut(FETCH_LIMITS.time);
+        let response = tokio::time::timeout(FETCH_LIMITS.time, asking).await.unwrap_or(Err(timed_out))?;
+        if response.status() != StatusCode::OK {
+            return Err(KeyError::Refused(response.status()));
+        }
+        Ok(PublishedKeys::parse(server, response.body(), self.clock.now_ms())?)
+    }
+
+    /// For the next start. A failure costs a request then.
+    async fn remember(&self, server: &ServerName, published: &PublishedKeys) {
+        let row = |(key_id, key): (&OwnedServerSigningKeyId, &PublicKey)| ServerKeyRow {
+            key_id: key_id.to_string(),
+            public_key: key.as_bytes().to_vec(),
+            valid_until: published.valid_until_ms,
+        };
+        let keys = published.current.iter().map(row).collect();
+        let replace = ReplaceKeys { server_name: server.to_string(), keys };
+        if let Err(error) = self.db.committer().transact(replace).await {
+            warn!(%server, %error, "the keys of another server were not stored");
+        }
+    }
+}
+
+/// Deletes the keys that ended before this moment, in small steps.
+///
+/// # Errors
+/// A failing database; what was deleted until then stays deleted.
+pub async fn forget_ended(db: &Database, before_ms: i64) -> Result<(), store::Error> {
+    /// How many servers are looked at in one transaction: every other write waits for it.
+    const BATCH: i64 = 500;
+    loop {
+        let mut reader = db.read().await?;
+        let servers = rows::servers_with_ended_keys(&mut reader.conn(), before_ms, BATCH).await?;
+        drop(reader);
+        if servers.is_empty() {
+            return Ok(());
+        }
+        db.committer().transact(rows::ForgetEnded { servers, before_ms }).await?;
+    }
+}

@@ -1,0 +1,28 @@
+//! `POST /_matrix/federation/v1/publicRooms` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1publicrooms
+
+use axum::extract::State;
+// The answer is the same as without a filter; ruma's own for this endpoint writes `null` for tokens that are not there.
+use ruma::api::federation::directory::{get_public_rooms::v1::Response, get_public_rooms_filtered::v1::Request};
+
+use crate::{
+    app::App,
+    client_api::directory::public_rooms::{Query, list},
+    http::{ApiError, Authed, Reply},
+};
+
+/// A page of our public directory, of the rooms that match.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    let query = Query { limit: request.limit, since: request.since.as_deref(), server: None, filter: &request.filter };
+    let listed = list(&app, &query).await?;
+    let mut response = Response::new();
+    response.chunk = listed.chunk;
+    response.next_batch = listed.next_batch;
+    response.prev_batch = listed.prev_batch;
+    response.total_room_count_estimate = Some(listed.total);
+    Ok(Reply(response))
+}

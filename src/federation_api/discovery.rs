@@ -1,0 +1,27 @@
+//! Who this server is: its version and its keys. None of these is signed by who asks.
+
+mod get_remote_server_keys;
+mod get_remote_server_keys_batch;
+mod get_server_keys;
+mod get_server_version;
+
+use ruma::{api::federation::discovery::ServerSigningKeys, serde::Raw};
+
+use crate::{
+    app::App,
+    http::{Action, ApiError, Routes},
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::Other, get_remote_server_keys::handle)
+        .serve(Action::Other, get_remote_server_keys_batch::handle)
+        .serve(Action::Other, get_server_keys::handle)
+        .serve(Action::Other, get_server_version::handle)
+}
+
+/// Our keys, signed by us: as their owner and, which is the same signature, as a notary.
+fn own_keys(app: &App) -> Result<Raw<ServerSigningKeys>, ApiError> {
+    let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
+    Ok(Raw::from_json(federation.own_keys()))
+}

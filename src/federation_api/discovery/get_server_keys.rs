@@ -1,0 +1,17 @@
+//! `GET /_matrix/key/v2/server` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/server-server-api/#get_matrixkeyv2server
+
+use axum::extract::State;
+use ruma::api::federation::discovery::get_server_keys::v2::{Request, Response};
+
+use super::own_keys;
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// The key that this server signs with, signed with it.
+pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
+    Ok(Reply(Response::new(own_keys(&app)?)))
+}

@@ -1,0 +1,12 @@
+//! Questions of other servers about our users and rooms.
+
+mod get_profile_information;
+mod get_room_information;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::Other, get_profile_information::handle)
+        .serve(Action::Other, get_room_information::handle)
+}

@@ -1,0 +1,130 @@
+//! A small internet: names, addresses, certificates, and servers that find each other.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use http::{Method, Request};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use ruma::ServerName;
+use sabha::config::{Config, Listener, Tls};
+use sabha_federation::{ServerSigner, x_matrix};
+use tempfile::TempDir;
+
+use crate::harness::{Builder, Client, Engine, Response, TestServer};
+
+/// Where another server listens unless its name or its delegation says otherwise.
+const FEDERATION_PORT: u16 = 8448;
+
+/// Names with addresses, and an authority that vouches for them.
+pub struct Network {
+    authority: CertifiedIssuer<'static, KeyPair>,
+    hosts: Vec<(&'static str, SocketAddr)>,
+    files: TempDir,
+}
+
+impl Network {
+    /// Every name gets a loopback address of its own, so that all can have the same port.
+    pub fn of(names: &[&'static str]) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+        let files = tempfile::Builder::new().prefix("sabha-network-").tempdir().expect("a temporary directory");
+        let hosts =
+            names.iter().map(|name| (*name, SocketAddr::new(unused_address().into(), FEDERATION_PORT))).collect();
+        let network = Self { authority, hosts, files };
+        std::fs::write(network.ca_file(), network.authority.pem()).expect("a writable directory");
+        network
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.files.path().join("ca.pem")
+    }
+
+    pub fn address(&self, name: &str) -> SocketAddr {
+        let found = self.hosts.iter().find(|(host, _)| *host == name);
+        found.unwrap_or_else(|| panic!("{name} is not in this network")).1
+    }
+
+    /// A certificate for `name`, in files.
+    pub fn tls(&self, name: &str) -> Tls {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new([name.to_owned()]).expect("a host name");
+        let certificate = params.signed_by(&key, &self.authority).expect("a certificate");
+        let write = |ending: &str, text: String| {
+            let path = self.files.path().join(format!("{name}.{ending}"));
+            std::fs::write(&path, text).expect("a writable directory");
+            path
+        };
+        Tls { certificate: write("crt", certificate.pem()), key: write("key", key.serialize_pem()) }
+    }
+
+    /// What makes a server a member of the network. Clients reach it on its first listener, servers on its second.
+    pub fn join(&self, name: &'static str) -> impl FnOnce(&mut Config) {
+        let tls = self.tls(name);
+        let address = self.address(name);
+        move |config| {
+            config.server_name = ServerName::parse(name).expect("a server name");
+            config.listeners.push(Listener { tls: Some(tls), ..Listener::tcp(address) });
+            self.configure(config);
+        }
+    }
+
+    /// What makes a server see the network.
+    pub fn configure(&self, config: &mut Config) {
+        config.federation.enabled = true;
+        config.federation.ca_files = vec![self.ca_file()];
+        config.outbound.allow = vec!["127.0.0.0/8".parse().expect("a range")];
+        for (name, address) in &self.hosts {
+            config.outbound.hosts.insert(name, (*address).into());
+        }
+    }
+
+    pub fn builder(&self, engine: Engine, name: &'static str) -> Builder {
+        TestServer::builder().engine(engine).config(self.join(name))
+    }
+
+    pub async fn start(&self, engine: Engine, name: &'static str) -> TestServer {
+        self.builder(engine, name).start().await
+    }
+}
+
+/// All of 127.0.0.0/8 is this machine. The process's ID keeps test processes apart, a counter the networks of one.
+fn unused_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(next < 255, "this process has used all its addresses");
+    Ipv4Addr::new(127, 100 + high % 100, low, next as u8)
+}
+
+/// The header with which the owner of `signer` would ask `destination`.
+pub fn authorization(signer: &ServerSigner, destination: &str, method: Method, path: &str, body: &str) -> String {
+    let mut request = Request::builder().method(method).uri(path).body(body.to_owned()).expect("a request");
+    let destination = ServerName::parse(destination).expect("a server name");
+    x_matrix::sign_request(signer, &destination, &mut request).expect("JSON");
+    request.headers()[http::header::AUTHORIZATION].to_str().expect("ASCII").to_owned()
+}
+
+/// A signed `GET` by the owner of `signer`.
+pub async fn get_as(client: &Client, signer: &ServerSigner, destination: &str, path: &str) -> Response {
+    let authorization = authorization(signer, destination, Method::GET, path, "");
+    client.request_as(Some(&authorization), Method::GET, path, None).await
+}
+
+/// The key with which a server signs.
+pub fn signer(server: &TestServer) -> &ServerSigner {
+    &server.app().signer
+}
+
+/// Another key under the same name and ID, as a thief would make it.
+pub fn forged(server: &TestServer) -> ServerSigner {
+    let real = signer(server);
+    let other = ServerSigner::generate(real.server_name().to_owned()).to_key_file();
+    let seed = other.split_whitespace().last().expect("a key file has three words").to_owned();
+    let text = format!("ed25519 {} {seed}\n", real.key_id().key_name());
+    ServerSigner::from_key_file(real.server_name().to_owned(), &text).expect("a key file")
+}
