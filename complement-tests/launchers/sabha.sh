@@ -6,6 +6,15 @@ mkdir -p "$ROOT/data"
 "$SABHA_COMPLEMENT" certificate --ca-cert "$CA_CERT" --ca-key "$CA_KEY" --name "$SERVER_NAME" --address "$ADDRESS" \
     --cert "$ROOT/server.crt" --key "$ROOT/server.key"
 
+appservices=
+for file in "$APPSERVICES"/*.yaml; do
+    [ ! -e "$file" ] || appservices="$appservices\"$file\", "
+done
+hosts=
+for host in $HOSTS; do
+    hosts="$hosts${hosts:+, }\"${host%%=*}\" = \"${host#*=}\""
+done
+
 cat >"$ROOT/sabha.toml" <<TOML
 server_name = "$SERVER_NAME"
 data_dir = "$ROOT/data"
@@ -35,6 +44,19 @@ enabled = false
 
 [registration]
 mode = "open"
+shared_secret = "complement"
+
+[appservices]
+files = [$appservices]
+
+[federation]
+enabled = true
+ca_files = ["$CA_CERT"]
+
+# The suite's servers are all on loopback.
+[outbound]
+deny = []
+hosts = { $hosts }
 
 [rooms]
 # The suite takes it that creators have power level 100, which they have not in room version 12.
@@ -46,11 +68,5 @@ enabled = false
 [log]
 filter = "${SABHA_LOG:-info,sabha=debug}"
 TOML
-
-# What this version of Sabha does not have yet: uncomment with the feature.
-# [registration]  shared_secret = "complement"
-# [appservices]   files = [every "$APPSERVICES"/*.yaml]
-# [federation]    enabled = true, ca_files = ["$CA_CERT"]
-# [outbound]      hosts = {every NAME=ADDRESS of $HOSTS}, deny = []
 
 exec "$SABHA_BIN" -c "$ROOT/sabha.toml"
