@@ -35,6 +35,10 @@ enabled = false
 
 [registration]
 mode = "open"
+shared_secret = "complement"
+
+[appservices]
+files = [$(for file in "$APPSERVICES"/*.yaml; do [ ! -e "$file" ] || printf '"%s", ' "$file"; done)]
 
 [rooms]
 # The suite takes it that creators have power level 100, which they have not in room version 12.
@@ -48,8 +52,6 @@ filter = "${SABHA_LOG:-info,sabha=debug}"
 TOML
 
 # What this version of Sabha does not have yet: uncomment with the feature.
-# [registration]  shared_secret = "complement"
-# [appservices]   files = [every "$APPSERVICES"/*.yaml]
 # [federation]    enabled = true, ca_files = ["$CA_CERT"]
 # [outbound]      hosts = {every NAME=ADDRESS of $HOSTS}, deny = []
 
