@@ -67,6 +67,11 @@ pub struct EventPosition<'a> {
     pub origin_server_ts: u64,
 }
 
+/// Arrays and objects inside each other in the content of an event, itself included. JSON readers stop somewhere, serde_json
+/// at 127, and content is read again inside its event, inside a redaction, inside answers: what could be stored but not be
+/// read there would break every answer that it belongs to.
+pub const MAX_NESTING: usize = 100;
+
 /// Makes the event: checks its sizes, adds the content hash and our signature, computes its ID.
 ///
 /// # Errors
@@ -90,6 +95,7 @@ pub fn build_and_sign(
     check_count("auth_events", auth_events.len(), MAX_AUTH_EVENTS)?;
     let depth = position.depth.min(MAX_INTEGER);
 
+    check_nesting(draft.content.get())?;
     let mut content: CanonicalJsonObject =
         serde_json::from_str(draft.content.get()).map_err(BuildError::NotCanonical)?;
     if rules.redaction.content_field_redacts
@@ -187,6 +193,9 @@ pub enum BuildError {
     /// Not an object, or not expressible: floats, integers beyond ±(2^53 - 1), lone surrogates, too deep.
     #[error("the content is not an object of canonical JSON")]
     NotCanonical(#[source] serde_json::Error),
+    /// Deeper than [`MAX_NESTING`].
+    #[error("the content is nested more than {MAX_NESTING} levels deep")]
+    TooDeep,
     /// Larger than the specification allows; `field` is the spec's name, or `event` for the whole.
     #[error("{field} has {size_bytes} bytes, more than {limit_bytes}")]
     TooLarge { field: &'static str, size_bytes: usize, limit_bytes: usize },
@@ -200,6 +209,26 @@ pub enum BuildError {
     MissingRoomId,
     #[error("the event that creates a room of version 12 or later has no room ID yet")]
     UnexpectedRoomId,
+}
+
+fn check_nesting(json: &str) -> Result<(), BuildError> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > MAX_NESTING {
+                    return Err(BuildError::TooDeep);
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ fn build_error(error: BuildError) -> ApiError {
         BuildError::NotCanonical(cause) => ApiError::bad_json(format!(
             "The content is not canonical JSON, an object with neither floats nor integers beyond 2^53 - 1: {cause}."
         )),
+        BuildError::TooDeep => ApiError::bad_json(format!("The event cannot be taken: {error}.")),
         BuildError::TooLarge { .. } => ApiError::too_large(format!("The event is too large: {error}.")),
         // These follow from the room and from this server, not from what the client sent.
         BuildError::TooMany { .. }
