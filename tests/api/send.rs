@@ -58,6 +58,8 @@ both_engines! {
         refused("{".to_owned(), 400, "M_NOT_JSON").await;
         refused(json!({ "body": "x".repeat(66_000) }).to_string(), 413, "M_TOO_LARGE").await;
         refused(json!({ "body": "x".repeat(1_100_000) }).to_string(), 413, "M_TOO_LARGE").await;
+        let nested = |levels: usize| format!(r#"{{"body":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
+        refused(nested(101), 400, "M_BAD_JSON").await;
         let long = v3(["rooms", &room, "send", &"t".repeat(256), "t"]);
         alice.put(&long, json!({})).await.error(413, "M_TOO_LARGE");
         let long = v3(["rooms", &room, "send", "m.room.message", &"t".repeat(256)]);
