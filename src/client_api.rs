@@ -33,6 +33,7 @@ mod errors;
 mod events;
 mod exact_type;
 mod member_profile;
+mod predecessor;
 mod txn;
 mod uiaa;
 

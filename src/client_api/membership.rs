@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 use ruma::{RoomId, UserId, api::error::ErrorKind};
 use serde_json::{Map, Value};
 
-use super::member_profile;
+use super::{member_profile, predecessor};
 use crate::{
     account::LocalDevice,
     app::App,
@@ -49,7 +49,9 @@ async fn join(
 ) -> Result<(), ApiError> {
     let profile = member_profile::of_caller(app, caller).await?;
     let joined = app.rooms.join_with(caller, room_id, &profile, (reason, more)).await;
-    joined.map(|_| ()).map_err(unknown_room_is_not_found)
+    let room_id = joined.map_err(unknown_room_is_not_found)?;
+    predecessor::carry_over(app, caller, &room_id).await;
+    Ok(())
 }
 
 /// Who wants into a room is told when it does not exist: whether it does, they would learn from any other answer.

@@ -39,5 +39,6 @@ mod sync_properties;
 mod to_device;
 mod typing;
 mod unread;
+mod upgrade;
 mod visibility;
 mod ways_around;
