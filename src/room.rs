@@ -27,6 +27,7 @@ pub mod upgrade;
 
 pub mod circumstances;
 pub mod history;
+pub mod relations;
 pub mod threads;
 pub mod timeline;
 pub mod visibility;

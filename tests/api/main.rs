@@ -26,6 +26,7 @@ mod presence;
 mod push_rules;
 mod receipts;
 mod redaction;
+mod relations;
 mod routes;
 mod send;
 mod session;
