@@ -21,6 +21,7 @@ mod push;
 mod read_marker;
 mod receipt;
 mod redact;
+mod relations;
 mod room;
 mod session;
 mod state;
@@ -33,6 +34,7 @@ mod errors;
 mod events;
 mod exact_type;
 mod member_profile;
+mod predecessor;
 mod txn;
 mod uiaa;
 
@@ -62,6 +64,7 @@ pub fn routes() -> Routes {
         .merge(sync::routes())
         .merge(session::routes())
         .merge(redact::routes())
+        .merge(relations::routes())
         .merge(room::routes())
         .merge(state::routes())
         .merge(tag::routes())

@@ -3,6 +3,7 @@
 //! The rules are the account data `m.push_rules`; an account that never changed them has the server's defaults. Next:
 //! [`rules`], the changes that clients may make; [`evaluate`], what they say about an event; [`unread`], what `/sync` counts.
 
+mod carry_over;
 pub mod evaluate;
 pub mod rules;
 pub mod unread;
@@ -10,7 +11,7 @@ pub mod unread;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
-use ruma::push::Ruleset;
+use ruma::{RoomId, push::Ruleset};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -98,5 +99,19 @@ impl Push {
                 Ok::<_, ChangeError>(Some(content))
             })
             .await
+    }
+
+    /// Gives the user the rules for the room `new` that they have for its predecessor `old`.
+    pub async fn carry_over(&self, user: &User, old: &RoomId, new: &RoomId) -> Result<(), ChangeError> {
+        let ruleset = self.ruleset(user).await.map_err(PutError::Storage)?;
+        // Most users have no rule for the room, and theirs are not written anew.
+        if carry_over::copies(&ruleset, old, new).is_empty() {
+            return Ok(());
+        }
+        self.change(user, |ruleset| {
+            let copies = carry_over::copies(ruleset, old, new);
+            carry_over::add(ruleset, copies)
+        })
+        .await
     }
 }

@@ -5,7 +5,7 @@
 //! reads what it appended.
 //!
 //! Reading order: [`event`] and [`state_log`] (what a room consists of), [`load`] (from the database), [`writer`] (how
-//! events are appended), then what users do: [`send`], [`create`], [`membership`], [`alias`], and what they read:
+//! events are appended), then what users do: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and what they read:
 //! [`history`], [`visibility`], [`timeline`], [`thread`].
 
 pub mod event;
@@ -23,9 +23,11 @@ pub mod memberships;
 pub mod power;
 pub mod profile;
 pub mod send;
+pub mod upgrade;
 
 pub mod circumstances;
 pub mod history;
+pub mod relations;
 pub mod threads;
 pub mod timeline;
 pub mod visibility;

@@ -26,6 +26,7 @@ pub mod key_backup;
 pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;
+pub mod relations;
 pub mod rooms;
 pub mod server_keys;
 pub mod sweeps;

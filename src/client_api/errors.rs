@@ -9,7 +9,10 @@ use sabha_federation::BuildError;
 
 use crate::{
     http::ApiError,
-    room::{alias::AliasError, create::CreateError, history::ReadError, send::SendError, writer::AppendError},
+    room::{
+        alias::AliasError, create::CreateError, history::ReadError, send::SendError, upgrade::UpgradeError,
+        writer::AppendError,
+    },
     sync::token::InvalidToken,
 };
 
@@ -91,6 +94,16 @@ impl From<CreateError> for ApiError {
             ),
             CreateError::Event { source, .. } => source.into(),
             CreateError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<UpgradeError> for ApiError {
+    fn from(error: UpgradeError) -> Self {
+        match error {
+            UpgradeError::NotAllowed => Self::forbidden("You may not upgrade this room."),
+            UpgradeError::New(error) => error.into(),
+            UpgradeError::Old(error) => error.into(),
         }
     }
 }

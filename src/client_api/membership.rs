@@ -11,11 +11,13 @@ mod joined_rooms;
 mod kick_user;
 mod leave_room;
 mod unban_user;
+mod with_content;
 
 use axum::http::StatusCode;
 use ruma::{RoomId, UserId, api::error::ErrorKind};
+use serde_json::{Map, Value};
 
-use super::member_profile;
+use super::{member_profile, predecessor};
 use crate::{
     account::LocalDevice,
     app::App,
@@ -38,10 +40,18 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, joined_rooms::handle)
 }
 
-/// Joins the caller, with the profile that they have now.
-async fn join(app: &App, caller: &LocalDevice, room_id: &RoomId, reason: Option<&str>) -> Result<(), ApiError> {
+/// Joins the caller, with the profile that they have now, for a reason and with more content.
+async fn join(
+    app: &App,
+    caller: &LocalDevice,
+    room_id: &RoomId,
+    (reason, more): (Option<&str>, &Map<String, Value>),
+) -> Result<(), ApiError> {
     let profile = member_profile::of_caller(app, caller).await?;
-    app.rooms.join(caller, room_id, &profile, reason).await.map(|_| ()).map_err(unknown_room_is_not_found)
+    let joined = app.rooms.join_with(caller, room_id, &profile, (reason, more)).await;
+    let room_id = joined.map_err(unknown_room_is_not_found)?;
+    predecessor::carry_over(app, caller, &room_id).await;
+    Ok(())
 }
 
 /// Who wants into a room is told when it does not exist: whether it does, they would learn from any other answer.

@@ -3,12 +3,14 @@
 mod aliases;
 mod create_room;
 mod get_room_event;
+mod upgrade_room;
 
 use crate::http::{Action, Routes};
 
 pub(super) fn routes() -> Routes {
     Routes::default()
         .serve(Action::CreateRoom, create_room::handle)
+        .serve(Action::CreateRoom, upgrade_room::handle)
         .serve(Action::Other, aliases::handle)
         .serve(Action::Other, get_room_event::handle)
 }

@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// How many events of a page are looked at for one that is returned, when most are filtered out.
-const MAX_SCANNED: usize = 5_000;
+pub(super) const MAX_SCANNED: usize = 5_000;
 
 /// How many events are read at once while filtering.
-const SCAN_PAGE: usize = 250;
+pub(super) const SCAN_PAGE: usize = 250;
 
 /// Why something was not read.
 #[derive(Debug, thiserror::Error)]

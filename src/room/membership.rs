@@ -7,13 +7,13 @@ use std::sync::Arc;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
 use sabha_federation::Pdu;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     Rooms,
     event::membership_of,
     profile::{MemberProfile, member_draft},
-    send::SendError,
+    send::{AUTHORISER, SendError},
     state_log::Membership,
     writer::{AppendError, RoomWriter},
 };
@@ -24,6 +24,10 @@ use crate::{
 
 /// How many members are looked at for one who may let a user into a restricted room.
 const MAX_AUTHORISERS: usize = 1000;
+
+/// What a join says that is not for the one who joins to say, or that would be taken for something else.
+const SERVERS_WORD: [&str; 7] =
+    ["membership", "displayname", "avatar_url", "is_direct", "third_party_invite", "third_party_signed", AUTHORISER];
 
 /// How many rooms a restricted room's rules are followed to.
 const MAX_ALLOWED_ROOMS: usize = 50;
@@ -40,6 +44,20 @@ impl Rooms {
         profile: &MemberProfile,
         reason: Option<&str>,
     ) -> Result<OwnedRoomId, SendError> {
+        self.join_with(caller, room_id, profile, (reason, &Map::new())).await
+    }
+
+    /// The same, with more content for the member event. What the server itself says there is left out of it.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub async fn join_with(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        profile: &MemberProfile,
+        (reason, content): (Option<&str>, &Map<String, Value>),
+    ) -> Result<OwnedRoomId, SendError> {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
         let current = current_membership(&writer, caller.user_id()).await?;
@@ -51,10 +69,13 @@ impl Rooms {
         }
         let authoriser =
             if current == Some(Membership::Invite) { None } else { self.authoriser(&writer, caller).await? };
-        let more = [
-            ("reason", reason.map(Value::from)),
-            ("join_authorised_via_users_server", authoriser.map(|user_id| Value::from(user_id.as_str()))),
-        ];
+        let mut more: Vec<_> = content
+            .iter()
+            .filter(|(name, _)| !SERVERS_WORD.contains(&name.as_str()))
+            .map(|(name, value)| (name.as_str(), Some(value.clone())))
+            .collect();
+        more.push(("reason", reason.map(Value::from)));
+        more.push((AUTHORISER, authoriser.map(|user_id| Value::from(user_id.as_str()))));
         let draft = member_draft(caller.user_id(), MembershipState::Join, profile, &more);
         writer.append(&caller.user, draft).await?;
         self.finish(writer, None).await?;

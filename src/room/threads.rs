@@ -26,15 +26,15 @@ pub struct Conversation {
 }
 
 #[derive(Deserialize)]
-struct RelatesTo<'a> {
+pub(super) struct RelatesTo<'a> {
     #[serde(borrow)]
-    rel_type: Option<Cow<'a, str>>,
+    pub(super) rel_type: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    event_id: Option<Cow<'a, str>>,
+    pub(super) event_id: Option<Cow<'a, str>>,
 }
 
 /// What an event says it relates to, if that is an event at all.
-fn relation(event: &StoredEvent) -> Option<RelatesTo<'_>> {
+pub(super) fn relation(event: &StoredEvent) -> Option<RelatesTo<'_>> {
     #[derive(Deserialize)]
     struct Content<'a> {
         #[serde(borrow, rename = "m.relates_to")]

@@ -66,7 +66,11 @@ impl Rooms {
         self.place(room, places).await
     }
 
-    async fn place(&self, room: &Room, places: Vec<(Position, crate::store::EventNid)>) -> Result<Vec<Placed>, Error> {
+    pub(super) async fn place(
+        &self,
+        room: &Room,
+        places: Vec<(Position, crate::store::EventNid)>,
+    ) -> Result<Vec<Placed>, Error> {
         let nids: Vec<_> = places.iter().map(|(_, nid)| *nid).collect();
         let events = self.events.list(room, &nids).await?;
         Ok(places.into_iter().map(|(pos, _)| pos).zip(events).collect())

@@ -5,6 +5,7 @@ use super::{Conn, Error, RoomNid, UserNid, on, rows::inserts, statements};
 statements! {
     FIND_ALIAS = "SELECT room_nid, creator_nid FROM room_alias WHERE alias = $1";
     ALIASES_OF_ROOM = "SELECT alias FROM room_alias WHERE room_nid = $1 ORDER BY alias LIMIT 1000";
+    MOVE_ALIASES = "UPDATE room_alias SET room_nid = $1 WHERE room_nid = $2";
     DELETE_ALIAS = "DELETE FROM room_alias WHERE alias = $1";
     IS_PUBLISHED = "SELECT published_at FROM room_directory WHERE room_nid = $1";
     UNPUBLISH = "DELETE FROM room_directory WHERE room_nid = $1";
@@ -30,6 +31,13 @@ pub(crate) async fn aliases_of_room(conn: &mut Conn<'_>, room: RoomNid) -> Resul
     let rows: Vec<(String,)> =
         on!(conn, db => sqlx::query_as(ALIASES_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?;
     Ok(rows.into_iter().map(|(alias,)| alias).collect())
+}
+
+/// Points all aliases of one room to another.
+pub(crate) async fn move_aliases(conn: &mut Conn<'_>, from: RoomNid, to: RoomNid) -> Result<(), Error> {
+    on!(conn, db =>
+        sqlx::query(MOVE_ALIASES.text()).bind(to.0).bind(from.0).execute(&mut **db).await.map(|_| ()))?;
+    Ok(())
 }
 
 /// Whether there was such an alias.

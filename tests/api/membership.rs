@@ -53,6 +53,29 @@ both_engines! {
         }
     }
 
+    async fn a_join_carries_what_the_client_adds_and_nothing_that_is_the_servers_to_say(server: TestServer) {
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        let room = alice.create_room(json!({ "preset": "public_chat", "room_alias_name": "tea" })).await;
+        let body = json!({
+            "reason": "thirst", "org.example.cup": { "size": 2 }, "membership": "ban", "displayname": "Alice",
+            "avatar_url": "mxc://sabha.test/alice", "is_direct": true, "third_party_invite": {},
+            "join_authorised_via_users_server": alice.user_id,
+        });
+        let own = v3(["rooms", &room, "state", "m.room.member", &bob.user_id]);
+        let expected = json!({ "membership": "join", "reason": "thirst", "org.example.cup": { "size": 2 } });
+        for path in [v3(["join", &room]), v3(["join", "#tea:sabha.test"]), v3(["rooms", &room, "join"])] {
+            bob.post(&path, body.clone()).await.ok();
+            let mut content = bob.get(&own).await.ok();
+            content.as_object_mut().expect("an object").retain(|key, value| key != "displayname" || value == "Alice");
+            assert_eq!(content, expected, "{path}");
+            bob.leave(&room).await;
+        }
+        // What no event may hold is refused, and nothing happens.
+        bob.post(&v3(["join", &room]), json!({ "org.example.size": 1.5 })).await.error(400, "M_BAD_JSON");
+        assert_eq!(membership(&alice, &room, &bob.user_id).await, "leave");
+    }
+
     async fn kicked_banned_and_unbanned(server: TestServer) {
         let alice = server.register("alice").await;
         let bob = server.register("bob").await;

@@ -75,7 +75,13 @@ both_engines! {
             let path = v3(["rooms", &room, "messages"]) + "?dir=b&from=" + bad;
             alice.get(&path).await.error(400, "M_INVALID_PARAM");
         }
-        alice.get(&v3(["rooms", &room, "messages"])).await.error(400, "M_MISSING_PARAM");
+        for nothing in ["", "?", "?limit=1"] {
+            let path = v3(["rooms", &room, "messages"]) + nothing;
+            alice.get(&path).await.error(400, "M_MISSING_PARAM");
+        }
+        alice.leave(&room).await;
+        alice.post(&v3(["rooms", &room, "forget"]), json!({})).await.ok();
+        alice.get(&v3(["rooms", &room, "messages"])).await.error(403, "M_FORBIDDEN");
     }
 
     async fn a_filter_lets_through_what_it_names(server: TestServer) {

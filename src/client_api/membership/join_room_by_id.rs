@@ -5,7 +5,7 @@
 use axum::extract::State;
 use ruma::api::client::membership::join_room_by_id::v3::{Request, Response};
 
-use super::join;
+use super::{join, with_content::WithContent};
 use crate::{
     app::App,
     http::{ApiError, Authed, Reply},
@@ -14,8 +14,9 @@ use crate::{
 /// Joins a room. Joining again changes nothing.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Request>,
+    Authed { caller, request, .. }: Authed<WithContent<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
-    join(&app, &caller, &request.room_id, request.reason.as_deref()).await?;
+    let WithContent { content, request } = request;
+    join(&app, &caller, &request.room_id, (request.reason.as_deref(), &content)).await?;
     Ok(Reply(Response::new(request.room_id)))
 }

@@ -4,11 +4,15 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use axum::extract::State;
+use axum::{extract::State, http::StatusCode};
 use bytes::Bytes;
 use ruma::{
     UInt,
-    api::{Direction, client::message::get_message_events::v3::Request},
+    api::{
+        Direction, IncomingRequest, Metadata,
+        client::message::get_message_events::v3::Request,
+        error::{DeserializationError, ErrorKind},
+    },
 };
 
 use crate::{
@@ -27,9 +31,13 @@ use crate::{
 /// A page of the room's history, in either direction. `end` is missing where there is no more.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Request>,
+    Authed { caller, request, .. }: Authed<Asked>,
 ) -> Result<RawJson, ApiError> {
+    let Asked { request, names_direction } = request;
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
+    if !names_direction {
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::MissingParam, "dir is missing: b or f."));
+    }
     let now = app.rooms.state_horizon(&sight);
     let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
@@ -73,6 +81,42 @@ pub(super) async fn handle(
     }
     object.end();
     Ok(RawJson(Bytes::from(out)))
+}
+
+/// The request, also one that does not say in which direction to read: whoever may not read the room is told that first,
+/// whatever else is wrong with their request.
+pub(super) struct Asked {
+    request: Request,
+    names_direction: bool,
+}
+
+impl Metadata for Asked {
+    const METHOD: http::Method = Request::METHOD;
+    const RATE_LIMITED: bool = Request::RATE_LIMITED;
+    type Authentication = <Request as Metadata>::Authentication;
+    type PathBuilder = <Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Asked {
+    type EndpointError = <Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = <Request as IncomingRequest>::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        mut request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let query = request.uri().query().unwrap_or_default();
+        let names_direction = query.split('&').any(|parameter| parameter.starts_with("dir="));
+        if !names_direction {
+            let with_one = format!("{}?dir=b&{query}", request.uri().path());
+            // An address that was one stays one; else the request is refused for what it lacks.
+            if let Ok(uri) = with_one.parse() {
+                *request.uri_mut() = uri;
+            }
+        }
+        Ok(Self { request: Request::try_from_http_request_inner(request, path_args)?, names_direction })
+    }
 }
 
 /// How many events are returned at most.

@@ -22,6 +22,7 @@ use crate::{
         alias::{check_exclusive, local_alias},
         member_profile,
         membership::{check_is_local, no_third_party_invites},
+        predecessor,
     },
     http::{ApiError, Authed, Reply},
     room::create::{InitialState, Invitee, NewRoom, Preset},
@@ -74,7 +75,9 @@ pub(super) async fn handle(
         publish,
         creator_profile: member_profile::of_caller(&app, &caller).await?,
     };
-    Ok(Reply(Response::new(app.rooms.create(&caller, new).await?)))
+    let room_id = app.rooms.create(&caller, new).await?;
+    predecessor::carry_over(&app, &caller, &room_id).await;
+    Ok(Reply(Response::new(room_id)))
 }
 
 async fn invitees(app: &App, user_ids: Vec<OwnedUserId>) -> Result<Vec<Invitee>, ApiError> {

@@ -11,6 +11,7 @@ use crate::{
         Room, Rooms,
         event::StoredEvent,
         memberships::{MemberEntry, MembershipsHandle},
+        relations,
         state_log::{Membership, checkpoint},
         txn::TxnKey,
     },
@@ -100,6 +101,9 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             event.replaces,
             None,
         ));
+        if let Some(relation) = relations::row(&stored, pos) {
+            write.push(relation);
+        }
         if let Some(redacts) = redacts {
             effects.redacted.push(Arc::new(redacted(&redacts.event, redacts.left, Arc::clone(&stored))));
         }

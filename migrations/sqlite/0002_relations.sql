@@ -1,0 +1,13 @@
+-- Which events relate to an event, for GET /rooms/{roomId}/relations. Only events that relate to another have a row. Events
+-- that were stored before this migration have none, so their relations are not listed.
+
+-- table: relation | owner: room | ends: when the room is purged
+-- `parent_id` is an event ID, because the event need not be known; `rel_type` as in `m.relates_to`.
+CREATE TABLE relation (
+    room_nid INTEGER NOT NULL,
+    parent_id TEXT NOT NULL,
+    pos INTEGER NOT NULL,
+    event_nid INTEGER NOT NULL,
+    rel_type TEXT NOT NULL,
+    PRIMARY KEY (room_nid, parent_id, pos)
+) WITHOUT ROWID;

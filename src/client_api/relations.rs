@@ -1,0 +1,124 @@
+//! What relates to an event: [`ruma::api::client::relations`].
+
+mod get_relating_events;
+mod get_relating_events_with_rel_type;
+mod get_relating_events_with_rel_type_and_event_type;
+
+use bytes::Bytes;
+use ruma::{
+    EventId, RoomId, UInt,
+    api::{Direction, IncomingRequest, Metadata, error::DeserializationError},
+};
+
+use super::events::Events;
+use crate::{
+    account::LocalDevice,
+    app::App,
+    http::{Action, ApiError, RawJson, Routes},
+    room::{
+        event::StoredEvent,
+        history::ReadError,
+        relations::{MAX_DEPTH, Relations},
+    },
+    store::Position,
+    sync::{json::Object, token::Place},
+};
+
+/// How many events a client gets that does not say how many it wants.
+const DEFAULT_LIMIT: u32 = 50;
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .serve(Action::Other, get_relating_events::handle)
+        .serve(Action::Other, get_relating_events_with_rel_type::handle)
+        .serve(Action::Other, get_relating_events_with_rel_type_and_event_type::handle)
+}
+
+/// A request of ruma's, with the types of its path exactly as the client wrote them: ruma spells some unstable ones as
+/// their stable aliases, and what was sent under a type is found under that type.
+struct ExactTypes<R> {
+    rel_type: Option<String>,
+    event_type: Option<String>,
+    request: R,
+}
+
+impl<R: Metadata> Metadata for ExactTypes<R> {
+    const METHOD: http::Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for ExactTypes<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        // After the room and the event.
+        let argument = |place: usize| path_args.get(place).map(|text| (*text).to_owned());
+        let (rel_type, event_type) = (argument(2), argument(3));
+        Ok(Self { rel_type, event_type, request: R::try_from_http_request_inner(request, path_args)? })
+    }
+}
+
+/// What the three endpoints ask for.
+struct Asked<'a> {
+    room_id: &'a RoomId,
+    event_id: &'a EventId,
+    rel_type: Option<&'a str>,
+    event_type: Option<&'a str>,
+    dir: Direction,
+    from: Option<&'a str>,
+    to: Option<&'a str>,
+    limit: Option<UInt>,
+    recurse: bool,
+}
+
+/// A page of what relates to an event. `next_batch` is missing where there is no more.
+async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJson, ApiError> {
+    let (room, sight) = app.rooms.readable(caller, asked.room_id).await.map_err(|error| match error {
+        // An event that may not be read is the only refusal that the specification knows here.
+        ReadError::NotInRoom { .. } => ReadError::UnknownEvent,
+        error => error,
+    })?;
+    let now = app.rooms.state_horizon(&sight);
+    let place = |token: Option<&str>| token.map(Place::parse).transpose();
+    let (from, to) = (place(asked.from)?.map(|from| from.0), place(asked.to)?.map(|to| to.0));
+    let limit = usize::try_from(u64::from(asked.limit.unwrap_or(DEFAULT_LIMIT.into()))).unwrap_or(usize::MAX);
+    let limit = limit.min(app.config.limits.page_events as usize);
+    let ignored = app.account_data.ignored(&caller.user).await?;
+    let accepts = |event: &StoredEvent| {
+        asked.event_type.is_none_or(|event_type| event.pdu.event_type == event_type) && !event.is_hidden_by(&ignored)
+    };
+    let relations = Relations { parent: asked.event_id, rel_type: asked.rel_type, recurse: asked.recurse };
+    let whose = (&*room, &*sight);
+    let page = match asked.dir {
+        Direction::Backward => {
+            let range = (from.map_or(now, |from| from.min(now)), to.unwrap_or(Position::ZERO));
+            app.rooms.relations_back(whose, relations, range, limit, accepts).await?
+        }
+        Direction::Forward => {
+            let range = (from.unwrap_or(Position::ZERO), to.map_or(now, |to| to.min(now)));
+            app.rooms.relations_forward(whose, relations, range, limit, accepts).await?
+        }
+    };
+    let mut out = Vec::new();
+    let mut object = Object::begin(&mut out);
+    Events::new(app, caller, &sight).write_timeline(object.key("chunk"), &page.events).await?;
+    if let Some(next) = page.next {
+        object.string("next_batch", &Place(next).to_string());
+    }
+    // Reading the other way from where this page began gives what was before it.
+    if let Some(from) = from {
+        object.string("prev_batch", &Place(from).to_string());
+    }
+    if asked.recurse {
+        object.raw("recursion_depth", &MAX_DEPTH.to_string());
+    }
+    object.end();
+    Ok(RawJson(Bytes::from(out)))
+}

@@ -1,0 +1,35 @@
+//! `POST /_matrix/client/v3/rooms/{roomId}/upgrade` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3roomsroomidupgrade
+
+use axum::extract::State;
+use ruma::api::client::room::upgrade_room::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    client_api::{member_profile, predecessor},
+    http::{ApiError, Authed, Reply},
+    room::upgrade::Upgrade,
+};
+
+/// How many users may share the creator's power.
+const MAX_ADDITIONAL_CREATORS: usize = 100;
+
+/// Replaces a room by one of another version, with its settings, its aliases and its place in the directory.
+pub(super) async fn handle(
+    State(app): State<App>,
+    Authed { caller, request, .. }: Authed<Request>,
+) -> Result<Reply<Response>, ApiError> {
+    if request.additional_creators.len() > MAX_ADDITIONAL_CREATORS {
+        let message = format!("A room has at most {MAX_ADDITIONAL_CREATORS} additional creators.");
+        return Err(ApiError::invalid_param(message));
+    }
+    let upgrade = Upgrade {
+        version: request.new_version,
+        additional_creators: request.additional_creators,
+        creator_profile: member_profile::of_caller(&app, &caller).await?,
+    };
+    let replacement = app.rooms.upgrade(&caller, &request.room_id, upgrade).await?;
+    predecessor::carry_over(&app, &caller, &replacement).await;
+    Ok(Reply(Response::new(replacement)))
+}

@@ -1,0 +1,124 @@
+//! Relations: the events that say of themselves what they have to do with another one ([spec]).
+//!
+//! An event that relates to another has a row for that, written with the event; other events cost nothing. Reading goes
+//! from the parent to its children, page by page, and shows only what the reader may see.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#forwarding-event-relationships
+
+use ruma::EventId;
+
+use super::{
+    Room, Rooms,
+    event::StoredEvent,
+    history::{MAX_SCANNED, Page, ReadError, SCAN_PAGE},
+    threads::relation,
+    visibility::Sight,
+};
+use crate::store::{
+    Position, Row,
+    relations::{self as rows, Wanted},
+};
+
+pub use crate::store::relations::MAX_DEPTH;
+
+/// Longest type of a relation that is stored: the length of everything that has a name.
+const MAX_TYPE_BYTES: usize = 255;
+
+/// Which relations are asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Relations<'a> {
+    pub parent: &'a EventId,
+    /// `None`: every type.
+    pub rel_type: Option<&'a str>,
+    /// Whether to take in what relates to those that relate, and so on: [`MAX_DEPTH`] steps.
+    pub recurse: bool,
+}
+
+/// The row for what an event relates to, if it does.
+pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
+    let relation = relation(event)?;
+    let (rel_type, parent) = (relation.rel_type?, relation.event_id?);
+    // What no client can ask for is not stored, and PostgreSQL stores no NUL.
+    let fits = |text: &str| !text.is_empty() && text.len() <= MAX_TYPE_BYTES && !text.contains('\0');
+    if !fits(&rel_type) || !fits(&parent) {
+        return None;
+    }
+    Some(rows::RELATION.row([event.room.into(), (&*parent).into(), pos.into(), event.nid.into(), (&*rel_type).into()]))
+}
+
+impl Rooms {
+    /// What relates to an event, from `from` (inclusive) back to `until` (exclusive): at most `limit` events that `accepts`
+    /// lets through, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownEvent`] when the reader may not see the parent.
+    pub async fn relations_back(
+        &self,
+        (room, sight): (&Room, &Sight),
+        relations: Relations<'_>,
+        (from, until): (Position, Position),
+        limit: usize,
+        accepts: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<Page, ReadError> {
+        self.event(room, sight, relations.parent).await?;
+        let (mut page, mut from, mut scanned) = (Page::default(), from, 0);
+        while page.events.len() < limit && scanned < MAX_SCANNED {
+            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
+            let mut reader = self.db.read().await?;
+            let places = rows::related_back(&mut reader.conn(), wanted(room, &relations), (from, until), count).await?;
+            drop(reader);
+            let events = self.place(room, places).await?;
+            let exhausted = events.len() < count;
+            scanned += events.len();
+            if let Some((last, _)) = events.last() {
+                from = Position(last.0 - 1);
+            }
+            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && accepts(event)));
+            if exhausted {
+                return Ok(page);
+            }
+        }
+        page.next = Some(from);
+        Ok(page)
+    }
+
+    /// The same from `after` (exclusive) on to `upto` (inclusive), oldest first.
+    ///
+    /// # Errors
+    /// As [`Self::relations_back`].
+    pub async fn relations_forward(
+        &self,
+        (room, sight): (&Room, &Sight),
+        relations: Relations<'_>,
+        (after, upto): (Position, Position),
+        limit: usize,
+        accepts: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<Page, ReadError> {
+        self.event(room, sight, relations.parent).await?;
+        let (mut page, mut after, mut scanned) = (Page::default(), after, 0);
+        while page.events.len() < limit && scanned < MAX_SCANNED {
+            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
+            let mut reader = self.db.read().await?;
+            let range = (after, upto);
+            let places = rows::related_forward(&mut reader.conn(), wanted(room, &relations), range, count).await?;
+            drop(reader);
+            let events = self.place(room, places).await?;
+            let exhausted = events.len() < count;
+            scanned += events.len();
+            if let Some((last, _)) = events.last() {
+                after = *last;
+            }
+            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && accepts(event)));
+            if exhausted {
+                return Ok(page);
+            }
+        }
+        page.next = Some(after);
+        Ok(page)
+    }
+}
+
+fn wanted<'a>(room: &Room, relations: &Relations<'a>) -> Wanted<'a> {
+    let Relations { parent, rel_type, recurse } = *relations;
+    Wanted { room: room.nid, parent_id: parent.as_str(), rel_type, deep: recurse }
+}

@@ -1,0 +1,255 @@
+//! Upgrading a room: a new room of another version takes an old one's place ([spec]).
+//!
+//! Promise: while the old room is copied and closed, nobody else sends to it. The new room comes first; if the server dies
+//! right after, the old room is as it was, and asking again makes another new room.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
+
+mod levels;
+
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, events::StateEventType};
+use sabha_federation::EventDraft;
+use serde_json::{Map, Value, json, value::to_raw_value};
+
+use super::{
+    Room, Rooms,
+    create::{CreateError, InitialState, NewRoom, Preset},
+    membership::current_membership,
+    profile::MemberProfile,
+    send::SendError,
+    state_log::Membership,
+    writer::{AppendError, RoomWriter},
+};
+use crate::{
+    account::LocalDevice,
+    store::{self, Conn, Position, RoomNid, Transaction, aliases as rows},
+};
+
+/// The state that the specification recommends to copy, but for the power levels, which come last: until then the creator
+/// may send everything.
+const COPIED: [&str; 8] = [
+    "m.room.server_acl",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.guest_access",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+];
+
+const POWER_LEVELS: &str = "m.room.power_levels";
+const CANONICAL_ALIAS: &str = "m.room.canonical_alias";
+
+/// How many rooms of a space are copied: each is an event that is signed while the client waits.
+const MAX_CHILDREN: usize = 1000;
+
+/// What the client asked for.
+#[derive(Debug, Clone)]
+pub struct Upgrade {
+    pub version: RoomVersionId,
+    /// Who is as powerful as the caller from then on. Only rooms of version 12 and newer have such users.
+    pub additional_creators: Vec<OwnedUserId>,
+    pub creator_profile: MemberProfile,
+}
+
+/// Why a room was not upgraded.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    #[error("the caller may not replace the room")]
+    NotAllowed,
+    #[error("the new room was not created")]
+    New(#[from] CreateError),
+    #[error("the old room was not closed")]
+    Old(#[from] SendError),
+}
+
+impl From<store::Error> for UpgradeError {
+    fn from(error: store::Error) -> Self {
+        Self::Old(error.into())
+    }
+}
+
+impl Rooms {
+    /// Makes the room's replacement and closes the room. Gives the ID of the new one.
+    ///
+    /// # Errors
+    /// After [`UpgradeError::Old`] the new room may be there without the old one pointing to it.
+    pub async fn upgrade(
+        &self,
+        caller: &LocalDevice,
+        room_id: &RoomId,
+        upgrade: Upgrade,
+    ) -> Result<OwnedRoomId, UpgradeError> {
+        let old = self.require(room_id).await?;
+        let mut writer = self.enter(&old).await?;
+        let joined = current_membership(&writer, caller.user_id()).await? == Some(Membership::Join);
+        let levels = writer.power_levels().await?;
+        if !joined || !levels.user_can_send_state(caller.user_id(), StateEventType::RoomTombstone) {
+            return Err(UpgradeError::NotAllowed);
+        }
+        let new = self.replacement(caller, &writer, upgrade).await?;
+        let new_id = self.create(caller, new).await?;
+        let main_alias = writer.state(CANONICAL_ALIAS, "").await?.map(|event| event.content.clone());
+
+        let tombstone = json!({ "body": "This room has been replaced", "replacement_room": new_id });
+        writer.append(&caller.user, state("m.room.tombstone", &tombstone)).await.map_err(SendError::from)?;
+        if main_alias.is_some() {
+            append_if_allowed(&mut writer, caller, state(CANONICAL_ALIAS, &json!({}))).await?;
+        }
+        if let Some(quiet) = quiet_levels(&writer).await? {
+            append_if_allowed(&mut writer, caller, state(POWER_LEVELS, &quiet)).await?;
+        }
+        self.finish(writer, None).await?;
+
+        let moved = self.aliases(&old).await?;
+        let new_room = self.require(&new_id).await?;
+        self.db.committer().transact(MoveAliases { from: old.nid, to: new_room.nid }).await?;
+        let content = main_alias.and_then(|content| serde_json::from_str::<Map<String, Value>>(content.get()).ok());
+        if let Some(content) = content.and_then(|content| only(content, |alias| moved.iter().any(|it| it == alias))) {
+            let sent = self.send_state(caller, &new_id, state(CANONICAL_ALIAS, &content)).await;
+            if let Err(SendError::Storage(error) | SendError::Append(AppendError::Storage(error))) = sent {
+                return Err(error.into());
+            }
+        }
+        Ok(new_id)
+    }
+
+    async fn replacement(
+        &self,
+        caller: &LocalDevice,
+        old: &RoomWriter<'_>,
+        upgrade: Upgrade,
+    ) -> Result<NewRoom, UpgradeError> {
+        let rules = sabha_federation::rules(&upgrade.version)
+            .ok_or_else(|| CreateError::UnsupportedVersion { version: upgrade.version.clone() })?;
+        let create = old.state("m.room.create", "").await?;
+        let create = create.ok_or_else(|| store::Error::damaged("room", "it has no m.room.create"))?;
+        let mut content: Map<String, Value> = serde_json::from_str(create.content.get()).unwrap_or_default();
+        let old_creators = levels::creators(&old.room.rules, &create.sender, &content);
+        for of_the_old in ["creator", "room_version", "predecessor", "additional_creators"] {
+            content.remove(of_the_old);
+        }
+        content.insert("predecessor".to_owned(), json!({ "room_id": old.room.room_id }));
+        if rules.authorization.additional_room_creators && !upgrade.additional_creators.is_empty() {
+            content.insert("additional_creators".to_owned(), json!(upgrade.additional_creators));
+        }
+        let new_creators = levels::creators(&rules, caller.user_id(), &content);
+
+        let mut initial_state = Vec::new();
+        for event_type in COPIED {
+            match old.state(event_type, "").await? {
+                Some(event) => initial_state.extend(copied(event_type, "", event.content.get())),
+                // No such event means that guests stay out; a new room would let them in.
+                None if event_type == "m.room.guest_access" => {
+                    initial_state.extend(copied(event_type, "", r#"{"guest_access":"forbidden"}"#));
+                }
+                None => {}
+            }
+        }
+        if content.get("type").is_some_and(|kind| kind == "m.space") {
+            initial_state.extend(self.children(&old.room).await?);
+        }
+        if let Some(event) = old.state(POWER_LEVELS, "").await? {
+            let current = serde_json::from_str(event.content.get()).unwrap_or_default();
+            let content = Value::Object(levels::carried_over(current, &old_creators, &new_creators));
+            initial_state.push(InitialState { event_type: POWER_LEVELS.to_owned(), state_key: String::new(), content });
+        }
+        Ok(NewRoom {
+            version: upgrade.version,
+            preset: Preset::Private,
+            creation_content: content,
+            initial_state,
+            power_level_override: Map::new(),
+            name: None,
+            topic: None,
+            alias: None,
+            invite: Vec::new(),
+            is_direct: false,
+            publish: self.is_published(old.room.nid).await?,
+            creator_profile: upgrade.creator_profile,
+        })
+    }
+
+    /// The rooms that belong to a space.
+    async fn children(&self, space: &Room) -> Result<Vec<InitialState>, store::Error> {
+        let state = self.state_at(space, self.db.committer().published()).await?;
+        let nids: Vec<_> =
+            state.iter().filter(|(_, entry)| entry.membership.is_none()).map(|(_, entry)| entry.event_nid).collect();
+        let events = self.events.list(space, &nids).await?;
+        let children = events.iter().filter(|event| event.pdu.event_type == "m.space.child");
+        // A child that was taken out is left as an empty event.
+        let there =
+            children.filter(|event| event.content::<Map<String, Value>>().is_some_and(|child| !child.is_empty()));
+        let copy = |event: &std::sync::Arc<super::event::StoredEvent>| {
+            copied("m.space.child", event.pdu.state_key.as_deref().unwrap_or_default(), event.pdu.content.get())
+        };
+        Ok(there.filter_map(copy).take(MAX_CHILDREN).collect())
+    }
+}
+
+fn copied(event_type: &str, state_key: &str, content: &str) -> Option<InitialState> {
+    let content = serde_json::from_str(content).ok()?;
+    Some(InitialState { event_type: event_type.to_owned(), state_key: state_key.to_owned(), content })
+}
+
+fn state(event_type: &str, content: &impl serde::Serialize) -> EventDraft {
+    EventDraft {
+        event_type: event_type.to_owned(),
+        state_key: Some(String::new()),
+        content: to_raw_value(content).expect("a JSON value serializes"),
+        redacts: None,
+    }
+}
+
+/// What closes the old room better, but is not needed for the upgrade: the caller may lack the power for it.
+async fn append_if_allowed(
+    writer: &mut RoomWriter<'_>,
+    caller: &LocalDevice,
+    draft: EventDraft,
+) -> Result<(), SendError> {
+    match writer.append(&caller.user, draft).await {
+        Ok(_) | Err(AppendError::NotAuthorized(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The power levels with which ordinary members of the old room neither send messages nor invite ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
+async fn quiet_levels(old: &RoomWriter<'_>) -> Result<Option<Map<String, Value>>, store::Error> {
+    let Some(event) = old.state(POWER_LEVELS, "").await? else { return Ok(None) };
+    let content = serde_json::from_str::<Map<String, Value>>(event.content.get()).unwrap_or_default();
+    Ok(Some(levels::quiet(content)))
+}
+
+/// What is left of a canonical alias event's content of these aliases; `None` if nothing is.
+fn only(content: Map<String, Value>, wanted: impl Fn(&str) -> bool) -> Option<Map<String, Value>> {
+    let is_wanted = |alias: &Value| alias.as_str().is_some_and(&wanted);
+    let mut left = Map::new();
+    if let Some(alias) = content.get("alias").filter(|alias| is_wanted(alias)) {
+        left.insert("alias".to_owned(), alias.clone());
+    }
+    if let Some(Value::Array(others)) = content.get("alt_aliases") {
+        let others: Vec<_> = others.iter().filter(|alias| is_wanted(alias)).cloned().collect();
+        if !others.is_empty() {
+            left.insert("alt_aliases".to_owned(), others.into());
+        }
+    }
+    (!left.is_empty()).then_some(left)
+}
+
+/// Points the aliases of one room to another, and takes the first one out of the public directory.
+struct MoveAliases {
+    from: RoomNid,
+    to: RoomNid,
+}
+
+impl Transaction for MoveAliases {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
+        rows::move_aliases(conn, self.from, self.to).await?;
+        rows::unpublish(conn, self.from).await
+    }
+}

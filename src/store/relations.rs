@@ -1,0 +1,87 @@
+//! Rows of relations between events. A redacted event relates to nothing any more: its row stays and is left out.
+
+use super::{Conn, Error, EventNid, Position, RoomNid, Sql, on, rows::inserts, statements};
+
+// Short ids of types do not matter here: an empty `rel_type` stands for all of them.
+statements! {
+    RELATED_BACK = "SELECT r.pos, r.event_nid FROM relation r \
+        WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) AND r.pos <= $4 AND r.pos > $5 \
+        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) ORDER BY r.pos DESC LIMIT $6";
+    RELATED_FORWARD = "SELECT r.pos, r.event_nid FROM relation r \
+        WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) AND r.pos <= $4 AND r.pos > $5 \
+        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) ORDER BY r.pos LIMIT $6";
+    DEEPLY_RELATED_BACK = "WITH RECURSIVE related (pos, event_nid, rel_type, depth) AS (\
+        SELECT r.pos, r.event_nid, r.rel_type, 1 FROM relation r WHERE r.room_nid = $1 AND r.parent_id = $2 \
+        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) \
+        UNION ALL SELECT r.pos, r.event_nid, r.rel_type, d.depth + 1 FROM related d \
+        JOIN event e ON e.event_nid = d.event_nid JOIN relation r ON r.room_nid = $1 AND r.parent_id = e.event_id \
+        WHERE d.depth < 3 AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)) \
+        SELECT d.pos, d.event_nid FROM related d WHERE ($3 = '' OR d.rel_type = $3) AND d.pos <= $4 AND d.pos > $5 \
+        ORDER BY d.pos DESC LIMIT $6";
+    DEEPLY_RELATED_FORWARD = "WITH RECURSIVE related (pos, event_nid, rel_type, depth) AS (\
+        SELECT r.pos, r.event_nid, r.rel_type, 1 FROM relation r WHERE r.room_nid = $1 AND r.parent_id = $2 \
+        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) \
+        UNION ALL SELECT r.pos, r.event_nid, r.rel_type, d.depth + 1 FROM related d \
+        JOIN event e ON e.event_nid = d.event_nid JOIN relation r ON r.room_nid = $1 AND r.parent_id = e.event_id \
+        WHERE d.depth < 3 AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)) \
+        SELECT d.pos, d.event_nid FROM related d WHERE ($3 = '' OR d.rel_type = $3) AND d.pos <= $4 AND d.pos > $5 \
+        ORDER BY d.pos LIMIT $6";
+}
+
+inserts! {
+    RELATION = "relation" ("room_nid", "parent_id", "pos", "event_nid", "rel_type") key 3 Fail;
+}
+
+/// How many relations are followed by a query that goes deep, as the statements say it.
+pub const MAX_DEPTH: u32 = 3;
+
+/// Whose relations are asked for, and which.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub room: RoomNid,
+    pub parent_id: &'a str,
+    /// `None`: every type.
+    pub rel_type: Option<&'a str>,
+    /// Whether to follow relations further than one step, up to [`MAX_DEPTH`].
+    pub deep: bool,
+}
+
+/// What relates to an event, from `from` (inclusive) back to `until` (exclusive), newest first.
+pub(crate) async fn related_back(
+    conn: &mut Conn<'_>,
+    wanted: Wanted<'_>,
+    (from, until): (Position, Position),
+    limit: usize,
+) -> Result<Vec<(Position, EventNid)>, Error> {
+    let text = if wanted.deep { DEEPLY_RELATED_BACK } else { RELATED_BACK };
+    related(conn, text, wanted, (from, until), limit).await
+}
+
+/// What relates to an event, from `after` (exclusive) to `upto` (inclusive), oldest first.
+pub(crate) async fn related_forward(
+    conn: &mut Conn<'_>,
+    wanted: Wanted<'_>,
+    (after, upto): (Position, Position),
+    limit: usize,
+) -> Result<Vec<(Position, EventNid)>, Error> {
+    let text = if wanted.deep { DEEPLY_RELATED_FORWARD } else { RELATED_FORWARD };
+    related(conn, text, wanted, (upto, after), limit).await
+}
+
+async fn related(
+    conn: &mut Conn<'_>,
+    text: Sql,
+    wanted: Wanted<'_>,
+    (highest, below): (Position, Position),
+    limit: usize,
+) -> Result<Vec<(Position, EventNid)>, Error> {
+    let Wanted { room, parent_id, rel_type, .. } = wanted;
+    // No stored text holds a NUL, and PostgreSQL would not even compare one.
+    if parent_id.contains('\0') || rel_type.is_some_and(|rel_type| rel_type.contains('\0') || rel_type.is_empty()) {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(i64, i64)> = on!(conn, db => sqlx::query_as(text.text())
+        .bind(room.0).bind(parent_id).bind(rel_type.unwrap_or_default()).bind(highest.0).bind(below.0).bind(limit as i64)
+        .fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(pos, event)| (Position(pos), EventNid(event))).collect())
+}

@@ -1,0 +1,168 @@
+//! Upgrading rooms ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, TestServer, v3};
+
+async fn upgrade(client: &Client, room: &str, version: &str) -> String {
+    let answer = client.post(&v3(["rooms", room, "upgrade"]), json!({ "new_version": version })).await.ok();
+    answer["replacement_room"].as_str().expect("a checked answer has it").to_owned()
+}
+
+async fn state(client: &Client, room: &str, event_type: &str) -> Value {
+    client.get(&v3(["rooms", room, "state", event_type, ""])).await.ok()
+}
+
+fn rule(kind: &str, rule_id: &str) -> String {
+    v3(["pushrules", "global", kind, rule_id])
+}
+
+both_engines! {
+    async fn the_new_room_has_the_settings_the_aliases_and_the_place_of_the_old_one(mut server: TestServer) {
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        let old = alice
+            .create_room(json!({
+                "preset": "public_chat", "visibility": "public", "room_version": "10", "room_alias_name": "tea",
+                "name": "Tea", "topic": "Leaves", "power_level_content_override": { "kick": 77 },
+                "creation_content": { "type": "org.example.kitchen" },
+                "initial_state": [{ "type": "m.room.encryption", "content": { "algorithm": "m.megolm.v1.aes-sha2" } }],
+            }))
+            .await;
+        bob.join(&old).await;
+        bob.put(&v3(["directory", "room", "#cup:sabha.test"]), json!({ "room_id": old })).await.ok();
+        alice.set_state(&old, "m.room.guest_access", "", json!({ "guest_access": "can_join" })).await;
+        let new = upgrade(&alice, &old, "11").await;
+        assert_ne!(new, old);
+
+        server.restart().await;
+        let create = state(&alice, &new, "m.room.create").await;
+        let predecessor = json!({ "room_id": old });
+        let expected = json!({ "type": "org.example.kitchen", "room_version": "11", "predecessor": predecessor });
+        assert_eq!(create, expected);
+        for same in ["m.room.name", "m.room.topic", "m.room.encryption", "m.room.join_rules", "m.room.guest_access"] {
+            assert_eq!(state(&alice, &new, same).await, state(&alice, &old, same).await, "{same}");
+        }
+        let levels = state(&alice, &new, "m.room.power_levels").await;
+        assert_eq!((&levels["kick"], &levels["events_default"], &levels["invite"]), (&json!(77), &json!(0), &json!(0)));
+        assert_eq!(levels["users"], json!({ "@alice:sabha.test": 100 }));
+        for alias in ["#tea:sabha.test", "#cup:sabha.test"] {
+            let found = bob.get(&v3(["directory", "room", alias])).await.ok();
+            assert_eq!(found["room_id"], new.as_str(), "{alias}");
+        }
+        assert_eq!(state(&alice, &new, "m.room.canonical_alias").await, json!({ "alias": "#tea:sabha.test" }));
+        let listed = bob.get(&v3(["publicRooms"])).await.ok();
+        assert_eq!(listed["chunk"].as_array().expect("checked").len(), 1);
+        assert_eq!(listed["chunk"][0]["room_id"], new.as_str());
+
+        let tombstone = state(&bob, &old, "m.room.tombstone").await;
+        assert_eq!(tombstone["replacement_room"], new.as_str());
+        assert_eq!(state(&bob, &old, "m.room.canonical_alias").await, json!({}));
+        let levels = state(&bob, &old, "m.room.power_levels").await;
+        assert_eq!((&levels["events_default"], &levels["invite"]), (&json!(50), &json!(50)));
+        let message = json!({ "msgtype": "m.text", "body": "hello" });
+        bob.put(&v3(["rooms", &old, "send", "m.room.message", "t"]), message).await.error(403, "M_FORBIDDEN");
+        bob.join(&new).await;
+        bob.send_text(&new, "t", "hello").await;
+    }
+
+    async fn only_who_may_close_a_room_may_upgrade_it(server: TestServer) {
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        let room = alice.create_room(json!({ "preset": "public_chat", "room_version": "10" })).await;
+        let path = v3(["rooms", &room, "upgrade"]);
+        let wanted = json!({ "new_version": "11" });
+        bob.post(&path, wanted.clone()).await.error(403, "M_FORBIDDEN");
+        bob.join(&room).await;
+        bob.post(&path, wanted.clone()).await.error(403, "M_FORBIDDEN");
+        alice.post(&path, json!({ "new_version": "none" })).await.error(400, "M_UNSUPPORTED_ROOM_VERSION");
+        alice.post(&path, json!({})).await.error(400, "M_MISSING_PARAM");
+        alice.post(&v3(["rooms", "!none:sabha.test", "upgrade"]), wanted.clone()).await.error(403, "M_FORBIDDEN");
+        // Nothing of that closed it, or left a room behind.
+        alice.get(&v3(["rooms", &room, "state", "m.room.tombstone", ""])).await.error(404, "M_NOT_FOUND");
+        assert_eq!(alice.get(&v3(["joined_rooms"])).await.ok()["joined_rooms"], json!([room]));
+        // A moderator who may send the tombstone may upgrade, and has no more power afterwards.
+        let levels = json!({
+            "users": { "@alice:sabha.test": 100, "@bob:sabha.test": 50 },
+            "events": { "m.room.tombstone": 50, "m.room.power_levels": 100 },
+        });
+        alice.set_state(&room, "m.room.power_levels", "", levels.clone()).await;
+        let new = upgrade(&bob, &room, "11").await;
+        assert_eq!(state(&bob, &new, "m.room.power_levels").await, levels);
+        assert_eq!(state(&bob, &room, "m.room.tombstone").await["replacement_room"], new.as_str());
+        assert_eq!(state(&bob, &room, "m.room.power_levels").await, levels);
+    }
+
+    async fn creators_stand_above_all_levels_from_version_12_on_and_not_before(server: TestServer) {
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        let room = alice.create_room(json!({ "preset": "public_chat", "room_version": "11" })).await;
+        let body = json!({ "new_version": "12", "additional_creators": [bob.user_id] });
+        let answer = alice.post(&v3(["rooms", &room, "upgrade"]), body).await.ok();
+        let twelve = answer["replacement_room"].as_str().expect("a checked answer has it");
+        let create = state(&alice, twelve, "m.room.create").await;
+        assert_eq!(create["additional_creators"], json!([bob.user_id]));
+        assert_eq!(state(&alice, twelve, "m.room.power_levels").await["users"], json!({}));
+        bob.join(twelve).await;
+        let eleven = upgrade(&bob, twelve, "11").await;
+        let users = &state(&bob, &eleven, "m.room.power_levels").await["users"];
+        assert_eq!(*users, json!({ "@alice:sabha.test": 100, "@bob:sabha.test": 100 }));
+        assert!(state(&bob, &eleven, "m.room.create").await.get("additional_creators").is_none());
+    }
+
+    async fn a_space_keeps_its_rooms(server: TestServer) {
+        let alice = server.register("alice").await;
+        let space = alice.create_room(json!({ "creation_content": { "type": "m.space" } })).await;
+        let child = json!({ "via": ["sabha.test"] });
+        alice.set_state(&space, "m.space.child", "!a:sabha.test", child.clone()).await;
+        alice.set_state(&space, "m.space.child", "!b:sabha.test", child.clone()).await;
+        alice.set_state(&space, "m.space.child", "!b:sabha.test", json!({})).await;
+        let new = upgrade(&alice, &space, "11").await;
+        let at = |room: &str| v3(["rooms", &new, "state", "m.space.child", room]);
+        assert_eq!(alice.get(&at("!a:sabha.test")).await.ok(), child);
+        alice.get(&at("!b:sabha.test")).await.error(404, "M_NOT_FOUND");
+        assert_eq!(state(&alice, &new, "m.room.create").await["type"], "m.space");
+    }
+
+    async fn push_rules_follow_everyone_into_the_new_room(server: TestServer) {
+        let alice = server.register("alice").await;
+        let bob = server.register("bob").await;
+        for by_hand in [false, true] {
+            let old = alice.create_room(json!({ "preset": "public_chat", "room_version": "10" })).await;
+            bob.join(&old).await;
+            let mute = json!({
+                "conditions": [{ "kind": "event_match", "key": "room_id", "pattern": old }], "actions": [],
+            });
+            for user in [&alice, &bob] {
+                user.put(&rule("room", &old), json!({ "actions": ["notify"] })).await.ok();
+                user.put(&(rule("room", &old) + "/enabled"), json!({ "enabled": false })).await.ok();
+                user.put(&rule("override", &old), mute.clone()).await.ok();
+            }
+            let since = alice.sync(None).await["next_batch"].as_str().expect("checked").to_owned();
+            let new = if by_hand {
+                let predecessor = json!({ "predecessor": { "room_id": old } });
+                alice.create_room(json!({ "preset": "public_chat", "creation_content": predecessor })).await
+            } else {
+                upgrade(&alice, &old, "11").await
+            };
+            bob.join(&new).await;
+            for user in [&alice, &bob] {
+                let copy = user.get(&rule("room", &new)).await.ok();
+                assert_eq!((&copy["enabled"], &copy["actions"]), (&json!(false), &json!(["notify"])));
+                let copy = user.get(&rule("override", &new)).await.ok();
+                assert_eq!((&copy["conditions"][0]["pattern"], &copy["enabled"]), (&json!(new), &json!(true)));
+                user.get(&rule("room", &old)).await.ok();
+            }
+            let news = alice.sync(Some(&since)).await;
+            let events = news["account_data"]["events"].as_array().expect("the rules changed");
+            assert!(events.iter().any(|event| event["type"] == "m.push_rules"), "{news}");
+            // What the user changed in the new room is theirs.
+            bob.put(&(rule("room", &new) + "/enabled"), json!({ "enabled": true })).await.ok();
+            bob.leave(&new).await;
+            bob.join(&new).await;
+            assert_eq!(bob.get(&rule("room", &new)).await.ok()["enabled"], true);
+        }
+    }
+}
