@@ -25,16 +25,12 @@ pub struct LiveUser {
     parked: Notify,
     /// Set once the user's rooms are watched.
     pub watching: OnceCell<()>,
-    /// When the user last synced, in milliseconds since 1970.
+    /// When the user last synced, in milliseconds since 1970. Written under the lock of the bus, so that nobody is
+    /// forgotten who has just come.
     used_at: AtomicI64,
 }
 
 impl LiveUser {
-    /// The user is here.
-    pub fn touch(&self, now_ms: i64) {
-        self.used_at.store(now_ms, Ordering::Release);
-    }
-
     /// The position of the latest thing that concerns this user. Before it there may be news; after it there is none.
     pub fn latest(&self) -> Position {
         Position(self.latest.load(Ordering::Acquire))
@@ -91,7 +87,7 @@ pub struct Bus {
 
 impl Bus {
     /// The user, live from now on. `latest` is where everything up to now has been committed.
-    pub fn live(&self, user: UserNid, latest: Position) -> Arc<LiveUser> {
+    pub fn live(&self, user: UserNid, latest: Position, now_ms: i64) -> Arc<LiveUser> {
         let mut watchers = crate::store::ids::lock(&self.watchers);
         let live = watchers.live.entry(user).or_insert_with(|| {
             Arc::new(LiveUser {
@@ -100,9 +96,10 @@ impl Bus {
                 latest_ephemeral: AtomicU64::new(self.ephemeral.load(Ordering::Acquire)),
                 parked: Notify::new(),
                 watching: OnceCell::new(),
-                used_at: AtomicI64::new(i64::MAX),
+                used_at: AtomicI64::new(now_ms),
             })
         });
+        live.used_at.store(now_ms, Ordering::Release);
         Arc::clone(live)
     }
 
@@ -113,11 +110,13 @@ impl Bus {
 
     /// Forgets users who have not synced since `before_ms`: no more wake-ups, until they sync again.
     pub fn forget_idle(&self, before_ms: i64) {
-        let idle = |live: &LiveUser| live.used_at.load(Ordering::Acquire) < before_ms;
         let mut watchers = crate::store::ids::lock(&self.watchers);
-        watchers.live.retain(|_, live| !idle(live));
-        watchers.rooms.retain(|_, users| {
-            users.retain(|live| !idle(live));
+        let Watchers { live, rooms } = &mut *watchers;
+        live.retain(|_, live| live.used_at.load(Ordering::Acquire) >= before_ms);
+        // By who is left, and not by the time again: a user in one of the two alone would be watched for nothing, or not at
+        // all.
+        rooms.retain(|_, users| {
+            users.retain(|watcher| live.get(&watcher.user).is_some_and(|live| Arc::ptr_eq(live, watcher)));
             !users.is_empty()
         });
     }
@@ -129,8 +128,10 @@ impl Bus {
             return;
         };
         let users = watchers.rooms.entry(room).or_default();
-        if !users.iter().any(|other| other.user == user) {
-            users.push(live);
+        match users.iter_mut().find(|other| other.user == user) {
+            // It may be who the user was before they were forgotten, whose wake-ups nobody waits for any more.
+            Some(watcher) => *watcher = live,
+            None => users.push(live),
         }
     }
 
@@ -205,5 +206,54 @@ impl Bus {
         for live in crate::store::ids::lock(&self.watchers).live.values() {
             live.parked.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: UserNid = UserNid(1);
+    const ROOM: RoomNid = RoomNid(1);
+
+    fn live(bus: &Bus, now_ms: i64) -> Arc<LiveUser> {
+        bus.live(USER, Position::ZERO, now_ms)
+    }
+
+    #[test]
+    fn who_has_just_come_is_not_forgotten() {
+        let bus = Bus::default();
+        live(&bus, 5);
+        bus.watch(USER, ROOM);
+        let back = live(&bus, 20);
+        bus.forget_idle(10);
+        assert!(bus.is_live(USER));
+        bus.wake_room(ROOM, Position(7));
+        assert_eq!(back.latest(), Position(7));
+    }
+
+    #[test]
+    fn who_was_forgotten_watches_anew() {
+        let bus = Bus::default();
+        let before = live(&bus, 5);
+        bus.watch(USER, ROOM);
+        bus.forget_idle(10);
+        assert!(!bus.is_live(USER));
+        let after = live(&bus, 20);
+        bus.watch(USER, ROOM);
+        bus.wake_room(ROOM, Position(7));
+        assert_eq!((before.latest(), after.latest()), (Position::ZERO, Position(7)));
+    }
+
+    #[test]
+    fn who_is_watched_is_who_is_live() {
+        let bus = Bus::default();
+        let stale = live(&bus, 5);
+        bus.watch(USER, ROOM);
+        crate::store::ids::lock(&bus.watchers).live.clear();
+        let now = live(&bus, 20);
+        bus.watch(USER, ROOM);
+        bus.wake_room(ROOM, Position(7));
+        assert_eq!((stale.latest(), now.latest()), (Position::ZERO, Position(7)));
     }
 }

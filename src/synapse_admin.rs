@@ -62,7 +62,8 @@ struct Body {
 /// Makes an account, and its first session.
 async fn register(app: App, request: Request) -> Result<RawJson, ApiError> {
     limit(&app, &request)?;
-    let body = Zeroizing::new(read_body(request.into_body(), MAX_BODY_BYTES).await?.to_vec());
+    let limit_time = app.config.limits.request_time.duration();
+    let body = Zeroizing::new(read_body(request.into_body(), MAX_BODY_BYTES, limit_time).await?.to_vec());
     let body: Body = serde_json::from_slice(&body).map_err(|_| {
         ApiError::bad_json("Send an object with nonce, username, password, mac and, if it is one, admin: true.")
     })?;

@@ -1,12 +1,14 @@
 //! Accepting: from a bound [`Listener`] to requests on a router.
 //!
 //! Our own loop instead of `axum::serve`, for what stands between a socket and a handler: most of our connections are
-//! long polls that wait, so a waiting connection holds one small task, hyper's two 8 KiB buffers and no timer.
+//! long polls that wait, so one that waits (over HTTP/1, as most do) holds one small task, hyper's two 8 KiB buffers and no
+//! timer.
 //!
 //! Promises: nothing that clients or the system's limits do ends the loop; no client holds a connection without sending a
 //! request for longer than the timeouts below; on [`Shutdown`] the loop stops accepting at once and returns when its
 //! connections are done, or at the deadline. Next: [`super::tracked`] for what a handler may rely on.
 
+mod http2;
 mod negotiate;
 
 use std::convert::Infallible;
@@ -22,7 +24,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::future::RouteFuture;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::{http1, http2 as hyper_http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::task::{JoinError, JoinSet};
@@ -50,6 +52,15 @@ pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For a TLS handshake: two round trips, with slow mobile networks in mind.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For a client of HTTP/2 to take its last answers and close, once it was told to after [`HEADER_READ_TIMEOUT`] without a
+/// request: an initial sync of 10 MB at 35 kB/s.
+const HTTP2_CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// When a client of HTTP/2 that waits for an answer is asked whether it is still there, and how long it may take to say so.
+/// Longer than most long polls, so that hardly a phone is woken for it.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
+const HTTP2_PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Requests at a time on one HTTP/2 connection; what RFC 9113 names as the least that is useful.
 const MAX_HTTP2_STREAMS: u32 = 100;
@@ -138,7 +149,7 @@ struct Server {
     tls: Option<TlsAcceptor>,
     shutdown: Shutdown,
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: hyper_http2::Builder<TokioExecutor>,
 }
 
 impl Server {
@@ -149,8 +160,11 @@ impl Server {
             .header_read_timeout(HEADER_READ_TIMEOUT)
             .max_header_size(MAX_HEADER_BYTES as usize)
             .max_buf_size(MAX_BUFFER_BYTES);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = hyper_http2::Builder::new(TokioExecutor::new());
         http2
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING_INTERVAL)
+            .keep_alive_timeout(HTTP2_PONG_TIMEOUT)
             .max_header_list_size(MAX_HEADER_BYTES)
             .max_concurrent_streams(MAX_HTTP2_STREAMS)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW)
@@ -176,7 +190,12 @@ impl Server {
         let service = Connected { router: self.router.clone(), client };
         let served = match protocol {
             Protocol::Http1 => watcher.watch(self.http1.serve_connection(io, service)).await,
-            Protocol::Http2 => Box::pin(watcher.watch(self.http2.serve_connection(io, service))).await,
+            Protocol::Http2 => {
+                let served = Box::pin(http2::serve(&self.http2, io, service, self.shutdown.token())).await;
+                // Held until here: that is what stopping waits for.
+                drop(watcher);
+                served
+            }
         };
         if let Err(error) = served {
             debug!(?client, %error, "connection ended with an error");

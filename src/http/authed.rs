@@ -3,7 +3,7 @@
 //! The request type names its path, method and authentication, so no check can be forgotten: an endpoint for users gets
 //! a [`LocalDevice`], one for other servers a [`RemoteServer`], a public one `()`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     RequestExt as _,
@@ -302,12 +302,7 @@ where
 
         let (parts, body) = request.into_parts();
         let limits = &app.config.limits;
-        let body = tokio::time::timeout(limits.request_time.duration(), read_body(body, limits.request_bytes.bytes()))
-            .await
-            .map_err(|_| {
-                let message = "The request took too long to arrive.";
-                ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message)
-            })??;
+        let body = read_body(body, limits.request_bytes.bytes(), limits.request_time.duration()).await?;
         let proven = http::Request::from_parts(parts, body);
         R::Authentication::prove(app, &caller, &proven).await?;
         let (parts, body) = proven.into_parts();
@@ -323,14 +318,18 @@ where
     }
 }
 
-/// Reads the whole body, at most `limit_bytes` of it.
-pub(crate) async fn read_body(body: Body, limit_bytes: usize) -> Result<bytes::Bytes, ApiError> {
-    match Limited::new(body, limit_bytes).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+/// Reads the whole body, at most `limit_bytes` of it, for at most `limit_time`.
+pub(crate) async fn read_body(body: Body, limit_bytes: usize, limit_time: Duration) -> Result<bytes::Bytes, ApiError> {
+    match tokio::time::timeout(limit_time, Limited::new(body, limit_bytes).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err(ApiError::too_large(format!("The request is larger than {limit_bytes} bytes.")))
         }
-        Err(_) => Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request ended too early.")),
+        Err(_) => {
+            let message = "The request took too long to arrive.";
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message))
+        }
+        Ok(Err(_)) => Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request ended too early.")),
     }
 }
 
@@ -349,4 +348,40 @@ fn explain(error: &FromHttpRequestError, body: &[u8]) -> ApiError {
         _ => ErrorKind::BadJson,
     };
     ApiError::new(StatusCode::BAD_REQUEST, kind, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// The body of a client that sends its headers and nothing more.
+    struct Silent;
+
+    impl hyper::body::Body for Silent {
+        type Data = bytes::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let began = tokio::time::Instant::now();
+        let limit = Duration::from_secs(30);
+        let refused = read_body(Body::new(Silent), 10, limit).await.expect_err("nothing came");
+        assert_eq!(axum::response::IntoResponse::into_response(refused).status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(began.elapsed(), limit);
+    }
 }

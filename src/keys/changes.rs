@@ -13,11 +13,7 @@ use ruma::OwnedUserId;
 use super::Keys;
 use crate::{
     bus::Bus,
-    store::{
-        Error, Position, RoomNid, Row, UserNid,
-        device_keys::{self, DEVICE_CHANGE},
-        ids::lock,
-    },
+    store::{Error, Position, RoomNid, Row, UserNid, device_keys, devices::DEVICE_CHANGE, ids::lock},
 };
 
 /// Changes kept in memory: minutes of a busy server. Whoever was away longer asks the database.

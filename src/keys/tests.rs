@@ -312,6 +312,23 @@ async fn a_device_that_fetches_nothing_keeps_the_newest_messages() {
 }
 
 #[tokio::test]
+async fn what_was_fetched_makes_room_for_what_comes() {
+    let fixture = Fixture::new(|config| config.limits.to_device_per_device = 16).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB").await;
+    for number in 0..10 {
+        send(&fixture, &alice, &format!("t{number}"), &bob, number).await;
+    }
+    let (_, next) = received(&fixture, bob.device_nid, Position::ZERO, 6).await;
+    fixture.keys.acknowledge_to_device(bob.device_nid, next).await.expect("acknowledged");
+    for number in 10..22 {
+        send(&fixture, &alice, &format!("t{number}"), &bob, number).await;
+    }
+    let (waiting, _) = received(&fixture, bob.device_nid, Position::ZERO, 100).await;
+    assert_eq!(waiting, (6..22).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn all_devices_are_reached_and_unknown_ones_ignored() {
     let fixture = Fixture::new(|_| {}).await;
     let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;

@@ -160,6 +160,8 @@ pub(super) enum Sent {
     Now {
         /// How many of the oldest messages of a device made room.
         dropped: Vec<(DeviceNid, u64)>,
+        /// How many wait for a device, where that was looked up.
+        counted: Vec<(DeviceNid, u64)>,
     },
     Before,
 }
@@ -191,7 +193,7 @@ impl Keys {
         messages: &Messages,
     ) -> Result<(), SendToDeviceError> {
         let transaction = self.prepare(caller, event_type, txn_id, messages).await?;
-        if let Sent::Now { dropped } = self.db.committer().transact(transaction).await? {
+        if let Sent::Now { dropped, .. } = self.db.committer().transact(transaction).await? {
             for (device, messages) in dropped {
                 tracing::warn!(
                     device_nid = device.0,
@@ -323,7 +325,7 @@ impl Keys {
             return Ok(());
         }
         let transaction = Acknowledge { device, upto: since, inboxes: Arc::clone(&self.inboxes) };
-        self.db.committer().transact(transaction).await
+        self.db.committer().transact(transaction).await.map(drop)
     }
 }
 
@@ -385,24 +387,29 @@ impl Transaction for SendToDevice {
             ]));
         }
         insert_rows(conn, &rows).await?;
-        let mut dropped = Vec::new();
+        let limit = self.limit as u64;
+        let (mut dropped, mut counted) = (Vec::new(), Vec::new());
         for (device, added) in added {
-            let before = match self.inboxes.find(device) {
-                Some(inbox) => inbox.count,
-                // The rows of this batch are among them.
-                None => to_device::waiting(conn, device).await?.2.unsigned_abs().saturating_sub(added),
-            };
-            if before.saturating_add(added) > self.limit as u64 {
+            if self.inboxes.find(device).is_some_and(|inbox| inbox.count.saturating_add(added) <= limit) {
+                continue;
+            }
+            // What memory knows is a bound: nothing is dropped for it that does not have to go. The rows of this batch are
+            // among those that wait.
+            let mut waiting = to_device::waiting(conn, device).await?.2.unsigned_abs();
+            if waiting > limit {
                 // A little more than needed goes, or every further message would have to make room again.
                 let keep = self.limit - self.limit / 16;
-                dropped.push((device, to_device::delete_oldest(conn, device, keep).await?));
+                let messages = to_device::delete_oldest(conn, device, keep).await?;
+                waiting = waiting.saturating_sub(messages);
+                dropped.push((device, messages));
             }
+            counted.push((device, waiting));
         }
-        Ok(Sent::Now { dropped })
+        Ok(Sent::Now { dropped, counted })
     }
 
     fn committed(&self, output: &Self::Output, position: Position) {
-        let Sent::Now { dropped } = output else {
+        let Sent::Now { counted, .. } = output else {
             return;
         };
         for delivery in &self.deliveries {
@@ -412,8 +419,8 @@ impl Transaction for SendToDevice {
                 inbox.count += 1;
             });
         }
-        for (device, messages) in dropped {
-            self.inboxes.update(*device, |inbox| inbox.count = inbox.count.saturating_sub(*messages));
+        for (device, waiting) in counted {
+            self.inboxes.update(*device, |inbox| inbox.count = *waiting);
         }
     }
 
@@ -427,19 +434,20 @@ impl Transaction for SendToDevice {
 }
 
 impl Transaction for Acknowledge {
-    type Output = ();
+    /// How many messages went.
+    type Output = u64;
 
-    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
-        to_device::delete_upto(conn, self.device, self.upto).await?;
-        Ok(())
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<u64, Error> {
+        to_device::delete_upto(conn, self.device, self.upto).await
     }
 
-    fn committed(&self, (): &(), _: Position) {
+    fn committed(&self, messages: &u64, _: Position) {
         self.inboxes.update(self.device, |inbox| {
             if inbox.newest <= self.upto {
                 *inbox = EMPTY;
             } else {
                 inbox.oldest = inbox.oldest.max(Position(self.upto.0 + 1));
+                inbox.count = inbox.count.saturating_sub(*messages);
             }
         });
     }

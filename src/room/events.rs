@@ -1,6 +1,9 @@
 //! The cache of stored events, and loading what it lacks.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{EventId, OwnedUserId, RoomVersionId, room_version_rules::RoomVersionRules};
@@ -34,20 +37,52 @@ impl Weighter<EventNid, Arc<StoredEvent>> for ByBytes {
 pub(crate) struct Events {
     db: Arc<Database>,
     cache: Arc<Cache<EventNid, Arc<StoredEvent>, ByBytes>>,
+    redactions: Arc<RwLock<Redactions>>,
 }
+
+/// How many events were redacted since the start. Rows that were read before a redaction are not kept after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Redactions(u64);
 
 impl Events {
     pub(super) fn new(db: Arc<Database>) -> Self {
-        Self { db, cache: Arc::new(Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, ByBytes)) }
+        Self {
+            db,
+            cache: Arc::new(Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, ByBytes)),
+            redactions: Arc::default(),
+        }
+    }
+
+    /// What is read from the database from now on shows all redactions up to these.
+    pub(super) fn redactions(&self) -> Redactions {
+        *self.redactions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what was read after `redactions`, unless there was one since: nobody would take it out of memory again.
+    pub(super) fn keep(&self, event: Arc<StoredEvent>, redactions: Redactions) -> Arc<StoredEvent> {
+        // Held while the event goes in, so that a redaction finds it there or is seen here.
+        let now = self.redactions.read().unwrap_or_else(PoisonError::into_inner);
+        if *now != redactions {
+            return self.cache.get(&event.nid).unwrap_or(event);
+        }
+        // What is there already is as new as these rows.
+        let Ok(event) =
+            self.cache.get_or_insert_with(&event.nid, || Ok::<_, std::convert::Infallible>(Arc::clone(&event)));
+        event
     }
 
     pub(super) fn insert(&self, event: Arc<StoredEvent>) {
         self.cache.insert(event.nid, event);
     }
 
-    /// Forgets the events that replaced a state event, because they show what it was.
-    pub(super) fn forget_successors(&self, replaced: &EventId) {
-        self.cache.retain(|_, event| event.replaces.as_ref().is_none_or(|replaces| replaces.event_id != replaced));
+    /// An event was redacted, and `left` is what is left of it. Forgets the events that replaced it, if it is state: they
+    /// show what it was.
+    pub(super) fn redact(&self, left: Arc<StoredEvent>) {
+        let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
+        redactions.0 += 1;
+        let redacted = left.event_id();
+        self.cache.retain(|_, event| event.replaces.as_ref().is_none_or(|replaces| replaces.event_id != redacted));
+        self.insert(left);
     }
 
     /// One event of `room`.
@@ -94,6 +129,7 @@ impl Events {
     }
 
     async fn load(&self, rules: &RoomVersionRules, nids: &[EventNid]) -> Result<Vec<Arc<StoredEvent>>, Error> {
+        let before = self.redactions();
         let mut reader = self.db.read().await?;
         let found = rows::events(&mut reader.conn(), nids).await?;
         let redactions: Vec<EventNid> = found.iter().filter_map(|row| row.redaction_nid.map(EventNid)).collect();
@@ -111,10 +147,7 @@ impl Events {
             .map(|row| {
                 let redacted_because = row.redaction_nid.and_then(|nid| because.get(&EventNid(nid)).cloned());
                 let event = Arc::new(parse(rules, row, redacted_because)?);
-                // What is there already is newer than these rows: it may have been redacted since they were read.
-                let Ok(event) =
-                    self.cache.get_or_insert_with(&event.nid, || Ok::<_, std::convert::Infallible>(Arc::clone(&event)));
-                Ok(event)
+                Ok(self.keep(event, before))
             })
             .collect()
     }

@@ -111,6 +111,18 @@ impl Rooms {
         limit: usize,
         wanted: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
+        Ok(self.scan_back(room, (from, until), limit, |pos, event| sight.can_see(pos) && wanted(event)).await?)
+    }
+
+    /// Reads back from `from` (inclusive) to `until` (exclusive), for whoever answers for what may be seen: `accepts` is all
+    /// that is asked.
+    pub(crate) async fn scan_back(
+        &self,
+        room: &Room,
+        (from, until): (Position, Position),
+        limit: usize,
+        accepts: impl Fn(Position, &StoredEvent) -> bool,
+    ) -> Result<Page, store::Error> {
         let mut page = Page::default();
         let mut from = from;
         let mut scanned = 0;
@@ -122,7 +134,7 @@ impl Rooms {
             if let Some((last, _)) = events.last() {
                 from = Position(last.0 - 1);
             }
-            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && wanted(event)));
+            page.events.extend(events.into_iter().filter(|(pos, event)| accepts(*pos, event)));
             if exhausted {
                 return Ok(page);
             }

@@ -209,3 +209,37 @@ async fn a_membership_that_changed_meanwhile_is_not_forgotten() {
     assert!(rooms.forget(bob.user.nid, room.nid).await.expect("forgotten"));
     assert!(forgotten().await);
 }
+
+#[tokio::test]
+async fn what_was_read_before_a_redaction_is_not_kept_after_it() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
+    let topic = |topic: &str| EventDraft {
+        event_type: "m.room.topic".to_owned(),
+        state_key: Some(String::new()),
+        content: to_raw_value(&json!({ "topic": topic })).expect("JSON"),
+        redacts: None,
+    };
+    let first = rooms.send_state(&alice, &room_id, topic("a slip")).await.expect("sent");
+    let second = rooms.send_state(&alice, &room_id, topic("fine")).await.expect("sent");
+    let room = rooms.find(&room_id).await.expect("read").expect("it was created");
+    let mut reader = rooms.db.read().await.expect("a reader");
+    let found = crate::store::rooms::find_event(&mut reader.conn(), second.as_str()).await.expect("read");
+    drop(reader);
+    let (nid, _) = found.expect("it was sent");
+    let shows = async || {
+        let event = rooms.events.get(&room, nid).await.expect("read");
+        event.replaces.as_ref().map(|replaced| replaced.content.get().to_owned()).expect("the first one")
+    };
+
+    let before = rooms.events.redactions();
+    let read = rooms.events.get(&room, nid).await.expect("read");
+    let content = to_raw_value(&json!({})).expect("JSON");
+    let redaction =
+        EventDraft { event_type: "m.room.redaction".to_owned(), state_key: None, content, redacts: Some(first) };
+    rooms.send(&alice, &room_id, redaction, None).await.expect("sent");
+    rooms.events.keep(read, before);
+    assert_eq!(shows().await, "{}");
+}

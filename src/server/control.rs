@@ -68,7 +68,8 @@ pub(super) fn router(app: App, shutdown: &Shutdown) -> Router {
 
 async fn answer(State(app): State<App>, request: Request) -> Response {
     let refused = |status: StatusCode, error: String| (status, json_bytes(&json!({ "error": error }))).into_response();
-    let body = match read_body(request.into_body(), MAX_BODY_BYTES).await {
+    let limit_time = app.config.limits.request_time.duration();
+    let body = match read_body(request.into_body(), MAX_BODY_BYTES, limit_time).await {
         Ok(body) => body,
         Err(error) => return error.into_response(),
     };

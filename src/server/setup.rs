@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use axum::{
     Router,
     extract::{Request, State},
+    http::Method,
     routing::get,
 };
 use serde::Deserialize;
@@ -23,6 +24,10 @@ use crate::{
 const PAGE: &str = include_str!("pages/setup.html");
 const SCRIPT: &str = include_str!("pages/setup.js");
 
+const PATH: &str = "/setup";
+
+pub(super) const ROUTES: [(Method, &str); 2] = [(Method::GET, PATH), (Method::POST, PATH)];
+
 /// A name and a password are far smaller.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
@@ -30,7 +35,7 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 pub(super) fn router(app: &App, client_address: Option<SocketAddr>) -> Router {
     let base_url = app.config.client_base_url(client_address);
     let page = Page::new(PAGE, SCRIPT, app.config.server_name.as_str(), &base_url);
-    Router::new().route("/setup", get(async move || page).post(set_up)).with_state(app.clone())
+    Router::new().route(PATH, get(async move || page).post(set_up)).with_state(app.clone())
 }
 
 #[derive(Deserialize)]
@@ -44,7 +49,8 @@ struct Wanted {
 async fn set_up(State(app): State<App>, request: Request) -> Result<RawJson, ApiError> {
     let address = request.extensions().get::<ClientAddress>().and_then(|address| address.0);
     app.rate_limits.check(Action::Register, None, address)?;
-    let body = Zeroizing::new(read_body(request.into_body(), MAX_BODY_BYTES).await?.to_vec());
+    let limit_time = app.config.limits.request_time.duration();
+    let body = Zeroizing::new(read_body(request.into_body(), MAX_BODY_BYTES, limit_time).await?.to_vec());
     let Ok(Wanted { secret, username, password }) = serde_json::from_slice(&body) else {
         return Err(ApiError::bad_json("Send an object with secret, username and password."));
     };

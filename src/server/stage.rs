@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use axum::{
     Router,
     extract::{Path, Request, State},
-    http::StatusCode,
+    http::{Method, StatusCode},
     routing::get,
 };
 use ruma::api::error::ErrorKind;
@@ -30,6 +30,10 @@ const SCRIPT: &str = include_str!("pages/stage.js");
 
 const PATHS: [&str; 2] =
     ["/_matrix/client/v3/auth/{auth_type}/fallback/web", "/_matrix/client/r0/auth/{auth_type}/fallback/web"];
+
+pub(super) fn routes() -> impl Iterator<Item = (Method, &'static str)> {
+    PATHS.into_iter().flat_map(|path| [(Method::GET, path), (Method::POST, path)])
+}
 
 /// A session and a password are far smaller.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -56,7 +60,8 @@ async fn pass(State(app): State<App>, Path(auth_type): Path<String>, request: Re
     let address = request.extensions().get::<ClientAddress>().and_then(|address| address.0);
     let action = if stage == Stage::Password { Action::Login } else { Action::Register };
     app.rate_limits.check(action, None, address)?;
-    let body = Zeroizing::new(read_body(request.into_body(), MAX_BODY_BYTES).await?.to_vec());
+    let limit_time = app.config.limits.request_time.duration();
+    let body = Zeroizing::new(read_body(request.into_body(), MAX_BODY_BYTES, limit_time).await?.to_vec());
     let Ok(Sent { session, proof }) = serde_json::from_slice(&body) else {
         return Err(ApiError::bad_json("Send an object with session and proof."));
     };

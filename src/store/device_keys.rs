@@ -26,7 +26,6 @@ statements! {
 
 inserts! {
     DEVICE_KEY = "device_key" ("device_nid", "user_nid", "json") key 1 Replace;
-    DEVICE_CHANGE = "device_change" ("user_nid", "pos") key 1 Replace;
 }
 
 /// A device that has published its keys.

@@ -172,6 +172,17 @@ async fn every_statement_is_valid_on_both_engines() {
     assert!(refused.is_empty(), "refused:\n{refused}");
 }
 
+/// Rows of one commit that replace each other are found by their [`Insert`].
+#[test]
+fn no_table_has_two_inserts() {
+    let mut tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (file, inserts) in INSERTS {
+        inserts.iter().for_each(|insert| tables.entry(insert.table).or_default().push(file));
+    }
+    tables.retain(|_, files| files.len() > 1);
+    assert!(tables.is_empty(), "{tables:?}");
+}
+
 #[test]
 fn the_lists_above_are_complete() {
     let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");

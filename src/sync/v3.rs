@@ -104,7 +104,6 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     let live = Box::pin(live(app, caller)).instrument(debug_span!("sync.live")).await?;
     let mut stopping = false;
     loop {
-        live.touch(app.clock.now_ms());
         let wake = live.next_wake();
         tokio::pin!(wake);
         // From here on no wake-up is missed.
@@ -145,7 +144,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
 
 /// The user, woken from now on by everything that concerns them.
 async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
-    let live = app.bus.live(caller.user.nid, app.db.committer().published());
+    let live = app.bus.live(caller.user.nid, app.db.committer().published(), app.clock.now_ms());
     let watch = async {
         for room in app.rooms.joined_rooms(caller.user.nid).await? {
             app.bus.watch(caller.user.nid, room);

@@ -107,3 +107,47 @@ both_engines! {
         assert!(!answer.to_string().contains("a slip"), "{answer}");
     }
 }
+
+/// A filter as a parameter of `/sync`.
+fn filtered(timeline: Value) -> String {
+    let filter = json!({ "room": { "timeline": timeline } }).to_string();
+    format!("timeout=0&filter={}", v3([&filter]).rsplit('/').next().expect("one segment"))
+}
+
+both_engines! {
+    async fn a_filtered_timeline_that_just_fits_is_not_limited(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = private_room(&alice).await;
+        alice.set_state(&room, "m.room.name", "", json!({ "name": "Tea" })).await;
+        for txn in ["1", "2", "3"] {
+            alice.send_text(&room, txn, "hello").await;
+        }
+        for (limit, limited) in [(2, true), (3, false), (4, false)] {
+            let filter = filtered(json!({ "types": ["m.room.message"], "limit": limit }));
+            let answer = alice.sync_with(None, &filter).await;
+            let timeline = &answer["rooms"]["join"][&room]["timeline"];
+            assert_eq!(timeline["events"].as_array().map(Vec::len), Some(limit.min(3)), "{answer}");
+            assert_eq!(timeline["limited"], limited, "{limit}: {answer}");
+        }
+    }
+
+    /// With a filter as without one: here that they turned an invitation down once, which they may not read in the history.
+    async fn a_user_always_sees_what_became_of_themselves(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let visibility = json!({ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } });
+        let room = alice.create_room(json!({ "preset": "private_chat", "initial_state": [visibility] })).await;
+        alice.invite(&room, &bob.user_id).await;
+        bob.leave(&room).await;
+        alice.invite(&room, &bob.user_id).await;
+        bob.join(&room).await;
+        let of_bob = |answer: &Value| {
+            let events = answer["rooms"]["join"][&room]["timeline"]["events"].as_array().expect("a list").clone();
+            let own = events.into_iter().filter(|event| event["state_key"] == bob.user_id);
+            own.map(|event| event["content"]["membership"].as_str().expect("it has one").to_owned()).collect::<Vec<_>>()
+        };
+        let plain = bob.sync_with(None, &filtered(json!({ "limit": 50 }))).await;
+        let members = bob.sync_with(None, &filtered(json!({ "limit": 50, "types": ["m.room.member"] }))).await;
+        assert_eq!(of_bob(&plain), ["invite", "leave", "invite", "join"], "{plain}");
+        assert_eq!(of_bob(&members), of_bob(&plain), "{members}");
+    }
+}

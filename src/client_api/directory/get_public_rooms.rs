@@ -25,6 +25,7 @@ pub(super) async fn handle(
         since: request.since.as_deref(),
         server: request.server.as_deref(),
         filter: &filter,
+        federating: false,
     };
     let listed = list(&app, &query).await?;
     let mut response = Response::new(listed.chunk);

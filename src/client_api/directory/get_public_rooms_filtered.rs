@@ -21,6 +21,7 @@ pub(super) async fn handle(
         since: request.since.as_deref(),
         server: request.server.as_deref(),
         filter: &request.filter,
+        federating: false,
     };
     let listed = list(&app, &query).await?;
     let mut response = Response::new();

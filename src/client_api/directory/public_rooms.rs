@@ -33,6 +33,8 @@ pub(crate) struct Query<'a> {
     pub(crate) since: Option<&'a str>,
     pub(crate) server: Option<&'a ServerName>,
     pub(crate) filter: &'a Filter,
+    /// Only rooms that people of other servers may join: another server asks.
+    pub(crate) federating: bool,
 }
 
 /// A page.
@@ -71,6 +73,9 @@ pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiErro
         }
         next += 1;
         let room = app.rooms.by_nid(*nid).await?;
+        if query.federating && !federates(app, &room).await? {
+            continue;
+        }
         let entry = entry(app, &room).await?;
         if matches(&entry, &term) && is_of_type(&entry, &query.filter.room_types) {
             chunk.push(entry);
@@ -108,6 +113,14 @@ fn matches(entry: &PublicRoomsChunk, term: &str) -> bool {
 
 fn is_of_type(entry: &PublicRoomsChunk, types: &[RoomTypeFilter]) -> bool {
     types.is_empty() || types.contains(&RoomTypeFilter::from(entry.room_type.clone()))
+}
+
+/// Whether the room is for people of other servers too ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#mroomcreate
+async fn federates(app: &App, room: &Room) -> Result<bool, store::Error> {
+    let read = Reader { app, room, now: app.db.committer().published() };
+    Ok(read.field::<bool>("m.room.create", "m.federate").await?.unwrap_or(true))
 }
 
 /// What the directory shows of a room, from its state now.

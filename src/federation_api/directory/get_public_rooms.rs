@@ -20,7 +20,8 @@ pub(super) async fn handle(
     Authed { request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     let filter = Filter::new();
-    let query = Query { limit: request.limit, since: request.since.as_deref(), server: None, filter: &filter };
+    let (limit, since) = (request.limit, request.since.as_deref());
+    let query = Query { limit, since, server: None, filter: &filter, federating: true };
     let listed = list(&app, &query).await?;
     let mut response = Response::new();
     response.chunk = listed.chunk;

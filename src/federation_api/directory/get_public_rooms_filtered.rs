@@ -17,7 +17,8 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    let query = Query { limit: request.limit, since: request.since.as_deref(), server: None, filter: &request.filter };
+    let Request { limit, since, filter, .. } = &request;
+    let query = Query { limit: *limit, since: since.as_deref(), server: None, filter, federating: true };
     let listed = list(&app, &query).await?;
     let mut response = Response::new();
     response.chunk = listed.chunk;

@@ -306,6 +306,50 @@ async fn a_client_that_sends_nothing_is_dropped_in_time() {
     server.stop().await;
 }
 
+/// What a client of HTTP/2 sends before its first request: the preface and empty settings.
+const HTTP2_START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn a_client_of_http2_that_asks_nothing_is_dropped_in_time() {
+    // The start that says which protocol it is, the whole preface, and half of a header frame.
+    for sent in [&HTTP2_START[..4], HTTP2_START, &[HTTP2_START, b"\0\0\x10\x01"].concat()] {
+        let server = Fixture::tcp().await;
+        let mut silent = server.connect().await;
+        silent.write_all(sent).await.unwrap();
+        assert_answer(&ask(server.connect().await, "/").await, "200", "Some(127.0.0.1)");
+        tokio::time::pause();
+        silent.read_to_end(&mut Vec::new()).await.unwrap();
+        server.stop().await;
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed_and_one_that_waits_is_not() {
+    let mut server = Fixture::tcp().await;
+    let io = TokioIo::new(server.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut requests, connection) = handshake.await.unwrap();
+    let mut connection = tokio::spawn(connection);
+    let request = http::Request::get("http://localhost/gated").body(Empty::<bytes::Bytes>::new()).unwrap();
+    let answer = tokio::spawn(requests.send_request(request));
+    server.entered.recv().await.unwrap();
+    tokio::time::pause();
+    let long = 4 * HEADER_READ_TIMEOUT;
+    assert!(tokio::time::timeout(long, &mut connection).await.is_err(), "it waits for an answer");
+    server.gate.add_permits(1);
+    assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+
+    let answered_at = Instant::now();
+    connection.await.unwrap().unwrap();
+    assert!(
+        answered_at.elapsed() >= HEADER_READ_TIMEOUT && answered_at.elapsed() < long,
+        "{:?}",
+        answered_at.elapsed()
+    );
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_waiting_connections_task_is_small() {
     let server = Arc::new(Server::new(Router::new(), None, Shutdown::new()));

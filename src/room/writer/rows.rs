@@ -189,8 +189,7 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
             }
             effects.room.publish(&effects.events);
             for event in effects.redacted {
-                events.insert(Arc::clone(&event));
-                events.forget_successors(event.event_id());
+                events.redact(Arc::clone(&event));
                 effects.room.replace_in_ring(&event);
             }
             for (user, entry) in effects.members {

@@ -173,18 +173,18 @@ async fn timeline(look: &Look<'_>, room: &RoomLook) -> Result<Timeline, Error> {
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         return Ok(Timeline { events, limited: limited || may_have_gap, start });
     }
-    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(ignored);
-    let page = look.app.rooms.read_back(&room.room, &room.sight, (room.upto, after), limit, wanted).await;
-    let page = match page {
-        Ok(page) => page,
-        Err(crate::room::history::ReadError::Storage(error)) => return Err(error),
-        Err(other) => return Err(Error::damaged("timeline", other)),
-    };
+    let accepts =
+        |pos, event: &StoredEvent| visible(pos, event) && accepts_event(filter, event) && !event.is_hidden_by(ignored);
+    // One more than wanted says whether any is missing.
+    let page = look.app.rooms.scan_back(&room.room, (room.upto, after), limit + 1, accepts).await?;
     let mut events = page.events;
+    let more = events.len() > limit;
+    events.truncate(limit);
     events.reverse();
     let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
-    let limited = may_have_gap || (page.next.is_some() && start > after);
-    Ok(Timeline { events, limited, start })
+    // A scan that was given up may have missed some.
+    let gave_up = !more && page.next.is_some_and(|next| next > after);
+    Ok(Timeline { events, limited: may_have_gap || more || gave_up, start })
 }
 
 async fn write_timeline(

@@ -120,8 +120,15 @@ both_engines! {
         let b = network.start(engine, "b.test").await;
         let bob = b.register("bob").await;
         let room = bob.create_room(json!({ "preset": "public_chat", "visibility": "public", "name": "Tea" })).await;
+        let at_home = json!({
+            "preset": "public_chat", "visibility": "public", "name": "Tea at home", "creation_content": { "m.federate": false },
+        });
+        bob.create_room(at_home).await;
         let path = "/_matrix/federation/v1/publicRooms";
+        let own = bob.get(&v3(["publicRooms"])).await.ok();
+        assert_eq!(own["chunk"].as_array().map(Vec::len), Some(2), "{own}");
         let listed = get_as(&b.anonymous(), signer(&a), "b.test", path).await.ok();
+        assert_eq!(listed["chunk"].as_array().map(Vec::len), Some(1), "{listed}");
         assert_eq!(listed["chunk"][0]["room_id"], room);
         for (term, expected) in [("tea", 1), ("coffee", 0)] {
             let body = json!({ "filter": { "generic_search_term": term } }).to_string();
