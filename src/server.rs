@@ -30,5 +30,6 @@ pub mod log;
 pub mod metrics;
 pub mod signals;
 
+pub use routers::routes;
 pub use run::{Server, run};
 pub use start::StartError;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 /// What each check found: its name, and in one line what is wrong. No secrets in it; anybody may read them.
@@ -19,11 +19,16 @@ pub type Checks = Vec<(&'static str, Result<(), String>)>;
 /// Runs the checks. Must come to an end by itself: a check of something that hangs needs a timeout.
 pub type RunChecks = dyn Fn() -> Pin<Box<dyn Future<Output = Checks> + Send>> + Send + Sync;
 
+const HEALTH: &str = "/health";
+const READY: &str = "/ready";
+
+pub(super) const ROUTES: [(Method, &str); 2] = [(Method::GET, HEALTH), (Method::GET, READY)];
+
 /// `GET /health` and `GET /ready`.
 pub fn router(run_checks: Arc<RunChecks>) -> Router {
     Router::new()
-        .route("/health", get(async || ([(CACHE_CONTROL, "no-store")], "OK")))
-        .route("/ready", get(async move || ready(&run_checks().await)))
+        .route(HEALTH, get(async || ([(CACHE_CONTROL, "no-store")], "OK")))
+        .route(READY, get(async move || ready(&run_checks().await)))
 }
 
 #[derive(Serialize)]

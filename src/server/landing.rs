@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 
 use axum::{
     Router,
-    http::header::{
-        CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    http::{
+        Method,
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+        },
     },
     response::{IntoResponse, Response},
     routing::get,
@@ -19,10 +22,14 @@ const PAGE: &str = include_str!("pages/landing.html");
 /// One look for all our pages.
 const STYLE: &str = include_str!("pages/style.css");
 
+const PATH: &str = "/";
+
+pub(super) const ROUTES: [(Method, &str); 1] = [(Method::GET, PATH)];
+
 /// `GET /`.
 pub(super) fn router(app: &App, client_address: Option<SocketAddr>) -> Router {
     let page = Page::new(PAGE, "", app.config.server_name.as_str(), &app.config.client_base_url(client_address));
-    Router::new().route("/", get(async move || page.into_response()))
+    Router::new().route(PATH, get(async move || page.into_response()))
 }
 
 /// A page without outside assets. Its style and script are named in its policy by their hashes, so that nothing else can

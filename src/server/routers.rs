@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, middleware};
+use axum::{Router, http::Method, middleware};
 
 use super::{forwarded, health, landing, request, setup, stage, well_known};
 use crate::{
@@ -44,6 +44,18 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
         .layer(TrackedLayer::new(shutdown.tasks().clone()))
         .layer(middleware::from_fn(request::trace))
         .layer(middleware::from_fn_with_state(Arc::new(listener.clone()), forwarded::believe))
+}
+
+/// All that [`public`] serves where everything is switched on.
+pub fn routes() -> Vec<(Method, &'static str)> {
+    let api = client_api::routes().merge(federation_api::routes()).merge(synapse_admin::routes());
+    let mut routes = api.list().to_vec();
+    routes.extend(well_known::ROUTES);
+    routes.extend(health::ROUTES);
+    routes.extend(landing::ROUTES);
+    routes.extend(setup::ROUTES);
+    routes.extend(stage::routes());
+    routes
 }
 
 /// `/health` and `/ready` for this server.

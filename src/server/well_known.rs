@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use axum::{Router, routing::get};
+use axum::{Router, http::Method, routing::get};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -13,13 +13,18 @@ use crate::{
     http::{ApiError, RawJson},
 };
 
+const CLIENT: &str = "/.well-known/matrix/client";
+const SERVER: &str = "/.well-known/matrix/server";
+
+pub(super) const ROUTES: [(Method, &str); 2] = [(Method::GET, CLIENT), (Method::GET, SERVER)];
+
 /// Both documents; they only depend on the configuration.
 pub(super) fn router(config: &Config, client_address: Option<SocketAddr>) -> Router {
     let client = json!({ "m.homeserver": { "base_url": config.client_base_url(client_address) } });
     let client = Bytes::from(client.to_string());
     let server = config.well_known_server().map(|server| Bytes::from(json!({ "m.server": server }).to_string()));
-    Router::new().route("/.well-known/matrix/client", get(async move || RawJson(client))).route(
-        "/.well-known/matrix/server",
+    Router::new().route(CLIENT, get(async move || RawJson(client))).route(
+        SERVER,
         get(async move || {
             server.map(RawJson).ok_or_else(|| ApiError::not_found("This server does not talk to other servers."))
         }),

@@ -1,10 +1,28 @@
 //! The list of what is served.
 
-use crate::harness::routes::assert_as_committed;
+use sabha::config::Secret;
+
+use crate::harness::{TestServer, routes::assert_as_committed};
 
 #[test]
 fn the_routes_are_those_in_git() {
-    let routes = sabha::client_api::routes().merge(sabha::federation_api::routes());
-    let served: Vec<_> = routes.list().iter().map(|(method, path)| (method.clone(), (*path).to_owned())).collect();
+    let served: Vec<_> = sabha::server::routes().into_iter().map(|(method, path)| (method, path.to_owned())).collect();
     assert_as_committed(&served);
+}
+
+/// The list is made beside the routers, so it is compared with a server that has everything switched on.
+#[tokio::test]
+async fn what_is_listed_is_served() {
+    let server = TestServer::builder()
+        .config(|config| {
+            config.federation.enabled = true;
+            config.registration.shared_secret = Secret::try_from("a secret of at least some length".to_owned()).ok();
+        })
+        .start()
+        .await;
+    let client = server.anonymous();
+    for (method, path) in sabha::server::routes() {
+        let answer = client.request(method.clone(), path, None).await;
+        assert_ne!(answer.json["errcode"], "M_UNRECOGNIZED", "{method} {path}");
+    }
 }

@@ -12,13 +12,17 @@ use std::{
 };
 
 use axum::response::Response;
-use hyper::{body::Incoming, server::conn::http2::Builder};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::{
+    body::Incoming,
+    rt::{Read, Write},
+    server::conn::http2::Builder,
+};
+use hyper_util::rt::TokioExecutor;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Connected, HEADER_READ_TIMEOUT, HTTP2_CLOSE_TIMEOUT, negotiate::Io};
+use super::{Connected, HEADER_READ_TIMEOUT, HTTP2_CLOSE_TIMEOUT};
 
 /// The requests of a connection.
 #[derive(Debug, Default)]
@@ -32,7 +36,7 @@ struct Requests {
 /// Serves a connection until its client closes it, has nothing to ask for too long, or the server stops.
 pub(super) async fn serve(
     builder: &Builder<TokioExecutor>,
-    io: TokioIo<Io>,
+    io: impl Read + Write + Unpin + Send + 'static,
     connected: Connected,
     stopping: &CancellationToken,
 ) -> hyper::Result<()> {
@@ -104,5 +108,50 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Counted {
             let _in_flight = in_flight;
             answer.await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::get};
+    use http_body_util::Empty;
+    use hyper::client::conn::http2::handshake;
+    use hyper_util::rt::TokioIo;
+    use tokio::{sync::Semaphore, time::Instant};
+
+    use super::{
+        super::{ClientAddress, HTTP2_PING_INTERVAL, Server, Shutdown},
+        *,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_and_one_that_waits_for_an_answer_is_not() {
+        let gate = Arc::new(Semaphore::new(0));
+        let opened = Arc::clone(&gate);
+        let gated = async move || opened.acquire().await.map(|_| "done").unwrap_or("closed");
+        let router = Router::new().route("/", get(gated));
+        let server = Server::new(router.clone(), None, Shutdown::new());
+        // In memory: a paused clock does not wait for what is on its way in a socket.
+        let (client, io) = tokio::io::duplex(64 * 1024);
+        let connected = Connected { router, client: ClientAddress(None) };
+        let served =
+            tokio::spawn(
+                async move { serve(&server.http2, TokioIo::new(io), connected, server.shutdown.token()).await },
+            );
+        let (mut requests, connection) = handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+        let mut connection = tokio::spawn(connection);
+        let request = http::Request::get("http://localhost/").body(Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = tokio::spawn(requests.send_request(request));
+        let waited = tokio::time::timeout(3 * HTTP2_PING_INTERVAL, &mut connection).await;
+        assert!(waited.is_err(), "it waits for an answer, and its client says that it is there: {waited:?}");
+        gate.add_permits(1);
+        assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+
+        let answered_at = Instant::now();
+        // The client is told: no error on either side, though it keeps its handle for requests.
+        connection.await.unwrap().unwrap();
+        served.await.unwrap().unwrap();
+        assert_eq!(answered_at.elapsed(), HEADER_READ_TIMEOUT);
+        drop(requests);
     }
 }

@@ -325,32 +325,6 @@ async fn a_client_of_http2_that_asks_nothing_is_dropped_in_time() {
 }
 
 #[tokio::test]
-async fn an_idle_http2_connection_is_closed_and_one_that_waits_is_not() {
-    let mut server = Fixture::tcp().await;
-    let io = TokioIo::new(server.connect().await);
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
-    let (mut requests, connection) = handshake.await.unwrap();
-    let mut connection = tokio::spawn(connection);
-    let request = http::Request::get("http://localhost/gated").body(Empty::<bytes::Bytes>::new()).unwrap();
-    let answer = tokio::spawn(requests.send_request(request));
-    server.entered.recv().await.unwrap();
-    tokio::time::pause();
-    let long = 4 * HEADER_READ_TIMEOUT;
-    assert!(tokio::time::timeout(long, &mut connection).await.is_err(), "it waits for an answer");
-    server.gate.add_permits(1);
-    assert_eq!(answer.await.unwrap().unwrap().status(), 200);
-
-    let answered_at = Instant::now();
-    connection.await.unwrap().unwrap();
-    assert!(
-        answered_at.elapsed() >= HEADER_READ_TIMEOUT && answered_at.elapsed() < long,
-        "{:?}",
-        answered_at.elapsed()
-    );
-    server.stop().await;
-}
-
-#[tokio::test]
 async fn a_waiting_connections_task_is_small() {
     let server = Arc::new(Server::new(Router::new(), None, Shutdown::new()));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
