@@ -2,6 +2,7 @@
 //!
 //! The one matcher for everything that users and other servers write globs in. It takes time in proportion to the text
 //! times the number of stars, and patterns are capped, so no pattern can hold the server up.
+//! [`matches`] is for a pattern that is used once; [`Glob`] is one that is held against many texts, or looked for in them.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/appendices/#glob-style-matching
 
@@ -41,12 +42,142 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
+/// How many words of 64 bits the states of the longest pattern take: one state more than it has characters.
+const MAX_WORDS: usize = (MAX_PATTERN_BYTES + 1).div_ceil(64);
+
+/// A pattern made ready for many texts.
+///
+/// It is an automaton that reads a text once, from left to right, whatever the pattern: state `i` is reached when the first
+/// `i` characters of the pattern have matched (stars not counted), and all states that are reached at once are the bits of a
+/// number. So a text takes time in proportion to its length times [`Self::words`], and nothing recurses.
+pub struct Glob {
+    /// The last state: how many characters the pattern has.
+    last: usize,
+    /// The characters of the pattern, sorted.
+    chars: Box<[char]>,
+    /// Which states may be reached by reading each of `chars`, and after them those for any other character.
+    by_char: Box<[u64]>,
+    /// The states that stay reached whatever is read, as a star comes next.
+    stay: Box<[u64]>,
+    /// The longest piece without wildcards. A text without it cannot match, and that is found out much faster.
+    piece: Box<str>,
+}
+
+impl Glob {
+    /// `None` for a pattern that is longer than [`MAX_PATTERN_BYTES`]: it matches nothing.
+    pub fn new(pattern: &str) -> Option<Self> {
+        let piece = pattern.split(['*', '?']).max_by_key(|piece| piece.len()).unwrap_or_default();
+        Self::build(pattern, piece, |c| c == '*', |c| c == '?')
+    }
+
+    /// Text in which stars and question marks stand for themselves.
+    pub fn literal(text: &str) -> Option<Self> {
+        Self::build(text, text, |_| false, |_| false)
+    }
+
+    fn build(pattern: &str, piece: &str, star: fn(char) -> bool, any: fn(char) -> bool) -> Option<Self> {
+        if pattern.len() > MAX_PATTERN_BYTES {
+            return None;
+        }
+        let last = pattern.chars().filter(|c| !star(*c)).count();
+        let words = (last + 1).div_ceil(64);
+        let mut chars: Vec<char> = pattern.chars().filter(|c| !star(*c) && !any(*c)).collect();
+        chars.sort_unstable();
+        chars.dedup();
+        let mut by_char = vec![0; (chars.len() + 1) * words];
+        let mut stay = vec![0; words];
+        let mut state = 0;
+        for c in pattern.chars() {
+            if star(c) {
+                set(&mut stay, state);
+                continue;
+            }
+            state += 1;
+            match chars.binary_search(&c) {
+                Ok(index) if !any(c) => set(&mut by_char[index * words..], state),
+                _ => by_char.chunks_exact_mut(words).for_each(|states| set(states, state)),
+            }
+        }
+        Some(Self { last, chars: chars.into(), by_char: by_char.into(), stay: stay.into(), piece: piece.into() })
+    }
+
+    /// Whether all of `text` matches.
+    pub fn matches(&self, text: &str) -> bool {
+        self.read(text, |before, next| (before.is_none(), next.is_none()))
+    }
+
+    /// Whether a part of `text` matches that starts and ends at the edge of a word ([spec]). Words are made of ASCII letters,
+    /// digits and underscores.
+    ///
+    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#conditions-1
+    pub fn occurs_in(&self, text: &str) -> bool {
+        if self.last == 0 && self.stay[0] == 0 {
+            return text.is_empty();
+        }
+        let in_word = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+        self.read(text, |before, next| {
+            let edge = !(in_word(before) && in_word(next));
+            (edge, edge)
+        })
+    }
+
+    /// How many steps each character of a text takes.
+    pub fn words(&self) -> usize {
+        self.stay.len()
+    }
+
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.chars.len() * 4 + (self.by_char.len() + self.stay.len()) * 8 + self.piece.len()
+    }
+
+    /// Reads the text. `place` says whether a match may start, and whether it may end, between two characters.
+    fn read(&self, text: &str, place: impl Fn(Option<char>, Option<char>) -> (bool, bool)) -> bool {
+        if !text.contains(&*self.piece) {
+            return false;
+        }
+        let words = self.words();
+        let mut all = [0; MAX_WORDS];
+        let reached = &mut all[..words];
+        let mut before = None;
+        let mut rest = text.chars();
+        loop {
+            let next = rest.next();
+            let (start, end) = place(before, next);
+            if start {
+                set(reached, 0);
+            }
+            if end && (reached[self.last / 64] >> (self.last % 64)) & 1 == 1 {
+                return true;
+            }
+            let Some(c) = next else { return false };
+            let index = self.chars.binary_search(&c).unwrap_or(self.chars.len());
+            let states = &self.by_char[index * words..][..words];
+            for word in (0..words).rev() {
+                let carried = if word == 0 { 0 } else { reached[word - 1] >> 63 };
+                let advanced = ((reached[word] << 1) | carried) & states[word];
+                reached[word] = advanced | (reached[word] & self.stay[word]);
+            }
+            before = next;
+        }
+    }
+}
+
+fn set(states: &mut [u64], state: usize) {
+    states[state / 64] |= 1 << (state % 64);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(pattern: &str, text: &str, expected: bool) {
         assert_eq!(matches(pattern, text), expected, "{pattern:?} on {text:?}");
+        assert_eq!(
+            Glob::new(pattern).is_some_and(|glob| glob.matches(text)),
+            expected,
+            "compiled {pattern:?} on {text:?}"
+        );
     }
 
     #[test]
@@ -65,5 +196,47 @@ mod tests {
         check("*.example.com", "evil.example.com", true);
         check(&"*a".repeat(400), &"b".repeat(2000), false);
         check(&"*".repeat(2000), "a", false);
+    }
+
+    #[test]
+    fn words_are_found_at_their_edges() {
+        let check = |pattern: &str, text: &str, expected: bool| {
+            let found = Glob::new(pattern).unwrap().occurs_in(text);
+            assert_eq!(found, expected, "{pattern:?} in {text:?}");
+        };
+        check("cake", "my cake is good", true);
+        check("cake", "cake", true);
+        check("cake", "(cake)", true);
+        check("cake", "cakes, pancake, cake_", false);
+        check("cake", "pancake cake", true);
+        check("cake", "écaké cakeé", true);
+        check("ca?e", "a case", true);
+        check("ca*e", "a castle", true);
+        check("ca*e", "castles are", true);
+        check("ca*e", "castles", false);
+        check("*", "", true);
+        check("", "", true);
+        check("", "a", false);
+        check("?", "", false);
+        check("?", "ab", false);
+        check("?", "ab c", true);
+        check("x y", "max y", false);
+        check("x y", "x x y", true);
+        check("$5", "it is $5.", true);
+        check("$5", "a$5", true);
+        check("b", &"ab ".repeat(30_000), false);
+        check(&"?a".repeat(256), &"aa".repeat(256), true);
+        check(&"?a".repeat(256), &("aa".repeat(255) + " ab"), false);
+        check(&"?a".repeat(256), &"aa ".repeat(20_000), false);
+        check(&("a".repeat(63) + "*b"), &("a".repeat(63) + "xxb"), true);
+        check(&("a".repeat(64) + "*b"), &("a".repeat(64) + "xxb"), true);
+        check(&("a".repeat(64) + "*b"), &("a".repeat(63) + "xxb"), false);
+    }
+
+    #[test]
+    fn literal_text_has_no_wildcards() {
+        assert!(Glob::literal("A*?").unwrap().occurs_in("hello A*?!"));
+        assert!(!Glob::literal("A*").unwrap().occurs_in("hello AB"));
+        assert!(Glob::literal(&"a".repeat(MAX_PATTERN_BYTES + 1)).is_none());
     }
 }

@@ -1,16 +1,18 @@
 //! Push rules: when an account wants to be notified.
 //!
 //! The rules are the account data `m.push_rules`; an account that never changed them has the server's defaults. Next:
-//! [`rules`], the changes that clients may make; [`evaluate`], what they say about an event; [`unread`], what `/sync` counts.
+//! [`rules`], the changes that clients may make; [`compiled`] and [`evaluate`], what they say about an event; [`unread`], what
+//! `/sync` counts.
 
 mod carry_over;
+pub mod compiled;
 pub mod evaluate;
 pub mod rules;
 pub mod unread;
 
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{RoomId, push::Ruleset};
 use serde_json::value::RawValue;
 
@@ -19,9 +21,10 @@ use crate::{
         AccountData,
         data::{ACCOUNT, PutError, render},
     },
-    store::{self, UserNid, vocabulary::User},
+    store::{self, Position, UserNid, vocabulary::User},
 };
 
+use compiled::CompiledRules;
 use evaluate::Evaluator;
 pub use rules::RuleError;
 use unread::Tallies;
@@ -29,13 +32,38 @@ use unread::Tallies;
 /// The type that push rules are stored as.
 const PUSH_RULES: &str = "m.push_rules";
 
-/// Rulesets kept in memory, about 10 kB each; the others are read again when they are used.
+/// About how many rulesets are kept in memory, mostly of 10 kB; the others are read again when they are used.
 const CACHED_RULESETS: usize = 5_000;
+
+/// How much memory they may take, roughly. Rules of the largest size that users may have take a few hundred kB.
+const CACHED_RULESET_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What the server's own rules take, with their names and actions.
+const DEFAULTS_BYTES: u64 = 6 * 1024;
+
+/// The rules of one user.
+pub struct UserRules {
+    pub ruleset: Arc<Ruleset>,
+    pub compiled: CompiledRules,
+    /// The position of their last change, and of nothing when there never was one. Rules that were read at different times
+    /// are the same if this is.
+    version: Position,
+    bytes: u64,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<UserNid, Arc<UserRules>> for ByBytes {
+    fn weight(&self, _: &UserNid, rules: &Arc<UserRules>) -> u64 {
+        rules.bytes
+    }
+}
 
 /// The service of push rules.
 pub struct Push {
     data: Arc<AccountData>,
-    rulesets: Cache<UserNid, Arc<Ruleset>>,
+    rulesets: Cache<UserNid, Arc<UserRules>, ByBytes>,
     evaluator: Evaluator,
     tallies: Tallies,
 }
@@ -53,7 +81,7 @@ impl Push {
     pub fn new(data: Arc<AccountData>) -> Self {
         Self {
             data,
-            rulesets: Cache::new(CACHED_RULESETS),
+            rulesets: Cache::with_weighter(CACHED_RULESETS, CACHED_RULESET_BYTES, ByBytes),
             evaluator: Evaluator::default(),
             tallies: Tallies::default(),
         }
@@ -61,15 +89,28 @@ impl Push {
 
     /// The rules of a local user: the server's defaults with what the user changed.
     pub async fn ruleset(&self, user: &User) -> Result<Arc<Ruleset>, store::Error> {
-        if let Some(ruleset) = self.rulesets.get(&user.nid) {
-            return Ok(ruleset);
+        Ok(Arc::clone(&self.rules(user).await?.ruleset))
+    }
+
+    /// The rules of a local user, as clients see them and ready for events.
+    async fn rules(&self, user: &User) -> Result<Arc<UserRules>, store::Error> {
+        if let Some(rules) = self.rulesets.get(&user.nid) {
+            return Ok(rules);
         }
         // In turn, or rules that were just changed could be overwritten in memory by those that were read before.
         let _turn = self.data.turn(user.nid).await;
-        let stored = self.data.find(user.nid, ACCOUNT, PUSH_RULES).await?;
-        let ruleset = Arc::new(rules::merged(&user.user_id, stored.as_deref())?);
-        self.rulesets.insert(user.nid, Arc::clone(&ruleset));
-        Ok(ruleset)
+        if let Some(rules) = self.rulesets.get(&user.nid) {
+            return Ok(rules);
+        }
+        let stored = self.data.find_version(user.nid, ACCOUNT, PUSH_RULES).await?;
+        let (content, version) = stored.map_or((None, Position::ZERO), |(content, version)| (Some(content), version));
+        let ruleset = Arc::new(rules::merged(&user.user_id, content.as_deref())?);
+        let compiled = CompiledRules::new(&ruleset);
+        let stored_bytes = content.map_or(DEFAULTS_BYTES, |content| 2 * content.get().len() as u64);
+        let bytes = compiled.bytes() as u64 + stored_bytes;
+        let rules = Arc::new(UserRules { ruleset, compiled, version, bytes });
+        self.rulesets.insert(user.nid, Arc::clone(&rules));
+        Ok(rules)
     }
 
     /// The content of the user's `m.push_rules`.
@@ -115,3 +156,6 @@ impl Push {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

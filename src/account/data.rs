@@ -82,10 +82,22 @@ impl AccountData {
         room: RoomNid,
         event_type: &str,
     ) -> Result<Option<Box<RawValue>>, store::Error> {
+        Ok(self.find_version(user, room, event_type).await?.map(|(content, _)| content))
+    }
+
+    /// The content of one type with the position of its last change, which no other content of it has.
+    pub(crate) async fn find_version(
+        &self,
+        user: UserNid,
+        room: RoomNid,
+        event_type: &str,
+    ) -> Result<Option<(Box<RawValue>, Position)>, store::Error> {
         let mut reader = self.db.read().await?;
-        let json = rows::find_data(&mut reader.conn(), user, room, event_type).await?;
-        json.map(|json| RawValue::from_string(json).map_err(|error| store::Error::damaged("account data", error)))
-            .transpose()
+        let Some((json, version)) = rows::find_data(&mut reader.conn(), user, room, event_type).await? else {
+            return Ok(None);
+        };
+        let content = RawValue::from_string(json).map_err(|error| store::Error::damaged("account data", error))?;
+        Ok(Some((content, version)))
     }
 
     /// Stores the content of one type.

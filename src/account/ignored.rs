@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::data::{ACCOUNT, AccountData};
-use crate::store::{self, RoomNid, UserNid, vocabulary::User};
+use crate::store::{self, Position, RoomNid, UserNid, vocabulary::User};
 
 /// The type that the list is stored as.
 const IGNORED_USER_LIST: &str = "m.ignored_user_list";
@@ -22,17 +22,33 @@ const IGNORED_USER_LIST: &str = "m.ignored_user_list";
 const CACHED: usize = 50_000;
 
 /// Whom one account ignores. Nobody ignores themselves.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Ignored(Vec<OwnedUserId>);
+#[derive(Debug)]
+pub struct Ignored {
+    /// Sorted.
+    users: Vec<OwnedUserId>,
+    version: Position,
+}
+
+impl Default for Ignored {
+    fn default() -> Self {
+        Self { users: Vec::new(), version: Position::ZERO }
+    }
+}
 
 impl Ignored {
     /// Whether the account wants to see everyone.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.users.is_empty()
     }
 
     pub fn contains(&self, user_id: &UserId) -> bool {
-        self.0.binary_search_by(|other| other.as_str().cmp(user_id.as_str())).is_ok()
+        self.users.binary_search_by(|other| other.as_str().cmp(user_id.as_str())).is_ok()
+    }
+
+    /// Which of the account's lists it is: the position of the last change, and of nothing when there never was one. Two that
+    /// were read at different times are the same if this is.
+    pub fn version(&self) -> Position {
+        self.version
     }
 
     /// The list in the content of `m.ignored_user_list`. A client may write anything there: what is no list ignores nobody.
@@ -46,7 +62,7 @@ impl Ignored {
         let mut users: Vec<OwnedUserId> =
             names.into_keys().filter_map(|name| UserId::parse(name).ok()).filter(|user_id| user_id != owner).collect();
         users.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-        Self(users)
+        Self { users, version: Position::ZERO }
     }
 }
 
@@ -76,8 +92,12 @@ impl AccountData {
         }
         // In turn, or a list that was just changed could be overwritten in memory by the one that was read before.
         let _turn = self.turn(user.nid).await;
-        let stored = self.find(user.nid, ACCOUNT, IGNORED_USER_LIST).await?;
-        let ignored = Arc::new(Ignored::read(&user.user_id, stored.as_deref()));
+        if let Some(ignored) = self.ignored.0.get(&user.nid) {
+            return Ok(ignored);
+        }
+        let stored = self.find_version(user.nid, ACCOUNT, IGNORED_USER_LIST).await?;
+        let (content, version) = stored.map_or((None, Position::ZERO), |(content, version)| (Some(content), version));
+        let ignored = Arc::new(Ignored { version, ..Ignored::read(&user.user_id, content.as_deref()) });
         self.ignored.0.insert(user.nid, Arc::clone(&ignored));
         Ok(ignored)
     }
@@ -94,7 +114,7 @@ mod tests {
         let check = |content: &str, expected: &[&str]| {
             let content = RawValue::from_string(content.to_owned()).unwrap();
             let ignored = Ignored::read(user_id!("@alice:example.org"), Some(&content));
-            assert_eq!(ignored.0.iter().map(|user_id| user_id.as_str()).collect::<Vec<_>>(), expected, "{content}");
+            assert_eq!(ignored.users.iter().map(|user_id| user_id.as_str()).collect::<Vec<_>>(), expected, "{content}");
             assert_eq!(ignored.is_empty(), expected.is_empty());
         };
         check(

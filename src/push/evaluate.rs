@@ -1,28 +1,34 @@
 //! Holding an event against an account's push rules ([spec]).
 //!
 //! Promise: the answer depends on the event, the rules and how things stood when the event was sent, and on nothing that
-//! happened since. What is taken from an event for this is shared by all who look at it.
+//! happened since, but for a redaction that takes a name or power levels away. What is taken from an event for this is shared
+//! by all who look at it. Next: [`super::compiled`], which holds it against the rules.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
-use quick_cache::sync::Cache;
-use ruma::{
-    UInt,
-    push::{FlattenedJson, PushConditionRoomCtx, Ruleset},
-    serde::Raw,
+use quick_cache::{Weighter, sync::Cache};
+use ruma::{UInt, push::PushConditionPowerLevelsCtx};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    compiled::{Asked, CompiledRules},
+    rules::MAX_GLOB_BYTES,
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
-
 use crate::{
+    glob::Glob,
     room::{Room, Rooms, circumstances::Circumstances, event::StoredEvent},
     store::{Error, EventNid, RoomNid, UserNid, vocabulary::User},
 };
 
-/// Events whose fields are kept: those that whole rooms are just looking at. A few kB each.
+/// About how many events are kept: those that whole rooms are just looking at. A few kB each.
 const CACHED_EVENTS: usize = 1_000;
+
+/// How much memory the events that are kept may take, roughly. One event of 64 KiB can take 7 MiB, when it is made of
+/// tiny objects.
+const CACHED_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// For how many pairs of user and room it is kept how things stand: where people are just talking.
 const CACHED_CONTEXTS: usize = 5_000;
@@ -35,47 +41,71 @@ pub struct Verdict {
     pub highlight: bool,
 }
 
-/// How things stood, as ruma wants to know it.
+/// How things stood, as rules want to know it.
 struct Context {
     held: Circumstances,
-    ruma: PushConditionRoomCtx,
+    /// What the user was called, in lower case.
+    display_name: Option<Glob>,
+    members: UInt,
+    power_levels: PushConditionPowerLevelsCtx,
+}
+
+/// What rules may ask about an event, with its weight. `None`: it cannot be read, and notifies nobody.
+#[derive(Clone)]
+struct Fields {
+    value: Option<Arc<Value>>,
+    bytes: u64,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<EventNid, Fields> for ByBytes {
+    fn weight(&self, _: &EventNid, fields: &Fields) -> u64 {
+        fields.bytes
+    }
 }
 
 /// What is kept between evaluations.
 pub(super) struct Evaluator {
-    events: Cache<EventNid, Arc<FlattenedJson>>,
+    events: Cache<EventNid, Fields, ByBytes>,
     contexts: Cache<(UserNid, RoomNid), Arc<Context>>,
 }
 
 impl Default for Evaluator {
     fn default() -> Self {
-        Self { events: Cache::new(CACHED_EVENTS), contexts: Cache::new(CACHED_CONTEXTS) }
+        Self {
+            events: Cache::with_weighter(CACHED_EVENTS, CACHED_EVENT_BYTES, ByBytes),
+            contexts: Cache::new(CACHED_CONTEXTS),
+        }
     }
 }
 
 impl Evaluator {
-    /// What `ruleset` says about an event that was sent when things were as `held` says.
+    /// What `rules` say about an event that was sent when things were as `held` says. An event that cannot be read notifies
+    /// nobody: whoever sent it must not be able to stop anybody's `/sync`.
     pub(super) async fn verdict(
         &self,
         rooms: &Rooms,
         (room, user): (&Room, &User),
-        ruleset: &Ruleset,
+        rules: &CompiledRules,
         event: &StoredEvent,
         held: Circumstances,
     ) -> Result<Verdict, Error> {
+        let Some(value) = self.fields(event).value else { return Ok(Verdict::default()) };
         let context = self.context(rooms, room, user, held).await?;
-        let fields = self.fields(event)?;
-        for rule in ruleset {
-            if rule.applies(&fields, &context.ruma).await {
-                let notify = rule.triggers_notification();
-                return Ok(Verdict { notify, highlight: notify && rule.triggers_highlight() });
-            }
-        }
-        Ok(Verdict::default())
+        let asked = Asked {
+            user_id: &user.user_id,
+            display_name: context.display_name.as_ref(),
+            members: context.members,
+            power_levels: Some(&context.power_levels),
+        };
+        Ok(rules.verdict(&value, &asked).await)
     }
 
-    fn fields(&self, event: &StoredEvent) -> Result<Arc<FlattenedJson>, Error> {
-        self.events.get_or_insert_with(&event.nid, || fields(event).map(Arc::new))
+    fn fields(&self, event: &StoredEvent) -> Fields {
+        let Ok(fields) = self.events.get_or_insert_with(&event.nid, || Ok::<_, Infallible>(Fields::new(fields(event))));
+        fields
     }
 
     async fn context(
@@ -97,9 +127,8 @@ impl Evaluator {
         };
         let display_name = display_name.unwrap_or_else(|| user.user_id.to_string());
         let members = UInt::try_from(held.joined).unwrap_or(UInt::MAX);
-        let ruma = PushConditionRoomCtx::new(room.room_id.clone(), members, user.user_id.clone(), display_name)
-            .with_power_levels(levels.into());
-        let context = Arc::new(Context { held, ruma });
+        let display_name = named(&display_name);
+        let context = Arc::new(Context { held, display_name, members, power_levels: levels.into() });
         self.contexts.insert((user.nid, room.nid), Arc::clone(&context));
         Ok(context)
     }
@@ -116,35 +145,65 @@ fn display_name(member: &StoredEvent) -> Option<String> {
     member.content::<Content>()?.displayname.filter(|name| !name.trim().is_empty())
 }
 
-/// What rules may ask about an event. Not `unsigned`: that is no part of what was sent.
-fn fields(event: &StoredEvent) -> Result<FlattenedJson, Error> {
-    #[derive(Serialize)]
-    struct Fields<'a> {
-        #[serde(rename = "type")]
-        event_type: &'a str,
-        event_id: &'a str,
-        room_id: &'a str,
-        sender: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        state_key: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        redacts: Option<&'a str>,
-        content: &'a RawValue,
-    }
-    let pdu = &event.pdu;
-    let fields = Fields {
-        event_type: &pdu.event_type,
-        event_id: pdu.event_id.as_str(),
-        room_id: pdu.room_id.as_str(),
-        sender: pdu.sender.as_str(),
-        state_key: pdu.state_key.as_deref(),
-        redacts: pdu.redacts.as_ref().map(|event_id| event_id.as_str()),
-        content: &pdu.content,
-    };
-    // Ruma panics on JSON that cannot be read as a value; having read it once shows that it can.
-    let value: Value = serde_json::to_string(&fields)
-        .and_then(|json| serde_json::from_str(&json))
-        .map_err(|error| Error::damaged("event", error))?;
-    let raw = Raw::new(&value).map_err(|error| Error::damaged("event", error))?;
-    Ok(FlattenedJson::from_raw(&raw))
+/// Finds the name in a body. Names that are longer than patterns may be are not looked for.
+fn named(display_name: &str) -> Option<Glob> {
+    let name = display_name.to_lowercase();
+    if name.len() > MAX_GLOB_BYTES { None } else { Glob::literal(&name) }
 }
+
+impl Fields {
+    fn new(value: Option<Value>) -> Self {
+        let bytes = value.as_ref().map_or(0, bytes) + 64;
+        Self { value: value.map(Arc::new), bytes }
+    }
+}
+
+/// What rules may ask about an event. Not `unsigned`: that is no part of what was sent.
+///
+/// It keeps the shape of the event, so it takes memory in proportion to it; a list of all properties with their paths would
+/// repeat a long name for everything below it.
+fn fields(event: &StoredEvent) -> Option<Value> {
+    let pdu = &event.pdu;
+    // On its own, as the event around it would make it one level deeper than it was allowed to be.
+    let content: Value = serde_json::from_str(pdu.content.get()).ok()?;
+    let mut fields = serde_json::Map::new();
+    let mut put = |name: &str, text: &str| fields.insert(name.to_owned(), Value::String(text.to_owned()));
+    put("type", &pdu.event_type);
+    put("event_id", pdu.event_id.as_str());
+    put("room_id", pdu.room_id.as_str());
+    put("sender", pdu.sender.as_str());
+    if let Some(state_key) = &pdu.state_key {
+        put("state_key", state_key);
+    }
+    if let Some(redacts) = &pdu.redacts {
+        put("redacts", redacts.as_str());
+    }
+    fields.insert("content".to_owned(), content);
+    Some(Value::Object(fields))
+}
+
+/// Roughly how much memory a value takes.
+fn bytes(value: &Value) -> u64 {
+    const VALUE: usize = 32;
+    /// The first part of the tree that holds what is in an object: it makes room for eleven at once.
+    const TREE: usize = 640;
+    /// One more name in it, as its parts may be half empty.
+    const NAME: usize = 84;
+    let (mut bytes, mut rest) = (0, vec![value]);
+    while let Some(value) = rest.pop() {
+        bytes += VALUE;
+        match value {
+            Value::String(text) => bytes += text.len(),
+            Value::Array(values) => rest.extend(values),
+            Value::Object(values) => {
+                bytes += TREE + values.keys().map(|name| NAME + name.len()).sum::<usize>();
+                rest.extend(values.values());
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    bytes as u64
+}
+
+#[cfg(test)]
+mod tests;

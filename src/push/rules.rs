@@ -12,6 +12,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
+use super::compiled::{self, MAX_WORK};
 use crate::store;
 
 /// Rules that a user may add. Every event is held against all of them.
@@ -43,6 +44,8 @@ pub enum RuleError {
     Invalid(&'static str),
     #[error("No more than {MAX_RULES} push rules can be added.")]
     TooMany,
+    #[error("All push rules together must not have more than {MAX_WORK} bytes of patterns and conditions.")]
+    TooLong,
 }
 
 /// The server's rules with what the user changed. A release with new default rules gives them to everyone.
@@ -92,6 +95,13 @@ pub fn put(
     let was_enabled = ruleset.get(kind.clone(), &rule_id).map(|old| old.enabled());
     if was_enabled.is_none() && ruleset.iter().filter(|rule| !rule.is_server_default()).count() >= MAX_RULES {
         return Err(RuleError::TooMany);
+    }
+    // The old rule of this name goes, so it counts no more.
+    let replaced =
+        ruleset.get(kind.clone(), &rule_id).filter(|old| !old.is_server_default()).map_or(0, compiled::work_of);
+    let added = ruleset.iter().filter(|rule| !rule.is_server_default()).map(compiled::work_of).sum::<usize>();
+    if added - replaced + compiled::work_of_new(&rule) > MAX_WORK {
+        return Err(RuleError::TooLong);
     }
     for neighbour in [after, before].into_iter().flatten() {
         if neighbour == rule_id || ruleset.get(kind.clone(), neighbour).is_none() {

@@ -17,11 +17,10 @@ mod tally;
 use std::{collections::HashSet, convert::Infallible, sync::Arc};
 
 use quick_cache::{Weighter, sync::Cache};
-use ruma::push::Ruleset;
 use tokio::sync::Mutex;
 
 use self::tally::Tally;
-use super::Push;
+use super::{Push, UserRules};
 use crate::{
     account::ignored::Ignored,
     ephemeral::{Ephemeral, receipts::Reads},
@@ -88,16 +87,17 @@ struct Counted {
 }
 
 /// When one of these is another, all is counted anew.
-struct Basis {
-    ruleset: Arc<Ruleset>,
-    ignored: Arc<Ignored>,
-    joined_at: Position,
+pub(super) struct Basis {
+    pub(super) rules: Arc<UserRules>,
+    pub(super) ignored: Arc<Ignored>,
+    pub(super) joined_at: Position,
 }
 
 impl PartialEq for Basis {
+    /// By version: what fell out of a cache and was read again is the same.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.ruleset, &other.ruleset)
-            && Arc::ptr_eq(&self.ignored, &other.ignored)
+        self.rules.version == other.rules.version
+            && self.ignored.version() == other.ignored.version()
             && self.joined_at == other.joined_at
     }
 }
@@ -122,14 +122,14 @@ impl Push {
         upto: Position,
     ) -> Result<Unread, Error> {
         let Some(joined_at) = sight.joined_since(upto) else { return Ok(Unread::default()) };
-        let (ruleset, ignored) = (self.ruleset(user).await?, self.data.ignored(user).await?);
+        let (rules, ignored) = (self.rules(user).await?, self.data.ignored(user).await?);
         let reads = ephemeral.reads(room.nid, user.nid).await?;
         let look = Look { push: self, rooms, room, user, reads, upto };
         let key = (user.nid, room.nid);
         let Ok(slot) = self.tallies.0.get_or_insert_with(&key, || Ok::<_, Infallible>(Slot::default()));
         let mut held = slot.entry.lock().await;
 
-        let basis = Basis { ruleset, ignored, joined_at };
+        let basis = Basis { rules, ignored, joined_at };
         let read_up_to = |thread: &str| look.reads.up_to(thread);
         let mut counted = match held.take() {
             Some(mut counted) if counted.basis == basis => match look.go_on(&mut counted).await? {
@@ -247,8 +247,8 @@ impl Look<'_> {
                 }
             };
             let held = held.ok_or_else(|| Error::damaged("state log", "it does not reach an event of the timeline"))?;
-            let (of, ruleset) = ((self.room, self.user), &counted.basis.ruleset);
-            let verdict = self.push.evaluator.verdict(self.rooms, of, ruleset, event, held).await?;
+            let (of, rules) = ((self.room, self.user), &counted.basis.rules.compiled);
+            let verdict = self.push.evaluator.verdict(self.rooms, of, rules, event, held).await?;
             if verdict.notify {
                 let conversation = self.rooms.conversation(self.room, event).await?;
                 counted.through.extend(conversation.through);

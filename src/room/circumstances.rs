@@ -1,8 +1,9 @@
 //! What push rules ask about a room besides the event itself: how many were in it, what the user was called, who had which
 //! power, when the event was sent.
 //!
-//! Promise: what is found for an event never changes afterwards, so counting anew gives the same. Costs no database as long
-//! as the state log's tail reaches back.
+//! Promise: which events held when an event was sent never changes afterwards, and a redaction of one of them is the only
+//! thing that changes what they say: a member event without its name, or power levels without those that a redaction
+//! takes. Counting anew after that may give another count. Costs no database as long as the state log's tail reaches back.
 
 use ruma::UserId;
 

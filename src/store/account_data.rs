@@ -3,7 +3,7 @@
 use super::{Conn, Error, Position, RoomNid, UserNid, on, rows::inserts, statements};
 
 statements! {
-    FIND_DATA = "SELECT json FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND type = $3";
+    FIND_DATA = "SELECT json, pos FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND type = $3";
     COUNT_DATA = "SELECT COUNT(*) FROM account_data WHERE user_nid = $1";
     DATA_SINCE = "SELECT room_nid, type, json FROM account_data WHERE user_nid = $1 AND pos > $2 AND pos <= $3 \
         ORDER BY pos, room_nid, type LIMIT $4";
@@ -18,16 +18,16 @@ inserts! {
 /// The largest number of rows that `limits.account_data_per_user` can allow.
 const MOST_ROWS: i64 = 1_000_000;
 
-/// The JSON of one type; room 0 is the account itself.
+/// The JSON of one type, and the position of its last change; room 0 is the account itself.
 pub(crate) async fn find_data(
     conn: &mut Conn<'_>,
     user: UserNid,
     room: RoomNid,
     event_type: &str,
-) -> Result<Option<String>, Error> {
-    let row: Option<(String,)> = on!(conn, db => sqlx::query_as(FIND_DATA.text())
+) -> Result<Option<(String, Position)>, Error> {
+    let row: Option<(String, i64)> = on!(conn, db => sqlx::query_as(FIND_DATA.text())
         .bind(user.0).bind(room.0).bind(event_type).fetch_optional(&mut **db).await)?;
-    Ok(row.map(|(json,)| json))
+    Ok(row.map(|(json, pos)| (json, Position(pos))))
 }
 
 /// How many types are stored for the user, over all rooms.

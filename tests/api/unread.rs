@@ -4,6 +4,7 @@
 
 mod model;
 
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestServer, v3};
@@ -88,6 +89,28 @@ both_engines! {
         assert_eq!(unread(&alice.sync(next(&news)).await, &room), Some((2, 1)));
         server.restart().await;
         assert_eq!(unread(&alice.sync(None).await, &room), Some((2, 1)), "counted anew");
+    }
+
+    async fn no_body_is_too_long_for_a_rule(server: TestServer) {
+        let (alice, bob, room) = scene(&server).await;
+        rule(&alice, "content", "b", json!({ "pattern": "b", "actions": ["notify", { "set_tweak": "highlight" }] })).await;
+        alice.sync(None).await;
+        bob.send_text(&room, "1", &"ab ".repeat(5000)).await;
+        assert_eq!(unread(&alice.sync(None).await, &room), Some((1, 0)));
+        bob.send_text(&room, "2", &("ab ".repeat(5000) + "b")).await;
+        assert_eq!(unread(&alice.sync(None).await, &room), Some((2, 1)));
+    }
+
+    async fn an_event_that_is_nested_too_deep_for_rules_notifies_nobody(server: TestServer) {
+        let (alice, bob, room) = scene(&server).await;
+        bob.send_text(&room, "before", "hello").await;
+        // As deep as the server takes events: some of these may be refused.
+        for depth in 120..130 {
+            let nested = "{\"a\":".repeat(depth - 1) + "{}" + &"}".repeat(depth - 1);
+            let path = v3(["rooms", &room, "send", "m.room.message", &depth.to_string()]);
+            bob.request(Method::PUT, &path, Some(nested)).await;
+        }
+        assert!(unread(&alice.sync(None).await, &room).is_some(), "the room is there");
     }
 
     async fn reading_on_one_device_is_news_on_the_other(server: TestServer) {

@@ -166,7 +166,7 @@ impl From<RuleError> for ApiError {
             RuleError::NotFound => Self::not_found(message),
             RuleError::ServerDefault | RuleError::NoPlace | RuleError::Invalid(_) => Self::invalid_param(message),
             // The spec's example of this answer has M_UNKNOWN.
-            RuleError::NeighbourNotFound(_) | RuleError::TooMany => {
+            RuleError::NeighbourNotFound(_) | RuleError::TooMany | RuleError::TooLong => {
                 Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, message)
             }
         }

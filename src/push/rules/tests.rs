@@ -77,6 +77,22 @@ fn no_more_than_so_many_rules_can_be_added() {
 }
 
 #[test]
+fn all_rules_together_must_not_be_too_long() {
+    let mut ruleset = Ruleset::server_default(user_id!("@alice:example.org"));
+    let long = |id: &str, bytes: usize| {
+        NewPushRule::Content(NewPatternedPushRule::new(id.to_owned(), "?".repeat(bytes), vec![Action::Notify]))
+    };
+    let refused = (0..MAX_RULES).find(|number| match put(&mut ruleset, long(&number.to_string(), 512), None, None) {
+        Ok(()) => false,
+        Err(error) => matches!(error, RuleError::TooLong),
+    });
+    assert_eq!(refused, Some(60), "32 KiB by 512 and 32");
+    put(&mut ruleset, long("7", 400), None, None).expect("it takes the place of a longer one");
+    put(&mut ruleset, long("other", 128), None, None).expect("there is room again");
+    assert!(matches!(put(&mut ruleset, long("7", 512), None, None), Err(RuleError::TooLong)));
+}
+
+#[test]
 fn the_master_rule_stays_first() {
     let mut ruleset = three();
     put(&mut ruleset, override_rule("mine"), None, None).unwrap();

@@ -1,0 +1,309 @@
+//! Push rules made ready for many events: paths split, patterns compiled, what is switched off left out ([spec]).
+//!
+//! Promise: holding an event against rules takes time in proportion to its size times [`MAX_WORK`] at most, never recurses
+//! and lets others run in between, whatever its sender and the owner of the rules wrote. Ruma keeps and changes rulesets
+//! ([`super::rules`]); it does not evaluate them, as it compiles each pattern anew and recurses for each word.
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
+
+use std::ops::RangeBounds;
+
+use ruma::{
+    OwnedRoomId, OwnedUserId, UInt, UserId,
+    power_levels::NotificationPowerLevelsKey,
+    push::{
+        AnyPushRuleRef, NewPushRule, PushCondition, PushConditionPowerLevelsCtx, RoomMemberCountIs, Ruleset,
+        ScalarJsonValue,
+    },
+};
+use serde_json::Value;
+use tokio::task::{coop::consume_budget, yield_now};
+
+use super::evaluate::Verdict;
+use crate::glob::Glob;
+
+/// How much the rules that a user added may ask in all: bytes of keys, patterns and values, and [`WORK_OF_PART`] for each rule
+/// and condition. Enough for 500 words of 32 bytes.
+pub const MAX_WORK: usize = 32 * 1024;
+
+/// What a rule or a condition costs besides its text.
+const WORK_OF_PART: usize = 32;
+
+/// After so many steps of matching, others may run: well below a millisecond.
+const STEPS_BEFORE_OTHERS: usize = 64 * 1024;
+
+/// The rules for mentions of old. They do not apply to an event that says itself whom it mentions ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#mrulecontains_display_name
+const OLD_MENTIONS: [&str; 3] = [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"];
+
+/// The rules of one user that are switched on, in the order in which they are tried.
+pub struct CompiledRules {
+    rules: Vec<Rule>,
+    /// The properties that patterns are held against, each once.
+    paths: Vec<Path>,
+}
+
+struct Rule {
+    conditions: Vec<Condition>,
+    verdict: Verdict,
+    old_mention: bool,
+}
+
+enum Condition {
+    /// Of the path with this number.
+    Matches(usize, Glob),
+    /// The body contains this as words.
+    BodyHas(Glob),
+    DisplayName,
+    MemberCount(RoomMemberCountIs),
+    SenderMayNotify(NotificationPowerLevelsKey),
+    Is(Path, ScalarJsonValue),
+    Contains(Path, ScalarJsonValue),
+    Room(OwnedRoomId),
+    Sender(OwnedUserId),
+}
+
+/// The names on the way to a property, from a dot-separated path ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/appendices/#dot-separated-property-paths
+#[derive(Debug, PartialEq, Eq)]
+struct Path(Vec<String>);
+
+/// What rules may ask besides the event.
+pub(super) struct Asked<'a> {
+    pub user_id: &'a UserId,
+    /// What the user is called in the room, in lower case.
+    pub display_name: Option<&'a Glob>,
+    pub members: UInt,
+    pub power_levels: Option<&'a PushConditionPowerLevelsCtx>,
+}
+
+/// The texts of one event in lower case, each made when it is first asked for.
+struct Lower<'a> {
+    event: &'a Value,
+    body: Option<Option<String>>,
+    by_path: Vec<Option<Option<String>>>,
+}
+
+impl Path {
+    fn new(path: &str) -> Self {
+        let (mut names, mut name) = (Vec::new(), String::new());
+        let mut rest = path.chars().peekable();
+        while let Some(c) = rest.next() {
+            match c {
+                '.' => names.push(std::mem::take(&mut name)),
+                '\\' => name.push(rest.next_if(|next| matches!(next, '.' | '\\')).unwrap_or('\\')),
+                _ => name.push(c),
+            }
+        }
+        names.push(name);
+        Self(names)
+    }
+
+    fn is_body(&self) -> bool {
+        self.0 == ["content", "body"]
+    }
+
+    fn find<'a>(&self, event: &'a Value) -> Option<&'a Value> {
+        self.0.iter().try_fold(event, |value, name| value.as_object()?.get(name))
+    }
+}
+
+impl Lower<'_> {
+    fn body(&mut self) -> Option<&str> {
+        let Self { event, body, .. } = self;
+        body.get_or_insert_with(|| Some(event.get("content")?.get("body")?.as_str()?.to_lowercase())).as_deref()
+    }
+
+    fn at(&mut self, number: usize, paths: &[Path]) -> Option<&str> {
+        let Self { event, by_path, .. } = self;
+        by_path.resize(paths.len(), None);
+        by_path[number].get_or_insert_with(|| Some(paths[number].find(event)?.as_str()?.to_lowercase())).as_deref()
+    }
+}
+
+impl CompiledRules {
+    /// What the user added beyond [`MAX_WORK`] is left out: it was stored when there was no such limit.
+    pub fn new(ruleset: &Ruleset) -> Self {
+        let mut compiled = Self { rules: Vec::new(), paths: Vec::new() };
+        let mut work = 0;
+        for rule in ruleset.iter().filter(|rule| rule.enabled()) {
+            if !rule.is_server_default() {
+                work += work_of(rule);
+                if work > MAX_WORK {
+                    continue;
+                }
+            }
+            let conditions = match rule {
+                AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => {
+                    rule.conditions.iter().map(|condition| compiled.condition(condition)).collect()
+                }
+                AnyPushRuleRef::Content(rule) => {
+                    Glob::new(&rule.pattern.to_lowercase()).map(|g| vec![Condition::BodyHas(g)])
+                }
+                AnyPushRuleRef::Room(rule) => Some(vec![Condition::Room(rule.rule_id.clone())]),
+                AnyPushRuleRef::Sender(rule) => Some(vec![Condition::Sender(rule.rule_id.clone())]),
+                _ => None,
+            };
+            let notify = rule.triggers_notification();
+            let verdict = Verdict { notify, highlight: notify && rule.triggers_highlight() };
+            let old_mention = OLD_MENTIONS.contains(&rule.rule_id());
+            // A rule with a condition that nothing meets never applies.
+            compiled.rules.extend(conditions.map(|conditions| Rule { conditions, verdict, old_mention }));
+        }
+        compiled
+    }
+
+    /// `None`: nothing meets it.
+    fn condition(&mut self, condition: &PushCondition) -> Option<Condition> {
+        #[expect(deprecated, reason = "clients still show these rules, and the spec still says what they do")]
+        Some(match condition {
+            PushCondition::EventMatch(condition) => {
+                let (path, glob) = (Path::new(&condition.key), Glob::new(&condition.pattern.to_lowercase())?);
+                if path.is_body() {
+                    return Some(Condition::BodyHas(glob));
+                }
+                let number = self.paths.iter().position(|known| *known == path).unwrap_or_else(|| {
+                    self.paths.push(path);
+                    self.paths.len() - 1
+                });
+                Condition::Matches(number, glob)
+            }
+            PushCondition::ContainsDisplayName => Condition::DisplayName,
+            PushCondition::RoomMemberCount(condition) => Condition::MemberCount(condition.is),
+            PushCondition::SenderNotificationPermission(condition) => Condition::SenderMayNotify(condition.key.clone()),
+            PushCondition::EventPropertyIs(condition) => {
+                Condition::Is(Path::new(&condition.key), condition.value.clone())
+            }
+            PushCondition::EventPropertyContains(condition) => {
+                Condition::Contains(Path::new(&condition.key), condition.value.clone())
+            }
+            _ => return None,
+        })
+    }
+
+    /// About how much memory the rules take.
+    pub fn bytes(&self) -> usize {
+        let of_path = |path: &Path| path.0.iter().map(|name| 24 + name.len()).sum::<usize>();
+        let of_value = |value: &ScalarJsonValue| value.as_str().map_or(0, str::len);
+        let of_condition = |condition: &Condition| {
+            size_of::<Condition>()
+                + match condition {
+                    Condition::Matches(_, glob) | Condition::BodyHas(glob) => glob.bytes(),
+                    Condition::Is(path, value) | Condition::Contains(path, value) => of_path(path) + of_value(value),
+                    Condition::Room(room_id) => room_id.as_str().len(),
+                    Condition::Sender(user_id) => user_id.as_str().len(),
+                    Condition::DisplayName | Condition::MemberCount(_) | Condition::SenderMayNotify(_) => 64,
+                }
+        };
+        let of_rule = |rule: &Rule| size_of::<Rule>() + rule.conditions.iter().map(of_condition).sum::<usize>();
+        self.rules.iter().map(of_rule).sum::<usize>() + self.paths.iter().map(of_path).sum::<usize>()
+    }
+
+    /// What the first rule says that applies to an event of somebody else, `{"type": …, "sender": …, "content": …}`.
+    pub(super) async fn verdict(&self, event: &Value, asked: &Asked<'_>) -> Verdict {
+        consume_budget().await;
+        let sender = event.get("sender").and_then(Value::as_str);
+        if sender == Some(asked.user_id.as_str()) {
+            return Verdict::default();
+        }
+        let mentions = event.get("content").is_some_and(|content| content.get("m.mentions").is_some());
+        let mut lower = Lower { event, body: None, by_path: Vec::new() };
+        let mut steps = 0;
+        'rules: for rule in &self.rules {
+            if rule.old_mention && mentions {
+                continue;
+            }
+            for condition in &rule.conditions {
+                if !self.is_met(condition, &mut lower, asked, &mut steps) {
+                    if steps > STEPS_BEFORE_OTHERS {
+                        steps = 0;
+                        yield_now().await;
+                    }
+                    continue 'rules;
+                }
+            }
+            return rule.verdict;
+        }
+        Verdict::default()
+    }
+
+    fn is_met(&self, condition: &Condition, lower: &mut Lower<'_>, asked: &Asked<'_>, steps: &mut usize) -> bool {
+        let event = lower.event;
+        let text_at = |name: &str| event.get(name).and_then(Value::as_str);
+        *steps += WORK_OF_PART;
+        let mut counted = |text: &str, glob: &Glob| *steps += text.len() * glob.words();
+        match condition {
+            Condition::Matches(number, glob) => lower.at(*number, &self.paths).is_some_and(|text| {
+                counted(text, glob);
+                glob.matches(text)
+            }),
+            Condition::BodyHas(glob) => lower.body().is_some_and(|body| {
+                counted(body, glob);
+                glob.occurs_in(body)
+            }),
+            Condition::DisplayName => {
+                let (Some(name), Some(body)) = (asked.display_name, lower.body()) else { return false };
+                counted(body, name);
+                name.occurs_in(body)
+            }
+            Condition::MemberCount(is) => is.contains(&asked.members),
+            Condition::SenderMayNotify(key) => {
+                let sender = text_at("sender").and_then(|sender| <&UserId>::try_from(sender).ok());
+                let (Some(sender), Some(levels)) = (sender, asked.power_levels) else { return false };
+                levels.has_sender_notification_permission(sender, key)
+            }
+            Condition::Is(path, expected) => path.find(event).is_some_and(|value| is(value, expected)),
+            Condition::Contains(path, expected) => path
+                .find(event)
+                .and_then(Value::as_array)
+                .is_some_and(|values| values.iter().any(|value| is(value, expected))),
+            Condition::Room(room_id) => text_at("room_id") == Some(room_id.as_str()),
+            Condition::Sender(user_id) => text_at("sender") == Some(user_id.as_str()),
+        }
+    }
+}
+
+fn is(value: &Value, expected: &ScalarJsonValue) -> bool {
+    match expected {
+        ScalarJsonValue::Null => value.is_null(),
+        ScalarJsonValue::Bool(expected) => value.as_bool() == Some(*expected),
+        ScalarJsonValue::Integer(expected) => value.as_i64() == Some(i64::from(*expected)),
+        ScalarJsonValue::String(expected) => value.as_str() == Some(expected),
+    }
+}
+
+/// What a rule counts towards [`MAX_WORK`].
+pub fn work_of(rule: AnyPushRuleRef<'_>) -> usize {
+    WORK_OF_PART
+        + match rule {
+            AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => work_of_conditions(&rule.conditions),
+            AnyPushRuleRef::Content(rule) => rule.pattern.len(),
+            _ => 0,
+        }
+}
+
+/// What a rule will count towards [`MAX_WORK`].
+pub fn work_of_new(rule: &NewPushRule) -> usize {
+    WORK_OF_PART
+        + match rule {
+            NewPushRule::Override(rule) | NewPushRule::Underride(rule) => work_of_conditions(&rule.conditions),
+            NewPushRule::Content(rule) => rule.pattern.len(),
+            _ => 0,
+        }
+}
+
+fn work_of_conditions(conditions: &[PushCondition]) -> usize {
+    let of_value = |value: &ScalarJsonValue| value.as_str().map_or(0, str::len);
+    let text = |condition: &PushCondition| match condition {
+        PushCondition::EventMatch(condition) => condition.key.len() + condition.pattern.len(),
+        PushCondition::EventPropertyIs(condition) => condition.key.len() + of_value(&condition.value),
+        PushCondition::EventPropertyContains(condition) => condition.key.len() + of_value(&condition.value),
+        _ => 0,
+    };
+    conditions.iter().map(|condition| WORK_OF_PART + text(condition)).sum()
+}
+
+#[cfg(test)]
+mod tests;

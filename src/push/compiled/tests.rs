@@ -1,0 +1,195 @@
+//! Our verdicts next to ruma's, and what only ours can do.
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    RoomVersionId, owned_room_id, owned_user_id,
+    power_levels::NotificationPowerLevels,
+    push::{FlattenedJson, PushConditionRoomCtx},
+    room_version_rules::RoomPowerLevelsRules,
+    serde::Raw,
+    uint, user_id,
+};
+use serde_json::json;
+
+use super::*;
+
+fn levels() -> PushConditionPowerLevelsCtx {
+    let rules = RoomVersionId::V11.rules().expect("a known version");
+    PushConditionPowerLevelsCtx::new(
+        BTreeMap::from([(owned_user_id!("@mod:x"), 50.into())]),
+        0.into(),
+        NotificationPowerLevels::new(),
+        RoomPowerLevelsRules::new(&rules.authorization, []),
+    )
+}
+
+/// The server's rules, switched on, and one of each that users may add.
+fn ruleset() -> Ruleset {
+    let match_of = |key: &str, pattern: &str| json!({ "kind": "event_match", "key": key, "pattern": pattern });
+    let rule = |id: &str, conditions: Value| {
+        json!({ "rule_id": id, "default": false, "enabled": true, "conditions": conditions,
+            "actions": ["notify", { "set_tweak": "highlight" }] })
+    };
+    let word = |id: &str, pattern: &str, enabled: bool, default: bool| {
+        json!({ "rule_id": id, "default": default, "enabled": enabled, "pattern": pattern,
+            "actions": ["notify", { "set_tweak": "highlight" }] })
+    };
+    let mute = |id: &str| json!({ "rule_id": id, "default": false, "enabled": true, "actions": [] });
+    let mut added: Ruleset = serde_json::from_value(json!({
+        "override": [
+            rule("type", json!([match_of("type", "org.example.*"), match_of("content.who", "A?ice")])),
+            rule("dotted", json!([match_of("content.a\\.b.c\\\\d", "yes")])),
+            rule("count", json!([match_of("type", "org.count"), { "kind": "room_member_count", "is": ">2" }])),
+            rule("unknown", json!([{ "kind": "org.example.unknown" }])),
+            rule("contains", json!([
+                { "kind": "event_property_contains", "key": "content.list", "value": 7 }])),
+            rule("null", json!([{ "kind": "event_property_is", "key": "content.nothing", "value": null }])),
+            rule("true", json!([{ "kind": "event_property_is", "key": "content.yes", "value": true }])),
+            rule("room", json!([match_of("content.body", "@room"),
+                { "kind": "sender_notification_permission", "key": "room" }])),
+            rule(".m.rule.contains_display_name", json!([{ "kind": "contains_display_name" }])),
+        ],
+        "content": [
+            word("cake", "cake", true, false),
+            word("castle", "ca*le", true, false),
+            word("what", "wh?t", true, false),
+            word("off", "off", false, false),
+            word(".m.rule.contains_user_name", "alice", true, false),
+        ],
+        "room": [mute("!quiet:x")],
+        "sender": [mute("@bot:x")],
+    }))
+    .expect("rules");
+    added.update_with_server_default(Ruleset::server_default(user_id!("@alice:x")));
+    added
+}
+
+#[tokio::test]
+async fn verdicts_are_those_of_ruma() {
+    let (ruleset, levels) = (ruleset(), levels());
+    let compiled = CompiledRules::new(&ruleset);
+    let name = Glob::literal("ally w.");
+    let mut seen = BTreeMap::new();
+    let text = |body: &str| ("m.room.message", json!({ "msgtype": "m.text", "body": body }));
+    let contents = [
+        text("hello"),
+        text("CAKE!"),
+        text("pancakes"),
+        text("pancakes, cake"),
+        text("a castle"),
+        text("castles"),
+        text("wh\u{e9}t is that"),
+        text("whét"),
+        text("what"),
+        text("switched off"),
+        text("alice: look"),
+        text("malice"),
+        text("is Ally W. here?"),
+        text("@room look"),
+        text(""),
+        ("m.room.message", json!({ "msgtype": "m.notice", "body": "cake" })),
+        ("m.room.message", json!({ "body": "alice", "m.mentions": {} })),
+        ("m.room.message", json!({ "body": "Ally W.", "m.mentions": {} })),
+        ("m.room.message", json!({ "body": "x", "m.mentions": { "user_ids": ["@alice:x"] } })),
+        ("m.room.message", json!({ "body": "x", "m.mentions": { "user_ids": ["@other:x"] } })),
+        ("m.room.message", json!({ "body": "x", "m.mentions": { "room": true } })),
+        ("m.room.message", json!({ "body": "x", "m.relates_to": { "rel_type": "m.replace", "event_id": "$e" } })),
+        ("m.room.message", json!({ "body": ["cake"] })),
+        ("m.room.encrypted", json!({ "ciphertext": "x" })),
+        ("m.room.topic", json!({ "topic": "cake" })),
+        ("m.room.tombstone", json!({ "body": "cake" })),
+        ("m.room.server_acl", json!({})),
+        ("m.reaction", json!({ "m.relates_to": { "rel_type": "m.annotation", "key": "a" } })),
+        ("m.call.invite", json!({})),
+        ("m.room.member", json!({ "membership": "invite" })),
+        ("m.room.member", json!({ "membership": "join" })),
+        ("org.example.thing", json!({ "who": "ALICE" })),
+        ("org.example.thing", json!({ "who": "Bob" })),
+        ("org.count", json!({})),
+        ("x", json!({ "a.b": { "c\\d": "yes" } })),
+        ("x", json!({ "a": { "b": { "c\\d": "yes" } } })),
+        ("x", json!({ "list": [1, "7", 7] })),
+        ("x", json!({ "list": [1, "7"] })),
+        ("x", json!({ "nothing": null })),
+        ("x", json!({ "yes": true })),
+        ("x", json!({ "yes": "true", "nothing": 0 })),
+    ];
+    for (event_type, content) in &contents {
+        for (sender, room_id) in
+            [("@bob:x", "!r:x"), ("@mod:x", "!r:x"), ("@bot:x", "!r:x"), ("@bob:x", "!quiet:x"), ("@alice:x", "!r:x")]
+        {
+            for (members, state_key) in [(2_u32, None), (3, None), (3, Some("")), (3, Some("@alice:x"))] {
+                let mut event = json!({ "type": event_type, "sender": sender, "room_id": room_id, "content": content });
+                if let Some(state_key) = state_key {
+                    event["state_key"] = json!(state_key);
+                }
+                let room = if room_id == "!r:x" { owned_room_id!("!r:x") } else { owned_room_id!("!quiet:x") };
+                let alice = owned_user_id!("@alice:x");
+                let context = PushConditionRoomCtx::new(room, members.into(), alice, "Ally W.".to_owned())
+                    .with_power_levels(levels.clone());
+                let flat = FlattenedJson::from_raw(&Raw::new(&event).expect("it is JSON"));
+                let mut expected = Verdict::default();
+                for rule in &ruleset {
+                    if rule.applies(&flat, &context).await {
+                        let notify = rule.triggers_notification();
+                        expected = Verdict { notify, highlight: notify && rule.triggers_highlight() };
+                        break;
+                    }
+                }
+                let asked = Asked {
+                    user_id: user_id!("@alice:x"),
+                    display_name: name.as_ref(),
+                    members: members.into(),
+                    power_levels: Some(&levels),
+                };
+                assert_eq!(compiled.verdict(&event, &asked).await, expected, "{members} members, {event}");
+                *seen.entry((expected.notify, expected.highlight)).or_insert(0) += 1;
+            }
+        }
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}: the table has all kinds of answers");
+}
+
+fn words(patterns: impl IntoIterator<Item = String>) -> Ruleset {
+    let rule = |(number, pattern): (usize, String)| {
+        json!({ "rule_id": number.to_string(), "default": false, "enabled": true, "pattern": pattern,
+            "actions": ["notify", { "set_tweak": "highlight" }] })
+    };
+    let rules: Vec<Value> = patterns.into_iter().enumerate().map(rule).collect();
+    serde_json::from_value(json!({ "content": rules })).expect("rules")
+}
+
+async fn highlights(ruleset: &Ruleset, body: &str) -> bool {
+    let event = json!({ "type": "m.room.message", "sender": "@bob:x", "content": { "body": body } });
+    let asked = Asked { user_id: user_id!("@alice:x"), display_name: None, members: uint!(3), power_levels: None };
+    CompiledRules::new(ruleset).verdict(&event, &asked).await.highlight
+}
+
+#[tokio::test]
+async fn a_body_of_many_words_takes_no_stack() {
+    let ruleset = words(["b".to_owned()]);
+    assert!(!highlights(&ruleset, &"ab ".repeat(5000)).await);
+    assert!(highlights(&ruleset, &("ab ".repeat(5000) + "b")).await);
+}
+
+#[tokio::test]
+async fn what_is_stored_beyond_the_limit_is_left_out() {
+    let long = "?a".repeat(256);
+    let fit = MAX_WORK / (WORK_OF_PART + long.len());
+    let patterns = |first: usize| std::iter::repeat_n(long.clone(), first).chain(["cake".to_owned()]);
+    assert!(highlights(&words(patterns(fit)), "cake").await);
+    assert!(!highlights(&words(patterns(500)), "cake").await);
+    let compiled = CompiledRules::new(&words(patterns(500)));
+    assert_eq!(compiled.rules.len(), fit);
+    assert!(compiled.bytes() < 20 * MAX_WORK, "{}", compiled.bytes());
+}
+
+#[tokio::test]
+async fn others_run_while_long_patterns_are_matched() {
+    let ruleset = words(std::iter::repeat_n("?a".repeat(256), 50));
+    let body = "aa ".repeat(10_000);
+    let others = tokio::spawn(async {});
+    assert!(!highlights(&ruleset, &body).await);
+    assert!(others.is_finished(), "one thread runs both, and the other had its turn");
+}
