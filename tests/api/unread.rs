@@ -110,7 +110,10 @@ both_engines! {
             let path = v3(["rooms", &room, "send", "m.room.message", &depth.to_string()]);
             bob.request(Method::PUT, &path, Some(nested)).await;
         }
-        assert!(unread(&alice.sync(None).await, &room).is_some(), "the room is there");
+        // Without these events in the answer: they are too deep for the client of this test, too.
+        let blind = filter(&json!({ "room": { "timeline": { "types": ["org.example.nothing"] } } }));
+        let counted = unread(&alice.sync_with(None, &blind).await, &room);
+        assert!(counted.is_some_and(|(notifications, _)| notifications > 0), "{counted:?}: the first message still counts");
     }
 
     async fn reading_on_one_device_is_news_on_the_other(server: TestServer) {
