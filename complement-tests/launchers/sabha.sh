@@ -69,4 +69,7 @@ enabled = false
 filter = "${SABHA_LOG:-info,sabha=debug}"
 TOML
 
-exec "$SABHA_BIN" -c "$ROOT/sabha.toml"
+# Variables that begin with SABHA_ are keys of its configuration; these are ours.
+bin=$SABHA_BIN
+unset SABHA_BIN SABHA_COMPLEMENT SABHA_COMPLEMENT_BIN SABHA_COMPLEMENT_ISOLATED SABHA_LOG
+exec "$bin" -c "$ROOT/sabha.toml"
