@@ -32,11 +32,11 @@ mod typing;
 
 mod errors;
 mod events;
-mod exact_type;
 mod member_profile;
 mod predecessor;
 mod txn;
 mod uiaa;
+mod with;
 
 use crate::http::Routes;
 

@@ -7,10 +7,13 @@ mod get_relating_events_with_rel_type_and_event_type;
 use bytes::Bytes;
 use ruma::{
     EventId, RoomId, UInt,
-    api::{Direction, IncomingRequest, Metadata, error::DeserializationError},
+    api::{Direction, error::DeserializationError},
 };
 
-use super::events::Events;
+use super::{
+    events::Events,
+    with::{Besides, With},
+};
 use crate::{
     account::LocalDevice,
     app::App,
@@ -34,34 +37,18 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, get_relating_events_with_rel_type_and_event_type::handle)
 }
 
-/// A request of ruma's, with the types of its path exactly as the client wrote them: ruma spells some unstable ones as
-/// their stable aliases, and what was sent under a type is found under that type.
-struct ExactTypes<R> {
+/// The types in the path of a request, exactly as the client wrote them: ruma spells some unstable ones as their stable
+/// aliases, and what was sent under a type is found under that type.
+struct ExactTypes {
     rel_type: Option<String>,
     event_type: Option<String>,
-    request: R,
 }
 
-impl<R: Metadata> Metadata for ExactTypes<R> {
-    const METHOD: http::Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
-
-impl<R: IncomingRequest> IncomingRequest for ExactTypes<R> {
-    type EndpointError = R::EndpointError;
-    type OutgoingResponse = R::OutgoingResponse;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> Result<Self, DeserializationError> {
+impl Besides for ExactTypes {
+    fn read(_: &[u8], path_args: &[&str]) -> Result<Self, DeserializationError> {
         // After the room and the event.
         let argument = |place: usize| path_args.get(place).map(|text| (*text).to_owned());
-        let (rel_type, event_type) = (argument(2), argument(3));
-        Ok(Self { rel_type, event_type, request: R::try_from_http_request_inner(request, path_args)? })
+        Ok(Self { rel_type: argument(2), event_type: argument(3) })
     }
 }
 

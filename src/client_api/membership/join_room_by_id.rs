@@ -5,18 +5,19 @@
 use axum::extract::State;
 use ruma::api::client::membership::join_room_by_id::v3::{Request, Response};
 
-use super::{join, with_content::WithContent};
+use super::{join, with_content::Content};
 use crate::{
     app::App,
+    client_api::with::With,
     http::{ApiError, Authed, Reply},
 };
 
 /// Joins a room. Joining again changes nothing.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<WithContent<Request>>,
+    Authed { caller, request, .. }: Authed<With<Content, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
-    let WithContent { content, request } = request;
+    let With { besides: Content(content), request } = request;
     join(&app, &caller, &request.room_id, (request.reason.as_deref(), &content)).await?;
     Ok(Reply(Response::new(request.room_id)))
 }

@@ -8,16 +8,19 @@ use sabha_federation::EventDraft;
 
 use crate::{
     app::App,
-    client_api::{exact_type::ExactType, txn},
+    client_api::{
+        txn,
+        with::{ExactType, With},
+    },
     http::{ApiError, Authed, Reply},
 };
 
 /// Sends a message event. Asking again with the same `txnId` returns the first event's ID.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<ExactType<Request>>,
+    Authed { caller, request, .. }: Authed<With<ExactType, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
-    let ExactType { event_type, request } = request;
+    let With { besides: ExactType(event_type), request } = request;
     let key = txn::key(&caller, format!("send/{}/{event_type}", request.room_id), &request.txn_id)?;
     // Only application services may choose.
     let date = request.timestamp.filter(|_| caller.appservice.is_some());

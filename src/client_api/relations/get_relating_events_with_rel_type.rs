@@ -5,7 +5,7 @@
 use axum::extract::State;
 use ruma::api::client::relations::get_relating_events_with_rel_type::v1::Request;
 
-use super::{Asked, ExactTypes, page};
+use super::{Asked, ExactTypes, With, page};
 use crate::{
     app::App,
     http::{ApiError, Authed, RawJson},
@@ -14,9 +14,9 @@ use crate::{
 /// What relates to an event in one way.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<ExactTypes<Request>>,
+    Authed { caller, request, .. }: Authed<With<ExactTypes, Request>>,
 ) -> Result<RawJson, ApiError> {
-    let ExactTypes { rel_type, event_type, request } = request;
+    let With { besides: ExactTypes { rel_type, event_type }, request } = request;
     let asked = Asked {
         room_id: &request.room_id,
         event_id: &request.event_id,

@@ -8,16 +8,19 @@ use ruma::api::client::state::get_state_event_for_key::v3::{Request, StateEventF
 
 use crate::{
     app::App,
-    client_api::{events::Events, exact_type::ExactType},
+    client_api::{
+        events::Events,
+        with::{ExactType, With},
+    },
     http::{ApiError, Authed, RawJson},
 };
 
 /// One event of the room's state, or only its content: as it is now, or as it was when the caller left.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<ExactType<Request>>,
+    Authed { caller, request, .. }: Authed<With<ExactType, Request>>,
 ) -> Result<RawJson, ApiError> {
-    let ExactType { event_type, request } = request;
+    let With { besides: ExactType(event_type), request } = request;
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
     let upto = app.rooms.state_horizon(&sight);
     let event = app

@@ -13,16 +13,19 @@ use serde_json::value::RawValue;
 
 use crate::{
     app::App,
-    client_api::{exact_type::ExactType, membership::check_is_local},
+    client_api::{
+        membership::check_is_local,
+        with::{ExactType, With},
+    },
     http::{ApiError, Authed, Reply},
 };
 
 /// Sends a state event. State that is already so stays as it is, and its event's ID is returned.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<ExactType<Request>>,
+    Authed { caller, request, .. }: Authed<With<ExactType, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
-    let ExactType { event_type, request } = request;
+    let With { besides: ExactType(event_type), request } = request;
     let content = request.body.into_json();
     if event_type == "m.room.member" {
         check_invitee(&app, &request.state_key, &content)?;
