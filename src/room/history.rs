@@ -12,8 +12,12 @@ use crate::{
     store::{self, Position, rooms as rows},
 };
 
-/// How many events of a page are looked at for one that is returned, when most are filtered out.
+/// Events that are looked at for one page, when most of them are filtered out.
 pub(super) const MAX_SCANNED: usize = 5_000;
+
+/// Bytes of events that are looked at for one page: reading and parsing costs by size, and what is found is an answer in
+/// memory.
+const MAX_SCANNED_BYTES: usize = 16 << 20;
 
 /// How many events are read at once while filtering.
 pub(super) const SCAN_PAGE: usize = 250;
@@ -50,6 +54,66 @@ pub struct Surroundings {
     pub start: Position,
     /// For reading on from after the newest of these.
     pub end: Position,
+}
+
+/// A page that is being looked for.
+struct Scan {
+    page: Page,
+    limit: usize,
+    max_scanned: usize,
+    scanned: usize,
+    bytes: usize,
+    /// Where reading goes on.
+    next: Position,
+    exhausted: bool,
+}
+
+impl Scan {
+    fn new(next: Position, limit: usize, max_scanned: usize) -> Self {
+        Self { page: Page::default(), limit, max_scanned, scanned: 0, bytes: 0, next, exhausted: false }
+    }
+
+    /// How many events to read next. `None`: the page is finished, or enough was looked at.
+    fn next_count(&self) -> Option<usize> {
+        let left = self.limit - self.page.events.len();
+        if left == 0 || self.scanned >= self.max_scanned || self.bytes >= MAX_SCANNED_BYTES {
+            return None;
+        }
+        // As many as were looked at so far: what accepts little is not looked for one event at a time.
+        Some(left.max(self.scanned).clamp(1, SCAN_PAGE).min(self.max_scanned - self.scanned))
+    }
+
+    /// Takes in what was read when `count` were asked for; whether that was the last of it. `after` is where reading goes on
+    /// after an event.
+    fn take(
+        &mut self,
+        events: Vec<Placed>,
+        count: usize,
+        after: impl Fn(Position) -> Position,
+        accepts: impl Fn(Position, &StoredEvent) -> bool,
+    ) -> bool {
+        let read = events.len();
+        for (index, (pos, event)) in events.into_iter().enumerate() {
+            self.next = after(pos);
+            self.scanned += 1;
+            self.bytes += event.pdu.json.len();
+            if accepts(pos, &event) {
+                self.page.events.push((pos, event));
+            }
+            if self.page.events.len() == self.limit {
+                self.exhausted = read < count && index + 1 == read;
+                return true;
+            }
+        }
+        self.exhausted = read < count;
+        self.exhausted
+    }
+
+    /// The page, and how many events were looked at.
+    fn end(self) -> (Page, usize) {
+        let next = (!self.exhausted).then_some(self.next);
+        (Page { next, ..self.page }, self.scanned)
+    }
 }
 
 impl Rooms {
@@ -114,33 +178,33 @@ impl Rooms {
         Ok(self.scan_back(room, (from, until), limit, |pos, event| sight.can_see(pos) && wanted(event)).await?)
     }
 
-    /// Reads back from `from` (inclusive) to `until` (exclusive), for whoever answers for what may be seen: `accepts` is all
-    /// that is asked.
-    pub(crate) async fn scan_back(
+    /// Reads back from `from` (inclusive) to `until` (exclusive) without the check of visibility; `accepts` must do it.
+    async fn scan_back(
         &self,
         room: &Room,
-        (from, until): (Position, Position),
+        range: (Position, Position),
         limit: usize,
         accepts: impl Fn(Position, &StoredEvent) -> bool,
     ) -> Result<Page, store::Error> {
-        let mut page = Page::default();
-        let mut from = from;
-        let mut scanned = 0;
-        while page.events.len() < limit && scanned < MAX_SCANNED {
-            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
-            let events = self.page_back(room, from, until, count).await?;
-            let exhausted = events.len() < count;
-            scanned += events.len();
-            if let Some((last, _)) = events.last() {
-                from = Position(last.0 - 1);
-            }
-            page.events.extend(events.into_iter().filter(|(pos, event)| accepts(*pos, event)));
-            if exhausted {
-                return Ok(page);
+        Ok(self.scan_back_at_most(room, range, (limit, MAX_SCANNED), accepts).await?.0)
+    }
+
+    /// Like [`Self::scan_back`], but looks at no more than `max_scanned` events. Answers also how many it looked at.
+    pub(crate) async fn scan_back_at_most(
+        &self,
+        room: &Room,
+        (from, until): (Position, Position),
+        (limit, max_scanned): (usize, usize),
+        accepts: impl Fn(Position, &StoredEvent) -> bool,
+    ) -> Result<(Page, usize), store::Error> {
+        let mut scan = Scan::new(from, limit, max_scanned);
+        while let Some(count) = scan.next_count() {
+            let events = self.page_back(room, scan.next, until, count).await?;
+            if scan.take(events, count, |pos| Position(pos.0 - 1), &accepts) {
+                break;
             }
         }
-        page.next = Some(from);
-        Ok(page)
+        Ok(scan.end())
     }
 
     /// Reads on from `after` (exclusive) to `upto` (inclusive): at most `limit` events that `wanted` accepts.
@@ -152,24 +216,14 @@ impl Rooms {
         limit: usize,
         wanted: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
-        let mut page = Page::default();
-        let mut after = after;
-        let mut scanned = 0;
-        while page.events.len() < limit && scanned < MAX_SCANNED {
-            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
-            let events = self.page_forward(room, after, upto, count).await?;
-            let exhausted = events.len() < count;
-            scanned += events.len();
-            if let Some((last, _)) = events.last() {
-                after = *last;
-            }
-            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && wanted(event)));
-            if exhausted {
-                return Ok(page);
+        let mut scan = Scan::new(after, limit, MAX_SCANNED);
+        while let Some(count) = scan.next_count() {
+            let events = self.page_forward(room, scan.next, upto, count).await?;
+            if scan.take(events, count, |pos| pos, |pos, event| sight.can_see(pos) && wanted(event)) {
+                break;
             }
         }
-        page.next = Some(after);
-        Ok(page)
+        Ok(scan.end().0)
     }
 
     /// An event with at most `limit` events around it.
