@@ -56,7 +56,8 @@ pub(super) async fn handle(
         let until = to.map_or(now, |to| to.min(now));
         let mut page = app.rooms.read_forward(&room, &sight, (start, until), limit, wanted).await?;
         if page.next.is_none() && until == now && sight.sees_now(now) {
-            page.next = Some(start.max(now));
+            // The place stays the same while nothing comes, by which clients notice that they are at the live end.
+            page.next = Some(start.max(room.last_pos().min(now)));
         }
         (start, page)
     };

@@ -142,7 +142,8 @@ impl Lazy<'_> {
         }
         let senders = senders.into_iter().filter_map(|user| app.db.known_state_key("m.room.member", user));
         let keys: BTreeSet<KeyNid> = senders.map(|key| key.nid).chain(owed.iter().copied()).collect();
-        if self.full {
+        // Of a room that could not be read for a while, the client may know members who have changed since.
+        if self.full && !self.look.was_left_out(room) {
             entries.retain(|key, entry| entry.membership.is_none() || keys.contains(key));
         }
         for key in keys {
@@ -156,6 +157,14 @@ impl Lazy<'_> {
             }
             if let Some(entry) = entries.get(&key) {
                 app.lazy_members.send(device, room, key, entry.event_nid, self.look.upto);
+            }
+        }
+        if !self.look.request.state_after {
+            // What the timeline shows is known from it.
+            for (_, event) in self.timeline.events.iter().filter(|(_, event)| event.membership().is_some()) {
+                if let Some(key) = event.key {
+                    app.lazy_members.send(device, room, key, event.nid, self.look.upto);
+                }
             }
         }
         Ok(())
