@@ -29,6 +29,7 @@ pub mod upgrade;
 pub mod circumstances;
 pub mod history;
 pub mod relations;
+mod scan;
 pub mod threads;
 pub mod timeline;
 pub mod visibility;
