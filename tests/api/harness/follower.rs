@@ -132,10 +132,15 @@ impl Follower {
             }
         }
         for (room_id, room) in rooms(answer, "leave") {
+            let known = self.rooms.entry(room_id.clone()).or_default();
+            if self.way.lazy && !self.joined.contains(room_id) {
+                // The user came and went again meanwhile; as above.
+                known.retain(|(kind, _), _| kind != "m.room.member");
+            }
+            apply(known, room, self.way.state_after);
             if self.joined.remove(room_id) || self.left.contains(room_id) {
                 self.left.insert(room_id.clone());
             }
-            apply(self.rooms.entry(room_id.clone()).or_default(), room, self.way.state_after);
         }
         for (room_id, _) in rooms(answer, "invite").into_iter().chain(rooms(answer, "knock")) {
             self.joined.remove(room_id);
