@@ -1,4 +1,4 @@
-//! `sabha user create|list|reset-password|deactivate`.
+//! `sabha user create|list|reset-password|promote|demote|deactivate`.
 
 use std::{error::Error, io::BufRead as _};
 
@@ -46,6 +46,14 @@ pub(super) async fn run(command: UserCommand, operator: &Operator) -> Result<(),
             let (password, chosen) = password(password_stdin)?;
             let mut result = operator.carry_out(Operation::ResetPassword { name, password }).await?;
             tell(&mut result, "Signed out everywhere, with a new password:", chosen, json);
+        }
+        UserCommand::Promote { name, json } => {
+            let result = operator.carry_out(Operation::SetAdmin { name, admin: true }).await?;
+            print(&result, json, &format!("{} is an admin now.", result["user_id"].as_str().unwrap_or_default()));
+        }
+        UserCommand::Demote { name, json } => {
+            let result = operator.carry_out(Operation::SetAdmin { name, admin: false }).await?;
+            print(&result, json, &format!("{} is no admin any more.", result["user_id"].as_str().unwrap_or_default()));
         }
         UserCommand::Deactivate { name, json } => {
             let result = operator.carry_out(Operation::DeactivateUser { name }).await?;
