@@ -61,6 +61,7 @@ pub enum OperationError {
 pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, OperationError> {
     match operation {
         Operation::CreateUser { name, password, admin } => {
+            let name = if name.starts_with('@') { our_user(app, name)?.localpart().to_owned() } else { name };
             let created = app.accounts.create_user(&name, Some(password), admin).await;
             let user_id = created.map_err(OperationError::NotRegistered)?;
             Ok(json!({ "user_id": user_id, "admin": admin }))

@@ -71,7 +71,9 @@ fn text(server: &Server, loaded: &Loaded, engine: &str, created: bool) -> String
     for address in &server.addresses {
         text.push_str(&format!("  listens   {address}\n"));
     }
-    text.push_str(&format!("  clients   {base_url}\n  health    {base_url}/health\n"));
+    // From this machine: a health check must not depend on a proxy, and a new name leads nowhere yet.
+    let here = server.local_base_url().filter(|_| !config.is_local()).unwrap_or_else(|| base_url.clone());
+    text.push_str(&format!("  clients   {base_url}\n  health    {here}/health\n"));
     if let Some(address) = server.metrics_address {
         text.push_str(&format!("  metrics   http://{address}/metrics\n"));
     }

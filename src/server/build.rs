@@ -112,10 +112,9 @@ pub(super) fn create_data_dir(path: &Path) -> Result<(), StartError> {
 /// # Errors
 /// When that cannot be found out.
 pub async fn has_server(config: &Config) -> Result<bool, StartError> {
-    let key = config.data_dir.join(signing_key::FILE);
     let unreadable = |source| StartError::DataDir { path: config.data_dir.clone(), source };
-    // The key is made last, and a database is refused without it.
-    Ok(key.try_exists().map_err(unreadable)?
+    // Without its key there is a server all the same, and opening its database says what is wrong.
+    Ok(config.data_dir.try_exists().map_err(unreadable)?
         && store::exists(&DatabaseOptions::location(config.database_url().expose())?).await?)
 }
 

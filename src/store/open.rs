@@ -138,7 +138,7 @@ pub enum OpenError {
     DamagedFile(#[source] Error),
     #[error("the database schema could not be brought up to date")]
     Migration(#[source] Box<MigrateError>),
-    #[error("the database could not be opened")]
+    #[error("the database could not be opened (database.url in the configuration says where it is)")]
     Database(#[from] Error),
 }
 

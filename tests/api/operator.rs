@@ -95,7 +95,9 @@ async fn manages_accounts_and_tokens(sabha: &Sabha) {
     assert!(made["password"].as_str().is_some_and(|password| password.len() == 20), "{made}");
     let said = sabha.run("user create bob --password-stdin", "correct horse battery\n").await.expect("made");
     assert_eq!(said, "Created @bob:sabha.test\n");
-    let taken = sabha.run("user create bob", "").await.expect_err("taken");
+    let elsewhere = sabha.run("user create @bob:other.test", "").await.expect_err("not here");
+    assert!(elsewhere.contains("is not a name of this server"), "{elsewhere}");
+    let taken = sabha.run("user create @bob:sabha.test", "").await.expect_err("taken");
     assert!(taken.starts_with("sabha: the account was not made: the user name is taken"), "{taken}");
     assert!(sabha.run("user reset-password bob", "").await.expect("reset").contains("password: "));
     assert!(sabha.run("user reset-password carol", "").await.expect_err("unknown").contains("no active account"));
@@ -222,6 +224,11 @@ both_engines! {
             assert!(said.contains("there is no server in"), "{said}");
         }
         sabha.run("user list", "").await.expect("the server's own database is there");
+        // A server without its key is one that has lost it.
+        fs::remove_file(sabha.dir.join("signing.key")).expect("it is ours");
+        let said = sabha.refusal("user create alice").await;
+        assert!(said.contains("signing.key is missing") && said.contains("look whether data_dir is right"), "{said}");
+        assert!(!sabha.dir.join("signing.key").exists());
     }
 
     async fn a_start_that_finds_its_port_taken_makes_nothing(engine: Engine) {
