@@ -14,6 +14,22 @@ use tower::ServiceExt as _;
 
 use crate::{delays::yields, plan::Cut, world::World};
 
+/// The path of an endpoint below `/_matrix/client/v3`, with each segment percent-encoded.
+pub fn v3<const N: usize>(segments: [&str; N]) -> String {
+    segments.iter().fold("/_matrix/client/v3".to_owned(), |path, segment| path + "/" + &encoded(segment))
+}
+
+/// A text as a part of a path or of a query.
+pub fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
+}
+
 /// Where the server is.
 #[derive(Clone)]
 pub enum Transport {
@@ -73,7 +89,8 @@ impl Api {
         };
         let json = serde_json::from_str(&text).unwrap_or_default();
         if status >= 500 || status == 429 || status == 401 {
-            self.world.fault("an honest request failed", format!("{} {}: {status} {text}", request.method, request.path));
+            self.world
+                .fault("an honest request failed", format!("{} {}: {status} {text}", request.method, request.path));
         }
         Answer { status, text, json }
     }

@@ -14,13 +14,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value;
 
 use crate::{
-    api::Request,
+    api::{Request, v3},
     clients::Scene,
     followers::{
         Follower,
         known::{events, object, read_receipts, text},
     },
-    harness::v3,
     plan::{USERS, WITNESS},
     truth::TrueRoom,
     world::Act,

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Answer, Api, Device, Request},
+    api::{Answer, Api, Device, Request, v3},
     delays::yields,
-    harness::v3,
     plan::{Op, STATE, Step, USERS, VISIBILITIES, WITNESS},
     world::{Act, Ending, World},
 };
@@ -79,7 +78,10 @@ impl Writer {
             Some(Answer { status: 500.., .. }) | None => Ending::Unknown,
             Some(_) => Ending::Refused,
         };
-        if step.again && step.op.has_transaction() && let Ending::Acknowledged(first) = &ending {
+        if step.again
+            && step.op.has_transaction()
+            && let Ending::Acknowledged(first) = &ending
+        {
             let second = self.scene.api.need(&self.device.token, &request).await;
             if second["event_id"] != first["event_id"] {
                 world.fault(
@@ -169,14 +171,14 @@ impl Writer {
                 Request::put(v3(["sendToDevice", "org.sabha.model", nonce]), json!({ "messages": messages }))
             }
             Op::DeviceKeys => Request::post(v3(["keys", "upload"]), json!({ "device_keys": self.device_keys(nonce) })),
-            Op::OneTimeKeys => Request::post(v3(["keys", "upload"]), json!({ "one_time_keys": self.one_time_keys(nonce) })),
+            Op::OneTimeKeys => {
+                Request::post(v3(["keys", "upload"]), json!({ "one_time_keys": self.one_time_keys(nonce) }))
+            }
             Op::Claim { who } => {
                 let wanted = json!({ &user_ids[*who]: { &devices[*who].device_id: "signed_curve25519" } });
                 Request::post(v3(["keys", "claim"]), json!({ "one_time_keys": wanted }))
             }
-            Op::RenameDevice => {
-                Request::put(v3(["devices", &self.device.device_id]), json!({ "display_name": nonce }))
-            }
+            Op::RenameDevice => Request::put(v3(["devices", &self.device.device_id]), json!({ "display_name": nonce })),
             Op::LogInAndOut => return None,
         })
     }

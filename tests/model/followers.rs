@@ -111,7 +111,11 @@ impl Follower {
     /// Syncs, and takes the answer or has bad luck with it.
     async fn sync_somehow(&mut self, parameters: &str) {
         // A request that waits can only be cut: nobody knows when its answer comes.
-        let parameters = if self.rng.random_ratio(1, 8) && self.known.since.is_some() { "timeout=0&full_state=true" } else { parameters };
+        let parameters = if self.rng.random_ratio(1, 8) && self.known.since.is_some() {
+            "timeout=0&full_state=true"
+        } else {
+            parameters
+        };
         let request = self.request(parameters);
         let (api, token) = (self.scene.api.clone(), self.device.token.clone());
         match self.rng.random_range(0..10) {
@@ -146,7 +150,9 @@ impl Follower {
                 return;
             }
         }
-        self.scene.world.fault("a sync never comes to rest", format!("{}: {MAX_LAST_SYNCS} syncs with news", self.name()));
+        self.scene
+            .world
+            .fault("a sync never comes to rest", format!("{}: {MAX_LAST_SYNCS} syncs with news", self.name()));
     }
 
     /// Asks once; whether there was news.

@@ -2,61 +2,92 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use http::Method;
+use ruma::owned_server_name;
 use sabha::{
+    account::password::Hashing,
     client_api,
+    clock::Clock,
+    config::{Config, DatabaseUrl, Durability, Listener as ListenerConfig, RegistrationMode},
     http::{
         accept,
         listen::{Address, Listener, ListenerSpec},
         shutdown::Shutdown,
         tracked::TrackedLayer,
     },
+    server::{Server, build},
 };
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::{
-    api::{Api, Device, Request, Transport},
+    api::{Api, Device, Request, Transport, v3},
     checks::{self, End},
     clients::{Scene, Writer, power_levels},
     delays::Delays,
     followers::Follower,
-    harness::{Engine, TestServer, v3},
     plan::{Plan, RoomPlan, USERS, WITNESS},
+    postgres::PostgresDatabase,
     world::{Fault, World},
 };
 
 /// For one seed, a hundred times what it takes: a run that hangs says so.
 const LIMIT: Duration = Duration::from_secs(60);
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
 /// A server, its router, and a listener of our own on it, whose requests we can wait for.
 pub struct Stage {
-    // Ends, with its database, when this does.
-    server: TestServer,
+    server: Server,
     router: Transport,
     socket: Transport,
     requests: Shutdown,
     delays: Arc<Delays>,
+    // Both go when this does.
+    _data: TempDir,
+    _database: Option<PostgresDatabase>,
 }
 
 impl Stage {
     /// `None` where the engine is not installed.
     pub async fn start(engine: Engine) -> Option<Self> {
-        let server = TestServer::builder().engine(engine).try_start().await?;
+        let database = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(PostgresDatabase::create().await?),
+        };
+        let data = tempfile::Builder::new().prefix("sabha-model-").tempdir().expect("a temporary directory");
+        let server = start(&data, database.as_ref()).await;
+        let delays = Arc::new(Delays::new());
+        let in_steps = Arc::clone(&delays);
+        server.app.db.committer().on_step(Arc::new(move |_| {
+            let delays = Arc::clone(&in_steps);
+            Box::pin(async move { delays.wait().await })
+        }));
         let requests = Shutdown::new();
         let layer = TrackedLayer::new(requests.tasks().clone());
-        let router = client_api::routes().into_router().with_state(server.app().clone()).layer(layer);
+        let router = client_api::routes().into_router().with_state(server.app.clone()).layer(layer);
         let address = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
         let listener = Listener::bind(&ListenerSpec { address, tls: None }).await.expect("a free port");
         let Address::Tcp(address) = listener.address().clone() else { unreachable!("it was TCP") };
         tokio::spawn(accept::serve(listener, router.clone(), requests.clone()));
-        let delays = Arc::new(Delays::new());
         let socket = Transport::Socket { address, http: reqwest::Client::new() };
-        Some(Self { server, router: Transport::Router(router), socket, requests, delays })
+        Some(Self {
+            server,
+            router: Transport::Router(router),
+            socket,
+            requests,
+            delays,
+            _data: data,
+            _database: database,
+        })
     }
 
     /// Stops the server in order.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.requests.begin();
         self.server.stop().await;
     }
@@ -115,6 +146,26 @@ impl Stage {
     }
 }
 
+async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {
+    let mut config = Config { server_name: owned_server_name!("sabha.test"), ..Config::default() };
+    config.data_dir = data.path().to_owned();
+    config.listeners = vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())];
+    config.metrics.enabled = false;
+    config.registration.mode = RegistrationMode::Open;
+    // An honest request that is refused for its number would say nothing.
+    config.rate_limits.enabled = false;
+    // No power is cut here.
+    config.database.durability = Durability::Process;
+    config.database.readers = 2;
+    config.database.max_connections = 4;
+    config.database.url = database.map(|database| DatabaseUrl::try_from(database.url.clone()).expect("a database URL"));
+    let shutdown = Shutdown::new();
+    let surroundings =
+        build::Surroundings { clock: Clock::System, hashing: Hashing::cheap(), stopping: shutdown.token().clone() };
+    let app = build::app(config, surroundings).await.unwrap_or_else(|error| panic!("no server: {error}"));
+    Server::start(app, shutdown, None).await.unwrap_or_else(|error| panic!("no server: {error}"))
+}
+
 /// Makes the users and the rooms.
 async fn scene(plan: &Plan, api: Api) -> Scene {
     let mut devices = Vec::new();
@@ -153,7 +204,7 @@ async fn create(api: &Api, room: &RoomPlan, devices: &[Device], user_ids: &[Stri
             let body = json!({ "user_id": user_ids[*user] });
             api.need(&devices[WITNESS].token, &Request::post(v3(["rooms", &room_id, "invite"]), body)).await;
         }
-        let join = Request { method: Method::POST, path: v3(["join", &room_id]), body: Some(json!({ "reason": "setup" })) };
+        let join = Request::post(v3(["join", &room_id]), json!({ "reason": format!("setup{user}") }));
         api.need(&devices[*user].token, &join).await;
     }
     room_id

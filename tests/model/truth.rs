@@ -10,9 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 
 use crate::{
-    api::{Api, Request},
+    api::{Api, Request, v3},
     followers::known::text,
-    harness::v3,
 };
 
 /// An event of the timeline.
@@ -162,11 +161,6 @@ impl TrueRoom {
         let membership = event.content["membership"].as_str().unwrap_or_default();
         let nonce = event.nonce().unwrap_or("no nonce");
         format!("#{index} {}{key} {membership} by {} ({nonce}, {})", event.event_type, event.sender, event.event_id)
-    }
-
-    /// The whole history, in a line for each event.
-    pub fn history(&self) -> String {
-        (0..self.events.len()).map(|index| self.describe(index) + "\n").collect()
     }
 }
 

@@ -108,7 +108,9 @@ fn nobody_comes_unasked(end: &End, room: &TrueRoom, acts: &[&Act]) {
     for (index, event) in room.events.iter().enumerate().skip(1) {
         let (Some(user_id), true) = (&event.state_key, event.content["membership"] == "join") else { continue };
         // The first of them are of the rooms' making.
-        let asked = |nonce: &str| nonce == "setup" || acts.iter().any(|act| act.nonce == nonce && act.op.room().is_some());
+        let asked = |nonce: &str| {
+            nonce.starts_with("setup") || acts.iter().any(|act| act.nonce == nonce && act.op.room().is_some())
+        };
         let came = room.membership_at(user_id, index - 1) != "join";
         let is_creator = *user_id == room.events[0].sender;
         if came && !is_creator && !event.nonce().is_some_and(asked) {

@@ -17,7 +17,8 @@ use crate::{
 
 pub fn check(end: &End, follower: &Follower) {
     let (known, fresh) = (&follower.known, &end.fresh[follower.user]);
-    let sets = [("joined", &known.joined, rooms_in(fresh, "join")), ("invited", &known.invited, rooms_in(fresh, "invite"))];
+    let sets =
+        [("joined", &known.joined, rooms_in(fresh, "join")), ("invited", &known.invited, rooms_in(fresh, "invite"))];
     for (what, found, wanted) in sets {
         if *found != wanted {
             let text = format!("{} is {what} to {wanted:?}, and was told {found:?}", follower.name());
@@ -92,13 +93,16 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     let Some(start) = start else { return };
     let forgets = |act: &&Act| act.user == follower.user && act.op == Op::Forget { room: number } && act.may_be_done();
     // Who forgets a room, or is invited while they still are in it, is not told how it ended.
-    let is_told_the_end = end.is_joined(follower.user, number) || !(known.torn || end.acts.iter().any(|act| forgets(&act)));
-    let end_of_stay = room.end_of_stay(user_id).map(|until| if is_told_the_end { until } else { last.unwrap_or_default() });
+    let is_told_the_end =
+        end.is_joined(follower.user, number) || !(known.torn || end.acts.iter().any(|act| forgets(&act)));
+    let end_of_stay =
+        room.end_of_stay(user_id).map(|until| if is_told_the_end { until } else { last.unwrap_or_default() });
     let Some(until) = end_of_stay else { return };
     let wanted: Vec<usize> = (start.min(until + 1)..=until)
         .filter(|index| room.may_see(user_id, *index) && follower.kind.shows(&room.events[*index].event_type))
         .collect();
-    let lacking: Vec<String> = wanted.iter().filter(|index| !seen.contains(index)).map(|index| room.describe(*index)).collect();
+    let lacking: Vec<String> =
+        wanted.iter().filter(|index| !seen.contains(index)).map(|index| room.describe(*index)).collect();
     if !lacking.is_empty() {
         let came: Vec<_> = known.pieces.iter().map(|piece| shape(room, piece)).collect();
         fault("a client was not told of events", format!("{lacking:#?}\n  It was told {came:#?}"));
@@ -107,7 +111,8 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
 
 /// A piece of a timeline as the numbers of its events.
 fn shape(room: &TrueRoom, piece: &crate::followers::known::Piece) -> String {
-    let numbers = |ids: &[String]| ids.iter().map(|id| room.find(id).map_or(-1, |index| index as i64)).collect::<Vec<_>>();
+    let numbers =
+        |ids: &[String]| ids.iter().map(|id| room.find(id).map_or(-1, |index| index as i64)).collect::<Vec<_>>();
     let gap = piece.gap.as_ref().map(|gap| numbers(gap));
     let departure = if piece.only_departure { ", only a departure" } else { "" };
     format!("{:?}, limited: {}, read back: {gap:?}{departure}", numbers(&piece.events), piece.limited)
@@ -181,7 +186,8 @@ fn letters(end: &End, follower: &Follower) {
 fn device_lists(end: &End, follower: &Follower) {
     let known = &follower.known;
     for other in (0..end.fresh.len()).filter(|other| end.share_a_room(follower.user, *other)) {
-        let uploads = end.acts.iter().filter(|act| act.user == other && act.op == Op::DeviceKeys && act.is_acknowledged());
+        let uploads =
+            end.acts.iter().filter(|act| act.user == other && act.op == Op::DeviceKeys && act.is_acknowledged());
         let Some(last) = uploads.max_by_key(|act| act.began) else { continue };
         // A first sync tells nothing of device lists: a client asks for all of them then.
         if known.first_answer.is_none_or(|first| first > last.began) {

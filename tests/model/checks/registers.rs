@@ -6,10 +6,9 @@ use serde_json::Value;
 
 use super::{End, account_data_in, receipts_in};
 use crate::{
-    api::Request,
+    api::{Request, v3},
     clients::data_type,
     followers::known::object,
-    harness::v3,
     plan::{Op, USERS},
     world::{Act, Ending},
 };

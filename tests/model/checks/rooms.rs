@@ -6,12 +6,11 @@ use serde_json::Value;
 
 use super::{End, rooms_in};
 use crate::{
-    api::Request,
+    api::{Request, v3},
     followers::{
         known::{events, text},
         ways::names,
     },
-    harness::v3,
     plan::Op,
     truth::{TrueRoom, read_all},
 };
@@ -78,9 +77,8 @@ fn first_sync(end: &End, user: usize, room: &TrueRoom) {
 }
 
 pub fn state_in(events: &[Value]) -> BTreeMap<(String, String), String> {
-    let entry = |event: &Value| {
-        Some(((text(event, "type"), event["state_key"].as_str()?.to_owned()), text(event, "event_id")))
-    };
+    let entry =
+        |event: &Value| Some(((text(event, "type"), event["state_key"].as_str()?.to_owned()), text(event, "event_id")));
     events.iter().filter_map(entry).collect()
 }
 

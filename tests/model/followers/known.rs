@@ -132,7 +132,10 @@ impl Known {
                     faults.push(("the sender of an event is not told", format!("in {room_id}, of {event}")));
                 }
                 for hero in names(&news["summary"]["m.heroes"]).iter().filter(|hero| !member(hero)) {
-                    faults.push(("a hero's member event is not told", format!("in {room_id}, of {hero}: {news}")));
+                    faults.push((
+                        "a hero's member event is not told",
+                        format!("in {room_id}, of {hero}: {}", news["summary"]),
+                    ));
                 }
             }
             if let Some(unread) = news.get("unread_notifications") {

@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use rand::{RngExt as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::harness::v3;
+use crate::api::{encoded, v3};
 
 /// What a client leaves out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
     Nothing,
     /// Members only where they are needed.
-    Lazy { redundant: bool },
+    Lazy {
+        redundant: bool,
+    },
     /// A timeline of messages alone.
     OnlyMessages,
     /// A timeline without members and our own state.
@@ -93,18 +95,14 @@ impl Kind {
         let filter = json!({ "room": { "timeline": timeline, "state": state } });
         let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
         let state_after = if self.state_after { "&use_state_after=true" } else { "" };
-        format!("{}?{parameters}{since}{state_after}&filter={}", v3(["sync"]), encoded(&filter))
+        format!("{}?{parameters}{since}{state_after}&filter={}", v3(["sync"]), encoded(&filter.to_string()))
     }
 
     /// Where a page of 50 events before `from` is, with the filter of the timeline.
     pub fn messages_path(&self, room_id: &str, from: &str) -> String {
-        let filter = encoded(&self.timeline_filter());
+        let filter = encoded(&self.timeline_filter().to_string());
         format!("{}?dir=b&limit=50&from={from}&filter={filter}", v3(["rooms", room_id, "messages"]))
     }
-}
-
-fn encoded(json: &Value) -> String {
-    v3([&json.to_string()]).rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// The names of users in a list.
