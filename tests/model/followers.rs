@@ -168,6 +168,7 @@ impl Follower {
             // Already a fault: the request failed.
             return;
         }
+        self.scene.world.took_an_answer();
         let got = self.scene.world.tick();
         for (kind, text) in self.known.take(&answer, got) {
             self.scene.world.fault(kind, format!("{}: {text}", self.name()));

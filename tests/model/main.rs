@@ -30,7 +30,7 @@ use std::{
     time::Instant,
 };
 
-use stage::{Engine, Stage};
+use stage::{Counts, Engine, Outcome, Stage};
 use tokio::runtime::{Builder, Runtime};
 use world::{Fault, lock};
 
@@ -91,7 +91,7 @@ fn run(engine: Engine, name: &'static str) {
     let seeds = Seeds::from_environment();
     println!("the model test on {name}: {} seeds from {} on", seeds.count, seeds.first);
     let began = Instant::now();
-    let report = Report { engine: name, failed: Mutex::default() };
+    let report = Report { engine: name, failed: Mutex::default(), counts: Mutex::default() };
     let next_group = AtomicU64::new(0);
     // Both engines run at once, and mostly on one thread each.
     let lanes = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
@@ -134,10 +134,18 @@ fn runtime(seed: u64) -> Runtime {
 struct Report {
     engine: &'static str,
     failed: Mutex<BTreeMap<u64, Vec<Fault>>>,
+    counts: Mutex<Counts>,
 }
 
 impl Report {
-    fn add(&self, seed: u64, faults: Vec<Fault>) {
+    fn add(&self, seed: u64, Outcome { faults, counts }: Outcome) {
+        {
+            let mut sum = lock(&self.counts);
+            sum.acknowledged += counts.acknowledged;
+            sum.refused += counts.refused;
+            sum.unknown += counts.unknown;
+            sum.answers += counts.answers;
+        }
         if faults.is_empty() {
             return;
         }
@@ -158,7 +166,9 @@ impl Report {
     }
 
     fn conclude(self, seeds: u64, began: Instant) {
+        let Counts { acknowledged, refused, unknown, answers } = *lock(&self.counts);
         println!("{}: {seeds} seeds in {:.1?}", self.engine, began.elapsed());
+        println!("acts: {acknowledged} acknowledged, {refused} refused, {unknown} cut off; {answers} answers to syncs");
         let failed = lock(&self.failed);
         let mut kinds: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
         for (seed, faults) in failed.iter() {

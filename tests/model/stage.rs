@@ -28,7 +28,7 @@ use crate::{
     followers::Follower,
     plan::{Plan, RoomPlan, USERS, WITNESS},
     postgres::PostgresDatabase,
-    world::{Fault, World},
+    world::{Ending, Fault, World},
 };
 
 /// For one seed, a hundred times what it takes: a run that hangs says so.
@@ -38,6 +38,21 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub enum Engine {
     Sqlite,
     Postgres,
+}
+
+/// How much was done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub acknowledged: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    /// Answers to syncs that a follower took.
+    pub answers: u64,
+}
+
+pub struct Outcome {
+    pub faults: Vec<Fault>,
+    pub counts: Counts,
 }
 
 /// A server, its router, and a listener of our own on it, whose requests we can wait for.
@@ -92,8 +107,8 @@ impl Stage {
         self.server.stop().await;
     }
 
-    /// Runs a seed; what went wrong.
-    pub async fn run(&self, seed: u64) -> Vec<Fault> {
+    /// Runs a seed.
+    pub async fn run(&self, seed: u64) -> Outcome {
         let plan = Plan::new(seed);
         let world = World::new(plan.rooms.len());
         let transport = if plan.sockets { &self.socket } else { &self.router };
@@ -102,7 +117,15 @@ impl Stage {
         if tokio::time::timeout(LIMIT, self.play(&plan, api)).await.is_err() {
             world.fault("a run hangs", format!("it is not over after {LIMIT:?}"));
         }
-        world.take_faults()
+        let mut counts = Counts { answers: world.answers(), ..Counts::default() };
+        for act in world.acts() {
+            match act.ending {
+                Ending::Acknowledged(_) => counts.acknowledged += 1,
+                Ending::Refused => counts.refused += 1,
+                Ending::Unknown => counts.unknown += 1,
+            }
+        }
+        Outcome { faults: world.take_faults(), counts }
     }
 
     async fn play(&self, plan: &Plan, api: Api) {

@@ -74,6 +74,7 @@ pub struct World {
     faults: Mutex<Vec<Fault>>,
     /// Events that were acknowledged, for redactions and receipts, by room.
     events: Mutex<Vec<Vec<String>>>,
+    answers: AtomicU64,
     /// How many acts have ended; at the end, `u64::MAX`.
     progress: watch::Sender<u64>,
 }
@@ -85,6 +86,7 @@ impl World {
             acts: Mutex::default(),
             faults: Mutex::default(),
             events: Mutex::new(vec![Vec::new(); rooms]),
+            answers: AtomicU64::new(0),
             progress: watch::Sender::new(0),
         })
     }
@@ -100,6 +102,15 @@ impl World {
         }
         lock(&self.acts).push(act);
         self.progress.send_modify(|count| *count += 1);
+    }
+
+    /// A follower has taken an answer.
+    pub fn took_an_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Nobody writes any more.

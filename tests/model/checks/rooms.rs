@@ -25,7 +25,13 @@ pub async fn check(end: &End, user: usize) {
         if !end.is_joined(user, number) && may_be_forgotten {
             continue;
         }
-        let state = api.need(&device.token, &Request::get(v3(["rooms", &room.room_id, "state"]))).await;
+        let answer = api.ask(&device.token, &Request::get(v3(["rooms", &room.room_id, "state"]))).await;
+        if answer.status != 200 {
+            let text = format!("{user_id}, {} in {}", stays(room, user_id), room.room_id);
+            end.fault("a user may not read a room that they were in", format!("{text}: {}", answer.text));
+            continue;
+        }
+        let state = answer.json;
         let found = state_in(state.as_array().map(Vec::as_slice).unwrap_or_default());
         compare_state(end, &format!("/state of {} for {user_id}", room.room_id), &room.state_at(horizon), &found);
         let messages = read_all(api, &device.token, &room.room_id).await;
@@ -45,6 +51,13 @@ pub async fn check(end: &End, user: usize) {
             first_sync(end, user, room);
         }
     }
+}
+
+/// The memberships of a user, one after the other.
+fn stays(room: &TrueRoom, user_id: &str) -> String {
+    let members = room.events.iter().filter(|event| event.is_member(user_id));
+    let memberships: Vec<&str> = members.filter_map(|event| event.content["membership"].as_str()).collect();
+    memberships.join(", ")
 }
 
 async fn memberships(end: &End, user: usize) {
