@@ -30,7 +30,7 @@ pub fn encoded(text: &str) -> String {
     })
 }
 
-/// Where the server is.
+/// The way to the server.
 #[derive(Clone)]
 pub enum Transport {
     Router(Router),

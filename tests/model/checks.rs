@@ -1,4 +1,4 @@
-//! What must hold once everyone has come to rest.
+//! The checks of a run's end, when no client has news to fetch any more.
 //!
 //! [`acts`] holds what was acknowledged against what is there; [`rooms`] holds what every user reads against what happened;
 //! [`clients`] holds what followers know against what is there; [`counts`] counts unread messages again.
@@ -25,12 +25,12 @@ use crate::{
     world::Act,
 };
 
-/// What there is at the end.
+/// The end of a run: all acts, the history of the rooms, and a first sync of each user.
 pub struct End {
     pub scene: Arc<Scene>,
     pub acts: Vec<Act>,
     pub rooms: Vec<TrueRoom>,
-    /// What each user is told who asks for the first time.
+    /// The answer to a first sync of each user.
     pub fresh: Vec<Value>,
 }
 
@@ -62,7 +62,7 @@ impl End {
         self.rooms[room].membership(&self.scene.user_ids[user]) == "join"
     }
 
-    /// Whether two users are in one room, or are one.
+    /// Tells whether two users are in one room, or are one user.
     pub fn share_a_room(&self, one: usize, other: usize) -> bool {
         one == other || (0..self.rooms.len()).any(|room| self.is_joined(one, room) && self.is_joined(other, room))
     }

@@ -14,7 +14,7 @@ use crate::{
 /// 32 bytes in base64, for keys that are not used as keys.
 const SOME_KEY: &str = "zKbLg+NrIjpnagy+pIY6uPL4ZwEG2v+8F9lmgsnlZzs";
 
-/// What everyone knows of a run.
+/// The server, the users and the rooms of a run.
 pub struct Scene {
     pub world: Arc<World>,
     pub api: Api,
@@ -30,7 +30,7 @@ pub struct Writer {
     pub scene: Arc<Scene>,
     pub user: usize,
     pub device: Device,
-    /// What its nonces begin with.
+    /// The beginning of its nonces.
     pub name: String,
 }
 

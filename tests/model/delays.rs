@@ -27,7 +27,7 @@ impl Delays {
         *lock(&self.0) = Some(StdRng::seed_from_u64(!seed));
     }
 
-    /// How long the next step waits.
+    /// The number of yields of the next step.
     fn draw(&self) -> u32 {
         let mut rng = lock(&self.0);
         let Some(rng) = &mut *rng else { return 0 };

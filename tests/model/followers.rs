@@ -217,7 +217,7 @@ async fn reached(progress: &mut watch::Receiver<u64>, count: u64) {
     let _ = progress.wait_for(|now| *now >= count).await;
 }
 
-/// Whether an answer tells of more than presence and numbers.
+/// Tells whether an answer holds more than presence and numbers.
 fn has_news(answer: &Value) -> bool {
     ["rooms", "to_device", "account_data", "device_lists"].iter().any(|part| answer.get(part).is_some())
 }

@@ -2,7 +2,7 @@
 //! really happened.
 //!
 //! A seed decides what is done ([`plan`]), who follows in which way ([`followers`]), which connections break and how long
-//! the committer's steps are delayed ([`delays`]). [`stage`] runs a seed, [`world`] keeps what was acknowledged, [`truth`]
+//! the committer's steps are delayed ([`delays`]), and when rooms leave memory ([`sweeper`]). [`stage`] runs a seed, [`world`] keeps what was acknowledged, [`truth`]
 //! says who may see what, and [`checks`] compares. A fault names the command that replays its seed.
 //!
 //! - `SABHA_MODEL_SEEDS=5000` runs so many seeds for each engine; CI runs 300, and without it there are a few dozen.
@@ -17,6 +17,7 @@ mod plan;
 #[path = "../api/harness/postgres.rs"]
 mod postgres;
 mod stage;
+mod sweeper;
 mod truth;
 mod world;
 
@@ -25,7 +26,7 @@ use std::{
     env,
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -91,7 +92,8 @@ fn run(engine: Engine, name: &'static str) {
     let seeds = Seeds::from_environment();
     println!("the model test on {name}: {} seeds from {} on", seeds.count, seeds.first);
     let began = Instant::now();
-    let report = Report { engine: name, failed: Mutex::default(), counts: Mutex::default() };
+    let report =
+        Report { engine: name, failed: Mutex::default(), counts: Mutex::default(), skipped: AtomicBool::new(false) };
     let next_group = AtomicU64::new(0);
     // Both engines run at once, and mostly on one thread each.
     let lanes = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
@@ -112,7 +114,10 @@ fn lane(engine: Engine, seeds: &Seeds, next_group: &AtomicU64, report: &Report) 
         }
         let group = seeds.first + from..seeds.first + (from + SEEDS_PER_SERVER).min(seeds.count);
         runtime(group.start).block_on(async {
-            let Some(stage) = Stage::start(engine).await else { return };
+            let Some(stage) = Stage::start(engine).await else {
+                report.skip();
+                return;
+            };
             for seed in group {
                 report.add(seed, stage.run(seed).await);
             }
@@ -130,14 +135,20 @@ fn runtime(seed: u64) -> Runtime {
     builder.worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// What went wrong, by seed.
+/// The faults, by seed.
 struct Report {
     engine: &'static str,
     failed: Mutex<BTreeMap<u64, Vec<Fault>>>,
     counts: Mutex<Counts>,
+    skipped: AtomicBool,
 }
 
 impl Report {
+    /// The engine is not installed.
+    fn skip(&self) {
+        self.skipped.store(true, Ordering::Relaxed);
+    }
+
     fn add(&self, seed: u64, Outcome { faults, counts }: Outcome) {
         {
             let mut sum = lock(&self.counts);
@@ -166,6 +177,10 @@ impl Report {
     }
 
     fn conclude(self, seeds: u64, began: Instant) {
+        if self.skipped.load(Ordering::Relaxed) {
+            println!("skipped: {} is not installed", self.engine);
+            return;
+        }
         let Counts { acknowledged, refused, unknown, answers } = *lock(&self.counts);
         println!("{}: {seeds} seeds in {:.1?}", self.engine, began.elapsed());
         println!("acts: {acknowledged} acknowledged, {refused} refused, {unknown} cut off; {answers} answers to syncs");

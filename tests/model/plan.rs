@@ -37,7 +37,7 @@ pub struct RoomPlan {
     pub version: &'static str,
     pub visibility: &'static str,
     pub public: bool,
-    /// Who is in it from the beginning, besides its creator.
+    /// Users who are in it from the beginning, besides its creator.
     pub members: Vec<usize>,
 }
 
@@ -91,16 +91,16 @@ impl Op {
         }
     }
 
-    /// Whether the request carries a transaction ID, so that it may be repeated.
+    /// Tells whether the request has a transaction ID, so that it may be repeated.
     pub fn has_transaction(&self) -> bool {
         matches!(self, Self::Message { .. } | Self::Redact { .. } | Self::ToDevice { .. })
     }
 }
 
-/// Where the client's connection breaks.
+/// A place where the client's connection breaks.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
-    /// How often the client lets others go first before it hangs up.
+    /// Yields of the client before it hangs up.
     pub after_yields: u32,
     /// The part of the request, in per cent, that is sent over a socket; all of it from 100 on.
     pub sent: u32,
@@ -140,8 +140,10 @@ pub struct Plan {
     pub rooms: Vec<RoomPlan>,
     pub writers: Vec<WriterPlan>,
     pub followers: Vec<FollowerPlan>,
-    /// Whether clients speak through sockets instead of to the router.
+    /// Clients speak through sockets instead of to the router.
     pub sockets: bool,
+    /// A seed for when rooms leave memory. `None`: they stay.
+    pub sweeps: Option<u64>,
 }
 
 impl Plan {
@@ -155,7 +157,8 @@ impl Plan {
             let user = if rng.random_ratio(1, 6) { WITNESS } else { rng.random_range(1..USERS) };
             followers.push(FollowerPlan { user, kind: Kind::random(&mut rng, way), seed: rng.random() });
         }
-        Self { seed, rooms, writers, followers, sockets: seed % 8 == 7 }
+        let sweeps = rng.random_ratio(1, 3).then(|| rng.random());
+        Self { seed, rooms, writers, followers, sockets: seed % 8 == 7, sweeps }
     }
 
     pub fn user_name(&self, user: usize) -> String {

@@ -28,6 +28,7 @@ use crate::{
     followers::Follower,
     plan::{Plan, RoomPlan, USERS, WITNESS},
     postgres::PostgresDatabase,
+    sweeper,
     world::{Ending, Fault, World},
 };
 
@@ -40,7 +41,7 @@ pub enum Engine {
     Postgres,
 }
 
-/// How much was done.
+/// The amount of work in a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
     pub acknowledged: u64,
@@ -146,6 +147,9 @@ impl Stage {
             let name = format!("m{}w{number}", plan.seed);
             let scene = Arc::clone(&scene);
             writers.spawn(Writer { scene, user: writer.user, device, name }.run(writer.steps.clone()));
+        }
+        if let Some(seed) = plan.sweeps {
+            tokio::spawn(sweeper::run(self.server.app.clone(), Arc::clone(&world), seed));
         }
         while let Some(ended) = writers.join_next().await {
             if let Err(error) = ended {

@@ -1,4 +1,4 @@
-//! What really happened in a room, as the one who sees everything reads it at the end, and what follows from it for others.
+//! The true history of a room, as its creator reads it at the end, and what each user may see of it.
 //!
 //! The rules for who may see what are written here once more, from the specification ([visibility]), and not shared with
 //! the server.
@@ -94,7 +94,7 @@ impl TrueRoom {
             .unwrap_or("shared")
     }
 
-    /// Where the user's last stay ends: their departure, or the last event. `None`: they were never in the room.
+    /// The end of the user's last stay: their departure, or the last event. `None`: they were never in the room.
     pub fn end_of_stay(&self, user_id: &str) -> Option<usize> {
         let members = self.events.iter().enumerate().filter(|(_, event)| event.is_member(user_id));
         let mut end = None;
@@ -109,7 +109,7 @@ impl TrueRoom {
         if is_in { Some(self.events.len().saturating_sub(1)) } else { end }
     }
 
-    /// Where the stay that the user is in begins.
+    /// The beginning of the stay that the user is in.
     pub fn begin_of_stay(&self, user_id: &str) -> Option<usize> {
         let members = self.events.iter().enumerate().filter(|(_, event)| event.is_member(user_id));
         let mut begin = None;
@@ -119,7 +119,7 @@ impl TrueRoom {
         begin
     }
 
-    /// Whether the user may see an event, as of the end of the history.
+    /// Tells whether the user may see an event, as of the end of the history.
     ///
     /// A change of the membership or of the visibility is judged by what was before and by what is after it. The
     /// specification says so of the visibility; of the membership it follows, or nobody would see that they were removed.
@@ -149,7 +149,7 @@ impl TrueRoom {
         self.end_of_stay(user_id)
     }
 
-    /// Where an event is in the timeline.
+    /// The index of an event in the timeline.
     pub fn find(&self, event_id: &str) -> Option<usize> {
         self.index.get(event_id).copied()
     }

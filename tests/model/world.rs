@@ -1,7 +1,7 @@
-//! What was asked of the server and what it answered, with the order in which that happened.
+//! The record of a run: every request that changes something, its answer, and the order of both.
 //!
-//! Nobody knows what the server did first of two requests that overlap. So each act has two ticks of one clock: when it was
-//! sent and when its answer was there. An act that ended before another began came before it; everything else is open.
+//! The server may take two requests that overlap in either order. So each act has two ticks of one clock: one when it was
+//! sent, one when its answer was there. An act that ended before another began came before it; all other orders are allowed.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::plan::Op;
 
-/// How an act ended.
+/// The end of an act.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
     /// With a 200: it is done, and must stay so.
@@ -44,7 +44,7 @@ impl Act {
         matches!(self.ending, Ending::Acknowledged(_))
     }
 
-    /// Whether it may have been done.
+    /// Tells whether it may have been done.
     pub fn may_be_done(&self) -> bool {
         self.ending != Ending::Refused
     }
@@ -63,11 +63,11 @@ impl Act {
 pub struct Fault {
     /// The promise that was broken, in a few words that are the same for every case.
     pub kind: &'static str,
-    /// Who, what, expected, seen.
+    /// The client, the event, what was expected, what was seen.
     pub text: String,
 }
 
-/// What everyone who takes part in a run writes into.
+/// The record that all clients of a run write into.
 pub struct World {
     clock: AtomicU64,
     acts: Mutex<Vec<Act>>,
@@ -75,7 +75,7 @@ pub struct World {
     /// Events that were acknowledged, for redactions and receipts, by room.
     events: Mutex<Vec<Vec<String>>>,
     answers: AtomicU64,
-    /// How many acts have ended; at the end, `u64::MAX`.
+    /// The number of acts that have ended; `u64::MAX` once all writers are done.
     progress: watch::Sender<u64>,
 }
 
@@ -113,7 +113,7 @@ impl World {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Nobody writes any more.
+    /// Tells all followers that the writers are done.
     pub fn writers_are_done(&self) {
         self.progress.send_replace(u64::MAX);
     }

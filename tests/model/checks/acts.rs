@@ -1,4 +1,4 @@
-//! What was acknowledged is there, once, and in order; what was refused is not there.
+//! Checks that acknowledged events are there, once and in order, and that refused ones are not there.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ pub fn check(end: &End) {
     }
 }
 
-/// Where each nonce is. A nonce that is there twice is a fault.
+/// The index of each nonce. A nonce that is there twice is a fault.
 fn once<'a>(end: &End, room: &'a TrueRoom) -> HashMap<&'a str, usize> {
     let mut found: HashMap<&str, usize> = HashMap::new();
     for (index, event) in room.events.iter().enumerate() {
@@ -48,7 +48,7 @@ fn once<'a>(end: &End, room: &'a TrueRoom) -> HashMap<&'a str, usize> {
     found
 }
 
-/// Whether the act's event is there if it must be, and not if it must not.
+/// Checks that the act's event is there if it must be, and is not if it must not.
 fn presence(end: &End, room: &TrueRoom, act: &Act, at: Option<usize>) {
     let makes_an_event = match act.op {
         Op::Message { .. }
@@ -76,7 +76,7 @@ fn presence(end: &End, room: &TrueRoom, act: &Act, at: Option<usize>) {
     }
 }
 
-/// Whether the user was in the room at some time during the act, as far as anyone can know.
+/// Tells whether the user may have been in the room at some time during the act.
 fn was_joined_meanwhile(end: &End, room: &TrueRoom, act: &Act) -> bool {
     let user_id = &end.scene.user_ids[act.user];
     let others = || end.acts.iter().filter_map(|other| Some((other, room.find(other.event_id()?)?)));
@@ -103,7 +103,7 @@ fn in_order(end: &End, room: &TrueRoom, mut placed: Vec<(usize, &Act)>) {
     }
 }
 
-/// Everyone who comes into the room has asked for it.
+/// Checks that each user who came in has asked for it.
 fn nobody_comes_unasked(end: &End, room: &TrueRoom, acts: &[&Act]) {
     for (index, event) in room.events.iter().enumerate().skip(1) {
         let (Some(user_id), true) = (&event.state_key, event.content["membership"] == "join") else { continue };

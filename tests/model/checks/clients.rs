@@ -1,5 +1,5 @@
-//! What a follower knows is what is there: rooms, timelines, state, account data, receipts, typing, messages to the device,
-//! device lists.
+//! Checks that followers know what is there: rooms, timelines, state, account data, receipts, typing, messages to the
+//! device, device lists.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -133,12 +133,20 @@ fn state(end: &End, follower: &Follower, room: &TrueRoom, known: &KnownRoom) {
     compare_state(end, &format!("the state of {} for {}", room.room_id, follower.name()), &wanted, &found);
 }
 
-/// Account data, receipts and typing of a room.
+/// The numbers of members, account data, receipts and typing of a room.
 fn rest(end: &End, follower: &Follower, room: &TrueRoom, known: &KnownRoom) {
     let fresh = end.fresh_room(follower.user, &room.room_id);
     let fault = |kind: &'static str, found: String, wanted: String| {
         end.fault(kind, format!("{} in {}: {found}, not {wanted}", follower.name(), room.room_id));
     };
+    let with = |membership: &str| {
+        let users = end.scene.user_ids.iter().filter(|user_id| room.membership(user_id) == membership);
+        Some(users.count() as u64)
+    };
+    let members = (with("join"), with("invite"));
+    if known.members != members {
+        fault("a client has wrong numbers of members", format!("{:?}", known.members), format!("{members:?}"));
+    }
     let data = account_data_in(fresh);
     if known.account_data != data {
         fault("a client has old account data", format!("{:?}", known.account_data), format!("{data:?}"));

@@ -16,9 +16,9 @@ pub fn check(end: &End) {
 
 /// Holds what a follower was told last against the count.
 pub fn check_follower(end: &End, follower: &Follower) {
-    for (number, room) in end.rooms.iter().enumerate().filter(|(number, _)| end.is_joined(follower.user, *number)) {
-        debug_assert!(end.is_joined(follower.user, number));
-        if let Some(known) = follower.known.rooms.get(&room.room_id) {
+    for (number, room) in end.rooms.iter().enumerate() {
+        let known = follower.known.rooms.get(&room.room_id).filter(|_| end.is_joined(follower.user, number));
+        if let Some(known) = known {
             compare(end, follower.user, room, &known.unread, &follower.name());
         }
     }

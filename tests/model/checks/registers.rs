@@ -23,7 +23,7 @@ pub async fn check(end: &End) {
     one_time_keys(end);
 }
 
-/// What a value may be after these acts: what one of them wrote that no other certainly came after.
+/// Checks a value that these acts have set: it must be from one that no other certainly came after.
 fn last(end: &End, what: &str, found: Option<&str>, mut acts: Vec<&Act>) {
     acts.retain(|act| act.may_be_done());
     let superseded = |act: &Act| acts.iter().any(|other| other.is_acknowledged() && other.began > act.ended);
@@ -95,7 +95,7 @@ async fn device_keys(end: &End) {
     }
 }
 
-/// Who reads on stays there.
+/// Checks that receipts only moved forwards.
 fn receipts(end: &End) {
     for (number, room) in end.rooms.iter().enumerate() {
         for (user, user_id) in end.scene.user_ids.iter().enumerate().filter(|(user, _)| end.is_joined(*user, number)) {

@@ -1,4 +1,4 @@
-//! What users read of rooms with `/state`, `/messages`, `/joined_rooms` and a first sync.
+//! Checks of `/state`, `/messages`, `/joined_rooms` and a first sync against the true history.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -118,7 +118,7 @@ pub fn compare_state(
     }
 }
 
-/// What lacks and what is too much, or where the order differs.
+/// Describes which events lack, which ones are too much, or the wrong order.
 pub fn difference(room: &TrueRoom, wanted: &[String], found: &[String]) -> String {
     let describe = |event_id: &String| match room.find(event_id) {
         Some(index) => room.describe(index),
@@ -132,7 +132,7 @@ pub fn difference(room: &TrueRoom, wanted: &[String], found: &[String]) -> Strin
     format!("lacks {lacking:?}, and has {extra:?} too much")
 }
 
-/// What was redacted is nowhere to be read any more.
+/// Checks that no first sync shows redacted content.
 pub fn check_redactions(end: &End) {
     for (user, fresh) in end.fresh.iter().enumerate() {
         for room in end.rooms.iter().filter(|room| !end.fresh_room(user, &room.room_id).is_null()) {

@@ -1,4 +1,4 @@
-//! What a client knows from `/sync` alone, as a careful client would keep it.
+//! The knowledge of a client that follows `/sync` alone, kept as careful clients keep it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -22,21 +22,23 @@ pub struct Piece {
 #[derive(Debug, Default)]
 pub struct KnownRoom {
     pub pieces: Vec<Piece>,
-    /// What came with the pieces, but for departures of those who were not there.
+    /// The events of the pieces, but not of those that are only a departure.
     events: HashSet<String>,
     pub state: BTreeMap<(String, String), String>,
     pub account_data: BTreeMap<String, Value>,
-    /// Of each user, the event that was read last.
+    /// The event that each user has read last.
     pub receipts: BTreeMap<String, String>,
     pub typing: BTreeSet<String>,
     pub unread: Value,
+    /// The numbers of joined and of invited members, as the answers said.
+    pub members: (Option<u64>, Option<u64>),
     /// An invitation came while the client was in the room: what happened before that it was not told.
     pub torn: bool,
-    /// Where the latest piece begins, if something may be missing before it.
+    /// The token before the latest piece, if events may be missing there.
     gap_from: Option<String>,
 }
 
-/// Everything that a client knows.
+/// The knowledge of a client.
 #[derive(Debug)]
 pub struct Known {
     user_id: String,
@@ -48,9 +50,9 @@ pub struct Known {
     pub account_data: BTreeMap<String, Value>,
     /// Nonces of messages to the device, in the order in which they came.
     pub letters: Vec<String>,
-    /// Whose device lists changed, with the tick at which the client learned of it.
+    /// Users whose device lists changed, with the tick at which the client learned of it.
     pub changed_lists: Vec<(u64, BTreeSet<String>)>,
-    /// When the first answer was there.
+    /// The tick of the first answer.
     pub first_answer: Option<u64>,
 }
 
@@ -138,6 +140,9 @@ impl Known {
                     ));
                 }
             }
+            let summary = &news["summary"];
+            room.members.0 = summary["m.joined_member_count"].as_u64().or(room.members.0);
+            room.members.1 = summary["m.invited_member_count"].as_u64().or(room.members.1);
             if let Some(unread) = news.get("unread_notifications") {
                 room.unread = unread.clone();
             }
@@ -178,7 +183,7 @@ impl Known {
         gaps
     }
 
-    /// What was read back, newest first; `None` if the room may not be read any more.
+    /// Takes in what was read back, newest first; `None` if the room may not be read any more.
     pub fn fill(&mut self, room_id: &str, found: Option<Vec<String>>) {
         let Some(room) = self.rooms.get_mut(room_id) else { return };
         let Some(piece) = room.pieces.last_mut() else { return };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::{encoded, v3};
 
-/// What a client leaves out.
+/// A filter of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
     Nothing,
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// Whether a timeline shows this type of event.
+    /// Tells whether a timeline shows this type of event.
     pub fn shows(&self, event_type: &str) -> bool {
         match self.filter {
             Filter::OnlyMessages => event_type == "m.room.message",
@@ -61,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// Whether the client is told all of the state that has this type.
+    /// Tells whether the client is told all state of this type.
     pub fn follows_state(&self, event_type: &str) -> bool {
         event_type != "m.room.member" || self.filter != Filter::NoMembersInState
     }
@@ -98,7 +98,7 @@ impl Kind {
         format!("{}?{parameters}{since}{state_after}&filter={}", v3(["sync"]), encoded(&filter.to_string()))
     }
 
-    /// Where a page of 50 events before `from` is, with the filter of the timeline.
+    /// The path of a page of 50 events before `from`, with the filter of the timeline.
     pub fn messages_path(&self, room_id: &str, from: &str) -> String {
         let filter = encoded(&self.timeline_filter().to_string());
         format!("{}?dir=b&limit=50&from={from}&filter={filter}", v3(["rooms", room_id, "messages"]))
