@@ -155,15 +155,17 @@ impl Plan {
         let mut followers: Vec<FollowerPlan> = Vec::new();
         for way in 0..5 {
             let user = if rng.random_ratio(1, 6) { WITNESS } else { rng.random_range(1..USERS) };
-            followers.push(FollowerPlan { user, kind: Kind::random(&mut rng, way), seed: rng.random() });
+            let somebody = format!("@{}:sabha.test", user_name(seed, rng.random_range(0..USERS)));
+            followers.push(FollowerPlan { user, kind: Kind::random(&mut rng, way, &somebody), seed: rng.random() });
         }
         let sweeps = rng.random_ratio(1, 3).then(|| rng.random());
         Self { seed, rooms, writers, followers, sockets: seed % 8 == 7, sweeps }
     }
+}
 
-    pub fn user_name(&self, user: usize) -> String {
-        format!("m{}u{user}", self.seed)
-    }
+/// The local part of a user's ID. No two seeds share one.
+pub fn user_name(seed: u64, user: usize) -> String {
+    format!("m{seed}u{user}")
 }
 
 fn room(rng: &mut StdRng) -> RoomPlan {

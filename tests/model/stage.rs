@@ -26,7 +26,7 @@ use crate::{
     clients::{Scene, Writer, power_levels},
     delays::Delays,
     followers::Follower,
-    plan::{Plan, RoomPlan, USERS, WITNESS},
+    plan::{Plan, RoomPlan, USERS, WITNESS, user_name},
     postgres::PostgresDatabase,
     sweeper,
     world::{Ending, Fault, World},
@@ -197,7 +197,7 @@ async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {
 async fn scene(plan: &Plan, api: Api) -> Scene {
     let mut devices = Vec::new();
     for user in 0..USERS {
-        devices.push(api.register(&plan.user_name(user)).await);
+        devices.push(api.register(&user_name(plan.seed, user)).await);
     }
     let user_ids: Vec<String> = devices.iter().map(|device| device.user_id.clone()).collect();
     let mut room_ids = Vec::new();

@@ -55,8 +55,9 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     };
     let mut seen: HashSet<usize> = HashSet::new();
     let mut last: Option<usize> = None;
-    // Where the client's knowledge begins without a break.
+    // The client knows everything from here on, which is the room's beginning if nothing said otherwise.
     let mut start: Option<usize> = None;
+    let mut begins_with_it = true;
     for piece in &known.pieces {
         let place = |event_id: &String| {
             let found = room.find(event_id);
@@ -81,11 +82,11 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
         for index in gap.iter().chain(&events).filter(hidden) {
             fault("a client saw what it may not see", room.describe(*index));
         }
-        let begins_anew = piece.limited && piece.gap.is_none();
-        if !piece.only_departure && (begins_anew || start.is_none()) {
-            start = if piece.limited { events.first().copied().or(last.map(|last| last + 1)) } else { Some(0) };
-            // Nothing of it was shown, so that everything after it will be.
-            start = start.or(Some(usize::MAX));
+        if !piece.only_departure {
+            if piece.limited && piece.gap.is_none() {
+                (start, begins_with_it) = (None, false);
+            }
+            start = start.or(if begins_with_it { Some(0) } else { gap.iter().chain(&events).copied().min() });
         }
         last = gap.iter().chain(&events).copied().max().max(last);
         seen.extend(gap.iter().chain(&events));
@@ -99,7 +100,10 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
         room.end_of_stay(user_id).map(|until| if is_told_the_end { until } else { last.unwrap_or_default() });
     let Some(until) = end_of_stay else { return };
     let wanted: Vec<usize> = (start.min(until + 1)..=until)
-        .filter(|index| room.may_see(user_id, *index) && follower.kind.shows(&room.events[*index].event_type))
+        .filter(|index| {
+            room.may_see(user_id, *index)
+                && follower.kind.shows(&room.events[*index].event_type, &room.events[*index].sender)
+        })
         .collect();
     let lacking: Vec<String> =
         wanted.iter().filter(|index| !seen.contains(index)).map(|index| room.describe(*index)).collect();

@@ -19,6 +19,8 @@ pub enum Filter {
     OnlyMessages,
     /// A timeline without members and our own state.
     NoMembersInTimeline,
+    /// A timeline without what this user sends, who changes the state like others.
+    NotFrom(String),
     /// No members in the state; in the timeline they come.
     NoMembersInState,
 }
@@ -34,10 +36,15 @@ pub struct Kind {
 
 impl Kind {
     /// The five ways: long poll, at once, lazy, filtered, `state_after`.
-    pub fn random(rng: &mut StdRng, way: usize) -> Self {
+    pub fn random(rng: &mut StdRng, way: usize, somebody: &str) -> Self {
         let limit = [1, 2, 3, 5, 10, 20][rng.random_range(0..6)];
         let lazy = Filter::Lazy { redundant: rng.random_ratio(1, 4) };
-        let filters = [Filter::OnlyMessages, Filter::NoMembersInTimeline, Filter::NoMembersInState];
+        let filters = [
+            Filter::OnlyMessages,
+            Filter::NoMembersInTimeline,
+            Filter::NotFrom(somebody.to_owned()),
+            Filter::NoMembersInState,
+        ];
         let filtered = filters[rng.random_range(0..filters.len())].clone();
         let plain = Self { waits: false, filter: Filter::Nothing, state_after: false, limit };
         match way {
@@ -52,11 +59,12 @@ impl Kind {
         }
     }
 
-    /// Tells whether a timeline shows this type of event.
-    pub fn shows(&self, event_type: &str) -> bool {
-        match self.filter {
+    /// Tells whether a timeline shows events of this type from this sender.
+    pub fn shows(&self, event_type: &str, sender: &str) -> bool {
+        match &self.filter {
             Filter::OnlyMessages => event_type == "m.room.message",
             Filter::NoMembersInTimeline => event_type != "m.room.member" && !event_type.starts_with("org.sabha."),
+            Filter::NotFrom(user_id) => sender != user_id,
             _ => true,
         }
     }
@@ -71,8 +79,9 @@ impl Kind {
     }
 
     fn timeline_filter(&self) -> Value {
-        match self.filter {
+        match &self.filter {
             Filter::OnlyMessages => json!({ "types": ["m.room.message"] }),
+            Filter::NotFrom(user_id) => json!({ "not_senders": [user_id] }),
             Filter::NoMembersInTimeline => json!({ "not_types": ["m.room.member", "org.sabha.*"] }),
             _ => json!({}),
         }
