@@ -20,7 +20,7 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{self, Database, DatabaseOptions, Durability},
-    sync::lazy::LazyMembers,
+    sync::{filter::FilterCache, lazy::LazyMembers},
 };
 
 /// What does not come from the configuration, so that tests can choose it.
@@ -68,6 +68,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             Arc::clone(&appservices),
         ),
         filters: Filters::new(Arc::clone(&db), &config.limits),
+        filter_cache: FilterCache::default(),
         push: Push::new(Arc::clone(&account_data)),
         ephemeral: Ephemeral::new(
             Arc::clone(&db),

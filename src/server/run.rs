@@ -149,6 +149,9 @@ impl Server {
         if let Err(error) = self.app.accounts.flush_last_seen().await {
             warn!(error = %OneLine(&error), "where devices were last seen was not written");
         }
+        if let Err(error) = self.app.keys.delete_acknowledged().await {
+            warn!(error = %OneLine(&error), "messages that had arrived at their devices were not deleted");
+        }
         if tokio::time::timeout(CLOSE_TIMEOUT, self.app.db.close()).await.is_err() {
             warn!("the database did not close in time; what was answered is committed");
         }

@@ -16,7 +16,7 @@ use crate::{
         event::StoredEvent,
         history::{ReadError, Surroundings},
     },
-    sync::{filter::accepts_event, json::Object, token::Place},
+    sync::{filter::EventFilter, json::Object, token::Place},
 };
 
 /// An event, what happened right before and after it, and the room's state at the last of these.
@@ -25,18 +25,19 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let filter = &request.filter;
+    let filter = EventFilter::new(&request.filter)?;
     let limit = usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX);
-    let limit = limit.min(app.config.limits.page_events as usize);
+    // Of a room that the filter leaves out, only the event itself is shown.
+    let limit = if filter.accepts_room(&room.room_id) { limit.min(app.config.limits.page_events as usize) } else { 0 };
     let ignored = app.account_data.ignored(&caller.user).await?;
-    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(&ignored);
+    let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
     let around = app.rooms.surroundings(&room, &sight, &request.event_id, limit, wanted).await?;
     if around.event.1.is_hidden_by(&ignored) {
         return Err(ReadError::UnknownEvent.into());
     }
 
     let mut state = app.rooms.state_events(&room, around.end).await?;
-    if !filter.lazy_load_options.is_disabled() {
+    if !filter.lazy_load.is_disabled() {
         keep_members_of_senders(&mut state, &around);
     }
     let events = Events::new(&app, &caller, &sight);
