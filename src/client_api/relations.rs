@@ -45,7 +45,7 @@ struct ExactTypes {
 }
 
 impl Besides for ExactTypes {
-    fn read(_: &[u8], path_args: &[&str]) -> Result<Self, DeserializationError> {
+    fn read(_: &http::Request<&[u8]>, path_args: &[&str]) -> Result<Self, DeserializationError> {
         // After the room and the event.
         let argument = |place: usize| path_args.get(place).map(|text| (*text).to_owned());
         Ok(Self { rel_type: argument(2), event_type: argument(3) })

@@ -64,9 +64,8 @@ impl Rooms {
         let sight = self.sight(&room, &caller.user).await?;
         let now = self.db.committer().published();
         let entry = self.member_entry(caller.user.nid, room.nid).await?;
-        let was_in = entry.is_some_and(|entry| {
-            !entry.forgotten && matches!(entry.membership, Membership::Join | Membership::Leave | Membership::Ban)
-        }) && sight.ever_joined();
+        // Whoever was invited again, or asks to be let in, was a member before: that is all the specification asks for.
+        let was_in = entry.is_some_and(|entry| !entry.forgotten) && sight.ever_joined();
         if was_in || sight.sees_now(now) { Ok((room, sight)) } else { Err(not_in_room()) }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Conn, DeviceNid, Error, UserNid, device_keys::in_32, on, rows::inserts, statements, tokens};
+use super::{Conn, DeviceNid, Error, UserNid, device_keys::in_32, from_row, on, rows::inserts, statements, tokens};
 
 statements! {
     FIND_DEVICE = "SELECT device_nid, device_id, display_name, last_seen_at, last_seen_ip FROM device \
@@ -33,7 +33,7 @@ inserts! {
 }
 
 /// A device of a local user.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct DeviceRow {
     pub device_nid: i64,
     pub device_id: String,
@@ -41,6 +41,8 @@ pub struct DeviceRow {
     pub last_seen_at: Option<i64>,
     pub last_seen_ip: Option<String>,
 }
+
+from_row!(DeviceRow { device_nid, device_id, display_name, last_seen_at, last_seen_ip });
 
 /// The most devices that are read of one user: above the most that the configuration lets anyone have.
 pub(crate) const MAX_LISTED: i64 = 100_000;

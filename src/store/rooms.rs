@@ -1,6 +1,6 @@
 //! Rows of rooms: events, timelines, state and local members.
 
-use super::{Conn, Error, EventNid, KeyNid, Position, RoomNid, UserNid, on, rows::inserts, statements};
+use super::{Conn, Error, EventNid, KeyNid, Position, RoomNid, UserNid, from_row, on, rows::inserts, statements};
 
 statements! {
     FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash \
@@ -69,7 +69,7 @@ inserts! {
 }
 
 /// A room with its head, as stored.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct RoomRow {
     pub room_nid: i64,
     pub room_id: String,
@@ -81,8 +81,10 @@ pub(crate) struct RoomRow {
     pub state_hash: Vec<u8>,
 }
 
+from_row!(RoomRow { room_nid, room_id, version, last_pos, depth, extremities, state_pos, state_hash });
+
 /// A change of state, as stored.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct StateLogRow {
     pub key_nid: i64,
     pub pos: i64,
@@ -91,8 +93,10 @@ pub(crate) struct StateLogRow {
     pub prev_event_nid: Option<i64>,
 }
 
+from_row!(StateLogRow { key_nid, pos, event_nid, membership, prev_event_nid });
+
 /// A change of a membership or of one other key, with the membership before it.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct CountedChangeRow {
     pub key_nid: i64,
     pub pos: i64,
@@ -102,8 +106,10 @@ pub(crate) struct CountedChangeRow {
     pub prev_membership: Option<i64>,
 }
 
+from_row!(CountedChangeRow { key_nid, pos, event_nid, membership, prev_event_nid, prev_membership });
+
 /// A stored event with what is shown of it under `unsigned`.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct EventRow {
     pub event_nid: i64,
     pub event_id: String,
@@ -118,8 +124,22 @@ pub(crate) struct EventRow {
     pub prev_json: Option<String>,
 }
 
+from_row!(EventRow {
+    event_nid,
+    event_id,
+    room_nid,
+    key_nid,
+    pos,
+    state_pos,
+    auth_depth,
+    json,
+    redaction_nid,
+    prev_event_id,
+    prev_json
+});
+
 /// A local user's place in a room, as stored.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct MemberRow {
     pub room_nid: i64,
     pub membership: i64,
@@ -128,6 +148,8 @@ pub(crate) struct MemberRow {
     pub forgotten: bool,
     pub invite_state: Option<String>,
 }
+
+from_row!(MemberRow { room_nid, membership, event_nid, pos, forgotten, invite_state });
 
 pub(crate) async fn find_room(conn: &mut Conn<'_>, room_id: &str) -> Result<Option<RoomRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(FIND_ROOM.text()).bind(room_id).fetch_optional(&mut **db).await)?)

@@ -1,6 +1,6 @@
 //! Rows of messages that wait for a device.
 
-use super::{Conn, DeviceNid, Error, Position, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, Position, from_row, on, rows::inserts, statements};
 
 statements! {
     WAITING = "SELECT MIN(pos), MAX(pos), COUNT(*) FROM to_device WHERE device_nid = $1";
@@ -20,14 +20,15 @@ inserts! {
 }
 
 /// A waiting message.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct MessageRow {
     pub pos: i64,
     pub user_id: String,
-    #[sqlx(rename = "type")]
     pub event_type: String,
     pub json: String,
 }
+
+from_row!(MessageRow { pos, user_id, event_type = "type", json });
 
 /// Where the oldest and the newest waiting message are, and how many there are.
 pub(crate) async fn waiting(
