@@ -119,6 +119,10 @@ async fn run(server: &TestServer, seed: u64) {
         let user = &users[[0, 0, 1, 2][rng.random_range(0..4)]];
         let room = &rooms[rng.random_range(0..rooms.len())];
         operation.run(user, room, &format!("{seed}-{step}")).await;
+        if matches!(operation, Operation::Forget) {
+            let of_user = |follower: &&mut Follower| follower.client.user_id == user.user_id;
+            followers.iter_mut().filter(of_user).for_each(|follower| _ = follower.forgotten.insert(room.clone()));
+        }
         let count = followers.len();
         let follower = &mut followers[rng.random_range(0..count)];
         match rng.random_range(0..6) {
