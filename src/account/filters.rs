@@ -1,6 +1,8 @@
 //! Filters: what a client wants to hear of in `/sync` and `/messages`, stored under a short id.
 //!
-//! Promise: a stored filter never changes, so a parsed one is kept in memory; the same filter stored twice has one id.
+//! Promise: a stored filter never changes, so a parsed one is kept in memory; the same filter stored twice has one id. Over
+//! `limits.filters_per_user` the oldest go: a client whose filter is gone stores it again, but one that cannot store one
+//! cannot start.
 
 use std::sync::Arc;
 
@@ -10,17 +12,22 @@ use ruma::api::client::filter::FilterDefinition;
 use super::turns::Turns;
 use crate::{
     config::Limits,
-    store::{self, Database, UserNid, Write, filters as rows},
+    store::{
+        self, Conn, Database, Position, Row, Transaction, UserNid, Write, committer::insert_rows, filters as rows,
+    },
 };
 
 /// Parsed filters kept in memory; the others are read again when they are used. A parsed filter is about a kilobyte.
 const CACHED_FILTERS: usize = 10_000;
 
+/// Filters that make room for one.
+const EVICTED_AT_ONCE: usize = 100;
+
 /// The service of stored filters.
 pub struct Filters {
     db: Arc<Database>,
     max_bytes: usize,
-    max_per_user: i64,
+    max_per_user: usize,
     turns: Turns,
     parsed: Cache<(UserNid, i64), Arc<FilterDefinition>>,
 }
@@ -30,8 +37,6 @@ pub struct Filters {
 pub enum CreateError {
     #[error("a filter must not be larger than {0} bytes")]
     TooLarge(usize),
-    #[error("no more than {0} filters are stored for an account")]
-    TooMany(i64),
     #[error("the filter could not be stored")]
     Storage(#[from] store::Error),
 }
@@ -41,7 +46,7 @@ impl Filters {
         Self {
             db,
             max_bytes: limits.filter_bytes.bytes(),
-            max_per_user: i64::from(limits.filters_per_user),
+            max_per_user: limits.filters_per_user as usize,
             turns: Turns::default(),
             parsed: Cache::new(CACHED_FILTERS),
         }
@@ -59,13 +64,20 @@ impl Filters {
         if let Some(same) = rows::find_same_filter(&mut reader.conn(), user, &json).await? {
             return Ok(same.to_string());
         }
-        if rows::count_filters(&mut reader.conn(), user).await? >= self.max_per_user {
-            return Err(CreateError::TooMany(self.max_per_user));
-        }
+        let mut stored = rows::filter_ids(&mut reader.conn(), user).await?;
         drop(reader);
+        // Many at once only after the limit was lowered.
+        stored.truncate((stored.len() + 1).saturating_sub(self.max_per_user).min(EVICTED_AT_ONCE));
         let filter_id = self.db.committer().ids().filter()?;
         let row = rows::FILTER.row([user.into(), filter_id.into(), json.into()]);
-        self.db.committer().write(Write::new(vec![row])).await?;
+        if stored.is_empty() {
+            self.db.committer().write(Write::new(vec![row])).await?;
+        } else {
+            self.db.committer().transact(Replace { user, old: stored.clone(), row }).await?;
+        }
+        for old in stored {
+            self.parsed.remove(&(user, old));
+        }
         self.parsed.insert((user, filter_id.0), Arc::new(filter));
         Ok(filter_id.0.to_string())
     }
@@ -88,5 +100,23 @@ impl Filters {
         let filter = Arc::new(filter);
         self.parsed.insert((user, id), Arc::clone(&filter));
         Ok(Some(filter))
+    }
+}
+
+/// Stores a filter in the place of older ones.
+struct Replace {
+    user: UserNid,
+    old: Vec<i64>,
+    row: Row,
+}
+
+impl Transaction for Replace {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
+        for filter_id in &self.old {
+            rows::delete_filter(conn, self.user, *filter_id).await?;
+        }
+        insert_rows(conn, std::slice::from_ref(&self.row)).await
     }
 }
