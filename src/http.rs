@@ -28,6 +28,6 @@ pub use accept::ClientAddress;
 pub(crate) use authed::read_body;
 pub use authed::{Authed, Authenticate, ServiceToken};
 pub use error::ApiError;
-pub use rate_limit::{Action, Guess, RateLimits};
+pub use rate_limit::{Action, Guess, RateLimits, network};
 pub use reply::{RawJson, Reply};
 pub use routes::Routes;

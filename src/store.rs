@@ -25,6 +25,7 @@ pub mod device_keys;
 pub mod devices;
 pub mod filters;
 pub mod key_backup;
+pub mod leftovers;
 pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;
@@ -47,4 +48,4 @@ pub use vocabulary::{StateKey, Vocabulary};
 pub(crate) use conn::{Sql, from_row, on, statements};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

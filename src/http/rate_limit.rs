@@ -153,7 +153,7 @@ fn period(per_second: f64) -> Duration {
 }
 
 /// An IPv6 customer has a whole /64, so that is what is counted.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

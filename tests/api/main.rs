@@ -25,6 +25,7 @@ mod login_limits;
 mod membership;
 mod messages;
 mod nul;
+mod odd_json;
 mod operator;
 mod presence;
 mod push_rules;
