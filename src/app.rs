@@ -22,7 +22,7 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{Database, Position, UserNid},
-    sync::lazy::LazyMembers,
+    sync::{lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// Everything a handler may need. Cheap to clone.
@@ -46,6 +46,8 @@ pub struct Services {
     pub keys: Keys,
     pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
+    /// The syncs that wait for news.
+    pub parked_syncs: ParkedSyncs,
     /// Whatever this server asks of others goes through here.
     pub outbound: Arc<Outbound>,
     /// `None`: this server does not talk to other servers.

@@ -20,7 +20,7 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{Database, DatabaseOptions, Durability},
-    sync::lazy::LazyMembers,
+    sync::{lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// What does not come from the configuration, so that tests can choose it.
@@ -81,6 +81,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         account_data,
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
         rate_limits: RateLimits::new(&config.rate_limits),
+        parked_syncs: ParkedSyncs::default(),
         federation: config
             .federation
             .enabled

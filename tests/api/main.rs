@@ -40,6 +40,7 @@ mod state;
 mod stop;
 mod sync_join;
 mod sync_leave;
+mod sync_parked;
 mod sync_properties;
 mod to_device;
 mod typing;
