@@ -4,7 +4,7 @@ use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, sync
 
 use tokio_util::sync::CancellationToken;
 
-use super::{signing_key, start::StartError};
+use super::{private_files, signing_key, start::StartError};
 use crate::{
     account::{AccountData, Accounts, Filters, password::Hashing},
     app::{App, Services},
@@ -44,6 +44,7 @@ impl Default for Surroundings {
 pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, StartError> {
     let data_dir = |source| StartError::DataDir { path: config.data_dir.clone(), source };
     create_data_dir(&config.data_dir).map_err(data_dir)?;
+    private_files::tighten(&config);
     config.registration.shared_secret = config.shared_secret().map_err(StartError::SharedSecret)?;
     let appservices = Arc::new(Appservices::load(&config.appservices.files, &config.server_name)?);
     let outbound = Arc::new(Outbound::new(&config.outbound, &config.federation.ca_files)?);
