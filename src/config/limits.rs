@@ -53,10 +53,12 @@ section! {
         pub register: Rate = Rate::new(0.1, 10),
         /// Creating rooms and aliases.
         pub create_room: Rate = Rate::new(0.5, 20),
-        /// Inviting.
+        /// Inviting, each invitation of a new room too. A room with more of them than `burst` costs all of it.
         pub invite: Rate = Rate::new(1.0, 60),
         /// Joining and knocking.
         pub join: Rate = Rate::new(1.0, 60),
+        /// Setting one's presence.
+        pub presence: Rate = Rate::new(0.5, 10),
         /// `/sync`.
         pub sync: Rate = Rate::new(20.0, 200),
         /// Everything else.

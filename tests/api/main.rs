@@ -19,6 +19,7 @@ mod federation;
 mod filters;
 mod ignored_users;
 mod keys;
+mod limits_by_deed;
 mod login_limits;
 mod membership;
 mod messages;
