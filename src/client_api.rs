@@ -33,6 +33,7 @@ mod typing;
 mod errors;
 mod events;
 mod member_profile;
+mod pages;
 mod predecessor;
 mod txn;
 mod uiaa;

@@ -17,6 +17,9 @@ section! {
         pub sync_timeline_events: u32 [1 => 1000] = 100,
         /// Events in one page of `/messages` and `/context`; a higher `limit` counts as this.
         pub page_events: u32 [10 => 10_000] = 1000,
+        /// Size of the events in one page of `/messages`, `/context` and relations, in bytes. The page ends early with the
+        /// event that reaches it.
+        pub page_bytes: ByteSize [ByteSize::kib(64) => ByteSize::mib(64)] = ByteSize::mib(4),
         /// Size of a filter, in bytes.
         pub filter_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(1)] = ByteSize::kib(64),
         /// Filters stored for a user.

@@ -25,6 +25,7 @@ mod membership;
 mod messages;
 mod nul;
 mod operator;
+mod pages;
 mod presence;
 mod push_rules;
 mod receipts;

@@ -6,18 +6,18 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
 use bytes::Bytes;
-use ruma::{
-    UInt,
-    api::{
-        Direction, IncomingRequest, Metadata,
-        client::message::get_message_events::v3::Request,
-        error::{DeserializationError, ErrorKind},
-    },
+use ruma::api::{
+    Direction, IncomingRequest, Metadata,
+    client::message::get_message_events::v3::Request,
+    error::{DeserializationError, ErrorKind},
 };
 
 use crate::{
     app::App,
-    client_api::events::Events,
+    client_api::{
+        events::Events,
+        pages::{self, PageLimit},
+    },
     http::{ApiError, Authed, RawJson},
     room::{Room, event::StoredEvent, history::Page, timeline::Placed},
     store::{self, Position},
@@ -42,7 +42,7 @@ pub(super) async fn handle(
     let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
     let filter = &request.filter;
-    let limit = limit(&app, filter.limit.map_or(request.limit, |limit| limit.min(request.limit)));
+    let limit = PageLimit::new(&app, filter.limit.map_or(request.limit, |limit| limit.min(request.limit)));
     let ignored = app.account_data.ignored(&caller.user).await?;
     let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(&ignored);
 
@@ -50,8 +50,9 @@ pub(super) async fn handle(
         (from.unwrap_or(now), Page::default())
     } else if request.dir == Direction::Backward {
         let start = from.unwrap_or(now);
-        let range = (start.min(now), to.unwrap_or(Position::ZERO));
-        let mut page = app.rooms.read_back(&room, &sight, range, limit, wanted).await?;
+        let until = to.unwrap_or(Position::ZERO);
+        let read = |from, count| app.rooms.read_back(&room, &sight, (from, until), count, &wanted);
+        let mut page = limit.read(start.min(now), pages::back, read).await?;
         // Nothing is before the room's first event, so the client need not ask.
         if page.events.last().is_some_and(|(_, event)| event.pdu.event_type == "m.room.create") {
             page.next = None;
@@ -59,8 +60,9 @@ pub(super) async fn handle(
         (start, page)
     } else {
         let start = from.unwrap_or(Position::ZERO);
-        let range = (start, to.map_or(now, |to| to.min(now)));
-        (start, app.rooms.read_forward(&room, &sight, range, limit, wanted).await?)
+        let upto = to.map_or(now, |to| to.min(now));
+        let read = |after, count| app.rooms.read_forward(&room, &sight, (after, upto), count, &wanted);
+        (start, limit.read(start, pages::forward, read).await?)
     };
 
     let members = if filter.lazy_load_options.is_disabled() {
@@ -117,12 +119,6 @@ impl IncomingRequest for Asked {
         }
         Ok(Self { request: Request::try_from_http_request_inner(request, path_args)?, names_direction })
     }
-}
-
-/// How many events are returned at most.
-fn limit(app: &App, wanted: UInt) -> usize {
-    let wanted = usize::try_from(u64::from(wanted)).unwrap_or(usize::MAX);
-    wanted.min(app.config.limits.page_events as usize)
 }
 
 /// The member events of all who sent something on the page, as of its newest event.
