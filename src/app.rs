@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     ephemeral::Ephemeral,
     federation::Federation,
-    http::RateLimits,
+    http::{BodyBudget, RateLimits},
     keys::Keys,
     outbound::Outbound,
     push::Push,
@@ -46,6 +46,8 @@ pub struct Services {
     pub keys: Keys,
     pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
+    /// What requests that are being received may hold.
+    pub bodies: BodyBudget,
     /// The syncs that wait for news.
     pub parked_syncs: ParkedSyncs,
     /// Whatever this server asks of others goes through here.

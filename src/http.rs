@@ -17,7 +17,9 @@ pub mod tracked;
 pub mod cors;
 
 mod authed;
+mod body;
 mod error;
+mod network;
 mod rate_limit;
 mod reply;
 mod routes;
@@ -25,7 +27,7 @@ mod routes;
 pub mod shutdown;
 
 pub use accept::ClientAddress;
-pub(crate) use authed::read_body;
+pub(crate) use body::{BodyBudget, read_body};
 pub use authed::{Authed, Authenticate, ServiceToken};
 pub use error::ApiError;
 pub use rate_limit::{Action, Guess, RateLimits};

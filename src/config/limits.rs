@@ -9,7 +9,7 @@ section! {
     pub struct Limits {
         /// Size of a request's body, in bytes.
         pub request_bytes: ByteSize [ByteSize::kib(128) => ByteSize::mib(64)] = ByteSize::mib(1),
-        /// Time a client may take to send a request, headers and body.
+        /// Time for which a client may fall behind while it sends a body; 4 KiB bring back a second.
         pub request_time: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(30),
         /// Longest wait of a `/sync`; a client's longer `timeout` counts as this.
         pub sync_timeout_max: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(120),

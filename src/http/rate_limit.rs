@@ -3,7 +3,7 @@
 mod guesses;
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use std::{
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 
 use self::guesses::{Budget, Guesses};
-use super::ApiError;
+use super::{ApiError, network::network};
 use crate::{
     account::LocalDevice,
     config::{Rate, RateLimits as Config},
@@ -186,15 +186,4 @@ fn quota(per_second: f64, burst: f64) -> Quota {
 /// The time in which one of `per_second` comes back.
 fn period(per_second: f64) -> Duration {
     Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e9))
-}
-
-/// An IPv6 customer has a whole /64, so that is what is counted.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => IpAddr::V4(v4),
-            None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        },
-    }
 }

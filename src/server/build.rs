@@ -14,7 +14,7 @@ use crate::{
     config::{self, Config, DatabaseTarget},
     ephemeral::Ephemeral,
     federation::Federation,
-    http::RateLimits,
+    http::{BodyBudget, RateLimits},
     keys::Keys,
     outbound::Outbound,
     push::Push,
@@ -82,6 +82,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         account_data,
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
         rate_limits: RateLimits::new(&config.rate_limits),
+        bodies: BodyBudget::new(&config.limits),
         parked_syncs: ParkedSyncs::default(),
         federation: config
             .federation
