@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     ephemeral::Ephemeral,
     federation::Federation,
-    http::{BodyBudget, RateLimits},
+    http::{BodyBudget, RateLimits, transport::Transport},
     keys::Keys,
     outbound::Outbound,
     push::Push,
@@ -48,6 +48,8 @@ pub struct Services {
     pub rate_limits: RateLimits,
     /// What requests that are being received may hold.
     pub bodies: BodyBudget,
+    /// What connections and answers may hold, on all listeners for others.
+    pub transport: Transport,
     /// The syncs that wait for news.
     pub parked_syncs: ParkedSyncs,
     /// Whatever this server asks of others goes through here.

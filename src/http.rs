@@ -3,7 +3,7 @@
 //! Promises: no client can stop the accept loop; a request that changes something runs to its end even when its client
 //! hangs up; stopping answers what is in flight before it closes anything, for at most [`shutdown::GRACE`].
 //!
-//! Reading order: [`listen`] binds, [`accept`] turns sockets into requests, [`tracked`] and [`cors`] are layers around the
+//! Reading order: [`listen`] binds, [`accept`] turns sockets into requests within the bounds of [`transport`], [`tracked`] and [`cors`] are layers around the
 //! router, [`Routes`] finds the handler, [`Authed`] makes the typed request, [`Reply`] and [`ApiError`] are its answers,
 //! [`shutdown`] ends it all.
 
@@ -11,6 +11,7 @@ pub mod listen;
 pub mod tls;
 
 pub mod accept;
+pub mod transport;
 
 pub mod tracked;
 
@@ -18,6 +19,7 @@ pub mod cors;
 
 mod authed;
 mod body;
+mod compress;
 mod error;
 mod network;
 mod rate_limit;
@@ -27,8 +29,8 @@ mod routes;
 pub mod shutdown;
 
 pub use accept::ClientAddress;
-pub(crate) use body::{BodyBudget, read_body};
 pub use authed::{Authed, Authenticate, ServiceToken};
+pub(crate) use body::{BodyBudget, read_body};
 pub use error::ApiError;
 pub use rate_limit::{Action, Guess, RateLimits};
 pub use reply::{RawJson, Reply};

@@ -14,7 +14,10 @@ use crate::{
     config::{self, Config, DatabaseTarget},
     ephemeral::Ephemeral,
     federation::Federation,
-    http::{BodyBudget, RateLimits},
+    http::{
+        BodyBudget, RateLimits,
+        transport::{Answers, Connections, Transport},
+    },
     keys::Keys,
     outbound::Outbound,
     push::Push,
@@ -83,6 +86,10 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
         rate_limits: RateLimits::new(&config.rate_limits),
         bodies: BodyBudget::new(&config.limits),
+        transport: Transport::new(
+            Connections::new(config.limits.connections_per_address),
+            Answers::new(config.limits.answer_bytes_in_flight.bytes()),
+        ),
         parked_syncs: ParkedSyncs::default(),
         federation: config
             .federation

@@ -3,7 +3,7 @@
 //! Starting: database, services, listeners; only then is anything accepted. Stopping: no more connections, parked requests
 //! answer, requests in flight finish (for at most [`GRACE`](crate::http::shutdown::GRACE)), the queue is committed.
 
-use std::{io::Write, net::SocketAddr, time::Duration};
+use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -92,6 +92,7 @@ impl Server {
         };
         for (listener, config) in bound.public {
             let router = routers::public(&server.app, &config, server.client_address, &server.shutdown);
+            let listener = listener.within(server.app.transport.with_proxies(&config.trusted_proxies));
             server.tasks.spawn(accept::serve(listener, router, server.shutdown.clone()));
         }
         if let Some(listener) = bound.control {
@@ -105,6 +106,9 @@ impl Server {
             server.tasks.spawn(accept::serve(listener, metrics.router(), server.shutdown.clone()));
         }
         sweeps::spawn(&server.app, &mut server.tasks);
+        let stopping = server.shutdown.token().clone();
+        let answers = Arc::clone(server.app.transport.answers());
+        server.tasks.spawn(async move { stopping.run_until_cancelled(answers.watch()).await.unwrap_or_default() });
         let stopping = server.shutdown.token().clone();
         server
             .tasks
