@@ -22,7 +22,7 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{Database, Position, UserNid},
-    sync::{lazy::LazyMembers, parked::ParkedSyncs},
+    sync::{filter::FilterCache, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// Everything a handler may need. Cheap to clone.
@@ -40,6 +40,7 @@ pub struct Services {
     pub appservices: Arc<Appservices>,
     pub account_data: Arc<AccountData>,
     pub filters: Filters,
+    pub filter_cache: FilterCache,
     pub push: Push,
     pub ephemeral: Ephemeral,
     pub rooms: Rooms,

@@ -1,10 +1,10 @@
 //! Filters: what a client wants to hear of in `/sync` and `/messages`, stored under a short id.
 //!
-//! Promise: a stored filter never changes, so a parsed one is kept in memory; the same filter stored twice has one id.
+//! Promise: a stored filter never changes, and the same filter stored twice has one id. Compiled ones are kept in memory by
+//! [`FilterCache`](crate::sync::filter::FilterCache).
 
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
 use ruma::api::client::filter::FilterDefinition;
 
 use super::turns::Turns;
@@ -13,16 +13,12 @@ use crate::{
     store::{self, Database, UserNid, Write, filters as rows},
 };
 
-/// Parsed filters kept in memory; the others are read again when they are used. A parsed filter is about a kilobyte.
-const CACHED_FILTERS: usize = 10_000;
-
 /// The service of stored filters.
 pub struct Filters {
     db: Arc<Database>,
     max_bytes: usize,
     max_per_user: i64,
     turns: Turns,
-    parsed: Cache<(UserNid, i64), Arc<FilterDefinition>>,
 }
 
 /// Why a filter was not stored.
@@ -43,7 +39,6 @@ impl Filters {
             max_bytes: limits.filter_bytes.bytes(),
             max_per_user: i64::from(limits.filters_per_user),
             turns: Turns::default(),
-            parsed: Cache::new(CACHED_FILTERS),
         }
     }
 
@@ -66,27 +61,21 @@ impl Filters {
         let filter_id = self.db.committer().ids().filter()?;
         let row = rows::FILTER.row([user.into(), filter_id.into(), json.into()]);
         self.db.committer().write(Write::new(vec![row])).await?;
-        self.parsed.insert((user, filter_id.0), Arc::new(filter));
         Ok(filter_id.0.to_string())
     }
 
+    /// The number in an id. Only the spelling that we gave out: "007" and "+7" are not ids.
+    pub fn read_id(filter_id: &str) -> Option<i64> {
+        filter_id.parse::<i64>().ok().filter(|id| id.to_string() == filter_id)
+    }
+
     /// The user's filter with this id.
-    pub async fn find(&self, user: UserNid, filter_id: &str) -> Result<Option<Arc<FilterDefinition>>, store::Error> {
-        // Only the spelling that we gave out: "007" and "+7" are not ids.
-        let Some(id) = filter_id.parse::<i64>().ok().filter(|id| id.to_string() == filter_id) else {
-            return Ok(None);
-        };
-        if let Some(filter) = self.parsed.get(&(user, id)) {
-            return Ok(Some(filter));
-        }
+    pub async fn find(&self, user: UserNid, filter_id: &str) -> Result<Option<FilterDefinition>, store::Error> {
+        let Some(id) = Self::read_id(filter_id) else { return Ok(None) };
         let mut reader = self.db.read().await?;
         let Some(json) = rows::find_filter(&mut reader.conn(), user, id).await? else {
             return Ok(None);
         };
-        let filter: FilterDefinition =
-            serde_json::from_str(&json).map_err(|error| store::Error::damaged("filter", error))?;
-        let filter = Arc::new(filter);
-        self.parsed.insert((user, id), Arc::clone(&filter));
-        Ok(Some(filter))
+        serde_json::from_str(&json).map(Some).map_err(|error| store::Error::damaged("filter", error))
     }
 }

@@ -1,7 +1,5 @@
 //! Pages of events, bounded in bytes: a thousand events of the largest size would make an answer of 64 MB.
 
-use ruma::UInt;
-
 use crate::{
     app::App,
     room::{
@@ -23,9 +21,9 @@ pub(super) struct PageLimit {
 
 impl PageLimit {
     /// What a client wants, within the bounds of the configuration.
-    pub(super) fn new(app: &App, wanted: UInt) -> Self {
+    pub(super) fn new(app: &App, wanted: u64) -> Self {
         let limits = &app.config.limits;
-        let wanted = usize::try_from(u64::from(wanted)).unwrap_or(usize::MAX);
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         Self { events: wanted.min(limits.page_events as usize), bytes: limits.page_bytes.bytes() }
     }
 

@@ -46,7 +46,7 @@ struct ExactTypes {
 }
 
 impl Besides for ExactTypes {
-    fn read(_: &[u8], path_args: &[&str]) -> Result<Self, DeserializationError> {
+    fn read(_: &http::Request<&[u8]>, path_args: &[&str]) -> Result<Self, DeserializationError> {
         // After the room and the event.
         let argument = |place: usize| path_args.get(place).map(|text| (*text).to_owned());
         Ok(Self { rel_type: argument(2), event_type: argument(3) })
@@ -76,7 +76,7 @@ async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJs
     let now = app.rooms.state_horizon(&sight);
     let place = |token: Option<&str>| token.map(Place::parse).transpose();
     let (from, to) = (place(asked.from)?.map(|from| from.0), place(asked.to)?.map(|to| to.0));
-    let limit = PageLimit::new(app, asked.limit.unwrap_or(DEFAULT_LIMIT.into()));
+    let limit = PageLimit::new(app, asked.limit.map_or(DEFAULT_LIMIT.into(), u64::from));
     let ignored = app.account_data.ignored(&caller.user).await?;
     let accepts = |event: &StoredEvent| {
         asked.event_type.is_none_or(|event_type| event.pdu.event_type == event_type) && !event.is_hidden_by(&ignored)

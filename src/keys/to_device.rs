@@ -1,8 +1,10 @@
 //! Messages from device to device.
 //!
-//! Promise: a message that was answered with 200 stays until its device presents a sync token from after it; a repeated
-//! transaction ID sends nothing again. A device that never fetches its messages loses the oldest ones, over
+//! Promise: a message that was answered with 200 stays until its device presents a sync token from after it
+//! ([`acknowledged`]), and is not delivered after that; a repeated transaction ID sends nothing again. A device that never fetches its messages loses the oldest ones, over
 //! `limits.to_device_per_device`: what comes in is never refused for it, because the newest are worth the most.
+
+mod acknowledged;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,6 +18,7 @@ use ruma::{
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use self::acknowledged::Acknowledged;
 use super::{Keys, validate};
 use crate::{
     account::LocalDevice,
@@ -87,6 +90,7 @@ enum Entry {
 #[derive(Debug, Default)]
 pub(super) struct Inboxes {
     entries: Mutex<Entries>,
+    acknowledged: Acknowledged,
 }
 
 #[derive(Debug, Default)]
@@ -164,12 +168,6 @@ pub(super) enum Sent {
         counted: Vec<(DeviceNid, u64)>,
     },
     Before,
-}
-
-struct Acknowledge {
-    device: DeviceNid,
-    upto: Position,
-    inboxes: Arc<Inboxes>,
 }
 
 #[derive(Serialize)]
@@ -293,6 +291,8 @@ impl Keys {
         upto: Position,
         limit: usize,
     ) -> Result<(Vec<Box<RawValue>>, Position), Error> {
+        // What an earlier request has acknowledged is as good as deleted.
+        let since = self.inboxes.acknowledged.find(device).map_or(since, |acknowledged| acknowledged.max(since));
         if self.inbox(device).await?.newest <= since {
             return Ok((Vec::new(), upto));
         }
@@ -313,19 +313,6 @@ impl Keys {
             }
         }
         Ok((rows.iter().map(render).collect::<Result<_, _>>()?, next))
-    }
-
-    /// The device has presented a token of `since`: what was before it has arrived and is deleted. Asks the database
-    /// nothing while nothing waits.
-    ///
-    /// # Errors
-    /// When the database fails; the messages are then deleted with a later token.
-    pub async fn acknowledge_to_device(&self, device: DeviceNid, since: Position) -> Result<(), Error> {
-        if self.inbox(device).await?.oldest > since {
-            return Ok(());
-        }
-        let transaction = Acknowledge { device, upto: since, inboxes: Arc::clone(&self.inboxes) };
-        self.db.committer().transact(transaction).await.map(drop)
     }
 }
 
@@ -394,7 +381,10 @@ impl Transaction for SendToDevice {
                 continue;
             }
             // What memory knows is a bound: nothing is dropped for it that does not have to go. The rows of this batch are
-            // among those that wait.
+            // among those that wait; those that have arrived are not.
+            if let Some(arrived) = self.inboxes.acknowledged.find(device) {
+                to_device::delete_upto(conn, device, arrived).await?;
+            }
             let mut waiting = to_device::waiting(conn, device).await?.2.unsigned_abs();
             if waiting > limit {
                 // A little more than needed goes, or every further message would have to make room again.
@@ -430,26 +420,6 @@ impl Transaction for SendToDevice {
                 self.bus.wake_user(delivery.user, position);
             }
         }
-    }
-}
-
-impl Transaction for Acknowledge {
-    /// How many messages went.
-    type Output = u64;
-
-    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<u64, Error> {
-        to_device::delete_upto(conn, self.device, self.upto).await
-    }
-
-    fn committed(&self, messages: &u64, _: Position) {
-        self.inboxes.update(self.device, |inbox| {
-            if inbox.newest <= self.upto {
-                *inbox = EMPTY;
-            } else {
-                inbox.oldest = inbox.oldest.max(Position(self.upto.0 + 1));
-                inbox.count = inbox.count.saturating_sub(*messages);
-            }
-        });
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     account::LocalDevice,
-    store::{self, vocabulary::User},
+    store::{self, RoomNid, vocabulary::User},
 };
 
 /// How many members are looked at for one who may let a user into a restricted room.
@@ -132,8 +132,8 @@ impl Rooms {
         .await
     }
 
-    /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left is left
-    /// alone.
+    /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left, or that is
+    /// damaged, is left alone.
     ///
     /// # Errors
     /// Only the database's.
@@ -142,16 +142,24 @@ impl Rooms {
             if !matches!(entry.membership, Membership::Join | Membership::Invite | Membership::Knock) {
                 continue;
             }
-            let room = self.by_nid(entry.room).await?;
-            let mut writer = self.enter(&room).await?;
-            let draft = member_draft(&user.user_id, MembershipState::Leave, &MemberProfile::default(), &[]);
-            match writer.append(user, draft).await {
-                Ok(_) => self.finish(writer, None).await?,
-                Err(AppendError::Storage(error)) => return Err(error),
-                Err(error) => tracing::warn!(room_id = %room.room_id, %error, "a deactivated user stays in the room"),
-            }
+            let left = self.leave_before_end(user, entry.room).await;
+            self.contain(entry.room, left)?;
         }
         Ok(())
+    }
+
+    async fn leave_before_end(&self, user: &Arc<User>, room: RoomNid) -> Result<(), store::Error> {
+        let room = self.by_nid(room).await?;
+        let mut writer = self.enter(&room).await?;
+        let draft = member_draft(&user.user_id, MembershipState::Leave, &MemberProfile::default(), &[]);
+        match writer.append(user, draft).await {
+            Ok(_) => self.finish(writer, None).await,
+            Err(AppendError::Storage(error)) => Err(error),
+            Err(error) => {
+                tracing::warn!(room_id = %room.room_id, %error, "a deactivated user stays in the room");
+                Ok(())
+            }
+        }
     }
 
     /// Takes another user out of the room.

@@ -25,6 +25,10 @@ const ROOMS_EVERY: Duration = Duration::from_secs(30 * 60);
 /// When a device was last seen is not worth a write for each request.
 const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
 
+/// Messages that have arrived are not delivered again anyway; this is about their rows. A few seconds gather what many devices
+/// acknowledge in one commit.
+const ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(10);
+
 /// Tokens that have expired are refused anyway; this is only about their rows.
 const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 
@@ -51,6 +55,9 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         Ok(())
     });
     every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });
+    every(app, tasks, "acknowledged messages", ACKNOWLEDGED_EVERY, |app: App| async move {
+        app.keys.delete_acknowledged().await
+    });
     every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
     every(app, tasks, "ended server keys", SERVER_KEYS_EVERY, |app: App| async move {

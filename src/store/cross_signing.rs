@@ -3,7 +3,7 @@
 use super::{
     Conn, Error, UserNid,
     device_keys::{USERS_PER_STATEMENT, in_32},
-    on,
+    from_row, on,
     rows::inserts,
     statements,
 };
@@ -25,7 +25,7 @@ inserts! {
 }
 
 /// A signature on a key: who made it, with which key, and on what.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct SignatureRow {
     pub user_nid: i64,
     /// The device ID or the public cross-signing key that was signed.
@@ -34,6 +34,8 @@ pub(crate) struct SignatureRow {
     pub signer_key_id: String,
     pub signature: String,
 }
+
+from_row!(SignatureRow { user_nid, key_id, signer_nid, signer_key_id, signature });
 
 /// The cross-signing keys of these users: user, usage and JSON.
 pub(crate) async fn cross_signing_keys(

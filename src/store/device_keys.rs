@@ -1,6 +1,6 @@
 //! Rows of device keys, and of the order in which users' device lists changed.
 
-use super::{Conn, DeviceNid, Error, Position, UserNid, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, on, rows::inserts, statements};
 
 /// How many users one statement asks for.
 pub(crate) const USERS_PER_STATEMENT: usize = 32;
@@ -29,13 +29,15 @@ inserts! {
 }
 
 /// A device that has published its keys.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct DeviceKeyRow {
     pub user_nid: i64,
     pub device_id: String,
     pub display_name: Option<String>,
     pub json: String,
 }
+
+from_row!(DeviceKeyRow { user_nid, device_id, display_name, json });
 
 /// The keys that the device has published.
 pub(crate) async fn find_device_key(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Option<String>, Error> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Conn, DeviceNid, Error, UserNid, device_keys::in_32, on, rows::inserts, statements, tokens};
+use super::{Conn, DeviceNid, Error, UserNid, device_keys::in_32, from_row, on, rows::inserts, statements, tokens};
 
 statements! {
     FIND_DEVICE = "SELECT device_nid, device_id, display_name, last_seen_at, last_seen_ip FROM device \
@@ -11,6 +11,9 @@ statements! {
         WHERE user_nid = $1 ORDER BY device_nid LIMIT $2";
     COUNT_DEVICES = "SELECT COUNT(*) FROM device WHERE user_nid = $1";
     RENAME_DEVICE = "UPDATE device SET display_name = $1 WHERE user_nid = $2 AND device_id = $3";
+    LAST_SEEN_USERS = "SELECT user_nid, MAX(last_seen_at) AS seen_at FROM device WHERE last_seen_at IS NOT NULL \
+        GROUP BY user_nid ORDER BY seen_at DESC, user_nid LIMIT $1";
+    STARTED_AT = "SELECT started_at FROM incarnation WHERE incarnation = $1";
     SET_LAST_SEEN = "UPDATE device SET last_seen_at = $1, last_seen_ip = $2 WHERE device_nid = $3";
     EXISTING_DEVICES_32 = concat!("SELECT device_nid FROM device WHERE device_nid IN ", in_32!(), " ORDER BY device_nid");
     DELETE_DEVICE = "DELETE FROM device WHERE device_nid = $1";
@@ -30,7 +33,7 @@ inserts! {
 }
 
 /// A device of a local user.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct DeviceRow {
     pub device_nid: i64,
     pub device_id: String,
@@ -38,6 +41,8 @@ pub struct DeviceRow {
     pub last_seen_at: Option<i64>,
     pub last_seen_ip: Option<String>,
 }
+
+from_row!(DeviceRow { device_nid, device_id, display_name, last_seen_at, last_seen_ip });
 
 /// The most devices that are read of one user: above the most that the configuration lets anyone have.
 pub(crate) const MAX_LISTED: i64 = 100_000;
@@ -86,6 +91,20 @@ pub(crate) async fn rename_device(
     let changed = on!(conn, db => sqlx::query(RENAME_DEVICE.text()).bind(name).bind(user.0).bind(id)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
     Ok(changed > 0)
+}
+
+/// Users by when one of their devices was last seen, in milliseconds since 1970, latest first.
+pub(crate) async fn last_seen_users(conn: &mut Conn<'_>, limit: usize) -> Result<Vec<(UserNid, i64)>, Error> {
+    let rows: Vec<(i64, i64)> =
+        on!(conn, db => sqlx::query_as(LAST_SEEN_USERS.text()).bind(limit as i64).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(user, seen_at)| (UserNid(user), seen_at)).collect())
+}
+
+/// When a start of the server was, in milliseconds since 1970, if it is remembered.
+pub(crate) async fn started_at(conn: &mut Conn<'_>, incarnation: i64) -> Result<Option<i64>, Error> {
+    let found: Option<(i64,)> =
+        on!(conn, db => sqlx::query_as(STARTED_AT.text()).bind(incarnation).fetch_optional(&mut **db).await)?;
+    Ok(found.map(|(started_at,)| started_at))
 }
 
 pub(crate) async fn set_last_seen(

@@ -1,6 +1,6 @@
 //! Rows of key backups: versions, and the room keys in them.
 
-use super::{Conn, Error, UserNid, on, rows::inserts, statements};
+use super::{Conn, Error, UserNid, from_row, on, rows::inserts, statements};
 
 statements! {
     LATEST_VERSION = "SELECT version, algorithm, auth_data, etag, count, deleted FROM key_backup_version \
@@ -38,7 +38,7 @@ inserts! {
 }
 
 /// A version of a user's backup.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub(crate) struct VersionRow {
     pub version: i64,
     pub algorithm: String,
@@ -48,8 +48,10 @@ pub(crate) struct VersionRow {
     pub deleted: bool,
 }
 
+from_row!(VersionRow { version, algorithm, auth_data, etag, count, deleted });
+
 /// What a stored room key is worth, compared with another for the same session.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct RankRow {
     pub room_id: String,
     pub session_id: String,
@@ -57,6 +59,8 @@ pub(crate) struct RankRow {
     pub forwarded_count: i64,
     pub is_verified: bool,
 }
+
+from_row!(RankRow { room_id, session_id, first_message_index, forwarded_count, is_verified });
 
 /// Which room keys of a backup are meant.
 #[derive(Debug, Clone)]

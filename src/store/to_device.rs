@@ -1,6 +1,6 @@
 //! Rows of messages that wait for a device.
 
-use super::{Conn, DeviceNid, Error, Position, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, Position, from_row, on, rows::inserts, statements};
 
 statements! {
     WAITING = "SELECT MIN(pos), MAX(pos), COUNT(*) FROM to_device WHERE device_nid = $1";
@@ -8,6 +8,8 @@ statements! {
         WHERE t.device_nid = $1 AND t.pos > $2 AND t.pos <= $3 ORDER BY t.pos, t.seq LIMIT $4";
     MESSAGES_AT = "SELECT t.pos, u.user_id, t.type, t.json FROM to_device t JOIN matrix_user u ON u.user_nid = t.sender_nid \
         WHERE t.device_nid = $1 AND t.pos = $2 ORDER BY t.seq LIMIT 100000";
+    OLDEST = "SELECT COUNT(*), MAX(pos) FROM (SELECT pos FROM to_device WHERE device_nid = $1 AND pos <= $2 \
+        ORDER BY pos, seq LIMIT $3) oldest";
     DELETE_UPTO = "DELETE FROM to_device WHERE device_nid = $1 AND pos <= $2";
     LAST_KEPT = "SELECT pos, seq FROM to_device WHERE device_nid = $1 ORDER BY pos DESC, seq DESC LIMIT 1 OFFSET $2";
     DELETE_BEFORE = "DELETE FROM to_device WHERE device_nid = $1 AND (pos < $2 OR (pos = $2 AND seq < $3))";
@@ -18,14 +20,15 @@ inserts! {
 }
 
 /// A waiting message.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct MessageRow {
     pub pos: i64,
     pub user_id: String,
-    #[sqlx(rename = "type")]
     pub event_type: String,
     pub json: String,
 }
+
+from_row!(MessageRow { pos, user_id, event_type = "type", json });
 
 /// Where the oldest and the newest waiting message are, and how many there are.
 pub(crate) async fn waiting(
@@ -57,6 +60,18 @@ pub(crate) async fn messages_at(
 ) -> Result<Vec<MessageRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(MESSAGES_AT.text())
         .bind(device.0).bind(position.0).fetch_all(&mut **db).await)?)
+}
+
+/// How many messages up to `position` there are, counted to `limit`, and where the last counted one is.
+pub(crate) async fn oldest(
+    conn: &mut Conn<'_>,
+    device: DeviceNid,
+    position: Position,
+    limit: usize,
+) -> Result<(usize, Option<Position>), Error> {
+    let (count, last): (i64, Option<i64>) = on!(conn, db => sqlx::query_as(OLDEST.text())
+        .bind(device.0).bind(position.0).bind(limit as i64).fetch_one(&mut **db).await)?;
+    Ok((usize::try_from(count).unwrap_or(0), last.map(Position)))
 }
 
 /// Deletes the messages up to `position`, and says how many there were.

@@ -1,6 +1,6 @@
 //! Rows of access tokens, refresh tokens and login tokens. All of them are stored as hashes only.
 
-use super::{Conn, DeviceNid, Error, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, from_row, on, rows::inserts, statements};
 
 statements! {
     FIND_SESSION = "SELECT t.user_nid, t.device_nid, d.device_id, t.expires_at, t.refresh_hash, a.admin \
@@ -32,7 +32,7 @@ inserts! {
 }
 
 /// A stored session, by its token.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct SessionRow {
     pub user_nid: i64,
     pub device_nid: i64,
@@ -42,8 +42,10 @@ pub struct SessionRow {
     pub admin: bool,
 }
 
+from_row!(SessionRow { user_nid, device_nid, device_id, expires_at, refresh_hash, admin });
+
 /// A stored refresh token.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct RefreshRow {
     pub user_nid: i64,
     pub device_nid: i64,
@@ -51,6 +53,8 @@ pub struct RefreshRow {
     pub next_hash: Option<Vec<u8>>,
     pub expires_at: Option<i64>,
 }
+
+from_row!(RefreshRow { user_nid, device_nid, next_hash, expires_at });
 
 /// Hashes of access tokens that have just been deleted.
 pub(crate) type Deleted = Vec<Vec<u8>>;

@@ -134,6 +134,28 @@ both_engines! {
         bob.put(&path, json!({ "display_name": "Mine" })).await.error(404, "M_NOT_FOUND");
     }
 
+    /// matrix-nio fails without the names.
+    async fn what_is_not_known_of_a_device_is_null(server: TestServer) {
+        let mut server = server;
+        let alice = server.register("alice").await;
+        let second = alice.login_again().await;
+        let names = ["device_id", "display_name", "last_seen_ip", "last_seen_ts"];
+        let check = |device: &Value| {
+            assert!(names.iter().all(|name| device.get(name).is_some()), "{device}");
+            assert_eq!(device["display_name"], Value::Null);
+        };
+        // A device that has made no request yet was never seen.
+        let path = v3(["devices", &second.device_id]);
+        for _ in 0..2 {
+            let device = alice.get(&path).await.ok();
+            check(&device);
+            assert_eq!((&device["last_seen_ip"], &device["last_seen_ts"]), (&Value::Null, &Value::Null));
+            let all = alice.get(&v3(["devices"])).await.ok();
+            all["devices"].as_array().expect("a list").iter().for_each(check);
+            server.restart().await;
+        }
+    }
+
     async fn a_login_token_works_once_and_for_two_minutes(engine: Engine) {
         let clock = Clock::manual(1_700_000_000_000);
         let server = TestServer::builder().engine(engine).clock(clock.clone()).start().await;

@@ -69,6 +69,48 @@ both_engines! {
         let line = refusal(&server).await;
         assert!(line.contains("written by a newer release of Sabha (schema 9999;"), "{line}");
     }
+
+    async fn a_schema_of_another_build_is_refused_with_advice(engine: Engine) {
+        let mut server = TestServer::builder().engine(engine).start().await;
+        server.stop().await;
+        let url = server.config_mut().database_url();
+        match engine {
+            Engine::Sqlite => {
+                let mut conn = SqliteConnection::connect(url.expose()).await.expect("it is closed now");
+                sqlx::query("UPDATE _sqlx_migrations SET checksum = x'00'").execute(&mut conn).await.expect("changed");
+            }
+            Engine::Postgres => {
+                let mut conn = PgConnection::connect(url.expose()).await.expect("it runs");
+                sqlx::query("UPDATE _sqlx_migrations SET checksum = '\\x00'").execute(&mut conn).await.expect("changed");
+            }
+        }
+        let line = refusal(&server).await;
+        assert!(line.contains("another build of Sabha") && line.contains("or use another database"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_with_advice_and_left_alone() {
+    let damage = async |offset: usize| {
+        let mut server = TestServer::start().await;
+        server.register("alice").await;
+        server.stop().await;
+        let url = server.config_mut().database_url();
+        // All of it into the one file.
+        let mut conn = SqliteConnection::connect(url.expose()).await.expect("it is closed now");
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await.expect("nobody else reads");
+        conn.close().await.expect("closed");
+        let path = server.data_dir().join("sabha.db");
+        let mut bytes = std::fs::read(&path).expect("it was made");
+        bytes[offset..].fill(0x5a);
+        std::fs::write(&path, &bytes).expect("it is ours");
+        let line = refusal(&server).await;
+        assert!(line.contains("the database file is damaged") && line.contains("the latest backup"), "{line}");
+        assert!(std::fs::read(&path).expect("it is there") == bytes, "it is left as it is");
+    };
+    // All of it, and all but its head.
+    damage(0).await;
+    damage(4096).await;
 }
 
 both_engines! {

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use axum::extract::State;
 use bytes::Bytes;
-use ruma::api::client::context::get_context::v3::Request;
+use ruma::{UInt, api::client::context::get_context::v3::Request};
 
 use crate::{
     app::App,
@@ -17,7 +17,7 @@ use crate::{
     http::{ApiError, Authed, RawJson},
     room::{event::StoredEvent, history::ReadError, timeline::Placed},
     store::Position,
-    sync::{filter::accepts_event, json::Object, token::Place},
+    sync::{filter::EventFilter, json::Object, token::Place},
 };
 
 /// An event, what happened right before and after it, and the room's state at the last of these.
@@ -26,15 +26,17 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let filter = &request.filter;
+    let filter = EventFilter::new(&request.filter)?;
+    // Of a room that the filter leaves out, only the event itself is shown.
+    let wanted_events = if filter.accepts_room(&room.room_id) { request.limit } else { UInt::MIN };
     let ignored = app.account_data.ignored(&caller.user).await?;
-    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(&ignored);
+    let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
     let event = app.rooms.event(&room, &sight, &request.event_id).await?;
     if event.1.is_hidden_by(&ignored) {
         return Err(ReadError::UnknownEvent.into());
     }
     let (pos, now) = (event.0, app.db.committer().published());
-    let (limit_before, limit_after) = PageLimit::new(&app, request.limit).halves();
+    let (limit_before, limit_after) = PageLimit::new(&app, wanted_events.into()).halves();
     let read_back = |from, count| app.rooms.read_back(&room, &sight, (from, Position::ZERO), count, &wanted);
     let before = limit_before.read(pages::back(pos), pages::back, read_back).await?.events;
     let read_on = |after, count| app.rooms.read_forward(&room, &sight, (after, now), count, &wanted);
@@ -43,7 +45,7 @@ pub(super) async fn handle(
     let end = after.last().map_or(pos, |(pos, _)| *pos);
 
     let mut state = app.rooms.state_events(&room, end).await?;
-    if !filter.lazy_load_options.is_disabled() {
+    if !filter.lazy_load.is_disabled() {
         keep_members_of_senders(&mut state, before.iter().chain(&after).chain([&event]));
     }
     let events = Events::new(&app, &caller, &sight);

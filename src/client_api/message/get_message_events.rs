@@ -21,14 +21,11 @@ use crate::{
     http::{ApiError, Authed, RawJson},
     room::{Room, event::StoredEvent, history::Page, timeline::Placed},
     store::{self, Position},
-    sync::{
-        filter::{accepts_event, accepts_room},
-        json::Object,
-        token::Place,
-    },
+    sync::{filter::EventFilter, json::Object, token::Place},
 };
 
-/// A page of the room's history, in either direction. `end` is missing where there is no more.
+/// A page of the room's history, in either direction. `end` is missing where there is no more: before the room's beginning,
+/// at `to`, and for those who see nothing that comes. At the live end, a client goes on from `end` when there is more.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Asked>,
@@ -41,12 +38,13 @@ pub(super) async fn handle(
     let now = app.rooms.state_horizon(&sight);
     let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
-    let filter = &request.filter;
-    let limit = PageLimit::new(&app, filter.limit.map_or(request.limit, |limit| limit.min(request.limit)));
+    let filter = EventFilter::new(&request.filter)?;
+    let wanted = filter.limit.map_or(u64::from(request.limit), |limit| limit.min(request.limit.into()));
+    let limit = PageLimit::new(&app, wanted);
     let ignored = app.account_data.ignored(&caller.user).await?;
-    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(&ignored);
+    let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
 
-    let (start, page) = if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room_id) {
+    let (start, page) = if !filter.accepts_room(&room.room_id) {
         (from.unwrap_or(now), Page::default())
     } else if request.dir == Direction::Backward {
         let start = from.unwrap_or(now);
@@ -62,14 +60,16 @@ pub(super) async fn handle(
         let start = from.unwrap_or(Position::ZERO);
         let upto = to.map_or(now, |to| to.min(now));
         let read = |after, count| app.rooms.read_forward(&room, &sight, (after, upto), count, &wanted);
-        (start, limit.read(start, pages::forward, read).await?)
+        let mut page = limit.read(start, pages::forward, read).await?;
+        if page.next.is_none() && upto == now && sight.sees_now(now) {
+            // The place stays the same while nothing comes, by which clients notice that they are at the live end.
+            page.next = Some(start.max(room.last_pos().min(now)));
+        }
+        (start, page)
     };
 
-    let members = if filter.lazy_load_options.is_disabled() {
-        Vec::new()
-    } else {
-        members_of_senders(&app, &room, &page.events).await?
-    };
+    let members =
+        if filter.lazy_load.is_disabled() { Vec::new() } else { members_of_senders(&app, &room, &page.events).await? };
     let events = Events::new(&app, &caller, &sight);
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);

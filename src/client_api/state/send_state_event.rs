@@ -15,7 +15,7 @@ use crate::{
     app::App,
     client_api::{
         membership::check_is_local,
-        with::{ExactType, With},
+        with::{NewEvent, With},
     },
     http::{Action, ApiError, Authed, Reply},
 };
@@ -23,9 +23,10 @@ use crate::{
 /// Sends a state event. State that is already so stays as it is, and its event's ID is returned.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<With<ExactType, Request>>,
+    Authed { caller, request, address }: Authed<With<NewEvent, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
-    let With { besides: ExactType(event_type), request } = request;
+    let With { besides, request } = request;
+    let event_type = besides.sent_now()?;
     let content = request.body.into_json();
     if event_type == "m.room.member" {
         let membership = membership(&content);

@@ -14,6 +14,7 @@
 mod client;
 #[macro_use]
 mod engine;
+pub mod follower;
 mod parks;
 pub mod postgres;
 pub mod routes;
