@@ -9,14 +9,21 @@ section! {
     pub struct Limits {
         /// Size of a request's body, in bytes.
         pub request_bytes: ByteSize [ByteSize::kib(128) => ByteSize::mib(64)] = ByteSize::mib(1),
-        /// Time a client may take to send a request, headers and body.
+        /// Time for which a client may fall behind while it sends a body; 4 KiB bring back a second.
         pub request_time: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(30),
+        /// Connections from one address, or one IPv6 network of 64 bits. Those of `trusted_proxies` do not count.
+        pub connections_per_address: u32 [16 => 1_000_000] = 1024,
+        /// Bytes of all answers that clients have not taken yet. Over it the slowest readers are disconnected.
+        pub answer_bytes_in_flight: ByteSize [ByteSize::mib(16) => ByteSize::mib(65_536)] = ByteSize::mib(256),
         /// Longest wait of a `/sync`; a client's longer `timeout` counts as this.
         pub sync_timeout_max: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(120),
         /// Events of one room in a `/sync`; a filter's higher `limit` counts as this.
         pub sync_timeline_events: u32 [1 => 1000] = 100,
         /// Events in one page of `/messages` and `/context`; a higher `limit` counts as this.
         pub page_events: u32 [10 => 10_000] = 1000,
+        /// Size of the events in one page of `/messages`, `/context` and relations, in bytes. The page ends early with the
+        /// event that reaches it.
+        pub page_bytes: ByteSize [ByteSize::kib(64) => ByteSize::mib(64)] = ByteSize::mib(4),
         /// Size of a filter, in bytes.
         pub filter_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(1)] = ByteSize::kib(64),
         /// Filters stored for a user; the oldest go first, and clients store them again.
@@ -55,10 +62,12 @@ section! {
         pub register: Rate = Rate::new(0.1, 10),
         /// Creating rooms and aliases.
         pub create_room: Rate = Rate::new(0.5, 20),
-        /// Inviting.
+        /// Inviting, each invitation of a new room too. A room with more of them than `burst` costs all of it.
         pub invite: Rate = Rate::new(1.0, 60),
         /// Joining and knocking.
         pub join: Rate = Rate::new(1.0, 60),
+        /// Setting one's presence.
+        pub presence: Rate = Rate::new(0.5, 10),
         /// `/sync`.
         pub sync: Rate = Rate::new(20.0, 200),
         /// Everything else.

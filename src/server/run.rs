@@ -6,6 +6,7 @@
 use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -96,6 +97,7 @@ impl Server {
         };
         for (listener, config) in sockets.public {
             let router = routers::public(&server.app, &config, server.client_address(), &server.shutdown);
+            let listener = listener.within(server.app.transport.with_proxies(&config.trusted_proxies));
             server.tasks.spawn(accept::serve(listener, router, server.shutdown.clone()));
         }
         if let Some(listener) = control::listen(&server.app.config.data_dir).await {
@@ -109,6 +111,9 @@ impl Server {
             server.tasks.spawn(accept::serve(listener, metrics.router(), server.shutdown.clone()));
         }
         sweeps::spawn(&server.app, &mut server.tasks);
+        let stopping = server.shutdown.token().clone();
+        let answers = Arc::clone(server.app.transport.answers());
+        server.tasks.spawn(async move { stopping.run_until_cancelled(answers.watch()).await.unwrap_or_default() });
         let stopping = server.shutdown.token().clone();
         server
             .tasks
