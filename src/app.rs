@@ -17,6 +17,7 @@ use crate::{
     ephemeral::Ephemeral,
     federation::Federation,
     http::RateLimits,
+    jobs::Jobs,
     keys::Keys,
     outbound::Outbound,
     push::Push,
@@ -44,6 +45,7 @@ pub struct Services {
     pub ephemeral: Ephemeral,
     pub rooms: Rooms,
     pub keys: Keys,
+    pub jobs: Jobs,
     pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
     /// Whatever this server asks of others goes through here.

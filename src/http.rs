@@ -25,8 +25,8 @@ mod routes;
 pub mod shutdown;
 
 pub use accept::ClientAddress;
-pub(crate) use authed::read_body;
 pub use authed::{Authed, Authenticate, ServiceToken};
+pub(crate) use authed::{NoBody, read_body};
 pub use error::ApiError;
 pub use rate_limit::{Action, Guess, RateLimits};
 pub use reply::{RawJson, Reply};

@@ -32,6 +32,7 @@ pub mod federation;
 pub mod federation_api;
 pub mod glob;
 pub mod http;
+pub mod jobs;
 pub mod keys;
 pub mod memory;
 pub mod outbound;

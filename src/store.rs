@@ -22,6 +22,7 @@ pub mod cross_signing;
 pub mod device_keys;
 pub mod devices;
 pub mod filters;
+pub mod jobs;
 pub mod key_backup;
 pub mod one_time_keys;
 pub mod profiles;

@@ -305,9 +305,14 @@ where
         let body = read_body(body, limits.request_bytes.bytes(), limits.request_time.duration()).await?;
         let proven = http::Request::from_parts(parts, body);
         R::Authentication::prove(app, &caller, &proven).await?;
-        let (parts, body) = proven.into_parts();
+        let (mut parts, body) = proven.into_parts();
         // Ruma wants an object where clients often send nothing at all.
-        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
+        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET {
+            parts.extensions.insert(NoBody);
+            b"{}"
+        } else {
+            &body
+        };
         // JSON of other bytes than UTF-8 passes where nobody looks at the text. Files are no JSON.
         if !parts.uri.path().starts_with("/_matrix/media/") && std::str::from_utf8(body).is_err() {
             return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
@@ -317,6 +322,11 @@ where
         Ok(Self { caller, request, address })
     }
 }
+
+/// Marks a request that came without a body, where one was expected: it is read as an empty object, but for those who look
+/// for this.
+#[derive(Clone, Copy)]
+pub(crate) struct NoBody;
 
 /// Reads the whole body, at most `limit_bytes` of it, for at most `limit_time`.
 pub(crate) async fn read_body(body: Body, limit_bytes: usize, limit_time: Duration) -> Result<bytes::Bytes, ApiError> {

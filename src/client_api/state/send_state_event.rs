@@ -15,7 +15,7 @@ use crate::{
     app::App,
     client_api::{
         membership::check_is_local,
-        with::{ExactType, With},
+        with::{SentType, With},
     },
     http::{ApiError, Authed, Reply},
 };
@@ -23,9 +23,9 @@ use crate::{
 /// Sends a state event. State that is already so stays as it is, and its event's ID is returned.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<With<ExactType, Request>>,
+    Authed { caller, request, .. }: Authed<With<SentType, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
-    let With { besides: ExactType(event_type), request } = request;
+    let With { besides: SentType(event_type), request } = request;
     let content = request.body.into_json();
     if event_type == "m.room.member" {
         check_invitee(&app, &request.state_key, &content)?;
