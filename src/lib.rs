@@ -33,6 +33,7 @@ pub mod federation;
 pub mod federation_api;
 pub mod glob;
 pub mod http;
+pub mod jobs;
 pub mod json;
 pub mod keys;
 pub mod memory;

@@ -24,6 +24,7 @@ pub mod cross_signing;
 pub mod device_keys;
 pub mod devices;
 pub mod filters;
+pub mod jobs;
 pub mod key_backup;
 pub mod leftovers;
 pub mod one_time_keys;

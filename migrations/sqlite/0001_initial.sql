@@ -428,3 +428,14 @@ CREATE TABLE server_key (
     PRIMARY KEY (server_name, key_id)
 );
 CREATE INDEX server_key_valid_until ON server_key (valid_until);
+
+-- table: job | owner: jobs | ends: when the job is done
+-- What was promised in a commit and is done after it: `kind` says what, `subject` for whom. A job that is asked for again
+-- while it is being done gets a later `pos`, so it is not deleted.
+CREATE TABLE job (
+    kind TEXT NOT NULL,
+    subject INTEGER NOT NULL,
+    pos INTEGER NOT NULL,
+    PRIMARY KEY (kind, subject)
+);
+CREATE INDEX job_pos ON job (pos);

@@ -327,9 +327,14 @@ where
         let (body, _large) = app.bodies.read(body, sender).await?;
         let proven = http::Request::from_parts(parts, body);
         R::Authentication::prove(app, &caller, &proven).await?;
-        let (parts, body) = proven.into_parts();
+        let (mut parts, body) = proven.into_parts();
         // Ruma wants an object where clients often send nothing at all.
-        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
+        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET {
+            parts.extensions.insert(NoBody);
+            b"{}"
+        } else {
+            &body
+        };
         // JSON of other bytes than UTF-8 passes where nobody looks at the text. Files are no JSON.
         if !parts.uri.path().starts_with("/_matrix/media/") {
             let Ok(json) = std::str::from_utf8(body) else {
@@ -344,6 +349,11 @@ where
         Ok(Self { caller, request, address })
     }
 }
+
+/// Marks a request that came without a body, where one was expected: it is read as an empty object, but for those who look
+/// for this.
+#[derive(Clone, Copy)]
+pub(crate) struct NoBody;
 
 /// Refuses JSON that other clients could not read.
 fn check_body(json: &str) -> Result<(), ApiError> {

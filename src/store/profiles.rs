@@ -5,6 +5,8 @@ use super::{Conn, Error, UserNid, committer::insert_rows, leftovers::Leftover, o
 statements! {
     LIST_FIELDS = "SELECT field, json FROM profile WHERE user_nid = $1 ORDER BY field LIMIT $2";
     FIND_FIELD = "SELECT json FROM profile WHERE user_nid = $1 AND field = $2";
+    FIND_SHOWN = "SELECT field, json FROM profile WHERE user_nid = $1 AND field IN ('displayname', 'avatar_url') \
+        ORDER BY field LIMIT 2";
     DELETE_FIELD = "DELETE FROM profile WHERE user_nid = $1 AND field = $2";
     DELETE_PROFILE = "DELETE FROM profile WHERE user_nid = $1";
     DELETE_CROSS_SIGNING = "DELETE FROM cross_signing_key WHERE user_nid = $1";
@@ -28,6 +30,20 @@ pub(crate) async fn find_field(conn: &mut Conn<'_>, user: UserNid, field: &str) 
     let row: Option<(String,)> = on!(conn, db =>
         sqlx::query_as(FIND_FIELD.text()).bind(user.0).bind(field).fetch_optional(&mut **db).await)?;
     Ok(row.map(|(json,)| json))
+}
+
+/// The display name and the avatar as JSON.
+pub(crate) async fn find_shown(conn: &mut Conn<'_>, user: UserNid) -> Result<(Option<String>, Option<String>), Error> {
+    let rows: Vec<(String, String)> =
+        on!(conn, db => sqlx::query_as(FIND_SHOWN.text()).bind(user.0).fetch_all(&mut **db).await)?;
+    let (mut displayname, mut avatar_url) = (None, None);
+    for (field, json) in rows {
+        match field.as_str() {
+            "displayname" => displayname = Some(json),
+            _ => avatar_url = Some(json),
+        }
+    }
+    Ok((displayname, avatar_url))
 }
 
 pub(crate) async fn delete_field(conn: &mut Conn<'_>, user: UserNid, field: &str) -> Result<(), Error> {
