@@ -7,6 +7,7 @@
 //! Reading order: [`register`] makes accounts, [`login`] and [`refresh`] make sessions, [`session`] recognises them again,
 //! [`devices`] ends them. [`appservice`] is all of this for application services. [`interactive_auth`] asks again for a password before what cannot be undone.
 
+pub mod admin;
 pub mod appservice;
 pub mod data;
 pub mod deactivate;

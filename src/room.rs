@@ -8,6 +8,7 @@
 //! events are appended), then what users do: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and what they read:
 //! [`history`], [`visibility`], [`timeline`], [`thread`].
 
+mod damage;
 pub mod event;
 mod events;
 mod queued;
@@ -29,6 +30,7 @@ pub mod upgrade;
 pub mod circumstances;
 pub mod history;
 pub mod relations;
+mod scan;
 pub mod threads;
 pub mod timeline;
 pub mod visibility;
@@ -45,6 +47,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ro
 use sabha_federation::ServerSigner;
 
 use self::{
+    damage::Damage,
     event::StoredEvent,
     events::Events,
     memberships::Memberships,
@@ -189,6 +192,7 @@ pub struct Rooms {
     /// One change of a user's member events at a time, or an older profile could be shown after a newer one.
     profile_turns: Turns,
     txn_ids: TransactionIds,
+    damage: Damage,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being given out, so that no two requests get the same.
     reserved_aliases: Mutex<HashSet<String>>,
@@ -212,6 +216,7 @@ impl Rooms {
             arrivals: Arrivals::default(),
             profile_turns: Turns::default(),
             txn_ids: TransactionIds::new(Arc::clone(&db)),
+            damage: Damage::default(),
             sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
             reserved_aliases: Mutex::default(),
             last_creation_ms: AtomicI64::new(0),
@@ -239,17 +244,29 @@ impl Rooms {
         let Some(row) = crate::store::rooms::find_room(&mut reader.conn(), room_id.as_str()).await? else {
             return Ok(None);
         };
-        let room = load::load(&self.db, &mut reader, row).await?;
-        Ok(Some(self.register(room)))
+        let nid = RoomNid(row.room_nid);
+        match load::load(&self.db, &mut reader, row).await {
+            Ok(room) => {
+                self.damage.loaded(nid);
+                Ok(Some(self.register(room)))
+            }
+            Err(error) => {
+                self.damage.not_loaded(nid, &error, self.clock.now_ms());
+                Err(error)
+            }
+        }
     }
 
     /// The room behind a short id that the database gave us.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if there is none.
+    /// [`Error::Damaged`] if there is none, or if it could not be loaded a moment ago.
     pub async fn by_nid(&self, nid: RoomNid) -> Result<Arc<Room>, Error> {
         if let Some(room) = self.registered(|registry| registry.by_nid.get(&nid)) {
             return Ok(room);
+        }
+        if let Some(error) = self.damage.lately(nid, self.clock.now_ms()) {
+            return Err(error);
         }
         let mut reader = self.db.read().await?;
         let row = crate::store::rooms::find_room_by_nid(&mut reader.conn(), nid)

@@ -14,7 +14,10 @@ use crate::{
         alias::AliasError, create::CreateError, history::ReadError, send::SendError, upgrade::UpgradeError,
         writer::AppendError,
     },
-    sync::token::InvalidToken,
+    sync::{
+        filter::{FilterError, FindFilterError},
+        token::InvalidToken,
+    },
 };
 
 impl From<SendError> for ApiError {
@@ -140,5 +143,20 @@ impl From<ReadError> for ApiError {
 impl From<InvalidToken> for ApiError {
     fn from(error: InvalidToken) -> Self {
         Self::invalid_param(format!("{error}."))
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        Self::invalid_param(format!("filter: {error}."))
+    }
+}
+
+impl From<FindFilterError> for ApiError {
+    fn from(error: FindFilterError) -> Self {
+        match error {
+            FindFilterError::Refused(error) => error.into(),
+            FindFilterError::Storage(error) => error.into(),
+        }
     }
 }

@@ -130,8 +130,8 @@ impl Rooms {
         self.remove(caller, room_id, caller.user_id(), MembershipState::Leave, reason, may_leave).await
     }
 
-    /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left is left
-    /// alone.
+    /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left, or that is
+    /// damaged, is left alone.
     ///
     /// # Errors
     /// Only the database's.
@@ -151,12 +151,17 @@ impl Rooms {
         for rooms in rooms.chunks(ROOMS_AT_ONCE) {
             let mut queued = Vec::with_capacity(rooms.len());
             for nid in rooms {
-                let room = self.by_nid(*nid).await?;
-                queued.extend(self.queue_leave(self.enter(&room).await?, user).await?);
+                let left = self.queue_leave_in(*nid, user).await;
+                queued.extend(self.contain(*nid, left)?.flatten());
             }
             wait_for(queued).await?;
         }
         Ok(())
+    }
+
+    async fn queue_leave_in(&self, room: RoomNid, user: &Arc<User>) -> Result<Option<Committed>, store::Error> {
+        let room = self.by_nid(room).await?;
+        self.queue_leave(self.enter(&room).await?, user).await
     }
 
     /// Queues a leave, if there is something to leave at the head.

@@ -166,14 +166,9 @@ impl Rooms {
             let profile = self.profile_of(user.nid).await?;
             let mut queued = Vec::with_capacity(rooms.len());
             for nid in rooms {
-                match self.queue_profile_in(*nid, user, &profile).await {
-                    Ok(committed) => queued.extend(committed),
-                    // One damaged room must not keep the profile from the others.
-                    Err(error @ Error::Damaged { .. }) => {
-                        tracing::error!(room = nid.0, user_id = %user.user_id, %error, "profile not shown in a room");
-                    }
-                    Err(error) => return Err(error),
-                }
+                // A damaged room must not keep the profile from the others.
+                let shown = self.queue_profile_in(*nid, user, &profile).await;
+                queued.extend(self.contain(*nid, shown)?.flatten());
             }
             wait_for(queued).await?;
         }

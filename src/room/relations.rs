@@ -15,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Room, Rooms,
     event::StoredEvent,
-    history::{MAX_SCANNED, Page, ReadError, SCAN_PAGE},
+    history::{Page, ReadError},
+    scan::{MAX_SCANNED, Scan},
     threads::relation,
     visibility::Sight,
     writer::RoomWriter,
@@ -131,28 +132,22 @@ impl Rooms {
         accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
         self.event(room, sight, relations.parent).await?;
-        let (mut page, mut from, mut scanned) = (Page::default(), from, 0);
-        while page.events.len() < limit && scanned < MAX_SCANNED {
-            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
+        let mut scan = Scan::new(from, limit, MAX_SCANNED);
+        while let Some(count) = scan.next_count() {
+            let range = (scan.next, until);
             let mut reader = self.db.read().await?;
-            let places = rows::related_back(&mut reader.conn(), wanted(room, &relations), (from, until), count).await?;
+            let places = rows::related_back(&mut reader.conn(), wanted(room, &relations), range, count).await?;
             drop(reader);
             let events = self.place(room, places).await?;
-            let exhausted = events.len() < count;
-            scanned += events.len();
-            if let Some((last, _)) = events.last() {
-                from = Position(last.0 - 1);
-            }
-            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && accepts(event)));
-            if exhausted {
-                return Ok(page);
+            let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && accepts(event);
+            if scan.take(events, count, |pos| Position(pos.0 - 1), accepts) {
+                break;
             }
         }
-        page.next = Some(from);
-        Ok(page)
+        Ok(scan.end().0)
     }
 
-    /// The same from `after` (exclusive) on to `upto` (inclusive), oldest first.
+    /// What relates to an event, from `after` (exclusive) on to `upto` (inclusive), oldest first.
     ///
     /// # Errors
     /// As [`Self::relations_back`].
@@ -165,26 +160,18 @@ impl Rooms {
         accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
         self.event(room, sight, relations.parent).await?;
-        let (mut page, mut after, mut scanned) = (Page::default(), after, 0);
-        while page.events.len() < limit && scanned < MAX_SCANNED {
-            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
+        let mut scan = Scan::new(after, limit, MAX_SCANNED);
+        while let Some(count) = scan.next_count() {
+            let range = (scan.next, upto);
             let mut reader = self.db.read().await?;
-            let range = (after, upto);
             let places = rows::related_forward(&mut reader.conn(), wanted(room, &relations), range, count).await?;
             drop(reader);
             let events = self.place(room, places).await?;
-            let exhausted = events.len() < count;
-            scanned += events.len();
-            if let Some((last, _)) = events.last() {
-                after = *last;
-            }
-            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && accepts(event)));
-            if exhausted {
-                return Ok(page);
+            if scan.take(events, count, |pos| pos, |pos, event| sight.can_see(pos) && accepts(event)) {
+                break;
             }
         }
-        page.next = Some(after);
-        Ok(page)
+        Ok(scan.end().0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{RoomVersionId, api::client::filter::FilterDefinition, presence::PresenceState};
+use ruma::{RoomVersionId, presence::PresenceState};
 use sabha_federation::EventDraft;
 use serde_json::{Value, json, value::to_raw_value};
 use zeroize::Zeroizing;
@@ -20,7 +20,10 @@ use crate::{
     app::App,
     config::Config,
     server::build::{Surroundings, app},
-    sync::{token::SyncToken, v3},
+    sync::{
+        token::{Hints, SyncToken},
+        v3,
+    },
 };
 
 pub(super) struct Server {
@@ -52,8 +55,9 @@ impl Server {
 
     async fn sync(&self, caller: &LocalDevice, since: Option<SyncToken>) -> (Value, SyncToken) {
         let request = v3::Request {
-            filter: Arc::new(FilterDefinition::default()),
+            filter: Arc::default(),
             since,
+            hints: Hints::default(),
             full_state: false,
             state_after: false,
             state_after_unstable: false,

@@ -114,7 +114,7 @@ impl Rooms {
 
         let moved = self.aliases(&old).await?;
         let new_room = self.require(&new_id).await?;
-        self.db.committer().transact(MoveAliases { from: old.nid, to: new_room.nid }).await?;
+        while self.db.committer().transact(MoveAliases { from: old.nid, to: new_room.nid }).await? {}
         let content = main_alias.and_then(|content| serde_json::from_str::<Map<String, Value>>(content.get()).ok());
         if let Some(content) = content.and_then(|content| only(content, |alias| moved.iter().any(|it| it == alias))) {
             let sent = self.send_state(caller, &new_id, state(CANONICAL_ALIAS, &content)).await;
@@ -253,17 +253,22 @@ fn only(content: Map<String, Value>, wanted: impl Fn(&str) -> bool) -> Option<Ma
     (!left.is_empty()).then_some(left)
 }
 
-/// Points the aliases of one room to another, and takes the first one out of the public directory.
+/// Aliases that are moved in one commit, which all other writers wait for.
+const ALIASES_PER_COMMIT: i64 = 200;
+
+/// Points aliases of one room to another, and takes the first room out of the public directory.
 struct MoveAliases {
     from: RoomNid,
     to: RoomNid,
 }
 
 impl Transaction for MoveAliases {
-    type Output = ();
+    /// Whether there may be more.
+    type Output = bool;
 
-    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
-        rows::move_aliases(conn, self.from, self.to).await?;
-        rows::unpublish(conn, self.from).await
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<bool, store::Error> {
+        let moved = rows::move_aliases(conn, self.from, self.to, ALIASES_PER_COMMIT).await?;
+        rows::unpublish(conn, self.from).await?;
+        Ok(moved == ALIASES_PER_COMMIT.unsigned_abs())
     }
 }

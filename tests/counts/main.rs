@@ -4,7 +4,7 @@ mod allocations;
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedRoomId, RoomVersionId, api::client::filter::FilterDefinition, presence::PresenceState};
+use ruma::{OwnedRoomId, RoomVersionId, presence::PresenceState};
 use sabha::{
     account::{
         LocalDevice, NewSession,
@@ -18,7 +18,10 @@ use sabha::{
         txn::TxnKey,
     },
     server::build::{Surroundings, app},
-    sync::{token::SyncToken, v3},
+    sync::{
+        token::{Hints, SyncToken},
+        v3,
+    },
 };
 use sabha_federation::EventDraft;
 use serde_json::{json, value::to_raw_value};
@@ -98,8 +101,9 @@ impl Server {
 
     async fn sync(&self, caller: &LocalDevice, since: Option<SyncToken>) -> SyncToken {
         let request = v3::Request {
-            filter: Arc::new(FilterDefinition::default()),
+            filter: Arc::default(),
             since,
+            hints: Hints::default(),
             full_state: false,
             state_after: false,
             state_after_unstable: false,
@@ -179,8 +183,9 @@ async fn a_parked_sync_is_small() {
     let server = Server::start().await;
     let alice = server.register("alice").await;
     let request = v3::Request {
-        filter: Arc::new(FilterDefinition::default()),
+        filter: Arc::default(),
         since: None,
+        hints: Hints::default(),
         full_state: false,
         state_after: false,
         state_after_unstable: false,

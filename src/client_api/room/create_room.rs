@@ -24,7 +24,7 @@ use crate::{
         membership::{check_is_local, no_third_party_invites},
         predecessor,
     },
-    http::{ApiError, Authed, Reply},
+    http::{Action, ApiError, Authed, Reply},
     room::create::{InitialState, Invitee, NewRoom, Preset},
 };
 
@@ -36,7 +36,7 @@ const MAX_INITIAL_STATE: usize = 200;
 /// Creates a room with everything that the client asks for, or nothing.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Versioned<RoomVersion, Request>>,
+    Authed { caller, request, address }: Authed<Versioned<RoomVersion, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let request = request.known()?;
     if !request.invite_3pid.is_empty() {
@@ -60,6 +60,8 @@ pub(super) async fn handle(
     if request.initial_state.len() > MAX_INITIAL_STATE {
         return Err(ApiError::invalid_param(format!("initial_state has at most {MAX_INITIAL_STATE} events.")));
     }
+    // Each invitation counts as one.
+    app.rate_limits.check_done(Action::Invite, request.invite.len(), &caller, address)?;
     let alias = request.room_alias_name.map(|name| local_alias(&app, &name)).transpose()?;
     if let Some(alias) = &alias {
         check_exclusive(&app, &caller, alias)?;
