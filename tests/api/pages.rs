@@ -34,9 +34,11 @@ async fn walk(client: &Client, path: &str, next_name: &str) -> Vec<String> {
         assert!(answer.text.len() < (64 << 10) + 30_000, "{} bytes", answer.text.len());
         let page = answer.ok();
         let found = ids(&page["chunk"]);
-        assert!(!found.is_empty() || page[next_name].is_null(), "every page gets further");
+        // At the live end, the place to go on from stays where it is.
+        let is_end = page[next_name].is_null() || page[next_name] == page["start"];
+        assert!(!found.is_empty() || is_end, "every page gets further");
         all.extend(found);
-        match page[next_name].as_str() {
+        match page[next_name].as_str().filter(|_| !is_end) {
             Some(next) => from = format!("&from={next}"),
             None => return all,
         }
