@@ -17,6 +17,7 @@ use crate::{
     ephemeral::Ephemeral,
     federation::Federation,
     http::{BodyBudget, RateLimits, transport::Transport},
+    jobs::Jobs,
     keys::Keys,
     outbound::Outbound,
     push::Push,
@@ -45,6 +46,7 @@ pub struct Services {
     pub ephemeral: Ephemeral,
     pub rooms: Rooms,
     pub keys: Keys,
+    pub jobs: Jobs,
     pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
     /// What requests that are being received may hold.

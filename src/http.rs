@@ -30,8 +30,10 @@ pub mod shutdown;
 
 pub use accept::ClientAddress;
 pub use authed::{Authed, Authenticate, ServiceToken};
+pub(crate) use authed::NoBody;
 pub(crate) use body::{BodyBudget, read_body};
 pub use error::ApiError;
+pub use network::network;
 pub use rate_limit::{Action, Guess, RateLimits};
 pub use reply::{RawJson, Reply};
 pub use routes::Routes;

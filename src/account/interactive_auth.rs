@@ -8,7 +8,7 @@
 
 mod sessions;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ruma::{
     OwnedUserId,
@@ -110,10 +110,11 @@ impl Accounts {
         operation: &str,
         auth: Option<&AuthData>,
     ) -> Result<(), InteractiveAuthError> {
-        self.authenticate_interactively(Some(caller), operation, PASSWORD, auth).await.map(drop)
+        self.authenticate_interactively(Some(caller), operation, PASSWORD, auth, None).await.map(drop)
     }
 
-    /// Takes one step, and succeeds when all stages of one of the `flows` are passed.
+    /// Takes one step, and succeeds when all stages of one of the `flows` are passed. A stranger's sessions are counted for
+    /// the `network` from which they ask.
     ///
     /// # Errors
     /// [`InteractiveAuthError::Incomplete`] while stages are left or the step failed.
@@ -123,6 +124,7 @@ impl Accounts {
         operation: &str,
         flows: &[Flow],
         auth: Option<&AuthData>,
+        network: Option<IpAddr>,
     ) -> Result<Passed, InteractiveAuthError> {
         let owner = caller.map(|caller| caller.user.nid);
         let now = self.clock.now_ms();
@@ -131,7 +133,7 @@ impl Accounts {
             let completed = sessions.completed(&session);
             Err(InteractiveAuthError::Incomplete(Box::new(challenge(flows, completed, session, error))))
         };
-        let begin = || sessions.begin(owner, operation, now);
+        let begin = || sessions.begin(owner, network, operation, now);
         let Some(auth) = auth else {
             return ask(begin(), None);
         };

@@ -84,14 +84,17 @@ impl Transaction for Retire {
     }
 }
 
+/// Tokens of each kind that are deleted in one commit, which all other writers wait for.
+const SWEPT_AT_ONCE: i64 = 100;
+
 /// Deletes tokens that have expired.
-struct Sweep(i64);
+struct Sweep(rows::Expired);
 
 impl Transaction for Sweep {
     type Output = ();
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
-        rows::sweep(conn, self.0).await
+        rows::delete_expired(conn, &self.0).await
     }
 }
 
@@ -127,6 +130,15 @@ impl Accounts {
 
     /// Deletes tokens that expired more than a day ago. To be called now and then.
     pub async fn sweep_tokens(&self) -> Result<(), store::Error> {
-        self.db.committer().transact(Sweep(self.clock.now_ms() - KEEP_EXPIRED_MS)).await
+        let before = self.clock.now_ms() - KEEP_EXPIRED_MS;
+        loop {
+            let expired = rows::find_expired(&mut self.db.read().await?.conn(), before, SWEPT_AT_ONCE).await?;
+            if expired.is_empty() {
+                return Ok(());
+            }
+            for kind in expired {
+                self.db.committer().transact(Sweep(kind)).await?;
+            }
+        }
     }
 }

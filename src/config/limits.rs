@@ -26,18 +26,20 @@ section! {
         pub page_bytes: ByteSize [ByteSize::kib(64) => ByteSize::mib(64)] = ByteSize::mib(4),
         /// Size of a filter, in bytes.
         pub filter_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(1)] = ByteSize::kib(64),
-        /// Filters stored for a user.
+        /// Filters stored for a user; the oldest go first, and clients store them again.
         pub filters_per_user: u32 [1 => 10_000] = 200,
         /// Devices of a user; a login over it is refused until one is signed out.
         pub devices_per_user: u32 [1 => 100_000] = 500,
         /// One-time keys held for a device.
         pub one_time_keys_per_device: u32 [50 => 10_000] = 1000,
-        /// Messages held for a device that does not fetch them; the oldest go first.
+        /// Messages held for a device that does not fetch them; over it, old ones of those who sent most go.
         pub to_device_per_device: u32 [100 => 1_000_000] = 10_000,
         /// Size of one type of account data, in bytes.
         pub account_data_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(64)] = ByteSize::kib(512),
         /// Types of account data stored for a user, over all rooms.
         pub account_data_per_user: u32 [10 => 1_000_000] = 10_000,
+        /// Size of all account data of a user, in bytes. A client that starts afresh gets it in one answer.
+        pub account_data_bytes_per_user: ByteSize [ByteSize::kib(64) => ByteSize::mib(1024)] = ByteSize::mib(10),
         /// Members that a room may be created with, as invitations.
         pub invites_per_new_room: u32 [1 => 10_000] = 200,
     }

@@ -44,6 +44,10 @@ where
 pub trait Authenticate: AuthScheme {
     type Caller: Send;
 
+    /// Whether the body is checked as a whole ([`crate::json`]). What clients write goes to others as it is; the events of
+    /// another server are judged one by one.
+    const CHECKS_BODY: bool = true;
+
     fn authenticate(
         app: &App,
         credentials: Self::Output,
@@ -216,6 +220,8 @@ impl Authenticate for AppserviceTokenOptional {
 impl Authenticate for ServerSignatures {
     type Caller = (RemoteServer, XMatrix);
 
+    const CHECKS_BODY: bool = false;
+
     async fn authenticate(app: &App, header: XMatrix, _: Option<IpAddr>) -> Result<(RemoteServer, XMatrix), ApiError> {
         let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
         federation.check_header(&header)?;
@@ -321,16 +327,42 @@ where
         let (body, _large) = app.bodies.read(body, sender).await?;
         let proven = http::Request::from_parts(parts, body);
         R::Authentication::prove(app, &caller, &proven).await?;
-        let (parts, body) = proven.into_parts();
+        let (mut parts, body) = proven.into_parts();
         // Ruma wants an object where clients often send nothing at all.
-        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
+        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET {
+            parts.extensions.insert(NoBody);
+            b"{}"
+        } else {
+            &body
+        };
         // JSON of other bytes than UTF-8 passes where nobody looks at the text. Files are no JSON.
-        if !parts.uri.path().starts_with("/_matrix/media/") && std::str::from_utf8(body).is_err() {
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
+        if !parts.uri.path().starts_with("/_matrix/media/") {
+            let Ok(json) = std::str::from_utf8(body) else {
+                return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
+            };
+            if R::Authentication::CHECKS_BODY {
+                check_body(json)?;
+            }
         }
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)
             .map_err(|error| explain(&error, body))?;
         Ok(Self { caller, request, address })
+    }
+}
+
+/// Marks a request that came without a body, where one was expected: it is read as an empty object, but for those who look
+/// for this.
+#[derive(Clone, Copy)]
+pub(crate) struct NoBody;
+
+/// Refuses JSON that other clients could not read.
+fn check_body(json: &str) -> Result<(), ApiError> {
+    match crate::json::check(json) {
+        // What is no JSON at all is told so.
+        Err(unfit) if serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() => {
+            Err(ApiError::bad_json(format!("The request cannot be passed on to other clients: {unfit}.")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -173,11 +173,25 @@ impl From<AuthenticateError> for ApiError {
     }
 }
 
+/// Adds the empty list of completed stages, which ruma leaves out. The spec's examples have it in every answer, and some
+/// clients ask for it.
+fn with_nothing_completed(body: Vec<u8>) -> Vec<u8> {
+    match body.strip_prefix(b"{") {
+        Some(rest) => [br#"{"completed":[],"#, rest].concat(),
+        None => body,
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let response = match self.kind {
             Kind::Matrix(error) => error.try_into_http_response::<Vec<u8>>(),
-            Kind::InteractiveAuth(info) => UiaaResponse::AuthResponse(*info).try_into_http_response::<Vec<u8>>(),
+            Kind::InteractiveAuth(info) => {
+                let has_completed = !info.completed.is_empty();
+                UiaaResponse::AuthResponse(*info)
+                    .try_into_http_response::<Vec<u8>>()
+                    .map(|response| if has_completed { response } else { response.map(with_nothing_completed) })
+            }
         };
         let mut response = match response {
             Ok(response) => response.map(Body::from),

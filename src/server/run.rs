@@ -27,7 +27,7 @@ use crate::{
     config::Loaded,
     ephemeral,
     http::{accept, listen::Address, shutdown::Shutdown},
-    memory,
+    jobs, memory,
 };
 
 /// For committing what is queued once no request is left: a few batches, even on a slow disk.
@@ -118,6 +118,8 @@ impl Server {
         server
             .tasks
             .spawn(async move { stopping.run_until_cancelled(memory::give_holes_back()).await.unwrap_or_default() });
+        let app = server.app.clone();
+        server.tasks.spawn(async move { jobs::run(&app).await });
         let app = server.app.clone();
         server.tasks.spawn(async move { ephemeral::run(&app.ephemeral, &app.rooms, &app.stopping).await });
         server

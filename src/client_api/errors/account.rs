@@ -144,7 +144,7 @@ impl From<PutError> for ApiError {
     fn from(error: PutError) -> Self {
         match error {
             PutError::BadType => Self::invalid_param(error.to_string()),
-            PutError::TooLarge(_) => Self::too_large(error.to_string()),
+            PutError::TooLarge(_) | PutError::Full(_) => Self::too_large(error.to_string()),
             PutError::TooMany(_) => Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, error.to_string()),
             PutError::Storage(error) => error.into(),
         }
@@ -154,7 +154,7 @@ impl From<PutError> for ApiError {
 impl From<filters::CreateError> for ApiError {
     fn from(error: filters::CreateError) -> Self {
         match error {
-            filters::CreateError::TooLarge(_) | filters::CreateError::TooMany(_) => Self::too_large(error.to_string()),
+            filters::CreateError::TooLarge(_) => Self::too_large(error.to_string()),
             filters::CreateError::Storage(error) => error.into(),
         }
     }

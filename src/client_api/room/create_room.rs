@@ -28,14 +28,17 @@ use crate::{
     room::create::{InitialState, Invitee, NewRoom, Preset},
 };
 
+use super::version::{RoomVersion, Versioned};
+
 /// How many events of initial state a room may be created with: each is signed and checked while the client waits.
 const MAX_INITIAL_STATE: usize = 200;
 
 /// Creates a room with everything that the client asks for, or nothing.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Request>,
+    Authed { caller, request, address }: Authed<Versioned<RoomVersion, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
+    let request = request.known()?;
     if !request.invite_3pid.is_empty() {
         return Err(no_third_party_invites());
     }
@@ -75,7 +78,6 @@ pub(super) async fn handle(
         invite: invitees(&app, request.invite).await?,
         is_direct: request.is_direct,
         publish,
-        creator_profile: member_profile::of_caller(&app, &caller).await?,
     };
     let room_id = app.rooms.create(&caller, new).await?;
     predecessor::carry_over(&app, &caller, &room_id).await;
