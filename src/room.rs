@@ -11,6 +11,7 @@
 mod damage;
 pub mod event;
 mod events;
+mod queued;
 pub mod state_log;
 
 mod load;
@@ -50,11 +51,14 @@ use self::{
     event::StoredEvent,
     events::Events,
     memberships::Memberships,
+    profile::Arrivals,
+    queued::Queued,
     state_log::{StateEntry, StateLog},
     txn::TransactionIds,
     visibility::CachedSight,
 };
 use crate::{
+    account::turns::Turns,
     bus::Bus,
     clock::Clock,
     store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid},
@@ -80,6 +84,8 @@ pub struct Room {
     head: Arc<tokio::sync::Mutex<Head>>,
     /// Broken when a write of this room has failed: what is in memory is then not what is stored.
     lineage: Lineage,
+    /// What the head is built on and the disk does not have yet.
+    queued: Queued,
     view: RwLock<View>,
     last_pos: AtomicI64,
     /// Whether anyone has asked for the room since rooms were last swept.
@@ -155,13 +161,16 @@ impl Room {
         self.last_pos.store(last.0, Ordering::Release);
     }
 
-    /// An event has been replaced by its redacted form; the one that came after it, if it is state, shows that form too.
+    /// An event has been replaced by its redacted form. The one that came after it, if it is state, and the one that it
+    /// redacted, if it is a redaction, show that form too.
     fn replace_in_ring(&self, event: &Arc<StoredEvent>) {
         let mut view = self.view_mut();
         for (_, held) in &mut view.ring {
             if held.nid == event.nid {
                 *held = Arc::clone(event);
-            } else if held.replaces.as_ref().is_some_and(|replaced| replaced.event_id == event.pdu.event_id) {
+            } else if held.redacted_because.as_ref().is_some_and(|because| because.nid == event.nid) {
+                *held = Arc::new(held.with_redaction(Arc::clone(event)));
+            } else if held.shows(event) {
                 *held = Arc::new(held.replacing(&event.pdu.content));
             }
         }
@@ -178,6 +187,10 @@ pub struct Rooms {
     registry: RwLock<Registry>,
     loading: Vec<tokio::sync::Mutex<()>>,
     memberships: Memberships,
+    /// Joins that are not committed yet, for changes of profiles.
+    arrivals: Arrivals,
+    /// One change of a user's member events at a time, or an older profile could be shown after a newer one.
+    profile_turns: Turns,
     txn_ids: TransactionIds,
     damage: Damage,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
@@ -200,6 +213,8 @@ impl Rooms {
             registry: RwLock::default(),
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             memberships: Memberships::new(Arc::clone(&db)),
+            arrivals: Arrivals::default(),
+            profile_turns: Turns::default(),
             txn_ids: TransactionIds::new(Arc::clone(&db)),
             damage: Damage::default(),
             sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),

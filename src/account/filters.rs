@@ -1,7 +1,8 @@
 //! Filters: what a client wants to hear of in `/sync` and `/messages`, stored under a short id.
 //!
-//! Promise: a stored filter never changes, and the same filter stored twice has one id. Compiled ones are kept in memory by
-//! [`FilterCache`](crate::sync::filter::FilterCache).
+//! Promise: a stored filter never changes, and the same filter stored twice has one id. Over `limits.filters_per_user` the
+//! oldest go: a client whose filter is gone stores it again, but one that cannot store one cannot start. Compiled ones are
+//! kept in memory by [`FilterCache`](crate::sync::filter::FilterCache).
 
 use std::sync::Arc;
 
@@ -10,14 +11,19 @@ use ruma::api::client::filter::FilterDefinition;
 use super::turns::Turns;
 use crate::{
     config::Limits,
-    store::{self, Database, UserNid, Write, filters as rows},
+    store::{
+        self, Conn, Database, Position, Row, Transaction, UserNid, Write, committer::insert_rows, filters as rows,
+    },
 };
+
+/// Filters that make room for one.
+const EVICTED_AT_ONCE: usize = 100;
 
 /// The service of stored filters.
 pub struct Filters {
     db: Arc<Database>,
     max_bytes: usize,
-    max_per_user: i64,
+    max_per_user: usize,
     turns: Turns,
 }
 
@@ -26,8 +32,6 @@ pub struct Filters {
 pub enum CreateError {
     #[error("a filter must not be larger than {0} bytes")]
     TooLarge(usize),
-    #[error("no more than {0} filters are stored for an account")]
-    TooMany(i64),
     #[error("the filter could not be stored")]
     Storage(#[from] store::Error),
 }
@@ -37,7 +41,7 @@ impl Filters {
         Self {
             db,
             max_bytes: limits.filter_bytes.bytes(),
-            max_per_user: i64::from(limits.filters_per_user),
+            max_per_user: limits.filters_per_user as usize,
             turns: Turns::default(),
         }
     }
@@ -54,13 +58,17 @@ impl Filters {
         if let Some(same) = rows::find_same_filter(&mut reader.conn(), user, &json).await? {
             return Ok(same.to_string());
         }
-        if rows::count_filters(&mut reader.conn(), user).await? >= self.max_per_user {
-            return Err(CreateError::TooMany(self.max_per_user));
-        }
+        let mut stored = rows::filter_ids(&mut reader.conn(), user).await?;
         drop(reader);
+        // Many at once only after the limit was lowered.
+        stored.truncate((stored.len() + 1).saturating_sub(self.max_per_user).min(EVICTED_AT_ONCE));
         let filter_id = self.db.committer().ids().filter()?;
         let row = rows::FILTER.row([user.into(), filter_id.into(), json.into()]);
-        self.db.committer().write(Write::new(vec![row])).await?;
+        if stored.is_empty() {
+            self.db.committer().write(Write::new(vec![row])).await?;
+        } else {
+            self.db.committer().transact(Replace { user, old: stored, row }).await?;
+        }
         Ok(filter_id.0.to_string())
     }
 
@@ -77,5 +85,23 @@ impl Filters {
             return Ok(None);
         };
         serde_json::from_str(&json).map(Some).map_err(|error| store::Error::damaged("filter", error))
+    }
+}
+
+/// Stores a filter in the place of older ones.
+struct Replace {
+    user: UserNid,
+    old: Vec<i64>,
+    row: Row,
+}
+
+impl Transaction for Replace {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
+        for filter_id in &self.old {
+            rows::delete_filter(conn, self.user, *filter_id).await?;
+        }
+        insert_rows(conn, std::slice::from_ref(&self.row)).await
     }
 }

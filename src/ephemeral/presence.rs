@@ -108,11 +108,10 @@ impl Ephemeral {
         }
         let now = self.clock.now_ms();
         let changed =
-            lock(&self.presence.states).sync_began((user.nid, &user.user_id), asked, now, || self.bus.next_ephemeral());
+            self.presence_changes(|states, number| states.sync_began((user.nid, &user.user_id), asked, now, number));
         let syncing = Syncing { presence: Arc::clone(&self.presence), user: user.nid };
         if let Some(number) = changed {
             self.announce(rooms, user.nid, number).await?;
-            self.sooner.notify_one();
         }
         Ok(Some(syncing))
     }
@@ -123,10 +122,9 @@ impl Ephemeral {
             return Ok(());
         }
         let now = self.clock.now_ms();
-        let changed = lock(&self.presence.states).active((user.nid, &user.user_id), now, || self.bus.next_ephemeral());
+        let changed = self.presence_changes(|states, number| states.active((user.nid, &user.user_id), now, number));
         if let Some(number) = changed {
             self.announce(rooms, user.nid, number).await?;
-            self.sooner.notify_one();
         }
         Ok(())
     }
@@ -143,13 +141,23 @@ impl Ephemeral {
             return Ok(());
         }
         let now = self.clock.now_ms();
-        let changed = lock(&self.presence.states)
-            .set((user.nid, &user.user_id), availability, status_msg, now, || self.bus.next_ephemeral());
+        let changed = self.presence_changes(|states, number| {
+            states.set((user.nid, &user.user_id), availability, status_msg, now, number)
+        });
         if let Some(number) = changed {
             self.announce(rooms, user.nid, number).await?;
-            self.sooner.notify_one();
         }
         Ok(())
+    }
+
+    /// Makes a change; returns its number if others are to hear of it now.
+    fn presence_changes(&self, change: impl FnOnce(&mut States, &dyn Fn() -> u64) -> Option<u64>) -> Option<u64> {
+        let mut states = lock(&self.presence.states);
+        let changed = change(&mut states, &|| self.bus.next_ephemeral());
+        if changed.is_some() || states.has_untold() {
+            self.sooner.notify_one();
+        }
+        changed
     }
 
     /// The user's presence. The caller has seen that it may be shown.

@@ -39,20 +39,6 @@ pub struct Page {
     pub next: Option<Position>,
 }
 
-/// An event and what happened around it.
-#[derive(Debug)]
-pub struct Surroundings {
-    pub event: Placed,
-    /// Newest first.
-    pub before: Vec<Placed>,
-    /// Oldest first.
-    pub after: Vec<Placed>,
-    /// For reading back from before the oldest of these.
-    pub start: Position,
-    /// For reading on from after the newest of these.
-    pub end: Position,
-}
-
 impl Rooms {
     /// The room and what the caller may see of it.
     ///
@@ -160,31 +146,6 @@ impl Rooms {
             }
         }
         Ok(scan.end().0)
-    }
-
-    /// An event with at most `limit` events around it.
-    pub async fn surroundings(
-        &self,
-        room: &Room,
-        sight: &Sight,
-        event_id: &EventId,
-        limit: usize,
-        wanted: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Surroundings, ReadError> {
-        let event = self.event(room, sight, event_id).await?;
-        let (pos, now) = (event.0, self.db.committer().published());
-        let half = limit / 2;
-        let before = match half {
-            0 => Page::default(),
-            _ => self.read_back(room, sight, (Position(pos.0 - 1), Position::ZERO), half, &wanted).await?,
-        };
-        let after = match limit - half {
-            0 => Page::default(),
-            count => self.read_forward(room, sight, (pos, now), count, &wanted).await?,
-        };
-        let start = before.events.last().map_or(pos, |(pos, _)| *pos);
-        let end = after.events.last().map_or(pos, |(pos, _)| *pos);
-        Ok(Surroundings { event, before: before.events, after: after.events, start: Position(start.0 - 1), end })
     }
 
     /// The whole state as of `upto`.

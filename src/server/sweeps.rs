@@ -35,6 +35,9 @@ const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 /// Transaction IDs go after [`KEEP_TXN_IDS`]; nobody notices an hour.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
 
+/// What is left over of devices and accounts is seen by nobody; this is only about its rows.
+const LEFTOVERS_EVERY: Duration = Duration::from_secs(60);
+
 /// Keys of other servers end by themselves; this is only about their rows.
 const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
 
@@ -60,6 +63,9 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
     });
     every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
+    every(app, tasks, "what is left over of devices and accounts", LEFTOVERS_EVERY, |app: App| async move {
+        store::leftovers::sweep(&app.db).await
+    });
     every(app, tasks, "ended server keys", SERVER_KEYS_EVERY, |app: App| async move {
         federation::key_ring::forget_ended(&app.db, app.clock.now_ms() - millis(federation::FORGET_AFTER)).await
     });

@@ -2,7 +2,16 @@
 
 use std::collections::HashSet;
 
-use super::{Conn, DeviceNid, Error, UserNid, device_keys::in_32, from_row, on, rows::inserts, statements, tokens};
+use super::{
+    Conn, DeviceNid, Error, UserNid,
+    committer::insert_rows,
+    device_keys::in_32,
+    from_row,
+    leftovers::{Leftover, leave_devices},
+    on,
+    rows::inserts,
+    statements, tokens,
+};
 
 statements! {
     FIND_DEVICE = "SELECT device_nid, device_id, display_name, last_seen_at, last_seen_ip FROM device \
@@ -18,12 +27,15 @@ statements! {
     EXISTING_DEVICES_32 = concat!("SELECT device_nid FROM device WHERE device_nid IN ", in_32!(), " ORDER BY device_nid");
     DELETE_DEVICE = "DELETE FROM device WHERE device_nid = $1";
     DELETE_DEVICE_KEY = "DELETE FROM device_key WHERE device_nid = $1";
-    DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_key WHERE device_nid = $1";
     DELETE_FALLBACK_KEYS = "DELETE FROM fallback_key WHERE device_nid = $1";
-    DELETE_CLAIMED_KEYS = "DELETE FROM claimed_key WHERE device_nid = $1";
-    DELETE_TO_DEVICE = "DELETE FROM to_device WHERE device_nid = $1";
-    DELETE_TXN_IDS = "DELETE FROM txn_id WHERE device_nid = $1";
     DELETE_KEY_SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id = $2";
+    DELETE_KEYS_OF_DEVICES = "DELETE FROM device_key WHERE device_nid IN \
+        (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2)";
+    DELETE_FALLBACK_OF_DEVICES = "DELETE FROM fallback_key WHERE device_nid IN \
+        (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2)";
+    DELETE_SIGNATURES_OF_DEVICES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id IN \
+        (SELECT device_id FROM device WHERE user_nid = $1 AND device_nid <> $2)";
+    DELETE_DEVICES = "DELETE FROM device WHERE user_nid = $1 AND device_nid <> $2";
 }
 
 inserts! {
@@ -117,25 +129,37 @@ pub(crate) async fn set_last_seen(
         .execute(&mut **db).await.map(drop))?)
 }
 
-/// Deletes a device with its keys, messages, transaction IDs and tokens; returns the hashes of its access tokens.
+/// Deletes a device with its tokens and public keys; returns the hashes of its access tokens. Its messages, one-time keys
+/// and transaction IDs are left over.
 pub(crate) async fn delete_device(
     conn: &mut Conn<'_>,
     user: UserNid,
     device: DeviceNid,
     device_id: &str,
 ) -> Result<tokens::Deleted, Error> {
-    for statement in [
-        DELETE_DEVICE_KEY,
-        DELETE_ONE_TIME_KEYS,
-        DELETE_FALLBACK_KEYS,
-        DELETE_CLAIMED_KEYS,
-        DELETE_TO_DEVICE,
-        DELETE_TXN_IDS,
-        DELETE_DEVICE,
-    ] {
+    insert_rows(conn, &[Leftover::Device(device).row()]).await?;
+    for statement in [DELETE_DEVICE_KEY, DELETE_FALLBACK_KEYS, DELETE_DEVICE] {
         on!(conn, db => sqlx::query(statement.text()).bind(device.0).execute(&mut **db).await.map(drop))?;
     }
     on!(conn, db => sqlx::query(DELETE_KEY_SIGNATURES.text()).bind(user.0).bind(device_id)
         .execute(&mut **db).await.map(drop))?;
     tokens::delete_of_device(conn, device).await
+}
+
+/// The same for all devices of a user but the one that is kept (0: none), however many there are. Says also how many went.
+pub(crate) async fn delete_devices(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    kept: DeviceNid,
+) -> Result<(u64, tokens::Deleted), Error> {
+    leave_devices(conn, user, kept).await?;
+    let revoked = tokens::delete_of_devices(conn, user, kept).await?;
+    let mut devices = 0;
+    // The devices last: the others look for them.
+    for statement in [DELETE_KEYS_OF_DEVICES, DELETE_FALLBACK_OF_DEVICES, DELETE_SIGNATURES_OF_DEVICES, DELETE_DEVICES]
+    {
+        devices = on!(conn, db => sqlx::query(statement.text()).bind(user.0).bind(kept.0)
+            .execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    }
+    Ok((devices, revoked))
 }

@@ -51,6 +51,7 @@ statements! {
         WHERE user_nid = $1 AND room_nid = $2 AND pos = $3 AND membership IN (3, 4)";
     RECENT_TXN_IDS = "SELECT scope, txn, event_id FROM txn_id WHERE device_nid = $1 ORDER BY created_at DESC, txn LIMIT $2";
     FIND_TXN_ID = "SELECT event_id FROM txn_id WHERE device_nid = $1 AND scope = $2 AND txn = $3";
+    SET_TXN_RESULT = "UPDATE txn_id SET event_id = $4 WHERE device_nid = $1 AND scope = $2 AND txn = $3";
 }
 
 inserts! {
@@ -308,4 +309,16 @@ pub(crate) async fn find_txn_id(
     let row: Option<(String,)> = on!(conn, db => sqlx::query_as(FIND_TXN_ID.text())
         .bind(device.0).bind(scope).bind(txn).fetch_optional(&mut **db).await)?;
     Ok(row.map(|(event_id,)| event_id))
+}
+
+/// Changes what a transaction ID led to.
+pub(crate) async fn set_txn_result(
+    conn: &mut Conn<'_>,
+    device: super::DeviceNid,
+    scope: &str,
+    txn: &str,
+    result: &str,
+) -> Result<(), Error> {
+    Ok(on!(conn, db => sqlx::query(SET_TXN_RESULT.text())
+        .bind(device.0).bind(scope).bind(txn).bind(result).execute(&mut **db).await.map(|_| ()))?)
 }

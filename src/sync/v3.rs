@@ -135,7 +135,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     }
     let _syncing = Box::pin(app.ephemeral.touch(&app.rooms, &caller.user, &request.set_presence)).await?;
     let live = Box::pin(live(app, caller)).instrument(debug_span!("sync.live")).await?;
-    let mut stopping = false;
+    let (mut stopping, mut superseded, mut place) = (false, false, None);
     loop {
         let wake = live.next_wake();
         tokio::pin!(wake);
@@ -161,17 +161,22 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         } else if over {
             return Ok(Box::pin(empty(&look)).instrument(debug_span!("sync.empty")).await?);
         }
+        let place = place.get_or_insert_with(|| app.parked_syncs.park(caller));
         let park = async {
             tokio::select! {
                 () = wake => false,
                 () = tokio::time::sleep_until(deadline) => false,
                 () = app.stopping.cancelled() => true,
                 () = caller.revoked.cancelled() => true,
+                () = place.superseded() => { superseded = true; true }
             }
         };
         stopping = park.instrument(debug_span!("sync.park")).await;
         if caller.revoked.is_cancelled() {
             return Err(SyncError::Revoked);
+        }
+        if let Some(since) = request.since.filter(|_| superseded) {
+            return Ok(nothing(&since, &request.hints));
         }
     }
 }
@@ -234,6 +239,15 @@ async fn empty(look: &Look<'_>) -> Result<Bytes, Error> {
     object.string("next_batch", &format!("{}{}", next_batch(look, None), look.request.hints));
     object.end();
     Ok(out.into())
+}
+
+/// The answer of a request that did not look: the client stays where it is.
+fn nothing(since: &SyncToken, hints: &Hints) -> Bytes {
+    let mut out = Vec::with_capacity(64);
+    let mut object = Object::begin(&mut out);
+    object.string("next_batch", &format!("{since}{hints}"));
+    object.end();
+    out.into()
 }
 
 fn next_batch(look: &Look<'_>, to_device: Option<Position>) -> SyncToken {

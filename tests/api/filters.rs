@@ -58,9 +58,15 @@ async fn filters_are_limited_in_size_and_number() {
     let path = v3(["user", &alice.user_id, "filter"]);
     alice.post(&path, json!({ "event_fields": ["x".repeat(1024)] })).await.error(413, "M_TOO_LARGE");
     let first = create(&alice, json!({ "event_fields": ["a"] })).await;
-    create(&alice, json!({ "event_fields": ["b"] })).await;
-    alice.post(&path, json!({ "event_fields": ["c"] })).await.error(413, "M_TOO_LARGE");
+    let second = create(&alice, json!({ "event_fields": ["b"] })).await;
     assert_eq!(create(&alice, json!({ "event_fields": ["a"] })).await, first);
+    // The oldest makes room: who cannot store a filter cannot start.
+    let third = create(&alice, json!({ "event_fields": ["c"] })).await;
+    let find = async |id: &str| alice.get(&v3(["user", &alice.user_id, "filter", id])).await;
+    find(&first).await.error(404, "M_NOT_FOUND");
+    find(&second).await.ok();
+    find(&third).await.ok();
+    assert_ne!(create(&alice, json!({ "event_fields": ["a"] })).await, first);
 }
 
 both_engines! {

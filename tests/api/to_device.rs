@@ -72,6 +72,26 @@ both_engines! {
     }
 }
 
+both_engines! {
+    async fn a_message_that_devices_share_stays_for_those_that_have_not_got_it(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let (second, third) = (bob.login_again().await, bob.login_again().await);
+        let to_all = json!({ "a": 1 });
+        send(&alice, "1", json!({ &bob.user_id: { "*": to_all, &bob.device_id: { "b": 2 } } })).await;
+        let contents = |answer: &Value| received(answer).iter().map(|event| event["content"].clone()).collect::<Vec<_>>();
+        let first = bob.sync(None).await;
+        assert_eq!(contents(&first), [json!({ "b": 2 }), to_all.clone()]);
+        assert_eq!(received(&bob.sync(Some(next_batch(&first))).await).len(), 0);
+        // A device that ends takes nothing from the others.
+        third.post(&v3(["logout"]), json!({})).await.ok();
+        sabha::store::leftovers::sweep(&server.app().db).await.expect("swept");
+        let answer = second.sync(None).await;
+        assert_eq!(contents(&answer), [to_all]);
+        assert_eq!(received(&second.sync(Some(next_batch(&answer))).await).len(), 0);
+        assert_eq!(received(&second.sync(None).await).len(), 0);
+    }
+}
+
 #[tokio::test]
 async fn a_message_to_all_devices_reaches_each_of_them() {
     let server = TestServer::start().await;

@@ -15,7 +15,6 @@ use sabha::{
     config::Config,
     room::{
         create::{NewRoom, Preset},
-        profile::MemberProfile,
         txn::TxnKey,
     },
     server::build::{Surroundings, app},
@@ -85,7 +84,6 @@ impl Server {
             invite: Vec::new(),
             is_direct: false,
             publish: false,
-            creator_profile: MemberProfile::default(),
         };
         self.app.rooms.create(creator, new).await.expect("the room is made")
     }
@@ -127,7 +125,7 @@ async fn a_message_costs_the_same_in_rooms_of_every_size() {
     for size in [2, 100, 1000] {
         while members < size {
             let user = server.register(&format!("user{members}")).await;
-            server.app.rooms.join(&user, &room, &MemberProfile::default(), None).await.expect("joined");
+            server.app.rooms.join(&user, &room, None).await.expect("joined");
             members += 1;
         }
         // The first one reads what memory does not hold yet.
@@ -165,7 +163,7 @@ async fn a_sync_that_brings_one_message_costs_no_statement() {
     let server = Server::start().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = server.room(&alice).await;
-    server.app.rooms.join(&bob, &room, &MemberProfile::default(), None).await.expect("joined");
+    server.app.rooms.join(&bob, &room, None).await.expect("joined");
     let mut since = server.sync(&bob, None).await;
     for txn in 0..3 {
         server.send(&alice, &room, txn).await;

@@ -14,7 +14,10 @@ use ruma::api::{
 
 use crate::{
     app::App,
-    client_api::events::Events,
+    client_api::{
+        events::Events,
+        pages::{self, PageLimit},
+    },
     http::{ApiError, Authed, RawJson},
     room::{Room, event::StoredEvent, history::Page, timeline::Placed},
     store::{self, Position},
@@ -36,7 +39,8 @@ pub(super) async fn handle(
     let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
     let filter = EventFilter::new(&request.filter)?;
-    let limit = limit(&app, filter.limit.map_or(u64::from(request.limit), |limit| limit.min(request.limit.into())));
+    let wanted = filter.limit.map_or(u64::from(request.limit), |limit| limit.min(request.limit.into()));
+    let limit = PageLimit::new(&app, wanted);
     let ignored = app.account_data.ignored(&caller.user).await?;
     let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
 
@@ -44,8 +48,9 @@ pub(super) async fn handle(
         (from.unwrap_or(now), Page::default())
     } else if request.dir == Direction::Backward {
         let start = from.unwrap_or(now);
-        let range = (start.min(now), to.unwrap_or(Position::ZERO));
-        let mut page = app.rooms.read_back(&room, &sight, range, limit, wanted).await?;
+        let until = to.unwrap_or(Position::ZERO);
+        let read = |from, count| app.rooms.read_back(&room, &sight, (from, until), count, &wanted);
+        let mut page = limit.read(start.min(now), pages::back, read).await?;
         // Nothing is before the room's first event, so the client need not ask.
         if page.events.last().is_some_and(|(_, event)| event.pdu.event_type == "m.room.create") {
             page.next = None;
@@ -53,9 +58,10 @@ pub(super) async fn handle(
         (start, page)
     } else {
         let start = from.unwrap_or(Position::ZERO);
-        let until = to.map_or(now, |to| to.min(now));
-        let mut page = app.rooms.read_forward(&room, &sight, (start, until), limit, wanted).await?;
-        if page.next.is_none() && until == now && sight.sees_now(now) {
+        let upto = to.map_or(now, |to| to.min(now));
+        let read = |after, count| app.rooms.read_forward(&room, &sight, (after, upto), count, &wanted);
+        let mut page = limit.read(start, pages::forward, read).await?;
+        if page.next.is_none() && upto == now && sight.sees_now(now) {
             // The place stays the same while nothing comes, by which clients notice that they are at the live end.
             page.next = Some(start.max(room.last_pos().min(now)));
         }
@@ -113,12 +119,6 @@ impl IncomingRequest for Asked {
         }
         Ok(Self { request: Request::try_from_http_request_inner(request, path_args)?, names_direction })
     }
-}
-
-/// How many events are returned at most.
-fn limit(app: &App, wanted: u64) -> usize {
-    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-    wanted.min(app.config.limits.page_events as usize)
 }
 
 /// The member events of all who sent something on the page, as of its newest event.

@@ -9,20 +9,24 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{EMPTY, Inboxes};
+use super::{DELETED_PER_COMMIT, EMPTY, Inboxes};
 use crate::{
     keys::Keys,
-    store::{Conn, DeviceNid, Error, Position, Transaction, ids::lock, to_device},
+    store::{
+        Conn, DeviceNid, Error, Position, Transaction,
+        ids::lock,
+        to_device::{self, Removed},
+    },
 };
 
 /// Devices whose acknowledgement is remembered, 24 bytes each. Those of more devices come again with their next tokens.
 const MAX_DEVICES: usize = 100_000;
 
-/// Devices whose messages are deleted in one transaction, with a statement for each. Every other writer waits for it.
+/// Devices whose messages are deleted in one transaction. Every other writer waits for it.
 const DEVICES_AT_ONCE: usize = 32;
 
-/// About how many messages are deleted in one transaction.
-const MESSAGES_AT_ONCE: usize = 1_000;
+/// Messages of one device that are deleted in one transaction.
+const PER_DEVICE: usize = DELETED_PER_COMMIT / DEVICES_AT_ONCE;
 
 /// Up to where each device has acknowledged its messages. The lock guards a look-up.
 #[derive(Debug, Default)]
@@ -55,33 +59,34 @@ impl Acknowledged {
     }
 }
 
-/// Deletes what devices have acknowledged.
+/// Deletes what devices have acknowledged, up to a number of messages each.
 struct Delete {
     /// Up to where, for each device.
     devices: Vec<(DeviceNid, Position)>,
+    per_device: usize,
     inboxes: Arc<Inboxes>,
 }
 
 impl Transaction for Delete {
-    /// How many messages went, for each device.
-    type Output = Vec<u64>;
+    /// What went of each device, and up to where all is gone.
+    type Output = Vec<(Removed, Position)>;
 
-    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Vec<u64>, Error> {
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
         let mut deleted = Vec::with_capacity(self.devices.len());
         for (device, upto) in &self.devices {
-            deleted.push(to_device::delete_upto(conn, *device, *upto).await?);
+            deleted.push(to_device::delete_upto(conn, *device, *upto, self.per_device).await?);
         }
         Ok(deleted)
     }
 
-    fn committed(&self, deleted: &Vec<u64>, _: Position) {
-        for ((device, upto), messages) in self.devices.iter().zip(deleted) {
+    fn committed(&self, deleted: &Self::Output, _: Position) {
+        for ((device, _), (removed, upto)) in self.devices.iter().zip(deleted) {
             self.inboxes.update(*device, |inbox| {
                 if inbox.newest <= *upto {
                     *inbox = EMPTY;
                 } else {
                     inbox.oldest = inbox.oldest.max(Position(upto.0 + 1));
-                    inbox.count = inbox.count.saturating_sub(*messages);
+                    inbox.removed(*removed);
                 }
             });
             self.inboxes.acknowledged.deleted(*device, *upto);
@@ -108,35 +113,42 @@ impl Keys {
     /// When the database fails. What was not deleted then goes with the next call.
     pub async fn delete_acknowledged(&self) -> Result<(), Error> {
         let mut after = DeviceNid(0);
-        let mut batch = Vec::new();
-        let mut messages = 0;
-        while let Some((device, upto)) = self.inboxes.acknowledged.next(after) {
-            // Counted here, where nobody waits for it, so that each transaction is short.
-            let mut reader = self.db.read().await?;
-            let (count, last) = to_device::oldest(&mut reader.conn(), device, upto, MESSAGES_AT_ONCE).await?;
-            drop(reader);
-            if count < MESSAGES_AT_ONCE {
-                batch.push((device, upto));
+        loop {
+            let mut devices = Vec::with_capacity(DEVICES_AT_ONCE);
+            while devices.len() < DEVICES_AT_ONCE
+                && let Some((device, upto)) = self.inboxes.acknowledged.next(after)
+            {
+                devices.push((device, upto));
                 after = device;
-            } else {
-                // There may be more of this device: it comes again.
-                batch.push((device, last.unwrap_or(upto)));
             }
-            messages += count;
-            if messages >= MESSAGES_AT_ONCE || batch.len() >= DEVICES_AT_ONCE {
-                self.delete(std::mem::take(&mut batch)).await?;
-                messages = 0;
+            if devices.is_empty() {
+                return Ok(());
+            }
+            let wanted = devices.clone();
+            let deleted = self.delete(devices, PER_DEVICE).await?;
+            for ((device, upto), (_, all_to)) in wanted.into_iter().zip(deleted) {
+                if all_to < upto {
+                    self.delete_acknowledged_of(device).await?;
+                }
             }
         }
-        self.delete(batch).await
     }
 
-    async fn delete(&self, devices: Vec<(DeviceNid, Position)>) -> Result<(), Error> {
-        if devices.is_empty() {
-            return Ok(());
+    /// Deletes what one device has acknowledged.
+    pub(super) async fn delete_acknowledged_of(&self, device: DeviceNid) -> Result<(), Error> {
+        while let Some(upto) = self.inboxes.acknowledged.find(device) {
+            self.delete(vec![(device, upto)], DELETED_PER_COMMIT).await?;
         }
-        let delete = Delete { devices, inboxes: Arc::clone(&self.inboxes) };
-        self.db.committer().transact(delete).await.map(drop)
+        Ok(())
+    }
+
+    async fn delete(
+        &self,
+        devices: Vec<(DeviceNid, Position)>,
+        per_device: usize,
+    ) -> Result<Vec<(Removed, Position)>, Error> {
+        let delete = Delete { devices, per_device, inboxes: Arc::clone(&self.inboxes) };
+        self.db.committer().transact(delete).await
     }
 }
 
