@@ -29,8 +29,8 @@ mod routes;
 pub mod shutdown;
 
 pub use accept::ClientAddress;
-pub use authed::{Authed, Authenticate, ServiceToken};
 pub(crate) use authed::NoBody;
+pub use authed::{Authed, Authenticate, ServiceToken};
 pub(crate) use body::{BodyBudget, read_body};
 pub use error::ApiError;
 pub use network::network;

@@ -180,7 +180,6 @@ impl Keys {
         let rows = to_device::messages(&mut reader.conn(), device, since, next, limit + MAX_MESSAGES).await?;
         Ok((rows.iter().map(render).collect::<Result<_, _>>()?, next))
     }
-
 }
 
 /// Up to where the messages go into one answer, when not all of them do. A token stands between positions, so the messages
