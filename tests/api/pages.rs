@@ -26,7 +26,7 @@ fn ids(events: &Value) -> Vec<String> {
     events.iter().map(|event| event["event_id"].as_str().expect("every event has one").to_owned()).collect()
 }
 
-/// Follows a page to its end; each but the last has one event at least and no more than fits.
+/// Follows a page to its end, or to the live end, where a page is empty; none has more than fits.
 async fn walk(client: &Client, path: &str, next_name: &str) -> Vec<String> {
     let (mut all, mut from) = (Vec::new(), String::new());
     loop {
