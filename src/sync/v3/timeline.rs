@@ -104,14 +104,10 @@ impl Timeline {
             return Ok(None);
         }
         events.retain(|(_, event)| !event.is_hidden_by(ignored));
-        let all = events.len();
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
         events.retain(|(pos, event)| is_visible(look, room, *pos, event));
-        // For one who has just come, what is hidden before the first visible event is not a gap to fill. For one who was
-        // here before, there may be more that they could see.
-        if room.since.is_none() {
-            limited &= events.len() == all;
-        }
+        // For one who has just come, there is no gap to fill where they may see nothing.
+        limited = limited && (room.since.is_some() || room.sight.sees_any_up_to(start));
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         Ok(Some(Self { events, limited: limited || may_have_gap(look, room), start }))
     }
