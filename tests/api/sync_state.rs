@@ -38,7 +38,7 @@ both_engines! {
                 (false, false, false), (false, true, false), (true, false, false), (true, true, false),
             ] {
                 let (bob, carol) = {
-                    let name = |who: &str| format!("{who}-{visibility}-{}{}{}", state_after as u8, lazy as u8, initial as u8);
+                    let name = |who: &str| format!("{who}-{visibility}-{}{}{}", u8::from(state_after), u8::from(lazy), u8::from(initial));
                     (server.register(&name("bob")).await, server.register(&name("carol")).await)
                 };
                 let room = room_with(&alice, visibility).await;
