@@ -39,9 +39,10 @@ const WINDOW_BITS: u8 = 15;
 /// The ends of the paths of POST requests that only read.
 const READS: [&str; 4] = ["/keys/query", "/publicRooms", "/search", "/user_directory/search"];
 
-/// As many large answers are compressed at a time as there are processors. Under more load they go out as they are.
-static ELSEWHERE: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+/// Large answers are compressed on half of the processors, the others serve. Under more load they go out as they are.
+static ELSEWHERE: LazyLock<Semaphore> = LazyLock::new(|| {
+    Semaphore::new(std::thread::available_parallelism().map_or(1, |cpus| usize::from(cpus).div_ceil(2)))
+});
 
 /// What may be done to the answer of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
