@@ -46,7 +46,6 @@ pub use devices::DeviceChangeListener;
 pub use directory::Account;
 pub use filters::Filters;
 pub use new_session::{NewSession, Session};
-pub use profiles::Profile;
 pub use session::{AuthenticateError, LocalDevice};
 pub use tokens::TokenHash;
 

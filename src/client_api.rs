@@ -35,6 +35,7 @@ mod voip;
 mod errors;
 mod events;
 mod member_profile;
+mod pages;
 mod predecessor;
 mod txn;
 mod uiaa;

@@ -29,6 +29,7 @@ pub mod health;
 pub mod limits;
 pub mod log;
 pub mod metrics;
+pub mod private_files;
 pub mod signals;
 
 pub use routers::routes;

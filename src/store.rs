@@ -24,7 +24,9 @@ pub mod cross_signing;
 pub mod device_keys;
 pub mod devices;
 pub mod filters;
+pub mod jobs;
 pub mod key_backup;
+pub mod leftovers;
 pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;
@@ -47,4 +49,4 @@ pub use vocabulary::{StateKey, Vocabulary};
 pub(crate) use conn::{Sql, from_row, on, statements};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,11 +5,15 @@ use ruma::api::{
     IncomingRequest, Metadata,
     error::{DeserializationError, ErrorKind},
 };
+use serde::de::Error as _;
 
-use crate::http::ApiError;
+use crate::http::{ApiError, NoBody};
 
 /// What is read from a request beside its ruma type.
 pub(super) trait Besides: Sized {
+    /// Whether no body at all is an error. Usually it counts as an empty object.
+    const NEEDS_BODY: bool = false;
+
     /// Reads it from the request and the arguments of its path, in the order of the path.
     ///
     /// # Errors
@@ -39,6 +43,9 @@ impl<B: Besides, R: IncomingRequest> IncomingRequest for With<B, R> {
         request: http::Request<&[u8]>,
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
+        if B::NEEDS_BODY && request.extensions().get::<NoBody>().is_some() {
+            return Err(serde_json::Error::custom("the body is missing").into());
+        }
         let besides = B::read(&request, path_args)?;
         Ok(Self { besides, request: R::try_from_http_request_inner(request, path_args)? })
     }
@@ -68,6 +75,8 @@ pub(super) struct NewEvent {
 }
 
 impl Besides for NewEvent {
+    const NEEDS_BODY: bool = true;
+
     fn read(request: &http::Request<&[u8]>, path_args: &[&str]) -> Result<Self, DeserializationError> {
         let query = request.uri().query().unwrap_or_default();
         let is_delayed = url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| DELAYS.contains(&&*name));

@@ -1,8 +1,10 @@
 //! What the client is told when a request fails: a status code and the Matrix error that the spec names.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
-    http::StatusCode,
+    http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use ruma::api::{
@@ -18,7 +20,14 @@ use crate::{account::AuthenticateError, federation::FederationError, store};
 
 /// A failed request, ready to be sent.
 #[derive(Debug)]
-pub struct ApiError(Kind);
+pub struct ApiError {
+    kind: Kind,
+    /// When it is worth asking again, where we know.
+    retry_after: Option<Duration>,
+}
+
+/// When a request that found the server busy is worth repeating: a queue of ours is short or full for seconds.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 enum Kind {
@@ -29,7 +38,7 @@ enum Kind {
 impl ApiError {
     pub fn new(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
         let body = ErrorBody::Standard(StandardErrorBody::new(kind, message.into()));
-        Self(Kind::Matrix(Box::new(MatrixError::new(status, body))))
+        Self { kind: Kind::Matrix(Box::new(MatrixError::new(status, body))), retry_after: None }
     }
 
     /// `403 M_FORBIDDEN`: the server understood, and will not.
@@ -82,10 +91,17 @@ impl ApiError {
     }
 
     /// `429 M_LIMIT_EXCEEDED`, to be tried again after `wait`.
-    pub fn limit_exceeded(wait: std::time::Duration) -> Self {
+    pub fn limit_exceeded(wait: Duration) -> Self {
         let mut data = LimitExceededErrorData::new();
         data.retry_after = Some(RetryAfter::Delay(wait));
-        Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorKind::LimitExceeded(data), "Too many requests.")
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorKind::LimitExceeded(data), "Too many requests.");
+        Self { retry_after: Some(wait), ..error }
+    }
+
+    /// `503 M_UNKNOWN`: the server has no room for this at this moment.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, message);
+        Self { retry_after: Some(BUSY_RETRY), ..error }
     }
 
     /// `500 M_UNKNOWN`. The cause is logged here; the client learns nothing of it.
@@ -103,18 +119,16 @@ impl ApiError {
 
     /// `401` with the stages that are left of interactive authentication.
     pub fn interactive_auth(info: UiaaInfo) -> Self {
-        Self(Kind::InteractiveAuth(Box::new(info)))
+        Self { kind: Kind::InteractiveAuth(Box::new(info)), retry_after: None }
     }
 }
 
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Overloaded | store::Error::Stopping | store::Error::Superseded => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorKind::Unknown,
-                "The server is busy or restarting. Please try again.",
-            ),
+            store::Error::Overloaded | store::Error::Stopping | store::Error::Superseded => {
+                Self::unavailable("The server is busy or restarting. Please try again.")
+            }
             store::Error::HoldsNul => Self::bad_json("A text holds a NUL character."),
             store::Error::Database(_) | store::Error::Damaged { .. } => Self::internal(error),
         }
@@ -131,9 +145,7 @@ impl From<FederationError> for ApiError {
             FederationError::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
                 Self::forbidden(format!("{error}: it does not tell."))
             }
-            FederationError::Busy { .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, format!("{error}. Please try again."))
-            }
+            FederationError::Busy { .. } => Self::unavailable(format!("{error}. Please try again.")),
             FederationError::Unreachable { .. }
             | FederationError::Refused { .. }
             | FederationError::Malformed { .. }
@@ -161,18 +173,59 @@ impl From<AuthenticateError> for ApiError {
     }
 }
 
+/// Adds the empty list of completed stages, which ruma leaves out. The spec's examples have it in every answer, and some
+/// clients ask for it.
+fn with_nothing_completed(body: Vec<u8>) -> Vec<u8> {
+    match body.strip_prefix(b"{") {
+        Some(rest) => [br#"{"completed":[],"#, rest].concat(),
+        None => body,
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let response = match self.0 {
+        let response = match self.kind {
             Kind::Matrix(error) => error.try_into_http_response::<Vec<u8>>(),
-            Kind::InteractiveAuth(info) => UiaaResponse::AuthResponse(*info).try_into_http_response::<Vec<u8>>(),
+            Kind::InteractiveAuth(info) => {
+                let has_completed = !info.completed.is_empty();
+                UiaaResponse::AuthResponse(*info)
+                    .try_into_http_response::<Vec<u8>>()
+                    .map(|response| if has_completed { response } else { response.map(with_nothing_completed) })
+            }
         };
-        match response {
+        let mut response = match response {
             Ok(response) => response.map(Body::from),
             Err(error) => {
                 tracing::error!(%error, "an error could not be written");
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+                return StatusCode::INTERNAL_SERVER_ERROR.into_response();
             }
+        };
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, whole_seconds(wait).into());
         }
+        response
+    }
+}
+
+/// The header has whole seconds. Rounded down, a client would ask again too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_never_told_to_come_back_too_early() {
+        let check = |wait_ms: u64, expected: &str| {
+            let response = ApiError::limit_exceeded(Duration::from_millis(wait_ms)).into_response();
+            assert_eq!(response.headers().get_all(RETRY_AFTER).iter().collect::<Vec<_>>(), [expected], "{wait_ms} ms");
+        };
+        check(1, "1");
+        check(495, "1");
+        check(1000, "1");
+        check(1001, "2");
+        check(59_999, "60");
     }
 }

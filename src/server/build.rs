@@ -4,7 +4,7 @@ use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, sync::Ar
 
 use tokio_util::sync::CancellationToken;
 
-use super::{signing_key, start::StartError};
+use super::{private_files, signing_key, start::StartError};
 use crate::{
     account::{AccountData, Accounts, Filters, password::Hashing},
     app::{App, Services},
@@ -14,13 +14,17 @@ use crate::{
     config::{self, Config, DatabaseTarget},
     ephemeral::Ephemeral,
     federation::Federation,
-    http::RateLimits,
+    http::{
+        BodyBudget, RateLimits,
+        transport::{Answers, Connections, Transport},
+    },
+    jobs::Jobs,
     keys::Keys,
     outbound::Outbound,
     push::Push,
     room::Rooms,
     store::{self, Database, DatabaseOptions, Durability},
-    sync::lazy::LazyMembers,
+    sync::{filter::FilterCache, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// What does not come from the configuration, so that tests can choose it.
@@ -47,6 +51,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     let outbound = Arc::new(Outbound::new(&config.outbound, &config.federation.ca_files)?);
     // After everything that is only read: a start that one of these refuses leaves nothing behind.
     create_data_dir(&config.data_dir)?;
+    private_files::tighten(&config);
     let db = Arc::new(Database::open(database_options(&config, &surroundings.clock)?).await?);
     let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
         Ok(signer) => Arc::new(signer),
@@ -68,6 +73,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             Arc::clone(&appservices),
         ),
         filters: Filters::new(Arc::clone(&db), &config.limits),
+        filter_cache: FilterCache::default(),
         push: Push::new(Arc::clone(&account_data)),
         ephemeral: Ephemeral::new(
             Arc::clone(&db),
@@ -77,10 +83,17 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             &config.presence,
         ),
         keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
+        jobs: Jobs::default(),
         lazy_members: LazyMembers::default(),
         account_data,
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
         rate_limits: RateLimits::new(&config.rate_limits),
+        bodies: BodyBudget::new(&config.limits),
+        transport: Transport::new(
+            Connections::new(config.limits.connections_per_address),
+            Answers::new(config.limits.answer_bytes_in_flight.bytes()),
+        ),
+        parked_syncs: ParkedSyncs::default(),
         federation: config
             .federation
             .enabled

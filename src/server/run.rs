@@ -6,6 +6,7 @@
 use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ use crate::{
     config::Loaded,
     ephemeral,
     http::{accept, listen::Address, shutdown::Shutdown},
-    memory,
+    jobs, memory,
 };
 
 /// For committing what is queued once no request is left: a few batches, even on a slow disk.
@@ -96,6 +97,7 @@ impl Server {
         };
         for (listener, config) in sockets.public {
             let router = routers::public(&server.app, &config, server.client_address(), &server.shutdown);
+            let listener = listener.within(server.app.transport.with_proxies(&config.trusted_proxies));
             server.tasks.spawn(accept::serve(listener, router, server.shutdown.clone()));
         }
         if let Some(listener) = control::listen(&server.app.config.data_dir).await {
@@ -110,9 +112,14 @@ impl Server {
         }
         sweeps::spawn(&server.app, &mut server.tasks);
         let stopping = server.shutdown.token().clone();
+        let answers = Arc::clone(server.app.transport.answers());
+        server.tasks.spawn(async move { stopping.run_until_cancelled(answers.watch()).await.unwrap_or_default() });
+        let stopping = server.shutdown.token().clone();
         server
             .tasks
             .spawn(async move { stopping.run_until_cancelled(memory::give_holes_back()).await.unwrap_or_default() });
+        let app = server.app.clone();
+        server.tasks.spawn(async move { jobs::run(&app).await });
         let app = server.app.clone();
         server.tasks.spawn(async move { ephemeral::run(&app.ephemeral, &app.rooms, &app.stopping).await });
         server
@@ -148,6 +155,9 @@ impl Server {
         }
         if let Err(error) = self.app.accounts.flush_last_seen().await {
             warn!(error = %OneLine(&error), "where devices were last seen was not written");
+        }
+        if let Err(error) = self.app.keys.delete_acknowledged().await {
+            warn!(error = %OneLine(&error), "messages that had arrived at their devices were not deleted");
         }
         if tokio::time::timeout(CLOSE_TIMEOUT, self.app.db.close()).await.is_err() {
             warn!("the database did not close in time; what was answered is committed");

@@ -82,6 +82,10 @@ both_engines! {
         refused(r#"{"big":9007199254740993}"#.to_owned(), 400, "M_BAD_JSON").await;
         refused("[]".to_owned(), 400, "M_BAD_JSON").await;
         refused("{".to_owned(), 400, "M_NOT_JSON").await;
+        refused(String::new(), 400, "M_BAD_JSON").await;
+        let state = v3(["rooms", &room, "state", "org.example.empty", ""]);
+        alice.request(Method::PUT, &state, Some(String::new())).await.error(400, "M_BAD_JSON");
+        alice.request(Method::PUT, &state, None).await.error(400, "M_BAD_JSON");
         refused(json!({ "body": "x".repeat(66_000) }).to_string(), 413, "M_TOO_LARGE").await;
         refused(json!({ "body": "x".repeat(1_100_000) }).to_string(), 413, "M_TOO_LARGE").await;
         let nested = |levels: usize| format!(r#"{{"body":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));

@@ -124,6 +124,56 @@ both_engines! {
         assert_eq!((whoami(&alice).await, whoami(&second).await, whoami(&third).await), (200, 401, 401));
     }
 
+    async fn a_list_of_devices_to_delete_is_bounded(server: TestServer) {
+        let alice = server.register("alice").await;
+        let other = alice.login_again().await;
+        let delete = async |devices: Vec<String>| alice.post(&v3(["delete_devices"]), json!({ "devices": devices })).await;
+        delete(vec!["D".repeat(1 << 19)]).await.error(400, "M_INVALID_PARAM");
+        delete(vec!["D".to_owned(); 1_001]).await.error(400, "M_INVALID_PARAM");
+        // Many are no more than a name to authenticate for.
+        let mut many: Vec<String> = (0..999).map(|number| format!("D{number}")).collect();
+        many.push(other.device_id.clone());
+        let ask = delete(many.clone()).await;
+        assert_eq!((ask.status.as_u16(), &ask.json["completed"]), (401, &json!([])));
+        let auth = |password: &str| json!({
+            "type": "m.login.password", "password": password, "session": ask.json["session"],
+            "identifier": { "type": "m.id.user", "user": alice.user_id },
+        });
+        let repeat = async |devices: &[String], password: &str| {
+            alice.post(&v3(["delete_devices"]), json!({ "devices": devices, "auth": auth(password) })).await
+        };
+        // What failed is answered as the first time, with the error and all that was completed.
+        let failed = repeat(&many, "wrong").await;
+        assert_eq!((failed.status.as_u16(), &failed.json["errcode"]), (401, &json!("M_FORBIDDEN")));
+        assert_eq!((&failed.json["completed"], &failed.json["session"]), (&json!([]), &ask.json["session"]));
+        // One device less is another operation.
+        let elsewhere = repeat(&many[1..], PASSWORD).await;
+        assert_eq!(elsewhere.status.as_u16(), 401);
+        assert_ne!(elsewhere.json["session"], ask.json["session"]);
+        repeat(&many, PASSWORD).await.ok();
+        assert_eq!(whoami(&other).await, 401);
+        assert_eq!(whoami(&alice).await, 200);
+    }
+
+    async fn an_account_has_no_more_devices_than_the_limit(engine: Engine) {
+        let server =
+            TestServer::builder().engine(engine).config(|config| config.limits.devices_per_user = 2).start().await;
+        let alice = server.register("alice").await;
+        let second = alice.login_again().await;
+        let login = json!({
+            "type": "m.login.password", "password": PASSWORD,
+            "identifier": { "type": "m.id.user", "user": alice.user_id },
+        });
+        let anonymous = server.anonymous();
+        anonymous.post(&v3(["login"]), login.clone()).await.error(403, "M_FORBIDDEN");
+        // A device that is there may come back.
+        let mut again = login.clone();
+        again["device_id"] = json!(second.device_id);
+        anonymous.post(&v3(["login"]), again).await.ok();
+        alice.post(&v3(["logout"]), json!({})).await.ok();
+        anonymous.post(&v3(["login"]), login).await.ok();
+    }
+
     async fn a_device_is_named_by_its_owner(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let path = v3(["devices", &alice.device_id]);

@@ -130,6 +130,49 @@ async fn only_the_owner_may_read_the_signing_key() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn files_that_others_could_read_are_closed_to_them_at_the_start() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let mut server = TestServer::start().await;
+    let data_dir = server.data_dir().to_owned();
+    let open_to_others = || {
+        let paths = fs::read_dir(&data_dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let mode = |path: &std::path::PathBuf| fs::metadata(path).expect("it is there").permissions().mode();
+        let open = paths.chain([data_dir.clone()]).filter(|path| mode(path) & 0o077 != 0);
+        open.map(|path| path.display().to_string()).collect::<Vec<_>>()
+    };
+    server.register("alice").await;
+    assert_eq!(open_to_others(), [""; 0], "what is made is private, whatever the umask of the process");
+    for name in ["sabha.db", "sabha.db-wal", "sabha.db-shm", "sabha.db.lock", "signing.key", "control.sock"] {
+        assert!(data_dir.join(name).exists(), "{name}");
+    }
+    server.stop().await;
+    let set = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    set(&data_dir, 0o755);
+    for entry in fs::read_dir(&data_dir).expect("a directory") {
+        set(&entry.expect("an entry").path(), 0o644);
+    }
+    server.restart().await;
+    server.register("bob").await;
+    assert_eq!(open_to_others(), [""; 0]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_in_the_data_directory_stays_reachable() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let mut server = TestServer::start().await;
+    server.stop().await;
+    let (data_dir, socket) = (server.data_dir().to_owned(), server.data_dir().join("public.sock"));
+    let listener = sabha::config::Listener { unix: Some(socket), ..sabha::config::Listener::default() };
+    server.config_mut().listeners.push(listener);
+    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o777)).expect("ours");
+    server.restart().await;
+    let mode = fs::metadata(&data_dir).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o755, "others come through, and put nothing there");
+}
+
 #[tokio::test]
 async fn a_database_that_is_not_there_is_named_without_its_password() {
     let mut server = TestServer::start().await;

@@ -13,6 +13,7 @@ use sabha::{
 };
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use super::{Client, Engine, postgres::PostgresDatabase, v3};
 
@@ -32,6 +33,7 @@ pub struct TestServer {
 struct Setup {
     config: Config,
     clock: Clock,
+    hashing: Hashing,
     /// Removed with everything in it when the test ends.
     data: TempDir,
     _postgres: Option<PostgresDatabase>,
@@ -41,6 +43,7 @@ struct Setup {
 pub struct Builder {
     engine: Engine,
     clock: Clock,
+    hashing: Hashing,
     config: Config,
 }
 
@@ -72,6 +75,13 @@ impl Builder {
         self
     }
 
+    /// Usually as cheap as possible.
+    #[must_use]
+    pub fn hashing(mut self, hashing: Hashing) -> Self {
+        self.hashing = hashing;
+        self
+    }
+
     /// Any other part of the configuration.
     #[must_use]
     pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -87,7 +97,7 @@ impl Builder {
 
     /// `None` where the engine is not installed.
     pub async fn try_start(self) -> Option<TestServer> {
-        let Self { engine, clock, mut config } = self;
+        let Self { engine, clock, hashing, mut config } = self;
         let data = tempfile::Builder::new().prefix("sabha-test-").tempdir().expect("a temporary directory");
         config.data_dir = data.path().to_owned();
         let postgres = match engine {
@@ -96,7 +106,7 @@ impl Builder {
         };
         config.database.url =
             postgres.as_ref().map(|database| DatabaseUrl::try_from(database.url.clone()).expect("a database URL"));
-        let mut setup = Setup { config, clock, data, _postgres: postgres };
+        let mut setup = Setup { config, clock, hashing, data, _postgres: postgres };
         let server = setup.start().await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
         let Some(Address::Tcp(address)) = server.addresses.first() else {
             panic!("the first listener of a test's server is TCP")
@@ -113,7 +123,7 @@ impl Setup {
         let shutdown = Shutdown::new();
         let surroundings = build::Surroundings {
             clock: self.clock.clone(),
-            hashing: Hashing::cheap(),
+            hashing: self.hashing.clone(),
             stopping: shutdown.token().clone(),
         };
         let app = build::app(self.config.clone(), surroundings).await?;
@@ -138,7 +148,7 @@ impl TestServer {
         config.database.durability = Durability::Process;
         config.database.readers = 2;
         config.database.max_connections = 4;
-        Builder { engine: Engine::Sqlite, clock: Clock::System, config }
+        Builder { engine: Engine::Sqlite, clock: Clock::System, hashing: Hashing::cheap(), config }
     }
 
     /// Stops the server in order and starts it again on the same data. Its clients go on as they are.
@@ -176,6 +186,14 @@ impl TestServer {
     /// Where it listens: `http://127.0.0.1:PORT`.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// A connection on which a test writes what it likes.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.base.trim_start_matches("http://")).await.expect("the server listens")
     }
 
     /// A client without an account.
