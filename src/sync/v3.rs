@@ -29,13 +29,13 @@ use crate::{
     store::{Error, Position, RoomNid},
 };
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug)]
 pub struct Request {
     pub filter: Arc<SyncFilter>,
     /// Where the client is. `None`: it knows nothing.
     pub since: Option<SyncToken>,
-    /// What else the client's token says.
+    /// The part of the client's token that is about single rooms.
     pub hints: Hints,
     pub full_state: bool,
     /// Whether the state is to be given as it is after the timeline instead of before it.
@@ -46,7 +46,7 @@ pub struct Request {
     pub timeout: Duration,
 }
 
-/// What one look for news is about.
+/// One look for news: for whom, from where, up to where.
 pub(super) struct Look<'a> {
     app: &'a App,
     caller: &'a LocalDevice,
@@ -79,7 +79,7 @@ impl Look<'_> {
         self.since.is_none()
     }
 
-    /// What the client's token says about single rooms; `None` for a client that knows nothing.
+    /// The part of the client's token that is about single rooms; `None` for a client that knows nothing.
     fn hints(&self) -> Option<&Hints> {
         self.since.is_some().then_some(&self.request.hints)
     }

@@ -93,7 +93,7 @@ both_engines! {
         assert_eq!(of_type(events(&told["timeline"]), "m.room.topic"), [&Value::Null; 0], "{answer}");
         assert_eq!(of_type(events(&told["state"]), "m.room.topic")[0]["event_id"], newer, "{answer}");
         follower.compare().await;
-        // What the timeline does without is found where it begins.
+        // The events that the timeline does without are found where it begins.
         assert_eq!(told["timeline"]["limited"], true);
         let from = told["timeline"]["prev_batch"].as_str().expect("it says where");
         let page = bob.get(&format!("{}?dir=b&limit=100&from={from}", v3(["rooms", &room, "messages"]))).await.ok();

@@ -1,4 +1,4 @@
-//! What is new in a room's timeline, as far as the user may see it and the client wants it.
+//! The news of a room's timeline, as far as the user may see it and the client wants it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,7 +48,7 @@ impl ScanBudget {
     }
 }
 
-/// What is new in the timeline.
+/// The new events of a timeline.
 pub(super) struct Timeline {
     /// Oldest first.
     pub(super) events: Vec<Placed>,
@@ -152,7 +152,7 @@ impl Timeline {
         for ((pos, event), transaction_id) in self.events.iter().zip(&transaction_ids) {
             let view = View {
                 transaction_id: transaction_id.as_deref(),
-                // Who has never been here is like one who has left.
+                // A user who has never been here counts as one who has left.
                 membership: Some(room.sight.membership_at(*pos).unwrap_or(Membership::Leave)),
                 now_ms: look.now_ms,
                 with_room_id: false,
