@@ -98,20 +98,16 @@ impl Timeline {
     /// The latest events, when the client wants them all. `None`: too much of it is hidden for good.
     async fn latest(look: &Look<'_>, room: &RoomLook, after: Position, limit: usize) -> Result<Option<Self>, Error> {
         let ignored = look.ignored().await?;
-        let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+        let (mut events, limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
         if limited && !ignored.is_empty() && events.iter().any(|(_, event)| event.is_hidden_by(ignored)) {
             // A gap must not come from what is hidden for good: then there is more to look through.
             return Ok(None);
         }
         events.retain(|(_, event)| !event.is_hidden_by(ignored));
-        let all = events.len();
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
+        // Hidden events may have older ones before them that the user sees, such as those from before the history was
+        // hidden. So a cut stays a gap, whatever is left of what is after it.
         events.retain(|(pos, event)| is_visible(look, room, *pos, event));
-        // For one who has just come, what is hidden before the first visible event is not a gap to fill. For one who was
-        // here before, there may be more that they could see.
-        if room.since.is_none() {
-            limited &= events.len() == all;
-        }
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         Ok(Some(Self { events, limited: limited || may_have_gap(look, room), start }))
     }
