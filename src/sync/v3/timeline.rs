@@ -98,13 +98,15 @@ impl Timeline {
     /// The latest events, when the client wants them all. `None`: too much of it is hidden for good.
     async fn latest(look: &Look<'_>, room: &RoomLook, after: Position, limit: usize) -> Result<Option<Self>, Error> {
         let ignored = look.ignored().await?;
-        let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+        let (mut events, limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
         if limited && !ignored.is_empty() && events.iter().any(|(_, event)| event.is_hidden_by(ignored)) {
             // A gap must not come from what is hidden for good: then there is more to look through.
             return Ok(None);
         }
         events.retain(|(_, event)| !event.is_hidden_by(ignored));
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
+        // Hidden events may have older ones before them that the user sees, such as those from before the history was
+        // hidden. So a cut stays a gap, whatever is left of what is after it.
         events.retain(|(pos, event)| is_visible(look, room, *pos, event));
         // For one who has just come, there is no gap to fill where they may see nothing.
         limited = limited && (room.since.is_some() || room.sight.sees_any_up_to(start));
