@@ -13,6 +13,7 @@
 mod batch;
 mod gathered;
 mod one_call;
+mod steps;
 mod transaction;
 
 use std::{
@@ -26,6 +27,8 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 use tracing::{Instrument as _, debug_span};
 
+use steps::Steps;
+pub use steps::{CommitStep, StepHook};
 pub use transaction::Transaction;
 use transaction::{Erased, Slot};
 
@@ -146,6 +149,7 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
     published: AtomicI64,
+    steps: Steps,
     pub(super) ids: Ids,
     pub(super) counters: Arc<Counters>,
 }
@@ -181,6 +185,7 @@ impl Committer {
             queue: Mutex::new(Queue { last: last.0, ..Queue::default() }),
             wake: Notify::new(),
             published: AtomicI64::new(last.0),
+            steps: Steps::default(),
             ids: Ids::default(),
             counters,
         }))
@@ -256,6 +261,11 @@ impl Committer {
         &self.0.ids
     }
 
+    /// Waits for `hook` after each step of each commit from now on. For tests; only the first hook counts.
+    pub fn on_step(&self, hook: StepHook) {
+        self.0.steps.set(hook);
+    }
+
     /// Takes no more writes; what is queued is still committed.
     pub(super) fn stop(&self) {
         lock(&self.0.queue).stopping = true;
@@ -287,9 +297,10 @@ impl Committer {
 
     async fn commit(&self, conn: &mut WriterConn, mut batch: Vec<Queued>) {
         metrics::histogram!("sabha_db_batch_writes").record(batch.len() as f64);
+        self.0.steps.reached(CommitStep::Taken).await;
         fail_superseded(&mut batch);
         match conn.commit(&self.0, &batch).await {
-            Ok(()) => self.succeed(batch),
+            Ok(()) => self.succeed(batch).instrument(debug_span!("committer.publish")).await,
             Err(error) if batch.len() == 1 => fail(batch, &error),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), writes = batch.len(), "batch not committed, trying each write alone");
@@ -297,7 +308,7 @@ impl Committer {
                     let mut alone = vec![queued];
                     fail_superseded(&mut alone);
                     match conn.commit(&self.0, &alone).await {
-                        Ok(()) => self.succeed(alone),
+                        Ok(()) => self.succeed(alone).await,
                         Err(error) => fail(alone, &error),
                     }
                 }
@@ -305,11 +316,12 @@ impl Committer {
         }
     }
 
-    fn succeed(&self, batch: Vec<Queued>) {
-        let _span = debug_span!("committer.publish").entered();
+    async fn succeed(&self, batch: Vec<Queued>) {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return;
         };
+        let steps = &self.0.steps;
+        steps.reached(CommitStep::Stored).await;
         let mut answers = Vec::with_capacity(batch.len());
         let mut wakes: Vec<Hook> = Vec::with_capacity(batch.len());
         for queued in batch {
@@ -327,14 +339,18 @@ impl Committer {
             }
             answers.push(queued.answer);
         }
+        steps.reached(CommitStep::Remembered).await;
         self.0.published.store(last.0, Ordering::Release);
+        steps.reached(CommitStep::Published).await;
         for wake in wakes {
             contained(wake);
         }
+        steps.reached(CommitStep::Woken).await;
         for answer in answers {
             // A writer that went away does not wait for its answer.
             let _ = answer.send(Ok(()));
         }
+        steps.reached(CommitStep::Answered).await;
     }
 }
 
