@@ -33,7 +33,7 @@ pub mod sweeps;
 pub mod to_device;
 pub mod tokens;
 
-pub use committer::{Committed, Committer, Lineage, Transaction, Write};
+pub use committer::{Committed, Committer, Lineage, Patience, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
 pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};

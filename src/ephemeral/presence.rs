@@ -94,7 +94,7 @@ impl Ephemeral {
             lock(&self.presence.states).sync_began((user.nid, &user.user_id), asked, now, || self.bus.next_ephemeral());
         let syncing = Syncing { presence: Arc::clone(&self.presence), user: user.nid };
         if let Some(number) = changed {
-            self.announce(rooms, user.nid, number).await?;
+            self.announce(rooms, user.nid, number).await;
             self.sooner.notify_one();
         }
         Ok(Some(syncing))
@@ -108,7 +108,7 @@ impl Ephemeral {
         let now = self.clock.now_ms();
         let changed = lock(&self.presence.states).active((user.nid, &user.user_id), now, || self.bus.next_ephemeral());
         if let Some(number) = changed {
-            self.announce(rooms, user.nid, number).await?;
+            self.announce(rooms, user.nid, number).await;
             self.sooner.notify_one();
         }
         Ok(())
@@ -129,7 +129,7 @@ impl Ephemeral {
         let changed = lock(&self.presence.states)
             .set((user.nid, &user.user_id), availability, status_msg, now, || self.bus.next_ephemeral());
         if let Some(number) = changed {
-            self.announce(rooms, user.nid, number).await?;
+            self.announce(rooms, user.nid, number).await;
             self.sooner.notify_one();
         }
         Ok(())
@@ -191,12 +191,16 @@ impl Ephemeral {
     }
 
     /// Wakes the user and everyone who shares a room with them.
-    pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) -> Result<(), store::Error> {
+    pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) {
         self.bus.wake_user_ephemeral(user, number);
-        for room in rooms.joined_rooms(user).await? {
-            self.bus.wake_room_ephemeral(room, number);
+        match rooms.joined_rooms(user).await {
+            Ok(rooms) => rooms.into_iter().for_each(|room| self.bus.wake_room_ephemeral(room, number)),
+            Err(error) => {
+                // A look too many costs little, a missing one hides the change.
+                tracing::warn!(%error, "presence announced to everyone");
+                self.bus.wake_everyone_ephemeral(number);
+            }
         }
-        Ok(())
     }
 }
 

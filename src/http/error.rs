@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use ruma::api::{
@@ -15,6 +15,9 @@ use ruma::api::{
 };
 
 use crate::{account::AuthenticateError, federation::FederationError, store};
+
+/// When a client may try again what the server could not do just now, in seconds: most databases are back by then.
+const COME_BACK_AFTER_S: &str = "5";
 
 /// A failed request, ready to be sent.
 #[derive(Debug)]
@@ -88,6 +91,11 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorKind::LimitExceeded(data), "Too many requests.")
     }
 
+    /// `503 M_UNKNOWN`: not now. The answer says when to come back.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, message)
+    }
+
     /// `500 M_UNKNOWN`. The cause is logged here; the client learns nothing of it.
     pub fn internal(error: impl std::error::Error) -> Self {
         let mut chain = error.to_string();
@@ -110,13 +118,23 @@ impl ApiError {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Overloaded | store::Error::Stopping | store::Error::Superseded => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorKind::Unknown,
-                "The server is busy or restarting. Please try again.",
-            ),
+            store::Error::Overloaded | store::Error::Stopping | store::Error::Superseded => {
+                Self::unavailable("The server is busy or restarting. Please try again.")
+            }
+            store::Error::Unavailable(_) | store::Error::Waiting => {
+                tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "request not answered");
+                Self::unavailable("The server cannot reach its database. Please try again.")
+            }
+            store::Error::DiskFull(_) => {
+                tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "request not carried out");
+                Self::new(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    ErrorKind::Unknown,
+                    "The server's disk is full: nothing can be stored until its operator makes room.",
+                )
+            }
             store::Error::HoldsNul => Self::bad_json("A text holds a NUL character."),
-            store::Error::Database(_) | store::Error::Damaged { .. } => Self::internal(error),
+            store::Error::Database(_) | store::Error::Panicked | store::Error::Damaged { .. } => Self::internal(error),
         }
     }
 }
@@ -168,11 +186,50 @@ impl IntoResponse for ApiError {
             Kind::InteractiveAuth(info) => UiaaResponse::AuthResponse(*info).try_into_http_response::<Vec<u8>>(),
         };
         match response {
-            Ok(response) => response.map(Body::from),
+            Ok(response) => {
+                let mut response = response.map(Body::from);
+                if matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
+                    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(COME_BACK_AFTER_S));
+                }
+                response
+            }
             Err(error) => {
                 tracing::error!(%error, "an error could not be written");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_fails_is_told_by_what_helps() {
+        let cause = || Arc::new(sqlx::Error::Io(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        let cases = [
+            (store::Error::Unavailable(cause()), StatusCode::SERVICE_UNAVAILABLE, "database"),
+            (store::Error::Waiting, StatusCode::SERVICE_UNAVAILABLE, "database"),
+            (store::Error::Stopping, StatusCode::SERVICE_UNAVAILABLE, "again"),
+            (store::Error::DiskFull(cause()), StatusCode::INSUFFICIENT_STORAGE, "disk is full"),
+            (store::Error::Database(cause()), StatusCode::INTERNAL_SERVER_ERROR, "again"),
+            (store::Error::Panicked, StatusCode::INTERNAL_SERVER_ERROR, "again"),
+        ];
+        for (error, status, says) in cases {
+            let text = error.to_string();
+            let response = ApiError::from(error).into_response();
+            assert_eq!(response.status(), status, "{text}");
+            let comes_back = response.headers().contains_key(RETRY_AFTER);
+            assert_eq!(comes_back, status != StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+            let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(body["errcode"], "M_UNKNOWN", "{text}");
+            assert!(body["error"].as_str().is_some_and(|error| error.contains(says)), "{text}: {body}");
         }
     }
 }

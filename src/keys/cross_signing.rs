@@ -256,10 +256,4 @@ impl Transaction for UploadSigningKeys {
             self.change.committed(position);
         }
     }
-
-    fn wake(&self, output: &Self::Output, position: Position) {
-        if let Ok(true) = output {
-            self.change.wake(position);
-        }
-    }
 }

@@ -422,13 +422,8 @@ impl Transaction for SendToDevice {
         for (device, waiting) in counted {
             self.inboxes.update(*device, |inbox| inbox.count = *waiting);
         }
-    }
-
-    fn wake(&self, output: &Self::Output, position: Position) {
-        if let Sent::Now { .. } = output {
-            for delivery in &self.deliveries {
-                self.bus.wake_user(delivery.user, position);
-            }
+        for delivery in &self.deliveries {
+            self.bus.mark_user(delivery.user, position);
         }
     }
 }

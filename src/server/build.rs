@@ -19,7 +19,7 @@ use crate::{
     outbound::Outbound,
     push::Push,
     room::Rooms,
-    store::{Database, DatabaseOptions, Durability},
+    store::{Database, DatabaseOptions, Durability, Patience},
     sync::lazy::LazyMembers,
 };
 
@@ -29,11 +29,18 @@ pub struct Surroundings {
     pub hashing: Hashing,
     /// Cancelled when the server stops.
     pub stopping: CancellationToken,
+    /// How long the database is waited for.
+    pub patience: Patience,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Clock::System, hashing: Hashing::recommended(), stopping: CancellationToken::new() }
+        Self {
+            clock: Clock::System,
+            hashing: Hashing::recommended(),
+            stopping: CancellationToken::new(),
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -47,7 +54,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     config.registration.shared_secret = config.shared_secret().map_err(StartError::SharedSecret)?;
     let appservices = Arc::new(Appservices::load(&config.appservices.files, &config.server_name)?);
     let outbound = Arc::new(Outbound::new(&config.outbound, &config.federation.ca_files)?);
-    let db = Arc::new(Database::open(database_options(&config, &surroundings.clock)?).await?);
+    let db = Arc::new(Database::open(database_options(&config, &surroundings)?).await?);
     let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
         Ok(signer) => Arc::new(signer),
         Err(error) => {
@@ -55,7 +62,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             return Err(error.into());
         }
     };
-    let Surroundings { clock, hashing, stopping } = surroundings;
+    let Surroundings { clock, hashing, stopping, patience: _ } = surroundings;
     let bus = Arc::new(Bus::default());
     let account_data = Arc::new(AccountData::new(Arc::clone(&db), Arc::clone(&bus), &config.limits));
     let app = App::new(Services {
@@ -106,7 +113,7 @@ fn create_data_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn database_options(config: &Config, clock: &Clock) -> Result<DatabaseOptions, StartError> {
+fn database_options(config: &Config, surroundings: &Surroundings) -> Result<DatabaseOptions, StartError> {
     let url = config.database_url();
     let readers = match url.target() {
         DatabaseTarget::Sqlite(_) => config.database.readers,
@@ -122,6 +129,7 @@ fn database_options(config: &Config, clock: &Clock) -> Result<DatabaseOptions, S
         readers,
         server_name: config.server_name.to_string(),
         incarnation: i64::from(rand::random::<u32>()),
-        now_ms: clock.now_ms(),
+        now_ms: surroundings.clock.now_ms(),
+        patience: surroundings.patience,
     })
 }

@@ -15,6 +15,7 @@ mod client;
 #[macro_use]
 mod engine;
 pub mod postgres;
+pub mod proxy;
 pub mod routes;
 mod server;
 pub mod shapes;
