@@ -7,6 +7,7 @@
 //! Reading order: [`register`] makes accounts, [`login`] and [`refresh`] make sessions, [`session`] recognises them again,
 //! [`devices`] ends them. [`appservice`] is all of this for application services. [`interactive_auth`] asks again for a password before what cannot be undone.
 
+pub mod admin;
 pub mod appservice;
 pub mod data;
 pub mod deactivate;
@@ -45,7 +46,6 @@ pub use devices::DeviceChangeListener;
 pub use directory::Account;
 pub use filters::Filters;
 pub use new_session::{NewSession, Session};
-pub use profiles::Profile;
 pub use session::{AuthenticateError, LocalDevice};
 pub use tokens::TokenHash;
 

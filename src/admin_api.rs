@@ -25,9 +25,11 @@ pub enum Operation {
     ListUsers { after: Option<OwnedUserId> },
     /// `{user_id}`
     ResetPassword { name: String, password: Zeroizing<String> },
+    /// `{user_id, admin}`
+    SetAdmin { name: String, admin: bool },
     /// `{user_id}`
     DeactivateUser { name: String },
-    /// `{token, uses_allowed, expires_at}`
+    /// `{token, uses_allowed, expires_at, registration}`, where `registration` is the mode of the server that made it.
     NewToken { uses: Option<u32>, lifetime_ms: Option<i64> },
     /// A list of `{token, uses_allowed, used, expires_at, created_at}`, by token.
     ListTokens { after: Option<String> },
@@ -59,6 +61,7 @@ pub enum OperationError {
 pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, OperationError> {
     match operation {
         Operation::CreateUser { name, password, admin } => {
+            let name = if name.starts_with('@') { our_user(app, name)?.localpart().to_owned() } else { name };
             let created = app.accounts.create_user(&name, Some(password), admin).await;
             let user_id = created.map_err(OperationError::NotRegistered)?;
             Ok(json!({ "user_id": user_id, "admin": admin }))
@@ -83,6 +86,13 @@ pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, Operati
                 Err(error) => Err(OperationError::NotSet(error)),
             }
         }
+        Operation::SetAdmin { name, admin } => {
+            let user_id = our_user(app, name)?;
+            if !app.accounts.set_admin(&user_id, admin).await? {
+                return Err(OperationError::NoAccount(user_id));
+            }
+            Ok(json!({ "user_id": user_id, "admin": admin }))
+        }
         Operation::DeactivateUser { name } => {
             let user_id = our_user(app, name)?;
             if let Some(user) = app.db.find_user(&user_id).await? {
@@ -96,7 +106,8 @@ pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, Operati
         Operation::NewToken { uses, lifetime_ms } => {
             let expires_at = lifetime_ms.map(|lifetime| app.clock.now_ms().saturating_add(lifetime));
             let token = app.accounts.new_registration_token(uses, expires_at).await?;
-            Ok(json!({ "token": token, "uses_allowed": uses, "expires_at": expires_at }))
+            let registration = app.config.registration.mode.to_string();
+            Ok(json!({ "token": token, "uses_allowed": uses, "expires_at": expires_at, "registration": registration }))
         }
         Operation::ListTokens { after } => {
             let tokens = app.accounts.list_registration_tokens(after.as_deref(), PAGE).await?;

@@ -17,13 +17,14 @@ use crate::{
     config::Config,
     ephemeral::Ephemeral,
     federation::Federation,
-    http::RateLimits,
+    http::{BodyBudget, RateLimits, transport::Transport},
+    jobs::Jobs,
     keys::Keys,
     outbound::Outbound,
     push::Push,
     room::Rooms,
     store::{Database, Error, UserNid},
-    sync::lazy::LazyMembers,
+    sync::{filter::FilterCache, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// Everything a handler may need. Cheap to clone.
@@ -41,12 +42,20 @@ pub struct Services {
     pub appservices: Arc<Appservices>,
     pub account_data: Arc<AccountData>,
     pub filters: Filters,
+    pub filter_cache: FilterCache,
     pub push: Push,
     pub ephemeral: Ephemeral,
     pub rooms: Rooms,
     pub keys: Keys,
+    pub jobs: Jobs,
     pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
+    /// What requests that are being received may hold.
+    pub bodies: BodyBudget,
+    /// What connections and answers may hold, on all listeners for others.
+    pub transport: Transport,
+    /// The syncs that wait for news.
+    pub parked_syncs: ParkedSyncs,
     /// Whatever this server asks of others goes through here.
     pub outbound: Arc<Outbound>,
     /// `None`: this server does not talk to other servers.

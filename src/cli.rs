@@ -10,7 +10,10 @@ mod user;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::config::{Listener, Sources, TimeSpan};
 
@@ -113,6 +116,25 @@ pub enum UserCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Let an account administer the server; its devices stay signed in
+    #[command(
+        after_help = "Example: the first account was made by registering in a client\n  sabha user promote alice"
+    )]
+    Promote {
+        /// The name before the colon
+        name: String,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the rights of an admin from an account; it stays an ordinary one
+    Demote {
+        /// The name before the colon
+        name: String,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Close an account for good: it is signed out everywhere and its name is not given out again
     Deactivate {
         /// The name before the colon
@@ -156,7 +178,7 @@ pub enum TokenCommand {
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct HealthcheckArgs {
-    /// Ask here instead of the first listener of the configuration
+    /// Ask whoever listens here, instead of this server at its first listener
     #[arg(long, value_name = "ADDRESS")]
     pub address: Option<SocketAddr>,
     /// Print the result as JSON
@@ -175,7 +197,7 @@ impl Cli {
     /// # Errors
     /// Also help and version, which clap treats as such; [`clap::Error::exit`] prints them.
     pub fn read<T: Into<OsString>>(line: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(globals_first(line.into_iter().map(Into::into)))
+        Self::try_parse_from(globals_first(line.into_iter().map(Into::into))).map_err(name_the_verb)
     }
 
     /// Where this run's configuration comes from.
@@ -186,6 +208,15 @@ impl Cli {
         }
         sources
     }
+}
+
+/// Adds to an error about a flag of `serve` without the verb where it belongs.
+fn name_the_verb(mut error: clap::Error) -> clap::Error {
+    if matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(flag)) if flag == "--listen") {
+        let hint = "'--listen' belongs to a verb: sabha serve --listen 127.0.0.1:8008";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
+    }
+    error
 }
 
 /// Moves `-c` and `-O` with their values before the verb: clap would keep only those after it if there are any.
@@ -280,6 +311,8 @@ mod tests {
         check("sabha user create alice --admin --password-stdin");
         check("sabha user list --json");
         check("sabha user reset-password alice --password-stdin");
+        check("sabha user promote alice");
+        check("sabha user demote alice --json");
         check("sabha user deactivate alice");
         check("sabha token new --uses 5 --expires 7d --json");
         check("sabha token list");
@@ -297,6 +330,8 @@ mod tests {
         check("sabha token new --uses 0", "0 is not in 1..");
         check("sabha serve --listen 8008", "write ADDRESS:PORT such as 127.0.0.1:8008, or unix:PATH");
         check("sabha init --registration everyone", "\"closed\", \"token\" or \"open\"");
+        check("sabha --listen 127.0.0.1:9000", "sabha serve --listen 127.0.0.1:8008");
+        check("sabha user create alice --listen 127.0.0.1:9000", "sabha serve --listen 127.0.0.1:8008");
         check("sabha user crate", "a similar subcommand exists: 'create'");
     }
 }

@@ -27,12 +27,15 @@ mod session;
 mod state;
 mod sync;
 mod tag;
+mod thirdparty;
 mod to_device;
 mod typing;
+mod voip;
 
 mod errors;
 mod events;
 mod member_profile;
+mod pages;
 mod predecessor;
 mod txn;
 mod uiaa;
@@ -68,6 +71,8 @@ pub fn routes() -> Routes {
         .merge(room::routes())
         .merge(state::routes())
         .merge(tag::routes())
+        .merge(thirdparty::routes())
         .merge(to_device::routes())
         .merge(typing::routes())
+        .merge(voip::routes())
 }

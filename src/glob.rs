@@ -50,6 +50,7 @@ const MAX_WORDS: usize = (MAX_PATTERN_BYTES + 1).div_ceil(64);
 /// It is an automaton that reads a text once, from left to right, whatever the pattern: state `i` is reached when the first
 /// `i` characters of the pattern have matched (stars not counted), and all states that are reached at once are the bits of a
 /// number. So a text takes time in proportion to its length times [`Self::words`], and nothing recurses.
+#[derive(Debug)]
 pub struct Glob {
     /// The last state: how many characters the pattern has.
     last: usize,
@@ -68,6 +69,12 @@ impl Glob {
     pub fn new(pattern: &str) -> Option<Self> {
         let piece = pattern.split(['*', '?']).max_by_key(|piece| piece.len()).unwrap_or_default();
         Self::build(pattern, piece, |c| c == '*', |c| c == '?')
+    }
+
+    /// A pattern in which only the star is a wildcard, as in filters.
+    pub fn of_stars(pattern: &str) -> Option<Self> {
+        let piece = pattern.split('*').max_by_key(|piece| piece.len()).unwrap_or_default();
+        Self::build(pattern, piece, |c| c == '*', |_| false)
     }
 
     /// Text in which stars and question marks stand for themselves.

@@ -3,7 +3,7 @@
 //! Promises: no client can stop the accept loop; a request that changes something runs to its end even when its client
 //! hangs up; stopping answers what is in flight before it closes anything, for at most [`shutdown::GRACE`].
 //!
-//! Reading order: [`listen`] binds, [`accept`] turns sockets into requests, [`tracked`] and [`cors`] are layers around the
+//! Reading order: [`listen`] binds, [`accept`] turns sockets into requests within the bounds of [`transport`], [`tracked`] and [`cors`] are layers around the
 //! router, [`Routes`] finds the handler, [`Authed`] makes the typed request, [`Reply`] and [`ApiError`] are its answers,
 //! [`shutdown`] ends it all.
 
@@ -11,13 +11,17 @@ pub mod listen;
 pub mod tls;
 
 pub mod accept;
+pub mod transport;
 
 pub mod tracked;
 
 pub mod cors;
 
 mod authed;
+mod body;
+mod compress;
 mod error;
+mod network;
 mod rate_limit;
 mod reply;
 mod routes;
@@ -25,9 +29,11 @@ mod routes;
 pub mod shutdown;
 
 pub use accept::ClientAddress;
-pub(crate) use authed::read_body;
+pub(crate) use authed::NoBody;
 pub use authed::{Authed, Authenticate, ServiceToken};
+pub(crate) use body::{BodyBudget, read_body};
 pub use error::ApiError;
+pub use network::network;
 pub use rate_limit::{Action, Guess, RateLimits};
 pub use reply::{RawJson, Reply};
 pub use routes::Routes;

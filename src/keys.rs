@@ -40,7 +40,7 @@ pub use self::{
     counts::KeyCounts,
 };
 use crate::{
-    account::devices::DeviceChangeListener,
+    account::{devices::DeviceChangeListener, turns::Turns},
     bus::Bus,
     clock::Clock,
     config::Config,
@@ -57,9 +57,15 @@ pub struct Keys {
     one_time_keys_per_device: usize,
     /// Messages held for a device.
     to_device_per_device: usize,
+    /// Bytes of messages held for a device.
+    to_device_bytes: u64,
     changes: Arc<changes::Changes>,
     counts: Arc<counts::Counts>,
     inboxes: Arc<to_device::Inboxes>,
+    /// Whoever makes room in an inbox. It lives across commits.
+    overflow: tokio::sync::Mutex<()>,
+    /// Whoever uploads keys, or changes a backup: what they write depends on what they have read before.
+    turns: Turns,
 }
 
 impl Keys {
@@ -69,12 +75,15 @@ impl Keys {
             changes: Arc::new(changes::Changes::new(Arc::clone(&bus), published)),
             counts: Arc::default(),
             inboxes: Arc::default(),
+            overflow: tokio::sync::Mutex::default(),
+            turns: Turns::default(),
             db,
             bus,
             clock,
             server_name: config.server_name.clone(),
             one_time_keys_per_device: config.limits.one_time_keys_per_device as usize,
             to_device_per_device: config.limits.to_device_per_device as usize,
+            to_device_bytes: to_device::MAX_INBOX_BYTES,
         }
     }
 

@@ -3,7 +3,8 @@
 //! The modules from the bottom up; imports point down.
 //!
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
-//! - [`bus`], [`clock`], [`glob`], [`memory`]: wake-ups, the time, the matcher of globs, the allocator.
+//! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`]: wake-ups, the time, the matcher of globs, the check of JSON that is
+//!   passed on, the allocator.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
 //! - [`appservice`]: the application services of the configuration, and which names are theirs.
 //! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
@@ -32,6 +33,8 @@ pub mod federation;
 pub mod federation_api;
 pub mod glob;
 pub mod http;
+pub mod jobs;
+pub mod json;
 pub mod keys;
 pub mod memory;
 pub mod outbound;

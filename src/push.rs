@@ -1,11 +1,12 @@
 //! Push rules: when an account wants to be notified.
 //!
 //! The rules are the account data `m.push_rules`; an account that never changed them has the server's defaults. Next:
-//! [`rules`], the changes that clients may make; [`compiled`] and [`evaluate`], what they say about an event; [`unread`], what
+//! [`defaults`]; [`rules`], the changes that clients may make; [`compiled`] and [`evaluate`], what they say about an event; [`unread`], what
 //! `/sync` counts.
 
 mod carry_over;
 pub mod compiled;
+mod defaults;
 pub mod evaluate;
 pub mod rules;
 pub mod unread;

@@ -8,8 +8,10 @@
 //! events are appended), then what users do: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and what they read:
 //! [`history`], [`visibility`], [`timeline`], [`thread`].
 
+mod damage;
 pub mod event;
 mod events;
+mod queued;
 pub mod state_log;
 
 mod load;
@@ -28,6 +30,7 @@ pub mod upgrade;
 pub mod circumstances;
 pub mod history;
 pub mod relations;
+mod scan;
 pub mod threads;
 pub mod timeline;
 pub mod visibility;
@@ -44,14 +47,18 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ro
 use sabha_federation::ServerSigner;
 
 use self::{
+    damage::Damage,
     event::StoredEvent,
     events::Events,
     memberships::Memberships,
+    profile::Arrivals,
+    queued::Queued,
     state_log::{StateEntry, StateLog},
     txn::TransactionIds,
     visibility::CachedSight,
 };
 use crate::{
+    account::turns::Turns,
     bus::Bus,
     clock::Clock,
     store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid},
@@ -77,6 +84,8 @@ pub struct Room {
     head: Arc<tokio::sync::Mutex<Head>>,
     /// Broken when a write of this room has failed: what is in memory is then not what is stored.
     lineage: Lineage,
+    /// What the head is built on and the disk does not have yet.
+    queued: Queued,
     view: RwLock<View>,
     last_pos: AtomicI64,
     /// Whether anyone has asked for the room since rooms were last swept.
@@ -152,13 +161,16 @@ impl Room {
         self.last_pos.store(last.0, Ordering::Release);
     }
 
-    /// An event has been replaced by its redacted form; the one that came after it, if it is state, shows that form too.
+    /// An event has been replaced by its redacted form. The one that came after it, if it is state, and the one that it
+    /// redacted, if it is a redaction, show that form too.
     fn replace_in_ring(&self, event: &Arc<StoredEvent>) {
         let mut view = self.view_mut();
         for (_, held) in &mut view.ring {
             if held.nid == event.nid {
                 *held = Arc::clone(event);
-            } else if held.replaces.as_ref().is_some_and(|replaced| replaced.event_id == event.pdu.event_id) {
+            } else if held.redacted_because.as_ref().is_some_and(|because| because.nid == event.nid) {
+                *held = Arc::new(held.with_redaction(Arc::clone(event)));
+            } else if held.shows(event) {
                 *held = Arc::new(held.replacing(&event.pdu.content));
             }
         }
@@ -175,7 +187,12 @@ pub struct Rooms {
     registry: RwLock<Registry>,
     loading: Vec<tokio::sync::Mutex<()>>,
     memberships: Memberships,
+    /// Joins that are not committed yet, for changes of profiles.
+    arrivals: Arrivals,
+    /// One change of a user's member events at a time, or an older profile could be shown after a newer one.
+    profile_turns: Turns,
     txn_ids: TransactionIds,
+    damage: Damage,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being given out, so that no two requests get the same.
     reserved_aliases: Mutex<HashSet<String>>,
@@ -196,7 +213,10 @@ impl Rooms {
             registry: RwLock::default(),
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             memberships: Memberships::new(Arc::clone(&db)),
+            arrivals: Arrivals::default(),
+            profile_turns: Turns::default(),
             txn_ids: TransactionIds::new(Arc::clone(&db)),
+            damage: Damage::default(),
             sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
             reserved_aliases: Mutex::default(),
             last_creation_ms: AtomicI64::new(0),
@@ -224,17 +244,29 @@ impl Rooms {
         let Some(row) = crate::store::rooms::find_room(&mut reader.conn(), room_id.as_str()).await? else {
             return Ok(None);
         };
-        let room = load::load(&self.db, &mut reader, row).await?;
-        Ok(Some(self.register(room)))
+        let nid = RoomNid(row.room_nid);
+        match load::load(&self.db, &mut reader, row).await {
+            Ok(room) => {
+                self.damage.loaded(nid);
+                Ok(Some(self.register(room)))
+            }
+            Err(error) => {
+                self.damage.not_loaded(nid, &error, self.clock.now_ms());
+                Err(error)
+            }
+        }
     }
 
     /// The room behind a short id that the database gave us.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if there is none.
+    /// [`Error::Damaged`] if there is none, or if it could not be loaded a moment ago.
     pub async fn by_nid(&self, nid: RoomNid) -> Result<Arc<Room>, Error> {
         if let Some(room) = self.registered(|registry| registry.by_nid.get(&nid)) {
             return Ok(room);
+        }
+        if let Some(error) = self.damage.lately(nid, self.clock.now_ms()) {
+            return Err(error);
         }
         let mut reader = self.db.read().await?;
         let row = crate::store::rooms::find_room_by_nid(&mut reader.conn(), nid)

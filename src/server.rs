@@ -2,13 +2,14 @@
 //!
 //! Promise: nothing is served before everything is checked; what was answered is committed before the process ends.
 //!
-//! Reading order: [`build`] makes the services from the configuration, [`run`] is a server's life, [`routers`] says what is
-//! served where, [`sweeps`] is what happens by the clock, [`control`] is how the command line talks to a running server.
+//! Reading order: [`build`] makes the services from the configuration, [`run`] is a server's life, [`sockets`] are what it
+//! listens on, [`routers`] says what is served where, [`sweeps`] is what happens by the clock, [`control`] is how the command line talks to a running server.
 
 pub mod build;
 pub mod signing_key;
 
 pub mod run;
+pub mod sockets;
 pub mod start;
 
 mod announce;
@@ -28,6 +29,7 @@ pub mod health;
 pub mod limits;
 pub mod log;
 pub mod metrics;
+pub mod private_files;
 pub mod signals;
 
 pub use routers::routes;

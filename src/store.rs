@@ -9,8 +9,10 @@
 pub mod committer;
 mod conn;
 mod error;
+mod exists;
 pub mod ids;
 pub(crate) mod latest;
+mod migrations;
 mod open;
 pub mod rows;
 pub mod vocabulary;
@@ -22,7 +24,9 @@ pub mod cross_signing;
 pub mod device_keys;
 pub mod devices;
 pub mod filters;
+pub mod jobs;
 pub mod key_backup;
+pub mod leftovers;
 pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;
@@ -36,12 +40,13 @@ pub mod tokens;
 pub use committer::{Committed, Committer, Lineage, Patience, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
+pub use exists::exists;
 pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};
 pub use open::{Database, DatabaseOptions, Durability, OpenError};
 pub use rows::{Insert, Row, Value};
 pub use vocabulary::{StateKey, Vocabulary};
 
-pub(crate) use conn::{Sql, on, statements};
+pub(crate) use conn::{Sql, from_row, on, statements};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,5 +12,6 @@ pub mod device_lists;
 pub mod filter;
 pub mod json;
 pub mod lazy;
+pub mod parked;
 pub mod token;
 pub mod v3;

@@ -82,6 +82,8 @@ url = "{database_url}"
 
 [[listeners]]
 address = "{address}"
+# One address has a bound on its connections; a proxy has none.
+trusted_proxies = ["127.0.0.1"]
 
 [metrics]
 address = "{metrics}"

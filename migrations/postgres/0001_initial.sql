@@ -83,6 +83,7 @@ CREATE TABLE access_token (
 );
 CREATE INDEX access_token_device ON access_token (device_nid);
 CREATE INDEX access_token_refresh ON access_token (refresh_hash);
+CREATE INDEX access_token_expires ON access_token (expires_at) WHERE expires_at IS NOT NULL;
 
 -- table: refresh_token | owner: account | ends: at logout, or when its successor has been used
 CREATE TABLE refresh_token (
@@ -95,6 +96,7 @@ CREATE TABLE refresh_token (
 );
 CREATE INDEX refresh_token_device ON refresh_token (device_nid);
 CREATE INDEX refresh_token_next ON refresh_token (next_hash);
+CREATE INDEX refresh_token_expires ON refresh_token (expires_at) WHERE expires_at IS NOT NULL;
 
 -- table: login_token | owner: account | ends: when used, or at the next sweep after it expired
 CREATE TABLE login_token (
@@ -102,6 +104,8 @@ CREATE TABLE login_token (
     user_nid BIGINT NOT NULL,
     expires_at BIGINT NOT NULL
 );
+CREATE INDEX login_token_user ON login_token (user_nid);
+CREATE INDEX login_token_expires ON login_token (expires_at);
 
 -- table: registration_token | owner: account | ends: when the operator revokes it
 CREATE TABLE registration_token (
@@ -118,6 +122,16 @@ CREATE TABLE setup_secret (
     expires_at BIGINT NOT NULL
 );
 
+-- table: leftover | owner: account | ends: when a sweep has deleted what it names
+-- What ended at once for everyone, and is deleted piece by piece. `kind` says what `owner` is: a device (1), a user (2), or
+-- a user with a version of their key backup in `part` (3).
+CREATE TABLE leftover (
+    kind BIGINT NOT NULL,
+    owner BIGINT NOT NULL,
+    part BIGINT NOT NULL,
+    PRIMARY KEY (kind, owner, part)
+);
+
 -- table: account_data | owner: account | ends: with the account
 -- `room_nid` 0 is the account's own data.
 CREATE TABLE account_data (
@@ -126,9 +140,10 @@ CREATE TABLE account_data (
     type TEXT NOT NULL,
     json TEXT NOT NULL,
     pos BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
     PRIMARY KEY (user_nid, room_nid, type)
 );
-CREATE INDEX account_data_pos ON account_data (user_nid, pos);
+CREATE INDEX account_data_pos ON account_data (user_nid, pos, bytes);
 
 -- table: filter | owner: account | ends: with the account
 CREATE TABLE filter (
@@ -255,7 +270,7 @@ CREATE TABLE room_alias (
     creator_nid BIGINT NOT NULL,
     created_at BIGINT NOT NULL
 );
-CREATE INDEX room_alias_room ON room_alias (room_nid);
+CREATE INDEX room_alias_room ON room_alias (room_nid, alias);
 
 -- table: room_directory | owner: room | ends: when the room is unpublished or purged
 CREATE TABLE room_directory (
@@ -272,6 +287,7 @@ CREATE TABLE txn_id (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (device_nid, scope, txn)
 );
+CREATE INDEX txn_id_created ON txn_id (created_at);
 
 -- table: receipt | owner: ephemeral | ends: replaced by the next one of its kind and thread; when the room is purged
 CREATE TABLE receipt (
@@ -287,14 +303,27 @@ CREATE TABLE receipt (
 CREATE INDEX receipt_pos ON receipt (room_nid, pos);
 
 -- table: to_device | owner: keys | ends: when the device acknowledges a later position, or with the device
+-- A message that goes to several devices has its body in `to_device_shared`, and `share` instead of `json`.
 CREATE TABLE to_device (
     device_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
     seq BIGINT NOT NULL,
     sender_nid BIGINT NOT NULL,
     type TEXT NOT NULL,
-    json TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    share BIGINT,
+    json TEXT,
     PRIMARY KEY (device_nid, pos, seq)
+);
+CREATE INDEX to_device_share ON to_device (pos, share) WHERE share IS NOT NULL;
+
+-- table: to_device_shared | owner: keys | ends: with the last message of `to_device` that names it
+-- `pos` is the position of the commit that stored it, `share` its number therein.
+CREATE TABLE to_device_shared (
+    pos BIGINT NOT NULL,
+    share BIGINT NOT NULL,
+    json TEXT NOT NULL,
+    PRIMARY KEY (pos, share)
 );
 
 -- table: device_key | owner: keys | ends: with the device
@@ -306,15 +335,17 @@ CREATE TABLE device_key (
 CREATE INDEX device_key_user ON device_key (user_nid);
 
 -- table: one_time_key | owner: keys | ends: when claimed, or with the device
--- `seq` is the order of upload, which is the order of being handed out.
+-- `seq` is the order of upload, which is the order of being handed out; `digest` is what makes a key the same key.
 CREATE TABLE one_time_key (
     device_nid BIGINT NOT NULL,
     algorithm TEXT NOT NULL,
     key_id TEXT NOT NULL,
     seq BIGINT NOT NULL,
+    digest BYTEA NOT NULL,
     json TEXT NOT NULL,
     PRIMARY KEY (device_nid, algorithm, key_id)
 );
+CREATE INDEX one_time_key_digest ON one_time_key (device_nid, digest);
 CREATE INDEX one_time_key_seq ON one_time_key (device_nid, algorithm, seq);
 
 -- table: claimed_key | owner: keys | ends: with the device
@@ -353,6 +384,7 @@ CREATE TABLE key_signature (
     signature TEXT NOT NULL,
     PRIMARY KEY (user_nid, key_id, signer_nid, signer_key_id)
 );
+CREATE INDEX key_signature_signer ON key_signature (signer_nid, signer_key_id);
 
 -- table: device_change | owner: keys | ends: replaced by the user's next change
 CREATE TABLE device_change (
@@ -369,6 +401,7 @@ CREATE TABLE key_backup_version (
     auth_data TEXT NOT NULL,
     etag BIGINT NOT NULL,
     count BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
     deleted BOOLEAN NOT NULL,
     PRIMARY KEY (user_nid, version)
 );
@@ -382,6 +415,7 @@ CREATE TABLE key_backup_session (
     first_message_index BIGINT NOT NULL,
     forwarded_count BIGINT NOT NULL,
     is_verified BOOLEAN NOT NULL,
+    bytes BIGINT NOT NULL,
     json TEXT NOT NULL,
     PRIMARY KEY (user_nid, version, room_id, session_id)
 );
@@ -396,3 +430,14 @@ CREATE TABLE server_key (
     PRIMARY KEY (server_name, key_id)
 );
 CREATE INDEX server_key_valid_until ON server_key (valid_until);
+
+-- table: job | owner: jobs | ends: when the job is done
+-- What was promised in a commit and is done after it: `kind` says what, `subject` for whom. A job that is asked for again
+-- while it is being done gets a later `pos`, so it is not deleted.
+CREATE TABLE job (
+    kind TEXT NOT NULL,
+    subject BIGINT NOT NULL,
+    pos BIGINT NOT NULL,
+    PRIMARY KEY (kind, subject)
+);
+CREATE INDEX job_pos ON job (pos);

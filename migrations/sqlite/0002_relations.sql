@@ -3,11 +3,14 @@
 
 -- table: relation | owner: room | ends: when the room is purged
 -- `parent_id` is an event ID, because the event need not be known; `rel_type` as in `m.relates_to`.
+-- `annotation` is a digest of what an annotation may say only once: the event, its sender, its type and its key.
 CREATE TABLE relation (
     room_nid INTEGER NOT NULL,
     parent_id TEXT NOT NULL,
     pos INTEGER NOT NULL,
     event_nid INTEGER NOT NULL,
     rel_type TEXT NOT NULL,
+    annotation BLOB,
     PRIMARY KEY (room_nid, parent_id, pos)
 ) WITHOUT ROWID;
+CREATE INDEX relation_annotation ON relation (annotation, pos) WHERE annotation IS NOT NULL;

@@ -33,6 +33,7 @@ pub struct AccountData {
     bus: Arc<Bus>,
     pub(crate) max_bytes: usize,
     max_per_user: i64,
+    max_bytes_per_user: usize,
     turns: Turns,
     pub(super) ignored: IgnoredLists,
     /// The last change of each user.
@@ -57,6 +58,8 @@ pub enum PutError {
     TooLarge(usize),
     #[error("no more than {0} types of account data are stored for an account")]
     TooMany(i64),
+    #[error("all account data of an account must not be larger than {0} bytes")]
+    Full(usize),
     #[error("account data could not be stored")]
     Storage(#[from] store::Error),
 }
@@ -69,6 +72,7 @@ impl AccountData {
             bus,
             max_bytes: limits.account_data_bytes.bytes(),
             max_per_user: i64::from(limits.account_data_per_user),
+            max_bytes_per_user: limits.account_data_bytes_per_user.bytes(),
             turns: Turns::default(),
             ignored: IgnoredLists::default(),
             latest,
@@ -136,7 +140,8 @@ impl AccountData {
         let Some(content) = change(old.as_deref())? else {
             return Ok(());
         };
-        self.check_room_for(turn, old.is_none(), content.get().len()).await?;
+        let old_bytes = old.map(|old| old.get().len());
+        self.check_room_for(turn, old_bytes, content.get().len()).await?;
         let content: Arc<str> = content.get().into();
         let user = turn.user;
         // Whatever happens to the write, the next reader starts from what is stored.
@@ -147,16 +152,29 @@ impl AccountData {
         Ok(())
     }
 
-    /// Refuses what is too large, and a new type when there are too many.
-    pub(crate) async fn check_room_for(&self, turn: &Turn<'_>, new: bool, bytes: usize) -> Result<(), PutError> {
+    /// Refuses what is too large, a new type when there are too many, and what is larger than before when all of it is too
+    /// large. `old_bytes` is the size of what is replaced.
+    pub(crate) async fn check_room_for(
+        &self,
+        turn: &Turn<'_>,
+        old_bytes: Option<usize>,
+        bytes: usize,
+    ) -> Result<(), PutError> {
         if bytes > self.max_bytes {
             return Err(PutError::TooLarge(self.max_bytes));
         }
-        if new {
-            let mut reader = self.db.read().await?;
-            if rows::count_data(&mut reader.conn(), turn.user).await? >= self.max_per_user {
-                return Err(PutError::TooMany(self.max_per_user));
-            }
+        let grown = bytes.saturating_sub(old_bytes.unwrap_or(0));
+        // A read marker takes the place of another one of its size: nothing is asked for it.
+        if old_bytes.is_some() && grown == 0 {
+            return Ok(());
+        }
+        let mut reader = self.db.read().await?;
+        let (types, stored) = rows::totals(&mut reader.conn(), turn.user).await?;
+        if old_bytes.is_none() && types >= self.max_per_user {
+            return Err(PutError::TooMany(self.max_per_user));
+        }
+        if stored.saturating_add(grown) > self.max_bytes_per_user {
+            return Err(PutError::Full(self.max_bytes_per_user));
         }
         Ok(())
     }
@@ -176,7 +194,15 @@ impl AccountData {
 
     /// The row that stores one type, for a commit that holds more than account data. Call [`Self::committed`] after it.
     pub(crate) fn row(user: UserNid, room: RoomNid, event_type: &str, json: Arc<str>, position: Position) -> Row {
-        rows::ACCOUNT_DATA.row([user.into(), room.into(), event_type.into(), json.into(), position.into()])
+        let bytes = i64::try_from(json.len()).unwrap_or(i64::MAX);
+        rows::ACCOUNT_DATA.row([
+            user.into(),
+            room.into(),
+            event_type.into(),
+            json.into(),
+            position.into(),
+            bytes.into(),
+        ])
     }
 
     /// Remembers that something of the user's changed at `position`.

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{
     Accounts, LocalDevice,
     devices::{Also, Which},
-    password::WeakPassword,
+    password::{HashingBusy, NewPasswordError, WeakPassword},
 };
 use crate::store::{self, UserNid};
 
@@ -15,10 +15,21 @@ use crate::store::{self, UserNid};
 pub enum SetPasswordError {
     #[error("the password cannot be used")]
     WeakPassword(#[from] WeakPassword),
+    #[error(transparent)]
+    Busy(#[from] HashingBusy),
     #[error("there is no active account with this name")]
     NoAccount,
     #[error("the password could not be stored")]
     Storage(#[from] store::Error),
+}
+
+impl From<NewPasswordError> for SetPasswordError {
+    fn from(error: NewPasswordError) -> Self {
+        match error {
+            NewPasswordError::Weak(error) => error.into(),
+            NewPasswordError::Busy(error) => error.into(),
+        }
+    }
 }
 
 impl Accounts {

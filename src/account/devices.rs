@@ -1,7 +1,8 @@
 //! Devices: listing, naming and ending them.
 //!
-//! Promise: with a device go its tokens, keys, to-device messages and transaction IDs, in one commit, which also marks the
-//! user's device list as changed. Its sessions in memory end right after that commit, parked requests with them.
+//! Promise: a device goes with its tokens and published keys in one commit, which also marks the user's device list as
+//! changed. Its sessions in memory end right after that commit, parked requests with them. What nobody sees any more then,
+//! such as messages to it, is deleted later ([`crate::store::leftovers`]).
 
 use std::{
     pin::Pin,
@@ -12,7 +13,7 @@ use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, UInt, api::clien
 
 use super::{
     Accounts,
-    new_session::{SessionRefusal, is_device_name},
+    new_session::{SessionRefusal, is_device_id, is_device_name},
     session_cache::SessionCache,
 };
 use crate::{
@@ -35,22 +36,18 @@ pub struct DeviceChangeListener {
 
 type Prepared = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send>>;
 
+/// Devices that are named and end in one commit, which all other writers wait for.
+const NAMED_PER_COMMIT: usize = 20;
+
+/// Ids start at 1.
+const NO_DEVICE: DeviceNid = DeviceNid(0);
+
 /// Which devices of a user end.
 #[derive(Debug, Clone)]
 pub(super) enum Which {
     These(Vec<OwnedDeviceId>),
     All,
     AllBut(DeviceNid),
-}
-
-impl Which {
-    fn contains(&self, device: &DeviceRow) -> bool {
-        match self {
-            Self::These(ids) => ids.iter().any(|id| id.as_str() == device.device_id),
-            Self::All => true,
-            Self::AllBut(kept) => device.device_nid != kept.0,
-        }
-    }
 }
 
 /// What changes together with the devices.
@@ -98,7 +95,7 @@ impl Changes {
 pub(super) struct Ended {
     /// `false`: there is no such active account, and nothing happened.
     pub account_found: bool,
-    devices: usize,
+    devices: u64,
     revoked: token_rows::Deleted,
 }
 
@@ -121,13 +118,22 @@ impl Transaction for EndDevices {
         if matches!(self.also, Also::Deactivate(_)) {
             profile_rows::delete_belongings(conn, self.user).await?;
         }
-        if let Some(which) = &self.which {
-            for device in rows::list_devices(conn, self.user).await? {
-                if which.contains(&device) {
-                    let nid = DeviceNid(device.device_nid);
-                    ended.revoked.extend(rows::delete_device(conn, self.user, nid, &device.device_id).await?);
-                    ended.devices += 1;
+        match &self.which {
+            None => {}
+            Some(Which::These(ids)) => {
+                for id in ids {
+                    if let Some(device) = rows::find_device(conn, self.user, id.as_str()).await? {
+                        let nid = DeviceNid(device.device_nid);
+                        ended.revoked.extend(rows::delete_device(conn, self.user, nid, &device.device_id).await?);
+                        ended.devices += 1;
+                    }
                 }
+            }
+            Some(Which::All) => {
+                (ended.devices, ended.revoked) = rows::delete_devices(conn, self.user, NO_DEVICE).await?
+            }
+            Some(Which::AllBut(kept)) => {
+                (ended.devices, ended.revoked) = rows::delete_devices(conn, self.user, *kept).await?;
             }
         }
         if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
@@ -242,8 +248,16 @@ impl Accounts {
     }
 
     /// Signs devices out and deletes them. Devices that do not exist are no failure.
-    pub async fn delete_devices(&self, user: UserNid, ids: Vec<OwnedDeviceId>) -> Result<(), store::Error> {
-        self.end_devices(user, Some(Which::These(ids)), Also::Nothing).await.map(drop)
+    ///
+    /// # Errors
+    /// When the database fails; some of the devices may be gone then.
+    pub async fn delete_devices(&self, user: UserNid, ids: &[OwnedDeviceId]) -> Result<(), store::Error> {
+        // Others cannot exist, and a database may refuse to look for them.
+        let ids: Vec<OwnedDeviceId> = ids.iter().filter(|id| is_device_id(id.as_str())).cloned().collect();
+        for ids in ids.chunks(NAMED_PER_COMMIT) {
+            self.end_devices(user, Some(Which::These(ids.to_vec())), Also::Nothing).await?;
+        }
+        Ok(())
     }
 
     /// Signs all devices of a user out and deletes them.

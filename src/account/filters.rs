@@ -1,28 +1,30 @@
 //! Filters: what a client wants to hear of in `/sync` and `/messages`, stored under a short id.
 //!
-//! Promise: a stored filter never changes, so a parsed one is kept in memory; the same filter stored twice has one id.
+//! Promise: a stored filter never changes, and the same filter stored twice has one id. Over `limits.filters_per_user` the
+//! oldest go: a client whose filter is gone stores it again, but one that cannot store one cannot start. Compiled ones are
+//! kept in memory by [`FilterCache`](crate::sync::filter::FilterCache).
 
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
 use ruma::api::client::filter::FilterDefinition;
 
 use super::turns::Turns;
 use crate::{
     config::Limits,
-    store::{self, Database, UserNid, Write, filters as rows},
+    store::{
+        self, Conn, Database, Position, Row, Transaction, UserNid, Write, committer::insert_rows, filters as rows,
+    },
 };
 
-/// Parsed filters kept in memory; the others are read again when they are used. A parsed filter is about a kilobyte.
-const CACHED_FILTERS: usize = 10_000;
+/// Filters that make room for one.
+const EVICTED_AT_ONCE: usize = 100;
 
 /// The service of stored filters.
 pub struct Filters {
     db: Arc<Database>,
     max_bytes: usize,
-    max_per_user: i64,
+    max_per_user: usize,
     turns: Turns,
-    parsed: Cache<(UserNid, i64), Arc<FilterDefinition>>,
 }
 
 /// Why a filter was not stored.
@@ -30,8 +32,6 @@ pub struct Filters {
 pub enum CreateError {
     #[error("a filter must not be larger than {0} bytes")]
     TooLarge(usize),
-    #[error("no more than {0} filters are stored for an account")]
-    TooMany(i64),
     #[error("the filter could not be stored")]
     Storage(#[from] store::Error),
 }
@@ -41,9 +41,8 @@ impl Filters {
         Self {
             db,
             max_bytes: limits.filter_bytes.bytes(),
-            max_per_user: i64::from(limits.filters_per_user),
+            max_per_user: limits.filters_per_user as usize,
             turns: Turns::default(),
-            parsed: Cache::new(CACHED_FILTERS),
         }
     }
 
@@ -59,34 +58,50 @@ impl Filters {
         if let Some(same) = rows::find_same_filter(&mut reader.conn(), user, &json).await? {
             return Ok(same.to_string());
         }
-        if rows::count_filters(&mut reader.conn(), user).await? >= self.max_per_user {
-            return Err(CreateError::TooMany(self.max_per_user));
-        }
+        let mut stored = rows::filter_ids(&mut reader.conn(), user).await?;
         drop(reader);
+        // Many at once only after the limit was lowered.
+        stored.truncate((stored.len() + 1).saturating_sub(self.max_per_user).min(EVICTED_AT_ONCE));
         let filter_id = self.db.committer().ids().filter()?;
         let row = rows::FILTER.row([user.into(), filter_id.into(), json.into()]);
-        self.db.committer().write(Write::new(vec![row])).await?;
-        self.parsed.insert((user, filter_id.0), Arc::new(filter));
+        if stored.is_empty() {
+            self.db.committer().write(Write::new(vec![row])).await?;
+        } else {
+            self.db.committer().transact(Replace { user, old: stored, row }).await?;
+        }
         Ok(filter_id.0.to_string())
     }
 
+    /// The number in an id. Only the spelling that we gave out: "007" and "+7" are not ids.
+    pub fn read_id(filter_id: &str) -> Option<i64> {
+        filter_id.parse::<i64>().ok().filter(|id| id.to_string() == filter_id)
+    }
+
     /// The user's filter with this id.
-    pub async fn find(&self, user: UserNid, filter_id: &str) -> Result<Option<Arc<FilterDefinition>>, store::Error> {
-        // Only the spelling that we gave out: "007" and "+7" are not ids.
-        let Some(id) = filter_id.parse::<i64>().ok().filter(|id| id.to_string() == filter_id) else {
-            return Ok(None);
-        };
-        if let Some(filter) = self.parsed.get(&(user, id)) {
-            return Ok(Some(filter));
-        }
+    pub async fn find(&self, user: UserNid, filter_id: &str) -> Result<Option<FilterDefinition>, store::Error> {
+        let Some(id) = Self::read_id(filter_id) else { return Ok(None) };
         let mut reader = self.db.read().await?;
         let Some(json) = rows::find_filter(&mut reader.conn(), user, id).await? else {
             return Ok(None);
         };
-        let filter: FilterDefinition =
-            serde_json::from_str(&json).map_err(|error| store::Error::damaged("filter", error))?;
-        let filter = Arc::new(filter);
-        self.parsed.insert((user, id), Arc::clone(&filter));
-        Ok(Some(filter))
+        serde_json::from_str(&json).map(Some).map_err(|error| store::Error::damaged("filter", error))
+    }
+}
+
+/// Stores a filter in the place of older ones.
+struct Replace {
+    user: UserNid,
+    old: Vec<i64>,
+    row: Row,
+}
+
+impl Transaction for Replace {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
+        for filter_id in &self.old {
+            rows::delete_filter(conn, self.user, *filter_id).await?;
+        }
+        insert_rows(conn, std::slice::from_ref(&self.row)).await
     }
 }

@@ -8,7 +8,7 @@
 
 mod sessions;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ruma::{
     OwnedUserId,
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use sessions::Progress;
 pub use sessions::{Flow, InteractiveAuth, Passed, Stage};
 
-use super::{Accounts, LocalDevice, names::named_user};
+use super::{Accounts, LocalDevice, names::named_user, password::HashingBusy};
 use crate::store::{self, accounts as rows, vocabulary::User};
 
 /// The one flow of what only the owner of an account may do.
@@ -38,6 +38,8 @@ pub enum InteractiveAuthError {
     /// Trying again as somebody else leads nowhere, so the client is not asked to.
     #[error("the authentication is that of another user")]
     OtherUser,
+    #[error(transparent)]
+    Busy(#[from] HashingBusy),
     #[error("the authentication could not be checked")]
     Storage(#[from] store::Error),
 }
@@ -49,6 +51,8 @@ pub enum StageError {
     NoSession,
     #[error("the password or the token is wrong")]
     Refused,
+    #[error(transparent)]
+    Busy(#[from] HashingBusy),
     #[error("the proof could not be checked")]
     Storage(#[from] store::Error),
 }
@@ -79,7 +83,7 @@ impl Accounts {
                     None => None,
                 };
                 let hash = account.and_then(|account| account.password_hash);
-                self.verify_password(proof, hash.as_deref()).await
+                self.verify_password(proof, hash.as_deref()).await?
             }
             Stage::Dummy => true,
             Stage::RegistrationToken => {
@@ -106,10 +110,11 @@ impl Accounts {
         operation: &str,
         auth: Option<&AuthData>,
     ) -> Result<(), InteractiveAuthError> {
-        self.authenticate_interactively(Some(caller), operation, PASSWORD, auth).await.map(drop)
+        self.authenticate_interactively(Some(caller), operation, PASSWORD, auth, None).await.map(drop)
     }
 
-    /// Takes one step, and succeeds when all stages of one of the `flows` are passed.
+    /// Takes one step, and succeeds when all stages of one of the `flows` are passed. A stranger's sessions are counted for
+    /// the `network` from which they ask.
     ///
     /// # Errors
     /// [`InteractiveAuthError::Incomplete`] while stages are left or the step failed.
@@ -119,6 +124,7 @@ impl Accounts {
         operation: &str,
         flows: &[Flow],
         auth: Option<&AuthData>,
+        network: Option<IpAddr>,
     ) -> Result<Passed, InteractiveAuthError> {
         let owner = caller.map(|caller| caller.user.nid);
         let now = self.clock.now_ms();
@@ -127,7 +133,7 @@ impl Accounts {
             let completed = sessions.completed(&session);
             Err(InteractiveAuthError::Incomplete(Box::new(challenge(flows, completed, session, error))))
         };
-        let begin = || sessions.begin(owner, operation, now);
+        let begin = || sessions.begin(owner, network, operation, now);
         let Some(auth) = auth else {
             return ask(begin(), None);
         };
@@ -192,11 +198,11 @@ impl Accounts {
         &self,
         caller: &LocalDevice,
         auth: &ruma::api::client::uiaa::Password,
-    ) -> Result<bool, store::Error> {
+    ) -> Result<bool, InteractiveAuthError> {
         let named = self.named(auth);
         let account = rows::find_account(&mut self.db.read().await?.conn(), caller.user.nid).await?;
         let hash = account.filter(|_| named.as_deref() == Some(caller.user_id())).and_then(|row| row.password_hash);
-        Ok(self.verify_password(Zeroizing::new(auth.password.clone()), hash.as_deref()).await)
+        Ok(self.verify_password(Zeroizing::new(auth.password.clone()), hash.as_deref()).await?)
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     Accounts, LocalDevice, NewSession, Session, TokenHash, millis,
     names::named_user,
     new_session::{Draft, SessionRefusal},
+    password::HashingBusy,
     session_cache::SessionCache,
     tokens::{NewToken, TokenKind, hash_token},
 };
@@ -35,8 +36,11 @@ pub enum LoginError {
     Forbidden,
     #[error("the login token is unknown, has expired or was used")]
     Token,
+    /// Only for those who have proven who they are.
     #[error("this account was deactivated")]
     Deactivated,
+    #[error(transparent)]
+    Busy(#[from] HashingBusy),
     #[error("the session cannot be made")]
     Session(#[from] SessionRefusal),
     #[error("the session could not be stored")]
@@ -136,12 +140,9 @@ impl Accounts {
             Some(user) => rows::find_account(&mut self.db.read().await?.conn(), user.nid).await?,
             None => None,
         };
-        let hash = account.as_ref().and_then(|account| account.password_hash.clone());
-        // Someone unknown is answered like a wrong password, and as late.
-        let fits = self.verify_password(password, hash.as_deref()).await;
-        if account.is_some_and(|account| account.deactivated_at.is_some()) {
-            return Err(LoginError::Deactivated);
-        }
+        let hash = account.and_then(|account| account.password_hash);
+        // Someone unknown is answered like a wrong password, and as late. So is someone deactivated, who has none any more.
+        let fits = self.verify_password(password, hash.as_deref()).await?;
         match (fits, user, hash) {
             (true, Some(user), Some(hash)) => Ok((user, Proof::Password { hash })),
             _ => Err(LoginError::Forbidden),

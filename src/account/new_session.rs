@@ -31,7 +31,8 @@ pub(super) fn check_device(id: Option<&DeviceId>, name: Option<&str>) -> Result<
     Ok(())
 }
 
-fn is_device_id(id: &str) -> bool {
+/// Whether a device may have that ID.
+pub(super) fn is_device_id(id: &str) -> bool {
     (1..=MAX_DEVICE_ID_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
 }
 

@@ -1,6 +1,6 @@
 //! Passwords: Argon2id, away from the threads that serve requests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version, password_hash::phc::PasswordHash,
@@ -10,11 +10,27 @@ use zeroize::Zeroizing;
 
 use super::{Accounts, tokens::random_text};
 
+/// Passwords that are hashed at a time.
+const AT_ONCE: usize = 2;
+
+/// Passwords that are hashed or wait for it. The last of them waits about a second, as long as people do at a login;
+/// each keeps a request, and with more of them everyone would only wait longer.
+const QUEUE: usize = 64;
+
+/// When it is worth asking again that found the queue full.
+pub const BUSY_RETRY: Duration = Duration::from_secs(2);
+
+/// Too many passwords wait to be hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords wait to be hashed")]
+pub struct HashingBusy;
+
 /// Hashes one password at a time per permit: each takes memory and tens of milliseconds of CPU on purpose.
 #[derive(Clone)]
 pub struct Hashing {
     argon2: Argon2<'static>,
     permits: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
 }
 
 impl Hashing {
@@ -30,11 +46,24 @@ impl Hashing {
 
     fn with_cost(memory_kib: u32, passes: u32) -> Self {
         let params = Params::new(memory_kib, passes, 1, None).expect("both costs are within Argon2's bounds");
-        Self { argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params), permits: Arc::new(Semaphore::new(2)) }
+        Self {
+            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            queue: Arc::new(Semaphore::new(QUEUE)),
+        }
+    }
+
+    /// The same costs, with another bound on how many may wait.
+    #[must_use]
+    pub fn with_queue(self, places: usize) -> Self {
+        Self { queue: Arc::new(Semaphore::new(places)), ..self }
     }
 
     /// The hash in the PHC string format, with its salt and costs.
-    pub async fn hash(&self, password: Zeroizing<String>) -> String {
+    ///
+    /// # Errors
+    /// [`HashingBusy`] when too many others wait.
+    pub async fn hash(&self, password: Zeroizing<String>) -> Result<String, HashingBusy> {
         let argon2 = self.argon2.clone();
         self.blocking(move || {
             argon2
@@ -46,7 +75,10 @@ impl Hashing {
     }
 
     /// Whether the password belongs to the stored hash. A hash that cannot be read fits no password.
-    pub async fn verify(&self, password: Zeroizing<String>, stored: String) -> bool {
+    ///
+    /// # Errors
+    /// [`HashingBusy`] when too many others wait.
+    pub async fn verify(&self, password: Zeroizing<String>, stored: String) -> Result<bool, HashingBusy> {
         let argon2 = self.argon2.clone();
         self.blocking(move || match PasswordHash::new(&stored) {
             Ok(hash) => argon2.verify_password(password.as_bytes(), &hash).is_ok(),
@@ -58,15 +90,15 @@ impl Hashing {
         .await
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HashingBusy> {
+        let _place = self.queue.try_acquire().map_err(|_| HashingBusy)?;
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
-        tokio::task::spawn_blocking(move || {
+        let hashing = tokio::task::spawn_blocking(move || {
             let result = work();
             drop(permit);
             result
-        })
-        .await
-        .expect("hashing does not panic")
+        });
+        Ok(hashing.await.expect("hashing does not panic"))
     }
 }
 
@@ -81,6 +113,15 @@ pub const MAX_PASSWORD_BYTES: usize = 512;
 #[error("a password has {MIN_PASSWORD_BYTES} to {MAX_PASSWORD_BYTES} bytes")]
 pub struct WeakPassword;
 
+/// Why a new password was not hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NewPasswordError {
+    #[error(transparent)]
+    Weak(#[from] WeakPassword),
+    #[error(transparent)]
+    Busy(#[from] HashingBusy),
+}
+
 /// Whether a password may be set.
 pub fn check_strength(password: &str) -> Result<(), WeakPassword> {
     if (MIN_PASSWORD_BYTES..=MAX_PASSWORD_BYTES).contains(&password.len()) { Ok(()) } else { Err(WeakPassword) }
@@ -88,18 +129,26 @@ pub fn check_strength(password: &str) -> Result<(), WeakPassword> {
 
 impl Accounts {
     /// The hash of a password that somebody wants to have from now on.
-    pub(super) async fn hash_new_password(&self, password: Zeroizing<String>) -> Result<String, WeakPassword> {
+    pub(super) async fn hash_new_password(&self, password: Zeroizing<String>) -> Result<String, NewPasswordError> {
         check_strength(&password)?;
-        Ok(self.hashing.hash(password).await)
+        Ok(self.hashing.hash(password).await?)
     }
 
     /// Whether the password belongs to the hash. Takes as long when there is no hash to compare with.
-    pub(super) async fn verify_password(&self, password: Zeroizing<String>, stored: Option<&str>) -> bool {
-        let nobodys = self.nobodys_hash.get_or_init(|| self.hashing.hash(Zeroizing::new(random_text(32)))).await;
+    ///
+    /// # Errors
+    /// [`HashingBusy`] when too many others wait.
+    pub(super) async fn verify_password(
+        &self,
+        password: Zeroizing<String>,
+        stored: Option<&str>,
+    ) -> Result<bool, HashingBusy> {
+        let hash_of_nobody = || self.hashing.hash(Zeroizing::new(random_text(32)));
+        let nobodys = self.nobodys_hash.get_or_try_init(hash_of_nobody).await?;
         if password.len() > MAX_PASSWORD_BYTES {
-            return false;
+            return Ok(false);
         }
-        let fits = self.hashing.verify(password, stored.unwrap_or(nobodys).to_owned()).await;
-        fits && stored.is_some()
+        let fits = self.hashing.verify(password, stored.unwrap_or(nobodys).to_owned()).await?;
+        Ok(fits && stored.is_some())
     }
 }

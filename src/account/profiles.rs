@@ -6,6 +6,7 @@ use serde_json::Value as JsonValue;
 use super::Accounts;
 use crate::store::{
     self, Conn, Position, Transaction, UserNid,
+    jobs::Task,
     profiles::{self as rows, PROFILE},
 };
 
@@ -20,13 +21,6 @@ pub const MAX_NAME_BYTES: usize = 1024;
 
 pub const DISPLAYNAME: &str = "displayname";
 pub const AVATAR_URL: &str = "avatar_url";
-
-/// What a user's membership events say about them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Profile {
-    pub displayname: Option<String>,
-    pub avatar_url: Option<String>,
-}
 
 /// Why a field was not set.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +56,7 @@ fn check_name(name: &str) -> Result<(), ProfileError> {
 
 /// The value to store. `None`: the field is removed, which is what an empty name or avatar means.
 fn check_value(name: &str, value: JsonValue) -> Result<Option<JsonValue>, ProfileError> {
-    if name != DISPLAYNAME && name != AVATAR_URL {
+    if !is_shown(name) {
         return Ok(Some(value));
     }
     match value {
@@ -75,7 +69,13 @@ fn check_value(name: &str, value: JsonValue) -> Result<Option<JsonValue>, Profil
     }
 }
 
-/// Sets or removes one field, unless the profile would become too large.
+/// Whether member events show the field, so that its change concerns the user's rooms.
+fn is_shown(field: &str) -> bool {
+    field == DISPLAYNAME || field == AVATAR_URL
+}
+
+/// Sets or removes one field, unless the profile would become too large, and asks for the [job](crate::jobs) that shows it
+/// in rooms.
 struct SetField {
     user: UserNid,
     field: String,
@@ -83,18 +83,24 @@ struct SetField {
 }
 
 impl Transaction for SetField {
-    /// Whether the field was changed.
-    type Output = Result<bool, ProfileError>;
+    type Output = Result<(), ProfileError>;
 
-    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
+    async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, store::Error> {
         let fields = rows::list_fields(conn, self.user).await?;
         let before = fields.iter().find(|(field, _)| *field == self.field).map(|(_, json)| json);
+        let mut new_rows = Vec::with_capacity(2);
+        if is_shown(&self.field) {
+            // Also for an equal value: whoever repeats it may have seen a room with the old one.
+            new_rows.push(Task::ShowProfile(self.user).row(position));
+        }
         if before == self.json.as_ref() {
-            return Ok(Ok(false));
+            store::committer::insert_rows(conn, &new_rows).await?;
+            return Ok(Ok(()));
         }
         let Some(json) = &self.json else {
             rows::delete_field(conn, self.user, &self.field).await?;
-            return Ok(Ok(true));
+            store::committer::insert_rows(conn, &new_rows).await?;
+            return Ok(Ok(()));
         };
         let others = fields.iter().filter(|(field, _)| *field != self.field);
         let entries = others.map(|(field, json)| (field, json)).chain([(&self.field, json)]);
@@ -103,9 +109,9 @@ impl Transaction for SetField {
         if size_bytes > MAX_PROFILE_BYTES {
             return Ok(Err(ProfileError::ProfileTooLarge));
         }
-        let row = PROFILE.row([self.user.into(), self.field.as_str().into(), json.as_str().into()]);
-        store::committer::insert_rows(conn, &[row]).await?;
-        Ok(Ok(true))
+        new_rows.push(PROFILE.row([self.user.into(), self.field.as_str().into(), json.as_str().into()]));
+        store::committer::insert_rows(conn, &new_rows).await?;
+        Ok(Ok(()))
     }
 }
 
@@ -114,17 +120,6 @@ fn parse(json: &str) -> Result<JsonValue, store::Error> {
 }
 
 impl Accounts {
-    /// What membership events of the user say about them.
-    pub async fn profile(&self, user: UserNid) -> Result<Profile, store::Error> {
-        let mut reader = self.db.read().await?;
-        let mut profile = Profile::default();
-        for (name, place) in [(DISPLAYNAME, &mut profile.displayname), (AVATAR_URL, &mut profile.avatar_url)] {
-            let json = rows::find_field(&mut reader.conn(), user, name).await?;
-            *place = json.map(|json| parse(&json)).transpose()?.and_then(|value| value.as_str().map(str::to_owned));
-        }
-        Ok(profile)
-    }
-
     /// All fields of an active user of this server. `None`: there is no such user.
     pub async fn find_profile(&self, user_id: &UserId) -> Result<Option<Vec<(String, JsonValue)>>, store::Error> {
         if !self.exists(user_id).await? {
@@ -149,7 +144,8 @@ impl Accounts {
         json.map(|json| parse(&json)).transpose()
     }
 
-    /// Sets a field, or removes it (`None`). Whether that changed the [`Profile`] in membership events.
+    /// Sets a field, or removes it (`None`). Returns whether member events show the field: then a job that tells the user's
+    /// rooms is committed with it, and waits for [`Jobs::ask`](crate::jobs::Jobs::ask).
     ///
     /// # Errors
     /// After [`ProfileError::Storage`] the field may have been set.
@@ -165,8 +161,8 @@ impl Accounts {
             None => None,
         };
         let set = SetField { user, field: field.to_owned(), json: value.map(|value| value.to_string()) };
-        let changed = self.db.committer().transact(set).await??;
-        Ok(changed && (field == DISPLAYNAME || field == AVATAR_URL))
+        self.db.committer().transact(set).await??;
+        Ok(is_shown(field))
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     Accounts, AuthenticateError, TokenHash,
     new_session::{Secrets, TokenPair},
     session_cache::SessionCache,
-    tokens::hash_token,
+    tokens::{TokenKind, has_shape, hash_token},
 };
 use crate::store::{self, Conn, DeviceNid, Position, Transaction, UserNid, tokens as rows};
 
@@ -28,20 +28,19 @@ impl Transaction for Rotate {
     type Output = Result<rows::Deleted, AuthenticateError>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
-        let Some(current) = rows::find_refresh(conn, &self.hash).await? else {
-            return Ok(Err(AuthenticateError::Unknown));
+        let current = rows::find_refresh(conn, &self.hash).await?;
+        let current = match check(current.as_ref(), self.now) {
+            Ok(current) => current,
+            Err(refused) => return Ok(Err(refused)),
         };
-        if current.expires_at.is_some_and(|at| at <= self.now) {
-            return Ok(Err(AuthenticateError::Expired));
-        }
         let mut revoked = Vec::new();
         // This token is being used, so the one before it has done its duty.
         if let Some(predecessor) = rows::find_predecessor(conn, &self.hash).await? {
             revoked.extend(rows::delete_refresh(conn, &predecessor).await?);
         }
         // It was exchanged before, and the answer did not arrive.
-        if let Some(unused) = current.next_hash {
-            revoked.extend(rows::delete_refresh(conn, &unused).await?);
+        if let Some(unused) = &current.next_hash {
+            revoked.extend(rows::delete_refresh(conn, unused).await?);
         }
         let (user, device) = (UserNid(current.user_nid), DeviceNid(current.device_nid));
         store::committer::insert_rows(conn, &self.next.rows(user, device, self.now)).await?;
@@ -56,6 +55,15 @@ impl Transaction for Rotate {
             self.sessions.revoke(revoked);
         }
     }
+}
+
+/// The token, if it is known and still works.
+fn check(found: Option<&rows::RefreshRow>, now: i64) -> Result<&rows::RefreshRow, AuthenticateError> {
+    let current = found.ok_or(AuthenticateError::Unknown)?;
+    if current.expires_at.is_some_and(|at| at <= now) {
+        return Err(AuthenticateError::Expired);
+    }
+    Ok(current)
 }
 
 /// Deletes a refresh token whose successor is in use, with its access tokens.
@@ -76,14 +84,17 @@ impl Transaction for Retire {
     }
 }
 
+/// Tokens of each kind that are deleted in one commit, which all other writers wait for.
+const SWEPT_AT_ONCE: i64 = 100;
+
 /// Deletes tokens that have expired.
-struct Sweep(i64);
+struct Sweep(rows::Expired);
 
 impl Transaction for Sweep {
     type Output = ();
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
-        rows::sweep(conn, self.0).await
+        rows::delete_expired(conn, &self.0).await
     }
 }
 
@@ -96,13 +107,18 @@ impl Accounts {
     /// # Errors
     /// [`AuthenticateError::Unknown`] also for a token whose successor has been used.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Secrets, AuthenticateError> {
+        if !has_shape(TokenKind::Refresh, refresh_token) {
+            return Err(AuthenticateError::Unknown);
+        }
+        let hash = hash_token(refresh_token);
+        let now = self.clock.now_ms();
+        // A token that nobody has must not keep the one writer busy. The transaction looks again.
+        let mut reader = self.db.read().await?;
+        let current = rows::find_refresh(&mut reader.conn(), &hash).await?;
+        drop(reader);
+        check(current.as_ref(), now)?;
         let (next, secrets) = self.new_tokens(true);
-        let rotate = Rotate {
-            hash: hash_token(refresh_token),
-            next,
-            now: self.clock.now_ms(),
-            sessions: Arc::clone(&self.sessions),
-        };
+        let rotate = Rotate { hash, next, now, sessions: Arc::clone(&self.sessions) };
         self.db.committer().transact(rotate).await??;
         Ok(secrets)
     }
@@ -114,6 +130,15 @@ impl Accounts {
 
     /// Deletes tokens that expired more than a day ago. To be called now and then.
     pub async fn sweep_tokens(&self) -> Result<(), store::Error> {
-        self.db.committer().transact(Sweep(self.clock.now_ms() - KEEP_EXPIRED_MS)).await
+        let before = self.clock.now_ms() - KEEP_EXPIRED_MS;
+        loop {
+            let expired = rows::find_expired(&mut self.db.read().await?.conn(), before, SWEPT_AT_ONCE).await?;
+            if expired.is_empty() {
+                return Ok(());
+            }
+            for kind in expired {
+                self.db.committer().transact(Sweep(kind)).await?;
+            }
+        }
     }
 }

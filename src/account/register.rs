@@ -9,7 +9,7 @@ use super::{
     Accounts, NewSession, Session, TokenHash,
     names::{NameError, new_appservice_user_id, new_user_id, random_localpart},
     new_session::{Draft, SessionRefusal},
-    password::WeakPassword,
+    password::{HashingBusy, NewPasswordError, WeakPassword},
     registration_tokens::is_usable,
 };
 use crate::{
@@ -46,6 +46,8 @@ pub enum RegisterError {
     InUse,
     #[error("the password cannot be used")]
     WeakPassword(#[from] WeakPassword),
+    #[error(transparent)]
+    Busy(#[from] HashingBusy),
     #[error("the registration token is unknown, has expired or is used up")]
     TokenUsedUp,
     #[error("the setup secret is unknown, has expired or was used")]
@@ -54,6 +56,15 @@ pub enum RegisterError {
     Session(#[from] SessionRefusal),
     #[error("the account could not be stored")]
     Storage(#[from] store::Error),
+}
+
+impl From<NewPasswordError> for RegisterError {
+    fn from(error: NewPasswordError) -> Self {
+        match error {
+            NewPasswordError::Weak(error) => error.into(),
+            NewPasswordError::Busy(error) => error.into(),
+        }
+    }
 }
 
 /// What somebody wants to register.

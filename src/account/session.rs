@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A device of a local user, known by its access token.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LocalDevice {
     pub user: Arc<User>,
     pub device_nid: DeviceNid,

@@ -8,6 +8,7 @@ use std::sync::{
 use quick_cache::sync::Cache;
 
 use super::{LocalDevice, TokenHash};
+use crate::store::UserNid;
 
 /// How many sessions are kept in memory; the others are read again when they are used.
 const CACHED_SESSIONS: usize = 100_000;
@@ -16,7 +17,7 @@ const CACHED_SESSIONS: usize = 100_000;
 #[derive(Debug)]
 pub struct SessionCache {
     sessions: Cache<TokenHash, Arc<LocalDevice>>,
-    /// Counts revocations, so that a reader of the database notices one that happened meanwhile.
+    /// Counts revocations and changes of rights, so that a reader of the database notices one that happened meanwhile.
     revocations: AtomicU64,
 }
 
@@ -39,9 +40,29 @@ impl SessionCache {
 
     /// Keeps a session that was read. Of two requests that read the same one, both get the one that a logout will cancel.
     pub fn keep(&self, hash: TokenHash, device: Arc<LocalDevice>) -> Arc<LocalDevice> {
-        match self.sessions.get_or_insert_with(&hash, || Ok::<_, std::convert::Infallible>(device)) {
+        let admin = device.admin;
+        let kept = match self.sessions.get_or_insert_with(&hash, || Ok::<_, std::convert::Infallible>(device)) {
             Ok(device) => device,
             Err(never) => match never {},
+        };
+        // What was read last counts; who has read something older finds the count moved, and reads again.
+        if kept.admin == admin { kept } else { self.replace(hash, &kept, admin) }
+    }
+
+    /// Puts a session with other rights in the place of one. A logout cancels both.
+    fn replace(&self, hash: TokenHash, device: &LocalDevice, admin: bool) -> Arc<LocalDevice> {
+        let device = Arc::new(LocalDevice { admin, ..device.clone() });
+        self.sessions.insert(hash, Arc::clone(&device));
+        device
+    }
+
+    /// The user has become an admin, or is none any more.
+    pub fn set_admin(&self, user: UserNid, admin: bool) {
+        // Counted before anything is changed, as in `revoke`.
+        self.revocations.fetch_add(1, Ordering::SeqCst);
+        let of_user: Vec<_> = self.sessions.iter().filter(|(_, device)| device.user.nid == user).collect();
+        for (hash, device) in of_user {
+            self.replace(hash, &device, admin);
         }
     }
 

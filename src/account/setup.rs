@@ -50,13 +50,22 @@ impl Accounts {
         localpart: &str,
         password: Zeroizing<String>,
     ) -> Result<OwnedUserId, RegisterError> {
+        let hash = hash_token(secret);
+        // Before anything else: without the secret nobody is told which names exist, nor has a password hashed. It is
+        // checked again, and used up, in the commit.
+        let mut reader = self.db.read().await?;
+        let expires_at = rows::find_setup_secret(&mut reader.conn(), &hash).await?;
+        drop(reader);
+        if expires_at.is_none_or(|at| at <= self.clock.now_ms()) {
+            return Err(RegisterError::SetupSecret);
+        }
         let registration = Registration {
             username: Some(localpart.to_owned()),
             password: Some(password),
             admin: true,
             displayname: None,
             session: None,
-            permit: Permit::SetupSecret(hash_token(secret)),
+            permit: Permit::SetupSecret(hash),
         };
         Ok(self.register(registration).await?.0)
     }

@@ -1,16 +1,20 @@
-//! Tags of rooms, such as "favourite": the account data `m.tag` of a room, changed one tag at a time.
+//! Tags of rooms, such as "favourite": the account data `m.tag` of a room, changed one tag at a time. Tags and the list of
+//! direct chats follow a room to its replacement.
 
-use ruma::events::tag::TagInfo;
+use ruma::{RoomId, events::tag::TagInfo};
 use serde_json::{
     Map, Value, json,
     value::{RawValue, to_raw_value},
 };
 
-use super::data::{AccountData, PutError};
+use super::data::{ACCOUNT, AccountData, PutError};
 use crate::store::{self, RoomNid, UserNid};
 
 /// The type that tags are stored as.
 const TAG: &str = "m.tag";
+
+/// The type of account data that lists direct chats, by user.
+const DIRECT: &str = "m.direct";
 
 /// The spec's limit on a tag's name.
 pub const MAX_TAG_BYTES: usize = 255;
@@ -45,6 +49,45 @@ impl AccountData {
                 return Ok(None);
             }
             content(tags).map(Some)
+        })
+        .await
+    }
+
+    /// Gives a room the tags that another one has. Those that it has itself stay as they are.
+    pub async fn carry_tags_over(&self, user: UserNid, old: RoomNid, new: RoomNid) -> Result<(), PutError> {
+        let turn = self.turn(user).await;
+        let carried = self.tags(user, old).await?;
+        self.update(&turn, new, TAG, |now| {
+            let mut tags = parse(now);
+            let before = tags.len();
+            for (tag, info) in carried {
+                tags.entry(tag).or_insert(info);
+            }
+            if tags.len() == before {
+                return Ok(None);
+            }
+            content(tags).map(Some)
+        })
+        .await
+    }
+
+    /// Lists a room as a direct chat with whomever another one is a direct chat with.
+    pub async fn carry_direct_over(&self, user: UserNid, old: &RoomId, new: &RoomId) -> Result<(), PutError> {
+        let turn = self.turn(user).await;
+        self.update(&turn, ACCOUNT, DIRECT, |now| {
+            let rooms = now.and_then(|now| serde_json::from_str::<Map<String, Value>>(now.get()).ok());
+            let Some(mut rooms) = rooms else { return Ok(None) };
+            let mut changed = false;
+            for rooms in rooms.values_mut().filter_map(Value::as_array_mut) {
+                if rooms.iter().any(|room| room == old.as_str()) && !rooms.iter().any(|room| room == new.as_str()) {
+                    rooms.push(new.as_str().into());
+                    changed = true;
+                }
+            }
+            if !changed {
+                return Ok(None);
+            }
+            Ok(Some(to_raw_value(&rooms).map_err(|error| store::Error::damaged("direct chats", error))?))
         })
         .await
     }

@@ -1,15 +1,24 @@
 //! `sabha healthcheck`: asks a running server for `/health`, for container images without a shell or curl.
 //!
-//! Speaks plain HTTP over TCP or a unix socket. Where every listener has TLS, check the metrics or a unix listener.
+//! Promise: only this server is called healthy, never somebody else who has its port. Speaks plain HTTP over TCP or a unix
+//! socket. Where every listener has TLS, check the metrics or a unix listener.
 
-use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::{fmt::Display, io, path::Path, time::Duration};
 
+use ruma::OwnedServerName;
+use sabha_federation::ServerSigner;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use zeroize::Zeroizing;
 
-use crate::http::listen::Address;
+use crate::{
+    http::listen::Address,
+    server::{
+        health::{IDENTITY, Identity},
+        run::on_this_machine,
+        signing_key,
+    },
+};
 
 /// For connecting and the answer together. A server that needs longer for `OK` is not well; Docker gives 30 s.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,58 +28,104 @@ const MAX_ANSWER_BYTES: u64 = 4096;
 
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// Whether the server at `target` answers that it is well.
+/// Who must answer.
+#[derive(Debug, Default)]
+pub struct Expected {
+    /// `None`: any server of ours.
+    pub server_name: Option<OwnedServerName>,
+    /// The ID of the signing key, where it can be read.
+    pub key_id: Option<String>,
+}
+
+impl Expected {
+    /// The server of this data directory. `Ok(None)`: there is none.
+    ///
+    /// # Errors
+    /// When the directory cannot be looked into, in one line. A key that this user may not read is no error: the name has
+    /// to do then.
+    pub fn of_data_dir(data_dir: &Path, server_name: OwnedServerName) -> Result<Option<Self>, String> {
+        let path = data_dir.join(signing_key::FILE);
+        let key_id = match std::fs::read_to_string(&path).map(Zeroizing::new) {
+            Ok(text) => {
+                ServerSigner::from_key_file(server_name.clone(), &text).ok().map(|key| key.key_id().to_string())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(error) => return Err(format!("{} cannot be read: {error}", path.display())),
+        };
+        Ok(Some(Self { server_name: Some(server_name), key_id }))
+    }
+}
+
+/// Whether the server at `target` is the expected one and answers that it is well; then its name.
 ///
 /// # Errors
 /// One line for a person: what was asked, and what came of it.
-pub async fn healthcheck(target: &Address) -> Result<(), String> {
+pub async fn healthcheck(target: &Address, expected: &Expected) -> Result<String, String> {
     let failed = |what: &dyn Display| format!("{target} is not healthy: {what}");
     let asked = async {
         match target {
-            Address::Tcp(address) => ask(TcpStream::connect(reachable(*address)).await?).await,
+            Address::Tcp(address) => ask(TcpStream::connect(on_this_machine(*address)).await?).await,
             Address::Unix { path, .. } => ask(UnixStream::connect(path).await?).await,
         }
     };
     let answer = match tokio::time::timeout(TIMEOUT, asked).await {
-        Ok(answer) => answer.map_err(|error| failed(&error))?,
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            return Err(failed(&format_args!("{error}; no server listens there")));
+        }
+        Ok(Err(error)) => return Err(failed(&error)),
         Err(_) => {
             return Err(failed(&format_args!("no answer within {} s", TIMEOUT.as_secs())));
         }
     };
+    let answer = String::from_utf8_lossy(&answer);
     match status(&answer) {
-        Some(200) => Ok(()),
-        Some(status) => Err(failed(&format_args!("it answered with status {status}"))),
-        None => Err(failed(&"its answer is not plain HTTP")),
+        Some(200) => {}
+        Some(status) => return Err(failed(&format_args!("it answered with status {status}"))),
+        None => return Err(failed(&"its answer is not plain HTTP")),
     }
-}
-
-/// A listener on every interface is reached on this machine's own.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+    let Some(found) = identity(&answer) else {
+        return Err(failed(&"something else listens there, which does not say that it is a Sabha"));
     };
-    SocketAddr::new(ip, address.port())
+    if let Some(name) = expected.server_name.as_ref().filter(|name| found.server_name != name.as_str()) {
+        return Err(failed(&format_args!("the server of {} listens there, not that of {name}", found.server_name)));
+    }
+    if let Some(key_id) = expected.key_id.as_ref().filter(|key_id| found.key_id != **key_id) {
+        let name = &found.server_name;
+        return Err(failed(&format_args!(
+            "another server of {name} listens there, with the signing key {} and not {key_id}",
+            found.key_id
+        )));
+    }
+    Ok(found.server_name)
 }
 
-async fn ask(mut io: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<Vec<u8>> {
+async fn ask(mut io: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
     io.write_all(REQUEST).await?;
     let mut answer = Vec::new();
     io.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
     Ok(answer)
 }
 
-fn status(answer: &[u8]) -> Option<u16> {
-    let code = answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
-    std::str::from_utf8(code).ok()?.parse().ok()
+fn status(answer: &str) -> Option<u16> {
+    answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
+fn identity(answer: &str) -> Option<Identity> {
+    let (head, _) = answer.split_once("\r\n\r\n")?;
+    head.lines().skip(1).find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        Identity::from_header(value).filter(|_| name.eq_ignore_ascii_case(IDENTITY.as_str()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{net::Ipv4Addr, sync::Arc};
 
-    use axum::Router;
+    use axum::{Router, routing::get};
+    use ruma::owned_server_name;
 
     use super::*;
     use crate::http::accept::serve;
@@ -79,41 +134,66 @@ mod tests {
     use crate::server::health;
 
     /// Serves `router` on `address` and returns what the check says of it.
-    async fn check(address: Address, router: Router) -> Result<(), String> {
+    async fn check(address: Address, router: Router, expected: &Expected) -> Result<String, String> {
         let shutdown = Shutdown::new();
         let listener = Listener::bind(&ListenerSpec { address, tls: None }).await.unwrap();
         let target = listener.address().clone();
         let serving = tokio::spawn(serve(listener, router, shutdown.clone()));
-        let checked = healthcheck(&target).await;
+        let checked = healthcheck(&target, expected).await;
         shutdown.begin();
         serving.await.unwrap();
         checked.map_err(|error| error.replace(&target.to_string(), "it"))
     }
 
+    fn healthy() -> Router {
+        let identity = Identity { server_name: "example.com".to_owned(), key_id: "ed25519:a_1".to_owned() };
+        health::router(&identity, Arc::new(|| Box::pin(async { Vec::new() })))
+    }
+
     #[tokio::test]
     async fn a_healthy_server_is_recognised_on_both_kinds_of_socket() {
         let folder = tempfile::tempdir().unwrap();
-        let healthy = health::router(Arc::new(|| Box::pin(async { Vec::new() })));
         let loopback = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-        assert_eq!(check(loopback.clone(), healthy.clone()).await, Ok(()));
-        assert_eq!(check(Address::Unix { path: folder.path().join("s"), mode: 0o600 }, healthy).await, Ok(()));
+        let any = Expected::default();
+        assert_eq!(check(loopback.clone(), healthy(), &any).await, Ok("example.com".to_owned()));
+        let unix = Address::Unix { path: folder.path().join("s"), mode: 0o600 };
+        assert_eq!(check(unix, healthy(), &any).await, Ok("example.com".to_owned()));
 
-        let other = check(loopback, Router::new()).await;
+        let other = check(loopback, Router::new(), &any).await;
         assert_eq!(other, Err("it is not healthy: it answered with status 404".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn somebody_else_on_the_port_is_not_healthy() {
+        let loopback = || Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+        let expected = |name, key_id: &str| Expected { server_name: Some(name), key_id: Some(key_id.to_owned()) };
+        let ours = expected(owned_server_name!("example.com"), "ed25519:a_1");
+        assert_eq!(check(loopback(), healthy(), &ours).await, Ok("example.com".to_owned()));
+
+        let refused =
+            async |router: Router, expected: &Expected| check(loopback(), router, expected).await.unwrap_err();
+        let anyone = Router::new().route("/health", get(async || "OK"));
+        assert!(refused(anyone, &Expected::default()).await.contains("something else listens there"));
+        let other_name = expected(owned_server_name!("example.org"), "ed25519:a_1");
+        let said = refused(healthy(), &other_name).await;
+        assert!(said.contains("the server of example.com listens there, not that of example.org"), "{said}");
+        let other_key = expected(owned_server_name!("example.com"), "ed25519:a_2");
+        let said = refused(healthy(), &other_key).await;
+        assert!(said.contains("another server of example.com"), "{said}");
     }
 
     #[tokio::test]
     async fn nobody_listening_is_said_in_one_line() {
         let target = Address::Unix { path: "/nonexistent/sabha.sock".into(), mode: 0 };
-        let message = healthcheck(&target).await.unwrap_err();
+        let message = healthcheck(&target, &Expected::default()).await.unwrap_err();
         assert!(message.starts_with("unix:/nonexistent/sabha.sock is not healthy: No such file"), "{message}");
         assert_eq!(message.lines().count(), 1);
     }
 
     #[test]
-    fn wildcard_addresses_are_asked_on_loopback() {
-        assert_eq!(reachable("0.0.0.0:8008".parse().unwrap()).to_string(), "127.0.0.1:8008");
-        assert_eq!(reachable("[::]:8008".parse().unwrap()).to_string(), "[::1]:8008");
-        assert_eq!(reachable("192.0.2.1:80".parse().unwrap()).to_string(), "192.0.2.1:80");
+    fn where_no_server_was_started_there_is_none_to_expect() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = Expected::of_data_dir(folder.path(), owned_server_name!("localhost")).unwrap();
+        assert!(found.is_none());
     }
 }

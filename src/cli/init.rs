@@ -93,36 +93,86 @@ fn ask(
     input: &mut dyn BufRead,
     output: &mut dyn Write,
 ) -> Result<Answers, InitError> {
-    let mut question = |given: Option<String>, question: &str, default: &str| -> Result<Option<String>, InitError> {
-        if given.is_some() || !interactive {
-            return Ok(given);
-        }
-        write!(output, "{question}{}: ", if default.is_empty() { String::new() } else { format!(" [{default}]") })?;
-        output.flush()?;
-        let mut answer = String::new();
-        input.read_line(&mut answer)?;
-        Ok(Some(answer.trim().to_owned()).filter(|answer| !answer.is_empty()))
-    };
-
-    let name = question(
+    let mut questions = Questions { interactive, input, output };
+    let name = questions.ask(
         args.server_name.clone(),
         "Server name, the end of every user ID, for ever (such as example.com)",
-        "",
+        None,
+        server_name,
     )?;
-    let name = name.ok_or(InitError::NoServerName)?;
-    let server_name = OwnedServerName::try_from(name.as_str()).map_err(|_| InitError::BadServerName(name))?;
+    let server_name = name.ok_or(InitError::NoServerName)?;
+    if args.server_name.as_ref().is_some_and(|given| given != server_name.as_str()) {
+        writeln!(questions.output, "The server name is {server_name}, in lower case.")?;
+    }
 
     let data_dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from("./sabha-data"));
-    let ask_database = "Database, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME";
-    let database =
-        question(args.database.clone(), ask_database, &DatabaseUrl::sqlite(&data_dir.join("sabha.db")).to_string())?;
-    let database = database.map(DatabaseUrl::try_from).transpose().map_err(|_| InitError::BadDatabase)?;
+    let database = questions.ask(
+        args.database.clone(),
+        "Database, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME",
+        Some(&DatabaseUrl::sqlite(&data_dir.join("sabha.db")).to_string()),
+        |url| DatabaseUrl::try_from(url).map_err(|_| InitError::BadDatabase),
+    )?;
 
     let mode = args.registration.map(|mode| mode.to_string());
-    let mode = question(mode, "Who may make an account, closed, token or open", "closed")?;
     let registration =
-        mode.map_or(Ok(RegistrationMode::Closed), |mode| mode.parse()).map_err(InitError::BadRegistration)?;
+        questions.ask(mode, "Who may make an account, closed, token or open", Some("closed"), |mode| {
+            mode.trim().to_ascii_lowercase().parse().map_err(InitError::BadRegistration)
+        })?;
+    let registration = registration.unwrap_or(RegistrationMode::Closed);
     Ok(Answers { server_name, data_dir, database, registration })
+}
+
+/// Reads a server name. In lower case: names are compared byte by byte, and other servers know only that of the DNS.
+fn server_name(name: String) -> Result<OwnedServerName, InitError> {
+    OwnedServerName::try_from(name.to_ascii_lowercase()).map_err(|_| InitError::BadServerName(name))
+}
+
+/// A person at a terminal, if there is one.
+struct Questions<'a> {
+    interactive: bool,
+    input: &'a mut dyn BufRead,
+    output: &'a mut dyn Write,
+}
+
+impl Questions<'_> {
+    /// The value of the flag, if there was one, or of an answer that can be read: after a typo it asks again. `None`: nobody
+    /// can be asked, or the answer was empty and there is a `default`.
+    fn ask<T>(
+        &mut self,
+        given: Option<String>,
+        question: &str,
+        default: Option<&str>,
+        read: impl Fn(String) -> Result<T, InitError>,
+    ) -> Result<Option<T>, InitError> {
+        if let Some(given) = given {
+            return read(given).map(Some);
+        }
+        if !self.interactive {
+            return Ok(None);
+        }
+        let default = default.map(|default| format!(" [{default}]"));
+        let mut refused = None;
+        loop {
+            write!(self.output, "{question}{}: ", default.as_deref().unwrap_or_default())?;
+            self.output.flush()?;
+            let mut answer = String::new();
+            // The end of the input: nobody is there to correct anything.
+            if self.input.read_line(&mut answer)? == 0 {
+                return refused.map_or(Ok(None), Err);
+            }
+            match answer.trim() {
+                "" if default.is_some() => return Ok(None),
+                "" => {}
+                answer => match read(answer.to_owned()) {
+                    Ok(value) => return Ok(Some(value)),
+                    Err(error) => {
+                        writeln!(self.output, "  {error}")?;
+                        refused = Some(error);
+                    }
+                },
+            }
+        }
+    }
 }
 
 fn render(answers: &Answers) -> String {
@@ -272,6 +322,28 @@ mod tests {
     }
 
     #[test]
+    fn a_typo_is_asked_again() {
+        let typed = "\nhttps://example.com\nexa mple\nExample.com\nmysql://x\nsqlite:x.db\neveryone\n Token \n";
+        let run = init(&InitArgs::default(), Some(typed));
+        let config = read(&run);
+        assert_eq!(config.server_name, "example.com");
+        assert_eq!(config.database_url().expose(), "sqlite:x.db");
+        assert_eq!(config.registration.mode, RegistrationMode::Token);
+        for hint in ["without https://", "that is not a database URL", "\"closed\", \"token\" or \"open\""] {
+            assert!(run.output.contains(hint), "{hint}: {}", run.output);
+        }
+        assert_eq!(run.output.matches("Server name, the end").count(), 4, "{}", run.output);
+    }
+
+    #[test]
+    fn a_server_name_is_written_in_lower_case() {
+        let run = init(&example("Example.COM"), None);
+        assert_eq!(read(&run).server_name, "example.com");
+        assert!(run.output.contains("The server name is example.com, in lower case."), "{}", run.output);
+        assert!(!init(&example("example.com"), None).output.contains("lower case"));
+    }
+
+    #[test]
     fn a_file_that_exists_stays_as_it_is() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("sabha.toml"), "mine").expect("writable");
@@ -297,6 +369,7 @@ mod tests {
             None,
             "that is not a database URL",
         );
+        // Nobody is there to correct it.
         check(InitArgs::default(), Some("example.com\n\neveryone\n"), "\"closed\", \"token\" or \"open\"");
         check(InitArgs { data_dir: Some(PathBuf::new()), ..example("example.com") }, None, "data_dir is empty");
     }

@@ -1,13 +1,13 @@
 //! The operator's way to the data: the running server if there is one, else the database itself.
 
-use std::{error::Error, path::PathBuf};
+use std::{error::Error, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use serde_json::Value;
 
 use crate::{
     admin_api::{self, Operation},
     app::App,
-    config::Config,
+    config::{Config, DatabaseTarget},
     server::{build, control, start::OneLine},
 };
 
@@ -21,10 +21,15 @@ pub(super) enum Operator {
 }
 
 impl Operator {
-    /// Finds the running server, or opens the database.
+    /// Finds the running server, or opens the database of one that is stopped. Never makes a server: whoever asks in the
+    /// wrong directory would have two.
     pub(super) async fn reach(config: Config) -> Result<Self, Box<dyn Error>> {
         if tokio::net::UnixStream::connect(control::socket(&config.data_dir)).await.is_ok() {
             return Ok(Self::Running(config.data_dir));
+        }
+        check_user(&config)?;
+        if !build::has_server(&config).await? {
+            return Err(no_server(&config).into());
         }
         Ok(Self::Alone(build::app(config, build::Surroundings::default()).await?))
     }
@@ -59,6 +64,38 @@ impl Operator {
             app.db.close().await;
         }
     }
+}
+
+/// Refuses to open the database as another user than the server's: SQLite would make files that the server cannot open.
+fn check_user(config: &Config) -> Result<(), String> {
+    let owner = match std::fs::metadata(&config.data_dir) {
+        Ok(found) => found.uid(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("the data directory {} cannot be used: {error}", config.data_dir.display())),
+    };
+    let ours = rustix::process::geteuid().as_raw();
+    if owner == ours {
+        return Ok(());
+    }
+    Err(format!(
+        "the server is not running, and its data directory {} belongs to the user with number {owner}, not to {ours}: run \
+         this as that user (sudo -u '#{owner}' sabha …), or start the server and ask again",
+        config.data_dir.display()
+    ))
+}
+
+/// What a verb says that needs a server where there is none.
+pub(super) fn no_server(config: &Config) -> String {
+    let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    format!(
+        "there is no server in {} (with the database {}): go to its directory, or name its configuration with -c FILE; a \
+         new server is made by its first start, `sabha serve`",
+        data_dir.display(),
+        match config.database_url().target() {
+            DatabaseTarget::Sqlite(path) => path.display().to_string(),
+            DatabaseTarget::Postgres(url) => url.to_string(),
+        }
+    )
 }
 
 /// Prints a listing as JSON, or with `line` for people.

@@ -6,7 +6,13 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Cli, Command, HealthcheckArgs, config, healthcheck, init, operator::Operator, token, user};
+use super::{
+    Cli, Command, HealthcheckArgs, config,
+    healthcheck::{self, Expected},
+    init,
+    operator::{Operator, no_server},
+    token, user,
+};
 use crate::{
     config::{Config, Listener, Loaded, Place, Resource, Sources, load},
     http::listen::Address,
@@ -79,15 +85,31 @@ fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
 fn is_healthy(args: &HealthcheckArgs, config: &Config) -> Outcome {
     let target = match args.address {
         Some(address) => Address::Tcp(address),
-        None => first_listener(config).ok_or("no listener without TLS to ask; name one with --address")?,
+        None => first_listener(config).ok_or(
+            "every listener of the configuration speaks TLS, which this check does not: add one with `unix = PATH`, or name \
+             one without TLS with --address",
+        )?,
     };
-    let health = runtime()?.block_on(healthcheck::healthcheck(&target));
+    let expected = match args.address {
+        // Whoever names an address means the server there; only a configuration can say which that is.
+        Some(_) if config.is_local() => Expected::default(),
+        Some(_) => Expected { server_name: Some(config.server_name.clone()), key_id: None },
+        None => {
+            Expected::of_data_dir(&config.data_dir, config.server_name.clone())?.ok_or_else(|| no_server(config))?
+        }
+    };
+    let health = runtime()?.block_on(healthcheck::healthcheck(&target, &expected));
     if args.json {
-        let error = health.as_ref().err();
-        println!("{}", serde_json::json!({ "healthy": health.is_ok(), "address": target.to_string(), "error": error }));
+        let (name, error) = (health.as_ref().ok(), health.as_ref().err());
+        println!(
+            "{}",
+            serde_json::json!({
+                "healthy": health.is_ok(), "address": target.to_string(), "server_name": name, "error": error,
+            })
+        );
     } else {
         match &health {
-            Ok(()) => println!("{target} is healthy."),
+            Ok(name) => println!("{target} is healthy ({name})."),
             Err(problem) => eprintln!("sabha: {problem}"),
         }
     }

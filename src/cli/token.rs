@@ -8,7 +8,20 @@ use super::{
     TokenCommand,
     operator::{Operator, date, print, print_list},
 };
-use crate::{account::millis, admin_api::Operation};
+use crate::{account::millis, admin_api::Operation, config::RegistrationMode};
+
+/// What a new token is worth where registration is not by token.
+fn note(mode: &str) -> Option<String> {
+    match mode.parse().ok()? {
+        RegistrationMode::Token => None,
+        RegistrationMode::Closed => Some(
+            "registration is closed, so nobody can register with this token until the configuration says \
+             registration.mode = \"token\" and the server is started again"
+                .to_owned(),
+        ),
+        RegistrationMode::Open => Some("registration is open: people can register without a token, too".to_owned()),
+    }
+}
 
 /// Carries out the verb.
 pub(super) async fn run(command: TokenCommand, operator: &Operator) -> Result<(), Box<dyn Error>> {
@@ -17,6 +30,10 @@ pub(super) async fn run(command: TokenCommand, operator: &Operator) -> Result<()
             let lifetime_ms = expires.map(|expires| millis(expires.duration()));
             let result = operator.carry_out(Operation::NewToken { uses, lifetime_ms }).await?;
             print(&result, json, result["token"].as_str().unwrap_or_default());
+            if let Some(note) = note(result["registration"].as_str().unwrap_or_default()) {
+                // Not to standard output: scripts take the token from there.
+                eprintln!("note: {note}");
+            }
         }
         TokenCommand::List { json } => {
             let after = |last: Option<&Value>| Operation::ListTokens {

@@ -1,4 +1,4 @@
-//! `sabha user create|list|reset-password|deactivate`.
+//! `sabha user create|list|reset-password|promote|demote|deactivate`.
 
 use std::{error::Error, io::BufRead as _};
 
@@ -28,24 +28,37 @@ pub(super) async fn run(command: UserCommand, operator: &Operator) -> Result<(),
                 after: last.and_then(|user| user["user_id"].as_str()).and_then(|id| id.try_into().ok()),
             };
             let users = operator.list(after).await?;
-            print_list(&users, json, "There is no account yet.", |user| {
-                let state = match (user["deactivated_at"].is_i64(), user["admin"] == true) {
-                    (true, _) => format!("deactivated {}", date(&user["deactivated_at"])),
-                    (false, true) => "admin".to_owned(),
-                    (false, false) => String::new(),
-                };
-                let line = format!(
-                    "{:<40} {}  {state}",
-                    user["user_id"].as_str().unwrap_or_default(),
-                    date(&user["created_at"])
-                );
-                line.trim_end().to_owned()
-            });
+            print_list(
+                &users,
+                json,
+                "There is no account yet. Make the first: sabha user create NAME --admin",
+                |user| {
+                    let state = match (user["deactivated_at"].is_i64(), user["admin"] == true) {
+                        (true, _) => format!("deactivated {}", date(&user["deactivated_at"])),
+                        (false, true) => "admin".to_owned(),
+                        (false, false) => String::new(),
+                    };
+                    let line = format!(
+                        "{:<40} {}  {state}",
+                        user["user_id"].as_str().unwrap_or_default(),
+                        date(&user["created_at"])
+                    );
+                    line.trim_end().to_owned()
+                },
+            );
         }
         UserCommand::ResetPassword { name, password_stdin, json } => {
             let (password, chosen) = password(password_stdin)?;
             let mut result = operator.carry_out(Operation::ResetPassword { name, password }).await?;
             tell(&mut result, "Signed out everywhere, with a new password:", chosen, json);
+        }
+        UserCommand::Promote { name, json } => {
+            let result = operator.carry_out(Operation::SetAdmin { name, admin: true }).await?;
+            print(&result, json, &format!("{} is an admin now.", result["user_id"].as_str().unwrap_or_default()));
+        }
+        UserCommand::Demote { name, json } => {
+            let result = operator.carry_out(Operation::SetAdmin { name, admin: false }).await?;
+            print(&result, json, &format!("{} is no admin any more.", result["user_id"].as_str().unwrap_or_default()));
         }
         UserCommand::Deactivate { name, json } => {
             let result = operator.carry_out(Operation::DeactivateUser { name }).await?;

@@ -13,6 +13,7 @@ mod get_backup_keys;
 mod get_backup_keys_for_room;
 mod get_backup_keys_for_session;
 mod get_latest_backup_info;
+mod pages;
 mod update_backup_version;
 
 use axum::http::StatusCode;
@@ -74,7 +75,7 @@ impl From<BackupError> for ApiError {
                 Self::invalid_param(error.to_string())
             }
             BackupError::Malformed(_) => Self::bad_json(error.to_string()),
-            BackupError::TooLarge { .. } => Self::too_large(error.to_string()),
+            BackupError::TooLarge { .. } | BackupError::Full => Self::too_large(error.to_string()),
             BackupError::Storage(error) => error.into(),
         }
     }

@@ -7,21 +7,25 @@ use axum::http::StatusCode;
 use ruma::{RoomAliasId, api::error::ErrorKind};
 use sabha_federation::BuildError;
 
+use super::room::version::unsupported;
 use crate::{
     http::ApiError,
     room::{
         alias::AliasError, create::CreateError, history::ReadError, send::SendError, upgrade::UpgradeError,
         writer::AppendError,
     },
-    sync::token::InvalidToken,
+    sync::{
+        filter::{FilterError, FindFilterError},
+        token::InvalidToken,
+    },
 };
 
 impl From<SendError> for ApiError {
     fn from(error: SendError) -> Self {
         // No `_` arm: a new way to fail must choose here what the client sees.
         match error {
-            // The same for a room that does not exist and for one that the caller is not in.
-            SendError::UnknownRoom { .. } => Self::forbidden("You are not in this room."),
+            // One answer for a room that does not exist and for one that the caller is not in.
+            SendError::UnknownRoom { .. } | SendError::NotJoined { .. } => Self::forbidden("You are not in this room."),
             SendError::NotInRoom { user_id } => Self::forbidden(format!("{user_id} is not in the room.")),
             SendError::UnknownEvent { .. } => Self::not_found("There is no such event in this room."),
             SendError::MayNotRedact { .. } => Self::forbidden("You may not redact this event."),
@@ -32,6 +36,12 @@ impl From<SendError> for ApiError {
                 StatusCode::BAD_REQUEST,
                 ErrorKind::BadAlias,
                 format!("The alias {alias} does not point to this room."),
+            ),
+            SendError::NoAliases(cause) => Self::invalid_param(format!("The content names no aliases: {cause}.")),
+            SendError::DuplicateAnnotation => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::DuplicateAnnotation,
+                "You have annotated this event with this key before.",
             ),
             SendError::NotBanned { user_id } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorKind::BadState, format!("{user_id} is not banned."))
@@ -72,11 +82,7 @@ fn build_error(error: BuildError) -> ApiError {
 impl From<CreateError> for ApiError {
     fn from(error: CreateError) -> Self {
         match error {
-            CreateError::UnsupportedVersion { version } => Self::new(
-                StatusCode::BAD_REQUEST,
-                ErrorKind::UnsupportedRoomVersion,
-                format!("This server does not support room version {version}."),
-            ),
+            CreateError::UnsupportedVersion { version } => unsupported(version.as_str()),
             CreateError::Alias(AliasError::Taken { alias }) => {
                 Self::new(StatusCode::BAD_REQUEST, ErrorKind::RoomInUse, format!("{alias} is taken."))
             }
@@ -87,6 +93,7 @@ impl From<CreateError> for ApiError {
                 "initial_state holds no m.room.member event but your own join; use invite for others.",
             ),
             CreateError::BadAlias { alias } => SendError::BadAlias { alias }.into(),
+            CreateError::NoAliases(cause) => SendError::NoAliases(cause).into(),
             CreateError::Event { event_type, source: AppendError::NotAuthorized(reason) } => Self::new(
                 StatusCode::BAD_REQUEST,
                 ErrorKind::InvalidRoomState,
@@ -136,5 +143,20 @@ impl From<ReadError> for ApiError {
 impl From<InvalidToken> for ApiError {
     fn from(error: InvalidToken) -> Self {
         Self::invalid_param(format!("{error}."))
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        Self::invalid_param(format!("filter: {error}."))
+    }
+}
+
+impl From<FindFilterError> for ApiError {
+    fn from(error: FindFilterError) -> Self {
+        match error {
+            FindFilterError::Refused(error) => error.into(),
+            FindFilterError::Storage(error) => error.into(),
+        }
     }
 }

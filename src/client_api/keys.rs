@@ -45,7 +45,9 @@ impl From<InvalidKeys> for ApiError {
     fn from(error: InvalidKeys) -> Self {
         match error {
             InvalidKeys::TooLarge { .. } => Self::too_large(error.to_string()),
-            InvalidKeys::TooMany { .. } | InvalidKeys::NotOwn => Self::invalid_param(error.to_string()),
+            InvalidKeys::TooMany { .. } | InvalidKeys::NotOwn | InvalidKeys::TwoFallbackKeys { .. } => {
+                Self::invalid_param(error.to_string())
+            }
             InvalidKeys::Malformed { .. } => Self::bad_json(error.to_string()),
         }
     }
@@ -54,7 +56,9 @@ impl From<InvalidKeys> for ApiError {
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         match error {
-            UploadError::KeyChanged { .. } | UploadError::TooManyKeys { .. } => Self::invalid_param(error.to_string()),
+            UploadError::KeyChanged { .. } | UploadError::TooManyKeys { .. } | UploadError::TooManyAlgorithms => {
+                Self::invalid_param(error.to_string())
+            }
             UploadError::DeviceGone => AuthenticateError::Unknown.into(),
             UploadError::Storage(error) => error.into(),
         }

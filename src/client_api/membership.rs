@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 use ruma::{RoomId, UserId, api::error::ErrorKind};
 use serde_json::{Map, Value};
 
-use super::{member_profile, predecessor};
+use super::predecessor;
 use crate::{
     account::LocalDevice,
     app::App,
@@ -47,8 +47,7 @@ async fn join(
     room_id: &RoomId,
     (reason, more): (Option<&str>, &Map<String, Value>),
 ) -> Result<(), ApiError> {
-    let profile = member_profile::of_caller(app, caller).await?;
-    let joined = app.rooms.join_with(caller, room_id, &profile, (reason, more)).await;
+    let joined = app.rooms.join_with(caller, room_id, (reason, more)).await;
     let room_id = joined.map_err(unknown_room_is_not_found)?;
     predecessor::carry_over(app, caller, &room_id).await;
     Ok(())

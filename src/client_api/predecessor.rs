@@ -1,23 +1,54 @@
-//! What a user who comes into a room takes along from the room that it replaces.
+//! What a user who comes into a room takes along from the room that it replaces: push rules, tags, and whether it is a
+//! direct chat.
 
 use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
 
-use crate::{account::LocalDevice, app::App, push::ChangeError, store};
+use crate::{
+    account::{LocalDevice, data::PutError},
+    app::App,
+    push::ChangeError,
+    store,
+};
 
-/// Gives the caller the push rules for a room that they had for its predecessor, if it has one. The caller is in the room
-/// already, so what goes wrong here is only logged.
+/// Gives the caller for a room what they had for its predecessor, if it has one. The caller is in the room already, so
+/// what goes wrong here is only logged.
 pub(super) async fn carry_over(app: &App, caller: &LocalDevice, room_id: &RoomId) {
-    if let Err(error) = try_carry_over(app, caller, room_id).await {
+    let predecessor = match find(app, room_id).await {
+        Ok(Some(predecessor)) => predecessor,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(%room_id, user_id = %caller.user_id(), %error, "predecessor of a room not looked up");
+            return;
+        }
+    };
+    if let Err(error) = carry_push_rules_over(app, caller, &predecessor, room_id).await {
         tracing::warn!(%room_id, user_id = %caller.user_id(), %error, "push rules not carried over");
+    }
+    if let Err(error) = carry_account_data_over(app, caller, &predecessor, room_id).await {
+        tracing::warn!(%room_id, user_id = %caller.user_id(), %error, "tags not carried over");
     }
 }
 
-async fn try_carry_over(app: &App, caller: &LocalDevice, room_id: &RoomId) -> Result<(), ChangeError> {
-    let Some(predecessor) = find(app, room_id).await.map_err(crate::account::data::PutError::Storage)? else {
+async fn carry_push_rules_over(app: &App, caller: &LocalDevice, old: &RoomId, new: &RoomId) -> Result<(), ChangeError> {
+    app.push.carry_over(&caller.user, old, new).await
+}
+
+/// Tags order the list of rooms that the user sees, so a room that only claims to replace one of theirs gets none: the old
+/// room must name the new one.
+async fn carry_account_data_over(app: &App, caller: &LocalDevice, old: &RoomId, new: &RoomId) -> Result<(), PutError> {
+    #[derive(Deserialize)]
+    struct Tombstone {
+        replacement_room: OwnedRoomId,
+    }
+    let (Some(old), Some(new)) = (app.rooms.find(old).await?, app.rooms.find(new).await?) else { return Ok(()) };
+    let tombstone = app.rooms.current_state_event(&old, "m.room.tombstone", "").await?;
+    let tombstone = tombstone.and_then(|tombstone| tombstone.content::<Tombstone>());
+    if tombstone.is_none_or(|tombstone| tombstone.replacement_room != new.room_id) {
         return Ok(());
-    };
-    app.push.carry_over(&caller.user, &predecessor, room_id).await
+    }
+    app.account_data.carry_tags_over(caller.user.nid, old.nid, new.nid).await?;
+    app.account_data.carry_direct_over(caller.user.nid, &old.room_id, &new.room_id).await
 }
 
 /// The room that this one says it replaces.

@@ -6,5 +6,5 @@ mod set_presence;
 use crate::http::{Action, Routes};
 
 pub(super) fn routes() -> Routes {
-    Routes::default().serve(Action::Other, get_presence::handle).serve(Action::Other, set_presence::handle)
+    Routes::default().serve(Action::Other, get_presence::handle).serve(Action::Presence, set_presence::handle)
 }

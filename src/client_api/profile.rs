@@ -8,7 +8,6 @@ mod set_profile_field;
 use ruma::UserId;
 use serde_json::Value as JsonValue;
 
-use super::member_profile;
 use crate::{
     account::LocalDevice,
     app::App,
@@ -45,9 +44,11 @@ async fn change(
         return Err(ApiError::forbidden("This is not your profile."));
     }
     if app.accounts.set_profile_field(caller.user.nid, field, value).await? {
-        let profile = member_profile::of_caller(app, caller).await?;
-        // The field is stored already; the rooms that were not reached keep the old one until the next change.
-        app.rooms.profile_changed(caller, &profile).await?;
+        app.jobs.ask();
+        // The job does all of it; what the client looks at next is done before it is answered.
+        if let Err(error) = app.rooms.show_profile_soon(&caller.user).await {
+            tracing::warn!(user_id = %caller.user_id(), %error, "profile not shown in the first rooms yet");
+        }
     }
     Ok(())
 }

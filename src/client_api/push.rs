@@ -1,6 +1,7 @@
-//! Push rules: [`ruma::api::client::push`].
+//! Push rules and pushers: [`ruma::api::client::push`].
 
 mod delete_pushrule;
+mod get_pushers;
 mod get_pushrule;
 mod get_pushrule_actions;
 mod get_pushrule_enabled;
@@ -15,6 +16,7 @@ use crate::http::{Action, Routes};
 pub(super) fn routes() -> Routes {
     Routes::default()
         .serve(Action::Other, delete_pushrule::handle)
+        .serve(Action::Other, get_pushers::handle)
         .serve(Action::Other, get_pushrule::handle)
         .serve(Action::Other, get_pushrule_actions::handle)
         .serve(Action::Other, get_pushrule_enabled::handle)

@@ -12,6 +12,7 @@ use ruma::{
 
 use super::{
     events::Events,
+    pages::{self, PageLimit},
     with::{Besides, With},
 };
 use crate::{
@@ -45,7 +46,7 @@ struct ExactTypes {
 }
 
 impl Besides for ExactTypes {
-    fn read(_: &[u8], path_args: &[&str]) -> Result<Self, DeserializationError> {
+    fn read(_: &http::Request<&[u8]>, path_args: &[&str]) -> Result<Self, DeserializationError> {
         // After the room and the event.
         let argument = |place: usize| path_args.get(place).map(|text| (*text).to_owned());
         Ok(Self { rel_type: argument(2), event_type: argument(3) })
@@ -75,8 +76,7 @@ async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJs
     let now = app.rooms.state_horizon(&sight);
     let place = |token: Option<&str>| token.map(Place::parse).transpose();
     let (from, to) = (place(asked.from)?.map(|from| from.0), place(asked.to)?.map(|to| to.0));
-    let limit = usize::try_from(u64::from(asked.limit.unwrap_or(DEFAULT_LIMIT.into()))).unwrap_or(usize::MAX);
-    let limit = limit.min(app.config.limits.page_events as usize);
+    let limit = PageLimit::new(app, asked.limit.map_or(DEFAULT_LIMIT.into(), u64::from));
     let ignored = app.account_data.ignored(&caller.user).await?;
     let accepts = |event: &StoredEvent| {
         asked.event_type.is_none_or(|event_type| event.pdu.event_type == event_type) && !event.is_hidden_by(&ignored)
@@ -85,12 +85,14 @@ async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJs
     let whose = (&*room, &*sight);
     let page = match asked.dir {
         Direction::Backward => {
-            let range = (from.map_or(now, |from| from.min(now)), to.unwrap_or(Position::ZERO));
-            app.rooms.relations_back(whose, relations, range, limit, accepts).await?
+            let (start, until) = (from.map_or(now, |from| from.min(now)), to.unwrap_or(Position::ZERO));
+            let read = |from, count| app.rooms.relations_back(whose, relations, (from, until), count, &accepts);
+            limit.read(start, pages::back, read).await?
         }
         Direction::Forward => {
-            let range = (from.unwrap_or(Position::ZERO), to.map_or(now, |to| to.min(now)));
-            app.rooms.relations_forward(whose, relations, range, limit, accepts).await?
+            let (start, upto) = (from.unwrap_or(Position::ZERO), to.map_or(now, |to| to.min(now)));
+            let read = |after, count| app.rooms.relations_forward(whose, relations, (after, upto), count, &accepts);
+            limit.read(start, pages::forward, read).await?
         }
     };
     let mut out = Vec::new();

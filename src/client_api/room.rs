@@ -4,6 +4,7 @@ mod aliases;
 mod create_room;
 mod get_room_event;
 mod upgrade_room;
+pub(super) mod version;
 
 use crate::http::{Action, Routes};
 

@@ -13,7 +13,7 @@ use crate::{
         interactive_auth::{Flow, InteractiveAuthError, PASSWORD, Passed},
     },
     app::App,
-    http::{Action, ApiError},
+    http::{Action, ApiError, network},
 };
 
 /// Lets the request go on only if the caller has proven that they know their password. `operation` names what the request
@@ -52,12 +52,15 @@ pub(super) async fn require(
     address: Option<IpAddr>,
 ) -> Result<Passed, ApiError> {
     if !matches!(auth, Some(AuthData::Password(_))) {
-        return Ok(app.accounts.authenticate_interactively(caller, operation, flows, auth).await?);
+        return Ok(app
+            .accounts
+            .authenticate_interactively(caller, operation, flows, auth, address.map(network))
+            .await?);
     }
     // Guessing a password here is as fast as at the login, no faster.
     app.rate_limits.check(Action::Login, None, address)?;
     let guess = caller.map(|caller| app.rate_limits.guess(caller.user_id().as_str(), address)).transpose()?;
-    let passed = app.accounts.authenticate_interactively(caller, operation, flows, auth).await;
+    let passed = app.accounts.authenticate_interactively(caller, operation, flows, auth, address.map(network)).await;
     if let Some(guess) = guess
         && !matches!(&passed, Err(InteractiveAuthError::Incomplete(info)) if is_refusal(info))
     {

@@ -9,28 +9,37 @@ section! {
     pub struct Limits {
         /// Size of a request's body, in bytes.
         pub request_bytes: ByteSize [ByteSize::kib(128) => ByteSize::mib(64)] = ByteSize::mib(1),
-        /// Time a client may take to send a request, headers and body.
+        /// Time for which a client may fall behind while it sends a body; 4 KiB bring back a second.
         pub request_time: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(30),
+        /// Connections from one address, or one IPv6 network of 64 bits. Those of `trusted_proxies` do not count.
+        pub connections_per_address: u32 [16 => 1_000_000] = 1024,
+        /// Bytes of all answers that clients have not taken yet. Over it the slowest readers are disconnected.
+        pub answer_bytes_in_flight: ByteSize [ByteSize::mib(16) => ByteSize::mib(65_536)] = ByteSize::mib(256),
         /// Longest wait of a `/sync`; a client's longer `timeout` counts as this.
         pub sync_timeout_max: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(120),
         /// Events of one room in a `/sync`; a filter's higher `limit` counts as this.
         pub sync_timeline_events: u32 [1 => 1000] = 100,
         /// Events in one page of `/messages` and `/context`; a higher `limit` counts as this.
         pub page_events: u32 [10 => 10_000] = 1000,
+        /// Size of the events in one page of `/messages`, `/context` and relations, in bytes. The page ends early with the
+        /// event that reaches it.
+        pub page_bytes: ByteSize [ByteSize::kib(64) => ByteSize::mib(64)] = ByteSize::mib(4),
         /// Size of a filter, in bytes.
         pub filter_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(1)] = ByteSize::kib(64),
-        /// Filters stored for a user.
+        /// Filters stored for a user; the oldest go first, and clients store them again.
         pub filters_per_user: u32 [1 => 10_000] = 200,
         /// Devices of a user; a login over it is refused until one is signed out.
         pub devices_per_user: u32 [1 => 100_000] = 500,
         /// One-time keys held for a device.
         pub one_time_keys_per_device: u32 [50 => 10_000] = 1000,
-        /// Messages held for a device that does not fetch them; the oldest go first.
+        /// Messages held for a device that does not fetch them; over it, old ones of those who sent most go.
         pub to_device_per_device: u32 [100 => 1_000_000] = 10_000,
         /// Size of one type of account data, in bytes.
         pub account_data_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(64)] = ByteSize::kib(512),
         /// Types of account data stored for a user, over all rooms.
         pub account_data_per_user: u32 [10 => 1_000_000] = 10_000,
+        /// Size of all account data of a user, in bytes. A client that starts afresh gets it in one answer.
+        pub account_data_bytes_per_user: ByteSize [ByteSize::kib(64) => ByteSize::mib(1024)] = ByteSize::mib(10),
         /// Members that a room may be created with, as invitations.
         pub invites_per_new_room: u32 [1 => 10_000] = 200,
     }
@@ -53,10 +62,12 @@ section! {
         pub register: Rate = Rate::new(0.1, 10),
         /// Creating rooms and aliases.
         pub create_room: Rate = Rate::new(0.5, 20),
-        /// Inviting.
+        /// Inviting, each invitation of a new room too. A room with more of them than `burst` costs all of it.
         pub invite: Rate = Rate::new(1.0, 60),
         /// Joining and knocking.
         pub join: Rate = Rate::new(1.0, 60),
+        /// Setting one's presence.
+        pub presence: Rate = Rate::new(0.5, 10),
         /// `/sync`.
         pub sync: Rate = Rate::new(20.0, 200),
         /// Everything else.

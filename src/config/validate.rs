@@ -20,6 +20,12 @@ impl Config {
     /// Every problem found; the origins are [`super::load`]'s to fill in.
     pub fn validate(&self) -> Result<(), Vec<Problem>> {
         let mut problems = Vec::new();
+        let name = self.server_name.as_str();
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            // Names are compared byte by byte, and other servers know only that of the DNS.
+            let remedy = format!("write \"{}\"", name.to_ascii_lowercase());
+            problems.push(Problem::new("server_name", format!("has upper-case letters: `{name}`"), remedy));
+        }
         self.check_listeners(&mut problems);
         self.check_addresses_for_others(&mut problems);
         self.check_shared_secret(&mut problems);

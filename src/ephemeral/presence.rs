@@ -1,4 +1,5 @@
-//! Presence: who is online ([spec]). In memory only: after a restart everyone is offline until they sync.
+//! Presence: who is online ([spec]). In memory only: after a restart everyone is offline until they sync, and clients that were
+//! told otherwise are told so with their first sync.
 //!
 //! A sync makes a user online; five minutes without activity make them unavailable, half a minute without a sync offline.
 //! Users see the presence of those they share a room with. Each change has a number, so a sync without changes compares
@@ -18,15 +19,15 @@ use serde_json::{
     json,
     value::{RawValue, to_raw_value},
 };
+use tokio::sync::OnceCell;
 
 use self::states::States;
 pub use self::states::{Availability, Status};
 use super::Ephemeral;
 use crate::{
-    account::ignored::Ignored,
     clock::Clock,
     room::Rooms,
-    store::{self, UserNid, ids::lock, vocabulary::User},
+    store::{self, UserNid, devices, ids::lock, vocabulary::User},
 };
 
 /// Longest status message.
@@ -34,6 +35,9 @@ pub const MAX_STATUS_MSG_BYTES: usize = 1024;
 
 /// Users in one answer to a sync: those whose presence changed last.
 const MAX_SHOWN: usize = 1_000;
+
+/// Users who are told of as offline after a restart: those who were seen last. Each costs a look at their rooms, once.
+const MAX_SEEN_BEFORE: usize = 2_000;
 
 /// Changes that one sync looks through for users in the same rooms.
 const MAX_LOOKED_AT: usize = 10_000;
@@ -43,6 +47,19 @@ pub(super) struct Presence {
     enabled: bool,
     clock: Clock,
     states: Mutex<States>,
+    /// When users were last seen before this start of the server, in milliseconds since 1970; latest first. Read when the
+    /// first client comes back.
+    seen_before: OnceCell<Vec<(UserNid, i64)>>,
+}
+
+/// What a viewer knows of the presence of others.
+pub struct PresenceSince<'a> {
+    /// The number of the last change that they were told of; 0 is before everything.
+    pub number: u64,
+    /// The start of the server that told them, if it was an earlier one.
+    pub earlier_start: Option<i64>,
+    /// Users whom they have just met in a room.
+    pub met: &'a BTreeSet<String>,
 }
 
 /// A sync that goes on. While there is one, its user does not go offline.
@@ -59,7 +76,7 @@ impl Drop for Syncing {
 
 impl Presence {
     pub(super) fn new(enabled: bool, clock: Clock) -> Self {
-        Self { enabled, clock, states: Mutex::default() }
+        Self { enabled, clock, states: Mutex::default(), seen_before: OnceCell::new() }
     }
 
     /// When to look again for users who went away.
@@ -91,11 +108,10 @@ impl Ephemeral {
         }
         let now = self.clock.now_ms();
         let changed =
-            lock(&self.presence.states).sync_began((user.nid, &user.user_id), asked, now, || self.bus.next_ephemeral());
+            self.presence_changes(|states, number| states.sync_began((user.nid, &user.user_id), asked, now, number));
         let syncing = Syncing { presence: Arc::clone(&self.presence), user: user.nid };
         if let Some(number) = changed {
             self.announce(rooms, user.nid, number).await;
-            self.sooner.notify_one();
         }
         Ok(Some(syncing))
     }
@@ -106,10 +122,9 @@ impl Ephemeral {
             return Ok(());
         }
         let now = self.clock.now_ms();
-        let changed = lock(&self.presence.states).active((user.nid, &user.user_id), now, || self.bus.next_ephemeral());
+        let changed = self.presence_changes(|states, number| states.active((user.nid, &user.user_id), now, number));
         if let Some(number) = changed {
             self.announce(rooms, user.nid, number).await;
-            self.sooner.notify_one();
         }
         Ok(())
     }
@@ -126,13 +141,23 @@ impl Ephemeral {
             return Ok(());
         }
         let now = self.clock.now_ms();
-        let changed = lock(&self.presence.states)
-            .set((user.nid, &user.user_id), availability, status_msg, now, || self.bus.next_ephemeral());
+        let changed = self.presence_changes(|states, number| {
+            states.set((user.nid, &user.user_id), availability, status_msg, now, number)
+        });
         if let Some(number) = changed {
             self.announce(rooms, user.nid, number).await;
-            self.sooner.notify_one();
         }
         Ok(())
+    }
+
+    /// Makes a change; returns its number if others are to hear of it now.
+    fn presence_changes(&self, change: impl FnOnce(&mut States, &dyn Fn() -> u64) -> Option<u64>) -> Option<u64> {
+        let mut states = lock(&self.presence.states);
+        let changed = change(&mut states, &|| self.bus.next_ephemeral());
+        if changed.is_some() || states.has_untold() {
+            self.sooner.notify_one();
+        }
+        changed
     }
 
     /// The user's presence. The caller has seen that it may be shown.
@@ -140,36 +165,30 @@ impl Ephemeral {
         lock(&self.presence.states).status(user, self.clock.now_ms())
     }
 
-    /// The `m.presence` events of users whose presence changed after `since`, for one who shares a room with them and does
-    /// not ignore them; and of users who were `met` in a room and are not offline, also if it did not change. At most
-    /// [`MAX_SHOWN`]; 0 is before everything.
+    /// The `m.presence` events of users whose presence changed since, for one who shares a room with them and `wanted` them;
+    /// of users who were met in a room and are not offline, also if it did not change; and after a restart of those who are
+    /// no longer there. At most [`MAX_SHOWN`].
     pub async fn presence_since(
         &self,
         rooms: &Rooms,
         viewer: UserNid,
-        (since, met): (u64, &BTreeSet<String>),
-        ignored: &Ignored,
+        since: PresenceSince<'_>,
+        wanted: impl Fn(&UserId) -> bool,
     ) -> Result<Vec<Box<RawValue>>, store::Error> {
-        let since = self.known(since);
-        let changed = lock(&self.presence.states).changed_since(since, MAX_LOOKED_AT);
+        let changed = lock(&self.presence.states).changed_since(self.known(since.number), MAX_LOOKED_AT);
         let mut events = Vec::new();
         let mut shown = HashSet::new();
         for (user, user_id) in changed {
             if events.len() >= MAX_SHOWN {
                 break;
             }
-            if ignored.contains(&user_id) {
-                continue;
-            }
-            if user == viewer || rooms.share_a_room(viewer, user).await? {
+            if wanted(&user_id) && (user == viewer || rooms.share_a_room(viewer, user).await?) {
                 events.push(render(&user_id, &self.presence(user)));
                 shown.insert(user);
             }
         }
-        let met = if self.presence.enabled { met.iter() } else { Default::default() };
-        for user_id in
-            met.filter_map(|user_id| UserId::parse(user_id).ok()).filter(|user_id| !ignored.contains(user_id))
-        {
+        let met = if self.presence.enabled { since.met.iter() } else { Default::default() };
+        for user_id in met.filter_map(|user_id| UserId::parse(user_id).ok()).filter(|user_id| wanted(user_id)) {
             if events.len() >= MAX_SHOWN {
                 break;
             }
@@ -181,11 +200,43 @@ impl Ephemeral {
                 events.push(render(&user_id, &status));
             }
         }
+        for user in self.gone_since(since.earlier_start).await? {
+            if events.len() >= MAX_SHOWN {
+                break;
+            }
+            let status = self.presence(user);
+            if user == viewer
+                || status.availability != Availability::Offline
+                || !rooms.share_a_room(viewer, user).await?
+            {
+                continue;
+            }
+            let user = self.db.user_by_nid(user).await?;
+            if wanted(&user.user_id) {
+                events.push(render(&user.user_id, &status));
+            }
+        }
         Ok(events)
     }
 
+    /// Users who may have been there when an earlier start of the server said so. A superset: whoever was seen since that
+    /// start.
+    async fn gone_since(&self, earlier_start: Option<i64>) -> Result<Vec<UserNid>, store::Error> {
+        let Some(incarnation) = earlier_start.filter(|_| self.presence.enabled) else { return Ok(Vec::new()) };
+        let read = async || {
+            let mut reader = self.db.read().await?;
+            devices::last_seen_users(&mut reader.conn(), MAX_SEEN_BEFORE).await
+        };
+        let seen = self.presence.seen_before.get_or_try_init(read).await?;
+        let mut reader = self.db.read().await?;
+        let Some(started_at) = devices::started_at(&mut reader.conn(), incarnation).await? else {
+            return Ok(Vec::new());
+        };
+        Ok(seen.iter().take_while(|(_, seen_at)| *seen_at >= started_at).map(|(user, _)| *user).collect())
+    }
+
     /// Forgets users who have been offline since `before_ms`; called now and then, so that memory stays bounded. A client
-    /// that was away all the while is not told that they went, as after a restart.
+    /// that was away all the while is not told that they went.
     pub fn forget_offline(&self, before_ms: i64) {
         lock(&self.presence.states).forget_offline(before_ms);
     }

@@ -173,7 +173,8 @@ impl Ephemeral {
                 } else {
                     let content = serde_json::to_string(&FullyRead { event_id })
                         .map_err(|error| store::Error::damaged("read marker", error))?;
-                    self.data.check_room_for(&turn, old.is_none(), content.len()).await?;
+                    let old_bytes = old.as_deref().map(|old| old.get().len());
+                    self.data.check_room_for(&turn, old_bytes, content.len()).await?;
                     Some(Arc::<str>::from(content))
                 }
             }

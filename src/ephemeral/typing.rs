@@ -1,4 +1,5 @@
-//! Who is typing in which room ([spec]). In memory only: after a restart nobody is.
+//! Who is typing in which room ([spec]). In memory only: after a restart nobody is, and clients that were told otherwise are
+//! told so. Their tokens name the rooms ([`Hints`](crate::sync::token::Hints)).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 
@@ -48,6 +49,14 @@ struct Typist {
     user: UserNid,
     user_id: OwnedUserId,
     until: i64,
+}
+
+/// What a viewer is told about typing in a room.
+pub struct TypingNews {
+    /// The `m.typing` event.
+    pub event: Box<RawValue>,
+    /// Whether it names anybody.
+    pub anybody: bool,
 }
 
 impl Typing {
@@ -115,6 +124,11 @@ impl Typing {
         self.rooms.values().flat_map(|typing| &typing.typists).map(|typist| typist.until).min()
     }
 
+    /// Whether there is anything to say about the room: somebody types, or did a moment ago.
+    fn remembers(&self, room: RoomNid) -> bool {
+        self.rooms.contains_key(&room)
+    }
+
     fn since(&self, room: RoomNid, since: u64) -> Option<impl Iterator<Item = &UserId>> {
         if self.latest <= since {
             return None;
@@ -145,16 +159,21 @@ impl Ephemeral {
     }
 
     /// The room's `m.typing` event, if who is typing changed after `since`; 0 is before everything. Without those whom the
-    /// viewer ignores.
-    pub fn typing_since(&self, room: RoomNid, since: u64, ignored: &Ignored) -> Option<Box<RawValue>> {
+    /// viewer ignores. A viewer who `was_told` that somebody types is told that nobody does when the room is no longer
+    /// remembered: after a restart, and after a long absence.
+    pub fn typing_since(&self, room: RoomNid, (since, was_told): (u64, bool), ignored: &Ignored) -> Option<TypingNews> {
         let since = self.known(since);
         let user_ids: Vec<OwnedUserId> = {
             let typing = lock(&self.typing);
-            let shown = typing.since(room, since)?.filter(|user_id| !ignored.contains(user_id));
-            shown.map(ToOwned::to_owned).collect()
+            match typing.since(room, since) {
+                Some(shown) => shown.filter(|user_id| !ignored.contains(user_id)).map(ToOwned::to_owned).collect(),
+                None if was_told && !typing.remembers(room) => Vec::new(),
+                None => return None,
+            }
         };
         let event = json!({ "type": "m.typing", "content": { "user_ids": user_ids } });
-        Some(to_raw_value(&event).expect("an object of strings can be written"))
+        let event = to_raw_value(&event).expect("an object of strings can be written");
+        Some(TypingNews { event, anybody: !user_ids.is_empty() })
     }
 }
 

@@ -228,7 +228,7 @@ impl KeyRing {
 /// A failing database; what was deleted until then stays deleted.
 pub async fn forget_ended(db: &Database, before_ms: i64) -> Result<(), store::Error> {
     /// How many servers are looked at in one transaction: every other write waits for it.
-    const BATCH: i64 = 500;
+    const BATCH: i64 = 100;
     loop {
         let mut reader = db.read().await?;
         let servers = rows::servers_with_ended_keys(&mut reader.conn(), before_ms, BATCH).await?;

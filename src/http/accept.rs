@@ -5,11 +5,16 @@
 //! timer.
 //!
 //! Promises: nothing that clients or the system's limits do ends the loop; no client holds a connection without sending a
-//! request for longer than the timeouts below; on [`Shutdown`] the loop stops accepting at once and returns when its
+//! request for longer than the timeouts below, or without reading its answers for longer than
+//! [`Transport`](super::transport::Transport) allows; on [`Shutdown`] the loop stops accepting at once and returns when its
 //! connections are done, or at the deadline. Next: [`super::tracked`] for what a handler may rely on.
 
+mod answering;
+mod heads;
 mod http2;
 mod negotiate;
+mod unread;
+mod wire;
 
 use std::convert::Infallible;
 use std::io;
@@ -22,8 +27,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use axum::routing::future::RouteFuture;
-use hyper::body::Incoming;
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2 as hyper_http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -32,9 +37,15 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, warn};
 
+use self::answering::{Answering, Asked, SMALL_BYTES};
+use self::heads::Heads;
 use self::negotiate::Protocol;
+use self::unread::ReadToTheEnd;
+use self::wire::{ConnectionState, Wire};
+use super::compress::Compression;
 use super::listen::{Listener, Socket};
 use super::shutdown::Shutdown;
+use super::transport::{self, Transport};
 
 /// Connections of one listener at a time; more wait in the kernel's backlog. Bounds memory: at 25 kB each, 410 MB.
 pub const MAX_CONNECTIONS: usize = 16_384;
@@ -89,7 +100,8 @@ pub struct ClientAddress(pub Option<IpAddr>);
 /// Dropping it closes the listener and all its connections at once.
 pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
     let address = listener.address().clone();
-    let server = Arc::new(Server::new(router, listener.tls.clone(), shutdown.clone()));
+    let transport = listener.transport.clone();
+    let server = Arc::new(Server::new(router, listener.tls.clone(), transport.clone(), shutdown.clone()));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut stopping = pin!(shutdown.token().cancelled());
@@ -100,9 +112,13 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
             () = &mut stopping => break,
             Some(ended) = connections.join_next() => report(ended),
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((socket, client)) => {
-                    connections.spawn(server.clone().connection(socket, ClientAddress(client), graceful.watcher()));
-                }
+                Ok((socket, client)) => match transport.connect(client) {
+                    Some(counted) => {
+                        let client = ClientAddress(client);
+                        connections.spawn(server.clone().connection(socket, client, counted, graceful.watcher()));
+                    }
+                    None => debug!(?client, "closed a connection: its network has as many as it may"),
+                },
                 // That client's misfortune, not ours.
                 Err(error) if ended_in_the_backlog(&error) => {}
                 Err(error) => {
@@ -147,13 +163,14 @@ fn ended_in_the_backlog(error: &io::Error) -> bool {
 struct Server {
     router: Router,
     tls: Option<TlsAcceptor>,
+    transport: Transport,
     shutdown: Shutdown,
     http1: http1::Builder,
     http2: hyper_http2::Builder<TokioExecutor>,
 }
 
 impl Server {
-    fn new(router: Router, tls: Option<TlsAcceptor>, shutdown: Shutdown) -> Self {
+    fn new(router: Router, tls: Option<TlsAcceptor>, transport: Transport, shutdown: Shutdown) -> Self {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
@@ -170,11 +187,17 @@ impl Server {
             .initial_stream_window_size(HTTP2_STREAM_WINDOW)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .max_send_buf_size(MAX_BUFFER_BYTES);
-        Self { router, tls, shutdown, http1, http2 }
+        Self { router, tls, transport, shutdown, http1, http2 }
     }
 
     /// One connection from its first byte to its last. Its size is what a waiting client costs, beside the buffers.
-    async fn connection(self: Arc<Self>, socket: Socket, client: ClientAddress, watcher: Watcher) {
+    async fn connection(
+        self: Arc<Self>,
+        socket: Socket,
+        client: ClientAddress,
+        _counted: transport::Connected,
+        watcher: Watcher,
+    ) {
         // Boxed, as is HTTP/2: the state of the largest part would otherwise be kept for every waiting connection.
         let negotiated = tokio::select! {
             biased;
@@ -182,43 +205,78 @@ impl Server {
             negotiated = Box::pin(negotiate::negotiate(socket, self.tls.as_ref())) => negotiated,
         };
         let (io, protocol) = match negotiated {
-            Ok((io, protocol)) => (TokioIo::new(io), protocol),
+            Ok(negotiated) => negotiated,
             Err(error) => {
                 return debug!(?client, %error, "connection ended before its first request");
             }
         };
-        let service = Connected { router: self.router.clone(), client };
+        let state = Arc::<ConnectionState>::default();
+        let heads = matches!(protocol, Protocol::Http1).then(Heads::new);
+        let io = TokioIo::new(Wire::new(io, heads, Arc::clone(&state)));
+        let service = Connected { server: Arc::clone(&self), client, protocol, state: Arc::clone(&state) };
         let served = match protocol {
-            Protocol::Http1 => watcher.watch(self.http1.serve_connection(io, service)).await,
+            Protocol::Http1 => tokio::select! {
+                biased;
+                served = watcher.watch(self.http1.serve_connection(io, service)) => Some(served),
+                () = state.hangup.wanted() => None,
+            },
             Protocol::Http2 => {
-                let served = Box::pin(http2::serve(&self.http2, io, service, self.shutdown.token())).await;
+                let serving = Box::pin(http2::serve(&self.http2, io, service, self.shutdown.token()));
+                let served = tokio::select! {
+                    biased;
+                    served = serving => Some(served),
+                    () = state.hangup.wanted() => None,
+                };
                 // Held until here: that is what stopping waits for.
                 drop(watcher);
                 served
             }
         };
-        if let Err(error) = served {
-            debug!(?client, %error, "connection ended with an error");
+        match served {
+            Some(Ok(())) => {}
+            Some(Err(error)) => debug!(?client, %error, "connection ended with an error"),
+            None => debug!(?client, "hung up on a client that reads too slowly"),
         }
     }
 }
 
 /// The router, for one connection.
 struct Connected {
-    router: Router,
+    server: Arc<Server>,
     client: ClientAddress,
+    protocol: Protocol,
+    state: Arc<ConnectionState>,
 }
 
 impl hyper::service::Service<hyper::Request<Incoming>> for Connected {
     type Response = Response;
     type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
+    type Future = Answering;
 
-    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let mut request: Request = request.map(Body::new);
+    fn call(&self, request: hyper::Request<Incoming>) -> Answering {
+        let is_http1 = matches!(self.protocol, Protocol::Http1);
+        let asked = Asked {
+            compression: Compression::of(request.method(), request.uri().path(), request.headers()),
+            small_bytes: if is_http1 { SMALL_BYTES } else { 0 },
+            // Where a body in chunks ends is the last that is known for certain of its connection; see `heads`.
+            closes: is_http1 && request.headers().contains_key(TRANSFER_ENCODING),
+            answers: Arc::clone(self.server.transport.answers()),
+            connection: Arc::clone(&self.state),
+        };
+        if self.state.has_two_lengths() {
+            return Answering::refuse_two_lengths(asked);
+        }
+        let awaits_continue = request.headers().contains_key(EXPECT);
+        let mut request: Request = request.map(|incoming| {
+            if is_http1 && !incoming.is_end_stream() {
+                Body::new(ReadToTheEnd::new(incoming, awaits_continue, self.server.shutdown.clone()))
+            } else {
+                Body::new(incoming)
+            }
+        });
         request.extensions_mut().insert(self.client);
         // A router is always ready, and cloning one counts a reference.
-        tower::Service::call(&mut self.router.clone(), request)
+        Answering::new(asked, tower::Service::call(&mut self.server.router.clone(), request))
     }
 }
 

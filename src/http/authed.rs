@@ -3,15 +3,13 @@
 //! The request type names its path, method and authentication, so no check can be forgotten: an endpoint for users gets
 //! a [`LocalDevice`], one for other servers a [`RemoteServer`], a public one `()`.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     RequestExt as _,
-    body::Body,
     extract::{FromRequest, Query, RawPathParams, Request},
     http::{StatusCode, Uri},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt as _,
     auth_scheme::{
@@ -23,7 +21,7 @@ use ruma::api::{
 
 use tracing::{Instrument as _, debug_span};
 
-use super::{Action, ApiError, ClientAddress};
+use super::{Action, ApiError, ClientAddress, body::Sender};
 use crate::{
     account::{AuthenticateError, LocalDevice, appservice::Asserted},
     app::App,
@@ -46,6 +44,10 @@ where
 pub trait Authenticate: AuthScheme {
     type Caller: Send;
 
+    /// Whether the body is checked as a whole ([`crate::json`]). What clients write goes to others as it is; the events of
+    /// another server are judged one by one.
+    const CHECKS_BODY: bool = true;
+
     fn authenticate(
         app: &App,
         credentials: Self::Output,
@@ -54,6 +56,12 @@ pub trait Authenticate: AuthScheme {
 
     /// The user to count this request for, if there is one.
     fn user(caller: &Self::Caller) -> Option<&LocalDevice>;
+
+    /// Who sends the body of the request, as far as is known before it is read. Strangers send small ones.
+    fn sender(caller: &Self::Caller, address: Option<IpAddr>) -> Sender {
+        let _ = address;
+        Self::user(caller).map_or(Sender::Stranger, |device| Sender::User(device.user.nid))
+    }
 
     /// Whether rate limits are not for the caller.
     fn is_exempt(caller: &Self::Caller) -> bool {
@@ -196,6 +204,13 @@ impl Authenticate for AppserviceTokenOptional {
         None
     }
 
+    fn sender(caller: &ServiceToken, _: Option<IpAddr>) -> Sender {
+        match caller {
+            ServiceToken::Known(_) => Sender::Appservice,
+            ServiceToken::Missing | ServiceToken::Unknown => Sender::Stranger,
+        }
+    }
+
     fn is_exempt(caller: &ServiceToken) -> bool {
         matches!(caller, ServiceToken::Known(_))
     }
@@ -205,6 +220,8 @@ impl Authenticate for AppserviceTokenOptional {
 impl Authenticate for ServerSignatures {
     type Caller = (RemoteServer, XMatrix);
 
+    const CHECKS_BODY: bool = false;
+
     async fn authenticate(app: &App, header: XMatrix, _: Option<IpAddr>) -> Result<(RemoteServer, XMatrix), ApiError> {
         let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
         federation.check_header(&header)?;
@@ -213,6 +230,11 @@ impl Authenticate for ServerSignatures {
 
     fn user(_: &Self::Caller) -> Option<&LocalDevice> {
         None
+    }
+
+    /// Its signature is over the body, so nobody knows yet who sends it.
+    fn sender(_: &Self::Caller, address: Option<IpAddr>) -> Sender {
+        Sender::Unproven(address)
     }
 
     fn missing(message: String) -> ApiError {
@@ -301,16 +323,26 @@ where
         }
 
         let (parts, body) = request.into_parts();
-        let limits = &app.config.limits;
-        let body = read_body(body, limits.request_bytes.bytes(), limits.request_time.duration()).await?;
+        let sender = R::Authentication::sender(&caller, address);
+        let (body, _large) = app.bodies.read(body, sender).await?;
         let proven = http::Request::from_parts(parts, body);
         R::Authentication::prove(app, &caller, &proven).await?;
-        let (parts, body) = proven.into_parts();
+        let (mut parts, body) = proven.into_parts();
         // Ruma wants an object where clients often send nothing at all.
-        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
+        let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET {
+            parts.extensions.insert(NoBody);
+            b"{}"
+        } else {
+            &body
+        };
         // JSON of other bytes than UTF-8 passes where nobody looks at the text. Files are no JSON.
-        if !parts.uri.path().starts_with("/_matrix/media/") && std::str::from_utf8(body).is_err() {
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
+        if !parts.uri.path().starts_with("/_matrix/media/") {
+            let Ok(json) = std::str::from_utf8(body) else {
+                return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
+            };
+            if R::Authentication::CHECKS_BODY {
+                check_body(json)?;
+            }
         }
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)
             .map_err(|error| explain(&error, body))?;
@@ -318,18 +350,19 @@ where
     }
 }
 
-/// Reads the whole body, at most `limit_bytes` of it, for at most `limit_time`.
-pub(crate) async fn read_body(body: Body, limit_bytes: usize, limit_time: Duration) -> Result<bytes::Bytes, ApiError> {
-    match tokio::time::timeout(limit_time, Limited::new(body, limit_bytes).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(ApiError::too_large(format!("The request is larger than {limit_bytes} bytes.")))
+/// Marks a request that came without a body, where one was expected: it is read as an empty object, but for those who look
+/// for this.
+#[derive(Clone, Copy)]
+pub(crate) struct NoBody;
+
+/// Refuses JSON that other clients could not read.
+fn check_body(json: &str) -> Result<(), ApiError> {
+    match crate::json::check(json) {
+        // What is no JSON at all is told so.
+        Err(unfit) if serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() => {
+            Err(ApiError::bad_json(format!("The request cannot be passed on to other clients: {unfit}.")))
         }
-        Err(_) => {
-            let message = "The request took too long to arrive.";
-            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message))
-        }
-        Ok(Err(_)) => Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request ended too early.")),
+        _ => Ok(()),
     }
 }
 
@@ -348,40 +381,4 @@ fn explain(error: &FromHttpRequestError, body: &[u8]) -> ApiError {
         _ => ErrorKind::BadJson,
     };
     ApiError::new(StatusCode::BAD_REQUEST, kind, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        pin::Pin,
-        task::{Context, Poll},
-    };
-
-    use hyper::body::Frame;
-
-    use super::*;
-
-    /// The body of a client that sends its headers and nothing more.
-    struct Silent;
-
-    impl hyper::body::Body for Silent {
-        type Data = bytes::Bytes;
-        type Error = std::convert::Infallible;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-            Poll::Pending
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_not_waited_for() {
-        let began = tokio::time::Instant::now();
-        let limit = Duration::from_secs(30);
-        let refused = read_body(Body::new(Silent), 10, limit).await.expect_err("nothing came");
-        assert_eq!(axum::response::IntoResponse::into_response(refused).status(), StatusCode::REQUEST_TIMEOUT);
-        assert_eq!(began.elapsed(), limit);
-    }
 }

@@ -1,8 +1,10 @@
 //! What the client is told when a request fails: a status code and the Matrix error that the spec names.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use ruma::api::{
@@ -16,12 +18,19 @@ use ruma::api::{
 
 use crate::{account::AuthenticateError, federation::FederationError, store};
 
-/// When a client may try again what the server could not do just now, in seconds: most databases are back by then.
-const COME_BACK_AFTER_S: &str = "5";
-
 /// A failed request, ready to be sent.
 #[derive(Debug)]
-pub struct ApiError(Kind);
+pub struct ApiError {
+    kind: Kind,
+    /// When it is worth asking again, where we know.
+    retry_after: Option<Duration>,
+}
+
+/// When a request that found the server busy is worth repeating: a queue of ours is short or full for seconds.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// When a request that needed the database is worth repeating: most are back by then.
+const DATABASE_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 enum Kind {
@@ -32,7 +41,7 @@ enum Kind {
 impl ApiError {
     pub fn new(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
         let body = ErrorBody::Standard(StandardErrorBody::new(kind, message.into()));
-        Self(Kind::Matrix(Box::new(MatrixError::new(status, body))))
+        Self { kind: Kind::Matrix(Box::new(MatrixError::new(status, body))), retry_after: None }
     }
 
     /// `403 M_FORBIDDEN`: the server understood, and will not.
@@ -85,15 +94,22 @@ impl ApiError {
     }
 
     /// `429 M_LIMIT_EXCEEDED`, to be tried again after `wait`.
-    pub fn limit_exceeded(wait: std::time::Duration) -> Self {
+    pub fn limit_exceeded(wait: Duration) -> Self {
         let mut data = LimitExceededErrorData::new();
         data.retry_after = Some(RetryAfter::Delay(wait));
-        Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorKind::LimitExceeded(data), "Too many requests.")
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorKind::LimitExceeded(data), "Too many requests.");
+        Self { retry_after: Some(wait), ..error }
     }
 
-    /// `503 M_UNKNOWN`: not now. The answer says when to come back.
+    /// `503 M_UNKNOWN`: the server has no room for this at this moment.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, message)
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, message);
+        Self { retry_after: Some(BUSY_RETRY), ..error }
+    }
+
+    /// `503 M_UNKNOWN`: the database does not answer.
+    pub fn database_away(message: impl Into<String>) -> Self {
+        Self { retry_after: Some(DATABASE_RETRY), ..Self::unavailable(message) }
     }
 
     /// `500 M_UNKNOWN`. The cause is logged here; the client learns nothing of it.
@@ -111,7 +127,7 @@ impl ApiError {
 
     /// `401` with the stages that are left of interactive authentication.
     pub fn interactive_auth(info: UiaaInfo) -> Self {
-        Self(Kind::InteractiveAuth(Box::new(info)))
+        Self { kind: Kind::InteractiveAuth(Box::new(info)), retry_after: None }
     }
 }
 
@@ -123,15 +139,16 @@ impl From<store::Error> for ApiError {
             }
             store::Error::Unavailable(_) | store::Error::Waiting => {
                 tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "request not answered");
-                Self::unavailable("The server cannot reach its database. Please try again.")
+                Self::database_away("The server cannot reach its database. Please try again.")
             }
             store::Error::DiskFull(_) => {
                 tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "request not carried out");
-                Self::new(
+                let error = Self::new(
                     StatusCode::INSUFFICIENT_STORAGE,
                     ErrorKind::Unknown,
                     "The server's disk is full: nothing can be stored until its operator makes room.",
-                )
+                );
+                Self { retry_after: Some(DATABASE_RETRY), ..error }
             }
             store::Error::HoldsNul => Self::bad_json("A text holds a NUL character."),
             store::Error::Database(_) | store::Error::Panicked | store::Error::Damaged { .. } => Self::internal(error),
@@ -149,9 +166,7 @@ impl From<FederationError> for ApiError {
             FederationError::Refused { status, .. } if *status == StatusCode::FORBIDDEN => {
                 Self::forbidden(format!("{error}: it does not tell."))
             }
-            FederationError::Busy { .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, format!("{error}. Please try again."))
-            }
+            FederationError::Busy { .. } => Self::unavailable(format!("{error}. Please try again.")),
             FederationError::Unreachable { .. }
             | FederationError::Refused { .. }
             | FederationError::Malformed { .. }
@@ -179,26 +194,43 @@ impl From<AuthenticateError> for ApiError {
     }
 }
 
+/// Adds the empty list of completed stages, which ruma leaves out. The spec's examples have it in every answer, and some
+/// clients ask for it.
+fn with_nothing_completed(body: Vec<u8>) -> Vec<u8> {
+    match body.strip_prefix(b"{") {
+        Some(rest) => [br#"{"completed":[],"#, rest].concat(),
+        None => body,
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let response = match self.0 {
+        let response = match self.kind {
             Kind::Matrix(error) => error.try_into_http_response::<Vec<u8>>(),
-            Kind::InteractiveAuth(info) => UiaaResponse::AuthResponse(*info).try_into_http_response::<Vec<u8>>(),
-        };
-        match response {
-            Ok(response) => {
-                let mut response = response.map(Body::from);
-                if matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
-                    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(COME_BACK_AFTER_S));
-                }
-                response
+            Kind::InteractiveAuth(info) => {
+                let has_completed = !info.completed.is_empty();
+                UiaaResponse::AuthResponse(*info)
+                    .try_into_http_response::<Vec<u8>>()
+                    .map(|response| if has_completed { response } else { response.map(with_nothing_completed) })
             }
+        };
+        let mut response = match response {
+            Ok(response) => response.map(Body::from),
             Err(error) => {
                 tracing::error!(%error, "an error could not be written");
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+                return StatusCode::INTERNAL_SERVER_ERROR.into_response();
             }
+        };
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, whole_seconds(wait).into());
         }
+        response
     }
+}
+
+/// The header has whole seconds. Rounded down, a client would ask again too early.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 #[cfg(test)]
@@ -208,6 +240,19 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_client_is_never_told_to_come_back_too_early() {
+        let check = |wait_ms: u64, expected: &str| {
+            let response = ApiError::limit_exceeded(Duration::from_millis(wait_ms)).into_response();
+            assert_eq!(response.headers().get_all(RETRY_AFTER).iter().collect::<Vec<_>>(), [expected], "{wait_ms} ms");
+        };
+        check(1, "1");
+        check(495, "1");
+        check(1000, "1");
+        check(1001, "2");
+        check(59_999, "60");
+    }
 
     #[tokio::test]
     async fn a_database_that_fails_is_told_by_what_helps() {

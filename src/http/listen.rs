@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
 use super::tls::{self, TlsError, TlsFiles};
+use super::transport::Transport;
 
 /// Connections the kernel completes before we accept them. What `axum` and `tokio` use; capped by `net.core.somaxconn`.
 const BACKLOG: u32 = 1024;
@@ -72,6 +73,7 @@ pub struct Listener {
     incoming: Incoming,
     address: Address,
     pub(super) tls: Option<TlsAcceptor>,
+    pub(super) transport: Transport,
 }
 
 enum Incoming {
@@ -100,7 +102,13 @@ impl Listener {
                 (Incoming::Unix { listener, _file: file }, spec.address.clone())
             }
         };
-        Ok(Self { incoming, address, tls })
+        Ok(Self { incoming, address, tls, transport: Transport::default() })
+    }
+
+    /// Keeps these bounds on its connections.
+    #[must_use]
+    pub fn within(self, transport: Transport) -> Self {
+        Self { transport, ..self }
     }
 
     /// Where it listens; for port 0, with the port that the system chose.

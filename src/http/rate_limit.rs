@@ -3,7 +3,7 @@
 mod guesses;
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -11,8 +11,9 @@ use std::{
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 
 use self::guesses::{Budget, Guesses};
-use super::ApiError;
+use super::{ApiError, network::network};
 use crate::{
+    account::LocalDevice,
     config::{Rate, RateLimits as Config},
     store::UserNid,
 };
@@ -26,11 +27,13 @@ pub enum Action {
     CreateRoom,
     Invite,
     Join,
+    Presence,
     Sync,
     Other,
 }
 
 struct Limiter {
+    burst: NonZeroU32,
     user: DefaultKeyedRateLimiter<UserNid>,
     address: DefaultKeyedRateLimiter<IpAddr>,
 }
@@ -38,7 +41,7 @@ struct Limiter {
 /// All counters. They are in memory: after a restart everyone starts afresh.
 pub struct RateLimits {
     enabled: bool,
-    limiters: [Limiter; 8],
+    limiters: [Limiter; 9],
     guesses: Guesses,
 }
 
@@ -62,6 +65,7 @@ impl Guess<'_> {
 impl RateLimits {
     pub fn new(config: &Config) -> Self {
         let limiter = |rate: &Rate| Limiter {
+            burst: NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN),
             user: RateLimiter::keyed(quota(rate.per_second, f64::from(rate.burst))),
             address: RateLimiter::keyed(quota(
                 rate.per_second * config.address_factor,
@@ -76,6 +80,7 @@ impl RateLimits {
             &config.create_room,
             &config.invite,
             &config.join,
+            &config.presence,
             &config.sync,
             &config.other,
         ]
@@ -89,21 +94,52 @@ impl RateLimits {
     /// # Errors
     /// `M_LIMIT_EXCEEDED` with the time to wait.
     pub fn check(&self, action: Action, user: Option<UserNid>, address: Option<IpAddr>) -> Result<(), ApiError> {
+        self.check_many(action, NonZeroU32::MIN, user, address)
+    }
+
+    /// Counts what a request does besides what its endpoint is for: `PUT state/m.room.member` may invite. Not for those who
+    /// are exempt.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_done(
+        &self,
+        action: Action,
+        times: usize,
+        caller: &LocalDevice,
+        address: Option<IpAddr>,
+    ) -> Result<(), ApiError> {
+        let times = NonZeroU32::new(u32::try_from(times).unwrap_or(u32::MAX));
+        match times.filter(|_| !caller.is_exempt_from_rate_limits()) {
+            Some(times) => self.check_many(action, times, Some(caller.user.nid), address),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts so many actions at once; at most as many as a whole burst, or it could never be.
+    fn check_many(
+        &self,
+        action: Action,
+        times: NonZeroU32,
+        user: Option<UserNid>,
+        address: Option<IpAddr>,
+    ) -> Result<(), ApiError> {
         if !self.enabled {
             return Ok(());
         }
         let limiter = &self.limiters[action as usize];
+        let times = times.min(limiter.burst);
         let wait = |until: governor::NotUntil<governor::clock::QuantaInstant>| {
             until.wait_time_from(governor::clock::DefaultClock::default().now())
         };
         let refuse = |wait: Duration| Err(limit_exceeded(wait));
         if let Some(user) = user
-            && let Err(until) = limiter.user.check_key(&user)
+            && let Ok(Err(until)) = limiter.user.check_key_n(&user, times)
         {
             return refuse(wait(until));
         }
         if let Some(address) = address
-            && let Err(until) = limiter.address.check_key(&network(address))
+            && let Ok(Err(until)) = limiter.address.check_key_n(&network(address), times)
         {
             return refuse(wait(until));
         }
@@ -150,15 +186,4 @@ fn quota(per_second: f64, burst: f64) -> Quota {
 /// The time in which one of `per_second` comes back.
 fn period(per_second: f64) -> Duration {
     Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e9))
-}
-
-/// An IPv6 customer has a whole /64, so that is what is counted.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => IpAddr::V4(v4),
-            None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        },
-    }
 }

@@ -116,7 +116,7 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for TrackedFuture<
                 Poll::Pending => {
                     let Some(too_long) = too_long else { return Poll::Pending };
                     ready!(too_long.as_mut().poll(cx));
-                    ApiError::unavailable(
+                    ApiError::database_away(
                         "The server waits for its database. What you asked for may be done or not: please ask again.",
                     )
                     .into_response()

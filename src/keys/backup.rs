@@ -1,7 +1,8 @@
 //! Key backup: room keys that clients keep with us, encrypted for nobody but themselves.
 //!
 //! Promise: of two keys for one session the better one stays; keys go into the current version only; the number of a
-//! deleted version is never used again. Each upload is one commit.
+//! deleted version is never used again. A large upload or deletion is several commits, one after the other; one that was
+//! interrupted is repeated as a whole by the client, which changes nothing of what was done.
 
 mod sessions;
 
@@ -14,6 +15,7 @@ use crate::store::{
     Conn, Error, Position, Transaction, UserNid,
     committer::insert_rows,
     key_backup::{self, KEY_BACKUP_VERSION, Part, SessionRow, VersionRow},
+    leftovers::Leftover,
 };
 
 /// Size of the public data of a version: a key and a few signatures.
@@ -24,6 +26,13 @@ pub const MAX_ALGORITHM_BYTES: usize = 255;
 
 /// Versions of one user that are not deleted. Clients use one at a time.
 pub const MAX_VERSIONS: i64 = 100;
+
+/// Bytes of all room keys of one user, in all versions. A key takes half a kilobyte to one, and a client reads all of them
+/// in one answer.
+pub const MAX_BACKUP_BYTES: i64 = 256 * 1024 * 1024;
+
+/// Room keys that are read at once for an answer: a hundred kilobytes, and six megabytes at most.
+pub(crate) const SESSIONS_PER_PAGE: usize = 100;
 
 /// Why a backup did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +54,8 @@ pub enum BackupError {
     TooMany { what: &'static str, limit: i64 },
     #[error("{what} is too large: at most {limit} bytes")]
     TooLarge { what: &'static str, limit: usize },
+    #[error("the backups of this account would take more than {MAX_BACKUP_BYTES} bytes; delete old versions")]
+    Full,
     #[error("could not read or store the backup")]
     Storage(#[from] Error),
 }
@@ -138,6 +149,7 @@ impl Keys {
     /// # Errors
     /// [`BackupError::TooMany`] until an old version is deleted.
     pub async fn create_backup(&self, user: UserNid, algorithm: Algorithm) -> Result<i64, BackupError> {
+        let _turn = self.turns.take(user).await;
         self.db.committer().transact(CreateVersion { user, algorithm }).await?
     }
 
@@ -167,31 +179,39 @@ impl Keys {
         if algorithm.version.as_ref().is_some_and(|named| *named != version.to_string()) {
             return Err(BackupError::OtherVersion);
         }
+        let _turn = self.turns.take(user).await;
         self.db.committer().transact(UpdateVersion { user, version, algorithm }).await?
     }
 
-    /// Deletes a version with all its keys. Deleting it again succeeds.
+    /// Deletes a version with all its keys: they are gone for everyone at once, and from the database a little later.
+    /// Deleting it again succeeds.
     ///
     /// # Errors
     /// [`BackupError::NoSuchVersion`] when there never was one.
     pub async fn delete_backup(&self, user: UserNid, version: i64) -> Result<(), BackupError> {
+        let _turn = self.turns.take(user).await;
         self.db.committer().transact(DeleteVersion { user, version }).await?
     }
 
-    /// The room keys of this part of a version.
+    /// The room keys of this part of a version in the order of rooms and sessions, a page at a time: those after this room
+    /// and session, and whether these are the last.
     ///
     /// # Errors
     /// [`BackupError::NoSuchVersion`].
-    pub(crate) async fn backup_keys(
+    pub(crate) async fn backup_page(
         &self,
         user: UserNid,
         version: i64,
         part: &Part,
-    ) -> Result<Vec<SessionRow>, BackupError> {
+        after: Option<&(String, String)>,
+    ) -> Result<(Vec<SessionRow>, bool), BackupError> {
         let mut reader = self.db.read().await?;
         let mut conn = reader.conn();
         live_version(&mut conn, user, version).await?.ok_or(BackupError::NoSuchVersion)?;
-        Ok(key_backup::sessions(&mut conn, user, version, part).await?)
+        let after = after.map(|(room, session)| (room.as_str(), session.as_str())).unwrap_or_default();
+        let rows = key_backup::sessions(&mut conn, user, version, part, after, SESSIONS_PER_PAGE).await?;
+        let is_last = rows.len() < SESSIONS_PER_PAGE;
+        Ok((rows, is_last))
     }
 }
 
@@ -199,16 +219,17 @@ impl Transaction for CreateVersion {
     type Output = Result<i64, BackupError>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
-        let (last, live) = key_backup::last_number(conn, self.user).await?;
-        if live >= MAX_VERSIONS {
+        let totals = key_backup::totals(conn, self.user).await?;
+        if totals.live >= MAX_VERSIONS {
             return Ok(Err(BackupError::TooMany { what: "backups", limit: MAX_VERSIONS }));
         }
-        let number = last + 1;
+        let number = totals.last + 1;
         let row = KEY_BACKUP_VERSION.row([
             self.user.into(),
             number.into(),
             self.algorithm.algorithm.as_str().into(),
             self.algorithm.auth_data.get().into(),
+            0.into(),
             0.into(),
             0.into(),
             false.into(),
@@ -240,7 +261,10 @@ impl Transaction for DeleteVersion {
         match key_backup::find_version(conn, self.user, self.version).await? {
             None => return Ok(Err(BackupError::NoSuchVersion)),
             Some(row) if row.deleted => {}
-            Some(_) => key_backup::delete_version(conn, self.user, self.version).await?,
+            Some(_) => {
+                key_backup::mark_deleted(conn, self.user, self.version).await?;
+                insert_rows(conn, &[Leftover::Backup(self.user, self.version).row()]).await?;
+            }
         }
         Ok(Ok(()))
     }

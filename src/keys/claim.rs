@@ -140,9 +140,10 @@ impl Transaction for ClaimKeys {
         let mut taken = Vec::with_capacity(self.targets.len());
         let mut digests: Vec<Row> = Vec::with_capacity(self.targets.len());
         for (index, target) in self.targets.iter().enumerate() {
-            if let Some((key_id, json)) = one_time_keys::take_next(conn, target.device, &target.algorithm).await? {
-                let digest = validate::digest_of_stored(&target.algorithm, &json)?;
-                digests.push(CLAIMED_KEY.row([target.device.into(), digest.to_vec().into()]));
+            if let Some((key_id, digest, json)) =
+                one_time_keys::take_next(conn, target.device, &target.algorithm).await?
+            {
+                digests.push(CLAIMED_KEY.row([target.device.into(), digest.into()]));
                 taken.push(Taken { target: index, key_id, json });
             } else if let Some((key_id, json)) =
                 one_time_keys::use_fallback(conn, target.device, &target.algorithm).await?

@@ -6,19 +6,24 @@
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, UserId, encryption::CrossSigningKey, serde::Raw};
 use serde_json::{Map, Value};
 
-use super::{Keys, changes::DeviceChange, signatures, validate};
+use super::{
+    Keys,
+    changes::DeviceChange,
+    signatures::{self, Stored},
+    validate,
+};
 use crate::{
     account::LocalDevice,
     store::{
         Conn, Error, Position, RoomNid, Row, Transaction, UserNid,
         committer::insert_rows,
         cross_signing::{self, CROSS_SIGNING_KEY},
-        device_keys,
+        devices,
     },
 };
 
-/// Size of one cross-signing key, signatures included.
-pub const MAX_SIGNING_KEY_BYTES: usize = 16 * 1024;
+/// Size of one cross-signing key, signatures included: a kilobyte, and a line for each device that signs.
+pub const MAX_SIGNING_KEY_BYTES: usize = 8 * 1024;
 
 /// What a cross-signing key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +137,7 @@ impl SigningKey {
         };
         let kept: CanonicalJsonObject = own
             .iter()
+            .take(signatures::MAX_SIGNATURES_OF_KEY)
             .filter(|(key_id, signature)| {
                 let signer = signers.iter().find(|(name, _)| name == key_id.as_str());
                 signer
@@ -159,11 +165,17 @@ pub(super) fn public_key_of(key: &Map<String, Value>) -> Option<&str> {
     key.get("keys")?.as_object()?.values().next()?.as_str()
 }
 
+/// How often an upload is checked anew because the user's other keys have changed meanwhile. Only the same user's other
+/// requests do that.
+const MAX_TRIES: usize = 8;
+
+/// Keys that replace those in `stored`, all checked.
 struct UploadSigningKeys {
     user: UserNid,
-    user_id: ruma::OwnedUserId,
-    keys: SigningKeys,
-    authenticated: bool,
+    stored: Stored,
+    /// Usage and public key of what goes.
+    replaced: Vec<(Usage, String)>,
+    rows: Vec<Row>,
     change: DeviceChange,
 }
 
@@ -180,79 +192,101 @@ impl Keys {
         authenticated: bool,
         rooms: Vec<RoomNid>,
     ) -> Result<(), SigningKeysError> {
-        let transaction = UploadSigningKeys {
-            user: caller.user.nid,
-            user_id: caller.user_id().to_owned(),
-            keys,
-            authenticated,
-            change: self.device_change(caller.user.nid, rooms),
+        for _ in 0..MAX_TRIES {
+            let change = self.device_change(caller.user.nid, rooms.clone());
+            let Some(transaction) = self.prepare_signing_keys(caller, &keys, authenticated, change).await? else {
+                return Ok(());
+            };
+            if self.db.committer().transact(transaction).await? {
+                return Ok(());
+            }
+        }
+        Err(SigningKeysError::Storage(Error::Overloaded))
+    }
+
+    /// Checks the keys against those that are stored; `None` if none of them is new.
+    async fn prepare_signing_keys(
+        &self,
+        caller: &LocalDevice,
+        keys: &SigningKeys,
+        authenticated: bool,
+        change: DeviceChange,
+    ) -> Result<Option<UploadSigningKeys>, SigningKeysError> {
+        let (user, user_id) = (caller.user.nid, caller.user_id());
+        let signing = keys.0.iter().flat_map(|key| signatures::signing_devices(&key.object, user_id));
+        // A cross-signing key must not be named like a device, so those are looked for too.
+        let named = signing.chain(keys.0.iter().map(|key| key.public_key.clone()));
+        let device_ids: Vec<String> = named.filter(|device_id| validate::is_plain(device_id)).collect();
+        let mut reader = self.db.read().await?;
+        let mut conn = reader.conn();
+        let stored = Stored::read(&mut conn, user, &device_ids, &[]).await?;
+        for key in &keys.0 {
+            if devices::find_device(&mut conn, user, &key.public_key).await?.is_some() {
+                return Err(SigningKeysError::SameAsDevice(key.usage));
+            }
+        }
+        drop(reader);
+        let mut known = Vec::new();
+        for usage in [Usage::Master, Usage::SelfSigning, Usage::UserSigning] {
+            known.extend(stored.own_key(usage)?.map(|key| (usage, key)));
+        }
+        let stored_key = |usage| known.iter().find(|(other, _)| *other == usage).map(|(_, key)| key.as_str());
+        let stored_master = stored_key(Usage::Master);
+        let new_master = keys.get(Usage::Master).map(|key| key.public_key.as_str());
+        let Some(master) = new_master.or(stored_master) else {
+            return Err(SigningKeysError::NoMasterKey);
         };
-        self.db.committer().transact(transaction).await?.map(|_| ())
+        if keys.0.iter().all(|key| stored_key(key.usage) == Some(&key.public_key)) {
+            return Ok(None);
+        }
+        if stored_master.is_some() && !authenticated {
+            return Err(SigningKeysError::NeedsAuthentication);
+        }
+        for key in &keys.0 {
+            if key.usage != Usage::Master && !key.is_signed_by(user_id, master) {
+                return Err(SigningKeysError::NotSigned(key.usage));
+            }
+        }
+        let mut signers = stored.device_keys()?;
+        signers.extend(validate::public_key(master).map(|bytes| (format!("ed25519:{master}"), bytes)));
+        let mut rows: Vec<Row> = Vec::new();
+        for key in &keys.0 {
+            let mut key = key.clone();
+            key.keep_valid_signatures(user_id, &signers);
+            let json = serde_json::to_string(&CanonicalJsonValue::Object(key.object))
+                .map_err(|error| Error::damaged("cross-signing key", error))?;
+            rows.push(CROSS_SIGNING_KEY.row([user.into(), key.usage.as_str().into(), json.into()]));
+        }
+        let is_replaced = |usage: Usage, old: &str| match keys.get(usage) {
+            Some(key) => key.public_key != old,
+            // What the old master key vouched for is worth nothing under a new one.
+            None => new_master.is_some_and(|new| Some(new) != stored_master),
+        };
+        let replaced = known.iter().filter(|(usage, old)| is_replaced(*usage, old)).cloned().collect();
+        Ok(Some(UploadSigningKeys { user, replaced, rows, change, stored }))
     }
 }
 
 impl Transaction for UploadSigningKeys {
-    /// Whether anything was new.
-    type Output = Result<bool, SigningKeysError>;
+    /// Whether the keys were stored; otherwise what they were checked with has changed.
+    type Output = bool;
 
-    async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
-        let mut stored = Vec::new();
-        for (_, usage, json) in cross_signing::cross_signing_keys(conn, &[self.user]).await? {
-            let key: Map<String, Value> =
-                serde_json::from_str(&json).map_err(|error| Error::damaged("cross-signing key", error))?;
-            let public_key = public_key_of(&key).unwrap_or_default().to_owned();
-            stored.extend(Usage::from_stored(&usage).map(|usage| (usage, public_key)));
+    async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<bool, Error> {
+        if self.stored.read_again(conn).await? != self.stored {
+            return Ok(false);
         }
-        let stored_key = |usage| stored.iter().find(|(other, _)| *other == usage).map(|(_, key)| key.as_str());
-        let stored_master = stored_key(Usage::Master);
-        let new_master = self.keys.get(Usage::Master).map(|key| key.public_key.as_str());
-        let Some(master) = new_master.or(stored_master) else {
-            return Ok(Err(SigningKeysError::NoMasterKey));
-        };
-        if self.keys.0.iter().all(|key| stored_key(key.usage) == Some(&key.public_key)) {
-            return Ok(Ok(false));
+        for (usage, old) in &self.replaced {
+            cross_signing::delete_key(conn, self.user, usage.as_str()).await?;
+            cross_signing::delete_signatures(conn, self.user, old).await?;
         }
-        if stored_master.is_some() && !self.authenticated {
-            return Ok(Err(SigningKeysError::NeedsAuthentication));
-        }
-
-        let devices = device_keys::devices(conn, &[self.user]).await?;
-        for key in &self.keys.0 {
-            if devices.iter().any(|(_, _, device_id)| *device_id == key.public_key) {
-                return Ok(Err(SigningKeysError::SameAsDevice(key.usage)));
-            }
-            if key.usage != Usage::Master && !key.is_signed_by(&self.user_id, master) {
-                return Ok(Err(SigningKeysError::NotSigned(key.usage)));
-            }
-        }
-        let mut signers = signatures::signing_keys_of_devices(conn, self.user).await?;
-        signers.extend(validate::public_key(master).map(|bytes| (format!("ed25519:{master}"), bytes)));
-
-        for (usage, old) in &stored {
-            let replaced = match self.keys.get(*usage) {
-                Some(key) => key.public_key != *old,
-                // What the old master key vouched for is worth nothing under a new one.
-                None => new_master.is_some_and(|new| Some(new) != stored_master),
-            };
-            if replaced {
-                cross_signing::delete_key(conn, self.user, usage.as_str()).await?;
-                cross_signing::delete_signatures(conn, self.user, old).await?;
-            }
-        }
-        let mut rows: Vec<Row> = self.change.rows(position);
-        for key in &self.keys.0 {
-            let mut key = key.clone();
-            key.keep_valid_signatures(&self.user_id, &signers);
-            let json = serde_json::to_string(&CanonicalJsonValue::Object(key.object))
-                .map_err(|error| Error::damaged("cross-signing key", error))?;
-            rows.push(CROSS_SIGNING_KEY.row([self.user.into(), key.usage.as_str().into(), json.into()]));
-        }
+        let mut rows = self.rows.clone();
+        rows.extend(self.change.rows(position));
         insert_rows(conn, &rows).await?;
-        Ok(Ok(true))
+        Ok(true)
     }
 
-    fn committed(&self, output: &Self::Output, position: Position) {
-        if let Ok(true) = output {
+    fn committed(&self, stored: &bool, position: Position) {
+        if *stored {
             self.change.committed(position);
         }
     }

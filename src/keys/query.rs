@@ -1,6 +1,6 @@
 //! Querying: the keys of other users' devices, with the signatures that the asker may see.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry};
 
 use ruma::{
     OwnedDeviceId, OwnedServerName, OwnedUserId,
@@ -81,13 +81,16 @@ impl Keys {
         let signature_rows = cross_signing::visible_signatures(&mut conn, &nids, asker.nid).await?;
         drop(reader);
         let signatures = self.gather(signature_rows).await?;
+        // A list may name a device many thousand times.
+        let named: HashMap<&OwnedUserId, HashSet<&OwnedDeviceId>> =
+            wanted.iter().map(|(user_id, devices)| (user_id, devices.iter().collect())).collect();
 
         for row in device_rows {
             let (user, device_id) = (UserNid(row.user_nid), OwnedDeviceId::from(row.device_id));
             let Some(user_id) = users.get(&user) else {
                 continue;
             };
-            let devices = &wanted[*user_id];
+            let devices = &named[*user_id];
             if !devices.is_empty() && !devices.contains(&device_id) {
                 continue;
             }

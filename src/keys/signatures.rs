@@ -2,6 +2,9 @@
 //!
 //! Promise: only a signature that holds, by a key that may sign that key, is stored. What is wrong with one key does not
 //! concern the others of the same upload.
+//!
+//! Everything is read, parsed and verified before the commit ([`Stored`]). The commit only compares the texts of those keys
+//! with what is stored then: whatever was checked about the same texts still holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,9 +29,9 @@ use crate::{
 pub const MAX_SIGNED_KEYS: usize = 256;
 
 /// Signatures checked on one key; the others are ignored.
-const MAX_SIGNATURES_OF_KEY: usize = 16;
+pub(super) const MAX_SIGNATURES_OF_KEY: usize = 16;
 
-/// Size of one signed key.
+/// Size of one signed key: as large as it may be published, and its signatures.
 const MAX_SIGNED_KEY_BYTES: usize = 16 * 1024;
 
 /// A signed key as it was uploaded: whose it is, its ID, its JSON.
@@ -85,37 +88,138 @@ fn signatures_of<'a>(object: &'a CanonicalJsonObject, signer: &UserId) -> Option
     object.get("signatures")?.as_object()?.get(signer.as_str())?.as_object()
 }
 
-/// The Ed25519 keys of the user's devices, by key ID.
-pub(super) async fn signing_keys_of_devices(
-    conn: &mut Conn<'_>,
-    user: UserNid,
-) -> Result<Vec<(String, [u8; 32])>, Error> {
-    let mut keys = Vec::new();
-    for row in device_keys::device_keys(conn, &[user]).await? {
-        let object = parse_stored(&row.json)?;
-        let key_id = format!("ed25519:{}", row.device_id);
-        let key = object.get("keys").and_then(CanonicalJsonValue::as_object).and_then(|keys| keys.get(&*key_id));
-        keys.extend(key.and_then(CanonicalJsonValue::as_str).and_then(validate::public_key).map(|key| (key_id, key)));
-    }
-    Ok(keys)
-}
-
 fn parse_stored(json: &str) -> Result<CanonicalJsonObject, Error> {
     serde_json::from_str(json).map_err(|error| Error::damaged("key", error))
 }
 
-/// A key that others may sign, as it was published.
-struct Published {
-    object: CanonicalJsonObject,
-    /// Keys of the caller that may sign it.
-    signers: Vec<(String, [u8; 32])>,
+/// The keys that an upload is about, as texts: those of the caller, and other users' master keys.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    user: Option<UserNid>,
+    /// The caller's devices that are named, by ID.
+    devices: BTreeMap<String, String>,
+    /// The caller's cross-signing keys, by usage.
+    own: BTreeMap<&'static str, String>,
+    masters: BTreeMap<UserNid, String>,
+}
+
+/// One of the keys in [`Stored`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Device(String),
+    Own(Usage),
+    Master(UserNid),
+}
+
+/// A key of the caller that may sign: its name and where it is from.
+struct Signer {
+    key_id: String,
+    public_key: [u8; 32],
+    place: Place,
+}
+
+impl Stored {
+    /// The cross-signing keys of `user`, the keys of those of their devices, and the master keys of those others.
+    pub(super) async fn read(
+        conn: &mut Conn<'_>,
+        user: UserNid,
+        device_ids: &[String],
+        others: &[UserNid],
+    ) -> Result<Self, Error> {
+        let own = cross_signing::cross_signing_keys(conn, &[user]).await?;
+        let own = own.into_iter().filter_map(|(_, usage, json)| Some((Usage::from_stored(&usage)?.as_str(), json)));
+        Ok(Self {
+            user: Some(user),
+            own: own.collect(),
+            devices: device_keys::named_device_keys(conn, user, device_ids).await?.into_iter().collect(),
+            masters: cross_signing::keys_of_usage(conn, others, Usage::Master.as_str()).await?.into_iter().collect(),
+        })
+    }
+
+    /// What is stored now of the keys that were read before.
+    pub(super) async fn read_again(&self, conn: &mut Conn<'_>) -> Result<Self, Error> {
+        let Some(user) = self.user else {
+            return Ok(Self::default());
+        };
+        let device_ids: Vec<String> = self.devices.keys().cloned().collect();
+        let others: Vec<UserNid> = self.masters.keys().copied().collect();
+        Self::read(conn, user, &device_ids, &others).await
+    }
+
+    fn get(&self, place: &Place) -> Option<&str> {
+        match place {
+            Place::Device(device_id) => self.devices.get(device_id),
+            Place::Own(usage) => self.own.get(usage.as_str()),
+            Place::Master(owner) => self.masters.get(owner),
+        }
+        .map(String::as_str)
+    }
+
+    fn parsed(&self, place: &Place) -> Result<Option<CanonicalJsonObject>, Error> {
+        self.get(place).map(parse_stored).transpose()
+    }
+
+    /// The public key of the caller's cross-signing key.
+    pub(super) fn own_key(&self, usage: Usage) -> Result<Option<String>, Error> {
+        Ok(self.parsed(&Place::Own(usage))?.as_ref().and_then(public_key_of))
+    }
+
+    /// The caller's cross-signing key, as a signer.
+    fn own_signer(&self, usage: Usage) -> Result<Option<Signer>, Error> {
+        let signer = |public_key: String| {
+            let bytes = validate::public_key(&public_key)?;
+            Some(Signer { key_id: format!("ed25519:{public_key}"), public_key: bytes, place: Place::Own(usage) })
+        };
+        Ok(self.own_key(usage)?.and_then(signer))
+    }
+
+    /// The Ed25519 keys of those of the caller's devices that were read.
+    fn device_signers(&self) -> Result<Vec<Signer>, Error> {
+        let mut signers = Vec::new();
+        for (device_id, json) in &self.devices {
+            let object = parse_stored(json)?;
+            let key_id = format!("ed25519:{device_id}");
+            let key = object.get("keys").and_then(CanonicalJsonValue::as_object).and_then(|keys| keys.get(&*key_id));
+            let public_key = key.and_then(CanonicalJsonValue::as_str).and_then(validate::public_key);
+            let place = Place::Device(device_id.clone());
+            signers.extend(public_key.map(|public_key| Signer { key_id, public_key, place }));
+        }
+        Ok(signers)
+    }
+
+    /// The Ed25519 keys of those of the caller's devices that were read, by key ID.
+    pub(super) fn device_keys(&self) -> Result<Vec<(String, [u8; 32])>, Error> {
+        Ok(self.device_signers()?.into_iter().map(|signer| (signer.key_id, signer.public_key)).collect())
+    }
+}
+
+/// The public key of a cross-signing key.
+fn public_key_of(object: &CanonicalJsonObject) -> Option<String> {
+    let keys = object.get("keys")?.as_object()?;
+    keys.values().next()?.as_str().map(str::to_owned)
+}
+
+/// The IDs of the devices by which the user has signed the object, as far as they are looked at.
+pub(super) fn signing_devices(object: &CanonicalJsonObject, user_id: &UserId) -> Vec<String> {
+    let names = signatures_of(object, user_id).into_iter().flatten().take(MAX_SIGNATURES_OF_KEY);
+    names.filter_map(|(key_id, _)| key_id.strip_prefix("ed25519:").map(str::to_owned)).collect()
+}
+
+/// A signature that holds, and what it was checked with.
+struct Valid {
+    owner: UserNid,
+    owner_id: OwnedUserId,
+    key_id: String,
+    signer_key_id: String,
+    signature: String,
+    relies_on: [Place; 2],
 }
 
 struct UploadSignatures {
     user: UserNid,
-    user_id: OwnedUserId,
-    /// Each with the short id of its owner, if that user exists.
-    keys: Vec<(Option<UserNid>, SignedKey)>,
+    stored: Stored,
+    valid: Vec<Valid>,
+    failures: Failures,
     change: DeviceChange,
 }
 
@@ -148,85 +252,133 @@ impl Keys {
         }
         let touches_own = keys.iter().any(|(owner, _)| *owner == Some(caller.user.nid));
         let rooms = if touches_own { rooms } else { Vec::new() };
-        let transaction = UploadSignatures {
+        let stored = self.stored_for(caller, &keys).await?;
+        let mut transaction = UploadSignatures {
             user: caller.user.nid,
-            user_id: caller.user_id().to_owned(),
-            keys,
+            valid: Vec::new(),
+            failures: Failures::new(),
             change: self.device_change(caller.user.nid, rooms),
+            stored,
         };
+        for (owner, key) in keys {
+            match transaction.check(caller.user_id(), owner, &key)? {
+                Ok(valid) => transaction.valid.extend(valid),
+                Err(failure) => {
+                    transaction.failures.entry(key.user_id).or_default().insert(key.key_id, failure);
+                }
+            }
+        }
+        if transaction.valid.is_empty() {
+            return Ok(transaction.failures);
+        }
         Ok(self.db.committer().transact(transaction).await?.failures)
+    }
+
+    /// What is stored of the keys that are named, and of the keys that may have signed them.
+    async fn stored_for(
+        &self,
+        caller: &LocalDevice,
+        keys: &[(Option<UserNid>, SignedKey)],
+    ) -> Result<Stored, SignaturesError> {
+        let own = caller.user.nid;
+        let of_own = || keys.iter().filter(|(owner, _)| *owner == Some(own)).map(|(_, key)| key);
+        let mut others: Vec<UserNid> =
+            keys.iter().filter_map(|(owner, _)| *owner).filter(|owner| *owner != own).collect();
+        others.dedup();
+        let mut reader = self.db.read().await?;
+        let cross_signing = Stored::read(&mut reader.conn(), own, &[], &[]).await?;
+        let master = cross_signing.own_key(Usage::Master)?;
+        let mut device_ids: Vec<String> = of_own().map(|key| key.key_id.clone()).collect();
+        for key in of_own().filter(|key| Some(&key.key_id) == master.as_ref()) {
+            device_ids.extend(key.parse().iter().flat_map(|object| signing_devices(object, caller.user_id())));
+        }
+        // PostgreSQL looks up no NUL, and no device has one in its ID.
+        device_ids.retain(|device_id| validate::is_plain(device_id));
+        Ok(Stored::read(&mut reader.conn(), own, &device_ids, &others).await?)
+    }
+}
+
+impl SignedKey {
+    fn parse(&self) -> Option<CanonicalJsonObject> {
+        if self.json.len() > MAX_SIGNED_KEY_BYTES { None } else { serde_json::from_str(&self.json).ok() }
     }
 }
 
 impl UploadSignatures {
-    /// Every key that the caller may sign: their devices, their master key, and other users' master keys.
-    async fn published(&self, conn: &mut Conn<'_>) -> Result<BTreeMap<(UserNid, String), Published>, Error> {
-        let owners: BTreeSet<UserNid> = self.keys.iter().filter_map(|(owner, _)| *owner).chain([self.user]).collect();
-        let owners: Vec<UserNid> = owners.into_iter().collect();
-        let devices = signing_keys_of_devices(conn, self.user).await?;
-        let mut own = Vec::new();
-        let mut masters = Vec::new();
-        for (owner, usage, json) in cross_signing::cross_signing_keys(conn, &owners).await? {
-            let object = parse_stored(&json)?;
-            let keys = object.get("keys").and_then(CanonicalJsonValue::as_object);
-            let Some(public_key) = keys.and_then(|keys| keys.values().next()).and_then(CanonicalJsonValue::as_str)
-            else {
-                continue;
-            };
-            let public_key = public_key.to_owned();
-            let usage = Usage::from_stored(&usage);
-            if owner == self.user {
-                own.extend(
-                    usage
-                        .zip(validate::public_key(&public_key))
-                        .map(|(usage, bytes)| (usage, (format!("ed25519:{public_key}"), bytes))),
-                );
-            }
-            if usage == Some(Usage::Master) {
-                masters.push((owner, public_key, object));
-            }
-        }
-        let own_key = |usage| -> Vec<(String, [u8; 32])> {
-            own.iter().filter(|(other, _)| *other == usage).map(|(_, key)| key.clone()).collect()
+    /// The key that is meant, and those of the caller's keys that may sign it: their devices by the self-signing key,
+    /// their master key by their devices, and other users' master keys by the user-signing key.
+    fn published(
+        &self,
+        owner: UserNid,
+        key_id: &str,
+    ) -> Result<Option<(Place, CanonicalJsonObject, Vec<Signer>)>, Error> {
+        let device = Place::Device(key_id.to_owned());
+        let place = if owner != self.user {
+            Place::Master(owner)
+        } else if self.stored.get(&device).is_some() {
+            device
+        } else {
+            Place::Own(Usage::Master)
         };
-        let mut published = BTreeMap::new();
-        for row in device_keys::device_keys(conn, &[self.user]).await? {
-            let object = parse_stored(&row.json)?;
-            published.insert((self.user, row.device_id), Published { object, signers: own_key(Usage::SelfSigning) });
+        let Some(object) = self.stored.parsed(&place)? else {
+            return Ok(None);
+        };
+        if !matches!(place, Place::Device(_)) && public_key_of(&object).as_deref() != Some(key_id) {
+            return Ok(None);
         }
-        for (owner, public_key, object) in masters {
-            let signers = if owner == self.user { devices.clone() } else { own_key(Usage::UserSigning) };
-            published.insert((owner, public_key), Published { object, signers });
-        }
-        Ok(published)
+        let signers = match place {
+            Place::Device(_) => self.stored.own_signer(Usage::SelfSigning)?.into_iter().collect(),
+            Place::Master(_) => self.stored.own_signer(Usage::UserSigning)?.into_iter().collect(),
+            Place::Own(_) => self.stored.device_signers()?,
+        };
+        Ok(Some((place, object, signers)))
     }
 
-    /// The new valid signatures on one key: key ID of the signer, and signature.
-    fn check(&self, key: &SignedKey, published: &Published) -> Result<Vec<(String, String)>, SignatureFailure> {
-        if key.json.len() > MAX_SIGNED_KEY_BYTES {
-            return Err(SignatureFailure::Malformed);
-        }
-        let signed: CanonicalJsonObject = serde_json::from_str(&key.json).map_err(|_| SignatureFailure::Malformed)?;
-        if unsigned(&signed) != unsigned(&published.object) {
-            return Err(SignatureFailure::OtherKey);
-        }
-        let Some(signatures) = signatures_of(&signed, &self.user_id) else {
-            return Err(SignatureFailure::InvalidSignature);
+    /// The new valid signatures on one key.
+    fn check(
+        &self,
+        user_id: &UserId,
+        owner: Option<UserNid>,
+        key: &SignedKey,
+    ) -> Result<Result<Vec<Valid>, SignatureFailure>, Error> {
+        let Some(owner) = owner else {
+            return Ok(Err(SignatureFailure::NotFound));
         };
-        let mut new = Vec::new();
+        let Some((place, published, signers)) = self.published(owner, &key.key_id)? else {
+            return Ok(Err(SignatureFailure::NotFound));
+        };
+        let Some(signed) = key.parse() else {
+            return Ok(Err(SignatureFailure::Malformed));
+        };
+        if unsigned(&signed) != unsigned(&published) {
+            return Ok(Err(SignatureFailure::OtherKey));
+        }
+        let Some(signatures) = signatures_of(&signed, user_id) else {
+            return Ok(Err(SignatureFailure::InvalidSignature));
+        };
+        let mut valid = Vec::new();
         for (key_id, signature) in signatures.iter().take(MAX_SIGNATURES_OF_KEY) {
-            let signature = signature.as_str().ok_or(SignatureFailure::Malformed)?;
+            let Some(signature) = signature.as_str() else {
+                return Ok(Err(SignatureFailure::Malformed));
+            };
             // Clients send the key with the signatures that they got with it.
-            if signature_of(&published.object, &self.user_id, key_id) == Some(signature) {
+            if signature_of(&published, user_id, key_id) == Some(signature) {
                 continue;
             }
-            let signer = published.signers.iter().find(|(name, _)| name == key_id.as_str());
-            if !signer.is_some_and(|(_, public_key)| verify(&published.object, public_key, signature)) {
-                return Err(SignatureFailure::InvalidSignature);
-            }
-            new.push((key_id.to_string(), signature.to_owned()));
+            let signer = signers.iter().find(|signer| signer.key_id == **key_id);
+            let Some(signer) = signer.filter(|signer| verify(&published, &signer.public_key, signature)) else {
+                return Ok(Err(SignatureFailure::InvalidSignature));
+            };
+            valid.push(Valid {
+                owner,
+                owner_id: key.user_id.clone(),
+                key_id: key.key_id.clone(),
+                signer_key_id: signer.key_id.clone(),
+                signature: signature.to_owned(),
+                relies_on: [place.clone(), signer.place.clone()],
+            });
         }
-        Ok(new)
+        Ok(Ok(valid))
     }
 }
 
@@ -242,32 +394,23 @@ impl Transaction for UploadSignatures {
     type Output = Outcome;
 
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
-        let published = self.published(conn).await?;
-        let mut outcome = Outcome::default();
+        let now = self.stored.read_again(conn).await?;
+        let mut outcome = Outcome { failures: self.failures.clone(), changed: BTreeSet::new() };
         let mut rows: Vec<Row> = Vec::new();
-        for (owner, key) in &self.keys {
-            let found = owner.and_then(|owner| Some((owner, published.get(&(owner, key.key_id.clone()))?)));
-            let checked = match found {
-                Some((owner, published)) => self.check(key, published).map(|new| (owner, new)),
-                None => Err(SignatureFailure::NotFound),
-            };
-            match checked {
-                Ok((owner, new)) => {
-                    for (signer_key_id, signature) in new {
-                        outcome.changed.insert(owner);
-                        rows.push(KEY_SIGNATURE.row([
-                            owner.into(),
-                            key.key_id.clone().into(),
-                            self.user.into(),
-                            signer_key_id.into(),
-                            signature.into(),
-                        ]));
-                    }
-                }
-                Err(failure) => {
-                    outcome.failures.entry(key.user_id.clone()).or_default().insert(key.key_id.clone(), failure);
-                }
+        for valid in &self.valid {
+            if valid.relies_on.iter().any(|place| now.get(place) != self.stored.get(place)) {
+                let of_owner = outcome.failures.entry(valid.owner_id.clone()).or_default();
+                of_owner.insert(valid.key_id.clone(), SignatureFailure::OtherKey);
+                continue;
             }
+            outcome.changed.insert(valid.owner);
+            rows.push(KEY_SIGNATURE.row([
+                valid.owner.into(),
+                valid.key_id.clone().into(),
+                self.user.into(),
+                valid.signer_key_id.clone().into(),
+                valid.signature.clone().into(),
+            ]));
         }
         // Another user's list counts as changed too: the caller's other devices must fetch it to see the signature.
         rows.extend(self.change.of_users(outcome.changed.iter().copied().collect()).rows(position));

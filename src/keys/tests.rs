@@ -13,7 +13,14 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Keys, changes::SharedRooms, claim::Wanted, to_device::SendToDeviceError, upload::UploadError, validate::Upload,
+    Keys,
+    backup::{Algorithm, BackupError, MAX_BACKUP_BYTES, RoomKey, Stored},
+    changes::SharedRooms,
+    claim::Wanted,
+    signatures::{SignatureFailure, SignedKey},
+    to_device::SendToDeviceError,
+    upload::{MAX_ALGORITHMS, UploadError},
+    validate::Upload,
 };
 use crate::{
     account::LocalDevice,
@@ -21,8 +28,11 @@ use crate::{
     config::Config,
     store::{
         Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Transaction, UserNid, Write,
+        device_keys::DEVICE_KEY,
         devices::{self, DEVICE},
+        key_backup::{self, Part},
         rooms::find_txn_id,
+        tests::count_rows,
     },
 };
 
@@ -416,7 +426,218 @@ async fn a_message_to_a_device_that_is_signed_out_meanwhile_is_not_stored() {
     let messages = messages(&[(&bob, "*")], &json!({ "number": 1 }));
     let prepared = fixture.keys.prepare(&alice, "m.test", <&TransactionId>::from("t"), &messages).await.expect("good");
     fixture.db.committer().transact(Delete(bob.user.nid, bob.device_nid)).await.expect("deleted");
-    fixture.db.committer().transact(prepared).await.expect("sent");
+    for part in prepared {
+        fixture.db.committer().transact(part).await.expect("sent");
+    }
     assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [0; 0]);
     assert_eq!(received(&fixture, bob2.device_nid, Position::ZERO, 10).await.0, [1]);
+}
+
+#[tokio::test]
+async fn a_message_to_many_devices_has_one_body_until_the_last_of_them_has_it() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let mut devices = Vec::new();
+    for number in 0..30 {
+        devices.push(fixture.device(&owned_user_id!("@bob:example.org"), &format!("BOB{number}")).await);
+    }
+    let to_all = messages(&[(&devices[0], "*")], &json!({ "number": 1 }));
+    fixture.keys.send_to_device(&alice, "m.test", <&TransactionId>::from("1"), &to_all).await.expect("sent");
+    send(&fixture, &alice, "2", &devices[0], 2).await;
+    let rows = async || (count_rows(&fixture.db, "to_device").await, count_rows(&fixture.db, "to_device_shared").await);
+    assert_eq!(rows().await, (31, 1));
+    let upto = fixture.db.committer().published();
+    for (index, device) in devices.iter().enumerate() {
+        let expected = if index == 0 { vec![1, 2] } else { vec![1] };
+        assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, expected);
+        assert_eq!(rows().await.1, 1);
+        fixture.keys.acknowledge_to_device(device.device_nid, upto).await.expect("acknowledged");
+    }
+    assert_eq!(rows().await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_message_to_very_many_devices_goes_on_where_it_was_interrupted() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let mut devices = Vec::new();
+    for number in 0..600 {
+        devices.push(fixture.device(&owned_user_id!("@bob:example.org"), &format!("BOB{number}")).await);
+    }
+    let to_all = messages(&[(&devices[0], "*"), (&devices[0], "BOB7")], &json!({ "number": 1 }));
+    let txn = <&TransactionId>::from("t");
+    let mut parts = fixture.keys.prepare(&alice, "m.test", txn, &to_all).await.expect("good").into_iter();
+    assert!(parts.len() > 2);
+    fixture.db.committer().transact(parts.next().expect("one of them")).await.expect("sent");
+    // The server ended here. The client asks again, and once more.
+    let fixture = fixture.reopen().await;
+    for _ in 0..2 {
+        fixture.keys.send_to_device(&alice, "m.test", txn, &to_all).await.expect("sent");
+    }
+    for (index, device) in devices.iter().enumerate() {
+        let expected = if index == 7 { vec![1, 1] } else { vec![1] };
+        assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, expected, "device {index}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_floods_an_inbox_loses_their_own_messages() {
+    let fixture = Fixture::new(|config| config.limits.to_device_per_device = 16).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let other = fixture.device(&owned_user_id!("@alice:example.org"), "OTHER").await;
+    let mallory = fixture.device(&owned_user_id!("@mallory:example.org"), "M").await;
+    for number in 0..3 {
+        send(&fixture, &alice, &format!("a{number}"), &other, number).await;
+    }
+    for number in 0..50 {
+        send(&fixture, &mallory, &format!("m{number}"), &other, 100 + number).await;
+    }
+    send(&fixture, &alice, "last", &other, 3).await;
+    let upto = fixture.db.committer().published();
+    let (waiting, _) =
+        fixture.keys.to_device_messages(other.device_nid, Position::ZERO, upto, 100).await.expect("messages");
+    assert!(waiting.len() <= 16);
+    let waiting: Vec<Value> = waiting.iter().map(|event| serde_json::from_str(event.get()).expect("JSON")).collect();
+    let of_alice = waiting.iter().filter(|event| event["sender"] == "@alice:example.org");
+    assert_eq!(
+        of_alice.map(|event| event["content"]["number"].as_i64()).collect::<Vec<_>>(),
+        (0..4).map(Some).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn an_inbox_is_bounded_in_bytes_and_so_is_an_answer() {
+    let mut fixture = Fixture::new(|_| {}).await;
+    Arc::get_mut(&mut fixture.keys).expect("nobody else has it").to_device_bytes = 2_000_000;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB").await;
+    let large = |number: i64| messages(&[(&bob, "BOB")], &json!({ "number": number, "x": "x".repeat(60_000) }));
+    for number in 0..80 {
+        let txn = format!("t{number}");
+        let txn = <&TransactionId>::from(txn.as_str());
+        fixture.keys.send_to_device(&alice, "m.test", txn, &large(number)).await.expect("sent");
+    }
+    let (mut all, mut since) = (Vec::new(), Position::ZERO);
+    loop {
+        let (some, next) = received(&fixture, bob.device_nid, since, 100).await;
+        if some.is_empty() {
+            break;
+        }
+        assert!(some.len() <= 17, "an answer with {} messages of 60 kB", some.len());
+        all.extend(some);
+        since = next;
+    }
+    assert_eq!(all.last(), Some(&79));
+    assert!((28..=33).contains(&all.len()), "{} messages of 60 kB", all.len());
+    assert_eq!(all, (80 - all.len() as i64..80).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn only_the_named_keys_are_read_for_signatures_and_uploads() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let other = fixture.device(&owned_user_id!("@alice:example.org"), "OTHER").await;
+    // Whoever reads this notices.
+    let row = DEVICE_KEY.row([other.device_nid.into(), other.user.nid.into(), "{".into()]);
+    fixture.db.committer().write(Write::new(vec![row])).await.expect("stored");
+    let signed = |key_id: &str| SignedKey {
+        user_id: alice.user_id().to_owned(),
+        key_id: key_id.to_owned(),
+        json: "{}".to_owned(),
+    };
+    let failures = fixture.keys.upload_signatures(&alice, vec![signed("DEV"), signed("NONE")], Vec::new()).await;
+    let failures = failures.expect("the damaged key is not read");
+    assert!(failures[alice.user_id()].values().all(|failure| *failure == SignatureFailure::NotFound));
+    fixture.keys.upload_signatures(&alice, vec![signed("OTHER")], Vec::new()).await.expect_err("it is read");
+}
+
+#[tokio::test]
+async fn a_device_has_keys_of_few_algorithms() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let own = (alice.user_id(), id_of(&alice));
+    let key = |algorithm: usize| {
+        let id = OwnedOneTimeKeyId::try_from(format!("signed_a{algorithm}:A").as_str()).expect("an ID");
+        BTreeMap::from([(id, Raw::from_json_string(one_time_key(1).to_string()).expect("JSON"))])
+    };
+    for algorithm in 0..=MAX_ALGORITHMS {
+        let one_time = Upload::check(own, None, &key(algorithm), &BTreeMap::new()).expect("a good key");
+        let fallback = Upload::check(own, None, &BTreeMap::new(), &key(algorithm)).expect("a good key");
+        for upload in [one_time, fallback] {
+            let uploaded = fixture.keys.upload(&alice, upload, Vec::new()).await;
+            assert_eq!(uploaded.is_ok(), algorithm < MAX_ALGORITHMS, "{algorithm}: {uploaded:?}");
+        }
+    }
+}
+
+fn room_key(session: &str, first_message_index: i64) -> RoomKey {
+    let json = json!({
+        "first_message_index": first_message_index, "forwarded_count": 0, "is_verified": false, "session_data": {},
+    });
+    let raw: Raw<()> = Raw::from_json_string(json.to_string()).expect("JSON");
+    RoomKey::check(ruma::room_id!("!room:example.org"), session, &raw).expect("a good key")
+}
+
+async fn new_backup(fixture: &Fixture, user: UserNid) -> i64 {
+    let algorithm: Raw<()> = Raw::from_json_string(r#"{"algorithm":"a","auth_data":{}}"#.to_owned()).expect("JSON");
+    fixture.keys.create_backup(user, Algorithm::check(&algorithm).expect("it is good")).await.expect("created")
+}
+
+/// Says that the room keys of a version take so many bytes.
+struct SetBytes(UserNid, i64, i64);
+
+impl Transaction for SetBytes {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        key_backup::set_count(conn, self.0, self.1, 1, (1, self.2)).await
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_all_backups_of_a_user_are_bounded() {
+    let fixture = Fixture::new(|_| {}).await;
+    let user = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await.user.nid;
+    let keys = &fixture.keys;
+    let full = new_backup(&fixture, user).await;
+    fixture.db.committer().transact(SetBytes(user, full, MAX_BACKUP_BYTES)).await.expect("set");
+    let version = new_backup(&fixture, user).await;
+    let refused = keys.put_backup_keys(user, version, vec![room_key("a", 5)]).await;
+    assert!(matches!(refused, Err(BackupError::Full)), "{refused:?}");
+    keys.delete_backup(user, full).await.expect("deleted");
+    keys.put_backup_keys(user, version, vec![room_key("a", 5)]).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_large_backup_is_stored_and_deleted_piece_by_piece() {
+    let fixture = Fixture::new(|_| {}).await;
+    let user = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await.user.nid;
+    let keys = &fixture.keys;
+    let version = new_backup(&fixture, user).await;
+    let many = |index: i64| (0..1_001).map(|number| room_key(&format!("s{number}"), index)).collect::<Vec<_>>();
+    let bytes = async || {
+        key_backup::totals(&mut fixture.db.read().await.expect("a reader").conn(), user).await.expect("read").bytes
+    };
+    let before = fixture.db.committer().published();
+    assert_eq!(keys.put_backup_keys(user, version, many(5)).await.expect("stored").count, 1_001);
+    assert!(fixture.db.committer().published().0 > before.0 + 4, "in several commits");
+    let stored = bytes().await;
+    // Again, and worse: nothing changes.
+    for index in [5, 6] {
+        assert_eq!(keys.put_backup_keys(user, version, many(index)).await.expect("taken").count, 1_001);
+    }
+    // Better ones of the same size.
+    assert_eq!(keys.put_backup_keys(user, version, many(4)).await.expect("stored").count, 1_001);
+    assert_eq!(bytes().await, stored);
+    let part = Part::Session("!room:example.org".to_owned(), "s0".to_owned());
+    assert_eq!(keys.delete_backup_keys(user, version, part).await.expect("deleted").count, 1_000);
+    let deleted = keys.delete_backup_keys(user, version, Part::Room("!room:example.org".to_owned())).await;
+    assert!(matches!(deleted, Ok(Stored { count: 0, .. })), "{deleted:?}");
+    assert_eq!((bytes().await, count_rows(&fixture.db, "key_backup_session").await), (0, 0));
+    // A deleted version is gone at once, and its keys a little later.
+    keys.put_backup_keys(user, version, many(4)).await.expect("stored");
+    keys.delete_backup(user, version).await.expect("deleted");
+    assert!(matches!(keys.backup_page(user, version, &Part::All, None).await, Err(BackupError::NoSuchVersion)));
+    crate::store::leftovers::sweep(&fixture.db).await.expect("swept");
+    assert_eq!(count_rows(&fixture.db, "key_backup_session").await, 0);
 }

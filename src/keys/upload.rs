@@ -4,7 +4,7 @@
 //! handed out is taken and thrown away: it can never be handed out again.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -12,7 +12,7 @@ use super::{
     Keys,
     changes::DeviceChange,
     counts::{Counts, KeyCounts},
-    validate::{Upload, UploadedKey, digest_of_stored},
+    validate::{Upload, UploadedKey},
 };
 use crate::{
     account::LocalDevice,
@@ -22,12 +22,15 @@ use crate::{
         committer::insert_rows,
         device_keys::{self, DEVICE_KEY},
         devices,
-        one_time_keys::{self, FALLBACK_KEY, KeyRow, ONE_TIME_KEY},
+        one_time_keys::{self, FALLBACK_KEY, ONE_TIME_KEY},
     },
 };
 
 /// Places in the order of upload that one upload may use; the limit on keys of a device is below it.
 const SEQ_PER_UPLOAD: i64 = 1 << 14;
+
+/// Algorithms of which a device has one-time or fallback keys. Today's clients have one; each stands in every `/sync`.
+pub const MAX_ALGORITHMS: usize = 8;
 
 /// Why an upload was refused.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,8 @@ pub enum UploadError {
     KeyChanged { key_id: String },
     #[error("the device would have more than {limit} one-time keys")]
     TooManyKeys { limit: usize },
+    #[error("the device would have keys of more than {MAX_ALGORITHMS} algorithms")]
+    TooManyAlgorithms,
     #[error("the device was signed out meanwhile")]
     DeviceGone,
     #[error("could not store the keys")]
@@ -49,11 +54,13 @@ pub(super) struct Uploaded {
     counts: bool,
 }
 
+/// What is new of an upload.
 struct UploadKeys {
     user: UserNid,
     device: DeviceNid,
-    upload: Upload,
-    limit: usize,
+    device_keys: Option<Arc<str>>,
+    one_time_keys: Vec<UploadedKey>,
+    fallback_keys: Vec<UploadedKey>,
     change: DeviceChange,
     counts: Arc<Counts>,
     bus: Arc<Bus>,
@@ -72,73 +79,101 @@ impl Keys {
         rooms: Vec<RoomNid>,
     ) -> Result<Arc<KeyCounts>, UploadError> {
         if !upload.is_empty() {
-            let transaction = UploadKeys {
-                user: caller.user.nid,
-                device: caller.device_nid,
-                upload,
-                limit: self.one_time_keys_per_device,
-                change: self.device_change(caller.user.nid, rooms),
-                counts: Arc::clone(&self.counts),
-                bus: Arc::clone(&self.bus),
-            };
-            self.db.committer().transact(transaction).await??;
+            // Only uploads add keys, so what is missing now is missing in the commit. Claims only take away: a key that is
+            // there now and handed out before the commit is known all the same.
+            let _turn = self.turns.take(caller.user.nid).await;
+            let new = self.find_new(caller, upload, rooms).await?;
+            // Also when nothing is new: a device that was signed out meanwhile must hear of it.
+            self.db.committer().transact(new).await??;
         }
         Ok(self.counts(caller.device_nid).await?)
     }
+
+    /// What of the upload is not stored yet, all checked.
+    async fn find_new(
+        &self,
+        caller: &LocalDevice,
+        upload: Upload,
+        rooms: Vec<RoomNid>,
+    ) -> Result<UploadKeys, UploadError> {
+        let device = caller.device_nid;
+        let mut reader = self.db.read().await?;
+        let conn = &mut reader.conn();
+        let mut algorithms = BTreeSet::new();
+        let mut one_time_keys = Vec::new();
+        if !upload.one_time_keys.is_empty() {
+            let counts = one_time_keys::counts(conn, device).await?;
+            let stored: usize = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
+            algorithms.extend(counts.into_iter().map(|(algorithm, _)| algorithm));
+            one_time_keys = new_one_time_keys(conn, device, upload.one_time_keys).await?;
+            if !one_time_keys.is_empty() && stored.saturating_add(one_time_keys.len()) > self.one_time_keys_per_device {
+                return Err(UploadError::TooManyKeys { limit: self.one_time_keys_per_device });
+            }
+            algorithms.extend(one_time_keys.iter().map(|key| key.algorithm.to_string()));
+        }
+        let mut fallback_keys = Vec::new();
+        let mut fallback_algorithms = BTreeSet::new();
+        if !upload.fallback_keys.is_empty() {
+            let stored = one_time_keys::fallback_keys(conn, device).await?;
+            // One that is uploaded again stays as it is, used or not.
+            let is_new = |key: &UploadedKey| {
+                !stored.iter().any(|(algorithm, key_id, json)| {
+                    (algorithm.as_str(), key_id.as_str(), json.as_str()) == (&*key.algorithm, &*key.key_id, &*key.json)
+                })
+            };
+            fallback_keys.extend(upload.fallback_keys.into_iter().filter(is_new));
+            fallback_algorithms.extend(stored.into_iter().map(|(algorithm, _, _)| algorithm));
+            fallback_algorithms.extend(fallback_keys.iter().map(|key| key.algorithm.to_string()));
+        }
+        if algorithms.len() > MAX_ALGORITHMS || fallback_algorithms.len() > MAX_ALGORITHMS {
+            return Err(UploadError::TooManyAlgorithms);
+        }
+        let mut device_keys = upload.device_keys;
+        if let Some(json) = &device_keys
+            && device_keys::find_device_key(conn, device).await?.as_deref() == Some(&**json)
+        {
+            device_keys = None;
+        }
+        Ok(UploadKeys {
+            user: caller.user.nid,
+            device,
+            device_keys,
+            one_time_keys,
+            fallback_keys,
+            change: self.device_change(caller.user.nid, rooms),
+            counts: Arc::clone(&self.counts),
+            bus: Arc::clone(&self.bus),
+        })
+    }
 }
 
-impl UploadKeys {
-    /// The one-time keys that are new. Those that are there or were handed out before are left out.
-    async fn new_one_time_keys(&self, conn: &mut Conn<'_>) -> Result<Result<Vec<&UploadedKey>, UploadError>, Error> {
-        let uploaded = &self.upload.one_time_keys;
-        if uploaded.is_empty() {
-            return Ok(Ok(Vec::new()));
-        }
-        let stored = one_time_keys::one_time_keys(conn, self.device, self.limit + 1).await?;
-        let by_id: HashMap<(&str, &str), &str> = stored
-            .iter()
-            .map(|(algorithm, key_id, json)| ((algorithm.as_str(), key_id.as_str()), json.as_str()))
-            .collect();
-        let mut known: HashSet<[u8; 32]> = stored
-            .iter()
-            .map(|(algorithm, _, json)| digest_of_stored(algorithm, json))
-            .collect::<Result<_, Error>>()?;
-        let digests: Vec<[u8; 32]> = uploaded.iter().map(|key| key.digest).collect();
-        let claimed = one_time_keys::claimed(conn, self.device, &digests).await?;
-        known.extend(claimed.into_iter().filter_map(|digest| <[u8; 32]>::try_from(digest).ok()));
-
-        let mut new = Vec::new();
-        for key in uploaded {
-            match by_id.get(&(&*key.algorithm, &*key.key_id)) {
-                Some(json) if *json == &*key.json => {}
-                Some(_) => {
-                    let key_id = format!("{}:{}", key.algorithm, key.key_id);
-                    return Ok(Err(UploadError::KeyChanged { key_id }));
-                }
-                None if known.insert(key.digest) => new.push(key),
-                None => {}
+/// The one-time keys that are new. Those that are there or were handed out before are left out.
+async fn new_one_time_keys(
+    conn: &mut Conn<'_>,
+    device: DeviceNid,
+    uploaded: Vec<UploadedKey>,
+) -> Result<Vec<UploadedKey>, UploadError> {
+    let names: Vec<(&str, &str)> = uploaded.iter().map(|key| (&*key.algorithm, &*key.key_id)).collect();
+    let stored = one_time_keys::named(conn, device, &names).await?;
+    let by_name: HashMap<(&str, &str), &str> =
+        stored.iter().map(|(algorithm, key_id, json)| ((algorithm.as_str(), key_id.as_str()), json.as_str())).collect();
+    let digests: Vec<[u8; 32]> = uploaded.iter().map(|key| key.digest).collect();
+    let known = one_time_keys::known(conn, device, &digests).await?;
+    let mut known: HashSet<[u8; 32]> =
+        known.into_iter().filter_map(|digest| <[u8; 32]>::try_from(digest).ok()).collect();
+    let mut new = Vec::new();
+    for key in &uploaded {
+        match by_name.get(&(&*key.algorithm, &*key.key_id)) {
+            Some(json) if *json == &*key.json => {}
+            Some(_) => {
+                let key_id = format!("{}:{}", key.algorithm, key.key_id);
+                return Err(UploadError::KeyChanged { key_id });
             }
+            None if known.insert(key.digest) => new.push(key.clone()),
+            None => {}
         }
-        if !new.is_empty() && stored.len() + new.len() > self.limit {
-            return Ok(Err(UploadError::TooManyKeys { limit: self.limit }));
-        }
-        Ok(Ok(new))
     }
-
-    /// The fallback keys that replace others. One that is uploaded again stays as it is, used or not.
-    async fn new_fallback_keys(&self, conn: &mut Conn<'_>) -> Result<Vec<&UploadedKey>, Error> {
-        let uploaded = &self.upload.fallback_keys;
-        if uploaded.is_empty() {
-            return Ok(Vec::new());
-        }
-        let stored = one_time_keys::fallback_keys(conn, self.device).await?;
-        let is_stored = |key: &UploadedKey| {
-            stored.iter().any(|(algorithm, key_id, json): &KeyRow| {
-                **algorithm == *key.algorithm && **key_id == *key.key_id && **json == *key.json
-            })
-        };
-        Ok(uploaded.iter().filter(|key| !is_stored(key)).collect())
-    }
+    Ok(new)
 }
 
 impl Transaction for UploadKeys {
@@ -148,13 +183,7 @@ impl Transaction for UploadKeys {
         if !devices::existing(conn, &[self.device]).await?.contains(&self.device) {
             return Ok(Err(UploadError::DeviceGone));
         }
-        let one_time_keys = match self.new_one_time_keys(conn).await? {
-            Ok(keys) => keys,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let fallback_keys = self.new_fallback_keys(conn).await?;
-        let mut uploaded =
-            Uploaded { device_keys: false, counts: !one_time_keys.is_empty() || !fallback_keys.is_empty() };
+        let Self { one_time_keys, fallback_keys, .. } = self;
         let mut rows: Vec<Row> = Vec::with_capacity(one_time_keys.len() + fallback_keys.len() + 2);
         for (seq, key) in (position.0 * SEQ_PER_UPLOAD..).zip(one_time_keys) {
             rows.push(ONE_TIME_KEY.row([
@@ -162,6 +191,7 @@ impl Transaction for UploadKeys {
                 key.algorithm.clone().into(),
                 key.key_id.clone().into(),
                 seq.into(),
+                key.digest.to_vec().into(),
                 key.json.clone().into(),
             ]));
         }
@@ -174,15 +204,15 @@ impl Transaction for UploadKeys {
                 false.into(),
             ]));
         }
-        if let Some(json) = &self.upload.device_keys
-            && device_keys::find_device_key(conn, self.device).await?.as_deref() != Some(&**json)
-        {
-            uploaded.device_keys = true;
+        if let Some(json) = &self.device_keys {
             rows.push(DEVICE_KEY.row([self.device.into(), self.user.into(), json.clone().into()]));
             rows.extend(self.change.rows(position));
         }
         insert_rows(conn, &rows).await?;
-        Ok(Ok(uploaded))
+        Ok(Ok(Uploaded {
+            device_keys: self.device_keys.is_some(),
+            counts: !one_time_keys.is_empty() || !fallback_keys.is_empty(),
+        }))
     }
 
     fn committed(&self, output: &Self::Output, position: Position) {

@@ -3,7 +3,10 @@
 //! Promise: whatever is stored can be read by other clients and servers; one client's nonsense stays its own problem
 //! (Synapse's CVE-2025-61672 was an upload that nobody had checked).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, DeviceId, OneTimeKeyId, OwnedOneTimeKeyId, UserId,
@@ -12,20 +15,23 @@ use ruma::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// Size of a device's keys: a few keys and signatures take a kilobyte.
-pub const MAX_DEVICE_KEYS_BYTES: usize = 16 * 1024;
+/// Size of a device's keys: a few keys and signatures take a kilobyte, and everyone in a room gets those of everyone.
+pub const MAX_DEVICE_KEYS_BYTES: usize = 8 * 1024;
+
+/// Signatures of the owner on a device's keys: by the device, and by a key or two of theirs.
+pub const MAX_SIGNATURES_OF_DEVICE: usize = 16;
 
 /// Keys and algorithms of one device; today's clients have two of each.
 pub const MAX_KEYS_OF_DEVICE: usize = 32;
 
-/// Size of one one-time or fallback key; today's take 250 bytes.
-pub const MAX_KEY_BYTES: usize = 8 * 1024;
+/// Size of one one-time or fallback key; today's take 250 bytes, and those that withstand quantum computers 2 KiB more.
+pub const MAX_KEY_BYTES: usize = 4 * 1024;
 
 /// Length of a key's ID, algorithm included.
 pub const MAX_KEY_ID_BYTES: usize = 255;
 
-/// Fallback keys in one upload. A device keeps one for each algorithm.
-pub const MAX_FALLBACK_KEYS: usize = 16;
+/// Fallback keys in one upload: one for each algorithm.
+pub const MAX_FALLBACK_KEYS: usize = super::upload::MAX_ALGORITHMS;
 
 /// Why uploaded keys were not taken.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +42,8 @@ pub enum InvalidKeys {
     TooMany { what: &'static str, limit: usize },
     #[error("the device keys are not for this user and device")]
     NotOwn,
+    #[error("there are two fallback keys of the algorithm {algorithm}")]
+    TwoFallbackKeys { algorithm: String },
     #[error("{what} is malformed: {detail}")]
     Malformed { what: String, detail: String },
 }
@@ -81,10 +89,16 @@ impl Upload {
         let check_all = |keys: &BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>| {
             keys.iter().map(|(id, raw)| uploaded_key(id, raw)).collect::<Result<Vec<_>, _>>()
         };
+        let fallback_keys = check_all(fallback_keys)?;
+        // Which of two would be handed out, nobody could tell.
+        let mut algorithms = BTreeSet::new();
+        if let Some(second) = fallback_keys.iter().find(|key| !algorithms.insert(&key.algorithm)) {
+            return Err(InvalidKeys::TwoFallbackKeys { algorithm: second.algorithm.to_string() });
+        }
         Ok(Self {
             device_keys: device_keys.map(|raw| check_device_keys(user_id, device_id, raw)).transpose()?,
             one_time_keys: check_all(one_time_keys)?,
-            fallback_keys: check_all(fallback_keys)?,
+            fallback_keys,
         })
     }
 
@@ -119,6 +133,13 @@ fn check_device_keys(user_id: &UserId, device_id: &DeviceId, raw: &Raw<DeviceKey
     object.remove("unsigned");
     if let Some(CanonicalJsonValue::Object(signatures)) = object.get_mut("signatures") {
         signatures.retain(|signer, _| signer.as_str() == user_id);
+        let own = signatures.get(user_id.as_str()).and_then(CanonicalJsonValue::as_object);
+        if own.is_some_and(|own| own.len() > MAX_SIGNATURES_OF_DEVICE) {
+            return Err(InvalidKeys::TooMany {
+                what: "signatures on a device's keys",
+                limit: MAX_SIGNATURES_OF_DEVICE,
+            });
+        }
     }
     canonical(WHAT, &CanonicalJsonValue::Object(object))
 }
@@ -167,13 +188,6 @@ fn digest(algorithm: &str, value: &CanonicalJsonValue, json: &str) -> [u8; 32] {
     hasher.update([0]);
     hasher.update(public.as_bytes());
     hasher.finalize().into()
-}
-
-/// The digest of a stored key.
-pub(super) fn digest_of_stored(algorithm: &str, json: &str) -> Result<[u8; 32], crate::store::Error> {
-    let value: CanonicalJsonValue =
-        serde_json::from_str(json).map_err(|error| crate::store::Error::damaged("one-time key", error))?;
-    Ok(digest(algorithm, &value, json))
 }
 
 fn canonical(what: &str, value: &CanonicalJsonValue) -> Result<Arc<str>, InvalidKeys> {

@@ -6,7 +6,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
-use std::ops::RangeBounds;
+use std::{borrow::Cow, ops::RangeBounds};
 
 use ruma::{
     OwnedRoomId, OwnedUserId, UInt, UserId,
@@ -19,7 +19,7 @@ use ruma::{
 use serde_json::Value;
 use tokio::task::{coop::consume_budget, yield_now};
 
-use super::evaluate::Verdict;
+use super::{defaults::OLD_MENTIONS, evaluate::Verdict};
 use crate::glob::Glob;
 
 /// How much the rules that a user added may ask in all: bytes of keys, patterns and values, and [`WORK_OF_PART`] for each rule
@@ -31,11 +31,6 @@ const WORK_OF_PART: usize = 32;
 
 /// After so many steps of matching, others may run: well below a millisecond.
 const STEPS_BEFORE_OTHERS: usize = 64 * 1024;
-
-/// The rules for mentions of old. They do not apply to an event that says itself whom it mentions ([spec]).
-///
-/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#mrulecontains_display_name
-const OLD_MENTIONS: [&str; 3] = [".m.rule.contains_display_name", ".m.rule.roomnotif", ".m.rule.contains_user_name"];
 
 /// The rules of one user that are switched on, in the order in which they are tried.
 pub struct CompiledRules {
@@ -82,8 +77,15 @@ pub(super) struct Asked<'a> {
 /// The texts of one event in lower case, each made when it is first asked for.
 struct Lower<'a> {
     event: &'a Value,
-    body: Option<Option<String>>,
-    by_path: Vec<Option<Option<String>>>,
+    body: Option<Option<Cow<'a, str>>>,
+    by_path: Vec<Option<Option<Cow<'a, str>>>>,
+}
+
+/// Copies only what is not in lower case already.
+fn lower_case(text: &str) -> Cow<'_, str> {
+    // Outside of ASCII, one text has several forms, and finding out costs as much as a copy.
+    let is_lower = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    if is_lower { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
 }
 
 impl Path {
@@ -113,13 +115,13 @@ impl Path {
 impl Lower<'_> {
     fn body(&mut self) -> Option<&str> {
         let Self { event, body, .. } = self;
-        body.get_or_insert_with(|| Some(event.get("content")?.get("body")?.as_str()?.to_lowercase())).as_deref()
+        body.get_or_insert_with(|| Some(lower_case(event.get("content")?.get("body")?.as_str()?))).as_deref()
     }
 
     fn at(&mut self, number: usize, paths: &[Path]) -> Option<&str> {
         let Self { event, by_path, .. } = self;
         by_path.resize(paths.len(), None);
-        by_path[number].get_or_insert_with(|| Some(paths[number].find(event)?.as_str()?.to_lowercase())).as_deref()
+        by_path[number].get_or_insert_with(|| Some(lower_case(paths[number].find(event)?.as_str()?))).as_deref()
     }
 }
 

@@ -12,7 +12,10 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::compiled::{self, MAX_WORK};
+use super::{
+    compiled::{self, MAX_WORK},
+    defaults,
+};
 use crate::store;
 
 /// Rules that a user may add. Every event is held against all of them.
@@ -54,7 +57,7 @@ pub fn merged(user_id: &UserId, stored: Option<&RawValue>) -> Result<Ruleset, st
     struct Stored {
         global: Ruleset,
     }
-    let defaults = Ruleset::server_default(user_id);
+    let defaults = defaults::server_default(user_id);
     let Some(stored) = stored else {
         return Ok(defaults);
     };

@@ -2,7 +2,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-aliases
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use ruma::{OwnedRoomAliasId, RoomAliasId, RoomId, events::StateEventType};
 use sabha_federation::EventDraft;
@@ -129,12 +129,14 @@ impl Rooms {
     async fn drop_canonical_alias(
         &self,
         caller: &LocalDevice,
-        room: &Room,
+        room: &Arc<Room>,
         alias: &RoomAliasId,
     ) -> Result<(), AliasError> {
         let event_type = "m.room.canonical_alias";
-        let current = self.current_state_event(room, event_type, "").await?;
-        let Some(mut content) = current.and_then(|event| event.content::<Map<String, Value>>()) else { return Ok(()) };
+        let mut writer = self.enter(room).await?;
+        let current = writer.state(event_type, "").await?;
+        let content = current.and_then(|event| serde_json::from_str::<Map<String, Value>>(event.content.get()).ok());
+        let Some(mut content) = content else { return Ok(()) };
         let before = content.clone();
         content.retain(|key, value| key != "alias" || value != alias.as_str());
         if let Some(Value::Array(others)) = content.get_mut("alt_aliases") {
@@ -149,9 +151,10 @@ impl Rooms {
         let content = to_raw_value(&content).map_err(|error| store::Error::damaged("canonical alias", error))?;
         let draft =
             EventDraft { event_type: event_type.to_owned(), state_key: Some(String::new()), content, redacts: None };
-        match self.send_state(caller, &room.room_id, draft).await {
-            Err(SendError::Storage(error) | SendError::Append(AppendError::Storage(error))) => Err(error.into()),
-            Ok(_) | Err(_) => Ok(()),
+        match writer.append(&caller.user, draft).await {
+            Ok(_) => Ok(self.finish(writer, None).await?),
+            Err(AppendError::Storage(error)) => Err(error.into()),
+            Err(_) => Ok(()),
         }
     }
 
@@ -198,11 +201,14 @@ impl Rooms {
 
     /// Aliases that are new in an `m.room.canonical_alias` event must point to the room.
     pub(super) async fn check_canonical_alias(&self, room: &Room, content: &RawValue) -> Result<(), SendError> {
-        let Ok(new) = serde_json::from_str::<CanonicalAlias>(content.get()) else { return Ok(()) };
+        let new: CanonicalAlias = serde_json::from_str(content.get()).map_err(SendError::NoAliases)?;
         let current = self.current_state_event(room, "m.room.canonical_alias", "").await?;
-        let known = current.and_then(|event| event.content::<CanonicalAlias>()).map(CanonicalAlias::all);
-        let known = known.unwrap_or_default();
-        for alias in new.all().into_iter().filter(|alias| !known.contains(alias)) {
+        let known =
+            current.and_then(|event| event.content::<CanonicalAlias>()).map(CanonicalAlias::all).unwrap_or_default();
+        // Each alias is looked up, so no alias counts twice.
+        let known: HashSet<String> = known.into_iter().collect();
+        let new: HashSet<String> = new.all().into_iter().filter(|alias| !known.contains(alias)).collect();
+        for alias in new {
             let bad = || SendError::BadAlias { alias: alias.clone() };
             let parsed = RoomAliasId::parse(&alias).map_err(|_| bad())?;
             let points_to = self.find_alias(&parsed).await?;
@@ -215,8 +221,8 @@ impl Rooms {
 }
 
 /// The aliases that the content of an `m.room.canonical_alias` event names.
-pub(super) fn aliases_in(content: &serde_json::Value) -> Vec<String> {
-    CanonicalAlias::deserialize(content).map(CanonicalAlias::all).unwrap_or_default()
+pub(super) fn aliases_in(content: &serde_json::Value) -> Result<Vec<String>, serde_json::Error> {
+    CanonicalAlias::deserialize(content).map(CanonicalAlias::all)
 }
 
 #[derive(Default, Deserialize)]

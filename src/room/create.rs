@@ -21,6 +21,7 @@ use super::{
     Head, Room, Rooms, View,
     alias::{AliasError, aliases_in},
     profile::{MemberProfile, member_draft},
+    queued::Queued,
     send::AUTHORISER,
     state_log::StateLog,
     writer::{AppendError, RoomWriter},
@@ -68,7 +69,6 @@ pub struct NewRoom {
     pub invite: Vec<Invitee>,
     pub is_direct: bool,
     pub publish: bool,
-    pub creator_profile: MemberProfile,
 }
 
 /// Why a room was not created. Nothing of it exists then.
@@ -84,6 +84,9 @@ pub enum CreateError {
     /// No alias but the one that is made with the room points to it.
     #[error("the alias {alias} does not point to this room")]
     BadAlias { alias: String },
+    /// See [`SendError::NoAliases`](super::send::SendError::NoAliases).
+    #[error("an m.room.canonical_alias event names no aliases")]
+    NoAliases(#[source] serde_json::Error),
     /// One of the events is refused by the rules that the others made.
     #[error("the room would not allow its own {event_type} event")]
     Event {
@@ -95,20 +98,43 @@ pub enum CreateError {
     Storage(#[from] store::Error),
 }
 
+impl NewRoom {
+    /// The rules of the room's version.
+    ///
+    /// # Errors
+    /// [`CreateError::UnsupportedVersion`].
+    pub(super) fn rules(&self) -> Result<RoomVersionRules, CreateError> {
+        sabha_federation::rules(&self.version)
+            .ok_or_else(|| CreateError::UnsupportedVersion { version: self.version.clone() })
+    }
+}
+
 impl Rooms {
     /// Creates a room with everything in it, or nothing.
     ///
     /// # Errors
     /// Every [`CreateError`].
     pub async fn create(&self, caller: &LocalDevice, new: NewRoom) -> Result<OwnedRoomId, CreateError> {
-        let rules = sabha_federation::rules(&new.version)
-            .ok_or_else(|| CreateError::UnsupportedVersion { version: new.version.clone() })?;
+        self.create_as(caller, new, None).await
+    }
+
+    /// Creates a room whose ID was chosen before. Where the create event gives the room its ID, `chosen` does not count.
+    ///
+    /// # Errors
+    /// Every [`CreateError`].
+    pub(super) async fn create_as(
+        &self,
+        caller: &LocalDevice,
+        new: NewRoom,
+        chosen: Option<OwnedRoomId>,
+    ) -> Result<OwnedRoomId, CreateError> {
+        let rules = new.rules()?;
         check_initial_state(caller, &new)?;
         let reserved = match &new.alias {
             Some(alias) => Some(self.reserve(alias).await?),
             None => None,
         };
-        let create = self.create_event(caller, &new, &rules)?;
+        let create = self.create_event(caller, &new, &rules, chosen)?;
         let nid = self.db.committer().ids().room()?;
         let room_id = create.room_id.clone();
         let room = Arc::new(Room {
@@ -123,6 +149,7 @@ impl Rooms {
                 unsaved_changes: 0,
             })),
             lineage: Lineage::default(),
+            queued: Queued::default(),
             view: RwLock::new(View {
                 state: StateLog::new(Position::ZERO),
                 ring: VecDeque::new(),
@@ -150,11 +177,14 @@ impl Rooms {
             .push_create(&caller.user, create)
             .await
             .map_err(|source| CreateError::Event { event_type: "m.room.create".to_owned(), source })?;
-        for draft in first_events(caller, &new, &room.rules) {
+        // As in a join: who changes the profile from now on finds the room here, and waits for its first commit.
+        let arrival = self.arrivals.register(caller.user.nid, &room);
+        let profile = self.profile_of(caller.user.nid).await?;
+        for draft in first_events(caller, &profile, &new, &room.rules) {
             append(&mut writer, caller, draft).await?;
         }
         self.finish(writer, None).await?;
-        drop(reserved);
+        drop((arrival, reserved));
         Ok(room_id)
     }
 
@@ -167,7 +197,18 @@ impl Rooms {
         next(last.unwrap_or_default())
     }
 
-    fn create_event(&self, caller: &LocalDevice, new: &NewRoom, rules: &RoomVersionRules) -> Result<Pdu, CreateError> {
+    /// The ID of a new room, where it does not come from the create event.
+    pub(super) fn new_room_id(&self, rules: &RoomVersionRules) -> Option<OwnedRoomId> {
+        (!rules.authorization.room_create_event_id_as_room_id).then(|| RoomId::new_v1(self.signer.server_name()))
+    }
+
+    fn create_event(
+        &self,
+        caller: &LocalDevice,
+        new: &NewRoom,
+        rules: &RoomVersionRules,
+        chosen: Option<OwnedRoomId>,
+    ) -> Result<Pdu, CreateError> {
         let mut content = new.creation_content.clone();
         content.insert("room_version".to_owned(), new.version.as_str().into());
         if rules.authorization.use_room_create_sender {
@@ -189,8 +230,7 @@ impl Rooms {
                 }
             }
         }
-        let room_id =
-            (!rules.authorization.room_create_event_id_as_room_id).then(|| RoomId::new_v1(self.signer.server_name()));
+        let room_id = self.new_room_id(rules).map(|new| chosen.unwrap_or(new));
         let draft = EventDraft {
             event_type: "m.room.create".to_owned(),
             state_key: Some(String::new()),
@@ -228,7 +268,8 @@ fn check_initial_state(caller: &LocalDevice, new: &NewRoom) -> Result<(), Create
             }
             "m.room.canonical_alias" => {
                 let alias = new.alias.as_ref().map(|alias| alias.as_str());
-                if let Some(other) = aliases_in(content).into_iter().find(|other| Some(other.as_str()) != alias) {
+                let named = aliases_in(content).map_err(CreateError::NoAliases)?;
+                if let Some(other) = named.into_iter().find(|other| Some(other.as_str()) != alias) {
                     return Err(CreateError::BadAlias { alias: other });
                 }
             }
@@ -245,8 +286,13 @@ async fn append(writer: &mut RoomWriter<'_>, caller: &LocalDevice, draft: EventD
 }
 
 /// All events after the create event, in the order that the spec gives.
-fn first_events(caller: &LocalDevice, new: &NewRoom, rules: &RoomVersionRules) -> Vec<EventDraft> {
-    let mut events = vec![member_draft(caller.user_id(), MembershipState::Join, &new.creator_profile, &[])];
+fn first_events(
+    caller: &LocalDevice,
+    profile: &MemberProfile,
+    new: &NewRoom,
+    rules: &RoomVersionRules,
+) -> Vec<EventDraft> {
+    let mut events = vec![member_draft(caller.user_id(), MembershipState::Join, profile, &[])];
     // A client may bring these itself as initial state; then its own come first.
     let given = |event_type: &str| {
         new.initial_state.iter().any(|state| state.event_type == event_type && state.state_key.is_empty())

@@ -73,20 +73,32 @@ impl StoredEvent {
         Self { nid, room, pos, state_pos, auth_depth, key, pdu, replaces, redacted_because, rendered: OnceLock::new() }
     }
 
-    /// The same event, with other content of the one that it replaced.
+    /// The event with other content of the one that it replaced.
     pub(super) fn replacing(&self, content: &RawValue) -> Self {
         let replaces = self.replaces.clone().map(|replaced| Replaced { content: content.to_owned(), ..replaced });
-        Self::new(
-            self.nid,
-            self.room,
-            self.pos,
-            self.state_pos,
-            self.auth_depth,
-            self.key,
-            Arc::clone(&self.pdu),
-            replaces,
-            self.redacted_because.clone(),
-        )
+        self.shown_as(Arc::clone(&self.pdu), replaces, self.redacted_because.clone())
+    }
+
+    /// What is left of the event after it was redacted.
+    pub(super) fn redacted(&self, left: Arc<Pdu>, because: Arc<Self>) -> Self {
+        self.shown_as(left, self.replaces.clone(), Some(because))
+    }
+
+    /// The redacted event with its redaction as that is now.
+    pub(super) fn with_redaction(&self, because: Arc<Self>) -> Self {
+        self.shown_as(Arc::clone(&self.pdu), self.replaces.clone(), Some(because))
+    }
+
+    fn shown_as(&self, pdu: Arc<Pdu>, replaces: Option<Replaced>, because: Option<Arc<Self>>) -> Self {
+        let Self { nid, room, pos, state_pos, auth_depth, key, .. } = *self;
+        Self::new(nid, room, pos, state_pos, auth_depth, key, pdu, replaces, because)
+    }
+
+    /// Whether it shows something of the other event: its content as the one that it replaced, or its reason as the
+    /// redaction of this event.
+    pub(super) fn shows(&self, other: &Self) -> bool {
+        self.replaces.as_ref().is_some_and(|replaced| replaced.event_id == other.pdu.event_id)
+            || self.redacted_because.as_ref().is_some_and(|because| because.nid == other.nid)
     }
 
     pub fn event_id(&self) -> &EventId {

@@ -75,13 +75,15 @@ impl Events {
         self.cache.insert(event.nid, event);
     }
 
-    /// An event was redacted, and `left` is what is left of it. Forgets the events that replaced it, if it is state: they
-    /// show what it was.
+    /// An event was redacted, and `left` is what is left of it. Forgets the events that show what it was: if it is state,
+    /// the one that replaced it; if it is a redaction, the one that it redacted.
     pub(super) fn redact(&self, left: Arc<StoredEvent>) {
         let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
         redactions.0 += 1;
-        let redacted = left.event_id();
-        self.cache.retain(|_, event| event.replaces.as_ref().is_none_or(|replaces| replaces.event_id != redacted));
+        // Nothing shows a message, and this runs in the committer: the whole cache is not looked at for one.
+        if left.key.is_some() || left.pdu.event_type == "m.room.redaction" {
+            self.cache.retain(|_, event| !event.shows(&left));
+        }
         self.insert(left);
     }
 

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use ruma::{EventId, OwnedRoomId, RoomId};
 
-use super::{Room, Rooms, event::StoredEvent, state_log::Membership, timeline::Placed, visibility::Sight};
+use super::{
+    Room, Rooms,
+    event::StoredEvent,
+    scan::{MAX_SCANNED, Scan},
+    state_log::Membership,
+    timeline::Placed,
+    visibility::Sight,
+};
 use crate::{
     account::LocalDevice,
     store::{self, Position, rooms as rows},
 };
-
-/// How many events of a page are looked at for one that is returned, when most are filtered out.
-pub(super) const MAX_SCANNED: usize = 5_000;
-
-/// How many events are read at once while filtering.
-pub(super) const SCAN_PAGE: usize = 250;
 
 /// Why something was not read.
 #[derive(Debug, thiserror::Error)]
@@ -38,20 +39,6 @@ pub struct Page {
     pub next: Option<Position>,
 }
 
-/// An event and what happened around it.
-#[derive(Debug)]
-pub struct Surroundings {
-    pub event: Placed,
-    /// Newest first.
-    pub before: Vec<Placed>,
-    /// Oldest first.
-    pub after: Vec<Placed>,
-    /// For reading back from before the oldest of these.
-    pub start: Position,
-    /// For reading on from after the newest of these.
-    pub end: Position,
-}
-
 impl Rooms {
     /// The room and what the caller may see of it.
     ///
@@ -63,9 +50,8 @@ impl Rooms {
         let sight = self.sight(&room, &caller.user).await?;
         let now = self.db.committer().published();
         let entry = self.member_entry(caller.user.nid, room.nid).await?;
-        let was_in = entry.is_some_and(|entry| {
-            !entry.forgotten && matches!(entry.membership, Membership::Join | Membership::Leave | Membership::Ban)
-        }) && sight.ever_joined();
+        // Whoever was invited again, or asks to be let in, was a member before: that is all the specification asks for.
+        let was_in = entry.is_some_and(|entry| !entry.forgotten) && sight.ever_joined();
         if was_in || sight.sees_now(now) { Ok((room, sight)) } else { Err(not_in_room()) }
     }
 
@@ -114,33 +100,33 @@ impl Rooms {
         Ok(self.scan_back(room, (from, until), limit, |pos, event| sight.can_see(pos) && wanted(event)).await?)
     }
 
-    /// Reads back from `from` (inclusive) to `until` (exclusive), for whoever answers for what may be seen: `accepts` is all
-    /// that is asked.
-    pub(crate) async fn scan_back(
+    /// Reads back from `from` (inclusive) to `until` (exclusive) without the check of visibility; `accepts` must do it.
+    async fn scan_back(
         &self,
         room: &Room,
-        (from, until): (Position, Position),
+        range: (Position, Position),
         limit: usize,
         accepts: impl Fn(Position, &StoredEvent) -> bool,
     ) -> Result<Page, store::Error> {
-        let mut page = Page::default();
-        let mut from = from;
-        let mut scanned = 0;
-        while page.events.len() < limit && scanned < MAX_SCANNED {
-            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
-            let events = self.page_back(room, from, until, count).await?;
-            let exhausted = events.len() < count;
-            scanned += events.len();
-            if let Some((last, _)) = events.last() {
-                from = Position(last.0 - 1);
-            }
-            page.events.extend(events.into_iter().filter(|(pos, event)| accepts(*pos, event)));
-            if exhausted {
-                return Ok(page);
+        Ok(self.scan_back_at_most(room, range, (limit, MAX_SCANNED), accepts).await?.0)
+    }
+
+    /// Like [`Self::scan_back`], but looks at no more than `max_scanned` events. Answers also how many it looked at.
+    pub(crate) async fn scan_back_at_most(
+        &self,
+        room: &Room,
+        (from, until): (Position, Position),
+        (limit, max_scanned): (usize, usize),
+        accepts: impl Fn(Position, &StoredEvent) -> bool,
+    ) -> Result<(Page, usize), store::Error> {
+        let mut scan = Scan::new(from, limit, max_scanned);
+        while let Some(count) = scan.next_count() {
+            let events = self.page_back(room, scan.next, until, count).await?;
+            if scan.take(events, count, |pos| Position(pos.0 - 1), &accepts) {
+                break;
             }
         }
-        page.next = Some(from);
-        Ok(page)
+        Ok(scan.end())
     }
 
     /// Reads on from `after` (exclusive) to `upto` (inclusive): at most `limit` events that `wanted` accepts.
@@ -152,49 +138,14 @@ impl Rooms {
         limit: usize,
         wanted: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
-        let mut page = Page::default();
-        let mut after = after;
-        let mut scanned = 0;
-        while page.events.len() < limit && scanned < MAX_SCANNED {
-            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
-            let events = self.page_forward(room, after, upto, count).await?;
-            let exhausted = events.len() < count;
-            scanned += events.len();
-            if let Some((last, _)) = events.last() {
-                after = *last;
-            }
-            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && wanted(event)));
-            if exhausted {
-                return Ok(page);
+        let mut scan = Scan::new(after, limit, MAX_SCANNED);
+        while let Some(count) = scan.next_count() {
+            let events = self.page_forward(room, scan.next, upto, count).await?;
+            if scan.take(events, count, |pos| pos, |pos, event| sight.can_see(pos) && wanted(event)) {
+                break;
             }
         }
-        page.next = Some(after);
-        Ok(page)
-    }
-
-    /// An event with at most `limit` events around it.
-    pub async fn surroundings(
-        &self,
-        room: &Room,
-        sight: &Sight,
-        event_id: &EventId,
-        limit: usize,
-        wanted: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Surroundings, ReadError> {
-        let event = self.event(room, sight, event_id).await?;
-        let (pos, now) = (event.0, self.db.committer().published());
-        let half = limit / 2;
-        let before = match half {
-            0 => Page::default(),
-            _ => self.read_back(room, sight, (Position(pos.0 - 1), Position::ZERO), half, &wanted).await?,
-        };
-        let after = match limit - half {
-            0 => Page::default(),
-            count => self.read_forward(room, sight, (pos, now), count, &wanted).await?,
-        };
-        let start = before.events.last().map_or(pos, |(pos, _)| *pos);
-        let end = after.events.last().map_or(pos, |(pos, _)| *pos);
-        Ok(Surroundings { event, before: before.events, after: after.events, start: Position(start.0 - 1), end })
+        Ok(scan.end().0)
     }
 
     /// The whole state as of `upto`.

@@ -13,6 +13,7 @@ use ruma::{EventId, RoomId};
 use super::{
     Head, Room, Rooms, View,
     events::rules_of,
+    queued::Queued,
     state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateLog, checkpoint},
 };
 use crate::store::{
@@ -56,6 +57,7 @@ pub(super) async fn load(db: &Database, reader: &mut Reader<'_>, row: RoomRow) -
         rules,
         head: Arc::new(tokio::sync::Mutex::new(head)),
         lineage: Lineage::default(),
+        queued: Queued::default(),
         view: RwLock::new(view),
         last_pos: AtomicI64::new(last_pos.0),
         used: AtomicBool::new(true),

@@ -5,21 +5,19 @@
 use std::sync::Arc;
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
-use sabha_federation::Pdu;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
     Rooms,
-    event::membership_of,
     profile::{MemberProfile, member_draft},
-    send::{AUTHORISER, SendError},
+    send::{AUTHORISER, SendError, check_joined},
     state_log::Membership,
     writer::{AppendError, RoomWriter},
 };
 use crate::{
     account::LocalDevice,
-    store::{self, vocabulary::User},
+    store::{self, RoomNid, vocabulary::User},
 };
 
 /// How many members are looked at for one who may let a user into a restricted room.
@@ -33,7 +31,7 @@ const SERVERS_WORD: [&str; 7] =
 const MAX_ALLOWED_ROOMS: usize = 50;
 
 impl Rooms {
-    /// Joins the caller to a room of this server. Joining again changes nothing.
+    /// Joins the caller to a room of this server, with the profile that they have then. Joining again changes nothing.
     ///
     /// # Errors
     /// When the room does not let the caller in.
@@ -41,10 +39,9 @@ impl Rooms {
         &self,
         caller: &LocalDevice,
         room_id: &RoomId,
-        profile: &MemberProfile,
         reason: Option<&str>,
     ) -> Result<OwnedRoomId, SendError> {
-        self.join_with(caller, room_id, profile, (reason, &Map::new())).await
+        self.join_with(caller, room_id, (reason, &Map::new())).await
     }
 
     /// The same, with more content for the member event. What the server itself says there is left out of it.
@@ -55,12 +52,11 @@ impl Rooms {
         &self,
         caller: &LocalDevice,
         room_id: &RoomId,
-        profile: &MemberProfile,
         (reason, content): (Option<&str>, &Map<String, Value>),
     ) -> Result<OwnedRoomId, SendError> {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
-        let current = current_membership(&writer, caller.user_id()).await?;
+        let current = writer.membership(caller.user_id());
         if current == Some(Membership::Join) {
             let barrier = writer.barrier()?;
             drop(writer);
@@ -76,9 +72,13 @@ impl Rooms {
             .collect();
         more.push(("reason", reason.map(Value::from)));
         more.push((AUTHORISER, authoriser.map(|user_id| Value::from(user_id.as_str()))));
-        let draft = member_draft(caller.user_id(), MembershipState::Join, profile, &more);
+        // Before the profile is read, and until the commit: who changes it meanwhile comes here afterwards.
+        let arrival = self.arrivals.register(caller.user.nid, &writer.room);
+        let profile = self.profile_of(caller.user.nid).await?;
+        let draft = member_draft(caller.user_id(), MembershipState::Join, &profile, &more);
         writer.append(&caller.user, draft).await?;
         self.finish(writer, None).await?;
+        drop(arrival);
         Ok(room.room_id.clone())
     }
 
@@ -116,6 +116,7 @@ impl Rooms {
     ) -> Result<(), SendError> {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
+        check_joined(&writer, caller)?;
         let draft = member_draft(user_id, MembershipState::Invite, profile, &[("reason", reason.map(Value::from))]);
         writer.append(&caller.user, draft).await?;
         Ok(self.finish(writer, None).await?)
@@ -132,8 +133,8 @@ impl Rooms {
         .await
     }
 
-    /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left is left
-    /// alone.
+    /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left, or that is
+    /// damaged, is left alone.
     ///
     /// # Errors
     /// Only the database's.
@@ -142,16 +143,24 @@ impl Rooms {
             if !matches!(entry.membership, Membership::Join | Membership::Invite | Membership::Knock) {
                 continue;
             }
-            let room = self.by_nid(entry.room).await?;
-            let mut writer = self.enter(&room).await?;
-            let draft = member_draft(&user.user_id, MembershipState::Leave, &MemberProfile::default(), &[]);
-            match writer.append(user, draft).await {
-                Ok(_) => self.finish(writer, None).await?,
-                Err(AppendError::Storage(error)) => return Err(error),
-                Err(error) => tracing::warn!(room_id = %room.room_id, %error, "a deactivated user stays in the room"),
-            }
+            let left = self.leave_before_end(user, entry.room).await;
+            self.contain(entry.room, left)?;
         }
         Ok(())
+    }
+
+    async fn leave_before_end(&self, user: &Arc<User>, room: RoomNid) -> Result<(), store::Error> {
+        let room = self.by_nid(room).await?;
+        let mut writer = self.enter(&room).await?;
+        let draft = member_draft(&user.user_id, MembershipState::Leave, &MemberProfile::default(), &[]);
+        match writer.append(user, draft).await {
+            Ok(_) => self.finish(writer, None).await,
+            Err(AppendError::Storage(error)) => Err(error),
+            Err(error) => {
+                tracing::warn!(room_id = %room.room_id, %error, "a deactivated user stays in the room");
+                Ok(())
+            }
+        }
     }
 
     /// Takes another user out of the room.
@@ -218,15 +227,18 @@ impl Rooms {
     ) -> Result<(), SendError> {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
+        if user_id != caller.user_id() {
+            check_joined(&writer, caller)?;
+        }
         let current = writer.state("m.room.member", user_id.as_str()).await?;
-        if !may_go(current.as_ref().and_then(|event| membership_of(&event.content))) {
+        if !may_go(writer.membership(user_id)) {
             return Err(SendError::NotInRoom { user_id: user_id.to_owned() });
         }
         // The name that the user had in the room stays visible in the event that removes them.
         let profile = if user_id == caller.user_id() {
             MemberProfile::default()
         } else {
-            current.as_deref().map(profile_in).unwrap_or_default()
+            current.as_deref().map(MemberProfile::shown_in).unwrap_or_default()
         };
         let draft = member_draft(user_id, membership, &profile, &[("reason", reason.map(Value::from))]);
         writer.append(&caller.user, draft).await?;
@@ -265,33 +277,14 @@ impl Rooms {
         let power_levels = writer.power_levels().await?;
         for user in self.local_joined_members(writer.room.nid).await?.into_iter().take(MAX_AUTHORISERS) {
             let user = self.db.user_by_nid(user).await?;
-            if power_levels.user_can_invite(&user.user_id) {
+            // What is committed names the candidates; the head says whether they are still there.
+            let is_there = writer.membership(&user.user_id) == Some(Membership::Join);
+            if is_there && power_levels.user_can_invite(&user.user_id) {
                 return Ok(Some(user.user_id.clone()));
             }
         }
         Ok(None)
     }
-}
-
-pub(super) async fn current_membership(
-    writer: &RoomWriter<'_>,
-    user_id: &UserId,
-) -> Result<Option<Membership>, store::Error> {
-    let event = writer.state("m.room.member", user_id.as_str()).await?;
-    Ok(event.and_then(|event| membership_of(&event.content)))
-}
-
-fn profile_in(member: &Pdu) -> MemberProfile {
-    #[derive(Deserialize)]
-    struct Content {
-        displayname: Option<String>,
-        avatar_url: Option<ruma::OwnedMxcUri>,
-    }
-    let content = serde_json::from_str::<Content>(member.content.get()).ok();
-    content.map_or_else(MemberProfile::default, |content| MemberProfile {
-        displayname: content.displayname,
-        avatar_url: content.avatar_url,
-    })
 }
 
 #[derive(Deserialize)]

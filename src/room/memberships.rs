@@ -29,6 +29,8 @@ pub struct MemberEntry {
 struct UserRooms {
     loaded: bool,
     rooms: HashMap<RoomNid, MemberEntry>,
+    /// Rooms whose row says something that we never wrote there.
+    unreadable: Vec<(RoomNid, Error)>,
 }
 
 impl UserRooms {
@@ -36,6 +38,7 @@ impl UserRooms {
     fn update(&mut self, entry: MemberEntry) {
         let known = self.rooms.get(&entry.room);
         if known.is_none_or(|known| known.pos <= entry.pos) {
+            self.unreadable.retain(|(room, _)| *room != entry.room);
             self.rooms.insert(entry.room, entry);
         }
     }
@@ -96,10 +99,11 @@ impl Memberships {
         let stored = rows::memberships(&mut reader.conn(), user).await?;
         let mut held = lock(&rooms);
         for row in stored {
-            let membership = u8::try_from(row.membership)
-                .ok()
-                .and_then(Membership::from_code)
-                .ok_or_else(|| Error::damaged("membership", row.membership))?;
+            let Some(membership) = u8::try_from(row.membership).ok().and_then(Membership::from_code) else {
+                // The damage of one room is not that of the others.
+                held.unreadable.push((RoomNid(row.room_nid), Error::damaged("membership", row.membership)));
+                continue;
+            };
             held.update(MemberEntry {
                 room: RoomNid(row.room_nid),
                 membership,
@@ -145,11 +149,24 @@ impl Rooms {
         Ok(entries)
     }
 
+    /// The rooms of the user whose membership is damaged in the database. They are in no other list.
+    pub async fn unreadable_memberships(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
+        let rooms = self.memberships.of(user).await?;
+        let unreadable = lock(&rooms).unreadable.clone();
+        for (room, error) in &unreadable {
+            self.contain::<()>(*room, Err(error.clone()))?;
+        }
+        Ok(unreadable.into_iter().map(|(room, _)| room).collect())
+    }
+
     /// The user's place in one room.
     pub async fn member_entry(&self, user: UserNid, room: RoomNid) -> Result<Option<MemberEntry>, Error> {
         let rooms = self.memberships.of(user).await?;
-        let entry = lock(&rooms).rooms.get(&room).cloned();
-        Ok(entry)
+        let rooms = lock(&rooms);
+        match rooms.unreadable.iter().find(|(unreadable, _)| *unreadable == room) {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(rooms.rooms.get(&room).cloned()),
+        }
     }
 
     /// The user's membership of one room; `None` if the two never met.
@@ -173,10 +190,12 @@ impl Rooms {
     pub async fn joined_room_ids(&self, user: UserNid) -> Result<Vec<OwnedRoomId>, Error> {
         let mut reader = self.db.read().await?;
         let room_ids = rows::room_ids(&mut reader.conn(), user, Membership::Join.code()).await?;
-        room_ids
-            .into_iter()
-            .map(|room_id| RoomId::parse(&room_id).map_err(|error| Error::damaged("room ID", error)))
-            .collect()
+        let mut readable = Vec::with_capacity(room_ids.len());
+        for (room, room_id) in room_ids {
+            let room_id = RoomId::parse(&room_id).map_err(|error| Error::damaged("room ID", error));
+            readable.extend(self.contain(RoomNid(room), room_id)?);
+        }
+        Ok(readable)
     }
 
     /// The local users who are joined to the room.

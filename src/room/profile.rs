@@ -1,17 +1,49 @@
 //! How a user is called in a room: their profile, as their member events show it.
+//!
+//! Promise: once a change of a profile is committed, every room that the user is joined to will show it. The change and the
+//! [job](crate::jobs) that takes it to the rooms are one commit, and [`Rooms::show_profile`] is that job. It reads the
+//! profile as it is then, so that several changes need no order. A join that was begun before the change and commits after
+//! it is found among the [`Arrivals`].
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use ruma::{OwnedMxcUri, events::room::member::MembershipState};
-use sabha_federation::EventDraft;
+use sabha_federation::{EventDraft, Pdu};
+use serde::Deserialize;
 use serde_json::{Value, json, value::to_raw_value};
 
-use super::{Rooms, send::SendError, state_log::Membership};
-use crate::account::LocalDevice;
+use super::{
+    Room, Rooms,
+    state_log::Membership,
+    writer::{AppendError, RoomWriter},
+};
+use crate::store::{Committed, Error, RoomNid, UserNid, ids::lock, profiles as rows, vocabulary::User};
+
+/// In how many rooms a profile is shown before their commits are waited for: enough that they share an fsync, and few
+/// enough that they leave room in the committer's queue.
+const ROOMS_AT_ONCE: usize = 128;
 
 /// The part of a profile that member events carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberProfile {
     pub displayname: Option<String>,
     pub avatar_url: Option<OwnedMxcUri>,
+}
+
+impl MemberProfile {
+    /// What a member event shows.
+    pub(super) fn shown_in(member: &Pdu) -> Self {
+        #[derive(Deserialize)]
+        struct Content {
+            displayname: Option<String>,
+            avatar_url: Option<OwnedMxcUri>,
+        }
+        let content = serde_json::from_str::<Content>(member.content.get()).ok();
+        content.map_or_else(Self::default, |Content { displayname, avatar_url }| Self { displayname, avatar_url })
+    }
 }
 
 /// The draft of a member event.
@@ -40,25 +72,162 @@ pub(super) fn member_draft(
     }
 }
 
+/// The rooms that users are joining: their profile is read already, and the join is not committed yet.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals(Mutex<HashMap<UserNid, Vec<Arc<Room>>>>);
+
+/// A join under way, until this is dropped.
+pub(super) struct Arrival<'a> {
+    arrivals: &'a Arrivals,
+    user: UserNid,
+    room: Arc<Room>,
+}
+
+impl Arrivals {
+    /// Call this with the room's turn and before the profile is read, and drop the result after the commit.
+    pub(super) fn register(&self, user: UserNid, room: &Arc<Room>) -> Arrival<'_> {
+        lock(&self.0).entry(user).or_default().push(Arc::clone(room));
+        Arrival { arrivals: self, user, room: Arc::clone(room) }
+    }
+
+    fn of(&self, user: UserNid) -> Vec<Arc<Room>> {
+        lock(&self.0).get(&user).cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        let mut arrivals = lock(&self.arrivals.0);
+        let Some(rooms) = arrivals.get_mut(&self.user) else { return };
+        if let Some(place) = rooms.iter().position(|room| Arc::ptr_eq(room, &self.room)) {
+            rooms.swap_remove(place);
+        }
+        if rooms.is_empty() {
+            arrivals.remove(&self.user);
+        }
+    }
+}
+
 impl Rooms {
-    /// Shows a changed profile in all rooms that the user is joined to. A room that refuses is left as it is.
+    /// The user's profile as it is now; empty for one who has none.
+    pub async fn profile_of(&self, user: UserNid) -> Result<MemberProfile, Error> {
+        let mut reader = self.db.read().await?;
+        let (displayname, avatar_url) = rows::find_shown(&mut reader.conn(), user).await?;
+        let text = |json: Option<String>| match json.map(|json| serde_json::from_str::<Value>(&json)).transpose() {
+            Ok(value) => Ok(value.and_then(|value| value.as_str().map(str::to_owned))),
+            Err(error) => Err(Error::damaged("profile field", error)),
+        };
+        Ok(MemberProfile { displayname: text(displayname)?, avatar_url: text(avatar_url)?.map(OwnedMxcUri::from) })
+    }
+
+    /// Shows the user's profile in all rooms that they are joined to, as far as those do not show it already. A room that
+    /// refuses is left as it is.
     ///
     /// # Errors
-    /// Only the database's.
-    pub async fn profile_changed(&self, caller: &LocalDevice, profile: &MemberProfile) -> Result<(), SendError> {
-        for nid in self.joined_rooms(caller.user.nid).await? {
-            let room = self.by_nid(nid).await?;
-            let mut writer = self.enter(&room).await?;
-            if self.membership(caller.user.nid, nid).await? != Some(Membership::Join) {
-                continue;
+    /// The database's; some rooms may have been reached then.
+    ///
+    /// # Cancellation
+    /// What was queued is committed; calling again does the rest.
+    pub async fn show_profile(&self, user: &Arc<User>) -> Result<(), Error> {
+        self.show_profile_in_first(user, usize::MAX).await
+    }
+
+    /// The same in those rooms alone that the user is joining and in at most [`ROOMS_AT_ONCE`] more, first in those that
+    /// something happened in lately: what a client expects to see when its request is answered.
+    ///
+    /// # Errors
+    /// As [`Self::show_profile`].
+    pub async fn show_profile_soon(&self, user: &Arc<User>) -> Result<(), Error> {
+        self.show_profile_in_first(user, ROOMS_AT_ONCE).await
+    }
+
+    async fn show_profile_in_first(&self, user: &Arc<User>, most: usize) -> Result<(), Error> {
+        // In this order: who has arrived in between is joined by now.
+        let arriving = self.arrivals.of(user.nid);
+        let mut joined = self.joined_rooms(user.nid).await?;
+        self.sort_lately_used_first(&mut joined);
+        joined.truncate(most);
+        if !arriving.is_empty() {
+            let _turn = self.profile_turns.take(user.nid).await;
+            let profile = self.profile_of(user.nid).await?;
+            let mut queued = Vec::new();
+            for room in arriving {
+                // A room that was not created after all is none.
+                if let Some(writer) = self.enter_if_there(&room).await? {
+                    queued.extend(self.queue_profile(writer, user, &profile).await?);
+                }
             }
-            let draft = member_draft(caller.user_id(), MembershipState::Join, profile, &[]);
-            match writer.append(&caller.user, draft).await {
-                Ok(_) => self.finish(writer, None).await?,
-                Err(super::writer::AppendError::Storage(error)) => return Err(error.into()),
-                Err(error) => tracing::debug!(room_id = %room.room_id, %error, "the room refuses the new profile"),
+            wait_for(queued).await?;
+        }
+        for rooms in joined.chunks(ROOMS_AT_ONCE) {
+            // For each batch anew, so that nobody waits for more than one.
+            let _turn = self.profile_turns.take(user.nid).await;
+            let profile = self.profile_of(user.nid).await?;
+            let mut queued = Vec::with_capacity(rooms.len());
+            for nid in rooms {
+                match self.queue_profile_in(*nid, user, &profile).await {
+                    Ok(committed) => queued.extend(committed),
+                    // One damaged room must not keep the profile from the others.
+                    Err(error @ Error::Damaged { .. }) => {
+                        tracing::error!(room = nid.0, user_id = %user.user_id, %error, "profile not shown in a room");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+            wait_for(queued).await?;
         }
         Ok(())
     }
+
+    async fn queue_profile_in(
+        &self,
+        room: RoomNid,
+        user: &Arc<User>,
+        profile: &MemberProfile,
+    ) -> Result<Option<Committed>, Error> {
+        let room = self.by_nid(room).await?;
+        self.queue_profile(self.enter(&room).await?, user, profile).await
+    }
+
+    /// Queues a member event with this profile, if the user is in the room and called otherwise there.
+    async fn queue_profile(
+        &self,
+        mut writer: RoomWriter<'_>,
+        user: &Arc<User>,
+        profile: &MemberProfile,
+    ) -> Result<Option<Committed>, Error> {
+        // At the head: who has just left must not be joined again.
+        if writer.membership(&user.user_id) != Some(Membership::Join) {
+            return Ok(None);
+        }
+        let member = writer.state("m.room.member", user.user_id.as_str()).await?;
+        if member.is_none_or(|member| MemberProfile::shown_in(&member) == *profile) {
+            return Ok(None);
+        }
+        let draft = member_draft(&user.user_id, MembershipState::Join, profile, &[]);
+        match writer.append(user, draft).await {
+            Ok(_) => writer.commit(None).map(Some),
+            Err(AppendError::Storage(error)) => Err(error),
+            Err(error) => {
+                tracing::debug!(room_id = %writer.room.room_id, %error, "the room refused a new profile");
+                Ok(None)
+            }
+        }
+    }
+
+    fn sort_lately_used_first(&self, rooms: &mut [RoomNid]) {
+        let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let last = |nid: &RoomNid| registry.by_nid.get(nid).map(|room| room.last_pos());
+        rooms.sort_by_cached_key(|nid| (std::cmp::Reverse(last(nid)), *nid));
+    }
 }
+
+async fn wait_for(queued: Vec<Committed>) -> Result<(), Error> {
+    for committed in queued {
+        committed.wait().await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

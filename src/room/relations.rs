@@ -5,17 +5,24 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#forwarding-event-relationships
 
+use std::borrow::Cow;
+
 use ruma::EventId;
+use sabha_federation::Pdu;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     Room, Rooms,
     event::StoredEvent,
-    history::{MAX_SCANNED, Page, ReadError, SCAN_PAGE},
+    history::{Page, ReadError},
+    scan::{MAX_SCANNED, Scan},
     threads::relation,
     visibility::Sight,
+    writer::RoomWriter,
 };
 use crate::store::{
-    Position, Row,
+    Error, Position, Row,
     relations::{self as rows, Wanted},
 };
 
@@ -34,6 +41,44 @@ pub struct Relations<'a> {
     pub recurse: bool,
 }
 
+/// What an annotation may say only once, as a digest: which event it annotates, who, with which type and key ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#avoiding-duplicate-annotations
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Annotation([u8; 32]);
+
+/// The annotation that an event makes. `None` for other events.
+pub(super) fn annotation(pdu: &Pdu) -> Option<Annotation> {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow, rename = "m.relates_to")]
+        relates_to: RelatesTo<'a>,
+    }
+    #[derive(Deserialize)]
+    struct RelatesTo<'a> {
+        #[serde(borrow)]
+        rel_type: Cow<'a, str>,
+        #[serde(borrow)]
+        event_id: Cow<'a, str>,
+        #[serde(borrow)]
+        key: Cow<'a, str>,
+    }
+    // Most events relate to nothing, and are not parsed for this.
+    if pdu.state_key.is_some() || !pdu.content.get().contains("m.annotation") {
+        return None;
+    }
+    let RelatesTo { rel_type, event_id, key } = serde_json::from_str::<Content<'_>>(pdu.content.get()).ok()?.relates_to;
+    if rel_type != "m.annotation" || <&EventId>::try_from(&*event_id).is_err() {
+        return None;
+    }
+    let mut digest = Sha256::new();
+    for part in [pdu.room_id.as_str(), &event_id, pdu.sender.as_str(), &pdu.event_type, &key] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    Some(Annotation(digest.finalize().into()))
+}
+
 /// The row for what an event relates to, if it does.
 pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
     let relation = relation(event)?;
@@ -43,7 +88,33 @@ pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
     if !fits(&rel_type) || !fits(&parent) {
         return None;
     }
-    Some(rows::RELATION.row([event.room.into(), (&*parent).into(), pos.into(), event.nid.into(), (&*rel_type).into()]))
+    let annotation = annotation(&event.pdu).map(|Annotation(digest)| digest.to_vec());
+    Some(rows::RELATION.row([
+        event.room.into(),
+        (&*parent).into(),
+        pos.into(),
+        event.nid.into(),
+        (&*rel_type).into(),
+        annotation.into(),
+    ]))
+}
+
+impl RoomWriter<'_> {
+    /// Whether the event that was appended last annotates another one as its sender has done before.
+    pub(super) async fn repeats_annotation(&self) -> Result<bool, Error> {
+        let Some(annotation) = self.last_appended().and_then(annotation) else { return Ok(false) };
+        if self.room.queued.annotates(&annotation) {
+            return Ok(true);
+        }
+        let mut reader = self.rooms.db.read().await?;
+        let stored = rows::find_annotation(&mut reader.conn(), &annotation.0).await?;
+        drop(reader);
+        match stored {
+            // Its redaction may be queued, or committed since that look.
+            Some(nid) => Ok(self.event(nid).await?.redacted_because.is_none()),
+            None => Ok(false),
+        }
+    }
 }
 
 impl Rooms {
@@ -61,28 +132,22 @@ impl Rooms {
         accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
         self.event(room, sight, relations.parent).await?;
-        let (mut page, mut from, mut scanned) = (Page::default(), from, 0);
-        while page.events.len() < limit && scanned < MAX_SCANNED {
-            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
+        let mut scan = Scan::new(from, limit, MAX_SCANNED);
+        while let Some(count) = scan.next_count() {
+            let range = (scan.next, until);
             let mut reader = self.db.read().await?;
-            let places = rows::related_back(&mut reader.conn(), wanted(room, &relations), (from, until), count).await?;
+            let places = rows::related_back(&mut reader.conn(), wanted(room, &relations), range, count).await?;
             drop(reader);
             let events = self.place(room, places).await?;
-            let exhausted = events.len() < count;
-            scanned += events.len();
-            if let Some((last, _)) = events.last() {
-                from = Position(last.0 - 1);
-            }
-            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && accepts(event)));
-            if exhausted {
-                return Ok(page);
+            let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && accepts(event);
+            if scan.take(events, count, |pos| Position(pos.0 - 1), accepts) {
+                break;
             }
         }
-        page.next = Some(from);
-        Ok(page)
+        Ok(scan.end().0)
     }
 
-    /// The same from `after` (exclusive) on to `upto` (inclusive), oldest first.
+    /// What relates to an event, from `after` (exclusive) on to `upto` (inclusive), oldest first.
     ///
     /// # Errors
     /// As [`Self::relations_back`].
@@ -95,26 +160,18 @@ impl Rooms {
         accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
         self.event(room, sight, relations.parent).await?;
-        let (mut page, mut after, mut scanned) = (Page::default(), after, 0);
-        while page.events.len() < limit && scanned < MAX_SCANNED {
-            let count = (limit - page.events.len()).clamp(1, SCAN_PAGE);
+        let mut scan = Scan::new(after, limit, MAX_SCANNED);
+        while let Some(count) = scan.next_count() {
+            let range = (scan.next, upto);
             let mut reader = self.db.read().await?;
-            let range = (after, upto);
             let places = rows::related_forward(&mut reader.conn(), wanted(room, &relations), range, count).await?;
             drop(reader);
             let events = self.place(room, places).await?;
-            let exhausted = events.len() < count;
-            scanned += events.len();
-            if let Some((last, _)) = events.last() {
-                after = *last;
-            }
-            page.events.extend(events.into_iter().filter(|(pos, event)| sight.can_see(*pos) && accepts(event)));
-            if exhausted {
-                return Ok(page);
+            if scan.take(events, count, |pos| pos, |pos, event| sight.can_see(pos) && accepts(event)) {
+                break;
             }
         }
-        page.next = Some(after);
-        Ok(page)
+        Ok(scan.end().0)
     }
 }
 

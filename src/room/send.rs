@@ -15,7 +15,6 @@ use tracing::{Instrument as _, debug_span};
 
 use super::{
     Room, Rooms,
-    membership::current_membership,
     state_log::Membership,
     txn::TxnKey,
     writer::{AppendError, RoomWriter},
@@ -30,6 +29,9 @@ pub(super) const AUTHORISER: &str = "join_authorised_via_users_server";
 pub enum SendError {
     #[error("{room_id} is not a room of this server")]
     UnknownRoom { room_id: OwnedRoomId },
+    /// The sender is not in the room, and learns nothing of it.
+    #[error("the sender is not in {room_id}")]
+    NotJoined { room_id: OwnedRoomId },
     #[error("{user_id} is not in the room")]
     NotInRoom { user_id: OwnedUserId },
     #[error("{event_id} is not an event of the room")]
@@ -38,6 +40,11 @@ pub enum SendError {
     MayNotRedact { user_id: OwnedUserId },
     #[error("the alias {alias} does not point to this room")]
     BadAlias { alias: String },
+    /// The content of an `m.room.canonical_alias` event has something else where aliases belong.
+    #[error("the content names no aliases")]
+    NoAliases(#[source] serde_json::Error),
+    #[error("the sender has annotated the event with this key before")]
+    DuplicateAnnotation,
     #[error("{user_id} is not banned")]
     NotBanned { user_id: OwnedUserId },
     #[error(transparent)]
@@ -84,9 +91,13 @@ impl Rooms {
             barrier.wait().await?;
             return Ok(sent);
         }
+        check_joined(&writer, caller)?;
         self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
         writer.date(date);
         let event_id = writer.append(&caller.user, draft).instrument(debug_span!("room.append")).await?;
+        if writer.repeats_annotation().await? {
+            return Err(SendError::DuplicateAnnotation);
+        }
         self.finish(writer, txn).await?;
         Ok(event_id)
     }
@@ -120,6 +131,11 @@ impl Rooms {
             self.check_canonical_alias(&room, &draft.content).await?;
         }
         let mut writer = self.enter(&room).await?;
+        let is_own_member =
+            draft.event_type == "m.room.member" && draft.state_key.as_deref() == Some(caller.user_id().as_str());
+        if !is_own_member {
+            check_joined(&writer, caller)?;
+        }
         if draft.event_type == "m.room.member" {
             self.set_authoriser(&writer, caller, &mut draft).await?;
         }
@@ -170,8 +186,7 @@ impl Rooms {
         let dropped = content.remove(AUTHORISER).is_some();
         let joins = content.get("membership").is_some_and(|membership| membership == "join")
             && draft.state_key.as_deref() == Some(caller.user_id().as_str());
-        let is_in =
-            matches!(current_membership(writer, caller.user_id()).await?, Some(Membership::Join | Membership::Invite));
+        let is_in = matches!(writer.membership(caller.user_id()), Some(Membership::Join | Membership::Invite));
         let authoriser = if joins && !is_in { self.authoriser(writer, caller).await? } else { None };
         if let Some(user_id) = &authoriser {
             content.insert(AUTHORISER.to_owned(), user_id.as_str().into());
@@ -202,11 +217,7 @@ impl Rooms {
         }
         let Some(event_id) = draft.redacts.as_deref() else { return Ok(()) };
         let unknown = || SendError::UnknownEvent { event_id: event_id.to_owned() };
-        let mut reader = self.db.read().await?;
-        let found = store::rooms::find_event(&mut reader.conn(), event_id.as_str()).await?;
-        drop(reader);
-        let (nid, _) = found.filter(|(_, room)| *room == writer.room.nid).ok_or_else(unknown)?;
-        let event = self.events.get(&writer.room, nid).await?;
+        let event = writer.find_event(event_id).await?.ok_or_else(unknown)?;
         if event.sender() == sender || writer.power_levels().await?.user_can_redact_event_of_other(sender) {
             return Ok(());
         }
@@ -217,6 +228,14 @@ impl Rooms {
     pub async fn is_joined(&self, user: store::UserNid, room: &Room) -> Result<bool, store::Error> {
         Ok(self.membership(user, room.nid).await? == Some(Membership::Join))
     }
+}
+
+/// Whoever is not in the room gets one answer to everything, or they would learn who is there and which events exist.
+pub(super) fn check_joined(writer: &RoomWriter<'_>, caller: &LocalDevice) -> Result<(), SendError> {
+    if writer.membership(caller.user_id()) == Some(Membership::Join) {
+        return Ok(());
+    }
+    Err(SendError::NotJoined { room_id: writer.room.room_id.clone() })
 }
 
 /// Whether two texts are the same JSON value.

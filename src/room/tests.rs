@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{RoomVersionId, api::client::filter::FilterDefinition, presence::PresenceState};
+use ruma::{RoomVersionId, presence::PresenceState};
 use sabha_federation::EventDraft;
 use serde_json::{Value, json, value::to_raw_value};
 use zeroize::Zeroizing;
 
 use super::{
     create::{NewRoom, Preset},
-    profile::MemberProfile,
     txn::TxnKey,
 };
 use crate::{
@@ -21,15 +20,18 @@ use crate::{
     app::App,
     config::Config,
     server::build::{Surroundings, app},
-    sync::{token::SyncToken, v3},
+    sync::{
+        token::{Hints, SyncToken},
+        v3,
+    },
 };
 
-struct Server {
-    app: App,
+pub(super) struct Server {
+    pub(super) app: App,
     _dir: tempfile::TempDir,
 }
 
-async fn server() -> Server {
+pub(super) async fn server() -> Server {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
     let surroundings = Surroundings { hashing: Hashing::cheap(), ..Surroundings::default() };
@@ -37,7 +39,7 @@ async fn server() -> Server {
 }
 
 impl Server {
-    async fn register(&self, name: &str) -> Arc<LocalDevice> {
+    pub(super) async fn register(&self, name: &str) -> Arc<LocalDevice> {
         let registration = Registration {
             username: Some(name.to_owned()),
             password: Some(Zeroizing::new("correct horse".to_owned())),
@@ -53,8 +55,9 @@ impl Server {
 
     async fn sync(&self, caller: &LocalDevice, since: Option<SyncToken>) -> (Value, SyncToken) {
         let request = v3::Request {
-            filter: Arc::new(FilterDefinition::default()),
+            filter: Arc::default(),
             since,
+            hints: Hints::default(),
             full_state: false,
             state_after: false,
             state_after_unstable: false,
@@ -68,7 +71,7 @@ impl Server {
     }
 }
 
-fn new_room(version: RoomVersionId, preset: Preset) -> NewRoom {
+pub(super) fn new_room(version: RoomVersionId, preset: Preset) -> NewRoom {
     NewRoom {
         version,
         preset,
@@ -81,11 +84,10 @@ fn new_room(version: RoomVersionId, preset: Preset) -> NewRoom {
         invite: Vec::new(),
         is_direct: false,
         publish: false,
-        creator_profile: MemberProfile::default(),
     }
 }
 
-fn message(body: &str) -> EventDraft {
+pub(super) fn message(body: &str) -> EventDraft {
     EventDraft {
         event_type: "m.room.message".to_owned(),
         state_key: None,
@@ -102,7 +104,7 @@ async fn two_people_talk_in_every_room_version() {
     for version in sabha_federation::supported_room_versions() {
         let rooms = &server.app.rooms;
         let room_id = rooms.create(&alice, new_room(version.clone(), Preset::Public)).await.expect("created");
-        rooms.join(&bob, &room_id, &MemberProfile::default(), None).await.expect("joined");
+        rooms.join(&bob, &room_id, None).await.expect("joined");
         let (_, since) = server.sync(&bob, None).await;
         let txn = TxnKey { device: alice.device_nid, scope: format!("send/{room_id}"), txn: "1".to_owned() };
         let sent = rooms.send(&alice, &room_id, message("hello"), Some(txn.clone())).await.expect("sent");
@@ -189,13 +191,12 @@ async fn a_membership_that_changed_meanwhile_is_not_forgotten() {
     let rooms = &server.app.rooms;
     let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Public)).await.expect("created");
     let room = rooms.find(&room_id).await.expect("read").expect("it was created");
-    let profile = MemberProfile::default();
-    rooms.join(&bob, &room_id, &profile, None).await.expect("joined");
+    rooms.join(&bob, &room_id, None).await.expect("joined");
     rooms.leave(&bob, &room_id, None).await.expect("left");
     let entry = async || rooms.member_entry(bob.user.nid, room.nid).await.expect("read").expect("they met");
     let left = entry().await;
 
-    rooms.join(&bob, &room_id, &profile, None).await.expect("joined again");
+    rooms.join(&bob, &room_id, None).await.expect("joined again");
     assert!(!rooms.forget_entry(bob.user.nid, left.clone()).await.expect("asked"), "bob is in the room");
     rooms.leave(&bob, &room_id, None).await.expect("left");
     assert!(!rooms.forget_entry(bob.user.nid, left).await.expect("asked"), "another departure");

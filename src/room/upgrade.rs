@@ -7,15 +7,16 @@
 
 mod levels;
 
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, events::StateEventType};
+use std::sync::Arc;
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, events::StateEventType};
 use sabha_federation::EventDraft;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
-    Room, Rooms,
+    Rooms,
     create::{CreateError, InitialState, NewRoom, Preset},
-    membership::current_membership,
-    profile::MemberProfile,
+    event::StoredEvent,
     send::SendError,
     state_log::Membership,
     writer::{AppendError, RoomWriter},
@@ -50,7 +51,6 @@ pub struct Upgrade {
     pub version: RoomVersionId,
     /// Who is as powerful as the caller from then on. Only rooms of version 12 and newer have such users.
     pub additional_creators: Vec<OwnedUserId>,
-    pub creator_profile: MemberProfile,
 }
 
 /// Why a room was not upgraded.
@@ -83,17 +83,27 @@ impl Rooms {
     ) -> Result<OwnedRoomId, UpgradeError> {
         let old = self.require(room_id).await?;
         let mut writer = self.enter(&old).await?;
-        let joined = current_membership(&writer, caller.user_id()).await? == Some(Membership::Join);
+        let joined = writer.membership(caller.user_id()) == Some(Membership::Join);
         let levels = writer.power_levels().await?;
         if !joined || !levels.user_can_send_state(caller.user_id(), StateEventType::RoomTombstone) {
             return Err(UpgradeError::NotAllowed);
         }
-        let new = self.replacement(caller, &writer, upgrade).await?;
-        let new_id = self.create(caller, new).await?;
+        let mut new = self.replacement(caller, &writer, upgrade).await?;
         let main_alias = writer.state(CANONICAL_ALIAS, "").await?.map(|event| event.content.clone());
-
-        let tombstone = json!({ "body": "This room has been replaced", "replacement_room": new_id });
-        writer.append(&caller.user, state("m.room.tombstone", &tombstone)).await.map_err(SendError::from)?;
+        let new_id = match self.new_room_id(&new.rules()?) {
+            // The create event of these versions names the last event of the old room, so that is built first.
+            Some(chosen) => {
+                let last = append_tombstone(&mut writer, caller, &chosen).await?;
+                new.creation_content["predecessor"]["event_id"] = last.as_str().into();
+                self.create_as(caller, new, Some(chosen)).await?
+            }
+            // Here the create event gives the new room the ID that the last event of the old one names.
+            None => {
+                let made = self.create(caller, new).await?;
+                append_tombstone(&mut writer, caller, &made).await?;
+                made
+            }
+        };
         if main_alias.is_some() {
             append_if_allowed(&mut writer, caller, state(CANONICAL_ALIAS, &json!({}))).await?;
         }
@@ -104,7 +114,7 @@ impl Rooms {
 
         let moved = self.aliases(&old).await?;
         let new_room = self.require(&new_id).await?;
-        self.db.committer().transact(MoveAliases { from: old.nid, to: new_room.nid }).await?;
+        while self.db.committer().transact(MoveAliases { from: old.nid, to: new_room.nid }).await? {}
         let content = main_alias.and_then(|content| serde_json::from_str::<Map<String, Value>>(content.get()).ok());
         if let Some(content) = content.and_then(|content| only(content, |alias| moved.iter().any(|it| it == alias))) {
             let sent = self.send_state(caller, &new_id, state(CANONICAL_ALIAS, &content)).await;
@@ -148,7 +158,7 @@ impl Rooms {
             }
         }
         if content.get("type").is_some_and(|kind| kind == "m.space") {
-            initial_state.extend(self.children(&old.room).await?);
+            initial_state.extend(children(old).await?);
         }
         if let Some(event) = old.state(POWER_LEVELS, "").await? {
             let current = serde_json::from_str(event.content.get()).unwrap_or_default();
@@ -167,25 +177,29 @@ impl Rooms {
             invite: Vec::new(),
             is_direct: false,
             publish: self.is_published(old.room.nid).await?,
-            creator_profile: upgrade.creator_profile,
         })
     }
+}
 
-    /// The rooms that belong to a space.
-    async fn children(&self, space: &Room) -> Result<Vec<InitialState>, store::Error> {
-        let state = self.state_at(space, self.db.committer().published()).await?;
-        let nids: Vec<_> =
-            state.iter().filter(|(_, entry)| entry.membership.is_none()).map(|(_, entry)| entry.event_nid).collect();
-        let events = self.events.list(space, &nids).await?;
-        let children = events.iter().filter(|event| event.pdu.event_type == "m.space.child");
-        // A child that was taken out is left as an empty event.
-        let there =
-            children.filter(|event| event.content::<Map<String, Value>>().is_some_and(|child| !child.is_empty()));
-        let copy = |event: &std::sync::Arc<super::event::StoredEvent>| {
-            copied("m.space.child", event.pdu.state_key.as_deref().unwrap_or_default(), event.pdu.content.get())
-        };
-        Ok(there.filter_map(copy).take(MAX_CHILDREN).collect())
-    }
+/// The rooms that belong to a space.
+async fn children(space: &RoomWriter<'_>) -> Result<Vec<InitialState>, store::Error> {
+    let events = space.list_state(|entry| entry.membership.is_none()).await?;
+    let children = events.iter().filter(|event| event.pdu.event_type == "m.space.child");
+    // A child that was taken out is left as an empty event.
+    let there = children.filter(|event| event.content::<Map<String, Value>>().is_some_and(|child| !child.is_empty()));
+    let copy = |event: &Arc<StoredEvent>| {
+        copied("m.space.child", event.pdu.state_key.as_deref().unwrap_or_default(), event.pdu.content.get())
+    };
+    Ok(there.filter_map(copy).take(MAX_CHILDREN).collect())
+}
+
+async fn append_tombstone(
+    writer: &mut RoomWriter<'_>,
+    caller: &LocalDevice,
+    replacement: &RoomId,
+) -> Result<OwnedEventId, SendError> {
+    let content = json!({ "body": "This room has been replaced", "replacement_room": replacement });
+    Ok(writer.append(&caller.user, state("m.room.tombstone", &content)).await?)
 }
 
 fn copied(event_type: &str, state_key: &str, content: &str) -> Option<InitialState> {
@@ -239,17 +253,22 @@ fn only(content: Map<String, Value>, wanted: impl Fn(&str) -> bool) -> Option<Ma
     (!left.is_empty()).then_some(left)
 }
 
-/// Points the aliases of one room to another, and takes the first one out of the public directory.
+/// Aliases that are moved in one commit, which all other writers wait for.
+const ALIASES_PER_COMMIT: i64 = 200;
+
+/// Points aliases of one room to another, and takes the first room out of the public directory.
 struct MoveAliases {
     from: RoomNid,
     to: RoomNid,
 }
 
 impl Transaction for MoveAliases {
-    type Output = ();
+    /// Whether there may be more.
+    type Output = bool;
 
-    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
-        rows::move_aliases(conn, self.from, self.to).await?;
-        rows::unpublish(conn, self.from).await
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<bool, store::Error> {
+        let moved = rows::move_aliases(conn, self.from, self.to, ALIASES_PER_COMMIT).await?;
+        rows::unpublish(conn, self.from).await?;
+        Ok(moved == ALIASES_PER_COMMIT.unsigned_abs())
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! [`Rooms::enter`] waits for its turn; [`RoomWriter::append`] builds, signs and authorizes events on top of each other;
 //! [`RoomWriter::commit`] hands all of them to the committer as one write. Until then nothing has happened.
+//!
+//! Whatever a writer reads of the room is read at the head, also what is still on its way to the disk ([`super::queued`]).
 
 mod rows;
 
 use std::sync::Arc;
 
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, UserId, events::StateEventType};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId, events::StateEventType};
 use sabha_federation::{
     AuthRuleError, BuildError, EventDraft, EventPosition, Pdu, auth, build::MAX_PREV_EVENTS, build_and_sign,
 };
@@ -40,10 +42,12 @@ pub enum AppendError {
 
 /// The right to append to a room, until it is dropped.
 pub struct RoomWriter<'a> {
-    rooms: &'a Rooms,
+    pub(super) rooms: &'a Rooms,
     pub room: Arc<Room>,
     head: OwnedMutexGuard<Head>,
     now_ms: i64,
+    /// The `origin_server_ts` of what is appended, where the sender may choose it.
+    date_ms: Option<i64>,
     pending: Vec<Pending>,
     extra: Vec<Row>,
     is_new_room: bool,
@@ -86,17 +90,26 @@ impl Rooms {
     /// # Errors
     /// When the room has to be read again after a failed write, and that fails.
     pub async fn enter(&self, room: &Arc<Room>) -> Result<RoomWriter<'_>, Error> {
+        let writer = self.enter_if_there(room).await?;
+        writer.ok_or_else(|| Error::damaged("room", format!("{} is missing", room.room_id)))
+    }
+
+    /// The same for a room that may not have been created after all.
+    ///
+    /// # Errors
+    /// As [`Self::enter`].
+    pub(super) async fn enter_if_there(&self, room: &Arc<Room>) -> Result<Option<RoomWriter<'_>>, Error> {
         let mut room = Arc::clone(room);
         loop {
             let head = Arc::clone(&room.head).lock_owned().await;
             if !room.lineage.is_broken() {
-                return Ok(self.writer(room, head, false));
+                return Ok(Some(self.writer(room, head, false)));
             }
             drop(head);
-            room = self
-                .find(&room.room_id)
-                .await?
-                .ok_or_else(|| Error::damaged("room", format!("{} is missing", room.room_id)))?;
+            match self.find(&room.room_id).await? {
+                Some(found) => room = found,
+                None => return Ok(None),
+            }
         }
     }
 
@@ -108,7 +121,8 @@ impl Rooms {
 
     fn writer(&self, room: Arc<Room>, head: OwnedMutexGuard<Head>, is_new_room: bool) -> RoomWriter<'_> {
         let now_ms = self.clock.now_ms();
-        RoomWriter { rooms: self, room, head, now_ms, pending: Vec::new(), extra: Vec::new(), is_new_room }
+        let (pending, extra) = (Vec::new(), Vec::new());
+        RoomWriter { rooms: self, room, head, now_ms, date_ms: None, pending, extra, is_new_room }
     }
 }
 
@@ -117,11 +131,10 @@ impl RoomWriter<'_> {
         self.now_ms
     }
 
-    /// Dates what is appended from now on; `None` leaves it at the present.
+    /// Dates what is appended from now on; `None` leaves it at the present. What this server remembers of the request is of
+    /// the present in any case.
     pub fn date(&mut self, date: Option<MilliSecondsSinceUnixEpoch>) {
-        if let Some(date) = date {
-            self.now_ms = i64::from(date.get());
-        }
+        self.date_ms = date.map(|date| i64::from(date.get()));
     }
 
     /// A row to be committed together with the events.
@@ -143,8 +156,54 @@ impl RoomWriter<'_> {
         }
         let entry: Option<StateEntry> = self.room.view().state.get(key.nid);
         let Some(entry) = entry else { return Ok(None) };
-        let event = self.rooms.events.get(&self.room, entry.event_nid).await?;
+        let event = self.event(entry.event_nid).await?;
         Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
+    }
+
+    /// The membership of a user, with the events that were appended just now.
+    pub fn membership(&self, user_id: &UserId) -> Option<Membership> {
+        let key = self.rooms.db.known_state_key("m.room.member", user_id.as_str())?;
+        let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key.nid);
+        match self.pending.iter().rev().find(of_key) {
+            Some(pending) => pending.membership,
+            None => self.room.view().state.get(key.nid)?.membership,
+        }
+    }
+
+    /// An event of the room, queued or committed.
+    pub(super) async fn event(&self, nid: EventNid) -> Result<Arc<StoredEvent>, Error> {
+        match self.room.queued.get(nid) {
+            Some(event) => Ok(event),
+            None => self.rooms.events.get(&self.room, nid).await,
+        }
+    }
+
+    /// The event of the room with this ID, queued or committed.
+    pub async fn find_event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, Error> {
+        // First here: what is committed meanwhile is found in the database afterwards.
+        if let Some(event) = self.room.queued.find(event_id) {
+            return Ok(Some(event));
+        }
+        let mut reader = self.rooms.db.read().await?;
+        let found = crate::store::rooms::find_event(&mut reader.conn(), event_id.as_str()).await?;
+        drop(reader);
+        match found.filter(|(_, room)| *room == self.room.nid) {
+            Some((nid, _)) => Ok(Some(self.event(nid).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The events of the room's state, without what was appended just now, whose entries are `wanted`.
+    pub async fn list_state(&self, wanted: impl Fn(&StateEntry) -> bool) -> Result<Vec<Arc<StoredEvent>>, Error> {
+        let nids: Vec<EventNid> = {
+            let view = self.room.view();
+            let entries = view.state.entries().iter().map(|(_, entry)| entry);
+            entries.filter(|entry| wanted(entry)).map(|entry| entry.event_nid).collect()
+        };
+        let queued: Vec<_> = nids.iter().map(|nid| self.room.queued.get(*nid)).collect();
+        let rest: Vec<_> = nids.iter().zip(&queued).filter(|(_, found)| found.is_none()).map(|(nid, _)| *nid).collect();
+        let mut rest = self.rooms.events.list(&self.room, &rest).await?.into_iter();
+        Ok(queued.into_iter().filter_map(|event| event.or_else(|| rest.next())).collect())
     }
 
     /// Builds an event on top of the room and of what was appended before, signs it and checks that the room allows it.
@@ -187,7 +246,7 @@ impl RoomWriter<'_> {
             prev_events: &prev_ids,
             auth_events: &auth_ids,
             depth: u64::try_from(self.depth() + 1).unwrap_or(u64::MAX),
-            origin_server_ts: u64::try_from(self.now_ms).unwrap_or_default(),
+            origin_server_ts: u64::try_from(self.date_ms.unwrap_or(self.now_ms)).unwrap_or_default(),
         };
         let pdu = build_and_sign(rules, &rooms.signer, draft, position).map_err(AppendError::Invalid)?;
         let auth_events: Vec<Arc<Pdu>> = found.iter().map(|(.., current)| Arc::clone(&current.pdu)).collect();
@@ -265,11 +324,13 @@ impl RoomWriter<'_> {
 
     /// The event that a redaction takes the content of, if it is an event of this room.
     async fn redaction_of(&self, event_id: &OwnedEventId) -> Result<Option<Redacts>, Error> {
-        let mut reader = self.rooms.db.read().await?;
-        let found = crate::store::rooms::find_event(&mut reader.conn(), event_id.as_str()).await?;
-        drop(reader);
-        let Some((nid, _)) = found.filter(|(_, room)| *room == self.room.nid) else { return Ok(None) };
-        let event = self.rooms.events.get(&self.room, nid).await?;
+        let Some(mut event) = self.find_event(event_id).await? else { return Ok(None) };
+        // The event that it replaced may have been redacted a moment ago; what is left of this one must not bring it back.
+        if let Some(replaced) = &event.replaces
+            && let Some(now) = self.room.queued.find(&replaced.event_id)
+        {
+            event = Arc::new(event.replacing(&now.pdu.content));
+        }
         let json = sabha_federation::redact(&self.room.rules, &event.pdu.json, None)
             .map_err(|error| Error::damaged("event", error))?;
         let left = Pdu::from_stored(&self.room.rules, event_id.clone(), json)
@@ -339,6 +400,11 @@ impl RoomWriter<'_> {
         let write = rows::apply(self, first, txn)?;
         unfinished.finish();
         Ok(write)
+    }
+
+    /// The event that was appended last.
+    pub(super) fn last_appended(&self) -> Option<&Pdu> {
+        self.pending.last().map(|pending| &*pending.pdu)
     }
 
     /// Whether anything has been appended.

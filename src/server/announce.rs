@@ -23,10 +23,7 @@ pub(super) async fn announce(
     if !server.app.accounts.has_any_account().await? {
         // Only here, never in the log: who reads it makes the first admin.
         let secret = server.app.accounts.create_setup_secret().await?;
-        let base_url = server.client_base_url();
-        text.push_str(&format!(
-            "\nThere is no account yet. Make the first admin within an hour, here:\n  {base_url}/setup#{secret}\n"
-        ));
+        text.push_str(&first_steps(&server.client_base_url(), server.local_base_url().as_deref(), &secret));
     }
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
     for warning in &loaded.warnings {
@@ -34,6 +31,22 @@ pub(super) async fn announce(
     }
     info!(server_name = %config.server_name, engine, version = env!("CARGO_PKG_VERSION"), "ready");
     Ok(())
+}
+
+/// How the first account is made. The name of a new server often leads nowhere yet, so the address behind it is told, too.
+fn first_steps(base_url: &str, local_base_url: Option<&str>, secret: &str) -> String {
+    let port = |url: &str| url.rsplit(':').next().map(str::to_owned);
+    let local = match local_base_url {
+        // `http://localhost:8008` is the same place by another name.
+        Some(local) if !(base_url.contains("://localhost:") && port(base_url) == port(local)) => {
+            format!("or, before the name and its proxy work, in a browser on this machine:\n  {local}/setup#{secret}\n")
+        }
+        _ => String::new(),
+    };
+    format!(
+        "\nThere is no account yet. Make the first admin within an hour, here:\n  {base_url}/setup#{secret}\n{local}\
+         or, at any time, in a terminal: sabha user create NAME --admin\n"
+    )
 }
 
 fn text(server: &Server, loaded: &Loaded, engine: &str, created: bool) -> String {
@@ -58,9 +71,29 @@ fn text(server: &Server, loaded: &Loaded, engine: &str, created: bool) -> String
     for address in &server.addresses {
         text.push_str(&format!("  listens   {address}\n"));
     }
-    text.push_str(&format!("  clients   {base_url}\n  health    {base_url}/health\n"));
+    // From this machine: a health check must not depend on a proxy, and a new name leads nowhere yet.
+    let here = server.local_base_url().filter(|_| !config.is_local()).unwrap_or_else(|| base_url.clone());
+    text.push_str(&format!("  clients   {base_url}\n  health    {here}/health\n"));
     if let Some(address) = server.metrics_address {
         text.push_str(&format!("  metrics   http://{address}/metrics\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_may_lead_nowhere_is_not_the_only_way_to_the_first_admin() {
+        let check = |base_url: &str, local: Option<&str>, expected: &[&str]| {
+            let text = first_steps(base_url, local, "s3cret");
+            let links: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_suffix("/setup#s3cret")).collect();
+            assert_eq!(links, expected, "{text}");
+        };
+        check("https://example.com", Some("http://127.0.0.1:8008"), &["https://example.com", "http://127.0.0.1:8008"]);
+        check("http://localhost:8008", Some("http://127.0.0.1:8008"), &["http://localhost:8008"]);
+        check("http://localhost:8008", Some("http://[::1]:8008"), &["http://localhost:8008"]);
+        check("https://example.com", None, &["https://example.com"]);
+    }
 }

@@ -1,10 +1,10 @@
 //! Builds every service from the configuration: the one place that knows them all.
 
-use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{signing_key, start::StartError};
+use super::{private_files, signing_key, start::StartError};
 use crate::{
     account::{AccountData, Accounts, Filters, password::Hashing},
     app::{App, Services},
@@ -14,13 +14,17 @@ use crate::{
     config::{self, Config, DatabaseTarget},
     ephemeral::Ephemeral,
     federation::Federation,
-    http::RateLimits,
+    http::{
+        BodyBudget, RateLimits,
+        transport::{Answers, Connections, Transport},
+    },
+    jobs::Jobs,
     keys::Keys,
     outbound::Outbound,
     push::Push,
     room::Rooms,
-    store::{Database, DatabaseOptions, Durability, Patience},
-    sync::lazy::LazyMembers,
+    store::{self, Database, DatabaseOptions, Durability, Patience},
+    sync::{filter::FilterCache, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// What does not come from the configuration, so that tests can choose it.
@@ -49,11 +53,12 @@ impl Default for Surroundings {
 /// # Errors
 /// Each is one line that says what to do; a database that was opened is closed again.
 pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, StartError> {
-    let data_dir = |source| StartError::DataDir { path: config.data_dir.clone(), source };
-    create_data_dir(&config.data_dir).map_err(data_dir)?;
     config.registration.shared_secret = config.shared_secret().map_err(StartError::SharedSecret)?;
     let appservices = Arc::new(Appservices::load(&config.appservices.files, &config.server_name)?);
     let outbound = Arc::new(Outbound::new(&config.outbound, &config.federation.ca_files)?);
+    // After everything that is only read: a start that one of these refuses leaves nothing behind.
+    create_data_dir(&config.data_dir)?;
+    private_files::tighten(&config);
     let db = Arc::new(Database::open(database_options(&config, &surroundings)?).await?);
     let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
         Ok(signer) => Arc::new(signer),
@@ -75,6 +80,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             Arc::clone(&appservices),
         ),
         filters: Filters::new(Arc::clone(&db), &config.limits),
+        filter_cache: FilterCache::default(),
         push: Push::new(Arc::clone(&account_data)),
         ephemeral: Ephemeral::new(
             Arc::clone(&db),
@@ -84,10 +90,17 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             &config.presence,
         ),
         keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
+        jobs: Jobs::default(),
         lazy_members: LazyMembers::default(),
         account_data,
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
         rate_limits: RateLimits::new(&config.rate_limits),
+        bodies: BodyBudget::new(&config.limits),
+        transport: Transport::new(
+            Connections::new(config.limits.connections_per_address),
+            Answers::new(config.limits.answer_bytes_in_flight.bytes()),
+        ),
+        parked_syncs: ParkedSyncs::default(),
         federation: config
             .federation
             .enabled
@@ -109,8 +122,20 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
 }
 
 /// Only the owner may look into a directory that we make.
-fn create_data_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+pub(super) fn create_data_dir(path: &Path) -> Result<(), StartError> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|source| StartError::DataDir { path: path.to_owned(), source })
+}
+
+/// Whether a server has ever been started with this configuration. Makes nothing.
+///
+/// # Errors
+/// When that cannot be found out.
+pub async fn has_server(config: &Config) -> Result<bool, StartError> {
+    let unreadable = |source| StartError::DataDir { path: config.data_dir.clone(), source };
+    // Without its key there is a server all the same, and opening its database says what is wrong.
+    Ok(config.data_dir.try_exists().map_err(unreadable)?
+        && store::exists(&DatabaseOptions::location(config.database_url().expose())?).await?)
 }
 
 fn database_options(config: &Config, surroundings: &Surroundings) -> Result<DatabaseOptions, StartError> {

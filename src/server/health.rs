@@ -1,7 +1,8 @@
 //! Whether the server lives (`/health`) and whether it can serve (`/ready`).
 //!
 //! `/health` answers as long as the process runs its tasks, and looks at nothing else: a database that is away is no
-//! reason to restart us. `/ready` runs the checks it was given; 503 takes us out of a load balancer.
+//! reason to restart us. It says which server answers ([`Identity`]), so that `sabha healthcheck` does not take somebody else
+//! on the port for this one. `/ready` runs the checks it was given; 503 takes us out of a load balancer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
@@ -19,15 +20,47 @@ pub type Checks = Vec<(&'static str, Result<(), String>)>;
 /// Runs the checks. Must come to an end by itself: a check of something that hangs needs a timeout.
 pub type RunChecks = dyn Fn() -> Pin<Box<dyn Future<Output = Checks> + Send>> + Send + Sync;
 
+/// The header of `/health` that says which server answers.
+pub const IDENTITY: HeaderName = HeaderName::from_static("sabha-server");
+
+/// Which server answers: its name and the ID of its signing key, which every answer of `/_matrix/key/v2/server` holds too.
+/// Two servers for playing have one name, never one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub server_name: String,
+    pub key_id: String,
+}
+
+impl Identity {
+    /// As [`IDENTITY`] has it.
+    fn to_header(&self) -> Option<HeaderValue> {
+        HeaderValue::try_from(format!("{} {}", self.server_name, self.key_id)).ok()
+    }
+
+    /// Reads a value of [`IDENTITY`].
+    pub fn from_header(value: &str) -> Option<Self> {
+        let (server_name, key_id) = value.trim().split_once(' ')?;
+        Some(Self { server_name: server_name.to_owned(), key_id: key_id.to_owned() })
+    }
+}
+
 const HEALTH: &str = "/health";
 const READY: &str = "/ready";
 
 pub(super) const ROUTES: [(Method, &str); 2] = [(Method::GET, HEALTH), (Method::GET, READY)];
 
 /// `GET /health` and `GET /ready`.
-pub fn router(run_checks: Arc<RunChecks>) -> Router {
+pub fn router(identity: &Identity, run_checks: Arc<RunChecks>) -> Router {
+    // Server names and key IDs are ASCII.
+    let identity = identity.to_header().unwrap_or(HeaderValue::from_static("?"));
     Router::new()
-        .route(HEALTH, get(async || ([(CACHE_CONTROL, "no-store")], "OK")))
+        .route(
+            HEALTH,
+            get(move || {
+                let headers = [(CACHE_CONTROL, HeaderValue::from_static("no-store")), (IDENTITY, identity.clone())];
+                async move { (headers, "OK") }
+            }),
+        )
         .route(READY, get(async move || ready(&run_checks().await)))
 }
 
@@ -69,10 +102,14 @@ mod tests {
     use super::*;
 
     async fn ask(path: &str, database: Result<(), String>) -> (StatusCode, String) {
-        let router = router(Arc::new(move || {
-            let database = database.clone();
-            Box::pin(async move { vec![("database", database), ("bus", Ok(()))] })
-        }));
+        let identity = Identity { server_name: "example.com".to_owned(), key_id: "ed25519:a_1".to_owned() };
+        let router = router(
+            &identity,
+            Arc::new(move || {
+                let database = database.clone();
+                Box::pin(async move { vec![("database", database), ("bus", Ok(()))] })
+            }),
+        );
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         let status = response.status();
@@ -92,6 +129,14 @@ mod tests {
         let (status, body) = ask("/ready", Ok(())).await;
         assert_eq!(status, StatusCode::OK);
         assert!(body.contains(r#""ready":true"#), "{body}");
+    }
+
+    #[test]
+    fn an_identity_is_read_back() {
+        let identity = Identity { server_name: "[::1]:8448".to_owned(), key_id: "ed25519:a_1".to_owned() };
+        let header = identity.to_header().unwrap();
+        assert_eq!(Identity::from_header(header.to_str().unwrap()), Some(identity));
+        assert_eq!(Identity::from_header("nginx"), None);
     }
 
     #[tokio::test]

@@ -73,19 +73,24 @@ pub fn routes() -> Vec<(Method, &'static str)> {
 /// `/health` and `/ready` for this server.
 fn health_of(app: &App) -> Router {
     let app = app.clone();
-    health::router(Arc::new(move || {
-        let app = app.clone();
-        Box::pin(async move {
-            let database = match tokio::time::timeout(READY_TIMEOUT, app.db.engine()).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(_)) => Err("the database does not answer".to_owned()),
-                Err(_) => Err(format!("the database did not answer within {} s", READY_TIMEOUT.as_secs())),
-            };
-            let committer = committer_of(&app).await;
-            let stopping = if app.stopping.is_cancelled() { Err("stopping".to_owned()) } else { Ok(()) };
-            vec![("database", database), ("committer", committer), ("server", stopping)]
-        })
-    }))
+    let identity =
+        health::Identity { server_name: app.config.server_name.to_string(), key_id: app.signer.key_id().to_string() };
+    health::router(
+        &identity,
+        Arc::new(move || {
+            let app = app.clone();
+            Box::pin(async move {
+                let database = match tokio::time::timeout(READY_TIMEOUT, app.db.engine()).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(_)) => Err("the database does not answer".to_owned()),
+                    Err(_) => Err(format!("the database did not answer within {} s", READY_TIMEOUT.as_secs())),
+                };
+                let committer = committer_of(&app).await;
+                let stopping = if app.stopping.is_cancelled() { Err("stopping".to_owned()) } else { Ok(()) };
+                vec![("database", database), ("committer", committer), ("server", stopping)]
+            })
+        }),
+    )
 }
 
 /// Whether writes are stored at present.

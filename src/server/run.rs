@@ -1,9 +1,14 @@
 //! A server's life: start, serve, stop.
 //!
-//! Starting: database, services, listeners; only then is anything accepted. Stopping: no more connections, parked requests
+//! Starting: sockets, database, services; only then is anything accepted. Stopping: no more connections, parked requests
 //! answer, requests in flight finish (for at most [`GRACE`](crate::http::shutdown::GRACE)), the queue is committed.
 
-use std::{io::Write, net::SocketAddr, time::Duration};
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -13,20 +18,16 @@ use super::{
     metrics::Metrics,
     routers,
     signals::Signals,
+    sockets::Sockets,
     start::{OneLine, StartError},
     sweeps,
 };
 use crate::{
     app::App,
-    config::{Listener as ListenerConfig, Loaded, Place, Resource},
+    config::Loaded,
     ephemeral,
-    http::{
-        accept,
-        listen::{Address, Listener, ListenerSpec},
-        shutdown::Shutdown,
-        tls::TlsFiles,
-    },
-    memory,
+    http::{accept, listen::Address, shutdown::Shutdown},
+    jobs, memory,
 };
 
 /// For committing what is queued once no request is left: a few batches, even on a slow disk.
@@ -42,9 +43,11 @@ pub async fn run(loaded: Loaded, output: &mut (dyn Write + Send)) -> Result<(), 
     let metrics = Metrics::install()?;
     let shutdown = Shutdown::new();
     let created = !loaded.config.data_dir.exists();
+    // Before the data: a taken port must not leave a new database and a key behind.
+    let sockets = Sockets::bind(&loaded.config, true).await?;
     let surroundings = build::Surroundings { stopping: shutdown.token().clone(), ..build::Surroundings::default() };
     let app = build::app(loaded.config.clone(), surroundings).await?;
-    let server = Server::start(app, shutdown, Some(metrics)).await?;
+    let server = Server::serve(app, sockets, shutdown, Some(metrics)).await;
     announce::announce(&server, &loaded, created, output).await?;
 
     let app = server.app.clone();
@@ -72,7 +75,8 @@ pub struct Server {
     /// Where it listens, in the order of the configuration; ports that were 0 are filled in.
     pub addresses: Vec<Address>,
     pub metrics_address: Option<SocketAddr>,
-    client_address: Option<SocketAddr>,
+    /// Where the first listener for clients is, and whether it speaks TLS.
+    client_listener: Option<(SocketAddr, bool)>,
     shutdown: Shutdown,
     tasks: JoinSet<()>,
 }
@@ -83,33 +87,35 @@ impl Server {
     /// # Errors
     /// A listener that cannot be bound; the database is closed then.
     pub async fn start(app: App, shutdown: Shutdown, metrics: Option<Metrics>) -> Result<Self, StartError> {
-        let bound = match Bound::bind(&app, metrics.is_some()).await {
-            Ok(bound) => bound,
+        match Sockets::bind(&app.config, metrics.is_some()).await {
+            Ok(sockets) => Ok(Self::serve(app, sockets, shutdown, metrics).await),
             Err(error) => {
                 app.db.close().await;
-                return Err(error);
+                Err(error)
             }
-        };
+        }
+    }
+
+    /// Begins to serve on sockets that are bound. `shutdown` is what `app.stopping` comes from.
+    pub async fn serve(app: App, sockets: Sockets, shutdown: Shutdown, metrics: Option<Metrics>) -> Self {
         let mut server = Self {
-            addresses: bound.public.iter().map(|(listener, _)| listener.address().clone()).collect(),
-            metrics_address: bound.metrics.as_ref().and_then(|listener| tcp(listener.address())),
-            client_address: bound
-                .public
-                .iter()
-                .find_map(|(listener, config)| tcp(listener.address()).filter(|_| config.serves(Resource::Client))),
+            addresses: sockets.addresses(),
+            metrics_address: sockets.metrics_address(),
+            client_listener: sockets.client_listener(),
             app,
             shutdown,
             tasks: JoinSet::new(),
         };
-        for (listener, config) in bound.public {
-            let router = routers::public(&server.app, &config, server.client_address, &server.shutdown);
+        for (listener, config) in sockets.public {
+            let router = routers::public(&server.app, &config, server.client_address(), &server.shutdown);
+            let listener = listener.within(server.app.transport.with_proxies(&config.trusted_proxies));
             server.tasks.spawn(accept::serve(listener, router, server.shutdown.clone()));
         }
-        if let Some(listener) = bound.control {
+        if let Some(listener) = control::listen(&server.app.config.data_dir).await {
             let router = control::router(server.app.clone(), &server.shutdown);
             server.tasks.spawn(accept::serve(listener, router, server.shutdown.clone()));
         }
-        if let (Some(listener), Some(metrics)) = (bound.metrics, metrics) {
+        if let (Some(listener), Some(metrics)) = (sockets.metrics, metrics) {
             let stopping = server.shutdown.token().clone();
             let upkeep = metrics.clone().upkeep();
             server.tasks.spawn(async move { stopping.run_until_cancelled(upkeep).await.unwrap_or_default() });
@@ -117,17 +123,33 @@ impl Server {
         }
         sweeps::spawn(&server.app, &mut server.tasks);
         let stopping = server.shutdown.token().clone();
+        let answers = Arc::clone(server.app.transport.answers());
+        server.tasks.spawn(async move { stopping.run_until_cancelled(answers.watch()).await.unwrap_or_default() });
+        let stopping = server.shutdown.token().clone();
         server
             .tasks
             .spawn(async move { stopping.run_until_cancelled(memory::give_holes_back()).await.unwrap_or_default() });
         let app = server.app.clone();
+        server.tasks.spawn(async move { jobs::run(&app).await });
+        let app = server.app.clone();
         server.tasks.spawn(async move { ephemeral::run(&app.ephemeral, &app.rooms, &app.stopping).await });
-        Ok(server)
+        server
+    }
+
+    fn client_address(&self) -> Option<SocketAddr> {
+        self.client_listener.map(|(address, _)| address)
     }
 
     /// Where clients reach this server.
     pub fn client_base_url(&self) -> String {
-        self.app.config.client_base_url(self.client_address)
+        self.app.config.client_base_url(self.client_address())
+    }
+
+    /// Where a browser on this machine reaches the listener for clients itself, without a proxy or a name.
+    pub fn local_base_url(&self) -> Option<String> {
+        let (address, tls) = self.client_listener?;
+        let scheme = if tls { "https" } else { "http" };
+        Some(format!("{scheme}://{}", on_this_machine(address)))
     }
 
     /// Stops in order; what was answered is committed when this returns.
@@ -145,47 +167,36 @@ impl Server {
         if let Err(error) = self.app.accounts.flush_last_seen().await {
             warn!(error = %OneLine(&error), "where devices were last seen was not written");
         }
+        if let Err(error) = self.app.keys.delete_acknowledged().await {
+            warn!(error = %OneLine(&error), "messages that had arrived at their devices were not deleted");
+        }
         if tokio::time::timeout(CLOSE_TIMEOUT, self.app.db.close()).await.is_err() {
             warn!("the database did not close in time; what was answered is committed");
         }
     }
 }
 
-/// Every socket, bound and not yet served.
-struct Bound {
-    public: Vec<(Listener, ListenerConfig)>,
-    metrics: Option<Listener>,
-    control: Option<Listener>,
+/// A listener on every interface is reached on this machine's own.
+pub fn on_this_machine(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
-impl Bound {
-    async fn bind(app: &App, with_metrics: bool) -> Result<Self, StartError> {
-        let mut public = Vec::new();
-        for config in &app.config.listeners {
-            let Some(place) = config.place() else {
-                continue; // refused by `Config::validate`
-            };
-            let address = match place {
-                Place::Tcp(address) => Address::Tcp(address),
-                Place::Unix { path, mode } => Address::Unix { path, mode: mode.bits() },
-            };
-            let tls = config
-                .tls
-                .as_ref()
-                .map(|tls| TlsFiles { certificate_chain: tls.certificate.clone(), private_key: tls.key.clone() });
-            public.push((Listener::bind(&ListenerSpec { address, tls }).await?, config.clone()));
-        }
-        let metrics = match app.config.metrics_address().filter(|_| with_metrics) {
-            Some(address) => Some(Listener::bind(&ListenerSpec { address: Address::Tcp(address), tls: None }).await?),
-            None => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcard_addresses_are_reached_on_loopback() {
+        let check = |address: &str, expected: &str| {
+            assert_eq!(on_this_machine(address.parse().expect("an address")).to_string(), expected);
         };
-        Ok(Self { public, metrics, control: control::listen(&app.config.data_dir).await })
-    }
-}
-
-fn tcp(address: &Address) -> Option<SocketAddr> {
-    match address {
-        Address::Tcp(address) => Some(*address),
-        Address::Unix { .. } => None,
+        check("0.0.0.0:8008", "127.0.0.1:8008");
+        check("[::]:8008", "[::1]:8008");
+        check("192.0.2.1:80", "192.0.2.1:80");
     }
 }

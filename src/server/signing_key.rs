@@ -26,8 +26,8 @@ const INFO: &str = "signing_key";
 #[derive(Debug, thiserror::Error)]
 pub enum SigningKeyError {
     #[error(
-        "the signing key {} is missing, and this database is signed with {key}: restore that file from a backup; a new \
-         key would not do",
+        "the signing key {} is missing, and this database is signed with {key}: look whether data_dir is right, or \
+         restore that file from a backup; a new key would not do",
         path.display()
     )]
     Missing { path: PathBuf, key: String },

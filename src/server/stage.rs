@@ -98,6 +98,7 @@ impl From<StageError> for ApiError {
                 "This link has expired. Go back to your client and begin again.",
             ),
             StageError::Refused => Self::forbidden("That is not right."),
+            StageError::Busy(error) => error.into(),
             StageError::Storage(error) => error.into(),
         }
     }

@@ -14,7 +14,7 @@ use crate::{
 /// Why a server did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the data directory {} cannot be used", path.display())]
+    #[error("the data directory {} (data_dir in the configuration) cannot be used", path.display())]
     DataDir {
         path: PathBuf,
         #[source]
@@ -32,8 +32,8 @@ pub enum StartError {
     SigningKey(#[from] SigningKeyError),
     #[error(transparent)]
     Outbound(#[from] SetupError),
-    #[error(transparent)]
-    Listen(#[from] ListenError),
+    #[error("{}; {}", OneLine(error), remedy(*key, error))]
+    Listen { key: ListenKey, error: ListenError },
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     #[error("signals cannot be caught")]
@@ -45,6 +45,44 @@ pub enum StartError {
     Ended(Ended),
     #[error("the database failed while starting")]
     Storage(#[from] store::Error),
+}
+
+/// What of the configuration asks for a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenKey {
+    /// The section of `[[listeners]]` with this number, from 0.
+    Listener(usize),
+    Metrics,
+}
+
+/// What to do about a socket that cannot be bound.
+fn remedy(key: ListenKey, error: &ListenError) -> String {
+    let change = match key {
+        ListenKey::Listener(0) => {
+            "choose another place: `address` in [[listeners]], or for one run `sabha serve --listen 127.0.0.1:8018`"
+                .to_owned()
+        }
+        ListenKey::Listener(number) => format!("choose another place: listeners[{number}] in the configuration"),
+        ListenKey::Metrics => {
+            "set metrics.address to another place, or metrics.enabled = false to have no measurements".to_owned()
+        }
+    };
+    let kind = match error {
+        ListenError::Bind { source, .. } => source.kind(),
+        ListenError::InUse { .. } => io::ErrorKind::AddrInUse,
+        ListenError::NotASocket { .. } | ListenError::Tls(_) => io::ErrorKind::Other,
+    };
+    match kind {
+        io::ErrorKind::AddrInUse => format!("stop the process that listens there (another Sabha?), or {change}"),
+        io::ErrorKind::AddrNotAvailable => format!("this machine has no such address: {change}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need a privilege that this process lacks: {change}")
+        }
+        _ => match key {
+            ListenKey::Listener(number) => format!("it is listeners[{number}] in the configuration"),
+            ListenKey::Metrics => "it is metrics.address in the configuration".to_owned(),
+        },
+    }
 }
 
 /// An error and its causes, in one line.
@@ -75,8 +113,25 @@ mod tests {
     fn causes_stand_in_one_line_and_none_twice() {
         let source = io::Error::other("no\nspace");
         let error = StartError::DataDir { path: "./data".into(), source };
-        assert_eq!(OneLine(&error).to_string(), "the data directory ./data cannot be used: no space");
+        let line = "the data directory ./data (data_dir in the configuration) cannot be used: no space";
+        assert_eq!(OneLine(&error).to_string(), line);
         let repeated = StartError::Open(OpenError::InUse("x.db".to_owned()));
         assert_eq!(OneLine(&repeated).to_string(), "another process is using this database (x.db): stop it first");
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_bound_names_the_key_to_change() {
+        let check = |key: ListenKey, kind: io::ErrorKind, expected: &str| {
+            let address = crate::http::listen::Address::Tcp(([127, 0, 0, 1], 8009).into());
+            let error = ListenError::Bind { address, source: kind.into() };
+            let line = OneLine(&StartError::Listen { key, error }).to_string();
+            assert!(line.starts_with("could not listen on 127.0.0.1:8009: ") && line.contains(expected), "{line}");
+        };
+        check(ListenKey::Metrics, io::ErrorKind::AddrInUse, "set metrics.address to another place");
+        check(ListenKey::Listener(0), io::ErrorKind::AddrInUse, "sabha serve --listen");
+        check(ListenKey::Listener(1), io::ErrorKind::AddrInUse, "listeners[1]");
+        check(ListenKey::Listener(0), io::ErrorKind::PermissionDenied, "ports below 1024");
+        check(ListenKey::Metrics, io::ErrorKind::AddrNotAvailable, "no such address: set metrics.address");
+        check(ListenKey::Listener(2), io::ErrorKind::NotFound, "listeners[2]");
     }
 }

@@ -25,11 +25,18 @@ const ROOMS_EVERY: Duration = Duration::from_secs(30 * 60);
 /// When a device was last seen is not worth a write for each request.
 const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
 
+/// Messages that have arrived are not delivered again anyway; this is about their rows. A few seconds gather what many devices
+/// acknowledge in one commit.
+const ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(10);
+
 /// Tokens that have expired are refused anyway; this is only about their rows.
 const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 
 /// Transaction IDs go after [`KEEP_TXN_IDS`]; nobody notices an hour.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
+
+/// What is left over of devices and accounts is seen by nobody; this is only about its rows.
+const LEFTOVERS_EVERY: Duration = Duration::from_secs(60);
 
 /// Keys of other servers end by themselves; this is only about their rows.
 const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
@@ -51,8 +58,14 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         Ok(())
     });
     every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });
+    every(app, tasks, "acknowledged messages", ACKNOWLEDGED_EVERY, |app: App| async move {
+        app.keys.delete_acknowledged().await
+    });
     every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
+    every(app, tasks, "what is left over of devices and accounts", LEFTOVERS_EVERY, |app: App| async move {
+        store::leftovers::sweep(&app.db).await
+    });
     every(app, tasks, "ended server keys", SERVER_KEYS_EVERY, |app: App| async move {
         federation::key_ring::forget_ended(&app.db, app.clock.now_ms() - millis(federation::FORGET_AFTER)).await
     });

@@ -4,7 +4,7 @@ use super::{Conn, Error, Position, RoomNid, UserNid, on, rows::inserts, statemen
 
 statements! {
     FIND_DATA = "SELECT json, pos FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND type = $3";
-    COUNT_DATA = "SELECT COUNT(*) FROM account_data WHERE user_nid = $1";
+    TOTALS = "SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM account_data WHERE user_nid = $1";
     DATA_SINCE = "SELECT room_nid, type, json FROM account_data WHERE user_nid = $1 AND pos > $2 AND pos <= $3 \
         ORDER BY pos, room_nid, type LIMIT $4";
     DATA_OF_ROOM = "SELECT room_nid, type, json FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND pos <= $3 \
@@ -12,7 +12,7 @@ statements! {
 }
 
 inserts! {
-    ACCOUNT_DATA = "account_data" ("user_nid", "room_nid", "type", "json", "pos") key 3 Replace;
+    ACCOUNT_DATA = "account_data" ("user_nid", "room_nid", "type", "json", "pos", "bytes") key 3 Replace;
 }
 
 /// The largest number of rows that `limits.account_data_per_user` can allow.
@@ -30,10 +30,11 @@ pub(crate) async fn find_data(
     Ok(row.map(|(json, pos)| (json, Position(pos))))
 }
 
-/// How many types are stored for the user, over all rooms.
-pub(crate) async fn count_data(conn: &mut Conn<'_>, user: UserNid) -> Result<i64, Error> {
-    let (count,): (i64,) = on!(conn, db => sqlx::query_as(COUNT_DATA.text()).bind(user.0).fetch_one(&mut **db).await)?;
-    Ok(count)
+/// How many types are stored for the user, over all rooms, and how many bytes of JSON.
+pub(crate) async fn totals(conn: &mut Conn<'_>, user: UserNid) -> Result<(i64, usize), Error> {
+    let (count, bytes): (i64, i64) =
+        on!(conn, db => sqlx::query_as(TOTALS.text()).bind(user.0).fetch_one(&mut **db).await)?;
+    Ok((count, usize::try_from(bytes).unwrap_or(usize::MAX)))
 }
 
 /// What changed in (`since`, `upto`]: room, type and JSON, oldest first.

@@ -1,6 +1,6 @@
 //! Rows of accounts, of the tokens that allow to register, and of the secret that makes the first administrator.
 
-use super::{Conn, Error, UserNid, on, rows::inserts, statements};
+use super::{Conn, Error, UserNid, from_row, on, rows::inserts, statements};
 
 statements! {
     FIND_ACCOUNT = "SELECT password_hash, admin, created_at, deactivated_at FROM account WHERE user_nid = $1";
@@ -11,6 +11,7 @@ statements! {
     SET_PASSWORD = "UPDATE account SET password_hash = $1 WHERE user_nid = $2 AND deactivated_at IS NULL";
     DEACTIVATE = "UPDATE account SET password_hash = NULL, admin = FALSE, deactivated_at = $1 \
         WHERE user_nid = $2 AND deactivated_at IS NULL";
+    SET_ADMIN = "UPDATE account SET admin = $1 WHERE user_nid = $2 AND deactivated_at IS NULL";
     FIND_REGISTRATION_TOKEN = "SELECT token, uses_allowed, used, expires_at, created_at FROM registration_token \
         WHERE token = $1";
     LIST_REGISTRATION_TOKENS = "SELECT token, uses_allowed, used, expires_at, created_at FROM registration_token \
@@ -28,7 +29,6 @@ inserts! {
 }
 
 /// An account; its password hash is in no `Debug` output.
-#[derive(sqlx::FromRow)]
 pub struct AccountRow {
     pub password_hash: Option<String>,
     pub admin: bool,
@@ -36,8 +36,10 @@ pub struct AccountRow {
     pub deactivated_at: Option<i64>,
 }
 
+from_row!(AccountRow { password_hash, admin, created_at, deactivated_at });
+
 /// An account in a list.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct ListedAccountRow {
     pub user_id: String,
     pub admin: bool,
@@ -45,8 +47,10 @@ pub struct ListedAccountRow {
     pub deactivated_at: Option<i64>,
 }
 
+from_row!(ListedAccountRow { user_id, admin, created_at, deactivated_at });
+
 /// A token that allows to register, and how often.
-#[derive(Clone, sqlx::FromRow)]
+#[derive(Clone)]
 pub struct RegistrationTokenRow {
     pub token: String,
     pub uses_allowed: Option<i64>,
@@ -54,6 +58,8 @@ pub struct RegistrationTokenRow {
     pub expires_at: Option<i64>,
     pub created_at: i64,
 }
+
+from_row!(RegistrationTokenRow { token, uses_allowed, used, expires_at, created_at });
 
 /// The account of a user; also when it was deactivated.
 pub(crate) async fn find_account(conn: &mut Conn<'_>, user: UserNid) -> Result<Option<AccountRow>, Error> {
@@ -85,6 +91,13 @@ pub(crate) async fn list_accounts(
 /// Replaces the password of an active account. Whether there was one.
 pub(crate) async fn set_password(conn: &mut Conn<'_>, user: UserNid, hash: &str) -> Result<bool, Error> {
     let changed = on!(conn, db => sqlx::query(SET_PASSWORD.text()).bind(hash).bind(user.0)
+        .execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    Ok(changed > 0)
+}
+
+/// Gives an active account the rights of an admin, or takes them. Whether there was one.
+pub(crate) async fn set_admin(conn: &mut Conn<'_>, user: UserNid, admin: bool) -> Result<bool, Error> {
+    let changed = on!(conn, db => sqlx::query(SET_ADMIN.text()).bind(admin).bind(user.0)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
     Ok(changed > 0)
 }

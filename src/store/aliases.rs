@@ -5,7 +5,8 @@ use super::{Conn, Error, RoomNid, UserNid, on, rows::inserts, statements};
 statements! {
     FIND_ALIAS = "SELECT room_nid, creator_nid FROM room_alias WHERE alias = $1";
     ALIASES_OF_ROOM = "SELECT alias FROM room_alias WHERE room_nid = $1 ORDER BY alias LIMIT 1000";
-    MOVE_ALIASES = "UPDATE room_alias SET room_nid = $1 WHERE room_nid = $2";
+    MOVE_ALIASES = "UPDATE room_alias SET room_nid = $1 WHERE alias IN \
+        (SELECT alias FROM room_alias WHERE room_nid = $2 ORDER BY alias LIMIT $3)";
     DELETE_ALIAS = "DELETE FROM room_alias WHERE alias = $1";
     IS_PUBLISHED = "SELECT published_at FROM room_directory WHERE room_nid = $1";
     UNPUBLISH = "DELETE FROM room_directory WHERE room_nid = $1";
@@ -33,11 +34,10 @@ pub(crate) async fn aliases_of_room(conn: &mut Conn<'_>, room: RoomNid) -> Resul
     Ok(rows.into_iter().map(|(alias,)| alias).collect())
 }
 
-/// Points all aliases of one room to another.
-pub(crate) async fn move_aliases(conn: &mut Conn<'_>, from: RoomNid, to: RoomNid) -> Result<(), Error> {
-    on!(conn, db =>
-        sqlx::query(MOVE_ALIASES.text()).bind(to.0).bind(from.0).execute(&mut **db).await.map(|_| ()))?;
-    Ok(())
+/// Points aliases of one room to another, at most `limit`, and says how many there were.
+pub(crate) async fn move_aliases(conn: &mut Conn<'_>, from: RoomNid, to: RoomNid, limit: i64) -> Result<u64, Error> {
+    Ok(on!(conn, db => sqlx::query(MOVE_ALIASES.text())
+        .bind(to.0).bind(from.0).bind(limit).execute(&mut **db).await.map(|done| done.rows_affected()))?)
 }
 
 /// Whether there was such an alias.

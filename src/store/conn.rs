@@ -90,6 +90,27 @@ macro_rules! statements {
 }
 pub(crate) use statements;
 
+/// Reads a struct from a row of either engine, each field from the column of its name, or of another where it says so:
+/// `from_row!(MessageRow { pos, kind = "type" })`.
+///
+/// Not sqlx's derive: its crate of macros builds all of sqlx, both engines and TLS once more, for the compiler's own use.
+macro_rules! from_row {
+    ($struct:ident { $($field:ident $(= $column:literal)?),+ $(,)? }) => {
+        $crate::store::conn::from_row!(@for sqlx::sqlite::SqliteRow, $struct { $($field $(= $column)?),+ });
+        $crate::store::conn::from_row!(@for sqlx::postgres::PgRow, $struct { $($field $(= $column)?),+ });
+    };
+    (@for $row:ty, $struct:ident { $($field:ident $(= $column:literal)?),+ }) => {
+        impl sqlx::FromRow<'_, $row> for $struct {
+            fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
+                Ok(Self { $($field: sqlx::Row::try_get(row, $crate::store::conn::from_row!(@column $field $($column)?))?),+ })
+            }
+        }
+    };
+    (@column $field:ident) => { stringify!($field) };
+    (@column $field:ident $column:literal) => { $column };
+}
+pub(crate) use from_row;
+
 /// A connection for reading, returned to its pool when dropped.
 pub struct Reader<'a> {
     pub(super) held: Held,

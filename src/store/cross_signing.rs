@@ -3,7 +3,7 @@
 use super::{
     Conn, Error, UserNid,
     device_keys::{USERS_PER_STATEMENT, in_32},
-    on,
+    from_row, on,
     rows::inserts,
     statements,
 };
@@ -11,6 +11,8 @@ use super::{
 statements! {
     KEYS_OF_USERS_32 = concat!("SELECT user_nid, usage, json FROM cross_signing_key WHERE user_nid IN ", in_32!(),
         " ORDER BY user_nid, usage");
+    KEYS_OF_USAGE_32 = concat!("SELECT user_nid, json FROM cross_signing_key WHERE user_nid IN ", in_32!(),
+        " AND usage = $33 ORDER BY user_nid");
     VISIBLE_SIGNATURES_32 = concat!("SELECT user_nid, key_id, signer_nid, signer_key_id, signature FROM key_signature \
         WHERE user_nid IN ", in_32!(), " AND (signer_nid = user_nid OR signer_nid = $33) \
         ORDER BY user_nid, key_id, signer_nid, signer_key_id");
@@ -25,7 +27,7 @@ inserts! {
 }
 
 /// A signature on a key: who made it, with which key, and on what.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct SignatureRow {
     pub user_nid: i64,
     /// The device ID or the public cross-signing key that was signed.
@@ -34,6 +36,8 @@ pub(crate) struct SignatureRow {
     pub signer_key_id: String,
     pub signature: String,
 }
+
+from_row!(SignatureRow { user_nid, key_id, signer_nid, signer_key_id, signature });
 
 /// The cross-signing keys of these users: user, usage and JSON.
 pub(crate) async fn cross_signing_keys(
@@ -50,6 +54,26 @@ pub(crate) async fn cross_signing_keys(
             query.fetch_all(&mut **db).await
         })?;
         rows.extend(found.into_iter().map(|(user, usage, json)| (UserNid(user), usage, json)));
+    }
+    Ok(rows)
+}
+
+/// The cross-signing keys of these users with this usage: user and JSON.
+pub(crate) async fn keys_of_usage(
+    conn: &mut Conn<'_>,
+    users: &[UserNid],
+    usage: &str,
+) -> Result<Vec<(UserNid, String)>, Error> {
+    let mut rows = Vec::new();
+    for chunk in users.chunks(USERS_PER_STATEMENT) {
+        let found: Vec<(i64, String)> = on!(conn, db => {
+            let mut query = sqlx::query_as(KEYS_OF_USAGE_32.text());
+            for index in 0..USERS_PER_STATEMENT {
+                query = query.bind(chunk.get(index).map_or(0, |user| user.0));
+            }
+            query.bind(usage).fetch_all(&mut **db).await
+        })?;
+        rows.extend(found.into_iter().map(|(user, json)| (UserNid(user), json)));
     }
     Ok(rows)
 }

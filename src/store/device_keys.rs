@@ -1,6 +1,6 @@
 //! Rows of device keys, and of the order in which users' device lists changed.
 
-use super::{Conn, DeviceNid, Error, Position, UserNid, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, on, rows::inserts, statements};
 
 /// How many users one statement asks for.
 pub(crate) const USERS_PER_STATEMENT: usize = 32;
@@ -19,6 +19,8 @@ statements! {
     DEVICE_KEYS_OF_USERS_32 = concat!("SELECT d.user_nid, d.device_id, d.display_name, k.json FROM device d \
         JOIN device_key k ON k.device_nid = d.device_nid WHERE d.user_nid IN ", in_32!(),
         " ORDER BY d.user_nid, d.device_nid");
+    NAMED_DEVICE_KEYS_32 = concat!("SELECT d.device_id, k.json FROM device d JOIN device_key k ON k.device_nid = d.device_nid \
+        WHERE d.device_id IN ", in_32!(), " AND d.user_nid = $33 ORDER BY d.device_id");
     DEVICES_OF_USERS_32 = concat!("SELECT user_nid, device_nid, device_id FROM device WHERE user_nid IN ", in_32!(),
         " ORDER BY user_nid, device_nid");
     CHANGES_AFTER = "SELECT pos, user_nid FROM device_change WHERE pos > $1 ORDER BY pos, user_nid LIMIT $2";
@@ -29,13 +31,15 @@ inserts! {
 }
 
 /// A device that has published its keys.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct DeviceKeyRow {
     pub user_nid: i64,
     pub device_id: String,
     pub display_name: Option<String>,
     pub json: String,
 }
+
+from_row!(DeviceKeyRow { user_nid, device_id, display_name, json });
 
 /// The keys that the device has published.
 pub(crate) async fn find_device_key(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Option<String>, Error> {
@@ -55,6 +59,27 @@ pub(crate) async fn device_keys(conn: &mut Conn<'_>, users: &[UserNid]) -> Resul
                 query = query.bind(chunk.get(index).map_or(0, |user| user.0));
             }
             query.fetch_all(&mut **db).await
+        })?;
+        rows.extend(found);
+    }
+    Ok(rows)
+}
+
+/// The keys of these devices of one user, by device ID.
+pub(crate) async fn named_device_keys(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    device_ids: &[String],
+) -> Result<Vec<(String, String)>, Error> {
+    let mut rows = Vec::new();
+    for chunk in device_ids.chunks(32) {
+        let found: Vec<(String, String)> = on!(conn, db => {
+            let mut query = sqlx::query_as(NAMED_DEVICE_KEYS_32.text());
+            for index in 0..32 {
+                // No device ID is empty, so an empty one finds nothing.
+                query = query.bind(chunk.get(index).cloned().unwrap_or_default());
+            }
+            query.bind(user.0).fetch_all(&mut **db).await
         })?;
         rows.extend(found);
     }

@@ -2,7 +2,16 @@
 
 use std::collections::HashSet;
 
-use super::{Conn, DeviceNid, Error, UserNid, device_keys::in_32, on, rows::inserts, statements, tokens};
+use super::{
+    Conn, DeviceNid, Error, UserNid,
+    committer::insert_rows,
+    device_keys::in_32,
+    from_row,
+    leftovers::{Leftover, leave_devices},
+    on,
+    rows::inserts,
+    statements, tokens,
+};
 
 statements! {
     FIND_DEVICE = "SELECT device_nid, device_id, display_name, last_seen_at, last_seen_ip FROM device \
@@ -11,16 +20,22 @@ statements! {
         WHERE user_nid = $1 ORDER BY device_nid LIMIT $2";
     COUNT_DEVICES = "SELECT COUNT(*) FROM device WHERE user_nid = $1";
     RENAME_DEVICE = "UPDATE device SET display_name = $1 WHERE user_nid = $2 AND device_id = $3";
+    LAST_SEEN_USERS = "SELECT user_nid, MAX(last_seen_at) AS seen_at FROM device WHERE last_seen_at IS NOT NULL \
+        GROUP BY user_nid ORDER BY seen_at DESC, user_nid LIMIT $1";
+    STARTED_AT = "SELECT started_at FROM incarnation WHERE incarnation = $1";
     SET_LAST_SEEN = "UPDATE device SET last_seen_at = $1, last_seen_ip = $2 WHERE device_nid = $3";
     EXISTING_DEVICES_32 = concat!("SELECT device_nid FROM device WHERE device_nid IN ", in_32!(), " ORDER BY device_nid");
     DELETE_DEVICE = "DELETE FROM device WHERE device_nid = $1";
     DELETE_DEVICE_KEY = "DELETE FROM device_key WHERE device_nid = $1";
-    DELETE_ONE_TIME_KEYS = "DELETE FROM one_time_key WHERE device_nid = $1";
     DELETE_FALLBACK_KEYS = "DELETE FROM fallback_key WHERE device_nid = $1";
-    DELETE_CLAIMED_KEYS = "DELETE FROM claimed_key WHERE device_nid = $1";
-    DELETE_TO_DEVICE = "DELETE FROM to_device WHERE device_nid = $1";
-    DELETE_TXN_IDS = "DELETE FROM txn_id WHERE device_nid = $1";
     DELETE_KEY_SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id = $2";
+    DELETE_KEYS_OF_DEVICES = "DELETE FROM device_key WHERE device_nid IN \
+        (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2)";
+    DELETE_FALLBACK_OF_DEVICES = "DELETE FROM fallback_key WHERE device_nid IN \
+        (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2)";
+    DELETE_SIGNATURES_OF_DEVICES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id IN \
+        (SELECT device_id FROM device WHERE user_nid = $1 AND device_nid <> $2)";
+    DELETE_DEVICES = "DELETE FROM device WHERE user_nid = $1 AND device_nid <> $2";
 }
 
 inserts! {
@@ -30,7 +45,7 @@ inserts! {
 }
 
 /// A device of a local user.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct DeviceRow {
     pub device_nid: i64,
     pub device_id: String,
@@ -38,6 +53,8 @@ pub struct DeviceRow {
     pub last_seen_at: Option<i64>,
     pub last_seen_ip: Option<String>,
 }
+
+from_row!(DeviceRow { device_nid, device_id, display_name, last_seen_at, last_seen_ip });
 
 /// The most devices that are read of one user: above the most that the configuration lets anyone have.
 pub(crate) const MAX_LISTED: i64 = 100_000;
@@ -88,6 +105,20 @@ pub(crate) async fn rename_device(
     Ok(changed > 0)
 }
 
+/// Users by when one of their devices was last seen, in milliseconds since 1970, latest first.
+pub(crate) async fn last_seen_users(conn: &mut Conn<'_>, limit: usize) -> Result<Vec<(UserNid, i64)>, Error> {
+    let rows: Vec<(i64, i64)> =
+        on!(conn, db => sqlx::query_as(LAST_SEEN_USERS.text()).bind(limit as i64).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(user, seen_at)| (UserNid(user), seen_at)).collect())
+}
+
+/// When a start of the server was, in milliseconds since 1970, if it is remembered.
+pub(crate) async fn started_at(conn: &mut Conn<'_>, incarnation: i64) -> Result<Option<i64>, Error> {
+    let found: Option<(i64,)> =
+        on!(conn, db => sqlx::query_as(STARTED_AT.text()).bind(incarnation).fetch_optional(&mut **db).await)?;
+    Ok(found.map(|(started_at,)| started_at))
+}
+
 pub(crate) async fn set_last_seen(
     conn: &mut Conn<'_>,
     device: DeviceNid,
@@ -98,25 +129,37 @@ pub(crate) async fn set_last_seen(
         .execute(&mut **db).await.map(drop))?)
 }
 
-/// Deletes a device with its keys, messages, transaction IDs and tokens; returns the hashes of its access tokens.
+/// Deletes a device with its tokens and public keys; returns the hashes of its access tokens. Its messages, one-time keys
+/// and transaction IDs are left over.
 pub(crate) async fn delete_device(
     conn: &mut Conn<'_>,
     user: UserNid,
     device: DeviceNid,
     device_id: &str,
 ) -> Result<tokens::Deleted, Error> {
-    for statement in [
-        DELETE_DEVICE_KEY,
-        DELETE_ONE_TIME_KEYS,
-        DELETE_FALLBACK_KEYS,
-        DELETE_CLAIMED_KEYS,
-        DELETE_TO_DEVICE,
-        DELETE_TXN_IDS,
-        DELETE_DEVICE,
-    ] {
+    insert_rows(conn, &[Leftover::Device(device).row()]).await?;
+    for statement in [DELETE_DEVICE_KEY, DELETE_FALLBACK_KEYS, DELETE_DEVICE] {
         on!(conn, db => sqlx::query(statement.text()).bind(device.0).execute(&mut **db).await.map(drop))?;
     }
     on!(conn, db => sqlx::query(DELETE_KEY_SIGNATURES.text()).bind(user.0).bind(device_id)
         .execute(&mut **db).await.map(drop))?;
     tokens::delete_of_device(conn, device).await
+}
+
+/// The same for all devices of a user but the one that is kept (0: none), however many there are. Says also how many went.
+pub(crate) async fn delete_devices(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    kept: DeviceNid,
+) -> Result<(u64, tokens::Deleted), Error> {
+    leave_devices(conn, user, kept).await?;
+    let revoked = tokens::delete_of_devices(conn, user, kept).await?;
+    let mut devices = 0;
+    // The devices last: the others look for them.
+    for statement in [DELETE_KEYS_OF_DEVICES, DELETE_FALLBACK_OF_DEVICES, DELETE_SIGNATURES_OF_DEVICES, DELETE_DEVICES]
+    {
+        devices = on!(conn, db => sqlx::query(statement.text()).bind(user.0).bind(kept.0)
+            .execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    }
+    Ok((devices, revoked))
 }

@@ -40,6 +40,27 @@ impl Error {
     pub(crate) fn damaged(what: &'static str, detail: impl ToString) -> Self {
         Self::Damaged { what, detail: detail.to_string() }
     }
+
+    /// Whether what is stored cannot be read, so that asking again is no help, but other rows are not concerned. A database
+    /// that does not answer is no damage.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Database(error) => match &**error {
+                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
+                sqlx::Error::Database(error) => error.code().is_some_and(|code| is_corruption(&code)),
+                _ => false,
+            },
+            Self::Unavailable(_)
+            | Self::Waiting
+            | Self::DiskFull(_)
+            | Self::Overloaded
+            | Self::Superseded
+            | Self::Stopping
+            | Self::Panicked
+            | Self::HoldsNul => false,
+        }
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -86,6 +107,13 @@ impl Kind {
     }
 }
 
+/// SQLite's `SQLITE_CORRUPT` with its details, and PostgreSQL's codes for damaged tables and indexes.
+fn is_corruption(code: &str) -> bool {
+    let sqlite = code.parse::<u32>().is_ok_and(|code| code & 0xff == 11);
+    // PostgreSQL's codes have five characters, some of them digits alone.
+    (sqlite && code.len() != 5) || matches!(code, "XX001" | "XX002")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +140,19 @@ mod tests {
         assert!(matches!(Error::from(sqlx::Error::Io(io())), Error::Unavailable(_)));
         assert!(matches!(Error::from(sqlx::Error::PoolTimedOut), Error::Unavailable(_)));
         assert!(matches!(Error::from(sqlx::Error::RowNotFound), Error::Database(_)));
+    }
+
+    #[test]
+    fn damage_is_told_from_a_database_that_does_not_answer() {
+        assert!(Error::damaged("event", "missing").is_damage());
+        assert!(Error::from(sqlx::Error::Decode("not a number".into())).is_damage());
+        assert!(!Error::from(sqlx::Error::PoolTimedOut).is_damage());
+        assert!(!Error::from(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())).is_damage());
+        assert!(!Error::Overloaded.is_damage());
+        for (code, expected) in
+            [("11", true), ("267", true), ("XX001", true), ("5", false), ("57014", false), ("53100", false)]
+        {
+            assert_eq!(is_corruption(code), expected, "{code}");
+        }
     }
 }

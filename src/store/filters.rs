@@ -5,7 +5,8 @@ use super::{Conn, Error, UserNid, on, rows::inserts, statements};
 statements! {
     FIND_FILTER = "SELECT json FROM filter WHERE user_nid = $1 AND filter_id = $2";
     FIND_SAME_FILTER = "SELECT filter_id FROM filter WHERE user_nid = $1 AND json = $2 ORDER BY filter_id LIMIT 1";
-    COUNT_FILTERS = "SELECT COUNT(*) FROM filter WHERE user_nid = $1";
+    FILTER_IDS = "SELECT filter_id FROM filter WHERE user_nid = $1 ORDER BY filter_id LIMIT 10001";
+    DELETE_FILTER = "DELETE FROM filter WHERE user_nid = $1 AND filter_id = $2";
 }
 
 inserts! {
@@ -25,8 +26,13 @@ pub(crate) async fn find_same_filter(conn: &mut Conn<'_>, user: UserNid, json: &
     Ok(row.map(|(filter_id,)| filter_id))
 }
 
-pub(crate) async fn count_filters(conn: &mut Conn<'_>, user: UserNid) -> Result<i64, Error> {
-    let (count,): (i64,) =
-        on!(conn, db => sqlx::query_as(COUNT_FILTERS.text()).bind(user.0).fetch_one(&mut **db).await)?;
-    Ok(count)
+/// The user's filters, oldest first; one more than `limits.filters_per_user` can allow.
+pub(crate) async fn filter_ids(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<i64>, Error> {
+    let rows: Vec<(i64,)> = on!(conn, db => sqlx::query_as(FILTER_IDS.text()).bind(user.0).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(filter_id,)| filter_id).collect())
+}
+
+pub(crate) async fn delete_filter(conn: &mut Conn<'_>, user: UserNid, filter_id: i64) -> Result<(), Error> {
+    Ok(on!(conn, db =>
+        sqlx::query(DELETE_FILTER.text()).bind(user.0).bind(filter_id).execute(&mut **db).await.map(|_| ()))?)
 }

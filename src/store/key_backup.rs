@@ -1,62 +1,84 @@
 //! Rows of key backups: versions, and the room keys in them.
 
-use super::{Conn, Error, UserNid, on, rows::inserts, statements};
+use super::{Conn, Error, UserNid, from_row, on, rows::inserts, statements};
 
 statements! {
-    LATEST_VERSION = "SELECT version, algorithm, auth_data, etag, count, deleted FROM key_backup_version \
+    LATEST_VERSION = "SELECT version, algorithm, auth_data, etag, count, bytes, deleted FROM key_backup_version \
         WHERE user_nid = $1 AND deleted = $2 ORDER BY version DESC LIMIT 1";
-    FIND_VERSION = "SELECT version, algorithm, auth_data, etag, count, deleted FROM key_backup_version \
+    FIND_VERSION = "SELECT version, algorithm, auth_data, etag, count, bytes, deleted FROM key_backup_version \
         WHERE user_nid = $1 AND version = $2";
     /// Deleted versions count, so that no number is used twice.
-    LAST_NUMBER = "SELECT MAX(version), SUM(CASE WHEN deleted = $2 THEN 1 ELSE 0 END) FROM key_backup_version \
-        WHERE user_nid = $1";
+    TOTALS = "SELECT COALESCE(MAX(version), 0), CAST(COALESCE(SUM(CASE WHEN deleted = $2 THEN 1 ELSE 0 END), 0) AS BIGINT), \
+        CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM key_backup_version WHERE user_nid = $1";
     SET_AUTH_DATA = "UPDATE key_backup_version SET auth_data = $3 WHERE user_nid = $1 AND version = $2";
-    SET_COUNT = "UPDATE key_backup_version SET etag = $3, count = $4 WHERE user_nid = $1 AND version = $2";
-    MARK_DELETED = "UPDATE key_backup_version SET deleted = $3, auth_data = '{}', count = 0 \
+    SET_COUNT = "UPDATE key_backup_version SET etag = $3, count = $4, bytes = $5 WHERE user_nid = $1 AND version = $2";
+    MARK_DELETED = "UPDATE key_backup_version SET deleted = $3, auth_data = '{}', count = 0, bytes = 0 \
         WHERE user_nid = $1 AND version = $2";
-    RANKS_16 = "SELECT room_id, session_id, first_message_index, forwarded_count, is_verified FROM key_backup_session \
+    RANKS_16 = "SELECT room_id, session_id, first_message_index, forwarded_count, is_verified, bytes FROM key_backup_session \
         WHERE user_nid = $1 AND version = $2 AND (room_id, session_id) IN (VALUES ($3, $4), ($5, $6), ($7, $8), ($9, $10), \
         ($11, $12), ($13, $14), ($15, $16), ($17, $18), ($19, $20), ($21, $22), ($23, $24), ($25, $26), ($27, $28), \
         ($29, $30), ($31, $32), ($33, $34))";
     ALL_SESSIONS = "SELECT room_id, session_id, json FROM key_backup_session WHERE user_nid = $1 AND version = $2 \
-        ORDER BY room_id, session_id";
+        AND (room_id, session_id) > ($3, $4) ORDER BY room_id, session_id LIMIT $5";
     SESSIONS_OF_ROOM = "SELECT room_id, session_id, json FROM key_backup_session WHERE user_nid = $1 AND version = $2 \
-        AND room_id = $3 ORDER BY session_id";
+        AND room_id = $3 AND session_id > $4 ORDER BY session_id LIMIT $5";
     FIND_SESSION = "SELECT room_id, session_id, json FROM key_backup_session WHERE user_nid = $1 AND version = $2 \
         AND room_id = $3 AND session_id = $4";
-    DELETE_ALL = "DELETE FROM key_backup_session WHERE user_nid = $1 AND version = $2";
-    DELETE_ROOM = "DELETE FROM key_backup_session WHERE user_nid = $1 AND version = $2 AND room_id = $3";
+    DELETE_SOME = "DELETE FROM key_backup_session WHERE user_nid = $1 AND version = $2 AND (room_id, session_id) IN \
+        (SELECT room_id, session_id FROM key_backup_session WHERE user_nid = $1 AND version = $2 \
+        ORDER BY room_id, session_id LIMIT $3) RETURNING bytes";
+    DELETE_SOME_OF_ROOM = "DELETE FROM key_backup_session WHERE user_nid = $1 AND version = $2 AND room_id = $3 \
+        AND session_id IN (SELECT session_id FROM key_backup_session WHERE user_nid = $1 AND version = $2 \
+        AND room_id = $3 ORDER BY session_id LIMIT $4) RETURNING bytes";
     DELETE_SESSION = "DELETE FROM key_backup_session WHERE user_nid = $1 AND version = $2 AND room_id = $3 \
-        AND session_id = $4";
+        AND session_id = $4 RETURNING bytes";
 }
 
 inserts! {
-    KEY_BACKUP_VERSION = "key_backup_version" ("user_nid", "version", "algorithm", "auth_data", "etag", "count", "deleted")
-        key 2 Fail;
+    KEY_BACKUP_VERSION = "key_backup_version" ("user_nid", "version", "algorithm", "auth_data", "etag", "count", "bytes",
+        "deleted") key 2 Fail;
     KEY_BACKUP_SESSION = "key_backup_session" ("user_nid", "version", "room_id", "session_id", "first_message_index",
-        "forwarded_count", "is_verified", "json") key 4 Replace;
+        "forwarded_count", "is_verified", "bytes", "json") key 4 Replace;
 }
 
 /// A version of a user's backup.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub(crate) struct VersionRow {
     pub version: i64,
     pub algorithm: String,
     pub auth_data: String,
     pub etag: i64,
     pub count: i64,
+    /// What its room keys take.
+    pub bytes: i64,
     pub deleted: bool,
 }
 
+from_row!(VersionRow { version, algorithm, auth_data, etag, count, bytes, deleted });
+
+/// What a user has of backups.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Totals {
+    /// The highest number that was ever given to a version, 0 if none was.
+    pub last: i64,
+    /// Versions that are not deleted.
+    pub live: i64,
+    /// What the room keys of all of them take.
+    pub bytes: i64,
+}
+
 /// What a stored room key is worth, compared with another for the same session.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct RankRow {
     pub room_id: String,
     pub session_id: String,
     pub first_message_index: i64,
     pub forwarded_count: i64,
     pub is_verified: bool,
+    pub bytes: i64,
 }
+
+from_row!(RankRow { room_id, session_id, first_message_index, forwarded_count, is_verified, bytes });
 
 /// Which room keys of a backup are meant.
 #[derive(Debug, Clone)]
@@ -85,11 +107,11 @@ pub(crate) async fn find_version(
         .bind(user.0).bind(version).fetch_optional(&mut **db).await)?)
 }
 
-/// The highest number that was ever given to a version, 0 if none was, and how many versions are not deleted.
-pub(crate) async fn last_number(conn: &mut Conn<'_>, user: UserNid) -> Result<(i64, i64), Error> {
-    let (last, live): (Option<i64>, Option<i64>) = on!(conn, db => sqlx::query_as(LAST_NUMBER.text())
+/// What the user has of backups. Deleted versions count for the number, so that none is used twice.
+pub(crate) async fn totals(conn: &mut Conn<'_>, user: UserNid) -> Result<Totals, Error> {
+    let (last, live, bytes): (i64, i64, i64) = on!(conn, db => sqlx::query_as(TOTALS.text())
         .bind(user.0).bind(false).fetch_one(&mut **db).await)?;
-    Ok((last.unwrap_or(0), live.unwrap_or(0)))
+    Ok(Totals { last, live, bytes })
 }
 
 pub(crate) async fn set_auth_data(
@@ -107,15 +129,14 @@ pub(crate) async fn set_count(
     user: UserNid,
     version: i64,
     etag: i64,
-    count: i64,
+    (count, bytes): (i64, i64),
 ) -> Result<(), Error> {
     Ok(on!(conn, db => sqlx::query(SET_COUNT.text())
-        .bind(user.0).bind(version).bind(etag).bind(count).execute(&mut **db).await.map(|_| ()))?)
+        .bind(user.0).bind(version).bind(etag).bind(count).bind(bytes).execute(&mut **db).await.map(|_| ()))?)
 }
 
-/// Deletes the version with all its keys. Its number stays taken.
-pub(crate) async fn delete_version(conn: &mut Conn<'_>, user: UserNid, version: i64) -> Result<(), Error> {
-    delete_sessions(conn, user, version, &Part::All).await?;
+/// Marks the version as deleted. Its number stays taken; its room keys are left over.
+pub(crate) async fn mark_deleted(conn: &mut Conn<'_>, user: UserNid, version: i64) -> Result<(), Error> {
     Ok(on!(conn, db => sqlx::query(MARK_DELETED.text())
         .bind(user.0).bind(version).bind(true).execute(&mut **db).await.map(|_| ()))?)
 }
@@ -143,38 +164,42 @@ pub(crate) async fn ranks(
     Ok(rows)
 }
 
-/// The room keys of this part of the backup. The protocol has no pages here: all of them.
+/// The room keys of this part of the backup in the order of rooms and sessions, from the first one after `after`, at most
+/// `limit`. No room and no session has an empty ID.
 pub(crate) async fn sessions(
     conn: &mut Conn<'_>,
     user: UserNid,
     version: i64,
     part: &Part,
+    after: (&str, &str),
+    limit: usize,
 ) -> Result<Vec<SessionRow>, Error> {
+    let limit = limit as i64;
     Ok(match part {
         Part::All => on!(conn, db => sqlx::query_as(ALL_SESSIONS.text())
-            .bind(user.0).bind(version).fetch_all(&mut **db).await)?,
+            .bind(user.0).bind(version).bind(after.0).bind(after.1).bind(limit).fetch_all(&mut **db).await)?,
         Part::Room(room) => on!(conn, db => sqlx::query_as(SESSIONS_OF_ROOM.text())
-            .bind(user.0).bind(version).bind(room.as_str()).fetch_all(&mut **db).await)?,
+            .bind(user.0).bind(version).bind(room.as_str()).bind(after.1).bind(limit).fetch_all(&mut **db).await)?,
         Part::Session(room, session) => on!(conn, db => sqlx::query_as(FIND_SESSION.text())
             .bind(user.0).bind(version).bind(room.as_str()).bind(session.as_str()).fetch_all(&mut **db).await)?,
     })
 }
 
-/// Deletes the room keys of this part of the backup, and says how many there were.
-pub(crate) async fn delete_sessions(
+/// Deletes room keys of this part of the backup, at most `limit`: how many there were, and how many bytes.
+pub(crate) async fn delete_some(
     conn: &mut Conn<'_>,
     user: UserNid,
     version: i64,
     part: &Part,
-) -> Result<u64, Error> {
-    Ok(match part {
-        Part::All => on!(conn, db => sqlx::query(DELETE_ALL.text())
-            .bind(user.0).bind(version).execute(&mut **db).await.map(|done| done.rows_affected()))?,
-        Part::Room(room) => on!(conn, db => sqlx::query(DELETE_ROOM.text())
-            .bind(user.0).bind(version).bind(room.as_str())
-            .execute(&mut **db).await.map(|done| done.rows_affected()))?,
-        Part::Session(room, session) => on!(conn, db => sqlx::query(DELETE_SESSION.text())
-            .bind(user.0).bind(version).bind(room.as_str()).bind(session.as_str())
-            .execute(&mut **db).await.map(|done| done.rows_affected()))?,
-    })
+    limit: i64,
+) -> Result<(i64, i64), Error> {
+    let sizes: Vec<(i64,)> = match part {
+        Part::All => on!(conn, db => sqlx::query_as(DELETE_SOME.text())
+            .bind(user.0).bind(version).bind(limit).fetch_all(&mut **db).await)?,
+        Part::Room(room) => on!(conn, db => sqlx::query_as(DELETE_SOME_OF_ROOM.text())
+            .bind(user.0).bind(version).bind(room.as_str()).bind(limit).fetch_all(&mut **db).await)?,
+        Part::Session(room, session) => on!(conn, db => sqlx::query_as(DELETE_SESSION.text())
+            .bind(user.0).bind(version).bind(room.as_str()).bind(session.as_str()).fetch_all(&mut **db).await)?,
+    };
+    Ok((sizes.len() as i64, sizes.iter().map(|(bytes,)| bytes).sum()))
 }

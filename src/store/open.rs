@@ -12,9 +12,10 @@ use std::{
 
 use sqlx::{
     ConnectOptions, Connection as _, PgConnection, PgPool, SqlitePool,
-    migrate::{MigrateError, Migrator},
+    error::DatabaseError as _,
+    migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::task::JoinHandle;
 
@@ -23,6 +24,7 @@ use super::{
     committer::{Engine, LOCK_KEY, LOCK_POSTGRES, Patience, RESERVE_IDS, WriterConn, set_limits},
     conn::{Held, on, statements},
     ids::{BLOCK, Kind},
+    migrations,
     rows::inserts,
 };
 
@@ -56,9 +58,6 @@ const SQLITE_ACQUIRE: Duration = Duration::from_secs(30);
 /// Together two seconds.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
-
-static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// What a committed write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,16 +127,33 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "this database was made by another build of Sabha, with another schema under the same number ({number}), and before \
+         the first release there is no way from one to the other: start the build that made it, or use another database"
+    )]
+    OtherSchema { number: i64 },
+    #[error(
+        "the database file is damaged: keep a copy of it, and put the latest backup in its place (see \"Backup\" in \
+         docs/operating/README.md)"
+    )]
+    DamagedFile(#[source] Error),
     #[error("the database schema could not be brought up to date")]
     Migration(#[source] Box<MigrateError>),
-    #[error("the database could not be opened")]
+    #[error("the database could not be opened (database.url in the configuration says where it is)")]
     Database(#[from] Error),
 }
 
 impl From<sqlx::Error> for OpenError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
+        if says_damaged(&error) { Self::DamagedFile(error.into()) } else { Self::Database(error.into()) }
     }
+}
+
+/// Whether SQLite says that the file is no database, or not a whole one any more (`SQLITE_CORRUPT`, `SQLITE_NOTADB`).
+fn says_damaged(error: &sqlx::Error) -> bool {
+    const DAMAGED: [&str; 2] = ["11", "26"];
+    let database_error = error.as_database_error().and_then(|error| error.try_downcast_ref::<SqliteError>());
+    database_error.and_then(|error| error.code()).is_some_and(|code| DAMAGED.contains(&&*code))
 }
 
 enum Pool {
@@ -324,7 +340,7 @@ async fn open_sqlite(path: &Path, options: &DatabaseOptions) -> Result<(Pool, En
         .statement_cache_capacity(512)
         .connect()
         .await?;
-    migrated(&SQLITE, SQLITE.run(&mut writer).await)?;
+    migrated(migrations::sqlite().run(&mut writer).await)?;
     let readers = base.read_only(true).pragma("query_only", "1").statement_cache_capacity(256);
     let pool = SqlitePoolOptions::new()
         .max_connections(options.readers)
@@ -346,7 +362,7 @@ async fn open_postgres(
     let writer_options = connect.clone().options([("synchronous_commit", synchronous)]);
     let mut writer = writer_options.connect().await?;
     lock_postgres(&mut writer).await?;
-    migrated(&POSTGRES, POSTGRES.run(&mut writer).await)?;
+    migrated(migrations::postgres().run(&mut writer).await)?;
     // Only now: a migration may take as long as it needs.
     set_limits(&mut writer, &options.patience).await?;
     let unasked = options.patience.idle;
@@ -384,12 +400,11 @@ async fn lock_postgres(writer: &mut PgConnection) -> Result<(), OpenError> {
     Err(OpenError::InUse("on PostgreSQL".to_owned()))
 }
 
-fn migrated(migrator: &Migrator, result: Result<(), MigrateError>) -> Result<(), OpenError> {
+fn migrated(result: Result<(), MigrateError>) -> Result<(), OpenError> {
     result.map_err(|error| match error {
-        MigrateError::VersionMissing(found) => OpenError::NewerSchema {
-            found,
-            known: migrator.iter().map(|migration| migration.version).max().unwrap_or_default(),
-        },
+        MigrateError::VersionMissing(found) => OpenError::NewerSchema { found, known: migrations::LATEST },
+        MigrateError::VersionMismatch(number) => OpenError::OtherSchema { number },
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) if says_damaged(&error) => error.into(),
         error => OpenError::Migration(Box::new(error)),
     })
 }

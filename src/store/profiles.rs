@@ -1,18 +1,15 @@
 //! Rows of profiles, and of what else is deleted with an account.
 
-use super::{Conn, Error, UserNid, on, rows::inserts, statements};
+use super::{Conn, Error, UserNid, committer::insert_rows, leftovers::Leftover, on, rows::inserts, statements};
 
 statements! {
     LIST_FIELDS = "SELECT field, json FROM profile WHERE user_nid = $1 ORDER BY field LIMIT $2";
     FIND_FIELD = "SELECT json FROM profile WHERE user_nid = $1 AND field = $2";
+    FIND_SHOWN = "SELECT field, json FROM profile WHERE user_nid = $1 AND field IN ('displayname', 'avatar_url') \
+        ORDER BY field LIMIT 2";
     DELETE_FIELD = "DELETE FROM profile WHERE user_nid = $1 AND field = $2";
     DELETE_PROFILE = "DELETE FROM profile WHERE user_nid = $1";
-    DELETE_ACCOUNT_DATA = "DELETE FROM account_data WHERE user_nid = $1";
-    DELETE_FILTERS = "DELETE FROM filter WHERE user_nid = $1";
     DELETE_CROSS_SIGNING = "DELETE FROM cross_signing_key WHERE user_nid = $1";
-    DELETE_SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1";
-    DELETE_BACKUP_SESSIONS = "DELETE FROM key_backup_session WHERE user_nid = $1";
-    DELETE_BACKUP_VERSIONS = "DELETE FROM key_backup_version WHERE user_nid = $1";
 }
 
 inserts! {
@@ -35,21 +32,28 @@ pub(crate) async fn find_field(conn: &mut Conn<'_>, user: UserNid, field: &str) 
     Ok(row.map(|(json,)| json))
 }
 
+/// The display name and the avatar as JSON.
+pub(crate) async fn find_shown(conn: &mut Conn<'_>, user: UserNid) -> Result<(Option<String>, Option<String>), Error> {
+    let rows: Vec<(String, String)> =
+        on!(conn, db => sqlx::query_as(FIND_SHOWN.text()).bind(user.0).fetch_all(&mut **db).await)?;
+    let (mut displayname, mut avatar_url) = (None, None);
+    for (field, json) in rows {
+        match field.as_str() {
+            "displayname" => displayname = Some(json),
+            _ => avatar_url = Some(json),
+        }
+    }
+    Ok((displayname, avatar_url))
+}
+
 pub(crate) async fn delete_field(conn: &mut Conn<'_>, user: UserNid, field: &str) -> Result<(), Error> {
     Ok(on!(conn, db => sqlx::query(DELETE_FIELD.text()).bind(user.0).bind(field).execute(&mut **db).await.map(drop))?)
 }
 
-/// Deletes everything that belongs to a deactivated account alone: profile, account data, filters, keys and backups.
+/// Deletes what others see of a deactivated account: profile and cross-signing keys. The rest is left over.
 pub(crate) async fn delete_belongings(conn: &mut Conn<'_>, user: UserNid) -> Result<(), Error> {
-    for statement in [
-        DELETE_PROFILE,
-        DELETE_ACCOUNT_DATA,
-        DELETE_FILTERS,
-        DELETE_CROSS_SIGNING,
-        DELETE_SIGNATURES,
-        DELETE_BACKUP_SESSIONS,
-        DELETE_BACKUP_VERSIONS,
-    ] {
+    insert_rows(conn, &[Leftover::Account(user).row()]).await?;
+    for statement in [DELETE_PROFILE, DELETE_CROSS_SIGNING] {
         on!(conn, db => sqlx::query(statement.text()).bind(user.0).execute(&mut **db).await.map(drop))?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Rows of read receipts.
 
-use super::{Conn, Error, RoomNid, on, rows::inserts, statements};
+use super::{Conn, Error, RoomNid, from_row, on, rows::inserts, statements};
 
 statements! {
     RECEIPTS_OF_ROOM = "SELECT r.user_nid, u.user_id, r.kind, r.thread, r.event_id, r.ts, r.pos, e.pos AS event_pos \
@@ -13,7 +13,7 @@ inserts! {
 }
 
 /// A stored receipt, with the place of its event in the room's timeline.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct ReceiptRow {
     pub user_nid: i64,
     pub user_id: String,
@@ -24,6 +24,8 @@ pub(crate) struct ReceiptRow {
     pub pos: i64,
     pub event_pos: Option<i64>,
 }
+
+from_row!(ReceiptRow { user_nid, user_id, kind, thread, event_id, ts, pos, event_pos });
 
 /// All receipts of a room, oldest first: one for each user, kind and thread.
 pub(crate) async fn receipts_of_room(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<ReceiptRow>, Error> {

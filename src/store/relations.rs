@@ -26,10 +26,12 @@ statements! {
         WHERE d.depth < 3 AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)) \
         SELECT d.pos, d.event_nid FROM related d WHERE ($3 = '' OR d.rel_type = $3) AND d.pos <= $4 AND d.pos > $5 \
         ORDER BY d.pos LIMIT $6";
+    LATEST_ANNOTATION = "SELECT r.event_nid, x.redaction_nid FROM relation r \
+        LEFT JOIN redaction x ON x.event_nid = r.event_nid WHERE r.annotation = $1 ORDER BY r.pos DESC LIMIT 1";
 }
 
 inserts! {
-    RELATION = "relation" ("room_nid", "parent_id", "pos", "event_nid", "rel_type") key 3 Fail;
+    RELATION = "relation" ("room_nid", "parent_id", "pos", "event_nid", "rel_type", "annotation") key 3 Fail;
 }
 
 /// How many relations are followed by a query that goes deep, as the statements say it.
@@ -44,6 +46,13 @@ pub(crate) struct Wanted<'a> {
     pub rel_type: Option<&'a str>,
     /// Whether to follow relations further than one step, up to [`MAX_DEPTH`].
     pub deep: bool,
+}
+
+/// The latest annotation with this digest that was not redacted. Those before it are: a second one is refused.
+pub(crate) async fn find_annotation(conn: &mut Conn<'_>, digest: &[u8]) -> Result<Option<EventNid>, Error> {
+    let row: Option<(i64, Option<i64>)> =
+        on!(conn, db => sqlx::query_as(LATEST_ANNOTATION.text()).bind(digest).fetch_optional(&mut **db).await)?;
+    Ok(row.filter(|(_, redaction)| redaction.is_none()).map(|(event, _)| EventNid(event)))
 }
 
 /// What relates to an event, from `from` (inclusive) back to `until` (exclusive), newest first.

@@ -1,6 +1,6 @@
 //! Rows of rooms: events, timelines, state and local members.
 
-use super::{Conn, Error, EventNid, KeyNid, Position, RoomNid, UserNid, on, rows::inserts, statements};
+use super::{Conn, Error, EventNid, KeyNid, Position, RoomNid, UserNid, from_row, on, rows::inserts, statements};
 
 statements! {
     FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash \
@@ -44,13 +44,14 @@ statements! {
         ORDER BY pos LIMIT $4";
     MEMBERSHIPS_OF_USER = "SELECT room_nid, membership, event_nid, pos, forgotten, invite_state FROM member \
         WHERE user_nid = $1 ORDER BY room_nid";
-    JOINED_ROOM_IDS = "SELECT r.room_id FROM member m JOIN room r ON r.room_nid = m.room_nid \
+    JOINED_ROOM_IDS = "SELECT r.room_nid, r.room_id FROM member m JOIN room r ON r.room_nid = m.room_nid \
         WHERE m.user_nid = $1 AND m.membership = $2 ORDER BY r.room_id";
     LOCAL_MEMBERS = "SELECT user_nid, membership FROM member WHERE room_nid = $1 ORDER BY user_nid";
     FORGET_MEMBERSHIP = "UPDATE member SET forgotten = TRUE, invite_state = NULL \
         WHERE user_nid = $1 AND room_nid = $2 AND pos = $3 AND membership IN (3, 4)";
     RECENT_TXN_IDS = "SELECT scope, txn, event_id FROM txn_id WHERE device_nid = $1 ORDER BY created_at DESC, txn LIMIT $2";
     FIND_TXN_ID = "SELECT event_id FROM txn_id WHERE device_nid = $1 AND scope = $2 AND txn = $3";
+    SET_TXN_RESULT = "UPDATE txn_id SET event_id = $4 WHERE device_nid = $1 AND scope = $2 AND txn = $3";
 }
 
 inserts! {
@@ -69,7 +70,7 @@ inserts! {
 }
 
 /// A room with its head, as stored.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct RoomRow {
     pub room_nid: i64,
     pub room_id: String,
@@ -81,8 +82,10 @@ pub(crate) struct RoomRow {
     pub state_hash: Vec<u8>,
 }
 
+from_row!(RoomRow { room_nid, room_id, version, last_pos, depth, extremities, state_pos, state_hash });
+
 /// A change of state, as stored.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct StateLogRow {
     pub key_nid: i64,
     pub pos: i64,
@@ -91,8 +94,10 @@ pub(crate) struct StateLogRow {
     pub prev_event_nid: Option<i64>,
 }
 
+from_row!(StateLogRow { key_nid, pos, event_nid, membership, prev_event_nid });
+
 /// A change of a membership or of one other key, with the membership before it.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct CountedChangeRow {
     pub key_nid: i64,
     pub pos: i64,
@@ -102,8 +107,10 @@ pub(crate) struct CountedChangeRow {
     pub prev_membership: Option<i64>,
 }
 
+from_row!(CountedChangeRow { key_nid, pos, event_nid, membership, prev_event_nid, prev_membership });
+
 /// A stored event with what is shown of it under `unsigned`.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct EventRow {
     pub event_nid: i64,
     pub event_id: String,
@@ -118,8 +125,22 @@ pub(crate) struct EventRow {
     pub prev_json: Option<String>,
 }
 
+from_row!(EventRow {
+    event_nid,
+    event_id,
+    room_nid,
+    key_nid,
+    pos,
+    state_pos,
+    auth_depth,
+    json,
+    redaction_nid,
+    prev_event_id,
+    prev_json
+});
+
 /// A local user's place in a room, as stored.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct MemberRow {
     pub room_nid: i64,
     pub membership: i64,
@@ -128,6 +149,8 @@ pub(crate) struct MemberRow {
     pub forgotten: bool,
     pub invite_state: Option<String>,
 }
+
+from_row!(MemberRow { room_nid, membership, event_nid, pos, forgotten, invite_state });
 
 pub(crate) async fn find_room(conn: &mut Conn<'_>, room_id: &str) -> Result<Option<RoomRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(FIND_ROOM.text()).bind(room_id).fetch_optional(&mut **db).await)?)
@@ -256,10 +279,9 @@ pub(crate) async fn forget_membership(
 }
 
 /// The IDs of the rooms in which the local user has this membership, in order.
-pub(crate) async fn room_ids(conn: &mut Conn<'_>, user: UserNid, membership: u8) -> Result<Vec<String>, Error> {
-    let rows: Vec<(String,)> = on!(conn, db => sqlx::query_as(JOINED_ROOM_IDS.text())
-        .bind(user.0).bind(i64::from(membership)).fetch_all(&mut **db).await)?;
-    Ok(rows.into_iter().map(|(room_id,)| room_id).collect())
+pub(crate) async fn room_ids(conn: &mut Conn<'_>, user: UserNid, membership: u8) -> Result<Vec<(i64, String)>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(JOINED_ROOM_IDS.text())
+        .bind(user.0).bind(i64::from(membership)).fetch_all(&mut **db).await)?)
 }
 
 /// The local users of a room, with their memberships.
@@ -287,4 +309,16 @@ pub(crate) async fn find_txn_id(
     let row: Option<(String,)> = on!(conn, db => sqlx::query_as(FIND_TXN_ID.text())
         .bind(device.0).bind(scope).bind(txn).fetch_optional(&mut **db).await)?;
     Ok(row.map(|(event_id,)| event_id))
+}
+
+/// Changes what a transaction ID led to.
+pub(crate) async fn set_txn_result(
+    conn: &mut Conn<'_>,
+    device: super::DeviceNid,
+    scope: &str,
+    txn: &str,
+    result: &str,
+) -> Result<(), Error> {
+    Ok(on!(conn, db => sqlx::query(SET_TXN_RESULT.text())
+        .bind(device.0).bind(scope).bind(txn).bind(result).execute(&mut **db).await.map(|_| ()))?)
 }

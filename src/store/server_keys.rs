@@ -1,6 +1,6 @@
 //! Rows of other servers' signing keys.
 
-use super::{Conn, Error, Position, Row, Transaction, committer::insert_rows, on, rows::inserts, statements};
+use super::{Conn, Error, Position, Row, Transaction, committer::insert_rows, from_row, on, rows::inserts, statements};
 
 statements! {
     KEYS_OF_SERVER = "SELECT key_id, public_key, valid_until FROM server_key WHERE server_name = $1 ORDER BY key_id LIMIT 100";
@@ -14,13 +14,15 @@ inserts! {
 }
 
 /// A key that a server signs with.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub(crate) struct ServerKeyRow {
     pub key_id: String,
     pub public_key: Vec<u8>,
     /// In milliseconds since 1970.
     pub valid_until: i64,
 }
+
+from_row!(ServerKeyRow { key_id, public_key, valid_until });
 
 /// All keys of a server, whether or not they are still valid.
 pub(crate) async fn keys_of(conn: &mut Conn<'_>, server_name: &str) -> Result<Vec<ServerKeyRow>, Error> {

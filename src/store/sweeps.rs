@@ -3,12 +3,13 @@
 use super::{Conn, Database, Error, Position, Transaction, on, statements};
 
 statements! {
-    OLD_TXN_IDS = "SELECT device_nid, scope, txn FROM txn_id WHERE created_at < $1 ORDER BY device_nid, scope, txn LIMIT $2";
+    OLD_TXN_IDS = "SELECT device_nid, scope, txn FROM txn_id WHERE created_at < $1 \
+        ORDER BY created_at, device_nid, scope, txn LIMIT $2";
     DELETE_TXN_ID = "DELETE FROM txn_id WHERE device_nid = $1 AND scope = $2 AND txn = $3";
 }
 
 /// How many rows are deleted in one transaction: every other write waits for it.
-const BATCH: i64 = 500;
+const BATCH: i64 = 200;
 
 /// Deletes the transaction IDs used before this moment, and says how many there were.
 ///

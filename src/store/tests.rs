@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
-use super::{Database, DatabaseOptions, Durability, Insert, Patience, Sql, rows::MAX_CHUNK};
+use super::{Database, DatabaseOptions, Durability, Insert, Patience, Sql, on, rows::MAX_CHUNK};
+
+mod leftovers;
+mod plans;
 
 #[path = "../../tests/api/harness/postgres.rs"]
 pub(super) mod postgres;
@@ -20,7 +23,9 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("device_keys.rs", super::device_keys::STATEMENTS),
     ("devices.rs", super::devices::STATEMENTS),
     ("filters.rs", super::filters::STATEMENTS),
+    ("jobs.rs", super::jobs::STATEMENTS),
     ("key_backup.rs", super::key_backup::STATEMENTS),
+    ("leftovers.rs", super::leftovers::STATEMENTS),
     ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
     ("open.rs", super::open::STATEMENTS),
     ("profiles.rs", super::profiles::STATEMENTS),
@@ -42,7 +47,9 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("device_keys.rs", super::device_keys::INSERTS),
     ("devices.rs", super::devices::INSERTS),
     ("filters.rs", super::filters::INSERTS),
+    ("jobs.rs", super::jobs::INSERTS),
     ("key_backup.rs", super::key_backup::INSERTS),
+    ("leftovers.rs", super::leftovers::INSERTS),
     ("one_time_keys.rs", super::one_time_keys::INSERTS),
     ("open.rs", super::open::INSERTS),
     ("profiles.rs", super::profiles::INSERTS),
@@ -129,6 +136,14 @@ impl Empty {
             .expect("it runs"),
         }
     }
+}
+
+/// How many rows a table has.
+pub(crate) async fn count_rows(db: &Database, table: &str) -> i64 {
+    let text = format!("SELECT COUNT(*) FROM {table}");
+    let mut reader = db.read().await.expect("a reader");
+    on!(&mut reader.conn(), db => sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut **db).await)
+        .expect("it can be counted")
 }
 
 async fn migrate(url: &str) {

@@ -1,40 +1,135 @@
 //! Rows of messages that wait for a device.
+//!
+//! A message to one device holds its own body. One that goes to several devices has its body once, in `to_device_shared`,
+//! under the position of the commit and a number; it goes with the last message that names it.
 
-use super::{Conn, DeviceNid, Error, Position, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, on, rows::inserts, statements};
+
+/// Places for 16 pairs of whole numbers, from the second or third value of a statement on. PostgreSQL takes the types of
+/// all from the first.
+macro_rules! pairs_16 {
+    () => {
+        "(VALUES (CAST($2 AS BIGINT), CAST($3 AS BIGINT)), ($4, $5), ($6, $7), ($8, $9), ($10, $11), ($12, $13), \
+        ($14, $15), ($16, $17), ($18, $19), ($20, $21), ($22, $23), ($24, $25), ($26, $27), ($28, $29), ($30, $31), \
+        ($32, $33))"
+    };
+}
 
 statements! {
-    WAITING = "SELECT MIN(pos), MAX(pos), COUNT(*) FROM to_device WHERE device_nid = $1";
-    MESSAGES = "SELECT t.pos, u.user_id, t.type, t.json FROM to_device t JOIN matrix_user u ON u.user_nid = t.sender_nid \
+    WAITING = "SELECT MIN(pos), MAX(pos), COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM to_device \
+        WHERE device_nid = $1";
+    SENDERS = "SELECT sender_nid, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM to_device WHERE device_nid = $1 \
+        GROUP BY sender_nid ORDER BY sender_nid";
+    OLDEST_OF_SENDER = "SELECT pos, seq, bytes FROM to_device WHERE device_nid = $1 AND sender_nid = $2 \
+        ORDER BY pos, seq LIMIT $3";
+    SIZES = "SELECT pos, bytes FROM to_device WHERE device_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos, seq LIMIT $4";
+    MESSAGES = "SELECT u.user_id, t.type, COALESCE(t.json, s.json) AS json FROM to_device t \
+        JOIN matrix_user u ON u.user_nid = t.sender_nid \
+        LEFT JOIN to_device_shared s ON s.pos = t.pos AND s.share = t.share \
         WHERE t.device_nid = $1 AND t.pos > $2 AND t.pos <= $3 ORDER BY t.pos, t.seq LIMIT $4";
-    MESSAGES_AT = "SELECT t.pos, u.user_id, t.type, t.json FROM to_device t JOIN matrix_user u ON u.user_nid = t.sender_nid \
-        WHERE t.device_nid = $1 AND t.pos = $2 ORDER BY t.seq LIMIT 100000";
-    DELETE_UPTO = "DELETE FROM to_device WHERE device_nid = $1 AND pos <= $2";
-    LAST_KEPT = "SELECT pos, seq FROM to_device WHERE device_nid = $1 ORDER BY pos DESC, seq DESC LIMIT 1 OFFSET $2";
-    DELETE_BEFORE = "DELETE FROM to_device WHERE device_nid = $1 AND (pos < $2 OR (pos = $2 AND seq < $3))";
+    NTH_WAITING = "SELECT pos FROM to_device WHERE device_nid = $1 AND pos <= $2 ORDER BY pos, seq LIMIT 1 OFFSET $3";
+    DELETE_UPTO = "DELETE FROM to_device WHERE device_nid = $1 AND pos <= $2 RETURNING pos, share, bytes";
+    DELETE_16 = concat!("DELETE FROM to_device WHERE device_nid = $1 AND (pos, seq) IN ", pairs_16!(),
+        " RETURNING pos, share, bytes");
+    /// The first value is only there so that the places are those of the statement above.
+    DELETE_SHARED_16 = concat!("DELETE FROM to_device_shared WHERE pos > $1 AND (pos, share) IN ", pairs_16!(),
+        " AND NOT EXISTS (SELECT 1 FROM to_device t WHERE t.pos = to_device_shared.pos \
+        AND t.share = to_device_shared.share)");
 }
 
 inserts! {
-    TO_DEVICE = "to_device" ("device_nid", "pos", "seq", "sender_nid", "type", "json") key 3 Fail;
+    /// Either `json` or `share` is given.
+    TO_DEVICE = "to_device" ("device_nid", "pos", "seq", "sender_nid", "type", "bytes", "share", "json") key 3 Fail;
+    TO_DEVICE_SHARED = "to_device_shared" ("pos", "share", "json") key 2 Fail;
 }
 
 /// A waiting message.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub(crate) struct MessageRow {
-    pub pos: i64,
     pub user_id: String,
-    #[sqlx(rename = "type")]
     pub event_type: String,
     pub json: String,
 }
 
-/// Where the oldest and the newest waiting message are, and how many there are.
-pub(crate) async fn waiting(
+from_row!(MessageRow { user_id, event_type = "type", json });
+
+/// What waits for a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub oldest: Option<Position>,
+    pub newest: Option<Position>,
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// How much of what waits for a device comes from one sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FromSender {
+    pub sender: UserNid,
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Removed {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// A place among the messages of a device: position and number.
+pub(crate) type Place = (i64, i64);
+
+/// Position, share and bytes of a deleted message.
+type DeletedRow = (i64, Option<i64>, i64);
+
+/// Where the oldest and the newest waiting message are, how many there are, and how large.
+pub(crate) async fn waiting(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Waiting, Error> {
+    let (oldest, newest, messages, bytes): (Option<i64>, Option<i64>, i64, i64) =
+        on!(conn, db => sqlx::query_as(WAITING.text()).bind(device.0).fetch_one(&mut **db).await)?;
+    Ok(Waiting {
+        oldest: oldest.map(Position),
+        newest: newest.map(Position),
+        messages: messages.unsigned_abs(),
+        bytes: bytes.unsigned_abs(),
+    })
+}
+
+/// Who sent what waits for a device.
+pub(crate) async fn senders(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Vec<FromSender>, Error> {
+    let rows: Vec<(i64, i64, i64)> =
+        on!(conn, db => sqlx::query_as(SENDERS.text()).bind(device.0).fetch_all(&mut **db).await)?;
+    let row = |(sender, messages, bytes): (i64, i64, i64)| FromSender {
+        sender: UserNid(sender),
+        messages: messages.unsigned_abs(),
+        bytes: bytes.unsigned_abs(),
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// The oldest messages of one sender, at most `limit`, with their bytes.
+pub(crate) async fn oldest_of_sender(
     conn: &mut Conn<'_>,
     device: DeviceNid,
-) -> Result<(Option<Position>, Option<Position>, i64), Error> {
-    let (oldest, newest, count): (Option<i64>, Option<i64>, i64) =
-        on!(conn, db => sqlx::query_as(WAITING.text()).bind(device.0).fetch_one(&mut **db).await)?;
-    Ok((oldest.map(Position), newest.map(Position), count))
+    sender: UserNid,
+    limit: usize,
+) -> Result<Vec<(Place, u64)>, Error> {
+    let rows: Vec<(i64, i64, i64)> = on!(conn, db => sqlx::query_as(OLDEST_OF_SENDER.text())
+        .bind(device.0).bind(sender.0).bind(limit as i64).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(pos, seq, bytes)| ((pos, seq), bytes.unsigned_abs())).collect())
+}
+
+/// Position and bytes of the messages in (`since`, `upto`], oldest first, at most `limit`.
+pub(crate) async fn sizes(
+    conn: &mut Conn<'_>,
+    device: DeviceNid,
+    since: Position,
+    upto: Position,
+    limit: usize,
+) -> Result<Vec<(Position, u64)>, Error> {
+    let rows: Vec<(i64, i64)> = on!(conn, db => sqlx::query_as(SIZES.text())
+        .bind(device.0).bind(since.0).bind(upto.0).bind(limit as i64).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(pos, bytes)| (Position(pos), bytes.unsigned_abs())).collect())
 }
 
 /// The messages in (`since`, `upto`], oldest first, at most `limit`.
@@ -49,30 +144,54 @@ pub(crate) async fn messages(
         .bind(device.0).bind(since.0).bind(upto.0).bind(limit as i64).fetch_all(&mut **db).await)?)
 }
 
-/// All messages of one position: they were sent by one request, which bounds them.
-pub(crate) async fn messages_at(
+/// Deletes about the oldest `limit` messages up to `upto`, and says which went and up to where all are gone.
+pub(crate) async fn delete_upto(
     conn: &mut Conn<'_>,
     device: DeviceNid,
-    position: Position,
-) -> Result<Vec<MessageRow>, Error> {
-    Ok(on!(conn, db => sqlx::query_as(MESSAGES_AT.text())
-        .bind(device.0).bind(position.0).fetch_all(&mut **db).await)?)
+    upto: Position,
+    limit: usize,
+) -> Result<(Removed, Position), Error> {
+    let nth: Option<(i64,)> = on!(conn, db => sqlx::query_as(NTH_WAITING.text())
+        .bind(device.0).bind(upto.0).bind(limit as i64).fetch_optional(&mut **db).await)?;
+    let upto = nth.map_or(upto, |(pos,)| Position(pos));
+    let rows: Vec<DeletedRow> = on!(conn, db => sqlx::query_as(DELETE_UPTO.text())
+        .bind(device.0).bind(upto.0).fetch_all(&mut **db).await)?;
+    Ok((removed(conn, &rows).await?, upto))
 }
 
-/// Deletes the messages up to `position`, and says how many there were.
-pub(crate) async fn delete_upto(conn: &mut Conn<'_>, device: DeviceNid, position: Position) -> Result<u64, Error> {
-    Ok(on!(conn, db => sqlx::query(DELETE_UPTO.text())
-        .bind(device.0).bind(position.0).execute(&mut **db).await.map(|done| done.rows_affected()))?)
+/// Deletes these messages of a device, as far as they are still there.
+pub(crate) async fn delete(conn: &mut Conn<'_>, device: DeviceNid, places: &[Place]) -> Result<Removed, Error> {
+    let mut rows: Vec<DeletedRow> = Vec::new();
+    for chunk in places.chunks(16) {
+        let found: Vec<DeletedRow> = on!(conn, db => {
+            let mut query = sqlx::query_as(DELETE_16.text()).bind(device.0);
+            for index in 0..16 {
+                // No position is 0, so it finds nothing.
+                let (pos, seq) = chunk.get(index).copied().unwrap_or_default();
+                query = query.bind(pos).bind(seq);
+            }
+            query.fetch_all(&mut **db).await
+        })?;
+        rows.extend(found);
+    }
+    removed(conn, &rows).await
 }
 
-/// Deletes the oldest messages, so that the newest `keep` stay. Says how many went.
-pub(crate) async fn delete_oldest(conn: &mut Conn<'_>, device: DeviceNid, keep: usize) -> Result<u64, Error> {
-    let offset = keep.saturating_sub(1) as i64;
-    let last_kept: Option<(i64, i64)> = on!(conn, db => sqlx::query_as(LAST_KEPT.text())
-        .bind(device.0).bind(offset).fetch_optional(&mut **db).await)?;
-    let Some((pos, seq)) = last_kept else {
-        return Ok(0);
-    };
-    Ok(on!(conn, db => sqlx::query(DELETE_BEFORE.text())
-        .bind(device.0).bind(pos).bind(seq).execute(&mut **db).await.map(|done| done.rows_affected()))?)
+/// Sums up what was deleted, and deletes the bodies that no device waits for any more.
+async fn removed(conn: &mut Conn<'_>, rows: &[DeletedRow]) -> Result<Removed, Error> {
+    let mut shares: Vec<(i64, i64)> = rows.iter().filter_map(|(pos, share, _)| Some((*pos, (*share)?))).collect();
+    shares.sort_unstable();
+    shares.dedup();
+    for chunk in shares.chunks(16) {
+        on!(conn, db => {
+            let mut query = sqlx::query(DELETE_SHARED_16.text()).bind(0_i64);
+            for index in 0..16 {
+                let (pos, share) = chunk.get(index).copied().unwrap_or_default();
+                query = query.bind(pos).bind(share);
+            }
+            query.execute(&mut **db).await.map(|_| ())
+        })?;
+    }
+    let bytes = rows.iter().map(|(_, _, bytes)| bytes.unsigned_abs()).sum();
+    Ok(Removed { messages: rows.len() as u64, bytes })
 }

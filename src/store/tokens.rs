@@ -1,6 +1,6 @@
 //! Rows of access tokens, refresh tokens and login tokens. All of them are stored as hashes only.
 
-use super::{Conn, DeviceNid, Error, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, Sql, from_row, on, rows::inserts, statements};
 
 statements! {
     FIND_SESSION = "SELECT t.user_nid, t.device_nid, d.device_id, t.expires_at, t.refresh_hash, a.admin \
@@ -16,11 +16,19 @@ statements! {
     FIND_LOGIN_TOKEN = "SELECT user_nid FROM login_token WHERE token_hash = $1";
     TAKE_LOGIN_TOKEN = "DELETE FROM login_token WHERE token_hash = $1 RETURNING user_nid, expires_at";
     DELETE_LOGIN_OF_USER = "DELETE FROM login_token WHERE user_nid = $1";
-    SWEEP_LOGIN = "DELETE FROM login_token WHERE expires_at < $1";
-    SWEEP_REFRESH = "DELETE FROM refresh_token WHERE expires_at < $1";
-    /// While its refresh token lives, an expired access token must be told from an unknown one: the client may go on.
-    SWEEP_ACCESS = "DELETE FROM access_token WHERE expires_at < $1 AND (refresh_hash IS NULL OR NOT EXISTS \
-        (SELECT 1 FROM refresh_token r WHERE r.token_hash = access_token.refresh_hash))";
+    DELETE_ACCESS_OF_DEVICES = "DELETE FROM access_token WHERE device_nid IN \
+        (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2) RETURNING token_hash";
+    DELETE_REFRESH_OF_DEVICES = "DELETE FROM refresh_token WHERE device_nid IN \
+        (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2)";
+    EXPIRED_LOGIN = "SELECT token_hash FROM login_token WHERE expires_at < $1 ORDER BY expires_at, token_hash LIMIT $2";
+    EXPIRED_REFRESH = "SELECT token_hash FROM refresh_token WHERE expires_at < $1 ORDER BY expires_at, token_hash LIMIT $2";
+    /// While its refresh token lives, an expired access token must be told from an unknown one: the client may go on. The
+    /// refresh token is looked up for each, which a join would not do.
+    EXPIRED_ACCESS = "SELECT token_hash FROM access_token WHERE expires_at < $1 \
+        AND (SELECT COUNT(*) FROM refresh_token r WHERE r.token_hash = access_token.refresh_hash) = 0 \
+        ORDER BY expires_at, token_hash LIMIT $2";
+    DELETE_LOGIN = "DELETE FROM login_token WHERE token_hash = $1";
+    DELETE_ACCESS = "DELETE FROM access_token WHERE token_hash = $1";
 }
 
 inserts! {
@@ -32,7 +40,7 @@ inserts! {
 }
 
 /// A stored session, by its token.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct SessionRow {
     pub user_nid: i64,
     pub device_nid: i64,
@@ -42,8 +50,10 @@ pub struct SessionRow {
     pub admin: bool,
 }
 
+from_row!(SessionRow { user_nid, device_nid, device_id, expires_at, refresh_hash, admin });
+
 /// A stored refresh token.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct RefreshRow {
     pub user_nid: i64,
     pub device_nid: i64,
@@ -51,6 +61,8 @@ pub struct RefreshRow {
     pub next_hash: Option<Vec<u8>>,
     pub expires_at: Option<i64>,
 }
+
+from_row!(RefreshRow { user_nid, device_nid, next_hash, expires_at });
 
 /// Hashes of access tokens that have just been deleted.
 pub(crate) type Deleted = Vec<Vec<u8>>;
@@ -109,10 +121,45 @@ pub(crate) async fn delete_login_tokens(conn: &mut Conn<'_>, user: super::UserNi
     Ok(on!(conn, db => sqlx::query(DELETE_LOGIN_OF_USER.text()).bind(user.0).execute(&mut **db).await.map(drop))?)
 }
 
-/// Deletes what expired before `at`, except access tokens that can still be refreshed.
-pub(crate) async fn sweep(conn: &mut Conn<'_>, at: i64) -> Result<(), Error> {
-    for statement in [SWEEP_LOGIN, SWEEP_REFRESH, SWEEP_ACCESS] {
-        on!(conn, db => sqlx::query(statement.text()).bind(at).execute(&mut **db).await.map(drop))?;
+/// Tokens of one kind that nobody needs any more.
+pub(crate) struct Expired {
+    delete: Sql,
+    hashes: Vec<Vec<u8>>,
+}
+
+/// Tokens that expired before `at`, at most `limit` of each kind, except access tokens that can still be refreshed.
+pub(crate) async fn find_expired(conn: &mut Conn<'_>, at: i64, limit: i64) -> Result<Vec<Expired>, Error> {
+    let mut expired = Vec::new();
+    for (find, delete) in
+        [(EXPIRED_LOGIN, DELETE_LOGIN), (EXPIRED_REFRESH, DELETE_REFRESH), (EXPIRED_ACCESS, DELETE_ACCESS)]
+    {
+        let rows: Vec<(Vec<u8>,)> =
+            on!(conn, db => sqlx::query_as(find.text()).bind(at).bind(limit).fetch_all(&mut **db).await)?;
+        if !rows.is_empty() {
+            expired.push(Expired { delete, hashes: rows.into_iter().map(|(hash,)| hash).collect() });
+        }
+    }
+    Ok(expired)
+}
+
+/// Deletes tokens. Neither does a token get another end, nor an access token a new refresh token; so what was found still
+/// holds.
+pub(crate) async fn delete_expired(conn: &mut Conn<'_>, expired: &Expired) -> Result<(), Error> {
+    for hash in &expired.hashes {
+        on!(conn, db => sqlx::query(expired.delete.text()).bind(hash.as_slice()).execute(&mut **db).await.map(drop))?;
     }
     Ok(())
+}
+
+/// Deletes all access and refresh tokens of a user's devices, but of the one that is kept.
+pub(crate) async fn delete_of_devices(
+    conn: &mut Conn<'_>,
+    user: super::UserNid,
+    kept: DeviceNid,
+) -> Result<Deleted, Error> {
+    on!(conn, db => sqlx::query(DELETE_REFRESH_OF_DEVICES.text())
+        .bind(user.0).bind(kept.0).execute(&mut **db).await.map(drop))?;
+    let rows: Vec<(Vec<u8>,)> = on!(conn, db => sqlx::query_as(DELETE_ACCESS_OF_DEVICES.text())
+        .bind(user.0).bind(kept.0).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(hash,)| hash).collect())
 }

@@ -12,7 +12,7 @@ use crate::{
         memberships::MemberEntry,
         state_log::{Membership, StateEntry},
     },
-    store::{Error, Position, vocabulary::User},
+    store::{Error, Position, RoomNid, vocabulary::User},
 };
 
 /// What happened to the device lists that a user sees. Nobody is in both.
@@ -24,22 +24,32 @@ pub struct DeviceLists {
     pub left: BTreeSet<String>,
     /// Users who now share a room with the user in which they did not meet before; all of them are in `changed` too.
     pub met: BTreeSet<String>,
+    /// Rooms that could not be read: nothing of them is in the lists.
+    pub left_out: BTreeSet<RoomNid>,
 }
 
 impl DeviceLists {
-    /// What changed for `user` in (`since`, `upto`].
+    /// What changed for `user` in (`since`, `upto`]. Of the rooms that were `left_out` before, the client knows nothing.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn between(app: &App, user: &User, since: Position, upto: Position) -> Result<Self, Error> {
+    /// When the database fails; a damaged room is left out.
+    pub async fn between(
+        app: &App,
+        user: &User,
+        (since, upto): (Position, Position),
+        left_out: &BTreeSet<RoomNid>,
+    ) -> Result<Self, Error> {
         let mut lists = Self::default();
-        if since >= upto {
+        if since >= upto && left_out.is_empty() {
             return Ok(lists);
         }
         let changed = app.keys.device_lists_changed(&app.rooms, user.nid, since, upto).await?;
         lists.changed.extend(changed.iter().map(|user_id| user_id.as_str().to_owned()));
         for entry in app.rooms.memberships(user.nid).await? {
-            lists.add_room(app, user, &entry, since, upto).await?;
+            let added = lists.add_room(app, user, &entry, (since, upto), left_out.contains(&entry.room)).await;
+            if app.rooms.contain(entry.room, added)?.is_none() {
+                lists.left_out.insert(entry.room);
+            }
         }
         lists.changed.extend(lists.met.iter().cloned());
         for user_id in std::mem::take(&mut lists.left) {
@@ -60,21 +70,21 @@ impl DeviceLists {
         app: &App,
         user: &User,
         entry: &MemberEntry,
-        since: Position,
-        upto: Position,
+        (since, upto): (Position, Position),
+        was_left_out: bool,
     ) -> Result<(), Error> {
-        let is_new = entry.pos > since;
+        let is_new = entry.pos > since || was_left_out;
         if !is_new && entry.membership != Membership::Join {
             return Ok(());
         }
         let room = app.rooms.by_nid(entry.room).await?;
-        if room.last_pos() <= since {
+        if room.last_pos() <= since && !was_left_out {
             return Ok(());
         }
         let (was_in, is_in) = if is_new {
             let sight = app.rooms.sight(&room, user).await?;
             let is_joined = |at| sight.membership_at(at) == Some(Membership::Join);
-            (is_joined(since), is_joined(upto))
+            (is_joined(since) && !was_left_out, is_joined(upto))
         } else {
             (true, true)
         };

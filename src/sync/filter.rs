@@ -1,66 +1,216 @@
 //! Filters: which events a client wants to see ([spec]).
 //!
+//! A filter is compiled once: lists become sets, patterns become automata, and what a pattern says about a type of event is
+//! remembered. [`SyncFilter::new`] refuses a filter whose patterns would cost too much, wherever it comes from; so an event
+//! costs a bounded time, whatever the client asked for.
+//!
+//! `limit` counts events of the timeline only. Elsewhere nothing could be read later that a limit left out now, so there it
+//! has no effect. `event_fields` has none either: the specification lets a server send more fields than were asked for.
+//!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
+mod cache;
+mod types;
+
+use std::collections::HashSet;
+
 use ruma::{
-    OwnedUserId, RoomId, UserId,
-    api::client::filter::{Filter, RoomEventFilter, UrlFilter},
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    api::client::filter::{EventFormat, Filter, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
+use serde_json::value::RawValue;
 
-use crate::{glob, room::event::StoredEvent};
+use self::types::{Budget, TypeFilter};
+pub use self::{
+    cache::{FilterCache, FindFilterError},
+    types::{FilterError, MAX_PATTERN_BYTES, MAX_PATTERNS},
+};
+use crate::room::event::StoredEvent;
 
-/// Whether the filter lets everything through, so that events need not be looked at.
-pub fn accepts_all(filter: &RoomEventFilter) -> bool {
-    filter.types.is_none()
-        && filter.not_types.is_empty()
-        && filter.senders.is_none()
-        && filter.not_senders.is_empty()
-        && filter.url_filter.is_none()
+/// A compiled filter of `/sync`. The default accepts everything.
+#[derive(Debug, Default)]
+pub struct SyncFilter {
+    /// Whether events are written as other servers get them.
+    pub federation_format: bool,
+    pub presence: EventFilter,
+    pub account_data: EventFilter,
+    pub room: RoomFilter,
 }
 
-/// Whether the filter accepts an event of a room; the room itself is judged by [`accepts_room`].
-pub fn accepts_event(filter: &RoomEventFilter, event: &StoredEvent) -> bool {
-    accepts_all(filter)
-        || (accepts_type(filter.types.as_deref(), &filter.not_types, &event.pdu.event_type)
-            && accepts_sender(filter.senders.as_deref(), &filter.not_senders, event.sender())
-            && accepts_url(filter.url_filter, event))
+/// The part of a filter that is about rooms.
+#[derive(Debug, Default)]
+pub struct RoomFilter {
+    /// The rooms that the client wants to hear of at all.
+    pub rooms: RoomList,
+    pub include_leave: bool,
+    pub account_data: EventFilter,
+    pub ephemeral: EventFilter,
+    pub state: EventFilter,
+    pub timeline: EventFilter,
 }
 
-/// Whether the filter accepts this type of event.
-pub fn accepts_room_type(filter: &RoomEventFilter, event_type: &str) -> bool {
-    accepts_type(filter.types.as_deref(), &filter.not_types, event_type)
+/// A compiled filter of events. The default accepts everything.
+#[derive(Debug, Default)]
+pub struct EventFilter {
+    types: TypeFilter,
+    senders: Option<HashSet<OwnedUserId>>,
+    not_senders: HashSet<OwnedUserId>,
+    rooms: RoomList,
+    url: Option<UrlFilter>,
+    /// How many events the client wants at most.
+    pub limit: Option<u64>,
+    pub lazy_load: LazyLoadOptions,
+    pub unread_threads: bool,
 }
 
-/// Whether the filter for account data or presence accepts this type.
-pub fn accepts_plain_type(filter: &Filter, event_type: &str) -> bool {
-    accepts_type(filter.types.as_deref(), &filter.not_types, event_type)
+/// Rooms by name: those of a list, all without one, but never those of the other list.
+#[derive(Debug, Default)]
+pub struct RoomList {
+    rooms: Option<HashSet<OwnedRoomId>>,
+    not_rooms: HashSet<OwnedRoomId>,
 }
 
-/// Whether a room is among those that the lists name.
-pub fn accepts_room(rooms: Option<&[ruma::OwnedRoomId]>, not_rooms: &[ruma::OwnedRoomId], room_id: &RoomId) -> bool {
-    !not_rooms.iter().any(|other| other == room_id)
-        && rooms.is_none_or(|rooms| rooms.iter().any(|other| other == room_id))
-}
-
-fn accepts_type(types: Option<&[String]>, not_types: &[String], event_type: &str) -> bool {
-    let named = |patterns: &[String]| patterns.iter().any(|pattern| glob::matches(pattern, event_type));
-    !named(not_types) && types.is_none_or(named)
-}
-
-fn accepts_sender(senders: Option<&[OwnedUserId]>, not_senders: &[OwnedUserId], sender: &UserId) -> bool {
-    let named = |users: &[OwnedUserId]| users.iter().any(|user| user == sender);
-    !named(not_senders) && senders.is_none_or(named)
-}
-
-fn accepts_url(wanted: Option<UrlFilter>, event: &StoredEvent) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        url: Option<serde::de::IgnoredAny>,
+impl SyncFilter {
+    /// Compiles a filter.
+    ///
+    /// # Errors
+    /// When its patterns are too many or too long.
+    pub fn new(definition: &FilterDefinition) -> Result<Self, FilterError> {
+        let mut budget = Budget::default();
+        let room = &definition.room;
+        Ok(Self {
+            federation_format: definition.event_format == EventFormat::Federation,
+            presence: EventFilter::of_plain(&definition.presence, &mut budget)?,
+            account_data: EventFilter::of_plain(&definition.account_data, &mut budget)?,
+            room: RoomFilter {
+                rooms: RoomList::new(room.rooms.as_deref(), &room.not_rooms),
+                include_leave: room.include_leave,
+                account_data: EventFilter::compile(&room.account_data, &mut budget)?,
+                ephemeral: EventFilter::compile(&room.ephemeral, &mut budget)?,
+                state: EventFilter::compile(&room.state, &mut budget)?,
+                timeline: EventFilter::compile(&room.timeline, &mut budget)?,
+            },
+        })
     }
-    let has_url = || event.content::<Content>().is_some_and(|content| content.url.is_some());
-    match wanted {
-        None => true,
-        Some(UrlFilter::EventsWithUrl) => has_url(),
-        Some(UrlFilter::EventsWithoutUrl) => !has_url(),
+
+    /// About how many bytes of memory it takes.
+    fn bytes(&self) -> usize {
+        let room = &self.room;
+        let events =
+            [&self.presence, &self.account_data, &room.account_data, &room.ephemeral, &room.state, &room.timeline];
+        size_of::<Self>() + room.rooms.bytes() + events.into_iter().map(EventFilter::bytes).sum::<usize>()
+    }
+}
+
+impl EventFilter {
+    /// Compiles the filter of one request for events of rooms.
+    ///
+    /// # Errors
+    /// When its patterns are too many or too long.
+    pub fn new(filter: &RoomEventFilter) -> Result<Self, FilterError> {
+        Self::compile(filter, &mut Budget::default())
+    }
+
+    fn compile(filter: &RoomEventFilter, budget: &mut Budget) -> Result<Self, FilterError> {
+        Ok(Self {
+            types: TypeFilter::new(filter.types.as_deref(), &filter.not_types, budget)?,
+            senders: filter.senders.as_ref().map(|senders| senders.iter().cloned().collect()),
+            not_senders: filter.not_senders.iter().cloned().collect(),
+            rooms: RoomList::new(filter.rooms.as_deref(), &filter.not_rooms),
+            url: filter.url_filter,
+            limit: filter.limit.map(u64::from),
+            lazy_load: filter.lazy_load_options,
+            unread_threads: filter.unread_thread_notifications,
+        })
+    }
+
+    fn of_plain(filter: &Filter, budget: &mut Budget) -> Result<Self, FilterError> {
+        Ok(Self {
+            types: TypeFilter::new(filter.types.as_deref(), &filter.not_types, budget)?,
+            senders: filter.senders.as_ref().map(|senders| senders.iter().cloned().collect()),
+            not_senders: filter.not_senders.iter().cloned().collect(),
+            limit: filter.limit.map(u64::from),
+            ..Self::default()
+        })
+    }
+
+    /// Whether every event of a room that [`Self::accepts_room`] is accepted, so that none need be looked at.
+    pub fn accepts_all(&self) -> bool {
+        self.types.accepts_all() && self.senders.is_none() && self.not_senders.is_empty() && self.url.is_none()
+    }
+
+    /// Whether events of this room are wanted.
+    pub fn accepts_room(&self, room_id: &RoomId) -> bool {
+        self.rooms.accepts(room_id)
+    }
+
+    /// Whether an event of a room is wanted; the room itself is judged by [`Self::accepts_room`].
+    pub fn accepts(&self, event: &StoredEvent) -> bool {
+        self.accepts_all()
+            || (self.types.accepts(&event.pdu.event_type)
+                && self.accepts_sender(event.sender())
+                && self.accepts_url(&event.pdu.content))
+    }
+
+    /// Whether events of this type may be wanted.
+    pub fn accepts_type(&self, event_type: &str) -> bool {
+        self.types.accepts(event_type)
+    }
+
+    /// Whether what this user sent is wanted.
+    pub fn accepts_sender(&self, sender: &UserId) -> bool {
+        !self.not_senders.contains(sender) && self.senders.as_ref().is_none_or(|senders| senders.contains(sender))
+    }
+
+    /// Whether an event that nobody sent is wanted, such as account data. A list of senders names none of these.
+    pub fn accepts_unsent(&self, event_type: &str, event: &RawValue) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Event<'a> {
+            #[serde(borrow)]
+            content: &'a RawValue,
+        }
+        let content_fits = || match serde_json::from_str::<Event<'_>>(event.get()) {
+            Ok(Event { content }) => self.accepts_url(content),
+            Err(_) => self.url.is_none(),
+        };
+        self.senders.is_none() && self.types.accepts(event_type) && (self.url.is_none() || content_fits())
+    }
+
+    fn accepts_url(&self, content: &RawValue) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Content {
+            url: Option<serde::de::IgnoredAny>,
+        }
+        let has_url = || serde_json::from_str::<Content>(content.get()).is_ok_and(|content| content.url.is_some());
+        match self.url {
+            None => true,
+            Some(UrlFilter::EventsWithUrl) => has_url(),
+            Some(UrlFilter::EventsWithoutUrl) => !has_url(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let users = self.senders.iter().flatten().chain(&self.not_senders);
+        self.types.bytes() + self.rooms.bytes() + users.map(|user| user.as_str().len() + ENTRY_BYTES).sum::<usize>()
+    }
+}
+
+/// What an entry of a set takes besides its text.
+const ENTRY_BYTES: usize = 32;
+
+impl RoomList {
+    fn new(rooms: Option<&[OwnedRoomId]>, not_rooms: &[OwnedRoomId]) -> Self {
+        let set = |rooms: &[OwnedRoomId]| rooms.iter().cloned().collect();
+        Self { rooms: rooms.map(set), not_rooms: set(not_rooms) }
+    }
+
+    /// Whether the room is among those that the lists let through.
+    pub fn accepts(&self, room_id: &RoomId) -> bool {
+        !self.not_rooms.contains(room_id) && self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
+    }
+
+    fn bytes(&self) -> usize {
+        let rooms = self.rooms.iter().flatten().chain(&self.not_rooms);
+        rooms.map(|room| room.as_str().len() + ENTRY_BYTES).sum()
     }
 }

@@ -5,20 +5,28 @@ mod devices;
 mod joined;
 mod membership;
 mod state;
+mod summary;
+mod timeline;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use ruma::{api::client::filter::FilterDefinition, presence::PresenceState};
+use ruma::presence::PresenceState;
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument as _, debug_span};
 
-use super::{json::Object, token::SyncToken};
+use self::timeline::ScanBudget;
+use super::{
+    filter::SyncFilter,
+    json::Object,
+    token::{Hints, SyncToken},
+};
 use crate::{
     account::{LocalDevice, ignored::Ignored},
     app::App,
     bus::LiveUser,
-    store::{Error, Position},
+    room::{state_log::Membership, visibility::Sight},
+    store::{Error, Position, RoomNid},
 };
 
 /// A client's token that is this many positions old is moved by a look at the end of a request, also without news. An idle
@@ -29,9 +37,11 @@ const FAR_BEHIND: i64 = 2048;
 /// What a client asks for.
 #[derive(Debug)]
 pub struct Request {
-    pub filter: Arc<FilterDefinition>,
+    pub filter: Arc<SyncFilter>,
     /// Where the client is. `None`: it knows nothing.
     pub since: Option<SyncToken>,
+    /// What else the client's token says.
+    pub hints: Hints,
     pub full_state: bool,
     /// Whether the state is to be given as it is after the timeline instead of before it.
     pub state_after: bool,
@@ -51,6 +61,7 @@ pub(super) struct Look<'a> {
     ephemeral: u64,
     now_ms: i64,
     ignored: OnceCell<Arc<Ignored>>,
+    scans: ScanBudget,
 }
 
 impl Look<'_> {
@@ -71,6 +82,28 @@ impl Look<'_> {
 
     fn is_initial(&self) -> bool {
         self.since.is_none()
+    }
+
+    /// What the client's token says about single rooms; `None` for a client that knows nothing.
+    fn hints(&self) -> Option<&Hints> {
+        self.since.is_some().then_some(&self.request.hints)
+    }
+
+    /// Whether the client was not told of this room, because it could not be read.
+    fn was_left_out(&self, room: RoomNid) -> bool {
+        self.hints().is_some_and(|hints| hints.left_out.contains(&room))
+    }
+
+    /// Up to where the client has had the room; `None` if it has nothing of it, or nothing to go on from.
+    fn has_had(&self, sight: &Sight, room: RoomNid) -> Option<Position> {
+        let since = self.since.filter(|_| !self.was_left_out(room))?.position;
+        (sight.membership_at(since) == Some(Membership::Join)).then_some(since)
+    }
+
+    /// The start of the server that the client was last answered by, if it was an earlier one. Of what only that one had in
+    /// memory, the client must be told the end.
+    fn earlier_start(&self) -> Option<i64> {
+        self.since.map(|since| since.incarnation).filter(|incarnation| *incarnation != self.app.db.incarnation())
     }
 }
 
@@ -107,7 +140,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     }
     let _syncing = Box::pin(app.ephemeral.touch(&app.rooms, &caller.user, &request.set_presence)).await?;
     let live = Box::pin(live(app, caller)).instrument(debug_span!("sync.live")).await?;
-    let mut stopping = false;
+    let (mut stopping, mut superseded, mut place) = (false, false, None);
     loop {
         let wake = live.next_wake();
         tokio::pin!(wake);
@@ -122,6 +155,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             ephemeral: app.bus.ephemeral(),
             now_ms: app.clock.now_ms(),
             ignored: OnceCell::new(),
+            scans: ScanBudget::default(),
         };
         let over = stopping || Instant::now() >= deadline;
         match look.since.filter(|since| !may_have_news(&look, since, &live)) {
@@ -136,17 +170,22 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
                 }
             }
         }
+        let place = place.get_or_insert_with(|| app.parked_syncs.park(caller));
         let park = async {
             tokio::select! {
                 () = wake => false,
                 () = tokio::time::sleep_until(deadline) => false,
                 () = app.stopping.cancelled() => true,
                 () = caller.revoked.cancelled() => true,
+                () = place.superseded() => { superseded = true; true }
             }
         };
         stopping = park.instrument(debug_span!("sync.park")).await;
         if caller.revoked.is_cancelled() {
             return Err(SyncError::Revoked);
+        }
+        if let Some(since) = request.since.filter(|_| superseded) {
+            return Ok(nothing(&since, &request.hints));
         }
     }
 }
@@ -167,6 +206,9 @@ async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
 fn may_have_news(look: &Look<'_>, since: &SyncToken, live: &LiveUser) -> bool {
     look.request.full_state
         || since.to_device.is_some()
+        // Rooms that could not be read may be readable now, and what an earlier start said must be ended.
+        || !look.request.hints.left_out.is_empty()
+        || look.earlier_start().is_some()
         || live.latest() > since.position
         || live.latest_ephemeral() > since.ephemeral
 }
@@ -185,7 +227,9 @@ async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     has_news |= account_data.write_global(look, &mut object).await?;
     let lists = devices::lists(look).await?;
     has_news |= account::write_presence(look, &lists.met, &mut object).await?;
-    let rooms = membership::RoomNews::load(look, &account_data).instrument(debug_span!("sync.rooms")).await?;
+    let left_out = lists.left_out.clone();
+    let rooms = membership::RoomNews::load(look, &account_data, left_out).instrument(debug_span!("sync.rooms"));
+    let mut rooms = rooms.await?;
     account_data.complete(look, &rooms.newly_joined).await?;
     has_news |= rooms.write(look, &account_data, &mut object).await?;
     has_news |= devices::write_lists(&lists, &mut object);
@@ -193,7 +237,7 @@ async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     let (to_device, next_to_device) = messages.await?;
     has_news |= to_device;
     has_news |= devices::write_counts(look, &mut object).await?;
-    object.string("next_batch", &next_batch(look, next_to_device).to_string());
+    object.string("next_batch", &format!("{}{}", next_batch(look, next_to_device), rooms.hints));
     object.end();
     Ok((out.into(), has_news))
 }
@@ -207,9 +251,18 @@ async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
     devices::write_counts(look, &mut object).await?;
     // The numbers mean the same in this start of the server: `sync` has seen to that.
     let token = SyncToken { incarnation: look.app.db.incarnation(), ..*since };
-    object.string("next_batch", &token.to_string());
+    object.string("next_batch", &format!("{token}{}", look.request.hints));
     object.end();
     Ok(out.into())
+}
+
+/// The answer of a request that did not look: the client stays where it is.
+fn nothing(since: &SyncToken, hints: &Hints) -> Bytes {
+    let mut out = Vec::with_capacity(64);
+    let mut object = Object::begin(&mut out);
+    object.string("next_batch", &format!("{since}{hints}"));
+    object.end();
+    out.into()
 }
 
 fn next_batch(look: &Look<'_>, to_device: Option<Position>) -> SyncToken {

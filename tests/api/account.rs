@@ -199,7 +199,8 @@ both_engines! {
         let login = json!({
             "type": "m.login.password", "password": PASSWORD, "identifier": { "type": "m.id.user", "user": "alice" },
         });
-        server.anonymous().post(&v3(["login"]), login).await.error(403, "M_USER_DEACTIVATED");
+        // Like any wrong password: that the account was there is nobody's business.
+        server.anonymous().post(&v3(["login"]), login).await.error(403, "M_FORBIDDEN");
         server.anonymous().post(&v3(["register"]), dummy("alice")).await.error(400, "M_USER_IN_USE");
     }
 

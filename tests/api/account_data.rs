@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestServer, v3};
+use crate::harness::{Client, Engine, TestServer, v3};
 
 fn global(client: &Client, event_type: &str) -> String {
     v3(["user", &client.user_id, "account_data", event_type])
@@ -113,4 +113,29 @@ async fn what_does_not_fit_is_refused() {
     }
     alice.put(&global(&alice, "org.example.more"), json!({})).await.error(400, "M_UNKNOWN");
     alice.put(&global(&alice, "org.example.3"), json!({ "again": true })).await.ok();
+}
+
+both_engines! {
+    async fn all_data_of_an_account_is_bounded(engine: Engine) {
+        let server = TestServer::builder()
+            .engine(engine)
+            .config(|config| config.limits.account_data_bytes_per_user = sabha::config::ByteSize::kib(64))
+            .start()
+            .await;
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = alice.create_room(json!({})).await;
+        let data = |length: usize| json!({ "a": "x".repeat(length) });
+        for number in 0..3 {
+            alice.put(&global(&alice, &format!("org.example.{number}")), data(20_000)).await.ok();
+        }
+        // Rooms count too.
+        alice.put(&of_room(&alice, &room, "org.example"), data(20_000)).await.error(413, "M_TOO_LARGE");
+        alice.put(&of_room(&alice, &room, "org.example"), data(4_000)).await.ok();
+        // What does not grow is taken, and makes room.
+        alice.put(&global(&alice, "org.example.0"), json!({ "a": "y".repeat(20_000) })).await.ok();
+        alice.put(&global(&alice, "org.example.0"), data(22_000)).await.error(413, "M_TOO_LARGE");
+        alice.put(&global(&alice, "org.example.0"), json!({})).await.ok();
+        alice.put(&global(&alice, "org.example.1"), data(39_000)).await.ok();
+        bob.put(&global(&bob, "org.example"), data(50_000)).await.ok();
+    }
 }

@@ -45,6 +45,18 @@ both_engines! {
         set(json!({ "alias": "#coffee:sabha.test" })).await.error(400, "M_BAD_ALIAS");
         set(json!({ "alt_aliases": ["#none:sabha.test"] })).await.error(400, "M_BAD_ALIAS");
         set(json!({ "alias": "tea" })).await.error(400, "M_INVALID_PARAM");
+        for wrong in [
+            json!({ "alias": 7 }),
+            json!({ "alias": ["#tea:sabha.test"] }),
+            json!({ "alt_aliases": "#tea:sabha.test" }),
+            json!({ "alt_aliases": [{}] }),
+            json!({ "alt_aliases": null }),
+        ] {
+            set(wrong.clone()).await.error(400, "M_INVALID_PARAM");
+            let state = json!([{ "type": "m.room.canonical_alias", "content": wrong }]);
+            alice.post(&v3(["createRoom"]), json!({ "initial_state": state })).await.error(400, "M_INVALID_PARAM");
+        }
+        set(json!({ "alias": null })).await.ok();
         alice.put(&v3(["directory", "room", "#chai:sabha.test"]), json!({ "room_id": room })).await.ok();
         set(json!({ "alias": "#tea:sabha.test", "alt_aliases": ["#chai:sabha.test"] })).await.ok();
     }

@@ -211,6 +211,16 @@ both_engines! {
         assert_eq!(date(irc.put(&state, json!({ "topic": "Old" })).await.ok()).await, 7000);
         irc.put(&send("2", "-1"), text.clone()).await.error(400, "M_INVALID_PARAM");
         irc.put(&send("3", "9007199254740993"), text.clone()).await.error(400, "M_INVALID_PARAM");
+        // What the server remembers of a request is of the present, whatever the event is dated.
+        let first = irc.put(&send("4", "1"), text.clone()).await.ok();
+        irc.put(&send("5", "4102444800000"), text.clone()).await.ok();
+        let forget = async |age_ms: i64| {
+            let before_ms = server.app().clock.now_ms() - age_ms;
+            sabha::store::sweeps::forget_txn_ids(&server.app().db, before_ms).await.expect("swept")
+        };
+        assert_eq!(forget(60_000).await, 0, "none is older than a minute");
+        assert_eq!(irc.put(&send("4", "1"), text.clone()).await.ok(), first);
+        assert_eq!(forget(-60_000).await, 3, "all are younger than in a minute");
         // For people, the time is now.
         assert!(date(alice.put(&send("1", "5000"), text).await.ok()).await > 1_500_000_000_000);
     }

@@ -69,6 +69,34 @@ both_engines! {
         assert_eq!(alice.get(&all).await.ok(), json!({ "rooms": {} }));
     }
 
+    async fn many_keys_are_stored_and_deleted_piece_by_piece(server: TestServer) {
+        let alice = server.register("alice").await;
+        let number = create(&alice).await;
+        let keys = |number: usize, index: i64| {
+            let keys = (0..number).map(|session| (format!("s{session}"), key(index)));
+            json!({ "sessions": keys.collect::<serde_json::Map<String, Value>>() })
+        };
+        let of_room = path([ROOM], &number);
+        let first = alice.put(&of_room, keys(450, 5)).await.ok();
+        assert_eq!(first["count"], 450);
+        assert_eq!(alice.put(&of_room, keys(450, 5)).await.ok(), first);
+        let better = alice.put(&of_room, keys(500, 4)).await.ok();
+        assert_eq!(better["count"], 500);
+        assert_ne!(better["etag"], first["etag"]);
+        assert_eq!(alice.get(&of_room).await.ok(), keys(500, 4));
+        // Rooms that end within a page, at its end, and after several.
+        let mut rooms = json!({ ROOM: keys(500, 4) });
+        for (room, number) in [("!a:sabha.test", 100), ("!b:sabha.test", 1), ("!c:sabha.test", 99), ("!z:sabha.test", 101)] {
+            rooms[room] = keys(number, 0);
+        }
+        let all = path([], &number);
+        assert_eq!(alice.put(&all, json!({ "rooms": rooms })).await.ok()["count"], 801);
+        assert_eq!(alice.get(&all).await.ok(), json!({ "rooms": rooms }));
+        assert_eq!(alice.get(&path(["!a:sabha.test"], &number)).await.ok(), keys(100, 0));
+        assert_eq!(alice.delete(&path([], &number), json!({})).await.ok()["count"], 0);
+        assert_eq!(alice.get(&of_room).await.ok(), json!({ "sessions": {} }));
+    }
+
     async fn the_number_of_a_deleted_version_is_not_used_again(server: TestServer) {
         let alice = server.register("alice").await;
         let latest = v3(["room_keys", "version"]);

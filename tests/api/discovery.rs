@@ -121,3 +121,18 @@ async fn the_landing_page_needs_nothing_from_elsewhere() {
     let policy = page.headers["content-security-policy"].to_str().expect("text");
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
 }
+
+/// Clients that get an error instead ask again and again.
+#[tokio::test]
+async fn what_is_not_there_yet_is_answered_as_empty() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    for (path, expected) in [
+        (v3(["voip", "turnServer"]), json!({})),
+        (v3(["thirdparty", "protocols"]), json!({})),
+        (v3(["pushers"]), json!({ "pushers": [] })),
+    ] {
+        assert_eq!(alice.get(&path).await.ok(), expected);
+        server.anonymous().get(&path).await.error(401, "M_MISSING_TOKEN");
+    }
+}

@@ -58,7 +58,55 @@ async fn filters_are_limited_in_size_and_number() {
     let path = v3(["user", &alice.user_id, "filter"]);
     alice.post(&path, json!({ "event_fields": ["x".repeat(1024)] })).await.error(413, "M_TOO_LARGE");
     let first = create(&alice, json!({ "event_fields": ["a"] })).await;
-    create(&alice, json!({ "event_fields": ["b"] })).await;
-    alice.post(&path, json!({ "event_fields": ["c"] })).await.error(413, "M_TOO_LARGE");
+    let second = create(&alice, json!({ "event_fields": ["b"] })).await;
     assert_eq!(create(&alice, json!({ "event_fields": ["a"] })).await, first);
+    // The oldest makes room: who cannot store a filter cannot start.
+    let third = create(&alice, json!({ "event_fields": ["c"] })).await;
+    let find = async |id: &str| alice.get(&v3(["user", &alice.user_id, "filter", id])).await;
+    find(&first).await.error(404, "M_NOT_FOUND");
+    find(&second).await.ok();
+    find(&third).await.ok();
+    assert_ne!(create(&alice, json!({ "event_fields": ["a"] })).await, first);
+}
+
+both_engines! {
+    /// Wherever a filter comes from: stored, or given with the request.
+    async fn patterns_of_types_are_limited(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let event = alice.send_text(&room, "1", "hello").await;
+        let encode = |filter: &Value| v3([&filter.to_string()]).rsplit('/').next().expect("one segment").to_owned();
+        let many: Vec<String> = (0..65).map(|n| format!("m{n}.*")).collect();
+        let long = "a".repeat(255) + "*";
+        let check = async |types: Value, taken: bool| {
+            let events = json!({ "types": types });
+            let split = json!({ "not_types": types });
+            let filters = [
+                json!({ "room": { "timeline": events } }), json!({ "room": { "state": split } }),
+                json!({ "room": { "ephemeral": events } }), json!({ "room": { "account_data": split } }),
+                json!({ "presence": events }), json!({ "account_data": split }),
+            ];
+            let mut answers = Vec::new();
+            for filter in &filters {
+                answers.push(alice.post(&v3(["user", &alice.user_id, "filter"]), filter.clone()).await);
+                answers.push(alice.get(&format!("{}?timeout=0&filter={}", v3(["sync"]), encode(filter))).await);
+            }
+            answers.push(alice.get(&format!("{}?dir=b&filter={}", v3(["rooms", &room, "messages"]), encode(&events))).await);
+            answers.push(alice.get(&format!("{}?filter={}", v3(["rooms", &room, "context", &event]), encode(&split))).await);
+            for answer in answers {
+                if taken {
+                    answer.ok();
+                } else {
+                    answer.error(400, "M_INVALID_PARAM");
+                }
+            }
+        };
+        check(json!(many[1..]), true).await;
+        check(json!(many), false).await;
+        check(json!([long]), false).await;
+        // All lists of a filter count together.
+        let half = json!({ "types": many[..33] });
+        let both = json!({ "room": { "timeline": half, "state": half } });
+        alice.post(&v3(["user", &alice.user_id, "filter"]), both).await.error(400, "M_INVALID_PARAM");
+    }
 }

@@ -250,3 +250,44 @@ async fn changed_device_lists_are_told_to_those_who_share_a_room() {
     assert_eq!(bob.sync(Some(&to)).await["device_lists"]["changed"], json!([alice.user_id]));
     bob.get("/_matrix/client/v3/keys/changes?from=nonsense&to=nonsense").await.error(400, "M_INVALID_PARAM");
 }
+
+#[tokio::test]
+async fn there_is_one_fallback_key_of_an_algorithm() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let fallback = |ids: &[&str]| {
+        let keys = ids.iter().map(|id| ((*id).to_owned(), one_time_key(&alice)));
+        json!({ "fallback_keys": keys.collect::<serde_json::Map<String, Value>>() })
+    };
+    let upload = v3(["keys", "upload"]);
+    let two = fallback(&["signed_curve25519:A", "signed_curve25519:B"]);
+    alice.post(&upload, two).await.error(400, "M_INVALID_PARAM");
+    let many: Vec<String> = (0..9).map(|number| format!("signed_{number}:A")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    alice.post(&upload, fallback(&many)).await.error(400, "M_INVALID_PARAM");
+    assert_eq!(alice.sync(None).await["device_unused_fallback_key_types"], json!([]));
+    alice.post(&upload, fallback(&["signed_curve25519:A"])).await.ok();
+    alice.post(&upload, fallback(&many[..7])).await.ok();
+    // Those of earlier uploads count.
+    alice.post(&upload, fallback(&many[7..8])).await.error(400, "M_INVALID_PARAM");
+    assert_eq!(alice.sync(None).await["device_unused_fallback_key_types"].as_array().map(Vec::len), Some(8));
+}
+
+#[tokio::test]
+async fn the_keys_of_a_device_are_bounded() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let upload = async |change: &dyn Fn(&mut Value)| {
+        let mut keys = device_keys(&alice, &Key::new(Some(&alice.device_id)));
+        change(&mut keys);
+        alice.post(&v3(["keys", "upload"]), json!({ "device_keys": keys })).await
+    };
+    upload(&|keys| keys["more"] = json!("x".repeat(8 * 1024))).await.error(413, "M_TOO_LARGE");
+    let sign = |keys: &mut Value, number: usize| {
+        for index in 0..number {
+            keys["signatures"][&alice.user_id][format!("ed25519:{index}")] = json!("c2ln");
+        }
+    };
+    upload(&|keys| sign(keys, 16)).await.error(400, "M_INVALID_PARAM");
+    upload(&|keys| sign(keys, 15)).await.ok();
+}

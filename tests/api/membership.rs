@@ -101,6 +101,28 @@ both_engines! {
         bob.join(&room).await;
     }
 
+    async fn who_is_outside_does_not_learn_who_is_in_the_room(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let (carol, eve) = (server.register("carol").await, server.register("eve").await);
+        let room = alice.create_room(json!({})).await;
+        alice.post(&v3(["rooms", &room, "ban"]), json!({ "user_id": bob.user_id })).await.ok();
+        alice.invite(&room, &carol.user_id).await;
+        let mut answers = Vec::new();
+        for what in ["kick", "ban", "unban", "invite"] {
+            for whom in [&alice, &bob, &carol] {
+                let body = json!({ "user_id": whom.user_id });
+                answers.push(eve.post(&v3(["rooms", &room, what]), body.clone()).await.error(403, "M_FORBIDDEN"));
+                let nowhere = v3(["rooms", "!nowhere:sabha.test", what]);
+                answers.push(eve.post(&nowhere, body).await.error(403, "M_FORBIDDEN"));
+            }
+        }
+        for whom in [&alice, &bob, &carol] {
+            let state = v3(["rooms", &room, "state", "m.room.member", &whom.user_id]);
+            answers.push(eve.put(&state, json!({ "membership": "leave" })).await.error(403, "M_FORBIDDEN"));
+        }
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    }
+
     async fn knocking_works_from_version_7_on(server: TestServer) {
         let alice = server.register("alice").await;
         let bob = server.register("bob").await;

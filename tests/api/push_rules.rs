@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, TestServer, v3};
 
+/// The one content rule that everyone has.
+const USER_NAME: &str = ".m.rule.contains_user_name";
+
 fn rule(kind: &str, rule_id: &str) -> String {
     v3(["pushrules", "global", kind, rule_id])
 }
@@ -32,14 +35,14 @@ both_engines! {
         alice.put(&rule("content", "a"), word("apple")).await.ok();
         alice.put(&rule("content", "b"), word("berry")).await.ok();
         alice.put(&(rule("content", "c") + "?after=b"), word("cherry")).await.ok();
-        assert_eq!(order(&alice, "content").await, ["b", "c", "a"]);
+        assert_eq!(order(&alice, "content").await, ["b", "c", "a", USER_NAME]);
         alice.put(&(rule("content", "b") + "?after=a"), word("berry")).await.ok();
         alice.put(&(rule("content", "b") + "/enabled"), json!({ "enabled": false })).await.ok();
         alice.put(&(rule("content", "a") + "/actions"), json!({ "actions": [] })).await.ok();
         alice.delete(&rule("content", "c"), json!({})).await.ok();
 
         server.restart().await;
-        assert_eq!(order(&alice, "content").await, ["a", "b"]);
+        assert_eq!(order(&alice, "content").await, ["a", "b", USER_NAME]);
         let b = json!({ "rule_id": "b", "default": false, "enabled": false, "pattern": "berry", "actions": ["notify"] });
         assert_eq!(alice.get(&rule("content", "b")).await.ok(), b);
         assert_eq!(alice.get(&(rule("content", "b") + "/enabled")).await.ok(), json!({ "enabled": false }));
@@ -58,6 +61,24 @@ both_engines! {
         assert_eq!(changed, &alice.get("/_matrix/client/v3/pushrules/").await.ok());
         assert_eq!(changed, &alice.get(&v3(["user", &alice.user_id, "account_data", "m.push_rules"])).await.ok());
     }
+}
+
+/// Element mutes a room with such a rule, and other servers take it.
+#[tokio::test]
+async fn a_rule_without_conditions_has_none() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    for kind in ["override", "underride"] {
+        alice.put(&rule(kind, "x"), json!({ "actions": [] })).await.ok();
+        let expected = json!({ "rule_id": "x", "default": false, "enabled": true, "conditions": [], "actions": [] });
+        assert_eq!(alice.get(&rule(kind, "x")).await.ok(), expected);
+        alice.put(&rule(kind, "y"), json!({ "actions": [], "conditions": [] })).await.ok();
+        alice.put(&rule(kind, "z"), json!({ "actions": [], "conditions": 7 })).await.error(400, "M_BAD_JSON");
+        alice.put(&rule(kind, "z"), json!({ "conditions": [] })).await.error(400, "M_MISSING_PARAM");
+        alice.put(&rule(kind, "z"), json!([])).await.error(400, "M_BAD_JSON");
+    }
+    // A pattern has no meaning to fall back to.
+    alice.put(&rule("content", "z"), json!({ "actions": [] })).await.error(400, "M_MISSING_PARAM");
 }
 
 #[tokio::test]

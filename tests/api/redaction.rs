@@ -64,6 +64,49 @@ both_engines! {
         }
     }
 
+    async fn a_redacted_redaction_gives_no_reason_any_more(mut server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let event_id = alice.send_text(&room, "1", "secret").await;
+        let redaction = redact(&alice, &room, &event_id, "r").await.ok()["event_id"].clone();
+        redact(&alice, &room, redaction.as_str().expect("it is a string"), "r2").await.ok();
+        // As it is in memory, and as it was stored.
+        for again in [false, true] {
+            if again {
+                server.restart().await;
+            }
+            let shown = [event(&alice, &room, &event_id).await, alice.sync(None).await];
+            for answer in shown {
+                assert!(!answer.to_string().contains("secret"), "{answer}");
+            }
+            let messages = alice.get(&(v3(["rooms", &room, "messages"]) + "?dir=b&limit=5")).await.ok();
+            let left = event(&alice, &room, &event_id).await;
+            let because = &left["unsigned"]["redacted_because"];
+            assert_eq!(because["event_id"], redaction);
+            assert_eq!(because["content"].get("reason"), None, "{left}");
+            let of_message = |event: &&Value| event["event_id"] == event_id.as_str();
+            let listed = messages["chunk"].as_array().expect("checked").iter().find(of_message).expect("it is there");
+            assert_eq!(listed["unsigned"]["redacted_because"]["content"].get("reason"), None, "{listed}");
+            let sync = alice.sync(None).await;
+            let synced = sync["rooms"]["join"][&room]["timeline"]["events"].as_array().expect("checked");
+            let synced = synced.iter().find(of_message).expect("it is there");
+            assert_eq!(synced["unsigned"]["redacted_because"]["content"].get("reason"), None, "{synced}");
+        }
+    }
+
+    async fn who_is_outside_does_not_learn_which_events_there_are(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let event_id = alice.send_text(&room, "1", "hers").await;
+        let mut answers = Vec::new();
+        for (txn, event_id) in [("a", event_id.as_str()), ("b", "$none")] {
+            answers.push(redact(&bob, &room, event_id, txn).await.error(403, "M_FORBIDDEN"));
+            let as_message = v3(["rooms", &room, "send", "m.room.redaction", txn]);
+            answers.push(bob.put(&as_message, json!({ "redacts": event_id })).await.error(403, "M_FORBIDDEN"));
+        }
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    }
+
     async fn redacted_state_still_counts(server: TestServer) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;

@@ -58,6 +58,36 @@ both_engines! {
         assert_eq!(ids(&alice.get(&relations(&room, [&root], "")).await.ok()), [custom.as_str(), &reply]);
     }
 
+    async fn a_reaction_is_sent_once_until_it_is_redacted(mut server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await;
+        let (parent, other) = (alice.send_text(&room, "p", "tea?").await, alice.send_text(&room, "o", "cake?").await);
+        let react = async |who: &Client, txn: &str, (event_type, parent, key): (&str, &str, &str)| {
+            let relates_to = json!({ "rel_type": "m.annotation", "event_id": parent, "key": key });
+            let path = v3(["rooms", &room, "send", event_type, txn]);
+            who.put(&path, json!({ "m.relates_to": relates_to })).await
+        };
+        let yes = ("m.reaction", parent.as_str(), "yes");
+        let first = react(&alice, "1", yes).await.ok()["event_id"].as_str().expect("checked").to_owned();
+        assert_eq!(react(&alice, "1", yes).await.ok()["event_id"], first.as_str(), "a repeated request is none");
+        for again in ["2", "3"] {
+            react(&alice, again, yes).await.error(400, "M_DUPLICATE_ANNOTATION");
+            server.restart().await;
+        }
+        // Anything else is another one.
+        react(&bob, "1", yes).await.ok();
+        react(&alice, "4", ("m.reaction", &parent, "no")).await.ok();
+        react(&alice, "5", ("m.reaction", &other, "yes")).await.ok();
+        react(&alice, "6", ("org.example.vote", &parent, "yes")).await.ok();
+        let mut sent = first;
+        for round in ["a", "b"] {
+            alice.put(&v3(["rooms", &room, "redact", &sent, round]), json!({})).await.ok();
+            sent = react(&alice, round, yes).await.ok()["event_id"].as_str().expect("checked").to_owned();
+            react(&alice, "7", yes).await.error(400, "M_DUPLICATE_ANNOTATION");
+        }
+    }
+
     async fn pages_follow_each_other_in_both_directions(server: TestServer) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;

@@ -5,6 +5,32 @@ use serde_json::json;
 
 use crate::harness::{TestServer, v3};
 
+/// Sent at once, the leave that a client leaves behind for the end of a call would end it.
+#[tokio::test]
+async fn an_event_for_later_is_refused_and_not_sent() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let send = v3(["rooms", &room, "send", "m.room.message", "later"]);
+    let state = v3(["rooms", &room, "state", "org.matrix.msc3401.call.member", &alice.user_id]);
+    let before = alice.sync(None).await["next_batch"].clone();
+    for query in [
+        "org.matrix.msc4140.delay=10000",
+        "org.matrix.msc4140.delay",
+        "org.matrix.msc4140%2Edelay=1",
+        "org.matrix.msc4140.parent_delay_id=1",
+        "ts=1&delay=10000",
+    ] {
+        let body = json!({ "msgtype": "m.text", "body": "later" });
+        alice.put(&format!("{send}?{query}"), body.clone()).await.error(400, "M_UNRECOGNIZED");
+        alice.put(&format!("{state}?{query}"), body).await.error(400, "M_UNRECOGNIZED");
+    }
+    let after = alice.sync(before.as_str()).await;
+    assert!(after["rooms"]["join"].get(&room).is_none(), "{after}");
+    // Its transaction ID is not used up, and other parameters are nobody's business.
+    alice.put(&format!("{send}?delayed=10000"), json!({ "msgtype": "m.text", "body": "now" })).await.ok();
+}
+
 both_engines! {
     async fn repeating_a_transaction_id_sends_nothing_new(mut server: TestServer) {
         let alice = server.register("alice").await;
@@ -56,6 +82,10 @@ both_engines! {
         refused(r#"{"big":9007199254740993}"#.to_owned(), 400, "M_BAD_JSON").await;
         refused("[]".to_owned(), 400, "M_BAD_JSON").await;
         refused("{".to_owned(), 400, "M_NOT_JSON").await;
+        refused(String::new(), 400, "M_BAD_JSON").await;
+        let state = v3(["rooms", &room, "state", "org.example.empty", ""]);
+        alice.request(Method::PUT, &state, Some(String::new())).await.error(400, "M_BAD_JSON");
+        alice.request(Method::PUT, &state, None).await.error(400, "M_BAD_JSON");
         refused(json!({ "body": "x".repeat(66_000) }).to_string(), 413, "M_TOO_LARGE").await;
         refused(json!({ "body": "x".repeat(1_100_000) }).to_string(), 413, "M_TOO_LARGE").await;
         let nested = |levels: usize| format!(r#"{{"body":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));

@@ -124,6 +124,56 @@ both_engines! {
         assert_eq!((whoami(&alice).await, whoami(&second).await, whoami(&third).await), (200, 401, 401));
     }
 
+    async fn a_list_of_devices_to_delete_is_bounded(server: TestServer) {
+        let alice = server.register("alice").await;
+        let other = alice.login_again().await;
+        let delete = async |devices: Vec<String>| alice.post(&v3(["delete_devices"]), json!({ "devices": devices })).await;
+        delete(vec!["D".repeat(1 << 19)]).await.error(400, "M_INVALID_PARAM");
+        delete(vec!["D".to_owned(); 1_001]).await.error(400, "M_INVALID_PARAM");
+        // Many are no more than a name to authenticate for.
+        let mut many: Vec<String> = (0..999).map(|number| format!("D{number}")).collect();
+        many.push(other.device_id.clone());
+        let ask = delete(many.clone()).await;
+        assert_eq!((ask.status.as_u16(), &ask.json["completed"]), (401, &json!([])));
+        let auth = |password: &str| json!({
+            "type": "m.login.password", "password": password, "session": ask.json["session"],
+            "identifier": { "type": "m.id.user", "user": alice.user_id },
+        });
+        let repeat = async |devices: &[String], password: &str| {
+            alice.post(&v3(["delete_devices"]), json!({ "devices": devices, "auth": auth(password) })).await
+        };
+        // What failed is answered as the first time, with the error and all that was completed.
+        let failed = repeat(&many, "wrong").await;
+        assert_eq!((failed.status.as_u16(), &failed.json["errcode"]), (401, &json!("M_FORBIDDEN")));
+        assert_eq!((&failed.json["completed"], &failed.json["session"]), (&json!([]), &ask.json["session"]));
+        // One device less is another operation.
+        let elsewhere = repeat(&many[1..], PASSWORD).await;
+        assert_eq!(elsewhere.status.as_u16(), 401);
+        assert_ne!(elsewhere.json["session"], ask.json["session"]);
+        repeat(&many, PASSWORD).await.ok();
+        assert_eq!(whoami(&other).await, 401);
+        assert_eq!(whoami(&alice).await, 200);
+    }
+
+    async fn an_account_has_no_more_devices_than_the_limit(engine: Engine) {
+        let server =
+            TestServer::builder().engine(engine).config(|config| config.limits.devices_per_user = 2).start().await;
+        let alice = server.register("alice").await;
+        let second = alice.login_again().await;
+        let login = json!({
+            "type": "m.login.password", "password": PASSWORD,
+            "identifier": { "type": "m.id.user", "user": alice.user_id },
+        });
+        let anonymous = server.anonymous();
+        anonymous.post(&v3(["login"]), login.clone()).await.error(403, "M_FORBIDDEN");
+        // A device that is there may come back.
+        let mut again = login.clone();
+        again["device_id"] = json!(second.device_id);
+        anonymous.post(&v3(["login"]), again).await.ok();
+        alice.post(&v3(["logout"]), json!({})).await.ok();
+        anonymous.post(&v3(["login"]), login).await.ok();
+    }
+
     async fn a_device_is_named_by_its_owner(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let path = v3(["devices", &alice.device_id]);
@@ -132,6 +182,28 @@ both_engines! {
         alice.put(&path, json!({ "display_name": "x".repeat(513) })).await.error(400, "M_INVALID_PARAM");
         bob.get(&path).await.error(404, "M_NOT_FOUND");
         bob.put(&path, json!({ "display_name": "Mine" })).await.error(404, "M_NOT_FOUND");
+    }
+
+    /// matrix-nio fails without the names.
+    async fn what_is_not_known_of_a_device_is_null(server: TestServer) {
+        let mut server = server;
+        let alice = server.register("alice").await;
+        let second = alice.login_again().await;
+        let names = ["device_id", "display_name", "last_seen_ip", "last_seen_ts"];
+        let check = |device: &Value| {
+            assert!(names.iter().all(|name| device.get(name).is_some()), "{device}");
+            assert_eq!(device["display_name"], Value::Null);
+        };
+        // A device that has made no request yet was never seen.
+        let path = v3(["devices", &second.device_id]);
+        for _ in 0..2 {
+            let device = alice.get(&path).await.ok();
+            check(&device);
+            assert_eq!((&device["last_seen_ip"], &device["last_seen_ts"]), (&Value::Null, &Value::Null));
+            let all = alice.get(&v3(["devices"])).await.ok();
+            all["devices"].as_array().expect("a list").iter().for_each(check);
+            server.restart().await;
+        }
     }
 
     async fn a_login_token_works_once_and_for_two_minutes(engine: Engine) {

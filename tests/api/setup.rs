@@ -38,6 +38,12 @@ async fn a_wrong_replaced_or_expired_link_says_so() {
     let server = TestServer::builder().clock(clock.clone()).start().await;
     let client = server.anonymous();
     refused(set_up(&client, "guess", "alice").await);
+    // Nobody learns without the secret which names are taken, or which can be.
+    server.register("carol").await;
+    refused(set_up(&client, "guess", "carol").await);
+    refused(set_up(&client, "guess", "not a name").await);
+    let weak = json!({ "secret": "guess", "username": "alice", "password": "x" });
+    refused(client.post("/setup", weak).await);
     let first = server.app().accounts.create_setup_secret().await.expect("stored");
     let second = server.app().accounts.create_setup_secret().await.expect("stored");
     refused(set_up(&client, &first, "alice").await);

@@ -69,6 +69,48 @@ both_engines! {
         let line = refusal(&server).await;
         assert!(line.contains("written by a newer release of Sabha (schema 9999;"), "{line}");
     }
+
+    async fn a_schema_of_another_build_is_refused_with_advice(engine: Engine) {
+        let mut server = TestServer::builder().engine(engine).start().await;
+        server.stop().await;
+        let url = server.config_mut().database_url();
+        match engine {
+            Engine::Sqlite => {
+                let mut conn = SqliteConnection::connect(url.expose()).await.expect("it is closed now");
+                sqlx::query("UPDATE _sqlx_migrations SET checksum = x'00'").execute(&mut conn).await.expect("changed");
+            }
+            Engine::Postgres => {
+                let mut conn = PgConnection::connect(url.expose()).await.expect("it runs");
+                sqlx::query("UPDATE _sqlx_migrations SET checksum = '\\x00'").execute(&mut conn).await.expect("changed");
+            }
+        }
+        let line = refusal(&server).await;
+        assert!(line.contains("another build of Sabha") && line.contains("or use another database"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_with_advice_and_left_alone() {
+    let damage = async |offset: usize| {
+        let mut server = TestServer::start().await;
+        server.register("alice").await;
+        server.stop().await;
+        let url = server.config_mut().database_url();
+        // All of it into the one file.
+        let mut conn = SqliteConnection::connect(url.expose()).await.expect("it is closed now");
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await.expect("nobody else reads");
+        conn.close().await.expect("closed");
+        let path = server.data_dir().join("sabha.db");
+        let mut bytes = std::fs::read(&path).expect("it was made");
+        bytes[offset..].fill(0x5a);
+        std::fs::write(&path, &bytes).expect("it is ours");
+        let line = refusal(&server).await;
+        assert!(line.contains("the database file is damaged") && line.contains("the latest backup"), "{line}");
+        assert!(std::fs::read(&path).expect("it is there") == bytes, "it is left as it is");
+    };
+    // All of it, and all but its head.
+    damage(0).await;
+    damage(4096).await;
 }
 
 both_engines! {
@@ -86,6 +128,49 @@ async fn only_the_owner_may_read_the_signing_key() {
     let server = TestServer::start().await;
     let mode = std::fs::metadata(server.data_dir().join("signing.key")).expect("it was made").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn files_that_others_could_read_are_closed_to_them_at_the_start() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let mut server = TestServer::start().await;
+    let data_dir = server.data_dir().to_owned();
+    let open_to_others = || {
+        let paths = fs::read_dir(&data_dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let mode = |path: &std::path::PathBuf| fs::metadata(path).expect("it is there").permissions().mode();
+        let open = paths.chain([data_dir.clone()]).filter(|path| mode(path) & 0o077 != 0);
+        open.map(|path| path.display().to_string()).collect::<Vec<_>>()
+    };
+    server.register("alice").await;
+    assert_eq!(open_to_others(), [""; 0], "what is made is private, whatever the umask of the process");
+    for name in ["sabha.db", "sabha.db-wal", "sabha.db-shm", "sabha.db.lock", "signing.key", "control.sock"] {
+        assert!(data_dir.join(name).exists(), "{name}");
+    }
+    server.stop().await;
+    let set = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    set(&data_dir, 0o755);
+    for entry in fs::read_dir(&data_dir).expect("a directory") {
+        set(&entry.expect("an entry").path(), 0o644);
+    }
+    server.restart().await;
+    server.register("bob").await;
+    assert_eq!(open_to_others(), [""; 0]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_in_the_data_directory_stays_reachable() {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+    let mut server = TestServer::start().await;
+    server.stop().await;
+    let (data_dir, socket) = (server.data_dir().to_owned(), server.data_dir().join("public.sock"));
+    let listener = sabha::config::Listener { unix: Some(socket), ..sabha::config::Listener::default() };
+    server.config_mut().listeners.push(listener);
+    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o777)).expect("ours");
+    server.restart().await;
+    let mode = fs::metadata(&data_dir).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o755, "others come through, and put nothing there");
 }
 
 #[tokio::test]

@@ -4,37 +4,17 @@ use std::time::{Duration, Instant};
 
 use sabha::store::{Write, committer::Ended};
 use serde_json::json;
-use tokio::sync::mpsc;
-use tracing::{Subscriber, span};
-use tracing_subscriber::{
-    Layer,
-    layer::{Context, SubscriberExt as _},
-    util::SubscriberInitExt as _,
-};
 
-use crate::harness::{TestServer, v3};
-
-/// Says when a sync parks. A test's server runs on the thread of the test, so its spans are seen there.
-struct Parks(mpsc::UnboundedSender<()>);
-
-impl<S: Subscriber> Layer<S> for Parks {
-    fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
-        if attributes.metadata().name() == "sync.park" {
-            // Nobody listens any more: the test is over.
-            let _: Result<(), _> = self.0.send(());
-        }
-    }
-}
+use crate::harness::{Parks, TestServer, v3};
 
 both_engines! {
     async fn a_parked_sync_is_answered_when_the_server_stops(mut server: TestServer) {
         let alice = server.register("alice").await;
         let since = alice.sync(None).await["next_batch"].as_str().expect("checked").to_owned();
-        let (park, mut parks) = mpsc::unbounded_channel();
-        let _spans = tracing_subscriber::registry().with(Parks(park)).set_default();
+        let mut parks = Parks::watch();
         let mut parked = tokio::spawn(async move { alice.sync_with(Some(&since), "timeout=60000").await });
         tokio::select! {
-            parks = parks.recv() => parks.expect("the spans are watched"),
+            () = parks.next() => {}
             answer = &mut parked => panic!("there is nothing new, so it waits: {answer:?}"),
         }
         let began = Instant::now();

@@ -39,6 +39,59 @@ both_engines! {
     }
 }
 
+both_engines! {
+    /// A sync only reads: what it acknowledges is deleted later.
+    async fn an_acknowledgement_writes_nothing_and_holds(mut server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        send(&alice, "1", json!({ &bob.user_id: { &bob.device_id: { "number": 1 } } })).await;
+        let first = bob.sync(None).await;
+        assert_eq!(received(&first).len(), 1);
+        send(&alice, "2", json!({ &bob.user_id: { &bob.device_id: { "number": 2 } } })).await;
+        let published = server.app().db.committer().published();
+        let second = bob.sync(Some(next_batch(&first))).await;
+        assert_eq!(received(&second)[0]["content"]["number"], 2, "{second}");
+        // Whatever the client asks now, the first message has arrived; the second may not have.
+        for since in [None, Some(next_batch(&first))] {
+            let again = received(&bob.sync(since).await);
+            assert_eq!(again.iter().map(|message| &message["content"]["number"]).collect::<Vec<_>>(), [2]);
+        }
+        assert_eq!(server.app().db.committer().published(), published, "no sync has committed anything");
+
+        server.app().keys.delete_acknowledged().await.expect("deleted");
+        assert!(server.app().db.committer().published() > published);
+        assert_eq!(received(&bob.sync(None).await).len(), 1);
+        // Nothing is left to delete, so nothing is written.
+        let published = server.app().db.committer().published();
+        server.app().keys.delete_acknowledged().await.expect("deleted");
+        assert_eq!(server.app().db.committer().published(), published);
+
+        // A clean stop deletes what was acknowledged last.
+        bob.sync(Some(next_batch(&second))).await;
+        server.restart().await;
+        assert_eq!(received(&bob.sync(None).await), [Value::Null; 0]);
+    }
+}
+
+both_engines! {
+    async fn a_message_that_devices_share_stays_for_those_that_have_not_got_it(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let (second, third) = (bob.login_again().await, bob.login_again().await);
+        let to_all = json!({ "a": 1 });
+        send(&alice, "1", json!({ &bob.user_id: { "*": to_all, &bob.device_id: { "b": 2 } } })).await;
+        let contents = |answer: &Value| received(answer).iter().map(|event| event["content"].clone()).collect::<Vec<_>>();
+        let first = bob.sync(None).await;
+        assert_eq!(contents(&first), [json!({ "b": 2 }), to_all.clone()]);
+        assert_eq!(received(&bob.sync(Some(next_batch(&first))).await).len(), 0);
+        // A device that ends takes nothing from the others.
+        third.post(&v3(["logout"]), json!({})).await.ok();
+        sabha::store::leftovers::sweep(&server.app().db).await.expect("swept");
+        let answer = second.sync(None).await;
+        assert_eq!(contents(&answer), [to_all]);
+        assert_eq!(received(&second.sync(Some(next_batch(&answer))).await).len(), 0);
+        assert_eq!(received(&second.sync(None).await).len(), 0);
+    }
+}
+
 #[tokio::test]
 async fn a_message_to_all_devices_reaches_each_of_them() {
     let server = TestServer::start().await;

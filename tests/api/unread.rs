@@ -146,13 +146,13 @@ both_engines! {
         let start = carol.sync(None).await;
         assert_eq!(unread(&start, &room), Some((0, 0)));
         assert_eq!(start["rooms"]["invite"][&party].get("unread_notifications"), None);
-        bob.send_text(&room, "2", "hello carol").await;
+        bob.send_text(&room, "2", "hello all").await;
         carol.put(&v3(["profile", &carol.user_id, "displayname"]), json!({ "displayname": "C" })).await.ok();
         assert_eq!(unread(&carol.sync(next(&start)).await, &room), Some((1, 0)), "a new name reads nothing");
         carol.leave(&room).await;
         let left = carol.sync(next(&start)).await;
         assert_eq!(left["rooms"]["leave"][&room].get("unread_notifications"), None);
-        bob.send_text(&room, "3", "carol is gone").await;
+        bob.send_text(&room, "3", "one is gone").await;
         carol.join(&room).await;
         assert_eq!(unread(&carol.sync(None).await, &room), Some((0, 0)), "a new stay, a new count");
         assert_eq!(unread(&alice.sync(None).await, &room), Some((3, 0)));
@@ -246,6 +246,35 @@ both_engines! {
         assert_eq!(sum, Some((9, 6)));
         server.restart().await;
         assert_eq!(unread(&alice.sync(None).await, &room), sum);
+    }
+
+    /// Scripts and bridges write names into the body and no `m.mentions`.
+    async fn names_in_a_body_are_heard_where_nothing_says_who_is_mentioned(server: TestServer) {
+        let (alice, bob, room) = scene(&server).await;
+        let profile = v3(["profile", &alice.user_id, "displayname"]);
+        alice.put(&profile, json!({ "displayname": "Ali Baba" })).await.ok();
+        let mut expected = (0, 0);
+        for (number, (content, highlights)) in [
+            (text("nobody"), false),
+            (text("alice: the build is broken"), true),
+            (text("Ali Baba, the build is broken"), true),
+            (text("@room the build is broken"), true),
+            (json!({ "msgtype": "m.text", "body": "alice said so", "m.mentions": {} }), false),
+            (json!({ "msgtype": "m.text", "body": "@room", "m.mentions": { "user_ids": [bob.user_id] } }), false),
+            (mention(&alice, "you"), true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            bob.send(&room, "m.room.message", &number.to_string(), content.clone()).await;
+            expected = (expected.0 + 1, expected.1 + u64::from(highlights));
+            assert_eq!(unread(&alice.sync(None).await, &room), Some(expected), "{content}");
+        }
+        // They are the user's to switch off.
+        let enabled = v3(["pushrules", "global", "content", ".m.rule.contains_user_name"]) + "/enabled";
+        alice.put(&enabled, json!({ "enabled": false })).await.ok();
+        bob.send_text(&room, "off", "alice again").await;
+        assert_eq!(unread(&alice.sync(None).await, &room), Some((expected.0 + 1, expected.1 - 1)));
     }
 
     async fn who_may_not_call_everyone_does_not(server: TestServer) {

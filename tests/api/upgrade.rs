@@ -39,7 +39,8 @@ both_engines! {
 
         server.restart().await;
         let create = state(&alice, &new, "m.room.create").await;
-        let predecessor = json!({ "room_id": old });
+        let last = alice.get(&(v3(["rooms", &old, "state", "m.room.tombstone", ""]) + "?format=event")).await.ok();
+        let predecessor = json!({ "room_id": old, "event_id": last["event_id"] });
         let expected = json!({ "type": "org.example.kitchen", "room_version": "11", "predecessor": predecessor });
         assert_eq!(create, expected);
         for same in ["m.room.name", "m.room.topic", "m.room.encryption", "m.room.join_rules", "m.room.guest_access"] {
@@ -124,6 +125,66 @@ both_engines! {
         assert_eq!(alice.get(&at("!a:sabha.test")).await.ok(), child);
         alice.get(&at("!b:sabha.test")).await.error(404, "M_NOT_FOUND");
         assert_eq!(state(&alice, &new, "m.room.create").await["type"], "m.space");
+    }
+
+    async fn only_before_version_12_a_room_names_the_last_event_of_the_old_one(server: TestServer) {
+        let alice = server.register("alice").await;
+        for (from, to) in [("10", "9"), ("11", "12"), ("12", "12"), ("12", "11")] {
+            let old = alice.create_room(json!({ "room_version": from })).await;
+            let new = upgrade(&alice, &old, to).await;
+            let predecessor = state(&alice, &new, "m.room.create").await["predecessor"].clone();
+            assert_eq!(predecessor["room_id"], old.as_str());
+            assert_eq!(predecessor.get("event_id").is_some(), to != "12", "from {from} to {to}");
+            assert_eq!(state(&alice, &old, "m.room.tombstone").await["replacement_room"], new.as_str());
+        }
+    }
+
+    async fn an_unknown_version_is_called_so_whatever_it_looks_like(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        for version in ["0", "org.example.none", "", "with space", &"9".repeat(40), "ä"] {
+            let body = json!({ "room_version": version });
+            alice.post(&v3(["createRoom"]), body).await.error(400, "M_UNSUPPORTED_ROOM_VERSION");
+            let body = json!({ "new_version": version });
+            alice.post(&v3(["rooms", &room, "upgrade"]), body).await.error(400, "M_UNSUPPORTED_ROOM_VERSION");
+        }
+        alice.post(&v3(["createRoom"]), json!({ "room_version": 11 })).await.error(400, "M_BAD_JSON");
+        alice.post(&v3(["rooms", &room, "upgrade"]), json!({})).await.error(400, "M_MISSING_PARAM");
+    }
+
+    async fn tags_and_direct_chats_follow_everyone_into_the_new_room(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let old = alice.create_room(json!({ "preset": "public_chat", "room_version": "10" })).await;
+        let tag = |user: &Client, room: &str, tag: &str| v3(["user", &user.user_id, "rooms", room, "tags", tag]);
+        let tags = async |user: &Client, room: &str| {
+            user.get(&v3(["user", &user.user_id, "rooms", room, "tags"])).await.ok()["tags"].clone()
+        };
+        let direct = |user: &Client| v3(["user", &user.user_id, "account_data", "m.direct"]);
+        bob.join(&old).await;
+        for user in [&alice, &bob] {
+            user.put(&tag(user, &old, "m.favourite"), json!({ "order": 0.5 })).await.ok();
+            user.put(&direct(user), json!({ "@friend:sabha.test": [old], "@other:sabha.test": [] })).await.ok();
+        }
+        let new = upgrade(&alice, &old, "11").await;
+        bob.join(&new).await;
+        for user in [&alice, &bob] {
+            assert_eq!(tags(user, &new).await, json!({ "m.favourite": { "order": 0.5 } }));
+            let rooms = json!({ "@friend:sabha.test": [old, new], "@other:sabha.test": [] });
+            assert_eq!(user.get(&direct(user)).await.ok(), rooms);
+        }
+        // A room that only says of itself that it replaces another gets nothing.
+        let predecessor = json!({ "predecessor": { "room_id": new } });
+        let body = json!({ "preset": "public_chat", "creation_content": predecessor });
+        let pretender = server.register("eve").await.create_room(body).await;
+        bob.join(&pretender).await;
+        assert_eq!(tags(&bob, &pretender).await, json!({}));
+        // Tags of its own stay as they are.
+        let newest = upgrade(&alice, &new, "12").await;
+        bob.join(&newest).await;
+        bob.put(&tag(&bob, &newest, "m.favourite"), json!({ "order": 0.1 })).await.ok();
+        bob.leave(&newest).await;
+        bob.join(&newest).await;
+        assert_eq!(tags(&bob, &newest).await, json!({ "m.favourite": { "order": 0.1 } }));
     }
 
     async fn push_rules_follow_everyone_into_the_new_room(server: TestServer) {

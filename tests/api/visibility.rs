@@ -71,6 +71,27 @@ both_engines! {
         eve.get(&(v3(["rooms", "!none:sabha.test", "messages"]) + "?dir=b")).await.error(403, "M_FORBIDDEN");
     }
 
+    async fn who_left_reads_on_while_they_are_invited_again(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = room_with(&alice, "joined").await;
+        bob.join(&room).await;
+        alice.send_text(&room, "1", "together").await;
+        bob.leave(&room).await;
+        let before = bob.get(&v3(["rooms", &room, "state"])).await.ok();
+        alice.send_text(&room, "2", "apart").await;
+        alice.invite(&room, &bob.user_id).await;
+        assert_eq!(bodies(&bob, &room).await, ["together"]);
+        let state = bob.get(&v3(["rooms", &room, "state"])).await.ok();
+        let ids = |state: &Value| {
+            let events = state.as_array().expect("a list").iter();
+            events.map(|event| event["event_id"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&state), ids(&before));
+        bob.leave(&room).await;
+        bob.post(&v3(["rooms", &room, "forget"]), json!({})).await.ok();
+        bob.get(&v3(["rooms", &room, "state"])).await.error(403, "M_FORBIDDEN");
+    }
+
     async fn who_left_sees_the_state_as_it_was_then(server: TestServer) {
         let alice = server.register("alice").await;
         let bob = server.register("bob").await;

@@ -4,7 +4,7 @@ mod allocations;
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedRoomId, RoomVersionId, api::client::filter::FilterDefinition, presence::PresenceState};
+use ruma::{OwnedRoomId, RoomVersionId, presence::PresenceState};
 use sabha::{
     account::{
         LocalDevice, NewSession,
@@ -15,11 +15,13 @@ use sabha::{
     config::Config,
     room::{
         create::{NewRoom, Preset},
-        profile::MemberProfile,
         txn::TxnKey,
     },
     server::build::{Surroundings, app},
-    sync::{token::SyncToken, v3},
+    sync::{
+        token::{Hints, SyncToken},
+        v3,
+    },
 };
 use sabha_federation::EventDraft;
 use serde_json::{json, value::to_raw_value};
@@ -82,7 +84,6 @@ impl Server {
             invite: Vec::new(),
             is_direct: false,
             publish: false,
-            creator_profile: MemberProfile::default(),
         };
         self.app.rooms.create(creator, new).await.expect("the room is made")
     }
@@ -100,8 +101,9 @@ impl Server {
 
     async fn sync(&self, caller: &LocalDevice, since: Option<SyncToken>) -> SyncToken {
         let request = v3::Request {
-            filter: Arc::new(FilterDefinition::default()),
+            filter: Arc::default(),
             since,
+            hints: Hints::default(),
             full_state: false,
             state_after: false,
             state_after_unstable: false,
@@ -123,7 +125,7 @@ async fn a_message_costs_the_same_in_rooms_of_every_size() {
     for size in [2, 100, 1000] {
         while members < size {
             let user = server.register(&format!("user{members}")).await;
-            server.app.rooms.join(&user, &room, &MemberProfile::default(), None).await.expect("joined");
+            server.app.rooms.join(&user, &room, None).await.expect("joined");
             members += 1;
         }
         // The first one reads what memory does not hold yet.
@@ -161,7 +163,7 @@ async fn a_sync_that_brings_one_message_costs_no_statement() {
     let server = Server::start().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = server.room(&alice).await;
-    server.app.rooms.join(&bob, &room, &MemberProfile::default(), None).await.expect("joined");
+    server.app.rooms.join(&bob, &room, None).await.expect("joined");
     let mut since = server.sync(&bob, None).await;
     for txn in 0..3 {
         server.send(&alice, &room, txn).await;
@@ -181,8 +183,9 @@ async fn a_parked_sync_is_small() {
     let server = Server::start().await;
     let alice = server.register("alice").await;
     let request = v3::Request {
-        filter: Arc::new(FilterDefinition::default()),
+        filter: Arc::default(),
         since: None,
+        hints: Hints::default(),
         full_state: false,
         state_after: false,
         state_after_unstable: false,

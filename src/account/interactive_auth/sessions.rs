@@ -2,9 +2,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::Mutex,
     time::Duration,
 };
+
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     account::{millis, tokens::random_text},
@@ -14,6 +17,12 @@ use crate::{
 /// The most sessions at once, for users and for those who register apart: over it the oldest go. A flood of
 /// registrations can so push out other registrations, but nobody who is logged in.
 const MAX_SESSIONS: usize = 10_000;
+
+/// Sessions of one user: more than they have windows open. Over it their oldest goes.
+const MAX_PER_USER: usize = 20;
+
+/// Sessions of strangers from one network: a class may register behind one address.
+const MAX_PER_NETWORK: usize = 100;
 
 /// Length of a session's name: it cannot be guessed.
 const NAME_LENGTH: usize = 24;
@@ -52,27 +61,75 @@ pub(super) enum Progress {
 #[derive(Debug)]
 struct Session {
     owner: Option<UserNid>,
-    operation: String,
+    holder: Holder,
+    operation: Operation,
     began_at: i64,
     completed: Vec<Stage>,
     passed: Passed,
 }
 
-/// Sessions by name, and their names in the order in which they began.
+/// An operation, as long as its name may be: a request is not kept for it.
+type Operation = [u8; 32];
+
+fn digest(operation: &str) -> Operation {
+    Sha256::digest(operation.as_bytes()).into()
+}
+
+/// For whom a session is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Holder {
+    User(UserNid),
+    /// Whoever registers from there.
+    Network(Option<IpAddr>),
+}
+
+impl Holder {
+    fn most(self) -> usize {
+        match self {
+            Self::User(_) => MAX_PER_USER,
+            Self::Network(_) => MAX_PER_NETWORK,
+        }
+    }
+}
+
+/// Sessions by name, and their names in the order in which they began: of all, and of each holder.
 #[derive(Debug, Default)]
 struct Pool {
     sessions: HashMap<String, Session>,
+    /// Also names of sessions that have ended.
     order: VecDeque<(i64, String)>,
+    held: HashMap<Holder, VecDeque<String>>,
 }
 
 impl Pool {
-    fn make_room(&mut self, oldest: i64, max: usize) {
-        while let Some((began_at, name)) = self.order.front() {
-            if *began_at > oldest && self.order.len() < max {
-                return;
+    fn remove(&mut self, name: &str) -> Option<Session> {
+        let session = self.sessions.remove(name)?;
+        if let Some(names) = self.held.get_mut(&session.holder) {
+            names.retain(|other| other != name);
+            if names.is_empty() {
+                self.held.remove(&session.holder);
             }
-            self.sessions.remove(name);
-            self.order.pop_front();
+        }
+        Some(session)
+    }
+
+    /// Removes what began before `oldest`, the holder's oldest session if they have their most, and the oldest of all.
+    fn make_room(&mut self, oldest: i64, holder: Holder) {
+        while let Some(name) = self.held.get(&holder).filter(|names| names.len() >= holder.most()) {
+            let Some(name) = name.front().cloned() else { break };
+            self.remove(&name);
+        }
+        while let Some((began_at, name)) = self.order.front() {
+            if self.sessions.contains_key(name) && *began_at > oldest && self.sessions.len() < MAX_SESSIONS {
+                break;
+            }
+            if let Some((_, name)) = self.order.pop_front() {
+                self.remove(&name);
+            }
+        }
+        // One that stays at the front keeps the names of those that ended after it.
+        if self.order.len() >= 2 * MAX_SESSIONS {
+            self.order.retain(|(_, name)| self.sessions.contains_key(name));
         }
     }
 }
@@ -90,26 +147,30 @@ impl InteractiveAuth {
         Self { lifetime_ms: millis(lifetime), pools: Mutex::default() }
     }
 
-    /// Begins a session and names it.
-    pub fn begin(&self, owner: Option<UserNid>, operation: &str, now: i64) -> String {
+    /// Begins a session and names it. `network` is where a stranger asks from.
+    pub fn begin(&self, owner: Option<UserNid>, network: Option<IpAddr>, operation: &str, now: i64) -> String {
         let name = random_text(NAME_LENGTH);
+        let holder = owner.map_or(Holder::Network(network), Holder::User);
         let session = Session {
             owner,
-            operation: operation.to_owned(),
+            holder,
+            operation: digest(operation),
             began_at: now,
             completed: Vec::new(),
             passed: Passed::default(),
         };
         let mut pools = lock(&self.pools);
         let pool = &mut pools[usize::from(owner.is_some())];
-        pool.make_room(now - self.lifetime_ms, MAX_SESSIONS);
+        pool.make_room(now - self.lifetime_ms, holder);
         pool.sessions.insert(name.clone(), session);
+        pool.held.entry(holder).or_default().push_back(name.clone());
         pool.order.push_back((now, name.clone()));
         name
     }
 
     /// Whether this is a session of this owner for this operation, and still alive.
     pub fn is_open(&self, name: &str, owner: Option<UserNid>, operation: &str, now: i64) -> bool {
+        let operation = digest(operation);
         let pools = lock(&self.pools);
         pools[usize::from(owner.is_some())].sessions.get(name).is_some_and(|session| {
             session.owner == owner && session.operation == operation && now < session.began_at + self.lifetime_ms
@@ -138,7 +199,7 @@ impl InteractiveAuth {
                 flows.iter().any(|flow| !flow.is_empty() && flow.iter().all(|stage| session.completed.contains(stage)))
             };
             if pool.sessions.get(name).is_some_and(complete)
-                && let Some(session) = pool.sessions.remove(name)
+                && let Some(session) = pool.remove(name)
             {
                 return Progress::Passed(session.passed);
             }
@@ -189,7 +250,7 @@ mod tests {
     fn a_session_counts_for_its_owner_its_operation_and_its_lifetime() {
         let check = |owner, operation, now, expected| {
             let auth = auth();
-            let session = auth.begin(ALICE, "delete A", 5000);
+            let session = auth.begin(ALICE, None, "delete A", 5000);
             assert_eq!(auth.is_open(&session, owner, operation, now), expected, "{owner:?} {operation} {now}");
         };
         check(ALICE, "delete A", 5000, true);
@@ -205,7 +266,7 @@ mod tests {
     fn a_flow_is_passed_when_all_its_stages_are_and_only_once() {
         let check = |flows: &[Flow], stages: &[Stage], expected: bool| {
             let auth = auth();
-            let session = auth.begin(None, "register", 0);
+            let session = auth.begin(None, None, "register", 0);
             let mut last = Progress::Open;
             for stage in stages {
                 last = auth.pass(&session, *stage, None, flows);
@@ -230,24 +291,59 @@ mod tests {
     #[test]
     fn the_registration_token_is_remembered_until_the_last_stage() {
         let auth = auth();
-        let session = auth.begin(None, "register", 0);
+        let session = auth.begin(None, None, "register", 0);
         assert_eq!(auth.pass(&session, Stage::RegistrationToken, Some("abc".to_owned()), TWO_STAGES), Progress::Open);
         assert_eq!(auth.completed(&session), [Stage::RegistrationToken]);
         let passed = Passed { registration_token: Some("abc".to_owned()) };
         assert_eq!(auth.pass(&session, Stage::Dummy, None, TWO_STAGES), Progress::Passed(passed));
     }
 
+    fn network(number: u32) -> Option<IpAddr> {
+        Some(IpAddr::from(number.to_be_bytes()))
+    }
+
     #[test]
     fn sessions_are_bounded_and_users_do_not_lose_theirs_to_strangers() {
         let auth = auth();
-        let of_alice = auth.begin(ALICE, "delete A", 0);
-        let first = auth.begin(None, "register", 0);
-        for _ in 0..MAX_SESSIONS {
-            auth.begin(None, "register", 1);
+        let of_alice = auth.begin(ALICE, None, "delete A", 0);
+        let first = auth.begin(None, network(0), "register", 0);
+        for number in 1..=u32::try_from(MAX_SESSIONS).expect("a small number") {
+            auth.begin(None, network(number), "register", 1);
         }
         assert!(!auth.is_open(&first, None, "register", 1));
         assert!(auth.is_open(&of_alice, ALICE, "delete A", 1));
         let pools = lock(&auth.pools);
-        assert!(pools[0].sessions.len() <= MAX_SESSIONS && pools[0].order.len() <= MAX_SESSIONS);
+        assert!(pools[0].sessions.len() <= MAX_SESSIONS && pools[0].held.len() <= MAX_SESSIONS);
+    }
+
+    #[test]
+    fn whoever_begins_many_sessions_loses_their_own() {
+        let auth = auth();
+        let of_alice = auth.begin(ALICE, None, "delete A", 0);
+        let stranger = auth.begin(None, network(1), "register", 0);
+        let of_bob: Vec<_> = (0..3 * MAX_SESSIONS).map(|_| auth.begin(BOB, None, "delete A", 0)).collect();
+        for _ in 0..3 * MAX_SESSIONS {
+            auth.begin(None, network(2), "register", 0);
+        }
+        assert!(auth.is_open(&of_alice, ALICE, "delete A", 1));
+        assert!(auth.is_open(&stranger, None, "register", 1));
+        let open = of_bob.iter().filter(|name| auth.is_open(name, BOB, "delete A", 1));
+        assert_eq!(open.collect::<Vec<_>>(), of_bob.iter().skip(of_bob.len() - MAX_PER_USER).collect::<Vec<_>>());
+        let pools = lock(&auth.pools);
+        assert_eq!(
+            pools.iter().map(|pool| pool.sessions.len()).collect::<Vec<_>>(),
+            [1 + MAX_PER_NETWORK, 1 + MAX_PER_USER]
+        );
+        assert!(pools.iter().all(|pool| pool.order.len() <= 2 * MAX_SESSIONS));
+    }
+
+    #[test]
+    fn the_name_of_an_operation_is_not_kept() {
+        let auth = auth();
+        let long = "delete ".to_owned() + &"A".repeat(1 << 20);
+        let session = auth.begin(ALICE, None, &long, 0);
+        assert!(auth.is_open(&session, ALICE, &long, 1));
+        assert!(!auth.is_open(&session, ALICE, &(long + "A"), 1));
+        assert!(size_of::<Session>() < 256, "nothing in it grows with the request");
     }
 }

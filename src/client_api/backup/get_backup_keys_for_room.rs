@@ -2,15 +2,13 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3room_keyskeysroomid
 
-use std::collections::BTreeMap;
+use axum::{extract::State, response::Response};
+use ruma::api::client::backup::get_backup_keys_for_room::v3::Request;
 
-use axum::extract::State;
-use ruma::api::client::backup::get_backup_keys_for_room::v3::{Request, Response};
-
-use super::stored_key;
+use super::pages::Pages;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    http::{ApiError, Authed},
     keys::backup::parse_version,
     store::key_backup::Part,
 };
@@ -19,12 +17,7 @@ use crate::{
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
-) -> Result<Reply<Response>, ApiError> {
+) -> Result<Response, ApiError> {
     let version = parse_version(&request.version)?;
-    let part = Part::Room(request.room_id.to_string());
-    let mut sessions = BTreeMap::new();
-    for (_, session_id, json) in app.keys.backup_keys(caller.user.nid, version, &part).await? {
-        sessions.insert(session_id, stored_key(json)?);
-    }
-    Ok(Reply(Response::new(sessions)))
+    Pages::new(app, caller.user.nid, version, Part::Room(request.room_id.to_string())).answer().await
 }

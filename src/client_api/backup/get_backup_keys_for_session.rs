@@ -20,7 +20,7 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let version = parse_version(&request.version)?;
     let part = Part::Session(request.room_id.to_string(), request.session_id);
-    let found = app.keys.backup_keys(caller.user.nid, version, &part).await?.pop();
+    let found = app.keys.backup_page(caller.user.nid, version, &part, None).await?.0.pop();
     let (_, _, json) = found.ok_or(BackupError::NoSuchKey)?;
     Ok(Reply(Response::new(stored_key(json)?)))
 }

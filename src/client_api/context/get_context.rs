@@ -6,17 +6,18 @@ use std::{collections::HashSet, sync::Arc};
 
 use axum::extract::State;
 use bytes::Bytes;
-use ruma::api::client::context::get_context::v3::Request;
+use ruma::{UInt, api::client::context::get_context::v3::Request};
 
 use crate::{
     app::App,
-    client_api::events::Events,
-    http::{ApiError, Authed, RawJson},
-    room::{
-        event::StoredEvent,
-        history::{ReadError, Surroundings},
+    client_api::{
+        events::Events,
+        pages::{self, PageLimit},
     },
-    sync::{filter::accepts_event, json::Object, token::Place},
+    http::{ApiError, Authed, RawJson},
+    room::{event::StoredEvent, history::ReadError, timeline::Placed},
+    store::Position,
+    sync::{filter::EventFilter, json::Object, token::Place},
 };
 
 /// An event, what happened right before and after it, and the room's state at the last of these.
@@ -25,36 +26,43 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let filter = &request.filter;
-    let limit = usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX);
-    let limit = limit.min(app.config.limits.page_events as usize);
+    let filter = EventFilter::new(&request.filter)?;
+    // Of a room that the filter leaves out, only the event itself is shown.
+    let wanted_events = if filter.accepts_room(&room.room_id) { request.limit } else { UInt::MIN };
     let ignored = app.account_data.ignored(&caller.user).await?;
-    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(&ignored);
-    let around = app.rooms.surroundings(&room, &sight, &request.event_id, limit, wanted).await?;
-    if around.event.1.is_hidden_by(&ignored) {
+    let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
+    let event = app.rooms.event(&room, &sight, &request.event_id).await?;
+    if event.1.is_hidden_by(&ignored) {
         return Err(ReadError::UnknownEvent.into());
     }
+    let (pos, now) = (event.0, app.db.committer().published());
+    let (limit_before, limit_after) = PageLimit::new(&app, wanted_events.into()).halves();
+    let read_back = |from, count| app.rooms.read_back(&room, &sight, (from, Position::ZERO), count, &wanted);
+    let before = limit_before.read(pages::back(pos), pages::back, read_back).await?.events;
+    let read_on = |after, count| app.rooms.read_forward(&room, &sight, (after, now), count, &wanted);
+    let after = limit_after.read(pos, pages::forward, read_on).await?.events;
+    let start = pages::back(before.last().map_or(pos, |(pos, _)| *pos));
+    let end = after.last().map_or(pos, |(pos, _)| *pos);
 
-    let mut state = app.rooms.state_events(&room, around.end).await?;
-    if !filter.lazy_load_options.is_disabled() {
-        keep_members_of_senders(&mut state, &around);
+    let mut state = app.rooms.state_events(&room, end).await?;
+    if !filter.lazy_load.is_disabled() {
+        keep_members_of_senders(&mut state, before.iter().chain(&after).chain([&event]));
     }
     let events = Events::new(&app, &caller, &sight);
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
-    events.write(object.key("event"), &around.event.1).await?;
-    events.write_timeline(object.key("events_before"), &around.before).await?;
-    events.write_timeline(object.key("events_after"), &around.after).await?;
+    events.write(object.key("event"), &event.1).await?;
+    events.write_timeline(object.key("events_before"), &before).await?;
+    events.write_timeline(object.key("events_after"), &after).await?;
     events.write_state(object.key("state"), &state);
-    object.string("start", &Place(around.start).to_string());
-    object.string("end", &Place(around.end).to_string());
+    object.string("start", &Place(start).to_string());
+    object.string("end", &Place(end).to_string());
     object.end();
     Ok(RawJson(Bytes::from(out)))
 }
 
 /// Of the member events, only those of users whose events are shown stay.
-fn keep_members_of_senders(state: &mut Vec<Arc<StoredEvent>>, around: &Surroundings) {
-    let shown = around.before.iter().chain(&around.after).chain([&around.event]);
+fn keep_members_of_senders<'a>(state: &mut Vec<Arc<StoredEvent>>, shown: impl Iterator<Item = &'a Placed>) {
     let senders: HashSet<_> = shown.map(|(_, event)| event.sender().as_str()).collect();
     state.retain(|event| {
         let is_member = event.pdu.event_type == "m.room.member";

@@ -18,6 +18,6 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let operation = format!("DELETE devices/{}", request.device_id);
     uiaa::require_password_of_person(&app, &caller, &operation, request.auth.as_ref(), address).await?;
-    app.accounts.delete_devices(caller.user.nid, vec![request.device_id]).await?;
+    app.accounts.delete_devices(caller.user.nid, &[request.device_id]).await?;
     Ok(Reply(Response::new()))
 }

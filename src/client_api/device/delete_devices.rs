@@ -6,19 +6,27 @@ use axum::extract::State;
 use ruma::api::client::device::delete_devices::v3::{Request, Response};
 
 use crate::{
+    account::new_session::MAX_DEVICE_ID_BYTES,
     app::App,
     client_api::uiaa,
     http::{ApiError, Authed, Reply},
 };
+
+/// Devices in one request: twice as many as an account has with the default limit.
+const MAX_DEVICES: usize = 1_000;
 
 /// Signs devices of the caller out and deletes them.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, address }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
+    if request.devices.len() > MAX_DEVICES || request.devices.iter().any(|id| id.as_str().len() > MAX_DEVICE_ID_BYTES) {
+        let limits = format!("At most {MAX_DEVICES} devices, with IDs of at most {MAX_DEVICE_ID_BYTES} bytes.");
+        return Err(ApiError::invalid_param(limits));
+    }
     // JSON keeps the IDs apart, whatever is in them.
     let operation = format!("POST delete_devices {}", serde_json::json!(request.devices));
     uiaa::require_password_of_person(&app, &caller, &operation, request.auth.as_ref(), address).await?;
-    app.accounts.delete_devices(caller.user.nid, request.devices).await?;
+    app.accounts.delete_devices(caller.user.nid, &request.devices).await?;
     Ok(Reply(Response::new()))
 }

@@ -15,7 +15,7 @@ use crate::{
     app::App,
     http::ApiError,
     room::Room,
-    store::{self, Position},
+    store::{self, Position, RoomNid},
 };
 
 /// How many rooms a page has at most, and when the client names no number.
@@ -72,11 +72,8 @@ pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiErro
             break;
         }
         next += 1;
-        let room = app.rooms.by_nid(*nid).await?;
-        if query.federating && !federates(app, &room).await? {
-            continue;
-        }
-        let entry = entry(app, &room).await?;
+        let entry = shown(app, *nid, query.federating).await;
+        let Some(entry) = app.rooms.contain(*nid, entry)?.flatten() else { continue };
         if matches(&entry, &term) && is_of_type(&entry, &query.filter.room_types) {
             chunk.push(entry);
         }
@@ -121,6 +118,15 @@ fn is_of_type(entry: &PublicRoomsChunk, types: &[RoomTypeFilter]) -> bool {
 async fn federates(app: &App, room: &Room) -> Result<bool, store::Error> {
     let read = Reader { app, room, now: app.db.committer().published() };
     Ok(read.field::<bool>("m.room.create", "m.federate").await?.unwrap_or(true))
+}
+
+/// What the directory shows of a room. `None`: it is not for those who ask.
+async fn shown(app: &App, nid: RoomNid, federating: bool) -> Result<Option<PublicRoomsChunk>, store::Error> {
+    let room = app.rooms.by_nid(nid).await?;
+    if federating && !federates(app, &room).await? {
+        return Ok(None);
+    }
+    entry(app, &room).await.map(Some)
 }
 
 /// What the directory shows of a room, from its state now.

@@ -12,7 +12,7 @@ use crate::{
         interactive_auth::InteractiveAuthError,
         login::LoginError,
         new_session::SessionRefusal,
-        password::WeakPassword,
+        password::{BUSY_RETRY, HashingBusy, WeakPassword},
         profiles::ProfileError,
         register::RegisterError,
     },
@@ -31,6 +31,7 @@ impl From<RegisterError> for ApiError {
             RegisterError::Exclusive(error) => error.into(),
             RegisterError::InUse => Self::new(StatusCode::BAD_REQUEST, ErrorKind::UserInUse, sentence(&error)),
             RegisterError::WeakPassword(error) => error.into(),
+            RegisterError::Busy(error) => error.into(),
             RegisterError::TokenUsedUp | RegisterError::SetupSecret => Self::forbidden(sentence(&error)),
             RegisterError::Session(error) => error.into(),
             RegisterError::Storage(error) => error.into(),
@@ -86,6 +87,7 @@ impl From<LoginError> for ApiError {
             LoginError::Deactivated => {
                 Self::new(StatusCode::FORBIDDEN, ErrorKind::UserDeactivated, "This account was deactivated.")
             }
+            LoginError::Busy(error) => error.into(),
             LoginError::Session(error) => error.into(),
             LoginError::Storage(error) => error.into(),
         }
@@ -98,10 +100,17 @@ impl From<WeakPassword> for ApiError {
     }
 }
 
+impl From<HashingBusy> for ApiError {
+    fn from(_: HashingBusy) -> Self {
+        Self::limit_exceeded(BUSY_RETRY)
+    }
+}
+
 impl From<SetPasswordError> for ApiError {
     fn from(error: SetPasswordError) -> Self {
         match error {
             SetPasswordError::WeakPassword(error) => error.into(),
+            SetPasswordError::Busy(error) => error.into(),
             SetPasswordError::NoAccount => Self::not_found("There is no active account with this name."),
             SetPasswordError::Storage(error) => error.into(),
         }
@@ -113,6 +122,7 @@ impl From<InteractiveAuthError> for ApiError {
         match error {
             InteractiveAuthError::Incomplete(info) => Self::interactive_auth(*info),
             InteractiveAuthError::OtherUser => Self::forbidden(sentence(&error)),
+            InteractiveAuthError::Busy(error) => error.into(),
             InteractiveAuthError::Storage(error) => error.into(),
         }
     }
@@ -134,7 +144,7 @@ impl From<PutError> for ApiError {
     fn from(error: PutError) -> Self {
         match error {
             PutError::BadType => Self::invalid_param(error.to_string()),
-            PutError::TooLarge(_) => Self::too_large(error.to_string()),
+            PutError::TooLarge(_) | PutError::Full(_) => Self::too_large(error.to_string()),
             PutError::TooMany(_) => Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, error.to_string()),
             PutError::Storage(error) => error.into(),
         }
@@ -144,7 +154,7 @@ impl From<PutError> for ApiError {
 impl From<filters::CreateError> for ApiError {
     fn from(error: filters::CreateError) -> Self {
         match error {
-            filters::CreateError::TooLarge(_) | filters::CreateError::TooMany(_) => Self::too_large(error.to_string()),
+            filters::CreateError::TooLarge(_) => Self::too_large(error.to_string()),
             filters::CreateError::Storage(error) => error.into(),
         }
     }

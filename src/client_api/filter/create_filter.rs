@@ -9,6 +9,7 @@ use crate::{
     app::App,
     client_api::config::check_own,
     http::{ApiError, Authed, Reply},
+    sync::filter::SyncFilter,
 };
 
 /// Stores a filter. The same filter has the same id.
@@ -17,6 +18,8 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     check_own(&caller, &request.user_id)?;
+    // Refused here instead of at each sync that would use it.
+    SyncFilter::new(&request.filter)?;
     let filter_id = app.filters.create(caller.user.nid, request.filter).await?;
     Ok(Reply(Response::new(filter_id)))
 }

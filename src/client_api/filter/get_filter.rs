@@ -19,5 +19,5 @@ pub(super) async fn handle(
     check_own(&caller, &request.user_id)?;
     let filter = app.filters.find(caller.user.nid, &request.filter_id).await?;
     let filter = filter.ok_or_else(|| ApiError::not_found("There is no such filter."))?;
-    Ok(Reply(Response::new((*filter).clone())))
+    Ok(Reply(Response::new(filter)))
 }

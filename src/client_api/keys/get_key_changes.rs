@@ -14,7 +14,10 @@ use crate::{
     app::App,
     http::{ApiError, Authed, Reply},
     store::Position,
-    sync::{device_lists::DeviceLists, token::SyncToken},
+    sync::{
+        device_lists::DeviceLists,
+        token::{Hints, SyncToken},
+    },
 };
 
 /// Whose device lists changed between two syncs.
@@ -28,7 +31,8 @@ pub(super) async fn handle(
     // As in `/sync`, a client with a token of another database starts afresh: everyone is new to it, up to now.
     let from = Some(from).filter(known).map_or(Position::ZERO, |token| token.position);
     let to = Some(to).filter(known).map_or_else(|| app.db.committer().published(), |token| token.position);
-    let lists = DeviceLists::between(&app, &caller.user, from, to).await?;
+    let left_out = Hints::of(&request.from)?.left_out;
+    let lists = DeviceLists::between(&app, &caller.user, (from, to), &left_out).await?;
     Ok(Reply(Response::new(user_ids(&lists.changed), user_ids(&lists.left))))
 }
 

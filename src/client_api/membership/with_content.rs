@@ -12,7 +12,7 @@ use crate::client_api::with::Besides;
 pub(super) struct Content(pub(super) Map<String, Value>);
 
 impl Besides for Content {
-    fn read(body: &[u8], _: &[&str]) -> Result<Self, DeserializationError> {
-        Ok(Self(serde_json::from_slice(body)?))
+    fn read(request: &http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
+        Ok(Self(serde_json::from_slice(request.body())?))
     }
 }

@@ -6,29 +6,26 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
 use bytes::Bytes;
-use ruma::{
-    UInt,
-    api::{
-        Direction, IncomingRequest, Metadata,
-        client::message::get_message_events::v3::Request,
-        error::{DeserializationError, ErrorKind},
-    },
+use ruma::api::{
+    Direction, IncomingRequest, Metadata,
+    client::message::get_message_events::v3::Request,
+    error::{DeserializationError, ErrorKind},
 };
 
 use crate::{
     app::App,
-    client_api::events::Events,
+    client_api::{
+        events::Events,
+        pages::{self, PageLimit},
+    },
     http::{ApiError, Authed, RawJson},
     room::{Room, event::StoredEvent, history::Page, timeline::Placed},
     store::{self, Position},
-    sync::{
-        filter::{accepts_event, accepts_room},
-        json::Object,
-        token::Place,
-    },
+    sync::{filter::EventFilter, json::Object, token::Place},
 };
 
-/// A page of the room's history, in either direction. `end` is missing where there is no more.
+/// A page of the room's history, in either direction. `end` is missing where there is no more: before the room's beginning,
+/// at `to`, and for those who see nothing that comes. At the live end, a client goes on from `end` when there is more.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Asked>,
@@ -41,17 +38,19 @@ pub(super) async fn handle(
     let now = app.rooms.state_horizon(&sight);
     let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
-    let filter = &request.filter;
-    let limit = limit(&app, filter.limit.map_or(request.limit, |limit| limit.min(request.limit)));
+    let filter = EventFilter::new(&request.filter)?;
+    let wanted = filter.limit.map_or(u64::from(request.limit), |limit| limit.min(request.limit.into()));
+    let limit = PageLimit::new(&app, wanted);
     let ignored = app.account_data.ignored(&caller.user).await?;
-    let wanted = |event: &StoredEvent| accepts_event(filter, event) && !event.is_hidden_by(&ignored);
+    let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
 
-    let (start, page) = if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room_id) {
+    let (start, page) = if !filter.accepts_room(&room.room_id) {
         (from.unwrap_or(now), Page::default())
     } else if request.dir == Direction::Backward {
         let start = from.unwrap_or(now);
-        let range = (start.min(now), to.unwrap_or(Position::ZERO));
-        let mut page = app.rooms.read_back(&room, &sight, range, limit, wanted).await?;
+        let until = to.unwrap_or(Position::ZERO);
+        let read = |from, count| app.rooms.read_back(&room, &sight, (from, until), count, &wanted);
+        let mut page = limit.read(start.min(now), pages::back, read).await?;
         // Nothing is before the room's first event, so the client need not ask.
         if page.events.last().is_some_and(|(_, event)| event.pdu.event_type == "m.room.create") {
             page.next = None;
@@ -59,15 +58,18 @@ pub(super) async fn handle(
         (start, page)
     } else {
         let start = from.unwrap_or(Position::ZERO);
-        let range = (start, to.map_or(now, |to| to.min(now)));
-        (start, app.rooms.read_forward(&room, &sight, range, limit, wanted).await?)
+        let upto = to.map_or(now, |to| to.min(now));
+        let read = |after, count| app.rooms.read_forward(&room, &sight, (after, upto), count, &wanted);
+        let mut page = limit.read(start, pages::forward, read).await?;
+        if page.next.is_none() && upto == now && sight.sees_now(now) {
+            // The place stays the same while nothing comes, by which clients notice that they are at the live end.
+            page.next = Some(start.max(room.last_pos().min(now)));
+        }
+        (start, page)
     };
 
-    let members = if filter.lazy_load_options.is_disabled() {
-        Vec::new()
-    } else {
-        members_of_senders(&app, &room, &page.events).await?
-    };
+    let members =
+        if filter.lazy_load.is_disabled() { Vec::new() } else { members_of_senders(&app, &room, &page.events).await? };
     let events = Events::new(&app, &caller, &sight);
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
@@ -117,12 +119,6 @@ impl IncomingRequest for Asked {
         }
         Ok(Self { request: Request::try_from_http_request_inner(request, path_args)?, names_direction })
     }
-}
-
-/// How many events are returned at most.
-fn limit(app: &App, wanted: UInt) -> usize {
-    let wanted = usize::try_from(u64::from(wanted)).unwrap_or(usize::MAX);
-    wanted.min(app.config.limits.page_events as usize)
 }
 
 /// The member events of all who sent something on the page, as of its newest event.

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     client_api::{
         txn,
-        with::{ExactType, With},
+        with::{NewEvent, With},
     },
     http::{ApiError, Authed, Reply},
 };
@@ -18,9 +18,10 @@ use crate::{
 /// Sends a message event. Asking again with the same `txnId` returns the first event's ID.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<With<ExactType, Request>>,
+    Authed { caller, request, .. }: Authed<With<NewEvent, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
-    let With { besides: ExactType(event_type), request } = request;
+    let With { besides, request } = request;
+    let event_type = besides.sent_now()?;
     let key = txn::key(&caller, format!("send/{}/{event_type}", request.room_id), &request.txn_id)?;
     // Only application services may choose.
     let date = request.timestamp.filter(|_| caller.appservice.is_some());

@@ -24,9 +24,11 @@ use crate::{
         membership::{check_is_local, no_third_party_invites},
         predecessor,
     },
-    http::{ApiError, Authed, Reply},
+    http::{Action, ApiError, Authed, Reply},
     room::create::{InitialState, Invitee, NewRoom, Preset},
 };
+
+use super::version::{RoomVersion, Versioned};
 
 /// How many events of initial state a room may be created with: each is signed and checked while the client waits.
 const MAX_INITIAL_STATE: usize = 200;
@@ -34,8 +36,9 @@ const MAX_INITIAL_STATE: usize = 200;
 /// Creates a room with everything that the client asks for, or nothing.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Request>,
+    Authed { caller, request, address }: Authed<Versioned<RoomVersion, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
+    let request = request.known()?;
     if !request.invite_3pid.is_empty() {
         return Err(no_third_party_invites());
     }
@@ -57,6 +60,8 @@ pub(super) async fn handle(
     if request.initial_state.len() > MAX_INITIAL_STATE {
         return Err(ApiError::invalid_param(format!("initial_state has at most {MAX_INITIAL_STATE} events.")));
     }
+    // Each invitation counts as one.
+    app.rate_limits.check_done(Action::Invite, request.invite.len(), &caller, address)?;
     let alias = request.room_alias_name.map(|name| local_alias(&app, &name)).transpose()?;
     if let Some(alias) = &alias {
         check_exclusive(&app, &caller, alias)?;
@@ -73,7 +78,6 @@ pub(super) async fn handle(
         invite: invitees(&app, request.invite).await?,
         is_direct: request.is_direct,
         publish,
-        creator_profile: member_profile::of_caller(&app, &caller).await?,
     };
     let room_id = app.rooms.create(&caller, new).await?;
     predecessor::carry_over(&app, &caller, &room_id).await;

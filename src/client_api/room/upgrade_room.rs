@@ -7,10 +7,12 @@ use ruma::api::client::room::upgrade_room::v3::{Request, Response};
 
 use crate::{
     app::App,
-    client_api::{member_profile, predecessor},
+    client_api::predecessor,
     http::{ApiError, Authed, Reply},
     room::upgrade::Upgrade,
 };
+
+use super::version::{NewVersion, Versioned};
 
 /// How many users may share the creator's power.
 const MAX_ADDITIONAL_CREATORS: usize = 100;
@@ -18,17 +20,14 @@ const MAX_ADDITIONAL_CREATORS: usize = 100;
 /// Replaces a room by one of another version, with its settings, its aliases and its place in the directory.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Request>,
+    Authed { caller, request, .. }: Authed<Versioned<NewVersion, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
+    let request = request.known()?;
     if request.additional_creators.len() > MAX_ADDITIONAL_CREATORS {
         let message = format!("A room has at most {MAX_ADDITIONAL_CREATORS} additional creators.");
         return Err(ApiError::invalid_param(message));
     }
-    let upgrade = Upgrade {
-        version: request.new_version,
-        additional_creators: request.additional_creators,
-        creator_profile: member_profile::of_caller(&app, &caller).await?,
-    };
+    let upgrade = Upgrade { version: request.new_version, additional_creators: request.additional_creators };
     let replacement = app.rooms.upgrade(&caller, &request.room_id, upgrade).await?;
     predecessor::carry_over(&app, &caller, &replacement).await;
     Ok(Reply(Response::new(replacement)))

@@ -50,7 +50,7 @@ pub(super) async fn handle(
     };
     let login = app.accounts.login(credentials, wanted).await;
     if let Some(guess) = guess
-        && !matches!(login, Err(LoginError::Forbidden | LoginError::Deactivated))
+        && !matches!(login, Err(LoginError::Forbidden))
     {
         guess.give_back();
     }

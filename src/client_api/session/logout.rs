@@ -17,6 +17,6 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     // The token of an application service is the operator's to revoke.
     let device_id = caller.device_id.clone().ok_or_else(|| ApiError::forbidden("There is no session to end."))?;
-    app.accounts.delete_devices(caller.user.nid, vec![device_id]).await?;
+    app.accounts.delete_devices(caller.user.nid, &[device_id]).await?;
     Ok(Reply(Response::new()))
 }

@@ -6,16 +6,22 @@ use axum::extract::State;
 use ruma::api::client::session::refresh_token::v3::{Request, Response};
 
 use crate::{
+    account::AuthenticateError,
     app::App,
-    http::{ApiError, Authed, Reply},
+    http::{Action, ApiError, Authed, Reply},
 };
 
 /// Exchanges a refresh token for the next pair of tokens.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { request, .. }: Authed<Request>,
+    Authed { request, address, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    let secrets = app.accounts.refresh(&request.refresh_token).await?;
+    let refreshed = app.accounts.refresh(&request.refresh_token).await;
+    if matches!(refreshed, Err(AuthenticateError::Unknown)) {
+        // A guess, or a client that asks for ever with an old token: at the pace of wrong passwords.
+        app.rate_limits.check(Action::Login, None, address)?;
+    }
+    let secrets = refreshed?;
     let mut response = Response::new(secrets.access_token);
     response.refresh_token = secrets.refresh_token;
     response.expires_in_ms = secrets.expires_in;

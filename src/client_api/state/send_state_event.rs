@@ -15,20 +15,30 @@ use crate::{
     app::App,
     client_api::{
         membership::check_is_local,
-        with::{ExactType, With},
+        with::{NewEvent, With},
     },
-    http::{ApiError, Authed, Reply},
+    http::{Action, ApiError, Authed, Reply},
 };
 
 /// Sends a state event. State that is already so stays as it is, and its event's ID is returned.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<With<ExactType, Request>>,
+    Authed { caller, request, address }: Authed<With<NewEvent, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
-    let With { besides: ExactType(event_type), request } = request;
+    let With { besides, request } = request;
+    let event_type = besides.sent_now()?;
     let content = request.body.into_json();
     if event_type == "m.room.member" {
-        check_invitee(&app, &request.state_key, &content)?;
+        let membership = membership(&content);
+        if membership.as_deref() == Some("invite") {
+            check_invitee(&app, &request.state_key)?;
+        }
+        // What is done counts, whichever endpoint does it.
+        match membership.as_deref() {
+            Some("invite") => app.rate_limits.check_done(Action::Invite, 1, &caller, address)?,
+            Some("join" | "knock") => app.rate_limits.check_done(Action::Join, 1, &caller, address)?,
+            _ => {}
+        }
     }
     // Only application services may choose.
     let date = request.timestamp.filter(|_| caller.appservice.is_some());
@@ -37,17 +47,20 @@ pub(super) async fn handle(
     Ok(Reply(Response::new(event_id)))
 }
 
-/// An invitation sent as state reaches no further than one sent with `/invite`.
-fn check_invitee(app: &App, user_id: &str, content: &RawValue) -> Result<(), ApiError> {
+/// What the content of a member event makes of the member.
+fn membership(content: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Content {
         membership: Option<String>,
     }
-    let invites = serde_json::from_str::<Content>(content.get())
-        .is_ok_and(|content| content.membership.as_deref() == Some("invite"));
+    serde_json::from_str::<Content>(content.get()).ok()?.membership
+}
+
+/// An invitation sent as state reaches no further than one sent with `/invite`.
+fn check_invitee(app: &App, user_id: &str) -> Result<(), ApiError> {
     match <&UserId>::try_from(user_id) {
-        Ok(user_id) if invites => check_is_local(app, user_id),
+        Ok(user_id) => check_is_local(app, user_id),
         // What is no user ID is refused by the room.
-        _ => Ok(()),
+        Err(_) => Ok(()),
     }
 }

@@ -8,10 +8,7 @@ use axum::{
     extract::{FromRequest as _, Request},
     http::Uri,
 };
-use ruma::api::client::{
-    filter::FilterDefinition,
-    sync::sync_events::v3::{Filter, Request as Endpoint},
-};
+use ruma::api::client::sync::sync_events::v3::{Filter, Request as Endpoint};
 use tracing::{Instrument as _, debug_span};
 
 use crate::{
@@ -19,7 +16,8 @@ use crate::{
     app::App,
     http::{ApiError, Authed, RawJson},
     sync::{
-        token::SyncToken,
+        filter::SyncFilter,
+        token::{Hints, InvalidToken, SyncToken},
         v3::{self, SyncError},
     },
 };
@@ -48,18 +46,17 @@ async fn read(
     request: Box<Endpoint>,
     unstable: bool,
 ) -> Result<v3::Request, ApiError> {
-    let since = match request.since.as_deref() {
-        None | Some("") => None,
-        Some(token) => {
-            Some(token.parse::<SyncToken>().map_err(|error| ApiError::invalid_param(format!("since: {error}")))?)
-        }
+    let not_ours = |error: InvalidToken| ApiError::invalid_param(format!("since: {error}"));
+    let (since, hints) = match request.since.as_deref() {
+        None | Some("") => (None, Hints::default()),
+        Some(token) => (Some(token.parse::<SyncToken>().map_err(not_ours)?), Hints::of(token).map_err(not_ours)?),
     };
     let filter = match request.filter {
-        None => Arc::new(FilterDefinition::default()),
-        Some(Filter::FilterDefinition(filter)) => Arc::new(filter),
+        None => Arc::default(),
+        Some(Filter::FilterDefinition(filter)) => Arc::new(SyncFilter::new(&filter)?),
         Some(Filter::FilterId(id)) => app
-            .filters
-            .find(caller.user.nid, &id)
+            .filter_cache
+            .find(&app.filters, caller.user.nid, &id)
             .await?
             .ok_or_else(|| ApiError::invalid_param("There is no filter with this ID."))?,
         Some(_) => return Err(ApiError::invalid_param("The filter cannot be read.")),
@@ -68,6 +65,7 @@ async fn read(
     Ok(v3::Request {
         filter,
         since,
+        hints,
         full_state: request.full_state,
         state_after: request.use_state_after || unstable,
         state_after_unstable: unstable && !request.use_state_after,

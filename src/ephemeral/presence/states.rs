@@ -1,7 +1,7 @@
 //! The presence of each user, as plain data: what changes it and when it runs out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -59,6 +59,12 @@ impl From<Availability> for PresenceState {
     }
 }
 
+/// Changes of one user that others hear of at once. Each wakes everyone in the same rooms.
+const CHANGES_AT_ONCE: i64 = 8;
+
+/// The time in which one of these comes back. What changes faster is told together, when it does.
+const CHANGE_EVERY_MS: i64 = 5_000;
+
 /// What others see of a user.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Status {
@@ -74,6 +80,8 @@ pub(super) struct States {
     users: HashMap<UserNid, State>,
     /// The last change of each user, by number.
     changes: BTreeMap<u64, UserNid>,
+    /// Users whose changes others have not heard of: they came too fast.
+    untold: HashSet<UserNid>,
     /// Users who are not offline.
     present: usize,
     next_check_at: i64,
@@ -90,6 +98,15 @@ struct State {
     /// What the last sync asked for.
     asked: Availability,
     changed: u64,
+    /// When all changes have come back that others may hear of at once.
+    whole_at: i64,
+}
+
+impl State {
+    /// Whether others hear of a change now.
+    fn may_be_told(&self, now: i64) -> bool {
+        self.whole_at - now <= (CHANGES_AT_ONCE - 1) * CHANGE_EVERY_MS
+    }
 }
 
 impl States {
@@ -103,22 +120,37 @@ impl States {
             syncs: 0,
             asked: Availability::Offline,
             changed: 0,
+            whole_at: now,
         })
     }
 
-    /// Sets the user's availability and records the change. The number is taken under the lock: whoever reads a number
-    /// before the states sees every change up to it.
-    fn change(&mut self, user: UserNid, availability: Availability, now: i64, number: u64) {
-        let Some(state) = self.users.get_mut(&user) else { return };
-        self.present -= usize::from(state.availability != Availability::Offline);
-        if self.present == 0 {
+    /// Sets the user's availability and records the change, if others are to hear of it now. The number is taken under the
+    /// lock: whoever reads a number before the states sees every change up to it.
+    fn change(
+        &mut self,
+        user: UserNid,
+        availability: Availability,
+        now: i64,
+        number: impl FnOnce() -> u64,
+    ) -> Option<u64> {
+        let state = self.users.get_mut(&user)?;
+        if self.untold.is_empty() && self.present == 0 {
             self.next_check_at = now + CHECK_EVERY_MS;
         }
+        self.present -= usize::from(state.availability != Availability::Offline);
         self.present += usize::from(availability != Availability::Offline);
         state.availability = availability;
+        if !state.may_be_told(now) {
+            self.untold.insert(user);
+            return None;
+        }
+        state.whole_at = state.whole_at.max(now) + CHANGE_EVERY_MS;
+        let number = number();
+        self.untold.remove(&user);
         self.changes.remove(&state.changed);
         state.changed = number;
         self.changes.insert(number, user);
+        Some(number)
     }
 
     pub(super) fn sync_began(
@@ -146,9 +178,7 @@ impl States {
         if next == Availability::Online {
             state.active_at = now;
         }
-        let number = number();
-        self.change(user.0, next, now, number);
-        Some(number)
+        self.change(user.0, next, now, number)
     }
 
     pub(super) fn sync_ended(&mut self, user: UserNid, now: i64) {
@@ -166,9 +196,7 @@ impl States {
         if state.availability != Availability::Unavailable {
             return None;
         }
-        let number = number();
-        self.change(user.0, Availability::Online, now, number);
-        Some(number)
+        self.change(user.0, Availability::Online, now, number)
     }
 
     pub(super) fn set(
@@ -190,9 +218,7 @@ impl States {
             return None;
         }
         state.status_msg = status_msg;
-        let number = number();
-        self.change(user.0, availability, now, number);
-        Some(number)
+        self.change(user.0, availability, now, number)
     }
 
     /// Forgets users who have been offline since `before`, unless there is a status message to show. They look as if they
@@ -209,14 +235,21 @@ impl States {
             }
             keep
         });
+        let users = &self.users;
+        self.untold.retain(|user| users.contains_key(user));
+    }
+
+    /// Whether there are changes that others hear of later.
+    pub(super) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
     }
 
     pub(super) fn next_due(&self) -> Option<i64> {
-        (self.present > 0).then_some(self.next_check_at)
+        (self.present > 0 || !self.untold.is_empty()).then_some(self.next_check_at)
     }
 
     pub(super) fn expire(&mut self, now: i64, mut number: impl FnMut() -> u64) -> Vec<(UserNid, u64)> {
-        if self.present == 0 || now < self.next_check_at {
+        if self.next_due().is_none_or(|due| now < due) {
             return Vec::new();
         }
         self.next_check_at = now + CHECK_EVERY_MS;
@@ -226,15 +259,16 @@ impl States {
             Availability::Online if now - state.active_at >= IDLE_AFTER_MS => Some(Availability::Unavailable),
             Availability::Online | Availability::Unavailable => None,
         };
-        let ended: Vec<_> = self.users.iter().filter_map(|(user, state)| Some((*user, due(state)?))).collect();
-        ended
+        let ended = self.users.iter().filter_map(|(user, state)| Some((*user, due(state)?)));
+        let mut due_now: Vec<_> = ended.collect();
+        // Those who change anyway are told with that.
+        let untold = self.untold.iter().filter_map(|user| Some((*user, self.users.get(user)?)));
+        let told_now = untold.filter(|(_, state)| due(state).is_none() && state.may_be_told(now));
+        due_now.extend(told_now.map(|(user, state)| (user, state.availability)));
+        let told = due_now
             .into_iter()
-            .map(|(user, availability)| {
-                let number = number();
-                self.change(user, availability, now, number);
-                (user, number)
-            })
-            .collect()
+            .filter_map(|(user, availability)| Some((user, self.change(user, availability, now, &mut number)?)));
+        told.collect()
     }
 
     pub(super) fn status(&self, user: UserNid, now: i64) -> Status {

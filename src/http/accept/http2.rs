@@ -120,7 +120,7 @@ mod tests {
     use tokio::{sync::Semaphore, time::Instant};
 
     use super::{
-        super::{ClientAddress, HTTP2_PING_INTERVAL, Server, Shutdown},
+        super::{ClientAddress, HTTP2_PING_INTERVAL, Protocol, Server, Shutdown, Transport},
         *,
     };
 
@@ -130,10 +130,15 @@ mod tests {
         let opened = Arc::clone(&gate);
         let gated = async move || opened.acquire().await.map(|_| "done").unwrap_or("closed");
         let router = Router::new().route("/", get(gated));
-        let server = Server::new(router.clone(), None, Shutdown::new());
+        let server = Arc::new(Server::new(router, None, Transport::default(), Shutdown::new()));
         // In memory: a paused clock does not wait for what is on its way in a socket.
         let (client, io) = tokio::io::duplex(64 * 1024);
-        let connected = Connected { router, client: ClientAddress(None) };
+        let connected = Connected {
+            server: Arc::clone(&server),
+            client: ClientAddress(None),
+            protocol: Protocol::Http2,
+            state: Arc::default(),
+        };
         let served =
             tokio::spawn(
                 async move { serve(&server.http2, TokioIo::new(io), connected, server.shutdown.token()).await },

@@ -16,6 +16,7 @@ use tokio_util::either::Either;
 use super::{HEADER_READ_TIMEOUT, TLS_HANDSHAKE_TIMEOUT};
 use crate::http::listen::Socket;
 
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Protocol {
     Http1,
     Http2,

@@ -17,6 +17,9 @@ use crate::http::tls::TlsFiles;
 use crate::http::tls::tests::self_signed;
 use crate::http::tracked::TrackedLayer;
 
+/// More than the buffers of a connection and the window of a client of HTTP/2 hold.
+const LARGE_BYTES: usize = 32 << 20;
+
 /// A served router. Says when a handler is entered and finished, and holds the gate that `/gated` waits for.
 struct Fixture {
     address: Address,
@@ -25,6 +28,7 @@ struct Fixture {
     entered: mpsc::Receiver<()>,
     finished: mpsc::Receiver<()>,
     gate: Arc<Semaphore>,
+    transport: Transport,
 }
 
 impl Fixture {
@@ -51,14 +55,16 @@ impl Fixture {
         let router = Router::new()
             .route("/", get(async |Extension(client): Extension<ClientAddress>| format!("{:?}", client.0)))
             .route("/panic", get(async || -> &'static str { panic!("a broken handler") }))
+            .route("/large", get(async || vec![b'x'; LARGE_BYTES]))
             .route("/parked", get(parked))
             .route("/gated", get(gated.clone()).post(gated))
             .layer(TrackedLayer::new(shutdown.tasks().clone()));
 
-        let listener = Listener::bind(&ListenerSpec { address, tls }).await.unwrap();
+        let transport = Transport::default();
+        let listener = Listener::bind(&ListenerSpec { address, tls }).await.unwrap().within(transport.clone());
         let address = listener.address().clone();
         let serving = tokio::spawn(serve(listener, router, shutdown.clone()));
-        Self { address, shutdown, serving, entered, finished, gate }
+        Self { address, shutdown, serving, entered, finished, gate, transport }
     }
 
     async fn tcp() -> Self {
@@ -306,6 +312,45 @@ async fn a_client_that_sends_nothing_is_dropped_in_time() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_client_that_does_not_read_is_dropped_in_time() {
+    let server = Fixture::tcp().await;
+    let mut client = server.connect().await;
+    send(&mut client, "GET", "/large").await;
+    let mut head = [0; 12];
+    client.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    tokio::time::pause();
+    // Longer than the grace, and than what the buffers took has earned.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let mut read = Vec::new();
+    let _ended = client.read_to_end(&mut read).await;
+    assert!(read.len() < LARGE_BYTES, "it was cut off");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_of_http2_that_gives_no_room_is_dropped_in_time() {
+    let server = Fixture::tcp().await;
+    let io = TokioIo::new(server.connect().await);
+    let (mut requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("http://localhost/large").body(Empty::<bytes::Bytes>::new()).unwrap();
+    let unread = requests.send_request(request).await.unwrap();
+    let began = tokio::time::Instant::now();
+    tokio::time::pause();
+    let watching = tokio::spawn({
+        let answers = Arc::clone(server.transport.answers());
+        async move { answers.watch().await }
+    });
+    // The client answers pings all the while, and would for ever.
+    let _ended = connection.await.unwrap();
+    assert!(began.elapsed() < HTTP2_CLOSE_TIMEOUT, "{:?}", began.elapsed());
+    watching.abort();
+    drop((unread, requests));
+    server.stop().await;
+}
+
 /// What a client of HTTP/2 sends before its first request: the preface and empty settings.
 const HTTP2_START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -326,11 +371,12 @@ async fn a_client_of_http2_that_asks_nothing_is_dropped_in_time() {
 
 #[tokio::test]
 async fn a_waiting_connections_task_is_small() {
-    let server = Arc::new(Server::new(Router::new(), None, Shutdown::new()));
+    let server = Arc::new(Server::new(Router::new(), None, Transport::default(), Shutdown::new()));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let graceful = GracefulShutdown::new();
-    let connection = server.connection(Socket::Left(client), ClientAddress(None), graceful.watcher());
+    let counted = Transport::default().connect(None).unwrap();
+    let connection = server.connection(Socket::Left(client), ClientAddress(None), counted, graceful.watcher());
     let size_bytes = size_of_val(&connection);
     assert!(size_bytes <= 2048, "{size_bytes}");
 }

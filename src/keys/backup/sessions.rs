@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ruma::{UInt, serde::Raw};
 use serde_json::value::RawValue;
 
-use super::{BackupError, live_version};
+use super::{BackupError, MAX_BACKUP_BYTES, live_version};
 use crate::{
     keys::{Keys, validate},
     store::{
@@ -17,6 +17,9 @@ use crate::{
 
 /// Room keys in one request. Clients send a few hundred.
 pub const MAX_SESSIONS_PER_PUT: usize = 2_000;
+
+/// Room keys that are stored or deleted in one commit, which all other writers wait for.
+const SESSIONS_PER_COMMIT: usize = 200;
 
 /// Room keys in one version of a backup.
 const MAX_SESSIONS: i64 = 1_000_000;
@@ -84,6 +87,9 @@ impl RoomKey {
         if session_id.len() > MAX_SESSION_ID_BYTES {
             return Err(BackupError::TooLarge { what: "a session ID", limit: MAX_SESSION_ID_BYTES });
         }
+        if session_id.is_empty() {
+            return Err(BackupError::Malformed("a session ID cannot be empty".to_owned()));
+        }
         if !validate::is_plain(session_id) || !validate::is_plain(room_id.as_str()) {
             return Err(BackupError::Malformed("room and session ID cannot have control characters".to_owned()));
         }
@@ -110,10 +116,13 @@ pub struct Stored {
     pub count: i64,
 }
 
+/// Room keys that are new or better than what is stored, and what that makes of the version.
 struct PutKeys {
     user: UserNid,
     version: i64,
-    keys: Vec<RoomKey>,
+    rows: Vec<Row>,
+    stored: Stored,
+    bytes: i64,
 }
 
 struct DeleteKeys {
@@ -126,7 +135,8 @@ impl Keys {
     /// Stores room keys in the current version, each unless a better one is there.
     ///
     /// # Errors
-    /// [`BackupError::WrongVersion`] when `version` is not the current one; nothing is stored after any error.
+    /// [`BackupError::WrongVersion`] when `version` is not the current one. Some of the keys may be stored after
+    /// [`BackupError::Full`], [`BackupError::TooMany`] and [`BackupError::Storage`].
     pub async fn put_backup_keys(
         &self,
         user: UserNid,
@@ -136,20 +146,92 @@ impl Keys {
         if keys.len() > MAX_SESSIONS_PER_PUT {
             return Err(BackupError::TooMany { what: "room keys at once", limit: MAX_SESSIONS_PER_PUT as i64 });
         }
-        self.db.committer().transact(PutKeys { user, version, keys }).await?
+        // Whatever else changes the user's backups waits for its turn, so what is read here holds in the commit.
+        let _turn = self.turns.take(user).await;
+        let mut chunks = keys.chunks(SESSIONS_PER_COMMIT);
+        let mut stored = self.put_some(user, version, chunks.next().unwrap_or_default()).await?;
+        for keys in chunks {
+            stored = self.put_some(user, version, keys).await?;
+        }
+        Ok(stored)
+    }
+
+    async fn put_some(&self, user: UserNid, version: i64, keys: &[RoomKey]) -> Result<Stored, BackupError> {
+        let mut reader = self.db.read().await?;
+        let mut conn = reader.conn();
+        let current = key_backup::latest_version(&mut conn, user).await?.ok_or(BackupError::NoSuchVersion)?;
+        if current.version != version {
+            return Err(BackupError::WrongVersion { current: current.version });
+        }
+        let ids: Vec<(&str, &str)> = keys.iter().map(|key| (&*key.room_id, &*key.session_id)).collect();
+        let ranks = key_backup::ranks(&mut conn, user, version, &ids).await?;
+        let ranks: HashMap<(&str, &str), &RankRow> =
+            ranks.iter().map(|row| ((&*row.room_id, &*row.session_id), row)).collect();
+        let (mut count, mut grown) = (current.count, 0);
+        let mut rows: Vec<Row> = Vec::new();
+        for key in keys {
+            match ranks.get(&(&*key.room_id, &*key.session_id)) {
+                Some(stored) if !key.rank.is_better_than((*stored).into()) => continue,
+                Some(stored) => grown -= stored.bytes,
+                None => count += 1,
+            }
+            grown += key.size_bytes();
+            rows.push(key.row(user, version));
+        }
+        if count > MAX_SESSIONS {
+            return Err(BackupError::TooMany { what: "room keys in a backup", limit: MAX_SESSIONS });
+        }
+        if grown > 0 && key_backup::totals(&mut conn, user).await?.bytes + grown > MAX_BACKUP_BYTES {
+            return Err(BackupError::Full);
+        }
+        drop(reader);
+        if rows.is_empty() {
+            return Ok(Stored { etag: current.etag, count });
+        }
+        let stored = Stored { etag: current.etag + 1, count };
+        let transaction = PutKeys { user, version, rows, stored, bytes: current.bytes + grown };
+        self.db.committer().transact(transaction).await?
     }
 
     /// Deletes the room keys of this part of a version.
     ///
     /// # Errors
-    /// [`BackupError::NoSuchVersion`].
+    /// [`BackupError::NoSuchVersion`]. Some of the keys may be deleted after [`BackupError::Storage`].
     pub(crate) async fn delete_backup_keys(
         &self,
         user: UserNid,
         version: i64,
         part: Part,
     ) -> Result<Stored, BackupError> {
-        self.db.committer().transact(DeleteKeys { user, version, part }).await?
+        let _turn = self.turns.take(user).await;
+        loop {
+            let transaction = DeleteKeys { user, version, part: part.clone() };
+            let (stored, deleted) = self.db.committer().transact(transaction).await??;
+            if deleted < SESSIONS_PER_COMMIT as i64 {
+                return Ok(stored);
+            }
+        }
+    }
+}
+
+impl RoomKey {
+    /// What the key takes of the bytes that a user may have.
+    fn size_bytes(&self) -> i64 {
+        (self.room_id.len() + self.session_id.len() + self.json.len()) as i64
+    }
+
+    fn row(&self, user: UserNid, version: i64) -> Row {
+        KEY_BACKUP_SESSION.row([
+            user.into(),
+            version.into(),
+            self.room_id.clone().into(),
+            self.session_id.clone().into(),
+            self.rank.first_message_index.into(),
+            self.rank.forwarded_count.into(),
+            self.rank.is_verified.into(),
+            self.size_bytes().into(),
+            self.json.clone().into(),
+        ])
     }
 }
 
@@ -157,62 +239,33 @@ impl Transaction for PutKeys {
     type Output = Result<Stored, BackupError>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
-        let Some(current) = key_backup::latest_version(conn, self.user).await? else {
+        // An account that is deactivated takes its backups along without waiting for a turn.
+        if live_version(conn, self.user, self.version).await?.is_none() {
             return Ok(Err(BackupError::NoSuchVersion));
-        };
-        if current.version != self.version {
-            return Ok(Err(BackupError::WrongVersion { current: current.version }));
         }
-        let ids: Vec<(&str, &str)> = self.keys.iter().map(|key| (&*key.room_id, &*key.session_id)).collect();
-        let stored = key_backup::ranks(conn, self.user, self.version, &ids).await?;
-        let ranks: HashMap<(&str, &str), Rank> =
-            stored.iter().map(|row| ((&*row.room_id, &*row.session_id), row.into())).collect();
-        let mut count = current.count;
-        let mut rows: Vec<Row> = Vec::new();
-        for key in &self.keys {
-            match ranks.get(&(&*key.room_id, &*key.session_id)) {
-                Some(stored) if !key.rank.is_better_than(*stored) => continue,
-                Some(_) => {}
-                None => count += 1,
-            }
-            rows.push(KEY_BACKUP_SESSION.row([
-                self.user.into(),
-                self.version.into(),
-                key.room_id.clone().into(),
-                key.session_id.clone().into(),
-                key.rank.first_message_index.into(),
-                key.rank.forwarded_count.into(),
-                key.rank.is_verified.into(),
-                key.json.clone().into(),
-            ]));
-        }
-        if count > MAX_SESSIONS {
-            return Ok(Err(BackupError::TooMany { what: "room keys in a backup", limit: MAX_SESSIONS }));
-        }
-        if rows.is_empty() {
-            return Ok(Ok(Stored { etag: current.etag, count }));
-        }
-        let etag = current.etag + 1;
-        insert_rows(conn, &rows).await?;
-        key_backup::set_count(conn, self.user, self.version, etag, count).await?;
-        Ok(Ok(Stored { etag, count }))
+        insert_rows(conn, &self.rows).await?;
+        key_backup::set_count(conn, self.user, self.version, self.stored.etag, (self.stored.count, self.bytes)).await?;
+        Ok(Ok(self.stored))
     }
 }
 
 impl Transaction for DeleteKeys {
-    type Output = Result<Stored, BackupError>;
+    /// The version afterwards, and how many keys went.
+    type Output = Result<(Stored, i64), BackupError>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
         let Some(row) = live_version(conn, self.user, self.version).await? else {
             return Ok(Err(BackupError::NoSuchVersion));
         };
-        let deleted = key_backup::delete_sessions(conn, self.user, self.version, &self.part).await?;
+        let limit = SESSIONS_PER_COMMIT as i64;
+        let (deleted, bytes) = key_backup::delete_some(conn, self.user, self.version, &self.part, limit).await?;
         if deleted == 0 {
-            return Ok(Ok(Stored { etag: row.etag, count: row.count }));
+            return Ok(Ok((Stored { etag: row.etag, count: row.count }, 0)));
         }
-        let stored = Stored { etag: row.etag + 1, count: row.count.saturating_sub_unsigned(deleted) };
-        key_backup::set_count(conn, self.user, self.version, stored.etag, stored.count).await?;
-        Ok(Ok(stored))
+        let stored = Stored { etag: row.etag + 1, count: (row.count - deleted).max(0) };
+        let left = (stored.count, (row.bytes - bytes).max(0));
+        key_backup::set_count(conn, self.user, self.version, stored.etag, left).await?;
+        Ok(Ok((stored, deleted)))
     }
 }
 

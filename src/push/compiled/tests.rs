@@ -13,6 +13,7 @@ use ruma::{
 use serde_json::json;
 
 use super::*;
+use crate::push::defaults;
 
 fn levels() -> PushConditionPowerLevelsCtx {
     let rules = RoomVersionId::V11.rules().expect("a known version");
@@ -48,20 +49,18 @@ fn ruleset() -> Ruleset {
             rule("true", json!([{ "kind": "event_property_is", "key": "content.yes", "value": true }])),
             rule("room", json!([match_of("content.body", "@room"),
                 { "kind": "sender_notification_permission", "key": "room" }])),
-            rule(".m.rule.contains_display_name", json!([{ "kind": "contains_display_name" }])),
         ],
         "content": [
             word("cake", "cake", true, false),
             word("castle", "ca*le", true, false),
             word("what", "wh?t", true, false),
             word("off", "off", false, false),
-            word(".m.rule.contains_user_name", "alice", true, false),
         ],
         "room": [mute("!quiet:x")],
         "sender": [mute("@bot:x")],
     }))
     .expect("rules");
-    added.update_with_server_default(Ruleset::server_default(user_id!("@alice:x")));
+    added.update_with_server_default(defaults::server_default(user_id!("@alice:x")));
     added
 }
 
@@ -149,6 +148,41 @@ async fn verdicts_are_those_of_ruma() {
         }
     }
     assert_eq!(seen.len(), 3, "{seen:?}: the table has all kinds of answers");
+}
+
+/// Only an event that does not say itself whom it mentions is searched for names.
+#[tokio::test]
+async fn names_in_a_body_are_mentions_where_nothing_says_who_is_mentioned() {
+    let compiled = CompiledRules::new(&defaults::server_default(user_id!("@alice:x")));
+    let (levels, name) = (levels(), Glob::literal("ally w."));
+    let check = async |sender: &str, content: Value, expected: bool| {
+        let event = json!({ "type": "m.room.message", "sender": sender, "room_id": "!r:x", "content": content });
+        let asked = Asked {
+            user_id: user_id!("@alice:x"),
+            display_name: name.as_ref(),
+            members: uint!(3),
+            power_levels: Some(&levels),
+        };
+        let verdict = compiled.verdict(&event, &asked).await;
+        assert_eq!((verdict.notify, verdict.highlight), (true, expected), "{event}");
+    };
+    let text = |body: &str| json!({ "msgtype": "m.text", "body": body });
+    let mentions = |body: &str, mentions: Value| json!({ "msgtype": "m.text", "body": body, "m.mentions": mentions });
+    check("@bob:x", text("nobody"), false).await;
+    check("@bob:x", text("Alice: look"), true).await;
+    check("@bob:x", text("malice"), false).await;
+    check("@bob:x", text("is ally w. here?"), true).await;
+    check("@bob:x", text("ALLY W."), true).await;
+    check("@bob:x", text("@room look"), false).await;
+    check("@mod:x", text("@room look"), true).await;
+    check("@mod:x", text("the room"), false).await;
+    // Whoever says whom they mention means nobody else.
+    check("@bob:x", mentions("Alice: look", json!({})), false).await;
+    check("@bob:x", mentions("Ally W.", json!({ "user_ids": [] })), false).await;
+    check("@bob:x", mentions("Ally W.", json!(null)), false).await;
+    check("@mod:x", mentions("@room look", json!({})), false).await;
+    check("@mod:x", mentions("look", json!({ "room": true })), true).await;
+    check("@bob:x", mentions("look", json!({ "user_ids": ["@alice:x"] })), true).await;
 }
 
 fn words(patterns: impl IntoIterator<Item = String>) -> Ruleset {

@@ -17,7 +17,7 @@ fn override_rule(id: &str) -> NewPushRule {
 
 /// The rules `c`, `b` and `a`, in this order: each was added first of its kind.
 fn three() -> Ruleset {
-    let mut ruleset = Ruleset::server_default(user_id!("@alice:example.org"));
+    let mut ruleset = defaults::server_default(user_id!("@alice:example.org"));
     for id in ["a", "b", "c"] {
         put(&mut ruleset, content_rule(id), None, None).unwrap();
     }
@@ -29,7 +29,8 @@ fn a_rule_goes_where_after_and_before_say() {
     let check = |id: &str, after: Option<&str>, before: Option<&str>, expected: &[&str]| {
         let mut ruleset = three();
         put(&mut ruleset, content_rule(id), after, before).unwrap();
-        let order: Vec<_> = ruleset.content.iter().map(|rule| rule.rule_id.as_str()).collect();
+        let mut order: Vec<_> = ruleset.content.iter().map(|rule| rule.rule_id.as_str()).collect();
+        assert_eq!(order.pop(), Some(".m.rule.contains_user_name"), "the server's rules are tried last");
         assert_eq!(order, expected, "{id} after {after:?} before {before:?}");
     };
     check("d", None, None, &["d", "c", "b", "a"]);
@@ -68,7 +69,7 @@ fn what_makes_no_sense_is_refused() {
 
 #[test]
 fn no_more_than_so_many_rules_can_be_added() {
-    let mut ruleset = Ruleset::server_default(user_id!("@alice:example.org"));
+    let mut ruleset = defaults::server_default(user_id!("@alice:example.org"));
     for number in 0..MAX_RULES {
         put(&mut ruleset, content_rule(&number.to_string()), None, None).unwrap();
     }
@@ -78,7 +79,7 @@ fn no_more_than_so_many_rules_can_be_added() {
 
 #[test]
 fn all_rules_together_must_not_be_too_long() {
-    let mut ruleset = Ruleset::server_default(user_id!("@alice:example.org"));
+    let mut ruleset = defaults::server_default(user_id!("@alice:example.org"));
     let long = |id: &str, bytes: usize| {
         NewPushRule::Content(NewPatternedPushRule::new(id.to_owned(), "?".repeat(bytes), vec![Action::Notify]))
     };
@@ -130,7 +131,7 @@ fn what_was_stored_is_read_back_with_the_rules_of_the_server() {
 
 #[test]
 fn all_five_kinds_are_shown_also_when_empty() {
-    let content = content(&Ruleset::server_default(user_id!("@alice:example.org"))).unwrap();
+    let content = content(&defaults::server_default(user_id!("@alice:example.org"))).unwrap();
     let content: Value = serde_json::from_str(content.get()).unwrap();
     for kind in KINDS {
         assert!(content["global"][kind].is_array(), "{kind}");

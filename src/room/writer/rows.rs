@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use sabha_federation::Pdu;
-
 use super::{Pending, RoomWriter};
 use crate::{
     bus::Bus,
@@ -28,7 +26,8 @@ const SLOT: i64 = 0;
 struct Effects {
     room: Arc<Room>,
     events: Vec<(Position, Arc<StoredEvent>)>,
-    redacted: Vec<Arc<StoredEvent>>,
+    /// What is left of redacted events, each with the position of its redaction.
+    redacted: Vec<(Position, Arc<StoredEvent>)>,
     members: Vec<(UserNid, MemberEntry)>,
 }
 
@@ -105,7 +104,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             write.push(relation);
         }
         if let Some(redacts) = redacts {
-            effects.redacted.push(Arc::new(redacted(&redacts.event, redacts.left, Arc::clone(&stored))));
+            effects.redacted.push((pos, Arc::new(redacts.event.redacted(redacts.left, Arc::clone(&stored)))));
         }
         effects.events.push((pos, stored));
         pos.0 += 1;
@@ -118,6 +117,10 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         write.push(rows::STATE_CHECKPOINT.row([room.nid.into(), last.into(), state_hash.clone().into(), blob.into()]));
     }
     drop(view);
+    // In this order: of a redacted event that was itself just queued, the redacted form counts.
+    for (pos, event) in effects.events.iter().chain(&effects.redacted) {
+        room.queued.add(*pos, Arc::clone(event));
+    }
     let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
     write.push(rows::ROOM_HEAD.row([
         room.nid.into(),
@@ -161,20 +164,6 @@ fn member_entry(event: &Pending, membership: Membership, pos: Position, room: cr
     MemberEntry { room, membership, event_nid: event.nid, pos, forgotten: false, invite_state }
 }
 
-fn redacted(event: &StoredEvent, left: Arc<Pdu>, because: Arc<StoredEvent>) -> StoredEvent {
-    StoredEvent::new(
-        event.nid,
-        event.room,
-        event.pos,
-        event.state_pos,
-        event.auth_depth,
-        event.key,
-        left,
-        event.replaces.clone(),
-        Some(because),
-    )
-}
-
 fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -> Write {
     let bus: Arc<Bus> = Arc::clone(&rooms.bus);
     let events = rooms.events.clone();
@@ -187,10 +176,13 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
             events.insert(Arc::clone(event));
         }
         effects.room.publish(&effects.events);
-        for event in effects.redacted {
-            events.redact(Arc::clone(&event));
-            effects.room.replace_in_ring(&event);
+        for (_, event) in &effects.redacted {
+            events.redact(Arc::clone(event));
+            effects.room.replace_in_ring(event);
         }
+        // Only now: the cache or the database has all of them.
+        let committed = effects.events.iter().chain(&effects.redacted);
+        effects.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
         for (user, entry) in effects.members {
             memberships.update(user, entry);
         }

@@ -5,16 +5,15 @@ use std::{
     sync::Arc,
 };
 
+use ruma::UserId;
 use serde_json::value::RawValue;
 
 use super::Look;
 use crate::{
+    ephemeral::presence::PresenceSince,
     room::Room,
     store::{Error, RoomNid},
-    sync::{
-        filter::{accepts_plain_type, accepts_room_type},
-        json::Object,
-    },
+    sync::json::Object,
 };
 
 /// What changed in the user's account data, by room. Room 0 is the account's own.
@@ -49,17 +48,19 @@ impl AccountDataNews {
         let filter = &look.request.filter.account_data;
         let mut events: Vec<&RawValue> = Vec::new();
         let changed = self.by_room.get(&NO_ROOM).map(Vec::as_slice).unwrap_or_default();
-        events.extend(changed.iter().filter(|(kind, _)| accepts_plain_type(filter, kind)).map(|(_, event)| &**event));
+        events.extend(
+            changed.iter().filter(|(kind, event)| filter.accepts_unsent(kind, event)).map(|(_, event)| &**event),
+        );
         // Everyone has push rules, also those who never changed them.
         let push_rules = if look.is_initial()
-            && accepts_plain_type(filter, "m.push_rules")
+            && filter.accepts_type("m.push_rules")
             && !changed.iter().any(|(kind, _)| kind == "m.push_rules")
         {
             Some(look.app.push.ruleset_event(&look.caller.user).await?)
         } else {
             None
         };
-        events.extend(push_rules.as_deref());
+        events.extend(push_rules.as_deref().filter(|event| filter.accepts_unsent("m.push_rules", event)));
         if events.is_empty() {
             return Ok(false);
         }
@@ -68,10 +69,13 @@ impl AccountDataNews {
     }
 
     /// The data that belongs to a room.
-    pub(super) fn of_room(&self, look: &Look<'_>, room: RoomNid) -> Vec<&RawValue> {
+    pub(super) fn of_room(&self, look: &Look<'_>, room: &Room) -> Vec<&RawValue> {
         let filter = &look.request.filter.room.account_data;
-        let changed = self.by_room.get(&room).map(Vec::as_slice).unwrap_or_default();
-        changed.iter().filter(|(kind, _)| accepts_room_type(filter, kind)).map(|(_, event)| &**event).collect()
+        if !filter.accepts_room(&room.room_id) {
+            return Vec::new();
+        }
+        let changed = self.by_room.get(&room.nid).map(Vec::as_slice).unwrap_or_default();
+        changed.iter().filter(|(kind, event)| filter.accepts_unsent(kind, event)).map(|(_, event)| &**event).collect()
     }
 }
 
@@ -82,14 +86,15 @@ pub(super) async fn write_presence(
     met: &BTreeSet<String>,
     object: &mut Object<'_>,
 ) -> Result<bool, Error> {
-    if !accepts_plain_type(&look.request.filter.presence, "m.presence") {
+    let filter = &look.request.filter.presence;
+    if !filter.accepts_type("m.presence") {
         return Ok(false);
     }
     let Look { app, caller, .. } = look;
-    let events = app
-        .ephemeral
-        .presence_since(&app.rooms, caller.user.nid, (look.since_ephemeral(), met), look.ignored().await?)
-        .await?;
+    let ignored = look.ignored().await?;
+    let wanted = |user_id: &UserId| filter.accepts_sender(user_id) && !ignored.contains(user_id);
+    let since = PresenceSince { number: look.since_ephemeral(), earlier_start: look.earlier_start(), met };
+    let events = app.ephemeral.presence_since(&app.rooms, caller.user.nid, since, wanted).await?;
     if events.is_empty() {
         return Ok(false);
     }

@@ -15,7 +15,10 @@ const MESSAGES: usize = 100;
 /// Whose device lists changed since the client last asked. A client that asks for the first time knows none.
 pub(super) async fn lists(look: &Look<'_>) -> Result<DeviceLists, Error> {
     match look.since {
-        Some(since) => DeviceLists::between(look.app, &look.caller.user, since.position, look.upto).await,
+        Some(since) => {
+            let left_out = &look.request.hints.left_out;
+            DeviceLists::between(look.app, &look.caller.user, (since.position, look.upto), left_out).await
+        }
         None => Ok(DeviceLists::default()),
     }
 }

@@ -1,6 +1,10 @@
 //! The rooms of an answer: which ones have news, and the invites, knocks and departures among them.
+//!
+//! Promise: a room that is damaged in the database is left out, and the others are told as if it were not there. The token
+//! says which rooms were left out ([`Hints`]). Once such a room can be read, the client is given it whole, whatever it may
+//! have had of it before, so nothing is lost, and it needs no row and no memory of ours.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Look,
@@ -9,8 +13,11 @@ use super::{
 };
 use crate::{
     room::{Room, memberships::MemberEntry, state_log::Membership, visibility::Sight},
-    store::{Error, Position},
-    sync::{filter::accepts_room, json::Object},
+    store::{Error, Position, RoomNid},
+    sync::{
+        json::Object,
+        token::{Hints, MAX_HINTED_ROOMS},
+    },
 };
 
 /// A room that the user is, or was, in, and where the client's knowledge of it ends.
@@ -28,37 +35,73 @@ pub(super) struct RoomLook {
 /// The rooms to look at, by section of the answer.
 #[derive(Default)]
 pub(super) struct RoomNews {
-    pub(super) joined: Vec<RoomLook>,
-    pub(super) left: Vec<RoomLook>,
+    joined: Vec<RoomLook>,
+    left: Vec<RoomLook>,
     invited: Vec<MemberEntry>,
     knocked: Vec<MemberEntry>,
     /// Rooms that the user has joined since the client last asked.
     pub(super) newly_joined: Vec<Arc<Room>>,
+    /// What the client's next token must say about single rooms.
+    pub(super) hints: Hints,
 }
 
 impl RoomNews {
-    pub(super) async fn load(look: &Look<'_>, account_data: &AccountDataNews) -> Result<Self, Error> {
-        let app = look.app;
-        let mut news = Self::default();
-        for entry in app.rooms.memberships(look.caller.user.nid).await? {
-            let changed = entry.pos > look.since_pos();
-            if entry.pos > look.upto {
-                // What is committed after this answer belongs to the next one; until then the user may have been joined.
-                news.add_joined(look, account_data, &entry, true).await?;
+    /// Finds the rooms with news. Those that are `left_out` already are not looked at.
+    pub(super) async fn load(
+        look: &Look<'_>,
+        account_data: &AccountDataNews,
+        left_out: BTreeSet<RoomNid>,
+    ) -> Result<Self, Error> {
+        let mut news = Self { hints: Hints { left_out, ..Hints::default() }, ..Self::default() };
+        // Of an earlier start the client is told that nobody types any more, or who does now.
+        news.hints.typing = look.hints().map(|hints| hints.typing.clone()).unwrap_or_default();
+        for room in look.app.rooms.unreadable_memberships(look.caller.user.nid).await? {
+            news.leave_out(look, room)?;
+        }
+        for entry in look.app.rooms.memberships(look.caller.user.nid).await? {
+            if news.hints.left_out.contains(&entry.room) {
                 continue;
             }
-            if entry.forgotten && (look.is_initial() || !changed) {
-                continue;
+            let room = entry.room;
+            if entry.membership != Membership::Join {
+                news.hints.typing.remove(&room);
             }
-            match entry.membership {
-                Membership::Join => news.add_joined(look, account_data, &entry, changed).await?,
-                Membership::Invite if changed && !is_from_ignored(look, &entry).await? => news.invited.push(entry),
-                Membership::Knock if changed => news.knocked.push(entry),
-                Membership::Leave | Membership::Ban => news.add_left(look, &entry, changed).await?,
-                Membership::Invite | Membership::Knock => {}
+            let added = news.add(look, account_data, entry).await;
+            if look.app.rooms.contain(room, added)?.is_none() {
+                news.leave_out(look, room)?;
             }
         }
         Ok(news)
+    }
+
+    /// The room is damaged: the answer is without it, and the client's token says so.
+    fn leave_out(&mut self, look: &Look<'_>, room: RoomNid) -> Result<(), Error> {
+        self.hints.left_out.insert(room);
+        self.newly_joined.retain(|joined| joined.nid != room);
+        if self.hints.left_out.len() > MAX_HINTED_ROOMS {
+            let detail = format!("more than {MAX_HINTED_ROOMS} rooms of {}", look.caller.user_id());
+            return Err(Error::damaged("database", detail));
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, look: &Look<'_>, account_data: &AccountDataNews, entry: MemberEntry) -> Result<(), Error> {
+        let changed = entry.pos > look.since_pos() || look.was_left_out(entry.room);
+        if entry.pos > look.upto {
+            // What is committed after this answer belongs to the next one; until then the user may have been joined.
+            return self.add_joined(look, account_data, &entry, true).await;
+        }
+        if entry.forgotten && (look.is_initial() || !changed) {
+            return Ok(());
+        }
+        match entry.membership {
+            Membership::Join => self.add_joined(look, account_data, &entry, changed).await?,
+            Membership::Invite if changed && !is_from_ignored(look, &entry).await? => self.invited.push(entry),
+            Membership::Knock if changed => self.knocked.push(entry),
+            Membership::Leave | Membership::Ban => self.add_left(look, &entry, changed).await?,
+            Membership::Invite | Membership::Knock => {}
+        }
+        Ok(())
     }
 
     async fn add_joined(
@@ -79,7 +122,7 @@ impl RoomNews {
             && room.last_pos() <= look.since_pos()
             && !joined::has_ephemeral_news(look, &room).await?
             && !joined::has_read_on(look, &room).await?
-            && account_data.of_room(look, room.nid).is_empty()
+            && account_data.of_room(look, &room).is_empty()
         {
             return Ok(());
         }
@@ -88,11 +131,10 @@ impl RoomNews {
             // The join itself is committed after this answer.
             return Ok(());
         }
-        let was_joined = look.since.filter(|since| sight.membership_at(since.position) == Some(Membership::Join));
-        if was_joined.is_none() && !look.is_initial() {
+        let since = look.has_had(&sight, room.nid);
+        if since.is_none() && !look.is_initial() {
             self.newly_joined.push(Arc::clone(&room));
         }
-        let since = was_joined.map(|since| since.position);
         self.joined.push(RoomLook { room, sight, since, upto: look.upto, only_departure: false });
         Ok(())
     }
@@ -107,34 +149,47 @@ impl RoomNews {
             return Ok(());
         }
         let sight = look.app.rooms.sight(&room, &look.caller.user).await?;
-        let since = look.since.filter(|since| sight.membership_at(since.position) == Some(Membership::Join));
-        let joined_until = sight.joined_until(entry.pos).filter(|until| *until > look.since_pos() && !entry.forgotten);
+        let since = look.has_had(&sight, room.nid);
+        // A room that was left out is given as far as the user was in it, whenever they left.
+        let is_news = |until: &Position| *until > look.since_pos() || look.was_left_out(room.nid);
+        let joined_until = sight.joined_until(entry.pos).filter(|until| is_news(until) && !entry.forgotten);
         let only_departure = joined_until.is_none();
         let upto = joined_until.unwrap_or(entry.pos);
-        self.left.push(RoomLook { room, sight, since: since.map(|since| since.position), upto, only_departure });
+        self.left.push(RoomLook { room, sight, since, upto, only_departure });
         Ok(())
     }
 
     /// Writes `rooms`; whether there was anything.
     pub(super) async fn write(
-        &self,
+        &mut self,
         look: &Look<'_>,
         account_data: &AccountDataNews,
         object: &mut Object<'_>,
     ) -> Result<bool, Error> {
+        let joined = std::mem::take(&mut self.joined);
+        let left = std::mem::take(&mut self.left);
         let mut sections: Vec<(&str, Vec<u8>)> = Vec::new();
-        let mut section = Section::new();
-        for room in &self.joined {
-            section.add(joined::write(look, room, account_data, joined::Section::Joined).await?);
+        for (name, rooms, section) in
+            [("join", joined, joined::Section::Joined), ("leave", left, joined::Section::Left)]
+        {
+            let mut json = Section::new();
+            for room in &rooms {
+                let written = joined::write(look, room, account_data, section).await;
+                json.add(self.contained(look, room.room.nid, written)?);
+            }
+            sections.extend(json.end(name));
         }
-        sections.extend(section.end("join"));
-        let mut section = Section::new();
-        for room in &self.left {
-            section.add(joined::write(look, room, account_data, joined::Section::Left).await?);
+        for (name, field, entries) in [
+            ("invite", "invite_state", std::mem::take(&mut self.invited)),
+            ("knock", "knock_state", std::mem::take(&mut self.knocked)),
+        ] {
+            let mut json = Section::new();
+            for entry in &entries {
+                let written = stripped(look, entry, field).await;
+                json.add(self.contained(look, entry.room, written)?);
+            }
+            sections.extend(json.end(name));
         }
-        sections.extend(section.end("leave"));
-        sections.extend(self.stripped(look, &self.invited, "invite_state").await?.end("invite"));
-        sections.extend(self.stripped(look, &self.knocked, "knock_state").await?.end("knock"));
         if sections.is_empty() {
             return Ok(false);
         }
@@ -146,22 +201,39 @@ impl RoomNews {
         Ok(true)
     }
 
-    async fn stripped(&self, look: &Look<'_>, entries: &[MemberEntry], field: &str) -> Result<Section, Error> {
-        let mut section = Section::new();
-        for entry in entries {
-            let room = look.app.rooms.by_nid(entry.room).await?;
-            if !is_wanted(look, &room) {
-                continue;
-            }
-            let mut json = Vec::with_capacity(1024);
-            let mut object = Object::begin(&mut json);
-            let state = entry.invite_state.as_deref().unwrap_or("[]");
-            object.raw(field, &format!(r#"{{"events":{state}}}"#));
-            object.end();
-            section.add(Some(Written { room_id: room.room_id.as_str().to_owned(), json }));
+    /// What was written of a room, and what of it the next token must say.
+    fn contained(
+        &mut self,
+        look: &Look<'_>,
+        room: RoomNid,
+        written: Result<Option<Written>, Error>,
+    ) -> Result<Option<Written>, Error> {
+        let Some(written) = look.app.rooms.contain(room, written)? else {
+            self.leave_out(look, room)?;
+            return Ok(None);
+        };
+        match written.as_ref().and_then(|written| written.typing) {
+            // A client that is told of typing in more rooms at once may keep it for too long after a restart.
+            Some(true) if self.hints.typing.len() < MAX_HINTED_ROOMS => _ = self.hints.typing.insert(room),
+            Some(false) => _ = self.hints.typing.remove(&room),
+            Some(true) | None => {}
         }
-        Ok(section)
+        Ok(written)
     }
+}
+
+/// A room that the user is invited to or has knocked at.
+async fn stripped(look: &Look<'_>, entry: &MemberEntry, field: &str) -> Result<Option<Written>, Error> {
+    let room = look.app.rooms.by_nid(entry.room).await?;
+    if !is_wanted(look, &room) {
+        return Ok(None);
+    }
+    let mut json = Vec::with_capacity(1024);
+    let mut object = Object::begin(&mut json);
+    let state = entry.invite_state.as_deref().unwrap_or("[]");
+    object.raw(field, &format!(r#"{{"events":{state}}}"#));
+    object.end();
+    Ok(Some(Written { room_id: room.room_id.as_str().to_owned(), json, typing: None }))
 }
 
 /// Whether the user was invited by somebody whom they ignore: such invitations are not shown.
@@ -176,8 +248,7 @@ async fn is_from_ignored(look: &Look<'_>, entry: &MemberEntry) -> Result<bool, E
 }
 
 fn is_wanted(look: &Look<'_>, room: &Room) -> bool {
-    let filter = &look.request.filter.room;
-    accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room_id)
+    look.request.filter.room.rooms.accepts(&room.room_id)
 }
 
 /// Rooms by their ID, as JSON.
@@ -192,7 +263,7 @@ impl Section {
     }
 
     fn add(&mut self, written: Option<Written>) {
-        let Some(Written { room_id, json }) = written else { return };
+        let Some(Written { room_id, json, .. }) = written else { return };
         self.json.push(if self.empty { b'{' } else { b',' });
         self.empty = false;
         crate::room::event::write_string(&mut self.json, &room_id);

@@ -1,173 +1,172 @@
-//! The state of a room in an answer, and its summary.
+//! The state of a room in an answer.
 //!
-//! Promise: state before the timeline, plus the state events of the timeline, is the state after it; and the state a client
-//! had at `since`, plus what it is sent, is the state it would have been sent whole.
+//! Promise: a client that takes the state of an answer, and then the state events of its timeline in their order, has the
+//! room's state as of the end of the answer: of every key that the filter of the state lets through, and of the members that
+//! lazy loading owes it. With `state_after` the state alone does that. It holds whatever hides events from the timeline: a
+//! filter, a limit, the history's visibility.
+//!
+//! The rule is in [`load`], and nowhere else. The state of an answer is the state before the timeline (or what of it
+//! has changed since the client last asked), as the specification says, but with the newest event of each key whose newest
+//! event is not shown. If an older event of such a key is shown, the client would take it last: then the timeline begins after
+//! that one, and has a gap.
 
-use std::{collections::BTreeSet, sync::Arc};
-
-use ruma::api::client::filter::LazyLoadOptions;
-use serde_json::json;
-
-use super::{Look, joined::Timeline, membership::RoomLook};
-use crate::{
-    room::{
-        event::StoredEvent,
-        state_log::{Membership, StateEntry},
-    },
-    store::{Error, KeyNid, Position},
-    sync::filter::{accepts_all, accepts_event, accepts_room},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-/// How many members name a room that has no name ([spec]).
-///
-/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary
-const HEROES: usize = 5;
+use ruma::api::client::filter::LazyLoadOptions;
 
-/// The state events for the answer.
+use super::{Look, membership::RoomLook, timeline::Timeline};
+use crate::{
+    room::{event::StoredEvent, state_log::StateEntry},
+    store::{Error, KeyNid, Position},
+};
+
+type Entries = BTreeMap<KeyNid, StateEntry>;
+
+/// The state events for the answer. May shorten the timeline. With lazy loading, the members whose keys are `owed` are
+/// among them, unless the client has them.
 pub(super) async fn load(
     look: &Look<'_>,
     room: &RoomLook,
-    timeline: &Timeline,
+    timeline: &mut Timeline,
+    owed: &[KeyNid],
 ) -> Result<Vec<Arc<StoredEvent>>, Error> {
     let filter = &look.request.filter.room.state;
-    if !accepts_room(filter.rooms.as_deref(), &filter.not_rooms, &room.room.room_id) {
+    if !filter.accepts_room(&room.room.room_id) {
         return Ok(Vec::new());
     }
+    let rooms = &look.app.rooms;
     if room.only_departure {
-        return Ok(Vec::new());
+        return departure(look, room, timeline).await;
     }
-    // Changes that the filter of the timeline hides are told here, or they would be told nowhere.
-    let hides = !accepts_all(&look.request.filter.room.timeline);
-    let at = if look.request.state_after || hides { room.upto } else { timeline.start };
     let full = room.since.is_none() || look.request.full_state;
-    let mut entries = entries(look, room, at, full).await?;
-    if !look.request.state_after {
-        // What the timeline shows is not told twice.
-        let shown: BTreeSet<_> = timeline.events.iter().map(|(_, event)| event.nid).collect();
-        entries.retain(|(_, entry)| !shown.contains(&entry.event_nid));
+    let (at, mut entries) = if look.request.state_after {
+        (room.upto, entries(look, room, room.upto, full).await?)
+    } else {
+        let hidden = hidden(look, room, timeline).await?;
+        let is_outdated = |event: &StoredEvent| event.key.is_some_and(|key| hidden.contains_key(&key));
+        let outdated = timeline.events.iter().rev().find(|(_, event)| is_outdated(event)).map(|(pos, _)| *pos);
+        if let Some(pos) = outdated {
+            timeline.begin_after(pos);
+        }
+        let mut entries = entries(look, room, timeline.start, full).await?;
+        entries.extend(hidden);
+        (timeline.start, entries)
+    };
+    if let LazyLoadOptions::Enabled { include_redundant_members } = filter.lazy_load {
+        let lazy = Lazy { look, room, timeline, at, full, redundant: include_redundant_members };
+        lazy.apply(&mut entries, owed).await?;
     }
-    if let LazyLoadOptions::Enabled { include_redundant_members } = filter.lazy_load_options {
-        lazy(look, room, timeline, at, &mut entries, full, include_redundant_members).await?;
-    }
-    let nids: Vec<_> = entries.iter().map(|(_, entry)| entry.event_nid).collect();
-    let mut events = look.app.rooms.events.list(&room.room, &nids).await?;
-    events.retain(|event| accepts_event(filter, event));
+    let nids: Vec<_> = entries.values().map(|entry| entry.event_nid).collect();
+    let mut events = rooms.events.list(&room.room, &nids).await?;
+    events.retain(|event| filter.accepts(event));
     Ok(events)
 }
 
+/// What a user who was not in the room is told when an invitation, a knock or a ban of theirs ends: their own member event,
+/// where the timeline does not tell it.
+async fn departure(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result<Vec<Arc<StoredEvent>>, Error> {
+    let own = look.caller.user_id().as_str();
+    let event = look.app.rooms.state_event(&room.room, "m.room.member", own, room.upto).await?;
+    let is_told = |event: &StoredEvent| !look.request.state_after && timeline.shows(event.nid);
+    let filter = &look.request.filter.room.state;
+    Ok(event.into_iter().filter(|event| !is_told(event) && filter.accepts(event)).collect())
+}
+
 /// The state at `at`, or what of it has changed since the client last asked.
-async fn entries(
-    look: &Look<'_>,
-    room: &RoomLook,
-    at: Position,
-    full: bool,
-) -> Result<Vec<(KeyNid, StateEntry)>, Error> {
+async fn entries(look: &Look<'_>, room: &RoomLook, at: Position, full: bool) -> Result<Entries, Error> {
     let rooms = &look.app.rooms;
     match room.since {
         Some(since) if !full => {
             if since >= at {
-                return Ok(Vec::new());
+                return Ok(Entries::new());
             }
             let changes = rooms.state_changes(&room.room, since, at).await?;
             Ok(changes.into_iter().filter_map(|(key, entry)| entry.map(|entry| (key, entry))).collect())
         }
-        _ => rooms.state_at(&room.room, at).await,
+        _ => Ok(rooms.state_at(&room.room, at).await?.into_iter().collect()),
     }
 }
 
-/// Of the members, keeps those whose events the client sees, and itself; adds those it does not know yet. Changes are all
-/// kept: the client may know any member, from earlier timelines or from `/members`.
-async fn lazy(
-    look: &Look<'_>,
-    room: &RoomLook,
-    timeline: &Timeline,
+/// The keys that change within the timeline and whose newest event it does not show, each with that event; of those that
+/// the filter of the state lets through.
+async fn hidden(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result<Entries, Error> {
+    let rooms = &look.app.rooms;
+    if timeline.start >= room.upto {
+        return Ok(Entries::new());
+    }
+    let changes = rooms.state_changes(&room.room, timeline.start, room.upto).await?;
+    let mut hidden: Entries = changes
+        .into_iter()
+        .filter_map(|(key, entry)| Some((key, entry?)))
+        .filter(|(_, entry)| !timeline.shows(entry.event_nid))
+        .collect();
+    if hidden.is_empty() {
+        return Ok(hidden);
+    }
+    let nids: Vec<_> = hidden.values().map(|entry| entry.event_nid).collect();
+    let events = rooms.events.list(&room.room, &nids).await?;
+    let unwanted = events.iter().filter(|event| !look.request.filter.room.state.accepts(event));
+    for key in unwanted.filter_map(|event| event.key) {
+        hidden.remove(&key);
+    }
+    Ok(hidden)
+}
+
+/// Lazy loading of the members of one room.
+struct Lazy<'a> {
+    look: &'a Look<'a>,
+    room: &'a RoomLook,
+    timeline: &'a Timeline,
     at: Position,
-    entries: &mut Vec<(KeyNid, StateEntry)>,
     full: bool,
     redundant: bool,
-) -> Result<(), Error> {
-    let Look { app, caller, .. } = look;
-    let mut senders: BTreeSet<&str> = timeline.events.iter().map(|(_, event)| event.sender().as_str()).collect();
-    if full {
-        senders.insert(caller.user_id().as_str());
-    }
-    match room.since {
-        None => app.lazy_members.forget(caller.device_nid, room.room.nid),
-        Some(since) => app.lazy_members.rewind(caller.device_nid, room.room.nid, since),
-    }
-    let in_timeline = |event_nid| timeline.events.iter().any(|(_, event)| event.nid == event_nid);
-    let keys: Vec<KeyNid> =
-        senders.iter().filter_map(|user| app.db.known_state_key("m.room.member", user)).map(|key| key.nid).collect();
-    if full {
-        entries.retain(|(key, entry)| entry.membership.is_none() || keys.contains(key));
-    }
-    for key in keys {
-        let listed = entries.iter().any(|(other, _)| *other == key);
-        if !listed {
-            let Some(entry) = app.rooms.entry_at(&room.room, key, at).await? else { continue };
-            let device = caller.device_nid;
-            let known = app.lazy_members.knows(device, room.room.nid, key, entry.event_nid, look.since_pos());
-            if (known && !redundant) || in_timeline(entry.event_nid) {
-                continue;
+}
+
+impl Lazy<'_> {
+    /// Of the members, keeps those whose events the client sees, those that are owed, and itself; adds those it does not
+    /// know yet. Changes are all kept: the client may know any member, from earlier timelines or from `/members`.
+    async fn apply(&self, entries: &mut Entries, owed: &[KeyNid]) -> Result<(), Error> {
+        let Look { app, caller, .. } = self.look;
+        let (device, room) = (caller.device_nid, self.room.room.nid);
+        match self.room.since {
+            None => app.lazy_members.forget(device, room),
+            Some(since) => app.lazy_members.rewind(device, room, since),
+        }
+        let mut senders: BTreeSet<&str> =
+            self.timeline.events.iter().map(|(_, event)| event.sender().as_str()).collect();
+        if self.full {
+            senders.insert(caller.user_id().as_str());
+        }
+        let senders = senders.into_iter().filter_map(|user| app.db.known_state_key("m.room.member", user));
+        let keys: BTreeSet<KeyNid> = senders.map(|key| key.nid).chain(owed.iter().copied()).collect();
+        // Of a room that could not be read for a while, the client may know members who have changed since.
+        if self.full && !self.look.was_left_out(room) {
+            entries.retain(|key, entry| entry.membership.is_none() || keys.contains(key));
+        }
+        for key in keys {
+            if !entries.contains_key(&key) {
+                let Some(entry) = app.rooms.entry_at(&self.room.room, key, self.at).await? else { continue };
+                let known = app.lazy_members.knows(device, room, key, entry.event_nid, self.look.since_pos());
+                if (known && !self.redundant) || self.timeline.shows(entry.event_nid) {
+                    continue;
+                }
+                entries.insert(key, entry);
             }
-            entries.push((key, entry));
+            if let Some(entry) = entries.get(&key) {
+                app.lazy_members.send(device, room, key, entry.event_nid, self.look.upto);
+            }
         }
-        if let Some((_, entry)) = entries.iter().find(|(other, _)| *other == key) {
-            app.lazy_members.send(caller.device_nid, room.room.nid, key, entry.event_nid, look.upto);
+        if !self.look.request.state_after {
+            // What the timeline shows is known from it.
+            for (_, event) in self.timeline.events.iter().filter(|(_, event)| event.membership().is_some()) {
+                if let Some(key) = event.key {
+                    app.lazy_members.send(device, room, key, event.nid, self.look.upto);
+                }
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
-
-/// The counts of members, and who names the room; `None` if no membership has changed.
-pub(super) async fn summary(look: &Look<'_>, room: &RoomLook) -> Result<Option<String>, Error> {
-    let rooms = &look.app.rooms;
-    if let Some(since) = room.since.filter(|_| !look.request.full_state) {
-        let nothing_new = room.room.last_pos() <= since;
-        if nothing_new {
-            return Ok(None);
-        }
-        let changes = rooms.state_changes(&room.room, since, room.upto).await?;
-        let names = |key: &KeyNid| {
-            ["m.room.name", "m.room.canonical_alias"]
-                .iter()
-                .any(|kind| look.app.db.known_state_key(kind, "").is_some_and(|known| known.nid == *key))
-        };
-        if !changes.iter().any(|(key, entry)| names(key) || entry.is_some_and(|entry| entry.membership.is_some())) {
-            return Ok(None);
-        }
-    }
-    let (joined, invited) = rooms.member_counts(&room.room, room.upto).await?;
-    let mut summary = json!({ "m.joined_member_count": joined, "m.invited_member_count": invited });
-    let named = |kind: &'static str| rooms.state_event(&room.room, kind, "", room.upto);
-    let is_named = is_set(named("m.room.name").await?.as_deref(), "name")
-        || is_set(named("m.room.canonical_alias").await?.as_deref(), "alias");
-    if !is_named {
-        summary["m.heroes"] = heroes(look, room).await?.into();
-    }
-    Ok(Some(summary.to_string()))
-}
-
-fn is_set(event: Option<&StoredEvent>, field: &str) -> bool {
-    let content = event.and_then(|event| event.content::<serde_json::Map<String, serde_json::Value>>());
-    content.and_then(|content| content.get(field)?.as_str().map(|text| !text.is_empty())).unwrap_or(false)
-}
-
-/// The first members beside the user: those who are there or invited, or else those who were.
-async fn heroes(look: &Look<'_>, room: &RoomLook) -> Result<Vec<String>, Error> {
-    let rooms = &look.app.rooms;
-    let own = look.app.db.known_state_key("m.room.member", look.caller.user_id().as_str()).map(|key| key.nid);
-    let state = rooms.state_at(&room.room, room.upto).await?;
-    let members = |wanted: fn(Membership) -> bool| {
-        let mut found: Vec<&(KeyNid, StateEntry)> =
-            state.iter().filter(|(key, entry)| Some(*key) != own && entry.membership.is_some_and(wanted)).collect();
-        found.sort_unstable_by_key(|(_, entry)| entry.pos);
-        found.into_iter().take(HEROES).map(|(_, entry)| entry.event_nid).collect::<Vec<_>>()
-    };
-    let mut nids = members(|membership| matches!(membership, Membership::Join | Membership::Invite));
-    if nids.is_empty() {
-        nids = members(|membership| matches!(membership, Membership::Leave | Membership::Ban));
-    }
-    let events = rooms.events.list(&room.room, &nids).await?;
-    Ok(events.iter().filter_map(|event| event.pdu.state_key.clone()).collect())
 }

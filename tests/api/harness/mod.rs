@@ -14,6 +14,8 @@
 mod client;
 #[macro_use]
 mod engine;
+pub mod follower;
+mod parks;
 pub mod postgres;
 pub mod proxy;
 pub mod routes;
@@ -23,5 +25,6 @@ pub mod shapes;
 pub use self::{
     client::{Client, Response, v3},
     engine::{Engine, FromEngine},
+    parks::Parks,
     server::{Builder, PASSWORD, TestServer},
 };

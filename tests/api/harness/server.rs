@@ -15,6 +15,7 @@ use sabha::{
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use super::{Client, Engine, postgres::PostgresDatabase, proxy::Proxy, v3};
 
@@ -35,6 +36,7 @@ struct Setup {
     config: Config,
     clock: Clock,
     patience: Patience,
+    hashing: Hashing,
     /// Removed with everything in it when the test ends.
     data: TempDir,
     postgres: Option<PostgresDatabase>,
@@ -47,6 +49,7 @@ pub struct Builder {
     clock: Clock,
     patience: Patience,
     is_proxied: bool,
+    hashing: Hashing,
     config: Config,
 }
 
@@ -85,6 +88,13 @@ impl Builder {
         self
     }
 
+    /// Usually as cheap as possible.
+    #[must_use]
+    pub fn hashing(mut self, hashing: Hashing) -> Self {
+        self.hashing = hashing;
+        self
+    }
+
     /// Puts a [`Proxy`] between the server and PostgreSQL.
     #[must_use]
     pub fn proxied(mut self) -> Self {
@@ -107,7 +117,7 @@ impl Builder {
 
     /// `None` where the engine is not installed.
     pub async fn try_start(self) -> Option<TestServer> {
-        let Self { engine, clock, patience, is_proxied, mut config } = self;
+        let Self { engine, clock, patience, is_proxied, hashing, mut config } = self;
         let data = tempfile::Builder::new().prefix("sabha-test-").tempdir().expect("a temporary directory");
         config.data_dir = data.path().to_owned();
         let postgres = match engine {
@@ -120,7 +130,7 @@ impl Builder {
         };
         let url = proxy.as_ref().map(Proxy::url).or_else(|| postgres.as_ref().map(|database| database.url.clone()));
         config.database.url = url.map(|url| DatabaseUrl::try_from(url).expect("a database URL"));
-        let mut setup = Setup { config, clock, patience, data, postgres, proxy };
+        let mut setup = Setup { config, clock, patience, hashing, data, postgres, proxy };
         let server = setup.start().await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
         let Some(Address::Tcp(address)) = server.addresses.first() else {
             panic!("the first listener of a test's server is TCP")
@@ -137,7 +147,7 @@ impl Setup {
         let shutdown = Shutdown::new();
         let surroundings = build::Surroundings {
             clock: self.clock.clone(),
-            hashing: Hashing::cheap(),
+            hashing: self.hashing.clone(),
             stopping: shutdown.token().clone(),
             patience: self.patience,
         };
@@ -168,6 +178,7 @@ impl TestServer {
             clock: Clock::System,
             patience: Patience::default(),
             is_proxied: false,
+            hashing: Hashing::cheap(),
             config,
         }
     }
@@ -218,6 +229,14 @@ impl TestServer {
     /// Where it listens: `http://127.0.0.1:PORT`.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// A connection on which a test writes what it likes.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.base.trim_start_matches("http://")).await.expect("the server listens")
     }
 
     /// A client without an account.

@@ -152,3 +152,34 @@ fn nothing_is_due_when_nobody_is_there() {
     world.step(Passes(MINUTE));
     assert_eq!(world.states.next_due(), None);
 }
+
+#[test]
+fn changes_that_come_too_fast_are_told_together() {
+    let mut world = World::new();
+    for change in 0..3 * CHANGES_AT_ONCE {
+        world.step(Chooses(if change % 2 == 0 { Online } else { Unavailable }));
+    }
+    assert_eq!(world.states.status(ALICE, world.now).availability, Unavailable, "the state itself is not late");
+    assert_eq!(i64::try_from(world.last), Ok(CHANGES_AT_ONCE), "each number wakes everyone in the same rooms");
+    assert!(world.states.has_untold());
+    let told = world.last;
+    world.step(Passes(CHANGE_EVERY_MS));
+    assert_eq!(world.states.changed_since(told, 10).len(), 1);
+    assert!(!world.states.has_untold());
+    assert_eq!(world.last, told + 1);
+}
+
+#[test]
+fn an_end_that_came_too_fast_is_told_though_nobody_is_there() {
+    let mut world = World::new();
+    for _ in 0..CHANGES_AT_ONCE {
+        world.step(Chooses(Online));
+        world.step(Chooses(Offline));
+    }
+    assert_eq!(world.states.present, 0);
+    let told = world.last;
+    assert!(world.states.has_untold() && world.states.next_due().is_some());
+    world.step(Passes(CHANGE_EVERY_MS));
+    assert_eq!(world.states.changed_since(told, 10).len(), 1);
+    assert_eq!(world.states.next_due(), None);
+}

@@ -16,7 +16,50 @@ struct Mistake {
 const ECHOED_ORIGIN: &str = "The answer is the event that was sent, with one more signature. No room \
     version requires an event to have `origin`, and adding one would break the hash that the inviting server signed.";
 
+const UNKNOWN_OF_DEVICE: &str = "Other servers write `null` for what they do not know of a device, and clients rely on the \
+    names (matrix-nio fails without them).";
+
+const NO_TURN_SERVER: &str = "The specification has no way to say that there is no TURN server. Other servers answer `{}`, \
+    and clients take it as that; they repeat a request that failed.";
+
 const KNOWN_SPEC_MISTAKES: &[Mistake] = &[
+    Mistake {
+        endpoint: "GET /_matrix/client/v3/devices",
+        status: 200,
+        pointer: "/devices/*/display_name",
+        reason: UNKNOWN_OF_DEVICE,
+    },
+    Mistake {
+        endpoint: "GET /_matrix/client/v3/devices",
+        status: 200,
+        pointer: "/devices/*/last_seen_ip",
+        reason: UNKNOWN_OF_DEVICE,
+    },
+    Mistake {
+        endpoint: "GET /_matrix/client/v3/devices",
+        status: 200,
+        pointer: "/devices/*/last_seen_ts",
+        reason: UNKNOWN_OF_DEVICE,
+    },
+    Mistake {
+        endpoint: "GET /_matrix/client/v3/devices/{deviceId}",
+        status: 200,
+        pointer: "/display_name",
+        reason: UNKNOWN_OF_DEVICE,
+    },
+    Mistake {
+        endpoint: "GET /_matrix/client/v3/devices/{deviceId}",
+        status: 200,
+        pointer: "/last_seen_ip",
+        reason: UNKNOWN_OF_DEVICE,
+    },
+    Mistake {
+        endpoint: "GET /_matrix/client/v3/devices/{deviceId}",
+        status: 200,
+        pointer: "/last_seen_ts",
+        reason: UNKNOWN_OF_DEVICE,
+    },
+    Mistake { endpoint: "GET /_matrix/client/v3/voip/turnServer", status: 200, pointer: "/*", reason: NO_TURN_SERVER },
     Mistake {
         endpoint: "PUT /_matrix/federation/v1/invite/{roomId}/{eventId}",
         status: 200,

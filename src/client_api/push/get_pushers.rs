@@ -1,0 +1,16 @@
+//! `GET /_matrix/client/v3/pushers` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3pushers
+
+use axum::extract::State;
+use ruma::api::client::push::get_pushers::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// The caller's pushers. There are none, as none can be set yet; clients ask for them with every look at their settings.
+pub(super) async fn handle(State(_): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
+    Ok(Reply(Response::new(vec![])))
+}

@@ -1,0 +1,9 @@
+//! Other networks: [`ruma::api::client::thirdparty`].
+
+mod get_protocols;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Other, get_protocols::handle)
+}

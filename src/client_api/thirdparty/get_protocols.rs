@@ -1,0 +1,19 @@
+//! `GET /_matrix/client/v3/thirdparty/protocols` ([spec])
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3thirdpartyprotocols
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use ruma::api::client::thirdparty::get_protocols::v3::{Request, Response};
+
+use crate::{
+    app::App,
+    http::{ApiError, Authed, Reply},
+};
+
+/// The networks that can be looked into. There are none, as application services are not asked yet; clients ask for them
+/// whenever the room directory is opened.
+pub(super) async fn handle(State(_): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
+    Ok(Reply(Response::new(BTreeMap::new())))
+}

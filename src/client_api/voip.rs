@@ -1,0 +1,9 @@
+//! Calls: [`ruma::api::client::voip`].
+
+mod get_turn_server_info;
+
+use crate::http::{Action, Routes};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().serve(Action::Other, get_turn_server_info::handle)
+}

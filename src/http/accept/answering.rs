@@ -1,0 +1,153 @@
+//! From the router's answer to the one that goes out: compressed if the client can read it, held within the budget.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+    routing::future::RouteFuture,
+};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header::CONNECTION};
+use hyper::body::Body as _;
+use ruma::api::error::ErrorKind;
+
+use super::wire::ConnectionState;
+use crate::http::{
+    ApiError,
+    compress::{self, Compression},
+    transport::{Answers, Held},
+};
+
+/// Over HTTP/1 an answer of this size or less costs the budget nothing: a connection has one at a time, and its stream
+/// watches its client. A client of HTTP/2 may have a hundred, and read none of them.
+pub(super) const SMALL_BYTES: usize = 16 << 10;
+
+/// What is known of a request before it is answered.
+pub(super) struct Asked {
+    pub(super) compression: Compression,
+    /// Answers of up to this size are not held.
+    pub(super) small_bytes: usize,
+    /// Whether the connection ends with this answer.
+    pub(super) closes: bool,
+    pub(super) answers: Arc<Answers>,
+    pub(super) connection: Arc<ConnectionState>,
+}
+
+/// An answer on its way out.
+pub(super) struct Answering {
+    asked: Asked,
+    step: Step,
+}
+
+enum Step {
+    Routing(RouteFuture<Infallible>),
+    /// Large ones, elsewhere. Boxed: few get here, and each parked request would have the room.
+    Compressing(Pin<Box<dyn Future<Output = Response> + Send>>),
+    /// Refused before it reached the router.
+    Refused(Option<Response>),
+}
+
+impl Answering {
+    pub(super) fn new(asked: Asked, route: RouteFuture<Infallible>) -> Self {
+        Self { asked, step: Step::Routing(route) }
+    }
+
+    /// The end of a request whose end is not known for certain.
+    pub(super) fn refuse_two_lengths(asked: Asked) -> Self {
+        let message = "A request must not have both Transfer-Encoding and Content-Length.";
+        let refused = ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, message).into_response();
+        Self { asked: Asked { closes: true, ..asked }, step: Step::Refused(Some(refused)) }
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { asked, step } = &mut *self;
+        loop {
+            let mut response = match step {
+                Step::Routing(route) => {
+                    let Ok(response) = ready!(Pin::new(route).poll(cx));
+                    match asked.go_on(response) {
+                        Ok(response) => response,
+                        Err(compressing) => {
+                            *step = Step::Compressing(compressing);
+                            continue;
+                        }
+                    }
+                }
+                Step::Compressing(compressing) => ready!(compressing.as_mut().poll(cx)),
+                Step::Refused(response) => response.take().expect("a future is not polled after its end"),
+            };
+            if asked.closes {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return Poll::Ready(Ok(response));
+        }
+    }
+}
+
+impl Asked {
+    /// The answer as it goes out, or what makes it.
+    fn go_on(&self, response: Response) -> Result<Response, Pin<Box<dyn Future<Output = Response> + Send>>> {
+        let (mut parts, body) = response.into_parts();
+        let compresses = self.compression.marks(&mut parts);
+        let length = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        // Something that comes bit by bit is neither held nor compressed: it waits where it comes from.
+        let Some(length) = length else { return Ok(Response::from_parts(parts, body)) };
+        let compresses = compresses && length >= compress::MIN_BYTES;
+        if !compresses && length <= self.small_bytes {
+            return Ok(Response::from_parts(parts, body));
+        }
+        let bytes = match compress::whole(body) {
+            Ok(bytes) => bytes,
+            Err(body) => return Ok(Response::from_parts(parts, body)),
+        };
+        if !compresses {
+            return Ok(self.held(parts, bytes));
+        }
+        if length <= compress::AT_ONCE_BYTES {
+            let bytes = compress::gzip(&bytes);
+            compress::mark(&mut parts);
+            return Ok(self.held(parts, bytes));
+        }
+        // Held while it is compressed, at its full size.
+        let Some(held) = self.answers.hold(bytes.len(), &self.connection.hangup) else { return Ok(no_room()) };
+        Err(Box::pin(compress_held(parts, bytes, held)))
+    }
+
+    fn held(&self, parts: http::response::Parts, bytes: Bytes) -> Response {
+        if bytes.len() <= self.small_bytes {
+            return Response::from_parts(parts, Body::from(bytes));
+        }
+        match self.answers.hold(bytes.len(), &self.connection.hangup) {
+            Some(held) => Response::from_parts(parts, held.body(bytes)),
+            None => no_room(),
+        }
+    }
+}
+
+async fn compress_held(mut parts: http::response::Parts, bytes: Bytes, held: Held) -> Response {
+    let original = bytes.clone();
+    let bytes = match compress::gzip_elsewhere(bytes).await {
+        Some(compressed) => {
+            compress::mark(&mut parts);
+            held.shrink_to(compressed.len());
+            compressed
+        }
+        None => original,
+    };
+    Response::from_parts(parts, held.body(bytes))
+}
+
+/// The way is full of answers, and everyone reads as fast as they can.
+fn no_room() -> Response {
+    ApiError::unavailable("The server sends too much at this moment. Please try again.").into_response()
+}

@@ -1,0 +1,106 @@
+//! The stream of one connection, between the socket and hyper: how fast it is read, and what comes in.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::heads::Heads;
+use crate::http::transport::{Hangup, Pace};
+
+/// What the stream of a connection and its requests tell each other.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionState {
+    pub(super) hangup: Hangup,
+    has_two_lengths: AtomicBool,
+}
+
+impl ConnectionState {
+    /// Whether a request came in whose end is not known for certain. No other request of the connection is believed either.
+    pub(super) fn has_two_lengths(&self) -> bool {
+        self.has_two_lengths.load(Ordering::Relaxed)
+    }
+}
+
+/// The stream. Its writes fail when the client reads too slowly.
+pub(super) struct Wire<Io> {
+    io: Io,
+    pace: Pace,
+    /// `None` for HTTP/2, where each frame has one length.
+    heads: Option<Heads>,
+    state: Arc<ConnectionState>,
+}
+
+impl<Io> Wire<Io> {
+    pub(super) fn new(io: Io, heads: Option<Heads>, state: Arc<ConnectionState>) -> Self {
+        Self { io, pace: Pace::new(), heads, state }
+    }
+
+    /// What a write came to: it waits no longer than the client may fall behind.
+    fn paced<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        match poll {
+            Poll::Ready(Ok(done)) => {
+                self.pace.wrote(bytes(&done));
+                Poll::Ready(Ok(done))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.pace.poll_behind(cx).map(Err),
+        }
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Wire<Io> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        let Self { heads, state, .. } = &mut *self;
+        if let Some(heads) = heads
+            && heads.feed(buf.filled().get(before..).unwrap_or_default())
+        {
+            state.has_two_lengths.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Wire<Io> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.paced(cx, polled, |written| *written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.paced(cx, polled, |()| 0)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.paced(cx, polled, |()| 0)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.paced(cx, polled, |written| *written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

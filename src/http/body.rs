@@ -1,0 +1,313 @@
+//! Reading the bodies of requests: how large, how slowly, and how much of them at a time.
+//!
+//! Promises: before somebody has said who they are we hold [`STRANGER_BYTES`] for them; a client that stops sending is given
+//! up; all large bodies together hold a bounded amount, of which nobody has more than a share.
+
+use std::{collections::HashMap, net::IpAddr, sync::Mutex, time::Duration};
+
+use axum::{body::Body, http::StatusCode};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
+use ruma::api::error::ErrorKind;
+use tokio::time::Instant;
+
+use super::{ApiError, network::network};
+use crate::{
+    config::Limits,
+    store::{UserNid, ids::lock},
+};
+
+/// The body of a request without a token: a login or a registration has a few hundred bytes. Also what every body may have
+/// without counting as large.
+const STRANGER_BYTES: usize = 64 << 10;
+
+/// The slowest sending that goes on for ever, as with answers. Each of these bytes brings back its part of a second.
+const BYTES_PER_SECOND: u32 = 4 * 1024;
+
+/// All large bodies at a time, of users and application services. Those of other servers have the same again: nobody knows
+/// who sends them before they are read whole, and they must not take the users' room.
+const LARGE_BYTES: usize = 128 << 20;
+
+/// Large bodies of one user, or from one network, at a time. Whoever uploads one after the other needs the room of one.
+const SHARE_BYTES: usize = 16 << 20;
+
+/// When a request may be repeated that found no room.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Who sends a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// Nobody that we know.
+    Stranger,
+    User(UserNid),
+    Appservice,
+    /// Somebody who says to be another server.
+    Unproven(Option<IpAddr>),
+}
+
+/// What large bodies hold at this moment.
+pub struct BodyBudget {
+    max_bytes: usize,
+    stall_time: Duration,
+    large_bytes: usize,
+    share_bytes: usize,
+    held: Mutex<LargeHeld>,
+}
+
+#[derive(Debug, Default)]
+struct LargeHeld {
+    of_known: usize,
+    of_unproven: usize,
+    shares: HashMap<Sender, usize>,
+}
+
+/// What one large body holds, until this is dropped.
+#[must_use]
+pub(super) struct Large<'a> {
+    budget: &'a BodyBudget,
+    sender: Sender,
+    bytes: usize,
+}
+
+impl BodyBudget {
+    pub fn new(limits: &Limits) -> Self {
+        let max_bytes = limits.request_bytes.bytes();
+        Self {
+            max_bytes,
+            stall_time: limits.request_time.duration(),
+            // However large a body may be, several people can send one.
+            large_bytes: LARGE_BYTES.max(max_bytes.saturating_mul(8)),
+            share_bytes: SHARE_BYTES.max(max_bytes.saturating_mul(2)),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Reads the body of a request whose sender is as known as it gets before that.
+    ///
+    /// # Errors
+    /// `413`, `408`, `400` for what the client does, `429` and `503` where there is no room at this moment.
+    pub(super) async fn read(&self, body: Body, sender: Sender) -> Result<(Bytes, Large<'_>), ApiError> {
+        let max_bytes = if sender == Sender::Stranger { STRANGER_BYTES.min(self.max_bytes) } else { self.max_bytes };
+        let sender = match sender {
+            Sender::Unproven(address) => Sender::Unproven(address.map(network)),
+            known => known,
+        };
+        let mut large = Large { budget: self, sender, bytes: 0 };
+        let body = read(body, max_bytes, self.stall_time, |bytes| large.grow_to(bytes)).await?;
+        Ok((body, large))
+    }
+}
+
+impl Large<'_> {
+    /// Takes room for a body of so many bytes.
+    fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
+        if bytes <= STRANGER_BYTES.max(self.bytes) {
+            return Ok(());
+        }
+        let (budget, more) = (self.budget, bytes - self.bytes);
+        let mut held = lock(&budget.held);
+        let share = held.shares.get(&self.sender).copied().unwrap_or_default();
+        if share + more > budget.share_bytes {
+            return Err(ApiError::limit_exceeded(RETRY));
+        }
+        let all = held.all(self.sender);
+        if *all + more > budget.large_bytes {
+            return Err(ApiError::unavailable("The server receives too much at this moment. Please try again."));
+        }
+        *all += more;
+        held.shares.insert(self.sender, share + more);
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl LargeHeld {
+    fn all(&mut self, sender: Sender) -> &mut usize {
+        match sender {
+            Sender::User(_) | Sender::Appservice | Sender::Stranger => &mut self.of_known,
+            Sender::Unproven(_) => &mut self.of_unproven,
+        }
+    }
+}
+
+impl Drop for Large<'_> {
+    fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        let mut held = lock(&self.budget.held);
+        *held.all(self.sender) -= self.bytes;
+        if let Some(share) = held.shares.get_mut(&self.sender) {
+            *share -= self.bytes;
+            if *share == 0 {
+                held.shares.remove(&self.sender);
+            }
+        }
+    }
+}
+
+/// Reads the whole body, at most `max_bytes` of it. The client may fall behind for `stall_time`.
+///
+/// # Errors
+/// As [`BodyBudget::read`], without those for lack of room.
+pub(crate) async fn read_body(body: Body, max_bytes: usize, stall_time: Duration) -> Result<Bytes, ApiError> {
+    read(body, max_bytes, stall_time, |_| Ok(())).await
+}
+
+/// Reads a body; `grow` is told how large it becomes before it does.
+async fn read(
+    mut body: Body,
+    max_bytes: usize,
+    stall_time: Duration,
+    mut grow: impl FnMut(usize) -> Result<(), ApiError>,
+) -> Result<Bytes, ApiError> {
+    let too_large = || Err(ApiError::too_large(format!("The request is larger than {max_bytes} bytes.")));
+    // What says that it will be too large need not come.
+    if body.size_hint().lower() > max_bytes as u64 {
+        return too_large();
+    }
+    let mut deadline = Instant::now() + stall_time;
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    loop {
+        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => {
+                return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request ended too early."));
+            }
+            Err(_) => {
+                let message = "The request took too long to arrive.";
+                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorKind::Unknown, message));
+            }
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        let length = first.len() + rest.len() + data.len();
+        if length > max_bytes {
+            return too_large();
+        }
+        grow(length)?;
+        let earned = Duration::from_secs(1).mul_f64(data.len() as f64 / f64::from(BYTES_PER_SECOND));
+        deadline = (deadline + earned).min(Instant::now() + stall_time);
+        // Most bodies come in one piece, which is not copied.
+        if length == data.len() {
+            first = data;
+        } else {
+            rest.reserve(data.len() + first.len());
+            rest.extend_from_slice(&std::mem::take(&mut first));
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use axum::response::IntoResponse as _;
+    use hyper::body::Frame;
+    use tokio::time::Sleep;
+
+    use super::*;
+
+    /// The body of a client that sends pieces of a size, one after each pause, and then nothing more and no end.
+    struct Dripping {
+        pieces: usize,
+        size_bytes: usize,
+        pause: Pin<Box<Sleep>>,
+        pause_time: Duration,
+    }
+
+    impl Dripping {
+        fn body(pieces: usize, size_bytes: usize, pause_time: Duration) -> Body {
+            Body::new(Self { pieces, size_bytes, pause: Box::pin(tokio::time::sleep(pause_time)), pause_time })
+        }
+    }
+
+    impl hyper::body::Body for Dripping {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+            if self.pieces == 0 || self.pause.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let next = Instant::now() + self.pause_time;
+            self.pause.as_mut().reset(next);
+            self.pieces -= 1;
+            Poll::Ready(Some(Ok(Frame::data(vec![b'x'; self.size_bytes].into()))))
+        }
+    }
+
+    fn status(refused: ApiError) -> u16 {
+        refused.into_response().status().as_u16()
+    }
+
+    const STALL: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let began = Instant::now();
+        let refused = read_body(Dripping::body(0, 0, STALL), 10, STALL).await.expect_err("nothing came");
+        assert_eq!((status(refused), began.elapsed()), (408, STALL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_is_waited_for_and_a_trickling_one_is_not() {
+        let second = Duration::from_secs(1);
+        let steady = Dripping::body(300, BYTES_PER_SECOND as usize, second);
+        let began = Instant::now();
+        assert_eq!(status(read_body(steady, 2 << 20, STALL).await.expect_err("it does not end")), 408);
+        assert_eq!(began.elapsed(), 300 * second + STALL, "only after it stops");
+        let began = Instant::now();
+        let trickling = Dripping::body(1000, 10, second);
+        assert_eq!(status(read_body(trickling, 2 << 20, STALL).await.expect_err("it is too slow")), 408);
+        assert!(began.elapsed() < STALL + second, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_is_what_was_sent_and_no_more_than_the_limit() {
+        assert_eq!(read_body(Body::from("hello"), 5, STALL).await.expect("it fits"), "hello");
+        assert_eq!(read_body(Body::empty(), 5, STALL).await.expect("it fits"), "");
+        assert_eq!(status(read_body(Body::from("hello!"), 5, STALL).await.expect_err("too large")), 413);
+        let pieces = Dripping::body(3, 2, Duration::ZERO);
+        assert_eq!(status(read_body(pieces, 5, STALL).await.expect_err("too large")), 413);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_send_little_and_nobody_holds_more_than_a_share() {
+        let budget = BodyBudget::new(&Limits::default());
+        let megabyte = || Body::from(vec![b'x'; 1 << 20]);
+        let small = || Body::from(vec![b'x'; STRANGER_BYTES]);
+        let refused = async |body, sender| status(budget.read(body, sender).await.err().expect("it is refused"));
+        assert_eq!(refused(megabyte(), Sender::Stranger).await, 413);
+        let mut held = Vec::new();
+        for _ in 0..SHARE_BYTES >> 20 {
+            held.push(budget.read(megabyte(), Sender::User(UserNid(1))).await.expect("there is room"));
+        }
+        assert_eq!(refused(megabyte(), Sender::User(UserNid(1))).await, 429);
+        let _small = budget.read(small(), Sender::User(UserNid(1))).await.expect("a small one takes no room");
+        for user in 2.. {
+            if held.len() << 20 == LARGE_BYTES {
+                break;
+            }
+            for _ in 0..SHARE_BYTES >> 20 {
+                held.push(budget.read(megabyte(), Sender::User(UserNid(user))).await.expect("there is room"));
+            }
+        }
+        assert_eq!(refused(megabyte(), Sender::User(UserNid(99))).await, 503);
+        held.push(budget.read(megabyte(), Sender::Unproven(None)).await.expect("servers have room of their own"));
+        held.push(budget.read(small(), Sender::Stranger).await.expect("and logging in needs none"));
+        drop(held);
+        let left = lock(&budget.held);
+        assert_eq!((left.of_known, left.of_unproven, left.shares.len()), (0, 0, 0));
+    }
+}

@@ -1,0 +1,160 @@
+//! Jobs: what a request promises and is done after its answer, such as showing a new name in thousands of rooms.
+//!
+//! Promise: a job is a row, committed together with what asks for it, and deleted when it is done. It survives a restart, is
+//! done again when it is asked for while it runs, and is tried again when it fails. So each kind of job must bear being
+//! done twice, and must look at how things are when it runs.
+//!
+//! Whoever commits such a row calls [`Jobs::ask`] afterwards; a call that is lost costs time until the next one, or until
+//! the next start. A new kind is a variant of [`Task`](crate::store::jobs::Task) and a line in [`perform`].
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use crate::{
+    app::App,
+    store::{
+        Error,
+        jobs::{Done, Job, Task, list_jobs},
+    },
+};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+    time::Instant,
+};
+
+/// How many jobs are done side by side: one user with many rooms must not keep the others waiting.
+const SIDE_BY_SIDE: usize = 4;
+
+/// When a job is tried again that has failed: soon for a user, and seldom enough for a database in trouble.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// The service that others ask for jobs.
+pub struct Jobs {
+    /// How often somebody asked.
+    asked: watch::Sender<u64>,
+    /// No job was left after so many.
+    settled: watch::Sender<u64>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        // What the last run left is asked for by the start.
+        Self { asked: watch::Sender::new(1), settled: watch::Sender::new(0) }
+    }
+}
+
+impl Jobs {
+    /// A job's row was committed.
+    pub fn ask(&self) {
+        self.asked.send_modify(|asked| *asked += 1);
+    }
+
+    /// Waits until all jobs are done that were asked for before.
+    pub async fn settled(&self) {
+        let asked = *self.asked.borrow();
+        let mut settled = self.settled.subscribe();
+        // The sender is in `self`, so this ends only when they are.
+        let _ = settled.wait_for(|settled| *settled >= asked).await;
+    }
+}
+
+/// Does jobs until the server stops.
+pub async fn run(app: &App) {
+    let _: Option<()> = app.stopping.clone().run_until_cancelled(work(app)).await;
+}
+
+async fn work(app: &App) {
+    let mut asked = app.jobs.asked.subscribe();
+    let mut running = Running::default();
+    loop {
+        let upto = *asked.borrow_and_update();
+        let found = running.start(app).await;
+        match found {
+            Ok(0) if running.tasks.is_empty() => {
+                app.jobs.settled.send_replace(upto);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "jobs not looked for");
+                running.next_look = Some(Instant::now() + TRY_AGAIN_AFTER);
+            }
+        }
+        let again = running.next_look.into_iter().chain(running.paused.values().copied()).min();
+        let pause = async {
+            match again {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The sender is in `app`, so this is an ask.
+            _ = asked.changed() => {}
+            Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
+            () = pause => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<Result<(), Error>>,
+    by_id: HashMap<Id, Task>,
+    /// Jobs that failed, until they are tried again.
+    paused: HashMap<Task, Instant>,
+    next_look: Option<Instant>,
+}
+
+impl Running {
+    /// Begins as many jobs as there is room for, and says how many are left in all; or more than none, if more than these.
+    async fn start(&mut self, app: &App) -> Result<usize, Error> {
+        let now = Instant::now();
+        self.paused.retain(|_, until| *until > now);
+        self.next_look = None;
+        // Those that run or pause may come first; behind them are enough.
+        let limit = SIDE_BY_SIDE + self.paused.len();
+        let mut reader = app.db.read().await?;
+        let jobs = list_jobs(&mut reader.conn(), limit).await?;
+        drop(reader);
+        let busy: HashSet<Task> = self.by_id.values().copied().collect();
+        for job in &jobs {
+            if self.tasks.len() >= SIDE_BY_SIDE {
+                break;
+            }
+            if !busy.contains(&job.task) && !self.paused.contains_key(&job.task) {
+                let (app, job) = (app.clone(), *job);
+                let handle = self.tasks.spawn(async move { perform(&app, job).await });
+                self.by_id.insert(handle.id(), job.task);
+            }
+        }
+        Ok(jobs.len())
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Result<(), Error>), tokio::task::JoinError>) {
+        let (id, failure) = match ended {
+            Ok((id, Ok(()))) => (id, None),
+            Ok((id, Err(error))) => (id, Some(chain(&error))),
+            Err(panicked) => (panicked.id(), Some(panicked.to_string())),
+        };
+        let Some(task) = self.by_id.remove(&id) else { return };
+        if let Some(error) = failure {
+            tracing::warn!(?task, error, "job not done, trying again later");
+            self.paused.insert(task, Instant::now() + TRY_AGAIN_AFTER);
+        }
+    }
+}
+
+async fn perform(app: &App, job: Job) -> Result<(), Error> {
+    match job.task {
+        Task::ShowProfile(user) => app.rooms.show_profile(&app.db.user_by_nid(user).await?).await?,
+    }
+    app.db.committer().transact(Done(job)).await
+}
+
+/// The error with its causes, in one line.
+fn chain(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

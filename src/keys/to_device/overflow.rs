@@ -1,0 +1,145 @@
+//! What goes when too much waits for a device: old messages of those senders from whom most waits.
+//!
+//! Most inboxes that fill up belong to devices that nobody uses any more. But a stranger may fill one on purpose, so that
+//! the room keys in it go. Whoever sends most pays: what others sent stays.
+
+use std::sync::Arc;
+
+use super::{DELETED_PER_COMMIT, Inbox, Inboxes};
+use crate::{
+    keys::Keys,
+    store::{
+        Conn, DeviceNid, Error, Position, Transaction,
+        to_device::{self, FromSender, Place, Removed},
+    },
+};
+
+/// Senders whose messages go at once. What is left over goes with the next message.
+const MAX_SENDERS: usize = 32;
+
+/// Deletes messages of a device.
+struct DropMessages {
+    device: DeviceNid,
+    places: Vec<Place>,
+    inboxes: Arc<Inboxes>,
+}
+
+impl Keys {
+    /// Makes room for messages and bytes that are about to come to the device.
+    pub(super) async fn make_room(&self, device: DeviceNid, (messages, bytes): (u64, u64)) -> Result<(), Error> {
+        let (limit, limit_bytes) = (self.to_device_per_device as u64, self.to_device_bytes);
+        let is_full = |inbox: Inbox| inbox.count + messages > limit || inbox.bytes + bytes > limit_bytes;
+        if !is_full(self.inbox(device).await?) {
+            return Ok(());
+        }
+        // Two who send at once must not both make room for the two of them.
+        let _turn = self.overflow.lock().await;
+        // Messages that have arrived do not count.
+        self.delete_acknowledged_of(device).await?;
+        // What memory knows is a bound: nothing is dropped for it that does not have to go.
+        let mut reader = self.db.read().await?;
+        let senders = to_device::senders(&mut reader.conn(), device).await?;
+        let mut places = Vec::new();
+        // A little more than needed goes, or every further message would have to make room again.
+        for (amount, wanted, limit, slack) in [
+            (messages_of as fn(&FromSender) -> u64, messages, limit, limit / 16),
+            (bytes_of as fn(&FromSender) -> u64, bytes, limit_bytes, limit_bytes / 16),
+        ] {
+            let waiting: u64 = senders.iter().map(amount).sum();
+            if waiting.saturating_add(wanted) <= limit {
+                continue;
+            }
+            let excess = (waiting + wanted - limit).saturating_add(slack).min(waiting);
+            for (sender, share) in shares(&senders, amount, excess) {
+                let (conn, most) = (&mut reader.conn(), self.to_device_per_device);
+                let mut left = share;
+                for (place, size) in to_device::oldest_of_sender(conn, device, sender.sender, most).await? {
+                    if left == 0 {
+                        break;
+                    }
+                    let one = FromSender { sender: sender.sender, messages: 1, bytes: size };
+                    left = left.saturating_sub(amount(&one));
+                    places.push(place);
+                }
+            }
+        }
+        drop(reader);
+        places.sort_unstable();
+        places.dedup();
+        let mut dropped = 0;
+        for places in places.chunks(DELETED_PER_COMMIT) {
+            let places = places.to_vec();
+            let transaction = DropMessages { device, places, inboxes: Arc::clone(&self.inboxes) };
+            dropped += self.db.committer().transact(transaction).await?.messages;
+        }
+        if dropped > 0 {
+            tracing::warn!(device_nid = device.0, messages = dropped, "dropped messages of a device that fetches none");
+        }
+        Ok(())
+    }
+}
+
+fn messages_of(sender: &FromSender) -> u64 {
+    sender.messages
+}
+
+fn bytes_of(sender: &FromSender) -> u64 {
+    sender.bytes
+}
+
+/// How much of `excess` each sender bears: the largest are brought down to one level.
+fn shares(senders: &[FromSender], amount: fn(&FromSender) -> u64, excess: u64) -> Vec<(FromSender, u64)> {
+    let mut largest: Vec<FromSender> = senders.to_vec();
+    largest.sort_unstable_by_key(|sender| (std::cmp::Reverse(amount(sender)), sender.sender));
+    largest.truncate(MAX_SENDERS);
+    // With the first `count` of them at the level of the next one, or at the one that is exactly enough.
+    for count in 1..=largest.len() {
+        let sum: u64 = largest[..count].iter().map(amount).sum();
+        let next = largest.get(count).map_or(0, amount);
+        if sum.saturating_sub(next * count as u64) >= excess || count == largest.len() {
+            let level = sum.saturating_sub(excess) / count as u64;
+            return largest[..count].iter().map(|sender| (*sender, amount(sender).saturating_sub(level))).collect();
+        }
+    }
+    Vec::new()
+}
+
+impl Transaction for DropMessages {
+    type Output = Removed;
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Removed, Error> {
+        to_device::delete(conn, self.device, &self.places).await
+    }
+
+    fn committed(&self, removed: &Removed, _: Position) {
+        self.inboxes.update(self.device, |inbox| inbox.removed(*removed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::UserNid;
+
+    #[test]
+    fn whoever_sent_most_bears_the_excess() {
+        let check = |amounts: &[u64], excess: u64, expected: &[(i64, u64)]| {
+            let senders: Vec<FromSender> = (1..)
+                .zip(amounts)
+                .map(|(sender, messages)| FromSender { sender: UserNid(sender), messages: *messages, bytes: 0 })
+                .collect();
+            let found: Vec<_> = shares(&senders, messages_of, excess)
+                .into_iter()
+                .map(|(sender, share)| (sender.sender.0, share))
+                .collect();
+            assert_eq!(found, expected, "{amounts:?}, {excess}");
+        };
+        check(&[], 5, &[]);
+        check(&[100], 5, &[(1, 5)]);
+        check(&[3, 100, 5], 90, &[(2, 90)]);
+        check(&[50, 100], 50, &[(2, 50)]);
+        check(&[50, 100], 60, &[(2, 55), (1, 5)]);
+        check(&[10, 10, 10], 30, &[(1, 10), (2, 10), (3, 10)]);
+        check(&[10, 10, 10], 3, &[(1, 1), (2, 1), (3, 1)]);
+    }
+}

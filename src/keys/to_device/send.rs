@@ -1,0 +1,305 @@
+//! Sending messages to devices.
+//!
+//! A message to many devices goes out in several commits, in the order of the devices. The row of the transaction ID says
+//! how far it has come, so that a repeated request goes on there: each device gets a message once, whatever crashes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use ruma::{
+    OwnedUserId, TransactionId, api::client::to_device::send_event_to_device::v3::Messages,
+    to_device::DeviceIdOrAllDevices,
+};
+
+use super::Inboxes;
+use crate::{
+    account::LocalDevice,
+    bus::Bus,
+    keys::{Keys, validate},
+    store::{
+        Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
+        committer::insert_rows,
+        device_keys, devices,
+        rooms::{TXN_ID, find_txn_id, set_txn_result},
+        to_device::{TO_DEVICE, TO_DEVICE_SHARED},
+    },
+};
+
+/// Messages of one request, each device that is meant by `*` counted.
+pub const MAX_MESSAGES: usize = 10_000;
+
+/// Size of one message: the size of an event, which the spec gives.
+pub const MAX_MESSAGE_BYTES: usize = 65_536;
+
+/// Length of an event type and of a transaction ID; the spec has the first.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// Messages in one commit, which all other writers wait for. A room of ordinary size is one commit.
+const MESSAGES_PER_COMMIT: usize = 250;
+
+/// The scope of our transaction IDs. The type is part of the ID itself: it is part of the endpoint's path.
+const TXN_SCOPE: &str = "to_device";
+
+/// Why messages were not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendToDeviceError {
+    #[error("at most {MAX_MESSAGES} messages can be sent at once")]
+    TooMany,
+    #[error("a message can have at most {MAX_MESSAGE_BYTES} bytes")]
+    TooLarge,
+    #[error("the content of a message must be an object")]
+    NotAnObject,
+    #[error("event type and transaction ID can have at most {MAX_NAME_BYTES} bytes each, and no control characters")]
+    BadName,
+    #[error("could not store the messages")]
+    Storage(#[from] Error),
+}
+
+/// The body of messages.
+#[derive(Debug, Clone)]
+struct Body {
+    json: Arc<str>,
+    /// The same number for all devices that the body goes to; `None` if that is one.
+    share: Option<i64>,
+}
+
+#[derive(Debug, Clone)]
+struct Delivery {
+    user: UserNid,
+    device: DeviceNid,
+    seq: i64,
+    body: Body,
+}
+
+/// One commit of a request.
+pub(in crate::keys) struct SendToDevice {
+    sender: UserNid,
+    sender_device: DeviceNid,
+    event_type: Arc<str>,
+    txn: Arc<str>,
+    now_ms: i64,
+    /// In the order of the devices.
+    deliveries: Vec<Delivery>,
+    /// Whether no commit of the request follows.
+    is_last: bool,
+    inboxes: Arc<Inboxes>,
+    bus: Arc<Bus>,
+}
+
+/// The devices that a message was stored for; none when that was done before.
+pub(in crate::keys) struct Sent {
+    to: Vec<usize>,
+}
+
+impl Keys {
+    /// Sends messages to devices of local users, once per `txn_id` and type. Devices that do not exist are ignored.
+    ///
+    /// # Errors
+    /// After [`SendToDeviceError::Storage`] some of the messages may be stored; repeating the `txn_id` sends the others.
+    pub async fn send_to_device(
+        &self,
+        caller: &LocalDevice,
+        event_type: &str,
+        txn_id: &TransactionId,
+        messages: &Messages,
+    ) -> Result<(), SendToDeviceError> {
+        for part in self.prepare(caller, event_type, txn_id, messages).await? {
+            for (device, wanted) in part.wanted() {
+                self.make_room(device, wanted).await?;
+            }
+            self.db.committer().transact(part).await?;
+        }
+        Ok(())
+    }
+
+    /// All that can be done before the commits: whom the messages go to, as things stand.
+    pub(in crate::keys) async fn prepare(
+        &self,
+        caller: &LocalDevice,
+        event_type: &str,
+        txn_id: &TransactionId,
+        messages: &Messages,
+    ) -> Result<Vec<SendToDevice>, SendToDeviceError> {
+        let is_name = |name: &str| name.len() <= MAX_NAME_BYTES && validate::is_plain(name);
+        if !is_name(event_type) || !is_name(txn_id.as_str()) {
+            return Err(SendToDeviceError::BadName);
+        }
+        check_contents(messages)?;
+        let deliveries = self.deliveries(messages).await?;
+        let part = |deliveries: &[Delivery], is_last| SendToDevice {
+            sender: caller.user.nid,
+            sender_device: caller.device_nid,
+            event_type: event_type.into(),
+            txn: format!("{event_type}/{txn_id}").into(),
+            now_ms: self.clock.now_ms(),
+            deliveries: deliveries.to_vec(),
+            is_last,
+            inboxes: Arc::clone(&self.inboxes),
+            bus: Arc::clone(&self.bus),
+        };
+        if deliveries.is_empty() {
+            // The transaction ID is remembered all the same.
+            return Ok(vec![part(&[], true)]);
+        }
+        let chunks = deliveries.chunks(MESSAGES_PER_COMMIT);
+        let last = chunks.len() - 1;
+        Ok(chunks.enumerate().map(|(index, chunk)| part(chunk, index == last)).collect())
+    }
+
+    /// Whom each message goes to, in the order of the devices.
+    async fn deliveries(&self, messages: &Messages) -> Result<Vec<Delivery>, SendToDeviceError> {
+        let mut users: HashMap<UserNid, &OwnedUserId> = HashMap::new();
+        for user_id in messages.keys().filter(|user_id| self.is_local(user_id)) {
+            if let Some(user) = self.db.find_user(user_id).await? {
+                users.insert(user.nid, user_id);
+            }
+        }
+        let nids: Vec<UserNid> = users.keys().copied().collect();
+        let devices = device_keys::devices(&mut self.db.read().await?.conn(), &nids).await?;
+        let mut deliveries = Vec::new();
+        let mut to_all: HashMap<UserNid, Body> = HashMap::new();
+        for (user, device, device_id) in devices {
+            let Some(by_device) = users.get(&user).and_then(|user_id| messages.get(*user_id)) else {
+                continue;
+            };
+            let named = by_device.get(&DeviceIdOrAllDevices::DeviceId(device_id.into()));
+            let named = named.map(|content| Body { json: content.json().get().into(), share: None });
+            let shared = by_device.get(&DeviceIdOrAllDevices::AllDevices).map(|content| {
+                let new = || Body { json: content.json().get().into(), share: Some(user.0) };
+                to_all.entry(user).or_insert_with(new).clone()
+            });
+            for (seq, body) in (0..).zip(named.into_iter().chain(shared)) {
+                if deliveries.len() == MAX_MESSAGES {
+                    return Err(SendToDeviceError::TooMany);
+                }
+                deliveries.push(Delivery { user, device, seq, body });
+            }
+        }
+        deliveries.sort_by_key(|delivery| (delivery.device, delivery.seq));
+        Ok(deliveries)
+    }
+}
+
+fn check_contents(messages: &Messages) -> Result<(), SendToDeviceError> {
+    if messages.values().map(BTreeMap::len).sum::<usize>() > MAX_MESSAGES {
+        return Err(SendToDeviceError::TooMany);
+    }
+    for content in messages.values().flat_map(BTreeMap::values) {
+        let json = content.json().get();
+        if json.len() > MAX_MESSAGE_BYTES {
+            return Err(SendToDeviceError::TooLarge);
+        }
+        if !json.starts_with('{') {
+            return Err(SendToDeviceError::NotAnObject);
+        }
+    }
+    Ok(())
+}
+
+/// How much of the inbox a message takes: about what it takes in the database.
+fn size_bytes(event_type: &str, json: &str) -> u64 {
+    const ROW: u64 = 64;
+    ROW + event_type.len() as u64 + json.len() as u64
+}
+
+impl SendToDevice {
+    /// How many messages and bytes come to each device.
+    fn wanted(&self) -> BTreeMap<DeviceNid, (u64, u64)> {
+        let mut wanted: BTreeMap<DeviceNid, (u64, u64)> = BTreeMap::new();
+        for delivery in &self.deliveries {
+            let (messages, bytes) = wanted.entry(delivery.device).or_default();
+            *messages += 1;
+            *bytes += size_bytes(&self.event_type, &delivery.body.json);
+        }
+        wanted
+    }
+
+    /// Where a request that was interrupted goes on: after this device and its message.
+    fn mark(&self) -> String {
+        match self.deliveries.last() {
+            Some(last) if !self.is_last => format!("{}/{}", last.device.0, last.seq),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Reads what [`SendToDevice::mark`] wrote; `None`: everything was sent.
+fn parse_mark(mark: &str) -> Option<(i64, i64)> {
+    let (device, seq) = mark.split_once('/')?;
+    Some((device.parse().ok()?, seq.parse().ok()?))
+}
+
+impl Transaction for SendToDevice {
+    type Output = Sent;
+
+    async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
+        let mark = find_txn_id(conn, self.sender_device, TXN_SCOPE, &self.txn).await?;
+        let sent_upto = mark.as_deref().map(parse_mark);
+        if sent_upto == Some(None) {
+            return Ok(Sent { to: Vec::new() });
+        }
+        let sent_upto = sent_upto.flatten().unwrap_or((0, 0));
+        let is_left = |delivery: &Delivery| mark.is_none() || (delivery.device.0, delivery.seq) > sent_upto;
+        // A device may have been signed out since we looked; what is stored for it now would stay for ever.
+        let mut devices: Vec<DeviceNid> = self.deliveries.iter().map(|delivery| delivery.device).collect();
+        devices.push(self.sender_device);
+        devices.sort_unstable();
+        devices.dedup();
+        let existing = devices::existing(conn, &devices).await?;
+        let mut rows: Vec<Row> = Vec::with_capacity(self.deliveries.len() + 1);
+        let mut sent = Sent { to: Vec::with_capacity(self.deliveries.len()) };
+        let mut shared: BTreeMap<i64, &Arc<str>> = BTreeMap::new();
+        for (index, delivery) in self.deliveries.iter().enumerate() {
+            if !existing.contains(&delivery.device) || !is_left(delivery) {
+                continue;
+            }
+            let Body { json, share } = &delivery.body;
+            shared.extend(share.map(|share| (share, json)));
+            rows.push(TO_DEVICE.row([
+                delivery.device.into(),
+                position.into(),
+                delivery.seq.into(),
+                self.sender.into(),
+                self.event_type.clone().into(),
+                size_bytes(&self.event_type, json).cast_signed().into(),
+                (*share).into(),
+                share.is_none().then(|| Arc::clone(json)).into(),
+            ]));
+            sent.to.push(index);
+        }
+        rows.extend(
+            shared
+                .into_iter()
+                .map(|(share, json)| TO_DEVICE_SHARED.row([position.into(), share.into(), Arc::clone(json).into()])),
+        );
+        if existing.contains(&self.sender_device) {
+            if mark.is_some() {
+                set_txn_result(conn, self.sender_device, TXN_SCOPE, &self.txn, &self.mark()).await?;
+            } else {
+                rows.push(TXN_ID.row([
+                    self.sender_device.into(),
+                    TXN_SCOPE.into(),
+                    self.txn.clone().into(),
+                    self.mark().into(),
+                    self.now_ms.into(),
+                ]));
+            }
+        }
+        insert_rows(conn, &rows).await?;
+        Ok(sent)
+    }
+
+    fn committed(&self, sent: &Sent, position: Position) {
+        for delivery in sent.to.iter().map(|index| &self.deliveries[*index]) {
+            self.inboxes.update(delivery.device, |inbox| {
+                inbox.oldest = inbox.oldest.min(position);
+                inbox.newest = inbox.newest.max(position);
+                inbox.count += 1;
+                inbox.bytes += size_bytes(&self.event_type, &delivery.body.json);
+            });
+            self.bus.mark_user(delivery.user, position);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Files that are nobody else's business: the database with its log and lock, the signing key, the control socket.
+//!
+//! Promise: before the database is opened, each of them can be read by the server's own user alone. A directory that was
+//! made for us, as systemd's `StateDirectory` is, may be open to everyone on the machine; what we find so is closed, and
+//! said in the log.
+
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use tracing::warn;
+
+use super::{control, signing_key};
+use crate::config::{Config, DatabaseTarget};
+
+/// All that users other than the owner may do with a file.
+const OTHERS: u32 = 0o077;
+
+/// Changing what is in a directory, of users other than the owner.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Keeps what this process makes to its own user. Files that are given a mode on purpose get it all the same.
+pub fn keep_new_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(OTHERS));
+}
+
+/// Takes away what other users may do with our files, and makes those that SQLite takes its permissions from.
+///
+/// What others may read and we may not change is only said; what cannot be made is told by opening it.
+pub(super) fn tighten(config: &Config) {
+    let mut files = vec![config.data_dir.join(signing_key::FILE), control::socket(&config.data_dir)];
+    if let DatabaseTarget::Sqlite(database) = config.database_url().target() {
+        let beside = |suffix: &str| {
+            let mut path = database.as_os_str().to_owned();
+            path.push(suffix);
+            PathBuf::from(path)
+        };
+        // SQLite gives the files of its log the permissions that the database has.
+        make_private(&database);
+        make_private(&beside(".lock"));
+        files.extend(["", "-wal", "-shm", "-journal", ".lock"].map(beside));
+    }
+    for file in files {
+        close(&file, OTHERS);
+    }
+    // Where somebody else comes through to a socket of ours, they must be able to, but may not put anything there.
+    let is_passed_through = config
+        .listeners
+        .iter()
+        .any(|listener| listener.unix.as_ref().is_some_and(|socket| socket.starts_with(&config.data_dir)));
+    close(&config.data_dir, if is_passed_through { OTHERS_WRITE } else { OTHERS });
+}
+
+/// Makes an empty file unless there is one. For SQLite that is a new database, which it would make readable for everyone.
+fn make_private(file: &Path) {
+    if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let _opening_fails_too = fs::create_dir_all(parent);
+    }
+    let _opening_fails_too = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+}
+
+/// Takes these permissions away from a file or a directory, if it is there and has them.
+fn close(path: &Path, permissions: u32) {
+    let Ok(found) = fs::metadata(path) else { return };
+    let mode = found.permissions().mode();
+    if mode & permissions == 0 {
+        return;
+    }
+    let closed = fs::set_permissions(path, Permissions::from_mode(mode & !permissions));
+    let (path, mode) = (path.display(), format!("{:o}", mode & 0o777));
+    match closed {
+        Ok(()) => {
+            warn!(%path, mode, "other users of this machine had access to a file of the server; it was taken away")
+        }
+        Err(error) => warn!(%path, mode, %error, "other users of this machine have access to a file of the server"),
+    }
+}

@@ -1,0 +1,123 @@
+//! What the engines do for each query text: nothing may read a whole table, but what is named here with its reason.
+//!
+//! An index that is missing is not seen with ten rows, and stops the server with a million.
+
+use std::collections::BTreeSet;
+
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::{Empty, STATEMENTS};
+
+/// Query texts that may read a whole table, and why.
+const MAY_SCAN: &[(&str, &str, &str)] = &[
+    ("accounts.rs", "ANY_ACCOUNT", "asked once at the start, and ends at the first account with a password"),
+    ("accounts.rs", "ANY_ADMIN", "asked only with a right setup secret, of which there is one in a server's life"),
+    ("accounts.rs", "DELETE_SETUP_SECRETS", "the table has one row"),
+    ("aliases.rs", "PUBLISHED_ROOMS", "the whole directory is what is asked for"),
+    ("leftovers.rs", "LEFTOVERS", "the whole table is what is asked for, from the front and with a limit"),
+    ("open.rs", "FORGET_INCARNATIONS", "the table has a thousand rows, and this is done at the start"),
+    ("open.rs", "LIST_INCARNATIONS", "the table has a thousand rows, and this is done at the start"),
+    ("relations.rs", "DEEPLY_RELATED_BACK", "what is read as a whole are the relations found one step before"),
+    ("relations.rs", "DEEPLY_RELATED_FORWARD", "what is read as a whole are the relations found one step before"),
+];
+
+/// The steps of a plan that read a whole table or a whole index.
+async fn scans(empty: &mut Empty, text: &'static str) -> Vec<String> {
+    match empty {
+        Empty::Sqlite(conn, _) => {
+            let steps = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}")));
+            let steps = steps.fetch_all(&mut *conn).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+            let steps = steps.iter().map(|step| step.get::<String, _>("detail"));
+            steps.filter(|step| is_sqlite_scan(step)).collect()
+        }
+        Empty::Postgres(conn, _) => {
+            let values = (1..).take_while(|number| text.contains(&format!("${number}"))).map(|_| "NULL");
+            let values = values.collect::<Vec<_>>().join(", ");
+            let values = if values.is_empty() { values } else { format!("({values})") };
+            // The plan for any values: with these, PostgreSQL would see that nothing can be found.
+            let script = format!("PREPARE planned AS {text}");
+            sqlx::raw_sql(AssertSqlSafe(script))
+                .execute(&mut *conn)
+                .await
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
+            let steps = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN EXECUTE planned{values}")));
+            let steps = steps.fetch_all(&mut *conn).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+            let steps: Vec<String> = steps.iter().map(|step| step.get::<String, _>(0)).collect();
+            sqlx::raw_sql("DEALLOCATE planned").execute(&mut *conn).await.expect("it was prepared");
+            postgres_scans(&steps)
+        }
+    }
+}
+
+/// A step such as `SCAN event` or `SCAN event USING INDEX …`; not one through the rows of a `VALUES` or of a subquery.
+fn is_sqlite_scan(step: &str) -> bool {
+    let Some(what) = step.strip_prefix("SCAN ") else {
+        return false;
+    };
+    !(what.starts_with("CONSTANT ROW")
+        || what.contains("CONSTANT ROW")
+        || what.starts_with('(')
+        || what.contains("VALUES CLAUSE"))
+}
+
+/// Steps that read a table, or an index of it, without a condition on the index.
+fn postgres_scans(steps: &[String]) -> Vec<String> {
+    let mut scans = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        if step.contains("Seq Scan on") {
+            scans.push(step.trim().to_owned());
+        }
+        let reads_index = ["Index Scan using", "Index Only Scan using", "Bitmap Index Scan on"];
+        if reads_index.iter().any(|kind| step.contains(kind)) {
+            let indent = |step: &str| step.len() - step.trim_start().len();
+            let own = steps[index + 1..].iter().take_while(|next| indent(next) > indent(step) && !next.contains("->"));
+            if !own.into_iter().any(|next| next.contains("Index Cond:")) {
+                scans.push(step.trim().to_owned());
+            }
+        }
+    }
+    scans
+}
+
+#[tokio::test]
+async fn no_statement_reads_a_whole_table() {
+    let mut found = String::new();
+    let mut needed = BTreeSet::new();
+    for mut empty in Empty::both().await {
+        let engine = if empty.is_postgres() { "PostgreSQL" } else { "SQLite" };
+        if let Empty::Postgres(conn, _) = &mut empty {
+            let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
+            sqlx::raw_sql(settings).execute(conn).await.expect("settings of PostgreSQL");
+        }
+        for (file, statements) in STATEMENTS {
+            for (name, sql) in *statements {
+                let scans = scans(&mut empty, sql.text()).await;
+                if scans.is_empty() {
+                    continue;
+                }
+                if MAY_SCAN.iter().any(|(in_file, named, _)| (in_file, named) == (file, name)) {
+                    needed.insert((*file, *name));
+                } else {
+                    found.push_str(&format!("{engine}, {file} {name}: {}\n", scans.join("; ")));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "these read a whole table:\n{found}");
+    let unused: Vec<_> = MAY_SCAN.iter().filter(|(file, name, _)| !needed.contains(&(*file, *name))).collect();
+    assert!(unused.is_empty(), "these need no exception any more: {unused:?}");
+}
+
+#[test]
+fn steps_of_plans_are_told_apart() {
+    let check = |step: &str, expected: bool| assert_eq!(is_sqlite_scan(step), expected, "{step}");
+    check("SCAN event", true);
+    check("SCAN event USING COVERING INDEX x", true);
+    check("SEARCH event USING INDEX x (a=?)", false);
+    check("SCAN 16 CONSTANT ROWS", false);
+    check("SCAN 16-ROW VALUES CLAUSE", false);
+    let steps = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(postgres_scans(&steps("Index Scan using a on t\n  Index Cond: (x = $1)\n  Filter: y")).len(), 0);
+    assert_eq!(postgres_scans(&steps("Limit\n  ->  Index Scan using a on t\n        Filter: y")).len(), 1);
+    assert_eq!(postgres_scans(&steps("Seq Scan on t")).len(), 1);
+}

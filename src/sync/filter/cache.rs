@@ -1,0 +1,66 @@
+//! Stored filters, compiled: each once for all syncs that name it.
+
+use std::sync::Arc;
+
+use quick_cache::{Weighter, sync::Cache};
+
+use super::{FilterError, SyncFilter};
+use crate::{
+    account::Filters,
+    store::{self, UserNid},
+};
+
+/// Memory for compiled filters. One of an ordinary client takes a kilobyte.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// About how many of them fit in.
+const CACHED_FILTERS: usize = 10_000;
+
+/// Compiled filters by owner and id. A stored filter never changes.
+pub struct FilterCache(Cache<(UserNid, i64), Arc<SyncFilter>, ByBytes>);
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<(UserNid, i64), Arc<SyncFilter>> for ByBytes {
+    fn weight(&self, _: &(UserNid, i64), filter: &Arc<SyncFilter>) -> u64 {
+        filter.bytes() as u64
+    }
+}
+
+/// Why a stored filter cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FindFilterError {
+    #[error(transparent)]
+    Refused(#[from] FilterError),
+    #[error("the filter could not be read")]
+    Storage(#[from] store::Error),
+}
+
+impl Default for FilterCache {
+    fn default() -> Self {
+        Self(Cache::with_weighter(CACHED_FILTERS, CACHE_BYTES, ByBytes))
+    }
+}
+
+impl FilterCache {
+    /// The user's filter with this id.
+    ///
+    /// # Errors
+    /// [`FindFilterError::Refused`] for a filter that was stored under other limits.
+    pub async fn find(
+        &self,
+        stored: &Filters,
+        user: UserNid,
+        filter_id: &str,
+    ) -> Result<Option<Arc<SyncFilter>>, FindFilterError> {
+        let Some(id) = Filters::read_id(filter_id) else { return Ok(None) };
+        if let Some(filter) = self.0.get(&(user, id)) {
+            return Ok(Some(filter));
+        }
+        let Some(definition) = stored.find(user, filter_id).await? else { return Ok(None) };
+        let filter = Arc::new(SyncFilter::new(&definition)?);
+        self.0.insert((user, id), Arc::clone(&filter));
+        Ok(Some(filter))
+    }
+}

@@ -1,0 +1,182 @@
+//! Types of events in filters: names, and patterns in which `*` stands for any text.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Mutex,
+};
+
+use super::ENTRY_BYTES;
+use crate::{glob::Glob, store::ids::lock};
+
+/// Patterns with a `*` in one filter, all of its lists together. Clients use a handful (`m.call.*`); each is held against
+/// every new type of event.
+pub const MAX_PATTERNS: usize = 64;
+
+/// Length of a pattern: no type of event is longer ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#size-limits
+pub const MAX_PATTERN_BYTES: usize = 255;
+
+/// Types for which a filter remembers its verdict. Rooms have a few dozen types; whoever makes up more of them costs
+/// the matching of [`MAX_PATTERNS`].
+const MAX_VERDICTS: usize = 256;
+
+/// Why a filter is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    #[error("a filter has at most {MAX_PATTERNS} patterns with * among its types and not_types")]
+    TooManyPatterns,
+    #[error("a pattern among the types and not_types of a filter has at most {MAX_PATTERN_BYTES} bytes")]
+    PatternTooLong,
+}
+
+/// How many patterns one filter has had so far.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    patterns: usize,
+}
+
+/// The types that are wanted, and those that are not.
+#[derive(Debug, Default)]
+pub(super) struct TypeFilter {
+    types: Option<TypeList>,
+    not_types: TypeList,
+    /// What the patterns say about the types that were seen lately.
+    verdicts: Mutex<HashMap<Box<str>, bool>>,
+}
+
+#[derive(Debug, Default)]
+struct TypeList {
+    names: HashSet<Box<str>>,
+    patterns: Vec<Glob>,
+}
+
+impl TypeFilter {
+    pub(super) fn new(
+        types: Option<&[String]>,
+        not_types: &[String],
+        budget: &mut Budget,
+    ) -> Result<Self, FilterError> {
+        let types = types.map(|types| TypeList::new(types, budget)).transpose()?;
+        Ok(Self { types, not_types: TypeList::new(not_types, budget)?, verdicts: Mutex::default() })
+    }
+
+    pub(super) fn accepts_all(&self) -> bool {
+        self.types.is_none() && self.not_types.is_empty()
+    }
+
+    pub(super) fn accepts(&self, event_type: &str) -> bool {
+        if self.accepts_all() {
+            return true;
+        }
+        let verdict =
+            || !self.not_types.names(event_type) && self.types.as_ref().is_none_or(|types| types.names(event_type));
+        if self.not_types.patterns.is_empty() && self.types.as_ref().is_none_or(|types| types.patterns.is_empty()) {
+            return verdict();
+        }
+        if let Some(known) = lock(&self.verdicts).get(event_type) {
+            return *known;
+        }
+        let verdict = verdict();
+        let mut verdicts = lock(&self.verdicts);
+        if verdicts.len() >= MAX_VERDICTS {
+            verdicts.clear();
+        }
+        verdicts.insert(event_type.into(), verdict);
+        verdict
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.types.iter().chain([&self.not_types]).map(TypeList::bytes).sum()
+    }
+}
+
+impl TypeList {
+    fn new(types: &[String], budget: &mut Budget) -> Result<Self, FilterError> {
+        let mut list = Self::default();
+        for pattern in types {
+            if !pattern.contains('*') {
+                list.names.insert(pattern.as_str().into());
+                continue;
+            }
+            budget.patterns += 1;
+            if budget.patterns > MAX_PATTERNS {
+                return Err(FilterError::TooManyPatterns);
+            }
+            if pattern.len() > MAX_PATTERN_BYTES {
+                return Err(FilterError::PatternTooLong);
+            }
+            list.patterns.push(Glob::of_stars(pattern).ok_or(FilterError::PatternTooLong)?);
+        }
+        Ok(list)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.patterns.is_empty()
+    }
+
+    /// Whether one of the names or patterns is this type.
+    fn names(&self, event_type: &str) -> bool {
+        self.names.contains(event_type) || self.patterns.iter().any(|pattern| pattern.matches(event_type))
+    }
+
+    fn bytes(&self) -> usize {
+        self.names.iter().map(|name| name.len() + ENTRY_BYTES).sum::<usize>()
+            + self.patterns.iter().map(Glob::bytes).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(types: Option<&[&str]>, not_types: &[&str]) -> Result<TypeFilter, FilterError> {
+        let owned = |types: &[&str]| types.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        TypeFilter::new(types.map(owned).as_deref(), &owned(not_types), &mut Budget::default())
+    }
+
+    #[test]
+    fn types_are_names_and_patterns_and_exclusion_wins() {
+        let check = |types: Option<&[&str]>, not_types: &[&str], event_type: &str, expected: bool| {
+            let filter = compile(types, not_types).unwrap();
+            for _ in 0..2 {
+                // The second answer is remembered.
+                assert_eq!(filter.accepts(event_type), expected, "{types:?} but {not_types:?}: {event_type}");
+            }
+        };
+        check(None, &[], "m.a", true);
+        check(Some(&[]), &[], "m.a", false);
+        check(Some(&["m.a"]), &[], "m.a", true);
+        check(Some(&["m.a"]), &[], "m.ab", false);
+        check(Some(&["m.*"]), &[], "m.ab", true);
+        check(Some(&["*"]), &["m.a*"], "m.ab", false);
+        check(Some(&["m.ab"]), &["m.*"], "m.ab", false);
+        check(None, &["m.a"], "m.ab", true);
+        // A question mark stands for itself.
+        check(Some(&["m.?*"]), &[], "m.ab", false);
+        check(Some(&["m.?*"]), &[], "m.?b", true);
+    }
+
+    #[test]
+    fn patterns_are_limited_in_number_and_length_and_names_are_not() {
+        let many: Vec<String> = (0..=MAX_PATTERNS).map(|n| format!("m.{n}*")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(compile(Some(&many[1..]), &[]).is_ok());
+        assert_eq!(compile(Some(&many), &[]).err(), Some(FilterError::TooManyPatterns));
+        assert_eq!(compile(Some(&many[1..]), &["x*"]).err(), Some(FilterError::TooManyPatterns));
+        let long = "x".repeat(MAX_PATTERN_BYTES) + "*";
+        assert_eq!(compile(None, &[&long]).err(), Some(FilterError::PatternTooLong));
+        let names: Vec<String> = (0..1_000).map(|n| format!("m.{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert!(compile(Some(&names), &[]).unwrap().accepts("m.999"));
+    }
+
+    #[test]
+    fn remembered_verdicts_are_bounded() {
+        let filter = compile(Some(&["m.*"]), &[]).unwrap();
+        for n in 0..10 * MAX_VERDICTS {
+            assert!(filter.accepts(&format!("m.{n}")));
+        }
+        assert!(lock(&filter.verdicts).len() <= MAX_VERDICTS);
+    }
+}

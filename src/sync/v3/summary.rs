@@ -1,0 +1,99 @@
+//! A room's summary in an answer: how many are in it, and who names it if it has no name.
+
+use serde_json::json;
+
+use super::{Look, membership::RoomLook};
+use crate::{
+    room::{
+        event::StoredEvent,
+        state_log::{Membership, StateEntry},
+    },
+    store::{Error, KeyNid},
+};
+
+/// How many members name a room that has no name ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary
+const HEROES: usize = 5;
+
+/// The summary of a room.
+pub(super) struct Summary {
+    joined: usize,
+    invited: usize,
+    /// `None`: the room has a name.
+    heroes: Option<Vec<Hero>>,
+}
+
+struct Hero {
+    user_id: String,
+    key: KeyNid,
+}
+
+impl Summary {
+    /// The room's summary; `None` if nothing of it has changed.
+    pub(super) async fn load(look: &Look<'_>, room: &RoomLook) -> Result<Option<Self>, Error> {
+        if !has_changed(look, room).await? {
+            return Ok(None);
+        }
+        let rooms = &look.app.rooms;
+        let (joined, invited) = rooms.member_counts(&room.room, room.upto).await?;
+        let named = |kind: &'static str| rooms.state_event(&room.room, kind, "", room.upto);
+        let is_named = is_set(named("m.room.name").await?.as_deref(), "name")
+            || is_set(named("m.room.canonical_alias").await?.as_deref(), "alias");
+        let heroes = if is_named { None } else { Some(heroes(look, room).await?) };
+        Ok(Some(Self { joined, invited, heroes }))
+    }
+
+    /// The keys of the member events without which a client cannot show the heroes.
+    pub(super) fn hero_keys(&self) -> Vec<KeyNid> {
+        self.heroes.iter().flatten().map(|hero| hero.key).collect()
+    }
+
+    pub(super) fn json(&self) -> String {
+        let mut summary = json!({ "m.joined_member_count": self.joined, "m.invited_member_count": self.invited });
+        if let Some(heroes) = &self.heroes {
+            summary["m.heroes"] = heroes.iter().map(|hero| hero.user_id.as_str()).collect();
+        }
+        summary.to_string()
+    }
+}
+
+/// Whether a membership or a name has changed since the client last asked.
+async fn has_changed(look: &Look<'_>, room: &RoomLook) -> Result<bool, Error> {
+    let Some(since) = room.since.filter(|_| !look.request.full_state) else { return Ok(true) };
+    if room.room.last_pos() <= since {
+        return Ok(false);
+    }
+    let names = |key: &KeyNid| {
+        ["m.room.name", "m.room.canonical_alias"]
+            .iter()
+            .any(|kind| look.app.db.known_state_key(kind, "").is_some_and(|known| known.nid == *key))
+    };
+    let changes = look.app.rooms.state_changes(&room.room, since, room.upto).await?;
+    Ok(changes.iter().any(|(key, entry)| names(key) || entry.is_some_and(|entry| entry.membership.is_some())))
+}
+
+fn is_set(event: Option<&StoredEvent>, field: &str) -> bool {
+    let content = event.and_then(|event| event.content::<serde_json::Map<String, serde_json::Value>>());
+    content.and_then(|content| content.get(field)?.as_str().map(|text| !text.is_empty())).unwrap_or(false)
+}
+
+/// The first members beside the user: those who are there or invited, or else those who were.
+async fn heroes(look: &Look<'_>, room: &RoomLook) -> Result<Vec<Hero>, Error> {
+    let rooms = &look.app.rooms;
+    let own = look.app.db.known_state_key("m.room.member", look.caller.user_id().as_str()).map(|key| key.nid);
+    let state = rooms.state_at(&room.room, room.upto).await?;
+    let members = |wanted: fn(Membership) -> bool| {
+        let mut found: Vec<&(KeyNid, StateEntry)> =
+            state.iter().filter(|(key, entry)| Some(*key) != own && entry.membership.is_some_and(wanted)).collect();
+        found.sort_unstable_by_key(|(_, entry)| entry.pos);
+        found.into_iter().take(HEROES).map(|(_, entry)| entry.event_nid).collect::<Vec<_>>()
+    };
+    let mut nids = members(|membership| matches!(membership, Membership::Join | Membership::Invite));
+    if nids.is_empty() {
+        nids = members(|membership| matches!(membership, Membership::Leave | Membership::Ban));
+    }
+    let events = rooms.events.list(&room.room, &nids).await?;
+    let hero = |event: &StoredEvent| Some(Hero { user_id: event.pdu.state_key.clone()?, key: event.key? });
+    Ok(events.iter().filter_map(|event| hero(event)).collect())
+}

@@ -1,0 +1,188 @@
+//! What is new in a room's timeline, as far as the user may see it and the client wants it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Look, membership::RoomLook};
+use crate::{
+    room::{
+        event::{StoredEvent, View},
+        state_log::Membership,
+        timeline::Placed,
+    },
+    store::{Error, EventNid, Position},
+    sync::{
+        json::{Array, Object},
+        token::Place,
+    },
+};
+
+/// How many events of a room a client gets that does not say how many it wants ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
+const DEFAULT_TIMELINE: u64 = 10;
+
+/// Events that are looked at for one room whose timeline is filtered.
+const MAX_SCANNED: usize = 5_000;
+
+/// Events that one answer looks at for filtered timelines, all rooms together: about a second of work. A room for which
+/// none is left gets a gap, which the client fills with `/messages`.
+const MAX_SCANNED_IN_ALL: usize = 50_000;
+
+/// How many more events an answer may look at.
+pub(super) struct ScanBudget(AtomicUsize);
+
+impl Default for ScanBudget {
+    fn default() -> Self {
+        Self(AtomicUsize::new(MAX_SCANNED_IN_ALL))
+    }
+}
+
+impl ScanBudget {
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn spend(&self, events: usize) {
+        // One answer is written by one task, so nothing comes in between.
+        self.0.store(self.left().saturating_sub(events), Ordering::Relaxed);
+    }
+}
+
+/// What is new in the timeline.
+pub(super) struct Timeline {
+    /// Oldest first.
+    pub(super) events: Vec<Placed>,
+    limited: bool,
+    /// Just before the first event.
+    pub(super) start: Position,
+}
+
+impl Timeline {
+    pub(super) fn shows(&self, event: EventNid) -> bool {
+        self.events.iter().any(|(_, shown)| shown.nid == event)
+    }
+
+    /// Leaves out the events up to `pos`. The client finds them with `/messages`, as it finds what a limit leaves out.
+    pub(super) fn begin_after(&mut self, pos: Position) {
+        self.events.retain(|(at, _)| *at > pos);
+        self.start = pos;
+        self.limited = true;
+    }
+
+    /// Reads the timeline.
+    pub(super) async fn load(look: &Look<'_>, room: &RoomLook) -> Result<Self, Error> {
+        let filter = &look.request.filter.room.timeline;
+        let limit = filter.limit.unwrap_or(DEFAULT_TIMELINE);
+        let limit =
+            usize::try_from(limit).unwrap_or(usize::MAX).min(look.app.config.limits.sync_timeline_events as usize);
+        let wants_room = filter.accepts_room(&room.room.room_id) && limit > 0;
+        if room.only_departure {
+            let just_before = Position(room.upto.0 - 1);
+            let (mut events, _) = look.app.rooms.timeline(&room.room, just_before, room.upto, 1).await?;
+            events.retain(|(_, event)| wants_room && filter.accepts(event));
+            return Ok(Self { events, limited: false, start: just_before });
+        }
+        let after = room.since.unwrap_or(Position::ZERO);
+        if !wants_room {
+            let limited = room.room.last_pos() > after;
+            return Ok(Self { events: Vec::new(), limited, start: room.upto });
+        }
+        if filter.accepts_all()
+            && let Some(timeline) = Self::latest(look, room, after, limit).await?
+        {
+            return Ok(timeline);
+        }
+        Self::scan(look, room, after, limit).await
+    }
+
+    /// The latest events, when the client wants them all. `None`: too much of it is hidden for good.
+    async fn latest(look: &Look<'_>, room: &RoomLook, after: Position, limit: usize) -> Result<Option<Self>, Error> {
+        let ignored = look.ignored().await?;
+        let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+        if limited && !ignored.is_empty() && events.iter().any(|(_, event)| event.is_hidden_by(ignored)) {
+            // A gap must not come from what is hidden for good: then there is more to look through.
+            return Ok(None);
+        }
+        events.retain(|(_, event)| !event.is_hidden_by(ignored));
+        let all = events.len();
+        let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
+        events.retain(|(pos, event)| is_visible(look, room, *pos, event));
+        // For one who has just come, what is hidden before the first visible event is not a gap to fill. For one who was
+        // here before, there may be more that they could see.
+        if room.since.is_none() {
+            limited &= events.len() == all;
+        }
+        let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
+        Ok(Some(Self { events, limited: limited || may_have_gap(look, room), start }))
+    }
+
+    /// The latest events that the filter accepts.
+    async fn scan(look: &Look<'_>, room: &RoomLook, after: Position, limit: usize) -> Result<Self, Error> {
+        let filter = &look.request.filter.room.timeline;
+        let ignored = look.ignored().await?;
+        let accepts = |pos, event: &StoredEvent| {
+            is_visible(look, room, pos, event) && filter.accepts(event) && !event.is_hidden_by(ignored)
+        };
+        // One more than wanted says whether any is missing.
+        let most = (limit + 1, look.scans.left().min(MAX_SCANNED));
+        let (page, scanned) = look.app.rooms.scan_back_at_most(&room.room, (room.upto, after), most, accepts).await?;
+        look.scans.spend(scanned);
+        let mut events = page.events;
+        let more = events.len() > limit;
+        events.truncate(limit);
+        events.reverse();
+        let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
+        // A scan that was given up may have missed some.
+        let gave_up = !more && page.next.is_some_and(|next| next > after);
+        Ok(Self { events, limited: may_have_gap(look, room) || more || gave_up, start })
+    }
+
+    /// Writes the timeline.
+    pub(super) async fn write(&self, look: &Look<'_>, room: &RoomLook, object: &mut Object<'_>) -> Result<(), Error> {
+        let mut transaction_ids = Vec::with_capacity(self.events.len());
+        for (_, event) in &self.events {
+            transaction_ids.push(if event.sender() == look.caller.user_id() {
+                look.app.rooms.transaction_id_of(look.caller.device_nid, event.event_id()).await?
+            } else {
+                None
+            });
+        }
+        let mut json = Object::begin(object.key("timeline"));
+        let mut array = Array::begin(json.key("events"));
+        for ((pos, event), transaction_id) in self.events.iter().zip(&transaction_ids) {
+            let view = View {
+                transaction_id: transaction_id.as_deref(),
+                // Who has never been here is like one who has left.
+                membership: Some(room.sight.membership_at(*pos).unwrap_or(Membership::Leave)),
+                now_ms: look.now_ms,
+                with_room_id: false,
+            };
+            write_event(look, event, view, &mut array);
+        }
+        array.end();
+        json.raw("limited", if self.limited { "true" } else { "false" });
+        json.string("prev_batch", &Place(self.start).to_string());
+        json.end();
+        Ok(())
+    }
+}
+
+/// Whether the client may still have a timeline of this room, from before the user left it or from before the room could
+/// not be read: then what comes does not follow on it.
+fn may_have_gap(look: &Look<'_>, room: &RoomLook) -> bool {
+    room.since.is_none() && !look.is_initial()
+}
+
+fn is_visible(look: &Look<'_>, room: &RoomLook, pos: Position, event: &StoredEvent) -> bool {
+    // A user always sees what became of themselves, such as an invitation that was withdrawn.
+    room.sight.can_see(pos) || event.pdu.is_state("m.room.member", look.caller.user_id().as_str())
+}
+
+/// Writes an event in the format that the filter asks for.
+pub(super) fn write_event(look: &Look<'_>, event: &StoredEvent, view: View<'_>, array: &mut Array<'_>) {
+    if look.request.filter.federation_format {
+        array.raw(&event.pdu.json);
+    } else {
+        event.write(array.item(), view);
+    }
+}

@@ -1,0 +1,241 @@
+//! Every field of every object of a filter, and what it does to an answer of `/sync` ([spec]).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3useruseridfilter_request_filter
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Client, TestServer,
+    follower::{events, rooms},
+    v3,
+};
+
+/// A room, users, and something of every kind in it.
+struct Scene {
+    alice: Client,
+    bob: Client,
+    one: String,
+    two: String,
+    gone: String,
+}
+
+async fn scene(server: &TestServer) -> Scene {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let mut made = Vec::new();
+    for name in ["one", "two", "gone"] {
+        let room = bob.create_room(json!({ "preset": "public_chat", "name": name })).await;
+        alice.join(&room).await;
+        made.push(room);
+    }
+    let [one, two, gone] = <[String; 3]>::try_from(made).expect("three rooms");
+    alice.leave(&gone).await;
+    for room in [&one, &two] {
+        alice
+            .put(&v3(["user", &alice.user_id, "rooms", room, "account_data", "org.note"]), json!({ "url": "x" }))
+            .await
+            .ok();
+        alice.put(&v3(["user", &alice.user_id, "rooms", room, "account_data", "org.mark"]), json!({})).await.ok();
+        bob.send(room, "m.room.message", "1", json!({ "msgtype": "m.image", "body": "i", "url": "mxc://a/b" })).await;
+        let last = alice.send(room, "org.text", "2", json!({ "body": "t" })).await;
+        bob.post(&v3(["rooms", room, "receipt", "m.read", &last]), json!({})).await.ok();
+        bob.put(&v3(["rooms", room, "typing", &bob.user_id]), json!({ "typing": true, "timeout": 100_000 })).await.ok();
+    }
+    alice.put(&v3(["user", &alice.user_id, "account_data", "org.own"]), json!({})).await.ok();
+    bob.sync(None).await;
+    Scene { alice, bob, one, two, gone }
+}
+
+impl Scene {
+    /// What an answer tells, as `room timeline bob m.room.message` or `presence bob`. Of state and timeline, what a filter
+    /// of the timeline would move between the two is left out.
+    async fn told(&self, filter: &Value) -> BTreeSet<String> {
+        let filter = v3([&filter.to_string()]);
+        let filter = filter.rsplit('/').next().expect("one segment");
+        let answer = self.alice.sync_with(None, &format!("timeout=0&filter={filter}")).await;
+        let name = |user: &Value| if *user == self.bob.user_id { "bob" } else { "alice" };
+        let kind = |event: &Value| event["type"].as_str().expect("it has one").to_owned();
+        let mut told = BTreeSet::new();
+        told.extend(events(&answer["account_data"]).iter().map(|event| format!("account {}", kind(event))));
+        told.extend(events(&answer["presence"]).iter().map(|event| format!("presence {}", name(&event["sender"]))));
+        for (section, room_id, room) in ["join", "leave"]
+            .iter()
+            .flat_map(|section| rooms(&answer, section).into_iter().map(move |(id, room)| (section, id, room)))
+        {
+            let room_name = match room_id {
+                id if *id == self.one => "one",
+                id if *id == self.two => "two",
+                id => {
+                    assert_eq!((id.as_str(), *section), (self.gone.as_str(), "leave"));
+                    "gone"
+                }
+            };
+            told.insert(room_name.to_owned());
+            for event in events(&room["state"]) {
+                told.insert(format!("{room_name} state {} {}", name(&event["sender"]), kind(event)));
+            }
+            for event in events(&room["timeline"]).iter().filter(|event| event.get("state_key").is_none()) {
+                told.insert(format!("{room_name} timeline {} {}", name(&event["sender"]), kind(event)));
+            }
+            for part in ["ephemeral", "account_data"] {
+                told.extend(events(&room[part]).iter().map(|event| format!("{room_name} {part} {}", kind(event))));
+            }
+        }
+        told
+    }
+}
+
+both_engines! {
+    async fn every_field_of_a_filter_does_what_the_specification_says(server: TestServer) {
+        let scene = scene(&server).await;
+        let (alice, bob, one, two) = (&scene.alice.user_id, &scene.bob.user_id, &scene.one, &scene.two);
+        // The state is told apart from the timeline, so that filters of one do not move events to the other.
+        let state = ["m.room.member", "m.room.c*", "m.room.p*", "m.room.j*", "m.room.h*", "m.room.g*", "m.room.na*"];
+        let with = |extra: Value| {
+            let mut filter = json!({ "room": { "timeline": { "not_types": state } } });
+            merge(&mut filter, extra);
+            filter
+        };
+        let all = scene.told(&with(json!({}))).await;
+        for expected in [
+            "account org.own", "account m.push_rules", "presence bob", "one", "two", "one state bob m.room.name",
+            "one state alice m.room.member", "one state bob m.room.member", "one timeline bob m.room.message",
+            "one timeline alice org.text", "one ephemeral m.receipt", "one ephemeral m.typing", "one account_data org.note",
+            "two account_data org.mark",
+        ] {
+            assert!(all.contains(expected), "{expected} is missing in {all:#?}");
+        }
+        assert!(!all.contains("gone"), "{all:#?}");
+
+        // Of everything, each filter takes away what contains one of these words, and nothing else.
+        let nothing: &[&str] = &[];
+        let checks: Vec<(Value, &[&str])> = vec![
+            // Filter
+            (json!({ "event_fields": ["type", "sender", "state_key", "content"] }), nothing),
+            (json!({ "event_format": "client" }), nothing),
+            // EventFilter, for presence
+            (json!({ "presence": { "types": ["m.presence"] } }), nothing),
+            (json!({ "presence": { "types": [] } }), &["presence "]),
+            (json!({ "presence": { "types": ["m.pres*"] } }), nothing),
+            (json!({ "presence": { "not_types": ["m.presence"] } }), &["presence "]),
+            (json!({ "presence": { "senders": [alice] } }), &["presence bob"]),
+            (json!({ "presence": { "not_senders": [bob] } }), &["presence bob"]),
+            (json!({ "presence": { "senders": [alice, bob], "not_senders": [alice] } }), &["presence alice"]),
+            (json!({ "presence": { "limit": 1000 } }), nothing),
+            // EventFilter, for account data
+            (json!({ "account_data": { "types": ["org.*"] } }), &["account m.push_rules"]),
+            (json!({ "account_data": { "not_types": ["org.own"] } }), &["account org.own"]),
+            // Nobody sends account data.
+            (json!({ "account_data": { "senders": [alice] } }), &["account org.own", "account m.push_rules"]),
+            (json!({ "account_data": { "not_senders": [alice] } }), nothing),
+            (json!({ "account_data": { "limit": 1 } }), nothing),
+            // RoomFilter
+            (json!({ "room": { "rooms": [one] } }), &["two"]),
+            (json!({ "room": { "not_rooms": [one] } }), &["one"]),
+            (json!({ "room": { "rooms": [one, two], "not_rooms": [one] } }), &["one"]),
+            (json!({ "room": { "include_leave": false } }), nothing),
+            // RoomEventFilter, for state
+            (json!({ "room": { "state": { "types": ["m.room.member"] } } }), &[" state bob m.room.", "!member"]),
+            (json!({ "room": { "state": { "not_types": ["m.room.member"] } } }), &["state bob m.room.member", "state alice m.room.member"]),
+            (json!({ "room": { "state": { "senders": [alice] } } }), &[" state bob"]),
+            (json!({ "room": { "state": { "not_senders": [bob] } } }), &[" state bob"]),
+            (json!({ "room": { "state": { "rooms": [one] } } }), &["two state"]),
+            (json!({ "room": { "state": { "not_rooms": [one] } } }), &["one state"]),
+            (json!({ "room": { "state": { "contains_url": true } } }), &[" state "]),
+            (json!({ "room": { "state": { "contains_url": false } } }), nothing),
+            (json!({ "room": { "state": { "limit": 1 } } }), nothing),
+            // RoomEventFilter, for the timeline
+            (json!({ "room": { "timeline": { "types": ["m.room.message"] } } }), &["timeline alice"]),
+            (json!({ "room": { "timeline": { "not_types": ["m.room.*"] } } }), &["timeline bob"]),
+            (json!({ "room": { "timeline": { "senders": [bob] } } }), &["timeline alice"]),
+            (json!({ "room": { "timeline": { "not_senders": [bob] } } }), &["timeline bob"]),
+            (json!({ "room": { "timeline": { "rooms": [one] } } }), &["two timeline"]),
+            (json!({ "room": { "timeline": { "not_rooms": [one] } } }), &["one timeline"]),
+            (json!({ "room": { "timeline": { "contains_url": true } } }), &["timeline alice"]),
+            (json!({ "room": { "timeline": { "contains_url": false } } }), &["timeline bob"]),
+            (json!({ "room": { "timeline": { "limit": 1 } } }), &["timeline bob"]),
+            (json!({ "room": { "timeline": { "limit": 0 } } }), &["timeline "]),
+            (json!({ "room": { "timeline": { "unread_thread_notifications": true } } }), nothing),
+            // RoomEventFilter, for what passes
+            (json!({ "room": { "ephemeral": { "types": ["m.typing"] } } }), &["m.receipt"]),
+            (json!({ "room": { "ephemeral": { "not_types": ["m.typing"] } } }), &["m.typing"]),
+            (json!({ "room": { "ephemeral": { "rooms": [one] } } }), &["two ephemeral"]),
+            (json!({ "room": { "ephemeral": { "not_rooms": [one] } } }), &["one ephemeral"]),
+            (json!({ "room": { "ephemeral": { "senders": [bob] } } }), &["ephemeral"]),
+            (json!({ "room": { "ephemeral": { "not_senders": [bob] } } }), nothing),
+            (json!({ "room": { "ephemeral": { "contains_url": true } } }), &["ephemeral"]),
+            (json!({ "room": { "ephemeral": { "contains_url": false } } }), nothing),
+            (json!({ "room": { "ephemeral": { "limit": 1 } } }), nothing),
+            // RoomEventFilter, for account data of rooms
+            (json!({ "room": { "account_data": { "types": ["org.note"] } } }), &["org.mark"]),
+            (json!({ "room": { "account_data": { "not_types": ["org.n*"] } } }), &["org.note"]),
+            (json!({ "room": { "account_data": { "rooms": [one] } } }), &["two account_data"]),
+            (json!({ "room": { "account_data": { "not_rooms": [one] } } }), &["one account_data"]),
+            (json!({ "room": { "account_data": { "senders": [alice] } } }), &["account_data"]),
+            (json!({ "room": { "account_data": { "not_senders": [alice] } } }), nothing),
+            (json!({ "room": { "account_data": { "contains_url": true } } }), &["org.mark"]),
+            (json!({ "room": { "account_data": { "contains_url": false } } }), &["org.note"]),
+            (json!({ "room": { "account_data": { "limit": 1 } } }), nothing),
+        ];
+        for (filter, taken) in checks {
+            let told = scene.told(&with(filter.clone())).await;
+            let spared: Vec<&str> = taken.iter().filter_map(|word| word.strip_prefix('!')).collect();
+            let is_taken = |fact: &String| {
+                taken.iter().any(|word| fact.contains(word)) && !spared.iter().any(|word| fact.contains(word))
+            };
+            let expected: BTreeSet<String> = all.iter().filter(|fact| !is_taken(fact)).cloned().collect();
+            assert_eq!(told, expected, "{filter}");
+        }
+        let with_left = scene.told(&with(json!({ "room": { "include_leave": true } }))).await;
+        assert!(with_left.contains("gone"), "{with_left:#?}");
+        let lazy = json!({ "room": { "state": { "lazy_load_members": true }, "timeline": { "types": ["org.text"] } } });
+        let lazy = scene.told(&lazy).await;
+        assert!(lazy.contains("one state alice m.room.member"), "alice spoke: {lazy:#?}");
+        assert!(!lazy.contains("one state bob m.room.member"), "bob did not: {lazy:#?}");
+    }
+
+    /// Not by the usual client, which expects events as clients get them.
+    async fn events_come_as_other_servers_get_them_where_that_is_asked_for(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let sent = alice.send_text(&room, "1", "hello").await;
+        for (format, federation) in [("client", false), ("federation", true)] {
+            let filter = v3([&json!({ "event_format": format }).to_string()]);
+            let filter = filter.rsplit('/').next().expect("one segment");
+            let request = reqwest::Client::new().get(format!("{}{}?filter={filter}", server.base(), v3(["sync"])));
+            let answer = request.bearer_auth(alice.token.as_ref().expect("a token")).send().await.expect("an answer");
+            let answer: Value = serde_json::from_str(&answer.text().await.expect("text")).expect("JSON");
+            let timeline = events(&answer["rooms"]["join"][&room]["timeline"]);
+            let last = timeline.last().expect("it was sent");
+            assert_eq!(last["content"]["body"], "hello");
+            assert_eq!((last.get("hashes").is_some(), last["event_id"] == sent), (federation, !federation), "{last}");
+        }
+    }
+
+    async fn members_that_are_redundant_come_again_where_they_are_asked_for(server: TestServer) {
+        let scene = scene(&server).await;
+        for (redundant, again) in [(false, 0), (true, 1)] {
+            let state = json!({ "lazy_load_members": true, "include_redundant_members": redundant });
+            let filter = v3([&json!({ "room": { "state": state } }).to_string()]);
+            let parameters = format!("timeout=0&filter={}", filter.rsplit('/').next().expect("one segment"));
+            let first = scene.alice.sync_with(None, &parameters).await;
+            scene.bob.send_text(&scene.one, &format!("again-{redundant}"), "hello").await;
+            let next = scene.alice.sync_with(first["next_batch"].as_str(), &parameters).await;
+            let state = events(&next["rooms"]["join"][&scene.one]["state"]);
+            assert_eq!(state.len(), again, "{redundant}: {next}");
+        }
+    }
+}
+
+/// Puts the fields of one object into another, objects within them too.
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}

@@ -1,0 +1,220 @@
+//! Which state `/sync` tells, and where: what a client does not see in the timeline must be in the state.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Client, TestServer,
+    follower::{Follower, Way, events},
+    v3,
+};
+
+async fn room_with(owner: &Client, visibility: &str) -> String {
+    let state = json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": visibility } }]);
+    owner.create_room(json!({ "preset": "private_chat", "initial_state": state })).await
+}
+
+fn way(state_after: bool, lazy: bool) -> Way {
+    Way { state_after, lazy, ..Way::default() }
+}
+
+fn of_type<'a>(events: &'a [Value], event_type: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["type"] == event_type).collect()
+}
+
+/// The member events of these users in the state of an answer.
+fn members(room: &Value, state_after: bool) -> Vec<String> {
+    let state = if state_after { &room["state_after"] } else { &room["state"] };
+    let of = of_type(events(state), "m.room.member");
+    of.iter().filter_map(|event| event["state_key"].as_str().map(str::to_owned)).collect()
+}
+
+both_engines! {
+    /// The room is encrypted and named while the newcomer may not see the history yet.
+    async fn who_comes_later_knows_that_the_room_is_encrypted(server: TestServer) {
+        let alice = server.register("alice").await;
+        for visibility in ["world_readable", "shared", "invited", "joined"] {
+            for (state_after, lazy, initial) in [
+                (false, false, true), (false, true, true), (true, false, true), (true, true, true),
+                (false, false, false), (false, true, false), (true, false, false), (true, true, false),
+            ] {
+                let (bob, carol) = {
+                    let name = |who: &str| format!("{who}-{visibility}-{}{}{}", state_after as u8, lazy as u8, initial as u8);
+                    (server.register(&name("bob")).await, server.register(&name("carol")).await)
+                };
+                let room = room_with(&alice, visibility).await;
+                alice.invite(&room, &bob.user_id).await;
+                alice.invite(&room, &carol.user_id).await;
+                let mut follower = Follower::new(carol.clone(), way(state_after, lazy));
+                if !initial {
+                    follower.sync().await;
+                }
+                bob.join(&room).await;
+                alice.set_state(&room, "m.room.encryption", "", json!({ "algorithm": "m.megolm.v1.aes-sha2" })).await;
+                alice.set_state(&room, "m.room.name", "", json!({ "name": "Tea" })).await;
+                carol.join(&room).await;
+                follower.sync().await;
+                follower.compare().await;
+
+                // And again after an absence in which more happened.
+                for how in ["leave", "kick", "forget"] {
+                    match how {
+                        "kick" => _ = alice.post(&v3(["rooms", &room, "kick"]), json!({ "user_id": carol.user_id })).await.ok(),
+                        _ => carol.leave(&room).await,
+                    }
+                    if how == "forget" {
+                        carol.post(&v3(["rooms", &room, "forget"]), json!({})).await.ok();
+                    }
+                    follower.sync().await;
+                    alice.set_state(&room, "m.room.topic", "", json!({ "topic": how })).await;
+                    bob.leave(&room).await;
+                    alice.invite(&room, &bob.user_id).await;
+                    alice.invite(&room, &carol.user_id).await;
+                    carol.join(&room).await;
+                    bob.join(&room).await;
+                    follower.sync().await;
+                    follower.compare().await;
+                }
+            }
+        }
+    }
+
+    /// An older topic is in the timeline, the newer one may not be seen there: the older must not come last.
+    async fn an_older_event_that_is_shown_does_not_win_over_a_newer_one_that_is_not(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = room_with(&alice, "shared").await;
+        alice.invite(&room, &bob.user_id).await;
+        alice.set_state(&room, "m.room.topic", "", json!({ "topic": "old" })).await;
+        alice.set_state(&room, "m.room.history_visibility", "", json!({ "history_visibility": "joined" })).await;
+        let newer = alice.set_state(&room, "m.room.topic", "", json!({ "topic": "new" })).await;
+        bob.join(&room).await;
+        let mut follower = Follower::new(bob.clone(), Way { timeline_limit: Some(50), ..Way::default() });
+        let answer = follower.sync().await;
+        let told = &answer["rooms"]["join"][&room];
+        assert_eq!(of_type(events(&told["timeline"]), "m.room.topic"), [&Value::Null; 0], "{answer}");
+        assert_eq!(of_type(events(&told["state"]), "m.room.topic")[0]["event_id"], newer, "{answer}");
+        follower.compare().await;
+        // What the timeline does without is found where it begins.
+        assert_eq!(told["timeline"]["limited"], true);
+        let from = told["timeline"]["prev_batch"].as_str().expect("it says where");
+        let page = bob.get(&format!("{}?dir=b&limit=100&from={from}", v3(["rooms", &room, "messages"]))).await.ok();
+        let topics = page["chunk"].as_array().expect("a page").iter().filter(|event| event["type"] == "m.room.topic");
+        assert_eq!(topics.map(|event| event["content"]["topic"].clone()).collect::<Vec<_>>(), ["old"], "{page}");
+    }
+
+    /// A filter of senders lets through Alice's topic and hides Bob's newer one.
+    async fn a_filter_of_the_timeline_leaves_no_outdated_state(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let power = json!({ "state_default": 0 });
+        let room = alice.create_room(json!({ "preset": "public_chat", "power_level_content_override": power })).await;
+        bob.join(&room).await;
+        let timeline = [("senders", json!([alice.user_id]))].into();
+        let mut follower = Follower::new(alice.clone(), Way { timeline, ..Way::default() });
+        follower.sync().await;
+        alice.set_state(&room, "m.room.topic", "", json!({ "topic": "of alice" })).await;
+        bob.set_state(&room, "m.room.topic", "", json!({ "topic": "of bob" })).await;
+        alice.send_text(&room, "1", "hello").await;
+        let answer = follower.sync().await;
+        follower.compare().await;
+        let shown = events(&answer["rooms"]["join"][&room]["timeline"]);
+        assert_eq!(shown.iter().map(|event| &event["type"]).collect::<Vec<_>>(), ["m.room.message"], "{answer}");
+    }
+
+    async fn heroes_come_with_their_member_events_and_once(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        for state_after in [false, true] {
+            let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+            bob.join(&room).await;
+            alice.send_text(&room, "1", "one").await;
+            alice.send_text(&room, "2", "two").await;
+            let way = Way { timeline_limit: Some(1), ..way(state_after, true) };
+            let mut follower = Follower::new(alice.login_again().await, way);
+            let answer = follower.sync().await;
+            let told = &answer["rooms"]["join"][&room];
+            assert_eq!(told["summary"]["m.heroes"], json!([bob.user_id]), "{answer}");
+            assert!(members(told, state_after).contains(&bob.user_id), "{answer}");
+
+            // Named, and then no longer: by then the client has bob's member event.
+            alice.set_state(&room, "m.room.name", "", json!({ "name": "Tea" })).await;
+            follower.sync().await;
+            alice.set_state(&room, "m.room.name", "", json!({})).await;
+            let answer = follower.sync().await;
+            let told = &answer["rooms"]["join"][&room];
+            assert_eq!(told["summary"]["m.heroes"], json!([bob.user_id]), "{answer}");
+            assert_eq!(members(told, state_after), [""; 0], "{answer}");
+        }
+    }
+
+    async fn a_hero_whom_the_client_does_not_know_is_told_when_a_name_is_removed(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        for state_after in [false, true] {
+            let room = alice.create_room(json!({ "preset": "public_chat", "name": "Tea" })).await;
+            bob.join(&room).await;
+            alice.send_text(&room, "1", "one").await;
+            let way = Way { timeline_limit: Some(1), ..way(state_after, true) };
+            let mut follower = Follower::new(alice.login_again().await, way);
+            let answer = follower.sync().await;
+            let told = &answer["rooms"]["join"][&room];
+            assert!(!members(told, state_after).contains(&bob.user_id), "{answer}");
+            alice.set_state(&room, "m.room.name", "", json!({})).await;
+            let answer = follower.sync().await;
+            let told = &answer["rooms"]["join"][&room];
+            assert_eq!(told["summary"]["m.heroes"], json!([bob.user_id]), "{answer}");
+            assert_eq!(members(told, state_after), [bob.user_id.as_str()], "{answer}");
+        }
+    }
+
+    /// With the state after the timeline, clients do not look for state in the timeline.
+    async fn the_end_of_an_invitation_a_knock_or_a_ban_is_told_as_state_after(server: TestServer) {
+        let alice = server.register("alice").await;
+        for (how, end) in [("invite", "leave"), ("invite", "kick"), ("knock", "leave"), ("knock", "kick"), ("ban", "unban")] {
+            let bob = server.register(&format!("bob-{how}-{end}")).await;
+            let rules = json!([{ "type": "m.room.join_rules", "content": { "join_rule": "knock" } }]);
+            let room = alice.create_room(json!({ "preset": "private_chat", "initial_state": rules })).await;
+            let target = json!({ "user_id": bob.user_id });
+            match how {
+                "invite" => alice.invite(&room, &bob.user_id).await,
+                "knock" => _ = bob.post(&v3(["knock", &room]), json!({})).await.ok(),
+                how => _ = alice.post(&v3(["rooms", &room, how]), target.clone()).await.ok(),
+            }
+            let mut follower = Follower::new(bob.clone(), way(true, false));
+            follower.sync().await;
+            match end {
+                "leave" => bob.leave(&room).await,
+                end => _ = alice.post(&v3(["rooms", &room, end]), target).await.ok(),
+            }
+            let answer = follower.sync().await;
+            let told = events(&answer["rooms"]["leave"][&room]["state_after"]);
+            assert_eq!(told.len(), 1, "{how}, {end}: {answer}");
+            assert_eq!((&told[0]["state_key"], &told[0]["content"]["membership"]), (&json!(bob.user_id), &json!("leave")));
+        }
+    }
+
+    /// Where the filter of the timeline hides the end of an invitation, it is told as state; where that hides it too, the
+    /// room is still among those that were left.
+    async fn a_filter_does_not_hide_that_a_room_was_left(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let nothing: Vec<&str> = Vec::new();
+        for state_types in [None, Some(nothing)] {
+            let told_as_state = usize::from(state_types.is_none());
+            let way = Way { timeline: [("types", json!(["m.room.message"]))].into(), state_types, ..Way::default() };
+            let mut follower = Follower::new(bob.login_again().await, way);
+            let invited = room_with(&alice, "shared").await;
+            let joined = room_with(&alice, "shared").await;
+            for room in [&invited, &joined] {
+                alice.invite(room, &bob.user_id).await;
+            }
+            bob.join(&joined).await;
+            follower.sync().await;
+            for room in [&invited, &joined] {
+                bob.leave(room).await;
+            }
+            bob.post(&v3(["rooms", &joined, "forget"]), json!({})).await.ok();
+            let answer = follower.sync().await;
+            for room in [&invited, &joined] {
+                let told = &answer["rooms"]["leave"][room];
+                assert!(told.is_object(), "{answer}");
+                assert_eq!(members(told, false).len(), told_as_state, "{answer}");
+            }
+        }
+    }
+}

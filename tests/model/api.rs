@@ -1,0 +1,188 @@
+//! Speaking to the server: to its router, or over sockets; and hanging up in the middle.
+//!
+//! Over the router, hanging up means what it means to hyper: the future of the answer is dropped. Over a socket, it is the
+//! connection that ends, with all of the request sent or a part of it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{Router, body::Body};
+use http::Method;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tower::ServiceExt as _;
+
+use crate::{delays::yields, plan::Cut, world::World};
+
+/// The path of an endpoint below `/_matrix/client/v3`, with each segment percent-encoded.
+pub fn v3<const N: usize>(segments: [&str; N]) -> String {
+    segments.iter().fold("/_matrix/client/v3".to_owned(), |path, segment| path + "/" + &encoded(segment))
+}
+
+/// A text as a part of a path or of a query.
+pub fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
+}
+
+/// The way to the server.
+#[derive(Clone)]
+pub enum Transport {
+    Router(Router),
+    Socket { address: SocketAddr, http: reqwest::Client },
+}
+
+/// A device that is signed in.
+#[derive(Debug, Clone)]
+pub struct Device {
+    pub user_id: String,
+    pub device_id: String,
+    pub token: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: Method,
+    pub path: String,
+    pub body: Option<Value>,
+}
+
+impl Request {
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), body: None }
+    }
+
+    pub fn put(path: impl Into<String>, body: Value) -> Self {
+        Self { method: Method::PUT, path: path.into(), body: Some(body) }
+    }
+
+    pub fn post(path: impl Into<String>, body: Value) -> Self {
+        Self { method: Method::POST, path: path.into(), body: Some(body) }
+    }
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub text: String,
+    pub json: Value,
+}
+
+/// The server, as all clients of a run speak to it.
+#[derive(Clone)]
+pub struct Api {
+    pub transport: Transport,
+    pub world: Arc<World>,
+}
+
+impl Api {
+    /// The answer to a request. One that no client may ever see is a fault.
+    pub async fn ask(&self, token: &str, request: &Request) -> Answer {
+        let (status, text) = match &self.transport {
+            Transport::Router(router) => through_router(router.clone(), token, request).await,
+            Transport::Socket { address, http } => through_socket(*address, http, token, request).await,
+        };
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        if status >= 500 || status == 429 || status == 401 {
+            self.world
+                .fault("an honest request failed", format!("{} {}: {status} {text}", request.method, request.path));
+        }
+        Answer { status, text, json }
+    }
+
+    /// The body of a 200. Anything else is a fault, and `null`.
+    pub async fn need(&self, token: &str, request: &Request) -> Value {
+        let answer = self.ask(token, request).await;
+        if answer.status != 200 {
+            let Request { method, path, .. } = request;
+            self.world.fault("a request was refused", format!("{method} {path}: {} {}", answer.status, answer.text));
+            return Value::Null;
+        }
+        answer.json
+    }
+
+    /// Sends a request and hangs up, unless the answer is there before that.
+    pub async fn ask_and_hang_up(&self, token: &str, request: &Request, cut: Cut) -> Option<Answer> {
+        if let Transport::Socket { address, .. } = &self.transport
+            && cut.sent < 100
+        {
+            send_part(*address, token, request, cut).await;
+            return None;
+        }
+        tokio::select! {
+            biased;
+            answer = self.ask(token, request) => Some(answer),
+            () = yields(cut.after_yields) => None,
+        }
+    }
+
+    /// Makes an account and signs it in.
+    pub async fn register(&self, name: &str) -> Device {
+        let body = json!({ "username": name, "password": "correct horse", "auth": { "type": "m.login.dummy" } });
+        device(&self.need("", &Request::post("/_matrix/client/v3/register", body)).await)
+    }
+
+    /// Signs an account in once more.
+    pub async fn login(&self, user: &str) -> Device {
+        let body = json!({
+            "type": "m.login.password", "password": "correct horse", "identifier": { "type": "m.id.user", "user": user },
+        });
+        device(&self.need("", &Request::post("/_matrix/client/v3/login", body)).await)
+    }
+}
+
+fn device(answer: &Value) -> Device {
+    let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+    Device { user_id: text("user_id"), device_id: text("device_id"), token: text("access_token") }
+}
+
+async fn through_router(router: Router, token: &str, request: &Request) -> (u16, String) {
+    let mut builder = http::Request::builder().method(request.method.clone()).uri(&request.path);
+    if !token.is_empty() {
+        builder = builder.header("authorization", format!("Bearer {token}"));
+    }
+    let body = request.body.as_ref().map(Value::to_string).unwrap_or_default();
+    let request = builder.header("content-type", "application/json").body(Body::from(body)).expect("a request");
+    let Ok(answer) = router.oneshot(request).await;
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.expect("a body in memory").to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn through_socket(address: SocketAddr, http: &reqwest::Client, token: &str, request: &Request) -> (u16, String) {
+    let mut builder = http.request(request.method.clone(), format!("http://{address}{}", request.path));
+    if !token.is_empty() {
+        builder = builder.bearer_auth(token);
+    }
+    if let Some(body) = &request.body {
+        builder = builder.json(body);
+    }
+    match builder.send().await {
+        Ok(answer) => {
+            let status = answer.status().as_u16();
+            (status, answer.text().await.unwrap_or_default())
+        }
+        Err(error) => (599, format!("no answer: {error:?}")),
+    }
+}
+
+/// Sends a part of a request and closes the connection.
+async fn send_part(address: SocketAddr, token: &str, request: &Request, cut: Cut) {
+    let body = request.body.as_ref().map(Value::to_string).unwrap_or_default();
+    let whole = format!(
+        "{} {} HTTP/1.1\r\nhost: model\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        request.method,
+        request.path,
+        body.len()
+    );
+    let part = whole.len() * cut.sent as usize / 100;
+    let mut stream = TcpStream::connect(address).await.expect("the server listens");
+    // A server that has closed the connection meanwhile is as good as one that has not.
+    let _ = stream.write_all(&whole.as_bytes()[..part]).await;
+    yields(cut.after_yields).await;
+}

@@ -1,0 +1,101 @@
+//! The checks of a run's end, when no client has news to fetch any more.
+//!
+//! [`acts`] holds what was acknowledged against what is there; [`rooms`] holds what every user reads against what happened;
+//! [`clients`] holds what followers know against what is there; [`counts`] counts unread messages again.
+
+mod acts;
+mod clients;
+mod counts;
+mod registers;
+mod rooms;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::Value;
+
+use crate::{
+    api::{Request, v3},
+    clients::Scene,
+    followers::{
+        Follower,
+        known::{events, object, read_receipts, text},
+    },
+    plan::{USERS, WITNESS},
+    truth::TrueRoom,
+    world::Act,
+};
+
+/// The end of a run: all acts, the history of the rooms, and a first sync of each user.
+pub struct End {
+    pub scene: Arc<Scene>,
+    pub acts: Vec<Act>,
+    pub rooms: Vec<TrueRoom>,
+    /// The answer to a first sync of each user.
+    pub fresh: Vec<Value>,
+}
+
+impl End {
+    pub async fn read(scene: &Arc<Scene>) -> Self {
+        let api = &scene.api;
+        let mut rooms = Vec::new();
+        for room_id in &scene.room_ids {
+            rooms.push(TrueRoom::read(api, &scene.devices[WITNESS].token, room_id).await);
+        }
+        let mut fresh = Vec::new();
+        for device in &scene.devices {
+            let path = format!("{}?timeout=0&set_presence=offline", v3(["sync"]));
+            fresh.push(api.need(&device.token, &Request::get(path)).await);
+        }
+        Self { scene: Arc::clone(scene), acts: scene.world.acts(), rooms, fresh }
+    }
+
+    pub fn fault(&self, kind: &'static str, text: impl Into<String>) {
+        self.scene.world.fault(kind, text);
+    }
+
+    /// A room as a user is told who asks for the first time; `null` if they are not in it.
+    pub fn fresh_room(&self, user: usize, room_id: &str) -> &Value {
+        &self.fresh[user]["rooms"]["join"][room_id]
+    }
+
+    pub fn is_joined(&self, user: usize, room: usize) -> bool {
+        self.rooms[room].membership(&self.scene.user_ids[user]) == "join"
+    }
+
+    /// Tells whether two users are in one room, or are one user.
+    pub fn share_a_room(&self, one: usize, other: usize) -> bool {
+        one == other || (0..self.rooms.len()).any(|room| self.is_joined(one, room) && self.is_joined(other, room))
+    }
+}
+
+pub async fn run(end: &End, followers: &[Follower]) {
+    acts::check(end);
+    registers::check(end).await;
+    for user in 0..USERS {
+        rooms::check(end, user).await;
+    }
+    rooms::check_redactions(end);
+    counts::check(end);
+    for follower in followers {
+        clients::check(end, follower);
+    }
+}
+
+/// The receipts that an answer tells of a room.
+fn receipts_in(room: &Value) -> BTreeMap<String, String> {
+    let mut receipts = BTreeMap::new();
+    for event in events(&room["ephemeral"]).iter().filter(|event| event["type"] == "m.receipt") {
+        read_receipts(&event["content"], &mut receipts);
+    }
+    receipts
+}
+
+/// The account data that a part of an answer tells of.
+fn account_data_in(part: &Value) -> BTreeMap<String, Value> {
+    events(&part["account_data"]).iter().map(|event| (text(event, "type"), event["content"].clone())).collect()
+}
+
+/// The rooms of a section of an answer.
+fn rooms_in(answer: &Value, section: &str) -> std::collections::BTreeSet<String> {
+    object(&answer["rooms"][section]).map(|(room_id, _)| room_id.clone()).collect()
+}

@@ -1,0 +1,63 @@
+//! Unread counts, counted again from the whole history by the rules that every new user has.
+
+use serde_json::Value;
+
+use super::{End, receipts_in};
+use crate::{followers::Follower, truth::TrueRoom};
+
+pub fn check(end: &End) {
+    for (number, room) in end.rooms.iter().enumerate() {
+        for user in (0..end.fresh.len()).filter(|user| end.is_joined(*user, number)) {
+            let shown = &end.fresh_room(user, &room.room_id)["unread_notifications"];
+            compare(end, user, room, shown, "a first sync");
+        }
+    }
+}
+
+/// Holds what a follower was told last against the count.
+pub fn check_follower(end: &End, follower: &Follower) {
+    for (number, room) in end.rooms.iter().enumerate() {
+        let known = follower.known.rooms.get(&room.room_id).filter(|_| end.is_joined(follower.user, number));
+        if let Some(known) = known {
+            compare(end, follower.user, room, &known.unread, &follower.name());
+        }
+    }
+}
+
+fn compare(end: &End, user: usize, room: &TrueRoom, shown: &Value, who: &str) {
+    let shown = (shown["notification_count"].as_u64(), shown["highlight_count"].as_u64());
+    let (count, highlights) = count(end, user, room);
+    if shown != (Some(count), Some(highlights)) {
+        let (user_id, room_id) = (&end.scene.user_ids[user], &room.room_id);
+        let text = format!("{who}, for {user_id} in {room_id}: {shown:?}, and counted again {:?}", (count, highlights));
+        end.fault("an unread count is wrong", text);
+    }
+}
+
+/// Messages of others after the user came and after what they have read, and how many of them mention the user. Who sends
+/// something has read what is before it.
+fn count(end: &End, user: usize, room: &TrueRoom) -> (u64, u64) {
+    let user_id = &end.scene.user_ids[user];
+    let receipts = receipts_in(end.fresh_room(user, &room.room_id));
+    let read_up_to = [user_id.clone(), format!("{user_id} in private")]
+        .iter()
+        .filter_map(|name| room.find(receipts.get(name)?))
+        .max();
+    let Some(came) = room.begin_of_stay(user_id) else { return (0, 0) };
+    let mut counts = (0, 0);
+    for (index, event) in room.events.iter().enumerate().skip(came + 1) {
+        if event.redacted || event.state_key.is_some() {
+            continue;
+        }
+        if event.sender == *user_id {
+            if event.event_type != "m.room.redaction" {
+                counts = (0, 0);
+            }
+        } else if event.event_type == "m.room.message" && read_up_to.is_none_or(|read| index > read) {
+            counts.0 += 1;
+            let mentioned = event.content["m.mentions"]["user_ids"].as_array();
+            counts.1 += u64::from(mentioned.is_some_and(|ids| ids.iter().any(|id| *id == **user_id)));
+        }
+    }
+    counts
+}

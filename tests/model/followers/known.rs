@@ -1,0 +1,222 @@
+//! The knowledge of a client that follows `/sync` alone, kept as careful clients keep it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use serde_json::Value;
+
+use super::ways::{Kind, names};
+
+/// A part of a room's timeline as it came.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// Older events are missing before it, until they were read back.
+    pub limited: bool,
+    /// Read back with `/messages`, oldest first. `None`: that was not possible any more.
+    pub gap: Option<Vec<String>>,
+    pub events: Vec<String>,
+    /// The client was not in the room before, and this only says that it is out.
+    pub only_departure: bool,
+}
+
+/// A room as a client knows it.
+#[derive(Debug, Default)]
+pub struct KnownRoom {
+    pub pieces: Vec<Piece>,
+    /// The events of the pieces, but not of those that are only a departure.
+    events: HashSet<String>,
+    pub state: BTreeMap<(String, String), String>,
+    pub account_data: BTreeMap<String, Value>,
+    /// The event that each user has read last.
+    pub receipts: BTreeMap<String, String>,
+    pub typing: BTreeSet<String>,
+    pub unread: Value,
+    /// The numbers of joined and of invited members, as the answers said.
+    pub members: (Option<u64>, Option<u64>),
+    /// An invitation came while the client was in the room: what happened before that it was not told.
+    pub torn: bool,
+    /// The token before the latest piece, if events may be missing there.
+    gap_from: Option<String>,
+}
+
+/// The knowledge of a client.
+#[derive(Debug)]
+pub struct Known {
+    user_id: String,
+    kind: Kind,
+    pub since: Option<String>,
+    pub rooms: BTreeMap<String, KnownRoom>,
+    pub joined: BTreeSet<String>,
+    pub invited: BTreeSet<String>,
+    pub account_data: BTreeMap<String, Value>,
+    /// Nonces of messages to the device, in the order in which they came.
+    pub letters: Vec<String>,
+    /// Users whose device lists changed, with the tick at which the client learned of it.
+    pub changed_lists: Vec<(u64, BTreeSet<String>)>,
+    /// The tick of the first answer.
+    pub first_answer: Option<u64>,
+}
+
+type Faults = Vec<(&'static str, String)>;
+
+impl Known {
+    pub fn new(user_id: String, kind: Kind) -> Self {
+        Self {
+            user_id,
+            kind,
+            since: None,
+            rooms: BTreeMap::new(),
+            joined: BTreeSet::new(),
+            invited: BTreeSet::new(),
+            account_data: BTreeMap::new(),
+            letters: Vec::new(),
+            changed_lists: Vec::new(),
+            first_answer: None,
+        }
+    }
+
+    pub fn knows(&self, room_id: &str, event_id: &str) -> bool {
+        self.rooms.get(room_id).is_some_and(|room| room.events.contains(event_id))
+    }
+
+    /// Takes an answer in. What no answer may say is a fault.
+    pub fn take(&mut self, answer: &Value, got: u64) -> Faults {
+        let mut faults = Vec::new();
+        for (room_id, room) in object(&answer["rooms"]["join"]) {
+            self.take_room(room_id, room, true, &mut faults);
+        }
+        for (room_id, room) in object(&answer["rooms"]["leave"]) {
+            self.take_room(room_id, room, false, &mut faults);
+        }
+        for (room_id, _) in object(&answer["rooms"]["invite"]) {
+            self.invited.insert(room_id.clone());
+            if self.joined.remove(room_id) {
+                let room = self.rooms.entry(room_id.clone()).or_default();
+                room.torn = true;
+                room.state.clear();
+            }
+        }
+        for event in events(&answer["account_data"]) {
+            self.account_data.insert(text(event, "type"), event["content"].clone());
+        }
+        let letters = events(&answer["to_device"]).iter().map(|event| text(&event["content"], "nonce"));
+        self.letters.extend(letters);
+        self.changed_lists.push((got, names(&answer["device_lists"]["changed"])));
+        self.first_answer.get_or_insert(got);
+        self.since = Some(text(answer, "next_batch"));
+        faults
+    }
+
+    fn take_room(&mut self, room_id: &str, news: &Value, is_joined: bool, faults: &mut Faults) {
+        let was_joined = self.joined.contains(room_id);
+        let room = self.rooms.entry(room_id.to_owned()).or_default();
+        let timeline = events(&news["timeline"]);
+        let limited = news["timeline"]["limited"] == true;
+        let only_departure = !is_joined && !was_joined && !limited;
+        let ids: Vec<String> = timeline.iter().map(|event| text(event, "event_id")).collect();
+        if !ids.is_empty() || limited {
+            if limited && room.pieces.iter().any(|piece| !piece.only_departure) {
+                room.gap_from = news["timeline"]["prev_batch"].as_str().map(str::to_owned);
+            }
+            room.pieces.push(Piece { limited, gap: None, events: ids, only_departure });
+        }
+        let field = if self.kind.state_after { "state_after" } else { "state" };
+        let in_timeline = timeline.iter().filter(|_| !self.kind.state_after);
+        for event in events(&news[field]).iter().chain(in_timeline) {
+            if let Some(state_key) = event["state_key"].as_str() {
+                room.state.insert((text(event, "type"), state_key.to_owned()), text(event, "event_id"));
+            }
+        }
+        if is_joined {
+            room.torn = false;
+            let member = |user: &str| room.state.contains_key(&("m.room.member".to_owned(), user.to_owned()));
+            if self.kind.follows_state("m.room.member") {
+                for event in timeline.iter().filter(|event| !member(&text(event, "sender"))) {
+                    faults.push(("the sender of an event is not told", format!("in {room_id}, of {event}")));
+                }
+                for hero in names(&news["summary"]["m.heroes"]).iter().filter(|hero| !member(hero)) {
+                    faults.push((
+                        "a hero's member event is not told",
+                        format!("in {room_id}, of {hero}: {}", news["summary"]),
+                    ));
+                }
+            }
+            let summary = &news["summary"];
+            room.members.0 = summary["m.joined_member_count"].as_u64().or(room.members.0);
+            room.members.1 = summary["m.invited_member_count"].as_u64().or(room.members.1);
+            if let Some(unread) = news.get("unread_notifications") {
+                room.unread = unread.clone();
+            }
+        }
+        for event in events(&news["account_data"]) {
+            room.account_data.insert(text(event, "type"), event["content"].clone());
+        }
+        for event in events(&news["ephemeral"]) {
+            if event["type"] == "m.typing" {
+                room.typing = names(&event["content"]["user_ids"]);
+            } else if event["type"] == "m.receipt" {
+                read_receipts(&event["content"], &mut room.receipts);
+            }
+        }
+        if is_joined {
+            self.joined.insert(room_id.to_owned());
+        } else {
+            self.joined.remove(room_id);
+            // What happens without the user is not told, until they come back: then they are told all.
+            room.state.clear();
+        }
+        self.invited.remove(room_id);
+    }
+
+    /// Rooms of the last answer with something missing before their piece, and where that begins.
+    pub fn gaps(&mut self) -> Vec<(String, String)> {
+        let gap = |(room_id, room): (&String, &mut KnownRoom)| Some((room_id.clone(), room.gap_from.take()?));
+        let gaps = self.rooms.iter_mut().filter_map(gap).collect();
+        for room in self.rooms.values_mut() {
+            // Without a gap the piece follows on directly. With one, it is known once that is filled.
+            let has_gap = |piece: &Piece| piece.limited && piece.gap.is_none();
+            let whole = room.pieces.iter().filter(|piece| !piece.only_departure);
+            let first = room.events.is_empty();
+            let ids: Vec<String> =
+                whole.filter(|piece| first || !has_gap(piece)).flat_map(|piece| piece.events.clone()).collect();
+            room.events.extend(ids);
+        }
+        gaps
+    }
+
+    /// Takes in what was read back, newest first; `None` if the room may not be read any more.
+    pub fn fill(&mut self, room_id: &str, found: Option<Vec<String>>) {
+        let Some(room) = self.rooms.get_mut(room_id) else { return };
+        let Some(piece) = room.pieces.last_mut() else { return };
+        piece.gap = found.map(|found| found.into_iter().rev().collect());
+        let ids = piece.gap.iter().flatten().chain(&piece.events).cloned();
+        room.events.extend(ids);
+    }
+
+    pub fn user_id(&self) -> &str {
+        &self.user_id
+    }
+}
+
+/// The receipts of everyone in an `m.receipt` event: of each user the event of the public one.
+pub fn read_receipts(content: &Value, receipts: &mut BTreeMap<String, String>) {
+    for (event_id, kinds) in object(content) {
+        for (user, _) in object(&kinds["m.read"]) {
+            receipts.insert(user.clone(), event_id.clone());
+        }
+        for (user, _) in object(&kinds["m.read.private"]) {
+            receipts.insert(format!("{user} in private"), event_id.clone());
+        }
+    }
+}
+
+pub fn object(json: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    json.as_object().into_iter().flatten()
+}
+
+pub fn events(part: &Value) -> &[Value] {
+    part["events"].as_array().map_or(&[], Vec::as_slice)
+}
+
+pub fn text(json: &Value, key: &str) -> String {
+    json[key].as_str().unwrap_or_default().to_owned()
+}

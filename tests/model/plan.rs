@@ -1,0 +1,222 @@
+//! The plan of a run: everything that a seed decides before anything is sent.
+//!
+//! Rooms, users, writers with their steps, followers with their ways of syncing. What a seed does not decide is what the
+//! scheduler and the database do in between; a run on a current-thread runtime leaves little to them.
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use crate::followers::Kind;
+
+/// Users of a run. The first one makes the rooms, never leaves them, and so sees all of their history.
+pub const USERS: usize = 5;
+
+/// The user who sees everything.
+pub const WITNESS: usize = 0;
+
+/// Writers; some users write from two devices at once.
+const WRITERS: usize = 7;
+
+/// Steps of one writer. Few, so that a run is over quickly: many short runs find more than a long one.
+const STEPS: std::ops::Range<usize> = 8..15;
+
+pub const VISIBILITIES: [&str; 4] = ["shared", "joined", "invited", "world_readable"];
+
+const VERSIONS: [&str; 3] = ["10", "11", "12"];
+
+/// Keys of state that many set at once.
+pub const STATE: [(&str, &str); 5] = [
+    ("m.room.topic", ""),
+    ("m.room.name", ""),
+    ("m.room.encryption", ""),
+    ("org.sabha.model", ""),
+    ("org.sabha.model", "other"),
+];
+
+#[derive(Debug, Clone)]
+pub struct RoomPlan {
+    pub version: &'static str,
+    pub visibility: &'static str,
+    pub public: bool,
+    /// Users who are in it from the beginning, besides its creator.
+    pub members: Vec<usize>,
+}
+
+/// One thing that a client does. Rooms and users are their numbers in the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    Message { room: usize, mention: Option<usize> },
+    State { room: usize, key: usize },
+    PowerLevels { room: usize, level: i64 },
+    Visibility { room: usize, to: usize },
+    Join { room: usize },
+    Leave { room: usize },
+    Forget { room: usize },
+    Kick { room: usize, who: usize },
+    Ban { room: usize, who: usize },
+    Unban { room: usize, who: usize },
+    Invite { room: usize, who: usize },
+    Redact { room: usize, pick: usize },
+    Receipt { room: usize, private: bool, pick: usize },
+    Typing { room: usize, on: bool },
+    RoomData { room: usize, key: usize },
+    AccountData { key: usize },
+    DisplayName,
+    ToDevice { who: usize },
+    DeviceKeys,
+    OneTimeKeys,
+    Claim { who: usize },
+    RenameDevice,
+    LogInAndOut,
+}
+
+impl Op {
+    pub fn room(&self) -> Option<usize> {
+        match self {
+            Self::Message { room, .. }
+            | Self::State { room, .. }
+            | Self::PowerLevels { room, .. }
+            | Self::Visibility { room, .. }
+            | Self::Join { room }
+            | Self::Leave { room }
+            | Self::Forget { room }
+            | Self::Kick { room, .. }
+            | Self::Ban { room, .. }
+            | Self::Unban { room, .. }
+            | Self::Invite { room, .. }
+            | Self::Redact { room, .. }
+            | Self::Receipt { room, .. }
+            | Self::Typing { room, .. }
+            | Self::RoomData { room, .. } => Some(*room),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the request has a transaction ID, so that it may be repeated.
+    pub fn has_transaction(&self) -> bool {
+        matches!(self, Self::Message { .. } | Self::Redact { .. } | Self::ToDevice { .. })
+    }
+}
+
+/// A place where the client's connection breaks.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// Yields of the client before it hangs up.
+    pub after_yields: u32,
+    /// The part of the request, in per cent, that is sent over a socket; all of it from 100 on.
+    pub sent: u32,
+}
+
+impl Cut {
+    pub fn random(rng: &mut StdRng) -> Self {
+        Self { after_yields: rng.random_range(0..40), sent: rng.random_range(0..200) }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub op: Op,
+    pub yields_before: u32,
+    pub cut: Option<Cut>,
+    /// Asks once more with the same transaction ID, although it was answered.
+    pub again: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct WriterPlan {
+    pub user: usize,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone)]
+pub struct FollowerPlan {
+    pub user: usize,
+    pub kind: Kind,
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub seed: u64,
+    pub rooms: Vec<RoomPlan>,
+    pub writers: Vec<WriterPlan>,
+    pub followers: Vec<FollowerPlan>,
+    /// Clients speak through sockets instead of to the router.
+    pub sockets: bool,
+    /// A seed for when rooms leave memory. `None`: they stay.
+    pub sweeps: Option<u64>,
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let rooms: Vec<RoomPlan> = (0..2).map(|_| room(&mut rng)).collect();
+        // Everyone writes, and two of them from a second device.
+        let writers = (0..WRITERS).map(|index| writer(&mut rng, index % USERS, rooms.len())).collect();
+        let mut followers: Vec<FollowerPlan> = Vec::new();
+        for way in 0..5 {
+            let user = if rng.random_ratio(1, 6) { WITNESS } else { rng.random_range(1..USERS) };
+            let somebody = format!("@{}:sabha.test", user_name(seed, rng.random_range(0..USERS)));
+            followers.push(FollowerPlan { user, kind: Kind::random(&mut rng, way, &somebody), seed: rng.random() });
+        }
+        let sweeps = rng.random_ratio(1, 3).then(|| rng.random());
+        Self { seed, rooms, writers, followers, sockets: seed % 8 == 7, sweeps }
+    }
+}
+
+/// The local part of a user's ID. No two seeds share one.
+pub fn user_name(seed: u64, user: usize) -> String {
+    format!("m{seed}u{user}")
+}
+
+fn room(rng: &mut StdRng) -> RoomPlan {
+    RoomPlan {
+        version: VERSIONS[rng.random_range(0..VERSIONS.len())],
+        visibility: VISIBILITIES[rng.random_range(0..VISIBILITIES.len())],
+        public: rng.random_ratio(3, 4),
+        members: (1..USERS).filter(|_| rng.random_ratio(3, 5)).collect(),
+    }
+}
+
+fn writer(rng: &mut StdRng, user: usize, rooms: usize) -> WriterPlan {
+    let steps = rng.random_range(STEPS);
+    let step = |rng: &mut StdRng| Step {
+        op: op(rng, user, rooms),
+        yields_before: if rng.random_ratio(1, 3) { rng.random_range(0..60) } else { 0 },
+        cut: rng.random_ratio(1, 8).then(|| Cut::random(rng)),
+        again: rng.random_ratio(1, 8),
+    };
+    WriterPlan { user, steps: (0..steps).map(|_| step(rng)).collect() }
+}
+
+fn op(rng: &mut StdRng, user: usize, rooms: usize) -> Op {
+    let room = rng.random_range(0..rooms);
+    let pick = rng.random_range(0..64);
+    let other = rng.random_range(1..USERS);
+    let is_witness = user == WITNESS;
+    match rng.random_range(0..100) {
+        0..24 => Op::Message { room, mention: rng.random_ratio(1, 4).then_some(rng.random_range(0..USERS)) },
+        24..34 => Op::State { room, key: rng.random_range(0..STATE.len()) },
+        34..45 if is_witness => Op::PowerLevels { room, level: rng.random_range(30..45) },
+        45..50 if is_witness => Op::Visibility { room, to: rng.random_range(0..VISIBILITIES.len()) },
+        34..45 => Op::Join { room },
+        45..51 if !is_witness => Op::Leave { room },
+        51 if !is_witness => Op::Forget { room },
+        52..56 => Op::Kick { room, who: other },
+        56..58 => Op::Ban { room, who: other },
+        58..60 => Op::Unban { room, who: other },
+        60..66 => Op::Invite { room, who: other },
+        66..70 => Op::DisplayName,
+        70..74 => Op::Redact { room, pick },
+        74..80 => Op::Receipt { room, private: rng.random_ratio(1, 3), pick },
+        80..83 => Op::Typing { room, on: rng.random() },
+        83..85 => Op::AccountData { key: rng.random_range(0..2) },
+        85..87 => Op::RoomData { room, key: rng.random_range(0..2) },
+        87..92 => Op::ToDevice { who: rng.random_range(0..USERS) },
+        92..95 => Op::DeviceKeys,
+        95..96 => Op::OneTimeKeys,
+        96..97 => Op::Claim { who: rng.random_range(0..USERS) },
+        97..98 => Op::RenameDevice,
+        98..99 => Op::LogInAndOut,
+        _ => Op::Message { room, mention: None },
+    }
+}
