@@ -4,8 +4,8 @@
 //! done again when it is asked for while it runs, and is tried again when it fails. So each kind of job must bear being
 //! done twice, and must look at how things are when it runs.
 //!
-//! Whoever commits such a row calls [`Jobs::ask`] afterwards; a call that is lost costs time until the next one, or until
-//! the next start. A new kind is a variant of [`Task`](crate::store::jobs::Task) and a line in [`perform`].
+//! After the commit of such a row, [`Jobs::ask`] is called; a call that is lost costs time until the next one, or until the
+//! next start. A new kind is a variant of [`Task`](crate::store::jobs::Task) and a line in [`perform`].
 
 use std::{
     collections::{HashMap, HashSet},
@@ -41,7 +41,7 @@ pub struct Jobs {
 
 impl Default for Jobs {
     fn default() -> Self {
-        // What the last run left is asked for by the start.
+        // The start asks for the jobs that the last run left.
         Self { asked: watch::Sender::new(1), settled: watch::Sender::new(0) }
     }
 }

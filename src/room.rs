@@ -84,7 +84,7 @@ pub struct Room {
     head: Arc<tokio::sync::Mutex<Head>>,
     /// Broken when a write of this room has failed: what is in memory is then not what is stored.
     lineage: Lineage,
-    /// What the head is built on and the disk does not have yet.
+    /// Events that the head is built on and the disk does not have yet.
     queued: Queued,
     view: RwLock<View>,
     last_pos: AtomicI64,

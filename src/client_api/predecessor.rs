@@ -1,5 +1,5 @@
-//! What a user who comes into a room takes along from the room that it replaces: push rules, tags, and whether it is a
-//! direct chat.
+//! Things that a user takes along into a room from the one that it replaces: push rules, tags, and the place among the direct
+//! chats.
 
 use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;

@@ -44,8 +44,9 @@ use self::unread::ReadToTheEnd;
 use self::wire::{ConnectionState, Wire};
 use super::compress::Compression;
 use super::listen::{Listener, Socket};
+use super::network::network;
 use super::shutdown::Shutdown;
-use super::transport::{self, Transport};
+use super::transport::{self, ReceivingUser, Transport};
 
 /// Connections of one listener at a time; more wait in the kernel's backlog. Bounds memory: at 25 kB each, 410 MB.
 pub const MAX_CONNECTIONS: usize = 16_384;
@@ -261,6 +262,8 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connected {
             // Where a body in chunks ends is the last that is known for certain of its connection; see `heads`.
             closes: is_http1 && request.headers().contains_key(TRANSFER_ENCODING),
             answers: Arc::clone(self.server.transport.answers()),
+            user: ReceivingUser::default(),
+            network: self.client.0.map(network),
             connection: Arc::clone(&self.state),
         };
         if self.state.has_two_lengths() {
@@ -275,6 +278,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connected {
             }
         });
         request.extensions_mut().insert(self.client);
+        request.extensions_mut().insert(asked.user.clone());
         // A router is always ready, and cloning one counts a reference.
         Answering::new(asked, tower::Service::call(&mut self.server.router.clone(), request))
     }

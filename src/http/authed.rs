@@ -21,7 +21,7 @@ use ruma::api::{
 
 use tracing::{Instrument as _, debug_span};
 
-use super::{Action, ApiError, ClientAddress, body::Sender};
+use super::{Action, ApiError, ClientAddress, body::Sender, transport::ReceivingUser};
 use crate::{
     account::{AuthenticateError, LocalDevice, appservice::Asserted},
     app::App,
@@ -318,6 +318,11 @@ where
             }
             _ => caller,
         };
+        if let Some(device) = R::Authentication::user(&caller)
+            && let Some(receiving) = request.extensions().get::<ReceivingUser>()
+        {
+            receiving.set(device.user.nid);
+        }
         if !R::Authentication::is_exempt(&caller) {
             app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
         }

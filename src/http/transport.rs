@@ -10,7 +10,7 @@ use std::{net::IpAddr, sync::Arc};
 
 pub use self::{answers::Answers, connections::Connections};
 pub(super) use self::{
-    answers::{Hangup, Held},
+    answers::{Hangup, Held, ReceivingUser},
     connections::Connected,
     pace::Pace,
 };

@@ -79,7 +79,7 @@ impl StoredEvent {
         self.shown_as(Arc::clone(&self.pdu), replaces, self.redacted_because.clone())
     }
 
-    /// What is left of the event after it was redacted.
+    /// The event as its redaction leaves it.
     pub(super) fn redacted(&self, left: Arc<Pdu>, because: Arc<Self>) -> Self {
         self.shown_as(left, self.replaces.clone(), Some(because))
     }

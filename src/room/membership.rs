@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 
 use super::{
     Rooms,
-    profile::{MemberProfile, member_draft},
+    profile::{MemberProfile, ROOMS_AT_ONCE, member_draft, wait_for},
     send::{AUTHORISER, SendError, check_joined},
     state_log::Membership,
     writer::{AppendError, RoomWriter},
 };
 use crate::{
     account::LocalDevice,
-    store::{self, RoomNid, vocabulary::User},
+    store::{self, Committed, RoomNid, vocabulary::User},
 };
 
 /// How many members are looked at for one who may let a user into a restricted room.
@@ -127,10 +127,7 @@ impl Rooms {
     /// # Errors
     /// [`SendError::NotInRoom`] when there is nothing to leave.
     pub async fn leave(&self, caller: &LocalDevice, room_id: &RoomId, reason: Option<&str>) -> Result<(), SendError> {
-        self.remove(caller, room_id, caller.user_id(), MembershipState::Leave, reason, |current| {
-            matches!(current, Some(Membership::Join | Membership::Invite | Membership::Knock))
-        })
-        .await
+        self.remove(caller, room_id, caller.user_id(), MembershipState::Leave, reason, may_leave).await
     }
 
     /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left, or that is
@@ -139,26 +136,50 @@ impl Rooms {
     /// # Errors
     /// Only the database's.
     pub async fn leave_all(&self, user: &Arc<User>) -> Result<(), store::Error> {
-        for entry in self.memberships(user.nid).await? {
-            if !matches!(entry.membership, Membership::Join | Membership::Invite | Membership::Knock) {
-                continue;
+        // In this order: who has arrived in between is joined by now.
+        let arriving = self.arrivals.of(user.nid);
+        let entries = self.memberships(user.nid).await?;
+        let rooms: Vec<RoomNid> =
+            entries.into_iter().filter(|entry| may_leave(Some(entry.membership))).map(|entry| entry.room).collect();
+        let mut queued = Vec::new();
+        for room in arriving {
+            if let Some(writer) = self.enter_if_there(&room).await? {
+                queued.extend(self.queue_leave(writer, user).await?);
             }
-            let left = self.leave_before_end(user, entry.room).await;
-            self.contain(entry.room, left)?;
+        }
+        wait_for(queued).await?;
+        for rooms in rooms.chunks(ROOMS_AT_ONCE) {
+            let mut queued = Vec::with_capacity(rooms.len());
+            for nid in rooms {
+                let left = self.queue_leave_in(*nid, user).await;
+                queued.extend(self.contain(*nid, left)?.flatten());
+            }
+            wait_for(queued).await?;
         }
         Ok(())
     }
 
-    async fn leave_before_end(&self, user: &Arc<User>, room: RoomNid) -> Result<(), store::Error> {
+    async fn queue_leave_in(&self, room: RoomNid, user: &Arc<User>) -> Result<Option<Committed>, store::Error> {
         let room = self.by_nid(room).await?;
-        let mut writer = self.enter(&room).await?;
+        self.queue_leave(self.enter(&room).await?, user).await
+    }
+
+    /// Queues a leave, if there is something to leave at the head.
+    async fn queue_leave(
+        &self,
+        mut writer: RoomWriter<'_>,
+        user: &Arc<User>,
+    ) -> Result<Option<Committed>, store::Error> {
+        if !may_leave(writer.membership(&user.user_id)) {
+            return Ok(None);
+        }
         let draft = member_draft(&user.user_id, MembershipState::Leave, &MemberProfile::default(), &[]);
         match writer.append(user, draft).await {
-            Ok(_) => self.finish(writer, None).await,
+            Ok(_) => writer.commit(None).map(Some),
             Err(AppendError::Storage(error)) => Err(error),
             Err(error) => {
-                tracing::warn!(room_id = %room.room_id, %error, "a deactivated user stays in the room");
-                Ok(())
+                tracing::warn!(room_id = %writer.room.room_id, %error, "a deactivated user stays in the room");
+                Ok(None)
             }
         }
     }
@@ -174,10 +195,7 @@ impl Rooms {
         user_id: &UserId,
         reason: Option<&str>,
     ) -> Result<(), SendError> {
-        self.remove(caller, room_id, user_id, MembershipState::Leave, reason, |current| {
-            matches!(current, Some(Membership::Join | Membership::Invite | Membership::Knock))
-        })
-        .await
+        self.remove(caller, room_id, user_id, MembershipState::Leave, reason, may_leave).await
     }
 
     /// Takes another user out of the room and keeps them out.
@@ -277,7 +295,7 @@ impl Rooms {
         let power_levels = writer.power_levels().await?;
         for user in self.local_joined_members(writer.room.nid).await?.into_iter().take(MAX_AUTHORISERS) {
             let user = self.db.user_by_nid(user).await?;
-            // What is committed names the candidates; the head says whether they are still there.
+            // The database names the candidates as committed; the head says whether they are still there.
             let is_there = writer.membership(&user.user_id) == Some(Membership::Join);
             if is_there && power_levels.user_can_invite(&user.user_id) {
                 return Ok(Some(user.user_id.clone()));
@@ -285,6 +303,11 @@ impl Rooms {
         }
         Ok(None)
     }
+}
+
+/// Whether there is something to leave.
+fn may_leave(current: Option<Membership>) -> bool {
+    matches!(current, Some(Membership::Join | Membership::Invite | Membership::Knock))
 }
 
 #[derive(Deserialize)]

@@ -22,9 +22,9 @@ use super::{
 };
 use crate::store::{Committed, Error, RoomNid, UserNid, ids::lock, profiles as rows, vocabulary::User};
 
-/// In how many rooms a profile is shown before their commits are waited for: enough that they share an fsync, and few
+/// In how many rooms a member event is queued before their commits are waited for: enough that they share an fsync, and few
 /// enough that they leave room in the committer's queue.
-const ROOMS_AT_ONCE: usize = 128;
+pub(super) const ROOMS_AT_ONCE: usize = 128;
 
 /// The part of a profile that member events carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct MemberProfile {
 }
 
 impl MemberProfile {
-    /// What a member event shows.
+    /// The profile that a member event shows.
     pub(super) fn shown_in(member: &Pdu) -> Self {
         #[derive(Deserialize)]
         struct Content {
@@ -90,7 +90,8 @@ impl Arrivals {
         Arrival { arrivals: self, user, room: Arc::clone(room) }
     }
 
-    fn of(&self, user: UserNid) -> Vec<Arc<Room>> {
+    /// The rooms that the user is joining. Ask before looking for those that they are in.
+    pub(super) fn of(&self, user: UserNid) -> Vec<Arc<Room>> {
         lock(&self.0).get(&user).cloned().unwrap_or_default()
     }
 }
@@ -127,13 +128,13 @@ impl Rooms {
     /// The database's; some rooms may have been reached then.
     ///
     /// # Cancellation
-    /// What was queued is committed; calling again does the rest.
+    /// Queued events are committed; calling again does the rest.
     pub async fn show_profile(&self, user: &Arc<User>) -> Result<(), Error> {
         self.show_profile_in_first(user, usize::MAX).await
     }
 
-    /// The same in those rooms alone that the user is joining and in at most [`ROOMS_AT_ONCE`] more, first in those that
-    /// something happened in lately: what a client expects to see when its request is answered.
+    /// Does the first part of [`Self::show_profile`]: the rooms that the user is joining, and at most [`ROOMS_AT_ONCE`] more,
+    /// those with the latest events first. A client expects to see these when its request is answered.
     ///
     /// # Errors
     /// As [`Self::show_profile`].
@@ -165,14 +166,9 @@ impl Rooms {
             let profile = self.profile_of(user.nid).await?;
             let mut queued = Vec::with_capacity(rooms.len());
             for nid in rooms {
-                match self.queue_profile_in(*nid, user, &profile).await {
-                    Ok(committed) => queued.extend(committed),
-                    // One damaged room must not keep the profile from the others.
-                    Err(error @ Error::Damaged { .. }) => {
-                        tracing::error!(room = nid.0, user_id = %user.user_id, %error, "profile not shown in a room");
-                    }
-                    Err(error) => return Err(error),
-                }
+                // A damaged room must not keep the profile from the others.
+                let shown = self.queue_profile_in(*nid, user, &profile).await;
+                queued.extend(self.contain(*nid, shown)?.flatten());
             }
             wait_for(queued).await?;
         }
@@ -222,7 +218,8 @@ impl Rooms {
     }
 }
 
-async fn wait_for(queued: Vec<Committed>) -> Result<(), Error> {
+/// Waits for all of these commits.
+pub(super) async fn wait_for(queued: Vec<Committed>) -> Result<(), Error> {
     for committed in queued {
         committed.wait().await?;
     }

@@ -41,7 +41,7 @@ pub struct Relations<'a> {
     pub recurse: bool,
 }
 
-/// What an annotation may say only once, as a digest: which event it annotates, who, with which type and key ([spec]).
+/// A digest of the parts that make two annotations equal: the annotated event, the sender, the type and the key ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#avoiding-duplicate-annotations
 #[derive(Debug, PartialEq, Eq)]

@@ -230,7 +230,7 @@ impl Rooms {
     }
 }
 
-/// Whoever is not in the room gets one answer to everything, or they would learn who is there and which events exist.
+/// Refuses everybody outside with one answer, or they would learn who is in the room and which events exist.
 pub(super) fn check_joined(writer: &RoomWriter<'_>, caller: &LocalDevice) -> Result<(), SendError> {
     if writer.membership(caller.user_id()) == Some(Membership::Join) {
         return Ok(());

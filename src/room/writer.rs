@@ -3,7 +3,7 @@
 //! [`Rooms::enter`] waits for its turn; [`RoomWriter::append`] builds, signs and authorizes events on top of each other;
 //! [`RoomWriter::commit`] hands all of them to the committer as one write. Until then nothing has happened.
 //!
-//! Whatever a writer reads of the room is read at the head, also what is still on its way to the disk ([`super::queued`]).
+//! A writer reads the room at the head, with the events that are still on their way to the disk ([`super::queued`]).
 
 mod rows;
 
@@ -94,7 +94,7 @@ impl Rooms {
         writer.ok_or_else(|| Error::damaged("room", format!("{} is missing", room.room_id)))
     }
 
-    /// The same for a room that may not have been created after all.
+    /// Enters a room that may not have been created after all.
     ///
     /// # Errors
     /// As [`Self::enter`].

@@ -1,4 +1,4 @@
-//! Rows of jobs: what was promised in a commit and is done after it.
+//! Rows of jobs: work that was promised in a commit and is done after it.
 
 use super::{Conn, Error, Position, Row, Transaction, UserNid, on, rows::inserts, statements};
 
@@ -11,7 +11,7 @@ inserts! {
     JOB = "job" ("kind", "subject", "pos") key 2 Replace;
 }
 
-/// What is to be done.
+/// A kind of work, and for whom it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Task {
     /// Showing a user's profile in the rooms that they are joined to.

@@ -211,7 +211,7 @@ both_engines! {
         assert_eq!(date(irc.put(&state, json!({ "topic": "Old" })).await.ok()).await, 7000);
         irc.put(&send("2", "-1"), text.clone()).await.error(400, "M_INVALID_PARAM");
         irc.put(&send("3", "9007199254740993"), text.clone()).await.error(400, "M_INVALID_PARAM");
-        // What the server remembers of a request is of the present, whatever the event is dated.
+        // The server remembers the request at its real time, whatever the event is dated.
         let first = irc.put(&send("4", "1"), text.clone()).await.ok();
         irc.put(&send("5", "4102444800000"), text.clone()).await.ok();
         let forget = async |age_ms: i64| {

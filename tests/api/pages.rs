@@ -26,7 +26,7 @@ fn ids(events: &Value) -> Vec<String> {
     events.iter().map(|event| event["event_id"].as_str().expect("every event has one").to_owned()).collect()
 }
 
-/// Follows a page to its end; each but the last has one event at least and no more than fits.
+/// Follows a page to its end, or to the live end, where a page is empty; none has more than fits.
 async fn walk(client: &Client, path: &str, next_name: &str) -> Vec<String> {
     let (mut all, mut from) = (Vec::new(), String::new());
     loop {
@@ -34,9 +34,11 @@ async fn walk(client: &Client, path: &str, next_name: &str) -> Vec<String> {
         assert!(answer.text.len() < (64 << 10) + 30_000, "{} bytes", answer.text.len());
         let page = answer.ok();
         let found = ids(&page["chunk"]);
-        assert!(!found.is_empty() || page[next_name].is_null(), "every page gets further");
+        // At the live end, the place to go on from stays where it is.
+        let is_end = page[next_name].is_null() || page[next_name] == page["start"];
+        assert!(!found.is_empty() || is_end, "every page gets further");
         all.extend(found);
-        match page[next_name].as_str() {
+        match page[next_name].as_str().filter(|_| !is_end) {
             Some(next) => from = format!("&from={next}"),
             None => return all,
         }

@@ -65,7 +65,8 @@ impl Operation {
         }
     }
 
-    pub async fn run(&self, user: &Client, room: &str, txn: &str) {
+    /// Whether it was allowed.
+    pub async fn run(&self, user: &Client, room: &str, txn: &str) -> bool {
         let target = |other: &str| json!({ "user_id": other });
         let path = |what: &str| v3(["rooms", room, what]);
         let answer = match self {
@@ -88,6 +89,7 @@ impl Operation {
             }
         };
         assert!(!answer.status.is_server_error(), "{self:?}: {}", answer.text);
+        answer.status.is_success()
     }
 }
 
@@ -118,7 +120,11 @@ async fn run(server: &TestServer, seed: u64) {
         // Whoever may do most does most.
         let user = &users[[0, 0, 1, 2][rng.random_range(0..4)]];
         let room = &rooms[rng.random_range(0..rooms.len())];
-        operation.run(user, room, &format!("{seed}-{step}")).await;
+        let allowed = operation.run(user, room, &format!("{seed}-{step}")).await;
+        if allowed && matches!(operation, Operation::Forget) {
+            let of_user = |follower: &&mut Follower| follower.client.user_id == user.user_id;
+            followers.iter_mut().filter(of_user).for_each(|follower| _ = follower.forgotten.insert(room.clone()));
+        }
         let count = followers.len();
         let follower = &mut followers[rng.random_range(0..count)];
         match rng.random_range(0..6) {

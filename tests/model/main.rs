@@ -6,7 +6,8 @@
 //! says who may see what, and [`checks`] compares. A fault names the command that replays its seed.
 //!
 //! - `SABHA_MODEL_SEEDS=5000` runs so many seeds for each engine; CI runs 300, and without it there are a few dozen.
-//! - `SABHA_MODEL_SEED=17` runs this one alone, and `SABHA_MODEL_ENGINE=postgres` on this engine alone.
+//! - `SABHA_MODEL_SEED=17` runs this one alone, and `SABHA_MODEL_ENGINE=postgres` on this engine alone;
+//!   `SABHA_MODEL_REPLAYS=50` runs it as often, each time on a new server.
 
 mod api;
 mod checks;
@@ -22,11 +23,12 @@ mod truth;
 mod world;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
+    ops::Range,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -60,23 +62,17 @@ fn everyone_ends_up_knowing_what_happened_on_postgres() {
     run(Engine::Postgres, "postgres");
 }
 
-/// The seeds of a run: so many from the first on.
-struct Seeds {
-    first: u64,
-    count: u64,
-}
-
-impl Seeds {
-    fn from_environment() -> Self {
-        match number("SABHA_MODEL_SEED") {
-            Some(first) => Self { first, count: 1 },
-            // Others each time, in whole groups of a server.
-            None => Self {
-                first: u64::from(rand::random::<u16>()) * SEEDS_PER_SERVER,
-                count: number("SABHA_MODEL_SEEDS").unwrap_or(DEFAULT_SEEDS),
-            },
-        }
+/// The seeds of a run, in groups that share a server.
+fn groups() -> Vec<Range<u64>> {
+    if let Some(seed) = number("SABHA_MODEL_SEED") {
+        let replays = number("SABHA_MODEL_REPLAYS").unwrap_or(1);
+        return (0..replays).map(|_| seed..seed + 1).collect();
     }
+    // Others each time, and whole groups.
+    let first = u64::from(rand::random::<u16>()) * SEEDS_PER_SERVER;
+    let end = first + number("SABHA_MODEL_SEEDS").unwrap_or(DEFAULT_SEEDS);
+    let group = |from: usize| from as u64..end.min(from as u64 + SEEDS_PER_SERVER);
+    (first as usize..end as usize).step_by(SEEDS_PER_SERVER as usize).map(group).collect()
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -89,41 +85,39 @@ fn run(engine: Engine, name: &'static str) {
         println!("skipped: only another engine is wanted");
         return;
     }
-    let seeds = Seeds::from_environment();
-    println!("the model test on {name}: {} seeds from {} on", seeds.count, seeds.first);
+    let groups = groups();
+    let seeds: u64 = groups.iter().map(|group| group.end - group.start).sum();
+    println!("the model test on {name}: {seeds} seeds from {} on", groups.first().map_or(0, |group| group.start));
     let began = Instant::now();
     let report =
         Report { engine: name, failed: Mutex::default(), counts: Mutex::default(), skipped: AtomicBool::new(false) };
-    let next_group = AtomicU64::new(0);
+    let next_group = AtomicUsize::new(0);
     // Both engines run at once, and mostly on one thread each.
     let lanes = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
     std::thread::scope(|scope| {
         for _ in 0..lanes {
-            scope.spawn(|| lane(engine, &seeds, &next_group, &report));
+            scope.spawn(|| {
+                while let Some(group) = groups.get(next_group.fetch_add(1, Ordering::Relaxed)) {
+                    run_group(engine, group.clone(), &report);
+                }
+            });
         }
     });
-    report.conclude(seeds.count, began);
+    report.conclude(seeds, began);
 }
 
-/// Takes one group of seeds after the other.
-fn lane(engine: Engine, seeds: &Seeds, next_group: &AtomicU64, report: &Report) {
-    loop {
-        let from = next_group.fetch_add(1, Ordering::Relaxed) * SEEDS_PER_SERVER;
-        if from >= seeds.count {
+/// Runs one seed after the other on a server of their own.
+fn run_group(engine: Engine, seeds: Range<u64>, report: &Report) {
+    runtime(seeds.start).block_on(async {
+        let Some(stage) = Stage::start(engine).await else {
+            report.skip();
             return;
+        };
+        for seed in seeds {
+            report.add(seed, stage.run(seed).await);
         }
-        let group = seeds.first + from..seeds.first + (from + SEEDS_PER_SERVER).min(seeds.count);
-        runtime(group.start).block_on(async {
-            let Some(stage) = Stage::start(engine).await else {
-                report.skip();
-                return;
-            };
-            for seed in group {
-                report.add(seed, stage.run(seed).await);
-            }
-            stage.stop().await;
-        });
-    }
+        stage.stop().await;
+    });
 }
 
 /// A current-thread runtime, on which a seed replays best; for some groups one with threads, where more is possible.
@@ -135,10 +129,10 @@ fn runtime(seed: u64) -> Runtime {
     builder.worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// The faults, by seed.
+/// The runs with faults.
 struct Report {
     engine: &'static str,
-    failed: Mutex<BTreeMap<u64, Vec<Fault>>>,
+    failed: Mutex<Vec<(u64, Vec<Fault>)>>,
     counts: Mutex<Counts>,
     skipped: AtomicBool,
 }
@@ -173,7 +167,7 @@ impl Report {
                 }
             }
         }
-        failed.insert(seed, faults);
+        failed.push((seed, faults));
     }
 
     fn conclude(self, seeds: u64, began: Instant) {
@@ -187,16 +181,13 @@ impl Report {
         let failed = lock(&self.failed);
         let mut kinds: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
         for (seed, faults) in failed.iter() {
-            for fault in faults {
-                let seeds = kinds.entry(fault.kind).or_default();
-                if seeds.last() != Some(seed) {
-                    seeds.push(*seed);
-                }
+            for kind in faults.iter().map(|fault| fault.kind).collect::<BTreeSet<_>>() {
+                kinds.entry(kind).or_default().push(*seed);
             }
         }
         for (kind, seeds) in &kinds {
-            println!("{kind}: {} seeds, such as {:?}", seeds.len(), &seeds[..seeds.len().min(6)]);
+            println!("{kind}: {} runs, such as {:?}", seeds.len(), &seeds[..seeds.len().min(6)]);
         }
-        assert!(failed.is_empty(), "{} of {seeds} seeds failed on {}", failed.len(), self.engine);
+        assert!(failed.is_empty(), "{} of {seeds} runs failed on {}", failed.len(), self.engine);
     }
 }

@@ -160,6 +160,8 @@ impl Stage {
         self.requests.tasks().close();
         self.requests.tasks().wait().await;
         self.requests.tasks().reopen();
+        // So does what they left for later.
+        self.server.app.jobs.settled().await;
         world.writers_are_done();
         let mut rested = Vec::new();
         while let Some(ended) = followers.join_next().await {

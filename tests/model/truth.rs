@@ -178,3 +178,37 @@ pub async fn read_all(api: &Api, token: &str, room_id: &str) -> Vec<Value> {
         }
     }
 }
+
+/// A history of member events of a user `@b` and of messages, under one visibility, and the indices that the user may see.
+#[test]
+fn visibility_follows_the_table_of_the_specification() {
+    let check = |visibility: &str, history: &[&str], expected: &[usize]| {
+        let event = |index: usize, what: &str| TrueEvent {
+            event_id: format!("${index}"),
+            event_type: match what {
+                "visibility" => "m.room.history_visibility".to_owned(),
+                "message" => "m.room.message".to_owned(),
+                _ => "m.room.member".to_owned(),
+            },
+            sender: "@a".to_owned(),
+            state_key: (what != "message").then(|| if what == "visibility" { "" } else { "@b" }.to_owned()),
+            content: serde_json::json!({ "membership": what, "history_visibility": visibility }),
+            redacted: false,
+        };
+        let events: Vec<TrueEvent> =
+            ["visibility"].iter().chain(history).enumerate().map(|(index, what)| event(index, what)).collect();
+        let room = TrueRoom { room_id: "!r".to_owned(), events, index: HashMap::new() };
+        // The first event is the visibility itself, of which the default before it also decides.
+        let seen: Vec<usize> = (1..room.events.len()).filter(|index| room.may_see("@b", *index)).collect();
+        assert_eq!(seen, expected, "{visibility}: {history:?}");
+    };
+    let came_and_went = ["message", "invite", "message", "join", "message", "leave", "message"];
+    check("world_readable", &came_and_went, &[1, 2, 3, 4, 5, 6, 7]);
+    check("shared", &came_and_went, &[1, 2, 3, 4, 5, 6]);
+    check("invited", &came_and_went, &[2, 3, 4, 5, 6]);
+    check("joined", &came_and_went, &[4, 5, 6]);
+    check("shared", &["message", "join", "leave", "message", "join"], &[1, 2, 3, 4, 5]);
+    check("joined", &["message", "join", "leave", "message", "join"], &[2, 3, 5]);
+    check("shared", &["message", "invite", "leave"], &[]);
+    check("joined", &["join", "ban", "message", "leave"], &[1, 2]);
+}

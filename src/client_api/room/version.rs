@@ -72,7 +72,7 @@ impl<F: Field, R: IncomingRequest> IncomingRequest for Versioned<F, R> {
         request: http::Request<&[u8]>,
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
-        // What is no object at all is ruma's to refuse.
+        // Ruma refuses a body that is no object at all.
         let body = serde_json::from_slice::<Map<String, Value>>(request.body()).unwrap_or_default();
         let request = match body.get(F::NAME) {
             Some(Value::String(version)) if RoomVersionId::try_from(version.as_str()).is_err() => Err(version.clone()),

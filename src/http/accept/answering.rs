@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -21,7 +22,7 @@ use super::wire::ConnectionState;
 use crate::http::{
     ApiError,
     compress::{self, Compression},
-    transport::{Answers, Held},
+    transport::{Answers, Held, ReceivingUser},
 };
 
 /// Over HTTP/1 an answer of this size or less costs the budget nothing: a connection has one at a time, and its stream
@@ -36,6 +37,9 @@ pub(super) struct Asked {
     /// Whether the connection ends with this answer.
     pub(super) closes: bool,
     pub(super) answers: Arc<Answers>,
+    /// Who the answer is for: the user, once that is known, or the network of the other end.
+    pub(super) user: ReceivingUser,
+    pub(super) network: Option<IpAddr>,
     pub(super) connection: Arc<ConnectionState>,
 }
 
@@ -119,15 +123,19 @@ impl Asked {
             return Ok(self.held(parts, bytes));
         }
         // Held while it is compressed, at its full size.
-        let Some(held) = self.answers.hold(bytes.len(), &self.connection.hangup) else { return Ok(no_room()) };
+        let Some(held) = self.hold(bytes.len()) else { return Ok(no_room()) };
         Err(Box::pin(compress_held(parts, bytes, held)))
+    }
+
+    fn hold(&self, bytes: usize) -> Option<Held> {
+        self.answers.hold(bytes, self.user.or_network(self.network), &self.connection.hangup)
     }
 
     fn held(&self, parts: http::response::Parts, bytes: Bytes) -> Response {
         if bytes.len() <= self.small_bytes {
             return Response::from_parts(parts, Body::from(bytes));
         }
-        match self.answers.hold(bytes.len(), &self.connection.hangup) {
+        match self.hold(bytes.len()) {
             Some(held) => Response::from_parts(parts, held.body(bytes)),
             None => no_room(),
         }

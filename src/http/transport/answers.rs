@@ -1,15 +1,16 @@
 //! Answers on their way: written, and not yet taken by their clients.
 //!
-//! Promises: together they hold no more than a budget, whatever clients do; over it the slowest reader is hung up on, and
-//! where nobody is slow a new answer is refused. A client of HTTP/2 that gives no room for an answer is hung up on like one
-//! that does not read its socket ([`Pace`](super::Pace)).
+//! Promises: together they hold no more than a budget, whatever clients do, and those of one receiver no more than a share of
+//! it; over either the slowest reader is hung up on, and where nobody is slow a new answer is refused. A client of HTTP/2
+//! that gives no room for an answer is hung up on like one that does not read its socket ([`Pace`](super::Pace)).
 
 use std::{
     collections::HashMap,
     convert::Infallible,
+    net::IpAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -26,7 +27,7 @@ use tokio::{
 use tracing::debug;
 
 use super::pace::{GRACE, earned};
-use crate::store::ids::lock;
+use crate::store::{UserNid, ids::lock};
 
 /// Where the configuration does not say.
 pub(super) const DEFAULT_BUDGET_BYTES: usize = 256 << 20;
@@ -34,11 +35,39 @@ pub(super) const DEFAULT_BUDGET_BYTES: usize = 256 << 20;
 /// What is handed to hyper at once. It asks for more when this is on its way, which is how progress is seen.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// How many receivers fill the budget. A share is several initial syncs of a large account; one that is larger than it goes
+/// out all the same, while its receiver has no other.
+const SHARES: usize = 8;
+
 /// An answer is not slow before that: it may have been written this moment.
 const YOUNG: Duration = Duration::from_secs(5);
 
 /// How often the progress of all answers is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Who an answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::http) enum Receiver {
+    User(UserNid),
+    /// Somebody whom we do not know, by their network.
+    Network(Option<IpAddr>),
+}
+
+/// The user who a request turned out to be of, in its extensions: an answer does not say whose it is.
+#[derive(Debug, Clone, Default)]
+pub(in crate::http) struct ReceivingUser(Arc<OnceLock<UserNid>>);
+
+impl ReceivingUser {
+    pub(in crate::http) fn set(&self, user: UserNid) {
+        // Once at most: a request is authenticated once.
+        let _: Result<(), UserNid> = self.0.set(user);
+    }
+
+    /// The user, or else the network.
+    pub(in crate::http) fn or_network(&self, network: Option<IpAddr>) -> Receiver {
+        self.0.get().map_or(Receiver::Network(network), |user| Receiver::User(*user))
+    }
+}
 
 /// Hangs up on a client. Clones belong to the same connection.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +94,7 @@ pub struct Answers {
 #[derive(Debug, Default)]
 struct Way {
     bytes: usize,
+    shares: HashMap<Receiver, usize>,
     next: u64,
     answers: HashMap<u64, Answer>,
 }
@@ -74,6 +104,7 @@ struct Answer {
     /// What it costs the budget: all of it until the last byte is taken, for so long its memory stays. Zero once it is
     /// given up.
     bytes: usize,
+    receiver: Receiver,
     left: Arc<AtomicUsize>,
     since: Instant,
     hangup: Hangup,
@@ -102,7 +133,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut way = lock(&self.answers.way);
         if let Some(answer) = way.answers.remove(&self.id) {
-            way.bytes -= answer.bytes;
+            way.give_back(answer.receiver, answer.bytes);
         }
     }
 }
@@ -115,17 +146,25 @@ impl Answers {
 
     /// Makes room for an answer. `None`: there is none, and nobody is slow enough to be hung up on for it. An answer that
     /// is larger than the whole budget goes out alone.
-    pub(in crate::http) fn hold(self: &Arc<Self>, bytes: usize, hangup: &Hangup) -> Option<Held> {
+    pub(in crate::http) fn hold(self: &Arc<Self>, bytes: usize, receiver: Receiver, hangup: &Hangup) -> Option<Held> {
         let now = Instant::now();
         let mut way = lock(&self.way);
-        if way.bytes > 0 && way.bytes + bytes > self.budget_bytes && !way.give_up_for(bytes, self.budget_bytes, now) {
+        let share = way.shares.get(&receiver).copied().unwrap_or_default();
+        let over_share = (share + bytes).saturating_sub(self.budget_bytes / SHARES).min(share);
+        if !way.give_up(over_share, Some(receiver), now) {
+            return None;
+        }
+        let over = (way.bytes + bytes).saturating_sub(self.budget_bytes).min(way.bytes);
+        if !way.give_up(over, None, now) {
             return None;
         }
         let (id, left) = (way.next, Arc::new(AtomicUsize::new(bytes)));
         way.next += 1;
         way.bytes += bytes;
+        *way.shares.entry(receiver).or_default() += bytes;
         let answer = Answer {
             bytes,
+            receiver,
             left: Arc::clone(&left),
             since: now,
             hangup: hangup.clone(),
@@ -154,33 +193,47 @@ impl Answers {
 }
 
 impl Way {
-    /// Gives up the slowest answers until `bytes` have room. Nothing happens when that is not enough.
-    fn give_up_for(&mut self, bytes: usize, budget_bytes: usize, now: Instant) -> bool {
+    /// Gives up the slowest answers, of one receiver or of all, until so many bytes are free. Nothing happens when that is
+    /// not enough.
+    fn give_up(&mut self, bytes: usize, of: Option<Receiver>, now: Instant) -> bool {
+        if bytes == 0 {
+            return true;
+        }
         let mut slow: Vec<_> = self
             .answers
             .iter()
+            .filter(|(_, answer)| of.is_none_or(|receiver| answer.receiver == receiver))
             .filter(|(_, answer)| answer.bytes > 0 && now - answer.since >= YOUNG)
             .map(|(id, answer)| (answer.bytes_per_second(now), *id, answer.bytes))
             .collect();
         slow.sort_by(|(left, ..), (right, ..)| left.total_cmp(right));
-        let over = (self.bytes + bytes).saturating_sub(budget_bytes);
         let (mut given_up, mut freed) = (Vec::new(), 0);
         for (_, id, size) in slow {
-            if freed >= over {
+            if freed >= bytes {
                 break;
             }
             given_up.push(id);
             freed += size;
         }
-        // An answer that is larger than the budget needs the whole of it.
-        if freed < over.min(self.bytes) {
+        if freed < bytes {
             return false;
         }
-        for id in &given_up {
-            self.give_up(*id);
-        }
         debug!(answers = given_up.len(), "hung up on the slowest readers to make room");
+        for id in given_up {
+            self.hang_up_on(id);
+        }
         true
+    }
+
+    /// Takes back what an answer no longer holds.
+    fn give_back(&mut self, receiver: Receiver, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(share) = self.shares.get_mut(&receiver) {
+            *share -= bytes;
+            if *share == 0 {
+                self.shares.remove(&receiver);
+            }
+        }
     }
 
     fn hang_up_on_stalled(&mut self) {
@@ -196,14 +249,15 @@ impl Way {
         }
         for id in stalled {
             debug!("hung up on a client that does not take its answer");
-            self.give_up(id);
+            self.hang_up_on(id);
         }
     }
 
-    fn give_up(&mut self, id: u64) {
+    fn hang_up_on(&mut self, id: u64) {
         if let Some(answer) = self.answers.get_mut(&id) {
             answer.hangup.hang_up();
-            self.bytes -= std::mem::take(&mut answer.bytes);
+            let (receiver, bytes) = (answer.receiver, std::mem::take(&mut answer.bytes));
+            self.give_back(receiver, bytes);
         }
     }
 }
@@ -213,11 +267,11 @@ impl Held {
     pub(in crate::http) fn shrink_to(&self, bytes: usize) {
         let mut way = lock(&self.answers.way);
         let Some(answer) = way.answers.get_mut(&self.id).filter(|answer| answer.bytes > bytes) else { return };
-        let saved = answer.bytes - bytes;
+        let (receiver, saved) = (answer.receiver, answer.bytes - bytes);
         answer.bytes = bytes;
         answer.seen_left = bytes;
         self.left.store(bytes, Ordering::Relaxed);
-        way.bytes -= saved;
+        way.give_back(receiver, saved);
     }
 
     /// The body of the answer, which keeps the room until it is taken.
@@ -280,6 +334,12 @@ mod tests {
 
     const BUDGET: usize = 100 << 10;
 
+    /// Each answer of a test that is not about shares is for somebody else.
+    fn hold(answers: &Arc<Answers>, bytes: usize, hangup: &Hangup) -> Option<Held> {
+        let receiver = Receiver::User(UserNid(i64::try_from(lock(&answers.way).next).expect("few")));
+        answers.hold(bytes, receiver, hangup)
+    }
+
     fn answers() -> Arc<Answers> {
         Arc::new(Answers::new(BUDGET))
     }
@@ -291,8 +351,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_costs_the_budget_until_its_last_piece_is_dropped() {
         let (answers, hangup) = (answers(), Hangup::default());
-        let mut body = answers.hold(BUDGET, &hangup).expect("there is room").body(vec![7; BUDGET].into());
-        assert!(answers.hold(1, &hangup).is_none(), "nobody is slow yet");
+        let mut body = hold(&answers, BUDGET, &hangup).expect("there is room").body(vec![7; BUDGET].into());
+        assert!(hold(&answers, 1, &hangup).is_none(), "nobody is slow yet");
         let first = body.frame().await.expect("a piece").expect("no error").into_data().expect("data");
         let second = body.frame().await.expect("a piece").expect("no error").into_data().expect("data");
         assert_eq!((first.len(), second.len()), (PIECE_BYTES, BUDGET - PIECE_BYTES));
@@ -300,33 +360,50 @@ mod tests {
         assert_eq!(answers.bytes_in_flight(), BUDGET);
         drop(second);
         assert_eq!(answers.bytes_in_flight(), 0);
-        assert!(answers.hold(10 * BUDGET, &hangup).is_some(), "alone, an answer may have any size");
+        assert!(hold(&answers, 10 * BUDGET, &hangup).is_some(), "alone, an answer may have any size");
     }
 
     #[tokio::test(start_paused = true)]
     async fn over_the_budget_the_slowest_reader_is_hung_up_on() {
         let answers = answers();
         let (slow, fast) = (Hangup::default(), Hangup::default());
-        let _slow_held = answers.hold(BUDGET / 2, &slow).expect("there is room");
-        let fast_held = answers.hold(BUDGET / 2, &fast).expect("there is room");
+        let _slow_held = hold(&answers, BUDGET / 2, &slow).expect("there is room");
+        let fast_held = hold(&answers, BUDGET / 2, &fast).expect("there is room");
         fast_held.left.store(100, Ordering::Relaxed);
-        assert!(answers.hold(BUDGET / 2, &Hangup::default()).is_none(), "nobody is slow yet");
+        assert!(hold(&answers, BUDGET / 2, &Hangup::default()).is_none(), "nobody is slow yet");
         tokio::time::advance(YOUNG).await;
-        let third = answers.hold(BUDGET / 2, &Hangup::default()).expect("the slow one makes room");
+        let third = hold(&answers, BUDGET / 2, &Hangup::default()).expect("the slow one makes room");
         assert!(is_hung_up_on(&slow).await);
         assert!(!is_hung_up_on(&fast).await);
         drop(third);
-        let _whole = answers.hold(BUDGET + 1, &Hangup::default()).expect("all make room");
+        let _whole = hold(&answers, BUDGET + 1, &Hangup::default()).expect("all make room");
         assert!(is_hung_up_on(&fast).await);
         assert_eq!(answers.bytes_in_flight(), BUDGET + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_takes_more_than_a_share_while_they_hold_any() {
+        let answers = answers();
+        let (alice, bob) = (Receiver::User(UserNid(1)), Receiver::Network(None));
+        let share = BUDGET / SHARES;
+        let slow = Hangup::default();
+        let large = answers.hold(2 * share, alice, &slow).expect("alone, it may be larger than a share");
+        assert!(answers.hold(1, alice, &Hangup::default()).is_none(), "nothing of theirs is slow yet");
+        let _bobs = answers.hold(share, bob, &Hangup::default()).expect("it is not their share");
+        tokio::time::advance(YOUNG).await;
+        let _next = answers.hold(share, alice, &Hangup::default()).expect("their own slow one makes room");
+        assert!(is_hung_up_on(&slow).await);
+        drop(large);
+        assert_eq!(answers.bytes_in_flight(), 2 * share);
+        assert_eq!(lock(&answers.way).shares.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_hung_up_on_after_the_grace() {
         let answers = answers();
         let (stalled, steady) = (Hangup::default(), Hangup::default());
-        let _stalled_held = answers.hold(1000, &stalled).expect("there is room");
-        let steady_held = answers.hold(90 << 10, &steady).expect("there is room");
+        let _stalled_held = hold(&answers, 1000, &stalled).expect("there is room");
+        let steady_held = hold(&answers, 90 << 10, &steady).expect("there is room");
         let watching = tokio::spawn({
             let answers = Arc::clone(&answers);
             async move { answers.watch().await }

@@ -5,10 +5,12 @@ use ruma::RoomVersionId;
 use super::*;
 use crate::{
     account::LocalDevice,
+    jobs,
     room::{
         create::Preset,
         tests::{Server, message, new_room, server},
     },
+    store::jobs::{Done, Job, list_jobs},
 };
 
 impl Server {
@@ -20,6 +22,11 @@ impl Server {
         let new = new_room(RoomVersionId::V11, Preset::Public);
         let room_id = self.app.rooms.create(creator, new).await.expect("created");
         self.app.rooms.find(&room_id).await.expect("read").expect("it was created")
+    }
+
+    async fn jobs(&self) -> Vec<Job> {
+        let mut reader = self.app.db.read().await.expect("a reader");
+        list_jobs(&mut reader.conn(), 100).await.expect("read")
     }
 
     /// The user's membership, and their name if they are in the room.
@@ -120,4 +127,63 @@ async fn the_rooms_used_lately_come_first() {
     assert_eq!(sorted(), [second.nid, first.nid]);
     rooms.send(&alice, &first.room_id, message("hello"), None).await.expect("sent");
     assert_eq!(sorted(), [first.nid, second.nid]);
+}
+
+#[tokio::test]
+async fn more_jobs_than_run_side_by_side_are_all_done() {
+    let server = server().await;
+    let mut places = Vec::new();
+    for number in 0..10 {
+        let user = server.register(&format!("user{number}")).await;
+        let room = server.public_room(&user).await;
+        server.rename(&user, "New").await;
+        places.push((user, room));
+    }
+    // Nothing is asked for: this is how a start finds what the last run left.
+    let app = server.app.clone();
+    let worker = tokio::spawn(async move { jobs::run(&app).await });
+    server.app.jobs.settled().await;
+    for (user, room) in &places {
+        assert_eq!(server.shown(room, user).await.1.as_deref(), Some("New"));
+    }
+    assert!(server.jobs().await.is_empty());
+    server.app.stopping.cancel();
+    worker.await.expect("it ends with the server");
+}
+
+#[tokio::test]
+async fn a_job_that_is_asked_for_again_while_it_runs_is_not_taken_for_done() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    server.rename(&alice, "First").await;
+    let begun = server.jobs().await;
+    server.rename(&alice, "Second").await;
+    server.app.db.committer().transact(Done(begun[0])).await.expect("committed");
+    let left = server.jobs().await;
+    assert_eq!((left.len(), left[0].task), (1, begun[0].task));
+    assert!(left[0].pos > begun[0].pos);
+    server.app.db.committer().transact(Done(left[0])).await.expect("committed");
+    assert!(server.jobs().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_user_who_is_joining_leaves_with_the_account() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let rooms = &server.app.rooms;
+    let (joined, joining) = (server.public_room(&alice).await, server.public_room(&alice).await);
+    rooms.join(&bob, &joined.room_id, None).await.expect("joined");
+    let mut writer = rooms.enter(&joining).await.expect("entered");
+    let arrival = rooms.arrivals.register(bob.user.nid, &joining);
+    let join = async {
+        let draft = member_draft(bob.user_id(), MembershipState::Join, &MemberProfile::default(), &[]);
+        writer.append(&bob.user, draft).await.expect("allowed");
+        rooms.finish(writer, None).await.expect("committed");
+        drop(arrival);
+    };
+    let (left, ()) = tokio::join!(rooms.leave_all(&bob.user), join);
+    left.expect("left");
+    for room in [&joined, &joining] {
+        assert_eq!(server.shown(room, &bob).await.0, Some(Membership::Leave));
+    }
 }

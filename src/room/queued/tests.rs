@@ -47,7 +47,7 @@ impl World {
         (event_id, writer.commit(None).expect("queued"))
     }
 
-    /// What the event shows as the content that it replaced, in every place that readers look.
+    /// The content that the event says it replaced, in every place that readers look.
     async fn prev_contents(&self, event_id: &EventId) -> Vec<Option<String>> {
         let upto = self.room.last_pos();
         let recent = self.room.latest(upto, 1).expect("it is recent");
@@ -124,7 +124,7 @@ async fn an_event_that_was_queued_before_the_redaction_forgets_what_it_replaced(
     let (slip, first) = world.queue(topic("a slip")).await;
     let (fine, second) = world.queue(topic("fine")).await;
     let (_, third) = world.queue(redaction(&slip)).await;
-    // What is left of the second one is made while the first one's redaction is still queued.
+    // The second one is redacted while the first one's redaction is still queued.
     let (_, fourth) = world.queue(redaction(&fine)).await;
     for committed in [first, second, third, fourth] {
         committed.wait().await.expect("committed");

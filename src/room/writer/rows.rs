@@ -26,7 +26,7 @@ const SLOT: i64 = 0;
 struct Effects {
     room: Arc<Room>,
     events: Vec<(Position, Arc<StoredEvent>)>,
-    /// What is left of redacted events, each with the position of its redaction.
+    /// Redacted events as they are left, each with the position of its redaction.
     redacted: Vec<(Position, Arc<StoredEvent>)>,
     members: Vec<(UserNid, MemberEntry)>,
 }
