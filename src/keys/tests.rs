@@ -27,7 +27,7 @@ use crate::{
     clock::Clock,
     config::Config,
     store::{
-        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Position, Transaction, UserNid, Write,
+        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Transaction, UserNid, Write,
         device_keys::DEVICE_KEY,
         devices::{self, DEVICE},
         key_backup::{self, Part},
@@ -63,6 +63,7 @@ async fn open(path: &std::path::Path, incarnation: i64) -> Arc<Database> {
         server_name: "example.org".to_owned(),
         incarnation,
         now_ms: 0,
+        patience: Patience::default(),
     };
     Arc::new(Database::open(options).await.expect("a new database opens"))
 }

@@ -11,10 +11,7 @@ mod acknowledged;
 mod overflow;
 mod send;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Mutex};
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -23,7 +20,7 @@ use self::acknowledged::Acknowledged;
 pub use self::send::{MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_NAME_BYTES, SendToDeviceError};
 use super::Keys;
 use crate::store::{
-    Conn, DeviceNid, Error, Position, Transaction,
+    DeviceNid, Error, Position,
     ids::lock,
     to_device::{self, MessageRow, Removed},
 };

@@ -98,7 +98,7 @@ impl Timeline {
     /// The latest events, when the client wants them all. `None`: too much of it is hidden for good.
     async fn latest(look: &Look<'_>, room: &RoomLook, after: Position, limit: usize) -> Result<Option<Self>, Error> {
         let ignored = look.ignored().await?;
-        let (mut events, limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+        let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
         if limited && !ignored.is_empty() && events.iter().any(|(_, event)| event.is_hidden_by(ignored)) {
             // A gap must not come from what is hidden for good: then there is more to look through.
             return Ok(None);
