@@ -1,9 +1,10 @@
 //! Messages from device to device.
 //!
 //! Promise: a message that was answered with 200 stays until its device presents a sync token from after it
-//! ([`acknowledged`]), and is not delivered after that; a repeated transaction ID sends nothing again. A device that never fetches its messages loses old ones, over
-//! `limits.to_device_per_device` and [`MAX_INBOX_BYTES`]: those of whom most waits from ([`overflow`]). What comes in is
-//! never refused for it, because one full inbox would then stop a message to a whole room.
+//! ([`acknowledged`]), and is not delivered after that; a repeated transaction ID sends nothing again. A device that never
+//! fetches its messages loses old ones, over `limits.to_device_per_device` and [`MAX_INBOX_BYTES`]: those of whom most waits
+//! from ([`overflow`]). What comes in is never refused for it, because one full inbox would then stop a message to a whole
+//! room.
 //!
 //! Sending is in [`send`]; here is what waits, and what becomes of it.
 
