@@ -2,6 +2,7 @@
 
 use std::{
     ops::Deref,
+    pin::Pin,
     sync::{Arc, Weak},
 };
 
@@ -22,7 +23,7 @@ use crate::{
     outbound::Outbound,
     push::Push,
     room::Rooms,
-    store::{Database, Position, UserNid},
+    store::{Database, Error, UserNid},
     sync::{filter::FilterCache, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
@@ -66,13 +67,32 @@ pub struct Services {
 impl App {
     pub fn new(services: Services) -> Self {
         let app = Self(Arc::new(services));
-        // Weak, because the accounts belong to what it points to.
-        let services = Arc::downgrade(&app.0);
-        app.accounts.on_device_change(app.keys.device_change_listener(move |user, position| {
-            let services = services.clone();
-            tokio::spawn(async move { wake_rooms_of(&services, user, position).await });
-        }));
+        app.wake_on_commits();
+        app.listen_to_device_changes();
         app
+    }
+
+    /// Whoever was marked by a commit is woken once its position is visible.
+    fn wake_on_commits(&self) {
+        let bus = Arc::clone(&self.bus);
+        self.db.committer().on_published(move || bus.wake_marked());
+    }
+
+    /// A change of a user's devices is marked for everyone who shares a room with the user.
+    fn listen_to_device_changes(&self) {
+        // Weak, because the accounts belong to what it points to.
+        let services = Arc::downgrade(&self.0);
+        let prepare = move |user| -> Pin<Box<dyn Future<Output = _> + Send>> {
+            let services = services.clone();
+            Box::pin(async move { load_rooms_of(&services, user).await })
+        };
+        let (bus, memberships) = (Arc::clone(&self.bus), self.rooms.memberships_in_memory());
+        let mark_rooms = move |user, position| match memberships.joined_rooms(user) {
+            Some(rooms) => rooms.into_iter().for_each(|room| bus.mark_room(room, position)),
+            // They were forgotten since they were loaded. A look too many costs little, a missing one hides the change.
+            None => bus.mark_everyone(position),
+        };
+        self.accounts.on_device_change(self.keys.device_change_listener(prepare, mark_rooms));
     }
 }
 
@@ -84,13 +104,10 @@ impl Deref for App {
     }
 }
 
-/// Wakes everyone who shares a room with the user. A hint: who is not woken sees the news with their next request.
-async fn wake_rooms_of(services: &Weak<Services>, user: UserNid, position: Position) {
-    let Some(services) = services.upgrade() else {
-        return;
-    };
-    match services.rooms.joined_rooms(user).await {
-        Ok(rooms) => rooms.into_iter().for_each(|room| services.bus.wake_room(room, position)),
-        Err(error) => tracing::warn!(%error, "could not wake the rooms of a user whose devices changed"),
+/// Brings the rooms of a user into memory.
+async fn load_rooms_of(services: &Weak<Services>, user: UserNid) -> Result<(), Error> {
+    match services.upgrade() {
+        Some(services) => services.rooms.joined_rooms(user).await.map(drop),
+        None => Ok(()),
     }
 }

@@ -2,13 +2,17 @@
 //!
 //! It carries hints, never data: whoever is woken looks at what was committed. Users who sync are *live*; each live user
 //! watches its rooms, so that an event wakes only those who are here to see it.
+//!
+//! News comes in two steps. A commit first *marks* those whom it concerns, before its position is visible, and wakes them
+//! after it is. So a request that sees a position finds the marks of everything up to it, and one that is woken
+//! finds the position.
 
 use std::{
     collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -23,6 +27,8 @@ pub struct LiveUser {
     latest: AtomicI64,
     latest_ephemeral: AtomicU64,
     parked: Notify,
+    /// Whether the user is among those to be woken with the next position. Changes under the lock of the bus.
+    marked: AtomicBool,
     /// Set once the user's rooms are watched.
     pub watching: OnceCell<()>,
     /// When the user last synced, in milliseconds since 1970. Written under the lock of the bus, so that nobody is
@@ -46,10 +52,12 @@ impl LiveUser {
         self.parked.notified()
     }
 
-    /// There may be news up to `position`.
-    pub fn wake(&self, position: Position) {
+    /// There may be news up to `position`, for which the user is to be woken.
+    fn mark(self: &Arc<Self>, position: Position, marked: &mut Vec<Arc<Self>>) {
         self.latest.fetch_max(position.0, Ordering::AcqRel);
-        self.parked.notify_waiters();
+        if !self.marked.swap(true, Ordering::AcqRel) {
+            marked.push(Arc::clone(self));
+        }
     }
 
     fn wake_ephemeral(&self, number: u64) {
@@ -58,10 +66,21 @@ impl LiveUser {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watchers {
     live: HashMap<UserNid, Arc<LiveUser>>,
     rooms: HashMap<RoomNid, Vec<Arc<LiveUser>>>,
+    /// Who is to be woken once what they were marked for is visible.
+    marked: Vec<Arc<LiveUser>>,
+    /// The latest position that anyone was marked for, visible or not. A user who comes, or comes to a room, later than
+    /// the marks for it may have news up to here.
+    latest: Position,
+}
+
+impl Default for Watchers {
+    fn default() -> Self {
+        Self { live: HashMap::new(), rooms: HashMap::new(), marked: Vec::new(), latest: Position::ZERO }
+    }
 }
 
 /// Called with a user who is no longer in a room.
@@ -86,18 +105,23 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// The user, live from now on. `latest` is where everything up to now has been committed.
+    /// The user, live from now on. `latest` is the visible position.
     pub fn live(&self, user: UserNid, latest: Position, now_ms: i64) -> Arc<LiveUser> {
         let mut watchers = crate::store::ids::lock(&self.watchers);
-        let live = watchers.live.entry(user).or_insert_with(|| {
-            Arc::new(LiveUser {
+        let Watchers { live, marked, latest: latest_mark, .. } = &mut *watchers;
+        let live = live.entry(user).or_insert_with(|| {
+            let live = Arc::new(LiveUser {
                 user,
                 latest: AtomicI64::new(latest.0),
                 latest_ephemeral: AtomicU64::new(self.ephemeral.load(Ordering::Acquire)),
                 parked: Notify::new(),
+                marked: AtomicBool::new(false),
                 watching: OnceCell::new(),
                 used_at: AtomicI64::new(now_ms),
-            })
+            });
+            // A commit that is not visible yet may have looked for this user in vain.
+            live.mark(*latest_mark, marked);
+            live
         });
         live.used_at.store(now_ms, Ordering::Release);
         Arc::clone(live)
@@ -111,7 +135,7 @@ impl Bus {
     /// Forgets users who have not synced since `before_ms`: no more wake-ups, until they sync again.
     pub fn forget_idle(&self, before_ms: i64) {
         let mut watchers = crate::store::ids::lock(&self.watchers);
-        let Watchers { live, rooms } = &mut *watchers;
+        let Watchers { live, rooms, .. } = &mut *watchers;
         live.retain(|_, live| live.used_at.load(Ordering::Acquire) >= before_ms);
         // By who is left, and not by the time again: a user in one of the two alone would be watched for nothing, or not at
         // all.
@@ -127,7 +151,11 @@ impl Bus {
         let Some(live) = watchers.live.get(&user).cloned() else {
             return;
         };
-        let users = watchers.rooms.entry(room).or_default();
+        let Watchers { rooms, marked, latest, .. } = &mut *watchers;
+        // What was marked in this room before this moment has not reached the user.
+        live.mark(*latest, marked);
+        live.latest_ephemeral.fetch_max(self.ephemeral.load(Ordering::Acquire), Ordering::AcqRel);
+        let users = rooms.entry(room).or_default();
         match users.iter_mut().find(|other| other.user == user) {
             // It may be who the user was before they were forgotten, whose wake-ups nobody waits for any more.
             Some(watcher) => *watcher = live,
@@ -158,20 +186,44 @@ impl Bus {
         }
     }
 
-    /// Something was committed that concerns the user.
-    pub fn wake_user(&self, user: UserNid, position: Position) {
-        let live = crate::store::ids::lock(&self.watchers).live.get(&user).cloned();
-        if let Some(live) = live {
-            live.wake(position);
+    /// Something was committed that concerns the user. To be called before its position is visible, as the other marks.
+    pub fn mark_user(&self, user: UserNid, position: Position) {
+        let mut watchers = crate::store::ids::lock(&self.watchers);
+        let Watchers { live, marked, latest, .. } = &mut *watchers;
+        *latest = position.max(*latest);
+        if let Some(live) = live.get(&user) {
+            live.mark(position, marked);
         }
     }
 
     /// Something was committed that concerns everyone in the room.
-    pub fn wake_room(&self, room: RoomNid, position: Position) {
+    pub fn mark_room(&self, room: RoomNid, position: Position) {
+        let _span = tracing::debug_span!("bus.mark").entered();
+        let mut watchers = crate::store::ids::lock(&self.watchers);
+        let Watchers { rooms, marked, latest, .. } = &mut *watchers;
+        *latest = position.max(*latest);
+        for live in rooms.get(&room).into_iter().flatten() {
+            live.mark(position, marked);
+        }
+    }
+
+    /// Something was committed that may concern anyone.
+    pub fn mark_everyone(&self, position: Position) {
+        let mut watchers = crate::store::ids::lock(&self.watchers);
+        let Watchers { live, marked, latest, .. } = &mut *watchers;
+        *latest = position.max(*latest);
+        for live in live.values() {
+            live.mark(position, marked);
+        }
+    }
+
+    /// Wakes everyone who was marked. To be called once the position of the marks is visible.
+    pub fn wake_marked(&self) {
         let _span = tracing::debug_span!("bus.wake").entered();
-        let watchers = crate::store::ids::lock(&self.watchers);
-        for live in watchers.rooms.get(&room).into_iter().flatten() {
-            live.wake(position);
+        let mut watchers = crate::store::ids::lock(&self.watchers);
+        for live in watchers.marked.drain(..) {
+            live.marked.store(false, Ordering::Release);
+            live.parked.notify_waiters();
         }
     }
 
@@ -180,7 +232,8 @@ impl Bus {
         self.ephemeral.load(Ordering::Acquire)
     }
 
-    /// A number for a change that is only kept in memory, such as typing. Larger is later.
+    /// A number for a change that is only kept in memory, such as typing. Larger is later. It is visible at once, so it is
+    /// taken under the lock of what changes: who reads a number and then waits for that lock sees the change.
     pub fn next_ephemeral(&self) -> u64 {
         self.ephemeral.fetch_add(1, Ordering::AcqRel) + 1
     }
@@ -189,6 +242,13 @@ impl Bus {
     pub fn wake_room_ephemeral(&self, room: RoomNid, number: u64) {
         let watchers = crate::store::ids::lock(&self.watchers);
         for live in watchers.rooms.get(&room).into_iter().flatten() {
+            live.wake_ephemeral(number);
+        }
+    }
+
+    /// An ephemeral change may concern anyone.
+    pub fn wake_everyone_ephemeral(&self, number: u64) {
+        for live in crate::store::ids::lock(&self.watchers).live.values() {
             live.wake_ephemeral(number);
         }
     }
@@ -228,8 +288,58 @@ mod tests {
         let back = live(&bus, 20);
         bus.forget_idle(10);
         assert!(bus.is_live(USER));
-        bus.wake_room(ROOM, Position(7));
+        bus.mark_room(ROOM, Position(7));
         assert_eq!(back.latest(), Position(7));
+    }
+
+    /// Whether a request that waits is woken by `then`.
+    fn is_woken(live: &LiveUser, then: impl FnOnce()) -> bool {
+        let wake = live.next_wake();
+        tokio::pin!(wake);
+        wake.as_mut().enable();
+        then();
+        wake.enable()
+    }
+
+    #[test]
+    fn a_mark_is_seen_at_once_and_wakes_later_and_once() {
+        let bus = Bus::default();
+        let live = live(&bus, 5);
+        bus.watch(USER, ROOM);
+        bus.wake_marked();
+        assert!(!is_woken(&live, || bus.mark_room(ROOM, Position(7))), "its position is not visible yet");
+        assert_eq!(live.latest(), Position(7));
+        bus.mark_user(USER, Position(9));
+        assert!(is_woken(&live, || bus.wake_marked()));
+        assert_eq!(live.latest(), Position(9));
+        assert!(!is_woken(&live, || bus.wake_marked()), "there is nothing new");
+        assert!(is_woken(&live, || {
+            bus.mark_everyone(Position(11));
+            bus.wake_marked();
+        }));
+    }
+
+    #[test]
+    fn who_comes_between_a_mark_and_its_position_has_the_news() {
+        // The user, and the user to the room: each after the mark and before the wake.
+        let marks: [fn(&Bus); 2] = [|bus| bus.mark_user(USER, Position(7)), |bus| bus.mark_room(ROOM, Position(7))];
+        for mark in marks {
+            let bus = Bus::default();
+            mark(&bus);
+            let live = live(&bus, 5);
+            bus.watch(USER, ROOM);
+            assert_eq!(live.latest(), Position(7));
+            assert!(is_woken(&live, || bus.wake_marked()));
+        }
+        let bus = Bus::default();
+        let live = live(&bus, 5);
+        bus.mark_room(ROOM, Position(7));
+        let number = bus.next_ephemeral();
+        bus.wake_room_ephemeral(ROOM, number);
+        assert_eq!((live.latest(), live.latest_ephemeral()), (Position::ZERO, 0), "the room is not watched");
+        bus.watch(USER, ROOM);
+        assert_eq!((live.latest(), live.latest_ephemeral()), (Position(7), number));
+        assert!(is_woken(&live, || bus.wake_marked()));
     }
 
     #[test]
@@ -241,7 +351,7 @@ mod tests {
         assert!(!bus.is_live(USER));
         let after = live(&bus, 20);
         bus.watch(USER, ROOM);
-        bus.wake_room(ROOM, Position(7));
+        bus.mark_room(ROOM, Position(7));
         assert_eq!((before.latest(), after.latest()), (Position::ZERO, Position(7)));
     }
 
@@ -253,7 +363,7 @@ mod tests {
         crate::store::ids::lock(&bus.watchers).live.clear();
         let now = live(&bus, 20);
         bus.watch(USER, ROOM);
-        bus.wake_room(ROOM, Position(7));
+        bus.mark_room(ROOM, Position(7));
         assert_eq!((stale.latest(), now.latest()), (Position::ZERO, Position(7)));
     }
 }

@@ -75,10 +75,7 @@ impl Ephemeral {
             self.bus.wake_room_ephemeral(room, number);
         }
         for (user, number) in self.presence.expire(|| self.bus.next_ephemeral()) {
-            if let Err(error) = self.announce(rooms, user, number).await {
-                // Those who were not woken see the change with their next sync.
-                tracing::warn!(%error, "presence not announced");
-            }
+            self.announce(rooms, user, number).await;
         }
     }
 }

@@ -31,7 +31,7 @@ pub mod backup;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use ruma::{OwnedServerName, UserId};
 
@@ -44,7 +44,7 @@ use crate::{
     bus::Bus,
     clock::Clock,
     config::Config,
-    store::{Database, Position, RoomNid, UserNid},
+    store::{Database, Error, Position, RoomNid, UserNid},
 };
 
 /// The service of keys and to-device messages.
@@ -93,16 +93,20 @@ impl Keys {
         DeviceChange::new(Arc::clone(&self.changes), user, rooms)
     }
 
-    /// Hears of changes of device lists that come from accounts: devices that end or get another name. `wake_rooms` wakes
-    /// those who share a room with the user.
+    /// Hears of changes of device lists that come from accounts: devices that end or get another name. `prepare` brings
+    /// the user's rooms into memory, and `mark_rooms` marks those who share one of them.
     pub fn device_change_listener(
         &self,
-        wake_rooms: impl Fn(UserNid, Position) + Send + Sync + 'static,
+        prepare: impl Fn(UserNid) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> + Send + Sync + 'static,
+        mark_rooms: impl Fn(UserNid, Position) + Send + Sync + 'static,
     ) -> DeviceChangeListener {
         let changes = Arc::clone(&self.changes);
         DeviceChangeListener {
-            committed: Box::new(move |user, position| changes.add(position, &[user])),
-            wake: Box::new(wake_rooms),
+            prepare: Box::new(prepare),
+            committed: Box::new(move |user, position| {
+                changes.add(position, &[user]);
+                mark_rooms(user, position);
+            }),
         }
     }
 

@@ -37,7 +37,7 @@ pub mod sweeps;
 pub mod to_device;
 pub mod tokens;
 
-pub use committer::{Committed, Committer, Lineage, Transaction, Write};
+pub use committer::{Committed, Committer, Lineage, Patience, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
 pub use exists::exists;

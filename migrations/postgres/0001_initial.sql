@@ -11,11 +11,13 @@ CREATE TABLE server_info (
 );
 
 -- table: writer_slot | owner: store | ends: never (one row per writing process)
--- `pos` may only be moved by the process that holds `epoch`; NOT NULL turns a stale epoch into a failed commit.
+-- `pos` may only be moved by the process that holds `epoch`; NOT NULL turns a stale epoch into a failed commit. `holder` is
+-- the incarnation of the process whose slot it is: it may raise `epoch` to shut out a connection that it has lost.
 CREATE TABLE writer_slot (
     slot BIGINT NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,
-    pos BIGINT NOT NULL
+    pos BIGINT NOT NULL,
+    holder BIGINT NOT NULL
 );
 
 -- table: incarnation | owner: store | ends: the oldest go at start, the newest 1000 stay

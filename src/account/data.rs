@@ -183,9 +183,10 @@ impl AccountData {
         let latest = Arc::clone(&self.latest);
         let bus = Arc::clone(&self.bus);
         let committed = self.db.committer().submit::<store::Error>(1, |position| {
-            Ok(Write::new(rows(position))
-                .after(move || lock(&latest).changed(user, position))
-                .wake(move || bus.wake_user(user, position)))
+            Ok(Write::new(rows(position)).after(move || {
+                lock(&latest).changed(user, position);
+                bus.mark_user(user, position);
+            }))
         })?;
         committed.wait().await?;
         Ok(())

@@ -4,7 +4,10 @@
 //! changed. Its sessions in memory end right after that commit, parked requests with them. What nobody sees any more then,
 //! such as messages to it, is deleted later ([`crate::store::leftovers`]).
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
 
 use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, UInt, api::client::device::Device};
 
@@ -22,14 +25,16 @@ use crate::{
     },
 };
 
-/// Told whose device list changed and where. Both must be short and must not block.
+/// Told whose device list changed and where.
 pub struct DeviceChangeListener {
-    /// Called after the commit and before its position is visible, so that whoever looks from then on sees the change.
+    /// Called before a change is queued: the time to read what `committed` needs in memory.
+    pub prepare: Box<dyn Fn(UserNid) -> Prepared + Send + Sync>,
+    /// Called after the commit and before its position is visible, so that whoever looks from then on sees the change. It
+    /// must be short and must not block. The user's own requests are marked without it.
     pub committed: Box<dyn Fn(UserNid, Position) + Send + Sync>,
-    /// Called once the position is visible, to wake those who share a room with the user; the user's own requests are
-    /// woken without it.
-    pub wake: Box<dyn Fn(UserNid, Position) + Send + Sync>,
 }
+
+type Prepared = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send>>;
 
 /// Devices that are named and end in one commit, which all other writers wait for.
 const NAMED_PER_COMMIT: usize = 20;
@@ -71,16 +76,17 @@ struct Changes {
 }
 
 impl Changes {
-    fn committed(&self, user: UserNid, position: Position) {
-        if let Some(listener) = self.listener.get() {
-            (listener.committed)(user, position);
+    async fn prepare(&self, user: UserNid) -> Result<(), store::Error> {
+        match self.listener.get() {
+            Some(listener) => (listener.prepare)(user).await,
+            None => Ok(()),
         }
     }
 
-    fn wake(&self, user: UserNid, position: Position) {
-        self.bus.wake_user(user, position);
+    fn committed(&self, user: UserNid, position: Position) {
+        self.bus.mark_user(user, position);
         if let Some(listener) = self.listener.get() {
-            (listener.wake)(user, position);
+            (listener.committed)(user, position);
         }
     }
 }
@@ -142,12 +148,6 @@ impl Transaction for EndDevices {
             self.changes.committed(self.user, position);
         }
     }
-
-    fn wake(&self, ended: &Ended, position: Position) {
-        if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
-            self.changes.wake(self.user, position);
-        }
-    }
 }
 
 struct Rename {
@@ -174,12 +174,6 @@ impl Transaction for Rename {
             self.changes.committed(self.user, position);
         }
     }
-
-    fn wake(&self, found: &bool, position: Position) {
-        if *found {
-            self.changes.wake(self.user, position);
-        }
-    }
 }
 
 impl Accounts {
@@ -200,7 +194,9 @@ impl Accounts {
         which: Option<Which>,
         also: Also,
     ) -> Result<Ended, store::Error> {
-        let end = EndDevices { user, which, also, sessions: Arc::clone(&self.sessions), changes: self.changes() };
+        let changes = self.changes();
+        changes.prepare(user).await?;
+        let end = EndDevices { user, which, also, sessions: Arc::clone(&self.sessions), changes };
         self.db.committer().transact(end).await
     }
 
@@ -245,7 +241,9 @@ impl Accounts {
         if name.as_ref().is_some_and(|name| !is_device_name(name)) {
             return Ok(Err(SessionRefusal::DeviceName));
         }
-        let rename = Rename { user, device_id: id.to_owned(), name, changes: self.changes() };
+        let changes = self.changes();
+        changes.prepare(user).await?;
+        let rename = Rename { user, device_id: id.to_owned(), name, changes };
         Ok(Ok(self.db.committer().transact(rename).await?))
     }
 

@@ -111,7 +111,7 @@ impl Ephemeral {
             self.presence_changes(|states, number| states.sync_began((user.nid, &user.user_id), asked, now, number));
         let syncing = Syncing { presence: Arc::clone(&self.presence), user: user.nid };
         if let Some(number) = changed {
-            self.announce(rooms, user.nid, number).await?;
+            self.announce(rooms, user.nid, number).await;
         }
         Ok(Some(syncing))
     }
@@ -124,7 +124,7 @@ impl Ephemeral {
         let now = self.clock.now_ms();
         let changed = self.presence_changes(|states, number| states.active((user.nid, &user.user_id), now, number));
         if let Some(number) = changed {
-            self.announce(rooms, user.nid, number).await?;
+            self.announce(rooms, user.nid, number).await;
         }
         Ok(())
     }
@@ -145,7 +145,7 @@ impl Ephemeral {
             states.set((user.nid, &user.user_id), availability, status_msg, now, number)
         });
         if let Some(number) = changed {
-            self.announce(rooms, user.nid, number).await?;
+            self.announce(rooms, user.nid, number).await;
         }
         Ok(())
     }
@@ -242,12 +242,16 @@ impl Ephemeral {
     }
 
     /// Wakes the user and everyone who shares a room with them.
-    pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) -> Result<(), store::Error> {
+    pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) {
         self.bus.wake_user_ephemeral(user, number);
-        for room in rooms.joined_rooms(user).await? {
-            self.bus.wake_room_ephemeral(room, number);
+        match rooms.joined_rooms(user).await {
+            Ok(rooms) => rooms.into_iter().for_each(|room| self.bus.wake_room_ephemeral(room, number)),
+            Err(error) => {
+                // A look too many costs little, a missing one hides the change.
+                tracing::warn!(%error, "presence announced to everyone");
+                self.bus.wake_everyone_ephemeral(number);
+            }
         }
-        Ok(())
     }
 }
 

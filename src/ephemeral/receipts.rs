@@ -214,19 +214,16 @@ impl Ephemeral {
             if let Some(content) = fully_read {
                 rows.push(crate::account::AccountData::row(user, room, FULLY_READ, content, position));
             }
-            Ok(Write::new(rows)
-                .after(move || {
-                    memory.committed(room, receipts, position);
-                    if marker {
-                        data.committed(user, position);
-                    }
-                })
-                .wake(move || {
-                    if public {
-                        bus.wake_room(room, position);
-                    }
-                    bus.wake_user(user, position);
-                }))
+            Ok(Write::new(rows).after(move || {
+                memory.committed(room, receipts, position);
+                if marker {
+                    data.committed(user, position);
+                }
+                if public {
+                    bus.mark_room(room, position);
+                }
+                bus.mark_user(user, position);
+            }))
         })?;
         committed.wait().await?;
         Ok(())

@@ -29,6 +29,9 @@ pub struct ApiError {
 /// When a request that found the server busy is worth repeating: a queue of ours is short or full for seconds.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
+/// When a request that needed the database is worth repeating: most are back by then.
+const DATABASE_RETRY: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 enum Kind {
     Matrix(Box<MatrixError>),
@@ -104,6 +107,11 @@ impl ApiError {
         Self { retry_after: Some(BUSY_RETRY), ..error }
     }
 
+    /// `503 M_UNKNOWN`: the database does not answer.
+    pub fn database_away(message: impl Into<String>) -> Self {
+        Self { retry_after: Some(DATABASE_RETRY), ..Self::unavailable(message) }
+    }
+
     /// `500 M_UNKNOWN`. The cause is logged here; the client learns nothing of it.
     pub fn internal(error: impl std::error::Error) -> Self {
         let mut chain = error.to_string();
@@ -129,8 +137,21 @@ impl From<store::Error> for ApiError {
             store::Error::Overloaded | store::Error::Stopping | store::Error::Superseded => {
                 Self::unavailable("The server is busy or restarting. Please try again.")
             }
+            store::Error::Unavailable(_) | store::Error::Waiting => {
+                tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "request not answered");
+                Self::database_away("The server cannot reach its database. Please try again.")
+            }
+            store::Error::DiskFull(_) => {
+                tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "request not carried out");
+                let error = Self::new(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    ErrorKind::Unknown,
+                    "The server's disk is full: nothing can be stored until its operator makes room.",
+                );
+                Self { retry_after: Some(DATABASE_RETRY), ..error }
+            }
             store::Error::HoldsNul => Self::bad_json("A text holds a NUL character."),
-            store::Error::Database(_) | store::Error::Damaged { .. } => Self::internal(error),
+            store::Error::Database(_) | store::Error::Panicked | store::Error::Damaged { .. } => Self::internal(error),
         }
     }
 }
@@ -214,6 +235,10 @@ fn whole_seconds(wait: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::{io, sync::Arc};
+
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     #[test]
@@ -227,5 +252,29 @@ mod tests {
         check(1000, "1");
         check(1001, "2");
         check(59_999, "60");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_fails_is_told_by_what_helps() {
+        let cause = || Arc::new(sqlx::Error::Io(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        let cases = [
+            (store::Error::Unavailable(cause()), StatusCode::SERVICE_UNAVAILABLE, "database"),
+            (store::Error::Waiting, StatusCode::SERVICE_UNAVAILABLE, "database"),
+            (store::Error::Stopping, StatusCode::SERVICE_UNAVAILABLE, "again"),
+            (store::Error::DiskFull(cause()), StatusCode::INSUFFICIENT_STORAGE, "disk is full"),
+            (store::Error::Database(cause()), StatusCode::INTERNAL_SERVER_ERROR, "again"),
+            (store::Error::Panicked, StatusCode::INTERNAL_SERVER_ERROR, "again"),
+        ];
+        for (error, status, says) in cases {
+            let text = error.to_string();
+            let response = ApiError::from(error).into_response();
+            assert_eq!(response.status(), status, "{text}");
+            let comes_back = response.headers().contains_key(RETRY_AFTER);
+            assert_eq!(comes_back, status != StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+            let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(body["errcode"], "M_UNKNOWN", "{text}");
+            assert!(body["error"].as_str().is_some_and(|error| error.contains(says)), "{text}: {body}");
+        }
     }
 }

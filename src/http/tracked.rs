@@ -4,17 +4,21 @@
 //! answer of an abandoned `/sync`. A request that changes something would be left half done; so PUT, POST, PATCH and
 //! DELETE run as tasks of their own, and only the wait for their answer is dropped.
 //!
+//! A client that waits for such a request is told to come back when the database does not answer; what the request does
+//! goes on, so that it ends in one of two ways and not between them.
+//!
 //! Promise, for every method: a panic becomes a 500 with `M_UNKNOWN` and an error in the log, never a lost connection.
 
 use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::task::JoinHandle;
@@ -22,17 +26,32 @@ use tokio_util::task::TaskTracker;
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, error};
 
+use super::ApiError;
+
 /// Puts [`Tracked`] around a service.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TrackedLayer {
     tasks: TaskTracker,
+    too_long: Option<Arc<TooLong>>,
 }
+
+/// Makes a future that ends when nobody should wait any longer for the answer of a request that begins now.
+type TooLong = dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 impl TrackedLayer {
     /// `tasks` is what waits for the requests at the end: [`super::shutdown::Shutdown::tasks`].
     #[must_use]
     pub fn new(tasks: TaskTracker) -> Self {
-        Self { tasks }
+        Self { tasks, too_long: None }
+    }
+
+    /// Answers a writing request with 503 once the future that `too_long` makes has ended. The request goes on to its end.
+    #[must_use]
+    pub fn waits_until<F>(self, too_long: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self { too_long: Some(Arc::new(move || Box::pin(too_long()))), ..self }
     }
 }
 
@@ -40,15 +59,16 @@ impl<S> Layer<S> for TrackedLayer {
     type Service = Tracked<S>;
 
     fn layer(&self, inner: S) -> Tracked<S> {
-        Tracked { inner, tasks: self.tasks.clone() }
+        Tracked { inner, tasks: self.tasks.clone(), too_long: self.too_long.clone() }
     }
 }
 
 /// A service whose writing requests run to their end.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tracked<S> {
     inner: S,
     tasks: TaskTracker,
+    too_long: Option<Arc<TooLong>>,
 }
 
 impl<S> Service<Request> for Tracked<S>
@@ -68,7 +88,8 @@ where
         let writes = matches!(*request.method(), Method::PUT | Method::POST | Method::PATCH | Method::DELETE);
         let answer = Guarded(Box::pin(self.inner.call(request)));
         if writes {
-            TrackedFuture::Task(self.tasks.spawn(answer.instrument(Span::current())))
+            let task = self.tasks.spawn(answer.instrument(Span::current()));
+            TrackedFuture::Task(task, self.too_long.as_ref().map(|too_long| too_long()))
         } else {
             TrackedFuture::Here(answer)
         }
@@ -79,8 +100,8 @@ where
 pub enum TrackedFuture<F> {
     /// Runs where it is polled, and stops when it is dropped.
     Here(Guarded<F>),
-    /// Runs on; this only waits for it.
-    Task(JoinHandle<Response>),
+    /// Runs on; this only waits for it, until the other future ends.
+    Task(JoinHandle<Response>, Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
 }
 
 impl<F: Future<Output = Result<Response, Infallible>>> Future for TrackedFuture<F> {
@@ -89,8 +110,18 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for TrackedFuture<
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match &mut *self {
             Self::Here(answer) => ready!(Pin::new(answer).poll(cx)),
-            // Panics are caught inside. What is left is a task that the ending runtime dropped.
-            Self::Task(task) => ready!(Pin::new(task).poll(cx)).unwrap_or_else(|_| internal_error()),
+            Self::Task(task, too_long) => match Pin::new(task).poll(cx) {
+                // Panics are caught inside. What is left is a task that the ending runtime dropped.
+                Poll::Ready(done) => done.unwrap_or_else(|_| internal_error()),
+                Poll::Pending => {
+                    let Some(too_long) = too_long else { return Poll::Pending };
+                    ready!(too_long.as_mut().poll(cx));
+                    ApiError::database_away(
+                        "The server waits for its database. What you asked for may be done or not: please ask again.",
+                    )
+                    .into_response()
+                }
+            },
         };
         Poll::Ready(Ok(response))
     }
@@ -199,5 +230,31 @@ mod tests {
         for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
             assert!(!finishes_after_being_dropped(method).await);
         }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_takes_too_long_is_answered_and_goes_on() {
+        let (finished, mut is_finished) = mpsc::channel(1);
+        let gate = Arc::new(Semaphore::new(0));
+        let behind_gate = gate.clone();
+        let handler = tower::service_fn(move |_: Request| {
+            let (finished, gate) = (finished.clone(), behind_gate.clone());
+            async move {
+                let _permit = gate.acquire().await.unwrap();
+                finished.send(()).await.unwrap();
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let mut service = TrackedLayer::new(TaskTracker::new()).waits_until(async || ()).layer(handler);
+        let response = service.call(request(Method::PUT)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key("retry-after"));
+        gate.add_permits(1);
+        is_finished.recv().await.expect("the request goes on");
+
+        // One that is done is answered with what it did.
+        gate.add_permits(1);
+        let mut patient = TrackedLayer::new(TaskTracker::new()).waits_until(std::future::pending::<()>).layer(service);
+        assert!(patient.call(request(Method::GET)).await.unwrap().status().is_success());
     }
 }

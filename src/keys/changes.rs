@@ -71,18 +71,19 @@ impl Changes {
 }
 
 /// A change of device lists on its way to the database: add [`Self::rows`] to what is written, and call
-/// [`Self::committed`] and [`Self::wake`] at their times.
+/// [`Self::committed`] after the commit.
 #[derive(Debug, Clone)]
 pub struct DeviceChange {
     changes: Arc<Changes>,
     users: Vec<UserNid>,
     rooms: Vec<RoomNid>,
-    wake: UserNid,
+    /// Who makes the change, and hears of it on every device.
+    owner: UserNid,
 }
 
 impl DeviceChange {
     pub(super) fn new(changes: Arc<Changes>, user: UserNid, rooms: Vec<RoomNid>) -> Self {
-        Self { changes, users: vec![user], rooms, wake: user }
+        Self { changes, users: vec![user], rooms, owner: user }
     }
 
     /// The same change for these users' lists, instead of the one it was made for.
@@ -98,13 +99,12 @@ impl DeviceChange {
     /// To be called after the commit and before its position is visible.
     pub fn committed(&self, position: Position) {
         self.changes.add(position, &self.users);
-    }
-
-    /// To be called once the position is visible.
-    pub fn wake(&self, position: Position) {
-        self.changes.bus.wake_user(self.wake, position);
+        if self.users.is_empty() {
+            return;
+        }
+        self.changes.bus.mark_user(self.owner, position);
         for room in &self.rooms {
-            self.changes.bus.wake_room(*room, position);
+            self.changes.bus.mark_room(*room, position);
         }
     }
 }

@@ -157,13 +157,9 @@ impl Transaction for ClaimKeys {
 
     fn committed(&self, output: &Self::Output, position: Position) {
         for taken in output {
-            self.counts.changed(self.targets[taken.target].device, position);
-        }
-    }
-
-    fn wake(&self, output: &Self::Output, position: Position) {
-        for taken in output {
-            self.bus.wake_user(self.targets[taken.target].user, position);
+            let target = &self.targets[taken.target];
+            self.counts.changed(target.device, position);
+            self.bus.mark_user(target.user, position);
         }
     }
 }

@@ -290,10 +290,4 @@ impl Transaction for UploadSigningKeys {
             self.change.committed(position);
         }
     }
-
-    fn wake(&self, stored: &bool, position: Position) {
-        if *stored {
-            self.change.wake(position);
-        }
-    }
 }

@@ -421,10 +421,4 @@ impl Transaction for UploadSignatures {
     fn committed(&self, output: &Self::Output, position: Position) {
         self.change.of_users(output.changed.iter().copied().collect()).committed(position);
     }
-
-    fn wake(&self, output: &Self::Output, position: Position) {
-        if !output.changed.is_empty() {
-            self.change.wake(position);
-        }
-    }
 }

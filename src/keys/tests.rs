@@ -27,7 +27,7 @@ use crate::{
     clock::Clock,
     config::Config,
     store::{
-        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Position, Transaction, UserNid, Write,
+        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Transaction, UserNid, Write,
         device_keys::DEVICE_KEY,
         devices::{self, DEVICE},
         key_backup::{self, Part},
@@ -63,6 +63,7 @@ async fn open(path: &std::path::Path, incarnation: i64) -> Arc<Database> {
         server_name: "example.org".to_owned(),
         incarnation,
         now_ms: 0,
+        patience: Patience::default(),
     };
     Arc::new(Database::open(options).await.expect("a new database opens"))
 }
@@ -451,6 +452,7 @@ async fn a_message_to_many_devices_has_one_body_until_the_last_of_them_has_it() 
         assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, expected);
         assert_eq!(rows().await.1, 1);
         fixture.keys.acknowledge_to_device(device.device_nid, upto).await.expect("acknowledged");
+        fixture.keys.delete_acknowledged().await.expect("deleted");
     }
     assert_eq!(rows().await, (0, 0));
 }

@@ -1,9 +1,10 @@
 //! Messages from device to device.
 //!
 //! Promise: a message that was answered with 200 stays until its device presents a sync token from after it
-//! ([`acknowledged`]), and is not delivered after that; a repeated transaction ID sends nothing again. A device that never fetches its messages loses old ones, over
-//! `limits.to_device_per_device` and [`MAX_INBOX_BYTES`]: those of whom most waits from ([`overflow`]). What comes in is
-//! never refused for it, because one full inbox would then stop a message to a whole room.
+//! ([`acknowledged`]), and is not delivered after that; a repeated transaction ID sends nothing again. A device that never
+//! fetches its messages loses old ones, over `limits.to_device_per_device` and [`MAX_INBOX_BYTES`]: those of whom most waits
+//! from ([`overflow`]). What comes in is never refused for it, because one full inbox would then stop a message to a whole
+//! room.
 //!
 //! Sending is in [`send`]; here is what waits, and what becomes of it.
 
@@ -11,10 +12,7 @@ mod acknowledged;
 mod overflow;
 mod send;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Mutex};
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -23,7 +21,7 @@ use self::acknowledged::Acknowledged;
 pub use self::send::{MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_NAME_BYTES, SendToDeviceError};
 use super::Keys;
 use crate::store::{
-    Conn, DeviceNid, Error, Position, Transaction,
+    DeviceNid, Error, Position,
     ids::lock,
     to_device::{self, MessageRow, Removed},
 };

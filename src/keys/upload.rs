@@ -224,14 +224,7 @@ impl Transaction for UploadKeys {
         }
         if uploaded.counts {
             self.counts.changed(self.device, position);
-        }
-    }
-
-    fn wake(&self, output: &Self::Output, position: Position) {
-        match output {
-            Ok(Uploaded { device_keys: true, .. }) => self.change.wake(position),
-            Ok(Uploaded { counts: true, .. }) => self.bus.wake_user(self.user, position),
-            Ok(_) | Err(_) => {}
+            self.bus.mark_user(self.user, position);
         }
     }
 }

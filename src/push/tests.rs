@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     bus::Bus,
     config::Config,
-    store::{Database, DatabaseOptions, Durability},
+    store::{Database, DatabaseOptions, Durability, Patience},
 };
 
 async fn open(path: &std::path::Path) -> Arc<Database> {
@@ -20,6 +20,7 @@ async fn open(path: &std::path::Path) -> Arc<Database> {
         server_name: "example.org".to_owned(),
         incarnation: 1,
         now_ms: 0,
+        patience: Patience::default(),
     };
     Arc::new(Database::open(options).await.expect("a new database opens"))
 }

@@ -42,6 +42,10 @@ impl UserRooms {
             self.rooms.insert(entry.room, entry);
         }
     }
+
+    fn joined(&self) -> impl Iterator<Item = RoomNid> {
+        self.rooms.values().filter(|entry| entry.membership == Membership::Join).map(|entry| entry.room)
+    }
 }
 
 type Users = Mutex<HashMap<UserNid, Arc<Mutex<UserRooms>>>>;
@@ -52,7 +56,7 @@ pub(crate) struct Memberships {
     users: Arc<Users>,
 }
 
-/// For the committer: brings memory up to date after a commit.
+/// The memberships that are in memory, for the committer, which brings them up to date after a commit.
 pub(crate) struct MembershipsHandle(Arc<Users>);
 
 impl MembershipsHandle {
@@ -61,6 +65,13 @@ impl MembershipsHandle {
         if let Some(rooms) = rooms {
             lock(&rooms).update(entry);
         }
+    }
+
+    /// The rooms that the user is joined to; `None` if they are not in memory.
+    pub(crate) fn joined_rooms(&self, user: UserNid) -> Option<Vec<RoomNid>> {
+        let rooms = lock(&self.0).get(&user).cloned()?;
+        let rooms = lock(&rooms);
+        rooms.loaded.then(|| rooms.joined().collect())
     }
 }
 
@@ -167,7 +178,12 @@ impl Rooms {
     pub async fn joined_rooms(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
         let rooms = self.memberships.of(user).await?;
         let rooms = lock(&rooms);
-        Ok(rooms.rooms.values().filter(|entry| entry.membership == Membership::Join).map(|entry| entry.room).collect())
+        Ok(rooms.joined().collect())
+    }
+
+    /// The memberships as far as they are in memory, for those who must not wait for the database.
+    pub(crate) fn memberships_in_memory(&self) -> MembershipsHandle {
+        self.memberships.handle()
     }
 
     /// The IDs of the rooms that the user is joined to, in order. Unlike [`Self::joined_rooms`], this loads no room.

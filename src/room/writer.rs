@@ -395,7 +395,11 @@ impl RoomWriter<'_> {
 
     /// Everything that follows from the pending events, as rows and as changes of memory.
     fn apply(&mut self, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
-        rows::apply(self, first, txn)
+        // What has changed in memory when this fails halfway is on no disk.
+        let unfinished = self.room.lineage.until_finished();
+        let write = rows::apply(self, first, txn)?;
+        unfinished.finish();
+        Ok(write)
     }
 
     /// The event that was appended last.

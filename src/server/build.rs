@@ -23,7 +23,7 @@ use crate::{
     outbound::Outbound,
     push::Push,
     room::Rooms,
-    store::{self, Database, DatabaseOptions, Durability},
+    store::{self, Database, DatabaseOptions, Durability, Patience},
     sync::{filter::FilterCache, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
@@ -33,11 +33,18 @@ pub struct Surroundings {
     pub hashing: Hashing,
     /// Cancelled when the server stops.
     pub stopping: CancellationToken,
+    /// How long the database is waited for.
+    pub patience: Patience,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Clock::System, hashing: Hashing::recommended(), stopping: CancellationToken::new() }
+        Self {
+            clock: Clock::System,
+            hashing: Hashing::recommended(),
+            stopping: CancellationToken::new(),
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -52,7 +59,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     // After everything that is only read: a start that one of these refuses leaves nothing behind.
     create_data_dir(&config.data_dir)?;
     private_files::tighten(&config);
-    let db = Arc::new(Database::open(database_options(&config, &surroundings.clock)?).await?);
+    let db = Arc::new(Database::open(database_options(&config, &surroundings)?).await?);
     let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
         Ok(signer) => Arc::new(signer),
         Err(error) => {
@@ -60,7 +67,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             return Err(error.into());
         }
     };
-    let Surroundings { clock, hashing, stopping } = surroundings;
+    let Surroundings { clock, hashing, stopping, patience: _ } = surroundings;
     let bus = Arc::new(Bus::default());
     let account_data = Arc::new(AccountData::new(Arc::clone(&db), Arc::clone(&bus), &config.limits));
     let app = App::new(Services {
@@ -131,7 +138,7 @@ pub async fn has_server(config: &Config) -> Result<bool, StartError> {
         && store::exists(&DatabaseOptions::location(config.database_url().expose())?).await?)
 }
 
-fn database_options(config: &Config, clock: &Clock) -> Result<DatabaseOptions, StartError> {
+fn database_options(config: &Config, surroundings: &Surroundings) -> Result<DatabaseOptions, StartError> {
     let url = config.database_url();
     let readers = match url.target() {
         DatabaseTarget::Sqlite(_) => config.database.readers,
@@ -147,6 +154,7 @@ fn database_options(config: &Config, clock: &Clock) -> Result<DatabaseOptions, S
         readers,
         server_name: config.server_name.to_string(),
         incarnation: i64::from(rand::random::<u32>()),
-        now_ms: clock.now_ms(),
+        now_ms: surroundings.clock.now_ms(),
+        patience: surroundings.patience,
     })
 }

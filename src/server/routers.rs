@@ -11,6 +11,7 @@ use crate::{
     config::{Listener, Resource},
     federation_api,
     http::{Routes, cors::CorsLayer, shutdown::Shutdown, tracked::TrackedLayer},
+    store::{Write, committer::Health},
     synapse_admin,
 };
 
@@ -33,17 +34,28 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
     if listener.serves(Resource::WellKnown) {
         open_to_browsers = open_to_browsers.merge(well_known::router(&app.config, client_address));
     }
-    let mut router = open_to_browsers.layer(CorsLayer).merge(health_of(app));
+    // The layer of browsers outside: they must be able to read also what the other answers by itself.
+    let open_to_browsers = open_to_browsers.layer(tracked(app, shutdown)).layer(CorsLayer);
+    let mut ours = health_of(app);
     if serves_clients {
-        router = router
+        ours = ours
             .merge(landing::router(app, client_address))
             .merge(setup::router(app, client_address))
             .merge(stage::router(app, client_address));
     }
-    router
-        .layer(TrackedLayer::new(shutdown.tasks().clone()))
+    open_to_browsers
+        .merge(ours.layer(tracked(app, shutdown)))
         .layer(middleware::from_fn(request::trace))
         .layer(middleware::from_fn_with_state(Arc::new(listener.clone()), forwarded::believe))
+}
+
+/// Writing requests run to their end, and nobody waits long for a database that does not answer.
+fn tracked(app: &App, shutdown: &Shutdown) -> TrackedLayer {
+    let committer = app.db.committer().clone();
+    TrackedLayer::new(shutdown.tasks().clone()).waits_until(move || {
+        let committer = committer.clone();
+        async move { committer.unanswered().await }
+    })
 }
 
 /// All that [`public`] serves where everything is switched on.
@@ -73,9 +85,26 @@ fn health_of(app: &App) -> Router {
                     Ok(Err(_)) => Err("the database does not answer".to_owned()),
                     Err(_) => Err(format!("the database did not answer within {} s", READY_TIMEOUT.as_secs())),
                 };
+                let committer = committer_of(&app).await;
                 let stopping = if app.stopping.is_cancelled() { Err("stopping".to_owned()) } else { Ok(()) };
-                vec![("database", database), ("server", stopping)]
+                vec![("database", database), ("committer", committer), ("server", stopping)]
             })
         }),
     )
+}
+
+/// Whether writes are stored at present.
+async fn committer_of(app: &App) -> Result<(), String> {
+    let committer = app.db.committer();
+    if committer.health() == Health::DiskFull {
+        // Where a load balancer sends nobody, no write would ever find out that there is room again.
+        let probe = committer.write(Write::default());
+        let _: Result<_, _> = tokio::time::timeout(READY_TIMEOUT, probe).await;
+    }
+    match committer.health() {
+        Health::Working => Ok(()),
+        Health::Waiting => Err("the database does not answer".to_owned()),
+        Health::DiskFull => Err("the disk of the database is full".to_owned()),
+        Health::Ended(ended) => Err(ended.to_string()),
+    }
 }

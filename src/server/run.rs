@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     announce, build, control,
@@ -33,10 +33,11 @@ use crate::{
 /// For committing what is queued once no request is left: a few batches, even on a slow disk.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs a server until SIGTERM or SIGINT. `output` is told, for a person, what was started.
+/// Runs a server until SIGTERM or SIGINT, or until it can store nothing any more. `output` is told, for a person, what was
+/// started.
 ///
 /// # Errors
-/// Why it did not start. Once it serves, it only ends by a signal.
+/// Why it did not start, or [`StartError::Ended`].
 pub async fn run(loaded: Loaded, output: &mut (dyn Write + Send)) -> Result<(), StartError> {
     let mut signals = Signals::install().map_err(StartError::Signals)?;
     let metrics = Metrics::install()?;
@@ -49,13 +50,23 @@ pub async fn run(loaded: Loaded, output: &mut (dyn Write + Send)) -> Result<(), 
     let server = Server::serve(app, sockets, shutdown, Some(metrics)).await;
     announce::announce(&server, &loaded, created, output).await?;
 
-    let signal = signals.wait().await;
-    info!(signal, "stopping");
+    let app = server.app.clone();
+    let ended = tokio::select! {
+        signal = signals.wait() => {
+            info!(signal, "stopping");
+            None
+        }
+        // A server that can store nothing any more is no use, and a restart helps.
+        ended = app.db.committer().ended() => {
+            error!(reason = %ended, "stopping");
+            Some(ended)
+        }
+    };
     tokio::select! {
         () = server.stop() => info!("stopped"),
         signal = signals.wait() => warn!(signal, "stopped at once; requests in flight were not answered"),
     }
-    Ok(())
+    ended.map_or(Ok(()), |ended| Err(StartError::Ended(ended)))
 }
 
 /// A server that accepts requests.

@@ -1,4 +1,4 @@
-//! Why a server did not start: each reason is one line that says what to do.
+//! Why a server did not start, or ended by itself: each reason is one line that says what to do.
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
@@ -8,10 +8,10 @@ use crate::{
     appservice::LoadError,
     http::listen::ListenError,
     outbound::SetupError,
-    store::{self, OpenError},
+    store::{self, OpenError, committer::Ended},
 };
 
-/// Why a server did not start.
+/// Why a server did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the data directory {} (data_dir in the configuration) cannot be used", path.display())]
@@ -40,6 +40,9 @@ pub enum StartError {
     Signals(#[source] io::Error),
     #[error("the runtime cannot be started")]
     Runtime(#[source] io::Error),
+    /// It had started, and served for a while.
+    #[error("stopped: {0}")]
+    Ended(Ended),
     #[error("the database failed while starting")]
     Storage(#[from] store::Error),
 }

@@ -9,35 +9,46 @@
 //!
 //! A batch that fails is rolled back and each of its writes is tried once more alone. A write that fails again breaks its
 //! [`Lineage`]: all writes that were built on it fail too, and nothing of them is stored.
+//!
+//! Nobody is answered before it is known what became of a write, also when the connection is lost ([`connection`]). The
+//! task ends only with the server, or when it cannot be right any more ([`Ended`]); the process then ends too.
 
 mod batch;
+mod connection;
 mod gathered;
+mod health;
 mod one_call;
+mod run;
 mod steps;
 mod transaction;
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::{Notify, oneshot};
-use tracing::{Instrument as _, debug_span};
+use tokio_util::sync::CancellationToken;
 
+use health::Pulse;
+pub use health::{Ended, Health};
 use steps::Steps;
 pub use steps::{CommitStep, StepHook};
 pub use transaction::Transaction;
 use transaction::{Erased, Slot};
 
 use super::{Counters, Error, Position, Row, ids::Ids, ids::lock};
+pub(super) use batch::RESERVE_IDS;
 pub(crate) use batch::insert_rows;
-pub(super) use batch::{Engine, RESERVE_IDS, WriterConn};
+pub(super) use connection::{Engine, LOCK_KEY, LOCK_POSTGRES, WriterConn, set_limits};
 #[cfg(test)]
 pub(super) use {
     batch::STATEMENTS,
+    connection::STATEMENTS as CONNECTION_STATEMENTS,
     one_call::{postgres_text, sqlite_text},
 };
 
@@ -47,6 +58,43 @@ pub const MAX_BATCH: usize = 512;
 
 /// The most writes that may wait. Each waits inside a request, so this bounds memory, and callers are told to come back.
 pub const MAX_QUEUE: usize = 16_384;
+
+/// How long the database is waited for. Tests have less.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For a commit, before those who wait for it are told to come back: a person does not wait longer.
+    pub notice: Duration,
+    /// For a connection to PostgreSQL to read with: it may be away, and a client is told so within the time that a person
+    /// waits.
+    pub acquire: Duration,
+    /// PostgreSQL's connections that have not been used for as long are asked whether they still live, before they are used
+    /// again. Less than any restart of PostgreSQL takes, and more than passes between two uses on a busy server, where
+    /// the question would be one more round trip for each.
+    pub idle: Duration,
+    /// For PostgreSQL to answer a new connection, and small questions on it.
+    pub connect: Duration,
+    /// For locks in PostgreSQL that somebody else holds, such as the old backend of a lost connection.
+    pub lock: Duration,
+    /// For one statement of a commit in PostgreSQL. A single one is done in milliseconds.
+    pub statement: Duration,
+    /// For a whole commit in PostgreSQL, after which its connection is given up. Longer than for a statement, so that a slow
+    /// statement is told from a lost connection.
+    pub commit: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            notice: Duration::from_secs(3),
+            acquire: Duration::from_secs(4),
+            idle: Duration::from_millis(50),
+            connect: Duration::from_secs(5),
+            lock: Duration::from_secs(10),
+            statement: Duration::from_secs(30),
+            commit: Duration::from_secs(45),
+        }
+    }
+}
 
 /// A chain of writes of which each builds on the one before, such as the events of one room.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +109,30 @@ impl Lineage {
     fn break_off(&self) {
         self.0.store(true, Ordering::Release);
     }
+
+    /// Breaks the chain unless it is told that all went well: for a change of memory that may fail or panic halfway.
+    pub fn until_finished(&self) -> Unfinished {
+        Unfinished(Some(self.clone()))
+    }
+}
+
+/// A change of memory that has begun. Dropping it breaks the chain.
+#[must_use = "dropping it breaks the chain"]
+pub struct Unfinished(Option<Lineage>);
+
+impl Unfinished {
+    /// The change is whole.
+    pub fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(lineage) = &self.0 {
+            lineage.break_off();
+        }
+    }
 }
 
 /// What one writer wants written, all of it or none of it.
@@ -70,7 +142,6 @@ pub struct Write {
     pub(super) lineage: Option<Lineage>,
     pub(super) stored: Vec<Arc<AtomicBool>>,
     pub(super) after: Option<Hook>,
-    pub(super) wake: Option<Hook>,
 }
 
 type Hook = Box<dyn FnOnce() + Send + Sync>;
@@ -97,18 +168,11 @@ impl Write {
         self.stored.push(stored);
     }
 
-    /// Runs after the commit and before the position becomes visible, in the order of the queue. Must be short and must
-    /// not block: every writer waits for it.
+    /// Runs after the commit and before the position becomes visible, in the order of the queue: the place to update
+    /// memory, and to mark on the bus whom the write concerns. Must be short and must not block: every writer waits for it.
     #[must_use]
     pub fn after(mut self, after: impl FnOnce() + Send + Sync + 'static) -> Self {
         self.after = Some(Box::new(after));
-        self
-    }
-
-    /// Runs right after the position has become visible: the place for wake-ups. The same care applies.
-    #[must_use]
-    pub fn wake(mut self, wake: impl FnOnce() + Send + Sync + 'static) -> Self {
-        self.wake = Some(Box::new(wake));
         self
     }
 }
@@ -145,11 +209,20 @@ struct Queue {
 #[derive(Clone)]
 pub struct Committer(Arc<Shared>);
 
+/// Who is told that a position has become visible.
+#[derive(Default)]
+struct OnPublished(OnceLock<Box<dyn Fn() + Send + Sync>>);
+
 pub(super) struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
     published: AtomicI64,
     steps: Steps,
+    on_published: OnPublished,
+    pulse: Pulse,
+    notice: Duration,
+    /// Cancelled when the server stops.
+    stop: CancellationToken,
     pub(super) ids: Ids,
     pub(super) counters: Arc<Counters>,
 }
@@ -167,10 +240,10 @@ impl Committed {
         self.position
     }
 
-    /// Waits for the commit.
+    /// Waits for the commit, for as long as it is not known whether it happened.
     ///
     /// # Errors
-    /// After [`Error::Database`] the write may or may not have been stored.
+    /// Nothing was stored then, except after [`Error::Stopping`], which says that nobody will know before the next start.
     pub async fn wait(self) -> Result<Position, Error> {
         match self.answer.await {
             Ok(result) => result.map(|()| self.position),
@@ -180,12 +253,16 @@ impl Committed {
 }
 
 impl Committer {
-    pub(super) fn new(last: Position, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(last: Position, counters: Arc<Counters>, notice: Duration) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::new(Queue { last: last.0, ..Queue::default() }),
             wake: Notify::new(),
             published: AtomicI64::new(last.0),
             steps: Steps::default(),
+            on_published: OnPublished::default(),
+            pulse: Pulse::default(),
+            notice,
+            stop: CancellationToken::new(),
             ids: Ids::default(),
             counters,
         }))
@@ -200,7 +277,7 @@ impl Committer {
     /// queue's lock, so that positions are in the order of the queue. The write stands at its last position.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] or [`Error::Stopping`]; `build` has then not run. [`Error::HoldsNul`]. What `build` refuses is
+    /// [`Error::Overloaded`], [`Error::Waiting`] or [`Error::Stopping`]; `build` has then not run. [`Error::HoldsNul`]. What `build` refuses is
     /// passed on. Nothing is queued then.
     pub fn submit<E: From<Error>>(
         &self,
@@ -244,6 +321,10 @@ impl Committer {
         if queue.stopping {
             return Err(Error::Stopping.into());
         }
+        // What is queued now could not be answered; what is queued already is settled when the database is back.
+        if self.0.pulse.get() == Health::Waiting {
+            return Err(Error::Waiting.into());
+        }
         if queue.waiting.len() >= MAX_QUEUE {
             return Err(Error::Overloaded.into());
         }
@@ -261,136 +342,49 @@ impl Committer {
         &self.0.ids
     }
 
+    /// Runs `wake` each time a position has become visible: the place to wake those whom it concerns. Only the first call
+    /// counts.
+    pub fn on_published(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _: Result<(), Box<dyn Fn() + Send + Sync>> = self.0.on_published.0.set(Box::new(wake));
+    }
+
     /// Waits for `hook` after each step of each commit from now on. For tests; only the first hook counts.
     pub fn on_step(&self, hook: StepHook) {
         self.0.steps.set(hook);
     }
 
+    /// Whether writes can be stored at present.
+    pub fn health(&self) -> Health {
+        self.0.pulse.get()
+    }
+
+    /// Waits until the database has not answered for a while, or the committer has ended: the time to tell those who wait
+    /// for a write to come back. What they wait for goes on.
+    pub async fn unanswered(&self) {
+        let silent = |health: &Health| matches!(health, Health::Waiting | Health::Ended(_));
+        loop {
+            self.0.pulse.wait_for(silent).await;
+            // A request that has just begun may only want to read.
+            tokio::time::sleep(self.0.notice / 4).await;
+            if silent(&self.health()) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the end of the committer.
+    pub async fn ended(&self) -> Ended {
+        match self.0.pulse.wait_for(|health| matches!(health, Health::Ended(_))).await {
+            Health::Ended(ended) => ended,
+            Health::Working | Health::Waiting | Health::DiskFull => Ended::Stopped,
+        }
+    }
+
     /// Takes no more writes; what is queued is still committed.
     pub(super) fn stop(&self) {
         lock(&self.0.queue).stopping = true;
+        self.0.stop.cancel();
         self.0.wake.notify_one();
-    }
-
-    /// Commits what is queued, until [`Self::stop`] and the queue is empty.
-    pub(super) async fn run(self, mut conn: WriterConn) {
-        loop {
-            let (batch, stopping) = self.take();
-            if batch.is_empty() {
-                if stopping {
-                    conn.close().await;
-                    return;
-                }
-                self.0.wake.notified().await;
-                continue;
-            }
-            let span = debug_span!("committer.batch", writes = batch.len());
-            self.commit(&mut conn, batch).instrument(span).await;
-        }
-    }
-
-    fn take(&self) -> (Vec<Queued>, bool) {
-        let mut queue = lock(&self.0.queue);
-        let count = queue.waiting.len().min(MAX_BATCH);
-        (queue.waiting.drain(..count).collect(), queue.stopping)
-    }
-
-    async fn commit(&self, conn: &mut WriterConn, mut batch: Vec<Queued>) {
-        metrics::histogram!("sabha_db_batch_writes").record(batch.len() as f64);
-        self.0.steps.reached(CommitStep::Taken).await;
-        fail_superseded(&mut batch);
-        match conn.commit(&self.0, &batch).await {
-            Ok(()) => self.succeed(batch).instrument(debug_span!("committer.publish")).await,
-            Err(error) if batch.len() == 1 => fail(batch, &error),
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), writes = batch.len(), "batch not committed, trying each write alone");
-                for queued in batch {
-                    let mut alone = vec![queued];
-                    fail_superseded(&mut alone);
-                    match conn.commit(&self.0, &alone).await {
-                        Ok(()) => self.succeed(alone).await,
-                        Err(error) => fail(alone, &error),
-                    }
-                }
-            }
-        }
-    }
-
-    async fn succeed(&self, batch: Vec<Queued>) {
-        let Some(last) = batch.last().map(|queued| queued.position) else {
-            return;
-        };
-        let steps = &self.0.steps;
-        steps.reached(CommitStep::Stored).await;
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut wakes: Vec<Hook> = Vec::with_capacity(batch.len());
-        for queued in batch {
-            match queued.work {
-                Work::Write(write) => {
-                    for stored in write.stored {
-                        stored.store(true, Ordering::Release);
-                    }
-                    wakes.extend(write.wake);
-                    if let Some(after) = write.after {
-                        contained(after);
-                    }
-                }
-                Work::Transaction(transaction) => contained(|| wakes.extend(transaction.committed(queued.position))),
-            }
-            answers.push(queued.answer);
-        }
-        steps.reached(CommitStep::Remembered).await;
-        self.0.published.store(last.0, Ordering::Release);
-        steps.reached(CommitStep::Published).await;
-        for wake in wakes {
-            contained(wake);
-        }
-        steps.reached(CommitStep::Woken).await;
-        for answer in answers {
-            // A writer that went away does not wait for its answer.
-            let _ = answer.send(Ok(()));
-        }
-        steps.reached(CommitStep::Answered).await;
-    }
-}
-
-/// One writer's mistake must not stop the only task that writes.
-fn contained(hook: impl FnOnce()) {
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook)).is_err() {
-        tracing::error!("updating memory after a commit panicked");
-    }
-}
-
-/// Answers writes whose chain is already broken, and leaves the others.
-fn fail_superseded(batch: &mut Vec<Queued>) {
-    let broken = |queued: &mut Queued| queued.work.lineage().is_some_and(Lineage::is_broken);
-    for queued in batch.extract_if(.., broken) {
-        let _ = queued.answer.send(Err(Error::Superseded));
-    }
-}
-
-fn fail(batch: Vec<Queued>, error: &Error) {
-    for queued in batch {
-        tracing::error!(error = %Chain(error), position = queued.position.0, "write not stored");
-        if let Some(lineage) = queued.work.lineage() {
-            lineage.break_off();
-        }
-        let _ = queued.answer.send(Err(error.clone()));
-    }
-}
-
-/// Displays an error with its causes.
-struct Chain<'a>(&'a Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = std::error::Error::source(self.0);
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
     }
 }
 

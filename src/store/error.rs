@@ -7,6 +7,15 @@ use std::sync::Arc;
 pub enum Error {
     #[error("the database failed")]
     Database(#[source] Arc<sqlx::Error>),
+    /// The database cannot be reached, or does not answer in time. The same request may succeed later.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] Arc<sqlx::Error>),
+    /// The committer has lost its connection, or waits for an answer for long. Nothing was queued.
+    #[error("the database does not answer")]
+    Waiting,
+    /// Nothing was stored. Reading goes on.
+    #[error("the disk of the database is full")]
+    DiskFull(#[source] Arc<sqlx::Error>),
     /// The write queue is full; the same request may succeed in a moment.
     #[error("too many writes are waiting for the database")]
     Overloaded,
@@ -16,6 +25,9 @@ pub enum Error {
     /// The server is stopping and takes no more writes.
     #[error("the server is stopping")]
     Stopping,
+    /// A mistake of ours: a [`Transaction`](super::Transaction) panicked. Nothing was stored.
+    #[error("a transaction panicked")]
+    Panicked,
     /// PostgreSQL stores no text with one, and a batch that tried would fail. Nothing was stored.
     #[error("a text holds a NUL")]
     HoldsNul,
@@ -39,14 +51,59 @@ impl Error {
                 sqlx::Error::Database(error) => error.code().is_some_and(|code| is_corruption(&code)),
                 _ => false,
             },
-            Self::Overloaded | Self::Superseded | Self::Stopping | Self::HoldsNul => false,
+            Self::Unavailable(_)
+            | Self::Waiting
+            | Self::DiskFull(_)
+            | Self::Overloaded
+            | Self::Superseded
+            | Self::Stopping
+            | Self::Panicked
+            | Self::HoldsNul => false,
         }
     }
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(Arc::new(error))
+        match Kind::of(&error) {
+            Kind::Unavailable => Self::Unavailable(Arc::new(error)),
+            Kind::DiskFull => Self::DiskFull(Arc::new(error)),
+            Kind::Other => Self::Database(Arc::new(error)),
+        }
+    }
+}
+
+/// What the caller can do about an error.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    Unavailable,
+    DiskFull,
+    Other,
+}
+
+impl Kind {
+    fn of(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+                Self::Unavailable
+            }
+            sqlx::Error::Database(error) => error.code().map_or(Self::Other, |code| Self::of_code(&code)),
+            _ => Self::Other,
+        }
+    }
+
+    /// By the code of either engine: PostgreSQL's have five characters, SQLite's are numbers with fewer.
+    fn of_code(code: &str) -> Self {
+        match code {
+            // SQLITE_FULL; disk_full.
+            "13" | "53100" => Self::DiskFull,
+            // too_many_connections, admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
+            // idle_session_timeout, idle_in_transaction_session_timeout.
+            "53300" | "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" => Self::Unavailable,
+            // Class 08: connection exceptions.
+            code if code.len() == 5 && code.starts_with("08") => Self::Unavailable,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -60,6 +117,30 @@ fn is_corruption(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_told_apart_by_what_can_be_done_about_them() {
+        let cases = [
+            ("13", Kind::DiskFull),
+            ("53100", Kind::DiskFull),
+            ("53300", Kind::Unavailable),
+            ("57P01", Kind::Unavailable),
+            ("57P03", Kind::Unavailable),
+            ("08006", Kind::Unavailable),
+            ("8", Kind::Other),
+            ("1299", Kind::Other),
+            ("2067", Kind::Other),
+            ("23502", Kind::Other),
+            ("57014", Kind::Other),
+        ];
+        for (code, kind) in cases {
+            assert_eq!(Kind::of_code(code), kind, "{code}");
+        }
+        let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        assert!(matches!(Error::from(sqlx::Error::Io(io())), Error::Unavailable(_)));
+        assert!(matches!(Error::from(sqlx::Error::PoolTimedOut), Error::Unavailable(_)));
+        assert!(matches!(Error::from(sqlx::Error::RowNotFound), Error::Database(_)));
+    }
 
     #[test]
     fn damage_is_told_from_a_database_that_does_not_answer() {

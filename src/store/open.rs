@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool, SqlitePool,
+    ConnectOptions, Connection as _, PgConnection, PgPool, SqlitePool,
     error::DatabaseError as _,
     migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     Committer, Conn, Counters, Error, Position, Reader, Vocabulary, Write,
-    committer::{Engine, RESERVE_IDS, WriterConn},
+    committer::{Engine, LOCK_KEY, LOCK_POSTGRES, Patience, RESERVE_IDS, WriterConn, set_limits},
     conn::{Held, on, statements},
     ids::{BLOCK, Kind},
     migrations,
@@ -31,8 +31,8 @@ use super::{
 statements! {
     FIND_INFO = "SELECT value FROM server_info WHERE name = $1";
     SET_INFO = "INSERT INTO server_info (name, value) VALUES ($1, $2)";
-    NEW_SLOT = "INSERT INTO writer_slot (slot, epoch, pos) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING";
-    TAKE_SLOT = "UPDATE writer_slot SET epoch = epoch + 1 WHERE slot = $1 RETURNING epoch, pos";
+    NEW_SLOT = "INSERT INTO writer_slot (slot, epoch, pos, holder) VALUES ($1, 0, 0, 0) ON CONFLICT DO NOTHING";
+    TAKE_SLOT = "UPDATE writer_slot SET epoch = epoch + 1, holder = $1 WHERE slot = $2 RETURNING epoch, pos";
     NEW_INCARNATION = "INSERT INTO incarnation (incarnation, epoch, first_pos, started_at) VALUES ($1, $2, $3, $4)";
     FORGET_INCARNATIONS = "DELETE FROM incarnation WHERE epoch < $1";
     LIST_INCARNATIONS = "SELECT incarnation, first_pos FROM incarnation ORDER BY epoch, incarnation LIMIT $1";
@@ -49,11 +49,11 @@ const ENGINE_VERSION: [&str; 2] = ["SELECT sqlite_version()", "SHOW server_versi
 /// How many starts are remembered; a sync token from an older one gets a full sync.
 const KEPT_INCARNATIONS: i64 = 1000;
 
-/// PostgreSQL only; SQLite's file is locked as a file.
-const LOCK_POSTGRES: &str = "SELECT pg_try_advisory_lock($1)";
+/// For readers to finish when the database is closed. Requests have ended by then.
+const READERS_CLOSE: Duration = Duration::from_secs(3);
 
-/// Any number that nobody else uses in our database.
-const LOCK_KEY: i64 = 0x5ab4a;
+/// For a connection to read SQLite with: it is only waited for when all are in use.
+const SQLITE_ACQUIRE: Duration = Duration::from_secs(30);
 
 /// Together two seconds.
 const LOCK_ATTEMPTS: u32 = 20;
@@ -86,6 +86,7 @@ pub struct DatabaseOptions {
     pub incarnation: i64,
     /// Milliseconds since 1970.
     pub now_ms: i64,
+    pub patience: Patience,
 }
 
 impl DatabaseOptions {
@@ -164,7 +165,8 @@ enum Pool {
 pub struct Database {
     pool: Pool,
     committer: Committer,
-    committer_task: std::sync::Mutex<Option<JoinHandle<()>>>,
+    /// Gives back the writing connection at its end.
+    committer_task: std::sync::Mutex<Option<JoinHandle<WriterConn>>>,
     counters: Arc<Counters>,
     vocabulary: Vocabulary,
     incarnation: i64,
@@ -185,13 +187,13 @@ impl Database {
             Location::Sqlite(path) => open_sqlite(path, &options).await?,
             Location::Postgres(connect) => open_postgres(connect, &options).await?,
         };
-        let mut writer = WriterConn::new(engine);
+        let mut writer = WriterConn::new(engine, options.incarnation, options.patience);
         let mut conn = writer.conn(&counters);
         let created = check_server_name(&mut conn, &options.server_name).await?;
         let (epoch, last) = take_slot(&mut conn, &options).await?;
         let incarnations = on!(&mut conn, db =>
             sqlx::query_as::<_, (i64, i64)>(LIST_INCARNATIONS.text()).bind(KEPT_INCARNATIONS + 1).fetch_all(&mut **db).await)?;
-        let committer = Committer::new(last, Arc::clone(&counters));
+        let committer = Committer::new(last, Arc::clone(&counters), options.patience.notice);
         for kind in Kind::ALL {
             on!(&mut conn, db => sqlx::query(NEW_COUNTER.text()).bind(kind.counter_name()).execute(&mut **db).await.map(|_| ()))?;
             let (end,): (i64,) = on!(&mut conn, db => sqlx::query_as(RESERVE_IDS.text())
@@ -214,6 +216,9 @@ impl Database {
     }
 
     /// A connection for reading.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is none within a few seconds.
     pub async fn read(&self) -> Result<Reader<'_>, Error> {
         let held = match &self.pool {
             Pool::Sqlite(pool) => Held::Sqlite(pool.acquire().await?),
@@ -279,18 +284,27 @@ impl Database {
         }
     }
 
-    /// Commits what is queued and closes all connections.
+    /// Commits what is queued and closes all connections. The writing one goes last: SQLite's log is put into the database
+    /// file then, which is only possible while nobody reads.
     pub async fn close(&self) {
         self.committer.stop();
-        // The writing connection goes last: SQLite's last one puts its log away.
-        match &self.pool {
-            Pool::Sqlite(pool) => pool.close().await,
-            Pool::Postgres(pool) => pool.close().await,
-        }
         let task = super::ids::lock(&self.committer_task).take();
-        if let Some(task) = task {
+        let writer = match task {
             // A committer that panicked has said so already.
-            let _ = task.await;
+            Some(task) => task.await.ok(),
+            None => None,
+        };
+        let readers = async {
+            match &self.pool {
+                Pool::Sqlite(pool) => pool.close().await,
+                Pool::Postgres(pool) => pool.close().await,
+            }
+        };
+        if tokio::time::timeout(READERS_CLOSE, readers).await.is_err() {
+            tracing::warn!("somebody still reads the database while it is closed");
+        }
+        if let Some(writer) = writer {
+            writer.close().await;
         }
     }
 }
@@ -331,7 +345,7 @@ async fn open_sqlite(path: &Path, options: &DatabaseOptions) -> Result<(Pool, En
     let pool = SqlitePoolOptions::new()
         .max_connections(options.readers)
         .test_before_acquire(false)
-        .acquire_timeout(Duration::from_secs(30))
+        .acquire_timeout(SQLITE_ACQUIRE)
         .connect_lazy_with(readers);
     Ok((Pool::Sqlite(pool), Engine::Sqlite(Box::new(writer)), Some(lock)))
 }
@@ -349,10 +363,22 @@ async fn open_postgres(
     let mut writer = writer_options.connect().await?;
     lock_postgres(&mut writer).await?;
     migrated(migrations::postgres().run(&mut writer).await)?;
+    // Only now: a migration may take as long as it needs.
+    set_limits(&mut writer, &options.patience).await?;
+    let unasked = options.patience.idle;
     let pool = PgPoolOptions::new()
         .max_connections(options.readers)
         .test_before_acquire(false)
-        .acquire_timeout(Duration::from_secs(30))
+        .before_acquire(move |conn, meta| {
+            Box::pin(async move {
+                if meta.idle_for < unasked {
+                    return Ok(true);
+                }
+                // One that has died is replaced, and nobody notices.
+                Ok(conn.ping().await.is_ok())
+            })
+        })
+        .acquire_timeout(options.patience.acquire)
         .connect_lazy_with(connect);
     let engine = Engine::Postgres { conn: Some(Box::new(writer)), options: Box::new(writer_options) };
     Ok((Pool::Postgres(pool), engine, None))
@@ -399,8 +425,7 @@ async fn check_server_name(conn: &mut Conn<'_>, configured: &str) -> Result<bool
 
 async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<(i64, Position), OpenError> {
     on!(conn, db => sqlx::query(NEW_SLOT.text()).bind(0_i64).execute(&mut **db).await.map(|_| ()))?;
-    let (epoch, pos): (i64, i64) =
-        on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(0_i64).fetch_one(&mut **db).await)?;
+    let (epoch, pos): (i64, i64) = on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(options.incarnation).bind(0_i64).fetch_one(&mut **db).await)?;
     on!(conn, db => sqlx::query(FORGET_INCARNATIONS.text()).bind(epoch - KEPT_INCARNATIONS).execute(&mut **db).await.map(|_| ()))?;
     on!(conn, db => sqlx::query(NEW_INCARNATION.text())
         .bind(options.incarnation).bind(epoch).bind(pos).bind(options.now_ms).execute(&mut **db).await.map(|_| ()))?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
-use super::{Database, DatabaseOptions, Durability, Insert, Sql, on, rows::MAX_CHUNK};
+use super::{Database, DatabaseOptions, Durability, Insert, Patience, Sql, on, rows::MAX_CHUNK};
 
 mod leftovers;
 mod plans;
@@ -18,6 +18,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("accounts.rs", super::accounts::STATEMENTS),
     ("aliases.rs", super::aliases::STATEMENTS),
     ("committer/batch.rs", super::committer::STATEMENTS),
+    ("committer/connection.rs", super::committer::CONNECTION_STATEMENTS),
     ("cross_signing.rs", super::cross_signing::STATEMENTS),
     ("device_keys.rs", super::device_keys::STATEMENTS),
     ("devices.rs", super::devices::STATEMENTS),
@@ -153,6 +154,7 @@ async fn migrate(url: &str) {
         server_name: "sabha.test".to_owned(),
         incarnation: 1,
         now_ms: 0,
+        patience: Patience::default(),
     };
     Database::open(options).await.expect("a new database").close().await;
 }

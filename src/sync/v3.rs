@@ -29,6 +29,11 @@ use crate::{
     store::{Error, Position, RoomNid},
 };
 
+/// A client's token that is this many positions old is moved by a look at the end of a request, also without news. An idle
+/// client's token would else grow so old that its next look finds memory too short and asks the database; the shortest
+/// is the log of changed device lists, with 4096 entries.
+const FAR_BEHIND: i64 = 2048;
+
 /// A client's request.
 #[derive(Debug)]
 pub struct Request {
@@ -153,13 +158,17 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             scans: ScanBudget::default(),
         };
         let over = stopping || Instant::now() >= deadline;
-        if may_have_news(&look, &live) {
-            let (answer, has_news) = Box::pin(answer(&look)).instrument(debug_span!("sync.answer")).await?;
-            if has_news || over {
-                return Ok(answer);
+        match look.since.filter(|since| !may_have_news(&look, since, &live)) {
+            Some(since) if over && !is_far_behind(&look, &since) => {
+                return Ok(Box::pin(empty(&look, &since)).instrument(debug_span!("sync.empty")).await?);
             }
-        } else if over {
-            return Ok(Box::pin(empty(&look)).instrument(debug_span!("sync.empty")).await?);
+            Some(_) if !over => {}
+            _ => {
+                let (answer, has_news) = Box::pin(answer(&look)).instrument(debug_span!("sync.answer")).await?;
+                if has_news || over {
+                    return Ok(answer);
+                }
+            }
         }
         let place = place.get_or_insert_with(|| app.parked_syncs.park(caller));
         let park = async {
@@ -188,16 +197,13 @@ async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
         for room in app.rooms.joined_rooms(caller.user.nid).await? {
             app.bus.watch(caller.user.nid, room);
         }
-        // What was committed before we watched has woken nobody.
-        live.wake(app.db.committer().published());
         Ok::<_, Error>(())
     };
     live.watching.get_or_try_init(|| watch).await?;
     Ok(live)
 }
 
-fn may_have_news(look: &Look<'_>, live: &LiveUser) -> bool {
-    let Some(since) = look.since else { return true };
+fn may_have_news(look: &Look<'_>, since: &SyncToken, live: &LiveUser) -> bool {
     look.request.full_state
         || since.to_device.is_some()
         // Rooms that could not be read may be readable now, and what an earlier start said must be ended.
@@ -205,6 +211,11 @@ fn may_have_news(look: &Look<'_>, live: &LiveUser) -> bool {
         || look.earlier_start().is_some()
         || live.latest() > since.position
         || live.latest_ephemeral() > since.ephemeral
+}
+
+/// Whether the client's token is so old that memory soon reaches back to it no more.
+fn is_far_behind(look: &Look<'_>, since: &SyncToken) -> bool {
+    look.upto.0 - since.position.0 > FAR_BEHIND
 }
 
 /// Everything new for the client, and whether there is anything.
@@ -231,12 +242,16 @@ async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     Ok((out.into(), has_news))
 }
 
-/// An answer without news: a new token, and the counts of one-time keys that clients look at every time.
-async fn empty(look: &Look<'_>) -> Result<Bytes, Error> {
+/// An answer without news: the client's own token, and the counts of one-time keys that clients look at every time.
+///
+/// Only a look moves a token. Nobody has looked here, so nobody knows that there is nothing up to any later position.
+async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
     let mut out = Vec::with_capacity(256);
     let mut object = Object::begin(&mut out);
     devices::write_counts(look, &mut object).await?;
-    object.string("next_batch", &format!("{}{}", next_batch(look, None), look.request.hints));
+    // The numbers mean the same in this start of the server: `sync` has seen to that.
+    let token = SyncToken { incarnation: look.app.db.incarnation(), ..*since };
+    object.string("next_batch", &format!("{token}{}", look.request.hints));
     object.end();
     Ok(out.into())
 }

@@ -30,6 +30,27 @@ both_engines! {
         }
     }
 
+    /// What made the room is from before its history was hidden, so bob sees it, but not what lies between.
+    async fn hidden_events_do_not_hide_that_there_are_older_ones(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let state = json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } }]);
+        let room = alice.create_room(json!({ "preset": "public_chat", "initial_state": state })).await;
+        for txn in ["1", "2", "3"] {
+            alice.send_text(&room, txn, "before bob").await;
+        }
+        bob.join(&room).await;
+        let filter: String = v3([&json!({ "room": { "timeline": { "limit": 3 } } }).to_string()]);
+        let filter = filter.rsplit('/').next().expect("one segment");
+        let answer = bob.sync_with(None, &format!("timeout=0&filter={filter}")).await;
+        let timeline = &answer["rooms"]["join"][&room]["timeline"];
+        assert_eq!(timeline["events"].as_array().map(Vec::len), Some(1), "{timeline}");
+        assert_eq!(timeline["limited"], true, "{timeline}");
+        let from = timeline["prev_batch"].as_str().expect("a gap says where it ends");
+        let page = bob.get(&format!("{}?dir=b&limit=100&from={from}", v3(["rooms", &room, "messages"]))).await.ok();
+        let oldest = page["chunk"].as_array().and_then(|chunk| chunk.last()).expect("older events");
+        assert_eq!(oldest["type"], "m.room.create", "{page}");
+    }
+
     async fn each_event_says_what_the_user_was_when_it_happened(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;

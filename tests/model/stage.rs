@@ -189,8 +189,12 @@ async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {
     config.database.max_connections = 4;
     config.database.url = database.map(|database| DatabaseUrl::try_from(database.url.clone()).expect("a database URL"));
     let shutdown = Shutdown::new();
-    let surroundings =
-        build::Surroundings { clock: Clock::System, hashing: Hashing::cheap(), stopping: shutdown.token().clone() };
+    let surroundings = build::Surroundings {
+        clock: Clock::System,
+        hashing: Hashing::cheap(),
+        stopping: shutdown.token().clone(),
+        ..build::Surroundings::default()
+    };
     let app = build::app(config, surroundings).await.unwrap_or_else(|error| panic!("no server: {error}"));
     Server::start(app, shutdown, None).await.unwrap_or_else(|error| panic!("no server: {error}"))
 }

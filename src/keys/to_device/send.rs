@@ -299,12 +299,7 @@ impl Transaction for SendToDevice {
                 inbox.count += 1;
                 inbox.bytes += size_bytes(&self.event_type, &delivery.body.json);
             });
-        }
-    }
-
-    fn wake(&self, sent: &Sent, position: Position) {
-        for delivery in sent.to.iter().map(|index| &self.deliveries[*index]) {
-            self.bus.wake_user(delivery.user, position);
+            self.bus.mark_user(delivery.user, position);
         }
     }
 }

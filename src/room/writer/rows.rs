@@ -171,35 +171,32 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
     let room = effects.room.nid;
     let members: Vec<(UserNid, Membership)> =
         effects.members.iter().map(|(user, entry)| (*user, entry.membership)).collect();
-    write
-        .after(move || {
-            for (_, event) in &effects.events {
-                events.insert(Arc::clone(event));
+    write.after(move || {
+        for (_, event) in &effects.events {
+            events.insert(Arc::clone(event));
+        }
+        effects.room.publish(&effects.events);
+        for (_, event) in &effects.redacted {
+            events.redact(Arc::clone(event));
+            effects.room.replace_in_ring(event);
+        }
+        // Only now: the cache or the database has all of them.
+        let committed = effects.events.iter().chain(&effects.redacted);
+        effects.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
+        for (user, entry) in effects.members {
+            memberships.update(user, entry);
+        }
+        for (user, membership) in members {
+            if membership == Membership::Join {
+                bus.watch(user, room);
+            } else {
+                bus.departed(user, room);
             }
-            effects.room.publish(&effects.events);
-            for (_, event) in &effects.redacted {
-                events.redact(Arc::clone(event));
-                effects.room.replace_in_ring(event);
-            }
-            // Only now: the cache or the database has all of them.
-            let committed = effects.events.iter().chain(&effects.redacted);
-            effects.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
-            for (user, entry) in effects.members {
-                memberships.update(user, entry);
-            }
-        })
-        .wake(move || {
-            for (user, membership) in members {
-                if membership == Membership::Join {
-                    bus.watch(user, room);
-                } else {
-                    bus.departed(user, room);
-                }
-                // Also those who were never in the room (invites) or just left it.
-                bus.wake_user(user, last);
-            }
-            bus.wake_room(room, last);
-        })
+            // Also those who were never in the room (invites) or just left it.
+            bus.mark_user(user, last);
+        }
+        bus.mark_room(room, last);
+    })
 }
 
 impl Rooms {

@@ -1,15 +1,13 @@
 //! One transaction of the committer, with as few statements as possible: small batches of rows in one call
 //! ([`super::one_call`]), everything else a statement for each table and piece.
 
-use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
-
 use super::{
     Queued, Shared, Work,
+    connection::{Engine, Failure, WriterConn},
     gathered::{Gathered, bind, chunks},
-    one_call::Texts,
 };
 use crate::store::{
-    Conn, Counters, Error, Position, Row, Value,
+    Conn, Error, Position, Row, Value,
     conn::{Link, on, statements},
     ids::{BLOCK, Kind},
 };
@@ -18,100 +16,48 @@ statements! {
     pub(in crate::store) RESERVE_IDS = "UPDATE counter SET next = next + $1 WHERE name = $2 RETURNING next";
     /// A stale epoch makes `pos` NULL, which the column refuses: another process owns the slot now.
     pub(super) MOVE_SLOT = "UPDATE writer_slot SET pos = CASE WHEN epoch = $1 THEN CAST($2 AS BIGINT) ELSE NULL END WHERE slot = $3";
-    SLOT_POSITION = "SELECT pos FROM writer_slot WHERE slot = $1 AND epoch = $2";
-}
-
-/// The writing connection, with the right to write: slot and epoch.
-pub(crate) struct WriterConn {
-    pub(crate) engine: Engine,
-    pub(crate) slot: i64,
-    pub(crate) epoch: i64,
-    /// The statements of small batches.
-    texts: Texts,
-}
-
-pub(crate) enum Engine {
-    Sqlite(Box<SqliteConnection>),
-    Postgres { conn: Option<Box<PgConnection>>, options: Box<sqlx::postgres::PgConnectOptions> },
 }
 
 impl WriterConn {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, slot: 0, epoch: 0, texts: Texts::default() }
-    }
-
-    pub(super) async fn close(self) {
-        let closed = match self.engine {
-            Engine::Sqlite(conn) => conn.close().await,
-            Engine::Postgres { conn: Some(conn), .. } => conn.close().await,
-            Engine::Postgres { conn: None, .. } => Ok(()),
-        };
-        if let Err(error) = closed {
-            tracing::warn!(%error, "closing the writing connection failed");
-        }
-    }
-
-    /// Commits the batch, or stores nothing of it.
-    pub(super) async fn commit(&mut self, shared: &Shared, batch: &[Queued]) -> Result<(), Error> {
+    /// Commits the batch, or stores nothing of it. Comes back only when it is known which.
+    pub(super) async fn commit(&mut self, shared: &Shared, batch: &[Queued]) -> Result<(), Failure> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
         };
+        self.lock_again().await;
+        let limit = self.patience.commit;
+        let stored = match &self.engine {
+            Engine::Sqlite(_) => self.store(shared, batch, last).await,
+            Engine::Postgres { .. } => {
+                let stored = tokio::time::timeout(limit, self.store(shared, batch, last)).await;
+                stored.unwrap_or_else(|_| Err(self.give_up(limit)))
+            }
+        };
+        match stored {
+            Ok(()) => Ok(()),
+            Err(error) => self.settle(shared, last, error).await,
+        }
+    }
+
+    /// Sends the batch. After an error it may be stored or not.
+    async fn store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
-        self.reconnect().await?;
         let (slot, epoch) = (self.slot, self.epoch);
         // Out of the way while the connection is borrowed.
         let mut texts = std::mem::take(&mut self.texts);
         let mut conn = self.conn(&shared.counters);
         let in_one_call =
             if low.is_empty() { texts.commit(&mut conn, batch, (slot, epoch, last)).await } else { Ok(false) };
-        let result = match in_one_call {
+        let blocks = match in_one_call {
             Ok(true) => Ok(Vec::new()),
             Ok(false) => commit_step_by_step(&mut conn, batch, &low, (slot, epoch, last)).await,
             Err(error) => Err(error),
         };
         self.texts = texts;
-        match result {
-            Ok(blocks) => {
-                for (kind, start) in blocks {
-                    shared.ids.add_block(kind, start);
-                }
-                Ok(())
-            }
-            Err(error) => self.settle(shared, last, error).await,
-        }
-    }
-
-    /// After a failure: rolls back, and finds out whether the commit happened although its answer was lost.
-    async fn settle(&mut self, shared: &Shared, last: Position, error: Error) -> Result<(), Error> {
-        let mut conn = self.conn(&shared.counters);
-        if on!(&mut conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(|_| ())).is_ok() {
-            return Err(error);
-        }
-        if let Engine::Postgres { conn, .. } = &mut self.engine {
-            *conn = None;
-        }
-        self.reconnect().await.map_err(|_| error.clone())?;
-        let (slot, epoch) = (self.slot, self.epoch);
-        let mut conn = self.conn(&shared.counters);
-        let stored: Option<(i64,)> = on!(&mut conn, db => sqlx::query_as(SLOT_POSITION.text()).bind(slot).bind(epoch).fetch_optional(&mut **db).await)?;
-        if stored.is_some_and(|(pos,)| pos >= last.0) { Ok(()) } else { Err(error) }
-    }
-
-    async fn reconnect(&mut self) -> Result<(), Error> {
-        if let Engine::Postgres { conn: conn @ None, options } = &mut self.engine {
-            *conn = Some(Box::new(options.connect().await?));
+        for (kind, start) in blocks? {
+            shared.ids.add_block(kind, start);
         }
         Ok(())
-    }
-
-    pub(in crate::store) fn conn<'a>(&'a mut self, counters: &'a Counters) -> Conn<'a> {
-        let link = match &mut self.engine {
-            Engine::Sqlite(conn) => Link::Sqlite(conn),
-            Engine::Postgres { conn, .. } => {
-                Link::Postgres(conn.as_deref_mut().expect("reconnect() has made sure of a connection"))
-            }
-        };
-        Conn { link, counters }
     }
 }
 

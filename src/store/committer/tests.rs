@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
-use super::{Committed, Lineage, MAX_QUEUE, Transaction, Write};
+use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, Transaction, Write};
 use crate::store::{
     Conn, Database, DatabaseOptions, Durability, Error, Position, Row, conn::on, filters::FILTER, ids::lock,
     tests::postgres::PostgresDatabase,
@@ -76,6 +76,7 @@ async fn open(url: &str) -> Database {
         server_name: "sabha.test".to_owned(),
         incarnation: rand::random_range(1..i64::MAX),
         now_ms: 0,
+        patience: Patience::default(),
     };
     Database::open(options).await.expect("it can be opened")
 }
@@ -135,31 +136,31 @@ async fn memory_changes_in_the_order_of_positions_and_before_they_are_visible() 
     let opened = Opened::sqlite().await;
     let said: Arc<Mutex<Vec<Said>>> = Arc::default();
     let mut waiting = Vec::new();
+    let committer = opened.db.committer();
+    let tell = |what| {
+        let (said, committer) = (Arc::clone(&said), committer.clone());
+        move |position| lock(&said).push((what, position, committer.published()))
+    };
+    let wake = tell("wake");
+    committer.on_published(move || wake(Position::ZERO));
     for id in 1..=3 {
-        let committer = opened.db.committer();
-        let tell = |what| {
-            let (said, committer) = (Arc::clone(&said), committer.clone());
-            move |position| lock(&said).push((what, position, committer.published()))
-        };
-        let (after, wake) = (tell("after"), tell("wake"));
+        let after = tell("after");
         let committed = committer.submit::<Error>(2, |first| {
             let last = Position(first.0 + 1);
-            Ok(Write::new(vec![row(id)]).after(move || after(last)).wake(move || wake(last)))
+            Ok(Write::new(vec![row(id)]).after(move || after(last)))
         });
         waiting.push(committed.expect("there is room"));
     }
-    let before = opened.db.committer().published();
+    let before = committer.published();
     let positions: Vec<Position> = waiting.iter().map(Committed::position).collect();
     assert_eq!(positions, [2, 4, 6].map(|step| Position(before.0 + step)));
     for committed in waiting {
         committed.wait().await.expect("nothing is wrong with it");
     }
     let said = lock(&said).clone();
-    let last = positions[2];
     let expected: Vec<_> = positions.iter().map(|at| ("after", *at, before)).collect();
     assert_eq!(said[..3], expected, "no position is visible before all of the batch is in memory");
-    let expected: Vec<_> = positions.iter().map(|at| ("wake", *at, last)).collect();
-    assert_eq!(said[3..], expected, "who is woken sees the position");
+    assert_eq!(said[3..], [("wake", Position::ZERO, positions[2])], "who is woken sees the position");
 }
 
 #[tokio::test]
@@ -197,16 +198,152 @@ async fn who_has_lost_the_slot_writes_nothing_more() {
         // What the start of another process does, where no lock can keep it away.
         opened.execute("UPDATE writer_slot SET epoch = epoch + 1").await;
         let waiting = [2, 3].map(|id| opened.submit(vec![row(id)]));
-        let published = opened.db.committer().published();
+        let committer = opened.db.committer();
+        let published = committer.published();
         for committed in waiting {
-            assert!(matches!(committed.wait().await, Err(Error::Database(_))));
+            assert!(matches!(committed.wait().await, Err(Error::Stopping)));
         }
-        let large = opened.submit((10..100).map(row).collect());
-        assert!(matches!(large.wait().await, Err(Error::Database(_))));
-        let transacted = opened.db.committer().transact(Execute("DELETE FROM filter".to_owned())).await;
-        assert!(matches!(transacted, Err(Error::Database(_))));
+        assert_eq!(committer.ended().await, Ended::Fenced);
+        assert_eq!(committer.health(), Health::Ended(Ended::Fenced));
+        let refused = committer.submit::<Error>(1, |_| Ok(Write::new(vec![row(4)])));
+        assert!(matches!(refused, Err(Error::Stopping)));
         assert_eq!(opened.stored().await, [1]);
-        assert_eq!(opened.db.committer().published(), published);
+        assert_eq!(committer.published(), published);
+        opened.db.close().await;
+    }
+}
+
+#[tokio::test]
+async fn who_has_lost_the_slot_writes_nothing_in_many_statements_either() {
+    for opened in Opened::both().await {
+        opened.submit(vec![row(1)]).wait().await.expect("the slot is ours");
+        opened.execute("UPDATE writer_slot SET epoch = epoch + 1").await;
+        let transacted = opened.db.committer().transact(Execute("DELETE FROM filter".to_owned())).await;
+        assert!(matches!(transacted, Err(Error::Stopping)));
+        assert_eq!(opened.db.committer().ended().await, Ended::Fenced);
+        assert_eq!(opened.stored().await, [1]);
+    }
+}
+
+struct Panics;
+
+impl Transaction for Panics {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        on!(conn, db => sqlx::query("DELETE FROM filter").execute(&mut **db).await.map(|_| ()))?;
+        panic!("a mistake in a transaction");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_panics_fails_alone() {
+    for opened in Opened::both().await {
+        let (first, committer) = (opened.submit(vec![row(1)]), opened.db.committer().clone());
+        let panicking = tokio::spawn(async move { committer.transact(Panics).await });
+        tokio::task::yield_now().await;
+        let last = opened.submit(vec![row(2)]);
+        first.wait().await.expect("nothing is wrong with it");
+        assert!(matches!(panicking.await.expect("the panic is contained"), Err(Error::Panicked)));
+        last.wait().await.expect("nothing is wrong with it");
+        assert_eq!(opened.stored().await, [1, 2]);
+        assert_eq!(opened.db.committer().health(), Health::Working);
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_making_panics_leaves_the_queue_as_it_was() {
+    let opened = Opened::sqlite().await;
+    let (committer, lineage) = (opened.db.committer(), Lineage::default());
+    let before = opened.submit(vec![row(1)]);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        committer.submit::<Error>(3, |_| {
+            let _unfinished = lineage.until_finished();
+            panic!("a mistake in what changes memory")
+        })
+    }));
+    assert!(panicked.is_err());
+    assert!(lineage.is_broken(), "half of the change is in memory");
+    let after = opened.submit(vec![row(2)]);
+    assert_eq!(after.position().0, before.position().0 + 1);
+    for committed in [before, after] {
+        committed.wait().await.expect("nothing is wrong with it");
+    }
+    assert_eq!(opened.stored().await, [1, 2]);
+    let whole = Lineage::default();
+    whole.until_finished().finish();
+    assert!(!whole.is_broken());
+}
+
+#[tokio::test]
+async fn memory_that_cannot_follow_a_commit_ends_the_committer() {
+    for opened in Opened::both().await {
+        let committer = opened.db.committer();
+        opened.submit(vec![row(1)]).wait().await.expect("nothing is wrong with it");
+        let published = committer.published();
+        let write = Write::new(vec![row(2)]).after(|| panic!("a mistake in what changes memory"));
+        let panicking = committer.submit::<Error>(1, |_| Ok(write)).expect("there is room");
+        let next = opened.submit(vec![row(3)]);
+        assert!(matches!(panicking.wait().await, Err(Error::Stopping)));
+        assert!(matches!(next.wait().await, Err(Error::Stopping)));
+        assert_eq!(committer.ended().await, Ended::MemoryBehind);
+        assert_eq!(committer.published(), published, "readers would skip what memory does not hold");
+        opened.db.close().await;
+        let stored = opened.reopen().await.stored().await;
+        assert!(stored.starts_with(&[1, 2]), "it was committed: {stored:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_committer_that_panics_says_so_and_keeps_nobody_waiting() {
+    let opened = Opened::sqlite().await;
+    let committer = opened.db.committer();
+    committer.on_step(Arc::new(|step| {
+        assert_ne!(step, CommitStep::Stored, "a mistake in the committer itself");
+        Box::pin(std::future::ready(()))
+    }));
+    let waiting: Vec<_> = (1..=3).map(|id| opened.submit(vec![row(id)])).collect();
+    for committed in waiting {
+        assert!(matches!(committed.wait().await, Err(Error::Stopping)));
+    }
+    assert_eq!(committer.ended().await, Ended::Panicked);
+    assert!(!Ended::Panicked.is_orderly());
+    let refused = committer.submit::<Error>(1, |_| Ok(Write::new(vec![row(4)])));
+    assert!(matches!(refused, Err(Error::Stopping)));
+    opened.db.close().await;
+}
+
+#[tokio::test]
+async fn a_clean_close_leaves_no_log_beside_the_database() {
+    for round in 0..20 {
+        let opened = Opened::sqlite().await;
+        let path = opened.url.strip_prefix("sqlite:").expect("it is one").to_owned();
+        for id in 0..50 {
+            opened.submit(vec![row(id)]).wait().await.expect("nothing is wrong with it");
+        }
+        // Readers are open when the close begins, and one of them is in use until it has begun.
+        let mut reader = opened.db.read().await.expect("it is open");
+        let text = "SELECT COUNT(*) FROM filter";
+        let (count,): (i64,) =
+            on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_one(&mut **db).await).expect("it can be read");
+        assert_eq!(count, 50);
+        let close = opened.db.close();
+        tokio::pin!(close);
+        tokio::select! {
+            biased;
+            () = &mut close => panic!("somebody still reads"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(reader);
+        close.await;
+        let log = std::fs::metadata(format!("{path}-wal")).map_or(0, |log| log.len());
+        assert_eq!(log, 0, "round {round}");
+        // The file alone is a copy of everything.
+        let copy = opened._dir.path().join("copy.db");
+        std::fs::copy(&path, &copy).expect("it can be copied");
+        let mut conn = SqliteConnection::connect(&format!("sqlite:{}", copy.display())).await.expect("it is whole");
+        let (count,): (i64,) = sqlx::query_as(text).fetch_one(&mut conn).await.expect("it can be read");
+        assert_eq!(count, 50);
     }
 }
 
@@ -250,11 +387,13 @@ async fn a_full_disk_refuses_writes_and_nothing_else() {
     let mut waiting = vec![opened.submit(vec![large(2)]), opened.submit(vec![large(3)])];
     waiting.push(opened.submit((100..200).map(large).collect()));
     for refused in waiting {
-        assert!(matches!(refused.wait().await, Err(Error::Database(_))));
+        assert!(matches!(refused.wait().await, Err(Error::DiskFull(_))));
     }
+    assert_eq!(opened.db.committer().health(), Health::DiskFull);
     assert_eq!(opened.stored().await, [1], "reads go on, and see nothing of what was refused");
     limit(1_000_000).await.expect("it can be set");
     opened.submit(vec![large(2)]).wait().await.expect("there is room again");
+    assert_eq!(opened.db.committer().health(), Health::Working);
     opened.db.close().await;
     let mut conn = SqliteConnection::connect(&opened.url).await.expect("it is there");
     let (check,): (String,) = sqlx::query_as("PRAGMA integrity_check").fetch_one(&mut conn).await.expect("it runs");

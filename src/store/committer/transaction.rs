@@ -1,6 +1,12 @@
 //! Writes that must read first, such as handing out a one-time key.
 
-use std::{future::Future, pin::Pin, sync::Mutex};
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Mutex,
+    task::Poll,
+};
 
 use tokio::sync::oneshot;
 
@@ -12,16 +18,13 @@ use crate::store::{Conn, Error, Position, ids::lock};
 pub trait Transaction: Send + Sync + 'static {
     type Output: Send + 'static;
 
-    /// Reads and writes. It may run twice when the first commit fails, so it keeps nothing between runs.
+    /// Reads and writes. It may run more than once when a commit fails, so it keeps nothing between runs. One that panics
+    /// fails alone, with [`Error::Panicked`].
     fn run(&self, conn: &mut Conn<'_>, position: Position) -> impl Future<Output = Result<Self::Output, Error>> + Send;
 
-    /// Runs after the commit and before its position becomes visible. Must be short and must not block.
+    /// Runs after the commit and before its position becomes visible: the place to update memory, and to mark on the bus
+    /// whom the change concerns. Must be short and must not block.
     fn committed(&self, output: &Self::Output, position: Position) {
-        let _ = (output, position);
-    }
-
-    /// Runs right after the position has become visible: the place for wake-ups.
-    fn wake(&self, output: &Self::Output, position: Position) {
         let _ = (output, position);
     }
 }
@@ -33,7 +36,7 @@ pub(super) trait Erased: Send + Sync {
         position: Position,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-    /// Updates memory; what it returns is to be run once the position is visible.
+    /// Updates memory; what it returns hands the output to the caller, and is to be run once the position is visible.
     fn committed(self: Box<Self>, position: Position) -> Option<Hook>;
 }
 
@@ -57,22 +60,33 @@ impl<T: Transaction> Erased for Slot<T> {
         position: Position,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> {
         Box::pin(async move {
-            let output = self.transaction.run(conn, position).await?;
+            let output = contained(self.transaction.run(conn, position)).await?;
             *lock(&self.output) = Some(output);
             Ok(())
         })
     }
 
     fn committed(self: Box<Self>, position: Position) -> Option<Hook> {
+        // One that has no output has not run, and the commit did not hold it.
         let output = lock(&self.output).take()?;
         self.transaction.committed(&output, position);
-        let Self { transaction, sender, .. } = *self;
+        let sender = self.sender;
         let output = Mutex::new(output);
         Some(Box::new(move || {
             let output = output.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-            transaction.wake(&output, position);
             // A caller that went away does not wait for its answer.
             let _ = sender.send(output);
         }))
     }
+}
+
+/// Runs a transaction whose panic is an error. It is not polled again, and what it has written is rolled back.
+async fn contained<T>(run: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let mut run = pin!(run);
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
+        Ok(polled) => polled,
+        // The panic itself is logged by the process's hook.
+        Err(_) => Poll::Ready(Err(Error::Panicked)),
+    })
+    .await
 }

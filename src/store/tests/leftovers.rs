@@ -2,7 +2,8 @@
 
 use super::{count_rows, postgres};
 use crate::store::{
-    Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Position, RoomNid, Row, Transaction, UserNid, Write,
+    Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, RoomNid, Row, Transaction,
+    UserNid, Write,
     account_data::ACCOUNT_DATA,
     cross_signing::KEY_SIGNATURE,
     device_keys::DEVICE_KEY,
@@ -46,6 +47,7 @@ async fn open(url: &str) -> Database {
         server_name: "sabha.test".to_owned(),
         incarnation: 1,
         now_ms: 0,
+        patience: Patience::default(),
     };
     Database::open(options).await.expect("a new database")
 }

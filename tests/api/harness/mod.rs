@@ -17,6 +17,7 @@ mod engine;
 pub mod follower;
 mod parks;
 pub mod postgres;
+pub mod proxy;
 pub mod routes;
 mod server;
 pub mod shapes;

@@ -10,12 +10,14 @@ use sabha::{
     config::{Config, DatabaseUrl, Durability, Listener, RateLimits, RegistrationMode},
     http::{listen::Address, shutdown::Shutdown},
     server::{Server, StartError, build},
+    store::Patience,
 };
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::{Client, Engine, postgres::PostgresDatabase, v3};
+use super::{Client, Engine, postgres::PostgresDatabase, proxy::Proxy, v3};
 
 /// The password of every account that [`TestServer::register`] makes.
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -33,16 +35,20 @@ pub struct TestServer {
 struct Setup {
     config: Config,
     clock: Clock,
+    patience: Patience,
     hashing: Hashing,
     /// Removed with everything in it when the test ends.
     data: TempDir,
-    _postgres: Option<PostgresDatabase>,
+    postgres: Option<PostgresDatabase>,
+    proxy: Option<Proxy>,
 }
 
 /// How a test's server differs from the usual one.
 pub struct Builder {
     engine: Engine,
     clock: Clock,
+    patience: Patience,
+    is_proxied: bool,
     hashing: Hashing,
     config: Config,
 }
@@ -75,10 +81,24 @@ impl Builder {
         self
     }
 
+    /// Usually as long as in earnest.
+    #[must_use]
+    pub fn patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Usually as cheap as possible.
     #[must_use]
     pub fn hashing(mut self, hashing: Hashing) -> Self {
         self.hashing = hashing;
+        self
+    }
+
+    /// Puts a [`Proxy`] between the server and PostgreSQL.
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.is_proxied = true;
         self
     }
 
@@ -97,16 +117,20 @@ impl Builder {
 
     /// `None` where the engine is not installed.
     pub async fn try_start(self) -> Option<TestServer> {
-        let Self { engine, clock, hashing, mut config } = self;
+        let Self { engine, clock, patience, is_proxied, hashing, mut config } = self;
         let data = tempfile::Builder::new().prefix("sabha-test-").tempdir().expect("a temporary directory");
         config.data_dir = data.path().to_owned();
         let postgres = match engine {
             Engine::Sqlite => None,
             Engine::Postgres => Some(PostgresDatabase::create().await?),
         };
-        config.database.url =
-            postgres.as_ref().map(|database| DatabaseUrl::try_from(database.url.clone()).expect("a database URL"));
-        let mut setup = Setup { config, clock, hashing, data, _postgres: postgres };
+        let proxy = match postgres.as_ref().filter(|_| is_proxied) {
+            Some(database) => Some(Proxy::before(&database.url).await),
+            None => None,
+        };
+        let url = proxy.as_ref().map(Proxy::url).or_else(|| postgres.as_ref().map(|database| database.url.clone()));
+        config.database.url = url.map(|url| DatabaseUrl::try_from(url).expect("a database URL"));
+        let mut setup = Setup { config, clock, patience, hashing, data, postgres, proxy };
         let server = setup.start().await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
         let Some(Address::Tcp(address)) = server.addresses.first() else {
             panic!("the first listener of a test's server is TCP")
@@ -125,6 +149,7 @@ impl Setup {
             clock: self.clock.clone(),
             hashing: self.hashing.clone(),
             stopping: shutdown.token().clone(),
+            patience: self.patience,
         };
         let app = build::app(self.config.clone(), surroundings).await?;
         Server::start(app, shutdown, None).await
@@ -148,7 +173,14 @@ impl TestServer {
         config.database.durability = Durability::Process;
         config.database.readers = 2;
         config.database.max_connections = 4;
-        Builder { engine: Engine::Sqlite, clock: Clock::System, hashing: Hashing::cheap(), config }
+        Builder {
+            engine: Engine::Sqlite,
+            clock: Clock::System,
+            patience: Patience::default(),
+            is_proxied: false,
+            hashing: Hashing::cheap(),
+            config,
+        }
     }
 
     /// Stops the server in order and starts it again on the same data. Its clients go on as they are.
@@ -177,6 +209,17 @@ impl TestServer {
     /// The services behind the server.
     pub fn app(&self) -> &App {
         &self.server.as_ref().expect("it is running").app
+    }
+
+    /// What lies between the server and PostgreSQL, after [`Builder::proxied`].
+    pub fn proxy(&self) -> &Proxy {
+        self.setup.proxy.as_ref().expect("the server was built with a proxy")
+    }
+
+    /// A connection to the server's PostgreSQL, past any proxy.
+    pub async fn postgres(&self) -> PgConnection {
+        let database = self.setup.postgres.as_ref().expect("the server runs on PostgreSQL");
+        PgConnection::connect(&database.url).await.expect("PostgreSQL runs")
     }
 
     pub fn data_dir(&self) -> &Path {

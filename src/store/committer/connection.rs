@@ -1,0 +1,247 @@
+//! The writing connection: how it is made, lost and regained.
+//!
+//! When PostgreSQL's connection is lost, nobody knows what the old backend still does with the batch it was sent: it may
+//! have committed, may be about to, or may never hear of it. So nothing else is written before that is known. The new
+//! connection raises the slot's epoch, which waits for the old backend through the lock of the row and shuts it out
+//! afterwards, and reads the slot's position in the same statement: the batch is stored if the position is past it. If the
+//! row no longer names us as its holder, another process has taken over and this one must end.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection, postgres::PgConnectOptions};
+
+use super::{Patience, Shared, one_call::Texts};
+use crate::store::{
+    Conn, Counters, Error, Position,
+    conn::{Link, on, statements},
+};
+
+statements! {
+    SLOT_POSITION = "SELECT pos FROM writer_slot WHERE slot = $1 AND epoch = $2";
+    /// Each attempt sets a higher epoch than those before, so one that arrives late changes nothing.
+    RAISE_EPOCH = "UPDATE writer_slot SET epoch = $1 WHERE slot = $2 AND holder = $3 AND epoch < $1 RETURNING pos";
+}
+
+/// PostgreSQL only: keeps a second process away kindly. See `store::open`.
+pub(in crate::store) const LOCK_POSTGRES: &str = "SELECT pg_try_advisory_lock($1)";
+
+/// Any number that nobody else uses in our database.
+pub(in crate::store) const LOCK_KEY: i64 = 0x5ab4a;
+
+/// Pauses between attempts to reach the database: short enough that a restart of it is hardly noticed, and seldom enough
+/// for one that is away for hours.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The writing connection, with the right to write: slot, epoch and the name of the holder.
+pub(crate) struct WriterConn {
+    pub(crate) engine: Engine,
+    pub(crate) slot: i64,
+    pub(crate) epoch: i64,
+    pub(crate) holder: i64,
+    /// The highest epoch that was asked for. What became of an attempt that was not answered is not known.
+    asked_epoch: i64,
+    /// The lock that keeps others away kindly went with a connection, and has to be taken again.
+    unlocked: bool,
+    pub(super) patience: Patience,
+    /// The statements of small batches.
+    pub(super) texts: Texts,
+}
+
+pub(crate) enum Engine {
+    Sqlite(Box<SqliteConnection>),
+    Postgres { conn: Option<Box<PgConnection>>, options: Box<PgConnectOptions> },
+}
+
+/// What became of a batch that was not answered with success.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Nothing of it is stored.
+    Refused(Error),
+    /// Nothing of it is stored, because the connection was lost. There is a new one.
+    Lost(Error),
+    /// The slot belongs to another process.
+    Fenced,
+    /// The server stops before anyone could say.
+    Stopped,
+}
+
+impl WriterConn {
+    pub(crate) fn new(engine: Engine, holder: i64, patience: Patience) -> Self {
+        Self { engine, slot: 0, epoch: 0, holder, asked_epoch: 0, unlocked: false, patience, texts: Texts::default() }
+    }
+
+    /// Closes the connection. SQLite's log is put into the database before, which works only while nobody reads.
+    pub(crate) async fn close(self) {
+        let closed = match self.engine {
+            Engine::Sqlite(mut conn) => {
+                put_log_away(&mut conn).await;
+                conn.close().await
+            }
+            Engine::Postgres { conn: Some(conn), .. } => conn.close().await,
+            Engine::Postgres { conn: None, .. } => Ok(()),
+        };
+        if let Err(error) = closed {
+            tracing::warn!(%error, "closing the writing connection failed");
+        }
+    }
+
+    pub(in crate::store) fn conn<'a>(&'a mut self, counters: &'a Counters) -> Conn<'a> {
+        let link = match &mut self.engine {
+            Engine::Sqlite(conn) => Link::Sqlite(conn),
+            Engine::Postgres { conn, .. } => {
+                Link::Postgres(conn.as_deref_mut().expect("a lost connection is regained before anything else is done"))
+            }
+        };
+        Conn { link, counters }
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(&self.engine, Engine::Postgres { conn: None, .. })
+    }
+
+    /// Lets go of a connection that does not answer.
+    pub(super) fn give_up(&mut self, limit: Duration) -> Error {
+        if let Engine::Postgres { conn, .. } = &mut self.engine {
+            *conn = None;
+        }
+        late(limit)
+    }
+
+    /// After a failure: rolls back, and finds out whether the batch that ends at `last` is stored all the same.
+    pub(super) async fn settle(&mut self, shared: &Shared, last: Position, error: Error) -> Result<(), Failure> {
+        if !self.is_lost() {
+            match self.roll_back(shared).await {
+                Ok(Some(position)) if position >= last => return Ok(()),
+                Ok(Some(_)) => return Err(Failure::Refused(error)),
+                Ok(None) => return Err(Failure::Fenced),
+                Err(rollback) => match &mut self.engine {
+                    // A file does not go away; what failed is the disk below it.
+                    Engine::Sqlite(_) => return Err(Failure::Refused(error)),
+                    Engine::Postgres { conn, .. } => {
+                        tracing::debug!(error = %rollback, "rollback not answered");
+                        *conn = None;
+                    }
+                },
+            }
+        }
+        let position = self.regain(shared).await?;
+        if position >= last { Ok(()) } else { Err(Failure::Lost(error)) }
+    }
+
+    /// Rolls back and reads where the slot stands; `None` if it is not ours any more.
+    async fn roll_back(&mut self, shared: &Shared) -> Result<Option<Position>, Error> {
+        let (slot, epoch, limit) = (self.slot, self.epoch, self.patience.connect);
+        let is_sqlite = matches!(self.engine, Engine::Sqlite(_));
+        let mut conn = self.conn(&shared.counters);
+        let ask = async {
+            let rolled_back = on!(&mut conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(|_| ()));
+            // SQLite has already rolled back after some errors, and says that there is nothing to roll back.
+            if !is_sqlite {
+                rolled_back?;
+            }
+            let found: Option<(i64,)> = on!(&mut conn, db =>
+                sqlx::query_as(SLOT_POSITION.text()).bind(slot).bind(epoch).fetch_optional(&mut **db).await)?;
+            Ok(found.map(|(pos,)| Position(pos)))
+        };
+        if is_sqlite { ask.await } else { within(limit, ask).await }
+    }
+
+    /// Makes a new connection, as often as it takes, and shuts the old one out. Returns the slot's position.
+    pub(super) async fn regain(&mut self, shared: &Shared) -> Result<Position, Failure> {
+        tracing::warn!("lost the connection to the database");
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.raise_epoch().await {
+                Ok(Some(position)) => {
+                    tracing::info!(position = position.0, "regained the connection to the database");
+                    return Ok(position);
+                }
+                Ok(None) => return Err(Failure::Fenced),
+                Err(error) => tracing::debug!(%error, "the database is still away"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shared.stop.cancelled() => return Err(Failure::Stopped),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One attempt to connect and to raise the epoch. `None`: the slot is not ours any more.
+    async fn raise_epoch(&mut self) -> Result<Option<Position>, Error> {
+        let Engine::Postgres { conn: current, options } = &mut self.engine else {
+            return Err(Error::Waiting); // SQLite has no connection to lose.
+        };
+        let mut conn = within(self.patience.connect, async {
+            let mut conn = options.connect().await?;
+            set_limits(&mut conn, &self.patience).await?;
+            Ok(conn)
+        })
+        .await?;
+        let epoch = self.asked_epoch.max(self.epoch) + 1;
+        self.asked_epoch = epoch;
+        // Longer than it can wait for the lock of the row.
+        let raised: Result<Option<(i64,)>, Error> = within(self.patience.lock + self.patience.connect, async {
+            let raise = sqlx::query_as(RAISE_EPOCH.text()).bind(epoch).bind(self.slot).bind(self.holder);
+            Ok(raise.fetch_optional(&mut conn).await?)
+        })
+        .await;
+        match raised? {
+            Some((pos,)) => {
+                *current = Some(Box::new(conn));
+                self.epoch = epoch;
+                self.unlocked = true;
+                Ok(Some(Position(pos)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Takes the lock again that was lost with a connection. Until the old backend has ended it still has it; the epoch
+    /// keeps two writers apart meanwhile.
+    pub(super) async fn lock_again(&mut self) {
+        if let Engine::Postgres { conn: Some(conn), .. } = &mut self.engine
+            && self.unlocked
+        {
+            let locked = sqlx::query_as::<_, (bool,)>(LOCK_POSTGRES).bind(LOCK_KEY).fetch_one(conn.as_mut()).await;
+            // The next commit finds out what an error means.
+            self.unlocked = !matches!(locked, Ok((true,)));
+        }
+    }
+}
+
+/// Bounds how long a writing connection may wait: for locks that somebody else holds, for one statement, and, which ends
+/// the backend of a process that is gone, between the statements of a transaction.
+pub(in crate::store) async fn set_limits(conn: &mut PgConnection, patience: &Patience) -> Result<(), Error> {
+    let text = format!(
+        "SET lock_timeout = {}; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+        patience.lock.as_millis(),
+        patience.statement.as_millis(),
+        patience.lock.as_millis(),
+    );
+    sqlx::raw_sql(AssertSqlSafe(text)).execute(conn).await?;
+    Ok(())
+}
+
+/// The answer of the database, or an error after `limit`.
+async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit)))
+}
+
+fn late(limit: Duration) -> Error {
+    let text = format!("no answer within {} ms", limit.as_millis());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)).into()
+}
+
+/// Puts SQLite's log into the database file, so that the file alone is a whole copy of everything.
+async fn put_log_away(conn: &mut SqliteConnection) {
+    // The text is not in the list that is prepared on both engines: only SQLite has such a log.
+    match sqlx::query_as::<_, (i64, i64, i64)>("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(conn).await {
+        Ok((0, ..)) => {}
+        Ok((_, frames, stored)) => {
+            tracing::warn!(frames, stored, "somebody still reads: the log of the database stays beside it");
+        }
+        Err(error) => tracing::warn!(%error, "the log of the database could not be put away"),
+    }
+}

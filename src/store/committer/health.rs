@@ -1,0 +1,89 @@
+//! How the committer is: what it tells those who wait for it, `/ready`, and the process.
+
+use tokio::sync::watch;
+
+/// Whether writes can be stored at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing is known to be wrong.
+    Working,
+    /// The database has not answered for [`super::Patience::notice`]. The committer goes on trying; new writes are refused
+    /// at once, and what was queued before is settled as soon as the database is back.
+    Waiting,
+    /// The last commit failed because the disk is full. The next write tries again.
+    DiskFull,
+    /// The committer has ended, and this process writes nothing more.
+    Ended(Ended),
+}
+
+/// Why the committer has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The server stops.
+    #[error("the server is stopping")]
+    Stopped,
+    /// The server stops, and the database did not say whether the last writes were stored. Their writers were not
+    /// answered with success.
+    #[error("the server is stopping, and the last writes may be stored or not")]
+    Unsettled,
+    /// The slot belongs to another process.
+    #[error("another process has taken over this database: run only one")]
+    Fenced,
+    /// Memory could not follow a commit, so readers would miss it. A start reads everything afresh.
+    #[error(
+        "a mistake in this server: memory could not follow a commit (see the log). What was stored is safe: start it again"
+    )]
+    MemoryBehind,
+    /// A mistake of ours.
+    #[error(
+        "a mistake in this server: the task that writes to the database panicked (see the log). What was stored is safe: start it again"
+    )]
+    Panicked,
+}
+
+impl Ended {
+    /// Whether this is the usual end of a server's life.
+    pub fn is_orderly(self) -> bool {
+        match self {
+            Self::Stopped | Self::Unsettled => true,
+            Self::Fenced | Self::MemoryBehind | Self::Panicked => false,
+        }
+    }
+}
+
+/// The present health, to be asked and waited for.
+#[derive(Debug)]
+pub(super) struct Pulse(watch::Sender<Health>);
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(watch::Sender::new(Health::Working))
+    }
+}
+
+impl Pulse {
+    pub(super) fn get(&self) -> Health {
+        *self.0.borrow()
+    }
+
+    /// Sets what is true now. An end is final.
+    pub(super) fn set(&self, health: Health) {
+        self.0.send_if_modified(|now| {
+            let changes = *now != health && !matches!(now, Health::Ended(_));
+            if changes {
+                tracing::debug!(before = ?now, now = ?health, "health of the committer changed");
+                *now = health;
+            }
+            changes
+        });
+    }
+
+    /// Waits until `wanted` holds, and returns the health then.
+    pub(super) async fn wait_for(&self, wanted: impl FnMut(&Health) -> bool) -> Health {
+        // The sender lives as long as `self`, so this only ends with what was waited for.
+        match self.0.subscribe().wait_for(wanted).await {
+            Ok(health) => *health,
+            Err(_) => Health::Ended(Ended::Stopped),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The committer's task: takes what waits, commits it, makes it known.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
+};
+
+use tracing::{Instrument as _, debug_span};
+
+use super::{
+    CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, Queued, Shared, Work,
+    connection::{Failure, WriterConn},
+};
+use crate::store::{Error, ids::lock};
+
+/// How often a batch is sent again when the connection was lost and nothing of it stored. A connection that is lost as
+/// often is lost because of the batch.
+const RESENDS: usize = 2;
+
+impl Committer {
+    /// Commits what is queued, until [`Self::stop`] and the queue is empty. Gives the connection back, to be closed last.
+    pub(in crate::store) async fn run(self, mut conn: WriterConn) -> WriterConn {
+        let mut ending = Ending { shared: &self.0, why: None };
+        loop {
+            let (batch, stopping) = self.take();
+            if batch.is_empty() {
+                if stopping {
+                    ending.why = Some(Ended::Stopped);
+                    break;
+                }
+                self.0.wake.notified().await;
+                continue;
+            }
+            let span = debug_span!("committer.batch", writes = batch.len());
+            if let Err(ended) = self.commit(&mut conn, batch).instrument(span).await {
+                ending.why = Some(ended);
+                break;
+            }
+        }
+        drop(ending);
+        conn
+    }
+
+    fn take(&self) -> (Vec<Queued>, bool) {
+        let mut queue = lock(&self.0.queue);
+        let count = queue.waiting.len().min(MAX_BATCH);
+        (queue.waiting.drain(..count).collect(), queue.stopping)
+    }
+
+    async fn commit(&self, conn: &mut WriterConn, mut batch: Vec<Queued>) -> Result<(), Ended> {
+        metrics::histogram!("sabha_db_batch_writes").record(batch.len() as f64);
+        self.0.steps.reached(CommitStep::Taken).await;
+        fail_superseded(&mut batch);
+        match self.store(conn, &batch).await? {
+            Ok(()) => self.succeed(batch).await,
+            Err(error) if batch.len() == 1 => {
+                fail(batch, &error);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), writes = batch.len(), "batch not committed, trying each write alone");
+                for queued in batch {
+                    let mut alone = vec![queued];
+                    fail_superseded(&mut alone);
+                    match self.store(conn, &alone).await? {
+                        Ok(()) => self.succeed(alone).await?,
+                        Err(error) => fail(alone, &error),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Commits the batch. The inner error says that nothing of it is stored.
+    async fn store(&self, conn: &mut WriterConn, batch: &[Queued]) -> Result<Result<(), Error>, Ended> {
+        let mut resends = 0;
+        loop {
+            let error = match self.watched(conn, batch).await {
+                Ok(()) => {
+                    self.0.pulse.set(Health::Working);
+                    return Ok(Ok(()));
+                }
+                Err(Failure::Lost(_)) if resends < RESENDS => {
+                    resends += 1;
+                    continue;
+                }
+                Err(Failure::Lost(error) | Failure::Refused(error)) => error,
+                Err(Failure::Fenced) => return Err(Ended::Fenced),
+                Err(Failure::Stopped) => return Err(Ended::Unsettled),
+            };
+            let is_full = matches!(error, Error::DiskFull(_));
+            self.0.pulse.set(if is_full { Health::DiskFull } else { Health::Working });
+            return Ok(Err(error));
+        }
+    }
+
+    /// Commits the batch, and says so when that takes long.
+    async fn watched(&self, conn: &mut WriterConn, batch: &[Queued]) -> Result<(), Failure> {
+        let notice = tokio::time::sleep(self.0.notice);
+        let commit = conn.commit(&self.0, batch);
+        tokio::pin!(notice, commit);
+        tokio::select! {
+            biased;
+            stored = &mut commit => return stored,
+            () = notice => {}
+        }
+        tracing::warn!(writes = batch.len(), "the database does not answer a commit");
+        self.0.pulse.set(Health::Waiting);
+        commit.await
+    }
+
+    /// Brings memory up to date, makes the position visible, and answers.
+    async fn succeed(&self, batch: Vec<Queued>) -> Result<(), Ended> {
+        let Some(last) = batch.last().map(|queued| queued.position) else {
+            return Ok(());
+        };
+        let steps = &self.0.steps;
+        steps.reached(CommitStep::Stored).await;
+        let span = debug_span!("committer.publish");
+        let answers = span.in_scope(|| remember(batch))?;
+        steps.reached(CommitStep::Remembered).await;
+        self.0.published.store(last.0, Ordering::Release);
+        steps.reached(CommitStep::Published).await;
+        if let Some(wake) = self.0.on_published.0.get() {
+            span.in_scope(|| contained(wake))?;
+        }
+        steps.reached(CommitStep::Woken).await;
+        for (answer, output) in answers {
+            if let Some(output) = output {
+                output();
+            }
+            // A writer that went away does not wait for its answer.
+            let _ = answer.send(Ok(()));
+        }
+        steps.reached(CommitStep::Answered).await;
+        Ok(())
+    }
+}
+
+/// An answer, and what hands over the output of a transaction before it.
+type Answer = (tokio::sync::oneshot::Sender<Result<(), Error>>, Option<super::Hook>);
+
+/// Brings memory up to date, in the order of the queue.
+fn remember(batch: Vec<Queued>) -> Result<Vec<Answer>, Ended> {
+    let mut answers = Vec::with_capacity(batch.len());
+    for queued in batch {
+        let mut output = None;
+        match queued.work {
+            Work::Write(write) => {
+                for stored in write.stored {
+                    stored.store(true, Ordering::Release);
+                }
+                if let Some(after) = write.after {
+                    contained(after)?;
+                }
+            }
+            Work::Transaction(transaction) => contained(|| output = transaction.committed(queued.position))?,
+        }
+        answers.push((queued.answer, output));
+    }
+    Ok(answers)
+}
+
+/// Runs a change of memory. One that panics may have done half of it, for any number of rooms and users: readers would
+/// take what is missing for "nothing new" and skip it for ever, so nothing may become visible any more.
+fn contained(hook: impl FnOnce()) -> Result<(), Ended> {
+    catch_unwind(AssertUnwindSafe(hook)).map_err(|_| Ended::MemoryBehind)
+}
+
+/// Answers writes whose chain is already broken, and leaves the others.
+fn fail_superseded(batch: &mut Vec<Queued>) {
+    let broken = |queued: &mut Queued| queued.work.lineage().is_some_and(Lineage::is_broken);
+    for queued in batch.extract_if(.., broken) {
+        let _ = queued.answer.send(Err(Error::Superseded));
+    }
+}
+
+fn fail(batch: Vec<Queued>, error: &Error) {
+    for queued in batch {
+        tracing::error!(error = %Chain(error), position = queued.position.0, "write not stored");
+        if let Some(lineage) = queued.work.lineage() {
+            lineage.break_off();
+        }
+        let _ = queued.answer.send(Err(error.clone()));
+    }
+}
+
+/// Says that the committer has ended, however that comes, and lets go of everyone who waits for it.
+struct Ending<'a> {
+    shared: &'a Shared,
+    /// `None` while it runs.
+    why: Option<Ended>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let why = self.why.unwrap_or_else(|| {
+            // A task that is dropped without a panic belongs to a runtime that ends.
+            if std::thread::panicking() { Ended::Panicked } else { Ended::Stopped }
+        });
+        let waiting = {
+            let mut queue = lock(&self.shared.queue);
+            queue.stopping = true;
+            std::mem::take(&mut queue.waiting)
+        };
+        match why {
+            Ended::Stopped => {}
+            Ended::Unsettled => tracing::warn!(reason = %why, "no more writes"),
+            Ended::Fenced | Ended::MemoryBehind | Ended::Panicked => {
+                tracing::error!(reason = %why, waiting = waiting.len(), "no more writes");
+            }
+        }
+        self.shared.pulse.set(Health::Ended(why));
+        // Their writers are told that the server stops.
+        drop(waiting);
+    }
+}
+
+/// Displays an error with its causes.
+struct Chain<'a>(&'a Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = std::error::Error::source(self.0);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
