@@ -105,10 +105,9 @@ impl Timeline {
         }
         events.retain(|(_, event)| !event.is_hidden_by(ignored));
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
-        // Hidden events may have older ones before them that the user sees, such as those from before the history was
-        // hidden. So a cut stays a gap, whatever is left of what is after it.
         events.retain(|(pos, event)| is_visible(look, room, *pos, event));
-        // For one who has just come, there is no gap to fill where they may see nothing.
+        // Hidden events may have older ones before them that the user sees, such as those from before the history was
+        // hidden: then a cut stays a gap. One who has just come and sees nothing older has none to fill.
         limited = limited && (room.since.is_some() || room.sight.sees_any_up_to(start));
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         Ok(Some(Self { events, limited: limited || may_have_gap(look, room), start }))
