@@ -13,6 +13,9 @@ use crate::store::{
 /// Largest profile, as the JSON object that others get. The specification's own bound.
 pub const MAX_PROFILE_BYTES: usize = 65_536;
 
+/// Fields of a profile: far more than any client shows. Setting one looks at all of them while other writers wait.
+pub const MAX_FIELDS: usize = 256;
+
 /// Longest name of a field. The specification's own bound.
 pub const MAX_FIELD_NAME_BYTES: usize = 255;
 
@@ -33,7 +36,7 @@ pub enum ProfileError {
     Value,
     #[error("an avatar is an address that begins with mxc://")]
     Avatar,
-    #[error("a profile has at most {MAX_PROFILE_BYTES} bytes")]
+    #[error("a profile has at most {MAX_PROFILE_BYTES} bytes and {MAX_FIELDS} fields")]
     ProfileTooLarge,
     #[error("the profile could not be stored")]
     Storage(#[from] store::Error),
@@ -106,7 +109,7 @@ impl Transaction for SetField {
         let entries = others.map(|(field, json)| (field, json)).chain([(&self.field, json)]);
         // Two braces; around each entry two quotes, a colon and a comma.
         let size_bytes = 2 + entries.map(|(field, json)| field.len() + json.len() + 4).sum::<usize>();
-        if size_bytes > MAX_PROFILE_BYTES {
+        if size_bytes > MAX_PROFILE_BYTES || (before.is_none() && fields.len() >= MAX_FIELDS) {
             return Ok(Err(ProfileError::ProfileTooLarge));
         }
         new_rows.push(PROFILE.row([self.user.into(), self.field.as_str().into(), json.as_str().into()]));

@@ -7,8 +7,8 @@ use crate::store::UserNid;
 /// How many locks there are. Two users who share one wait for each other's commit, which is a millisecond.
 const LOCKS: usize = 256;
 
-/// Locks that live across a commit. They order the writes of one user's account data, filters and receipts; others never
-/// wait, but for the few who share a lock.
+/// Locks that live across a commit. They order the writes of one user's account data, filters, receipts, keys and backups;
+/// others never wait, but for the few who share a lock.
 pub struct Turns(Box<[Mutex<()>]>);
 
 /// The right to read and then write what belongs to one user.

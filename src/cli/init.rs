@@ -100,8 +100,8 @@ fn ask(
         None,
         server_name,
     )?;
-    let server_name = name.ok_or(InitError::NoServerName)?;
-    if args.server_name.as_ref().is_some_and(|given| given != server_name.as_str()) {
+    let (server_name, is_changed) = name.ok_or(InitError::NoServerName)?;
+    if is_changed {
         writeln!(questions.output, "The server name is {server_name}, in lower case.")?;
     }
 
@@ -122,9 +122,13 @@ fn ask(
     Ok(Answers { server_name, data_dir, database, registration })
 }
 
-/// Reads a server name. In lower case: names are compared byte by byte, and other servers know only that of the DNS.
-fn server_name(name: String) -> Result<OwnedServerName, InitError> {
-    OwnedServerName::try_from(name.to_ascii_lowercase()).map_err(|_| InitError::BadServerName(name))
+/// Reads a server name, and whether it was written in upper case. Names are compared byte by byte, and other servers know
+/// only that of the DNS.
+fn server_name(name: String) -> Result<(OwnedServerName, bool), InitError> {
+    let lower = name.to_ascii_lowercase();
+    let is_changed = lower != name;
+    let server_name = OwnedServerName::try_from(lower).map_err(|_| InitError::BadServerName(name))?;
+    Ok((server_name, is_changed))
 }
 
 /// A person at a terminal, if there is one.
@@ -241,7 +245,7 @@ fn next_steps(path: &Path, answers: &Answers) -> String {
 Wrote {file}. Next:
   sabha config check{flag}
   sabha serve{flag}
-  sabha user create alice --admin{flag}{token}
+  sabha user create alice --admin{flag}       in another terminal; or open the link that `serve` prints{token}
 
 Clients will look for https://{name}. With Caddy on this machine, its whole configuration is:
   {name} {{
@@ -329,7 +333,9 @@ mod tests {
         assert_eq!(config.server_name, "example.com");
         assert_eq!(config.database_url().expose(), "sqlite:x.db");
         assert_eq!(config.registration.mode, RegistrationMode::Token);
-        for hint in ["without https://", "that is not a database URL", "\"closed\", \"token\" or \"open\""] {
+        for hint in
+            ["in lower case", "without https://", "that is not a database URL", "\"closed\", \"token\" or \"open\""]
+        {
             assert!(run.output.contains(hint), "{hint}: {}", run.output);
         }
         assert_eq!(run.output.matches("Server name, the end").count(), 4, "{}", run.output);

@@ -52,7 +52,7 @@ pub(super) struct Presence {
     seen_before: OnceCell<Vec<(UserNid, i64)>>,
 }
 
-/// What a viewer knows of the presence of others.
+/// A viewer's knowledge of the presence of others.
 pub struct PresenceSince<'a> {
     /// The number of the last change that they were told of; 0 is before everything.
     pub number: u64,

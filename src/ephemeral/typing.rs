@@ -51,7 +51,7 @@ struct Typist {
     until: i64,
 }
 
-/// What a viewer is told about typing in a room.
+/// News for a viewer about typing in a room.
 pub struct TypingNews {
     /// The `m.typing` event.
     pub event: Box<RawValue>,

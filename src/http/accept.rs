@@ -86,7 +86,8 @@ const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// what is short may also be freed elsewhere, by the database or by outbound requests.
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often that is logged: at the limit, each connection that ends lets one in and the next fails again.
+/// How often that is logged, and that an address has too many connections: at the limit, each connection that ends lets one
+/// in and the next fails again.
 const EXHAUSTED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The address of the other end, in the extensions of each request. `None` on a unix socket.
@@ -106,7 +107,7 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut stopping = pin!(shutdown.token().cancelled());
-    let mut exhausted_logged_at = None::<Instant>;
+    let (mut exhausted_logged_at, mut refused_logged_at) = (None::<Instant>, None::<Instant>);
     loop {
         tokio::select! {
             biased;
@@ -118,7 +119,11 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
                         let client = ClientAddress(client);
                         connections.spawn(server.clone().connection(socket, client, counted, graceful.watcher()));
                     }
-                    None => debug!(?client, "closed a connection: its network has as many as it may"),
+                    None if refused_logged_at.is_none_or(|at| at.elapsed() >= EXHAUSTED_LOG_INTERVAL) => {
+                        refused_logged_at = Some(Instant::now());
+                        warn!(?client, "closed a connection: its address has limits.connections_per_address of them");
+                    }
+                    None => {}
                 },
                 // That client's misfortune, not ours.
                 Err(error) if ended_in_the_backlog(&error) => {}

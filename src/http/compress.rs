@@ -39,9 +39,13 @@ const WINDOW_BITS: u8 = 15;
 /// The ends of the paths of POST requests that only read.
 const READS: [&str; 4] = ["/keys/query", "/publicRooms", "/search", "/user_directory/search"];
 
-/// As many large answers are compressed at a time as there are processors. Under more load they go out as they are.
-static ELSEWHERE: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+/// Large answers are compressed on half of the processors; the others serve.
+static PROCESSORS: LazyLock<Semaphore> = LazyLock::new(|| {
+    Semaphore::new(std::thread::available_parallelism().map_or(1, |cpus| usize::from(cpus).div_ceil(2)))
+});
+
+/// Large answers that are compressed or wait for it, some tens of milliseconds each. Under more load they go out as they are.
+static QUEUE: Semaphore = Semaphore::const_new(16);
 
 /// What may be done to the answer of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,9 +175,10 @@ pub(super) fn gzip(bytes: &[u8]) -> Bytes {
     })
 }
 
-/// The bytes, compressed on a thread of their own. `None`: all threads are busy.
+/// The bytes, compressed on a thread of their own. `None`: too many others wait for that.
 pub(super) async fn gzip_elsewhere(bytes: Bytes) -> Option<Bytes> {
-    let _permit = ELSEWHERE.try_acquire().ok()?;
+    let _place = QUEUE.try_acquire().ok()?;
+    let _processor = PROCESSORS.acquire().await.ok()?;
     tokio::task::spawn_blocking(move || gzip(&bytes)).await.ok()
 }
 

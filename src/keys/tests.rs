@@ -452,6 +452,7 @@ async fn a_message_to_many_devices_has_one_body_until_the_last_of_them_has_it() 
         assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, expected);
         assert_eq!(rows().await.1, 1);
         fixture.keys.acknowledge_to_device(device.device_nid, upto).await.expect("acknowledged");
+        fixture.keys.delete_acknowledged().await.expect("deleted");
     }
     assert_eq!(rows().await, (0, 0));
 }

@@ -1,7 +1,7 @@
-//! Damaged rooms: what cannot be read of one room stops at that room.
+//! Damaged rooms: the damage of one room stops at that room.
 //!
-//! Whoever goes through several rooms leaves a damaged one out ([`Rooms::contain`]): the others must not fail with it. It is
-//! reported for the operator and tried again a little later. A database that does not answer is no damage.
+//! Code that goes through several rooms leaves a damaged one out ([`Rooms::contain`]): the others must not fail with it. The
+//! room is reported to the operator and tried again a little later. A database that does not answer is no damage.
 
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 

@@ -43,7 +43,9 @@ impl Sight {
     /// before and by what is after it, whichever lets more through.
     pub fn can_see(&self, pos: Position) -> bool {
         let before = Position(pos.0 - 1);
-        let joins_later = self.memberships.iter().any(|(at, membership)| *at > pos && *membership == Membership::Join);
+        // From the end: for a user who is in the room, the first look decides.
+        let mut later = self.memberships.iter().rev().take_while(|(at, _)| *at > pos);
+        let joins_later = later.any(|(_, membership)| *membership == Membership::Join);
         let allows = |visibility: HistoryVisibility, membership: Option<Membership>| match visibility {
             HistoryVisibility::WorldReadable => true,
             HistoryVisibility::Shared => membership == Some(Membership::Join) || joins_later,
@@ -55,6 +57,15 @@ impl Sight {
         [visibility_before, visibility_after]
             .into_iter()
             .any(|visibility| allows(visibility, membership_before) || allows(visibility, membership_after))
+    }
+
+    /// Whether the user may see anything that happened up to `pos`, if something did.
+    pub fn sees_any_up_to(&self, pos: Position) -> bool {
+        let memberships = self.memberships.iter().map(|(at, _)| at.0);
+        let changes = memberships.chain(self.visibilities.iter().map(|(at, _)| at.0));
+        // Between two changes all is alike: one position of each stretch stands for it.
+        let mut stretches = changes.flat_map(|at| [at - 1, at, at + 1]).chain([pos.0]);
+        stretches.any(|at| 0 < at && at <= pos.0 && self.can_see(Position(at)))
     }
 
     /// Whether the user has ever been in the room.
@@ -185,6 +196,28 @@ mod tests {
         check(Joined, &came_late, 25, true);
         check(Joined, &left, 20, true);
         check(Joined, &left, 21, false);
+    }
+
+    #[test]
+    fn something_before_a_position_is_seen_or_nothing() {
+        let check = |visibilities: &[(i64, HistoryVisibility)], memberships: &[(i64, Membership)], upto, expected| {
+            let sight = Sight {
+                memberships: memberships.iter().map(|(pos, membership)| (Position(*pos), *membership)).collect(),
+                visibilities: visibilities.iter().map(|(pos, visibility)| (Position(*pos), *visibility)).collect(),
+            };
+            assert_eq!(sight.sees_any_up_to(Position(upto)), expected, "{visibilities:?}, {memberships:?}, to {upto}");
+        };
+        check(&[(1, Joined)], &[(20, Join)], 19, true); // Before its first visibility, the room is shared.
+        check(&[(1, Joined)], &[(20, Join)], 0, false);
+        check(&[(1, WorldReadable), (5, Joined)], &[(20, Join)], 19, true);
+        check(&[(0, Joined)], &[(20, Join)], 19, false);
+        check(&[(0, Joined)], &[(20, Join)], 20, true);
+        check(&[(0, Joined)], &[(5, Join), (8, Leave), (20, Join)], 19, true);
+        check(&[(0, Joined)], &[(5, Join), (8, Leave), (20, Join)], 4, false);
+        check(&[(0, Invited)], &[(10, Invite), (20, Join)], 19, true);
+        check(&[(0, Invited)], &[(10, Invite), (20, Join)], 9, false);
+        check(&[(0, Joined), (10, Shared), (12, Joined)], &[(20, Join)], 15, true);
+        check(&[(0, Joined), (10, Shared), (12, Joined)], &[(20, Join)], 9, false);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     store::{Error, Position, RoomNid, vocabulary::User},
 };
 
-/// What happened to the device lists that a user sees. Nobody is in both.
+/// The changes of the device lists that a user sees. Nobody is in both.
 #[derive(Debug, Default)]
 pub struct DeviceLists {
     /// Users whose keys changed, or who now share a room with the user and did not before.
@@ -29,7 +29,7 @@ pub struct DeviceLists {
 }
 
 impl DeviceLists {
-    /// What changed for `user` in (`since`, `upto`]. Of the rooms that were `left_out` before, the client knows nothing.
+    /// The changes for `user` in (`since`, `upto`]. The client knows nothing of the rooms that were `left_out` before.
     ///
     /// # Errors
     /// When the database fails; a damaged room is left out.
@@ -64,7 +64,7 @@ impl DeviceLists {
         self.changed.is_empty() && self.left.is_empty()
     }
 
-    /// Who came to share this room with the user, and who went.
+    /// Adds the users who came to share this room with the user, and those who went.
     async fn add_room(
         &mut self,
         app: &App,
@@ -98,7 +98,7 @@ impl DeviceLists {
         Ok(())
     }
 
-    /// Who came into and left a room in which the user was at both ends.
+    /// Adds the users who came into or left a room in which the user was at both ends.
     async fn add_changes(
         &mut self,
         app: &App,

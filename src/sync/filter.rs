@@ -195,7 +195,7 @@ impl EventFilter {
     }
 }
 
-/// What an entry of a set takes besides its text.
+/// Bytes that an entry of a set takes besides its text.
 const ENTRY_BYTES: usize = 32;
 
 impl RoomList {

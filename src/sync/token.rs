@@ -55,7 +55,7 @@ const HINT: char = '~';
 /// Rooms that one hint of a token names. A token is part of an address, which must not become long.
 pub const MAX_HINTED_ROOMS: usize = 100;
 
-/// What a sync token says about single rooms; for nearly all tokens, nothing.
+/// The part of a sync token that is about single rooms; empty in nearly all tokens.
 ///
 /// Written as `~<letter><room>.<room>…`, with the short ids of rooms, which mean nothing outside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

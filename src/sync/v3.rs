@@ -34,13 +34,13 @@ use crate::{
 /// is the log of changed device lists, with 4096 entries.
 const FAR_BEHIND: i64 = 2048;
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug)]
 pub struct Request {
     pub filter: Arc<SyncFilter>,
     /// Where the client is. `None`: it knows nothing.
     pub since: Option<SyncToken>,
-    /// What else the client's token says.
+    /// The part of the client's token that is about single rooms.
     pub hints: Hints,
     pub full_state: bool,
     /// Whether the state is to be given as it is after the timeline instead of before it.
@@ -51,7 +51,7 @@ pub struct Request {
     pub timeout: Duration,
 }
 
-/// What one look for news is about.
+/// One look for news: for whom, from where, up to where.
 pub(super) struct Look<'a> {
     app: &'a App,
     caller: &'a LocalDevice,
@@ -84,7 +84,7 @@ impl Look<'_> {
         self.since.is_none()
     }
 
-    /// What the client's token says about single rooms; `None` for a client that knows nothing.
+    /// The part of the client's token that is about single rooms; `None` for a client that knows nothing.
     fn hints(&self) -> Option<&Hints> {
         self.since.is_some().then_some(&self.request.hints)
     }

@@ -259,6 +259,13 @@ both_engines! {
         alice.put(&field("org.example.two"), json!({ "org.example.two": large })).await.error(400, "M_PROFILE_TOO_LARGE");
         alice.put(&field("org.example.one"), json!({ "org.example.one": "small" })).await.ok();
         alice.put(&field("org.example.two"), json!({ "org.example.two": large })).await.ok();
+        // With the display name and the two, these are all that fit.
+        for number in 3..256 {
+            let name = format!("n{number}");
+            alice.put(&field(&name), json!({ name.as_str(): 1 })).await.ok();
+        }
+        alice.put(&field("more"), json!({ "more": 1 })).await.error(400, "M_PROFILE_TOO_LARGE");
+        alice.put(&field("n3"), json!({ "n3": 2 })).await.ok();
     }
 
     async fn capabilities_say_what_can_be_done(server: TestServer) {

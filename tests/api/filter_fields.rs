@@ -48,8 +48,7 @@ async fn scene(server: &TestServer) -> Scene {
 }
 
 impl Scene {
-    /// What an answer tells, as `room timeline bob m.room.message` or `presence bob`. Of state and timeline, what a filter
-    /// of the timeline would move between the two is left out.
+    /// The facts that an answer tells, as `room timeline bob m.room.message` or `presence bob`; without state in the timeline.
     async fn told(&self, filter: &Value) -> BTreeSet<String> {
         let filter = v3([&filter.to_string()]);
         let filter = filter.rsplit('/').next().expect("one segment");
@@ -108,7 +107,7 @@ both_engines! {
         }
         assert!(!all.contains("gone"), "{all:#?}");
 
-        // Of everything, each filter takes away what contains one of these words, and nothing else.
+        // Each filter takes away the facts that contain one of these words, and nothing else.
         let nothing: &[&str] = &[];
         let checks: Vec<(Value, &[&str])> = vec![
             // Filter

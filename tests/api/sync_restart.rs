@@ -1,4 +1,4 @@
-//! What clients are told after a restart: only memory knew who types and who is there.
+//! Clients after a restart: only memory knew who types and who is there.
 
 use serde_json::{Value, json};
 

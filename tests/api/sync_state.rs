@@ -93,12 +93,42 @@ both_engines! {
         assert_eq!(of_type(events(&told["timeline"]), "m.room.topic"), [&Value::Null; 0], "{answer}");
         assert_eq!(of_type(events(&told["state"]), "m.room.topic")[0]["event_id"], newer, "{answer}");
         follower.compare().await;
-        // What the timeline does without is found where it begins.
+        // The events that the timeline does without are found where it begins.
         assert_eq!(told["timeline"]["limited"], true);
         let from = told["timeline"]["prev_batch"].as_str().expect("it says where");
         let page = bob.get(&format!("{}?dir=b&limit=100&from={from}", v3(["rooms", &room, "messages"]))).await.ok();
         let topics = page["chunk"].as_array().expect("a page").iter().filter(|event| event["type"] == "m.room.topic");
         assert_eq!(topics.map(|event| event["content"]["topic"].clone()).collect::<Vec<_>>(), ["old"], "{page}");
+    }
+
+    /// The latest events before the newcomer's join are hidden, but not those before them.
+    async fn what_is_hidden_in_between_does_not_end_the_timeline(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = room_with(&alice, "shared").await;
+        alice.invite(&room, &bob.user_id).await;
+        let seen = alice.send_text(&room, "1", "for all").await;
+        alice.set_state(&room, "m.room.history_visibility", "", json!({ "history_visibility": "joined" })).await;
+        for txn in ["2", "3"] {
+            alice.send_text(&room, txn, "for members").await;
+        }
+        bob.join(&room).await;
+        for initial in [true, false] {
+            let since = if initial { None } else { Some(bob.sync(None).await["next_batch"].as_str().expect("a token").to_owned()) };
+            if !initial {
+                bob.leave(&room).await;
+                bob.sync(since.as_deref()).await;
+                alice.invite(&room, &bob.user_id).await;
+                bob.join(&room).await;
+            }
+            let way = Way { timeline_limit: Some(2), ..Way::default() };
+            let answer = bob.sync_with(since.as_deref(), &Follower::new(bob.clone(), way).parameters()).await;
+            let timeline = &answer["rooms"]["join"][&room]["timeline"];
+            assert_eq!(timeline["limited"], true, "{answer}");
+            let from = timeline["prev_batch"].as_str().expect("a checked answer has it");
+            let page = bob.get(&format!("{}?dir=b&limit=100&from={from}", v3(["rooms", &room, "messages"]))).await.ok();
+            let before: Vec<_> = page["chunk"].as_array().expect("a page").iter().map(|event| &event["event_id"]).collect();
+            assert!(before.contains(&&json!(seen)), "{page}");
+        }
     }
 
     /// A filter of senders lets through Alice's topic and hides Bob's newer one.

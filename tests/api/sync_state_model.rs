@@ -117,7 +117,7 @@ async fn run(server: &TestServer, seed: u64) {
     }
     for step in 0..OPERATIONS {
         let operation = Operation::random(&mut rng, step, &user_ids[1..]);
-        // Whoever may do most does most.
+        // The creator, who may do most, does most.
         let user = &users[[0, 0, 1, 2][rng.random_range(0..4)]];
         let room = &rooms[rng.random_range(0..rooms.len())];
         let allowed = operation.run(user, room, &format!("{seed}-{step}")).await;

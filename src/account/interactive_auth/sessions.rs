@@ -79,7 +79,7 @@ fn digest(operation: &str) -> Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Holder {
     User(UserNid),
-    /// Whoever registers from there.
+    /// Whoever registers from there; `None` stands for all whose address is not known.
     Network(Option<IpAddr>),
 }
 
@@ -87,7 +87,8 @@ impl Holder {
     fn most(self) -> usize {
         match self {
             Self::User(_) => MAX_PER_USER,
-            Self::Network(_) => MAX_PER_NETWORK,
+            Self::Network(Some(_)) => MAX_PER_NETWORK,
+            Self::Network(None) => MAX_SESSIONS,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What devices have acknowledged and is not deleted yet.
+//! Messages that devices have acknowledged and that are not deleted yet.
 //!
 //! A `/sync` acknowledges what is before its token. That is only remembered here, so a sync writes nothing and goes on while
 //! the disk is full. What is acknowledged is not delivered again; a job deletes it, many devices at a time. After a crash the
@@ -68,7 +68,7 @@ struct Delete {
 }
 
 impl Transaction for Delete {
-    /// What went of each device, and up to where all is gone.
+    /// The messages that went, for each device, and up to where all are gone.
     type Output = Vec<(Removed, Position)>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {

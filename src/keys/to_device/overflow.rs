@@ -1,7 +1,8 @@
 //! What goes when too much waits for a device: old messages of those senders from whom most waits.
 //!
 //! Most inboxes that fill up belong to devices that nobody uses any more. But a stranger may fill one on purpose, so that
-//! the room keys in it go. Whoever sends most pays: what others sent stays.
+//! the room keys in it go. Whoever sends most pays: what others sent stays. Why so, and what it costs:
+//! `docs/decisions/0016-who-fills-an-inbox-pays.md`.
 
 use std::sync::Arc;
 

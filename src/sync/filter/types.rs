@@ -41,7 +41,7 @@ pub(super) struct Budget {
 pub(super) struct TypeFilter {
     types: Option<TypeList>,
     not_types: TypeList,
-    /// What the patterns say about the types that were seen lately.
+    /// The verdicts of the patterns on the types that were seen lately.
     verdicts: Mutex<HashMap<Box<str>, bool>>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     sync::json::Object,
 };
 
-/// What changed in the user's account data, by room. Room 0 is the account's own.
+/// The changes of the user's account data, by room. Room 0 is the account's own.
 pub(super) struct AccountDataNews {
     by_room: HashMap<RoomNid, Vec<(String, Box<RawValue>)>>,
 }

@@ -1,4 +1,4 @@
-//! What end-to-end encryption needs of `/sync`: changed device lists, messages to this device, and how many keys are left.
+//! The parts of `/sync` for end-to-end encryption: changed device lists, messages to this device, counts of keys.
 
 use super::Look;
 use crate::{

@@ -51,7 +51,7 @@ pub(super) async fn write(
     let summary = if joined { Summary::load(look, room).await? } else { None };
     let heroes = summary.as_ref().map(Summary::hero_keys).unwrap_or_default();
     let state = state::load(look, room, &mut timeline, &heroes).instrument(debug_span!("sync.state")).await?;
-    // Of a room that is new to the client, everything is news.
+    // Everything is news in a room that is new to the client.
     let since = if room.since.is_some() { (look.since_pos(), look.since_ephemeral()) } else { (Position::ZERO, 0) };
     let ephemeral = if joined { Ephemeral::load(look, &room.room, since).await? } else { Ephemeral::default() };
     let account_data = account_data.of_room(look, &room.room);
@@ -60,7 +60,7 @@ pub(super) async fn write(
         (Some(unread), Some(since)) => unread.changed_at > Some(since) || has_read_on(look, &room.room).await?,
         _ => false,
     };
-    // That a room was left is news by itself, whatever the filter says of its events.
+    // A departure is news by itself, whatever the filter says of the room's events.
     let told_anyway = room.since.is_none() || look.request.full_state || section == Section::Left;
     let nothing_to_show = timeline.events.is_empty() && state.is_empty() && ephemeral.is_empty();
     if !told_anyway && nothing_to_show && account_data.is_empty() && !counts_changed {

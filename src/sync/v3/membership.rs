@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct RoomLook {
     pub(super) room: Arc<Room>,
     pub(super) sight: Arc<Sight>,
-    /// What the client has seen of the room; `None` if nothing.
+    /// Up to where the client has the room; `None` if it has nothing of it.
     pub(super) since: Option<Position>,
     /// Up to where it may see.
     pub(super) upto: Position,
@@ -41,7 +41,7 @@ pub(super) struct RoomNews {
     knocked: Vec<MemberEntry>,
     /// Rooms that the user has joined since the client last asked.
     pub(super) newly_joined: Vec<Arc<Room>>,
-    /// What the client's next token must say about single rooms.
+    /// The part of the client's next token that is about single rooms.
     pub(super) hints: Hints,
 }
 
@@ -53,7 +53,7 @@ impl RoomNews {
         left_out: BTreeSet<RoomNid>,
     ) -> Result<Self, Error> {
         let mut news = Self { hints: Hints { left_out, ..Hints::default() }, ..Self::default() };
-        // Of an earlier start the client is told that nobody types any more, or who does now.
+        // The client believes this until it is told otherwise, also when an earlier start of the server said so.
         news.hints.typing = look.hints().map(|hints| hints.typing.clone()).unwrap_or_default();
         for room in look.app.rooms.unreadable_memberships(look.caller.user.nid).await? {
             news.leave_out(look, room)?;
@@ -201,7 +201,7 @@ impl RoomNews {
         Ok(true)
     }
 
-    /// What was written of a room, and what of it the next token must say.
+    /// Contains the damage of a room that was written, and takes over what the next token must say about it.
     fn contained(
         &mut self,
         look: &Look<'_>,

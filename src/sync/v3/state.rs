@@ -65,8 +65,8 @@ pub(super) async fn load(
     Ok(events)
 }
 
-/// What a user who was not in the room is told when an invitation, a knock or a ban of theirs ends: their own member event,
-/// where the timeline does not tell it.
+/// The state for a user who was not in the room when their invitation, knock or ban ends: their own member event, where the
+/// timeline does not show it.
 async fn departure(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result<Vec<Arc<StoredEvent>>, Error> {
     let own = look.caller.user_id().as_str();
     let event = look.app.rooms.state_event(&room.room, "m.room.member", own, room.upto).await?;
@@ -126,8 +126,8 @@ struct Lazy<'a> {
 }
 
 impl Lazy<'_> {
-    /// Of the members, keeps those whose events the client sees, those that are owed, and itself; adds those it does not
-    /// know yet. Changes are all kept: the client may know any member, from earlier timelines or from `/members`.
+    /// Keeps the members whose events the client sees, those that are owed, and the client's own; adds those of them that it
+    /// does not know yet. Keeps all changes: the client may know any member, from earlier timelines or from `/members`.
     async fn apply(&self, entries: &mut Entries, owed: &[KeyNid]) -> Result<(), Error> {
         let Look { app, caller, .. } = self.look;
         let (device, room) = (caller.device_nid, self.room.room.nid);
@@ -142,7 +142,7 @@ impl Lazy<'_> {
         }
         let senders = senders.into_iter().filter_map(|user| app.db.known_state_key("m.room.member", user));
         let keys: BTreeSet<KeyNid> = senders.map(|key| key.nid).chain(owed.iter().copied()).collect();
-        // Of a room that could not be read for a while, the client may know members who have changed since.
+        // The client may know members of a room that could not be read for a while, and they may have changed since.
         if self.full && !self.look.was_left_out(room) {
             entries.retain(|key, entry| entry.membership.is_none() || keys.contains(key));
         }
@@ -160,7 +160,7 @@ impl Lazy<'_> {
             }
         }
         if !self.look.request.state_after {
-            // What the timeline shows is known from it.
+            // The client knows these members from the timeline.
             for (_, event) in self.timeline.events.iter().filter(|(_, event)| event.membership().is_some()) {
                 if let Some(key) = event.key {
                     app.lazy_members.send(device, room, key, event.nid, self.look.upto);

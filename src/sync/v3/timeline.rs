@@ -1,4 +1,4 @@
-//! What is new in a room's timeline, as far as the user may see it and the client wants it.
+//! The news of a room's timeline, as far as the user may see it and the client wants it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,7 +48,7 @@ impl ScanBudget {
     }
 }
 
-/// What is new in the timeline.
+/// The new events of a timeline.
 pub(super) struct Timeline {
     /// Oldest first.
     pub(super) events: Vec<Placed>,
@@ -104,14 +104,10 @@ impl Timeline {
             return Ok(None);
         }
         events.retain(|(_, event)| !event.is_hidden_by(ignored));
-        let all = events.len();
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
         events.retain(|(pos, event)| is_visible(look, room, *pos, event));
-        // For one who has just come, what is hidden before the first visible event is not a gap to fill. For one who was
-        // here before, there may be more that they could see.
-        if room.since.is_none() {
-            limited &= events.len() == all;
-        }
+        // For one who has just come, there is no gap to fill where they may see nothing.
+        limited = limited && (room.since.is_some() || room.sight.sees_any_up_to(start));
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         Ok(Some(Self { events, limited: limited || may_have_gap(look, room), start }))
     }
@@ -152,7 +148,7 @@ impl Timeline {
         for ((pos, event), transaction_id) in self.events.iter().zip(&transaction_ids) {
             let view = View {
                 transaction_id: transaction_id.as_deref(),
-                // Who has never been here is like one who has left.
+                // A user who has never been here counts as one who has left.
                 membership: Some(room.sight.membership_at(*pos).unwrap_or(Membership::Leave)),
                 now_ms: look.now_ms,
                 with_room_id: false,

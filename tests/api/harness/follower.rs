@@ -77,7 +77,7 @@ pub struct Follower {
     pub client: Client,
     pub way: Way,
     pub since: Option<String>,
-    /// What it knows of each room it has been told of.
+    /// Its knowledge of each room that it has been told of.
     pub rooms: BTreeMap<String, State>,
     pub joined: BTreeSet<String>,
     /// Rooms that it was told it has left, and that it was in before.
@@ -119,7 +119,7 @@ impl Follower {
         for (room_id, room) in rooms(answer, "join") {
             let known = self.rooms.entry(room_id.clone()).or_default();
             if self.way.lazy && !self.joined.contains(room_id) {
-                // Of who came and went while the user was away, a client that does not ask for all members is not told.
+                // A client that does not ask for all members is not told who came and went while the user was away.
                 known.retain(|(kind, _), _| kind != "m.room.member");
             }
             apply(known, room, self.way.state_after);
@@ -166,7 +166,7 @@ impl Follower {
             };
             let is_open = |event: &Value| event["content"]["history_visibility"] == "world_readable";
             if self.left.contains(room_id) && all.iter().any(is_open) {
-                // Whoever may read the room is shown it as it is now, and not as it was when they left.
+                // A reader of an open room is shown it as it is now, and not as it was when they left.
                 continue;
             }
             let known = &self.rooms[room_id];
