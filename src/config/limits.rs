@@ -13,8 +13,8 @@ section! {
         pub request_time: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(30),
         /// Connections from one address, or one IPv6 network of 64 bits. Those of `trusted_proxies` do not count.
         pub connections_per_address: u32 [16 => 1_000_000] = 1024,
-        /// Bytes of all answers that clients have not taken yet; those of one user an eighth of it, or one answer. Over it
-        /// the slowest readers are disconnected.
+        /// Bytes of all answers that clients have not taken yet; once half of it is used, one user has an eighth, or one
+        /// answer. Over it the slowest readers are disconnected.
         pub answer_bytes_in_flight: ByteSize [ByteSize::mib(16) => ByteSize::mib(65_536)] = ByteSize::mib(256),
         /// Longest wait of a `/sync`; a client's longer `timeout` counts as this.
         pub sync_timeout_max: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(120),

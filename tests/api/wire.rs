@@ -167,6 +167,7 @@ async fn with_a_large_page(engine: Engine) -> (TestServer, Client, String) {
 both_engines! {
     async fn answers_that_nobody_reads_do_not_pile_up(engine: Engine) {
         let (server, alice, page) = with_a_large_page(engine).await;
+        let bob = server.register("bob").await;
         let token = alice.token.clone().expect("she is signed in");
         let address = server.base().trim_start_matches("http://").parse().expect("an address");
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -188,9 +189,11 @@ both_engines! {
             let _ended = slow.read_to_end(&mut read).await;
             assert!(read.len() < 12 << 20, "it was cut off");
         }
-        // Small ones have room all the while.
+        // Small ones have room all the while, and so have larger ones of others.
         alice.get(&v3(["account", "whoami"])).await.ok();
-        alice.sync(None).await;
+        let bobs = bob.create_room(json!({})).await;
+        bob.send(&bobs, "com.example.large", "t", json!({ "x": "y".repeat(60_000) })).await;
+        bob.sync(None).await;
         drop(slow);
         // The server notices by itself; asking again is what the refusal says.
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);

@@ -1,8 +1,9 @@
 //! Answers on their way: written, and not yet taken by their clients.
 //!
-//! Promises: together they hold no more than a budget, whatever clients do, and those of one receiver no more than a share of
-//! it; over either the slowest reader is hung up on, and where nobody is slow a new answer is refused. A client of HTTP/2
-//! that gives no room for an answer is hung up on like one that does not read its socket ([`Pace`](super::Pace)).
+//! Promises: together they hold no more than a budget, whatever clients do, and once half of it is used those of one receiver
+//! no more than a share; over either the slowest reader is hung up on, and where nobody is slow a new answer is refused. A
+//! client of HTTP/2 that gives no room for an answer is hung up on like one that does not read its socket
+//! ([`Pace`](super::Pace)).
 
 use std::{
     collections::HashMap,
@@ -35,9 +36,12 @@ pub(super) const DEFAULT_BUDGET_BYTES: usize = 256 << 20;
 /// What is handed to hyper at once. It asks for more when this is on its way, which is how progress is seen.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// How many receivers fill the budget. A share is several initial syncs of a large account; one that is larger than it goes
-/// out all the same, while its receiver has no other.
+/// How many receivers fill the budget, once half of it is used. A share is several initial syncs of a large account; one that
+/// is larger goes out all the same, while its receiver has no other.
 const SHARES: usize = 8;
+
+/// Whoever reads as fast is not hung up on to make room. A large initial sync must come to its end on a slow line.
+const FAST_BYTES_PER_SECOND: f64 = 64.0 * 1024.0;
 
 /// An answer is not slow before that: it may have been written this moment.
 const YOUNG: Duration = Duration::from_secs(5);
@@ -109,6 +113,9 @@ struct Answer {
     since: Instant,
     hangup: Hangup,
     seen_left: usize,
+    /// How fast it was taken between the last two looks, once there were two. What the buffers of the system took at the
+    /// beginning is no reading.
+    recent_bytes_per_second: Option<f64>,
     /// The time that its client may fall behind from now on.
     credit: Duration,
 }
@@ -116,8 +123,15 @@ struct Answer {
 impl Answer {
     /// How fast it is taken.
     fn bytes_per_second(&self, now: Instant) -> f64 {
-        let taken = self.bytes.saturating_sub(self.left.load(Ordering::Relaxed));
-        taken as f64 / (now - self.since).as_secs_f64().max(0.001)
+        self.recent_bytes_per_second.unwrap_or_else(|| {
+            let taken = self.bytes.saturating_sub(self.left.load(Ordering::Relaxed));
+            taken as f64 / (now - self.since).as_secs_f64().max(0.001)
+        })
+    }
+
+    /// Whether its client is hung up on when room is wanted.
+    fn is_slow(&self, now: Instant) -> bool {
+        self.bytes > 0 && now - self.since >= YOUNG && self.bytes_per_second(now) < FAST_BYTES_PER_SECOND
     }
 }
 
@@ -150,7 +164,9 @@ impl Answers {
         let now = Instant::now();
         let mut way = lock(&self.way);
         let share = way.shares.get(&receiver).copied().unwrap_or_default();
-        let over_share = (share + bytes).saturating_sub(self.budget_bytes / SHARES).min(share);
+        let is_half_used = way.bytes + bytes > self.budget_bytes / 2;
+        let share_bytes = if is_half_used { self.budget_bytes / SHARES } else { self.budget_bytes };
+        let over_share = (share + bytes).saturating_sub(share_bytes).min(share);
         if !way.give_up(over_share, Some(receiver), now) {
             return None;
         }
@@ -169,6 +185,7 @@ impl Answers {
             since: now,
             hangup: hangup.clone(),
             seen_left: bytes,
+            recent_bytes_per_second: None,
             credit: GRACE,
         };
         way.answers.insert(id, answer);
@@ -187,7 +204,7 @@ impl Answers {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            lock(&self.way).hang_up_on_stalled();
+            lock(&self.way).look(Instant::now());
         }
     }
 }
@@ -203,7 +220,7 @@ impl Way {
             .answers
             .iter()
             .filter(|(_, answer)| of.is_none_or(|receiver| answer.receiver == receiver))
-            .filter(|(_, answer)| answer.bytes > 0 && now - answer.since >= YOUNG)
+            .filter(|(_, answer)| answer.is_slow(now))
             .map(|(id, answer)| (answer.bytes_per_second(now), *id, answer.bytes))
             .collect();
         slow.sort_by(|(left, ..), (right, ..)| left.total_cmp(right));
@@ -236,13 +253,17 @@ impl Way {
         }
     }
 
-    fn hang_up_on_stalled(&mut self) {
+    /// Looks at the progress of all answers, and hangs up on those who are too far behind.
+    fn look(&mut self, now: Instant) {
         let mut stalled = Vec::new();
         for (id, answer) in &mut self.answers {
             let left = answer.left.load(Ordering::Relaxed);
-            let progress = earned(answer.seen_left.saturating_sub(left));
+            let taken = answer.seen_left.saturating_sub(left);
             answer.seen_left = left;
-            answer.credit = GRACE.min((answer.credit + progress).saturating_sub(LOOK_EVERY));
+            if now - answer.since >= 2 * LOOK_EVERY {
+                answer.recent_bytes_per_second = Some(taken as f64 / LOOK_EVERY.as_secs_f64());
+            }
+            answer.credit = GRACE.min((answer.credit + earned(taken)).saturating_sub(LOOK_EVERY));
             if answer.credit.is_zero() {
                 stalled.push(*id);
             }
@@ -387,14 +408,15 @@ mod tests {
         let (alice, bob) = (Receiver::User(UserNid(1)), Receiver::Network(None));
         let share = BUDGET / SHARES;
         let slow = Hangup::default();
-        let large = answers.hold(2 * share, alice, &slow).expect("alone, it may be larger than a share");
+        let large = answers.hold(2 * share, alice, &slow).expect("it may be larger than a share");
+        let _small = answers.hold(1, alice, &Hangup::default()).expect("there is room for everyone");
+        let _bobs = answers.hold(4 * share, bob, &Hangup::default()).expect("they have no other");
         assert!(answers.hold(1, alice, &Hangup::default()).is_none(), "nothing of theirs is slow yet");
-        let _bobs = answers.hold(share, bob, &Hangup::default()).expect("it is not their share");
         tokio::time::advance(YOUNG).await;
         let _next = answers.hold(share, alice, &Hangup::default()).expect("their own slow one makes room");
         assert!(is_hung_up_on(&slow).await);
         drop(large);
-        assert_eq!(answers.bytes_in_flight(), 2 * share);
+        assert_eq!(answers.bytes_in_flight(), 5 * share);
         assert_eq!(lock(&answers.way).shares.len(), 2);
     }
 
