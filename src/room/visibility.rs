@@ -35,6 +35,11 @@ impl Sight {
         at(&self.memberships, pos)
     }
 
+    /// The last change of the user's membership up to `upto`.
+    pub fn latest(&self, upto: Position) -> Option<(Position, Membership)> {
+        self.memberships[..self.memberships.partition_point(|(at, _)| *at <= upto)].last().copied()
+    }
+
     fn visibility_at(&self, pos: Position) -> HistoryVisibility {
         at(&self.visibilities, pos).unwrap_or(HistoryVisibility::Shared)
     }

@@ -1,6 +1,13 @@
 //! Which state `/sync` tells, and where: what a client does not see in the timeline must be in the state.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use sabha::store::committer::CommitStep;
 use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::harness::{
     Client, TestServer,
@@ -29,6 +36,55 @@ fn members(room: &Value, state_after: bool) -> Vec<String> {
 }
 
 both_engines! {
+    /// A sync ends after the departure, while memory already knows of the return that is committed next.
+    async fn a_departure_is_told_also_when_the_return_is_not_visible_yet(server: TestServer) {
+        let (alice, bob, carol) = (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+        let armed = Arc::new(AtomicBool::new(false));
+        let (sender, mut reached) = mpsc::unbounded_channel();
+        let waits = Arc::clone(&armed);
+        server.app().db.committer().on_step(Arc::new(move |step| {
+            let waits = step == CommitStep::Remembered && waits.swap(false, Ordering::AcqRel);
+            let sender = sender.clone();
+            Box::pin(async move {
+                let (go_on, gone_on) = oneshot::channel::<()>();
+                if waits && sender.send(go_on).is_ok() {
+                    let _: Result<(), _> = gone_on.await;
+                }
+            })
+        }));
+        for how in ["leave", "kick", "invite"] {
+            let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+            for user in [&bob, &carol] {
+                user.join(&room).await;
+                user.send_text(&room, &format!("hello {room}"), "hello").await;
+            }
+            let mut follower = Follower::new(bob.login_again().await, Way { timeline_limit: Some(10), ..way(false, true) });
+            follower.sync().await;
+            match how {
+                "leave" => bob.leave(&room).await,
+                _ => _ = alice.post(&v3(["rooms", &room, "kick"]), json!({ "user_id": bob.user_id })).await.ok(),
+            }
+            carol.put(&v3(["profile", &carol.user_id, "displayname"]), json!({ "displayname": how })).await.ok();
+            if how == "invite" {
+                alice.invite(&room, &bob.user_id).await;
+            }
+            armed.store(true, Ordering::Release);
+            let join = {
+                let (bob, room) = (bob.clone(), room.clone());
+                tokio::spawn(async move { bob.join(&room).await })
+            };
+            let go_on = reached.recv().await.expect("the committer gets there");
+            let answer = follower.sync().await;
+            assert!(answer["rooms"]["leave"].get(&room).is_some(), "{how}: {answer}");
+            go_on.send(()).expect("the committer waits");
+            join.await.expect("bob is back");
+            follower.way.timeline_limit = Some(1);
+            let answer = follower.sync().await;
+            assert!(answer["rooms"]["join"].get(&room).is_some(), "{how}: {answer}");
+            follower.compare().await;
+        }
+    }
+
     /// The room is encrypted and named while the newcomer may not see the history yet.
     async fn who_comes_later_knows_that_the_room_is_encrypted(server: TestServer) {
         let alice = server.register("alice").await;

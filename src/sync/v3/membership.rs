@@ -88,8 +88,7 @@ impl RoomNews {
     async fn add(&mut self, look: &Look<'_>, account_data: &AccountDataNews, entry: MemberEntry) -> Result<(), Error> {
         let changed = entry.pos > look.since_pos() || look.was_left_out(entry.room);
         if entry.pos > look.upto {
-            // What is committed after this answer belongs to the next one; until then the user may have been joined.
-            return self.add_joined(look, account_data, &entry, true).await;
+            return self.add_as_of_answer(look, account_data, &entry).await;
         }
         if entry.forgotten && (look.is_initial() || !changed) {
             return Ok(());
@@ -102,6 +101,31 @@ impl RoomNews {
             Membership::Invite | Membership::Knock => {}
         }
         Ok(())
+    }
+
+    /// Adds a room whose entry in memory is newer than this answer, as it was at the end of the answer. What came after
+    /// that belongs to the next one.
+    async fn add_as_of_answer(
+        &mut self,
+        look: &Look<'_>,
+        account_data: &AccountDataNews,
+        entry: &MemberEntry,
+    ) -> Result<(), Error> {
+        let room = look.app.rooms.by_nid(entry.room).await?;
+        let sight = look.app.rooms.sight(&room, &look.caller.user).await?;
+        let Some((pos, membership)) = sight.latest(look.upto) else { return Ok(()) };
+        let then = MemberEntry { pos, membership, forgotten: false, ..entry.clone() };
+        let is_news = pos > look.since_pos() || look.was_left_out(entry.room);
+        match membership {
+            Membership::Join => self.add_joined(look, account_data, &then, true).await,
+            Membership::Leave | Membership::Ban => self.add_left(look, &then, is_news).await,
+            // The next answer tells what became of the invitation. That the user was out of the room before it can only
+            // be told now.
+            Membership::Invite | Membership::Knock if look.has_had(&sight, room.nid).is_some() => {
+                self.add_left(look, &then, is_news).await
+            }
+            Membership::Invite | Membership::Knock => Ok(()),
+        }
     }
 
     async fn add_joined(
