@@ -64,7 +64,8 @@ both_engines! {
                 "leave" => bob.leave(&room).await,
                 _ => _ = alice.post(&v3(["rooms", &room, "kick"]), json!({ "user_id": bob.user_id })).await.ok(),
             }
-            carol.put(&v3(["profile", &carol.user_id, "displayname"]), json!({ "displayname": how })).await.ok();
+let renamed = json!({ "membership": "join", "displayname": how });
+            carol.set_state(&room, "m.room.member", &carol.user_id, renamed).await;
             if how == "invite" {
                 alice.invite(&room, &bob.user_id).await;
             }
