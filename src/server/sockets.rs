@@ -77,7 +77,9 @@ impl Sockets {
 }
 
 async fn bind(address: Address, tls: Option<TlsFiles>, key: ListenKey) -> Result<Listener, StartError> {
-    Listener::bind(&ListenerSpec { address, tls }).await.map_err(|error| StartError::Listen { key, error })
+    Listener::bind(&ListenerSpec { address, tls })
+        .await
+        .map_err(|error| StartError::Listen { key, error: Box::new(error) })
 }
 
 fn tcp(address: &Address) -> Option<SocketAddr> {

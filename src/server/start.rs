@@ -32,8 +32,8 @@ pub enum StartError {
     SigningKey(#[from] SigningKeyError),
     #[error(transparent)]
     Outbound(#[from] SetupError),
-    #[error("{}; {}", OneLine(error), remedy(*key, error))]
-    Listen { key: ListenKey, error: ListenError },
+    #[error("{}; {}", OneLine(&**error), remedy(*key, error))]
+    Listen { key: ListenKey, error: Box<ListenError> },
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     #[error("signals cannot be caught")]
@@ -123,7 +123,7 @@ mod tests {
     fn a_socket_that_cannot_be_bound_names_the_key_to_change() {
         let check = |key: ListenKey, kind: io::ErrorKind, expected: &str| {
             let address = crate::http::listen::Address::Tcp(([127, 0, 0, 1], 8009).into());
-            let error = ListenError::Bind { address, source: kind.into() };
+            let error = Box::new(ListenError::Bind { address, source: kind.into() });
             let line = OneLine(&StartError::Listen { key, error }).to_string();
             assert!(line.starts_with("could not listen on 127.0.0.1:8009: ") && line.contains(expected), "{line}");
         };

@@ -147,17 +147,19 @@ impl Lazy<'_> {
             entries.retain(|key, entry| entry.membership.is_none() || keys.contains(key));
         }
         for key in keys {
-            if !entries.contains_key(&key) {
-                let Some(entry) = app.rooms.entry_at(&self.room.room, key, self.at).await? else { continue };
-                let known = app.lazy_members.knows(device, room, key, entry.event_nid, self.look.since_pos());
-                if (known && !self.redundant) || self.timeline.shows(entry.event_nid) {
-                    continue;
+            let entry = match entries.get(&key) {
+                Some(entry) => *entry,
+                None => {
+                    let Some(entry) = app.rooms.entry_at(&self.room.room, key, self.at).await? else { continue };
+                    let known = app.lazy_members.knows(device, room, key, entry.event_nid, self.look.since_pos());
+                    if (known && !self.redundant) || self.timeline.shows(entry.event_nid) {
+                        continue;
+                    }
+                    entries.insert(key, entry);
+                    entry
                 }
-                entries.insert(key, entry);
-            }
-            if let Some(entry) = entries.get(&key) {
-                app.lazy_members.send(device, room, key, entry.event_nid, self.look.upto);
-            }
+            };
+            app.lazy_members.send(device, room, key, entry.event_nid, self.look.upto);
         }
         if !self.look.request.state_after {
             // The client knows these members from the timeline.
