@@ -125,7 +125,8 @@ impl Room {
         self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The latest events in (`after`, `upto`], oldest first, if the ring reaches back that far.
+    /// The latest events in (`after`, `upto`], oldest first, if the ring reaches back that far. None are in a range that ends
+    /// before it starts: a receipt may be newer than the position that its reader looks at.
     pub fn recent(&self, after: Position, upto: Position) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
         let view = self.view();
         if after < view.ring_from {
@@ -133,7 +134,7 @@ impl Room {
         }
         let start = view.ring.partition_point(|(pos, _)| *pos <= after);
         let end = view.ring.partition_point(|(pos, _)| *pos <= upto);
-        Some(view.ring.range(start..end).cloned().collect())
+        Some(view.ring.range(start..end.max(start)).cloned().collect())
     }
 
     /// At most the `limit` latest events up to `upto`, oldest first, if the ring has that many.

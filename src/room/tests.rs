@@ -244,3 +244,18 @@ async fn what_was_read_before_a_redaction_is_not_kept_after_it() {
     rooms.events.keep(read, before);
     assert_eq!(shows().await, "{}");
 }
+
+#[tokio::test]
+async fn a_range_that_ends_before_it_starts_holds_no_events() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
+    let earlier = server.app.db.committer().published();
+    rooms.send(&alice, &room_id, message("hello"), None).await.expect("sent");
+    let room = rooms.find(&room_id).await.expect("read").expect("it is there");
+    // A receipt for the newest event, seen by a look that began before it.
+    assert_eq!(room.recent(room.last_pos(), earlier).map(|events| events.len()), Some(0));
+    let (events, more) = rooms.timeline(&room, room.last_pos(), earlier, 10).await.expect("read");
+    assert!(events.is_empty() && !more);
+}

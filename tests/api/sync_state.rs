@@ -85,6 +85,30 @@ let renamed = json!({ "membership": "join", "displayname": how });
             follower.compare().await;
         }
     }
+}
+
+both_engines! {
+    /// A client that asks for the full state keeps the members that it knows: lazy loading leaves out those that it need not
+    /// know, but not what has changed.
+    async fn the_full_state_tells_a_lazy_client_which_members_changed(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = room_with(&alice, "shared").await;
+        alice.invite(&room, &bob.user_id).await;
+        bob.join(&room).await;
+        let filter = json!({ "room": { "timeline": { "limit": 1 }, "state": { "lazy_load_members": true } } });
+        let filter: String = v3([&filter.to_string()]).rsplit('/').next().expect("one segment").to_owned();
+        for state_after in [false, true] {
+            let parameters = format!("timeout=0&filter={filter}&use_state_after={state_after}");
+            let first = alice.sync_with(None, &parameters).await;
+            let nonce = format!("{state_after}");
+            alice.post(&v3(["rooms", &room, "ban"]), json!({ "user_id": bob.user_id, "reason": nonce })).await.ok();
+            alice.send_text(&room, &nonce, "the timeline shows this alone").await;
+            let since = first["next_batch"].as_str();
+            let answer = alice.sync_with(since, &format!("{parameters}&full_state=true")).await;
+            let told = members(&answer["rooms"]["join"][&room], state_after);
+            assert!(told.contains(&bob.user_id), "{state_after}: {told:?}");
+        }
+    }
 
     /// The room is encrypted and named while the newcomer may not see the history yet.
     async fn who_comes_later_knows_that_the_room_is_encrypted(server: TestServer) {

@@ -83,29 +83,32 @@ impl Follower {
         let (api, token, request) = (self.scene.api.clone(), self.device.token.clone(), self.request(LONG_POLL));
         let parked = ask(&api, &token, &request);
         tokio::pin!(parked);
-        let answer = tokio::select! {
+        tokio::select! {
             biased;
-            answer = &mut parked => answer,
-            () = reached(progress, u64::MAX) => {
-                // All is written. If there is news, the request that waits has been told of it, or it would wait in vain.
-                let peeked = ask(&api, &self.device.token, &self.request("timeout=0&set_presence=offline")).await;
-                if !has_news(&peeked) {
-                    return;
-                }
-                match tokio::time::timeout(WAKE_LIMIT, &mut parked).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        let news = shortened(&peeked);
-                        self.scene.world.fault(
-                            "a long poll was not woken",
-                            format!("{} waits since {:?}, and there is news: {news}", self.name(), self.known.since),
-                        );
-                        return;
-                    }
-                }
-            }
+            answer = &mut parked => return self.take(answer).await,
+            () = reached(progress, u64::MAX) => {}
+        }
+        // All is written. If there is news, the request that waits has been told of it, or it would wait in vain. Both go on
+        // side by side: the one that waits may be at work already, and hold what the other needs.
+        let peek = self.request("timeout=0&set_presence=offline");
+        let peek = ask(&api, &token, &peek);
+        tokio::pin!(peek);
+        let peeked = tokio::select! {
+            biased;
+            answer = &mut parked => return self.take(answer).await,
+            peeked = &mut peek => peeked,
         };
-        self.take(answer).await;
+        if !has_news(&peeked) {
+            return;
+        }
+        match tokio::time::timeout(WAKE_LIMIT, &mut parked).await {
+            Ok(answer) => self.take(answer).await,
+            Err(_) => {
+                let (since, news) = (&self.known.since, shortened(&peeked));
+                let text = format!("{} waits since {since:?}, and there is news: {news}", self.name());
+                self.scene.world.fault("a long poll was not woken", text);
+            }
+        }
     }
 
     /// Syncs, and takes the answer or has bad luck with it.

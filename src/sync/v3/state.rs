@@ -127,7 +127,8 @@ struct Lazy<'a> {
 
 impl Lazy<'_> {
     /// Keeps the members whose events the client sees, those that are owed, and the client's own; adds those of them that it
-    /// does not know yet. Keeps all changes: the client may know any member, from earlier timelines or from `/members`.
+    /// does not know yet. Keeps all changes, also when the client asks for the full state: it may know any member, from earlier
+    /// timelines or from `/members`.
     async fn apply(&self, entries: &mut Entries, owed: &[KeyNid]) -> Result<(), Error> {
         let Look { app, caller, .. } = self.look;
         let (device, room) = (caller.device_nid, self.room.room.nid);
@@ -144,7 +145,8 @@ impl Lazy<'_> {
         let keys: BTreeSet<KeyNid> = senders.map(|key| key.nid).chain(owed.iter().copied()).collect();
         // The client may know members of a room that could not be read for a while, and they may have changed since.
         if self.full && !self.look.was_left_out(room) {
-            entries.retain(|key, entry| entry.membership.is_none() || keys.contains(key));
+            let has_changed = |entry: &StateEntry| self.room.since.is_some_and(|since| entry.pos > since);
+            entries.retain(|key, entry| entry.membership.is_none() || keys.contains(key) || has_changed(entry));
         }
         for key in keys {
             let entry = match entries.get(&key) {

@@ -55,6 +55,7 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     };
     let mut seen: HashSet<usize> = HashSet::new();
     let mut last: Option<usize> = None;
+    let mut last_of_stays: Option<usize> = None;
     // The client knows everything from here on, which is the room's beginning if nothing said otherwise.
     let mut start: Option<usize> = None;
     let mut begins_with_it = true;
@@ -89,6 +90,9 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
             start = start.or(if begins_with_it { Some(0) } else { gap.iter().chain(&events).copied().min() });
         }
         last = gap.iter().chain(&events).copied().max().max(last);
+        if !piece.only_departure {
+            last_of_stays = last;
+        }
         seen.extend(gap.iter().chain(&events));
     }
     let Some(start) = start else { return };
@@ -97,7 +101,7 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     let is_told_the_end =
         end.is_joined(follower.user, number) || !(known.torn || end.acts.iter().any(|act| forgets(&act)));
     let end_of_stay =
-        room.end_of_stay(user_id).map(|until| if is_told_the_end { until } else { last.unwrap_or_default() });
+        room.end_of_stay(user_id).map(|until| if is_told_the_end { until } else { last_of_stays.unwrap_or_default() });
     let Some(until) = end_of_stay else { return };
     let wanted: Vec<usize> = (start.min(until + 1)..=until)
         .filter(|index| {
