@@ -1,4 +1,4 @@
-//! The command line: every verb, its flags and its help. What a verb does is in its own file, and begins at [`run`].
+//! The command line: every verb, its flags and its help. What a verb does is in its own file, and begins at [`run`](mod@run).
 
 pub mod config;
 pub mod healthcheck;

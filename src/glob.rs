@@ -2,7 +2,7 @@
 //!
 //! The one matcher for everything that users and other servers write globs in. It takes time in proportion to the text
 //! times the number of stars, and patterns are capped, so no pattern can hold the server up.
-//! [`matches`] is for a pattern that is used once; [`Glob`] is one that is held against many texts, or looked for in them.
+//! [`matches`](fn@matches) is for a pattern that is used once; [`Glob`] is one that is held against many texts, or looked for in them.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/appendices/#glob-style-matching
 

@@ -5,7 +5,7 @@
 //! done twice, and must look at how things are when it runs.
 //!
 //! After the commit of such a row, [`Jobs::ask`] is called; a call that is lost costs time until the next one, or until the
-//! next start. A new kind is a variant of [`Task`](crate::store::jobs::Task) and a line in [`perform`].
+//! next start. A new kind is a variant of [`Task`] and a line in [`perform`].
 
 use std::{
     collections::{HashMap, HashSet},

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`event`] and [`state_log`] (what a room consists of), [`load`] (from the database), [`writer`] (how
 //! events are appended), then what users do: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and what they read:
-//! [`history`], [`visibility`], [`timeline`], [`thread`].
+//! [`history`], [`visibility`], [`timeline`], [`threads`].
 
 mod damage;
 pub mod event;

@@ -2,7 +2,7 @@
 //!
 //! Promise: nothing is served before everything is checked; what was answered is committed before the process ends.
 //!
-//! Reading order: [`build`] makes the services from the configuration, [`run`] is a server's life, [`sockets`] are what it
+//! Reading order: [`build`] makes the services from the configuration, [`run`](mod@run) is a server's life, [`sockets`] are what it
 //! listens on, [`routers`] says what is served where, [`sweeps`] is what happens by the clock, [`control`] is how the command line talks to a running server.
 
 pub mod build;

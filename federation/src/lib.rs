@@ -7,7 +7,7 @@
 //! - [`pdu`]: an event as it is stored and sent, parsed once; what the auth rules and state resolution read.
 //! - [`build`]: a local user's event, made field by field, hashed and signed. The only way to sign an event.
 //! - [`auth`]: which state authorizes an event, and whether it does.
-//! - [`redact`]: what is left of an event after its redaction.
+//! - [`redact`](mod@redact): what is left of an event after its redaction.
 //! - [`discovery`]: where a server name is, by the specification's steps. [`x_matrix`]: requests with a server's signature.
 //! - [`published_keys`]: the keys a server publishes, ours and those of others.
 //! - [`verify`]: whether an event of ours still carries its hash, its signature and its ID.

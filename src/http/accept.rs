@@ -6,7 +6,7 @@
 //!
 //! Promises: nothing that clients or the system's limits do ends the loop; no client holds a connection without sending a
 //! request for longer than the timeouts below, or without reading its answers for longer than
-//! [`Transport`](super::transport::Transport) allows; on [`Shutdown`] the loop stops accepting at once and returns when its
+//! [`Transport`] allows; on [`Shutdown`] the loop stops accepting at once and returns when its
 //! connections are done, or at the deadline. Next: [`super::tracked`] for what a handler may rely on.
 
 mod answering;

@@ -7,7 +7,7 @@ use crate::store::{
     rows::{Insert, MAX_CHUNK, OnConflict},
 };
 
-/// Binds a [`Value`](crate::store::Value) to a query.
+/// Binds a [`Value`] to a query.
 macro_rules! bind {
     ($query:ident, $value:expr) => {
         match $value {
