@@ -19,11 +19,7 @@ use crate::{
     account::LocalDevice,
     app::App,
     http::{Action, ApiError, RawJson, Routes},
-    room::{
-        event::StoredEvent,
-        history::ReadError,
-        relations::{MAX_DEPTH, Relations},
-    },
+    room::{event::StoredEvent, history::ReadError, relations::MAX_DEPTH},
     store::Position,
     sync::{json::Object, token::Place},
 };
@@ -81,8 +77,8 @@ async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJs
     let accepts = |event: &StoredEvent| {
         asked.event_type.is_none_or(|event_type| event.pdu.event_type == event_type) && !event.is_hidden_by(&ignored)
     };
-    let relations = Relations { parent: asked.event_id, rel_type: asked.rel_type, recurse: asked.recurse };
     let whose = (&*room, &*sight);
+    let relations = &app.rooms.relations(whose, asked.event_id, asked.rel_type, asked.recurse).await?;
     let page = match asked.dir {
         Direction::Backward => {
             let (start, until) = (from.map_or(now, |from| from.min(now)), to.unwrap_or(Position::ZERO));

@@ -1,8 +1,9 @@
 //! Push rules made ready for many events: paths split, patterns compiled, what is switched off left out ([spec]).
 //!
-//! Promise: holding an event against rules takes time in proportion to its size times [`MAX_WORK`] at most, never recurses
-//! and lets others run in between, whatever its sender and the owner of the rules wrote. Ruma keeps and changes rulesets
-//! ([`super::rules`]); it does not evaluate them, as it compiles each pattern anew and recurses for each word.
+//! Promise: holding an event against rules takes time in proportion to [`MAX_TEXT_BYTES`] times [`MAX_WORK`] at most, is
+//! counted in steps, never recurses and lets others run in between, whatever its sender and the owner of the rules wrote.
+//! Ruma keeps and changes rulesets ([`super::rules`]); it does not evaluate them, as it compiles each pattern anew and
+//! recurses for each word.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
@@ -25,6 +26,10 @@ use crate::glob::Glob;
 /// How much the rules that a user added may ask in all: bytes of keys, patterns and values, and [`WORK_OF_PART`] for each rule
 /// and condition. Enough for 500 words of 32 bytes.
 pub const MAX_WORK: usize = 32 * 1024;
+
+/// How much of a text patterns are held against: a longer one matches by its beginning. What people write is shorter, and
+/// the rest of an event of 64 KiB would be work for nothing.
+pub(super) const MAX_TEXT_BYTES: usize = 8 * 1024;
 
 /// What a rule or a condition costs besides its text.
 const WORK_OF_PART: usize = 32;
@@ -74,15 +79,17 @@ pub(super) struct Asked<'a> {
     pub power_levels: Option<&'a PushConditionPowerLevelsCtx>,
 }
 
-/// The texts of one event in lower case, each made when it is first asked for.
+/// The texts of one event, in lower case and cut at [`MAX_TEXT_BYTES`], each made when it is first asked for.
 struct Lower<'a> {
     event: &'a Value,
     body: Option<Option<Cow<'a, str>>>,
     by_path: Vec<Option<Option<Cow<'a, str>>>>,
 }
 
-/// Copies only what is not in lower case already.
+/// The beginning of a text. Copies only what is not in lower case already.
 fn lower_case(text: &str) -> Cow<'_, str> {
+    let end = (0..=text.len().min(MAX_TEXT_BYTES)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    let text = &text[..end];
     // Outside of ASCII, one text has several forms, and finding out costs as much as a copy.
     let is_lower = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
     if is_lower { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
@@ -203,8 +210,9 @@ impl CompiledRules {
         self.rules.iter().map(of_rule).sum::<usize>() + self.paths.iter().map(of_path).sum::<usize>()
     }
 
-    /// What the first rule says that applies to an event of somebody else, `{"type": …, "sender": …, "content": …}`.
-    pub(super) async fn verdict(&self, event: &Value, asked: &Asked<'_>) -> Verdict {
+    /// What the first rule says that applies to an event of somebody else, `{"type": …, "sender": …, "content": …}`. Adds to
+    /// `steps` how much work that was: the same for the same event and rules.
+    pub(super) async fn verdict(&self, event: &Value, asked: &Asked<'_>, steps: &mut usize) -> Verdict {
         consume_budget().await;
         let sender = event.get("sender").and_then(Value::as_str);
         if sender == Some(asked.user_id.as_str()) {
@@ -212,15 +220,15 @@ impl CompiledRules {
         }
         let mentions = event.get("content").is_some_and(|content| content.get("m.mentions").is_some());
         let mut lower = Lower { event, body: None, by_path: Vec::new() };
-        let mut steps = 0;
+        let mut others_ran_at = *steps;
         'rules: for rule in &self.rules {
             if rule.old_mention && mentions {
                 continue;
             }
             for condition in &rule.conditions {
-                if !self.is_met(condition, &mut lower, asked, &mut steps) {
-                    if steps > STEPS_BEFORE_OTHERS {
-                        steps = 0;
+                if !self.is_met(condition, &mut lower, asked, steps) {
+                    if *steps - others_ran_at > STEPS_BEFORE_OTHERS {
+                        others_ran_at = *steps;
                         yield_now().await;
                     }
                     continue 'rules;
@@ -257,10 +265,10 @@ impl CompiledRules {
                 levels.has_sender_notification_permission(sender, key)
             }
             Condition::Is(path, expected) => path.find(event).is_some_and(|value| is(value, expected)),
-            Condition::Contains(path, expected) => path
-                .find(event)
-                .and_then(Value::as_array)
-                .is_some_and(|values| values.iter().any(|value| is(value, expected))),
+            Condition::Contains(path, expected) => path.find(event).and_then(Value::as_array).is_some_and(|values| {
+                *steps += values.len();
+                values.iter().any(|value| is(value, expected))
+            }),
             Condition::Room(room_id) => text_at("room_id") == Some(room_id.as_str()),
             Condition::Sender(user_id) => text_at("sender") == Some(user_id.as_str()),
         }

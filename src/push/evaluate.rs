@@ -33,6 +33,9 @@ const CACHED_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 /// For how many pairs of user and room it is kept how things stand: where people are just talking.
 const CACHED_CONTEXTS: usize = 5_000;
 
+/// What reading a byte of an event costs, in steps of matching: an event may be made of thousands of tiny objects.
+const STEPS_OF_BYTE: usize = 4;
+
 /// What the rules say about one event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -83,7 +86,8 @@ impl Default for Evaluator {
 
 impl Evaluator {
     /// What `rules` say about an event that was sent when things were as `held` says. An event that cannot be read notifies
-    /// nobody: whoever sent it must not be able to stop anybody's `/sync`.
+    /// nobody: whoever sent it must not be able to stop anybody's `/sync`. Adds to `steps` how much work the event is, whether
+    /// or not it was read before.
     pub(super) async fn verdict(
         &self,
         rooms: &Rooms,
@@ -91,7 +95,9 @@ impl Evaluator {
         rules: &CompiledRules,
         event: &StoredEvent,
         held: Circumstances,
+        steps: &mut usize,
     ) -> Result<Verdict, Error> {
+        *steps += event.pdu.content.get().len() * STEPS_OF_BYTE;
         let Some(value) = self.fields(event).value else { return Ok(Verdict::default()) };
         let context = self.context(rooms, room, user, held).await?;
         let asked = Asked {
@@ -100,7 +106,7 @@ impl Evaluator {
             members: context.members,
             power_levels: Some(&context.power_levels),
         };
-        Ok(rules.verdict(&value, &asked).await)
+        Ok(rules.verdict(&value, &asked, steps).await)
     }
 
     fn fields(&self, event: &StoredEvent) -> Fields {

@@ -1,12 +1,14 @@
 //! Unread counts ([spec]): how many events of a room a user is notified of and has not read.
 //!
-//! Promises: a count is what counting anew from the timeline gives; nothing is written for it, whoever sends; a user who
-//! follows a room costs the evaluation of each new event, and no database.
+//! Promises: a count is what counting anew from the timeline gives; counting takes at most [`MAX_STEPS`], and those of one
+//! event, whatever the rules and the events are; nothing is written for it, whoever sends; a user who follows a room costs
+//! the evaluation of each new event, and no database.
 //!
 //! An event counts if the user's push rules notify of it, as they are now and as the room was when the event was sent; if it
 //! is after the user's join and after what they have read of its thread; and if it was not redacted, nor sent by the user or
 //! by somebody whom they ignore. Who sends a message has read what is before it in the same thread. Counting starts from the
-//! latest [`MAX_EVENTS`] events when it starts anew: older ones no longer count then.
+//! latest [`MAX_EVENTS`] events when it starts anew: older ones no longer count then. Where [`MAX_STEPS`] do not reach as far
+//! back, older ones do not count either.
 //!
 //! The tally of what is unread ([`tally`]) is kept in memory: new events are added, receipts and redactions take out.
 //!
@@ -20,7 +22,7 @@ use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::Mutex;
 
 use self::tally::Tally;
-use super::{Push, UserRules};
+use super::{Push, UserRules, evaluate::Verdict};
 use crate::{
     account::ignored::Ignored,
     ephemeral::{Ephemeral, receipts::Reads},
@@ -33,6 +35,10 @@ pub use self::tally::{Counts, Unread};
 /// How many events are looked at, newest first, when counting starts anew, and how many notifications are counted. Badges
 /// say "99+" long before.
 pub const MAX_EVENTS: usize = 1_000;
+
+/// How many steps of matching the events of one look may take, newest first: some tens of milliseconds. A thousand events of
+/// 500 bytes fit with a hundred words to look for; who has long patterns and gets long texts has fewer that count.
+const MAX_STEPS: usize = 50_000_000;
 
 /// How much is remembered: notifications, of 48 bytes, and for each pair of user and room [`ENTRY_WEIGHT`] more.
 const REMEMBERED: u64 = 1_000_000;
@@ -167,6 +173,13 @@ impl Push {
     }
 }
 
+/// What the rules say about some events, for each of them. One that does not count has the verdict of no notification.
+struct Held {
+    verdicts: Vec<Verdict>,
+    /// Whether [`MAX_STEPS`] reached for all.
+    all: bool,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Counted,
@@ -181,7 +194,8 @@ impl Look<'_> {
         let (tally, through) = (Tally::default(), HashSet::new());
         let mut counted = Counted { basis, upto: start, tally, through };
         let (events, _) = self.rooms.timeline(self.room, start, self.upto, MAX_EVENTS).await?;
-        self.add(&mut counted, &events).await?;
+        let held = self.hold(&counted.basis, &events).await?;
+        self.add(&mut counted, &events, &held.verdicts).await?;
         counted.upto = counted.upto.max(self.upto);
         Ok(counted)
     }
@@ -200,7 +214,13 @@ impl Look<'_> {
                 return Ok(Outcome::CountAnew);
             }
         }
-        self.add(counted, &events).await?;
+        let held = self.hold(&counted.basis, &events).await?;
+        if !held.all {
+            // Counting anew would not reach what was counted before.
+            counted.tally = Tally::default();
+            counted.tally.changed(self.upto);
+        }
+        self.add(counted, &events, &held.verdicts).await?;
         counted.upto = self.upto;
         Ok(Outcome::Counted)
     }
@@ -220,10 +240,35 @@ impl Look<'_> {
         Ok(Outcome::Counted)
     }
 
-    /// Adds events, oldest first, all newer than those before.
-    async fn add(&self, counted: &mut Counted, events: &[Placed]) -> Result<(), Error> {
-        let mut circumstances: Option<Vec<Circumstances>> = None;
-        for (pos, event) in events {
+    /// Holds events against the rules: newest first, as it is the latest that count, until that took [`MAX_STEPS`].
+    async fn hold(&self, basis: &Basis, events: &[Placed]) -> Result<Held, Error> {
+        let may_notify = |event: &StoredEvent| {
+            let sender = event.sender();
+            event.redacted_because.is_none() && !basis.ignored.contains(sender) && sender != self.user.user_id
+        };
+        let mut held = Held { verdicts: vec![Verdict::default(); events.len()], all: true };
+        let Some((first, _)) = events.iter().find(|(_, event)| may_notify(event)) else { return Ok(held) };
+        let found = self.rooms.circumstances(self.room, &self.user.user_id, Position(first.0 - 1)).await?;
+        let (of, rules) = ((self.room, self.user), &basis.rules.compiled);
+        let mut steps = 0;
+        for ((pos, event), verdict) in events.iter().zip(&mut held.verdicts).rev() {
+            if !may_notify(event) {
+                continue;
+            }
+            if steps > MAX_STEPS {
+                held.all = false;
+                break;
+            }
+            let stood = Circumstances::at(&found, *pos)
+                .ok_or_else(|| Error::damaged("state log", "it does not reach an event of the timeline"))?;
+            *verdict = self.push.evaluator.verdict(self.rooms, of, rules, event, stood, &mut steps).await?;
+        }
+        Ok(held)
+    }
+
+    /// Adds events with what the rules say about them, oldest first, all newer than those before.
+    async fn add(&self, counted: &mut Counted, events: &[Placed], verdicts: &[Verdict]) -> Result<(), Error> {
+        for ((pos, event), verdict) in events.iter().zip(verdicts) {
             let is_redaction = event.pdu.event_type == "m.room.redaction";
             if event.redacted_because.is_some() || counted.basis.ignored.contains(event.sender()) {
                 continue;
@@ -235,21 +280,7 @@ impl Look<'_> {
                     counted.through.extend(conversation.through);
                     counted.tally.sent(*pos, &conversation.thread);
                 }
-                continue;
-            }
-            let held = match &circumstances {
-                Some(found) => Circumstances::at(found, *pos),
-                None => {
-                    let found = self.rooms.circumstances(self.room, &self.user.user_id, Position(pos.0 - 1)).await?;
-                    let held = Circumstances::at(&found, *pos);
-                    circumstances = Some(found);
-                    held
-                }
-            };
-            let held = held.ok_or_else(|| Error::damaged("state log", "it does not reach an event of the timeline"))?;
-            let (of, rules) = ((self.room, self.user), &counted.basis.rules.compiled);
-            let verdict = self.push.evaluator.verdict(self.rooms, of, rules, event, held).await?;
-            if verdict.notify {
+            } else if verdict.notify {
                 let conversation = self.rooms.conversation(self.room, event).await?;
                 counted.through.extend(conversation.through);
                 counted.tally.notified(*pos, event.nid, conversation.thread, verdict.highlight);

@@ -5,7 +5,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#forwarding-event-relationships
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cmp::Reverse};
 
 use ruma::EventId;
 use sabha_federation::Pdu;
@@ -22,7 +22,7 @@ use super::{
     writer::RoomWriter,
 };
 use crate::store::{
-    Error, Position, Row,
+    Error, EventNid, Position, Row,
     relations::{self as rows, Wanted},
 };
 
@@ -31,14 +31,28 @@ pub use crate::store::relations::MAX_DEPTH;
 /// Longest type of a relation that is stored: the length of everything that has a name.
 const MAX_TYPE_BYTES: usize = 255;
 
-/// Which relations are asked for.
-#[derive(Debug, Clone, Copy)]
+/// The relations that a reader asks for.
+#[derive(Debug)]
 pub struct Relations<'a> {
-    pub parent: &'a EventId,
+    parent: &'a EventId,
     /// `None`: every type.
-    pub rel_type: Option<&'a str>,
-    /// Whether to take in what relates to those that relate, and so on: [`MAX_DEPTH`] steps.
-    pub recurse: bool,
+    rel_type: Option<&'a str>,
+    /// What relates over others, newest first, of the whole room. A page is read in many steps, and following relations is
+    /// the dearest part of it, so it is done once for all of them.
+    over_others: Vec<(Position, EventNid)>,
+}
+
+impl Relations<'_> {
+    fn wanted(&self, room: &Room) -> Wanted<'_> {
+        Wanted { room: room.nid, parent_id: self.parent.as_str(), rel_type: self.rel_type }
+    }
+
+    /// The parts of `over_others` that come next, newest first, from `highest` (inclusive) down to `below` (exclusive).
+    fn between(&self, highest: Position, below: Position) -> &[(Position, EventNid)] {
+        let newer = self.over_others.partition_point(|(pos, _)| *pos > highest);
+        let up_to = self.over_others.partition_point(|(pos, _)| *pos > below);
+        &self.over_others[newer..up_to.max(newer)]
+    }
 }
 
 /// A digest of the parts that make two annotations equal: the annotated event, the sender, the type and the key ([spec]).
@@ -118,26 +132,48 @@ impl RoomWriter<'_> {
 }
 
 impl Rooms {
-    /// What relates to an event, from `from` (inclusive) back to `until` (exclusive): at most `limit` events that `accepts`
-    /// lets through, newest first.
+    /// What relates to an event, to be read in steps. With `recurse`, also what relates to those that relate, and so on:
+    /// [`MAX_DEPTH`] steps.
     ///
     /// # Errors
     /// [`ReadError::UnknownEvent`] when the reader may not see the parent.
+    pub async fn relations<'a>(
+        &self,
+        (room, sight): (&Room, &Sight),
+        parent: &'a EventId,
+        rel_type: Option<&'a str>,
+        recurse: bool,
+    ) -> Result<Relations<'a>, ReadError> {
+        self.event(room, sight, parent).await?;
+        let mut relations = Relations { parent, rel_type, over_others: Vec::new() };
+        if recurse {
+            let mut reader = self.db.read().await?;
+            let over_others = rows::related_over_others(&mut reader.conn(), relations.wanted(room)).await?;
+            drop(reader);
+            relations.over_others = over_others;
+        }
+        Ok(relations)
+    }
+
+    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `accepts` lets through, newest
+    /// first.
     pub async fn relations_back(
         &self,
         (room, sight): (&Room, &Sight),
-        relations: Relations<'_>,
+        relations: &Relations<'_>,
         (from, until): (Position, Position),
         limit: usize,
         accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
-        self.event(room, sight, relations.parent).await?;
         let mut scan = Scan::new(from, limit, MAX_SCANNED);
         while let Some(count) = scan.next_count() {
             let range = (scan.next, until);
             let mut reader = self.db.read().await?;
-            let places = rows::related_back(&mut reader.conn(), wanted(room, &relations), range, count).await?;
+            let mut places = rows::related_back(&mut reader.conn(), relations.wanted(room), range, count).await?;
             drop(reader);
+            places.extend(relations.between(scan.next, until).iter().take(count));
+            places.sort_unstable_by_key(|(pos, _)| Reverse(*pos));
+            places.truncate(count);
             let events = self.place(room, places).await?;
             let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && accepts(event);
             if scan.take(events, count, |pos| Position(pos.0 - 1), accepts) {
@@ -147,25 +183,24 @@ impl Rooms {
         Ok(scan.end().0)
     }
 
-    /// What relates to an event, from `after` (exclusive) on to `upto` (inclusive), oldest first.
-    ///
-    /// # Errors
-    /// As [`Self::relations_back`].
+    /// Reads on from `after` (exclusive) to `upto` (inclusive), oldest first.
     pub async fn relations_forward(
         &self,
         (room, sight): (&Room, &Sight),
-        relations: Relations<'_>,
+        relations: &Relations<'_>,
         (after, upto): (Position, Position),
         limit: usize,
         accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
-        self.event(room, sight, relations.parent).await?;
         let mut scan = Scan::new(after, limit, MAX_SCANNED);
         while let Some(count) = scan.next_count() {
             let range = (scan.next, upto);
             let mut reader = self.db.read().await?;
-            let places = rows::related_forward(&mut reader.conn(), wanted(room, &relations), range, count).await?;
+            let mut places = rows::related_forward(&mut reader.conn(), relations.wanted(room), range, count).await?;
             drop(reader);
+            places.extend(relations.between(upto, scan.next).iter().rev().take(count));
+            places.sort_unstable_by_key(|(pos, _)| *pos);
+            places.truncate(count);
             let events = self.place(room, places).await?;
             if scan.take(events, count, |pos| pos, |pos, event| sight.can_see(pos) && accepts(event)) {
                 break;
@@ -173,9 +208,4 @@ impl Rooms {
         }
         Ok(scan.end().0)
     }
-}
-
-fn wanted<'a>(room: &Room, relations: &Relations<'a>) -> Wanted<'a> {
-    let Relations { parent, rel_type, recurse } = *relations;
-    Wanted { room: room.nid, parent_id: parent.as_str(), rel_type, deep: recurse }
 }

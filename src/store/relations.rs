@@ -10,22 +10,23 @@ statements! {
     RELATED_FORWARD = "SELECT r.pos, r.event_nid FROM relation r \
         WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) AND r.pos <= $4 AND r.pos > $5 \
         AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) ORDER BY r.pos LIMIT $6";
-    DEEPLY_RELATED_BACK = "WITH RECURSIVE related (pos, event_nid, rel_type, depth) AS (\
-        SELECT r.pos, r.event_nid, r.rel_type, 1 FROM relation r WHERE r.room_nid = $1 AND r.parent_id = $2 \
-        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) \
-        UNION ALL SELECT r.pos, r.event_nid, r.rel_type, d.depth + 1 FROM related d \
-        JOIN event e ON e.event_nid = d.event_nid JOIN relation r ON r.room_nid = $1 AND r.parent_id = e.event_id \
-        WHERE d.depth < 3 AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)) \
-        SELECT d.pos, d.event_nid FROM related d WHERE ($3 = '' OR d.rel_type = $3) AND d.pos <= $4 AND d.pos > $5 \
-        ORDER BY d.pos DESC LIMIT $6";
-    DEEPLY_RELATED_FORWARD = "WITH RECURSIVE related (pos, event_nid, rel_type, depth) AS (\
-        SELECT r.pos, r.event_nid, r.rel_type, 1 FROM relation r WHERE r.room_nid = $1 AND r.parent_id = $2 \
-        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) \
-        UNION ALL SELECT r.pos, r.event_nid, r.rel_type, d.depth + 1 FROM related d \
-        JOIN event e ON e.event_nid = d.event_nid JOIN relation r ON r.room_nid = $1 AND r.parent_id = e.event_id \
-        WHERE d.depth < 3 AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)) \
-        SELECT d.pos, d.event_nid FROM related d WHERE ($3 = '' OR d.rel_type = $3) AND d.pos <= $4 AND d.pos > $5 \
-        ORDER BY d.pos LIMIT $6";
+    // Each step ends after so many rows, redacted ones among them, before the next one begins: a recursion would first queue
+    // all that relates. `CROSS JOIN` keeps SQLite from beginning with all relations of the room.
+    RELATED_OVER_OTHERS = "WITH direct (pos, event_nid, rel_type) AS (SELECT r.pos, r.event_nid, r.rel_type FROM (\
+        SELECT r.pos, r.event_nid, r.rel_type FROM relation r WHERE r.room_nid = $1 AND r.parent_id = $2 \
+        ORDER BY r.pos DESC LIMIT $4) r \
+        WHERE NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)), \
+        two (pos, event_nid, rel_type) AS (SELECT r.pos, r.event_nid, r.rel_type FROM (\
+        SELECT r.pos, r.event_nid, r.rel_type FROM direct d CROSS JOIN event e CROSS JOIN relation r \
+        WHERE e.event_nid = d.event_nid AND r.room_nid = $1 AND r.parent_id = e.event_id LIMIT $4) r \
+        WHERE NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)), \
+        three (pos, event_nid, rel_type) AS (SELECT r.pos, r.event_nid, r.rel_type FROM (\
+        SELECT r.pos, r.event_nid, r.rel_type FROM two d CROSS JOIN event e CROSS JOIN relation r \
+        WHERE e.event_nid = d.event_nid AND r.room_nid = $1 AND r.parent_id = e.event_id LIMIT $4) r \
+        WHERE NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)) \
+        SELECT d.pos, d.event_nid FROM (SELECT s.pos, s.event_nid, s.rel_type FROM two s \
+        UNION ALL SELECT t.pos, t.event_nid, t.rel_type FROM three t) d \
+        WHERE ($3 = '' OR d.rel_type = $3) ORDER BY d.pos DESC";
     LATEST_ANNOTATION = "SELECT r.event_nid, x.redaction_nid FROM relation r \
         LEFT JOIN redaction x ON x.event_nid = r.event_nid WHERE r.annotation = $1 ORDER BY r.pos DESC LIMIT 1";
 }
@@ -34,8 +35,12 @@ inserts! {
     RELATION = "relation" ("room_nid", "parent_id", "pos", "event_nid", "rel_type", "annotation") key 3 Fail;
 }
 
-/// How many relations are followed by a query that goes deep, as the statements say it.
+/// How many relations are followed one after the other, as the statement says it.
 pub const MAX_DEPTH: u32 = 3;
+
+/// How many relations are looked at in each of the steps that follow them. The largest conversations have a few thousand, and
+/// looking up this many takes tens of milliseconds.
+const MAX_FOLLOWED: usize = 10_000;
 
 /// Whose relations are asked for, and which.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +49,6 @@ pub(crate) struct Wanted<'a> {
     pub parent_id: &'a str,
     /// `None`: every type.
     pub rel_type: Option<&'a str>,
-    /// Whether to follow relations further than one step, up to [`MAX_DEPTH`].
-    pub deep: bool,
 }
 
 /// The latest annotation with this digest that was not redacted. Those before it are: a second one is refused.
@@ -62,8 +65,7 @@ pub(crate) async fn related_back(
     (from, until): (Position, Position),
     limit: usize,
 ) -> Result<Vec<(Position, EventNid)>, Error> {
-    let text = if wanted.deep { DEEPLY_RELATED_BACK } else { RELATED_BACK };
-    related(conn, text, wanted, (from, until), limit).await
+    related(conn, RELATED_BACK, wanted, (from, until), limit).await
 }
 
 /// What relates to an event, from `after` (exclusive) to `upto` (inclusive), oldest first.
@@ -73,8 +75,23 @@ pub(crate) async fn related_forward(
     (after, upto): (Position, Position),
     limit: usize,
 ) -> Result<Vec<(Position, EventNid)>, Error> {
-    let text = if wanted.deep { DEEPLY_RELATED_FORWARD } else { RELATED_FORWARD };
-    related(conn, text, wanted, (upto, after), limit).await
+    related(conn, RELATED_FORWARD, wanted, (upto, after), limit).await
+}
+
+/// What relates to events that relate to an event, and so on up to [`MAX_DEPTH`] steps from it, newest first. The newest
+/// [`MAX_FOLLOWED`] direct relations are followed.
+pub(crate) async fn related_over_others(
+    conn: &mut Conn<'_>,
+    wanted: Wanted<'_>,
+) -> Result<Vec<(Position, EventNid)>, Error> {
+    if !wanted.can_be_stored() {
+        return Ok(Vec::new());
+    }
+    let Wanted { room, parent_id, rel_type } = wanted;
+    let rows: Vec<(i64, i64)> = on!(conn, db => sqlx::query_as(RELATED_OVER_OTHERS.text())
+        .bind(room.0).bind(parent_id).bind(rel_type.unwrap_or_default()).bind(MAX_FOLLOWED as i64)
+        .fetch_all(&mut **db).await)?;
+    Ok(places(rows))
 }
 
 async fn related(
@@ -84,13 +101,24 @@ async fn related(
     (highest, below): (Position, Position),
     limit: usize,
 ) -> Result<Vec<(Position, EventNid)>, Error> {
-    let Wanted { room, parent_id, rel_type, .. } = wanted;
-    // No stored text holds a NUL, and PostgreSQL would not even compare one.
-    if parent_id.contains('\0') || rel_type.is_some_and(|rel_type| rel_type.contains('\0') || rel_type.is_empty()) {
+    if !wanted.can_be_stored() {
         return Ok(Vec::new());
     }
+    let Wanted { room, parent_id, rel_type } = wanted;
     let rows: Vec<(i64, i64)> = on!(conn, db => sqlx::query_as(text.text())
         .bind(room.0).bind(parent_id).bind(rel_type.unwrap_or_default()).bind(highest.0).bind(below.0).bind(limit as i64)
         .fetch_all(&mut **db).await)?;
-    Ok(rows.into_iter().map(|(pos, event)| (Position(pos), EventNid(event))).collect())
+    Ok(places(rows))
+}
+
+fn places(rows: Vec<(i64, i64)>) -> Vec<(Position, EventNid)> {
+    rows.into_iter().map(|(pos, event)| (Position(pos), EventNid(event))).collect()
+}
+
+impl Wanted<'_> {
+    /// Whether a row can be what is asked for: no stored text holds a NUL, and PostgreSQL would not even compare one.
+    fn can_be_stored(&self) -> bool {
+        let type_fits = |rel_type: &str| !rel_type.contains('\0') && !rel_type.is_empty();
+        !self.parent_id.contains('\0') && self.rel_type.is_none_or(type_fits)
+    }
 }

@@ -144,6 +144,36 @@ both_engines! {
         assert_eq!(ids(&deep), [reply.as_str()]);
     }
 
+    async fn pages_of_direct_and_indirect_relations_come_in_one_order(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let root = alice.send_text(&room, "root", "root").await;
+        let (mut sent, mut parents) = (Vec::new(), vec![root.clone()]);
+        for number in 0..12 {
+            // Turn by turn to the root, to what relates to it, and so on.
+            let parent = parents[number % 3 % parents.len()].clone();
+            let event = relate(&alice, &room, &number.to_string(), (MESSAGE, "m.reference", &parent)).await;
+            if parents.len() < 3 {
+                parents.push(event.clone());
+            }
+            sent.push(event);
+        }
+        for (dir, expected) in [("b", sent.iter().rev().cloned().collect::<Vec<_>>()), ("f", sent.clone())] {
+            for limit in [1, 5, 50] {
+                let (mut found, mut from) = (Vec::new(), String::new());
+                loop {
+                    let query = format!("?recurse=true&limit={limit}&dir={dir}{from}");
+                    let page = alice.get(&relations(&room, [&root], &query)).await.ok();
+                    found.extend(ids(&page));
+                    let Some(next) = page["next_batch"].as_str() else { break };
+                    assert!(found.len() <= sent.len(), "the walk does not end");
+                    from = format!("&from={next}");
+                }
+                assert_eq!(found, expected, "{dir}, {limit} at once");
+            }
+        }
+    }
+
     async fn nobody_learns_of_events_that_they_may_not_see(server: TestServer) {
         let alice = server.register("alice").await;
         let bob = server.register("bob").await;

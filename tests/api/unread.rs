@@ -91,14 +91,37 @@ both_engines! {
         assert_eq!(unread(&alice.sync(None).await, &room), Some((2, 1)), "counted anew");
     }
 
-    async fn no_body_is_too_long_for_a_rule(server: TestServer) {
+    async fn a_body_of_many_words_is_held_against_rules(server: TestServer) {
         let (alice, bob, room) = scene(&server).await;
         rule(&alice, "content", "b", json!({ "pattern": "b", "actions": ["notify", { "set_tweak": "highlight" }] })).await;
         alice.sync(None).await;
-        bob.send_text(&room, "1", &"ab ".repeat(5000)).await;
+        bob.send_text(&room, "1", &"ab ".repeat(2500)).await;
         assert_eq!(unread(&alice.sync(None).await, &room), Some((1, 0)));
-        bob.send_text(&room, "2", &("ab ".repeat(5000) + "b")).await;
+        bob.send_text(&room, "2", &("ab ".repeat(2500) + "b")).await;
         assert_eq!(unread(&alice.sync(None).await, &room), Some((2, 1)));
+    }
+
+    async fn what_rules_are_too_slow_for_does_not_count(server: TestServer) {
+        let mut server = server;
+        let (alice, bob, room) = scene(&server).await;
+        // As many and as long as rules can be. No text has the first letters, so that this test does not take the time.
+        let pattern = "zz".to_owned() + &"?a".repeat(255);
+        for number in 0..55 {
+            rule(&alice, "content", &number.to_string(), json!({ "pattern": pattern, "actions": ["notify"] })).await;
+        }
+        bob.send(&room, "m.room.message", "mention", mention(&alice, "you")).await;
+        let start = alice.sync(None).await;
+        assert_eq!(unread(&start, &room), Some((1, 1)));
+        let sent = 20;
+        for number in 0..sent {
+            bob.send_text(&room, &number.to_string(), &"a".repeat(60_000)).await;
+        }
+        let (counted, highlighted) = unread(&alice.sync(next(&start)).await, &room).expect("there is news");
+        assert!((5..sent).contains(&counted), "{counted} of {sent} count, with all the rules and the longest texts");
+        assert_eq!(highlighted, 0, "what is older than what does not count does not count either");
+        assert_eq!(unread(&alice.sync(None).await, &room), Some((counted, 0)), "asked again");
+        server.restart().await;
+        assert_eq!(unread(&alice.sync(None).await, &room), Some((counted, 0)), "counted anew");
     }
 
     async fn an_event_that_is_nested_too_deep_for_rules_notifies_nobody(server: TestServer) {

@@ -142,7 +142,7 @@ async fn verdicts_are_those_of_ruma() {
                     members: members.into(),
                     power_levels: Some(&levels),
                 };
-                assert_eq!(compiled.verdict(&event, &asked).await, expected, "{members} members, {event}");
+                assert_eq!(compiled.verdict(&event, &asked, &mut 0).await, expected, "{members} members, {event}");
                 *seen.entry((expected.notify, expected.highlight)).or_insert(0) += 1;
             }
         }
@@ -163,7 +163,7 @@ async fn names_in_a_body_are_mentions_where_nothing_says_who_is_mentioned() {
             members: uint!(3),
             power_levels: Some(&levels),
         };
-        let verdict = compiled.verdict(&event, &asked).await;
+        let verdict = compiled.verdict(&event, &asked, &mut 0).await;
         assert_eq!((verdict.notify, verdict.highlight), (true, expected), "{event}");
     };
     let text = |body: &str| json!({ "msgtype": "m.text", "body": body });
@@ -194,17 +194,58 @@ fn words(patterns: impl IntoIterator<Item = String>) -> Ruleset {
     serde_json::from_value(json!({ "content": rules })).expect("rules")
 }
 
-async fn highlights(ruleset: &Ruleset, body: &str) -> bool {
-    let event = json!({ "type": "m.room.message", "sender": "@bob:x", "content": { "body": body } });
+/// Whether an event is highlighted, and how many steps it took to find out.
+async fn hold(ruleset: &Ruleset, content: Value) -> (bool, usize) {
+    let event = json!({ "type": "m.room.message", "sender": "@bob:x", "content": content });
     let asked = Asked { user_id: user_id!("@alice:x"), display_name: None, members: uint!(3), power_levels: None };
-    CompiledRules::new(ruleset).verdict(&event, &asked).await.highlight
+    let mut steps = 0;
+    let verdict = CompiledRules::new(ruleset).verdict(&event, &asked, &mut steps).await;
+    (verdict.highlight, steps)
+}
+
+async fn highlights(ruleset: &Ruleset, body: &str) -> bool {
+    hold(ruleset, json!({ "body": body })).await.0
 }
 
 #[tokio::test]
 async fn a_body_of_many_words_takes_no_stack() {
     let ruleset = words(["b".to_owned()]);
-    assert!(!highlights(&ruleset, &"ab ".repeat(5000)).await);
-    assert!(highlights(&ruleset, &("ab ".repeat(5000) + "b")).await);
+    let words = "ab ".repeat(MAX_TEXT_BYTES / 3);
+    assert!(!highlights(&ruleset, &words).await);
+    assert!(highlights(&ruleset, &(words + "b")).await);
+}
+
+#[tokio::test]
+async fn long_texts_match_by_their_beginning() {
+    let ruleset = words(["b".to_owned()]);
+    let check = async |before: &str, times: usize, expected: bool| {
+        let body = before.repeat(times) + " b";
+        assert_eq!(highlights(&ruleset, &body).await, expected, "{times} times {before}");
+    };
+    check("a", MAX_TEXT_BYTES - 2, true).await;
+    check("a", MAX_TEXT_BYTES, false).await;
+    check("é", MAX_TEXT_BYTES / 2 - 1, true).await;
+    // These are cut within a character.
+    check("€", MAX_TEXT_BYTES / 3 + 1, false).await;
+    check("İ", MAX_TEXT_BYTES, false).await;
+}
+
+#[tokio::test]
+async fn work_is_counted_and_does_not_grow_with_the_text() {
+    // As slow as patterns can be: each reads all that it is held against.
+    let pattern = "?a".repeat(256);
+    let words_of_pattern = Glob::new(&pattern).expect("it is short enough").words();
+    let ruleset = words(std::iter::repeat_n(pattern, 55));
+    let steps = async |length: usize| hold(&ruleset, json!({ "body": "a".repeat(length) })).await.1;
+    let of_rule = |length: usize| WORK_OF_PART + length * words_of_pattern;
+    assert_eq!(steps(1_000).await, 55 * of_rule(1_000));
+    assert_eq!(steps(60_000).await, 55 * of_rule(MAX_TEXT_BYTES));
+
+    let contains = json!({ "kind": "event_property_contains", "key": "content.list", "value": 7 });
+    let rule = json!({ "rule_id": "r", "default": false, "enabled": true, "conditions": [contains], "actions": [] });
+    let ruleset: Ruleset = serde_json::from_value(json!({ "override": [rule] })).expect("rules");
+    let list = vec![1; 20_000];
+    assert_eq!(hold(&ruleset, json!({ "list": list })).await.1, WORK_OF_PART + 20_000);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 
 use super::{Empty, STATEMENTS};
 
@@ -19,18 +19,21 @@ const MAY_SCAN: &[(&str, &str, &str)] = &[
     ("leftovers.rs", "LEFTOVERS", "the whole table is what is asked for, from the front and with a limit"),
     ("open.rs", "FORGET_INCARNATIONS", "the table has a thousand rows, and this is done at the start"),
     ("open.rs", "LIST_INCARNATIONS", "the table has a thousand rows, and this is done at the start"),
-    ("relations.rs", "DEEPLY_RELATED_BACK", "what is read as a whole are the relations found one step before"),
-    ("relations.rs", "DEEPLY_RELATED_FORWARD", "what is read as a whole are the relations found one step before"),
+    ("relations.rs", "RELATED_OVER_OTHERS", "what is read as a whole are the relations found one step before"),
 ];
+
+/// The steps of SQLite's plan.
+async fn sqlite_steps(conn: &mut SqliteConnection, text: &'static str) -> Vec<String> {
+    let steps = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}")));
+    let steps = steps.fetch_all(conn).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    steps.iter().map(|step| step.get::<String, _>("detail")).collect()
+}
 
 /// The steps of a plan that read a whole table or a whole index.
 async fn scans(empty: &mut Empty, text: &'static str) -> Vec<String> {
     match empty {
         Empty::Sqlite(conn, _) => {
-            let steps = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}")));
-            let steps = steps.fetch_all(&mut *conn).await.unwrap_or_else(|error| panic!("{text}: {error}"));
-            let steps = steps.iter().map(|step| step.get::<String, _>("detail"));
-            steps.filter(|step| is_sqlite_scan(step)).collect()
+            sqlite_steps(conn, text).await.into_iter().filter(|step| is_sqlite_scan(step)).collect()
         }
         Empty::Postgres(conn, _) => {
             let values = (1..).take_while(|number| text.contains(&format!("${number}"))).map(|_| "NULL");
@@ -108,6 +111,26 @@ async fn no_statement_reads_a_whole_table() {
     assert!(found.is_empty(), "these read a whole table:\n{found}");
     let unused: Vec<_> = MAY_SCAN.iter().filter(|(file, name, _)| !needed.contains(&(*file, *name))).collect();
     assert!(unused.is_empty(), "these need no exception any more: {unused:?}");
+}
+
+/// A search for all relations of a room, again for each relation that is followed, costs the square of them.
+#[tokio::test]
+async fn relations_are_followed_by_their_whole_key() {
+    let mut empty = Empty::sqlite().await;
+    let Empty::Sqlite(conn, _) = &mut empty else { panic!("it is SQLite") };
+    let (_, statements) = STATEMENTS.iter().find(|(file, _)| *file == "relations.rs").expect("the file is known");
+    let mut searches = 0;
+    for (name, sql) in *statements {
+        for step in sqlite_steps(conn, sql.text()).await {
+            if step.starts_with("SEARCH r ") {
+                searches += 1;
+                let whole = step.contains("(room_nid=? AND parent_id=?") || step.contains("(annotation=?");
+                assert!(whole, "{name}: {step}");
+            }
+            assert!(!step.contains("RECURSIVE"), "{name}: a recursion queues all before its first row is read");
+        }
+    }
+    assert!(searches >= 6, "{searches} searches: direct relations both ways, three steps of others, annotations");
 }
 
 #[test]
