@@ -24,12 +24,15 @@ impl WriterConn {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
         };
-        self.lock_again().await;
         let limit = self.patience.commit;
         let stored = match &self.engine {
             Engine::Sqlite(_) => self.store(shared, batch, last).await,
             Engine::Postgres { .. } => {
-                let stored = tokio::time::timeout(limit, self.store(shared, batch, last)).await;
+                let stored = tokio::time::timeout(limit, async {
+                    self.lock_again().await?;
+                    self.store(shared, batch, last).await
+                })
+                .await;
                 stored.unwrap_or_else(|_| Err(self.give_up(limit)))
             }
         };
