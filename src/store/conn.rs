@@ -101,6 +101,19 @@ macro_rules! on {
 }
 pub(crate) use on;
 
+/// As [`on!`], on the writing connection and without a bound: a commit has one as a whole.
+macro_rules! at_writer {
+    ($conn:expr, $db:ident => $body:expr) => {{
+        let conn: &mut $crate::store::Conn<'_> = $conn;
+        conn.count_statement();
+        match &mut conn.link {
+            $crate::store::conn::Link::Sqlite($db) => $body,
+            $crate::store::conn::Link::Postgres($db) => $body,
+        }
+    }};
+}
+pub(crate) use at_writer;
+
 /// A registered query text, valid on both engines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sql(&'static str);

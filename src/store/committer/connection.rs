@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnec
 use super::{Patience, Shared, one_call::Texts};
 use crate::store::{
     Conn, Counters, Error, Position,
-    conn::{Link, late, on, statements},
+    conn::{Link, at_writer, late, statements},
 };
 
 statements! {
@@ -136,12 +136,12 @@ impl WriterConn {
         let is_sqlite = matches!(self.engine, Engine::Sqlite(_));
         let mut conn = self.conn(&shared.counters);
         let ask = async {
-            let rolled_back = on!(&mut conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(|_| ()));
+            let rolled_back = at_writer!(&mut conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(|_| ()));
             // SQLite has already rolled back after some errors, and says that there is nothing to roll back.
             if !is_sqlite {
                 rolled_back?;
             }
-            let found: Option<(i64,)> = on!(&mut conn, db =>
+            let found: Option<(i64,)> = at_writer!(&mut conn, db =>
                 sqlx::query_as(SLOT_POSITION.text()).bind(slot).bind(epoch).fetch_optional(&mut **db).await)?;
             Ok(found.map(|(pos,)| Position(pos)))
         };
