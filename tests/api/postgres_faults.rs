@@ -8,13 +8,23 @@ use serde_json::{Value, json};
 use sqlx::Executor as _;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Client, Engine, FromEngine as _, Response, TestServer, proxy::Fault, v3};
+use crate::harness::{
+    Client, Engine, FromEngine as _, Response, TestServer,
+    proxy::{Fault, Manner},
+    v3,
+};
 
 /// A batch of nothing but rows is one statement.
 const ONE_CALL: fn(&str) -> bool = |text| text.starts_with("WITH ") && text.contains("writer_slot");
 
 /// The end of a batch of several statements.
 const COMMIT: fn(&str) -> bool = |text| text == "COMMIT";
+
+/// The first statement of a new writing connection, once it has raised the epoch.
+const LOCK: fn(&str) -> bool = |text| text.contains("pg_try_advisory_lock");
+
+/// The query for a page of messages.
+const PAGE: fn(&str) -> bool = |text| text.contains("FROM timeline");
 
 /// Alice and Bob in a room, on a server behind a proxy.
 struct World {
@@ -29,10 +39,16 @@ struct World {
 impl World {
     /// `None` where PostgreSQL is not installed.
     async fn new() -> Option<Self> {
+        Self::with_read(Duration::from_secs(1)).await
+    }
+
+    /// A world whose server waits for a query as long as `read`. `None` where PostgreSQL is not installed.
+    async fn with_read(read: Duration) -> Option<Self> {
         Engine::from_engine(Engine::Postgres).await?;
         let patience = Patience {
             notice: Duration::from_millis(100),
             acquire: Duration::from_secs(1),
+            read,
             // Every connection is asked before it is used again.
             idle: Duration::ZERO,
             connect: Duration::from_secs(2),
@@ -134,7 +150,7 @@ async fn while_nobody_knows_whether_a_commit_happened_writers_are_told_to_come_b
     let Some(mut world) = World::new().await else { return };
     for (recognizes, is_message) in [(ONE_CALL, true), (COMMIT, false)] {
         world.server.proxy().strike(recognizes, Fault::LoseAnswer);
-        world.server.proxy().refuse();
+        world.server.proxy().refuse(Manner::Close);
         let sending = if is_message { world.sends("one") } else { world.sends_to_device("two") };
         world.server.proxy().struck().await;
         let answer = sending.await.expect("answered");
@@ -195,6 +211,53 @@ async fn an_old_backend_that_commits_late_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_new_connection_that_goes_silent_at_once_is_replaced() {
+    let Some(mut world) = World::new().await else { return };
+    world.server.proxy().strike(LOCK, Fault::Stall);
+    world.server.proxy().cut();
+    let sending = world.sends("one");
+    world.server.proxy().struck().await;
+    // It takes the server's patience, so the client may have been told to come back.
+    drop(sending.await.expect("answered"));
+    assert_eq!(world.bob_hears().await.0, ["one"], "it was sent again");
+    again(&world, "one").await;
+    world.goes_on().await;
+    assert_eq!(world.bodies().await, ["before", "one", "after", "later"]);
+}
+
+#[tokio::test]
+async fn a_query_that_is_never_answered_is_given_up() {
+    let Some(mut world) = World::new().await else { return };
+    let messages = v3(["rooms", &world.room, "messages"]) + "?dir=f";
+    // More often than there are connections to read with.
+    for _ in 0..3 {
+        world.server.proxy().strike_reader(PAGE, Fault::Stall);
+        world.alice.get(&messages).await.error(503, "M_UNKNOWN");
+        world.server.proxy().struck().await;
+    }
+    assert_eq!(world.bodies().await, ["before"]);
+    world.goes_on().await;
+}
+
+#[tokio::test]
+async fn connections_that_fell_silent_are_replaced() {
+    let Some(mut world) = World::new().await else { return };
+    for _ in 0..2 {
+        // A firewall does so that forgets connections: nobody is told.
+        world.server.proxy().silence();
+        let (one, two, three) = tokio::join!(world.bodies(), world.bodies(), world.bodies());
+        for bodies in [one, two, three] {
+            assert_eq!(bodies, ["before"]);
+        }
+    }
+    // The writing connection takes the server's patience, so the client may be told to come back.
+    drop(world.sends("one").await.expect("answered"));
+    assert_eq!(world.bob_hears().await.0, ["one"]);
+    again(&world, "one").await;
+    world.goes_on().await;
+}
+
+#[tokio::test]
 async fn a_server_whose_database_was_taken_over_ends() {
     let Some(world) = World::new().await else { return };
     world.server.proxy().strike(ONE_CALL, Fault::HoldBack);
@@ -230,8 +293,14 @@ async fn nobody_notices_that_postgresql_was_restarted() {
 
 #[tokio::test]
 async fn a_database_that_is_away_is_told_at_once_and_found_again() {
+    for manner in [Manner::Close, Manner::CloseLater] {
+        is_away_and_found_again(manner).await;
+    }
+}
+
+async fn is_away_and_found_again(manner: Manner) {
     let Some(mut world) = World::new().await else { return };
-    world.server.proxy().refuse();
+    world.server.proxy().refuse(manner);
     world.server.proxy().cut();
     let messages = v3(["rooms", &world.room, "messages"]) + "?dir=f";
     let answer = world.alice.get(&messages).await;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::store::{
     Conn, Error, Position, Row, Value,
-    conn::{Link, on, statements},
+    conn::{Link, at_writer, statements},
     ids::{BLOCK, Kind},
 };
 
@@ -24,12 +24,11 @@ impl WriterConn {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
         };
-        self.lock_again().await;
         let limit = self.patience.commit;
         let stored = match &self.engine {
             Engine::Sqlite(_) => self.store(shared, batch, last).await,
             Engine::Postgres { .. } => {
-                let stored = tokio::time::timeout(limit, self.store(shared, batch, last)).await;
+                let stored = tokio::time::timeout(limit, self.lock_and_store(shared, batch, last)).await;
                 stored.unwrap_or_else(|_| Err(self.give_up(limit)))
             }
         };
@@ -37,6 +36,12 @@ impl WriterConn {
             Ok(()) => Ok(()),
             Err(error) => self.settle(shared, last, error).await,
         }
+    }
+
+    /// Sends the batch as [`Self::store`], over a connection that has or asks for the lock.
+    async fn lock_and_store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
+        self.lock_again().await?;
+        self.store(shared, batch, last).await
     }
 
     /// Sends the batch. After an error it may be stored or not.
@@ -68,10 +73,10 @@ async fn commit_step_by_step(
     (slot, epoch, last): (i64, i64, Position),
 ) -> Result<Vec<(Kind, i64)>, Error> {
     let begin = if matches!(conn.link, Link::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
-    on!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
+    at_writer!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
     let mut blocks = Vec::with_capacity(low.len());
     for kind in low {
-        let (end,): (i64,) = on!(conn, db => sqlx::query_as(RESERVE_IDS.text())
+        let (end,): (i64,) = at_writer!(conn, db => sqlx::query_as(RESERVE_IDS.text())
             .bind(BLOCK).bind(kind.counter_name()).fetch_one(&mut **db).await)?;
         blocks.push((*kind, end - BLOCK));
     }
@@ -86,8 +91,8 @@ async fn commit_step_by_step(
         }
     }
     insert(conn, gathered).await?;
-    on!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(epoch).bind(last.0).bind(slot).execute(&mut **db).await.map(|_| ()))?;
-    on!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(|_| ()))?;
+    at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(epoch).bind(last.0).bind(slot).execute(&mut **db).await.map(|_| ()))?;
+    at_writer!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(|_| ()))?;
     Ok(blocks)
 }
 
@@ -96,7 +101,7 @@ async fn insert(conn: &mut Conn<'_>, gathered: Gathered<'_>) -> Result<(), Error
     for (insert, rows) in gathered.tables() {
         for chunk in chunks(&rows) {
             let text = insert.text(chunk.len().trailing_zeros() as usize, numbered);
-            on!(conn, db => {
+            at_writer!(conn, db => {
                 let mut query = sqlx::query(text);
                 for value in chunk.iter().flat_map(|row| row.values.iter()) {
                     query = bind!(query, value);

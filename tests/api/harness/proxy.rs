@@ -1,7 +1,7 @@
 //! A proxy between the server and PostgreSQL that loses, holds back and refuses at chosen moments.
 //!
 //! It follows the protocol's messages, so a test names the moment by the statement: the fault strikes when the writing
-//! connection next runs a statement that the test recognizes. The writing connection is the one that asks for
+//! connection, or one for reading, next runs a statement that the test recognizes. The writing connection is the one that asks for
 //! `synchronous_commit` when it connects.
 
 use std::{
@@ -33,6 +33,7 @@ pub enum Fault {
 }
 
 struct Plan {
+    on_writer: bool,
     recognizes: fn(&str) -> bool,
     fault: Fault,
 }
@@ -43,13 +44,26 @@ struct Held {
     database: unix::OwnedWriteHalf,
 }
 
+/// How the proxy meets new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manner {
+    #[default]
+    Serve,
+    /// Closes them at once, as a proxy does before a PostgreSQL that is away.
+    Close,
+    /// Refuses encryption, then closes them.
+    CloseLater,
+}
+
 #[derive(Default)]
 struct State {
     plan: Option<Plan>,
     held: Option<Held>,
-    refusing: bool,
+    manner: Manner,
     /// Ends every connection that is open now.
     cut: CancellationToken,
+    /// Takes the voice from every connection that is open now.
+    silence: CancellationToken,
 }
 
 struct Shared {
@@ -90,22 +104,30 @@ impl Proxy {
         let accepts = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if !accepts.state().refusing {
-                    tokio::spawn(serve(Arc::clone(&accepts), client));
+                let manner = accepts.state().manner;
+                match manner {
+                    Manner::Serve => drop(tokio::spawn(serve(Arc::clone(&accepts), client))),
+                    Manner::Close => {}
+                    Manner::CloseLater => drop(tokio::spawn(close_later(client))),
                 }
             }
         });
         Self { shared, address, database: database.to_owned() }
     }
 
-    /// Where the server finds the database.
+    /// Where the server finds the database. It asks for encryption, as it does unless it is told otherwise, and gets none.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@{}/{}?sslmode=disable", self.address, self.database)
+        format!("postgres://postgres@{}/{}?sslmode=prefer", self.address, self.database)
     }
 
     /// Lets `fault` strike the next statement of the writing connection that `recognizes` knows.
     pub fn strike(&self, recognizes: fn(&str) -> bool, fault: Fault) {
-        self.shared.state().plan = Some(Plan { recognizes, fault });
+        self.shared.state().plan = Some(Plan { on_writer: true, recognizes, fault });
+    }
+
+    /// As [`Self::strike`], on any connection for reading.
+    pub fn strike_reader(&self, recognizes: fn(&str) -> bool, fault: Fault) {
+        self.shared.state().plan = Some(Plan { on_writer: false, recognizes, fault });
     }
 
     /// Waits until the planned fault has struck.
@@ -115,18 +137,23 @@ impl Proxy {
         self.shared.struck.send_replace(0);
     }
 
-    /// Refuses new connections until [`Self::allow`].
-    pub fn refuse(&self) {
-        self.shared.state().refusing = true;
+    /// Refuses new connections in this manner until [`Self::allow`].
+    pub fn refuse(&self, manner: Manner) {
+        self.shared.state().manner = manner;
     }
 
     pub fn allow(&self) {
-        self.shared.state().refusing = false;
+        self.shared.state().manner = Manner::Serve;
     }
 
     /// Ends every connection that is open.
     pub fn cut(&self) {
         std::mem::take(&mut self.shared.state().cut).cancel();
+    }
+
+    /// Lets nothing more through on the connections that are open, and tells nobody.
+    pub fn silence(&self) {
+        std::mem::take(&mut self.shared.state().silence).cancel();
     }
 
     /// Lets what was held back arrive, and gives PostgreSQL's answer to it.
@@ -141,10 +168,15 @@ impl Proxy {
     }
 }
 
+/// The question whether the connection may be encrypted: its length and a number.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
 /// What both directions of one connection know.
 struct Link {
     shared: Arc<Shared>,
     cut: CancellationToken,
+    /// Nothing more gets through.
+    silence: CancellationToken,
     /// The next answer is lost.
     loses: CancellationToken,
     /// The server's side is gone.
@@ -156,13 +188,24 @@ struct Link {
 async fn serve(shared: Arc<Shared>, client: TcpStream) {
     let Ok(database) = UnixStream::connect(&shared.socket).await else { return };
     client.set_nodelay(true).expect("a TCP connection");
-    let cut = shared.state().cut.child_token();
+    let (cut, silence) = {
+        let state = shared.state();
+        (state.cut.child_token(), state.silence.child_token())
+    };
     let token = CancellationToken::new;
-    let link = Arc::new(Link { shared, cut, loses: token(), hangs_up: token(), keeps: token() });
+    let link = Arc::new(Link { shared, cut, silence, loses: token(), hangs_up: token(), keeps: token() });
     let (from_client, to_client) = client.into_split();
     let (from_database, to_database) = database.into_split();
     tokio::spawn(answers(Arc::clone(&link), from_database, to_client));
     requests(&link, from_client, to_database).await;
+}
+
+async fn close_later(mut client: TcpStream) {
+    let mut asked = [0; SSL_REQUEST.len()];
+    if client.read_exact(&mut asked).await.is_ok() && asked == SSL_REQUEST && client.write_all(b"N").await.is_ok() {
+        // What comes next is read, so that the end is an end and no reset.
+        let _: Result<usize, _> = client.read(&mut [0; 1024]).await;
+    }
 }
 
 /// From PostgreSQL to the server.
@@ -187,6 +230,9 @@ async fn answers(link: Arc<Link>, mut from: unix::OwnedReadHalf, to: OwnedWriteH
             link.shared.struck.send_modify(|count| *count += 1);
             return;
         }
+        if link.silence.is_cancelled() {
+            continue;
+        }
         if link.keeps.is_cancelled() {
             link.shared.late.send_modify(|late| late.extend_from_slice(&bytes[..read]));
         } else if let Some(to) = &mut to
@@ -210,10 +256,14 @@ async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWrite
         if read == 0 {
             return;
         }
+        if link.silence.is_cancelled() {
+            continue;
+        }
         buffer.extend_from_slice(&bytes[..read]);
         let mut whole = 0;
         while let Some(message) = next_message(&buffer[whole..], started) {
             let text = match message.first() {
+                _ if !started && message == SSL_REQUEST => None,
                 _ if !started => {
                     started = true;
                     is_writer = contains(message, b"synchronous_commit");
@@ -229,9 +279,9 @@ async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWrite
                 Some(b'B') => message[5..].split(|byte| *byte == 0).nth(1).and_then(|name| statements.get(name)),
                 _ => None,
             };
-            let fault = text.filter(|_| is_writer).and_then(|text| {
+            let fault = text.and_then(|text| {
                 let mut state = link.shared.state();
-                let plan = state.plan.take_if(|plan| (plan.recognizes)(text));
+                let plan = state.plan.take_if(|plan| plan.on_writer == is_writer && (plan.recognizes)(text));
                 plan.map(|plan| plan.fault)
             });
             match fault {
