@@ -51,6 +51,17 @@ impl<B: Besides, R: IncomingRequest> IncomingRequest for With<B, R> {
     }
 }
 
+/// A body that must be there: an empty one would replace what is stored with nothing.
+pub(super) struct NeededBody;
+
+impl Besides for NeededBody {
+    const NEEDS_BODY: bool = true;
+
+    fn read(_: &http::Request<&[u8]>, _: &[&str]) -> Result<Self, DeserializationError> {
+        Ok(Self)
+    }
+}
+
 /// The event type of a path that has it after the room, exactly as the client wrote it.
 ///
 /// Ruma's enums spell some unstable types as their stable aliases. What a client sends under a type must be stored under

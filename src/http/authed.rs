@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{
     RequestExt as _,
     extract::{FromRequest, Query, RawPathParams, Request},
-    http::{StatusCode, Uri},
+    http::{StatusCode, Uri, request::Parts},
 };
 use ruma::api::{
     IncomingRequest, IncomingRequestExt as _,
@@ -347,6 +347,7 @@ where
             };
             if R::Authentication::CHECKS_BODY {
                 check_body(json)?;
+                check_is_object::<R>(json, &parts, &path_args)?;
             }
         }
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)
@@ -369,6 +370,21 @@ fn check_body(json: &str) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses an array, which serde takes for an object with its fields in some order, and all other JSON that is no object.
+/// No endpoint of clients wants any. Those without a body of JSON do not look at what is sent.
+fn check_is_object<R: IncomingRequest>(json: &str, parts: &Parts, path_args: &[&str]) -> Result<(), ApiError> {
+    if json.is_empty() || json.trim_ascii_start().starts_with('{') {
+        return Ok(());
+    }
+    let unreadable = http::Request::from_parts(parts.clone(), b"no JSON".as_slice());
+    let reads_json = R::try_from_http_request(unreadable, path_args).is_err();
+    // What is no JSON at all is told so.
+    if reads_json && serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() {
+        return Err(ApiError::bad_json("The request must be a JSON object."));
+    }
+    Ok(())
 }
 
 /// Tells a client that sent no JSON from one that sent the wrong JSON.

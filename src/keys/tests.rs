@@ -465,18 +465,34 @@ async fn a_message_to_very_many_devices_goes_on_where_it_was_interrupted() {
     for number in 0..600 {
         devices.push(fixture.device(&owned_user_id!("@bob:example.org"), &format!("BOB{number}")).await);
     }
-    let to_all = messages(&[(&devices[0], "*"), (&devices[0], "BOB7")], &json!({ "number": 1 }));
-    let txn = <&TransactionId>::from("t");
-    let mut parts = fixture.keys.prepare(&alice, "m.test", txn, &to_all).await.expect("good").into_iter();
-    assert!(parts.len() > 2);
-    fixture.db.committer().transact(parts.next().expect("one of them")).await.expect("sent");
-    // The server ended here. The client asks again, and once more.
-    let fixture = fixture.reopen().await;
+    let to_all = |number: i64| messages(&[(&devices[0], "*"), (&devices[0], "BOB7")], &json!({ "number": number }));
+    let mut fixture = fixture;
+    for (number, txn) in [(1, "after one part"), (2, "after two parts")] {
+        let txn = <&TransactionId>::from(txn);
+        let parts = fixture.keys.prepare(&alice, "m.test", txn, &to_all(number)).await.expect("good");
+        assert_eq!(parts.len(), 3);
+        for part in parts.into_iter().take(number as usize) {
+            fixture.db.committer().transact(part).await.expect("sent");
+        }
+        // The server ended here. The client asks again, and once more.
+        fixture = fixture.reopen().await;
+        for _ in 0..2 {
+            fixture.keys.send_to_device(&alice, "m.test", txn, &to_all(number)).await.expect("sent");
+        }
+    }
+    // Two requests that overlap: the second begins, and goes on, between the parts of the first.
+    let txn = <&TransactionId>::from("overlapping");
+    let mut requests = Vec::new();
     for _ in 0..2 {
-        fixture.keys.send_to_device(&alice, "m.test", txn, &to_all).await.expect("sent");
+        let parts = fixture.keys.prepare(&alice, "m.test", txn, &to_all(3)).await.expect("good");
+        requests.push(parts.into_iter());
+    }
+    for request in [0, 0, 1, 1, 0, 1] {
+        let part = requests[request].next().expect("a part is left");
+        fixture.db.committer().transact(part).await.expect("sent");
     }
     for (index, device) in devices.iter().enumerate() {
-        let expected = if index == 7 { vec![1, 1] } else { vec![1] };
+        let expected = if index == 7 { vec![1, 1, 2, 2, 3, 3] } else { vec![1, 2, 3] };
         assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, expected, "device {index}");
     }
 }

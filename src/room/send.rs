@@ -89,7 +89,11 @@ impl Rooms {
             let barrier = writer.barrier()?;
             drop(writer);
             barrier.wait().await?;
-            return Ok(sent);
+            // It failed, perhaps, in a room that was read again since.
+            return match self.txn_ids.find(txn).await? {
+                Some(stored) if stored == sent => Ok(sent),
+                _ => Err(store::Error::Superseded.into()),
+            };
         }
         check_joined(&writer, caller)?;
         self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
@@ -159,14 +163,8 @@ impl Rooms {
 
     /// Commits what was appended and waits for it; the next writer comes in meanwhile.
     pub(super) async fn finish(&self, writer: RoomWriter<'_>, txn: Option<TxnKey>) -> Result<(), store::Error> {
-        let committed = writer.commit(txn.clone())?;
-        let result = committed.wait().instrument(debug_span!("room.committed")).await;
-        if result.is_err()
-            && let Some(txn) = &txn
-        {
-            self.txn_ids.forget(txn);
-        }
-        result.map(|_| ())
+        let committed = writer.commit(txn)?;
+        committed.wait().instrument(debug_span!("room.committed")).await.map(|_| ())
     }
 
     /// The room, or the error that tells the caller nothing about rooms they are not in.

@@ -20,6 +20,7 @@ use crate::{
     app::App,
     config::Config,
     server::build::{Surroundings, app},
+    store::committer::CommitStep,
     sync::{
         token::{Hints, SyncToken},
         v3,
@@ -117,6 +118,46 @@ async fn two_people_talk_in_every_room_version() {
         assert_eq!(bodies, [&json!("hello")], "{version}: {answer}");
         assert_eq!(timeline["limited"], false, "{version}");
     }
+}
+
+#[tokio::test]
+async fn a_transaction_id_is_known_from_the_queue_on_whatever_leaves_the_cache() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
+    let room = rooms.require(&room_id).await.expect("a room");
+    let key = |txn: &str| TxnKey { device: alice.device_nid, scope: format!("send/{room_id}"), txn: txn.to_owned() };
+    let find = async |txn: &str| rooms.txn_ids.find(&key(txn)).await.expect("a database");
+
+    // The committer stops before its next commit, until it is let go on.
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let before_store = Arc::clone(&gate);
+    server.app.db.committer().on_step(Arc::new(move |step| {
+        let gate = Arc::clone(&before_store);
+        Box::pin(async move {
+            if step == CommitStep::Taken {
+                gate.acquire().await.expect("never closed").forget();
+            }
+        })
+    }));
+    assert_eq!(find("1").await, None);
+    rooms.txn_ids.drop_devices();
+    let mut writer = rooms.enter(&room).await.expect("entered");
+    let event_id = writer.append(&alice.user, message("hello")).await.expect("appended");
+    let committed = writer.commit(Some(key("1"))).expect("queued");
+    assert_eq!(find("1").await, Some(event_id.clone()), "the device was read from a database without the event");
+    // Another request of the device fails; the first is still known.
+    drop(rooms.txn_ids.queue(key("2"), &event_id));
+    assert_eq!(find("2").await, None);
+    assert_eq!(find("1").await, Some(event_id.clone()));
+    gate.add_permits(1_000);
+    committed.wait().await.expect("committed");
+    assert_eq!(find("1").await, Some(event_id.clone()), "it was committed to a device that was read before");
+    rooms.txn_ids.drop_devices();
+    assert_eq!(find("1").await, Some(event_id.clone()), "it is in the database");
+    let again = rooms.send(&alice, &room_id, message("hello"), Some(key("1"))).await.expect("sent");
+    assert_eq!(again, event_id);
 }
 
 #[tokio::test]

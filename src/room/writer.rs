@@ -6,6 +6,7 @@
 //! A writer reads the room at the head, with the events that are still on their way to the disk ([`super::queued`]).
 
 mod rows;
+mod stripped;
 
 use std::sync::Arc;
 
@@ -336,36 +337,6 @@ impl RoomWriter<'_> {
         let left = Pdu::from_stored(&self.room.rules, event_id.clone(), json)
             .map_err(|error| Error::damaged("redacted event", error))?;
         Ok(Some(Redacts { event, left: Arc::new(left) }))
-    }
-
-    /// What an invited or knocking user is shown of the room ([spec]), as a JSON array.
-    ///
-    /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
-    async fn stripped_state(&self, member: &Pdu) -> Result<String, Error> {
-        const SHOWN: [&str; 7] = [
-            "m.room.create",
-            "m.room.name",
-            "m.room.avatar",
-            "m.room.topic",
-            "m.room.join_rules",
-            "m.room.canonical_alias",
-            "m.room.encryption",
-        ];
-        let mut shown = Vec::new();
-        for event_type in SHOWN {
-            shown.extend(self.current(event_type, "").await?.map(|current| current.pdu));
-        }
-        shown.extend(self.current("m.room.member", member.sender.as_str()).await?.map(|current| current.pdu));
-        let stripped = |pdu: &Pdu| {
-            serde_json::json!({
-                "type": pdu.event_type,
-                "state_key": pdu.state_key,
-                "sender": pdu.sender,
-                "content": pdu.content,
-            })
-        };
-        let shown: Vec<_> = shown.iter().map(|pdu| stripped(pdu)).chain([stripped(member)]).collect();
-        Ok(serde_json::Value::from(shown).to_string())
     }
 
     /// The events that the next one is built on.

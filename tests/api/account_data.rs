@@ -2,6 +2,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#client-config
 
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Engine, TestServer, v3};
@@ -43,6 +44,20 @@ both_engines! {
         assert_eq!(content(in_room, "org.example"), Some(&json!({ "b": 2 })));
         let quiet = alice.sync(news["next_batch"].as_str()).await;
         assert_eq!(content(&quiet["account_data"], "org.example"), None);
+    }
+
+    async fn account_data_is_not_replaced_by_a_missing_body(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        for path in [global(&alice, "m.cross_signing.master"), of_room(&alice, &room, "org.example")] {
+            alice.put(&path, json!({ "a": 1 })).await.ok();
+            for missing in [None, Some(String::new())] {
+                alice.request(Method::PUT, &path, missing).await.error(400, "M_BAD_JSON");
+            }
+            assert_eq!(alice.get(&path).await.ok(), json!({ "a": 1 }));
+            alice.put(&path, json!({})).await.ok();
+            assert_eq!(alice.get(&path).await.ok(), json!({}));
+        }
     }
 
     async fn account_data_outlives_a_restart(server: TestServer) {

@@ -37,6 +37,41 @@ both_engines! {
         assert_eq!(membership(&alice, &room, "@later:sabha.test").await, "invite");
     }
 
+    async fn an_invitation_stays_small_whatever_the_room_holds(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        // Each of the first kind is small enough to be shown whole, but not all of them.
+        for length in [3_600, 30_000] {
+            let more = "x".repeat(length);
+            let creation = json!({ "org.example.more": more });
+            let room = alice.create_room(json!({ "room_version": "10", "creation_content": creation })).await;
+            let set = async |event_type: &str, content: Value| alice.set_state(&room, event_type, "", content).await;
+            set("m.room.name", json!({ "name": "Tea", "more": more })).await;
+            set("m.room.topic", json!({ "topic": more })).await;
+            set("m.room.avatar", json!({ "url": "mxc://sabha.test/tea", "info": { "more": more } })).await;
+            set("m.room.encryption", json!({ "algorithm": "m.megolm.v1.aes-sha2", "more": more })).await;
+            let allow = json!([{ "type": "m.room_membership", "room_id": "!a:sabha.test", "more": more }]);
+            set("m.room.join_rules", json!({ "join_rule": "restricted", "allow": allow })).await;
+            alice.invite(&room, &bob.user_id).await;
+            let news = bob.sync(None).await;
+            let shown = &news["rooms"]["invite"][room.as_str()]["invite_state"]["events"];
+            assert!(shown.to_string().len() <= 16_384, "{length}: {} bytes", shown.to_string().len());
+            let content = |event_type: &str| {
+                let mut events = shown.as_array().into_iter().flatten();
+                events.find(|event| event["type"] == event_type).map(|event| event["content"].clone())
+            };
+            assert_eq!(content("m.room.name"), Some(json!({ "name": "Tea" })), "{length}");
+            assert_eq!(content("m.room.topic"), Some(json!({})), "{length}");
+            assert_eq!(content("m.room.avatar"), Some(json!({ "url": "mxc://sabha.test/tea" })), "{length}");
+            assert_eq!(content("m.room.encryption"), Some(json!({ "algorithm": "m.megolm.v1.aes-sha2" })), "{length}");
+            assert_eq!(content("m.room.join_rules"), Some(json!({ "join_rule": "restricted" })), "{length}");
+            let create = json!({ "creator": alice.user_id, "room_version": "10" });
+            assert_eq!(content("m.room.create"), Some(create), "{length}");
+            // The room itself is as it was set.
+            let topic = alice.get(&v3(["rooms", &room, "state", "m.room.topic"])).await.ok();
+            assert_eq!(topic, json!({ "topic": more }));
+        }
+    }
+
     async fn a_room_is_joined_by_id_or_alias(server: TestServer) {
         let alice = server.register("alice").await;
         let bob = server.register("bob").await;

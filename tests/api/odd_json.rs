@@ -103,6 +103,36 @@ both_engines! {
         alice.sync(None).await;
     }
 
+    async fn a_body_that_is_no_object_is_refused(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let event = alice.send_text(&room, "0", "hello").await;
+        let user = alice.user_id.as_str();
+        let rule = v3(["pushrules", "global", "override", ".m.rule.master", "enabled"]);
+        let enabled = alice.get(&rule).await.ok();
+        for (method, path, array) in [
+            (Method::PUT, v3(["user", user, "rooms", &room, "tags", "u.x"]), "[0.5]"),
+            (Method::POST, v3(["user", user, "filter"]), "[[]]"),
+            (Method::PUT, rule.clone(), "[true]"),
+            (Method::POST, v3(["rooms", &room, "receipt", "m.read", &event]), "[]"),
+            (Method::POST, v3(["createRoom"]), "[]"),
+        ] {
+            for body in [array, " \n[]", "null", "true", "7", "\"text\""] {
+                let answer = alice.request(method.clone(), &path, Some(body.to_owned())).await;
+                let errcode = &answer.json["errcode"];
+                assert_eq!((answer.status.as_u16(), errcode), (400, &json!("M_BAD_JSON")), "{body}: {method} {path}");
+            }
+            alice.request(method, &path, Some("[".to_owned())).await.error(400, "M_NOT_JSON");
+        }
+        let tags = alice.get(&v3(["user", user, "rooms", &room, "tags"])).await.ok();
+        assert_eq!(tags, json!({ "tags": {} }));
+        assert_eq!(alice.get(&rule).await.ok(), enabled);
+        assert_eq!(alice.get(&v3(["joined_rooms"])).await.ok()["joined_rooms"], json!([room]));
+        // Space before an object is no matter, and whoever wants no body does not look at it.
+        alice.request(Method::POST, &v3(["createRoom"]), Some(" \n{}".to_owned())).await.ok();
+        alice.request(Method::POST, &v3(["logout"]), Some("[]".to_owned())).await.ok();
+    }
+
     async fn what_is_unusual_and_can_be_read_arrives_as_it_was_written(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let content = r#"{"a":1.5,"b":[-0.0,1E10,{"a":{"a":[[[]]]}}],"c":"\ud83d\ude00\u0000","":null}"#;

@@ -9,13 +9,14 @@ use super::{check_own, check_settable};
 use crate::{
     account::data::ACCOUNT,
     app::App,
+    client_api::with::{NeededBody, With},
     http::{ApiError, Authed, Reply},
 };
 
 /// Stores one type of account data.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Request>,
+    Authed { caller, request: With { request, .. }, .. }: Authed<With<NeededBody, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     check_own(&caller, &request.user_id)?;
     let (event_type, content) = (request.event_type.to_string(), request.data.into_json());

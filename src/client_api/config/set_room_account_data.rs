@@ -8,13 +8,14 @@ use ruma::api::client::config::set_room_account_data::v3::{Request, Response};
 use super::{check_own, check_settable, own_room};
 use crate::{
     app::App,
+    client_api::with::{NeededBody, With},
     http::{ApiError, Authed, Reply},
 };
 
 /// Stores one type of account data of a room.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Request>,
+    Authed { caller, request: With { request, .. }, .. }: Authed<With<NeededBody, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     check_own(&caller, &request.user_id)?;
     let (event_type, content) = (request.event_type.to_string(), request.data.into_json());

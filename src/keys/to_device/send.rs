@@ -274,7 +274,9 @@ impl Transaction for SendToDevice {
                 .into_iter()
                 .map(|(share, json)| TO_DEVICE_SHARED.row([position.into(), share.into(), Arc::clone(json).into()])),
         );
-        if existing.contains(&self.sender_device) {
+        // A part that was sent before, by a request that came further than this one, must not set the mark back.
+        let moves_mark = self.is_last || self.deliveries.last().is_some_and(is_left);
+        if moves_mark && existing.contains(&self.sender_device) {
             if mark.is_some() {
                 set_txn_result(conn, self.sender_device, TXN_SCOPE, &self.txn, &self.mark()).await?;
             } else {

@@ -11,7 +11,7 @@ use crate::{
         memberships::{MemberEntry, MembershipsHandle},
         relations,
         state_log::{Membership, checkpoint},
-        txn::TxnKey,
+        txn::{QueuedTxn, TxnKey},
     },
     store::{Error, EventNid, Position, UserNid, Write, ids::pack, rooms as rows},
 };
@@ -29,6 +29,7 @@ struct Effects {
     /// Redacted events as they are left, each with the position of its redaction.
     redacted: Vec<(Position, Arc<StoredEvent>)>,
     members: Vec<(UserNid, MemberEntry)>,
+    txn: Option<QueuedTxn>,
 }
 
 pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
@@ -41,6 +42,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         events: Vec::with_capacity(pending.len()),
         redacted: Vec::new(),
         members: Vec::new(),
+        txn: None,
     };
     let mut view = room.view_mut();
     // Readers ask for the committed position, so changes after it must stay in memory.
@@ -130,9 +132,9 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         writer.head.state_pos.into(),
         state_hash.into(),
     ]));
-    if let (Some(txn), Some((_, event))) = (&txn, effects.events.last()) {
+    if let (Some(txn), Some((_, event))) = (txn, effects.events.last()) {
         write.push(txn.row(event.event_id(), writer.now_ms));
-        rooms.txn_ids.remember(txn, event.event_id());
+        effects.txn = Some(rooms.txn_ids.queue(txn, event.event_id()));
     }
     if writer.is_new_room {
         rooms.register_shared(&room);
@@ -172,6 +174,9 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
     let members: Vec<(UserNid, Membership)> =
         effects.members.iter().map(|(user, entry)| (*user, entry.membership)).collect();
     write.after(move || {
+        if let Some(txn) = effects.txn {
+            txn.committed();
+        }
         for (_, event) in &effects.events {
             events.insert(Arc::clone(event));
         }
