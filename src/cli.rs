@@ -154,7 +154,7 @@ pub enum TokenCommand {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         uses: Option<u32>,
         /// How long it is good for, such as 12h or 7d [default: for ever]
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = parse_lifetime)]
         expires: Option<TimeSpan>,
         /// Print the result as JSON
         #[arg(long)]
@@ -208,6 +208,15 @@ impl Cli {
         }
         sources
     }
+}
+
+/// Reads how long something is good for.
+fn parse_lifetime(text: &str) -> Result<TimeSpan, String> {
+    let lifetime: TimeSpan = text.parse()?;
+    if lifetime.duration().is_zero() {
+        return Err("it would be over at once; write a longer time, such as 12h or 7d".to_owned());
+    }
+    Ok(lifetime)
 }
 
 /// Adds to an error about a flag of `serve` without the verb where it belongs.
@@ -327,6 +336,7 @@ mod tests {
             assert!(error.contains(expected), "{line}: {error}");
         };
         check("sabha token new --expires tomorrow", "such as 30s, 5m, 1h or 7d");
+        check("sabha token new --expires 0s", "it would be over at once; write a longer time");
         check("sabha token new --uses 0", "0 is not in 1..");
         check("sabha serve --listen 8008", "write ADDRESS:PORT such as 127.0.0.1:8008, or unix:PATH");
         check("sabha init --registration everyone", "\"closed\", \"token\" or \"open\"");

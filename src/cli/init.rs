@@ -14,7 +14,8 @@ use crate::config::{DatabaseUrl, Problems, RegistrationMode, Sources, load};
 const DEFAULT_FILE: &str = "./sabha.toml";
 
 #[derive(Debug, Clone, Default, Args)]
-#[command(after_help = "Writes to ./sabha.toml, or where -c says; never over an existing file.\n\n\
+#[command(after_help = "Writes to ./sabha.toml, or where -c says; never over an existing file. Takes no -O: what is \
+    written there is for every run.\n\n\
     Example without questions:\n  sabha init --yes --server-name example.com --registration token \\\n    \
     --database postgres://sabha:PASSWORD@localhost/sabha -c /etc/sabha/sabha.toml\n\n\
     Then: sabha config check, sabha serve, sabha user create alice --admin")]
@@ -45,6 +46,12 @@ pub enum InitError {
     NoServerName,
     #[error("`{0}` is not a server name; write a host name without https://, such as example.com")]
     BadServerName(String),
+    #[error("`{0}` ends with a dot, and user IDs are written without it; write `{without}`", without = .0.trim_end_matches('.'))]
+    TrailingDot(String),
+    #[error(
+        "-O sets a key for one run, and `init` writes a file: use its flags (`sabha init --help`), or set `{0}` in the file"
+    )]
+    Override(String),
     #[error("that is not a database URL; write sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME")]
     BadDatabase,
     #[error("registration: {0}")]
@@ -63,6 +70,16 @@ struct Answers {
     data_dir: PathBuf,
     database: Option<DatabaseUrl>,
     registration: RegistrationMode,
+}
+
+/// Refuses keys that were given with `-O`: they would not be in the file, and the next run would not have them.
+///
+/// # Errors
+/// [`InitError::Override`].
+pub fn check_overrides(overrides: &[String]) -> Result<(), InitError> {
+    // The value may be a password.
+    let key = overrides.first().map(|given| given.split('=').next().unwrap_or_default());
+    key.map_or(Ok(()), |key| Err(InitError::Override(key.to_owned())))
 }
 
 /// Asks what no flag says, if `interactive`, and writes the file: the first of `files`, or `./sabha.toml`.
@@ -128,6 +145,10 @@ fn server_name(name: String) -> Result<(OwnedServerName, bool), InitError> {
     let lower = name.to_ascii_lowercase();
     let is_changed = lower != name;
     let server_name = OwnedServerName::try_from(lower).map_err(|_| InitError::BadServerName(name))?;
+    // DNS knows both names as one, and Matrix as two: the users of each would be strangers to the other.
+    if server_name.host().ends_with('.') {
+        return Err(InitError::TrailingDot(server_name.host().to_owned()));
+    }
     Ok((server_name, is_changed))
 }
 
@@ -370,6 +391,12 @@ mod tests {
         check(InitArgs { yes: true, ..InitArgs::default() }, Some("example.com\n"), "add --server-name NAME");
         check(InitArgs::default(), Some(""), "add --server-name NAME");
         check(example("https://example.com"), None, "without https://");
+        check(
+            example("example.com."),
+            None,
+            "ends with a dot, and user IDs are written without it; write `example.com`",
+        );
+        check(example("example.com.:8448"), None, "write `example.com`");
         check(
             InitArgs { database: Some("mysql://u:hunter2@h/d".into()), ..example("example.com") },
             None,

@@ -26,7 +26,10 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Serve(_) => with_config(&sources, serve),
         Command::Init(args) => {
             let interactive = io::stdin().is_terminal() && !args.yes;
-            init::run(&args, &sources.files, interactive, &mut io::stdin().lock(), &mut io::stdout())
+            init::check_overrides(&sources.overrides)
+                .and_then(|()| {
+                    init::run(&args, &sources.files, interactive, &mut io::stdin().lock(), &mut io::stdout())
+                })
                 .map(|()| ExitCode::SUCCESS)
                 .map_err(Into::into)
         }

@@ -67,6 +67,8 @@ pub struct NewRoom {
     pub topic: Option<String>,
     pub alias: Option<OwnedRoomAliasId>,
     pub invite: Vec<Invitee>,
+    /// Who may never come in, with the content of their member events.
+    pub bans: Vec<(OwnedUserId, Value)>,
     pub is_direct: bool,
     pub publish: bool,
 }
@@ -315,6 +317,10 @@ fn first_events(
     }
     if !given("m.room.guest_access") {
         events.push(state("m.room.guest_access", "", &json!({ "guest_access": guest_access })));
+    }
+    // Before the power levels that may come with the initial state: by those the creator may lack the power for it.
+    for (user_id, content) in &new.bans {
+        events.push(state("m.room.member", user_id.as_str(), content));
     }
     for initial in &new.initial_state {
         events.push(state(&initial.event_type, &initial.state_key, &initial.content));

@@ -83,6 +83,7 @@ pub(super) fn new_room(version: RoomVersionId, preset: Preset) -> NewRoom {
         topic: None,
         alias: None,
         invite: Vec::new(),
+        bans: Vec::new(),
         is_direct: false,
         publish: false,
     }

@@ -45,6 +45,9 @@ const CANONICAL_ALIAS: &str = "m.room.canonical_alias";
 /// How many rooms of a space are copied: each is an event that is signed while the client waits.
 const MAX_CHILDREN: usize = 1000;
 
+/// How many bans are copied: each is an event as well.
+const MAX_BANS: usize = 1000;
+
 /// What the client asked for.
 #[derive(Debug, Clone)]
 pub struct Upgrade {
@@ -175,6 +178,7 @@ impl Rooms {
             topic: None,
             alias: None,
             invite: Vec::new(),
+            bans: bans(old, &new_creators).await?,
             is_direct: false,
             publish: self.is_published(old.room.nid).await?,
         })
@@ -191,6 +195,28 @@ async fn children(space: &RoomWriter<'_>) -> Result<Vec<InitialState>, store::Er
         copied("m.space.child", event.pdu.state_key.as_deref().unwrap_or_default(), event.pdu.content.get())
     };
     Ok(there.filter_map(copy).take(MAX_CHILDREN).collect())
+}
+
+/// Who is banned from a room, with the reason. The specification leaves bans behind; then whoever was banned from an open
+/// room would be back with its upgrade.
+async fn bans(old: &RoomWriter<'_>, new_creators: &[OwnedUserId]) -> Result<Vec<(OwnedUserId, Value)>, store::Error> {
+    let events = old.list_state(|entry| entry.membership == Some(Membership::Ban)).await?;
+    let mut bans = Vec::new();
+    for event in events {
+        let user_id = event.pdu.state_key.as_deref().and_then(|user_id| OwnedUserId::try_from(user_id).ok());
+        // Nobody stands above a creator, so none can be banned.
+        let Some(user_id) = user_id.filter(|user_id| !new_creators.contains(user_id)) else { continue };
+        if bans.len() == MAX_BANS {
+            tracing::warn!(room_id = %old.room.room_id, "only {MAX_BANS} bans are copied to the room's replacement");
+            break;
+        }
+        let mut content = json!({ "membership": "ban" });
+        if let Some(reason) = event.content::<Map<String, Value>>().and_then(|mut content| content.remove("reason")) {
+            content["reason"] = reason;
+        }
+        bans.push((user_id, content));
+    }
+    Ok(bans)
 }
 
 async fn append_tombstone(

@@ -75,7 +75,12 @@ impl Sight {
 
     /// Whether the user has ever been in the room.
     pub fn ever_joined(&self) -> bool {
-        self.memberships.iter().any(|(_, membership)| *membership == Membership::Join)
+        self.first_joined().is_some()
+    }
+
+    /// When the user first came into the room.
+    pub fn first_joined(&self) -> Option<Position> {
+        self.memberships.iter().find(|(_, membership)| *membership == Membership::Join).map(|(pos, _)| *pos)
     }
 
     /// Since when the user has been in the room without a break, as of `upto`. `None`: they are not in it.

@@ -110,3 +110,27 @@ both_engines! {
         alice.post(&v3(["user", &alice.user_id, "filter"]), both).await.error(400, "M_INVALID_PARAM");
     }
 }
+
+/// A definition that cannot be read is not taken for the ID of a stored filter.
+#[tokio::test]
+async fn a_broken_filter_is_refused_alike_wherever_it_comes_from() {
+    let server = TestServer::start().await;
+    let alice = server.register("alice").await;
+    for (filter, code, reason) in [
+        (r#"{"room":{"timeline":{"limit":-1}}}"#, "M_BAD_JSON", "-1"),
+        (r#"{"presence":null}"#, "M_BAD_JSON", "null"),
+        (r#" {"room":[7]}"#, "M_BAD_JSON", "7"),
+        ("{", "M_NOT_JSON", "JSON"),
+    ] {
+        let encoded = v3([filter]).rsplit('/').next().expect("one segment").to_owned();
+        let inline = alice.get(&format!("{}?timeout=0&filter={encoded}", v3(["sync"]))).await;
+        assert!(inline.text.contains(reason) && !inline.text.contains("with this ID"), "{filter}: {}", inline.text);
+        inline.error(400, code);
+        if let Ok(body) = serde_json::from_str::<Value>(filter) {
+            alice.post(&v3(["user", &alice.user_id, "filter"]), body).await.error(400, code);
+        }
+    }
+    let unknown = alice.get(&format!("{}?timeout=0&filter=12345", v3(["sync"]))).await;
+    assert!(unknown.text.contains("There is no filter with this ID"), "{}", unknown.text);
+    unknown.error(400, "M_INVALID_PARAM");
+}

@@ -200,6 +200,33 @@ async fn a_command_in_the_wrong_directory_makes_no_server() {
     }
 }
 
+#[tokio::test]
+async fn an_empty_file_is_no_server() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data_dir = dir.path().join("sabha-data");
+    fs::create_dir(&data_dir).expect("writable");
+    let file = data_dir.join("sabha.db");
+    fs::write(&file, "").expect("writable");
+    for line in ["user list", "user create alice", "token new"] {
+        let said = Sabha::in_directory(dir.path()).refusal(line).await;
+        assert!(said.contains("there is no server in"), "{said}");
+        assert_eq!(entries(&data_dir), [file.as_path()], "{line}");
+        assert_eq!(fs::metadata(&file).expect("it is still there").len(), 0, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn init_refuses_keys_that_it_would_not_write() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let sabha = Sabha::in_directory(dir.path()).with("log.filter=debug".to_owned());
+    let said = sabha.refusal("init --yes --server-name example.com").await;
+    assert!(
+        said.contains("-O sets a key for one run") && said.contains("set `log.filter` in the file"),
+        "{said}"
+    );
+    assert_eq!(entries(dir.path()), Vec::<PathBuf>::new());
+}
+
 /// A place where no server has been, as a database URL; with what keeps it.
 async fn unused_database(engine: Engine, dir: &Path) -> (String, Option<PostgresDatabase>) {
     match engine {

@@ -110,6 +110,72 @@ both_engines! {
         }
     }
 
+    /// Who comes back keeps what they knew of the members, so what has changed is told, however the stay before ended.
+    async fn who_comes_back_lazily_is_told_which_members_changed(server: TestServer) {
+        let alice = server.register("alice").await;
+        for state_after in [false, true] {
+            for how in ["leave", "leave unseen", "leave and invite", "invite and reject", "forget"] {
+                let name = |who: &str| format!("{who}-{}-{}", how.replace(' ', "-"), u8::from(state_after));
+                let (bob, dora) = (server.register(&name("bob")).await, server.register(&name("dora")).await);
+                let room = alice.create_room(json!({ "preset": "public_chat", "name": "Tea" })).await;
+                bob.join(&room).await;
+                let way = Way { timeline_limit: Some(1), ..way(state_after, true) };
+                let mut follower = Follower::new(bob.login_again().await, way);
+                follower.sync().await;
+                dora.join(&room).await;
+                follower.sync().await;
+                let key = ("m.room.member".to_owned(), dora.user_id.clone());
+                assert!(follower.rooms[&room].contains_key(&key), "{how}");
+
+                if how == "leave and invite" || how == "invite and reject" {
+                    // The client never hears of what happened up to the departure.
+                    dora.leave(&room).await;
+                }
+                bob.leave(&room).await;
+                match how {
+                    "leave unseen" => {}
+                    "leave and invite" => alice.invite(&room, &bob.user_id).await,
+                    "invite and reject" => {
+                        alice.invite(&room, &bob.user_id).await;
+                        follower.sync().await;
+                        bob.leave(&room).await;
+                    }
+                    "forget" => _ = bob.post(&v3(["rooms", &room, "forget"]), json!({})).await.ok(),
+                    _ => {}
+                }
+                if how != "leave unseen" {
+                    follower.sync().await;
+                }
+                if how != "leave and invite" && how != "invite and reject" {
+                    dora.leave(&room).await;
+                }
+                bob.join(&room).await;
+                alice.send_text(&room, "last", "the timeline shows this alone").await;
+                let answer = follower.sync().await;
+                let told = members(&answer["rooms"]["join"][&room], state_after);
+                assert!(told.contains(&dora.user_id), "{how}, {state_after}: {answer}");
+                follower.compare().await;
+            }
+        }
+    }
+
+    /// Whom a newcomer cannot know is not told.
+    async fn who_comes_for_the_first_time_is_told_of_no_member_that_they_do_not_see(server: TestServer) {
+        let (alice, bob, dora) = (server.register("alice").await, server.register("bob").await, server.register("dora").await);
+        for state_after in [false, true] {
+            let room = alice.create_room(json!({ "preset": "public_chat", "name": "Tea" })).await;
+            let way = Way { timeline_limit: Some(1), ..way(state_after, true) };
+            let mut follower = Follower::new(bob.login_again().await, way);
+            follower.sync().await;
+            dora.join(&room).await;
+            bob.join(&room).await;
+            alice.send_text(&room, "last", "the timeline shows this alone").await;
+            let answer = follower.sync().await;
+            let told = members(&answer["rooms"]["join"][&room], state_after);
+            assert!(!told.contains(&dora.user_id) && told.contains(&alice.user_id), "{answer}");
+        }
+    }
+
     /// The room is encrypted and named while the newcomer may not see the history yet.
     async fn who_comes_later_knows_that_the_room_is_encrypted(server: TestServer) {
         let alice = server.register("alice").await;

@@ -113,6 +113,35 @@ both_engines! {
         assert!(state(&bob, &eleven, "m.room.create").await.get("additional_creators").is_none());
     }
 
+    /// Also where the one who upgrades may not ban by the levels of the room.
+    async fn who_was_banned_stays_banned(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let carol = server.register("carol").await;
+        for (from, to) in [("9", "11"), ("11", "12"), ("12", "12"), ("12", "11")] {
+            let levels = json!({ "ban": 99, "events": { "m.room.tombstone": 50 }, "users_default": 50 });
+            let preset = json!({ "preset": "public_chat", "room_version": from, "power_level_content_override": levels });
+            let old = alice.create_room(preset).await;
+            bob.join(&old).await;
+            let ban = json!({ "user_id": carol.user_id, "reason": "spam" });
+            alice.post(&v3(["rooms", &old, "ban"]), ban).await.ok();
+            let new = upgrade(&bob, &old, to).await;
+            let member = bob.get(&v3(["rooms", &new, "state", "m.room.member", &carol.user_id])).await.ok();
+            assert_eq!(member, json!({ "membership": "ban", "reason": "spam" }), "from {from} to {to}");
+            carol.post(&v3(["join", &new]), json!({})).await.error(403, "M_FORBIDDEN");
+            alice.join(&new).await;
+        }
+    }
+
+    /// A new creator stands above all bans.
+    async fn a_banned_user_may_become_a_creator(server: TestServer) {
+        let (alice, carol) = (server.register("alice").await, server.register("carol").await);
+        let old = alice.create_room(json!({ "preset": "public_chat", "room_version": "11" })).await;
+        alice.post(&v3(["rooms", &old, "ban"]), json!({ "user_id": carol.user_id })).await.ok();
+        let body = json!({ "new_version": "12", "additional_creators": [carol.user_id] });
+        let answer = alice.post(&v3(["rooms", &old, "upgrade"]), body).await.ok();
+        carol.join(answer["replacement_room"].as_str().expect("a checked answer has it")).await;
+    }
+
     async fn a_space_keeps_its_rooms(server: TestServer) {
         let alice = server.register("alice").await;
         let space = alice.create_room(json!({ "creation_content": { "type": "m.space" } })).await;

@@ -82,6 +82,7 @@ impl Server {
             topic: None,
             alias: None,
             invite: Vec::new(),
+            bans: Vec::new(),
             is_direct: false,
             publish: false,
         };

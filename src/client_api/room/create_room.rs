@@ -76,6 +76,7 @@ pub(super) async fn handle(
         topic: request.topic,
         alias,
         invite: invitees(&app, request.invite).await?,
+        bans: Vec::new(),
         is_direct: request.is_direct,
         publish,
     };

@@ -6,9 +6,16 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequest as _, Request},
-    http::Uri,
+    http::{StatusCode, Uri},
 };
-use ruma::api::client::sync::sync_events::v3::{Filter, Request as Endpoint};
+use ruma::api::{
+    client::{
+        filter::FilterDefinition,
+        sync::sync_events::v3::{Filter, Request as Endpoint},
+    },
+    error::ErrorKind,
+};
+use serde::de::IgnoredAny;
 use tracing::{Instrument as _, debug_span};
 
 use crate::{
@@ -54,6 +61,7 @@ async fn read(
     let filter = match request.filter {
         None => Arc::default(),
         Some(Filter::FilterDefinition(filter)) => Arc::new(SyncFilter::new(&filter)?),
+        Some(Filter::FilterId(text)) if text.trim_start().starts_with('{') => return Err(broken_filter(&text)),
         Some(Filter::FilterId(id)) => app
             .filter_cache
             .find(&app.filters, caller.user.nid, &id)
@@ -72,6 +80,17 @@ async fn read(
         set_presence: request.set_presence,
         timeout: request.timeout.unwrap_or(Duration::ZERO).min(longest),
     })
+}
+
+/// The reason why a definition that was given as a filter is none. No ID begins with a brace, so it was not meant as one.
+fn broken_filter(text: &str) -> ApiError {
+    if serde_json::from_str::<IgnoredAny>(text).is_err() {
+        return ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "filter: it is not valid JSON.");
+    }
+    match serde_json::from_str::<FilterDefinition>(text) {
+        Err(error) => ApiError::bad_json(format!("filter: {error}")),
+        Ok(_) => ApiError::bad_json("filter: it cannot be read."),
+    }
 }
 
 fn asks_for_unstable_state_after(uri: &Uri) -> bool {

@@ -127,7 +127,7 @@ struct Lazy<'a> {
 
 impl Lazy<'_> {
     /// Keeps the members whose events the client sees, those that are owed, and the client's own; adds those of them that it
-    /// does not know yet. Keeps all changes, also when the client asks for the full state: it may know any member, from earlier
+    /// does not know yet. Keeps all changes, also when it is given the full state: it may know any member, from earlier
     /// timelines or from `/members`.
     async fn apply(&self, entries: &mut Entries, owed: &[KeyNid]) -> Result<(), Error> {
         let Look { app, caller, .. } = self.look;
@@ -145,7 +145,8 @@ impl Lazy<'_> {
         let keys: BTreeSet<KeyNid> = senders.map(|key| key.nid).chain(owed.iter().copied()).collect();
         // The client may know members of a room that could not be read for a while, and they may have changed since.
         if self.full && !self.look.was_left_out(room) {
-            let has_changed = |entry: &StateEntry| self.room.since.is_some_and(|since| entry.pos > since);
+            let known_up_to = self.known_up_to();
+            let has_changed = |entry: &StateEntry| known_up_to.is_some_and(|pos| entry.pos > pos);
             entries.retain(|key, entry| entry.membership.is_none() || keys.contains(key) || has_changed(entry));
         }
         for key in keys {
@@ -172,5 +173,15 @@ impl Lazy<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Up to where the client knows at least what has become of the members that it knows. `None`: it knows none.
+    ///
+    /// One who comes back keeps what they knew of an earlier stay. Up to where that was, nothing says: the token is from after
+    /// it, and the end of a stay is not told to one who was invited again at once, or who has forgotten the room. What is as
+    /// it was when the user first came cannot be outdated.
+    fn known_up_to(&self) -> Option<Position> {
+        let asked_after = |came: &Position| !self.look.is_initial() && *came <= self.look.since_pos();
+        self.room.since.or_else(|| self.room.sight.first_joined().filter(asked_after))
     }
 }

@@ -118,10 +118,6 @@ impl Follower {
     pub fn take(&mut self, answer: &Value) {
         for (room_id, room) in rooms(answer, "join") {
             let known = self.rooms.entry(room_id.clone()).or_default();
-            if self.way.lazy && !self.joined.contains(room_id) {
-                // A client that does not ask for all members is not told who came and went while the user was away.
-                known.retain(|(kind, _), _| kind != "m.room.member");
-            }
             apply(known, room, self.way.state_after);
             self.left.remove(room_id);
             self.forgotten.remove(room_id);
@@ -137,10 +133,6 @@ impl Follower {
         }
         for (room_id, room) in rooms(answer, "leave") {
             let known = self.rooms.entry(room_id.clone()).or_default();
-            if self.way.lazy && !self.joined.contains(room_id) {
-                // The user came and went again meanwhile; as above.
-                known.retain(|(kind, _), _| kind != "m.room.member");
-            }
             apply(known, room, self.way.state_after);
             if self.joined.remove(room_id) || self.left.contains(room_id) {
                 self.left.insert(room_id.clone());
