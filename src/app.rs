@@ -24,7 +24,7 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{Database, Error, UserNid},
-    sync::{filter::FilterCache, lazy::LazyMembers, parked::ParkedSyncs},
+    sync::{filter::FilterCache, large::LargeAnswers, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// Everything a handler may need. Cheap to clone.
@@ -54,6 +54,8 @@ pub struct Services {
     pub bodies: BodyBudget,
     /// What connections and answers may hold, on all listeners for others.
     pub transport: Transport,
+    /// The large answers that are being made.
+    pub large_answers: LargeAnswers,
     /// The syncs that wait for news.
     pub parked_syncs: ParkedSyncs,
     /// Whatever this server asks of others goes through here.

@@ -11,6 +11,7 @@
 pub mod device_lists;
 pub mod filter;
 pub mod json;
+pub mod large;
 pub mod lazy;
 pub mod parked;
 pub mod token;

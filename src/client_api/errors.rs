@@ -16,6 +16,7 @@ use crate::{
     },
     sync::{
         filter::{FilterError, FindFilterError},
+        large::TooManyLarge,
         token::InvalidToken,
     },
 };
@@ -137,6 +138,12 @@ impl From<ReadError> for ApiError {
             ReadError::UnknownEvent => Self::not_found("There is no such event in this room, or you may not see it."),
             ReadError::Storage(error) => error.into(),
         }
+    }
+}
+
+impl From<TooManyLarge> for ApiError {
+    fn from(_: TooManyLarge) -> Self {
+        Self::unavailable("The server makes too many large answers at this moment. Please try again.")
     }
 }
 

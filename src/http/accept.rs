@@ -121,7 +121,7 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
                     }
                     None if refused_logged_at.is_none_or(|at| at.elapsed() >= EXHAUSTED_LOG_INTERVAL) => {
                         refused_logged_at = Some(Instant::now());
-                        warn!(?client, "closed a connection: its address has limits.connections_per_address of them");
+                        warn!(?client, "closed a connection: its network has as many as it may");
                     }
                     None => {}
                 },

@@ -59,8 +59,7 @@ pub trait Authenticate: AuthScheme {
 
     /// Who sends the body of the request, as far as is known before it is read. Strangers send small ones.
     fn sender(caller: &Self::Caller, address: Option<IpAddr>) -> Sender {
-        let _ = address;
-        Self::user(caller).map_or(Sender::Stranger, |device| Sender::User(device.user.nid))
+        Self::user(caller).map_or(Sender::Stranger(address), |device| Sender::User(device.user.nid))
     }
 
     /// Whether rate limits are not for the caller.
@@ -204,10 +203,10 @@ impl Authenticate for AppserviceTokenOptional {
         None
     }
 
-    fn sender(caller: &ServiceToken, _: Option<IpAddr>) -> Sender {
+    fn sender(caller: &ServiceToken, address: Option<IpAddr>) -> Sender {
         match caller {
             ServiceToken::Known(_) => Sender::Appservice,
-            ServiceToken::Missing | ServiceToken::Unknown => Sender::Stranger,
+            ServiceToken::Missing | ServiceToken::Unknown => Sender::Stranger(address),
         }
     }
 
@@ -329,7 +328,7 @@ where
 
         let (parts, body) = request.into_parts();
         let sender = R::Authentication::sender(&caller, address);
-        let (body, _large) = app.bodies.read(body, sender).await?;
+        let (body, _held) = app.bodies.read(body, sender).await?;
         let proven = http::Request::from_parts(parts, body);
         R::Authentication::prove(app, &caller, &proven).await?;
         let (mut parts, body) = proven.into_parts();

@@ -1,9 +1,10 @@
 //! Reading the bodies of requests: how large, how slowly, and how much of them at a time.
 //!
-//! Promises: before somebody has said who they are we hold [`STRANGER_BYTES`] for them; a client that stops sending is given
-//! up; all large bodies together hold a bounded amount, of which nobody has more than a share.
+//! Promises: before somebody has said who they are we hold [`STRANGER_BYTES`] of a body for them; a client that stops sending
+//! is given up; all large bodies together hold a bounded amount, of which nobody has more than a share, and so do all small
+//! ones whose rest is waited for. A small body that is there costs nothing.
 
-use std::{collections::HashMap, net::IpAddr, sync::Mutex, time::Duration};
+use std::{collections::HashMap, future::poll_fn, net::IpAddr, pin::Pin, sync::Mutex, task::Poll, time::Duration};
 
 use axum::{body::Body, http::StatusCode};
 use bytes::{Bytes, BytesMut};
@@ -32,6 +33,20 @@ const LARGE_BYTES: usize = 128 << 20;
 /// Large bodies of one user, or from one network, at a time. Whoever uploads one after the other needs the room of one.
 const SHARE_BYTES: usize = 16 << 20;
 
+/// All bodies that are small and not there yet, of users, application services and strangers. Again, those of other servers
+/// have as much.
+const SMALL_BYTES: usize = 64 << 20;
+
+/// Small bodies of one user, or from one network, that are not there yet: five hundred of which nothing has come.
+const SMALL_SHARE_BYTES: usize = 2 << 20;
+
+/// A body that is waited for costs at least this: its request waits with it.
+const WAITING_BYTES: usize = 4 << 10;
+
+/// So much is waited for also when others have taken all room for small bodies: over HTTP/1 nearly every body is waited for
+/// a moment. Whoever has more addresses than others have has more connections, too, and those cost more.
+const ALWAYS_BYTES: usize = 4 * WAITING_BYTES;
+
 /// When a request may be repeated that found no room.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -39,35 +54,45 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sender {
     /// Nobody that we know.
-    Stranger,
+    Stranger(Option<IpAddr>),
     User(UserNid),
     Appservice,
     /// Somebody who says to be another server.
     Unproven(Option<IpAddr>),
 }
 
-/// What large bodies hold at this moment.
+/// What the bodies hold that are being received, at this moment.
 pub struct BodyBudget {
     max_bytes: usize,
     stall_time: Duration,
-    large_bytes: usize,
+    large: Pool,
+    small: Pool,
+}
+
+/// Room for bodies of one kind.
+#[derive(Debug)]
+struct Pool {
+    all_bytes: usize,
     share_bytes: usize,
-    held: Mutex<LargeHeld>,
+    /// What everyone may hold, also where all is taken.
+    always_bytes: usize,
+    held: Mutex<Held>,
 }
 
 #[derive(Debug, Default)]
-struct LargeHeld {
+struct Held {
     of_known: usize,
     of_unproven: usize,
     shares: HashMap<Sender, usize>,
 }
 
-/// What one large body holds, until this is dropped.
+/// What one body holds, until this is dropped.
 #[must_use]
-pub(super) struct Large<'a> {
+pub(super) struct HeldBody<'a> {
     budget: &'a BodyBudget,
     sender: Sender,
-    bytes: usize,
+    large_bytes: usize,
+    small_bytes: usize,
 }
 
 impl BodyBudget {
@@ -77,9 +102,12 @@ impl BodyBudget {
             max_bytes,
             stall_time: limits.request_time.duration(),
             // However large a body may be, several people can send one.
-            large_bytes: LARGE_BYTES.max(max_bytes.saturating_mul(8)),
-            share_bytes: SHARE_BYTES.max(max_bytes.saturating_mul(2)),
-            held: Mutex::default(),
+            large: Pool::new(
+                LARGE_BYTES.max(max_bytes.saturating_mul(8)),
+                SHARE_BYTES.max(max_bytes.saturating_mul(2)),
+                0,
+            ),
+            small: Pool::new(SMALL_BYTES, SMALL_SHARE_BYTES, ALWAYS_BYTES),
         }
     }
 
@@ -87,62 +115,94 @@ impl BodyBudget {
     ///
     /// # Errors
     /// `413`, `408`, `400` for what the client does, `429` and `503` where there is no room at this moment.
-    pub(super) async fn read(&self, body: Body, sender: Sender) -> Result<(Bytes, Large<'_>), ApiError> {
-        let max_bytes = if sender == Sender::Stranger { STRANGER_BYTES.min(self.max_bytes) } else { self.max_bytes };
-        let sender = match sender {
-            Sender::Unproven(address) => Sender::Unproven(address.map(network)),
-            known => known,
+    pub(super) async fn read(&self, body: Body, sender: Sender) -> Result<(Bytes, HeldBody<'_>), ApiError> {
+        let (sender, max_bytes) = match sender {
+            Sender::Stranger(address) => (Sender::Stranger(address.map(network)), STRANGER_BYTES.min(self.max_bytes)),
+            Sender::Unproven(address) => (Sender::Unproven(address.map(network)), self.max_bytes),
+            known => (known, self.max_bytes),
         };
-        let mut large = Large { budget: self, sender, bytes: 0 };
-        let body = read(body, max_bytes, self.stall_time, |bytes| large.grow_to(bytes)).await?;
-        Ok((body, large))
+        let mut held = HeldBody { budget: self, sender, large_bytes: 0, small_bytes: 0 };
+        let body = read(body, max_bytes, self.stall_time, Some(&mut held)).await?;
+        held.release_small();
+        Ok((body, held))
     }
 }
 
-impl Large<'_> {
+impl HeldBody<'_> {
     /// Takes room for a body of so many bytes.
     fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
-        if bytes <= STRANGER_BYTES.max(self.bytes) {
+        if bytes <= STRANGER_BYTES.max(self.large_bytes) {
             return Ok(());
         }
-        let (budget, more) = (self.budget, bytes - self.bytes);
-        let mut held = lock(&budget.held);
-        let share = held.shares.get(&self.sender).copied().unwrap_or_default();
-        if share + more > budget.share_bytes {
+        self.budget.large.take(self.sender, bytes - self.large_bytes)?;
+        self.large_bytes = bytes;
+        self.release_small();
+        Ok(())
+    }
+
+    /// Takes room for a body of which so many bytes are there, and whose rest is waited for.
+    fn wait_with(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let bytes = bytes.max(WAITING_BYTES);
+        if self.large_bytes > 0 || bytes <= self.small_bytes {
+            return Ok(());
+        }
+        self.budget.small.take(self.sender, bytes - self.small_bytes)?;
+        self.small_bytes = bytes;
+        Ok(())
+    }
+
+    fn release_small(&mut self) {
+        self.budget.small.give_back(self.sender, std::mem::take(&mut self.small_bytes));
+    }
+}
+
+impl Drop for HeldBody<'_> {
+    fn drop(&mut self) {
+        self.release_small();
+        self.budget.large.give_back(self.sender, self.large_bytes);
+    }
+}
+
+impl Pool {
+    fn new(all_bytes: usize, share_bytes: usize, always_bytes: usize) -> Self {
+        Self { all_bytes, share_bytes, always_bytes, held: Mutex::default() }
+    }
+
+    fn take(&self, sender: Sender, more: usize) -> Result<(), ApiError> {
+        let mut held = lock(&self.held);
+        let share = held.shares.get(&sender).copied().unwrap_or_default() + more;
+        if share > self.share_bytes {
             return Err(ApiError::limit_exceeded(RETRY));
         }
-        let all = held.all(self.sender);
-        if *all + more > budget.large_bytes {
+        let all = held.all(sender);
+        if *all + more > self.all_bytes && share > self.always_bytes {
             return Err(ApiError::unavailable("The server receives too much at this moment. Please try again."));
         }
         *all += more;
-        held.shares.insert(self.sender, share + more);
-        self.bytes = bytes;
+        held.shares.insert(sender, share);
         Ok(())
     }
-}
 
-impl LargeHeld {
-    fn all(&mut self, sender: Sender) -> &mut usize {
-        match sender {
-            Sender::User(_) | Sender::Appservice | Sender::Stranger => &mut self.of_known,
-            Sender::Unproven(_) => &mut self.of_unproven,
+    fn give_back(&self, sender: Sender, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut held = lock(&self.held);
+        *held.all(sender) -= bytes;
+        if let Some(share) = held.shares.get_mut(&sender) {
+            *share -= bytes;
+            if *share == 0 {
+                held.shares.remove(&sender);
+            }
         }
     }
 }
 
-impl Drop for Large<'_> {
-    fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
-        let mut held = lock(&self.budget.held);
-        *held.all(self.sender) -= self.bytes;
-        if let Some(share) = held.shares.get_mut(&self.sender) {
-            *share -= self.bytes;
-            if *share == 0 {
-                held.shares.remove(&self.sender);
-            }
+impl Held {
+    fn all(&mut self, sender: Sender) -> &mut usize {
+        match sender {
+            Sender::User(_) | Sender::Appservice | Sender::Stranger(_) => &mut self.of_known,
+            Sender::Unproven(_) => &mut self.of_unproven,
         }
     }
 }
@@ -152,15 +212,15 @@ impl Drop for Large<'_> {
 /// # Errors
 /// As [`BodyBudget::read`], without those for lack of room.
 pub(crate) async fn read_body(body: Body, max_bytes: usize, stall_time: Duration) -> Result<Bytes, ApiError> {
-    read(body, max_bytes, stall_time, |_| Ok(())).await
+    read(body, max_bytes, stall_time, None).await
 }
 
-/// Reads a body; `grow` is told how large it becomes before it does.
+/// Reads a body, and takes room for it, if that is counted, before it becomes larger or is waited for.
 async fn read(
     mut body: Body,
     max_bytes: usize,
     stall_time: Duration,
-    mut grow: impl FnMut(usize) -> Result<(), ApiError>,
+    mut held: Option<&mut HeldBody<'_>>,
 ) -> Result<Bytes, ApiError> {
     let too_large = || Err(ApiError::too_large(format!("The request is larger than {max_bytes} bytes.")));
     // What says that it will be too large need not come.
@@ -170,7 +230,23 @@ async fn read(
     let mut deadline = Instant::now() + stall_time;
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     loop {
-        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+        let is_complete = body.is_end_stream();
+        let mut frame = body.frame();
+        let at_once = poll_fn(|cx| Poll::Ready(Pin::new(&mut frame).poll(cx))).await;
+        let frame = match at_once {
+            Poll::Ready(frame) => Ok(frame),
+            Poll::Pending => {
+                if let Some(held) = &mut held {
+                    held.wait_with(first.len() + rest.len())?;
+                }
+                if !is_complete {
+                    // Else a few bytes would keep the whole buffer that they came in.
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
+                tokio::time::timeout_at(deadline, frame).await
+            }
+        };
+        let frame = match frame {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
@@ -186,7 +262,9 @@ async fn read(
         if length > max_bytes {
             return too_large();
         }
-        grow(length)?;
+        if let Some(held) = &mut held {
+            held.grow_to(length)?;
+        }
         let earned = Duration::from_secs(1).mul_f64(data.len() as f64 / f64::from(BYTES_PER_SECOND));
         deadline = (deadline + earned).min(Instant::now() + stall_time);
         // Most bodies come in one piece, which is not copied.
@@ -203,15 +281,11 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        convert::Infallible,
-        pin::Pin,
-        task::{Context, Poll},
-    };
+    use std::{convert::Infallible, sync::Arc, task::Context};
 
     use axum::response::IntoResponse as _;
     use hyper::body::Frame;
-    use tokio::time::Sleep;
+    use tokio::{task::JoinSet, time::Sleep};
 
     use super::*;
 
@@ -288,7 +362,7 @@ mod tests {
         let megabyte = || Body::from(vec![b'x'; 1 << 20]);
         let small = || Body::from(vec![b'x'; STRANGER_BYTES]);
         let refused = async |body, sender| status(budget.read(body, sender).await.err().expect("it is refused"));
-        assert_eq!(refused(megabyte(), Sender::Stranger).await, 413);
+        assert_eq!(refused(megabyte(), Sender::Stranger(None)).await, 413);
         let mut held = Vec::new();
         for _ in 0..SHARE_BYTES >> 20 {
             held.push(budget.read(megabyte(), Sender::User(UserNid(1))).await.expect("there is room"));
@@ -305,9 +379,54 @@ mod tests {
         }
         assert_eq!(refused(megabyte(), Sender::User(UserNid(99))).await, 503);
         held.push(budget.read(megabyte(), Sender::Unproven(None)).await.expect("servers have room of their own"));
-        held.push(budget.read(small(), Sender::Stranger).await.expect("and logging in needs none"));
+        held.push(budget.read(small(), Sender::Stranger(None)).await.expect("and logging in needs none"));
         drop(held);
-        let left = lock(&budget.held);
-        assert_eq!((left.of_known, left.of_unproven, left.shares.len()), (0, 0, 0));
+        assert_nothing_is_held(&budget);
+    }
+
+    fn assert_nothing_is_held(budget: &BodyBudget) {
+        for pool in [&budget.large, &budget.small] {
+            let left = lock(&pool.held);
+            assert_eq!((left.of_known, left.of_unproven, left.shares.len()), (0, 0, 0));
+        }
+    }
+
+    fn stranger(number: usize) -> Sender {
+        Sender::Stranger(Some([10, 0, 0, u8::try_from(number).expect("few")].into()))
+    }
+
+    /// Bodies of one piece each that do not end, as a client of HTTP/2 can send a hundred on each connection.
+    #[tokio::test(start_paused = true)]
+    async fn small_bodies_that_do_not_end_are_bounded_and_whole_ones_pass() {
+        let budget = Arc::new(BodyBudget::new(&Limits::default()));
+        let endless = |bytes| Dripping::body(1, bytes, Duration::ZERO);
+        let refused = async |body, sender| status(budget.read(body, sender).await.err().expect("it is refused"));
+        let (share, all) = (SMALL_SHARE_BYTES / STRANGER_BYTES, SMALL_BYTES / SMALL_SHARE_BYTES);
+        let mut waiting = JoinSet::new();
+        let mut began = 0;
+        for number in 0..all {
+            for _ in 0..share {
+                let (budget, body) = (Arc::clone(&budget), endless(STRANGER_BYTES));
+                waiting.spawn(async move { budget.read(body, stranger(number)).await.err().map(status) });
+            }
+            began += share * STRANGER_BYTES;
+            while lock(&budget.small.held).of_known < began {
+                // The time stands still until all have taken their piece.
+                tokio::time::advance(Duration::from_millis(1)).await;
+            }
+        }
+        assert_eq!(refused(endless(10), stranger(0)).await, 429);
+        assert_eq!(refused(endless(STRANGER_BYTES), stranger(all)).await, 503);
+        let whole = || Body::from(vec![b'x'; STRANGER_BYTES]);
+        for sender in [stranger(0), stranger(all), Sender::User(UserNid(1)), Sender::Unproven(None)] {
+            let (body, _held) = budget.read(whole(), sender).await.expect("what is there takes no room");
+            assert_eq!(body.len(), STRANGER_BYTES);
+        }
+        // One that is waited for a moment has room beside those of others.
+        assert_eq!(refused(endless(10), stranger(all)).await, 408);
+        while let Some(ended) = waiting.join_next().await {
+            assert_eq!(ended.expect("it does not panic"), Some(408));
+        }
+        assert_nothing_is_held(&budget);
     }
 }

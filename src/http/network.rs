@@ -13,6 +13,14 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// What a larger IPv6 customer has: a /48 with many networks. `None` for IPv4, where an address is all that is known.
+pub fn site(address: IpAddr) -> Option<IpAddr> {
+    match network(address) {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !(u128::MAX >> 48)))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +35,16 @@ mod tests {
         check("::ffff:192.0.2.7", "192.0.2.7");
         check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
         check("2001:db8:1:3:3:4:5:6", "2001:db8:1:3::");
+    }
+
+    #[test]
+    fn a_site_has_many_ipv6_networks() {
+        let check = |address: &str, expected: Option<&str>| {
+            let parse = |text: &str| text.parse::<IpAddr>().expect("an address");
+            assert_eq!(site(parse(address)), expected.map(parse), "{address}");
+        };
+        check("192.0.2.7", None);
+        check("::ffff:192.0.2.7", None);
+        check("2001:db8:1:2:3:4:5:6", Some("2001:db8:1::"));
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{self, Database, DatabaseOptions, Durability, Patience},
-    sync::{filter::FilterCache, lazy::LazyMembers, parked::ParkedSyncs},
+    sync::{filter::FilterCache, large::LargeAnswers, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// What does not come from the configuration, so that tests can choose it.
@@ -100,6 +100,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             Connections::new(config.limits.connections_per_address),
             Answers::new(config.limits.answer_bytes_in_flight.bytes()),
         ),
+        large_answers: LargeAnswers::default(),
         parked_syncs: ParkedSyncs::default(),
         federation: config
             .federation

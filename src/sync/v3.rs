@@ -4,6 +4,7 @@ mod account;
 mod devices;
 mod joined;
 mod membership;
+mod size;
 mod state;
 mod summary;
 mod timeline;
@@ -15,10 +16,11 @@ use ruma::presence::PresenceState;
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument as _, debug_span};
 
-use self::timeline::ScanBudget;
+use self::{size::Size, timeline::ScanBudget};
 use super::{
     filter::SyncFilter,
     json::Object,
+    large::TooManyLarge,
     token::{Hints, SyncToken},
 };
 use crate::{
@@ -113,6 +115,8 @@ pub enum SyncError {
     /// The caller was signed out while they waited.
     #[error("the access token was revoked")]
     Revoked,
+    #[error(transparent)]
+    TooManyLarge(#[from] TooManyLarge),
     #[error("the news could not be read")]
     Storage(#[from] Error),
 }
@@ -120,7 +124,7 @@ pub enum SyncError {
 /// Answers a sync: at once if there is news, else when there is, else empty at the end of the timeout.
 ///
 /// # Errors
-/// [`SyncError::Storage`]: a client keeps its token then and asks again.
+/// [`SyncError::Storage`] and [`SyncError::TooManyLarge`]: a client keeps its token then and asks again.
 ///
 /// # Cancellation
 /// Safe: nothing is written but which to-device messages the client's token acknowledges.
@@ -164,7 +168,8 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             }
             Some(_) if !over => {}
             _ => {
-                let (answer, has_news) = Box::pin(answer(&look)).instrument(debug_span!("sync.answer")).await?;
+                let (answer, has_news) =
+                    Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?;
                 if has_news || over {
                     return Ok(answer);
                 }
@@ -218,11 +223,20 @@ fn is_far_behind(look: &Look<'_>, since: &SyncToken) -> bool {
     look.upto.0 - since.position.0 > FAR_BEHIND
 }
 
-/// Everything new for the client, and whether there is anything.
-async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
+/// Everything new for the client, and whether there is anything. An answer that may be large waits for its turn.
+async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), SyncError> {
+    let mut size = Size::new(look, deadline);
+    if size::is_foreseen(look) {
+        size.may_be_large().await?;
+    }
     let mut out = Vec::with_capacity(if look.is_initial() { 64 << 10 } else { 2 << 10 });
     let mut object = Object::begin(&mut out);
     let mut account_data = account::AccountDataNews::load(look).await?;
+    if !size.allows(account_data.bytes()) {
+        drop(account_data);
+        size.may_be_large().await?;
+        account_data = account::AccountDataNews::load(look).await?;
+    }
     let mut has_news = look.is_initial() || look.request.full_state;
     has_news |= account_data.write_global(look, &mut object).await?;
     let lists = devices::lists(look).await?;
@@ -230,8 +244,11 @@ async fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Error> {
     let left_out = lists.left_out.clone();
     let rooms = membership::RoomNews::load(look, &account_data, left_out).instrument(debug_span!("sync.rooms"));
     let mut rooms = rooms.await?;
+    if rooms.has_whole_room() {
+        size.may_be_large().await?;
+    }
     account_data.complete(look, &rooms.newly_joined).await?;
-    has_news |= rooms.write(look, &account_data, &mut object).await?;
+    has_news |= rooms.write(look, &account_data, &mut size, &mut object).await?;
     has_news |= devices::write_lists(&lists, &mut object);
     let messages = devices::write_messages(look, &mut object).instrument(debug_span!("sync.to_device"));
     let (to_device, next_to_device) = messages.await?;

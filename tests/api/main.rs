@@ -23,6 +23,7 @@ mod filter_fields;
 mod filters;
 mod ignored_users;
 mod keys;
+mod large_answers;
 mod limits_by_deed;
 mod login_limits;
 mod membership;

@@ -33,6 +33,7 @@ pub(super) async fn handle(
             only.is_some_and(|only| only == membership) || without.is_some_and(|without| without != membership)
         }
     };
+    let _turn = app.large_answers.turn(caller.user.nid).await?;
     let members = app.rooms.member_events(&room, upto, wanted).await?;
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);

@@ -28,6 +28,7 @@ pub(super) async fn handle(
     if !is_joined && caller.appservice.is_none() {
         return Err(not_in_room());
     }
+    let _turn = app.large_answers.turn(caller.user.nid).await?;
     let now = app.db.committer().published();
     let members = app.rooms.member_events(&room, now, |membership| membership == Membership::Join).await?;
     let joined: BTreeMap<_, _> = members

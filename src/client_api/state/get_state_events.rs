@@ -19,6 +19,7 @@ pub(super) async fn handle(
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
     let upto = app.rooms.state_horizon(&sight);
+    let _turn = app.large_answers.turn(caller.user.nid).await?;
     let state = app.rooms.state_events(&room, upto).await?;
     let mut out = Vec::new();
     Events::new(&app, &caller, &sight).write_state(&mut out, &state);

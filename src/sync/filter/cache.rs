@@ -10,7 +10,8 @@ use crate::{
     store::{self, UserNid},
 };
 
-/// Memory for compiled filters. One of an ordinary client takes a kilobyte.
+/// Memory for compiled filters. One of an ordinary client takes a kilobyte, and
+/// eight more for each list with patterns.
 const CACHE_BYTES: u64 = 16 << 20;
 
 /// About how many of them fit in.

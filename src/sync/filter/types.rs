@@ -17,9 +17,14 @@ pub const MAX_PATTERNS: usize = 64;
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#size-limits
 pub const MAX_PATTERN_BYTES: usize = 255;
 
-/// Types for which a filter remembers its verdict. Rooms have a few dozen types; whoever makes up more of them costs
-/// the matching of [`MAX_PATTERNS`].
-const MAX_VERDICTS: usize = 256;
+/// What the types take for which a list of patterns remembers its verdict. Rooms have a few dozen types; whoever makes up
+/// more of them costs the matching of [`MAX_PATTERNS`]. A filter weighs this much from the beginning: what weighs filters must
+/// find them unchanged.
+const VERDICTS_BYTES: usize = 8 << 10;
+
+/// Bytes that a verdict takes besides the name of its type: an entry, its part of the free ones, and what an allocation has
+/// for itself.
+const VERDICT_BYTES: usize = 64;
 
 /// Why a filter is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +47,29 @@ pub(super) struct TypeFilter {
     types: Option<TypeList>,
     not_types: TypeList,
     /// The verdicts of the patterns on the types that were seen lately.
-    verdicts: Mutex<HashMap<Box<str>, bool>>,
+    verdicts: Mutex<Verdicts>,
+}
+
+#[derive(Debug, Default)]
+struct Verdicts {
+    by_type: HashMap<Box<str>, bool>,
+    bytes: usize,
+}
+
+impl Verdicts {
+    fn remember(&mut self, event_type: &str, verdict: bool) {
+        let bytes = event_type.len() + VERDICT_BYTES;
+        if bytes > VERDICTS_BYTES {
+            return;
+        }
+        if self.bytes + bytes > VERDICTS_BYTES {
+            self.by_type.clear();
+            self.bytes = 0;
+        }
+        if self.by_type.insert(event_type.into(), verdict).is_none() {
+            self.bytes += bytes;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -71,23 +98,24 @@ impl TypeFilter {
         }
         let verdict =
             || !self.not_types.names(event_type) && self.types.as_ref().is_none_or(|types| types.names(event_type));
-        if self.not_types.patterns.is_empty() && self.types.as_ref().is_none_or(|types| types.patterns.is_empty()) {
+        if !self.has_patterns() {
             return verdict();
         }
-        if let Some(known) = lock(&self.verdicts).get(event_type) {
+        if let Some(known) = lock(&self.verdicts).by_type.get(event_type) {
             return *known;
         }
         let verdict = verdict();
-        let mut verdicts = lock(&self.verdicts);
-        if verdicts.len() >= MAX_VERDICTS {
-            verdicts.clear();
-        }
-        verdicts.insert(event_type.into(), verdict);
+        lock(&self.verdicts).remember(event_type, verdict);
         verdict
     }
 
+    fn has_patterns(&self) -> bool {
+        self.types.iter().chain([&self.not_types]).any(|types| !types.patterns.is_empty())
+    }
+
     pub(super) fn bytes(&self) -> usize {
-        self.types.iter().chain([&self.not_types]).map(TypeList::bytes).sum()
+        let verdicts = if self.has_patterns() { VERDICTS_BYTES } else { 0 };
+        self.types.iter().chain([&self.not_types]).map(TypeList::bytes).sum::<usize>() + verdicts
     }
 }
 
@@ -172,11 +200,24 @@ mod tests {
     }
 
     #[test]
-    fn remembered_verdicts_are_bounded() {
-        let filter = compile(Some(&["m.*"]), &[]).unwrap();
-        for n in 0..10 * MAX_VERDICTS {
-            assert!(filter.accepts(&format!("m.{n}")));
+    fn remembered_verdicts_are_bounded_and_weighed() {
+        let held = |filter: &TypeFilter| {
+            let verdicts = lock(&filter.verdicts);
+            verdicts.by_type.keys().map(|event_type| event_type.len() + VERDICT_BYTES).sum::<usize>()
+        };
+        for length in [0, 250, 100_000] {
+            let filter = compile(Some(&["m.*"]), &[]).unwrap();
+            let weight = filter.bytes();
+            for n in 0..1_000 {
+                assert!(filter.accepts(&format!("m.{n}{}", "x".repeat(length))));
+                assert!(held(&filter) <= VERDICTS_BYTES, "{length}: {n}");
+            }
+            assert_eq!(filter.bytes(), weight, "a cache weighs it twice");
+            assert!(weight >= VERDICTS_BYTES);
         }
-        assert!(lock(&filter.verdicts).len() <= MAX_VERDICTS);
+        let names = compile(Some(&["m.a"]), &["m.b"]).unwrap();
+        assert!(names.accepts("m.a"));
+        assert!(names.bytes() < VERDICTS_BYTES, "names alone remember nothing");
+        assert_eq!(held(&names), 0);
     }
 }

@@ -34,6 +34,11 @@ impl AccountDataNews {
         Ok(Self { by_room })
     }
 
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.by_room.values().flatten().map(|(kind, event)| kind.len() + event.get().len()).sum()
+    }
+
     /// Takes in all data of rooms that are new to the client: it was not told what changed before it knew the room.
     pub(super) async fn complete(&mut self, look: &Look<'_>, newly_joined: &[Arc<Room>]) -> Result<(), Error> {
         for room in newly_joined {

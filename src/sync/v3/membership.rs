@@ -7,9 +7,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Look,
+    Look, SyncError,
     account::AccountDataNews,
     joined::{self, Written},
+    size::Size,
 };
 use crate::{
     room::{Room, memberships::MemberEntry, state_log::Membership, visibility::Sight},
@@ -183,22 +184,36 @@ impl RoomNews {
         Ok(())
     }
 
+    /// Whether a room is given whole, with all of its state.
+    pub(super) fn has_whole_room(&self) -> bool {
+        self.joined.iter().chain(&self.left).any(|room| room.since.is_none() && !room.only_departure)
+    }
+
     /// Writes `rooms`; whether there was anything.
     pub(super) async fn write(
         &mut self,
         look: &Look<'_>,
         account_data: &AccountDataNews,
+        size: &mut Size<'_>,
         object: &mut Object<'_>,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, SyncError> {
         let joined = std::mem::take(&mut self.joined);
         let left = std::mem::take(&mut self.left);
         let mut sections: Vec<(&str, Vec<u8>)> = Vec::new();
+        let mut bytes = 0;
         for (name, rooms, section) in
             [("join", joined, joined::Section::Joined), ("leave", left, joined::Section::Left)]
         {
             let mut json = Section::new();
             for room in &rooms {
-                let written = joined::write(look, room, account_data, section).await;
+                let mut written = joined::write(look, room, account_data, section).await;
+                if !size.allows(bytes + bytes_of(&written)) {
+                    // Not kept while it waits.
+                    drop(written);
+                    size.may_be_large().await?;
+                    written = joined::write(look, room, account_data, section).await;
+                }
+                bytes += bytes_of(&written);
                 json.add(self.contained(look, room.room.nid, written)?);
             }
             sections.extend(json.end(name));
@@ -244,6 +259,10 @@ impl RoomNews {
         }
         Ok(written)
     }
+}
+
+fn bytes_of(written: &Result<Option<Written>, Error>) -> usize {
+    written.as_ref().ok().and_then(Option::as_ref).map_or(0, |written| written.json.len())
 }
 
 /// A room that the user is invited to or has knocked at.

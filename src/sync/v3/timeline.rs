@@ -28,6 +28,10 @@ const MAX_SCANNED: usize = 5_000;
 /// none is left gets a gap, which the client fills with `/messages`.
 const MAX_SCANNED_IN_ALL: usize = 50_000;
 
+/// What the timeline of one room has in one answer, in bytes of its events: as much as sixteen of the largest. One who wants
+/// more of a room finds it with `/messages`.
+const MAX_BYTES: usize = 1 << 20;
+
 /// How many more events an answer may look at.
 pub(super) struct ScanBudget(AtomicUsize);
 
@@ -69,8 +73,27 @@ impl Timeline {
         self.limited = true;
     }
 
+    /// Leaves out the oldest events where all together are too large. The newest one stays whatever its size.
+    fn within_bytes(mut self) -> Self {
+        let mut bytes = 0;
+        let newest_left_out = self.events.iter().rev().find(|(_, event)| {
+            let is_newest = bytes == 0;
+            bytes += written_bytes(event);
+            !is_newest && bytes > MAX_BYTES
+        });
+        if let Some((pos, _)) = newest_left_out {
+            let pos = *pos;
+            self.begin_after(pos);
+        }
+        self
+    }
+
     /// Reads the timeline.
     pub(super) async fn load(look: &Look<'_>, room: &RoomLook) -> Result<Self, Error> {
+        Ok(Self::load_all(look, room).await?.within_bytes())
+    }
+
+    async fn load_all(look: &Look<'_>, room: &RoomLook) -> Result<Self, Error> {
         let filter = &look.request.filter.room.timeline;
         let limit = filter.limit.unwrap_or(DEFAULT_TIMELINE);
         let limit =
@@ -162,6 +185,13 @@ impl Timeline {
         json.end();
         Ok(())
     }
+}
+
+/// About how many bytes an event has in an answer.
+fn written_bytes(event: &StoredEvent) -> usize {
+    let replaced = event.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len());
+    let redaction = event.redacted_because.as_ref().map_or(0, |redaction| redaction.pdu.json.len());
+    event.pdu.json.len() + replaced + redaction
 }
 
 /// Whether the client may still have a timeline of this room, from before the user left it or from before the room could

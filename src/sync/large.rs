@@ -1,0 +1,192 @@
+//! Answers that may be large, while they are made.
+//!
+//! [`Transport`](crate::http::transport::Transport) bounds what is on its way, but an answer must be made before it is known
+//! how large it is. Promises: few of them are made at a time, and fewer for one user; the others wait, hold little, and come in
+//! the order in which they asked.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
+
+use crate::store::{UserNid, ids::lock};
+
+/// From this size on an answer counts as large. Below, a thousand that are made at once take 256 MB.
+pub const LARGE_BYTES: usize = 256 << 10;
+
+/// Large answers that are made at a time. An initial sync of a large account takes some 10 MB, and twice that while it is
+/// written.
+const MAX_AT_ONCE: usize = 16;
+
+/// Those of one user: one client starts afresh while another one does.
+const MAX_FOR_USER: usize = 2;
+
+/// Those of one user that wait for their turn, together with those that are made: more than anyone has devices that start at
+/// once.
+const MAX_ASKING: usize = 100;
+
+/// How long a turn is waited for by a request that has no longer time itself. Clients and proxies give up after 30 seconds
+/// to a minute.
+pub const WAIT: Duration = Duration::from_secs(30);
+
+/// There was no turn in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many large answers are made at this moment")]
+pub struct TooManyLarge;
+
+/// All large answers that are made, or wait for that.
+#[derive(Debug)]
+pub struct LargeAnswers {
+    all: Semaphore,
+    users: Mutex<HashMap<UserNid, OfUser>>,
+}
+
+#[derive(Debug)]
+struct OfUser {
+    places: Arc<Semaphore>,
+    asking: usize,
+}
+
+/// A request that waits for its turn or has it, until this is dropped.
+#[derive(Debug)]
+struct Asking<'a> {
+    large: &'a LargeAnswers,
+    user: UserNid,
+}
+
+/// The turn of one large answer, until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Turn<'a> {
+    _of_all: SemaphorePermit<'a>,
+    _of_user: OwnedSemaphorePermit,
+    _asking: Asking<'a>,
+}
+
+impl Default for LargeAnswers {
+    fn default() -> Self {
+        Self { all: Semaphore::new(MAX_AT_ONCE), users: Mutex::default() }
+    }
+}
+
+impl LargeAnswers {
+    /// Waits for the turn of a large answer, [`WAIT`] at most.
+    ///
+    /// # Errors
+    /// When there is none by then, or too many wait already.
+    pub async fn turn(&self, user: UserNid) -> Result<Turn<'_>, TooManyLarge> {
+        self.turn_until(user, Instant::now() + WAIT).await
+    }
+
+    /// Waits for the turn of a large answer.
+    ///
+    /// # Errors
+    /// When there is none by then, or too many wait already.
+    pub async fn turn_until(&self, user: UserNid, deadline: Instant) -> Result<Turn<'_>, TooManyLarge> {
+        let (asking, places) = self.ask(user)?;
+        let turn = async {
+            // Their own place first: whoever waits for that takes nothing from others.
+            let of_user = places.acquire_owned().await.map_err(|_| TooManyLarge)?;
+            let of_all = self.all.acquire().await.map_err(|_| TooManyLarge)?;
+            Ok(Turn { _of_all: of_all, _of_user: of_user, _asking: asking })
+        };
+        timeout_at(deadline, turn).await.unwrap_or(Err(TooManyLarge))
+    }
+
+    fn ask(&self, user: UserNid) -> Result<(Asking<'_>, Arc<Semaphore>), TooManyLarge> {
+        let mut users = lock(&self.users);
+        let of_user =
+            users.entry(user).or_insert_with(|| OfUser { places: Arc::new(Semaphore::new(MAX_FOR_USER)), asking: 0 });
+        if of_user.asking >= MAX_ASKING {
+            return Err(TooManyLarge);
+        }
+        of_user.asking += 1;
+        Ok((Asking { large: self, user }, Arc::clone(&of_user.places)))
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut users = lock(&self.large.users);
+        let Some(of_user) = users.get_mut(&self.user) else { return };
+        of_user.asking -= 1;
+        if of_user.asking == 0 {
+            users.remove(&self.user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: UserNid = UserNid(1);
+
+    async fn at_once(large: &LargeAnswers, user: UserNid) -> Option<Turn<'_>> {
+        large.turn_until(user, Instant::now()).await.ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_has_few_turns_and_the_next_comes_when_one_ends() {
+        let large = LargeAnswers::default();
+        let mut held = Vec::new();
+        for _ in 0..MAX_FOR_USER {
+            held.push(at_once(&large, ALICE).await.expect("there is room"));
+        }
+        let began = Instant::now();
+        assert_eq!(large.turn(ALICE).await.err(), Some(TooManyLarge));
+        assert_eq!(began.elapsed(), WAIT);
+        let _bobs = at_once(&large, UserNid(2)).await.expect("somebody else has their own");
+        let (next, ()) = tokio::join!(large.turn(ALICE), async { drop(held.pop()) });
+        drop(next.expect("one has ended"));
+        drop(held);
+        assert_eq!(lock(&large.users).len(), 1, "whoever asks for nothing is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_users_together_have_a_bounded_number() {
+        let large = LargeAnswers::default();
+        let mut held = Vec::new();
+        for user in 0..MAX_AT_ONCE {
+            let user = UserNid(i64::try_from(user).expect("few"));
+            held.push(at_once(&large, user).await.expect("there is room"));
+        }
+        assert!(at_once(&large, UserNid(99)).await.is_none());
+        drop(held.pop());
+        assert!(at_once(&large, UserNid(99)).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_wait_are_bounded_too() {
+        let large = Arc::new(LargeAnswers::default());
+        let mut held = Vec::new();
+        for _ in 0..MAX_FOR_USER {
+            held.push(at_once(&large, ALICE).await.expect("there is room"));
+        }
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in MAX_FOR_USER..MAX_ASKING {
+            let large = Arc::clone(&large);
+            waiting.spawn(async move {
+                let turn = large.turn(ALICE).await;
+                turn.is_ok()
+            });
+        }
+        while lock(&large.users)[&ALICE].asking < MAX_ASKING {
+            tokio::task::yield_now().await;
+        }
+        let began = Instant::now();
+        assert_eq!(large.turn(ALICE).await.err(), Some(TooManyLarge));
+        assert_eq!(began.elapsed(), Duration::ZERO, "it does not wait");
+        drop(held);
+        while let Some(answered) = waiting.join_next().await {
+            assert!(answered.expect("it does not panic"), "each gets its turn");
+        }
+        assert!(lock(&large.users).is_empty());
+    }
+}
