@@ -16,6 +16,9 @@ const ONE_CALL: fn(&str) -> bool = |text| text.starts_with("WITH ") && text.cont
 /// The end of a batch of several statements.
 const COMMIT: fn(&str) -> bool = |text| text == "COMMIT";
 
+/// The first statement of a new writing connection, once it has raised the epoch.
+const LOCK: fn(&str) -> bool = |text| text.contains("pg_try_advisory_lock");
+
 /// Alice and Bob in a room, on a server behind a proxy.
 struct World {
     server: TestServer,
@@ -192,6 +195,21 @@ async fn an_old_backend_that_commits_late_is_waited_for() {
         world.sends_to_device("one").await.expect("answered").ok();
         world.goes_on().await;
     }
+}
+
+#[tokio::test]
+async fn a_new_connection_that_goes_silent_at_once_is_replaced() {
+    let Some(mut world) = World::new().await else { return };
+    world.server.proxy().strike(LOCK, Fault::Stall);
+    world.server.proxy().cut();
+    let sending = world.sends("one");
+    world.server.proxy().struck().await;
+    // It takes the server's patience, so the client may have been told to come back.
+    drop(sending.await.expect("answered"));
+    assert_eq!(world.bob_hears().await.0, ["one"], "it was sent again");
+    again(&world, "one").await;
+    world.goes_on().await;
+    assert_eq!(world.bodies().await, ["before", "one", "after", "later"]);
 }
 
 #[tokio::test]

@@ -24,12 +24,11 @@ impl WriterConn {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
         };
-        self.lock_again().await;
         let limit = self.patience.commit;
         let stored = match &self.engine {
             Engine::Sqlite(_) => self.store(shared, batch, last).await,
             Engine::Postgres { .. } => {
-                let stored = tokio::time::timeout(limit, self.store(shared, batch, last)).await;
+                let stored = tokio::time::timeout(limit, self.lock_and_store(shared, batch, last)).await;
                 stored.unwrap_or_else(|_| Err(self.give_up(limit)))
             }
         };
@@ -37,6 +36,12 @@ impl WriterConn {
             Ok(()) => Ok(()),
             Err(error) => self.settle(shared, last, error).await,
         }
+    }
+
+    /// Sends the batch as [`Self::store`], over a connection that has or asks for the lock.
+    async fn lock_and_store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
+        self.lock_again().await?;
+        self.store(shared, batch, last).await
     }
 
     /// Sends the batch. After an error it may be stored or not.

@@ -199,15 +199,24 @@ impl WriterConn {
     }
 
     /// Takes the lock again that was lost with a connection. Until the old backend has ended it still has it; the epoch
-    /// keeps two writers apart meanwhile.
-    pub(super) async fn lock_again(&mut self) {
-        if let Engine::Postgres { conn: Some(conn), .. } = &mut self.engine
-            && self.unlocked
-        {
-            let locked = sqlx::query_as::<_, (bool,)>(LOCK_POSTGRES).bind(LOCK_KEY).fetch_one(conn.as_mut()).await;
-            // The next commit finds out what an error means.
-            self.unlocked = !matches!(locked, Ok((true,)));
+    /// keeps two writers apart meanwhile. A connection that does not answer is let go.
+    pub(super) async fn lock_again(&mut self) -> Result<(), Error> {
+        let limit = self.patience.connect;
+        let Engine::Postgres { conn: current, .. } = &mut self.engine else { return Ok(()) };
+        let Some(conn) = current.as_deref_mut().filter(|_| self.unlocked) else { return Ok(()) };
+        let locked: Result<(bool,), Error> =
+            within(limit, async { Ok(sqlx::query_as(LOCK_POSTGRES).bind(LOCK_KEY).fetch_one(conn).await?) }).await;
+        match locked {
+            Ok((true,)) => self.unlocked = false,
+            Ok((false,)) => {}
+            Err(error @ Error::Unavailable(_)) => {
+                *current = None;
+                return Err(error);
+            }
+            // The lock is a kindness only: a PostgreSQL that answers but refuses it stops no commit.
+            Err(error) => tracing::debug!(%error, "lock not taken"),
         }
+        Ok(())
     }
 }
 
