@@ -67,6 +67,9 @@ pub struct Patience {
     /// For a connection to PostgreSQL to read with: it may be away, and a client is told so within the time that a person
     /// waits.
     pub acquire: Duration,
+    /// For one query of a reader in PostgreSQL, after which its connection is given up: the network may have lost it without
+    /// a word. Far longer than any query of ours takes.
+    pub read: Duration,
     /// PostgreSQL's connections that have not been used for as long are asked whether they still live, before they are used
     /// again. Less than any restart of PostgreSQL takes, and more than passes between two uses on a busy server, where
     /// the question would be one more round trip for each.
@@ -87,6 +90,7 @@ impl Default for Patience {
         Self {
             notice: Duration::from_secs(3),
             acquire: Duration::from_secs(4),
+            read: Duration::from_secs(20),
             idle: Duration::from_millis(50),
             connect: Duration::from_secs(5),
             lock: Duration::from_secs(10),

@@ -3,7 +3,10 @@
 //! [`Conn`] is a borrowed connection to either engine and [`on!`] compiles one body for both. Query texts are declared
 //! with [`statements!`], which also lists them, so that a test can prepare every one of them on both engines.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, pool::PoolConnection};
 
@@ -40,6 +43,14 @@ impl Counters {
 pub struct Conn<'a> {
     pub(crate) link: Link<'a>,
     pub(super) counters: &'a Counters,
+    pub(super) watch: Option<Watch<'a>>,
+}
+
+/// How long one query may take, and where it is noted that one took longer.
+#[derive(Clone, Copy)]
+pub(super) struct Watch<'a> {
+    limit: Duration,
+    silent: &'a AtomicBool,
 }
 
 pub(crate) enum Link<'a> {
@@ -51,10 +62,47 @@ impl Conn<'_> {
     pub(crate) fn count_statement(&self) {
         self.counters.add_statement();
     }
+
+    /// How long PostgreSQL may take for one query.
+    pub(crate) fn limit(&self) -> Duration {
+        self.watch.map_or(Duration::MAX, |watch| watch.limit)
+    }
+
+    /// Notes that there was no answer in time, so that the connection is not used again.
+    pub(crate) fn gave_up(&self) -> sqlx::Error {
+        if let Some(watch) = self.watch {
+            watch.silent.store(true, Ordering::Relaxed);
+        }
+        late(self.limit())
+    }
+}
+
+/// The error of an answer that did not come in time.
+pub(super) fn late(limit: Duration) -> sqlx::Error {
+    let text = format!("no answer within {} ms", limit.as_millis());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
 }
 
 /// Runs one body on whichever engine the connection belongs to: `on!(conn, db => sqlx::query(…).execute(&mut **db).await)`.
+/// A reader's connection to PostgreSQL is given up when it does not answer in time.
 macro_rules! on {
+    ($conn:expr, $db:ident => $body:expr) => {{
+        let conn: &mut $crate::store::Conn<'_> = $conn;
+        conn.count_statement();
+        let limit = conn.limit();
+        match &mut conn.link {
+            $crate::store::conn::Link::Sqlite($db) => $body,
+            $crate::store::conn::Link::Postgres($db) => {
+                let answer = tokio::time::timeout(limit, async { $body }).await;
+                answer.unwrap_or_else(|_| Err(conn.gave_up()))
+            }
+        }
+    }};
+}
+pub(crate) use on;
+
+/// As [`on!`], on the writing connection and without a bound: a commit has one as a whole.
+macro_rules! at_writer {
     ($conn:expr, $db:ident => $body:expr) => {{
         let conn: &mut $crate::store::Conn<'_> = $conn;
         conn.count_statement();
@@ -64,7 +112,7 @@ macro_rules! on {
         }
     }};
 }
-pub(crate) use on;
+pub(crate) use at_writer;
 
 /// A registered query text, valid on both engines.
 #[derive(Debug, Clone, Copy)]
@@ -113,8 +161,20 @@ pub(crate) use from_row;
 
 /// A connection for reading, returned to its pool when dropped.
 pub struct Reader<'a> {
-    pub(super) held: Held,
-    pub(super) counters: &'a Counters,
+    held: Held,
+    counters: &'a Counters,
+    bounds: Bounds,
+    /// A query was not answered in time.
+    silent: AtomicBool,
+}
+
+/// How long a reader waits for PostgreSQL.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// For one query.
+    pub(super) query: Duration,
+    /// For the question whether a connection that goes back to its pool still lives.
+    pub(super) question: Duration,
 }
 
 pub(super) enum Held {
@@ -122,12 +182,34 @@ pub(super) enum Held {
     Postgres(PoolConnection<Postgres>),
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(held: Held, counters: &'a Counters, bounds: Bounds) -> Self {
+        Self { held, counters, bounds, silent: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_sqlite(&self) -> bool {
+        matches!(self.held, Held::Sqlite(_))
+    }
+
     pub fn conn(&mut self) -> Conn<'_> {
         let link = match &mut self.held {
             Held::Sqlite(conn) => Link::Sqlite(conn),
             Held::Postgres(conn) => Link::Postgres(conn),
         };
-        Conn { link, counters: self.counters }
+        let watch = Watch { limit: self.bounds.query, silent: &self.silent };
+        Conn { link, counters: self.counters, watch: Some(watch) }
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let Held::Postgres(conn) = &mut self.held else { return };
+        if *self.silent.get_mut() {
+            conn.close_on_drop();
+            return;
+        }
+        // The pool asks each connection that comes back whether it lives, and would wait for the answer for ever; the place
+        // in the pool would be lost. A connection that is dropped on the way gives its place back.
+        tokio::spawn(tokio::time::timeout(self.bounds.question, conn.return_to_pool()));
     }
 }

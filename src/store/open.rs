@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use super::{
     Committer, Conn, Counters, Error, Position, Reader, Vocabulary, Write,
     committer::{Engine, LOCK_KEY, LOCK_POSTGRES, Patience, RESERVE_IDS, WriterConn, set_limits},
-    conn::{Held, on, statements},
+    conn::{Bounds, Held, on, statements},
     ids::{BLOCK, Kind},
     migrations,
     rows::inserts,
@@ -54,6 +54,12 @@ const READERS_CLOSE: Duration = Duration::from_secs(3);
 
 /// For a connection to read SQLite with: it is only waited for when all are in use.
 const SQLITE_ACQUIRE: Duration = Duration::from_secs(30);
+
+/// Connections that may turn out not to answer while a reader waits for one that does.
+const SILENT_AT_ONCE: u32 = 4;
+
+/// PostgreSQL ends a reader's query this much later than its reader gives it up.
+const STATEMENT_MARGIN: Duration = Duration::from_secs(1);
 
 /// Together two seconds.
 const LOCK_ATTEMPTS: u32 = 20;
@@ -164,6 +170,8 @@ enum Pool {
 /// The open database: readers, the committer, and the vocabulary of short ids.
 pub struct Database {
     pool: Pool,
+    /// How long readers wait for PostgreSQL.
+    bounds: Bounds,
     committer: Committer,
     /// Gives back the writing connection at its end.
     committer_task: std::sync::Mutex<Option<JoinHandle<WriterConn>>>,
@@ -204,6 +212,7 @@ impl Database {
         let task = tokio::spawn(committer.clone().run(writer));
         Ok(Self {
             pool,
+            bounds: Bounds { query: options.patience.read, question: question(&options.patience) },
             committer,
             committer_task: std::sync::Mutex::new(Some(task)),
             counters,
@@ -215,7 +224,8 @@ impl Database {
         })
     }
 
-    /// A connection for reading.
+    /// A connection for reading. On PostgreSQL, each query on it that is not answered in time ([`Patience::read`]) gives
+    /// [`Error::Unavailable`], and the connection is closed.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is none within a few seconds.
@@ -224,7 +234,7 @@ impl Database {
             Pool::Sqlite(pool) => Held::Sqlite(pool.acquire().await?),
             Pool::Postgres(pool) => Held::Postgres(pool.acquire().await?),
         };
-        Ok(Reader { held, counters: &self.counters })
+        Ok(Reader::new(held, &self.counters, self.bounds))
     }
 
     pub fn committer(&self) -> &Committer {
@@ -252,10 +262,8 @@ impl Database {
     /// The engine and its version, for people: `SQLite 3.51.0`.
     pub async fn engine(&self) -> Result<String, Error> {
         let mut reader = self.read().await?;
-        let (name, text) = match &reader.held {
-            Held::Sqlite(_) => ("SQLite", ENGINE_VERSION[0]),
-            Held::Postgres(_) => ("PostgreSQL", ENGINE_VERSION[1]),
-        };
+        let (name, text) =
+            if reader.is_sqlite() { ("SQLite", ENGINE_VERSION[0]) } else { ("PostgreSQL", ENGINE_VERSION[1]) };
         let (version,): (String,) = on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_one(&mut **db).await)?;
         Ok(format!("{name} {version}"))
     }
@@ -366,6 +374,10 @@ async fn open_postgres(
     // Only now: a migration may take as long as it needs.
     set_limits(&mut writer, &options.patience).await?;
     let unasked = options.patience.idle;
+    let question = question(&options.patience);
+    // Whoever gave a query up is rid of it on both sides. PostgreSQL comes second, so that there is one way for this to end.
+    let read_timeout = (options.patience.read + STATEMENT_MARGIN).as_millis().to_string();
+    let readers = connect.options([("statement_timeout", read_timeout)]);
     let pool = PgPoolOptions::new()
         .max_connections(options.readers)
         .test_before_acquire(false)
@@ -374,14 +386,19 @@ async fn open_postgres(
                 if meta.idle_for < unasked {
                     return Ok(true);
                 }
-                // One that has died is replaced, and nobody notices.
-                Ok(conn.ping().await.is_ok())
+                // One that has died, or does not answer, is replaced, and nobody notices.
+                Ok(matches!(tokio::time::timeout(question, conn.ping()).await, Ok(Ok(()))))
             })
         })
         .acquire_timeout(options.patience.acquire)
-        .connect_lazy_with(connect);
+        .connect_lazy_with(readers);
     let engine = Engine::Postgres { conn: Some(Box::new(writer)), options: Box::new(writer_options) };
     Ok((Pool::Postgres(pool), engine, None))
+}
+
+/// For the question whether a connection of the pool still lives.
+fn question(patience: &Patience) -> Duration {
+    patience.acquire / SILENT_AT_ONCE
 }
 
 /// Held for as long as the writing connection lives. A second process is refused here, kindly; should this lock be lost

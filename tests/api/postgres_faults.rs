@@ -19,6 +19,9 @@ const COMMIT: fn(&str) -> bool = |text| text == "COMMIT";
 /// The first statement of a new writing connection, once it has raised the epoch.
 const LOCK: fn(&str) -> bool = |text| text.contains("pg_try_advisory_lock");
 
+/// The query for a page of messages.
+const PAGE: fn(&str) -> bool = |text| text.contains("FROM timeline");
+
 /// Alice and Bob in a room, on a server behind a proxy.
 struct World {
     server: TestServer,
@@ -32,10 +35,16 @@ struct World {
 impl World {
     /// `None` where PostgreSQL is not installed.
     async fn new() -> Option<Self> {
+        Self::with_read(Duration::from_secs(1)).await
+    }
+
+    /// A world whose server waits for a query as long as `read`. `None` where PostgreSQL is not installed.
+    async fn with_read(read: Duration) -> Option<Self> {
         Engine::from_engine(Engine::Postgres).await?;
         let patience = Patience {
             notice: Duration::from_millis(100),
             acquire: Duration::from_secs(1),
+            read,
             // Every connection is asked before it is used again.
             idle: Duration::ZERO,
             connect: Duration::from_secs(2),
@@ -210,6 +219,38 @@ async fn a_new_connection_that_goes_silent_at_once_is_replaced() {
     again(&world, "one").await;
     world.goes_on().await;
     assert_eq!(world.bodies().await, ["before", "one", "after", "later"]);
+}
+
+#[tokio::test]
+async fn a_query_that_is_never_answered_is_given_up() {
+    let Some(mut world) = World::new().await else { return };
+    let messages = v3(["rooms", &world.room, "messages"]) + "?dir=f";
+    // More often than there are connections to read with.
+    for _ in 0..3 {
+        world.server.proxy().strike_reader(PAGE, Fault::Stall);
+        world.alice.get(&messages).await.error(503, "M_UNKNOWN");
+        world.server.proxy().struck().await;
+    }
+    assert_eq!(world.bodies().await, ["before"]);
+    world.goes_on().await;
+}
+
+#[tokio::test]
+async fn connections_that_fell_silent_are_replaced() {
+    let Some(mut world) = World::new().await else { return };
+    for _ in 0..2 {
+        // A firewall does so that forgets connections: nobody is told.
+        world.server.proxy().silence();
+        let (one, two, three) = tokio::join!(world.bodies(), world.bodies(), world.bodies());
+        for bodies in [one, two, three] {
+            assert_eq!(bodies, ["before"]);
+        }
+    }
+    // The writing connection takes the server's patience, so the client may be told to come back.
+    drop(world.sends("one").await.expect("answered"));
+    assert_eq!(world.bob_hears().await.0, ["one"]);
+    again(&world, "one").await;
+    world.goes_on().await;
 }
 
 #[tokio::test]

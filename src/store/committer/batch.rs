@@ -8,7 +8,7 @@ use super::{
 };
 use crate::store::{
     Conn, Error, Position, Row, Value,
-    conn::{Link, on, statements},
+    conn::{Link, at_writer, statements},
     ids::{BLOCK, Kind},
 };
 
@@ -73,10 +73,10 @@ async fn commit_step_by_step(
     (slot, epoch, last): (i64, i64, Position),
 ) -> Result<Vec<(Kind, i64)>, Error> {
     let begin = if matches!(conn.link, Link::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
-    on!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
+    at_writer!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
     let mut blocks = Vec::with_capacity(low.len());
     for kind in low {
-        let (end,): (i64,) = on!(conn, db => sqlx::query_as(RESERVE_IDS.text())
+        let (end,): (i64,) = at_writer!(conn, db => sqlx::query_as(RESERVE_IDS.text())
             .bind(BLOCK).bind(kind.counter_name()).fetch_one(&mut **db).await)?;
         blocks.push((*kind, end - BLOCK));
     }
@@ -91,8 +91,8 @@ async fn commit_step_by_step(
         }
     }
     insert(conn, gathered).await?;
-    on!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(epoch).bind(last.0).bind(slot).execute(&mut **db).await.map(|_| ()))?;
-    on!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(|_| ()))?;
+    at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(epoch).bind(last.0).bind(slot).execute(&mut **db).await.map(|_| ()))?;
+    at_writer!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(|_| ()))?;
     Ok(blocks)
 }
 
@@ -101,7 +101,7 @@ async fn insert(conn: &mut Conn<'_>, gathered: Gathered<'_>) -> Result<(), Error
     for (insert, rows) in gathered.tables() {
         for chunk in chunks(&rows) {
             let text = insert.text(chunk.len().trailing_zeros() as usize, numbered);
-            on!(conn, db => {
+            at_writer!(conn, db => {
                 let mut query = sqlx::query(text);
                 for value in chunk.iter().flat_map(|row| row.values.iter()) {
                     query = bind!(query, value);

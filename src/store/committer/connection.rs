@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnec
 use super::{Patience, Shared, one_call::Texts};
 use crate::store::{
     Conn, Counters, Error, Position,
-    conn::{Link, on, statements},
+    conn::{Link, at_writer, late, statements},
 };
 
 statements! {
@@ -93,7 +93,8 @@ impl WriterConn {
                 Link::Postgres(conn.as_deref_mut().expect("a lost connection is regained before anything else is done"))
             }
         };
-        Conn { link, counters }
+        // A commit has a bound as a whole.
+        Conn { link, counters, watch: None }
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -105,7 +106,7 @@ impl WriterConn {
         if let Engine::Postgres { conn, .. } = &mut self.engine {
             *conn = None;
         }
-        late(limit)
+        late(limit).into()
     }
 
     /// After a failure: rolls back, and finds out whether the batch that ends at `last` is stored all the same.
@@ -135,12 +136,12 @@ impl WriterConn {
         let is_sqlite = matches!(self.engine, Engine::Sqlite(_));
         let mut conn = self.conn(&shared.counters);
         let ask = async {
-            let rolled_back = on!(&mut conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(|_| ()));
+            let rolled_back = at_writer!(&mut conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(|_| ()));
             // SQLite has already rolled back after some errors, and says that there is nothing to roll back.
             if !is_sqlite {
                 rolled_back?;
             }
-            let found: Option<(i64,)> = on!(&mut conn, db =>
+            let found: Option<(i64,)> = at_writer!(&mut conn, db =>
                 sqlx::query_as(SLOT_POSITION.text()).bind(slot).bind(epoch).fetch_optional(&mut **db).await)?;
             Ok(found.map(|(pos,)| Position(pos)))
         };
@@ -235,12 +236,7 @@ pub(in crate::store) async fn set_limits(conn: &mut PgConnection, patience: &Pat
 
 /// The answer of the database, or an error after `limit`.
 async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit)))
-}
-
-fn late(limit: Duration) -> Error {
-    let text = format!("no answer within {} ms", limit.as_millis());
-    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)).into()
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit).into()))
 }
 
 /// Puts SQLite's log into the database file, so that the file alone is a whole copy of everything.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::store::{
     Conn, Error, Position, Value,
-    conn::{Link, on},
+    conn::{Link, at_writer},
     rows::Insert,
 };
 
@@ -58,7 +58,7 @@ impl Texts {
         let slot_values = [Value::Int(epoch), Value::Int(last.0), Value::Int(slot)];
         let values =
             tables.iter().flat_map(|(_, rows)| rows.iter().flat_map(|row| row.values.iter())).chain(&slot_values);
-        on!(conn, db => {
+        at_writer!(conn, db => {
             let mut query = sqlx::query(AssertSqlSafe(text));
             for value in values {
                 query = bind!(query, value);

@@ -1,7 +1,7 @@
 //! A proxy between the server and PostgreSQL that loses, holds back and refuses at chosen moments.
 //!
 //! It follows the protocol's messages, so a test names the moment by the statement: the fault strikes when the writing
-//! connection next runs a statement that the test recognizes. The writing connection is the one that asks for
+//! connection, or one for reading, next runs a statement that the test recognizes. The writing connection is the one that asks for
 //! `synchronous_commit` when it connects.
 
 use std::{
@@ -33,6 +33,7 @@ pub enum Fault {
 }
 
 struct Plan {
+    on_writer: bool,
     recognizes: fn(&str) -> bool,
     fault: Fault,
 }
@@ -50,6 +51,8 @@ struct State {
     refusing: bool,
     /// Ends every connection that is open now.
     cut: CancellationToken,
+    /// Takes the voice from every connection that is open now.
+    silence: CancellationToken,
 }
 
 struct Shared {
@@ -105,7 +108,12 @@ impl Proxy {
 
     /// Lets `fault` strike the next statement of the writing connection that `recognizes` knows.
     pub fn strike(&self, recognizes: fn(&str) -> bool, fault: Fault) {
-        self.shared.state().plan = Some(Plan { recognizes, fault });
+        self.shared.state().plan = Some(Plan { on_writer: true, recognizes, fault });
+    }
+
+    /// As [`Self::strike`], on any connection for reading.
+    pub fn strike_reader(&self, recognizes: fn(&str) -> bool, fault: Fault) {
+        self.shared.state().plan = Some(Plan { on_writer: false, recognizes, fault });
     }
 
     /// Waits until the planned fault has struck.
@@ -129,6 +137,11 @@ impl Proxy {
         std::mem::take(&mut self.shared.state().cut).cancel();
     }
 
+    /// Lets nothing more through on the connections that are open, and tells nobody.
+    pub fn silence(&self) {
+        std::mem::take(&mut self.shared.state().silence).cancel();
+    }
+
     /// Lets what was held back arrive, and gives PostgreSQL's answer to it.
     pub async fn release(&self) -> String {
         let Held { bytes, mut database } = self.shared.state().held.take().expect("something was held back");
@@ -145,6 +158,8 @@ impl Proxy {
 struct Link {
     shared: Arc<Shared>,
     cut: CancellationToken,
+    /// Nothing more gets through.
+    silence: CancellationToken,
     /// The next answer is lost.
     loses: CancellationToken,
     /// The server's side is gone.
@@ -156,9 +171,12 @@ struct Link {
 async fn serve(shared: Arc<Shared>, client: TcpStream) {
     let Ok(database) = UnixStream::connect(&shared.socket).await else { return };
     client.set_nodelay(true).expect("a TCP connection");
-    let cut = shared.state().cut.child_token();
+    let (cut, silence) = {
+        let state = shared.state();
+        (state.cut.child_token(), state.silence.child_token())
+    };
     let token = CancellationToken::new;
-    let link = Arc::new(Link { shared, cut, loses: token(), hangs_up: token(), keeps: token() });
+    let link = Arc::new(Link { shared, cut, silence, loses: token(), hangs_up: token(), keeps: token() });
     let (from_client, to_client) = client.into_split();
     let (from_database, to_database) = database.into_split();
     tokio::spawn(answers(Arc::clone(&link), from_database, to_client));
@@ -187,6 +205,9 @@ async fn answers(link: Arc<Link>, mut from: unix::OwnedReadHalf, to: OwnedWriteH
             link.shared.struck.send_modify(|count| *count += 1);
             return;
         }
+        if link.silence.is_cancelled() {
+            continue;
+        }
         if link.keeps.is_cancelled() {
             link.shared.late.send_modify(|late| late.extend_from_slice(&bytes[..read]));
         } else if let Some(to) = &mut to
@@ -210,6 +231,9 @@ async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWrite
         if read == 0 {
             return;
         }
+        if link.silence.is_cancelled() {
+            continue;
+        }
         buffer.extend_from_slice(&bytes[..read]);
         let mut whole = 0;
         while let Some(message) = next_message(&buffer[whole..], started) {
@@ -229,9 +253,9 @@ async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWrite
                 Some(b'B') => message[5..].split(|byte| *byte == 0).nth(1).and_then(|name| statements.get(name)),
                 _ => None,
             };
-            let fault = text.filter(|_| is_writer).and_then(|text| {
+            let fault = text.and_then(|text| {
                 let mut state = link.shared.state();
-                let plan = state.plan.take_if(|plan| (plan.recognizes)(text));
+                let plan = state.plan.take_if(|plan| plan.on_writer == is_writer && (plan.recognizes)(text));
                 plan.map(|plan| plan.fault)
             });
             match fault {
