@@ -37,6 +37,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why there is no connection: whatever it is, nothing was asked, and the same request may succeed later.
+    pub(super) fn no_connection(error: sqlx::Error) -> Self {
+        Self::Unavailable(Arc::new(error))
+    }
+
     pub(crate) fn damaged(what: &'static str, detail: impl ToString) -> Self {
         Self::Damaged { what, detail: detail.to_string() }
     }
@@ -87,6 +92,9 @@ impl Kind {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
                 Self::Unavailable
             }
+            // Whoever answers is not PostgreSQL, such as a proxy before one that is away, or was cut off within an answer;
+            // the thread behind a connection to SQLite has ended. Another connection may do better.
+            sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Self::Unavailable,
             sqlx::Error::Database(error) => error.code().map_or(Self::Other, |code| Self::of_code(&code)),
             _ => Self::Other,
         }
@@ -139,6 +147,9 @@ mod tests {
         let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         assert!(matches!(Error::from(sqlx::Error::Io(io())), Error::Unavailable(_)));
         assert!(matches!(Error::from(sqlx::Error::PoolTimedOut), Error::Unavailable(_)));
+        let protocol = sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".to_owned());
+        assert!(matches!(Error::from(protocol), Error::Unavailable(_)));
+        assert!(matches!(Error::from(sqlx::Error::WorkerCrashed), Error::Unavailable(_)));
         assert!(matches!(Error::from(sqlx::Error::RowNotFound), Error::Database(_)));
     }
 

@@ -232,7 +232,7 @@ impl Database {
     pub async fn read(&self) -> Result<Reader<'_>, Error> {
         let held = match &self.pool {
             Pool::Sqlite(pool) => Held::Sqlite(pool.acquire().await?),
-            Pool::Postgres(pool) => Held::Postgres(pool.acquire().await?),
+            Pool::Postgres(pool) => Held::Postgres(pool.acquire().await.map_err(Error::no_connection)?),
         };
         Ok(Reader::new(held, &self.counters, self.bounds))
     }

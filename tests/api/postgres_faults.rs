@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 use sqlx::Executor as _;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Client, Engine, FromEngine as _, Response, TestServer, proxy::Fault, v3};
+use crate::harness::{
+    Client, Engine, FromEngine as _, Response, TestServer,
+    proxy::{Fault, Manner},
+    v3,
+};
 
 /// A batch of nothing but rows is one statement.
 const ONE_CALL: fn(&str) -> bool = |text| text.starts_with("WITH ") && text.contains("writer_slot");
@@ -146,7 +150,7 @@ async fn while_nobody_knows_whether_a_commit_happened_writers_are_told_to_come_b
     let Some(mut world) = World::new().await else { return };
     for (recognizes, is_message) in [(ONE_CALL, true), (COMMIT, false)] {
         world.server.proxy().strike(recognizes, Fault::LoseAnswer);
-        world.server.proxy().refuse();
+        world.server.proxy().refuse(Manner::Close);
         let sending = if is_message { world.sends("one") } else { world.sends_to_device("two") };
         world.server.proxy().struck().await;
         let answer = sending.await.expect("answered");
@@ -289,8 +293,14 @@ async fn nobody_notices_that_postgresql_was_restarted() {
 
 #[tokio::test]
 async fn a_database_that_is_away_is_told_at_once_and_found_again() {
+    for manner in [Manner::Close, Manner::CloseLater] {
+        is_away_and_found_again(manner).await;
+    }
+}
+
+async fn is_away_and_found_again(manner: Manner) {
     let Some(mut world) = World::new().await else { return };
-    world.server.proxy().refuse();
+    world.server.proxy().refuse(manner);
     world.server.proxy().cut();
     let messages = v3(["rooms", &world.room, "messages"]) + "?dir=f";
     let answer = world.alice.get(&messages).await;

@@ -44,11 +44,22 @@ struct Held {
     database: unix::OwnedWriteHalf,
 }
 
+/// How the proxy meets new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manner {
+    #[default]
+    Serve,
+    /// Closes them at once, as a proxy does before a PostgreSQL that is away.
+    Close,
+    /// Refuses encryption, then closes them.
+    CloseLater,
+}
+
 #[derive(Default)]
 struct State {
     plan: Option<Plan>,
     held: Option<Held>,
-    refusing: bool,
+    manner: Manner,
     /// Ends every connection that is open now.
     cut: CancellationToken,
     /// Takes the voice from every connection that is open now.
@@ -93,17 +104,20 @@ impl Proxy {
         let accepts = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if !accepts.state().refusing {
-                    tokio::spawn(serve(Arc::clone(&accepts), client));
+                let manner = accepts.state().manner;
+                match manner {
+                    Manner::Serve => drop(tokio::spawn(serve(Arc::clone(&accepts), client))),
+                    Manner::Close => {}
+                    Manner::CloseLater => drop(tokio::spawn(close_later(client))),
                 }
             }
         });
         Self { shared, address, database: database.to_owned() }
     }
 
-    /// Where the server finds the database.
+    /// Where the server finds the database. It asks for encryption, as it does unless it is told otherwise, and gets none.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@{}/{}?sslmode=disable", self.address, self.database)
+        format!("postgres://postgres@{}/{}?sslmode=prefer", self.address, self.database)
     }
 
     /// Lets `fault` strike the next statement of the writing connection that `recognizes` knows.
@@ -123,13 +137,13 @@ impl Proxy {
         self.shared.struck.send_replace(0);
     }
 
-    /// Refuses new connections until [`Self::allow`].
-    pub fn refuse(&self) {
-        self.shared.state().refusing = true;
+    /// Refuses new connections in this manner until [`Self::allow`].
+    pub fn refuse(&self, manner: Manner) {
+        self.shared.state().manner = manner;
     }
 
     pub fn allow(&self) {
-        self.shared.state().refusing = false;
+        self.shared.state().manner = Manner::Serve;
     }
 
     /// Ends every connection that is open.
@@ -153,6 +167,9 @@ impl Proxy {
         String::from_utf8_lossy(&answer).into_owned()
     }
 }
+
+/// The question whether the connection may be encrypted: its length and a number.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// What both directions of one connection know.
 struct Link {
@@ -181,6 +198,14 @@ async fn serve(shared: Arc<Shared>, client: TcpStream) {
     let (from_database, to_database) = database.into_split();
     tokio::spawn(answers(Arc::clone(&link), from_database, to_client));
     requests(&link, from_client, to_database).await;
+}
+
+async fn close_later(mut client: TcpStream) {
+    let mut asked = [0; SSL_REQUEST.len()];
+    if client.read_exact(&mut asked).await.is_ok() && asked == SSL_REQUEST && client.write_all(b"N").await.is_ok() {
+        // What comes next is read, so that the end is an end and no reset.
+        let _: Result<usize, _> = client.read(&mut [0; 1024]).await;
+    }
 }
 
 /// From PostgreSQL to the server.
@@ -238,6 +263,7 @@ async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWrite
         let mut whole = 0;
         while let Some(message) = next_message(&buffer[whole..], started) {
             let text = match message.first() {
+                _ if !started && message == SSL_REQUEST => None,
                 _ if !started => {
                     started = true;
                     is_writer = contains(message, b"synchronous_commit");
