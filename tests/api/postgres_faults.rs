@@ -258,6 +258,19 @@ async fn connections_that_fell_silent_are_replaced() {
 }
 
 #[tokio::test]
+async fn a_server_stops_in_time_without_its_database() {
+    let Some(mut world) = World::new().await else { return };
+    world.server.proxy().refuse(Manner::Close);
+    world.server.proxy().cut();
+    // Nobody has written since, so the committer does not know yet; what is written at the end is the first to find out.
+    let stopped = tokio::time::timeout(Duration::from_secs(10), world.server.stop()).await;
+    stopped.expect("it stops while a container runtime waits");
+    world.server.proxy().allow();
+    world.server.restart().await;
+    world.goes_on().await;
+}
+
+#[tokio::test]
 async fn a_server_whose_database_was_taken_over_ends() {
     let Some(world) = World::new().await else { return };
     world.server.proxy().strike(ONE_CALL, Fault::HoldBack);
