@@ -25,6 +25,7 @@ use self::states::States;
 pub use self::states::{Availability, Status};
 use super::Ephemeral;
 use crate::{
+    bus::Bus,
     clock::Clock,
     room::Rooms,
     store::{self, UserNid, devices, ids::lock, vocabulary::User},
@@ -242,7 +243,11 @@ impl Ephemeral {
     }
 
     /// Wakes the user and everyone who shares a room with them.
+    ///
+    /// # Cancellation
+    /// Safe: everyone is woken then.
     pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) {
+        let mut untold = Untold { bus: Some(&self.bus), number };
         self.bus.wake_user_ephemeral(user, number);
         match rooms.joined_rooms(user).await {
             Ok(rooms) => rooms.into_iter().for_each(|room| self.bus.wake_room_ephemeral(room, number)),
@@ -251,6 +256,23 @@ impl Ephemeral {
                 tracing::warn!(%error, "presence announced to everyone");
                 self.bus.wake_everyone_ephemeral(number);
             }
+        }
+        untold.bus = None;
+    }
+}
+
+/// A change that has its number but is not announced. A client that hangs up takes its request with it, and nobody else
+/// would come back to this change; so everyone is woken when it is dropped.
+struct Untold<'a> {
+    /// `None` once it is announced.
+    bus: Option<&'a Bus>,
+    number: u64,
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if let Some(bus) = self.bus {
+            bus.wake_everyone_ephemeral(self.number);
         }
     }
 }

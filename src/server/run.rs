@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::{error, info, warn};
 
 use super::{
@@ -26,12 +29,23 @@ use crate::{
     app::App,
     config::Loaded,
     ephemeral,
-    http::{accept, listen::Address, shutdown::Shutdown},
+    http::{
+        accept,
+        listen::Address,
+        shutdown::{GRACE, Shutdown},
+    },
     jobs, memory,
 };
 
-/// For committing what is queued once no request is left: a few batches, even on a slow disk.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For all of stopping: shorter than the 10 s that container runtimes wait before they kill. What the steps below leave of
+/// it, at least 2 s, is for committing what is queued and for closing the database.
+const STOP_TIMEOUT: Duration = Duration::from_millis(9_500);
+
+/// For the tasks of the server. Those that serve end with [`GRACE`]; another may wait for a database that is away.
+const TASKS_TIMEOUT: Duration = GRACE.saturating_add(Duration::from_millis(500));
+
+/// For what is written only to save work after the next start. The database may be away.
+const LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a server until SIGTERM or SIGINT, or until it can store nothing any more. `output` is told, for a person, what was
 /// started.
@@ -152,25 +166,37 @@ impl Server {
         Some(format!("{scheme}://{}", on_this_machine(address)))
     }
 
-    /// Stops in order; what was answered is committed when this returns.
+    /// Stops in order, within 10 s; what was answered is committed when this returns.
     pub async fn stop(mut self) {
+        let end = Instant::now() + STOP_TIMEOUT;
         self.shutdown.begin();
         self.app.bus.wake_all();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                warn!(%error, "a task failed");
+        let tasks = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    warn!(%error, "a task failed");
+                }
             }
+        };
+        if timeout(TASKS_TIMEOUT, tasks).await.is_err() {
+            warn!(tasks = self.tasks.len(), "tasks did not finish in time");
+            self.tasks.abort_all();
         }
         if let Err(left) = self.shutdown.finish_tasks().await {
             warn!(requests = left, "requests did not finish in time");
         }
-        if let Err(error) = self.app.accounts.flush_last_seen().await {
-            warn!(error = %OneLine(&error), "where devices were last seen was not written");
+        let writes = async {
+            if let Err(error) = self.app.accounts.flush_last_seen().await {
+                warn!(error = %OneLine(&error), "where devices were last seen was not written");
+            }
+            if let Err(error) = self.app.keys.delete_acknowledged().await {
+                warn!(error = %OneLine(&error), "messages that had arrived at their devices were not deleted");
+            }
+        };
+        if timeout(LAST_WRITES_TIMEOUT, writes).await.is_err() {
+            warn!("the last writes did not finish in time; a start does without them");
         }
-        if let Err(error) = self.app.keys.delete_acknowledged().await {
-            warn!(error = %OneLine(&error), "messages that had arrived at their devices were not deleted");
-        }
-        if tokio::time::timeout(CLOSE_TIMEOUT, self.app.db.close()).await.is_err() {
+        if timeout_at(end, self.app.db.close()).await.is_err() {
             warn!("the database did not close in time; what was answered is committed");
         }
     }

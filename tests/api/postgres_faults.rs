@@ -9,7 +9,7 @@ use sqlx::Executor as _;
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Client, Engine, FromEngine as _, Response, TestServer,
+    Client, Engine, FromEngine as _, Parks, Response, TestServer,
     proxy::{Fault, Manner},
     v3,
 };
@@ -22,6 +22,10 @@ const COMMIT: fn(&str) -> bool = |text| text == "COMMIT";
 
 /// The first statement of a new writing connection, once it has raised the epoch.
 const LOCK: fn(&str) -> bool = |text| text.contains("pg_try_advisory_lock");
+
+/// The query for the rooms of a user.
+const ROOMS_OF_USER: fn(&str) -> bool =
+    |text| text.starts_with("SELECT room_nid, membership, event_nid, pos, forgotten");
 
 /// The query for a page of messages.
 const PAGE: fn(&str) -> bool = |text| text.contains("FROM timeline");
@@ -255,6 +259,43 @@ async fn connections_that_fell_silent_are_replaced() {
     assert_eq!(world.bob_hears().await.0, ["one"]);
     again(&world, "one").await;
     world.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_server_stops_in_time_without_its_database() {
+    let Some(mut world) = World::new().await else { return };
+    world.server.proxy().refuse(Manner::Close);
+    world.server.proxy().cut();
+    // Nobody has written since, so the committer does not know yet; what is written at the end is the first to find out.
+    let stopped = tokio::time::timeout(Duration::from_secs(10), world.server.stop()).await;
+    stopped.expect("it stops while a container runtime waits");
+    world.server.proxy().allow();
+    world.server.restart().await;
+    world.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_while_it_comes_online_is_announced() {
+    // Longer than the test takes.
+    let Some(world) = World::with_read(Duration::from_secs(600)).await else { return };
+    let since = next_batch(&world.bob.sync(Some(&world.since)).await);
+    let (mut parks, bob) = (Parks::watch(), world.bob.clone());
+    let mut parked = tokio::spawn(async move { bob.sync_with(Some(&since), "timeout=60000").await });
+    tokio::select! {
+        () = parks.next() => {}
+        answer = &mut parked => panic!("there is nothing new, so it waits: {answer:?}"),
+    }
+    // Alice has never synced, so her rooms go out of memory and are read next time.
+    world.server.app().rooms.forget_idle();
+    world.server.proxy().strike_reader(ROOMS_OF_USER, Fault::Stall);
+    let alice = world.alice.clone();
+    let syncing = tokio::spawn(async move { alice.sync(None).await });
+    world.server.proxy().struck().await;
+    syncing.abort();
+    let answer = parked.await.expect("answered");
+    let events = answer["presence"]["events"].as_array().into_iter().flatten();
+    let online: Vec<_> = events.filter(|event| event["content"]["presence"] == "online").collect();
+    assert!(online.iter().any(|event| event["sender"] == world.alice.user_id), "{answer}");
 }
 
 #[tokio::test]
