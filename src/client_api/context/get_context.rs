@@ -91,9 +91,9 @@ impl IncomingRequest for Asked {
         request: http::Request<&[u8]>,
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
-        let uri = request.uri().clone();
+        let related = fields_in_query(request.uri().query());
         let request = Request::try_from_http_request_inner(request, path_args)?;
-        Ok(Self { request, related: fields_in_query(uri.query())? })
+        Ok(Self { request, related: related? })
     }
 }
 

@@ -123,9 +123,9 @@ impl IncomingRequest for Asked {
                 *request.uri_mut() = uri;
             }
         }
-        let uri = request.uri().clone();
+        let related = fields_in_query(request.uri().query());
         let request = Request::try_from_http_request_inner(request, path_args)?;
-        Ok(Self { request, related: fields_in_query(uri.query())?, names_direction })
+        Ok(Self { request, related: related?, names_direction })
     }
 }
 
