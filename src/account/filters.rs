@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 
-use ruma::api::client::filter::FilterDefinition;
-
 use super::turns::Turns;
 use crate::{
     config::Limits,
     store::{
         self, Conn, Database, Position, Row, Transaction, UserNid, Write, committer::insert_rows, filters as rows,
     },
+    sync::filter::Definition,
 };
 
 /// Filters that make room for one.
@@ -47,8 +46,8 @@ impl Filters {
     }
 
     /// Stores a filter; the answer is its id. A filter that the user has stored before keeps its id.
-    pub async fn create(&self, user: UserNid, filter: FilterDefinition) -> Result<String, CreateError> {
-        let json = serde_json::to_string(&filter).map_err(|error| store::Error::damaged("filter", error))?;
+    pub async fn create(&self, user: UserNid, filter: &Definition) -> Result<String, CreateError> {
+        let json = filter.to_json().map_err(|error| store::Error::damaged("filter", error))?;
         if json.len() > self.max_bytes {
             return Err(CreateError::TooLarge(self.max_bytes));
         }
@@ -78,13 +77,13 @@ impl Filters {
     }
 
     /// The user's filter with this id.
-    pub async fn find(&self, user: UserNid, filter_id: &str) -> Result<Option<FilterDefinition>, store::Error> {
+    pub async fn find(&self, user: UserNid, filter_id: &str) -> Result<Option<Definition>, store::Error> {
         let Some(id) = Self::read_id(filter_id) else { return Ok(None) };
         let mut reader = self.db.read().await?;
         let Some(json) = rows::find_filter(&mut reader.conn(), user, id).await? else {
             return Ok(None);
         };
-        serde_json::from_str(&json).map(Some).map_err(|error| store::Error::damaged("filter", error))
+        Definition::read(&json).map(Some).map_err(|error| store::Error::damaged("filter", error))
     }
 }
 

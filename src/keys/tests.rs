@@ -82,9 +82,10 @@ impl Fixture {
     async fn reopen(self) -> Self {
         let Self { directory, db, keys, config } = self;
         drop(keys);
+        let next = db.incarnation() + 1;
         db.close().await;
         drop(db);
-        let db = open(&directory.path().join("db"), 2).await;
+        let db = open(&directory.path().join("db"), next).await;
         let keys = Arc::new(Keys::new(Arc::clone(&db), Arc::default(), Clock::manual(0), &config));
         Self { directory, db, keys, config }
     }

@@ -2,13 +2,14 @@
 //!
 //! Promise: nothing is returned that the reader may not see, and what they may not see looks like what does not exist.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use ruma::{EventId, OwnedRoomId, RoomId};
 
 use super::{
     Room, Rooms,
     event::StoredEvent,
+    relations::Related,
     scan::{MAX_SCANNED, Scan},
     state_log::Membership,
     timeline::Placed,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     account::LocalDevice,
-    store::{self, Position, rooms as rows},
+    store::{self, EventNid, Position, rooms as rows},
 };
 
 /// Why something was not read.
@@ -88,60 +89,66 @@ impl Rooms {
         }
     }
 
-    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `wanted` accepts.
+    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `wanted` accepts, and to which
+    /// another one relates if that is asked for.
     pub async fn read_back(
         &self,
         room: &Room,
         sight: &Sight,
-        (from, until): (Position, Position),
-        limit: usize,
-        wanted: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Page, ReadError> {
-        Ok(self.scan_back(room, (from, until), limit, |pos, event| sight.can_see(pos) && wanted(event)).await?)
-    }
-
-    /// Reads back from `from` (inclusive) to `until` (exclusive) without the check of visibility; `accepts` must do it.
-    async fn scan_back(
-        &self,
-        room: &Room,
         range: (Position, Position),
         limit: usize,
-        accepts: impl Fn(Position, &StoredEvent) -> bool,
-    ) -> Result<Page, store::Error> {
-        Ok(self.scan_back_at_most(room, range, (limit, MAX_SCANNED), accepts).await?.0)
+        related: Option<Related<'_>>,
+        wanted: impl Fn(&StoredEvent) -> bool,
+    ) -> Result<Page, ReadError> {
+        let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && wanted(event);
+        Ok(self.scan_back_at_most(room, range, (limit, MAX_SCANNED), related, accepts).await?.0)
     }
 
-    /// Like [`Self::scan_back`], but looks at no more than `max_scanned` events. Answers also how many it looked at.
+    /// Reads back from `from` (inclusive) to `until` (exclusive) without the check of visibility; `accepts` must do it. Looks
+    /// at no more than `max_scanned` events, and answers also how many it looked at.
     pub(crate) async fn scan_back_at_most(
         &self,
         room: &Room,
         (from, until): (Position, Position),
         (limit, max_scanned): (usize, usize),
+        related: Option<Related<'_>>,
         accepts: impl Fn(Position, &StoredEvent) -> bool,
     ) -> Result<(Page, usize), store::Error> {
         let mut scan = Scan::new(from, limit, max_scanned);
         while let Some(count) = scan.next_count() {
             let events = self.page_back(room, scan.next, until, count).await?;
-            if scan.take(events, count, |pos| Position(pos.0 - 1), &accepts) {
+            let parents = match related {
+                Some(related) => Some(Box::pin(self.related(room, &events, related, &accepts)).await?),
+                None => None,
+            };
+            let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
+            if scan.take(events, count, |pos| Position(pos.0 - 1), accepts) {
                 break;
             }
         }
         Ok(scan.end())
     }
 
-    /// Reads on from `after` (exclusive) to `upto` (inclusive): at most `limit` events that `wanted` accepts.
+    /// Reads on from `after` (exclusive) to `upto` (inclusive): at most `limit` events, as [`Self::read_back`] does.
     pub async fn read_forward(
         &self,
         room: &Room,
         sight: &Sight,
         (after, upto): (Position, Position),
         limit: usize,
+        related: Option<Related<'_>>,
         wanted: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
+        let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && wanted(event);
         let mut scan = Scan::new(after, limit, MAX_SCANNED);
         while let Some(count) = scan.next_count() {
             let events = self.page_forward(room, scan.next, upto, count).await?;
-            if scan.take(events, count, |pos| pos, |pos, event| sight.can_see(pos) && wanted(event)) {
+            let parents = match related {
+                Some(related) => Some(Box::pin(self.related(room, &events, related, &accepts)).await?),
+                None => None,
+            };
+            let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
+            if scan.take(events, count, |pos| pos, accepts) {
                 break;
             }
         }
@@ -182,4 +189,8 @@ impl Rooms {
         let count = |wanted| state.iter().filter(|(_, entry)| entry.membership == Some(wanted)).count();
         Ok((count(Membership::Join), count(Membership::Invite)))
     }
+}
+
+fn is_among(parents: Option<&HashSet<EventNid>>, event: &StoredEvent) -> bool {
+    parents.is_none_or(|parents| parents.contains(&event.nid))
 }

@@ -5,11 +5,11 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#forwarding-event-relationships
 
-use std::{borrow::Cow, cmp::Reverse};
+use std::{borrow::Cow, cmp::Reverse, collections::HashSet};
 
-use ruma::EventId;
+use ruma::{EventId, OwnedUserId};
 use sabha_federation::Pdu;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -18,15 +18,16 @@ use super::{
     history::{Page, ReadError},
     scan::{MAX_SCANNED, Scan},
     threads::relation,
+    timeline::Placed,
     visibility::Sight,
     writer::RoomWriter,
 };
 use crate::store::{
     Error, EventNid, Position, Row,
-    relations::{self as rows, Wanted},
+    relations::{self as rows, By, Wanted},
 };
 
-pub use crate::store::relations::MAX_DEPTH;
+pub use crate::store::relations::{MAX_DEPTH, MAX_RELATED_BY};
 
 /// Longest type of a relation that is stored: the length of everything that has a name.
 const MAX_TYPE_BYTES: usize = 255;
@@ -53,6 +54,47 @@ impl Relations<'_> {
         let up_to = self.over_others.partition_point(|(pos, _)| *pos > below);
         &self.over_others[newer..up_to.max(newer)]
     }
+}
+
+/// The fields of a filter by which an event passes only if another one relates to it ([spec]).
+///
+/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RelatedBy {
+    /// The types of relation that count; `None` for all.
+    #[serde(rename = "related_by_rel_types", default, skip_serializing_if = "Option::is_none")]
+    pub rel_types: Option<Vec<String>>,
+    /// The senders whose events count; `None` for all.
+    #[serde(rename = "related_by_senders", default, skip_serializing_if = "Option::is_none")]
+    pub senders: Option<Vec<OwnedUserId>>,
+}
+
+impl RelatedBy {
+    /// Whether it lets every event through.
+    pub fn accepts_all(&self) -> bool {
+        self.rel_types.is_none() && self.senders.is_none()
+    }
+
+    /// Leaves out the types that no stored relation has, which PostgreSQL might not even compare.
+    #[must_use]
+    pub fn without_unfit(mut self) -> Self {
+        if let Some(rel_types) = &mut self.rel_types {
+            rel_types.retain(|rel_type| fits(rel_type));
+        }
+        self
+    }
+}
+
+/// What must relate to an event, for one who sees what happened up to a position.
+#[derive(Debug, Clone, Copy)]
+pub struct Related<'a> {
+    pub by: &'a RelatedBy,
+    pub upto: Position,
+}
+
+/// Whether a text may be that of a stored relation. What no client can ask for is not stored, and PostgreSQL stores no NUL.
+fn fits(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_TYPE_BYTES && !text.contains('\0')
 }
 
 /// A digest of the parts that make two annotations equal: the annotated event, the sender, the type and the key ([spec]).
@@ -97,8 +139,6 @@ pub(super) fn annotation(pdu: &Pdu) -> Option<Annotation> {
 pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
     let relation = relation(event)?;
     let (rel_type, parent) = (relation.rel_type?, relation.event_id?);
-    // What no client can ask for is not stored, and PostgreSQL stores no NUL.
-    let fits = |text: &str| !text.is_empty() && text.len() <= MAX_TYPE_BYTES && !text.contains('\0');
     if !fits(&rel_type) || !fits(&parent) {
         return None;
     }
@@ -132,6 +172,38 @@ impl RoomWriter<'_> {
 }
 
 impl Rooms {
+    /// Those of the events to which another one relates as asked for, of those that `accepts` lets through.
+    pub(crate) async fn related(
+        &self,
+        room: &Room,
+        events: &[Placed],
+        Related { by, upto }: Related<'_>,
+        accepts: impl Fn(Position, &StoredEvent) -> bool,
+    ) -> Result<HashSet<EventNid>, Error> {
+        let accepted: Vec<(&str, EventNid)> = events
+            .iter()
+            .filter(|(pos, event)| accepts(*pos, event))
+            .map(|(_, event)| (event.event_id().as_str(), event.nid))
+            .collect();
+        let mut senders = Vec::new();
+        for user_id in by.senders.iter().flatten() {
+            senders.extend(self.db.find_user(user_id).await?.map(|user| user.nid));
+        }
+        let nothing_fits =
+            by.rel_types.as_ref().is_some_and(Vec::is_empty) || (by.senders.is_some() && senders.is_empty());
+        if accepted.is_empty() || nothing_fits {
+            return Ok(HashSet::new());
+        }
+        let rel_types = by.rel_types.as_deref().unwrap_or_default();
+        let parents: Vec<&str> = accepted.iter().map(|(event_id, _)| *event_id).collect();
+        let by = By { room: room.nid, upto, rel_types, senders: &senders };
+        let mut reader = self.db.read().await?;
+        let found = rows::related_parents(&mut reader.conn(), by, &parents).await?;
+        drop(reader);
+        let found: HashSet<String> = found.into_iter().collect();
+        Ok(accepted.iter().filter(|(event_id, _)| found.contains(*event_id)).map(|(_, nid)| *nid).collect())
+    }
+
     /// What relates to an event, to be read in steps. With `recurse`, also what relates to those that relate, and so on:
     /// [`MAX_DEPTH`] steps.
     ///

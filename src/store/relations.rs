@@ -1,6 +1,6 @@
 //! Rows of relations between events. A redacted event relates to nothing any more: its row stays and is left out.
 
-use super::{Conn, Error, EventNid, Position, RoomNid, Sql, on, rows::inserts, statements};
+use super::{Conn, Error, EventNid, Position, RoomNid, Sql, UserNid, on, rows::inserts, statements};
 
 // Short ids of types do not matter here: an empty `rel_type` stands for all of them.
 statements! {
@@ -27,6 +27,13 @@ statements! {
         SELECT d.pos, d.event_nid FROM (SELECT s.pos, s.event_nid, s.rel_type FROM two s \
         UNION ALL SELECT t.pos, t.event_nid, t.rel_type FROM three t) d \
         WHERE ($3 = '' OR d.rel_type = $3) ORDER BY d.pos DESC";
+    RELATED_PARENTS_32 = "SELECT DISTINCT r.parent_id FROM relation r JOIN event c ON c.event_nid = r.event_nid \
+        WHERE r.room_nid = $1 AND r.pos <= $2 \
+        AND ($3 = '' OR r.rel_type IN ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)) \
+        AND ($19 = CAST(0 AS BIGINT) OR c.sender_nid IN ($19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)) \
+        AND r.parent_id IN ($35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
+        $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66) \
+        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)";
     LATEST_ANNOTATION = "SELECT r.event_nid, x.redaction_nid FROM relation r \
         LEFT JOIN redaction x ON x.event_nid = r.event_nid WHERE r.annotation = $1 ORDER BY r.pos DESC LIMIT 1";
 }
@@ -121,4 +128,45 @@ impl Wanted<'_> {
         let type_fits = |rel_type: &str| !rel_type.contains('\0') && !rel_type.is_empty();
         !self.parent_id.contains('\0') && self.rel_type.is_none_or(type_fits)
     }
+}
+
+/// How many types, and how many senders, can be asked for at once: as many as the statement has places.
+pub const MAX_RELATED_BY: usize = 16;
+
+/// How many parents one statement asks for.
+const PARENTS: usize = 32;
+
+/// By what events are related to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct By<'a> {
+    pub room: RoomNid,
+    /// Relations that came later do not count.
+    pub upto: Position,
+    /// At most [`MAX_RELATED_BY`], none of them empty. None at all: every type.
+    pub rel_types: &'a [String],
+    /// At most [`MAX_RELATED_BY`]. None at all: every sender.
+    pub senders: &'a [UserNid],
+}
+
+/// Those of the parents that an event relates to.
+pub(crate) async fn related_parents(conn: &mut Conn<'_>, by: By<'_>, parents: &[&str]) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    for chunk in parents.chunks(PARENTS) {
+        let rows: Vec<(String,)> = on!(conn, db => {
+            // No stored text is empty and ids start at 1, so an empty place finds nothing.
+            let mut query = sqlx::query_as(RELATED_PARENTS_32.text()).bind(by.room.0).bind(by.upto.0);
+            for index in 0..MAX_RELATED_BY {
+                query = query.bind(by.rel_types.get(index).map_or("", String::as_str));
+            }
+            for index in 0..MAX_RELATED_BY {
+                query = query.bind(by.senders.get(index).map_or(0, |sender| sender.0));
+            }
+            for index in 0..PARENTS {
+                query = query.bind(chunk.get(index).copied().unwrap_or_default());
+            }
+            query.fetch_all(&mut **db).await
+        })?;
+        found.extend(rows.into_iter().map(|(parent,)| parent));
+    }
+    Ok(found)
 }

@@ -10,22 +10,30 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
 mod cache;
+mod definition;
 mod types;
 
 use std::collections::HashSet;
 
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::client::filter::{EventFormat, Filter, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter},
+    api::client::filter::{EventFormat, Filter, LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
 use serde_json::value::RawValue;
 
 use self::types::{Budget, TypeFilter};
 pub use self::{
     cache::{FilterCache, FindFilterError},
+    definition::{Definition, fields_in_query, timeline_fields, timeline_fields_in_query},
     types::{FilterError, MAX_PATTERN_BYTES, MAX_PATTERNS},
 };
-use crate::room::event::StoredEvent;
+use crate::{
+    room::{
+        event::StoredEvent,
+        relations::{MAX_RELATED_BY, Related, RelatedBy},
+    },
+    store::Position,
+};
 
 /// A compiled filter of `/sync`. The default accepts everything.
 #[derive(Debug, Default)]
@@ -57,6 +65,7 @@ pub struct EventFilter {
     not_senders: HashSet<OwnedUserId>,
     rooms: RoomList,
     url: Option<UrlFilter>,
+    related_by: Option<RelatedBy>,
     /// How many events the client wants at most.
     pub limit: Option<u64>,
     pub lazy_load: LazyLoadOptions,
@@ -74,8 +83,9 @@ impl SyncFilter {
     /// Compiles a filter.
     ///
     /// # Errors
-    /// When its patterns are too many or too long.
-    pub fn new(definition: &FilterDefinition) -> Result<Self, FilterError> {
+    /// When its patterns or its lists are too many or too long.
+    pub fn new(definition: &Definition) -> Result<Self, FilterError> {
+        let Definition { known: definition, timeline: related_by } = definition;
         let mut budget = Budget::default();
         let room = &definition.room;
         Ok(Self {
@@ -88,7 +98,7 @@ impl SyncFilter {
                 account_data: EventFilter::compile(&room.account_data, &mut budget)?,
                 ephemeral: EventFilter::compile(&room.ephemeral, &mut budget)?,
                 state: EventFilter::compile(&room.state, &mut budget)?,
-                timeline: EventFilter::compile(&room.timeline, &mut budget)?,
+                timeline: EventFilter::compile(&room.timeline, &mut budget)?.related_by(related_by.clone())?,
             },
         })
     }
@@ -106,9 +116,22 @@ impl EventFilter {
     /// Compiles the filter of one request for events of rooms.
     ///
     /// # Errors
-    /// When its patterns are too many or too long.
-    pub fn new(filter: &RoomEventFilter) -> Result<Self, FilterError> {
-        Self::compile(filter, &mut Budget::default())
+    /// When its patterns or its lists are too many or too long.
+    pub fn new(filter: &RoomEventFilter, related_by: RelatedBy) -> Result<Self, FilterError> {
+        Self::compile(filter, &mut Budget::default())?.related_by(related_by)
+    }
+
+    fn related_by(self, by: RelatedBy) -> Result<Self, FilterError> {
+        let types = by.rel_types.as_ref().map_or(0, Vec::len);
+        if types.max(by.senders.as_ref().map_or(0, Vec::len)) > MAX_RELATED_BY {
+            return Err(FilterError::TooManyRelated);
+        }
+        Ok(Self { related_by: (!by.accepts_all()).then(|| by.without_unfit()), ..self })
+    }
+
+    /// What must relate to an event, besides what [`Self::accepts`] says, for one who sees what happened up to a position.
+    pub fn related(&self, upto: Position) -> Option<Related<'_>> {
+        self.related_by.as_ref().map(|by| Related { by, upto })
     }
 
     fn compile(filter: &RoomEventFilter, budget: &mut Budget) -> Result<Self, FilterError> {
@@ -118,6 +141,7 @@ impl EventFilter {
             not_senders: filter.not_senders.iter().cloned().collect(),
             rooms: RoomList::new(filter.rooms.as_deref(), &filter.not_rooms),
             url: filter.url_filter,
+            related_by: None,
             limit: filter.limit.map(u64::from),
             lazy_load: filter.lazy_load_options,
             unread_threads: filter.unread_thread_notifications,
@@ -136,7 +160,8 @@ impl EventFilter {
 
     /// Whether every event of a room that [`Self::accepts_room`] is accepted, so that none need be looked at.
     pub fn accepts_all(&self) -> bool {
-        self.types.accepts_all() && self.senders.is_none() && self.not_senders.is_empty() && self.url.is_none()
+        let by_senders = self.senders.is_none() && self.not_senders.is_empty();
+        by_senders && self.types.accepts_all() && self.url.is_none() && self.related_by.is_none()
     }
 
     /// Whether events of this room are wanted.
@@ -191,7 +216,13 @@ impl EventFilter {
 
     fn bytes(&self) -> usize {
         let users = self.senders.iter().flatten().chain(&self.not_senders);
-        self.types.bytes() + self.rooms.bytes() + users.map(|user| user.as_str().len() + ENTRY_BYTES).sum::<usize>()
+        let users = users.chain(self.related_by.iter().flat_map(|by| by.senders.iter().flatten()));
+        let rel_types = self.related_by.iter().flat_map(|by| by.rel_types.iter().flatten());
+        let related = rel_types.map(|rel_type| rel_type.len() + ENTRY_BYTES).sum::<usize>();
+        related
+            + self.types.bytes()
+            + self.rooms.bytes()
+            + users.map(|user| user.as_str().len() + ENTRY_BYTES).sum::<usize>()
     }
 }
 

@@ -194,6 +194,89 @@ both_engines! {
         assert!(!lazy.contains("one state bob m.room.member"), "bob did not: {lazy:#?}");
     }
 
+    /// Wherever a filter is given: with `/messages`, `/context` and `/sync`, and stored.
+    async fn events_are_found_by_what_relates_to_them(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await;
+        let mut sent = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            sent.push((name, alice.send_text(&room, name, name).await));
+        }
+        let relating = |rel_type: &str, parent: usize| {
+            json!({ "body": "x", "msgtype": "m.text", "m.relates_to": { "rel_type": rel_type, "event_id": sent[parent].1, "key": "+" } })
+        };
+        bob.send(&room, "m.reaction", "5", relating("m.annotation", 0)).await;
+        alice.send(&room, "m.room.message", "6", relating("m.thread", 1)).await;
+        bob.send(&room, "m.reaction", "7", relating("m.annotation", 1)).await;
+        let taken_back = bob.send(&room, "m.reaction", "8", relating("m.annotation", 2)).await;
+        bob.put(&v3(["rooms", &room, "redact", &taken_back, "9"]), json!({})).await.ok();
+
+        let encode = |filter: &Value| v3([&filter.to_string()]).rsplit('/').next().expect("one segment").to_owned();
+        let names = |events: &[Value]| {
+            let found = |id: &String| events.iter().any(|event| event["event_id"] == *id);
+            sent.iter().filter(|(_, id)| found(id)).map(|(name, _)| *name).collect::<String>()
+        };
+        let (by_alice, by_bob) = (&alice.user_id, &bob.user_id);
+        let timeline = |answer: &Value| events(&answer["rooms"]["join"][&room]["timeline"]).to_vec();
+        for (filter, expected) in [
+            (json!({}), "abcd"),
+            (json!({ "related_by_rel_types": ["m.annotation"] }), "ab"),
+            (json!({ "related_by_rel_types": ["m.thread"] }), "b"),
+            (json!({ "related_by_rel_types": ["org.other", "m.thread", "m.annotation"] }), "ab"),
+            (json!({ "related_by_rel_types": ["org.other", ""] }), ""),
+            (json!({ "related_by_rel_types": [] }), ""),
+            (json!({ "related_by_senders": [by_bob] }), "ab"),
+            (json!({ "related_by_senders": [by_alice] }), "b"),
+            (json!({ "related_by_senders": [by_alice, by_bob] }), "ab"),
+            (json!({ "related_by_senders": ["@nobody:sabha.test"] }), ""),
+            (json!({ "related_by_senders": [] }), ""),
+            // One event has to be both.
+            (json!({ "related_by_senders": [by_bob], "related_by_rel_types": ["m.thread"] }), ""),
+            (json!({ "related_by_senders": [by_bob], "related_by_rel_types": ["m.annotation"] }), "ab"),
+            // With the other fields.
+            (json!({ "related_by_senders": [by_bob], "senders": [by_bob] }), ""),
+            (json!({ "related_by_senders": [by_bob], "types": ["m.room.message"], "not_senders": [by_bob] }), "ab"),
+        ] {
+            for direction in ["b", "f"] {
+                let path = format!("{}?dir={direction}&limit=100&filter={}", v3(["rooms", &room, "messages"]), encode(&filter));
+                let page = alice.get(&path).await.ok();
+                assert_eq!(names(page["chunk"].as_array().expect("a page")), expected, "{direction} {filter}: {page}");
+            }
+            // The event itself is shown whatever the filter says.
+            let path = format!("{}?limit=100&filter={}", v3(["rooms", &room, "context", &taken_back]), encode(&filter));
+            let context = alice.get(&path).await.ok();
+            assert_eq!(names(context["events_before"].as_array().expect("a list")), expected, "{filter}: {context}");
+
+            let definition = json!({ "room": { "timeline": filter } });
+            let stored = alice.post(&v3(["user", by_alice, "filter"]), definition.clone()).await.ok();
+            let id = stored["filter_id"].as_str().expect("a checked answer has it");
+            if filter != json!({}) {
+                assert_eq!(alice.get(&v3(["user", by_alice, "filter", id])).await.ok(), definition);
+            }
+            for given in [encode(&definition), id.to_owned()] {
+                let answer = alice.sync_with(None, &format!("timeout=0&filter={given}")).await;
+                assert_eq!(names(&timeline(&answer)), expected, "{filter} as {given}: {answer}");
+            }
+        }
+        let last = json!({ "related_by_senders": [by_bob], "limit": 1 });
+        let answer = alice.sync_with(None, &format!("timeout=0&filter={}", encode(&json!({ "room": { "timeline": last } })))).await;
+        assert_eq!(names(&timeline(&answer)), "b", "{answer}");
+
+        let many: Vec<String> = (0..17).map(|n| format!("org.{n}")).collect();
+        for (filter, code) in [
+            (json!({ "related_by_rel_types": many }), "M_INVALID_PARAM"),
+            (json!({ "related_by_senders": "@alice:sabha.test" }), "M_BAD_JSON"),
+        ] {
+            let definition = json!({ "room": { "timeline": filter } });
+            let messages = format!("{}?dir=b&filter={}", v3(["rooms", &room, "messages"]), encode(&filter));
+            alice.get(&messages).await.error(400, code);
+            alice.get(&format!("{}?filter={}", v3(["rooms", &room, "context", &taken_back]), encode(&filter))).await.error(400, code);
+            alice.get(&format!("{}?timeout=0&filter={}", v3(["sync"]), encode(&definition))).await.error(400, code);
+            alice.post(&v3(["user", by_alice, "filter"]), definition).await.error(400, code);
+        }
+    }
+
     /// Not by the usual client, which expects events as clients get them.
     async fn events_come_as_other_servers_get_them_where_that_is_asked_for(server: TestServer) {
         let alice = server.register("alice").await;

@@ -220,10 +220,7 @@ async fn init_refuses_keys_that_it_would_not_write() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let sabha = Sabha::in_directory(dir.path()).with("log.filter=debug".to_owned());
     let said = sabha.refusal("init --yes --server-name example.com").await;
-    assert!(
-        said.contains("-O sets a key for one run") && said.contains("set `log.filter` in the file"),
-        "{said}"
-    );
+    assert!(said.contains("-O sets a key for one run") && said.contains("set `log.filter` in the file"), "{said}");
     assert_eq!(entries(dir.path()), Vec::<PathBuf>::new());
 }
 

@@ -6,7 +6,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use axum::extract::State;
 use bytes::Bytes;
-use ruma::{UInt, api::client::context::get_context::v3::Request};
+use ruma::{
+    UInt,
+    api::{IncomingRequest, Metadata, client::context::get_context::v3::Request, error::DeserializationError},
+};
 
 use crate::{
     app::App,
@@ -15,21 +18,26 @@ use crate::{
         pages::{self, PageLimit},
     },
     http::{ApiError, Authed, RawJson},
-    room::{event::StoredEvent, history::ReadError, timeline::Placed},
+    room::{event::StoredEvent, history::ReadError, relations::RelatedBy, timeline::Placed},
     store::Position,
-    sync::{filter::EventFilter, json::Object, token::Place},
+    sync::{
+        filter::{EventFilter, fields_in_query},
+        json::Object,
+        token::Place,
+    },
 };
 
 /// An event, what happened right before and after it, and the room's state at the last of these.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Request>,
+    Authed { caller, request: Asked { request, related }, .. }: Authed<Asked>,
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let filter = EventFilter::new(&request.filter)?;
+    let filter = EventFilter::new(&request.filter, related)?;
     // Of a room that the filter leaves out, only the event itself is shown.
     let wanted_events = if filter.accepts_room(&room.room_id) { request.limit } else { UInt::MIN };
     let ignored = app.account_data.ignored(&caller.user).await?;
+    let related = filter.related(app.rooms.state_horizon(&sight));
     let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
     let event = app.rooms.event(&room, &sight, &request.event_id).await?;
     if event.1.is_hidden_by(&ignored) {
@@ -37,9 +45,9 @@ pub(super) async fn handle(
     }
     let (pos, now) = (event.0, app.db.committer().published());
     let (limit_before, limit_after) = PageLimit::new(&app, wanted_events.into()).halves();
-    let read_back = |from, count| app.rooms.read_back(&room, &sight, (from, Position::ZERO), count, &wanted);
+    let read_back = |from, count| app.rooms.read_back(&room, &sight, (from, Position::ZERO), count, related, &wanted);
     let before = limit_before.read(pages::back(pos), pages::back, read_back).await?.events;
-    let read_on = |after, count| app.rooms.read_forward(&room, &sight, (after, now), count, &wanted);
+    let read_on = |after, count| app.rooms.read_forward(&room, &sight, (after, now), count, related, &wanted);
     let after = limit_after.read(pos, pages::forward, read_on).await?.events;
     let start = pages::back(before.last().map_or(pos, |(pos, _)| *pos));
     let end = after.last().map_or(pos, |(pos, _)| *pos);
@@ -59,6 +67,34 @@ pub(super) async fn handle(
     object.string("end", &Place(end).to_string());
     object.end();
     Ok(RawJson(Bytes::from(out)))
+}
+
+/// Ruma's request, with the fields of the filter that it does not know.
+pub(super) struct Asked {
+    request: Request,
+    related: RelatedBy,
+}
+
+impl Metadata for Asked {
+    const METHOD: http::Method = Request::METHOD;
+    const RATE_LIMITED: bool = Request::RATE_LIMITED;
+    type Authentication = <Request as Metadata>::Authentication;
+    type PathBuilder = <Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Asked {
+    type EndpointError = <Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = <Request as IncomingRequest>::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let related = fields_in_query(request.uri().query());
+        let request = Request::try_from_http_request_inner(request, path_args)?;
+        Ok(Self { request, related: related? })
+    }
 }
 
 /// Of the member events, only those of users whose events are shown stay.

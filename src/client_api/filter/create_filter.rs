@@ -3,23 +3,57 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3useruseridfilter
 
 use axum::extract::State;
-use ruma::api::client::filter::create_filter::v3::{Request, Response};
+use ruma::api::{
+    IncomingRequest, Metadata,
+    client::filter::create_filter::v3::{Request, Response},
+    error::DeserializationError,
+};
 
 use crate::{
     app::App,
     client_api::config::check_own,
     http::{ApiError, Authed, Reply},
-    sync::filter::SyncFilter,
+    room::relations::RelatedBy,
+    sync::filter::{Definition, SyncFilter, timeline_fields},
 };
+
+/// Ruma's request, with the fields that it does not know.
+pub(super) struct Asked {
+    request: Request,
+    timeline: RelatedBy,
+}
+
+impl Metadata for Asked {
+    const METHOD: http::Method = Request::METHOD;
+    const RATE_LIMITED: bool = Request::RATE_LIMITED;
+    type Authentication = <Request as Metadata>::Authentication;
+    type PathBuilder = <Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for Asked {
+    type EndpointError = <Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let body = *request.body();
+        let request = Request::try_from_http_request_inner(request, path_args)?;
+        Ok(Self { request, timeline: timeline_fields(body)? })
+    }
+}
 
 /// Stores a filter. The same filter has the same id.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, .. }: Authed<Request>,
+    Authed { caller, request: Asked { request, timeline }, .. }: Authed<Asked>,
 ) -> Result<Reply<Response>, ApiError> {
     check_own(&caller, &request.user_id)?;
+    let filter = Definition { known: request.filter, timeline };
     // Refused here instead of at each sync that would use it.
-    SyncFilter::new(&request.filter)?;
-    let filter_id = app.filters.create(caller.user.nid, request.filter).await?;
+    SyncFilter::new(&filter)?;
+    let filter_id = app.filters.create(caller.user.nid, &filter).await?;
     Ok(Reply(Response::new(filter_id)))
 }

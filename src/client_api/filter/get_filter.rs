@@ -3,21 +3,23 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3useruseridfilterfilterid
 
 use axum::extract::State;
-use ruma::api::client::filter::get_filter::v3::{Request, Response};
+use bytes::Bytes;
+use ruma::api::client::filter::get_filter::v3::Request;
 
 use crate::{
     app::App,
     client_api::config::check_own,
-    http::{ApiError, Authed, Reply},
+    http::{ApiError, Authed, RawJson},
 };
 
 /// A filter that the user has stored.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
-) -> Result<Reply<Response>, ApiError> {
+) -> Result<RawJson, ApiError> {
     check_own(&caller, &request.user_id)?;
     let filter = app.filters.find(caller.user.nid, &request.filter_id).await?;
     let filter = filter.ok_or_else(|| ApiError::not_found("There is no such filter."))?;
-    Ok(Reply(Response::new(filter)))
+    let json = filter.to_json().map_err(ApiError::internal)?;
+    Ok(RawJson(Bytes::from(json)))
 }

@@ -19,9 +19,13 @@ use crate::{
         pages::{self, PageLimit},
     },
     http::{ApiError, Authed, RawJson},
-    room::{Room, event::StoredEvent, history::Page, timeline::Placed},
+    room::{Room, event::StoredEvent, history::Page, relations::RelatedBy, timeline::Placed},
     store::{self, Position},
-    sync::{filter::EventFilter, json::Object, token::Place},
+    sync::{
+        filter::{EventFilter, fields_in_query},
+        json::Object,
+        token::Place,
+    },
 };
 
 /// A page of the room's history, in either direction. `end` is missing where there is no more: before the room's beginning,
@@ -30,7 +34,7 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Asked>,
 ) -> Result<RawJson, ApiError> {
-    let Asked { request, names_direction } = request;
+    let Asked { request, related, names_direction } = request;
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
     if !names_direction {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::MissingParam, "dir is missing: b or f."));
@@ -38,10 +42,11 @@ pub(super) async fn handle(
     let now = app.rooms.state_horizon(&sight);
     let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
-    let filter = EventFilter::new(&request.filter)?;
+    let filter = EventFilter::new(&request.filter, related)?;
     let wanted = filter.limit.map_or(u64::from(request.limit), |limit| limit.min(request.limit.into()));
     let limit = PageLimit::new(&app, wanted);
     let ignored = app.account_data.ignored(&caller.user).await?;
+    let related = filter.related(now);
     let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
 
     let (start, page) = if !filter.accepts_room(&room.room_id) {
@@ -49,7 +54,7 @@ pub(super) async fn handle(
     } else if request.dir == Direction::Backward {
         let start = from.unwrap_or(now);
         let until = to.unwrap_or(Position::ZERO);
-        let read = |from, count| app.rooms.read_back(&room, &sight, (from, until), count, &wanted);
+        let read = |from, count| app.rooms.read_back(&room, &sight, (from, until), count, related, &wanted);
         let mut page = limit.read(start.min(now), pages::back, read).await?;
         // Nothing is before the room's first event, so the client need not ask.
         if page.events.last().is_some_and(|(_, event)| event.pdu.event_type == "m.room.create") {
@@ -59,7 +64,7 @@ pub(super) async fn handle(
     } else {
         let start = from.unwrap_or(Position::ZERO);
         let upto = to.map_or(now, |to| to.min(now));
-        let read = |after, count| app.rooms.read_forward(&room, &sight, (after, upto), count, &wanted);
+        let read = |after, count| app.rooms.read_forward(&room, &sight, (after, upto), count, related, &wanted);
         let mut page = limit.read(start, pages::forward, read).await?;
         if page.next.is_none() && upto == now && sight.sees_now(now) {
             // The place stays the same while nothing comes, by which clients notice that they are at the live end.
@@ -89,6 +94,7 @@ pub(super) async fn handle(
 /// whatever else is wrong with their request.
 pub(super) struct Asked {
     request: Request,
+    related: RelatedBy,
     names_direction: bool,
 }
 
@@ -117,7 +123,9 @@ impl IncomingRequest for Asked {
                 *request.uri_mut() = uri;
             }
         }
-        Ok(Self { request: Request::try_from_http_request_inner(request, path_args)?, names_direction })
+        let related = fields_in_query(request.uri().query());
+        let request = Request::try_from_http_request_inner(request, path_args)?;
+        Ok(Self { request, related: related?, names_direction })
     }
 }
 

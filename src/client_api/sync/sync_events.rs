@@ -22,8 +22,9 @@ use crate::{
     account::{AuthenticateError, LocalDevice},
     app::App,
     http::{ApiError, Authed, RawJson},
+    room::relations::RelatedBy,
     sync::{
-        filter::SyncFilter,
+        filter::{Definition, SyncFilter, timeline_fields_in_query},
         token::{Hints, InvalidToken, SyncToken},
         v3::{self, SyncError},
     },
@@ -35,10 +36,11 @@ const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.use_state_after";
 /// What happened since the client last asked; waits for it if need be.
 pub(super) async fn handle(app: App, request: Request) -> Result<RawJson, ApiError> {
     let unstable = asks_for_unstable_state_after(request.uri());
+    let related = timeline_fields_in_query(request.uri().query());
     // A step that is awaited in the statement that makes it takes its space for as long as the request is parked.
     let authed = Box::pin(Authed::<Endpoint>::from_request(request, &app));
     let (caller, request) = authed.await.map(|authed| (authed.caller, Box::new(authed.request)))?;
-    let read = Box::pin(read(&app, &caller, request, unstable)).instrument(debug_span!("sync.read"));
+    let read = Box::pin(read(&app, &caller, request, unstable, related)).instrument(debug_span!("sync.read"));
     let request = read.await?;
     let answer = v3::sync(&app, &caller, &request).await.map_err(|error| match error {
         SyncError::Revoked => AuthenticateError::Unknown.into(),
@@ -53,6 +55,7 @@ async fn read(
     caller: &LocalDevice,
     request: Box<Endpoint>,
     unstable: bool,
+    related: serde_json::Result<RelatedBy>,
 ) -> Result<v3::Request, ApiError> {
     let not_ours = |error: InvalidToken| ApiError::invalid_param(format!("since: {error}"));
     let (since, hints) = match request.since.as_deref() {
@@ -61,7 +64,10 @@ async fn read(
     };
     let filter = match request.filter {
         None => Arc::default(),
-        Some(Filter::FilterDefinition(filter)) => Arc::new(SyncFilter::new(&filter)?),
+        Some(Filter::FilterDefinition(known)) => {
+            let timeline = related.map_err(|error| ApiError::bad_json(format!("filter: {error}")))?;
+            Arc::new(SyncFilter::new(&Definition { known, timeline })?)
+        }
         Some(Filter::FilterId(text)) if text.trim_start().starts_with('{') => return Err(broken_filter(&text)),
         Some(Filter::FilterId(id)) => app
             .filter_cache

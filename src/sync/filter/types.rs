@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::ENTRY_BYTES;
-use crate::{glob::Glob, store::ids::lock};
+use crate::{glob::Glob, room::relations::MAX_RELATED_BY, store::ids::lock};
 
 /// Patterns with a `*` in one filter, all of its lists together. Clients use a handful (`m.call.*`); each is held against
 /// every new type of event.
@@ -31,6 +31,8 @@ const VERDICT_BYTES: usize = 64;
 pub enum FilterError {
     #[error("a filter has at most {MAX_PATTERNS} patterns with * among its types and not_types")]
     TooManyPatterns,
+    #[error("a filter has at most {MAX_RELATED_BY} related_by_rel_types and {MAX_RELATED_BY} related_by_senders")]
+    TooManyRelated,
     #[error("a pattern among the types and not_types of a filter has at most {MAX_PATTERN_BYTES} bytes")]
     PatternTooLong,
 }

@@ -102,7 +102,13 @@ impl Timeline {
         if room.only_departure {
             let just_before = Position(room.upto.0 - 1);
             let (mut events, _) = look.app.rooms.timeline(&room.room, just_before, room.upto, 1).await?;
-            events.retain(|(_, event)| wants_room && filter.accepts(event));
+            let accepts = |_, event: &StoredEvent| wants_room && filter.accepts(event);
+            let parents = match filter.related(room.upto) {
+                Some(related) => Some(Box::pin(look.app.rooms.related(&room.room, &events, related, accepts)).await?),
+                None => None,
+            };
+            let is_parent = |event: &StoredEvent| parents.as_ref().is_none_or(|parents| parents.contains(&event.nid));
+            events.retain(|(pos, event)| accepts(*pos, event) && is_parent(event));
             return Ok(Self { events, limited: false, start: just_before });
         }
         let after = room.since.unwrap_or(Position::ZERO);
@@ -145,7 +151,11 @@ impl Timeline {
         };
         // One more than wanted says whether any is missing.
         let most = (limit + 1, look.scans.left().min(MAX_SCANNED));
-        let (page, scanned) = look.app.rooms.scan_back_at_most(&room.room, (room.upto, after), most, accepts).await?;
+        let (page, scanned) = look
+            .app
+            .rooms
+            .scan_back_at_most(&room.room, (room.upto, after), most, filter.related(room.upto), accepts)
+            .await?;
         look.scans.spend(scanned);
         let mut events = page.events;
         let more = events.len() > limit;
