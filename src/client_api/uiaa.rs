@@ -1,11 +1,17 @@
 //! Asking again who somebody is: [`ruma::api::client::uiaa`], for the endpoints that want it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ruma::api::{
+    IncomingRequest, Metadata,
     client::uiaa::{AuthData, UiaaInfo},
-    error::ErrorKind,
+    error::{DeserializationError, ErrorKind},
 };
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
+use zeroize::Zeroizing;
 
 use crate::{
     account::{
@@ -15,6 +21,48 @@ use crate::{
     app::App,
     http::{Action, ApiError, network},
 };
+
+/// A request that may hold a password, and with it the `user` that clients from before r0.4.0 send, in place of an
+/// `identifier`. The login takes that as well.
+pub(super) struct Interactive<R>(pub(super) R);
+
+impl<R: Metadata> Metadata for Interactive<R> {
+    const METHOD: http::Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let (parts, body) = request.into_parts();
+        let identified = with_identifier(body);
+        let body = identified.as_deref().map_or(body, Vec::as_slice);
+        R::try_from_http_request_inner(http::Request::from_parts(parts, body), path_args).map(Self)
+    }
+}
+
+/// The body with an `identifier` in its `auth`, if a password came with a `user` alone. All else is as it was written.
+fn with_identifier(body: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body).ok()?;
+    let mut auth: Map<String, Value> = serde_json::from_str(fields.get("auth")?.get()).ok()?;
+    if auth.get("type")?.as_str()? != "m.login.password" || auth.contains_key("identifier") {
+        return None;
+    }
+    let user = auth.get("user")?.as_str()?.to_owned();
+    auth.insert("identifier".to_owned(), json!({ "type": "m.id.user", "user": user }));
+    let auth = to_raw_value(&auth).ok()?;
+    let mut fields = fields;
+    fields.insert("auth".to_owned(), &auth);
+    serde_json::to_vec(&fields).ok().map(Zeroizing::new)
+}
 
 /// Lets the request go on only if the caller has proven that they know their password. `operation` names what the request
 /// would do, down to the device or key it is about: proof for one operation is none for another.

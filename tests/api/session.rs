@@ -155,6 +155,32 @@ both_engines! {
         assert_eq!(whoami(&alice).await, 200);
     }
 
+    async fn a_password_may_come_with_the_old_field_for_the_user(server: TestServer) {
+        let alice = server.register("alice").await;
+        for user in ["alice", "@alice:sabha.test"] {
+            for batch in [true, false] {
+                let other = alice.login_again().await;
+                let path = v3(["devices", &other.device_id]);
+                let ask = async |auth: Option<Value>| {
+                    let mut body = if batch { json!({ "devices": [other.device_id] }) } else { json!({}) };
+                    if let Some(auth) = auth {
+                        body["auth"] = auth;
+                    }
+                    if batch { alice.post(&v3(["delete_devices"]), body).await } else { alice.delete(&path, body).await }
+                };
+                let asked = ask(None).await;
+                let auth = |user: &str, password: &str| Some(json!({
+                    "type": "m.login.password", "session": asked.json["session"], "user": user, "password": password,
+                }));
+                ask(auth("@bob:sabha.test", PASSWORD)).await.error(403, "M_FORBIDDEN");
+                assert_eq!(ask(auth(user, "wrong")).await.status.as_u16(), 401);
+                assert_eq!(whoami(&other).await, 200);
+                ask(auth(user, PASSWORD)).await.ok();
+                assert_eq!(whoami(&other).await, 401);
+            }
+        }
+    }
+
     async fn an_account_has_no_more_devices_than_the_limit(engine: Engine) {
         let server =
             TestServer::builder().engine(engine).config(|config| config.limits.devices_per_user = 2).start().await;

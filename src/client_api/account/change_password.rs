@@ -10,14 +10,14 @@ use super::signed_in;
 use crate::{
     account::password::check_strength,
     app::App,
-    client_api::uiaa,
+    client_api::uiaa::{self, Interactive},
     http::{ApiError, Authed, Reply},
 };
 
 /// Gives the caller a new password, and signs their other devices out unless they ask to keep them.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Request>,
+    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let caller = signed_in(caller)?;
     check_strength(&request.new_password)?;

@@ -11,14 +11,14 @@ use ruma::api::client::account::{
 use super::signed_in;
 use crate::{
     app::App,
-    client_api::uiaa,
+    client_api::uiaa::{self, Interactive},
     http::{ApiError, Authed, Reply},
 };
 
 /// Deactivates the caller's account for ever. Profile, keys and account data always go, so `erase` changes nothing there.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Request>,
+    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let caller = signed_in(caller)?;
     uiaa::require_password(&app, &caller, "POST account/deactivate", request.auth.as_ref(), address).await?;

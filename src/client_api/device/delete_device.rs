@@ -7,14 +7,14 @@ use ruma::api::client::device::delete_device::v3::{Request, Response};
 
 use crate::{
     app::App,
-    client_api::uiaa,
+    client_api::uiaa::{self, Interactive},
     http::{ApiError, Authed, Reply},
 };
 
 /// Signs a device of the caller out and deletes it. One that does not exist is gone already.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Request>,
+    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let operation = format!("DELETE devices/{}", request.device_id);
     uiaa::require_password_of_person(&app, &caller, &operation, request.auth.as_ref(), address).await?;

@@ -8,7 +8,7 @@ use ruma::api::client::device::delete_devices::v3::{Request, Response};
 use crate::{
     account::new_session::MAX_DEVICE_ID_BYTES,
     app::App,
-    client_api::uiaa,
+    client_api::uiaa::{self, Interactive},
     http::{ApiError, Authed, Reply},
 };
 
@@ -18,7 +18,7 @@ const MAX_DEVICES: usize = 1_000;
 /// Signs devices of the caller out and deletes them.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Request>,
+    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     if request.devices.len() > MAX_DEVICES || request.devices.iter().any(|id| id.as_str().len() > MAX_DEVICE_ID_BYTES) {
         let limits = format!("At most {MAX_DEVICES} devices, with IDs of at most {MAX_DEVICE_ID_BYTES} bytes.");

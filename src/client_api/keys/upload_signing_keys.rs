@@ -7,7 +7,7 @@ use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
 
 use crate::{
     app::App,
-    client_api::uiaa,
+    client_api::uiaa::{self, Interactive},
     http::{ApiError, Authed, Reply},
     keys::cross_signing::{SigningKeys, SigningKeysError},
 };
@@ -18,7 +18,7 @@ const OPERATION: &str = "POST keys/device_signing/upload";
 /// Publishes the caller's cross-signing keys. The first ones, and the same ones again, need no authentication.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Request>,
+    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let Request { auth, master_key, self_signing_key, user_signing_key, .. } = request;
     let keys = SigningKeys::check(

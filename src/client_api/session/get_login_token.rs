@@ -8,14 +8,14 @@ use ruma::api::client::session::get_login_token::v1::{Request, Response};
 use crate::{
     account::login::LOGIN_TOKEN_LIFETIME,
     app::App,
-    client_api::uiaa,
+    client_api::uiaa::{self, Interactive},
     http::{ApiError, Authed, Reply},
 };
 
 /// A token with which another device of the caller can log in, once.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Request>,
+    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     uiaa::require_password(&app, &caller, "POST login/get_token", request.auth.as_ref(), address).await?;
     let token = app.accounts.create_login_token(&caller).await?;
