@@ -1,7 +1,7 @@
 //! A server's life: start, serve, stop.
 //!
 //! Starting: sockets, database, services; only then is anything accepted. Stopping: no more connections, parked requests
-//! answer, requests in flight finish (for at most [`GRACE`](crate::http::shutdown::GRACE)), the queue is committed.
+//! answer, requests in flight finish (for at most [`GRACE`]), the queue is committed.
 
 use std::{
     io::Write,
