@@ -113,7 +113,14 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
         wanted.iter().filter(|index| !seen.contains(index)).map(|index| room.describe(*index)).collect();
     if !lacking.is_empty() {
         let came: Vec<_> = known.pieces.iter().map(|piece| shape(room, piece)).collect();
-        fault("a client was not told of events", format!("{lacking:#?}\n  It was told {came:#?}"));
+        let stays: Vec<_> = (0..room.events.len())
+            .filter(|index| room.events[*index].is_member(user_id))
+            .map(|index| room.describe(index))
+            .collect();
+        fault(
+            "a client was not told of events",
+            format!("{lacking:#?}\n  It was told {came:#?}\n  Its stays: {stays:#?}"),
+        );
     }
 }
 
