@@ -87,13 +87,17 @@ impl TransactionIds {
 
     async fn device(&self, nid: DeviceNid) -> Result<Arc<Device>, Error> {
         let Ok(device) = self.kept.devices.get_or_insert_with(&nid, || Ok::<_, Infallible>(Arc::default()));
+        // Asked for every event that is shown to its sender: making the future below would copy all of it each time.
+        if device.loaded.initialized() {
+            return Ok(device);
+        }
         let load = async {
             let mut reader = self.db.read().await?;
             let rows = rows::recent_txn_ids(&mut reader.conn(), nid, HASHES_PER_DEVICE).await?;
             lock(&device.txns).add_stored(rows);
             Ok::<_, Error>(())
         };
-        device.loaded.get_or_try_init(|| load).await?;
+        device.loaded.get_or_try_init(|| Box::pin(load)).await?;
         Ok(device)
     }
 
