@@ -118,19 +118,21 @@ impl Receipts {
 impl Ephemeral {
     async fn room_receipts(&self, room: RoomNid) -> Result<Arc<RoomReceipts>, store::Error> {
         let receipts = self.receipts.room(room);
-        receipts
-            .loaded
-            .get_or_try_init(async || {
-                let mut reader = self.db.read().await?;
-                let rows = rows::receipts_of_room(&mut reader.conn(), room).await?;
-                let mut shown = lock(&receipts.shown);
-                for row in rows {
-                    let (key, receipt) = read_row(row)?;
-                    shown.apply(key, receipt);
-                }
-                Ok::<_, store::Error>(())
-            })
-            .await?;
+        // Asked for every room of a sync: making the future below would copy all of it each time.
+        if receipts.loaded.initialized() {
+            return Ok(receipts);
+        }
+        let load = async {
+            let mut reader = self.db.read().await?;
+            let rows = rows::receipts_of_room(&mut reader.conn(), room).await?;
+            let mut shown = lock(&receipts.shown);
+            for row in rows {
+                let (key, receipt) = read_row(row)?;
+                shown.apply(key, receipt);
+            }
+            Ok::<_, store::Error>(())
+        };
+        receipts.loaded.get_or_try_init(|| Box::pin(load)).await?;
         Ok(receipts)
     }
 

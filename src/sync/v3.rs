@@ -69,8 +69,12 @@ pub(super) struct Look<'a> {
 impl Look<'_> {
     /// Whom the user ignores: the same for the whole answer, and read for the first part that asks.
     async fn ignored(&self) -> Result<&Ignored, Error> {
-        let ignored = self.ignored.get_or_try_init(|| self.app.account_data.ignored(&self.caller.user)).await?;
-        Ok(ignored)
+        // Asked for every room: making the future that reads them would copy all of it each time.
+        if let Some(ignored) = self.ignored.get() {
+            return Ok(ignored);
+        }
+        let read = || Box::pin(self.app.account_data.ignored(&self.caller.user));
+        Ok(self.ignored.get_or_try_init(read).await?)
     }
 
     /// The position of the client; before everything for one that knows nothing.
@@ -204,7 +208,9 @@ async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
         }
         Ok::<_, Error>(())
     };
-    live.watching.get_or_try_init(|| watch).await?;
+    if !live.watching.initialized() {
+        live.watching.get_or_try_init(|| Box::pin(watch)).await?;
+    }
     Ok(live)
 }
 
