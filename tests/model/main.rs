@@ -5,7 +5,7 @@
 //! the committer's steps are delayed ([`delays`]), and when rooms leave memory ([`sweeper`]). [`stage`] runs a seed, [`world`] keeps what was acknowledged, [`truth`]
 //! says who may see what, and [`checks`] compares. A fault names the command that replays its seed.
 //!
-//! - `SABHA_MODEL_SEEDS=5000` runs so many seeds for each engine; CI runs 300, and without it there are a few dozen.
+//! - `SABHA_MODEL_SEEDS=5000` runs so many seeds for each engine; CI runs 60, and without it there are 32.
 //! - `SABHA_MODEL_SEED=17` runs this one alone, and `SABHA_MODEL_ENGINE=postgres` on this engine alone;
 //!   `SABHA_MODEL_REPLAYS=50` runs it as often, each time on a new server.
 
