@@ -50,9 +50,9 @@ pub struct Services {
     pub jobs: Jobs,
     pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
-    /// What requests that are being received may hold.
+    /// The room for bodies of requests that are being received.
     pub bodies: BodyBudget,
-    /// What connections and answers may hold, on all listeners for others.
+    /// The bounds on connections and answers, for all listeners together.
     pub transport: Transport,
     /// The large answers that are being made.
     pub large_answers: LargeAnswers,
@@ -74,7 +74,7 @@ impl App {
         app
     }
 
-    /// Whoever was marked by a commit is woken once its position is visible.
+    /// Users whom a commit has marked are woken once its position is visible.
     fn wake_on_commits(&self) {
         let bus = Arc::clone(&self.bus);
         self.db.committer().on_published(move || bus.wake_marked());

@@ -70,7 +70,7 @@ impl LiveUser {
 struct Watchers {
     live: HashMap<UserNid, Arc<LiveUser>>,
     rooms: HashMap<RoomNid, Vec<Arc<LiveUser>>>,
-    /// Who is to be woken once what they were marked for is visible.
+    /// Users to wake once the position that they were marked for is visible.
     marked: Vec<Arc<LiveUser>>,
     /// The latest position that anyone was marked for, visible or not. A user who comes, or comes to a room, later than
     /// the marks for it may have news up to here.
@@ -152,7 +152,7 @@ impl Bus {
             return;
         };
         let Watchers { rooms, marked, latest, .. } = &mut *watchers;
-        // What was marked in this room before this moment has not reached the user.
+        // Marks of this room from before this moment have not reached the user.
         live.mark(*latest, marked);
         live.latest_ephemeral.fetch_max(self.ephemeral.load(Ordering::Acquire), Ordering::AcqRel);
         let users = rooms.entry(room).or_default();

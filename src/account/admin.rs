@@ -1,4 +1,4 @@
-//! Who administers the server: giving an account the rights of an admin, and taking them.
+//! Admins of the server: gives an account their rights, and takes them.
 //!
 //! Promise: sessions that are in memory have the new rights right after the commit, and stay signed in.
 

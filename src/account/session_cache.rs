@@ -45,7 +45,7 @@ impl SessionCache {
             Ok(device) => device,
             Err(never) => match never {},
         };
-        // What was read last counts; who has read something older finds the count moved, and reads again.
+        // The latest read counts; a reader of something older finds that the count has moved, and reads again.
         if kept.admin == admin { kept } else { self.replace(hash, &kept, admin) }
     }
 

@@ -28,7 +28,7 @@ const MAX_ANSWER_BYTES: u64 = 4096;
 
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// Who must answer.
+/// The server that must answer.
 #[derive(Debug, Default)]
 pub struct Expected {
     /// `None`: any server of ours.

@@ -84,7 +84,7 @@ fn check_user(config: &Config) -> Result<(), String> {
     ))
 }
 
-/// What a verb says that needs a server where there is none.
+/// The refusal of a verb that needs a server, where there is none.
 pub(super) fn no_server(config: &Config) -> String {
     let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     format!(

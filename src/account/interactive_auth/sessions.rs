@@ -79,7 +79,7 @@ fn digest(operation: &str) -> Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Holder {
     User(UserNid),
-    /// Whoever registers from there; `None` stands for all whose address is not known.
+    /// People who register from this network; `None` stands for all whose address is not known.
     Network(Option<IpAddr>),
 }
 

@@ -32,7 +32,7 @@ pub struct KnownRoom {
     pub unread: Value,
     /// The numbers of joined and of invited members, as the answers said.
     pub members: (Option<u64>, Option<u64>),
-    /// An invitation came after the client had been in the room: of a stay that ended before it, it was not told.
+    /// An invitation came while the client was in the room: what happened before that it was not told.
     pub torn: bool,
     /// The token before the latest piece, if events may be missing there.
     gap_from: Option<String>,
@@ -89,13 +89,10 @@ impl Known {
         }
         for (room_id, _) in object(&answer["rooms"]["invite"]) {
             self.invited.insert(room_id.clone());
-            let was_joined = self.joined.remove(room_id);
-            // Also a whole stay may lie between two answers.
-            if let Some(room) = self.rooms.get_mut(room_id) {
+            if self.joined.remove(room_id) {
+                let room = self.rooms.entry(room_id.clone()).or_default();
                 room.torn = true;
-                if was_joined {
-                    room.state.clear();
-                }
+                room.state.clear();
             }
         }
         for event in events(&answer["account_data"]) {
