@@ -34,10 +34,11 @@ struct UserRooms {
 }
 
 impl UserRooms {
-    /// Of two entries for a room, the later one is right.
+    /// Of two entries for a room, the later one is right; of two of the same position, the one that was forgotten: its row may
+    /// have been read just before.
     fn update(&mut self, entry: MemberEntry) {
         let known = self.rooms.get(&entry.room);
-        if known.is_none_or(|known| known.pos <= entry.pos) {
+        if known.is_none_or(|known| (known.pos, known.forgotten) <= (entry.pos, entry.forgotten)) {
             self.unreadable.retain(|(room, _)| *room != entry.room);
             self.rooms.insert(entry.room, entry);
         }
@@ -234,5 +235,39 @@ impl Rooms {
         let entry = MemberEntry { forgotten: true, invite_state: None, ..entry };
         let forget = Forget { user, entry, memory: self.memberships.handle() };
         self.db.committer().transact(forget).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(membership: Membership, pos: i64, forgotten: bool) -> MemberEntry {
+        let (room, event_nid) = (RoomNid(1), EventNid(pos));
+        MemberEntry { room, membership, event_nid, pos: Position(pos), forgotten, invite_state: None }
+    }
+
+    #[test]
+    fn the_later_entry_is_right_in_whatever_order_they_come() {
+        let (left, forgotten) = (entry(Membership::Leave, 5, false), entry(Membership::Leave, 5, true));
+        let joined = entry(Membership::Join, 7, false);
+        let orders = [
+            [&left, &forgotten, &joined],
+            [&left, &joined, &forgotten],
+            [&forgotten, &left, &joined],
+            [&forgotten, &joined, &left],
+            [&joined, &left, &forgotten],
+            [&joined, &forgotten, &left],
+        ];
+        for order in orders {
+            let mut rooms = UserRooms::default();
+            rooms.update(order[0].clone());
+            rooms.update(order[1].clone());
+            let both = &rooms.rooms[&RoomNid(1)];
+            let has_joined = order[..2].iter().any(|entry| entry.membership == Membership::Join);
+            assert_eq!((both.pos.0, both.forgotten), if has_joined { (7, false) } else { (5, true) });
+            rooms.update(order[2].clone());
+            assert_eq!(rooms.rooms[&RoomNid(1)].pos, Position(7));
+        }
     }
 }

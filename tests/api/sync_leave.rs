@@ -66,10 +66,16 @@ both_engines! {
         let bob = server.register("bob").await;
         let room = private_room(&bob).await;
         let before = bob.sync(None).await;
+        bob.send_text(&room, "1", "farewell").await;
+        let between = bob.sync(before["next_batch"].as_str()).await;
         bob.leave(&room).await;
         bob.post(&v3(["rooms", &room, "forget"]), json!({})).await.ok();
-        let answer = bob.sync(before["next_batch"].as_str()).await;
-        assert!(answer["rooms"]["leave"].get(&room).is_some(), "{answer}");
+        // Not told how the room ended, and told so where there was more than the end.
+        for (since, limited) in [(&before, true), (&between, false)] {
+            let answer = bob.sync(since["next_batch"].as_str()).await;
+            let timeline = &answer["rooms"]["leave"][&room]["timeline"];
+            assert_eq!((types(&timeline["events"]), &timeline["limited"]), (vec!["m.room.member"], &json!(limited)), "{answer}");
+        }
         let first = bob.sync(None).await;
         assert!(first["rooms"]["leave"].get(&room).is_none(), "{first}");
     }

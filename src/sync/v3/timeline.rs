@@ -109,7 +109,12 @@ impl Timeline {
             };
             let is_parent = |event: &StoredEvent| parents.as_ref().is_none_or(|parents| parents.contains(&event.nid));
             events.retain(|(pos, event)| accepts(*pos, event) && is_parent(event));
-            return Ok(Self { events, limited: false, start: just_before });
+            // Who forgot a room at once is not told how it went on, and must not take the departure for what came next.
+            let limited = match room.since {
+                Some(since) => !look.app.rooms.timeline(&room.room, since, just_before, 1).await?.0.is_empty(),
+                None => false,
+            };
+            return Ok(Self { events, limited, start: just_before });
         }
         let after = room.since.unwrap_or(Position::ZERO);
         if !wants_room {

@@ -119,7 +119,10 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
             .collect();
         fault(
             "a client was not told of events",
-            format!("{lacking:#?}\n  It was told {came:#?}\n  Its stays: {stays:#?}"),
+            format!(
+                "{lacking:#?}\n  It was told {came:#?}\n  Its stays: {stays:#?}\n  Its answers:\n    {}",
+                follower.known.way_of(&room.room_id)
+            ),
         );
     }
 }

@@ -54,6 +54,16 @@ pub struct Known {
     pub changed_lists: Vec<(u64, BTreeSet<String>)>,
     /// The tick of the first answer.
     pub first_answer: Option<u64>,
+    /// Every answer that was taken, for accounts of faults.
+    pub answers: Vec<Taken>,
+}
+
+/// What became of the client's token, and the sections of the rooms that the answer told of.
+#[derive(Debug)]
+pub struct Taken {
+    pub since: Option<String>,
+    pub next_batch: String,
+    pub rooms: BTreeMap<String, &'static str>,
 }
 
 type Faults = Vec<(&'static str, String)>;
@@ -71,7 +81,18 @@ impl Known {
             letters: Vec::new(),
             changed_lists: Vec::new(),
             first_answer: None,
+            answers: Vec::new(),
         }
+    }
+
+    /// How the client's token moved, and which answers told of a room in which way.
+    pub fn way_of(&self, room_id: &str) -> String {
+        let step = |taken: &Taken| {
+            let since = taken.since.as_deref().unwrap_or("the beginning");
+            let told = taken.rooms.get(room_id).unwrap_or(&"nothing");
+            format!("{since} to {}: {told}", taken.next_batch)
+        };
+        self.answers.iter().map(step).collect::<Vec<_>>().join("\n    ")
     }
 
     pub fn knows(&self, room_id: &str, event_id: &str) -> bool {
@@ -102,7 +123,11 @@ impl Known {
         self.letters.extend(letters);
         self.changed_lists.push((got, names(&answer["device_lists"]["changed"])));
         self.first_answer.get_or_insert(got);
-        self.since = Some(text(answer, "next_batch"));
+        let sections = ["join", "leave", "invite", "knock"].into_iter();
+        let rooms = sections.flat_map(|section| object(&answer["rooms"][section]).map(move |(id, _)| (id, section)));
+        let rooms = rooms.map(|(room_id, section)| (room_id.clone(), section)).collect();
+        let next_batch = text(answer, "next_batch");
+        self.answers.push(Taken { since: self.since.replace(next_batch.clone()), next_batch, rooms });
         faults
     }
 
