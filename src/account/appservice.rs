@@ -186,6 +186,7 @@ struct OpenSession {
 impl Transaction for OpenSession {
     /// Hashes of the access tokens that the session replaces.
     type Output = Result<token_rows::Deleted, LoginError>;
+    const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
         let Some(account) = account_rows::find_account(conn, self.user).await? else {

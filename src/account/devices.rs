@@ -101,6 +101,7 @@ pub(super) struct Ended {
 
 impl Transaction for EndDevices {
     type Output = Ended;
+    const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Ended, store::Error> {
         let account_found = match &self.also {

@@ -66,6 +66,7 @@ struct OpenSession {
 impl Transaction for OpenSession {
     /// Hashes of the access tokens that the session replaces.
     type Output = Result<token_rows::Deleted, LoginError>;
+    const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
         if let Proof::LoginToken(hash) = &self.proof {

@@ -26,6 +26,7 @@ struct Rotate {
 impl Transaction for Rotate {
     /// Hashes of the access tokens that nobody needs any more.
     type Output = Result<rows::Deleted, AuthenticateError>;
+    const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
         let current = rows::find_refresh(conn, &self.hash).await?;
@@ -74,6 +75,7 @@ struct Retire {
 
 impl Transaction for Retire {
     type Output = rows::Deleted;
+    const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
         rows::delete_refresh(conn, &self.hash).await

@@ -40,7 +40,7 @@ pub(super) fn tighten(config: &Config) {
         // SQLite gives the files of its log the permissions that the database has.
         make_private(&database);
         make_private(&beside(".lock"));
-        files.extend(["", "-wal", "-shm", "-journal", ".lock"].map(beside));
+        files.extend(["", "-wal", "-shm", "-journal", "-reserve", ".lock"].map(beside));
     }
     for file in files {
         close(&file, OTHERS);

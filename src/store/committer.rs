@@ -18,6 +18,7 @@ mod connection;
 mod gathered;
 mod health;
 mod one_call;
+mod reserve;
 mod run;
 mod steps;
 mod transaction;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use health::Pulse;
 pub use health::{Ended, Health};
+pub(super) use reserve::Reserve;
 use steps::Steps;
 pub use steps::{CommitStep, StepHook};
 pub use transaction::Transaction;
@@ -199,6 +201,13 @@ impl Work {
             Self::Transaction(_) => None,
         }
     }
+
+    fn is_essential(&self) -> bool {
+        match self {
+            Self::Write(_) => false,
+            Self::Transaction(transaction) => transaction.is_essential(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -224,6 +233,8 @@ pub(super) struct Shared {
     steps: Steps,
     on_published: OnPublished,
     pulse: Pulse,
+    /// Of a database whose disk is ours.
+    reserve: Option<Reserve>,
     notice: Duration,
     /// Cancelled when the server stops.
     stop: CancellationToken,
@@ -257,7 +268,7 @@ impl Committed {
 }
 
 impl Committer {
-    pub(super) fn new(last: Position, counters: Arc<Counters>, notice: Duration) -> Self {
+    pub(super) fn new(last: Position, counters: Arc<Counters>, notice: Duration, reserve: Option<Reserve>) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::new(Queue { last: last.0, ..Queue::default() }),
             wake: Notify::new(),
@@ -265,6 +276,7 @@ impl Committer {
             steps: Steps::default(),
             on_published: OnPublished::default(),
             pulse: Pulse::default(),
+            reserve,
             notice,
             stop: CancellationToken::new(),
             ids: Ids::default(),

@@ -68,6 +68,13 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The disk was found to be full without asking the database.
+    pub(super) fn disk_full() -> Self {
+        Self::DiskFull(Arc::new(std::io::Error::from(std::io::ErrorKind::StorageFull).into()))
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match Kind::of(&error) {
@@ -103,8 +110,8 @@ impl Kind {
     /// By the code of either engine: PostgreSQL's have five characters, SQLite's are numbers with fewer.
     fn of_code(code: &str) -> Self {
         match code {
-            // SQLITE_FULL; disk_full.
-            "13" | "53100" => Self::DiskFull,
+            // SQLITE_FULL; SQLITE_IOERR_SHMSIZE, for the index of its log; disk_full.
+            "13" | "4874" | "53100" => Self::DiskFull,
             // too_many_connections, admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped,
             // idle_session_timeout, idle_in_transaction_session_timeout.
             "53300" | "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" => Self::Unavailable,
@@ -130,6 +137,7 @@ mod tests {
     fn errors_are_told_apart_by_what_can_be_done_about_them() {
         let cases = [
             ("13", Kind::DiskFull),
+            ("4874", Kind::DiskFull),
             ("53100", Kind::DiskFull),
             ("53300", Kind::Unavailable),
             ("57P01", Kind::Unavailable),

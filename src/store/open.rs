@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     Committer, Conn, Counters, Error, Position, Reader, Vocabulary, Write,
-    committer::{Engine, LOCK_KEY, LOCK_POSTGRES, Patience, RESERVE_IDS, WriterConn, set_limits},
+    committer::{Engine, LOCK_KEY, LOCK_POSTGRES, Patience, RESERVE_IDS, Reserve, WriterConn, set_limits},
     conn::{Bounds, Held, on, statements},
     ids::{BLOCK, Kind},
     migrations,
@@ -201,7 +201,11 @@ impl Database {
         let (epoch, last) = take_slot(&mut conn, &options).await?;
         let incarnations = on!(&mut conn, db =>
             sqlx::query_as::<_, (i64, i64)>(LIST_INCARNATIONS.text()).bind(KEPT_INCARNATIONS + 1).fetch_all(&mut **db).await)?;
-        let committer = Committer::new(last, Arc::clone(&counters), options.patience.notice);
+        let reserve = match &options.location {
+            Location::Sqlite(path) => Some(Reserve::beside(path).await),
+            Location::Postgres(_) => None,
+        };
+        let committer = Committer::new(last, Arc::clone(&counters), options.patience.notice, reserve);
         for kind in Kind::ALL {
             on!(&mut conn, db => sqlx::query(NEW_COUNTER.text()).bind(kind.counter_name()).execute(&mut **db).await.map(|_| ()))?;
             let (end,): (i64,) = on!(&mut conn, db => sqlx::query_as(RESERVE_IDS.text())

@@ -83,6 +83,20 @@ impl Api {
         }
     }
 
+    /// Asks a server that may refuse; the path is the whole one.
+    pub async fn any(&self, method: Method, path: &str, token: &str, body: Option<&Value>) -> (u16, Value) {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let status = answer.status().as_u16();
+        (status, answer.json().await.unwrap_or_else(|error| panic!("{path}: {status} {error}")))
+    }
+
     /// The status alone.
     pub async fn status(&self, path: &str, token: &str) -> u16 {
         let request = self.http.get(format!("{}/_matrix/client/v3{path}", self.base)).bearer_auth(token);

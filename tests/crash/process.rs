@@ -26,6 +26,8 @@ pub struct Data {
     pub dir: tempfile::TempDir,
     /// Environment of every process that is started on it.
     pub environment: Vec<(String, String)>,
+    /// The words of a command that runs the server, if it does not run by itself.
+    pub prefix: Vec<String>,
     _postgres: Option<PostgresDatabase>,
 }
 
@@ -49,7 +51,7 @@ impl Data {
             dir.path().join("data"),
         );
         fs::write(dir.path().join("sabha.toml"), config).expect("the directory is ours");
-        Self { dir, environment: Vec::new(), _postgres: postgres }
+        Self { dir, environment: Vec::new(), prefix: Vec::new(), _postgres: postgres }
     }
 
     /// Where the server keeps its files.
@@ -59,7 +61,9 @@ impl Data {
 
     /// Starts a process that may be killed before it is ready.
     pub fn spawn(&self) -> Starting {
-        let mut child = Command::new(binary())
+        let mut words = self.prefix.iter().map(AsRef::as_ref).chain([binary().as_os_str()]);
+        let mut child = Command::new(words.next().expect("the binary is one"))
+            .args(words)
             .arg("--config")
             .arg(self.dir.path().join("sabha.toml"))
             .arg("serve")

@@ -8,7 +8,7 @@ use std::{
 use tracing::{Instrument as _, debug_span};
 
 use super::{
-    CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, Queued, Shared, Work,
+    CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, Queued, Reserve, Shared, Work,
     connection::{Failure, WriterConn},
 };
 use crate::store::{Error, ids::lock};
@@ -75,10 +75,19 @@ impl Committer {
     /// Commits the batch. The inner error says that nothing of it is stored.
     async fn store(&self, conn: &mut WriterConn, batch: &[Queued]) -> Result<Result<(), Error>, Ended> {
         let mut resends = 0;
+        let is_essential = batch.iter().all(|queued| queued.work.is_essential());
+        let reserve = self.0.reserve.as_ref();
+        if let Some(reserve) = reserve.filter(|reserve| reserve.is_free() && !is_essential)
+            && !reserve.is_taken().await
+        {
+            self.0.pulse.set(Health::DiskFull);
+            return Ok(Err(Error::disk_full()));
+        }
         loop {
             let error = match self.watched(conn, batch).await {
                 Ok(()) => {
-                    self.0.pulse.set(Health::Working);
+                    let is_full = reserve.is_some_and(Reserve::is_free);
+                    self.0.pulse.set(if is_full { Health::DiskFull } else { Health::Working });
                     return Ok(Ok(()));
                 }
                 Err(Failure::Lost(_)) if resends < RESENDS => {
@@ -90,6 +99,10 @@ impl Committer {
                 Err(Failure::Stopped) => return Err(Ended::Unsettled),
             };
             let is_full = matches!(error, Error::DiskFull(_));
+            if is_full && is_essential && reserve.is_some_and(Reserve::give_up) {
+                tracing::warn!("the disk is full: signing in and out goes on in the room that was kept for it");
+                continue;
+            }
             self.0.pulse.set(if is_full { Health::DiskFull } else { Health::Working });
             return Ok(Err(error));
         }

@@ -18,6 +18,9 @@ use crate::store::{Conn, Error, Position, ids::lock};
 pub trait Transaction: Send + Sync + 'static {
     type Output: Send + 'static;
 
+    /// Whether it may use the room that is kept for when the disk is full. For signing in and out, in few rows.
+    const ESSENTIAL: bool = false;
+
     /// Reads and writes. It may run more than once when a commit fails, so it keeps nothing between runs. One that panics
     /// fails alone, with [`Error::Panicked`].
     fn run(&self, conn: &mut Conn<'_>, position: Position) -> impl Future<Output = Result<Self::Output, Error>> + Send;
@@ -35,6 +38,8 @@ pub(super) trait Erased: Send + Sync {
         conn: &'a mut Conn<'_>,
         position: Position,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+    fn is_essential(&self) -> bool;
 
     /// Updates memory; what it returns hands the output to the caller, and is to be run once the position is visible.
     fn committed(self: Box<Self>, position: Position) -> Option<Hook>;
@@ -64,6 +69,10 @@ impl<T: Transaction> Erased for Slot<T> {
             *lock(&self.output) = Some(output);
             Ok(())
         })
+    }
+
+    fn is_essential(&self) -> bool {
+        T::ESSENTIAL
     }
 
     fn committed(self: Box<Self>, position: Position) -> Option<Hook> {
