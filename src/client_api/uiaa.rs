@@ -19,6 +19,7 @@ use crate::{
         interactive_auth::{Flow, InteractiveAuthError, PASSWORD, Passed},
     },
     app::App,
+    client_api::with::same_endpoint,
     http::{Action, ApiError, network},
 };
 
@@ -26,13 +27,7 @@ use crate::{
 /// `identifier`. The login takes that as well.
 pub(super) struct Interactive<R>(pub(super) R);
 
-impl<R: Metadata> Metadata for Interactive<R> {
-    const METHOD: http::Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+same_endpoint!([R: Metadata] Interactive<R> as R);
 
 impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
     type EndpointError = R::EndpointError;

@@ -9,6 +9,23 @@ use serde::de::Error as _;
 
 use crate::http::{ApiError, NoBody};
 
+/// Serves a request of our own at the endpoint of ruma's, with the same method, path and authentication.
+macro_rules! same_endpoint {
+    ([$($generics:tt)*] $ours:ty as $ruma:ty) => {
+        impl<$($generics)*> ruma::api::Metadata for $ours {
+            const METHOD: http::Method = <$ruma as ruma::api::Metadata>::METHOD;
+            const RATE_LIMITED: bool = <$ruma as ruma::api::Metadata>::RATE_LIMITED;
+            type Authentication = <$ruma as ruma::api::Metadata>::Authentication;
+            type PathBuilder = <$ruma as ruma::api::Metadata>::PathBuilder;
+            const PATH_BUILDER: Self::PathBuilder = <$ruma as ruma::api::Metadata>::PATH_BUILDER;
+        }
+    };
+    ($ours:ty as $ruma:ty) => {
+        $crate::client_api::with::same_endpoint!([] $ours as $ruma);
+    };
+}
+pub(super) use same_endpoint;
+
 /// What is read from a request beside its ruma type.
 pub(super) trait Besides: Sized {
     /// Whether no body at all is an error. Usually it counts as an empty object.
@@ -27,13 +44,7 @@ pub(super) struct With<B, R> {
     pub(super) request: R,
 }
 
-impl<B, R: Metadata> Metadata for With<B, R> {
-    const METHOD: http::Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+same_endpoint!([B, R: Metadata] With<B, R> as R);
 
 impl<B: Besides, R: IncomingRequest> IncomingRequest for With<B, R> {
     type EndpointError = R::EndpointError;

@@ -8,7 +8,7 @@ use axum::extract::State;
 use bytes::Bytes;
 use ruma::{
     UInt,
-    api::{IncomingRequest, Metadata, client::context::get_context::v3::Request, error::DeserializationError},
+    api::{IncomingRequest, client::context::get_context::v3::Request, error::DeserializationError},
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     client_api::{
         events::Events,
         pages::{self, PageLimit},
+        with::same_endpoint,
     },
     http::{ApiError, Authed, RawJson},
     room::{event::StoredEvent, history::ReadError, relations::RelatedBy, timeline::Placed},
@@ -75,13 +76,7 @@ pub(super) struct Asked {
     related: RelatedBy,
 }
 
-impl Metadata for Asked {
-    const METHOD: http::Method = Request::METHOD;
-    const RATE_LIMITED: bool = Request::RATE_LIMITED;
-    type Authentication = <Request as Metadata>::Authentication;
-    type PathBuilder = <Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
-}
+same_endpoint!(Asked as Request);
 
 impl IncomingRequest for Asked {
     type EndpointError = <Request as IncomingRequest>::EndpointError;

@@ -4,14 +4,14 @@
 
 use axum::extract::State;
 use ruma::api::{
-    IncomingRequest, Metadata,
+    IncomingRequest,
     client::filter::create_filter::v3::{Request, Response},
     error::DeserializationError,
 };
 
 use crate::{
     app::App,
-    client_api::config::check_own,
+    client_api::{config::check_own, with::same_endpoint},
     http::{ApiError, Authed, Reply},
     room::relations::RelatedBy,
     sync::filter::{Definition, SyncFilter, timeline_fields},
@@ -23,13 +23,7 @@ pub(super) struct Asked {
     timeline: RelatedBy,
 }
 
-impl Metadata for Asked {
-    const METHOD: http::Method = Request::METHOD;
-    const RATE_LIMITED: bool = Request::RATE_LIMITED;
-    type Authentication = <Request as Metadata>::Authentication;
-    type PathBuilder = <Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
-}
+same_endpoint!(Asked as Request);
 
 impl IncomingRequest for Asked {
     type EndpointError = <Request as IncomingRequest>::EndpointError;

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use axum::{extract::State, http::StatusCode};
 use bytes::Bytes;
 use ruma::api::{
-    Direction, IncomingRequest, Metadata,
+    Direction, IncomingRequest,
     client::message::get_message_events::v3::Request,
     error::{DeserializationError, ErrorKind},
 };
@@ -17,6 +17,7 @@ use crate::{
     client_api::{
         events::Events,
         pages::{self, PageLimit},
+        with::same_endpoint,
     },
     http::{ApiError, Authed, RawJson},
     room::{Room, event::StoredEvent, history::Page, relations::RelatedBy, timeline::Placed},
@@ -98,13 +99,7 @@ pub(super) struct Asked {
     names_direction: bool,
 }
 
-impl Metadata for Asked {
-    const METHOD: http::Method = Request::METHOD;
-    const RATE_LIMITED: bool = Request::RATE_LIMITED;
-    type Authentication = <Request as Metadata>::Authentication;
-    type PathBuilder = <Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
-}
+same_endpoint!(Asked as Request);
 
 impl IncomingRequest for Asked {
     type EndpointError = <Request as IncomingRequest>::EndpointError;

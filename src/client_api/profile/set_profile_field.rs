@@ -6,7 +6,7 @@ use axum::extract::State;
 use ruma::{
     OwnedUserId, UserId,
     api::{
-        IncomingRequest, Metadata,
+        IncomingRequest,
         client::profile::set_profile_field::v3::{Request as Typed, Response},
         error::DeserializationError,
     },
@@ -17,6 +17,7 @@ use serde_json::{Map, Value as JsonValue};
 use super::change;
 use crate::{
     app::App,
+    client_api::with::same_endpoint,
     http::{ApiError, Authed, Reply},
 };
 
@@ -36,13 +37,7 @@ pub(super) struct Request {
     value: JsonValue,
 }
 
-impl Metadata for Request {
-    const METHOD: http::Method = Typed::METHOD;
-    const RATE_LIMITED: bool = Typed::RATE_LIMITED;
-    type Authentication = <Typed as Metadata>::Authentication;
-    type PathBuilder = <Typed as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = Typed::PATH_BUILDER;
-}
+same_endpoint!(Request as Typed);
 
 impl IncomingRequest for Request {
     type EndpointError = <Typed as IncomingRequest>::EndpointError;

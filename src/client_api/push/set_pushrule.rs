@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use ruma::api::{
-    IncomingRequest, Metadata,
+    IncomingRequest,
     client::push::set_pushrule::v3::{Request, Response},
     error::DeserializationError,
 };
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     app::App,
+    client_api::with::same_endpoint,
     http::{ApiError, Authed, Reply},
     push::rules,
 };
@@ -29,13 +30,7 @@ pub(super) async fn handle(
 /// The request, where no `conditions` mean that there are none. The specification does not require them; ruma does.
 pub(super) struct Lenient(Request);
 
-impl Metadata for Lenient {
-    const METHOD: http::Method = Request::METHOD;
-    const RATE_LIMITED: bool = Request::RATE_LIMITED;
-    type Authentication = <Request as Metadata>::Authentication;
-    type PathBuilder = <Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
-}
+same_endpoint!(Lenient as Request);
 
 impl IncomingRequest for Lenient {
     type EndpointError = <Request as IncomingRequest>::EndpointError;

@@ -10,7 +10,7 @@ use ruma::{
 };
 use serde_json::{Map, Value};
 
-use crate::http::ApiError;
+use crate::{client_api::with::same_endpoint, http::ApiError};
 
 /// Where a request names the version.
 pub(super) trait Field {
@@ -56,13 +56,7 @@ pub(in crate::client_api) fn unsupported(version: &str) -> ApiError {
     )
 }
 
-impl<F, R: Metadata> Metadata for Versioned<F, R> {
-    const METHOD: http::Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = R::PATH_BUILDER;
-}
+same_endpoint!([F, R: Metadata] Versioned<F, R> as R);
 
 impl<F: Field, R: IncomingRequest> IncomingRequest for Versioned<F, R> {
     type EndpointError = R::EndpointError;

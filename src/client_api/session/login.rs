@@ -4,7 +4,7 @@
 
 use axum::{extract::State, http::StatusCode};
 use ruma::api::{
-    IncomingRequest, Metadata,
+    IncomingRequest,
     client::{
         session::login::v3::{LoginInfo, Request, Response},
         uiaa::UserIdentifier,
@@ -21,6 +21,7 @@ use crate::{
         login::{Credentials, LoginError},
     },
     app::App,
+    client_api::with::same_endpoint,
     http::{ApiError, Authed, Reply},
 };
 
@@ -85,13 +86,7 @@ fn credentials(info: LoginInfo) -> Result<Credentials, ApiError> {
 /// Ruma's request, read only if it has a `type`: without one, its reader panics.
 pub(super) struct Typed(Request);
 
-impl Metadata for Typed {
-    const METHOD: http::Method = Request::METHOD;
-    const RATE_LIMITED: bool = Request::RATE_LIMITED;
-    type Authentication = <Request as Metadata>::Authentication;
-    type PathBuilder = <Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
-}
+same_endpoint!(Typed as Request);
 
 impl IncomingRequest for Typed {
     type EndpointError = <Request as IncomingRequest>::EndpointError;

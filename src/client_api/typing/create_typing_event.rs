@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use ruma::api::{
-    IncomingRequest, Metadata,
+    IncomingRequest,
     client::typing::create_typing_event::v3::{Request as RumaRequest, Response, Typing},
     error::DeserializationError,
 };
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     app::App,
-    client_api::{config::check_own, receipt::joined_room},
+    client_api::{config::check_own, receipt::joined_room, with::same_endpoint},
     ephemeral::typing::DEFAULT_TYPING,
     http::{ApiError, Authed, Reply},
 };
@@ -20,13 +20,7 @@ use crate::{
 /// Ruma's request, with the `timeout` that the specification lets clients leave out.
 pub(super) struct Request(RumaRequest);
 
-impl Metadata for Request {
-    const METHOD: http::Method = RumaRequest::METHOD;
-    const RATE_LIMITED: bool = RumaRequest::RATE_LIMITED;
-    type Authentication = <RumaRequest as Metadata>::Authentication;
-    type PathBuilder = <RumaRequest as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = RumaRequest::PATH_BUILDER;
-}
+same_endpoint!(Request as RumaRequest);
 
 impl IncomingRequest for Request {
     type EndpointError = <RumaRequest as IncomingRequest>::EndpointError;
