@@ -85,6 +85,11 @@ impl Api {
 
     /// Asks a server that may refuse; the path is the whole one.
     pub async fn any(&self, method: Method, path: &str, token: &str, body: Option<&Value>) -> (u16, Value) {
+        self.try_any(method, path, token, body).await.unwrap_or_else(|| panic!("{path}: no answer"))
+    }
+
+    /// The same of a server that may end. `None`: there was no answer.
+    pub async fn try_any(&self, method: Method, path: &str, token: &str, body: Option<&Value>) -> Option<(u16, Value)> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if !token.is_empty() {
             request = request.bearer_auth(token);
@@ -92,9 +97,9 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let answer = request.send().await.ok()?;
         let status = answer.status().as_u16();
-        (status, answer.json().await.unwrap_or_else(|error| panic!("{path}: {status} {error}")))
+        Some((status, answer.json().await.ok()?))
     }
 
     /// The status alone.

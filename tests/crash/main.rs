@@ -8,6 +8,7 @@
 mod api;
 mod check;
 mod churn;
+mod fenced;
 mod full_disk;
 mod kills;
 mod lanes;
@@ -24,11 +25,12 @@ use rand::{SeedableRng as _, rngs::StdRng};
 /// Each test: its name, and what it does. It says in a few words what it counted; `None` means that it was skipped.
 type Test = (&'static str, fn(Run) -> Option<String>);
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 7] = [
     ("the_first_start_may_be_killed", kills::first_starts),
     ("kills_on_sqlite", kills::on_sqlite),
     ("kills_on_postgres", kills::on_postgres),
     ("power_losses_on_sqlite", powerloss::lose_nothing),
+    ("a_process_that_lost_its_database_ends_by_itself", fenced::ends_by_itself),
     ("a_full_disk_loses_nothing_on_sqlite", full_disk::loses_nothing),
     ("a_power_loss_shows_what_was_not_synced", powerloss::show_what_was_not_synced),
 ];

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -28,7 +28,7 @@ pub struct Data {
     pub environment: Vec<(String, String)>,
     /// The words of a command that runs the server, if it does not run by itself.
     pub prefix: Vec<String>,
-    _postgres: Option<PostgresDatabase>,
+    postgres: Option<PostgresDatabase>,
 }
 
 impl Data {
@@ -51,7 +51,12 @@ impl Data {
             dir.path().join("data"),
         );
         fs::write(dir.path().join("sabha.toml"), config).expect("the directory is ours");
-        Self { dir, environment: Vec::new(), prefix: Vec::new(), _postgres: postgres }
+        Self { dir, environment: Vec::new(), prefix: Vec::new(), postgres }
+    }
+
+    /// The database, if it is PostgreSQL's.
+    pub fn database_url(&self) -> Option<&str> {
+        self.postgres.as_ref().map(|database| database.url.as_str())
     }
 
     /// Where the server keeps its files.
@@ -162,6 +167,22 @@ impl Running {
         assert!(ended.is_none(), "the server ended by itself:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
         self.killed.store(true, Ordering::SeqCst);
         end(&mut child);
+    }
+
+    /// Waits for the end of a process that nobody kills: its status, and what it said.
+    ///
+    /// # Panics
+    /// When it goes on.
+    pub fn ended_by_itself(mut self, limit: Duration) -> (ExitStatus, String) {
+        let mut child = self.child.take().expect("it is only taken here");
+        let (sender, ended) = mpsc::channel();
+        let process = child.id();
+        std::thread::spawn(move || sender.send(child.wait()));
+        let said = || fs::read_to_string(&self.log).unwrap_or_default();
+        match ended.recv_timeout(limit) {
+            Ok(status) => (status.expect("it is our child"), said()),
+            Err(_) => panic!("process {process} goes on:\n{}", said()),
+        }
     }
 }
 
