@@ -61,7 +61,7 @@ use crate::{
     account::turns::Turns,
     bus::Bus,
     clock::Clock,
-    store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid},
+    store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write},
 };
 
 /// How many of its latest events a room keeps at hand for `/sync`.
@@ -241,6 +241,10 @@ impl Rooms {
         if let Some(room) = self.registered(|registry| registry.by_id.get(room_id)) {
             return Ok(Some(room));
         }
+        if self.is_broken(room_id) {
+            // A write from before the break may be on its way to the disk, and the new head must be built on it.
+            self.db.committer().write(Write::default()).await?;
+        }
         let mut reader = self.db.read().await?;
         let Some(row) = crate::store::rooms::find_room(&mut reader.conn(), room_id.as_str()).await? else {
             return Ok(None);
@@ -284,6 +288,11 @@ impl Rooms {
         let room = get(&registry).filter(|room| !room.lineage.is_broken())?;
         room.used.store(true, Ordering::Relaxed);
         Some(Arc::clone(room))
+    }
+
+    fn is_broken(&self, room_id: &RoomId) -> bool {
+        let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        registry.by_id.get(room_id).is_some_and(|room| room.lineage.is_broken())
     }
 
     fn register(&self, room: Room) -> Arc<Room> {

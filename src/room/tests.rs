@@ -301,3 +301,39 @@ async fn a_range_that_ends_before_it_starts_holds_no_events() {
     let (events, more) = rooms.timeline(&room, room.last_pos(), earlier, 10).await.expect("read");
     assert!(events.is_empty() && !more);
 }
+
+#[tokio::test]
+async fn a_broken_room_is_read_again_only_when_its_writes_are_settled() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
+    let room = rooms.find(&room_id).await.expect("read").expect("it was created");
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let in_hook = Arc::clone(&gate);
+    server.app.db.committer().on_step(Arc::new(move |step| {
+        let gate = Arc::clone(&in_hook);
+        Box::pin(async move {
+            if step == CommitStep::Taken {
+                gate.acquire().await.expect("it stays open").forget();
+            }
+        })
+    }));
+    let mut writer = rooms.enter(&room).await.expect("entered");
+    writer.append(&alice.user, message("on its way")).await.expect("allowed");
+    let committed = writer.commit(None).expect("queued");
+    drop(room.lineage.until_finished());
+    let app = server.app.clone();
+    let wanted = room_id.clone();
+    let found = tokio::spawn(async move { app.rooms.find(&wanted).await });
+    for _ in 0..20 {
+        // Each takes as long as a step of the search.
+        rooms.db.find_info("nothing").await.expect("read");
+    }
+    assert!(!found.is_finished());
+    gate.add_permits(tokio::sync::Semaphore::MAX_PERMITS >> 1);
+    assert!(matches!(committed.wait().await, Err(crate::store::Error::Superseded)));
+    let found = found.await.expect("no panic").expect("read").expect("it is there");
+    assert!(!Arc::ptr_eq(&found, &room));
+    rooms.send(&alice, &room_id, message("still here"), None).await.expect("sent");
+}
