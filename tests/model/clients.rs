@@ -71,13 +71,15 @@ impl Writer {
         let Some(request) = self.request(&step.op, &nonce, about.as_deref()) else { return };
         let world = Arc::clone(&self.scene.world);
         let began = world.tick();
-        let answer = self.ask(step, &request).await;
-        let ended = if answer.is_some() { world.tick() } else { u64::MAX };
+        let (answer, is_second) = self.ask(step, &request).await;
         let ending = match answer {
             Some(Answer { status: 200, json, .. }) => Ending::Acknowledged(json),
             Some(Answer { status: 500.., .. }) | None => Ending::Unknown,
+            // The first request may be on its way still, and be allowed by the time it is looked at.
+            Some(_) if is_second => Ending::Unknown,
             Some(_) => Ending::Refused,
         };
+        let ended = if ending == Ending::Unknown { u64::MAX } else { world.tick() };
         if step.again
             && step.op.has_transaction()
             && let Ending::Acknowledged(first) = &ending
@@ -93,14 +95,14 @@ impl Writer {
         world.record(Act { user: self.user, op: step.op.clone(), nonce, about, began, ended, ending });
     }
 
-    /// `None`: the client hung up and does not know.
-    async fn ask(&self, step: &Step, request: &Request) -> Option<Answer> {
+    /// The answer, and whether it is that of a second request. `None`: the client hung up and does not know.
+    async fn ask(&self, step: &Step, request: &Request) -> (Option<Answer>, bool) {
         let (api, token) = (&self.scene.api, &self.device.token);
-        let Some(cut) = step.cut else { return Some(api.ask(token, request).await) };
+        let Some(cut) = step.cut else { return (Some(api.ask(token, request).await), false) };
         match api.ask_and_hang_up(token, request, cut).await {
             // As clients do: with a transaction ID they ask again, and must not send twice.
-            None if step.op.has_transaction() => Some(api.ask(token, request).await),
-            answer => answer,
+            None if step.op.has_transaction() => (Some(api.ask(token, request).await), true),
+            answer => (answer, false),
         }
     }
 

@@ -5,7 +5,10 @@
 //!
 //! [visibility]: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
+};
 
 use serde_json::Value;
 
@@ -107,6 +110,15 @@ impl TrueRoom {
             is_in = joins;
         }
         if is_in { Some(self.events.len().saturating_sub(1)) } else { end }
+    }
+
+    /// The user's last stay, with their departure, if an invitation came after it.
+    pub fn invited_after_stay(&self, user_id: &str) -> Option<RangeInclusive<usize>> {
+        let until = self.end_of_stay(user_id)?;
+        let joins = |index: &usize| self.membership_at(user_id, *index) == "join";
+        let from = (0..until).rev().take_while(joins).last()?;
+        let mut later = self.events[until + 1..].iter().filter(|event| event.is_member(user_id));
+        later.any(|event| event.content["membership"] == "invite").then_some(from..=until)
     }
 
     /// The beginning of the stay that the user is in.

@@ -97,9 +97,12 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     }
     let Some(start) = start else { return };
     let forgets = |act: &&Act| act.user == follower.user && act.op == Op::Forget { room: number } && act.may_be_done();
+    // A stay of which nothing was told before an invitation followed it: an answer says that the user is invited, and no more.
+    let is_skipped =
+        room.invited_after_stay(user_id).is_some_and(|stay| !stay.clone().any(|index| seen.contains(&index)));
     // Who forgets a room, or is invited while they still are in it, is not told how it ended.
     let is_told_the_end =
-        end.is_joined(follower.user, number) || !(known.torn || end.acts.iter().any(|act| forgets(&act)));
+        end.is_joined(follower.user, number) || !(known.torn || is_skipped || end.acts.iter().any(|act| forgets(&act)));
     let end_of_stay =
         room.end_of_stay(user_id).map(|until| if is_told_the_end { until } else { last_of_stays.unwrap_or_default() });
     let Some(until) = end_of_stay else { return };
