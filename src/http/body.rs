@@ -27,14 +27,14 @@ const STRANGER_BYTES: usize = 64 << 10;
 const BYTES_PER_SECOND: u32 = 4 * 1024;
 
 /// All large bodies at a time, of users and application services. Those of other servers have the same again: nobody knows
-/// who sends them before they are read whole, and they must not take the users' room.
+/// who sends them before they are read whole, and they must not take the users' room. Strangers send none.
 const LARGE_BYTES: usize = 128 << 20;
 
 /// Large bodies of one user, or from one network, at a time. Whoever uploads one after the other needs the room of one.
 const SHARE_BYTES: usize = 16 << 20;
 
-/// All bodies that are small and not there yet, of users, application services and strangers. Again, those of other servers
-/// have as much.
+/// All bodies that are small and not there yet, of users and application services. Those of other servers have as much, and
+/// those of strangers too: nobody needs an account to fill it.
 const SMALL_BYTES: usize = 64 << 20;
 
 /// Small bodies of one user, or from one network, that are not there yet: five hundred of which nothing has come.
@@ -82,6 +82,7 @@ struct Pool {
 #[derive(Debug, Default)]
 struct Held {
     of_known: usize,
+    of_strangers: usize,
     of_unproven: usize,
     shares: HashMap<Sender, usize>,
 }
@@ -201,7 +202,8 @@ impl Pool {
 impl Held {
     fn all(&mut self, sender: Sender) -> &mut usize {
         match sender {
-            Sender::User(_) | Sender::Appservice | Sender::Stranger(_) => &mut self.of_known,
+            Sender::User(_) | Sender::Appservice => &mut self.of_known,
+            Sender::Stranger(_) => &mut self.of_strangers,
             Sender::Unproven(_) => &mut self.of_unproven,
         }
     }
@@ -289,9 +291,10 @@ mod tests {
 
     use super::*;
 
-    /// The body of a client that sends pieces of a size, one after each pause, and then nothing more and no end.
+    /// The body of a client that sends pieces of a size, one after each pause, and then the end after one more, or nothing.
     struct Dripping {
         pieces: usize,
+        ends: bool,
         size_bytes: usize,
         pause: Pin<Box<Sleep>>,
         pause_time: Duration,
@@ -299,7 +302,16 @@ mod tests {
 
     impl Dripping {
         fn body(pieces: usize, size_bytes: usize, pause_time: Duration) -> Body {
-            Body::new(Self { pieces, size_bytes, pause: Box::pin(tokio::time::sleep(pause_time)), pause_time })
+            Body::new(Self::new(pieces, size_bytes, pause_time))
+        }
+
+        fn ending_body(pieces: usize, size_bytes: usize, pause_time: Duration) -> Body {
+            Body::new(Self { ends: true, ..Self::new(pieces, size_bytes, pause_time) })
+        }
+
+        fn new(pieces: usize, size_bytes: usize, pause_time: Duration) -> Self {
+            let pause = Box::pin(tokio::time::sleep(pause_time));
+            Self { pieces, ends: false, size_bytes, pause, pause_time }
         }
     }
 
@@ -311,8 +323,12 @@ mod tests {
             mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-            if self.pieces == 0 || self.pause.as_mut().poll(cx).is_pending() {
+            let nothing_comes = self.pieces == 0 && !self.ends;
+            if nothing_comes || self.pause.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
+            }
+            if self.pieces == 0 {
+                return Poll::Ready(None);
             }
             let next = Instant::now() + self.pause_time;
             self.pause.as_mut().reset(next);
@@ -387,7 +403,7 @@ mod tests {
     fn assert_nothing_is_held(budget: &BodyBudget) {
         for pool in [&budget.large, &budget.small] {
             let left = lock(&pool.held);
-            assert_eq!((left.of_known, left.of_unproven, left.shares.len()), (0, 0, 0));
+            assert_eq!((left.of_known, left.of_strangers, left.of_unproven, left.shares.len()), (0, 0, 0, 0));
         }
     }
 
@@ -395,38 +411,66 @@ mod tests {
         Sender::Stranger(Some([10, 0, 0, u8::try_from(number).expect("few")].into()))
     }
 
-    /// Bodies of one piece each that do not end, as a client of HTTP/2 can send a hundred on each connection.
-    #[tokio::test(start_paused = true)]
-    async fn small_bodies_that_do_not_end_are_bounded_and_whole_ones_pass() {
-        let budget = Arc::new(BodyBudget::new(&Limits::default()));
-        let endless = |bytes| Dripping::body(1, bytes, Duration::ZERO);
-        let refused = async |body, sender| status(budget.read(body, sender).await.err().expect("it is refused"));
-        let (share, all) = (SMALL_SHARE_BYTES / STRANGER_BYTES, SMALL_BYTES / SMALL_SHARE_BYTES);
+    /// The room that a share has, as bodies of the largest size.
+    const IN_SHARE: usize = SMALL_SHARE_BYTES / STRANGER_BYTES;
+    const SHARES: usize = SMALL_BYTES / SMALL_SHARE_BYTES;
+
+    fn endless(bytes: usize) -> Body {
+        Dripping::body(1, bytes, Duration::ZERO)
+    }
+
+    /// Bodies of one piece each that do not end, as a client of HTTP/2 can send a hundred on each connection: of as many
+    /// strangers as have all the room of strangers together. They end with their status.
+    async fn fill_with_strangers(budget: &Arc<BodyBudget>) -> JoinSet<Option<u16>> {
         let mut waiting = JoinSet::new();
         let mut began = 0;
-        for number in 0..all {
-            for _ in 0..share {
-                let (budget, body) = (Arc::clone(&budget), endless(STRANGER_BYTES));
+        for number in 0..SHARES {
+            for _ in 0..IN_SHARE {
+                let budget = Arc::clone(budget);
+                let body = endless(STRANGER_BYTES);
                 waiting.spawn(async move { budget.read(body, stranger(number)).await.err().map(status) });
             }
-            began += share * STRANGER_BYTES;
-            while lock(&budget.small.held).of_known < began {
+            began += IN_SHARE * STRANGER_BYTES;
+            while lock(&budget.small.held).shares.values().sum::<usize>() < began {
                 // The time stands still until all have taken their piece.
                 tokio::time::advance(Duration::from_millis(1)).await;
             }
         }
+        waiting
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_bodies_that_do_not_end_are_bounded_and_whole_ones_pass() {
+        let budget = Arc::new(BodyBudget::new(&Limits::default()));
+        let refused = async |body, sender| status(budget.read(body, sender).await.err().expect("it is refused"));
+        let mut waiting = fill_with_strangers(&budget).await;
         assert_eq!(refused(endless(10), stranger(0)).await, 429);
-        assert_eq!(refused(endless(STRANGER_BYTES), stranger(all)).await, 503);
+        assert_eq!(refused(endless(STRANGER_BYTES), stranger(SHARES)).await, 503);
         let whole = || Body::from(vec![b'x'; STRANGER_BYTES]);
-        for sender in [stranger(0), stranger(all), Sender::User(UserNid(1)), Sender::Unproven(None)] {
+        for sender in [stranger(0), stranger(SHARES), Sender::User(UserNid(1)), Sender::Unproven(None)] {
             let (body, _held) = budget.read(whole(), sender).await.expect("what is there takes no room");
             assert_eq!(body.len(), STRANGER_BYTES);
         }
         // One that is waited for a moment has room beside those of others.
-        assert_eq!(refused(endless(10), stranger(all)).await, 408);
+        assert_eq!(refused(endless(10), stranger(SHARES)).await, 408);
         while let Some(ended) = waiting.join_next().await {
             assert_eq!(ended.expect("it does not panic"), Some(408));
         }
         assert_nothing_is_held(&budget);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_take_no_room_of_those_who_are_known() {
+        const PAUSES_AT: usize = 40 << 10;
+        let budget = Arc::new(BodyBudget::new(&Limits::default()));
+        let _waiting = fill_with_strangers(&budget).await;
+        for sender in [Sender::User(UserNid(1)), Sender::Appservice, Sender::Unproven(None)] {
+            let pausing = Dripping::ending_body(1, PAUSES_AT, Duration::from_secs(1));
+            let (body, _held) = budget.read(pausing, sender).await.expect("they have room of their own");
+            assert_eq!(body.len(), PAUSES_AT, "{sender:?}");
+        }
+        let pausing = Dripping::ending_body(1, PAUSES_AT, Duration::from_secs(1));
+        let refused = budget.read(pausing, stranger(SHARES)).await.err().expect("it is refused");
+        assert_eq!(status(refused), 503, "strangers have no more");
     }
 }
