@@ -1,9 +1,10 @@
 //! Answers on their way: written, and not yet taken by their clients.
 //!
 //! Promises: together they hold no more than a budget, whatever clients do, and once half of it is used those of one receiver
-//! no more than a share; over either the slowest reader is hung up on, and where nobody is slow a new answer is refused. A
-//! client of HTTP/2 that gives no room for an answer is hung up on like one that does not read its socket
-//! ([`Pace`](super::Pace)).
+//! no more than a share; over either the slowest reader is hung up on, and over the budget also a fast one with more than a
+//! share; where there is none of them a new answer is refused. Small answers have a part of the budget that large ones do not
+//! get. A client of HTTP/2 that gives no room for an answer is hung up on like one that does not read its socket
+//! ([`Pace`](super::Pace)). Next: [`Way`] for who makes room, and when.
 
 mod way;
 
@@ -31,6 +32,12 @@ use crate::store::{UserNid, ids::lock};
 
 /// Where the configuration does not say.
 pub(super) const DEFAULT_BUDGET_BYTES: usize = 256 << 20;
+
+/// What most answers have: an ordinary `/sync`, and what clients ask at their start.
+pub(in crate::http) const SMALL_BYTES: usize = 16 << 10;
+
+/// Small answers have this part of the budget to themselves: a thousand of the largest, where the configuration does not say.
+const SMALL_PART: usize = 16;
 
 /// What is handed to hyper at once. It asks for more when this is on its way, which is how progress is seen.
 const PIECE_BYTES: usize = 64 << 10;
@@ -77,7 +84,9 @@ impl Hangup {
 /// All answers that are on their way.
 #[derive(Debug)]
 pub struct Answers {
-    way: Arc<Mutex<Way>>,
+    large: Arc<Mutex<Way>>,
+    /// For answers of [`SMALL_BYTES`] or less, which also go where the large ones go while there is room.
+    small: Arc<Mutex<Way>>,
 }
 
 /// Room that an answer takes of the budget, until this and all pieces of the answer are dropped.
@@ -97,19 +106,29 @@ impl Drop for Held {
 impl Answers {
     #[must_use]
     pub fn new(budget_bytes: usize) -> Self {
-        Self { way: Arc::new(Mutex::new(Way::new(budget_bytes))) }
+        let small_bytes = budget_bytes / SMALL_PART;
+        Self::with_parts(budget_bytes - small_bytes, small_bytes)
     }
 
-    /// Makes room for an answer. `None`: there is none, and nobody is slow enough to be hung up on for it. An answer that
-    /// is larger than the whole budget goes out alone.
+    fn with_parts(large_bytes: usize, small_bytes: usize) -> Self {
+        let way = |bytes| Arc::new(Mutex::new(Way::new(bytes)));
+        Self { large: way(large_bytes), small: way(small_bytes) }
+    }
+
+    /// Makes room for an answer. `None`: there is none, and nobody can be hung up on for it. An answer that is larger than
+    /// all that large ones have goes out without another one of them.
     pub(in crate::http) fn hold(&self, bytes: usize, receiver: Receiver, hangup: &Hangup) -> Option<Held> {
-        Held::new(&self.way, bytes, receiver, hangup)
+        let ways: &[_] = if bytes <= SMALL_BYTES { &[&self.small, &self.large] } else { &[&self.large] };
+        // Nobody is hung up on while there is room in the other part.
+        [false, true]
+            .into_iter()
+            .find_map(|may_hang_up| ways.iter().find_map(|way| Held::new(way, bytes, receiver, hangup, may_hang_up)))
     }
 
     /// What all answers on their way hold.
     #[must_use]
     pub fn bytes_in_flight(&self) -> usize {
-        lock(&self.way).bytes()
+        [&self.large, &self.small].map(|way| lock(way).bytes()).iter().sum()
     }
 
     /// Looks after answers for as long as it is polled.
@@ -123,13 +142,21 @@ impl Answers {
     }
 
     fn look(&self) {
-        lock(&self.way).look(Instant::now());
+        for way in [&self.large, &self.small] {
+            lock(way).look(Instant::now());
+        }
     }
 }
 
 impl Held {
-    fn new(way: &Arc<Mutex<Way>>, bytes: usize, receiver: Receiver, hangup: &Hangup) -> Option<Self> {
-        let (id, left) = lock(way).hold(bytes, receiver, hangup, Instant::now())?;
+    fn new(
+        way: &Arc<Mutex<Way>>,
+        bytes: usize,
+        receiver: Receiver,
+        hangup: &Hangup,
+        may_hang_up: bool,
+    ) -> Option<Self> {
+        let (id, left) = lock(way).hold(bytes, receiver, hangup, may_hang_up)?;
         Some(Self { way: Arc::clone(way), id, left })
     }
 

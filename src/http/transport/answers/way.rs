@@ -21,11 +21,19 @@ use super::{
 /// is larger goes out all the same, while its receiver has no other.
 pub(super) const SHARES: usize = 8;
 
-/// Whoever reads as fast is not hung up on to make room. A large initial sync must come to its end on a slow line.
+/// Whoever reads as fast is not slow. A large initial sync must come to its end on a slow line.
 const FAST_BYTES_PER_SECOND: f64 = 64.0 * 1024.0;
 
-/// An answer is not slow before that: it may have been written this moment.
+/// No answer makes room before that: it may have been written this moment.
 pub(super) const YOUNG: Duration = Duration::from_secs(5);
+
+/// From then on an answer counts as slow, however fast it is read: else a few readers who are just fast enough keep the room
+/// from everyone. A large initial sync, 10 MB, is taken by then at [`FAST_BYTES_PER_SECOND`].
+pub(super) const LONG: Duration = Duration::from_secs(180);
+
+/// No answer stays longer, also where nobody wants its room. The same 10 MB take 43 minutes at the slowest reading that goes
+/// on ([`earned`]).
+pub(super) const LATEST_END: Duration = Duration::from_secs(3600);
 
 /// How often the progress of all answers is looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -33,7 +41,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The answers on their way that share a budget.
 #[derive(Debug)]
 pub(super) struct Way {
-    budget_bytes: usize,
+    pub(super) budget_bytes: usize,
     bytes: usize,
     pub(super) shares: HashMap<Receiver, usize>,
     next: u64,
@@ -66,9 +74,9 @@ impl Answer {
         })
     }
 
-    /// Whether its client is hung up on when room is wanted.
+    /// Whether its client is hung up on when room is wanted, whoever it is.
     fn is_slow(&self, now: Instant) -> bool {
-        self.bytes > 0 && now - self.since >= YOUNG && self.bytes_per_second(now) < FAST_BYTES_PER_SECOND
+        now - self.since >= LONG || self.bytes_per_second(now) < FAST_BYTES_PER_SECOND
     }
 }
 
@@ -82,23 +90,24 @@ impl Way {
         self.bytes
     }
 
-    /// Makes room for an answer: its number here, and what is left of it.
+    /// Makes room for an answer, by hanging up on others only if that is allowed. Its number here, and what is left of it.
     pub(super) fn hold(
         &mut self,
         bytes: usize,
         receiver: Receiver,
         hangup: &Hangup,
-        now: Instant,
+        may_hang_up: bool,
     ) -> Option<(u64, Arc<AtomicUsize>)> {
+        let now = Instant::now();
         let share = self.shares.get(&receiver).copied().unwrap_or_default();
         let is_half_used = self.bytes + bytes > self.budget_bytes / 2;
         let share_bytes = if is_half_used { self.budget_bytes / SHARES } else { self.budget_bytes };
         let over_share = (share + bytes).saturating_sub(share_bytes).min(share);
-        if !self.give_up(over_share, Some(receiver), now) {
+        if over_share > 0 && !(may_hang_up && self.give_up(over_share, Some(receiver), now)) {
             return None;
         }
         let over = (self.bytes + bytes).saturating_sub(self.budget_bytes).min(self.bytes);
-        if !self.give_up(over, None, now) {
+        if over > 0 && !(may_hang_up && self.give_up(over, None, now)) {
             return None;
         }
         let (id, left) = (self.next, Arc::new(AtomicUsize::new(bytes)));
@@ -136,32 +145,37 @@ impl Way {
         }
     }
 
-    /// Gives up the slowest answers, of one receiver or of all, until so many bytes are free. Nothing happens when that is
-    /// not enough.
+    /// Gives up the slowest answers, of one receiver or of all, until so many bytes are free. Among all, an answer may go
+    /// that is read fast, for as long as its receiver holds more than a share: it has taken the room of others. Nothing
+    /// happens when that is not enough.
     fn give_up(&mut self, bytes: usize, of: Option<Receiver>, now: Instant) -> bool {
-        if bytes == 0 {
-            return true;
-        }
-        let mut slow: Vec<_> = self
+        let mut candidates: Vec<_> = self
             .answers
             .iter()
             .filter(|(_, answer)| of.is_none_or(|receiver| answer.receiver == receiver))
-            .filter(|(_, answer)| answer.is_slow(now))
-            .map(|(id, answer)| (answer.bytes_per_second(now), *id, answer.bytes))
+            .filter(|(_, answer)| answer.bytes > 0 && now - answer.since >= YOUNG)
+            .map(|(id, answer)| (answer.bytes_per_second(now), *id, answer))
             .collect();
-        slow.sort_by(|(left, ..), (right, ..)| left.total_cmp(right));
+        candidates.sort_by(|(left, ..), (right, ..)| left.total_cmp(right));
         let (mut given_up, mut freed) = (Vec::new(), 0);
-        for (_, id, size) in slow {
+        let mut freed_of: HashMap<Receiver, usize> = HashMap::new();
+        for (_, id, answer) in candidates {
             if freed >= bytes {
                 break;
             }
-            given_up.push(id);
-            freed += size;
+            let freed_of = freed_of.entry(answer.receiver).or_default();
+            let share = self.shares.get(&answer.receiver).map_or(0, |share| share - *freed_of);
+            let is_over_share = of.is_none() && share > self.budget_bytes / SHARES;
+            if answer.is_slow(now) || is_over_share {
+                given_up.push(id);
+                freed += answer.bytes;
+                *freed_of += answer.bytes;
+            }
         }
         if freed < bytes {
             return false;
         }
-        debug!(answers = given_up.len(), "hung up on the slowest readers to make room");
+        debug!(answers = given_up.len(), "hung up on readers to make room");
         for id in given_up {
             self.hang_up_on(id);
         }
@@ -179,9 +193,10 @@ impl Way {
         }
     }
 
-    /// Looks at the progress of all answers, and hangs up on those who are too far behind.
+    /// Looks at the progress of all answers, and hangs up on those who are too far behind or had too
+    /// long.
     pub(super) fn look(&mut self, now: Instant) {
-        let mut stalled = Vec::new();
+        let mut too_late = Vec::new();
         for (id, answer) in &mut self.answers {
             let left = answer.left.load(Ordering::Relaxed);
             let taken = answer.seen_left.saturating_sub(left);
@@ -190,12 +205,12 @@ impl Way {
                 answer.recent_bytes_per_second = Some(taken as f64 / LOOK_EVERY.as_secs_f64());
             }
             answer.credit = GRACE.min((answer.credit + earned(taken)).saturating_sub(LOOK_EVERY));
-            if answer.credit.is_zero() {
-                stalled.push(*id);
+            if answer.credit.is_zero() || now - answer.since >= LATEST_END {
+                too_late.push(*id);
             }
         }
-        for id in stalled {
-            debug!("hung up on a client that does not take its answer");
+        for id in too_late {
+            debug!("hung up on a client that does not take its answer in time");
             self.hang_up_on(id);
         }
     }
