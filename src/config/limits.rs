@@ -11,10 +11,13 @@ section! {
         pub request_bytes: ByteSize [ByteSize::kib(128) => ByteSize::mib(64)] = ByteSize::mib(1),
         /// Time for which a client may fall behind while it sends a body; 4 KiB bring back a second.
         pub request_time: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(30),
-        /// Connections from one address, or one IPv6 network of 64 bits. Those of `trusted_proxies` do not count.
+        /// Connections from one address, or one IPv6 network of 64 bits. Those of `trusted_proxies` do not count. All networks
+        /// of one IPv6 /48 together have four times as many. Once 12,288 connections are open, an address or network has at
+        /// most 64.
         pub connections_per_address: u32 [16 => 1_000_000] = 1024,
         /// Bytes of all answers that clients have not taken yet; once half of it is used, one user has an eighth, or one
-        /// answer. Over it the slowest readers are disconnected.
+        /// answer. Over it the slowest readers are disconnected, then users with more than an eighth. A sixteenth is only for
+        /// answers of 16 KiB or less. An answer has an hour at most.
         pub answer_bytes_in_flight: ByteSize [ByteSize::mib(16) => ByteSize::mib(65_536)] = ByteSize::mib(256),
         /// Longest wait of a `/sync`; a client's longer `timeout` counts as this.
         pub sync_timeout_max: TimeSpan [TimeSpan::seconds(1) => TimeSpan::minutes(10)] = TimeSpan::seconds(120),

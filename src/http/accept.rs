@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, warn};
 
-use self::answering::{Answering, Asked, SMALL_BYTES};
+use self::answering::{Answering, Asked};
 use self::heads::Heads;
 use self::negotiate::Protocol;
 use self::unread::ReadToTheEnd;
@@ -46,7 +46,7 @@ use super::compress::Compression;
 use super::listen::{Listener, Socket};
 use super::network::network;
 use super::shutdown::Shutdown;
-use super::transport::{self, ReceivingUser, Transport};
+use super::transport::{self, ReceivingUser, SMALL_BYTES, Transport};
 
 /// Connections of one listener at a time; more wait in the kernel's backlog. Bounds memory: at 25 kB each, 410 MB.
 pub const MAX_CONNECTIONS: usize = 16_384;
@@ -263,7 +263,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connected {
         let is_http1 = matches!(self.protocol, Protocol::Http1);
         let asked = Asked {
             compression: Compression::of(request.method(), request.uri().path(), request.headers()),
-            small_bytes: if is_http1 { SMALL_BYTES } else { 0 },
+            unheld_bytes: if is_http1 { SMALL_BYTES } else { 0 },
             // Where a body in chunks ends is the last that is known for certain of its connection; see `heads`.
             closes: is_http1 && request.headers().contains_key(TRANSFER_ENCODING),
             answers: Arc::clone(self.server.transport.answers()),

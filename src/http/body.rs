@@ -27,14 +27,14 @@ const STRANGER_BYTES: usize = 64 << 10;
 const BYTES_PER_SECOND: u32 = 4 * 1024;
 
 /// All large bodies at a time, of users and application services. Those of other servers have the same again: nobody knows
-/// who sends them before they are read whole, and they must not take the users' room.
+/// who sends them before they are read whole, and they must not take the users' room. Strangers send none.
 const LARGE_BYTES: usize = 128 << 20;
 
 /// Large bodies of one user, or from one network, at a time. Whoever uploads one after the other needs the room of one.
 const SHARE_BYTES: usize = 16 << 20;
 
-/// All bodies that are small and not there yet, of users, application services and strangers. Again, those of other servers
-/// have as much.
+/// All bodies that are small and not there yet, of users and application services. Those of other servers have as much, and
+/// those of strangers too: nobody needs an account to fill it.
 const SMALL_BYTES: usize = 64 << 20;
 
 /// Small bodies of one user, or from one network, that are not there yet: five hundred of which nothing has come.
@@ -82,6 +82,7 @@ struct Pool {
 #[derive(Debug, Default)]
 struct Held {
     of_known: usize,
+    of_strangers: usize,
     of_unproven: usize,
     shares: HashMap<Sender, usize>,
 }
@@ -201,7 +202,8 @@ impl Pool {
 impl Held {
     fn all(&mut self, sender: Sender) -> &mut usize {
         match sender {
-            Sender::User(_) | Sender::Appservice | Sender::Stranger(_) => &mut self.of_known,
+            Sender::User(_) | Sender::Appservice => &mut self.of_known,
+            Sender::Stranger(_) => &mut self.of_strangers,
             Sender::Unproven(_) => &mut self.of_unproven,
         }
     }
@@ -280,153 +282,4 @@ async fn read(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{convert::Infallible, sync::Arc, task::Context};
-
-    use axum::response::IntoResponse as _;
-    use hyper::body::Frame;
-    use tokio::{task::JoinSet, time::Sleep};
-
-    use super::*;
-
-    /// The body of a client that sends pieces of a size, one after each pause, and then nothing more and no end.
-    struct Dripping {
-        pieces: usize,
-        size_bytes: usize,
-        pause: Pin<Box<Sleep>>,
-        pause_time: Duration,
-    }
-
-    impl Dripping {
-        fn body(pieces: usize, size_bytes: usize, pause_time: Duration) -> Body {
-            Body::new(Self { pieces, size_bytes, pause: Box::pin(tokio::time::sleep(pause_time)), pause_time })
-        }
-    }
-
-    impl hyper::body::Body for Dripping {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-            if self.pieces == 0 || self.pause.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let next = Instant::now() + self.pause_time;
-            self.pause.as_mut().reset(next);
-            self.pieces -= 1;
-            Poll::Ready(Some(Ok(Frame::data(vec![b'x'; self.size_bytes].into()))))
-        }
-    }
-
-    fn status(refused: ApiError) -> u16 {
-        refused.into_response().status().as_u16()
-    }
-
-    const STALL: Duration = Duration::from_secs(30);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_not_waited_for() {
-        let began = Instant::now();
-        let refused = read_body(Dripping::body(0, 0, STALL), 10, STALL).await.expect_err("nothing came");
-        assert_eq!((status(refused), began.elapsed()), (408, STALL));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_body_is_waited_for_and_a_trickling_one_is_not() {
-        let second = Duration::from_secs(1);
-        let steady = Dripping::body(300, BYTES_PER_SECOND as usize, second);
-        let began = Instant::now();
-        assert_eq!(status(read_body(steady, 2 << 20, STALL).await.expect_err("it does not end")), 408);
-        assert_eq!(began.elapsed(), 300 * second + STALL, "only after it stops");
-        let began = Instant::now();
-        let trickling = Dripping::body(1000, 10, second);
-        assert_eq!(status(read_body(trickling, 2 << 20, STALL).await.expect_err("it is too slow")), 408);
-        assert!(began.elapsed() < STALL + second, "{:?}", began.elapsed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_read_is_what_was_sent_and_no_more_than_the_limit() {
-        assert_eq!(read_body(Body::from("hello"), 5, STALL).await.expect("it fits"), "hello");
-        assert_eq!(read_body(Body::empty(), 5, STALL).await.expect("it fits"), "");
-        assert_eq!(status(read_body(Body::from("hello!"), 5, STALL).await.expect_err("too large")), 413);
-        let pieces = Dripping::body(3, 2, Duration::ZERO);
-        assert_eq!(status(read_body(pieces, 5, STALL).await.expect_err("too large")), 413);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn strangers_send_little_and_nobody_holds_more_than_a_share() {
-        let budget = BodyBudget::new(&Limits::default());
-        let megabyte = || Body::from(vec![b'x'; 1 << 20]);
-        let small = || Body::from(vec![b'x'; STRANGER_BYTES]);
-        let refused = async |body, sender| status(budget.read(body, sender).await.err().expect("it is refused"));
-        assert_eq!(refused(megabyte(), Sender::Stranger(None)).await, 413);
-        let mut held = Vec::new();
-        for _ in 0..SHARE_BYTES >> 20 {
-            held.push(budget.read(megabyte(), Sender::User(UserNid(1))).await.expect("there is room"));
-        }
-        assert_eq!(refused(megabyte(), Sender::User(UserNid(1))).await, 429);
-        let _small = budget.read(small(), Sender::User(UserNid(1))).await.expect("a small one takes no room");
-        for user in 2.. {
-            if held.len() << 20 == LARGE_BYTES {
-                break;
-            }
-            for _ in 0..SHARE_BYTES >> 20 {
-                held.push(budget.read(megabyte(), Sender::User(UserNid(user))).await.expect("there is room"));
-            }
-        }
-        assert_eq!(refused(megabyte(), Sender::User(UserNid(99))).await, 503);
-        held.push(budget.read(megabyte(), Sender::Unproven(None)).await.expect("servers have room of their own"));
-        held.push(budget.read(small(), Sender::Stranger(None)).await.expect("and logging in needs none"));
-        drop(held);
-        assert_nothing_is_held(&budget);
-    }
-
-    fn assert_nothing_is_held(budget: &BodyBudget) {
-        for pool in [&budget.large, &budget.small] {
-            let left = lock(&pool.held);
-            assert_eq!((left.of_known, left.of_unproven, left.shares.len()), (0, 0, 0));
-        }
-    }
-
-    fn stranger(number: usize) -> Sender {
-        Sender::Stranger(Some([10, 0, 0, u8::try_from(number).expect("few")].into()))
-    }
-
-    /// Bodies of one piece each that do not end, as a client of HTTP/2 can send a hundred on each connection.
-    #[tokio::test(start_paused = true)]
-    async fn small_bodies_that_do_not_end_are_bounded_and_whole_ones_pass() {
-        let budget = Arc::new(BodyBudget::new(&Limits::default()));
-        let endless = |bytes| Dripping::body(1, bytes, Duration::ZERO);
-        let refused = async |body, sender| status(budget.read(body, sender).await.err().expect("it is refused"));
-        let (share, all) = (SMALL_SHARE_BYTES / STRANGER_BYTES, SMALL_BYTES / SMALL_SHARE_BYTES);
-        let mut waiting = JoinSet::new();
-        let mut began = 0;
-        for number in 0..all {
-            for _ in 0..share {
-                let (budget, body) = (Arc::clone(&budget), endless(STRANGER_BYTES));
-                waiting.spawn(async move { budget.read(body, stranger(number)).await.err().map(status) });
-            }
-            began += share * STRANGER_BYTES;
-            while lock(&budget.small.held).of_known < began {
-                // The time stands still until all have taken their piece.
-                tokio::time::advance(Duration::from_millis(1)).await;
-            }
-        }
-        assert_eq!(refused(endless(10), stranger(0)).await, 429);
-        assert_eq!(refused(endless(STRANGER_BYTES), stranger(all)).await, 503);
-        let whole = || Body::from(vec![b'x'; STRANGER_BYTES]);
-        for sender in [stranger(0), stranger(all), Sender::User(UserNid(1)), Sender::Unproven(None)] {
-            let (body, _held) = budget.read(whole(), sender).await.expect("what is there takes no room");
-            assert_eq!(body.len(), STRANGER_BYTES);
-        }
-        // One that is waited for a moment has room beside those of others.
-        assert_eq!(refused(endless(10), stranger(all)).await, 408);
-        while let Some(ended) = waiting.join_next().await {
-            assert_eq!(ended.expect("it does not panic"), Some(408));
-        }
-        assert_nothing_is_held(&budget);
-    }
-}
+mod tests;

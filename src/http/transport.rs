@@ -10,7 +10,7 @@ use std::{net::IpAddr, sync::Arc};
 
 pub use self::{answers::Answers, connections::Connections};
 pub(super) use self::{
-    answers::{Hangup, Held, ReceivingUser},
+    answers::{Hangup, Held, ReceivingUser, SMALL_BYTES},
     connections::Connected,
     pace::Pace,
 };

@@ -25,15 +25,12 @@ use crate::http::{
     transport::{Answers, Held, ReceivingUser},
 };
 
-/// Over HTTP/1 an answer of this size or less costs the budget nothing: a connection has one at a time, and its stream
-/// watches its client. A client of HTTP/2 may have a hundred, and read none of them.
-pub(super) const SMALL_BYTES: usize = 16 << 10;
-
 /// What is known of a request before it is answered.
 pub(super) struct Asked {
     pub(super) compression: Compression,
-    /// Answers of up to this size are not held.
-    pub(super) small_bytes: usize,
+    /// Answers of up to this size are not held. Over HTTP/1 a connection has one at a time, and its stream watches its
+    /// client. A client of HTTP/2 may have a hundred, and read none of them.
+    pub(super) unheld_bytes: usize,
     /// Whether the connection ends with this answer.
     pub(super) closes: bool,
     pub(super) answers: Arc<Answers>,
@@ -107,7 +104,7 @@ impl Asked {
         // Something that comes bit by bit is neither held nor compressed: it waits where it comes from.
         let Some(length) = length else { return Ok(Response::from_parts(parts, body)) };
         let compresses = compresses && length >= compress::MIN_BYTES;
-        if !compresses && length <= self.small_bytes {
+        if !compresses && length <= self.unheld_bytes {
             return Ok(Response::from_parts(parts, body));
         }
         let bytes = match compress::whole(body) {
@@ -132,7 +129,7 @@ impl Asked {
     }
 
     fn held(&self, parts: http::response::Parts, bytes: Bytes) -> Response {
-        if bytes.len() <= self.small_bytes {
+        if bytes.len() <= self.unheld_bytes {
             return Response::from_parts(parts, Body::from(bytes));
         }
         match self.hold(bytes.len()) {
@@ -155,7 +152,7 @@ async fn compress_held(mut parts: http::response::Parts, bytes: Bytes, held: Hel
     Response::from_parts(parts, held.body(bytes))
 }
 
-/// The way is full of answers, and everyone reads as fast as they can.
+/// The way is full of answers, and nobody can be hung up on.
 fn no_room() -> Response {
     ApiError::unavailable("The server sends too much at this moment. Please try again.").into_response()
 }

@@ -351,6 +351,16 @@ async fn a_client_of_http2_that_gives_no_room_is_dropped_in_time() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn small_answers_go_out_while_a_large_one_takes_all_room() {
+    let server = Fixture::tcp().await;
+    let nobody = ReceivingUser::default().or_network(None);
+    let _whole = server.transport.answers().hold(1 << 40, nobody, &transport::Hangup::default()).unwrap();
+    assert_eq!(ask_http2(server.connect().await).await, (200, "Some(127.0.0.1)".to_owned()));
+    assert_answer(&ask(server.connect().await, "/").await, "200", "Some(127.0.0.1)");
+    server.stop().await;
+}
+
 /// What a client of HTTP/2 sends before its first request: the preface and empty settings.
 const HTTP2_START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 /// The time that a client may fall behind.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
-/// The slowest reading that goes on for ever. Slower than any mobile network since GPRS.
+/// The slowest reading that goes on. Slower than any mobile network since GPRS.
 const BYTES_PER_SECOND: u32 = 4 * 1024;
 
 /// The time that reading `bytes` brings back.
