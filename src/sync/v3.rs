@@ -20,7 +20,7 @@ use self::{size::Size, timeline::ScanBudget};
 use super::{
     filter::SyncFilter,
     json::Object,
-    large::TooManyLarge,
+    large::NoTurn,
     token::{Hints, SyncToken},
 };
 use crate::{
@@ -120,7 +120,7 @@ pub enum SyncError {
     #[error("the access token was revoked")]
     Revoked,
     #[error(transparent)]
-    TooManyLarge(#[from] TooManyLarge),
+    NoTurn(#[from] NoTurn),
     #[error("the news could not be read")]
     Storage(#[from] Error),
 }
@@ -128,7 +128,7 @@ pub enum SyncError {
 /// Answers a sync: at once if there is news, else when there is, else empty at the end of the timeout.
 ///
 /// # Errors
-/// [`SyncError::Storage`] and [`SyncError::TooManyLarge`]: a client keeps its token then and asks again.
+/// [`SyncError::Storage`] and [`SyncError::NoTurn`]: a client keeps its token then and asks again.
 ///
 /// # Cancellation
 /// Safe: nothing is written but which to-device messages the client's token acknowledges.
