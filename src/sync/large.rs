@@ -21,8 +21,12 @@ use crate::store::{UserNid, ids::lock};
 /// From this size on an answer counts as large. Below, a thousand that are made at once take 256 MB.
 pub const LARGE_BYTES: usize = 256 << 10;
 
-/// Large answers that are made at a time. An initial sync of a large account takes some 10 MB, and twice that while it is
-/// written.
+/// With more state events than that an answer may be large, before any of them is read. So many ordinary ones are still
+/// smaller than [`LARGE_BYTES`], and so many of the largest have 8 MiB.
+pub const LARGE_EVENTS: usize = 128;
+
+/// Large answers that are made at a time. An initial sync of a large account takes some 10 to 30 MB, and what is the most is
+/// in `v3/budget.rs`.
 const MAX_AT_ONCE: usize = 16;
 
 /// Those of one user: one client starts afresh while another one does.

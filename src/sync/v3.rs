@@ -245,7 +245,7 @@ async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), Syn
     }
     let mut has_news = look.is_initial() || look.request.full_state;
     has_news |= account_data.write_global(look, &mut object).await?;
-    let lists = devices::lists(look).await?;
+    let lists = devices::lists(look, &mut size).await?;
     has_news |= account::write_presence(look, &lists.met, &mut object).await?;
     let left_out = lists.left_out.clone();
     let rooms = membership::RoomNews::load(look, &account_data, left_out).instrument(debug_span!("sync.rooms"));
