@@ -117,6 +117,12 @@ impl Room {
         Position(self.last_pos.load(Ordering::Acquire))
     }
 
+    /// At most how many entries of its state have changed since `pos`, or how many it has if that is zero. Looks at
+    /// numbers in memory only.
+    pub fn state_changed_at_most(&self, pos: Position) -> usize {
+        self.view().state.changed_at_most(pos)
+    }
+
     fn view(&self) -> std::sync::RwLockReadGuard<'_, View> {
         self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -354,4 +360,4 @@ fn lock_of(bytes: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,7 +16,7 @@ use crate::{
     },
     sync::{
         filter::{FilterError, FindFilterError},
-        large::TooManyLarge,
+        large::NoTurn,
         token::InvalidToken,
     },
 };
@@ -141,9 +141,12 @@ impl From<ReadError> for ApiError {
     }
 }
 
-impl From<TooManyLarge> for ApiError {
-    fn from(_: TooManyLarge) -> Self {
-        Self::unavailable("The server makes too many large answers at this moment. Please try again.")
+impl From<NoTurn> for ApiError {
+    fn from(error: NoTurn) -> Self {
+        Self::unavailable(match error {
+            NoTurn::TooMany => "The server makes too many large answers at this moment. Please try again.",
+            NoTurn::Stopping => "The server is stopping. Please try again.",
+        })
     }
 }
 

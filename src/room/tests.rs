@@ -27,12 +27,12 @@ use crate::{
     },
 };
 
-pub(super) struct Server {
-    pub(super) app: App,
+pub(crate) struct Server {
+    pub(crate) app: App,
     _dir: tempfile::TempDir,
 }
 
-pub(super) async fn server() -> Server {
+pub(crate) async fn server() -> Server {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
     let surroundings = Surroundings { hashing: Hashing::cheap(), ..Surroundings::default() };
@@ -40,7 +40,7 @@ pub(super) async fn server() -> Server {
 }
 
 impl Server {
-    pub(super) async fn register(&self, name: &str) -> Arc<LocalDevice> {
+    pub(crate) async fn register(&self, name: &str) -> Arc<LocalDevice> {
         let registration = Registration {
             username: Some(name.to_owned()),
             password: Some(Zeroizing::new("correct horse".to_owned())),
@@ -54,7 +54,7 @@ impl Server {
         self.app.accounts.authenticate(&token, None).await.expect("the token works")
     }
 
-    async fn sync(&self, caller: &LocalDevice, since: Option<SyncToken>) -> (Value, SyncToken) {
+    pub(crate) async fn sync(&self, caller: &LocalDevice, since: Option<SyncToken>) -> (Value, SyncToken) {
         let request = v3::Request {
             filter: Arc::default(),
             since,
@@ -72,7 +72,7 @@ impl Server {
     }
 }
 
-pub(super) fn new_room(version: RoomVersionId, preset: Preset) -> NewRoom {
+pub(crate) fn new_room(version: RoomVersionId, preset: Preset) -> NewRoom {
     NewRoom {
         version,
         preset,
@@ -89,7 +89,7 @@ pub(super) fn new_room(version: RoomVersionId, preset: Preset) -> NewRoom {
     }
 }
 
-pub(super) fn message(body: &str) -> EventDraft {
+pub(crate) fn message(body: &str) -> EventDraft {
     EventDraft {
         event_type: "m.room.message".to_owned(),
         state_key: None,

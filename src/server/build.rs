@@ -100,7 +100,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             Connections::new(config.limits.connections_per_address),
             Answers::new(config.limits.answer_bytes_in_flight.bytes()),
         ),
-        large_answers: LargeAnswers::default(),
+        large_answers: LargeAnswers::new(stopping.clone()),
         parked_syncs: ParkedSyncs::default(),
         federation: config
             .federation

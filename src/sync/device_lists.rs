@@ -3,7 +3,7 @@
 //! `/sync` and `/keys/changes` answer the same question, so they ask it here. Filters of rooms change nothing about it: a
 //! client encrypts for a user whichever rooms it asked to see.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     app::App,
@@ -13,6 +13,7 @@ use crate::{
         state_log::{Membership, StateEntry},
     },
     store::{Error, Position, RoomNid, vocabulary::User},
+    sync::large::LARGE_EVENTS,
 };
 
 /// The changes of the device lists that a user sees. Nobody is in both.
@@ -28,27 +29,101 @@ pub struct DeviceLists {
     pub left_out: BTreeSet<RoomNid>,
 }
 
-impl DeviceLists {
-    /// The changes for `user` in (`since`, `upto`]. The client knows nothing of the rooms that were `left_out` before.
+/// The rooms that may change the device lists that a user sees. To find them, no event is read.
+#[derive(Debug)]
+pub struct ChangedRooms {
+    since: Position,
+    upto: Position,
+    rooms: Vec<ChangedRoom>,
+    left_out: BTreeSet<RoomNid>,
+}
+
+#[derive(Debug)]
+struct ChangedRoom {
+    room: Arc<Room>,
+    /// Whether the user was in it at the beginning, as far as the client knows.
+    was_in: bool,
+    /// Whether the user is in it at the end.
+    is_in: bool,
+}
+
+impl ChangedRooms {
+    /// The rooms of `user` with changes in (`since`, `upto`]. The client knows nothing of those that were `left_out` before.
     ///
     /// # Errors
     /// When the database fails; a damaged room is left out.
-    pub async fn between(
+    pub async fn find(
         app: &App,
         user: &User,
         (since, upto): (Position, Position),
         left_out: &BTreeSet<RoomNid>,
     ) -> Result<Self, Error> {
-        let mut lists = Self::default();
+        let mut changed = Self { since, upto, rooms: Vec::new(), left_out: BTreeSet::new() };
         if since >= upto && left_out.is_empty() {
-            return Ok(lists);
+            return Ok(changed);
         }
-        let changed = app.keys.device_lists_changed(&app.rooms, user.nid, since, upto).await?;
-        lists.changed.extend(changed.iter().map(|user_id| user_id.as_str().to_owned()));
         for entry in app.rooms.memberships(user.nid).await? {
-            let added = lists.add_room(app, user, &entry, (since, upto), left_out.contains(&entry.room)).await;
-            if app.rooms.contain(entry.room, added)?.is_none() {
-                lists.left_out.insert(entry.room);
+            let found = find_changed(app, user, &entry, (since, upto), left_out.contains(&entry.room)).await;
+            match app.rooms.contain(entry.room, found)? {
+                Some(room) => changed.rooms.extend(room),
+                None => _ = changed.left_out.insert(entry.room),
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Whether so much state has changed in these rooms that an answer which tells of it may be large.
+    pub fn may_be_large(&self) -> bool {
+        let events = self.rooms.iter().map(|changed| match (changed.was_in, changed.is_in) {
+            (true, true) => changed.room.state_changed_at_most(self.since),
+            // All members are looked up, and all of the state is told of a room that is new.
+            _ => changed.room.state_changed_at_most(Position::ZERO),
+        });
+        events.sum::<usize>() > LARGE_EVENTS
+    }
+}
+
+/// The room of a membership, if anything in it may change the device lists.
+async fn find_changed(
+    app: &App,
+    user: &User,
+    entry: &MemberEntry,
+    (since, upto): (Position, Position),
+    was_left_out: bool,
+) -> Result<Option<ChangedRoom>, Error> {
+    let is_new = entry.pos > since || was_left_out;
+    if !is_new && entry.membership != Membership::Join {
+        return Ok(None);
+    }
+    let room = app.rooms.by_nid(entry.room).await?;
+    if room.last_pos() <= since && !was_left_out {
+        return Ok(None);
+    }
+    if !is_new {
+        return Ok(Some(ChangedRoom { room, was_in: true, is_in: true }));
+    }
+    let sight = app.rooms.sight(&room, user).await?;
+    let is_joined = |at| sight.membership_at(at) == Some(Membership::Join);
+    let (was_in, is_in) = (is_joined(since) && !was_left_out, is_joined(upto));
+    Ok((was_in || is_in).then_some(ChangedRoom { room, was_in, is_in }))
+}
+
+impl DeviceLists {
+    /// What has changed in these rooms, and the keys of those whom the user meets in any room.
+    ///
+    /// # Errors
+    /// When the database fails; a damaged room is left out.
+    pub async fn of(app: &App, user: &User, changed: ChangedRooms) -> Result<Self, Error> {
+        let ChangedRooms { since, upto, rooms, left_out } = changed;
+        let mut lists = Self { left_out, ..Self::default() };
+        if since < upto {
+            let keys = app.keys.device_lists_changed(&app.rooms, user.nid, since, upto).await?;
+            lists.changed.extend(keys.iter().map(|user_id| user_id.as_str().to_owned()));
+        }
+        for changed in &rooms {
+            let added = lists.add_room(app, user, changed, (since, upto)).await;
+            if app.rooms.contain(changed.room.nid, added)?.is_none() {
+                lists.left_out.insert(changed.room.nid);
             }
         }
         lists.changed.extend(lists.met.iter().cloned());
@@ -69,30 +144,15 @@ impl DeviceLists {
         &mut self,
         app: &App,
         user: &User,
-        entry: &MemberEntry,
+        changed: &ChangedRoom,
         (since, upto): (Position, Position),
-        was_left_out: bool,
     ) -> Result<(), Error> {
-        let is_new = entry.pos > since || was_left_out;
-        if !is_new && entry.membership != Membership::Join {
-            return Ok(());
-        }
-        let room = app.rooms.by_nid(entry.room).await?;
-        if room.last_pos() <= since && !was_left_out {
-            return Ok(());
-        }
-        let (was_in, is_in) = if is_new {
-            let sight = app.rooms.sight(&room, user).await?;
-            let is_joined = |at| sight.membership_at(at) == Some(Membership::Join);
-            (is_joined(since) && !was_left_out, is_joined(upto))
-        } else {
-            (true, true)
-        };
-        match (was_in, is_in) {
-            (true, true) => self.add_changes(app, user, &room, since, upto).await?,
-            (false, true) => self.met.extend(others(app, user, &room, upto).await?),
+        let room = &changed.room;
+        match (changed.was_in, changed.is_in) {
+            (true, true) => self.add_changes(app, user, room, since, upto).await?,
+            (false, true) => self.met.extend(others(app, user, room, upto).await?),
             // Who came after `since` was never on the client's list because of this room.
-            (true, false) => self.left.extend(others(app, user, &room, since).await?),
+            (true, false) => self.left.extend(others(app, user, room, since).await?),
             (false, false) => {}
         }
         Ok(())

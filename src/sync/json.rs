@@ -2,6 +2,13 @@
 
 use crate::room::event::write_string;
 
+/// A place in an object, to go back to.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    bytes: usize,
+    first: bool,
+}
+
 /// A JSON object that is being appended to `out`.
 pub struct Object<'a> {
     pub out: &'a mut Vec<u8>,
@@ -43,8 +50,20 @@ impl<'a> Object<'a> {
         self.out.push(b'}');
     }
 
-    pub fn end(self) {
+    pub fn mark(&self) -> Mark {
+        Mark { bytes: self.out.len(), first: self.first }
+    }
+
+    /// Takes back every field that was begun after `mark`, whether it was finished or not.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.out.truncate(mark.bytes);
+        self.first = mark.first;
+    }
+
+    /// Ends the object; whether it has any field.
+    pub fn end(self) -> bool {
         self.out.push(b'}');
+        !self.first
     }
 }
 
@@ -93,5 +112,24 @@ mod tests {
         });
         object.end();
         assert_eq!(String::from_utf8_lossy(&out), r#"{"a":"x\"y","e":{"events":[1,{}]}}"#);
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_nothing() {
+        let mut out = Vec::new();
+        let mut object = Object::begin(&mut out);
+        let beginning = object.mark();
+        object.string("a", "b");
+        object.back_to(beginning);
+        object.raw("c", "1");
+        let mark = object.mark();
+        Object::begin(object.key("d")).key("unfinished");
+        object.back_to(mark);
+        object.raw("e", "2");
+        let mark = object.mark();
+        assert!(!Object::begin(object.key("f")).end(), "it is empty");
+        object.back_to(mark);
+        assert!(object.end());
+        assert_eq!(String::from_utf8_lossy(&out), r#"{"c":1,"e":2}"#);
     }
 }

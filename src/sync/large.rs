@@ -2,7 +2,7 @@
 //!
 //! [`Transport`](crate::http::transport::Transport) bounds what is on its way, but an answer must be made before it is known
 //! how large it is. Promises: few of them are made at a time, and fewer for one user; the others wait, hold little, and come in
-//! the order in which they asked.
+//! the order in which they asked. Nobody waits any longer once the server stops.
 
 use std::{
     collections::HashMap,
@@ -14,14 +14,19 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::store::{UserNid, ids::lock};
 
 /// From this size on an answer counts as large. Below, a thousand that are made at once take 256 MB.
 pub const LARGE_BYTES: usize = 256 << 10;
 
-/// Large answers that are made at a time. An initial sync of a large account takes some 10 MB, and twice that while it is
-/// written.
+/// With more state events than that an answer may be large, before any of them is read. So many ordinary ones are still
+/// smaller than [`LARGE_BYTES`], and so many of the largest have 8 MiB.
+pub const LARGE_EVENTS: usize = 128;
+
+/// Large answers that are made at a time. An initial sync of a large account takes some 10 to 30 MB, and what is the most is
+/// in `v3/budget.rs`.
 const MAX_AT_ONCE: usize = 16;
 
 /// Those of one user: one client starts afresh while another one does.
@@ -35,16 +40,22 @@ const MAX_ASKING: usize = 100;
 /// to a minute.
 pub const WAIT: Duration = Duration::from_secs(30);
 
-/// There was no turn in time.
+/// Why a large answer got no turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many large answers are made at this moment")]
-pub struct TooManyLarge;
+pub enum NoTurn {
+    #[error("too many large answers are made at this moment")]
+    TooMany,
+    #[error("the server stops")]
+    Stopping,
+}
 
 /// All large answers that are made, or wait for that.
 #[derive(Debug)]
 pub struct LargeAnswers {
     all: Semaphore,
     users: Mutex<HashMap<UserNid, OfUser>>,
+    /// Cancelled when the server stops.
+    stopping: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -69,42 +80,51 @@ pub struct Turn<'a> {
     _asking: Asking<'a>,
 }
 
-impl Default for LargeAnswers {
-    fn default() -> Self {
-        Self { all: Semaphore::new(MAX_AT_ONCE), users: Mutex::default() }
-    }
-}
-
 impl LargeAnswers {
+    /// Turns until `stopping` is cancelled.
+    pub fn new(stopping: CancellationToken) -> Self {
+        Self { all: Semaphore::new(MAX_AT_ONCE), users: Mutex::default(), stopping }
+    }
+
     /// Waits for the turn of a large answer, [`WAIT`] at most.
     ///
     /// # Errors
-    /// When there is none by then, or too many wait already.
-    pub async fn turn(&self, user: UserNid) -> Result<Turn<'_>, TooManyLarge> {
+    /// When there is none by then, when too many wait already, and when the server stops meanwhile.
+    pub async fn turn(&self, user: UserNid) -> Result<Turn<'_>, NoTurn> {
         self.turn_until(user, Instant::now() + WAIT).await
     }
 
     /// Waits for the turn of a large answer.
     ///
     /// # Errors
-    /// When there is none by then, or too many wait already.
-    pub async fn turn_until(&self, user: UserNid, deadline: Instant) -> Result<Turn<'_>, TooManyLarge> {
+    /// When there is none by then, when too many wait already, and when the server stops meanwhile.
+    pub async fn turn_until(&self, user: UserNid, deadline: Instant) -> Result<Turn<'_>, NoTurn> {
         let (asking, places) = self.ask(user)?;
         let turn = async {
             // Their own place first: whoever waits for that takes nothing from others.
-            let of_user = places.acquire_owned().await.map_err(|_| TooManyLarge)?;
-            let of_all = self.all.acquire().await.map_err(|_| TooManyLarge)?;
+            let of_user = places.acquire_owned().await.map_err(|_| NoTurn::TooMany)?;
+            let of_all = self.all.acquire().await.map_err(|_| NoTurn::TooMany)?;
             Ok(Turn { _of_all: of_all, _of_user: of_user, _asking: asking })
         };
-        timeout_at(deadline, turn).await.unwrap_or(Err(TooManyLarge))
+        tokio::select! {
+            // A turn that is free is given while the server stops too: what is in flight is finished.
+            biased;
+            turn = timeout_at(deadline, turn) => turn.unwrap_or(Err(NoTurn::TooMany)),
+            () = self.stopping.cancelled() => Err(NoTurn::Stopping),
+        }
     }
 
-    fn ask(&self, user: UserNid) -> Result<(Asking<'_>, Arc<Semaphore>), TooManyLarge> {
+    /// How many large answers of the user are made or wait for that.
+    pub fn asking(&self, user: UserNid) -> usize {
+        lock(&self.users).get(&user).map_or(0, |of_user| of_user.asking)
+    }
+
+    fn ask(&self, user: UserNid) -> Result<(Asking<'_>, Arc<Semaphore>), NoTurn> {
         let mut users = lock(&self.users);
         let of_user =
             users.entry(user).or_insert_with(|| OfUser { places: Arc::new(Semaphore::new(MAX_FOR_USER)), asking: 0 });
         if of_user.asking >= MAX_ASKING {
-            return Err(TooManyLarge);
+            return Err(NoTurn::TooMany);
         }
         of_user.asking += 1;
         Ok((Asking { large: self, user }, Arc::clone(&of_user.places)))
@@ -128,19 +148,23 @@ mod tests {
 
     const ALICE: UserNid = UserNid(1);
 
+    fn until_never() -> LargeAnswers {
+        LargeAnswers::new(CancellationToken::new())
+    }
+
     async fn at_once(large: &LargeAnswers, user: UserNid) -> Option<Turn<'_>> {
         large.turn_until(user, Instant::now()).await.ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_user_has_few_turns_and_the_next_comes_when_one_ends() {
-        let large = LargeAnswers::default();
+        let large = until_never();
         let mut held = Vec::new();
         for _ in 0..MAX_FOR_USER {
             held.push(at_once(&large, ALICE).await.expect("there is room"));
         }
         let began = Instant::now();
-        assert_eq!(large.turn(ALICE).await.err(), Some(TooManyLarge));
+        assert_eq!(large.turn(ALICE).await.err(), Some(NoTurn::TooMany));
         assert_eq!(began.elapsed(), WAIT);
         let _bobs = at_once(&large, UserNid(2)).await.expect("somebody else has their own");
         let (next, ()) = tokio::join!(large.turn(ALICE), async { drop(held.pop()) });
@@ -151,7 +175,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_users_together_have_a_bounded_number() {
-        let large = LargeAnswers::default();
+        let large = until_never();
         let mut held = Vec::new();
         for user in 0..MAX_AT_ONCE {
             let user = UserNid(i64::try_from(user).expect("few"));
@@ -164,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_that_wait_are_bounded_too() {
-        let large = Arc::new(LargeAnswers::default());
+        let large = Arc::new(until_never());
         let mut held = Vec::new();
         for _ in 0..MAX_FOR_USER {
             held.push(at_once(&large, ALICE).await.expect("there is room"));
@@ -177,16 +201,33 @@ mod tests {
                 turn.is_ok()
             });
         }
-        while lock(&large.users)[&ALICE].asking < MAX_ASKING {
+        while large.asking(ALICE) < MAX_ASKING {
             tokio::task::yield_now().await;
         }
         let began = Instant::now();
-        assert_eq!(large.turn(ALICE).await.err(), Some(TooManyLarge));
+        assert_eq!(large.turn(ALICE).await.err(), Some(NoTurn::TooMany));
         assert_eq!(began.elapsed(), Duration::ZERO, "it does not wait");
         drop(held);
         while let Some(answered) = waiting.join_next().await {
             assert!(answered.expect("it does not panic"), "each gets its turn");
         }
         assert!(lock(&large.users).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_once_the_server_stops() {
+        let stopping = CancellationToken::new();
+        let large = LargeAnswers::new(stopping.clone());
+        let mut held = Vec::new();
+        for _ in 0..MAX_FOR_USER {
+            held.push(at_once(&large, ALICE).await.expect("there is room"));
+        }
+        let began = Instant::now();
+        let (waiting, ()) = tokio::join!(large.turn(ALICE), async { stopping.cancel() });
+        assert_eq!(waiting.err(), Some(NoTurn::Stopping));
+        assert_eq!(large.turn(ALICE).await.err(), Some(NoTurn::Stopping));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(held);
+        assert!(at_once(&large, ALICE).await.is_some(), "one that need not wait is finished");
     }
 }

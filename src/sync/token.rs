@@ -60,7 +60,8 @@ pub const MAX_HINTED_ROOMS: usize = 100;
 /// Written as `~<letter><room>.<room>…`, with the short ids of rooms, which mean nothing outside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// Rooms that the client has not got, because they could not be read. They are given whole when they can be.
+    /// Rooms that the client has not got, because they could not be read or did not fit into the answer. They are given
+    /// whole when they can be.
     pub left_out: BTreeSet<RoomNid>,
     /// Rooms in which somebody typed when the client was last told.
     pub typing: BTreeSet<RoomNid>,

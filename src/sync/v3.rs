@@ -1,6 +1,7 @@
 //! `/sync`, version 3: from the request to the answer.
 
 mod account;
+mod budget;
 mod devices;
 mod joined;
 mod membership;
@@ -16,11 +17,11 @@ use ruma::presence::PresenceState;
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument as _, debug_span};
 
-use self::{size::Size, timeline::ScanBudget};
+use self::{budget::Budgets, size::Size};
 use super::{
     filter::SyncFilter,
     json::Object,
-    large::TooManyLarge,
+    large::NoTurn,
     token::{Hints, SyncToken},
 };
 use crate::{
@@ -63,7 +64,7 @@ pub(super) struct Look<'a> {
     ephemeral: u64,
     now_ms: i64,
     ignored: OnceCell<Arc<Ignored>>,
-    scans: ScanBudget,
+    budgets: Budgets,
 }
 
 impl Look<'_> {
@@ -95,7 +96,7 @@ impl Look<'_> {
         self.since.is_some().then_some(&self.request.hints)
     }
 
-    /// Whether the client was not told of this room, because it could not be read.
+    /// Whether the client was not told of this room, because it could not be read or did not fit into the answer.
     fn was_left_out(&self, room: RoomNid) -> bool {
         self.hints().is_some_and(|hints| hints.left_out.contains(&room))
     }
@@ -120,7 +121,10 @@ pub enum SyncError {
     #[error("the access token was revoked")]
     Revoked,
     #[error(transparent)]
-    TooManyLarge(#[from] TooManyLarge),
+    NoTurn(#[from] NoTurn),
+    /// More rooms did not fit into the answer than the client's token can name.
+    #[error("the rooms have too much state for one answer")]
+    TooMuchState,
     #[error("the news could not be read")]
     Storage(#[from] Error),
 }
@@ -128,7 +132,7 @@ pub enum SyncError {
 /// Answers a sync: at once if there is news, else when there is, else empty at the end of the timeout.
 ///
 /// # Errors
-/// [`SyncError::Storage`] and [`SyncError::TooManyLarge`]: a client keeps its token then and asks again.
+/// A client keeps its token then and asks again; after [`SyncError::TooMuchState`] it should ask for less.
 ///
 /// # Cancellation
 /// Safe: nothing is written but which to-device messages the client's token acknowledges.
@@ -163,7 +167,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             ephemeral: app.bus.ephemeral(),
             now_ms: app.clock.now_ms(),
             ignored: OnceCell::new(),
-            scans: ScanBudget::default(),
+            budgets: Budgets::default(),
         };
         let over = stopping || Instant::now() >= deadline;
         match look.since.filter(|since| !may_have_news(&look, since, &live)) {
@@ -217,7 +221,7 @@ async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
 fn may_have_news(look: &Look<'_>, since: &SyncToken, live: &LiveUser) -> bool {
     look.request.full_state
         || since.to_device.is_some()
-        // Rooms that could not be read may be readable now, and what an earlier start said must be ended.
+        // What could not be told may be told now, and what an earlier start said must be ended.
         || !look.request.hints.left_out.is_empty()
         || look.earlier_start().is_some()
         || live.latest() > since.position
@@ -245,7 +249,7 @@ async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), Syn
     }
     let mut has_news = look.is_initial() || look.request.full_state;
     has_news |= account_data.write_global(look, &mut object).await?;
-    let lists = devices::lists(look).await?;
+    let lists = devices::lists(look, &mut size).await?;
     has_news |= account::write_presence(look, &lists.met, &mut object).await?;
     let left_out = lists.left_out.clone();
     let rooms = membership::RoomNews::load(look, &account_data, left_out).instrument(debug_span!("sync.rooms"));
@@ -292,3 +296,6 @@ fn next_batch(look: &Look<'_>, to_device: Option<Position>) -> SyncToken {
     let Look { app, upto, ephemeral, .. } = look;
     SyncToken { position: *upto, ephemeral: *ephemeral, incarnation: app.db.incarnation(), to_device }
 }
+
+#[cfg(test)]
+mod tests;

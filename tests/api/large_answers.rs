@@ -1,8 +1,16 @@
 //! Large answers: few are made at a time, and a room's timeline has a bounded part in one.
 
+use sabha::{
+    app::App,
+    store::UserNid,
+    sync::large::{LARGE_EVENTS, Turn},
+};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
-use crate::harness::{Client, TestServer, v3};
+use crate::harness::{Client, Response, TestServer, v3};
+
+const SYNC: &str = "/_matrix/client/v3/sync";
 
 const HUNDRED_EVENTS: &str = "timeout=0&filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A100%7D%7D%7D";
 
@@ -17,6 +25,30 @@ async fn send_large(client: &Client, room: &str, count: usize) {
     }
 }
 
+async fn nid(app: &App, client: &Client) -> UserNid {
+    let token = client.token.as_deref().expect("they are signed in");
+    app.accounts.authenticate(token, None).await.expect("the token works").user.nid
+}
+
+/// All turns of a user.
+async fn turns(app: &App, user: UserNid) -> [Turn<'_>; 2] {
+    [app.large_answers.turn(user).await.expect("it is free"), app.large_answers.turn(user).await.expect("so is this")]
+}
+
+fn get(client: &Client, path: String) -> JoinHandle<Response> {
+    let client = client.clone();
+    tokio::spawn(async move { client.get(&path).await })
+}
+
+/// Waits until all these requests of a user, whose turns are taken, wait for theirs.
+async fn until_they_wait(app: &App, user: UserNid, requests: &[JoinHandle<Response>]) {
+    let taken = 2;
+    while app.large_answers.asking(user) < taken + requests.len() {
+        assert!(!requests.iter().any(JoinHandle::is_finished), "one was answered without a turn");
+        tokio::task::yield_now().await;
+    }
+}
+
 both_engines! {
     async fn a_large_answer_waits_for_its_turn_and_an_ordinary_one_does_not(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
@@ -24,25 +56,17 @@ both_engines! {
         let before = next_batch(&alice).await;
         send_large(&alice, &room, 10).await;
         let caught_up = next_batch(&alice).await;
-        let token = alice.token.clone().expect("she is signed in");
         let app = server.app();
-        let user = app.accounts.authenticate(&token, None).await.expect("the token works").user.nid;
-        let turns = [app.large_answers.turn(user).await.expect("it is free"), app.large_answers.turn(user).await.expect("so is this")];
-        let sync = |since: Option<&str>| {
-            let (alice, since) = (alice.clone(), since.map(str::to_owned));
-            tokio::spawn(async move { alice.sync(since.as_deref()).await })
-        };
-        let get = |path: String| {
-            let alice = alice.clone();
-            tokio::spawn(async move { alice.get(&path).await.ok() })
-        };
+        let user = nid(app, &alice).await;
+        let turns = turns(app, user).await;
         let waiting = [
-            sync(None),
-            sync(Some(&before)),
-            get(v3(["rooms", &room, "state"])),
-            get(v3(["rooms", &room, "members"])),
-            get(v3(["rooms", &room, "joined_members"])),
+            get(&alice, format!("{SYNC}?timeout=0")),
+            get(&alice, format!("{SYNC}?timeout=0&since={before}")),
+            get(&alice, v3(["rooms", &room, "state"])),
+            get(&alice, v3(["rooms", &room, "members"])),
+            get(&alice, v3(["rooms", &room, "joined_members"])),
         ];
+        until_they_wait(app, user, &waiting).await;
         for txn in 0..5 {
             let event = alice.send_text(&room, &format!("m{txn}"), "hello").await;
             let answer = alice.sync(Some(&caught_up)).await;
@@ -53,7 +77,60 @@ both_engines! {
         assert!(waiting.iter().all(|request| !request.is_finished()));
         drop(turns);
         for request in waiting {
-            request.await.expect("it is answered in its turn");
+            request.await.expect("it is answered in its turn").ok();
+        }
+    }
+
+    /// Each event is small, but nothing in memory says so.
+    async fn much_state_waits_for_its_turn_before_it_is_read(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let state = |n: usize| json!({ "type": "com.example.state", "state_key": n.to_string(), "content": {} });
+        let state: Vec<_> = (0..=LARGE_EVENTS).map(state).collect();
+        let room = alice.create_room(json!({ "preset": "public_chat", "initial_state": state })).await;
+        let (before, of_bob) = (next_batch(&alice).await, next_batch(&bob).await);
+        for n in 0..=LARGE_EVENTS {
+            alice.set_state(&room, "com.example.state", &n.to_string(), json!({ "n": n })).await;
+        }
+        bob.join(&room).await;
+        let now = next_batch(&bob).await;
+        let app = server.app();
+        let users = [nid(app, &alice).await, nid(app, &bob).await];
+        let turns = [turns(app, users[0]).await, turns(app, users[1]).await];
+        let of_alice = [get(&alice, format!("{SYNC}?timeout=0&since={before}"))];
+        // The filter hides the room that is new, but the members of it are told.
+        let of_bob = [
+            get(&bob, format!("{SYNC}?timeout=0&since={of_bob}&filter=%7B%22room%22%3A%7B%22rooms%22%3A%5B%5D%7D%7D")),
+            get(&bob, format!("{}?from={of_bob}&to={now}", v3(["keys", "changes"]))),
+        ];
+        until_they_wait(app, users[0], &of_alice).await;
+        until_they_wait(app, users[1], &of_bob).await;
+        drop(turns);
+        let [of_alice] = of_alice;
+        let answer = of_alice.await.expect("answered in its turn").ok();
+        assert!(answer["rooms"]["join"][&room]["state"]["events"].as_array().is_some_and(|state| state.len() > 100));
+        let [sync, changes] = of_bob;
+        let sync = sync.await.expect("answered in its turn").ok();
+        assert_eq!(sync["device_lists"]["changed"], json!([alice.user_id]), "{sync}");
+        let changes = changes.await.expect("answered in its turn").ok();
+        assert_eq!(changes["changed"], json!([alice.user_id]), "{changes}");
+    }
+
+    async fn who_waits_for_a_turn_is_answered_when_the_server_stops(mut server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let app = server.app().clone();
+        let user = nid(&app, &alice).await;
+        let _turns = turns(&app, user).await;
+        let waiting = [
+            get(&alice, format!("{SYNC}?timeout=0")),
+            get(&alice, v3(["rooms", &room, "state"])),
+            get(&alice, v3(["rooms", &room, "members"])),
+            get(&alice, v3(["rooms", &room, "joined_members"])),
+        ];
+        until_they_wait(&app, user, &waiting).await;
+        server.stop().await;
+        for request in waiting {
+            request.await.expect("answered, not dropped").error(503, "M_UNKNOWN");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
     store::Position,
     sync::{
-        device_lists::DeviceLists,
+        device_lists::{ChangedRooms, DeviceLists},
         token::{Hints, SyncToken},
     },
 };
@@ -32,7 +32,9 @@ pub(super) async fn handle(
     let from = Some(from).filter(known).map_or(Position::ZERO, |token| token.position);
     let to = Some(to).filter(known).map_or_else(|| app.db.committer().published(), |token| token.position);
     let left_out = Hints::of(&request.from)?.left_out;
-    let lists = DeviceLists::between(&app, &caller.user, (from, to), &left_out).await?;
+    let changed = ChangedRooms::find(&app, &caller.user, (from, to), &left_out).await?;
+    let _turn = if changed.may_be_large() { Some(app.large_answers.turn(caller.user.nid).await?) } else { None };
+    let lists = DeviceLists::of(&app, &caller.user, changed).await?;
     Ok(Reply(Response::new(user_ids(&lists.changed), user_ids(&lists.left))))
 }
 

@@ -44,7 +44,10 @@ pub(super) async fn handle(app: App, request: Request) -> Result<RawJson, ApiErr
     let request = read.await?;
     let answer = v3::sync(&app, &caller, &request).await.map_err(|error| match error {
         SyncError::Revoked => AuthenticateError::Unknown.into(),
-        SyncError::TooManyLarge(error) => ApiError::from(error),
+        SyncError::NoTurn(error) => ApiError::from(error),
+        SyncError::TooMuchState => ApiError::too_large(
+            "Your rooms have more state than a sync can tell. Ask for less of it with a filter, such as lazy_load_members.",
+        ),
         SyncError::Storage(error) => ApiError::from(error),
     })?;
     Ok(RawJson(answer))

@@ -68,6 +68,15 @@ impl StateLog {
         )
     }
 
+    /// At most how many keys have another event now than at `pos`. Looks at no entry, and needs no database.
+    pub fn changed_at_most(&self, pos: Position) -> usize {
+        if pos < self.tail_from {
+            return self.entries.len();
+        }
+        let older = self.tail.partition_point(|change| change.pos <= pos);
+        (self.tail.len() - older).min(self.entries.len())
+    }
+
     /// The changes newer than `pos` that are in memory, oldest first.
     pub fn changes_after(&self, pos: Position) -> impl DoubleEndedIterator<Item = &Change> {
         let first = self.tail.partition_point(|change| change.pos <= pos);

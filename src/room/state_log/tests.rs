@@ -168,6 +168,16 @@ proptest! {
     }
 
     #[test]
+    fn no_more_keys_have_changed_than_is_foreseen(history in any_history()) {
+        for after in history.positions() {
+            let (old, new) = (history.state_at(after), history.state_at(history.log.latest()));
+            let changed = new.iter().filter(|(key, _)| events(&old).get(key) != events(&new).get(key)).count();
+            prop_assert!(changed <= history.log.changed_at_most(after));
+            prop_assert!(history.log.changed_at_most(after) <= new.len());
+        }
+    }
+
+    #[test]
     fn changes_between_composes(history in any_history(), cuts in prop::array::uniform3(0..200_i64)) {
         let length = history.log.latest().0 - START.0 + 3;
         let mut cuts = cuts.map(|cut| Position(START.0 + cut % length));

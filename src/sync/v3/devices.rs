@@ -1,10 +1,10 @@
 //! The parts of `/sync` for end-to-end encryption: changed device lists, messages to this device, counts of keys.
 
-use super::Look;
+use super::{Look, SyncError, size::Size};
 use crate::{
     store::{Error, Position},
     sync::{
-        device_lists::DeviceLists,
+        device_lists::{ChangedRooms, DeviceLists},
         json::{Array, Object},
     },
 };
@@ -13,14 +13,18 @@ use crate::{
 const MESSAGES: usize = 100;
 
 /// Whose device lists changed since the client last asked. A client that asks for the first time knows none.
-pub(super) async fn lists(look: &Look<'_>) -> Result<DeviceLists, Error> {
-    match look.since {
-        Some(since) => {
-            let left_out = &look.request.hints.left_out;
-            DeviceLists::between(look.app, &look.caller.user, (since.position, look.upto), left_out).await
-        }
-        None => Ok(DeviceLists::default()),
+///
+/// The rooms that it looks at are those with news. Where they have much news of state, the answer waits for its turn before
+/// any of that is read.
+pub(super) async fn lists(look: &Look<'_>, size: &mut Size<'_>) -> Result<DeviceLists, SyncError> {
+    let Look { app, caller, request, since, upto, .. } = look;
+    let Some(since) = since else { return Ok(DeviceLists::default()) };
+    let left_out = &request.hints.left_out;
+    let changed = ChangedRooms::find(app, &caller.user, (since.position, *upto), left_out).await?;
+    if changed.may_be_large() {
+        size.may_be_large().await?;
     }
+    Ok(DeviceLists::of(app, &caller.user, changed).await?)
 }
 
 /// Writes whose keys to look up again, and whose to forget; whether there was anyone.

@@ -4,18 +4,14 @@ use serde_json::value::RawValue;
 use tracing::{Instrument as _, debug_span};
 
 use super::{
-    Look,
-    account::AccountDataNews,
-    membership::RoomLook,
-    state,
-    summary::Summary,
-    timeline::{Timeline, write_event},
+    Look, account::AccountDataNews, budget::RoomBytes, membership::RoomLook, state, summary::Summary,
+    timeline::Timeline,
 };
 use crate::{
     push::unread::{Counts, Unread},
-    room::{Room, event::View},
+    room::Room,
     store::{Error, Position},
-    sync::json::Object,
+    sync::json::{Array, Object},
 };
 
 /// Which part of the answer the room belongs to.
@@ -25,12 +21,17 @@ pub(super) enum Section {
     Left,
 }
 
-/// A room's part of the answer.
-pub(super) struct Written {
-    pub(super) room_id: String,
-    pub(super) json: Vec<u8>,
-    /// Whether anybody types, if the client is told.
-    pub(super) typing: Option<bool>,
+/// What became of a room's part of the answer. Whatever was written of it counts only if it is `Written`.
+pub(super) enum RoomPart {
+    /// Nothing of it is new.
+    NoNews,
+    /// The answer has no place for it any more.
+    DoesNotFit,
+    Written {
+        bytes: RoomBytes,
+        /// Whether anybody types, if the client is told.
+        typing: Option<bool>,
+    },
 }
 
 /// Whether there are new receipts or typing users. Looks only at numbers in memory when there are none.
@@ -39,18 +40,19 @@ pub(super) async fn has_ephemeral_news(look: &Look<'_>, room: &Room) -> Result<b
     Ok(!news.is_empty())
 }
 
-/// Writes the room; `None` if nothing of it is new.
+/// Writes the room into its section of the answer.
 pub(super) async fn write(
     look: &Look<'_>,
     room: &RoomLook,
     account_data: &AccountDataNews,
     section: Section,
-) -> Result<Option<Written>, Error> {
+    rooms: &mut Object<'_>,
+) -> Result<RoomPart, Error> {
     let joined = section == Section::Joined;
     let mut timeline = Timeline::load(look, room).instrument(debug_span!("sync.timeline")).await?;
     let summary = if joined { Summary::load(look, room).await? } else { None };
     let heroes = summary.as_ref().map(Summary::hero_keys).unwrap_or_default();
-    let state = state::load(look, room, &mut timeline, &heroes).instrument(debug_span!("sync.state")).await?;
+    let state = state::find(look, room, &mut timeline, &heroes).instrument(debug_span!("sync.state")).await?;
     // Everything is news in a room that is new to the client.
     let since = if room.since.is_some() { (look.since_pos(), look.since_ephemeral()) } else { (Position::ZERO, 0) };
     let ephemeral = if joined { Ephemeral::load(look, &room.room, since).await? } else { Ephemeral::default() };
@@ -62,23 +64,29 @@ pub(super) async fn write(
     };
     // A departure is news by itself, whatever the filter says of the room's events.
     let told_anyway = room.since.is_none() || look.request.full_state || section == Section::Left;
-    let nothing_to_show = timeline.events.is_empty() && state.is_empty() && ephemeral.is_empty();
-    if !told_anyway && nothing_to_show && account_data.is_empty() && !counts_changed {
-        return Ok(None);
+    let other_news = !timeline.events.is_empty() || !ephemeral.is_empty() || !account_data.is_empty() || counts_changed;
+    if !told_anyway && !other_news && state.is_empty() {
+        return Ok(RoomPart::NoNews);
     }
-    let mut json = Vec::with_capacity(1024 + 700 * (timeline.events.len() + state.len()));
-    let mut object = Object::begin(&mut json);
+    let timeline_bytes = timeline.bytes();
+    let Some(left_for_state) = look.budgets.left_for_state(timeline_bytes) else { return Ok(RoomPart::DoesNotFit) };
+    let mut object = Object::begin(rooms.key(room.room.room_id.as_str()));
+    object.out.reserve(1024 + 700 * (timeline.events.len() + state.len()));
     timeline.write(look, room, &mut object).await?;
     let name = match (look.request.state_after, look.request.state_after_unstable) {
         (false, _) => "state",
         (true, false) => "state_after",
         (true, true) => "org.matrix.msc4222.state_after",
     };
-    object.events(name, |array| {
-        for event in &state {
-            write_event(look, event, View { now_ms: look.now_ms, ..View::default() }, array);
-        }
-    });
+    let mut field = Object::begin(object.key(name));
+    let mut array = Array::begin(field.key("events"));
+    let state = state::write(look, room, &state, left_for_state, &mut array);
+    let Some(state) = state.instrument(debug_span!("sync.state")).await? else { return Ok(RoomPart::DoesNotFit) };
+    array.end();
+    field.end();
+    if !told_anyway && !other_news && state.events == 0 {
+        return Ok(RoomPart::NoNews);
+    }
     object.events("account_data", |array| account_data.iter().for_each(|event| array.raw(event.get())));
     if joined {
         object.events("ephemeral", |array| ephemeral.events.iter().for_each(|event| array.raw(event.get())));
@@ -90,7 +98,10 @@ pub(super) async fn write(
         }
     }
     object.end();
-    Ok(Some(Written { room_id: room.room.room_id.as_str().to_owned(), json, typing: ephemeral.typing }))
+    Ok(RoomPart::Written {
+        bytes: RoomBytes { timeline: timeline_bytes, state: state.bytes },
+        typing: ephemeral.typing,
+    })
 }
 
 /// Whether the user has read on in the room, on whatever device: that changes the counts.

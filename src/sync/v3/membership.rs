@@ -1,15 +1,16 @@
 //! The rooms of an answer: which ones have news, and the invites, knocks and departures among them.
 //!
-//! Promise: a room that is damaged in the database is left out, and the others are told as if it were not there. The token
-//! says which rooms were left out ([`Hints`]). Once such a room can be read, the client is given it whole, whatever it may
-//! have had of it before, so nothing is lost, and it needs no row and no memory of ours.
+//! Promise: a room that is damaged in the database is left out, and the others are told as if it were not there. So is a room
+//! whose state does not fit into the answer any more. The token says which rooms were left out ([`Hints`]). Once such a
+//! room can be told, the client is given it whole, whatever it may have had of it before, so nothing is lost, and it needs no
+//! row and no memory of ours.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Look, SyncError,
     account::AccountDataNews,
-    joined::{self, Written},
+    joined::{self, RoomPart},
     size::Size,
 };
 use crate::{
@@ -197,86 +198,117 @@ impl RoomNews {
         size: &mut Size<'_>,
         object: &mut Object<'_>,
     ) -> Result<bool, SyncError> {
-        let joined = std::mem::take(&mut self.joined);
-        let left = std::mem::take(&mut self.left);
-        let mut sections: Vec<(&str, Vec<u8>)> = Vec::new();
-        let mut bytes = 0;
-        for (name, rooms, section) in
-            [("join", joined, joined::Section::Joined), ("leave", left, joined::Section::Left)]
-        {
-            let mut json = Section::new();
+        let before = object.mark();
+        let mut sections = Object::begin(object.key("rooms"));
+        for (name, rooms, section) in [
+            ("join", std::mem::take(&mut self.joined), joined::Section::Joined),
+            ("leave", std::mem::take(&mut self.left), joined::Section::Left),
+        ] {
+            let before = sections.mark();
+            let mut json = Object::begin(sections.key(name));
             for room in &rooms {
-                let mut written = joined::write(look, room, account_data, section).await;
-                if !size.allows(bytes + bytes_of(&written)) {
-                    // Not kept while it waits.
-                    drop(written);
-                    size.may_be_large().await?;
-                    written = joined::write(look, room, account_data, section).await;
-                }
-                bytes += bytes_of(&written);
-                json.add(self.contained(look, room.room.nid, written)?);
+                self.write_room(look, account_data, size, (room, section), &mut json).await?;
             }
-            sections.extend(json.end(name));
+            if !json.end() {
+                sections.back_to(before);
+            }
         }
         for (name, field, entries) in [
             ("invite", "invite_state", std::mem::take(&mut self.invited)),
             ("knock", "knock_state", std::mem::take(&mut self.knocked)),
         ] {
-            let mut json = Section::new();
+            let before = sections.mark();
+            let mut json = Object::begin(sections.key(name));
             for entry in &entries {
-                let written = stripped(look, entry, field).await;
-                json.add(self.contained(look, entry.room, written)?);
+                let state = entry.invite_state.as_deref().unwrap_or("[]");
+                if !size.allows(json.out.len() + state.len()) {
+                    size.may_be_large().await?;
+                }
+                let written = write_stripped(look, entry.room, (field, state), &mut json).await;
+                if look.app.rooms.contain(entry.room, written)?.is_none() {
+                    self.leave_out(look, entry.room)?;
+                }
             }
-            sections.extend(json.end(name));
+            if !json.end() {
+                sections.back_to(before);
+            }
         }
-        if sections.is_empty() {
-            return Ok(false);
+        let any = sections.end();
+        if !any {
+            object.back_to(before);
         }
-        let mut rooms = Object::begin(object.key("rooms"));
-        for (name, json) in sections {
-            rooms.key(name).extend_from_slice(&json);
-        }
-        rooms.end();
-        Ok(true)
+        Ok(any)
     }
 
-    /// Contains the damage of a room that was written, and takes over what the next token must say about it.
-    fn contained(
+    /// Writes one room, and takes over what the next token must say about it.
+    async fn write_room(
         &mut self,
         look: &Look<'_>,
-        room: RoomNid,
-        written: Result<Option<Written>, Error>,
-    ) -> Result<Option<Written>, Error> {
-        let Some(written) = look.app.rooms.contain(room, written)? else {
-            self.leave_out(look, room)?;
-            return Ok(None);
-        };
-        match written.as_ref().and_then(|written| written.typing) {
-            // A client that is told of typing in more rooms at once may keep it for too long after a restart.
-            Some(true) if self.hints.typing.len() < MAX_HINTED_ROOMS => _ = self.hints.typing.insert(room),
-            Some(false) => _ = self.hints.typing.remove(&room),
-            Some(true) | None => {}
+        account_data: &AccountDataNews,
+        size: &mut Size<'_>,
+        (room, section): (&RoomLook, joined::Section),
+        json: &mut Object<'_>,
+    ) -> Result<(), SyncError> {
+        let before = json.mark();
+        let mut part = joined::write(look, room, account_data, section, json).await;
+        if !size.allows(json.out.len()) {
+            // Not kept while it waits.
+            json.back_to(before);
+            json.out.shrink_to_fit();
+            size.may_be_large().await?;
+            part = joined::write(look, room, account_data, section, json).await;
         }
-        Ok(written)
+        let nid = room.room.nid;
+        match look.app.rooms.contain(nid, part)? {
+            Some(RoomPart::Written { bytes, typing }) => {
+                look.budgets.spend(bytes);
+                match typing {
+                    // A client that is told of typing in more rooms at once may keep it for too long after a restart.
+                    Some(true) if self.hints.typing.len() < MAX_HINTED_ROOMS => _ = self.hints.typing.insert(nid),
+                    Some(false) => _ = self.hints.typing.remove(&nid),
+                    Some(true) | None => {}
+                }
+            }
+            Some(RoomPart::NoNews) => json.back_to(before),
+            Some(RoomPart::DoesNotFit) => {
+                json.back_to(before);
+                self.leave_for_next(look, &room.room)?;
+            }
+            None => {
+                json.back_to(before);
+                self.leave_out(look, nid)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The room does not fit into this answer: the client's token says so, and the next answer gives it whole.
+    fn leave_for_next(&mut self, look: &Look<'_>, room: &Room) -> Result<(), SyncError> {
+        if !look.was_left_out(room.nid) {
+            let user_id = look.caller.user_id();
+            tracing::warn!(%user_id, room_id = %room.room_id, "left a room for the next sync: its state did not fit into this one");
+        }
+        self.hints.left_out.insert(room.nid);
+        if self.hints.left_out.len() > MAX_HINTED_ROOMS { Err(SyncError::TooMuchState) } else { Ok(()) }
     }
 }
 
-fn bytes_of(written: &Result<Option<Written>, Error>) -> usize {
-    written.as_ref().ok().and_then(Option::as_ref).map_or(0, |written| written.json.len())
-}
-
-/// A room that the user is invited to or has knocked at.
-async fn stripped(look: &Look<'_>, entry: &MemberEntry, field: &str) -> Result<Option<Written>, Error> {
-    let room = look.app.rooms.by_nid(entry.room).await?;
-    if !is_wanted(look, &room) {
-        return Ok(None);
+/// Writes a room that the user is invited to or has knocked at.
+async fn write_stripped(
+    look: &Look<'_>,
+    room: RoomNid,
+    (field, state): (&str, &str),
+    json: &mut Object<'_>,
+) -> Result<(), Error> {
+    let room = look.app.rooms.by_nid(room).await?;
+    if is_wanted(look, &room) {
+        let mut object = Object::begin(json.key(room.room_id.as_str()));
+        let mut stripped = Object::begin(object.key(field));
+        stripped.raw("events", state);
+        stripped.end();
+        object.end();
     }
-    let mut json = Vec::with_capacity(1024);
-    let mut object = Object::begin(&mut json);
-    let state = entry.invite_state.as_deref().unwrap_or("[]");
-    object.raw(field, &format!(r#"{{"events":{state}}}"#));
-    object.end();
-    Ok(Some(Written { room_id: room.room_id.as_str().to_owned(), json, typing: None }))
+    Ok(())
 }
 
 /// Whether the user was invited by somebody whom they ignore: such invitations are not shown.
@@ -292,33 +324,4 @@ async fn is_from_ignored(look: &Look<'_>, entry: &MemberEntry) -> Result<bool, E
 
 fn is_wanted(look: &Look<'_>, room: &Room) -> bool {
     look.request.filter.room.rooms.accepts(&room.room_id)
-}
-
-/// Rooms by their ID, as JSON.
-struct Section {
-    json: Vec<u8>,
-    empty: bool,
-}
-
-impl Section {
-    fn new() -> Self {
-        Self { json: Vec::new(), empty: true }
-    }
-
-    fn add(&mut self, written: Option<Written>) {
-        let Some(Written { room_id, json, .. }) = written else { return };
-        self.json.push(if self.empty { b'{' } else { b',' });
-        self.empty = false;
-        crate::room::event::write_string(&mut self.json, &room_id);
-        self.json.push(b':');
-        self.json.extend_from_slice(&json);
-    }
-
-    fn end(mut self, name: &'static str) -> Option<(&'static str, Vec<u8>)> {
-        if self.empty {
-            return None;
-        }
-        self.json.push(b'}');
-        Some((name, self.json))
-    }
 }

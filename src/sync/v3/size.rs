@@ -1,11 +1,13 @@
 //! The size of an answer, and the turn that it waits for where it is large.
 //!
-//! Most answers are small and wait for nothing. One that may be large for all that is known waits before anything is read; one
-//! that turns out large gives up the part that is too large, waits, and makes that part again.
+//! Most answers are small and wait for nothing. One that may be large for all that is known waits before anything is read
+//! ([`is_foreseen`]), or before any event is read, where numbers in memory tell of much state
+//! ([`ChangedRooms`](crate::sync::device_lists::ChangedRooms)). One that turns out large gives up the part that is too
+//! large, waits, and makes that part again.
 
 use tokio::time::Instant;
 
-use super::{Look, SyncError, is_far_behind};
+use super::{Look, SyncError};
 use crate::sync::large::{LARGE_BYTES, Turn, WAIT};
 
 /// The turn of an answer that may be large, from when that is seen until the answer is made.
@@ -40,9 +42,7 @@ impl<'a> Size<'a> {
 }
 
 /// Whether the answer may be large for all that is known before anything is read. The client itself says which rooms it
-/// was not told of.
+/// was not told of. The age of its token says nothing: an idle client's grows old without news.
 pub(super) fn is_foreseen(look: &Look<'_>) -> bool {
-    look.request.full_state
-        || look.since.is_none_or(|since| is_far_behind(look, &since))
-        || !look.request.hints.left_out.is_empty()
+    look.request.full_state || look.is_initial() || !look.request.hints.left_out.is_empty()
 }

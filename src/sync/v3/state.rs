@@ -5,39 +5,47 @@
 //! lazy loading owes it. With `state_after` the state alone does that. It holds whatever hides events from the timeline: a
 //! filter, a limit, the history's visibility.
 //!
-//! The rule is in [`load`], and nowhere else. The state of an answer is the state before the timeline (or what of it
+//! The rule is in [`find`], and nowhere else. The state of an answer is the state before the timeline (or what of it
 //! has changed since the client last asked), as the specification says, but with the newest event of each key whose newest
 //! event is not shown. If an older event of such a key is shown, the client would take it last: then the timeline begins after
 //! that one, and has a gap.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::api::client::filter::LazyLoadOptions;
 
-use super::{Look, membership::RoomLook, timeline::Timeline};
-use crate::{
-    room::{event::StoredEvent, state_log::StateEntry},
-    store::{Error, KeyNid, Position},
+use super::{
+    Look,
+    budget::written_bytes,
+    membership::RoomLook,
+    timeline::{Timeline, write_event},
 };
+use crate::{
+    room::{
+        event::{StoredEvent, View},
+        state_log::StateEntry,
+    },
+    store::{Error, EventNid, KeyNid, Position},
+    sync::json::Array,
+};
+
+/// State events that are in memory at a time: 16 MiB of the largest. Most rooms have fewer.
+const READ_AT_ONCE: usize = 256;
 
 type Entries = BTreeMap<KeyNid, StateEntry>;
 
-/// The state events for the answer. May shorten the timeline. With lazy loading, the members whose keys are `owed` are
-/// among them, unless the client has them.
-pub(super) async fn load(
+/// The state events for the answer, of which the filter may not want all. May shorten the timeline. With lazy loading, the
+/// members whose keys are `owed` are among them, unless the client has them.
+pub(super) async fn find(
     look: &Look<'_>,
     room: &RoomLook,
     timeline: &mut Timeline,
     owed: &[KeyNid],
-) -> Result<Vec<Arc<StoredEvent>>, Error> {
+) -> Result<Vec<EventNid>, Error> {
     let filter = &look.request.filter.room.state;
     if !filter.accepts_room(&room.room.room_id) {
         return Ok(Vec::new());
     }
-    let rooms = &look.app.rooms;
     if room.only_departure {
         return departure(look, room, timeline).await;
     }
@@ -59,20 +67,49 @@ pub(super) async fn load(
         let lazy = Lazy { look, room, timeline, at, full, redundant: include_redundant_members };
         lazy.apply(&mut entries, owed).await?;
     }
-    let nids: Vec<_> = entries.values().map(|entry| entry.event_nid).collect();
-    let mut events = rooms.events.list(&room.room, &nids).await?;
-    events.retain(|event| filter.accepts(event));
-    Ok(events)
+    Ok(entries.values().map(|entry| entry.event_nid).collect())
+}
+
+/// What was written of a state.
+#[derive(Debug, Default)]
+pub(super) struct WrittenState {
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+}
+
+/// Writes those of the state events that the filter wants, without having all of them in memory at once. `None`: they have
+/// more than `most` bytes.
+pub(super) async fn write(
+    look: &Look<'_>,
+    room: &RoomLook,
+    nids: &[EventNid],
+    most: usize,
+    array: &mut Array<'_>,
+) -> Result<Option<WrittenState>, Error> {
+    let filter = &look.request.filter.room.state;
+    let view = View { now_ms: look.now_ms, ..View::default() };
+    let mut written = WrittenState::default();
+    for nids in nids.chunks(READ_AT_ONCE) {
+        let events = look.app.rooms.events.list(&room.room, nids).await?;
+        for event in events.iter().filter(|event| filter.accepts(event)) {
+            written.events += 1;
+            written.bytes += written_bytes(event);
+            if written.bytes > most {
+                return Ok(None);
+            }
+            write_event(look, event, view, array);
+        }
+    }
+    Ok(Some(written))
 }
 
 /// The state for a user who was not in the room when their invitation, knock or ban ends: their own member event, where the
 /// timeline does not show it.
-async fn departure(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result<Vec<Arc<StoredEvent>>, Error> {
+async fn departure(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result<Vec<EventNid>, Error> {
     let own = look.caller.user_id().as_str();
     let event = look.app.rooms.state_event(&room.room, "m.room.member", own, room.upto).await?;
-    let is_told = |event: &StoredEvent| !look.request.state_after && timeline.shows(event.nid);
-    let filter = &look.request.filter.room.state;
-    Ok(event.into_iter().filter(|event| !is_told(event) && filter.accepts(event)).collect())
+    let is_told = |event: EventNid| !look.request.state_after && timeline.shows(event);
+    Ok(event.into_iter().map(|event| event.nid).filter(|event| !is_told(*event)).collect())
 }
 
 /// The state at `at`, or what of it has changed since the client last asked.
@@ -107,10 +144,12 @@ async fn hidden(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result
         return Ok(hidden);
     }
     let nids: Vec<_> = hidden.values().map(|entry| entry.event_nid).collect();
-    let events = rooms.events.list(&room.room, &nids).await?;
-    let unwanted = events.iter().filter(|event| !look.request.filter.room.state.accepts(event));
-    for key in unwanted.filter_map(|event| event.key) {
-        hidden.remove(&key);
+    for nids in nids.chunks(READ_AT_ONCE) {
+        let events = rooms.events.list(&room.room, nids).await?;
+        let unwanted = events.iter().filter(|event| !look.request.filter.room.state.accepts(event));
+        for key in unwanted.filter_map(|event| event.key) {
+            hidden.remove(&key);
+        }
     }
     Ok(hidden)
 }

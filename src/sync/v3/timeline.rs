@@ -1,8 +1,6 @@
 //! The news of a room's timeline, as far as the user may see it and the client wants it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use super::{Look, membership::RoomLook};
+use super::{Look, budget::written_bytes, membership::RoomLook};
 use crate::{
     room::{
         event::{StoredEvent, View},
@@ -24,33 +22,9 @@ const DEFAULT_TIMELINE: u64 = 10;
 /// Events that are looked at for one room whose timeline is filtered.
 const MAX_SCANNED: usize = 5_000;
 
-/// Events that one answer looks at for filtered timelines, all rooms together: about a second of work. A room for which
-/// none is left gets a gap, which the client fills with `/messages`.
-const MAX_SCANNED_IN_ALL: usize = 50_000;
-
 /// What the timeline of one room has in one answer, in bytes of its events: as much as sixteen of the largest. One who wants
 /// more of a room finds it with `/messages`.
 const MAX_BYTES: usize = 1 << 20;
-
-/// How many more events an answer may look at.
-pub(super) struct ScanBudget(AtomicUsize);
-
-impl Default for ScanBudget {
-    fn default() -> Self {
-        Self(AtomicUsize::new(MAX_SCANNED_IN_ALL))
-    }
-}
-
-impl ScanBudget {
-    fn left(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn spend(&self, events: usize) {
-        // One answer is written by one task, so nothing comes in between.
-        self.0.store(self.left().saturating_sub(events), Ordering::Relaxed);
-    }
-}
 
 /// The new events of a timeline.
 pub(super) struct Timeline {
@@ -73,13 +47,18 @@ impl Timeline {
         self.limited = true;
     }
 
-    /// Leaves out the oldest events where all together are too large. The newest one stays whatever its size.
-    fn within_bytes(mut self) -> Self {
+    /// Its part of an answer, in bytes of its events.
+    pub(super) fn bytes(&self) -> usize {
+        self.events.iter().map(|(_, event)| written_bytes(event)).sum()
+    }
+
+    /// Leaves out the oldest events where all together have more bytes than `most`. The newest one stays whatever its size.
+    fn within_bytes(mut self, most: usize) -> Self {
         let mut bytes = 0;
         let newest_left_out = self.events.iter().rev().find(|(_, event)| {
             let is_newest = bytes == 0;
             bytes += written_bytes(event);
-            !is_newest && bytes > MAX_BYTES
+            !is_newest && bytes > most
         });
         if let Some((pos, _)) = newest_left_out {
             let pos = *pos;
@@ -90,14 +69,17 @@ impl Timeline {
 
     /// Reads the timeline.
     pub(super) async fn load(look: &Look<'_>, room: &RoomLook) -> Result<Self, Error> {
-        Ok(Self::load_all(look, room).await?.within_bytes())
+        let left = look.budgets.timelines.left();
+        Ok(Self::load_all(look, room, left > 0).await?.within_bytes(left.min(MAX_BYTES)))
     }
 
-    async fn load_all(look: &Look<'_>, room: &RoomLook) -> Result<Self, Error> {
+    /// Reads all that is wanted, or the newest event if no more `fits`.
+    async fn load_all(look: &Look<'_>, room: &RoomLook, fits: bool) -> Result<Self, Error> {
         let filter = &look.request.filter.room.timeline;
         let limit = filter.limit.unwrap_or(DEFAULT_TIMELINE);
         let limit =
             usize::try_from(limit).unwrap_or(usize::MAX).min(look.app.config.limits.sync_timeline_events as usize);
+        let limit = if fits { limit } else { limit.min(1) };
         let wants_room = filter.accepts_room(&room.room.room_id) && limit > 0;
         if room.only_departure {
             let just_before = Position(room.upto.0 - 1);
@@ -155,13 +137,13 @@ impl Timeline {
             is_visible(look, room, pos, event) && filter.accepts(event) && !event.is_hidden_by(ignored)
         };
         // One more than wanted says whether any is missing.
-        let most = (limit + 1, look.scans.left().min(MAX_SCANNED));
+        let most = (limit + 1, look.budgets.scans.left().min(MAX_SCANNED));
         let (page, scanned) = look
             .app
             .rooms
             .scan_back_at_most(&room.room, (room.upto, after), most, filter.related(room.upto), accepts)
             .await?;
-        look.scans.spend(scanned);
+        look.budgets.scans.spend(scanned);
         let mut events = page.events;
         let more = events.len() > limit;
         events.truncate(limit);
@@ -200,13 +182,6 @@ impl Timeline {
         json.end();
         Ok(())
     }
-}
-
-/// About how many bytes an event has in an answer.
-fn written_bytes(event: &StoredEvent) -> usize {
-    let replaced = event.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len());
-    let redaction = event.redacted_because.as_ref().map_or(0, |redaction| redaction.pdu.json.len());
-    event.pdu.json.len() + replaced + redaction
 }
 
 /// Whether the client may still have a timeline of this room, from before the user left it or from before the room could
