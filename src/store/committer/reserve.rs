@@ -5,7 +5,7 @@
 //! happened to come next.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{
@@ -75,7 +75,11 @@ impl Reserve {
     }
 
     fn write(&self) -> io::Result<()> {
-        let mut file = File::create(&self.path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&self.path)?;
         // Some file systems store a repeated byte in no space at all.
         let mut noise = vec![0; 64 << 10];
         rand::rng().fill_bytes(&mut noise);
