@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use ruma::{EventId, OwnedRoomId, RoomId};
+use ruma::{EventId, OwnedRoomId, RoomId, UserId};
 
 use super::{
     Room, Rooms,
@@ -164,6 +164,24 @@ impl Rooms {
     /// The whole state as of `upto`.
     pub async fn state_events(&self, room: &Room, upto: Position) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
         let nids: Vec<_> = self.state_at(room, upto).await?.into_iter().map(|(_, entry)| entry.event_nid).collect();
+        self.events.list(room, &nids).await
+    }
+
+    /// The state as of `upto`, with the member events of these users only.
+    pub async fn state_events_with_members(
+        &self,
+        room: &Room,
+        upto: Position,
+        users: &HashSet<&UserId>,
+    ) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
+        let known = users.iter().filter_map(|user| self.db.known_state_key("m.room.member", user.as_str()));
+        let members: HashSet<_> = known.map(|key| key.nid).collect();
+        let state = self.state_at(room, upto).await?;
+        let nids: Vec<_> = state
+            .into_iter()
+            .filter(|(key, entry)| entry.membership.is_none() || members.contains(key))
+            .map(|(_, entry)| entry.event_nid)
+            .collect();
         self.events.list(room, &nids).await
     }
 
