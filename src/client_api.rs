@@ -34,6 +34,7 @@ mod voip;
 
 mod errors;
 mod events;
+mod large_state;
 mod member_profile;
 mod pages;
 mod predecessor;

@@ -144,6 +144,9 @@ impl Glob {
             return false;
         }
         let words = self.words();
+        if words == 1 {
+            return self.read_as_one_word(text, place);
+        }
         let mut all = [0; MAX_WORDS];
         let reached = &mut all[..words];
         let mut before = None;
@@ -158,8 +161,7 @@ impl Glob {
                 return true;
             }
             let Some(c) = next else { return false };
-            let index = self.chars.binary_search(&c).unwrap_or(self.chars.len());
-            let states = &self.by_char[index * words..][..words];
+            let states = self.states_after(c);
             for word in (0..words).rev() {
                 let carried = if word == 0 { 0 } else { reached[word - 1] >> 63 };
                 let advanced = ((reached[word] << 1) | carried) & states[word];
@@ -167,6 +169,38 @@ impl Glob {
             }
             before = next;
         }
+    }
+
+    /// As [`Self::read`], of a pattern whose states fit into one number, as those of most do: a few instructions for a character.
+    fn read_as_one_word(&self, text: &str, place: impl Fn(Option<char>, Option<char>) -> (bool, bool)) -> bool {
+        let other = self.by_char[self.chars.len()];
+        let mut ascii = [other; 128];
+        for (c, states) in self.chars.iter().zip(&self.by_char) {
+            if let Some(after) = ascii.get_mut(*c as usize) {
+                *after = *states;
+            }
+        }
+        let (stay, last) = (self.stay[0], 1_u64 << self.last);
+        let (mut reached, mut before) = (0, None);
+        let mut rest = text.chars();
+        loop {
+            let next = rest.next();
+            let (start, end) = place(before, next);
+            reached |= u64::from(start);
+            if end && reached & last != 0 {
+                return true;
+            }
+            let Some(c) = next else { return false };
+            let states = ascii.get(c as usize).copied().unwrap_or_else(|| self.states_after(c)[0]);
+            reached = ((reached << 1) & states) | (reached & stay);
+            before = next;
+        }
+    }
+
+    /// Which states may be reached by reading a character.
+    fn states_after(&self, c: char) -> &[u64] {
+        let index = self.chars.binary_search(&c).unwrap_or(self.chars.len());
+        &self.by_char[index * self.words()..][..self.words()]
     }
 }
 
@@ -200,6 +234,17 @@ mod tests {
         check("?", "", false);
         check("a*b*c", "a-b-b-c", true);
         check("a*b*c", "a-b-b", false);
+        check("é?é", "éxé", true);
+        check("é?é", "éxe", false);
+        check("\u{7f}?\u{80}*", "\u{7f}é\u{80}", true);
+        check("\u{7f}?\u{80}*", "\u{80}é\u{80}", false);
+        // With the longest patterns of one word, the shortest of two, and their states at the edge.
+        for length in [62, 63, 64, 65] {
+            let text: String = "abé".chars().cycle().take(length).collect();
+            check(&text.replace('é', "?"), &text, true);
+            check(&("a".repeat(length - 1) + "*é"), &("a".repeat(length) + "é"), true);
+            check(&("a".repeat(length - 1) + "*é"), &("a".repeat(length) + "e"), false);
+        }
         check("*.example.com", "evil.example.com", true);
         check(&"*a".repeat(400), &"b".repeat(2000), false);
         check(&"*".repeat(2000), "a", false);

@@ -82,7 +82,7 @@ pub(super) fn forward(pos: Position) -> Position {
 }
 
 /// About how many bytes an event takes in an answer.
-fn size_bytes(event: &StoredEvent) -> usize {
+pub(super) fn size_bytes(event: &StoredEvent) -> usize {
     let replaced = event.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len());
     let redaction = event.redacted_because.as_ref().map_or(0, |redaction| redaction.pdu.json.len());
     event.pdu.json.len() + replaced + redaction

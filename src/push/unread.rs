@@ -1,19 +1,21 @@
 //! Unread counts ([spec]): how many events of a room a user is notified of and has not read.
 //!
-//! Promises: a count is what counting anew from the timeline gives; counting takes at most [`MAX_STEPS`], and those of one
-//! event, whatever the rules and the events are; nothing is written for it, whoever sends; a user who follows a room costs
-//! the evaluation of each new event, and no database.
+//! Promises: a count is what counting anew from the timeline gives; counting takes at most `MAX_STEPS` for a room,
+//! `MAX_STEPS_IN_ALL` for an answer ([`hold`]), and those of one event, whatever the rules and the events are; nothing is
+//! written for it, whoever sends; a user who follows a room costs the evaluation of each new event, and no database.
 //!
 //! An event counts if the user's push rules notify of it, as they are now and as the room was when the event was sent; if it
 //! is after the user's join and after what they have read of its thread; and if it was not redacted, nor sent by the user or
 //! by somebody whom they ignore. Who sends a message has read what is before it in the same thread. Counting starts from the
-//! latest [`MAX_EVENTS`] events when it starts anew: older ones no longer count then. Where [`MAX_STEPS`] do not reach as far
-//! back, older ones do not count either.
+//! latest [`MAX_EVENTS`] events when it starts anew: older ones no longer count then. Where `MAX_STEPS` do not reach as far
+//! back, older ones do not count either. Where only the [`StepBudget`] of an answer ended, the count is made up for by the
+//! next look at the room.
 //!
 //! The tally of what is unread ([`tally`]) is kept in memory: new events are added, receipts and redactions take out.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
+mod hold;
 mod tally;
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc};
@@ -21,24 +23,23 @@ use std::{collections::HashSet, convert::Infallible, sync::Arc};
 use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::Mutex;
 
-use self::tally::Tally;
+use self::{hold::Reach, tally::Tally};
 use super::{Push, UserRules, evaluate::Verdict};
 use crate::{
     account::ignored::Ignored,
     ephemeral::{Ephemeral, receipts::Reads},
-    room::{Room, Rooms, circumstances::Circumstances, event::StoredEvent, timeline::Placed, visibility::Sight},
+    room::{Room, Rooms, event::StoredEvent, timeline::Placed, visibility::Sight},
     store::{Error, EventNid, Position, RoomNid, UserNid, vocabulary::User},
 };
 
-pub use self::tally::{Counts, Unread};
+pub use self::{
+    hold::StepBudget,
+    tally::{Counts, Unread},
+};
 
 /// How many events are looked at, newest first, when counting starts anew, and how many notifications are counted. Badges
 /// say "99+" long before.
 pub const MAX_EVENTS: usize = 1_000;
-
-/// How many steps of matching the events of one look may take, newest first: some tens of milliseconds. A thousand events of
-/// 500 bytes fit with a hundred words to look for; who has long patterns and gets long texts has fewer that count.
-const MAX_STEPS: usize = 50_000_000;
 
 /// How much is remembered: notifications, of 48 bytes, and for each pair of user and room [`ENTRY_WEIGHT`] more.
 const REMEMBERED: u64 = 1_000_000;
@@ -90,6 +91,18 @@ struct Counted {
     tally: Tally,
     /// Events that decided to which thread another belongs.
     through: HashSet<EventNid>,
+    owed: Owed,
+}
+
+/// What a look did not do because its [`StepBudget`] ended. The next one does it, and says that the counts have changed: the
+/// client was told others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    Nothing,
+    /// To add what is new: what was counted before still holds.
+    News,
+    /// To count anew: only the latest events were held against the rules, or none.
+    All,
 }
 
 /// When one of these is another, all is counted anew.
@@ -116,21 +129,23 @@ struct Look<'a> {
     user: &'a User,
     reads: Reads,
     upto: Position,
+    budget: &'a StepBudget,
 }
 
 impl Push {
-    /// What the user has not read of a room as of `upto`; nothing if they are not in it.
+    /// What the user has not read of a room as of `upto`; nothing if they are not in it. Counts as far as `budget` reaches.
     pub async fn unread(
         &self,
         (rooms, ephemeral): (&Rooms, &Ephemeral),
         (room, sight): (&Room, &Sight),
         user: &User,
         upto: Position,
+        budget: &StepBudget,
     ) -> Result<Unread, Error> {
         let Some(joined_at) = sight.joined_since(upto) else { return Ok(Unread::default()) };
         let (rules, ignored) = (self.rules(user).await?, self.data.ignored(user).await?);
         let reads = ephemeral.reads(room.nid, user.nid).await?;
-        let look = Look { push: self, rooms, room, user, reads, upto };
+        let look = Look { push: self, rooms, room, user, reads, upto, budget };
         let key = (user.nid, room.nid);
         let Ok(slot) = self.tallies.0.get_or_insert_with(&key, || Ok::<_, Infallible>(Slot::default()));
         let mut held = slot.entry.lock().await;
@@ -138,14 +153,16 @@ impl Push {
         let basis = Basis { rules, ignored, joined_at };
         let read_up_to = |thread: &str| look.reads.up_to(thread);
         let mut counted = match held.take() {
-            Some(mut counted) if counted.basis == basis => match look.go_on(&mut counted).await? {
-                Outcome::Counted => counted,
-                Outcome::CountAnew => {
-                    let mut counted = look.count_anew(basis).await?;
-                    counted.tally.changed(upto);
-                    counted
+            Some(mut counted) if counted.basis == basis && counted.owed != Owed::All => {
+                match look.go_on(&mut counted).await? {
+                    Outcome::Counted => counted,
+                    Outcome::CountAnew => {
+                        let mut counted = look.count_anew(basis).await?;
+                        counted.tally.changed(upto);
+                        counted
+                    }
                 }
-            },
+            }
             Some(mut old) => {
                 old.tally.read(read_up_to);
                 let mut counted = look.count_anew(basis).await?;
@@ -173,13 +190,6 @@ impl Push {
     }
 }
 
-/// What the rules say about some events, for each of them. One that does not count has the verdict of no notification.
-struct Held {
-    verdicts: Vec<Verdict>,
-    /// Whether [`MAX_STEPS`] reached for all.
-    all: bool,
-}
-
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Counted,
@@ -192,17 +202,35 @@ impl Look<'_> {
     async fn count_anew(&self, basis: Basis) -> Result<Counted, Error> {
         let start = basis.joined_at.max(self.reads.up_to(""));
         let (tally, through) = (Tally::default(), HashSet::new());
-        let mut counted = Counted { basis, upto: start, tally, through };
+        let mut counted = Counted { basis, upto: start, tally, through, owed: Owed::Nothing };
+        if self.is_beyond_budget(start) {
+            counted.owed = Owed::All;
+            return Ok(counted);
+        }
         let (events, _) = self.rooms.timeline(self.room, start, self.upto, MAX_EVENTS).await?;
         let held = self.hold(&counted.basis, &events).await?;
         self.add(&mut counted, &events, &held.verdicts).await?;
+        if held.reach == Reach::OutOfBudget {
+            counted.owed = Owed::All;
+            // Only for adding to this tally, which will not be: so it is kept, however many these are.
+            counted.through.clear();
+        }
         counted.upto = counted.upto.max(self.upto);
         Ok(counted)
+    }
+
+    /// Whether there is something in the room after a position, and no step left to look at it.
+    fn is_beyond_budget(&self, after: Position) -> bool {
+        self.budget.is_spent() && after < self.room.last_pos()
     }
 
     /// Adds what is new since the last look.
     async fn go_on(&self, counted: &mut Counted) -> Result<Outcome, Error> {
         if self.upto <= counted.upto {
+            return Ok(Outcome::Counted);
+        }
+        if self.is_beyond_budget(counted.upto) {
+            counted.owed = Owed::News;
             return Ok(Outcome::Counted);
         }
         let (events, more) = self.rooms.timeline(self.room, counted.upto, self.upto, MAX_EVENTS).await?;
@@ -215,13 +243,23 @@ impl Look<'_> {
             }
         }
         let held = self.hold(&counted.basis, &events).await?;
-        if !held.all {
-            // Counting anew would not reach what was counted before.
-            counted.tally = Tally::default();
-            counted.tally.changed(self.upto);
+        match held.reach {
+            Reach::All => {}
+            Reach::Latest => {
+                // Counting anew would not reach what was counted before.
+                counted.tally = Tally::default();
+                counted.tally.changed(self.upto);
+            }
+            Reach::OutOfBudget => {
+                counted.owed = Owed::News;
+                return Ok(Outcome::Counted);
+            }
         }
         self.add(counted, &events, &held.verdicts).await?;
         counted.upto = self.upto;
+        if std::mem::replace(&mut counted.owed, Owed::Nothing) == Owed::News {
+            counted.tally.changed(self.upto);
+        }
         Ok(Outcome::Counted)
     }
 
@@ -238,32 +276,6 @@ impl Look<'_> {
         }
         counted.tally.redacted(pos, target.nid);
         Ok(Outcome::Counted)
-    }
-
-    /// Holds events against the rules: newest first, as it is the latest that count, until that took [`MAX_STEPS`].
-    async fn hold(&self, basis: &Basis, events: &[Placed]) -> Result<Held, Error> {
-        let may_notify = |event: &StoredEvent| {
-            let sender = event.sender();
-            event.redacted_because.is_none() && !basis.ignored.contains(sender) && sender != self.user.user_id
-        };
-        let mut held = Held { verdicts: vec![Verdict::default(); events.len()], all: true };
-        let Some((first, _)) = events.iter().find(|(_, event)| may_notify(event)) else { return Ok(held) };
-        let found = self.rooms.circumstances(self.room, &self.user.user_id, Position(first.0 - 1)).await?;
-        let (of, rules) = ((self.room, self.user), &basis.rules.compiled);
-        let mut steps = 0;
-        for ((pos, event), verdict) in events.iter().zip(&mut held.verdicts).rev() {
-            if !may_notify(event) {
-                continue;
-            }
-            if steps > MAX_STEPS {
-                held.all = false;
-                break;
-            }
-            let stood = Circumstances::at(&found, *pos)
-                .ok_or_else(|| Error::damaged("state log", "it does not reach an event of the timeline"))?;
-            *verdict = self.push.evaluator.verdict(self.rooms, of, rules, event, stood, &mut steps).await?;
-        }
-        Ok(held)
     }
 
     /// Adds events with what the rules say about them, oldest first, all newer than those before.

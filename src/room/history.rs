@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use ruma::{EventId, OwnedRoomId, RoomId};
+use ruma::{EventId, OwnedRoomId, RoomId, UserId};
 
 use super::{
     Room, Rooms,
@@ -105,7 +105,7 @@ impl Rooms {
     }
 
     /// Reads back from `from` (inclusive) to `until` (exclusive) without the check of visibility; `accepts` must do it. Looks
-    /// at no more than `max_scanned` events, and answers also how many it looked at.
+    /// at no more than `max_scanned` events and relations, and answers also how many it looked at.
     pub(crate) async fn scan_back_at_most(
         &self,
         room: &Room,
@@ -115,10 +115,13 @@ impl Rooms {
         accepts: impl Fn(Position, &StoredEvent) -> bool,
     ) -> Result<(Page, usize), store::Error> {
         let mut scan = Scan::new(from, limit, max_scanned);
-        while let Some(count) = scan.next_count() {
-            let events = self.page_back(room, scan.next, until, count).await?;
+        while let Some(mut count) = scan.next_count() {
+            let mut events = self.page_back(room, scan.next, until, count).await?;
             let parents = match related {
-                Some(related) => Some(Box::pin(self.related(room, &events, related, &accepts)).await?),
+                Some(related) => {
+                    let found = Box::pin(self.related_until(room, &events, related, scan.left(), &accepts)).await?;
+                    Some(scan.settle(&mut events, &mut count, found))
+                }
                 None => None,
             };
             let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
@@ -141,10 +144,13 @@ impl Rooms {
     ) -> Result<Page, ReadError> {
         let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && wanted(event);
         let mut scan = Scan::new(after, limit, MAX_SCANNED);
-        while let Some(count) = scan.next_count() {
-            let events = self.page_forward(room, scan.next, upto, count).await?;
+        while let Some(mut count) = scan.next_count() {
+            let mut events = self.page_forward(room, scan.next, upto, count).await?;
             let parents = match related {
-                Some(related) => Some(Box::pin(self.related(room, &events, related, &accepts)).await?),
+                Some(related) => {
+                    let found = Box::pin(self.related_until(room, &events, related, scan.left(), &accepts)).await?;
+                    Some(scan.settle(&mut events, &mut count, found))
+                }
                 None => None,
             };
             let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
@@ -158,6 +164,24 @@ impl Rooms {
     /// The whole state as of `upto`.
     pub async fn state_events(&self, room: &Room, upto: Position) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
         let nids: Vec<_> = self.state_at(room, upto).await?.into_iter().map(|(_, entry)| entry.event_nid).collect();
+        self.events.list(room, &nids).await
+    }
+
+    /// The state as of `upto`, with the member events of these users only.
+    pub async fn state_events_with_members(
+        &self,
+        room: &Room,
+        upto: Position,
+        users: &HashSet<&UserId>,
+    ) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
+        let known = users.iter().filter_map(|user| self.db.known_state_key("m.room.member", user.as_str()));
+        let members: HashSet<_> = known.map(|key| key.nid).collect();
+        let state = self.state_at(room, upto).await?;
+        let nids: Vec<_> = state
+            .into_iter()
+            .filter(|(key, entry)| entry.membership.is_none() || members.contains(key))
+            .map(|(_, entry)| entry.event_nid)
+            .collect();
         self.events.list(room, &nids).await
     }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::store::{
     Error, EventNid, Position, Row,
-    relations::{self as rows, By, Wanted},
+    relations::{self as rows, By, RelatedParents, Wanted},
 };
 
 pub use crate::store::relations::{MAX_DEPTH, MAX_RELATED_BY};
@@ -172,36 +172,47 @@ impl RoomWriter<'_> {
 }
 
 impl Rooms {
-    /// Those of the events to which another one relates as asked for, of those that `accepts` lets through.
+    /// Those of a few events to which another one relates as asked for, of those that `accepts` lets through.
     pub(crate) async fn related(
         &self,
         room: &Room,
         events: &[Placed],
-        Related { by, upto }: Related<'_>,
+        related: Related<'_>,
         accepts: impl Fn(Position, &StoredEvent) -> bool,
     ) -> Result<HashSet<EventNid>, Error> {
-        let accepted: Vec<(&str, EventNid)> = events
-            .iter()
-            .filter(|(pos, event)| accepts(*pos, event))
-            .map(|(_, event)| (event.event_id().as_str(), event.nid))
-            .collect();
+        Ok(self.related_until(room, events, related, usize::MAX, accepts).await?.found)
+    }
+
+    /// Those of the events to which another one relates as asked for, of those that `accepts` lets through: of the first
+    /// events only, if `enough` relations were looked at for them.
+    pub(super) async fn related_until(
+        &self,
+        room: &Room,
+        events: &[Placed],
+        Related { by, upto }: Related<'_>,
+        enough: usize,
+        accepts: impl Fn(Position, &StoredEvent) -> bool,
+    ) -> Result<RelatedParents, Error> {
+        let accepted = events.iter().enumerate().filter(|(_, (pos, event))| accepts(*pos, event));
+        let (indexes, nids): (Vec<usize>, Vec<EventNid>) =
+            accepted.map(|(index, (_, event))| (index, event.nid)).unzip();
         let mut senders = Vec::new();
         for user_id in by.senders.iter().flatten() {
             senders.extend(self.db.find_user(user_id).await?.map(|user| user.nid));
         }
         let nothing_fits =
             by.rel_types.as_ref().is_some_and(Vec::is_empty) || (by.senders.is_some() && senders.is_empty());
-        if accepted.is_empty() || nothing_fits {
-            return Ok(HashSet::new());
+        if nids.is_empty() || nothing_fits {
+            return Ok(RelatedParents { settled: events.len(), ..RelatedParents::default() });
         }
         let rel_types = by.rel_types.as_deref().unwrap_or_default();
-        let parents: Vec<&str> = accepted.iter().map(|(event_id, _)| *event_id).collect();
         let by = By { room: room.nid, upto, rel_types, senders: &senders };
         let mut reader = self.db.read().await?;
-        let found = rows::related_parents(&mut reader.conn(), by, &parents).await?;
+        let found = rows::related_parents(&mut reader.conn(), by, &nids, enough).await?;
         drop(reader);
-        let found: HashSet<String> = found.into_iter().collect();
-        Ok(accepted.iter().filter(|(event_id, _)| found.contains(*event_id)).map(|(_, nid)| *nid).collect())
+        // What is not accepted needs no answer.
+        let settled = indexes.get(found.settled).copied().unwrap_or(events.len());
+        Ok(RelatedParents { settled, ..found })
     }
 
     /// What relates to an event, to be read in steps. With `recurse`, also what relates to those that relate, and so on:
@@ -281,3 +292,6 @@ impl Rooms {
         Ok(scan.end().0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,14 @@
 //! Looking through a room's events for those that are wanted.
 //!
-//! Promise: however little is accepted, one page costs a bounded number of events, bytes and statements.
+//! Promise: however little is accepted, one page costs a bounded number of events, relations, bytes and statements.
+
+use std::collections::HashSet;
 
 use super::{event::StoredEvent, history::Page, timeline::Placed};
-use crate::store::Position;
+use crate::store::{EventNid, Position, relations::RelatedParents};
 
-/// Events that are looked at for one page, when most of them are filtered out.
+/// Events that are looked at for one page, when most of them are filtered out. A relation that is looked at for a filter counts
+/// as one more.
 pub(super) const MAX_SCANNED: usize = 5_000;
 
 /// Bytes of events that are looked at for one page: reading and parsing costs by size, and what is found is an answer in
@@ -42,6 +45,27 @@ impl Scan {
         Some(left.max(self.scanned).clamp(1, SCAN_PAGE).min(self.max_scanned - self.scanned))
     }
 
+    /// How many more events and relations may be looked at.
+    pub(super) fn left(&self) -> usize {
+        self.max_scanned.saturating_sub(self.scanned)
+    }
+
+    /// Counts the relations that were looked at for what was read when `count` were asked for, and leaves out the events that
+    /// are not settled: reading goes on with them. Returns those that another one relates to.
+    pub(super) fn settle(
+        &mut self,
+        events: &mut Vec<Placed>,
+        count: &mut usize,
+        parents: RelatedParents,
+    ) -> HashSet<EventNid> {
+        if parents.settled < events.len() {
+            events.truncate(parents.settled);
+            *count = parents.settled;
+        }
+        self.scanned += parents.relations;
+        parents.found
+    }
+
     /// Takes in what was read when `count` were asked for; whether that was the last of it. `after` is where reading goes on
     /// after an event.
     pub(super) fn take(
@@ -68,7 +92,7 @@ impl Scan {
         self.exhausted
     }
 
-    /// The page, and how many events were looked at.
+    /// The page, and how many events and relations were looked at.
     pub(super) fn end(self) -> (Page, usize) {
         let next = (!self.exhausted).then_some(self.next);
         (Page { next, ..self.page }, self.scanned)

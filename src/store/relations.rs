@@ -1,5 +1,7 @@
 //! Rows of relations between events. A redacted event relates to nothing any more: its row stays and is left out.
 
+use std::collections::HashSet;
+
 use super::{Conn, Error, EventNid, Position, RoomNid, Sql, UserNid, on, rows::inserts, statements};
 
 // Short ids of types do not matter here: an empty `rel_type` stands for all of them.
@@ -27,13 +29,19 @@ statements! {
         SELECT d.pos, d.event_nid FROM (SELECT s.pos, s.event_nid, s.rel_type FROM two s \
         UNION ALL SELECT t.pos, t.event_nid, t.rel_type FROM three t) d \
         WHERE ($3 = '' OR d.rel_type = $3) ORDER BY d.pos DESC";
-    RELATED_PARENTS_32 = "SELECT DISTINCT r.parent_id FROM relation r JOIN event c ON c.event_nid = r.event_nid \
-        WHERE r.room_nid = $1 AND r.pos <= $2 \
-        AND ($3 = '' OR r.rel_type IN ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)) \
+    // For each event: how many relations were looked at, and whether one of them is as asked for. Each event has its own limit,
+    // so that one with many relations hides no other's. PostgreSQL uses
+    // the index because of the order, and because it knows the limit. `CROSS JOIN` keeps SQLite from beginning with the events of the senders.
+    RELATED_PARENTS_32 = "SELECT e.event_nid, (SELECT COUNT(*) FROM (SELECT r.pos FROM relation r \
+        WHERE r.room_nid = $1 AND r.parent_id = e.event_id AND r.pos <= $2 ORDER BY r.pos DESC LIMIT 1000) h), \
+        (SELECT COUNT(*) FROM (SELECT d.event_nid FROM (SELECT r.event_nid, r.rel_type FROM relation r \
+        WHERE r.room_nid = $1 AND r.parent_id = e.event_id AND r.pos <= $2 ORDER BY r.pos DESC LIMIT 1000) d \
+        CROSS JOIN event c WHERE c.event_nid = d.event_nid \
+        AND ($3 = '' OR d.rel_type IN ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)) \
         AND ($19 = CAST(0 AS BIGINT) OR c.sender_nid IN ($19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)) \
-        AND r.parent_id IN ($35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
-        $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66) \
-        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)";
+        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = d.event_nid) LIMIT 1) f) \
+        FROM event e WHERE e.event_nid IN ($35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
+        $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66)";
     LATEST_ANNOTATION = "SELECT r.event_nid, x.redaction_nid FROM relation r \
         LEFT JOIN redaction x ON x.event_nid = r.event_nid WHERE r.annotation = $1 ORDER BY r.pos DESC LIMIT 1";
 }
@@ -136,6 +144,10 @@ pub const MAX_RELATED_BY: usize = 16;
 /// How many parents one statement asks for.
 const PARENTS: usize = 32;
 
+/// How many relations of one event are looked at for a filter, newest first, as the statement says it. Few events have more,
+/// and for as many events as one statement asks for it takes tens of milliseconds.
+pub const MAX_RELATIONS_OF_EVENT: usize = 1_000;
+
 /// By what events are related to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct By<'a> {
@@ -148,11 +160,27 @@ pub(crate) struct By<'a> {
     pub senders: &'a [UserNid],
 }
 
-/// Those of the parents that an event relates to.
-pub(crate) async fn related_parents(conn: &mut Conn<'_>, by: By<'_>, parents: &[&str]) -> Result<Vec<String>, Error> {
-    let mut found = Vec::new();
+/// What is known of some events about what relates to them.
+#[derive(Debug, Default)]
+pub(crate) struct RelatedParents {
+    /// Those that another one relates to as asked for.
+    pub found: HashSet<EventNid>,
+    /// How many of the events were asked about, from the first on. There are none in `found` of those that follow.
+    pub settled: usize,
+    /// How many relations were looked at.
+    pub relations: usize,
+}
+
+/// Those of the parents that an event relates to. Asks about no more of them once `enough` relations were looked at.
+pub(crate) async fn related_parents(
+    conn: &mut Conn<'_>,
+    by: By<'_>,
+    parents: &[EventNid],
+    enough: usize,
+) -> Result<RelatedParents, Error> {
+    let mut related = RelatedParents::default();
     for chunk in parents.chunks(PARENTS) {
-        let rows: Vec<(String,)> = on!(conn, db => {
+        let rows: Vec<(i64, i64, i64)> = on!(conn, db => {
             // No stored text is empty and ids start at 1, so an empty place finds nothing.
             let mut query = sqlx::query_as(RELATED_PARENTS_32.text()).bind(by.room.0).bind(by.upto.0);
             for index in 0..MAX_RELATED_BY {
@@ -162,11 +190,22 @@ pub(crate) async fn related_parents(conn: &mut Conn<'_>, by: By<'_>, parents: &[
                 query = query.bind(by.senders.get(index).map_or(0, |sender| sender.0));
             }
             for index in 0..PARENTS {
-                query = query.bind(chunk.get(index).copied().unwrap_or_default());
+                query = query.bind(chunk.get(index).map_or(0, |parent| parent.0));
             }
             query.fetch_all(&mut **db).await
         })?;
-        found.extend(rows.into_iter().map(|(parent,)| parent));
+        related.settled += chunk.len();
+        for (parent, relations, found) in rows {
+            let relations = usize::try_from(relations).unwrap_or_default();
+            debug_assert!(relations <= MAX_RELATIONS_OF_EVENT, "the statement has this limit");
+            related.relations += relations;
+            if found > 0 {
+                related.found.insert(EventNid(parent));
+            }
+        }
+        if related.relations >= enough {
+            break;
+        }
     }
-    Ok(found)
+    Ok(related)
 }

@@ -34,6 +34,30 @@ both_engines! {
         assert!(ids(&alone["events_before"]).is_empty() && ids(&alone["events_after"]).is_empty());
     }
 
+    async fn with_lazy_loading_the_state_has_only_the_members_whose_events_are_shown(server: TestServer) {
+        let (alice, bob, carol) =
+            (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await;
+        carol.join(&room).await;
+        let before = bob.send_text(&room, "1", "from bob").await;
+        let event = alice.send_text(&room, "2", "hello").await;
+        let state = async |event: &str, parameters: &str| {
+            let context = alice.get(&format!("{}?{parameters}", v3(["rooms", &room, "context", event]))).await.ok();
+            let state = context["state"].as_array().expect("a checked answer has it").clone();
+            let (members, others): (Vec<_>, Vec<_>) = state.into_iter().partition(|e| e["type"] == "m.room.member");
+            let mut members: Vec<_> = members.iter().map(|member| member["state_key"].clone()).collect();
+            members.sort_by_key(ToString::to_string);
+            (json!(members), others.len())
+        };
+        let (all, others) = state(&event, "limit=0").await;
+        assert_eq!(all, json!([alice.user_id, bob.user_id, carol.user_id]));
+        let lazy = |limit: usize| format!("limit={limit}&filter=%7B%22lazy_load_members%22%3Atrue%7D");
+        assert_eq!(state(&event, &lazy(0)).await, (json!([alice.user_id]), others));
+        assert_eq!(state(&event, &lazy(2)).await, (json!([alice.user_id, bob.user_id]), others));
+        assert_eq!(state(&before, &lazy(0)).await, (json!([bob.user_id]), others));
+    }
+
     async fn what_may_not_be_seen_is_not_found(server: TestServer) {
         let alice = server.register("alice").await;
         let bob = server.register("bob").await;

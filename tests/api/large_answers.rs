@@ -25,6 +25,13 @@ async fn send_large(client: &Client, room: &str, count: usize) {
     }
 }
 
+/// A room with more state than what may be read without a turn. Each event is small.
+async fn room_with_much_state(client: &Client) -> String {
+    let state = |n: usize| json!({ "type": "com.example.state", "state_key": n.to_string(), "content": {} });
+    let state: Vec<_> = (0..=LARGE_EVENTS).map(state).collect();
+    client.create_room(json!({ "preset": "public_chat", "initial_state": state })).await
+}
+
 async fn nid(app: &App, client: &Client) -> UserNid {
     let token = client.token.as_deref().expect("they are signed in");
     app.accounts.authenticate(token, None).await.expect("the token works").user.nid
@@ -62,9 +69,6 @@ both_engines! {
         let waiting = [
             get(&alice, format!("{SYNC}?timeout=0")),
             get(&alice, format!("{SYNC}?timeout=0&since={before}")),
-            get(&alice, v3(["rooms", &room, "state"])),
-            get(&alice, v3(["rooms", &room, "members"])),
-            get(&alice, v3(["rooms", &room, "joined_members"])),
         ];
         until_they_wait(app, user, &waiting).await;
         for txn in 0..5 {
@@ -84,9 +88,7 @@ both_engines! {
     /// Each event is small, but nothing in memory says so.
     async fn much_state_waits_for_its_turn_before_it_is_read(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-        let state = |n: usize| json!({ "type": "com.example.state", "state_key": n.to_string(), "content": {} });
-        let state: Vec<_> = (0..=LARGE_EVENTS).map(state).collect();
-        let room = alice.create_room(json!({ "preset": "public_chat", "initial_state": state })).await;
+        let room = room_with_much_state(&alice).await;
         let (before, of_bob) = (next_batch(&alice).await, next_batch(&bob).await);
         for n in 0..=LARGE_EVENTS {
             alice.set_state(&room, "com.example.state", &n.to_string(), json!({ "n": n })).await;
@@ -115,9 +117,40 @@ both_engines! {
         assert_eq!(changes["changed"], json!([alice.user_id]), "{changes}");
     }
 
+    async fn the_state_of_a_room_waits_for_its_turn_where_it_is_large(server: TestServer) {
+        let alice = server.register("alice").await;
+        let many = room_with_much_state(&alice).await;
+        let (bytes, ordinary) = (alice.create_room(json!({})).await, alice.create_room(json!({})).await);
+        for state_key in ["a", "b", "c", "d", "e"] {
+            alice.set_state(&bytes, "com.example.large", state_key, json!({ "x": "y".repeat(60_000) })).await;
+        }
+        let paths = async |room: &str| {
+            let event = alice.send_text(room, "t", "hello").await;
+            let context = v3(["rooms", room, "context", &event]);
+            let lazy = format!("{context}?filter=%7B%22lazy_load_members%22%3Atrue%7D");
+            let members = [v3(["rooms", room, "members"]), v3(["rooms", room, "joined_members"])];
+            ([v3(["rooms", room, "state"]), context, lazy], members)
+        };
+        let (of_many, of_bytes, of_ordinary) = (paths(&many).await, paths(&bytes).await, paths(&ordinary).await);
+        let app = server.app();
+        let user = nid(app, &alice).await;
+        let turns = turns(app, user).await;
+        let large = of_many.0.iter().chain(&of_bytes.0).chain(&of_many.1);
+        let waiting: Vec<_> = large.map(|path| get(&alice, path.clone())).collect();
+        until_they_wait(app, user, &waiting).await;
+        // Of the room with a few large events, the members are not what is large.
+        for path in of_ordinary.0.iter().chain(&of_ordinary.1).chain(&of_bytes.1) {
+            alice.get(path).await.ok();
+        }
+        drop(turns);
+        for request in waiting {
+            request.await.expect("it is answered in its turn").ok();
+        }
+    }
+
     async fn who_waits_for_a_turn_is_answered_when_the_server_stops(mut server: TestServer) {
         let alice = server.register("alice").await;
-        let room = alice.create_room(json!({})).await;
+        let room = room_with_much_state(&alice).await;
         let app = server.app().clone();
         let user = nid(&app, &alice).await;
         let _turns = turns(&app, user).await;

@@ -2,6 +2,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
+mod budget;
 mod model;
 
 use http::Method;
@@ -43,6 +44,14 @@ async fn read(client: &Client, room: &str, kind: &str, event: &str, thread: Opti
 
 async fn rule(client: &Client, kind: &str, id: &str, body: Value) {
     client.put(&v3(["pushrules", "global", kind, id]), body).await.ok();
+}
+
+/// As many and as long rules as there can be. No text has the first letters, so that tests do not take the time.
+async fn slow_rules(client: &Client) {
+    let pattern = "zz".to_owned() + &"?a".repeat(255);
+    for number in 0..55 {
+        rule(client, "content", &number.to_string(), json!({ "pattern": pattern, "actions": ["notify"] })).await;
+    }
 }
 
 fn mention(user: &Client, body: &str) -> Value {
@@ -104,11 +113,7 @@ both_engines! {
     async fn what_rules_are_too_slow_for_does_not_count(server: TestServer) {
         let mut server = server;
         let (alice, bob, room) = scene(&server).await;
-        // As many and as long as rules can be. No text has the first letters, so that this test does not take the time.
-        let pattern = "zz".to_owned() + &"?a".repeat(255);
-        for number in 0..55 {
-            rule(&alice, "content", &number.to_string(), json!({ "pattern": pattern, "actions": ["notify"] })).await;
-        }
+        slow_rules(&alice).await;
         bob.send(&room, "m.room.message", "mention", mention(&alice, "you")).await;
         let start = alice.sync(None).await;
         assert_eq!(unread(&start, &room), Some((1, 1)));

@@ -2,12 +2,12 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidcontexteventid
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use axum::extract::State;
 use bytes::Bytes;
 use ruma::{
-    UInt,
+    UInt, UserId,
     api::{IncomingRequest, client::context::get_context::v3::Request, error::DeserializationError},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     app::App,
     client_api::{
         events::Events,
+        large_state::StateTurn,
         pages::{self, PageLimit},
         with::same_endpoint,
     },
@@ -45,6 +46,7 @@ pub(super) async fn handle(
         return Err(ReadError::UnknownEvent.into());
     }
     let (pos, now) = (event.0, app.db.committer().published());
+    let mut turn = StateTurn::of(&app, &caller, &room).await?;
     let (limit_before, limit_after) = PageLimit::new(&app, wanted_events.into()).halves();
     let read_back = |from, count| app.rooms.read_back(&room, &sight, (from, Position::ZERO), count, related, &wanted);
     let before = limit_before.read(pages::back(pos), pages::back, read_back).await?.events;
@@ -53,10 +55,12 @@ pub(super) async fn handle(
     let start = pages::back(before.last().map_or(pos, |(pos, _)| *pos));
     let end = after.last().map_or(pos, |(pos, _)| *pos);
 
-    let mut state = app.rooms.state_events(&room, end).await?;
-    if !filter.lazy_load.is_disabled() {
-        keep_members_of_senders(&mut state, before.iter().chain(&after).chain([&event]));
-    }
+    let state = if filter.lazy_load.is_disabled() {
+        turn.read(|| app.rooms.state_events(&room, end)).await?
+    } else {
+        let senders = senders(before.iter().chain(&after).chain([&event]));
+        turn.read(|| app.rooms.state_events_with_members(&room, end, &senders)).await?
+    };
     let events = Events::new(&app, &caller, &sight);
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
@@ -92,11 +96,7 @@ impl IncomingRequest for Asked {
     }
 }
 
-/// Of the member events, only those of users whose events are shown stay.
-fn keep_members_of_senders<'a>(state: &mut Vec<Arc<StoredEvent>>, shown: impl Iterator<Item = &'a Placed>) {
-    let senders: HashSet<_> = shown.map(|(_, event)| event.sender().as_str()).collect();
-    state.retain(|event| {
-        let is_member = event.pdu.event_type == "m.room.member";
-        !is_member || event.pdu.state_key.as_deref().is_some_and(|user_id| senders.contains(user_id))
-    });
+/// Who sent these events.
+fn senders<'a>(shown: impl Iterator<Item = &'a Placed>) -> HashSet<&'a UserId> {
+    shown.map(|(_, event)| event.sender()).collect()
 }

@@ -8,7 +8,7 @@ use ruma::{api::client::membership::get_member_events::v3::Request, events::room
 
 use crate::{
     app::App,
-    client_api::events::Events,
+    client_api::{events::Events, large_state::StateTurn},
     http::{ApiError, Authed, RawJson},
     room::{event::membership_named, state_log::Membership},
     sync::{json::Object, token::Place},
@@ -33,8 +33,8 @@ pub(super) async fn handle(
             only.is_some_and(|only| only == membership) || without.is_some_and(|without| without != membership)
         }
     };
-    let _turn = app.large_answers.turn(caller.user.nid).await?;
-    let members = app.rooms.member_events(&room, upto, wanted).await?;
+    let mut turn = StateTurn::of(&app, &caller, &room).await?;
+    let members = turn.read(|| app.rooms.member_events(&room, upto, wanted)).await?;
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
     Events::new(&app, &caller, &sight).write_state(object.key("chunk"), &members);

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     app::App,
+    client_api::large_state::StateTurn,
     http::{ApiError, Authed, Reply},
     room::{event::StoredEvent, state_log::Membership},
 };
@@ -28,9 +29,10 @@ pub(super) async fn handle(
     if !is_joined && caller.appservice.is_none() {
         return Err(not_in_room());
     }
-    let _turn = app.large_answers.turn(caller.user.nid).await?;
+    let mut turn = StateTurn::of(&app, &caller, &room).await?;
     let now = app.db.committer().published();
-    let members = app.rooms.member_events(&room, now, |membership| membership == Membership::Join).await?;
+    let is_join = |membership| membership == Membership::Join;
+    let members = turn.read(|| app.rooms.member_events(&room, now, is_join)).await?;
     let joined: BTreeMap<_, _> = members
         .iter()
         .filter_map(|event| Some((UserId::parse(event.pdu.state_key.as_deref()?).ok()?, member(event))))

@@ -8,7 +8,7 @@ use ruma::api::client::state::get_state_events::v3::Request;
 
 use crate::{
     app::App,
-    client_api::events::Events,
+    client_api::{events::Events, large_state::StateTurn},
     http::{ApiError, Authed, RawJson},
 };
 
@@ -19,8 +19,8 @@ pub(super) async fn handle(
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
     let upto = app.rooms.state_horizon(&sight);
-    let _turn = app.large_answers.turn(caller.user.nid).await?;
-    let state = app.rooms.state_events(&room, upto).await?;
+    let mut turn = StateTurn::of(&app, &caller, &room).await?;
+    let state = turn.read(|| app.rooms.state_events(&room, upto)).await?;
     let mut out = Vec::new();
     Events::new(&app, &caller, &sight).write_state(&mut out, &state);
     Ok(RawJson(Bytes::from(out)))

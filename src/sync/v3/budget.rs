@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::room::event::StoredEvent;
+use crate::{push::unread::StepBudget, room::event::StoredEvent};
 
 /// Events that one answer looks at for filtered timelines: about a second of work. A room for which none is left gets a
 /// gap, which the client fills with `/messages`.
@@ -39,6 +39,7 @@ pub(super) struct Budgets {
     pub(super) scans: Budget,
     pub(super) timelines: Budget,
     pub(super) states: Budget,
+    pub(super) unread: StepBudget,
 }
 
 impl Default for Budgets {
@@ -47,6 +48,7 @@ impl Default for Budgets {
             scans: Budget::new(MAX_SCANNED_IN_ALL),
             timelines: Budget::new(MAX_TIMELINE_BYTES),
             states: Budget::new(MAX_STATE_BYTES),
+            unread: StepBudget::default(),
         }
     }
 }

@@ -113,7 +113,7 @@ pub(super) async fn has_read_on(look: &Look<'_>, room: &Room) -> Result<bool, Er
 async fn unread(look: &Look<'_>, room: &RoomLook) -> Result<Unread, Error> {
     let Look { app, caller, .. } = look;
     let services = (&app.rooms, &app.ephemeral);
-    app.push.unread(services, (&room.room, &room.sight), &caller.user, room.upto).await
+    app.push.unread(services, (&room.room, &room.sight), &caller.user, room.upto, &look.budgets.unread).await
 }
 
 /// Writes the counts of the room, or of its main timeline and of each thread if the filter asks for that.

@@ -1,0 +1,97 @@
+//! Filters by what relates to events, however much that is.
+
+use std::{ops::Range, sync::Arc};
+
+use ruma::RoomVersionId;
+
+use super::*;
+use crate::{
+    room::{
+        create::Preset,
+        tests::{Server, message, new_room, server},
+    },
+    store::{Write, relations::MAX_RELATIONS_OF_EVENT},
+};
+
+/// The messages of a room, oldest first.
+struct World {
+    server: Server,
+    room: Arc<Room>,
+    sight: Arc<Sight>,
+    messages: Vec<Placed>,
+}
+
+impl World {
+    async fn new(count: usize) -> Self {
+        let server = server().await;
+        let alice = server.register("alice").await;
+        let rooms = &server.app.rooms;
+        let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
+        for number in 0..count {
+            rooms.send(&alice, &room_id, message(&number.to_string()), None).await.expect("sent");
+        }
+        let (room, sight) = rooms.readable(&alice, &room_id).await.expect("it is her room");
+        let (messages, _) = rooms.timeline(&room, Position::ZERO, room.last_pos(), count).await.expect("read");
+        Self { server, room, sight, messages }
+    }
+
+    /// Stores what relates to a message: one event for each of the positions.
+    async fn relate(&self, parent: usize, rel_type: &str, positions: Range<usize>) {
+        let (_, event) = &self.messages[parent];
+        let row = |pos: usize| {
+            rows::RELATION.row([
+                self.room.nid.into(),
+                event.event_id().as_str().into(),
+                Position(pos as i64).into(),
+                event.nid.into(),
+                rel_type.into(),
+                None::<Vec<u8>>.into(),
+            ])
+        };
+        let write = Write::new(positions.map(row).collect());
+        self.server.app.db.committer().write(write).await.expect("stored");
+    }
+
+    /// The numbers of the messages from `from` back that something of the type relates to, and where reading goes on.
+    async fn read_back(&self, from: Position, rel_type: &str) -> (Vec<usize>, Option<Position>) {
+        let by = RelatedBy { rel_types: Some(vec![rel_type.to_owned()]), senders: None };
+        let related = Some(Related { by: &by, upto: Position(i64::MAX) });
+        let range = (from, Position::ZERO);
+        let page = self.server.app.rooms.read_back(&self.room, &self.sight, range, 100, related, |_| true).await;
+        let page = page.expect("read");
+        let number = |(pos, _): &Placed| self.messages.iter().position(|(other, _)| other == pos);
+        (page.events.iter().filter_map(number).collect(), page.next)
+    }
+}
+
+#[tokio::test]
+async fn an_event_with_many_relations_hides_no_other() {
+    let world = World::new(3).await;
+    for message in 0..3 {
+        world.relate(message, "org.old", 0..1).await;
+    }
+    world.relate(0, "org.new", 1..MAX_RELATIONS_OF_EVENT).await;
+    world.relate(2, "org.new", 1..MAX_RELATIONS_OF_EVENT + 1).await;
+    let end = world.room.last_pos();
+    assert_eq!(world.read_back(end, "org.new").await, (vec![2, 0], None));
+    assert_eq!(
+        world.read_back(end, "org.old").await,
+        (vec![1, 0], None),
+        "of each, the newest relations are looked at"
+    );
+}
+
+#[tokio::test]
+async fn a_page_ends_where_enough_relations_were_looked_at_and_the_next_goes_on() {
+    // One statement asks about fewer, and the newest alone have more relations than a page looks at.
+    let world = World::new(40).await;
+    for message in 40 - MAX_SCANNED.div_ceil(MAX_RELATIONS_OF_EVENT)..40 {
+        world.relate(message, "org.many", 0..MAX_RELATIONS_OF_EVENT).await;
+    }
+    world.relate(0, "org.one", 0..1).await;
+    let (found, next) = world.read_back(world.room.last_pos(), "org.one").await;
+    assert_eq!(found, [0; 0], "enough was looked at before");
+    let next = next.expect("there is more");
+    assert!(next > world.messages[0].0);
+    assert_eq!(world.read_back(next, "org.one").await, (vec![0], None));
+}
