@@ -248,8 +248,7 @@ impl Rooms {
             return Ok(Some(room));
         }
         if self.is_broken(room_id) {
-            // A write from before the break may be on its way to the disk, and the new head must be built on it.
-            self.db.committer().write(Write::default()).await?;
+            self.settled().await?;
         }
         let mut reader = self.db.read().await?;
         let Some(row) = crate::store::rooms::find_room(&mut reader.conn(), room_id.as_str()).await? else {
@@ -294,6 +293,17 @@ impl Rooms {
         let room = get(&registry).filter(|room| !room.lineage.is_broken())?;
         room.used.store(true, Ordering::Relaxed);
         Some(Arc::clone(room))
+    }
+
+    /// Waits until everything that was queued before is stored or refused: what is on its way to a broken room's rows must be
+    /// there when they are read.
+    async fn settled(&self) -> Result<(), Error> {
+        match self.db.committer().write(Write::default()).await {
+            // Then nobody knows.
+            Err(error @ (Error::Stopping | Error::Waiting | Error::Overloaded)) => Err(error),
+            // That this write itself was refused, such as by a full disk, comes after those before it.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn is_broken(&self, room_id: &RoomId) -> bool {
