@@ -32,6 +32,7 @@ use tracing::debug;
 pub use self::key_ring::{FORGET_AFTER, KeyError};
 use self::{discovery::Discovery, key_ring::KeyRing, turns::Turns};
 use crate::{
+    report::Report,
     clock::Clock,
     outbound::{Limits, Outbound, OutboundError},
     store::Database,
@@ -192,7 +193,7 @@ fn read<R: IncomingResponse<EndpointError = MatrixError>>(
         return Err(FederationError::Refused { destination: destination.to_owned(), status, kind: kind.flatten() });
     }
     R::try_from_http_response(borrowed).map_err(|error: FromHttpResponseError<MatrixError>| {
-        debug!(%destination, %error, "another server's answer makes no sense");
+        debug!(%destination, error = %Report(&error), "another server's answer makes no sense");
         FederationError::Malformed { destination: destination.to_owned() }
     })
 }

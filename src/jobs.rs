@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     app::App,
+    report::Report,
     store::{
         Error,
         jobs::{Done, Job, Task, list_jobs},
@@ -78,7 +79,7 @@ async fn work(app: &App) {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "jobs not looked for");
+                tracing::warn!(error = %Report(&error), "jobs not looked for");
                 running.next_look = Some(Instant::now() + TRY_AGAIN_AFTER);
             }
         }
@@ -135,7 +136,7 @@ impl Running {
     fn ended(&mut self, ended: Result<(Id, Result<(), Error>), tokio::task::JoinError>) {
         let (id, failure) = match ended {
             Ok((id, Ok(()))) => (id, None),
-            Ok((id, Err(error))) => (id, Some(chain(&error))),
+            Ok((id, Err(error))) => (id, Some(Report(&error).to_string())),
             Err(panicked) => (panicked.id(), Some(panicked.to_string())),
         };
         let Some(task) = self.by_id.remove(&id) else { return };
@@ -151,10 +152,4 @@ async fn perform(app: &App, job: Job) -> Result<(), Error> {
         Task::ShowProfile(user) => app.rooms.show_profile(&app.db.user_by_nid(user).await?).await?,
     }
     app.db.committer().transact(Done(job)).await
-}
-
-/// The error with its causes, in one line.
-fn chain(error: &Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }

@@ -4,7 +4,7 @@
 //!
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
 //! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`]: wake-ups, the time, the matcher of globs, the check of JSON that is
-//!   passed on, the allocator.
+//!   passed on, the allocator. [`report`]: an error with its causes.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
 //! - [`appservice`]: the application services of the configuration, and which names are theirs.
 //! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
@@ -39,6 +39,7 @@ pub mod keys;
 pub mod memory;
 pub mod outbound;
 pub mod push;
+pub mod report;
 pub mod room;
 pub mod server;
 pub mod store;

@@ -10,11 +10,11 @@ CREATE TABLE server_info (
     value TEXT NOT NULL
 );
 
--- table: writer_slot | owner: store | ends: never (one row per writing process)
+-- table: writer_slot | owner: store | ends: never (one row)
 -- `pos` may only be moved by the process that holds `epoch`; NOT NULL turns a stale epoch into a failed commit. `holder` is
 -- the incarnation of the process whose slot it is: it may raise `epoch` to shut out a connection that it has lost.
 CREATE TABLE writer_slot (
-    slot BIGINT NOT NULL PRIMARY KEY,
+    slot BIGINT NOT NULL PRIMARY KEY CHECK (slot = 0),
     epoch BIGINT NOT NULL,
     pos BIGINT NOT NULL,
     holder BIGINT NOT NULL
@@ -212,7 +212,6 @@ CREATE TABLE timeline (
     room_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
     event_nid BIGINT NOT NULL,
-    writer BIGINT NOT NULL,
     PRIMARY KEY (room_nid, pos)
 );
 
@@ -441,3 +440,18 @@ CREATE TABLE job (
     PRIMARY KEY (kind, subject)
 );
 CREATE INDEX job_pos ON job (pos);
+
+-- table: relation | owner: room | ends: when the room is purged
+-- Events that relate to another, for `GET /rooms/{roomId}/relations`.
+-- `parent_id` is an event ID, because the event need not be known; `rel_type` as in `m.relates_to`.
+-- `annotation` is a digest of what an annotation may say only once: the event, its sender, its type and its key.
+CREATE TABLE relation (
+    room_nid BIGINT NOT NULL,
+    parent_id TEXT NOT NULL,
+    pos BIGINT NOT NULL,
+    event_nid BIGINT NOT NULL,
+    rel_type TEXT NOT NULL,
+    annotation BYTEA,
+    PRIMARY KEY (room_nid, parent_id, pos)
+);
+CREATE INDEX relation_annotation ON relation (annotation, pos) WHERE annotation IS NOT NULL;

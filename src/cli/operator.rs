@@ -8,7 +8,8 @@ use crate::{
     admin_api::{self, Operation},
     app::App,
     config::{Config, DatabaseTarget},
-    server::{build, control, start::OneLine},
+    report::Report,
+    server::{build, control},
 };
 
 /// Carries out operations.
@@ -40,7 +41,7 @@ impl Operator {
                 control::ask(data_dir, &operation).await?.ok_or_else(|| "the server stopped just now; try again".into())
             }
             Self::Alone(app) => {
-                admin_api::carry_out(app, operation).await.map_err(|error| OneLine(&error).to_string().into())
+                admin_api::carry_out(app, operation).await.map_err(|error| Report(&error).to_string().into())
             }
         }
     }

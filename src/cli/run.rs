@@ -16,7 +16,8 @@ use super::{
 use crate::{
     config::{Config, Listener, Loaded, Place, Resource, Sources, load},
     http::listen::Address,
-    server::{self, StartError, start::OneLine},
+    report::Report,
+    server::{self, StartError},
 };
 
 /// Carries out the verb. What was asked for goes to standard output; what went wrong to standard error, in one line.
@@ -45,7 +46,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Healthcheck(args) => with_config(&sources, |loaded| is_healthy(&args, &loaded.config)),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("sabha: {}", OneLine(&*error));
+        eprintln!("sabha: {}", Report(&*error));
         ExitCode::FAILURE
     })
 }

@@ -5,6 +5,7 @@ use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
 
 use crate::{
+    report::Report,
     account::{LocalDevice, data::PutError},
     app::App,
     push::ChangeError,
@@ -18,15 +19,15 @@ pub(super) async fn carry_over(app: &App, caller: &LocalDevice, room_id: &RoomId
         Ok(Some(predecessor)) => predecessor,
         Ok(None) => return,
         Err(error) => {
-            tracing::warn!(%room_id, user_id = %caller.user_id(), %error, "predecessor of a room not looked up");
+            tracing::warn!(%room_id, user_id = %caller.user_id(), error = %Report(&error), "predecessor of a room not looked up");
             return;
         }
     };
     if let Err(error) = carry_push_rules_over(app, caller, &predecessor, room_id).await {
-        tracing::warn!(%room_id, user_id = %caller.user_id(), %error, "push rules not carried over");
+        tracing::warn!(%room_id, user_id = %caller.user_id(), error = %Report(&error), "push rules not carried over");
     }
     if let Err(error) = carry_account_data_over(app, caller, &predecessor, room_id).await {
-        tracing::warn!(%room_id, user_id = %caller.user_id(), %error, "tags not carried over");
+        tracing::warn!(%room_id, user_id = %caller.user_id(), error = %Report(&error), "tags not carried over");
     }
 }
 

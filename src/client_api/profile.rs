@@ -9,6 +9,7 @@ use ruma::UserId;
 use serde_json::Value as JsonValue;
 
 use crate::{
+    report::Report,
     account::LocalDevice,
     app::App,
     federation::Federation,
@@ -47,7 +48,7 @@ async fn change(
         app.jobs.ask();
         // The job does all of it; what the client looks at next is done before it is answered.
         if let Err(error) = app.rooms.show_profile_soon(&caller.user).await {
-            tracing::warn!(user_id = %caller.user_id(), %error, "profile not shown in the first rooms yet");
+            tracing::warn!(user_id = %caller.user_id(), error = %Report(&error), "profile not shown in the first rooms yet");
         }
     }
     Ok(())

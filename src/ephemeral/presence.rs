@@ -25,6 +25,7 @@ use self::states::States;
 pub use self::states::{Availability, Status};
 use super::Ephemeral;
 use crate::{
+    report::Report,
     bus::Bus,
     clock::Clock,
     room::Rooms,
@@ -253,7 +254,7 @@ impl Ephemeral {
             Ok(rooms) => rooms.into_iter().for_each(|room| self.bus.wake_room_ephemeral(room, number)),
             Err(error) => {
                 // A look too many costs little, a missing one hides the change.
-                tracing::warn!(%error, "presence announced to everyone");
+                tracing::warn!(error = %Report(&error), "presence announced to everyone");
                 self.bus.wake_everyone_ephemeral(number);
             }
         }

@@ -4,7 +4,7 @@
 //! for an hour when the host said so, and for a minute when the host was not reached; twice as long each time it is not, up
 //! to an hour. DNS answers are remembered by the resolver.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode, header::CACHE_CONTROL};
 use quick_cache::sync::Cache;
@@ -15,6 +15,7 @@ use tracing::debug;
 use url::Url;
 
 use crate::{
+    report::Report,
     clock::Clock,
     outbound::{Limits, Outbound, Trust},
 };
@@ -82,7 +83,7 @@ impl Discovery {
             return Ok(None);
         };
         let response = self.outbound.get(&url, Trust::Federation, WELL_KNOWN_LIMITS).await.map_err(|error| {
-            debug!(host, error = &error as &(dyn Error + 'static), "no delegation was fetched");
+            debug!(host, error = %Report(&error), "no delegation was fetched");
         })?;
         if response.status().is_server_error() {
             return Err(());
@@ -108,7 +109,7 @@ impl Network for Discovery {
         // `_matrix-fed._tcp.HOST`.
         let host = name.splitn(3, '.').nth(2).unwrap_or(name);
         self.outbound.services(name, host).await.unwrap_or_else(|error| {
-            debug!(name, error = &error as &(dyn Error + 'static), "no service records were found");
+            debug!(name, error = %Report(&error), "no service records were found");
             Vec::new()
         })
     }

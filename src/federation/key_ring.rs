@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    error::Error,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -21,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::discovery::Discovery;
 use crate::{
+    report::Report,
     account::millis,
     clock::Clock,
     outbound::{Limits, Outbound, OutboundError},
@@ -181,7 +181,7 @@ impl KeyRing {
                     let pause = PAUSE_AFTER_FAILURE.saturating_mul(1 << known.failures.min(16));
                     known.failures = known.failures.saturating_add(1);
                     known.ask_again_at_ms = now_ms.saturating_add(millis(pause.min(MAX_PAUSE_AFTER_FAILURE)));
-                    debug!(%server, error = &error as &(dyn Error + 'static), "no keys of another server");
+                    debug!(%server, error = %Report(&error), "no keys of another server");
                     return Err(error);
                 }
             }
@@ -217,7 +217,7 @@ impl KeyRing {
         let keys = published.current.iter().map(row).collect();
         let replace = ReplaceKeys { server_name: server.to_string(), keys };
         if let Err(error) = self.db.committer().transact(replace).await {
-            warn!(%server, %error, "the keys of another server were not stored");
+            warn!(%server, error = %Report(&error), "the keys of another server were not stored");
         }
     }
 }

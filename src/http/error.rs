@@ -16,7 +16,7 @@ use ruma::api::{
     },
 };
 
-use crate::{account::AuthenticateError, federation::FederationError, store};
+use crate::{account::AuthenticateError, federation::FederationError, report::Report, store};
 
 /// A failed request, ready to be sent.
 #[derive(Debug)]
@@ -114,14 +114,7 @@ impl ApiError {
 
     /// `500 M_UNKNOWN`. The cause is logged here; the client learns nothing of it.
     pub fn internal(error: impl std::error::Error) -> Self {
-        let mut chain = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            chain.push_str(": ");
-            chain.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        tracing::error!(error = %chain, "request failed");
+        tracing::error!(error = %Report(&error), "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Unknown, "The server failed. Please try again later.")
     }
 
@@ -138,11 +131,11 @@ impl From<store::Error> for ApiError {
                 Self::unavailable("The server is busy or restarting. Please try again.")
             }
             store::Error::Unavailable(_) | store::Error::Waiting => {
-                tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "request not answered");
+                tracing::warn!(error = %Report(&error), "request not answered");
                 Self::database_away("The server cannot reach its database. Please try again.")
             }
             store::Error::DiskFull(_) => {
-                tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "request not carried out");
+                tracing::warn!(error = %Report(&error), "request not carried out");
                 let error = Self::new(
                     StatusCode::INSUFFICIENT_STORAGE,
                     ErrorKind::Unknown,
@@ -171,7 +164,7 @@ impl From<FederationError> for ApiError {
             | FederationError::Refused { .. }
             | FederationError::Malformed { .. }
             | FederationError::Request => {
-                tracing::debug!(error = &error as &(dyn std::error::Error + 'static), "another server was no help");
+                tracing::debug!(error = %Report(&error), "another server was no help");
                 // Not the cause: which of our addresses is denied, or what listens on it, is nobody's business.
                 Self::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, format!("{error}."))
             }

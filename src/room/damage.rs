@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use super::Rooms;
 use crate::{
+    report::Report,
     account::millis,
     store::{Error, RoomNid, ids::lock},
 };
@@ -94,7 +95,7 @@ impl Rooms {
     fn report_damage(&self, room: RoomNid, error: &Error) {
         metrics::counter!("sabha_damaged_room_reads_total").increment(1);
         if self.damage.must_report(room, self.clock.now_ms()) {
-            tracing::error!(room_nid = room.0, %error, "a room is damaged in the database and was left out; restore it from a backup");
+            tracing::error!(room_nid = room.0, error = %Report(error), "a room is damaged in the database and was left out; restore it from a backup");
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
     writer::{AppendError, RoomWriter},
 };
 use crate::{
+    report::Report,
     account::LocalDevice,
     store::{self, Committed, RoomNid, vocabulary::User},
 };
@@ -178,7 +179,7 @@ impl Rooms {
             Ok(_) => writer.commit(None).map(Some),
             Err(AppendError::Storage(error)) => Err(error),
             Err(error) => {
-                tracing::warn!(room_id = %writer.room.room_id, %error, "a deactivated user stays in the room");
+                tracing::warn!(room_id = %writer.room.room_id, error = %Report(&error), "a deactivated user stays in the room");
                 Ok(None)
             }
         }

@@ -20,7 +20,10 @@ use super::{
     state_log::Membership,
     writer::{AppendError, RoomWriter},
 };
-use crate::store::{Committed, Error, RoomNid, UserNid, ids::lock, profiles as rows, vocabulary::User};
+use crate::{
+    report::Report,
+    store::{Committed, Error, RoomNid, UserNid, ids::lock, profiles as rows, vocabulary::User},
+};
 
 /// In how many rooms a member event is queued before their commits are waited for: enough that they share an fsync, and few
 /// enough that they leave room in the committer's queue.
@@ -205,7 +208,7 @@ impl Rooms {
             Ok(_) => writer.commit(None).map(Some),
             Err(AppendError::Storage(error)) => Err(error),
             Err(error) => {
-                tracing::debug!(room_id = %writer.room.room_id, %error, "the room refused a new profile");
+                tracing::debug!(room_id = %writer.room.room_id, error = %Report(&error), "the room refused a new profile");
                 Ok(None)
             }
         }

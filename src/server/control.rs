@@ -22,8 +22,8 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::start::OneLine;
 use crate::{
+    report::Report,
     admin_api::{self, Operation},
     app::App,
     http::{
@@ -54,7 +54,7 @@ pub(super) async fn listen(data_dir: &Path) -> Option<Listener> {
     match Listener::bind(&ListenerSpec { address, tls: None }).await {
         Ok(listener) => Some(listener),
         Err(error) => {
-            warn!(error = %OneLine(&error), "no control socket: `sabha user` and `sabha token` need the server stopped");
+            warn!(error = %Report(&error), "no control socket: `sabha user` and `sabha token` need the server stopped");
             None
         }
     }
@@ -82,7 +82,7 @@ async fn answer(State(app): State<App>, request: Request) -> Response {
     };
     match admin_api::carry_out(&app, operation).await {
         Ok(done) => json_bytes(&done).into_response(),
-        Err(error) => refused(StatusCode::UNPROCESSABLE_ENTITY, OneLine(&error).to_string()),
+        Err(error) => refused(StatusCode::UNPROCESSABLE_ENTITY, Report(&error).to_string()),
     }
 }
 

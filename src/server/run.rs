@@ -22,10 +22,11 @@ use super::{
     routers,
     signals::Signals,
     sockets::Sockets,
-    start::{OneLine, StartError},
+    start::StartError,
     sweeps,
 };
 use crate::{
+    report::Report,
     app::App,
     config::Loaded,
     ephemeral,
@@ -187,10 +188,10 @@ impl Server {
         }
         let writes = async {
             if let Err(error) = self.app.accounts.flush_last_seen().await {
-                warn!(error = %OneLine(&error), "where devices were last seen was not written");
+                warn!(error = %Report(&error), "where devices were last seen was not written");
             }
             if let Err(error) = self.app.keys.delete_acknowledged().await {
-                warn!(error = %OneLine(&error), "messages that had arrived at their devices were not deleted");
+                warn!(error = %Report(&error), "messages that had arrived at their devices were not deleted");
             }
         };
         if timeout(LAST_WRITES_TIMEOUT, writes).await.is_err() {

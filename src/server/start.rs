@@ -1,6 +1,6 @@
 //! Why a server did not start, or ended by itself: each reason is one line that says what to do.
 
-use std::{error::Error, fmt, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use super::{metrics::MetricsError, signing_key::SigningKeyError};
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     appservice::LoadError,
     http::listen::ListenError,
     outbound::SetupError,
+    report::Report,
     store::{self, OpenError, committer::Ended},
 };
 
@@ -32,7 +33,7 @@ pub enum StartError {
     SigningKey(#[from] SigningKeyError),
     #[error(transparent)]
     Outbound(#[from] SetupError),
-    #[error("{}; {}", OneLine(&**error), remedy(*key, error))]
+    #[error("{}; {}", Report(&**error), remedy(*key, error))]
     Listen { key: ListenKey, error: Box<ListenError> },
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -85,46 +86,16 @@ fn remedy(key: ListenKey, error: &ListenError) -> String {
     }
 }
 
-/// An error and its causes, in one line.
-pub struct OneLine<'a>(pub &'a dyn Error);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.0.to_string();
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            // Some libraries repeat their cause in their own message.
-            if !text.ends_with(&cause_text) {
-                text.push_str(": ");
-                text.push_str(&cause_text);
-            }
-            source = cause.source();
-        }
-        f.write_str(&text.replace('\n', " "))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn causes_stand_in_one_line_and_none_twice() {
-        let source = io::Error::other("no\nspace");
-        let error = StartError::DataDir { path: "./data".into(), source };
-        let line = "the data directory ./data (data_dir in the configuration) cannot be used: no space";
-        assert_eq!(OneLine(&error).to_string(), line);
-        let repeated = StartError::Open(OpenError::InUse("x.db".to_owned()));
-        assert_eq!(OneLine(&repeated).to_string(), "another process is using this database (x.db): stop it first");
-    }
 
     #[test]
     fn a_socket_that_cannot_be_bound_names_the_key_to_change() {
         let check = |key: ListenKey, kind: io::ErrorKind, expected: &str| {
             let address = crate::http::listen::Address::Tcp(([127, 0, 0, 1], 8009).into());
             let error = Box::new(ListenError::Bind { address, source: kind.into() });
-            let line = OneLine(&StartError::Listen { key, error }).to_string();
+            let line = Report(&StartError::Listen { key, error }).to_string();
             assert!(line.starts_with("could not listen on 127.0.0.1:8009: ") && line.contains(expected), "{line}");
         };
         check(ListenKey::Metrics, io::ErrorKind::AddrInUse, "set metrics.address to another place");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tracing::warn;
 
-use crate::{account::millis, app::App, federation, server::start::OneLine, store};
+use crate::{account::millis, app::App, federation, report::Report, store};
 
 /// Counters and wake-ups of those who have not acted for a while. Often, because a flood of new addresses makes many.
 const FORGET_IDLE_EVERY: Duration = Duration::from_secs(60);
@@ -93,7 +93,7 @@ where
             loop {
                 ticks.tick().await;
                 if let Err(error) = sweep(app.clone()).await {
-                    warn!(what, error = %OneLine(&error), "sweep not finished");
+                    warn!(what, error = %Report(&error), "sweep not finished");
                 }
             }
         };

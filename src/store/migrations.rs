@@ -20,8 +20,8 @@ macro_rules! files {
     };
 }
 
-const SQLITE: &Files = files!("sqlite": "0001_initial.sql", "0002_relations.sql");
-const POSTGRES: &Files = files!("postgres": "0001_initial.sql", "0002_relations.sql");
+const SQLITE: &Files = files!("sqlite": "0001_initial.sql");
+const POSTGRES: &Files = files!("postgres": "0001_initial.sql");
 
 /// The version of the schema that this release knows.
 pub(super) const LATEST: i64 = SQLITE.len() as i64;

@@ -31,8 +31,8 @@ use super::{
 statements! {
     FIND_INFO = "SELECT value FROM server_info WHERE name = $1";
     SET_INFO = "INSERT INTO server_info (name, value) VALUES ($1, $2)";
-    NEW_SLOT = "INSERT INTO writer_slot (slot, epoch, pos, holder) VALUES ($1, 0, 0, 0) ON CONFLICT DO NOTHING";
-    TAKE_SLOT = "UPDATE writer_slot SET epoch = epoch + 1, holder = $1 WHERE slot = $2 RETURNING epoch, pos";
+    NEW_SLOT = "INSERT INTO writer_slot (slot, epoch, pos, holder) VALUES (0, 0, 0, 0) ON CONFLICT DO NOTHING";
+    TAKE_SLOT = "UPDATE writer_slot SET epoch = epoch + 1, holder = $1 WHERE slot = 0 RETURNING epoch, pos";
     NEW_INCARNATION = "INSERT INTO incarnation (incarnation, epoch, first_pos, started_at) VALUES ($1, $2, $3, $4)";
     FORGET_INCARNATIONS = "DELETE FROM incarnation WHERE epoch < $1";
     LIST_INCARNATIONS = "SELECT incarnation, first_pos FROM incarnation ORDER BY epoch, incarnation LIMIT $1";
@@ -445,8 +445,8 @@ async fn check_server_name(conn: &mut Conn<'_>, configured: &str) -> Result<bool
 }
 
 async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<(i64, Position), OpenError> {
-    on!(conn, db => sqlx::query(NEW_SLOT.text()).bind(0_i64).execute(&mut **db).await.map(|_| ()))?;
-    let (epoch, pos): (i64, i64) = on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(options.incarnation).bind(0_i64).fetch_one(&mut **db).await)?;
+    on!(conn, db => sqlx::query(NEW_SLOT.text()).execute(&mut **db).await.map(|_| ()))?;
+    let (epoch, pos): (i64, i64) = on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(options.incarnation).fetch_one(&mut **db).await)?;
     on!(conn, db => sqlx::query(FORGET_INCARNATIONS.text()).bind(epoch - KEPT_INCARNATIONS).execute(&mut **db).await.map(|_| ()))?;
     on!(conn, db => sqlx::query(NEW_INCARNATION.text())
         .bind(options.incarnation).bind(epoch).bind(pos).bind(options.now_ms).execute(&mut **db).await.map(|_| ()))?;

@@ -60,7 +60,7 @@ inserts! {
         "auth_depth", "state_pos", "flags", "prev", "auth") key 1 Fail;
     EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace;
     REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace;
-    TIMELINE = "timeline" ("room_nid", "pos", "event_nid", "writer") key 2 Fail;
+    TIMELINE = "timeline" ("room_nid", "pos", "event_nid") key 2 Fail;
     ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash") key 1 Replace;
     STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership") key 3 Fail;
     STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "hash", "blob") key 2 Replace;

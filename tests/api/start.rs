@@ -1,6 +1,6 @@
 //! Starting on data that is there: what is refused, and that nothing is lost.
 
-use sabha::server::{StartError, start::OneLine};
+use sabha::{report::Report, server::StartError};
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 use crate::harness::{Engine, TestServer};
@@ -8,7 +8,7 @@ use crate::harness::{Engine, TestServer};
 /// The one line that a person sees when the server does not start.
 async fn refusal(server: &TestServer) -> String {
     let error: StartError = server.try_restart().await.err().expect("it is refused");
-    let line = OneLine(&error).to_string();
+    let line = Report(&error).to_string();
     assert_eq!(line.lines().count(), 1, "{line}");
     line
 }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use hyper::body::Frame;
 
 use crate::{
+    report::Report,
     app::App,
     http::{ApiError, RawJson},
     keys::backup::BackupError,
@@ -111,7 +112,7 @@ impl hyper::body::Body for Written {
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Poll::Ready(Err(error)) => {
-                tracing::warn!(%error, "an answer with room keys broke off");
+                tracing::warn!(error = %Report(&error), "an answer with room keys broke off");
                 self.next = None;
                 Poll::Ready(Some(Err(error)))
             }

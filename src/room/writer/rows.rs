@@ -19,9 +19,6 @@ use crate::{
 /// How many changes of state are replayed at most when a room is loaded.
 const CHECKPOINT_EVERY: usize = 256;
 
-/// The writer of a single node.
-const SLOT: i64 = 0;
-
 /// What a commit changes in memory.
 struct Effects {
     room: Arc<Room>,
@@ -87,7 +84,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         }
         write.push(event_row(&event, &room, pos, state_pos));
         write.push(rows::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
-        write.push(rows::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into(), SLOT.into()]));
+        write.push(rows::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
         writer.head.forward_extremities = vec![(event.nid, event.pdu.event_id.clone())];
         writer.head.depth = i64::try_from(event.pdu.depth).unwrap_or(i64::MAX);
         let redacts = event.redacts;

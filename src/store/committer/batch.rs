@@ -15,7 +15,7 @@ use crate::store::{
 statements! {
     pub(in crate::store) RESERVE_IDS = "UPDATE counter SET next = next + $1 WHERE name = $2 RETURNING next";
     /// A stale epoch makes `pos` NULL, which the column refuses: another process owns the slot now.
-    pub(super) MOVE_SLOT = "UPDATE writer_slot SET pos = CASE WHEN epoch = $1 THEN CAST($2 AS BIGINT) ELSE NULL END WHERE slot = $3";
+    pub(super) MOVE_SLOT = "UPDATE writer_slot SET pos = CASE WHEN epoch = $1 THEN CAST($2 AS BIGINT) ELSE NULL END WHERE slot = 0";
 }
 
 impl WriterConn {
@@ -47,15 +47,15 @@ impl WriterConn {
     /// Sends the batch. After an error it may be stored or not.
     async fn store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
-        let (slot, epoch) = (self.slot, self.epoch);
+        let epoch = self.epoch;
         // Out of the way while the connection is borrowed.
         let mut texts = std::mem::take(&mut self.texts);
         let mut conn = self.conn(&shared.counters);
         let in_one_call =
-            if low.is_empty() { texts.commit(&mut conn, batch, (slot, epoch, last)).await } else { Ok(false) };
+            if low.is_empty() { texts.commit(&mut conn, batch, (epoch, last)).await } else { Ok(false) };
         let blocks = match in_one_call {
             Ok(true) => Ok(Vec::new()),
-            Ok(false) => commit_step_by_step(&mut conn, batch, &low, (slot, epoch, last)).await,
+            Ok(false) => commit_step_by_step(&mut conn, batch, &low, (epoch, last)).await,
             Err(error) => Err(error),
         };
         self.texts = texts;
@@ -70,7 +70,7 @@ async fn commit_step_by_step(
     conn: &mut Conn<'_>,
     batch: &[Queued],
     low: &[Kind],
-    (slot, epoch, last): (i64, i64, Position),
+    (epoch, last): (i64, Position),
 ) -> Result<Vec<(Kind, i64)>, Error> {
     let begin = if matches!(conn.link, Link::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
     at_writer!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
@@ -91,7 +91,7 @@ async fn commit_step_by_step(
         }
     }
     insert(conn, gathered).await?;
-    at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(epoch).bind(last.0).bind(slot).execute(&mut **db).await.map(|_| ()))?;
+    at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(epoch).bind(last.0).execute(&mut **db).await.map(|_| ()))?;
     at_writer!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(|_| ()))?;
     Ok(blocks)
 }

@@ -11,15 +11,18 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection, postgres::PgConnectOptions};
 
 use super::{Patience, Shared, one_call::Texts};
-use crate::store::{
-    Conn, Counters, Error, Position,
-    conn::{Link, at_writer, late, statements},
+use crate::{
+    report::Report,
+    store::{
+        Conn, Counters, Error, Position,
+        conn::{Link, at_writer, late, statements},
+    },
 };
 
 statements! {
-    SLOT_POSITION = "SELECT pos FROM writer_slot WHERE slot = $1 AND epoch = $2";
+    SLOT_POSITION = "SELECT pos FROM writer_slot WHERE slot = 0 AND epoch = $1";
     /// Each attempt sets a higher epoch than those before, so one that arrives late changes nothing.
-    RAISE_EPOCH = "UPDATE writer_slot SET epoch = $1 WHERE slot = $2 AND holder = $3 AND epoch < $1 RETURNING pos";
+    RAISE_EPOCH = "UPDATE writer_slot SET epoch = $1 WHERE slot = 0 AND holder = $2 AND epoch < $1 RETURNING pos";
 }
 
 /// PostgreSQL only: keeps a second process away kindly. See `store::open`.
@@ -33,10 +36,9 @@ pub(in crate::store) const LOCK_KEY: i64 = 0x5ab4a;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The writing connection, with the right to write: slot, epoch and the name of the holder.
+/// The writing connection, with the right to write: epoch and the name of the holder.
 pub(crate) struct WriterConn {
     pub(crate) engine: Engine,
-    pub(crate) slot: i64,
     pub(crate) epoch: i64,
     pub(crate) holder: i64,
     /// The highest epoch that was asked for. What became of an attempt that was not answered is not known.
@@ -68,7 +70,7 @@ pub(super) enum Failure {
 
 impl WriterConn {
     pub(crate) fn new(engine: Engine, holder: i64, patience: Patience) -> Self {
-        Self { engine, slot: 0, epoch: 0, holder, asked_epoch: 0, unlocked: false, patience, texts: Texts::default() }
+        Self { engine, epoch: 0, holder, asked_epoch: 0, unlocked: false, patience, texts: Texts::default() }
     }
 
     /// Closes the connection. SQLite's log is put into the database before, which works only while nobody reads.
@@ -82,7 +84,7 @@ impl WriterConn {
             Engine::Postgres { conn: None, .. } => Ok(()),
         };
         if let Err(error) = closed {
-            tracing::warn!(%error, "closing the writing connection failed");
+            tracing::warn!(error = %Report(&error), "closing the writing connection failed");
         }
     }
 
@@ -120,7 +122,7 @@ impl WriterConn {
                     // A file does not go away; what failed is the disk below it.
                     Engine::Sqlite(_) => return Err(Failure::Refused(error)),
                     Engine::Postgres { conn, .. } => {
-                        tracing::debug!(error = %rollback, "rollback not answered");
+                        tracing::debug!(error = %Report(&rollback), "rollback not answered");
                         *conn = None;
                     }
                 },
@@ -132,7 +134,7 @@ impl WriterConn {
 
     /// Rolls back and reads where the slot stands; `None` if it is not ours any more.
     async fn roll_back(&mut self, shared: &Shared) -> Result<Option<Position>, Error> {
-        let (slot, epoch, limit) = (self.slot, self.epoch, self.patience.connect);
+        let (epoch, limit) = (self.epoch, self.patience.connect);
         let is_sqlite = matches!(self.engine, Engine::Sqlite(_));
         let mut conn = self.conn(&shared.counters);
         let ask = async {
@@ -142,7 +144,7 @@ impl WriterConn {
                 rolled_back?;
             }
             let found: Option<(i64,)> = at_writer!(&mut conn, db =>
-                sqlx::query_as(SLOT_POSITION.text()).bind(slot).bind(epoch).fetch_optional(&mut **db).await)?;
+                sqlx::query_as(SLOT_POSITION.text()).bind(epoch).fetch_optional(&mut **db).await)?;
             Ok(found.map(|(pos,)| Position(pos)))
         };
         if is_sqlite { ask.await } else { within(limit, ask).await }
@@ -159,7 +161,7 @@ impl WriterConn {
                     return Ok(position);
                 }
                 Ok(None) => return Err(Failure::Fenced),
-                Err(error) => tracing::debug!(%error, "the database is still away"),
+                Err(error) => tracing::debug!(error = %Report(&error), "the database is still away"),
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -184,7 +186,7 @@ impl WriterConn {
         self.asked_epoch = epoch;
         // Longer than it can wait for the lock of the row.
         let raised: Result<Option<(i64,)>, Error> = within(self.patience.lock + self.patience.connect, async {
-            let raise = sqlx::query_as(RAISE_EPOCH.text()).bind(epoch).bind(self.slot).bind(self.holder);
+            let raise = sqlx::query_as(RAISE_EPOCH.text()).bind(epoch).bind(self.holder);
             Ok(raise.fetch_optional(&mut conn).await?)
         })
         .await;
@@ -215,7 +217,7 @@ impl WriterConn {
                 return Err(error);
             }
             // The lock is a kindness only: a PostgreSQL that answers but refuses it stops no commit.
-            Err(error) => tracing::debug!(%error, "lock not taken"),
+            Err(error) => tracing::debug!(error = %Report(&error), "lock not taken"),
         }
         Ok(())
     }
@@ -247,6 +249,6 @@ async fn put_log_away(conn: &mut SqliteConnection) {
         Ok((_, frames, stored)) => {
             tracing::warn!(frames, stored, "somebody still reads: the log of the database stays beside it");
         }
-        Err(error) => tracing::warn!(%error, "the log of the database could not be put away"),
+        Err(error) => tracing::warn!(error = %Report(&error), "the log of the database could not be put away"),
     }
 }

@@ -37,7 +37,7 @@ impl Texts {
         &mut self,
         conn: &mut Conn<'_>,
         batch: &[Queued],
-        (slot, epoch, last): (i64, i64, Position),
+        (epoch, last): (i64, Position),
     ) -> Result<bool, Error> {
         let mut gathered = Gathered::default();
         for queued in batch {
@@ -55,7 +55,7 @@ impl Texts {
         let text = self.text(shape, matches!(conn.link, Link::Postgres(_)), || {
             tables.iter().map(|(insert, rows)| (*insert, rows.len())).collect()
         });
-        let slot_values = [Value::Int(epoch), Value::Int(last.0), Value::Int(slot)];
+        let slot_values = [Value::Int(epoch), Value::Int(last.0)];
         let values =
             tables.iter().flat_map(|(_, rows)| rows.iter().flat_map(|row| row.values.iter())).chain(&slot_values);
         at_writer!(conn, db => {

@@ -11,7 +11,10 @@ use super::{
     CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, Queued, Reserve, Shared, Work,
     connection::{Failure, WriterConn},
 };
-use crate::store::{Error, ids::lock};
+use crate::{
+    report::Report,
+    store::{Error, ids::lock},
+};
 
 /// How often a batch is sent again when the connection was lost and nothing of it stored. A connection that is lost as
 /// often is lost because of the batch.
@@ -58,7 +61,7 @@ impl Committer {
                 Ok(())
             }
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), writes = batch.len(), "batch not committed, trying each write alone");
+                tracing::warn!(error = %Report(&error), writes = batch.len(), "batch not committed, trying each write alone");
                 for queued in batch {
                     let mut alone = vec![queued];
                     fail_superseded(&mut alone);
@@ -191,7 +194,7 @@ fn fail_superseded(batch: &mut Vec<Queued>) {
 
 fn fail(batch: Vec<Queued>, error: &Error) {
     for queued in batch {
-        tracing::error!(error = %Chain(error), position = queued.position.0, "write not stored");
+        tracing::error!(error = %Report(error), position = queued.position.0, "write not stored");
         if let Some(lineage) = queued.work.lineage() {
             lineage.break_off();
         }
@@ -227,20 +230,5 @@ impl Drop for Ending<'_> {
         self.shared.pulse.set(Health::Ended(why));
         // Their writers are told that the server stops.
         drop(waiting);
-    }
-}
-
-/// Displays an error with its causes.
-struct Chain<'a>(&'a Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = std::error::Error::source(self.0);
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
     }
 }

@@ -126,6 +126,6 @@ async fn a_missing_authority_stops_the_start_with_the_files_name() {
     a.config_mut().federation.ca_files = vec![network.ca_file().with_extension("gone")];
     let refused = a.try_restart().await.err().expect("the file is not there");
     assert!(matches!(refused, StartError::Outbound(_)));
-    let line = sabha::server::start::OneLine(&refused).to_string();
+    let line = sabha::report::Report(&refused).to_string();
     assert!(line.starts_with("federation.ca_files: ") && line.contains("ca.gone cannot be read"), "{line}");
 }
