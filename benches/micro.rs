@@ -9,7 +9,7 @@ use ruma::{OwnedEventId, RoomVersionId, owned_room_id, owned_server_name, owned_
 use sabha::{
     room::{
         event::{StoredEvent, View},
-        state_log::{StateLog, checkpoint},
+        state_log::{StateHashKey, StateLog, checkpoint},
     },
     store::{EventNid, KeyNid, Position, RoomNid},
 };
@@ -60,7 +60,7 @@ fn signer() -> ServerSigner {
 }
 
 fn state(keys: i64) -> StateLog {
-    let mut log = StateLog::new(Position(0));
+    let mut log = StateLog::new(StateHashKey::new(&[7; 32]), Position(0));
     for key in 1..=keys {
         let change = log.change(KeyNid(key), Position(key), Some(EventNid(key)), None);
         log.apply(change);

@@ -53,7 +53,7 @@ use self::{
     memberships::Memberships,
     profile::Arrivals,
     queued::Queued,
-    state_log::{StateEntry, StateLog},
+    state_log::{StateEntry, StateHashKey, StateLog},
     txn::TransactionIds,
     visibility::CachedSight,
 };
@@ -200,6 +200,7 @@ pub struct Rooms {
     profile_turns: Turns,
     txn_ids: TransactionIds,
     damage: Damage,
+    state_hash_key: StateHashKey,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being given out, so that no two requests get the same.
     reserved_aliases: Mutex<HashSet<String>>,
@@ -224,6 +225,7 @@ impl Rooms {
             profile_turns: Turns::default(),
             txn_ids: TransactionIds::new(Arc::clone(&db)),
             damage: Damage::default(),
+            state_hash_key: StateHashKey::new(db.state_hash_secret()),
             sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
             reserved_aliases: Mutex::default(),
             last_creation_ms: AtomicI64::new(0),
@@ -255,7 +257,7 @@ impl Rooms {
             return Ok(None);
         };
         let nid = RoomNid(row.room_nid);
-        match load::load(&self.db, &mut reader, row).await {
+        match load::load(&self.db, &self.state_hash_key, &mut reader, row).await {
             Ok(room) => {
                 self.damage.loaded(nid);
                 Ok(Some(self.register(room)))

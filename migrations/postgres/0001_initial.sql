@@ -4,7 +4,7 @@
 -- a test compares these lines with the tables that exist. Positions (`pos`) come from one counter, see `writer_slot`.
 -- Numbers ending in `_nid` are our own short ids; Matrix identifiers appear once, where the short id is given out.
 
--- table: server_info | owner: store | ends: never (four facts about this database)
+-- table: server_info | owner: store | ends: never (a few facts about this database)
 CREATE TABLE server_info (
     name TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL

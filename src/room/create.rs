@@ -153,7 +153,7 @@ impl Rooms {
             lineage: Lineage::default(),
             queued: Queued::default(),
             view: RwLock::new(View {
-                state: StateLog::new(Position::ZERO),
+                state: StateLog::new(self.state_hash_key.clone(), Position::ZERO),
                 ring: VecDeque::new(),
                 ring_from: Position::ZERO,
             }),

@@ -14,7 +14,7 @@ use super::{
     Head, Room, Rooms, View,
     events::rules_of,
     queued::Queued,
-    state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateLog, checkpoint},
+    state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
 use crate::store::{
     Database, Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid,
@@ -26,7 +26,12 @@ use crate::store::{
 ///
 /// # Errors
 /// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".
-pub(super) async fn load(db: &Database, reader: &mut Reader<'_>, row: RoomRow) -> Result<Room, Error> {
+pub(super) async fn load(
+    db: &Database,
+    secret: &StateHashKey,
+    reader: &mut Reader<'_>,
+    row: RoomRow,
+) -> Result<Room, Error> {
     let nid = RoomNid(row.room_nid);
     let (version, rules) = rules_of(&row.version)?;
     let room_id = RoomId::parse(&row.room_id).map_err(|error| Error::damaged("room ID", error))?;
@@ -34,7 +39,7 @@ pub(super) async fn load(db: &Database, reader: &mut Reader<'_>, row: RoomRow) -
     for (key, event_type, state_key) in rows::state_keys(&mut reader.conn(), nid).await? {
         db.learn_state_key(KeyNid(key), &event_type, &state_key, true);
     }
-    let (state, unsaved_changes) = load_state(reader, nid, last_pos).await?;
+    let (state, unsaved_changes) = load_state(secret, reader, nid, last_pos).await?;
     if state.hash().to_bytes().as_slice() != row.state_hash {
         return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
     }
@@ -65,7 +70,12 @@ pub(super) async fn load(db: &Database, reader: &mut Reader<'_>, row: RoomRow) -
 }
 
 /// The state at `upto` from the latest checkpoint before it and the changes since; and how many those were.
-async fn load_state(reader: &mut Reader<'_>, room: RoomNid, upto: Position) -> Result<(StateLog, usize), Error> {
+async fn load_state(
+    secret: &StateHashKey,
+    reader: &mut Reader<'_>,
+    room: RoomNid,
+    upto: Position,
+) -> Result<(StateLog, usize), Error> {
     let stored = rows::latest_checkpoint(&mut reader.conn(), room, upto).await?;
     let checkpoint = match stored {
         Some((pos, hash, blob)) => Some(Checkpoint {
@@ -82,8 +92,8 @@ async fn load_state(reader: &mut Reader<'_>, room: RoomNid, upto: Position) -> R
     let count = changes.len();
     let changes = changes.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
     let state = match checkpoint {
-        Some(checkpoint) => StateLog::from_checkpoint(checkpoint, changes),
-        None => StateLog::new(Position::ZERO).replay(changes),
+        Some(checkpoint) => StateLog::from_checkpoint(secret.clone(), checkpoint, changes),
+        None => StateLog::new(secret.clone(), Position::ZERO).replay(changes),
     };
     Ok((state.map_err(|error| Error::damaged("state log", error))?, count))
 }
@@ -139,7 +149,7 @@ impl Rooms {
             return Ok(state);
         }
         let mut reader = self.db.read().await?;
-        let (state, _) = load_state(&mut reader, room.nid, upto).await?;
+        let (state, _) = load_state(&self.state_hash_key, &mut reader, room.nid, upto).await?;
         Ok(state.entries().to_vec())
     }
 

@@ -28,7 +28,7 @@ mod tests;
 
 pub use self::{
     entry::{Change, LogRow, Membership, StateEntry},
-    hash::StateHash,
+    hash::{StateHash, StateHashKey},
     load::{Checkpoint, LoadError},
     rewind::Lookup,
 };
@@ -50,19 +50,21 @@ pub struct StateLog {
     tail_from: Position,
     keep_since: Option<Position>,
     hash: StateHash,
+    secret: StateHashKey,
     joined: usize,
     invited: usize,
 }
 
 impl StateLog {
     /// The log of a room whose state is empty at `from`, and known from there on.
-    pub fn new(from: Position) -> Self {
+    pub fn new(secret: StateHashKey, from: Position) -> Self {
         Self {
             entries: Vec::new(),
             tail: VecDeque::new(),
             tail_from: from,
             keep_since: None,
             hash: StateHash::EMPTY,
+            secret,
             joined: 0,
             invited: 0,
         }
@@ -187,10 +189,10 @@ impl StateLog {
     /// Everything that a change does, except to the entries.
     fn record(&mut self, change: Change) {
         if let Some(entry) = change.before {
-            self.hash.remove(change.key, entry.event_nid);
+            self.hash.remove(&self.secret, change.key, entry.event_nid);
         }
         if let Some(entry) = change.now {
-            self.hash.add(change.key, entry.event_nid);
+            self.hash.add(&self.secret, change.key, entry.event_nid);
         }
         self.count(change.before, change.now);
         self.tail.push_back(change);

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sqlx::{
     ConnectOptions, Connection as _, PgConnection, PgPool, SqlitePool,
     error::DatabaseError as _,
@@ -42,6 +43,9 @@ statements! {
 inserts! {
     SERVER_INFO = "server_info" ("name", "value") key 1 Fail;
 }
+
+/// The name of the secret in `server_info`, in base64 there.
+const STATE_HASH_KEY: &str = "state_hash_key";
 
 /// The text of this one query differs, so it is not in the list that is prepared on both engines.
 const ENGINE_VERSION: [&str; 2] = ["SELECT sqlite_version()", "SHOW server_version"];
@@ -177,6 +181,7 @@ pub struct Database {
     committer_task: std::sync::Mutex<Option<JoinHandle<WriterConn>>>,
     counters: Arc<Counters>,
     vocabulary: Vocabulary,
+    state_hash_secret: [u8; 32],
     incarnation: i64,
     incarnations: Vec<(i64, Position)>,
     created: bool,
@@ -198,6 +203,7 @@ impl Database {
         let mut writer = WriterConn::new(engine, options.incarnation, options.patience);
         let mut conn = writer.conn(&counters);
         let created = check_server_name(&mut conn, &options.server_name).await?;
+        let state_hash_secret = state_hash_secret(&mut conn).await?;
         let (epoch, last) = take_slot(&mut conn, &options).await?;
         let incarnations = on!(&mut conn, db =>
             sqlx::query_as::<_, (i64, i64)>(LIST_INCARNATIONS.text()).bind(KEPT_INCARNATIONS + 1).fetch_all(&mut **db).await)?;
@@ -221,6 +227,7 @@ impl Database {
             committer_task: std::sync::Mutex::new(Some(task)),
             counters,
             vocabulary: Vocabulary::default(),
+            state_hash_secret,
             incarnation: options.incarnation,
             incarnations: incarnations.into_iter().map(|(id, pos)| (id, Position(pos))).collect(),
             created,
@@ -251,6 +258,11 @@ impl Database {
 
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
+    }
+
+    /// The secret with which the states of rooms are hashed. It is as old as the database, and nobody else learns it.
+    pub fn state_hash_secret(&self) -> &[u8; 32] {
+        &self.state_hash_secret
     }
 
     /// The number that names this start of the server.
@@ -442,6 +454,20 @@ async fn check_server_name(conn: &mut Conn<'_>, configured: &str) -> Result<bool
             Ok(true)
         }
     }
+}
+
+/// The secret that the first start has drawn.
+async fn state_hash_secret(conn: &mut Conn<'_>) -> Result<[u8; 32], Error> {
+    let found: Option<(String,)> =
+        on!(conn, db => sqlx::query_as(FIND_INFO.text()).bind(STATE_HASH_KEY).fetch_optional(&mut **db).await)?;
+    if let Some((text,)) = found {
+        let bytes = BASE64_STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        return bytes.ok_or_else(|| Error::damaged("server_info", STATE_HASH_KEY));
+    }
+    let secret: [u8; 32] = rand::random();
+    let text = BASE64_STANDARD.encode(secret);
+    on!(conn, db => sqlx::query(SET_INFO.text()).bind(STATE_HASH_KEY).bind(text).execute(&mut **db).await.map(|_| ()))?;
+    Ok(secret)
 }
 
 async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<(i64, Position), OpenError> {

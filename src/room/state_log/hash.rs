@@ -1,17 +1,43 @@
 //! A fingerprint of a room's state that does not depend on the way to it.
 
-use sha2::{Digest, Sha256};
+use std::{fmt, sync::Arc};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 use super::StateEntry;
 use crate::store::ids::{EventNid, KeyNid};
 
-/// 128 bits that two states share only if every key has the same event in both.
+/// The secret of a database with which the states of its rooms are hashed. Without it, somebody who guesses the short ids of
+/// keys and events could choose state events whose hashes add up to the same sum.
+#[derive(Clone)]
+pub struct StateHashKey(Arc<Hmac<Sha256>>);
+
+impl StateHashKey {
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self(Arc::new(Hmac::new(secret.into())))
+    }
+
+    fn entry(&self, key: KeyNid, event_nid: EventNid) -> u128 {
+        let mut mac = Hmac::clone(&self.0);
+        mac.update(&key.0.to_be_bytes());
+        mac.update(&event_nid.0.to_be_bytes());
+        let digest = mac.finalize().into_bytes();
+        u128::from_be_bytes(std::array::from_fn(|index| digest[index]))
+    }
+}
+
+impl fmt::Debug for StateHashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StateHashKey")
+    }
+}
+
+/// 128 bits that two states of one database share only if every key has the same event in both.
 ///
-/// It is the sum, modulo 2¹²⁸, of the first half of `SHA-256(key_nid ‖ event_nid)` (both big-endian)
+/// It is the sum, modulo 2¹²⁸, of the first half of `HMAC-SHA-256(secret, key_nid ‖ event_nid)` (both big-endian)
 /// over the entries. A sum has no order and can be taken back, so each change costs two hashes however
-/// large the room is. Unlike XOR it cannot be brought to a wanted value by linear algebra. The numbers
-/// that go in are given out by this server, so nobody outside chooses them freely; still, a hash that
-/// anyone can compute is for finding damage and equal states, not for proving anything to others.
+/// large the room is. It finds damage and equal states; it proves nothing to others.
 ///
 /// Positions are left out: state that came back to the same events is the same state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,10 +48,10 @@ impl StateHash {
     pub const EMPTY: Self = Self(0);
 
     /// The hash of a whole state, which has each key once.
-    pub fn of(entries: &[(KeyNid, StateEntry)]) -> Self {
+    pub fn of(secret: &StateHashKey, entries: &[(KeyNid, StateEntry)]) -> Self {
         let mut hash = Self::EMPTY;
         for (key, entry) in entries {
-            hash.add(*key, entry.event_nid);
+            hash.add(secret, *key, entry.event_nid);
         }
         hash
     }
@@ -40,19 +66,11 @@ impl StateHash {
         Self(u128::from_be_bytes(bytes))
     }
 
-    pub(super) fn add(&mut self, key: KeyNid, event_nid: EventNid) {
-        self.0 = self.0.wrapping_add(entry_hash(key, event_nid));
+    pub(super) fn add(&mut self, secret: &StateHashKey, key: KeyNid, event_nid: EventNid) {
+        self.0 = self.0.wrapping_add(secret.entry(key, event_nid));
     }
 
-    pub(super) fn remove(&mut self, key: KeyNid, event_nid: EventNid) {
-        self.0 = self.0.wrapping_sub(entry_hash(key, event_nid));
+    pub(super) fn remove(&mut self, secret: &StateHashKey, key: KeyNid, event_nid: EventNid) {
+        self.0 = self.0.wrapping_sub(secret.entry(key, event_nid));
     }
-}
-
-fn entry_hash(key: KeyNid, event_nid: EventNid) -> u128 {
-    let mut input = [0; 16];
-    input[..8].copy_from_slice(&key.0.to_be_bytes());
-    input[8..].copy_from_slice(&event_nid.0.to_be_bytes());
-    let digest = Sha256::digest(input);
-    u128::from_be_bytes(std::array::from_fn(|index| digest[index]))
 }

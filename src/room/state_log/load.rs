@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, LogRow, StateEntry, StateHash, StateLog, overlay};
+use super::{Change, LogRow, StateEntry, StateHash, StateHashKey, StateLog, overlay};
 use crate::store::ids::{KeyNid, Position};
 
 /// A stored state: where a log can start without the rows before it.
@@ -36,7 +36,11 @@ impl StateLog {
     ///
     /// # Errors
     /// When the entries are not the ones that were stored, or the rows do not follow on them.
-    pub fn from_checkpoint(checkpoint: Checkpoint, rows: impl IntoIterator<Item = LogRow>) -> Result<Self, LoadError> {
+    pub fn from_checkpoint(
+        secret: StateHashKey,
+        checkpoint: Checkpoint,
+        rows: impl IntoIterator<Item = LogRow>,
+    ) -> Result<Self, LoadError> {
         let Checkpoint { pos, hash, entries } = checkpoint;
         let mut last_key = None;
         for (key, entry) in &entries {
@@ -45,11 +49,11 @@ impl StateLog {
             }
             last_key = Some(*key);
         }
-        if StateHash::of(&entries) != hash {
+        if StateHash::of(&secret, &entries) != hash {
             return Err(LoadError::HashDiffers);
         }
 
-        let mut log = Self { hash, ..Self::new(pos) };
+        let mut log = Self { hash, ..Self::new(secret, pos) };
         for (_, entry) in &entries {
             log.count(None, Some(*entry));
         }

@@ -25,6 +25,10 @@ fn membership_of(key: KeyNid, event_nid: EventNid) -> Option<Membership> {
     })
 }
 
+fn secret() -> StateHashKey {
+    StateHashKey::new(&[7; 32])
+}
+
 /// A log with everything that ever happened to it, and the state after each position by brute force.
 #[derive(Debug)]
 struct History {
@@ -36,7 +40,7 @@ struct History {
 impl History {
     fn new() -> Self {
         let states = BTreeMap::from([(START, State::new())]);
-        Self { log: StateLog::new(START), rows: Vec::new(), states }
+        Self { log: StateLog::new(secret(), START), rows: Vec::new(), states }
     }
 
     fn set(&mut self, key: KeyNid, pos: Position, event_nid: Option<EventNid>) {
@@ -107,7 +111,7 @@ fn assert_is(log: &StateLog, state: &State) {
     assert_eq!(log.entries(), sorted(state));
     assert_eq!(log.len(), state.len());
     assert_eq!(log.is_empty(), state.is_empty());
-    assert_eq!(log.hash(), StateHash::of(&sorted(state)));
+    assert_eq!(log.hash(), StateHash::of(&secret(), &sorted(state)));
     assert_eq!(log.joined(), count(state, Membership::Join));
     assert_eq!(log.invited(), count(state, Membership::Invite));
     for membership in [Membership::Join, Membership::Invite, Membership::Leave, Membership::Ban, Membership::Knock] {
@@ -136,13 +140,13 @@ proptest! {
                 prop_assert_eq!(history.log.get_at(key, pos), Lookup::from(state.get(&key).copied()));
             }
 
-            let replayed = StateLog::new(START).replay(history.rows_in(START, pos)).expect("the rows are whole");
+            let replayed = StateLog::new(secret(), START).replay(history.rows_in(START, pos)).expect("the rows are whole");
             assert_is(&replayed, &state);
 
             let blob = checkpoint::encode(&sorted(&state));
             let entries = checkpoint::decode(&blob).expect("nothing damaged it");
             let stored = Checkpoint { pos, hash: replayed.hash(), entries };
-            let resumed = StateLog::from_checkpoint(stored, history.rows_in(pos, end)).expect("the rows are whole");
+            let resumed = StateLog::from_checkpoint(secret(), stored, history.rows_in(pos, end)).expect("the rows are whole");
             assert_is(&resumed, &history.state_at(end));
             prop_assert_eq!(resumed.tail_from(), pos);
             for later in history.positions() {
@@ -203,7 +207,7 @@ proptest! {
         let at = at.index(history.rows.len());
         let mut rows = history.rows.clone();
         let missing = rows.remove(at);
-        let noticed = StateLog::new(START).replay(rows.iter().copied()).is_err();
+        let noticed = StateLog::new(secret(), START).replay(rows.iter().copied()).is_err();
         let last_of_key = rows[at..].iter().all(|row| row.key != missing.key);
         let no_change = missing.event_nid == missing.prev_event_nid;
         // The last row of a key is missed by comparing the hash, which the room's head stores.
@@ -264,7 +268,7 @@ fn changes_newer_than_keep_since_are_never_dropped() {
 #[test]
 fn replaying_many_rows_keeps_only_the_tail() {
     let history = joins(TAIL_CHANGES * 2);
-    let replayed = StateLog::new(START).replay(history.rows.iter().copied()).expect("the rows are whole");
+    let replayed = StateLog::new(secret(), START).replay(history.rows.iter().copied()).expect("the rows are whole");
     assert_eq!(replayed.tail, history.log.tail);
     assert_eq!(replayed.tail_from(), history.log.tail_from());
     assert_eq!(replayed.entries(), history.log.entries());
@@ -289,7 +293,7 @@ fn rows_that_do_not_fit_are_corruption() {
         prev_event_nid: prev.map(EventNid),
     };
     let check = |rows: &[LogRow], expected: LoadError| {
-        assert_eq!(StateLog::new(START).replay(rows.iter().copied()).err(), Some(expected), "{rows:?}");
+        assert_eq!(StateLog::new(secret(), START).replay(rows.iter().copied()).err(), Some(expected), "{rows:?}");
     };
     let differs = |pos| LoadError::PrevEventDiffers { key: KeyNid(1), pos: Position(pos) };
     let out_of_order = |pos| LoadError::OutOfOrder { key: KeyNid(1), pos: Position(pos) };
@@ -307,10 +311,10 @@ fn a_checkpoint_that_does_not_fit_is_corruption() {
     let entry = |key, pos| (KeyNid(key), StateEntry { event_nid: EventNid(7), pos: Position(pos), membership: None });
     let check = |entries: Vec<(KeyNid, StateEntry)>, hash, expected| {
         let checkpoint = Checkpoint { pos: Position(20), hash, entries };
-        assert_eq!(StateLog::from_checkpoint(checkpoint, []).err(), expected);
+        assert_eq!(StateLog::from_checkpoint(secret(), checkpoint, []).err(), expected);
     };
     let good = vec![entry(1, 20), entry(2, 3)];
-    let hash = StateHash::of(&good);
+    let hash = StateHash::of(&secret(), &good);
     check(good.clone(), hash, None);
     check(good[..1].to_vec(), hash, Some(LoadError::HashDiffers));
     check(vec![], hash, Some(LoadError::HashDiffers));
@@ -335,11 +339,19 @@ fn the_state_hash_survives_storage_and_does_not_change_under_it() {
     assert_eq!(StateHash::from_bytes(hash.to_bytes()), hash);
     assert_eq!(StateHash::EMPTY.to_bytes(), [0; 16]);
     let one = [(KeyNid(1), StateEntry { event_nid: EventNid(2), pos: START, membership: None })];
-    // printf '\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2' | sha256sum
+    // printf '\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2' | openssl sha256 -mac hmac -macopt hexkey:0707… (32 bytes)
     assert_eq!(
-        format!("{:032x}", u128::from_be_bytes(StateHash::of(&one).to_bytes())),
-        "8c7654ecfd7b0b623b803e2f4e02ad1c"
+        format!("{:032x}", u128::from_be_bytes(StateHash::of(&secret(), &one).to_bytes())),
+        "6b7a54cdb3dba774b6183bf02c4ab3f3"
     );
+}
+
+#[test]
+fn the_hash_of_a_state_depends_on_the_secret_of_the_database() {
+    let entries = joins(3).log.entries().to_vec();
+    let other = StateHashKey::new(&[8; 32]);
+    assert_ne!(StateHash::of(&secret(), &entries), StateHash::of(&other, &entries));
+    assert!(!format!("{other:?}").contains('8'), "a secret is in no log");
 }
 
 #[test]
