@@ -21,6 +21,7 @@ mod docs;
 mod federation;
 mod filter_fields;
 mod filters;
+mod fuzz;
 mod ignored_users;
 mod keys;
 mod large_answers;
