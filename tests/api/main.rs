@@ -23,6 +23,7 @@ mod filter_fields;
 mod filters;
 mod fuzz;
 mod ignored_users;
+mod imports;
 mod keys;
 mod large_answers;
 mod limits_by_deed;
