@@ -1,6 +1,7 @@
 //! Micro benchmarks of the pure hot paths: build and sign an event, render it, splice it, look state up.
 //!
-//! `cargo bench --bench micro`; these are times of single functions, not of requests: those are in `benches/load`.
+//! Run with `cargo bench --bench micro`. These are times of single functions, not of requests: those are in
+//! `benches/load`.
 
 use std::sync::Arc;
 

@@ -41,7 +41,7 @@ for package in "${chosen[@]}"; do
     [[ -x $COMPLEMENT_TESTS/$package.test ]] || fail "no $COMPLEMENT_TESTS/$package.test"
 done
 
-# The suite's mock servers listen on every address of the machine. In a network of our own that is loopback alone.
+# The suite's mock servers listen on every address of the machine. A network namespace of our own has only loopback.
 if [[ -z ${SABHA_COMPLEMENT_ISOLATED:-} ]]; then
     (cd "$root" && cargo build --quiet --locked --package sabha-complement)
     export SABHA_COMPLEMENT_BIN=${CARGO_TARGET_DIR:-$root/target}/debug/sabha-complement
@@ -71,10 +71,10 @@ ip link set lo up
 results=${RESULTS:-$cache/results/$(date +%Y%m%d-%H%M%S)}
 mkdir -p "$results/logs"
 work=$(mktemp -d)
-# PostgreSQL, which does not run as root, must get to its folder in here.
+# PostgreSQL does not run as root, and must reach its folder in here.
 chmod 711 "$work"
 groups=()
-# Whatever happens, what we started ends with us: the engine takes its servers with it.
+# Ends everything that this script started, whatever happens. The engine ends its servers.
 clean_up() {
     local group
     for group in "${groups[@]}"; do kill -- "-$group" 2>/dev/null || true; done
@@ -85,7 +85,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Each job in a process group of its own, which ends as a whole.
+# Each job runs in a process group of its own, so that the whole group can be ended.
 set -m
 mkfifo "$work/address"
 "$SABHA_COMPLEMENT_BIN" engine --launchers "$here/launchers" --logs "$results/logs" --work "$work/engine" \
@@ -105,7 +105,8 @@ export COMPLEMENT_POST_TEST_SCRIPT=$work/remember.sh
 [[ -z $hs2 ]] || export COMPLEMENT_BASE_IMAGE_hs2=$hs2
 [[ -n $clean ]] || export COMPLEMENT_ENABLE_DIRTY_RUNS=1
 
-# One package: PACKAGE.json is what it did, PACKAGE.exit how it ended. Its mock servers make RSA keys: two at a time.
+# Runs one package. PACKAGE.json is its output, PACKAGE.exit its status. Two tests at a time, since mock servers make
+# RSA keys.
 run_package() {
     local package=$1 status=0
     mkdir -p "$work/$package"
@@ -118,7 +119,7 @@ run_packages() {
     for package in "$@"; do run_package "$package"; done
 }
 
-# The two large packages side by side, the small ones after the first.
+# The two large packages run side by side, the small ones after the first.
 first=() second=()
 for package in "${chosen[@]}"; do
     if [[ $package == fed ]]; then second+=("$package"); else first+=("$package"); fi

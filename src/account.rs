@@ -1,11 +1,12 @@
 //! Accounts: users of this server, their devices, tokens and profiles.
 //!
-//! Promises: passwords are stored as Argon2id, tokens as SHA-256 only, and neither is ever shown; a token that was revoked
-//! stops working at once, also for requests that are parked; an account, its first device and its tokens are stored
-//! together or not at all, and a name is given out once for ever.
+//! Promises: passwords are stored as Argon2id, tokens as SHA-256 only, and neither is ever shown. A revoked token stops
+//! working at once, also for parked requests. An account, its first device and its tokens are stored together or not at
+//! all, and a name is never given out twice.
 //!
-//! Reading order: [`register`] makes accounts, [`login`] and [`refresh`] make sessions, [`session`] recognises them again,
-//! [`devices`] ends them. [`appservice`] is all of this for application services. [`interactive_auth`] asks again for a password before what cannot be undone.
+//! Reading order: [`register`] creates accounts. [`login`] and [`refresh`] create sessions, [`session`] authenticates
+//! them, [`devices`] ends them. [`appservice`] does all of this for application services. [`interactive_auth`] asks for
+//! the password again before an operation that cannot be undone.
 
 pub mod admin;
 pub mod appservice;
@@ -61,7 +62,7 @@ use last_seen::LastSeen;
 use session_cache::SessionCache;
 use shared_secret::SharedSecret;
 
-/// What of the configuration concerns accounts.
+/// The part of the configuration that concerns accounts.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub server_name: OwnedServerName,
@@ -99,7 +100,7 @@ pub struct Accounts {
     appservices: Arc<Appservices>,
     sessions: Arc<SessionCache>,
     hashing: password::Hashing,
-    /// The hash of a password that nobody has, so that an unknown user takes as long as a wrong password.
+    /// The hash of a random password, so that checking an unknown user takes as long as checking a wrong password.
     nobodys_hash: OnceCell<String>,
     interactive_auth: InteractiveAuth,
     shared_secret: Option<SharedSecret>,
@@ -133,13 +134,13 @@ impl Accounts {
         }
     }
 
-    /// Who may register here.
+    /// The setting that says who may register here.
     pub fn registration_mode(&self) -> RegistrationMode {
         self.settings.registration
     }
 }
 
-/// Milliseconds, for a moment or a length of time that is far below the end of an `i64`.
+/// Converts a duration, or a moment as a duration since 1970, to milliseconds. Both are far below the end of an `i64`.
 pub(crate) fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
-//! What an operator may do, from the command line: one list of operations, carried out the same way by a running server
-//! (see [`crate::server::control`]) and by a command that has opened the database itself.
+//! The operations that an operator can run from the command line. A running server carries them out (see
+//! [`crate::server::control`]), or else the command itself, after it has opened the database. Both run the same code.
 
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,10 @@ use crate::{
     store,
 };
 
-/// Entries of a listing that are read at once; who wants more asks for what comes after the last one.
+/// Entries that one read of a listing returns. To read on, pass the last entry as `after`.
 pub const PAGE: u32 = 500;
 
-/// What the operator wants. `name` is the part before the colon, or a whole user ID of this server.
+/// An operation that the operator asks for. `name` is the part before the colon, or a whole user ID of this server.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Operation {
@@ -37,7 +37,7 @@ pub enum Operation {
     RevokeToken { token: String },
 }
 
-/// Why it was not done, as a sentence for the operator.
+/// The reason why an operation failed, as a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
     #[error("{0} is not a name of this server; write the part before the colon, such as alice")]
@@ -54,10 +54,10 @@ pub enum OperationError {
     Storage(#[from] store::Error),
 }
 
-/// Does what the operator wants and says what came of it, as each [`Operation`] describes.
+/// Carries out the operation and returns its result, in the form that each [`Operation`] documents.
 ///
 /// # Errors
-/// Nothing was changed, except after a failure of the database, where it may have been.
+/// After an error nothing has changed, except after a database failure, when something may have.
 pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, OperationError> {
     match operation {
         Operation::CreateUser { name, password, admin } => {

@@ -50,17 +50,17 @@ pub struct Services {
     pub jobs: Jobs,
     pub lazy_members: LazyMembers,
     pub rate_limits: RateLimits,
-    /// The room for bodies of requests that are being received.
+    /// The memory budget for request bodies that are being received.
     pub bodies: BodyBudget,
     /// The bounds on connections and answers, for all listeners together.
     pub transport: Transport,
-    /// The large answers that are being made.
+    /// The large answers that are being built.
     pub large_answers: LargeAnswers,
     /// The syncs that wait for news.
     pub parked_syncs: ParkedSyncs,
-    /// Whatever this server asks of others goes through here.
+    /// The client for all requests to other hosts.
     pub outbound: Arc<Outbound>,
-    /// `None`: this server does not talk to other servers.
+    /// `None` if this server does not talk to other servers.
     pub federation: Option<Federation>,
     /// Cancelled when the server stops; parked requests answer then.
     pub stopping: CancellationToken,
@@ -74,15 +74,15 @@ impl App {
         app
     }
 
-    /// Users whom a commit has marked are woken once its position is visible.
+    /// Wakes the users whom a commit has marked, once its position is visible.
     fn wake_on_commits(&self) {
         let bus = Arc::clone(&self.bus);
         self.db.committer().on_published(move || bus.wake_marked());
     }
 
-    /// A change of a user's devices is marked for everyone who shares a room with the user.
+    /// Marks a change of a user's devices for everyone who shares a room with the user.
     fn listen_to_device_changes(&self) {
-        // Weak, because the accounts belong to what it points to.
+        // A weak reference: the services own the accounts, which keep this closure.
         let services = Arc::downgrade(&self.0);
         let prepare = move |user| -> Pin<Box<dyn Future<Output = _> + Send>> {
             let services = services.clone();
@@ -91,7 +91,8 @@ impl App {
         let (bus, memberships) = (Arc::clone(&self.bus), self.rooms.memberships_in_memory());
         let mark_rooms = move |user, position| match memberships.joined_rooms(user) {
             Some(rooms) => rooms.into_iter().for_each(|room| bus.mark_room(room, position)),
-            // They were forgotten since they were loaded. A look too many costs little, a missing one hides the change.
+            // The memberships were evicted after they were loaded. An extra wake-up costs little; a missing one hides
+            // the change.
             None => bus.mark_everyone(position),
         };
         self.accounts.on_device_change(self.keys.device_change_listener(prepare, mark_rooms));
@@ -106,7 +107,7 @@ impl Deref for App {
     }
 }
 
-/// Brings the rooms of a user into memory.
+/// Loads the rooms of a user into memory.
 async fn load_rooms_of(services: &Weak<Services>, user: UserNid) -> Result<(), Error> {
     match services.upgrade() {
         Some(services) => services.rooms.joined_rooms(user).await.map(drop),

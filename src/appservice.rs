@@ -1,10 +1,11 @@
-//! Application services ([spec]): programs, such as bridges, that the operator lets act for many users of this server.
+//! Application services ([spec]): programs, such as bridges, that the operator allows to act for many users of this
+//! server.
 //!
-//! Promises: what an `as_token` may do follows from the registration file alone, which is read once, at the start; a name or
-//! an alias in an exclusive namespace is given out by its application service only; the tokens are kept hashed.
+//! Promises: the permissions of an `as_token` come from the registration file alone, which is read once, at the start.
+//! Only its application service may use a name or alias in an exclusive namespace. The tokens are stored hashed.
 //!
-//! This version serves what application services ask. It does not send them events, nor ask them about users and aliases.
-//! What they may do as users is in [`crate::account::appservice`].
+//! This version serves the requests of application services. It sends them no events, and does not ask them about users
+//! and aliases. [`crate::account::appservice`] lets them act as users.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/application-service-api/
 
@@ -17,14 +18,14 @@ use sha2::{Digest as _, Sha256};
 
 use registration::{BadRegistration, Namespace, Registration};
 
-/// The largest registration file: a real one has a page.
+/// Maximum size of a registration file. A real one has a page.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// An application service.
 #[derive(Debug)]
 pub struct Appservice {
     pub id: String,
-    /// Whom it acts as when it names nobody.
+    /// The user it acts as when a request names none.
     pub sender: OwnedUserId,
     /// Whether its other users are subject to rate limits.
     pub rate_limited: bool,
@@ -33,7 +34,7 @@ pub struct Appservice {
 }
 
 impl Appservice {
-    /// Whether it may act as this user of this server, and make the account.
+    /// Returns whether it may act as this user of this server, and create the account.
     pub fn covers_user(&self, user_id: &UserId) -> bool {
         self.is_sender(user_id) || matches(&self.users, user_id.as_str(), false)
     }
@@ -42,7 +43,7 @@ impl Appservice {
         self.sender == user_id
     }
 
-    /// Whether it may give out this alias.
+    /// Returns whether it may create this alias.
     pub fn covers_alias(&self, alias: &RoomAliasId) -> bool {
         matches(&self.aliases, alias.as_str(), false)
     }
@@ -52,7 +53,8 @@ fn matches(namespaces: &[Namespace], id: &str, only_exclusive: bool) -> bool {
     namespaces.iter().any(|namespace| (namespace.exclusive || !only_exclusive) && namespace.regex.is_match(id))
 }
 
-/// A name is not for who asked for it: it is another's, or an application service leaves its namespaces.
+/// The name is not available: it is reserved for an application service, or outside the namespaces of the one that
+/// asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this name is reserved for an application service, or outside the namespaces of the one that asks")]
 pub struct Exclusive;
@@ -61,11 +63,11 @@ pub struct Exclusive;
 #[derive(Debug, Default)]
 pub struct Appservices {
     list: Vec<Arc<Appservice>>,
-    /// By the SHA-256 of their `as_token`.
+    /// The application services by the SHA-256 of their `as_token`.
     by_token: HashMap<[u8; 32], Arc<Appservice>>,
 }
 
-/// Why a registration file was not taken.
+/// Why a registration file was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("the application service in {} cannot be used: {cause}", path.display())]
 pub struct LoadError {
@@ -77,7 +79,7 @@ impl Appservices {
     /// Reads the registration files.
     ///
     /// # Errors
-    /// The first file that cannot be used: each is one line for the operator, without any token.
+    /// The first file that cannot be used. Each error is one line for the operator, without any token.
     pub fn load(files: &[PathBuf], server_name: &ServerName) -> Result<Self, LoadError> {
         let mut all = Self::default();
         for path in files {
@@ -116,12 +118,12 @@ impl Appservices {
         Ok(())
     }
 
-    /// The application service with this `as_token`.
+    /// Finds the application service with this `as_token`.
     pub fn by_token(&self, token: &str) -> Option<&Arc<Appservice>> {
         if self.list.is_empty() {
             return None;
         }
-        // By its hash, so that the time it takes tells nothing about the token.
+        // Looked up by its hash, so that the time it takes reveals nothing about the token.
         self.by_token.get(&<[u8; 32]>::from(Sha256::digest(token.as_bytes())))
     }
 
@@ -133,19 +135,19 @@ impl Appservices {
         self.list.is_empty()
     }
 
-    /// Whether an account with this ID may be made: by an application service, or by anyone else.
+    /// Checks whether an account with this ID may be created: by an application service, or by anyone else.
     ///
     /// # Errors
-    /// [`Exclusive`] if not.
+    /// [`Exclusive`] if it may not be created.
     pub fn check_user(&self, user_id: &UserId, by: Option<&Appservice>) -> Result<(), Exclusive> {
         let taken = |other: &Appservice| other.is_sender(user_id) || matches(&other.users, user_id.as_str(), true);
         self.check(by, by.is_none_or(|by| by.covers_user(user_id)), taken)
     }
 
-    /// Whether this alias may be made: by a user of an application service, or by anyone else.
+    /// Checks whether this alias may be created: by a user of an application service, or by anyone else.
     ///
     /// # Errors
-    /// [`Exclusive`] if not.
+    /// [`Exclusive`] if it may not be created.
     pub fn check_alias(&self, alias: &RoomAliasId, by: Option<&Appservice>) -> Result<(), Exclusive> {
         let taken = |other: &Appservice| matches(&other.aliases, alias.as_str(), true);
         self.check(by, by.is_none_or(|by| by.covers_alias(alias)), taken)
@@ -199,7 +201,7 @@ mod tests {
         user(user_id!("@alice:example.org"), [true, false, true]);
         user(user_id!("@_irc_bob:example.org"), [false, true, false]);
         user(user_id!("@shared_bob:example.org"), [true, true, true]);
-        // The sender is its application service's without being in a namespace.
+        // The sender belongs to its application service also outside of its namespaces.
         user(user_id!("@_irc_bot:example.org"), [false, true, false]);
         user(user_id!("@_xmpp_bot:example.org"), [false, false, true]);
         let alias = |alias: &RoomAliasId, expected: [bool; 3]| {

@@ -1,11 +1,11 @@
 //! The wake-up bus: tells parked `/sync` requests that something was committed.
 //!
-//! It carries hints, never data: whoever is woken looks at what was committed. Users who sync are *live*; each live user
-//! watches its rooms, so that an event wakes only those who are here to see it.
+//! It carries hints, never data: a request that is woken reads what was committed. Users who sync are *live*. Each live
+//! user watches their rooms, so that an event wakes only users who are here to see it.
 //!
-//! News comes in two steps. A commit first *marks* those whom it concerns, before its position is visible, and wakes them
-//! after it is. So a request that sees a position finds the marks of everything up to it, and one that is woken
-//! finds the position.
+//! News comes in two steps. A commit first *marks* the users whom it concerns, before its position is visible, and
+//! wakes them when it is visible. So a request that sees a position finds the marks of everything up to it, and a
+//! request that is woken sees the position.
 
 use std::{
     collections::HashMap,
@@ -20,19 +20,19 @@ use tokio::sync::{Notify, OnceCell};
 
 use crate::store::{Position, RoomNid, UserNid};
 
-/// A user who syncs: where the latest news for them is, and their parked requests.
+/// A user who syncs, with the position of the latest news for them and their parked requests.
 #[derive(Debug)]
 pub struct LiveUser {
     pub user: UserNid,
     latest: AtomicI64,
     latest_ephemeral: AtomicU64,
     parked: Notify,
-    /// Whether the user is among those to be woken with the next position. Changes under the lock of the bus.
+    /// Set while the user is among those to be woken with the next position. Changes under the lock of the bus.
     marked: AtomicBool,
     /// Set once the user's rooms are watched.
     pub watching: OnceCell<()>,
-    /// When the user last synced, in milliseconds since 1970. Written under the lock of the bus, so that nobody is
-    /// forgotten who has just come.
+    /// The time of the user's last sync, in milliseconds since 1970. Written under the lock of the bus, so that a user
+    /// who has just come back is not forgotten.
     used_at: AtomicI64,
 }
 
@@ -52,7 +52,7 @@ impl LiveUser {
         self.parked.notified()
     }
 
-    /// There may be news up to `position`, for which the user is to be woken.
+    /// Notes that there may be news up to `position`, and adds the user to the `marked` ones, who are to be woken.
     fn mark(self: &Arc<Self>, position: Position, marked: &mut Vec<Arc<Self>>) {
         self.latest.fetch_max(position.0, Ordering::AcqRel);
         if !self.marked.swap(true, Ordering::AcqRel) {
@@ -72,8 +72,8 @@ struct Watchers {
     rooms: HashMap<RoomNid, Vec<Arc<LiveUser>>>,
     /// Users to wake once the position that they were marked for is visible.
     marked: Vec<Arc<LiveUser>>,
-    /// The latest position that anyone was marked for, visible or not. A user who comes, or comes to a room, later than
-    /// the marks for it may have news up to here.
+    /// The latest position that anyone was marked for, visible or not. A user who becomes live, or starts to watch a
+    /// room, after the marks for it may have news up to here.
     latest: Position,
 }
 
@@ -83,10 +83,10 @@ impl Default for Watchers {
     }
 }
 
-/// Called with a user who is no longer in a room.
+/// A function that is called with a user who is no longer in a room.
 type OnDeparture = Box<dyn Fn(&Bus, UserNid, RoomNid) + Send + Sync>;
 
-/// Who wants to hear of departures.
+/// The listener for departures, if there is one.
 #[derive(Default)]
 struct Departures(OnceLock<OnDeparture>);
 
@@ -96,7 +96,7 @@ impl fmt::Debug for Departures {
     }
 }
 
-/// Who is live and which rooms they watch. In this process; one small lock, held for the length of a loop.
+/// The live users of this process and the rooms that they watch. One small lock, held for the length of a loop.
 #[derive(Debug, Default)]
 pub struct Bus {
     watchers: Mutex<Watchers>,
@@ -105,7 +105,7 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// The user, live from now on. `latest` is the visible position.
+    /// Makes the user live and returns them. `latest` is the visible position.
     pub fn live(&self, user: UserNid, latest: Position, now_ms: i64) -> Arc<LiveUser> {
         let mut watchers = crate::store::ids::lock(&self.watchers);
         let Watchers { live, marked, latest: latest_mark, .. } = &mut *watchers;
@@ -119,7 +119,7 @@ impl Bus {
                 watching: OnceCell::new(),
                 used_at: AtomicI64::new(now_ms),
             });
-            // A commit that is not visible yet may have looked for this user in vain.
+            // A commit that is not visible yet may have looked for this user and not found them.
             live.mark(*latest_mark, marked);
             live
         });
@@ -127,7 +127,7 @@ impl Bus {
         Arc::clone(live)
     }
 
-    /// Whether the user has synced lately.
+    /// Returns whether the user has synced lately.
     pub fn is_live(&self, user: UserNid) -> bool {
         crate::store::ids::lock(&self.watchers).live.contains_key(&user)
     }
@@ -137,27 +137,27 @@ impl Bus {
         let mut watchers = crate::store::ids::lock(&self.watchers);
         let Watchers { live, rooms, .. } = &mut *watchers;
         live.retain(|_, live| live.used_at.load(Ordering::Acquire) >= before_ms);
-        // By who is left, and not by the time again: a user in one of the two alone would be watched for nothing, or not at
-        // all.
+        // Watchers stay if their user stays; the time is not checked again. A user in only one of the two maps would be
+        // watched for nothing, or not at all.
         rooms.retain(|_, users| {
             users.retain(|watcher| live.get(&watcher.user).is_some_and(|live| Arc::ptr_eq(live, watcher)));
             !users.is_empty()
         });
     }
 
-    /// A live user wants to hear of a room. Users who are not live are ignored.
+    /// Makes a live user watch a room. Ignores users who are not live.
     pub fn watch(&self, user: UserNid, room: RoomNid) {
         let mut watchers = crate::store::ids::lock(&self.watchers);
         let Some(live) = watchers.live.get(&user).cloned() else {
             return;
         };
         let Watchers { rooms, marked, latest, .. } = &mut *watchers;
-        // Marks of this room from before this moment have not reached the user.
+        // Earlier marks of this room have not reached the user.
         live.mark(*latest, marked);
         live.latest_ephemeral.fetch_max(self.ephemeral.load(Ordering::Acquire), Ordering::AcqRel);
         let users = rooms.entry(room).or_default();
         match users.iter_mut().find(|other| other.user == user) {
-            // It may be who the user was before they were forgotten, whose wake-ups nobody waits for any more.
+            // The entry may be from before the user was forgotten; nobody waits for its wake-ups any more.
             Some(watcher) => *watcher = live,
             None => users.push(live),
         }
@@ -168,7 +168,7 @@ impl Bus {
         let _: Result<(), OnDeparture> = self.departures.0.set(Box::new(listener));
     }
 
-    /// The user has left the room, or never was in it.
+    /// Notes that the user has left the room, or never was in it, and tells the listener.
     pub fn departed(&self, user: UserNid, room: RoomNid) {
         self.unwatch(user, room);
         if let Some(listener) = self.departures.0.get() {
@@ -186,7 +186,7 @@ impl Bus {
         }
     }
 
-    /// Something was committed that concerns the user. To be called before its position is visible, as the other marks.
+    /// Marks a user whom a commit concerns. Like the other marks, call this before the position is visible.
     pub fn mark_user(&self, user: UserNid, position: Position) {
         let mut watchers = crate::store::ids::lock(&self.watchers);
         let Watchers { live, marked, latest, .. } = &mut *watchers;
@@ -196,7 +196,7 @@ impl Bus {
         }
     }
 
-    /// Something was committed that concerns everyone in the room.
+    /// Marks everyone who watches the room, for a commit that concerns them.
     pub fn mark_room(&self, room: RoomNid, position: Position) {
         let _span = tracing::debug_span!("bus.mark").entered();
         let mut watchers = crate::store::ids::lock(&self.watchers);
@@ -207,7 +207,7 @@ impl Bus {
         }
     }
 
-    /// Something was committed that may concern anyone.
+    /// Marks all live users, for a commit that may concern anyone.
     pub fn mark_everyone(&self, position: Position) {
         let mut watchers = crate::store::ids::lock(&self.watchers);
         let Watchers { live, marked, latest, .. } = &mut *watchers;
@@ -217,7 +217,7 @@ impl Bus {
         }
     }
 
-    /// Wakes everyone who was marked. To be called once the position of the marks is visible.
+    /// Wakes everyone who was marked. Call this once the position of the marks is visible.
     pub fn wake_marked(&self) {
         let _span = tracing::debug_span!("bus.wake").entered();
         let mut watchers = crate::store::ids::lock(&self.watchers);
@@ -232,13 +232,14 @@ impl Bus {
         self.ephemeral.load(Ordering::Acquire)
     }
 
-    /// A number for a change that is only kept in memory, such as typing. Larger is later. It is visible at once, so it is
-    /// taken under the lock of what changes: who reads a number and then waits for that lock sees the change.
+    /// Returns a number for a change that is only kept in memory, such as typing. Larger is later. The number is
+    /// visible at once, so take it under the lock of the data that changes: a reader that sees the number and then
+    /// waits for that lock sees the change.
     pub fn next_ephemeral(&self) -> u64 {
         self.ephemeral.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// An ephemeral change concerns everyone in the room.
+    /// Wakes everyone who watches the room, for an ephemeral change.
     pub fn wake_room_ephemeral(&self, room: RoomNid, number: u64) {
         let watchers = crate::store::ids::lock(&self.watchers);
         for live in watchers.rooms.get(&room).into_iter().flatten() {
@@ -246,14 +247,14 @@ impl Bus {
         }
     }
 
-    /// An ephemeral change may concern anyone.
+    /// Wakes all live users, for an ephemeral change that may concern anyone.
     pub fn wake_everyone_ephemeral(&self, number: u64) {
         for live in crate::store::ids::lock(&self.watchers).live.values() {
             live.wake_ephemeral(number);
         }
     }
 
-    /// An ephemeral change concerns one user.
+    /// Wakes one user, for an ephemeral change.
     pub fn wake_user_ephemeral(&self, user: UserNid, number: u64) {
         let live = crate::store::ids::lock(&self.watchers).live.get(&user).cloned();
         if let Some(live) = live {
@@ -292,7 +293,7 @@ mod tests {
         assert_eq!(back.latest(), Position(7));
     }
 
-    /// Whether a request that waits is woken by `then`.
+    /// Returns whether `then` wakes a request that waits.
     fn is_woken(live: &LiveUser, then: impl FnOnce()) -> bool {
         let wake = live.next_wake();
         tokio::pin!(wake);
@@ -321,7 +322,7 @@ mod tests {
 
     #[test]
     fn who_comes_between_a_mark_and_its_position_has_the_news() {
-        // The user, and the user to the room: each after the mark and before the wake.
+        // The user becomes live, and watches the room: each after the mark and before the wake.
         let marks: [fn(&Bus); 2] = [|bus| bus.mark_user(USER, Position(7)), |bus| bus.mark_room(ROOM, Position(7))];
         for mark in marks {
             let bus = Bus::default();

@@ -1,4 +1,4 @@
-//! The command line: every verb, its flags and its help. What a verb does is in its own file, and begins at [`run`](mod@run).
+//! The command line: every verb, its flags and its help. Each verb has its own file; [`run`](mod@run) starts it.
 
 pub mod config;
 pub mod healthcheck;
@@ -37,7 +37,7 @@ pub use run::run;
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
-    /// What to do; `serve` if left out.
+    /// The verb to run; `serve` if left out.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -68,7 +68,7 @@ pub enum Command {
     /// Make and manage registration tokens
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Ask the running server whether it is well; ends with 0 if it is, for container health checks
+    /// Check whether the running server is healthy; exits with 0 if it is, for container health checks
     Healthcheck(HealthcheckArgs),
 }
 
@@ -150,17 +150,17 @@ pub enum TokenCommand {
     /// Make a token with which people may register (with `registration.mode = "token"`)
     #[command(after_help = "Example: five accounts, within a week\n  sabha token new --uses 5 --expires 7d")]
     New {
-        /// How many accounts may be made with it [default: any number]
+        /// Number of accounts that may be made with it [default: any number]
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         uses: Option<u32>,
-        /// How long it is good for, such as 12h or 7d [default: for ever]
+        /// Time until it expires, such as 12h or 7d [default: never]
         #[arg(long, value_name = "TIME", value_parser = parse_lifetime)]
         expires: Option<TimeSpan>,
         /// Print the result as JSON
         #[arg(long)]
         json: bool,
     },
-    /// List the tokens: what is left of each
+    /// List the tokens with their remaining uses
     List {
         /// Print a JSON list
         #[arg(long)]
@@ -178,7 +178,7 @@ pub enum TokenCommand {
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct HealthcheckArgs {
-    /// Ask whoever listens here, instead of this server at its first listener
+    /// Check the server at this address, instead of this server at its first listener
     #[arg(long, value_name = "ADDRESS")]
     pub address: Option<SocketAddr>,
     /// Print the result as JSON
@@ -192,15 +192,15 @@ impl Cli {
         self.command.clone().unwrap_or_else(|| Command::Serve(ServeArgs::default()))
     }
 
-    /// Reads a command line. `-c` and `-O` count wherever they stand, before the verb and after it.
+    /// Reads a command line. `-c` and `-O` work both before and after the verb.
     ///
     /// # Errors
-    /// Also help and version, which clap treats as such; [`clap::Error::exit`] prints them.
+    /// Also returned for help and version, which clap treats as errors; [`clap::Error::exit`] prints them.
     pub fn read<T: Into<OsString>>(line: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
         Self::try_parse_from(globals_first(line.into_iter().map(Into::into))).map_err(name_the_verb)
     }
 
-    /// Where this run's configuration comes from.
+    /// The sources of this run's configuration.
     pub fn sources(&self) -> Sources {
         let mut sources = Sources::of_process(self.global.config.clone(), self.global.overrides.clone());
         if let Some(Command::Serve(serve)) = &self.command {
@@ -210,7 +210,7 @@ impl Cli {
     }
 }
 
-/// Reads how long something is good for.
+/// Parses the lifetime of a token. Zero is an error.
 fn parse_lifetime(text: &str) -> Result<TimeSpan, String> {
     let lifetime: TimeSpan = text.parse()?;
     if lifetime.duration().is_zero() {
@@ -219,7 +219,7 @@ fn parse_lifetime(text: &str) -> Result<TimeSpan, String> {
     Ok(lifetime)
 }
 
-/// Adds to an error about a flag of `serve` without the verb where it belongs.
+/// Adds a hint to the error for a misplaced `--listen`: the verb that it belongs to.
 fn name_the_verb(mut error: clap::Error) -> clap::Error {
     if matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(flag)) if flag == "--listen") {
         let hint = "'--listen' belongs to a verb: sabha serve --listen 127.0.0.1:8008";
@@ -228,7 +228,8 @@ fn name_the_verb(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Moves `-c` and `-O` with their values before the verb: clap would keep only those after it if there are any.
+/// Moves `-c` and `-O` with their values before the verb. Otherwise clap would drop those before the verb if there are
+/// any after it.
 fn globals_first(line: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut line = line.peekable();
     let mut globals: Vec<OsString> = line.next().into_iter().collect();

@@ -1,6 +1,6 @@
 //! The client-server API. Folders and files are named as in `ruma::api::client`; a file serves one endpoint.
 //!
-//! A handler only translates: a typed request in, one call of a service, a typed answer out.
+//! A handler only translates: it takes a typed request, calls one service, and returns a typed answer.
 
 mod account;
 mod alias;

@@ -1,4 +1,4 @@
-//! What time it is, for everyone who must be tested without waiting.
+//! The time of day. Tests set it, so that they need not wait.
 
 use std::{
     sync::{
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Tells the time of day. Comes in through constructors; nothing else asks the operating system.
+/// Tells the time of day. Passed in through constructors; nothing else asks the operating system.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
     #[default]

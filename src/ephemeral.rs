@@ -1,9 +1,10 @@
-//! What passes: read receipts, typing and presence.
+//! Ephemeral data: read receipts, typing and presence.
 //!
-//! Promises: a receipt is answered after its commit and never moves backwards; typing and presence live in memory only and
-//! end by themselves; asking for news when there is none costs a comparison, whatever the size of the room.
+//! Promises: a receipt is answered after its commit and never moves backwards. Typing and presence are in memory only
+//! and end by themselves. A sync without changes costs one comparison here, whatever the size of the room.
 //!
-//! Reading order: [`receipts`], [`typing`], [`presence`]. [`run`] is the one task that ends what has run out.
+//! Reading order: [`receipts`], [`typing`], [`presence`]. [`run`] is the only task that ends expired typing and
+//! presence.
 
 pub mod presence;
 pub mod receipts;
@@ -35,7 +36,7 @@ pub struct Ephemeral {
     receipts: Arc<Receipts>,
     typing: Arc<Mutex<Typing>>,
     presence: Arc<Presence>,
-    /// Something may now run out earlier than the task waits for.
+    /// Wakes the task when something may now expire earlier than the task waits for.
     sooner: Notify,
 }
 
@@ -57,18 +58,19 @@ impl Ephemeral {
         Self { db, bus, clock, data, receipts, typing, presence, sooner: Notify::new() }
     }
 
-    /// A number from another start of the server means nothing here; everything is then news.
+    /// Converts a client's number for this start of the server. A number from another start counts as 0, so everything
+    /// is new.
     fn known(&self, since: u64) -> u64 {
         if since > self.bus.ephemeral() { 0 } else { since }
     }
 
-    /// When the next thing runs out, in milliseconds since 1970.
+    /// The time when the next entry expires, in milliseconds since 1970.
     fn next_due(&self) -> Option<i64> {
         let typing = lock(&self.typing).next_due();
         [typing, self.presence.next_due()].into_iter().flatten().min()
     }
 
-    /// Ends the typing and the presence that have run out, and wakes those who see it.
+    /// Ends expired typing and presence, and wakes the users who see it.
     pub async fn expire(&self, rooms: &Rooms) {
         let ended = lock(&self.typing).expire(self.clock.now_ms(), || self.bus.next_ephemeral());
         for (room, number) in ended {
@@ -80,7 +82,7 @@ impl Ephemeral {
     }
 }
 
-/// Ends typing and presence on time, until the server stops. The server runs exactly one of these.
+/// Ends typing and presence on time, until the server stops. The server runs exactly one such task.
 pub async fn run(ephemeral: &Ephemeral, rooms: &Rooms, stopping: &CancellationToken) {
     loop {
         let due = async {

@@ -1,11 +1,12 @@
-//! Talking to other servers: asking them, and knowing that it is they who ask us.
+//! Federation: requests to other servers, and authentication of their requests.
 //!
-//! Promises: whatever leaves is signed for one destination and goes through [`crate::outbound`]; whatever a server is
-//! believed to have sent was signed with a key that the server itself published, and that is valid now. A server that does
-//! not answer costs its askers at most the time below, and others nothing.
+//! Promises: every request that we send is signed for one destination and goes through [`crate::outbound`]. A request
+//! counts as a server's only if it is signed with a key that this server itself published and that is valid now. A
+//! server that does not answer delays requests to it for at most the time below, and no others.
 //!
-//! Reading order: [`Federation::ask`] is one question; [`discovery`] finds where a server is; [`key_ring`] knows the keys of
-//! others; [`queries`] are the questions. What does not need the network is in the crate `sabha_federation`. Events between servers: not yet.
+//! Reading order: [`Federation::ask`] sends one request. [`discovery`] finds a server's address. [`key_ring`] holds the
+//! keys of other servers. [`queries`] are the requests. The parts without network are in the crate `sabha_federation`.
+//! Events between servers: not yet.
 
 pub mod discovery;
 pub mod key_ring;
@@ -38,20 +39,20 @@ use crate::{
     store::Database,
 };
 
-/// For a question that a user waits for: profiles, aliases, the room directory.
+/// Limits of a request that a user waits for: profiles, aliases, the room directory.
 pub const QUERY_LIMITS: Limits = Limits { time: Duration::from_secs(10), body_bytes: 1024 * 1024, redirects: 0 };
 
-/// How long what we publish about our keys may be kept by others. Far above the hour below which they would ask all the
-/// time, far below the 7 days that they would believe: after that time a stolen key is worth nothing.
+/// The time for which others may cache our published keys. Far above an hour, below which they would ask all the time,
+/// and far below the 7 days that they would accept. After that time a stolen key is worthless.
 const KEYS_VALID_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// Another server, which has proved that it is the one.
+/// Another server, which has authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteServer {
     pub origin: OwnedServerName,
 }
 
-/// Why another server gave no usable answer.
+/// Why a request to another server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FederationError {
     #[error("{destination} was not reached")]
@@ -70,7 +71,7 @@ pub enum FederationError {
     Request,
 }
 
-/// Why a request is not believed to be from the server that it names.
+/// Why a request failed to authenticate as the server that it names.
 #[derive(Debug, thiserror::Error)]
 pub enum UnverifiedError {
     #[error("the request is for another server")]
@@ -83,7 +84,7 @@ pub enum UnverifiedError {
     Signature,
 }
 
-/// The service.
+/// The federation service.
 pub struct Federation {
     signer: Arc<ServerSigner>,
     clock: Clock,
@@ -100,10 +101,10 @@ impl Federation {
         Self { signer, clock, outbound, discovery, keys, turns: Turns::default() }
     }
 
-    /// Asks another server, with our signature.
+    /// Sends a signed request to another server.
     ///
     /// # Errors
-    /// See [`FederationError`]. The server may have done what it was asked.
+    /// [`FederationError`]. The server may have processed the request.
     pub async fn ask<R>(
         &self,
         destination: &ServerName,
@@ -121,7 +122,7 @@ impl Federation {
             let route = self.discovery.route(destination).await;
             self.outbound.send(&route, request, limits).await.map_err(unreachable)
         };
-        // Discovery counts, too.
+        // The time limit includes discovery.
         let response = tokio::time::timeout(limits.time, sending)
             .await
             .map_err(|_| unreachable(OutboundError::TimedOut(limits.time)))??;
@@ -145,10 +146,10 @@ impl Federation {
         Ok(request)
     }
 
-    /// What can be told of a request from its header alone, before its body is read.
+    /// Checks a request by its header alone, before its body is read.
     ///
     /// # Errors
-    /// When the request is for another server, or pretends to be from us.
+    /// When the request is for another server, or claims to be from us.
     pub fn check_header(&self, header: &XMatrix) -> Result<(), UnverifiedError> {
         // Servers from before v1.3 name no destination; the signature covers ours in any case.
         if header.destination.as_deref().is_some_and(|destination| destination != self.signer.server_name()) {
@@ -160,7 +161,7 @@ impl Federation {
         Ok(())
     }
 
-    /// Whether the request is the origin's and for us. May ask the origin for its keys.
+    /// Checks that the request is from its origin and for us. May fetch the origin's keys.
     ///
     /// # Errors
     /// See [`UnverifiedError`].
@@ -171,7 +172,7 @@ impl Federation {
             .map_err(|_| UnverifiedError::Signature)
     }
 
-    /// What we publish about our signing key, signed with it.
+    /// Our published signing key, signed with itself.
     pub fn own_keys(&self) -> Box<RawValue> {
         let valid_for = i64::try_from(KEYS_VALID_FOR.as_millis()).unwrap_or(i64::MAX);
         published_keys::publish(&self.signer, self.clock.now_ms().saturating_add(valid_for))
@@ -188,7 +189,7 @@ fn read<R: IncomingResponse<EndpointError = MatrixError>>(
     *borrowed.status_mut() = status;
     *borrowed.headers_mut() = response.headers().clone();
     if !status.is_success() {
-        // A redirect is a refusal: the signature is for this server alone.
+        // A redirect counts as a refusal, because the signature is only for this server.
         let kind = status.is_client_error().then(|| MatrixError::from_http_response(borrowed).error_kind().cloned());
         return Err(FederationError::Refused { destination: destination.to_owned(), status, kind: kind.flatten() });
     }

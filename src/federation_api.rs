@@ -1,8 +1,9 @@
-//! The server-server API ([spec]): an endpoint a file, folders as in [`ruma::api::federation`].
+//! The server-server API ([spec]): one file for each endpoint, in folders as in [`ruma::api::federation`].
 //!
-//! Served on listeners with the resource `federation`, when `federation.enabled`. A handler gets a request whose signature
-//! was verified ([`crate::http::Authed`]) and whose origin it knows; it answers only about what is ours. What exchanges events is
-//! not here yet, so other servers cannot take part in our rooms, nor we in theirs.
+//! Served on listeners with the resource `federation`, when `federation.enabled`. A handler gets a request whose
+//! signature was verified ([`crate::http::Authed`]), with its origin. It answers only about our own users, rooms and
+//! keys. The endpoints that exchange events are not here yet, so other servers cannot take part in our rooms, nor we in
+//! theirs.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/server-server-api/
 

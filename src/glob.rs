@@ -1,15 +1,16 @@
 //! Globs: `*` stands for any text, `?` for any one character ([spec]).
 //!
-//! The one matcher for everything that users and other servers write globs in. It takes time in proportion to the text
-//! times the number of stars, and patterns are capped, so no pattern can hold the server up.
-//! [`matches`](fn@matches) is for a pattern that is used once; [`Glob`] is one that is held against many texts, or looked for in them.
+//! All globs from users and other servers are matched here. Matching takes time proportional to the length of the text
+//! times the number of stars, and the length of patterns is limited, so no pattern can slow the server down.
+//! [`matches`](fn@matches) is for a pattern that is used once; [`Glob`] is a pattern that is matched against many
+//! texts, or searched for in them.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/appendices/#glob-style-matching
 
-/// Longer patterns match nothing.
+/// The longest pattern in bytes. Longer ones match nothing.
 pub const MAX_PATTERN_BYTES: usize = 1024;
 
-/// Whether the whole of `text` matches `pattern`.
+/// Returns whether the whole of `text` matches `pattern`.
 pub fn matches(pattern: &str, text: &str) -> bool {
     if pattern.len() > MAX_PATTERN_BYTES {
         return false;
@@ -17,7 +18,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
     let (mut p, mut t) = (0, 0);
-    // Where the last star was, and how much of the text it stands for.
+    // The place of the last star, and the place in the text up to which it matches.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {
@@ -42,42 +43,43 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-/// How many words of 64 bits the states of the longest pattern take: one state more than it has characters.
+/// The number of 64-bit words for the states of the longest pattern, which has one state more than characters.
 const MAX_WORDS: usize = (MAX_PATTERN_BYTES + 1).div_ceil(64);
 
-/// A pattern made ready for many texts.
+/// A pattern that is compiled for many texts.
 ///
-/// It is an automaton that reads a text once, from left to right, whatever the pattern: state `i` is reached when the first
-/// `i` characters of the pattern have matched (stars not counted), and all states that are reached at once are the bits of a
-/// number. So a text takes time in proportion to its length times [`Self::words`], and nothing recurses.
+/// The automaton reads a text once, from left to right, for every pattern. State `i` is reached when the first `i`
+/// characters of the pattern have matched (stars not counted). All states that are reached at the same time are the
+/// bits of a number. So matching takes time proportional to the length of the text times [`Self::words`], and nothing
+/// recurses.
 #[derive(Debug)]
 pub struct Glob {
-    /// The last state: how many characters the pattern has.
+    /// The last state, which is the number of characters in the pattern (stars not counted).
     last: usize,
     /// The characters of the pattern, sorted.
     chars: Box<[char]>,
-    /// Which states may be reached by reading each of `chars`, and after them those for any other character.
+    /// The states that each of `chars` can lead to, then the states that any other character can lead to.
     by_char: Box<[u64]>,
-    /// The states that stay reached whatever is read, as a star comes next.
+    /// The states that stay reached after any character, because a star comes next.
     stay: Box<[u64]>,
-    /// The longest piece without wildcards. A text without it cannot match, and that is found out much faster.
+    /// The longest piece without wildcards. A text without it cannot match, and that check is much faster.
     piece: Box<str>,
 }
 
 impl Glob {
-    /// `None` for a pattern that is longer than [`MAX_PATTERN_BYTES`]: it matches nothing.
+    /// Compiles a pattern. `None` if it is longer than [`MAX_PATTERN_BYTES`]: it matches nothing.
     pub fn new(pattern: &str) -> Option<Self> {
         let piece = pattern.split(['*', '?']).max_by_key(|piece| piece.len()).unwrap_or_default();
         Self::build(pattern, piece, |c| c == '*', |c| c == '?')
     }
 
-    /// A pattern in which only the star is a wildcard, as in filters.
+    /// Compiles a pattern in which only the star is a wildcard, as in filters.
     pub fn of_stars(pattern: &str) -> Option<Self> {
         let piece = pattern.split('*').max_by_key(|piece| piece.len()).unwrap_or_default();
         Self::build(pattern, piece, |c| c == '*', |_| false)
     }
 
-    /// Text in which stars and question marks stand for themselves.
+    /// Compiles text in which stars and question marks stand for themselves.
     pub fn literal(text: &str) -> Option<Self> {
         Self::build(text, text, |_| false, |_| false)
     }
@@ -108,13 +110,13 @@ impl Glob {
         Some(Self { last, chars: chars.into(), by_char: by_char.into(), stay: stay.into(), piece: piece.into() })
     }
 
-    /// Whether all of `text` matches.
+    /// Returns whether all of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
         self.read(text, |before, next| (before.is_none(), next.is_none()))
     }
 
-    /// Whether a part of `text` matches that starts and ends at the edge of a word ([spec]). Words are made of ASCII letters,
-    /// digits and underscores.
+    /// Returns whether a part of `text` matches that starts and ends at the edge of a word ([spec]). Words are made of
+    /// ASCII letters, digits and underscores.
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#conditions-1
     pub fn occurs_in(&self, text: &str) -> bool {
@@ -128,12 +130,12 @@ impl Glob {
         })
     }
 
-    /// How many steps each character of a text takes.
+    /// The number of steps for each character of a text.
     pub fn words(&self) -> usize {
         self.stay.len()
     }
 
-    /// About how much memory it takes.
+    /// The approximate memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.chars.len() * 4 + (self.by_char.len() + self.stay.len()) * 8 + self.piece.len()
     }
@@ -171,7 +173,8 @@ impl Glob {
         }
     }
 
-    /// As [`Self::read`], of a pattern whose states fit into one number, as those of most do: a few instructions for a character.
+    /// Reads the text as [`Self::read`] does, for a pattern whose states fit into one number, as most do. A character
+    /// costs a few instructions.
     fn read_as_one_word(&self, text: &str, place: impl Fn(Option<char>, Option<char>) -> (bool, bool)) -> bool {
         let other = self.by_char[self.chars.len()];
         let mut ascii = [other; 128];
@@ -197,7 +200,7 @@ impl Glob {
         }
     }
 
-    /// Which states may be reached by reading a character.
+    /// The states that a character can lead to.
     fn states_after(&self, c: char) -> &[u64] {
         let index = self.chars.binary_search(&c).unwrap_or(self.chars.len());
         &self.by_char[index * self.words()..][..self.words()]
@@ -238,7 +241,7 @@ mod tests {
         check("é?é", "éxe", false);
         check("\u{7f}?\u{80}*", "\u{7f}é\u{80}", true);
         check("\u{7f}?\u{80}*", "\u{80}é\u{80}", false);
-        // With the longest patterns of one word, the shortest of two, and their states at the edge.
+        // The longest patterns of one word and the shortest of two, with their states at the edge.
         for length in [62, 63, 64, 65] {
             let text: String = "abé".chars().cycle().take(length).collect();
             check(&text.replace('é', "?"), &text, true);

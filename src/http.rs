@@ -1,11 +1,11 @@
 //! HTTP: from a bound socket to a typed request with a known caller, and back.
 //!
-//! Promises: no client can stop the accept loop; a request that changes something runs to its end even when its client
-//! hangs up; stopping answers what is in flight before it closes anything, for at most [`shutdown::GRACE`].
+//! Promises: no client can stop the accept loop; a request that changes data runs to its end even when its client hangs
+//! up; shutdown answers the requests in flight before it closes anything, and takes at most [`shutdown::GRACE`].
 //!
-//! Reading order: [`listen`] binds, [`accept`] turns sockets into requests within the bounds of [`transport`], [`tracked`] and [`cors`] are layers around the
-//! router, [`Routes`] finds the handler, [`Authed`] makes the typed request, [`Reply`] and [`ApiError`] are its answers,
-//! [`shutdown`] ends it all.
+//! Reading order: [`listen`] binds, [`accept`] turns sockets into requests within the bounds of [`transport`],
+//! [`tracked`] and [`cors`] are layers around the router, [`Routes`] finds the handler, [`Authed`] makes the typed
+//! request, [`Reply`] and [`ApiError`] are its answers, [`shutdown`] stops everything.
 
 pub mod listen;
 pub mod tls;

@@ -1,11 +1,12 @@
-//! Jobs: what a request promises and is done after its answer, such as showing a new name in thousands of rooms.
+//! Jobs: work that a request promises and that is done after its answer, such as showing a new name in thousands of
+//! rooms.
 //!
-//! Promise: a job is a row, committed together with what asks for it, and deleted when it is done. It survives a restart, is
-//! done again when it is asked for while it runs, and is tried again when it fails. So each kind of job must bear being
-//! done twice, and must look at how things are when it runs.
+//! Promise: a job is a row that is committed together with the change that asks for it, and deleted when the job is
+//! done. It survives a restart, runs again when it is asked for while it runs, and is retried when it fails. So every
+//! kind of job must be safe to run twice, and must read the current state when it runs.
 //!
-//! After the commit of such a row, [`Jobs::ask`] is called; a call that is lost costs time until the next one, or until the
-//! next start. A new kind is a variant of [`Task`] and a line in [`perform`].
+//! [`Jobs::ask`] is called after the commit of such a row. If a call is lost, the job waits for the next call or the
+//! next start. A new kind of job is a variant of [`Task`] and a line in [`perform`].
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,29 +27,29 @@ use tokio::{
     time::Instant,
 };
 
-/// How many jobs are done side by side: one user with many rooms must not keep the others waiting.
+/// The number of jobs that run at the same time: one user with many rooms must not keep the others waiting.
 const SIDE_BY_SIDE: usize = 4;
 
-/// When a job is tried again that has failed: soon for a user, and seldom enough for a database in trouble.
+/// The pause before a failed job is retried: short for a user, and long enough for a database in trouble.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// The service that others ask for jobs.
+/// The handle with which other code asks for jobs.
 pub struct Jobs {
-    /// How often somebody asked.
+    /// The number of asks so far.
     asked: watch::Sender<u64>,
-    /// No job was left after so many.
+    /// The number of asks after which no job was left.
     settled: watch::Sender<u64>,
 }
 
 impl Default for Jobs {
     fn default() -> Self {
-        // The start asks for the jobs that the last run left.
+        // The start counts as an ask, for the jobs that the last run left.
         Self { asked: watch::Sender::new(1), settled: watch::Sender::new(0) }
     }
 }
 
 impl Jobs {
-    /// A job's row was committed.
+    /// Asks for the jobs whose rows were just committed.
     pub fn ask(&self) {
         self.asked.send_modify(|asked| *asked += 1);
     }
@@ -57,12 +58,12 @@ impl Jobs {
     pub async fn settled(&self) {
         let asked = *self.asked.borrow();
         let mut settled = self.settled.subscribe();
-        // The sender is in `self`, so this ends only when they are.
+        // The sender is in `self`, so the wait ends only when the jobs are done.
         let _ = settled.wait_for(|settled| *settled >= asked).await;
     }
 }
 
-/// Does jobs until the server stops.
+/// Runs jobs until the server stops.
 pub async fn run(app: &App) {
     let _: Option<()> = app.stopping.clone().run_until_cancelled(work(app)).await;
 }
@@ -91,7 +92,7 @@ async fn work(app: &App) {
             }
         };
         tokio::select! {
-            // The sender is in `app`, so this is an ask.
+            // The sender is in `app`, so the channel is open and this is an ask.
             _ = asked.changed() => {}
             Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
             () = pause => {}
@@ -103,18 +104,19 @@ async fn work(app: &App) {
 struct Running {
     tasks: JoinSet<Result<(), Error>>,
     by_id: HashMap<Id, Task>,
-    /// Jobs that failed, until they are tried again.
+    /// Failed jobs, with the time of the next try.
     paused: HashMap<Task, Instant>,
     next_look: Option<Instant>,
 }
 
 impl Running {
-    /// Begins as many jobs as there is room for, and says how many are left in all; or more than none, if more than these.
+    /// Starts as many jobs as there is room for. Returns the number of jobs that are left, counted only up to the
+    /// limit.
     async fn start(&mut self, app: &App) -> Result<usize, Error> {
         let now = Instant::now();
         self.paused.retain(|_, until| *until > now);
         self.next_look = None;
-        // Those that run or pause may come first; behind them are enough.
+        // Running and paused jobs may come first in the list; enough others come after them.
         let limit = SIDE_BY_SIDE + self.paused.len();
         let mut reader = app.db.read().await?;
         let jobs = list_jobs(&mut reader.conn(), limit).await?;

@@ -1,24 +1,25 @@
-//! JSON that is passed on to others: the one check of it.
+//! The check of JSON that we pass on to others.
 //!
-//! Most of what clients store with us is opaque: a message to a device, account data, a field of a profile, a key. It goes
-//! out again inside one large answer, and a client that cannot parse a part of an answer loses all of it, for good. So what
-//! some parser in use refuses is refused here, where it comes in: [`crate::http`] checks every body of a client.
+//! Most data that clients store here is opaque to the server: a message to a device, account data, a field of a
+//! profile, a key. We later send it inside one large answer. A client that cannot parse a part of an answer loses all
+//! of it, and a retry does not help. So JSON that some parser in use refuses is refused here, when it comes in:
+//! [`crate::http`] checks every body of a client.
 //!
 //! Promise: one pass, without recursion, in time that grows with the text; memory only for the keys of open objects.
 
 use std::borrow::Cow;
 
-/// How deep arrays and objects may be nested in a request. The strictest parsers stop at 64 (.NET), others at 128; an
-/// answer of ours puts up to ten levels around what it passes on.
+/// The greatest depth of nested arrays and objects in a request. The strictest parsers stop at 64 (.NET), others at
+/// 128, and our answers put up to ten levels around the JSON that they pass on.
 pub const MAX_DEPTH: usize = 50;
 
-/// Length of a number. Any double is written in 25 bytes; some parsers refuse 1,000 digits and more.
+/// The greatest length of a number. Any double can be written in 25 bytes; some parsers refuse 1,000 digits and more.
 pub const MAX_NUMBER_BYTES: usize = 64;
 
-/// Length of a key of an object. Identifiers have 255 bytes at most; some parsers refuse 50,000.
+/// The greatest length of an object's key. Identifiers have 255 bytes at most; some parsers refuse 50,000.
 pub const MAX_KEY_BYTES: usize = 4096;
 
-/// Why JSON cannot be passed on.
+/// The reasons why JSON cannot be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     #[error("it is nested deeper than {MAX_DEPTH} levels")]
@@ -35,15 +36,15 @@ pub enum Unfit {
     LoneSurrogate,
 }
 
-/// Checks what every parser must be able to read. Whether the text is JSON at all is for a parser to say: what is not may
-/// pass.
+/// Checks that every parser in use can read the text. Only a parser can say whether it is JSON at all; text that is not
+/// JSON may pass here.
 ///
 /// # Errors
 /// [`Unfit`], the first one that is found.
 pub fn check(json: &str) -> Result<(), Unfit> {
     let mut walk = Walk { json, at: 0 };
     let mut keys: Vec<Cow<'_, str>> = Vec::new();
-    // For each open object, how many keys there were before it; `None` for an array.
+    // The number of keys before each open object; `None` for an array.
     let mut open = [None::<usize>; MAX_DEPTH];
     let mut depth = 0;
     let mut expects_key = false;
@@ -83,7 +84,7 @@ pub fn check(json: &str) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Sorting keeps this at about the length of the keys, however many there are.
+/// Refuses duplicate keys. Sorting keeps the cost near the total length of the keys, however many there are.
 fn check_distinct(keys: &mut [Cow<'_, str>]) -> Result<(), Unfit> {
     keys.sort_unstable();
     if keys.windows(2).any(|pair| pair[0] == pair[1]) { Err(Unfit::DuplicateKey) } else { Ok(()) }
@@ -101,13 +102,13 @@ struct Quoted<'a> {
 }
 
 impl<'a> Quoted<'a> {
-    /// The text as a key, which may be spelled in several ways.
+    /// The text as a decoded key, because a key can be spelled in several ways.
     fn key(&self) -> Result<Cow<'a, str>, Unfit> {
         if self.text.len() - 2 > MAX_KEY_BYTES {
             return Err(Unfit::KeyTooLong);
         }
         let decoded = self.has_escapes.then(|| serde_json::from_str(self.text).ok()).flatten();
-        // What cannot be decoded is no JSON, which a parser will say.
+        // Text that cannot be decoded is not JSON; the parser will refuse it.
         Ok(decoded.map_or(Cow::Borrowed(&self.text[1..self.text.len() - 1]), Cow::Owned))
     }
 }
@@ -117,7 +118,7 @@ impl<'a> Walk<'a> {
         self.json.as_bytes().get(self.at).copied()
     }
 
-    /// Goes past a string; `None` if it does not end.
+    /// Skips a string; `None` if it does not end.
     fn string(&mut self) -> Result<Option<Quoted<'a>>, Unfit> {
         let bytes = self.json.as_bytes();
         let start = self.at;
@@ -144,7 +145,7 @@ impl<'a> Walk<'a> {
             }
         }
         self.at = at + 1;
-        // The quotes are ASCII, so both ends are between characters.
+        // The quotes are ASCII, so both ends are character boundaries.
         Ok(self.json.get(start..=at).map(|text| Quoted { text, has_escapes }))
     }
 
@@ -154,7 +155,7 @@ impl<'a> Walk<'a> {
         if digits.bytes().all(|digit| digit.is_ascii_hexdigit()) { u16::from_str_radix(digits, 16).ok() } else { None }
     }
 
-    /// Goes past a number.
+    /// Skips a number.
     fn number(&mut self) -> Result<(), Unfit> {
         let rest = &self.json[self.at..];
         let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
@@ -163,7 +164,7 @@ impl<'a> Walk<'a> {
         if length > MAX_NUMBER_BYTES {
             return Err(Unfit::NumberTooLong);
         }
-        // No number of three hundred digits is short enough, so only an exponent can make one too large.
+        // A number with 300 digits is too long already, so only an exponent can make one too large.
         let text = &rest[..length];
         let Some((mantissa, _)) = text.split_once(['e', 'E']) else { return Ok(()) };
         let Ok(value) = text.parse::<f64>() else { return Ok(()) };
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!(check(&arrays(30_000)), Err(Unfit::TooDeep));
     }
 
-    /// A parser says what these are; nothing here may stop the server.
+    /// Text that is not JSON passes and must not stop the server; a parser refuses it.
     #[test]
     fn what_is_no_json_is_left_to_the_parser() {
         for text in

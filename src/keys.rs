@@ -1,12 +1,16 @@
-//! Keys: what devices publish for end-to-end encryption, what they send each other, and their key backups.
+//! Keys: the keys that devices publish for end-to-end encryption, the messages that they send each other, and their key
+//! backups.
 //!
-//! Promises: a one-time key is handed out at most once, in the order of upload, whatever crashes or races; nothing is
-//! stored that was not checked first; a signature is stored only if it is valid; a message to a device that was answered
-//! with 200 reaches the device at least once, and stays until the device has acknowledged it.
+//! Promises:
 //!
-//! Reading order: [`validate`] says what a key looks like; [`upload`], [`claim`] and [`query`] are the life of a device's
-//! keys; [`cross_signing`] and [`signatures`] are a user's own keys; [`changes`] tells others that keys changed;
-//! [`counts`] and [`to_device`] are what `/sync` asks for; [`backup`] keeps room keys.
+//! - A one-time key is handed out at most once, in the order of upload, also when the server crashes or requests race.
+//! - Nothing is stored before it was checked. A signature is stored only if it is valid.
+//! - A message to a device that was answered with 200 reaches the device at least once. It stays until the device has
+//!   acknowledged it.
+//!
+//! Reading order: [`validate`] checks what a key looks like. [`upload`], [`claim`] and [`query`] are the life of a
+//! device's keys. [`cross_signing`] and [`signatures`] are a user's own keys. [`changes`] notifies others of changed
+//! keys. `/sync` asks [`counts`] and [`to_device`]. [`backup`] stores room keys.
 
 pub mod validate;
 
@@ -53,18 +57,18 @@ pub struct Keys {
     bus: Arc<Bus>,
     clock: Clock,
     server_name: OwnedServerName,
-    /// One-time keys held for a device.
+    /// The limit on one-time keys of a device.
     one_time_keys_per_device: usize,
-    /// Messages held for a device.
+    /// The limit on messages waiting for a device.
     to_device_per_device: usize,
-    /// Bytes of messages held for a device.
+    /// The limit on bytes of messages waiting for a device.
     to_device_bytes: u64,
     changes: Arc<changes::Changes>,
     counts: Arc<counts::Counts>,
     inboxes: Arc<to_device::Inboxes>,
-    /// Whoever makes room in an inbox. It lives across commits.
+    /// Held by the request that evicts messages from a full inbox, also across commits.
     overflow: tokio::sync::Mutex<()>,
-    /// Whoever uploads keys, or changes a backup: what they write depends on what they have read before.
+    /// Locks for uploads of keys and changes of backups: their writes depend on what they have read before.
     turns: Turns,
 }
 
@@ -87,14 +91,14 @@ impl Keys {
         }
     }
 
-    /// A change of the user's device list: its rows are to be stored with what changed. `rooms` are those that the user
-    /// has joined.
+    /// A change of the user's device list. Its rows must be stored with what changed. `rooms` are the user's joined
+    /// rooms.
     pub fn device_change(&self, user: UserNid, rooms: Vec<RoomNid>) -> DeviceChange {
         DeviceChange::new(Arc::clone(&self.changes), user, rooms)
     }
 
-    /// Hears of changes of device lists that come from accounts: devices that end or get another name. `prepare` brings
-    /// the user's rooms into memory, and `mark_rooms` marks those who share one of them.
+    /// The listener for changes of device lists that come from accounts: devices that are deleted or renamed. `prepare`
+    /// loads the user's rooms into memory. `mark_rooms` wakes the users who share one of them.
     pub fn device_change_listener(
         &self,
         prepare: impl Fn(UserNid) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> + Send + Sync + 'static,

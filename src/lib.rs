@@ -3,19 +3,19 @@
 //! The modules from the bottom up; imports point down.
 //!
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
-//! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`]: wake-ups, the time, the matcher of globs, the check of JSON that is
-//!   passed on, the allocator. [`report`]: an error with its causes.
+//! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`]: wake-ups, the time, glob matching, the check of JSON that we
+//!   pass on, the allocator. [`report`]: an error with its causes.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
-//! - [`appservice`]: the application services of the configuration, and which names are theirs.
+//! - [`appservice`]: the configured application services and their namespaces.
 //! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
 //! - [`room`]: the heart. Events are appended here, and only here.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
-//! - [`sync`]: what happened since a client last asked.
-//! - [`outbound`]: the one client for requests to elsewhere. [`federation`]: talking to other servers.
-//! - [`http`]: from a connection to a typed request with a known caller, and back.
-//! - [`client_api`]: the client-server API, an endpoint a file. [`federation_api`]: the server-server API, likewise.
-//!   [`admin_api`]: what operators can do. [`synapse_admin`]: one endpoint of Synapse's.
+//! - [`sync`]: the changes since a client's last request.
+//! - [`outbound`]: the one client for requests to other hosts. [`federation`]: talking to other servers.
+//! - [`http`]: turns a connection into a typed request with a known caller, and the result into an answer.
+//! - [`client_api`]: the client-server API, one file per endpoint. [`federation_api`]: the server-server API, likewise.
+//!   [`admin_api`]: the API for operators. [`synapse_admin`]: one endpoint of Synapse's admin API.
 //! - [`app`]: all services in one place. [`server`]: builds them, starts them, stops them in order.
 //! - [`cli`]: the command line.
 

@@ -1,4 +1,4 @@
-//! The `sabha` command: flags, then configuration, then what was asked for.
+//! The `sabha` command: reads the flags, then the configuration, then runs the verb.
 
 use std::process::ExitCode;
 

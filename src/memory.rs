@@ -1,24 +1,24 @@
-//! Memory that the C library's allocator keeps though nobody uses it: told at the start what to give back at once, and
-//! asked later for the rest.
+//! Returns unused memory of the C library's allocator to the system: a part at once, by settings at the start, and the
+//! rest later, on request.
 //!
-//! The reasons and the numbers are in `docs/decisions/0013-glibc-tuned-no-lto.md`. Elsewhere than on Linux with glibc,
-//! nothing here does anything.
+//! The reasons and the numbers are in `docs/decisions/0013-glibc-tuned-no-lto.md`. On other systems than Linux with
+//! glibc, this module does nothing.
 
 use std::{fs, time::Duration};
 
 use tokio::time::MissedTickBehavior;
 
-/// How often the size of the process is looked at: one read of a file in `/proc`.
+/// The interval at which we read the size of the process, from a file in `/proc`.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Growth since the last time that makes it worth asking. Asking walks all that is free, some milliseconds for each 100 MB
-/// of it, and other threads that allocate from the same heap wait.
+/// The growth since the last trim that makes another one worthwhile. A trim walks all free memory, which takes some
+/// milliseconds for each 100 MB, and other threads that allocate from the same heap wait.
 const WORTH_BYTES: u64 = 32 << 20;
 
-/// Has large pieces of memory come from the system, each by itself, so that they go back to it when they are freed.
+/// Makes the allocator get each large block of memory from the system by itself, so that it goes back when it is freed.
 ///
-/// Left alone, glibc serves the 19 MiB of a password hash from heaps that it never gives back: 100 registrations took
-/// 600 MB. Call it before any other thread exists.
+/// By default, glibc takes the 19 MiB for a password hash from heaps that it never gives back: 100 registrations took
+/// 600 MB. Call this before any other thread exists.
 pub fn give_large_pieces_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -33,10 +33,10 @@ pub fn give_large_pieces_back() {
     }
 }
 
-/// Gives free pages back whenever the process has grown; never returns.
+/// Gives free pages back to the system whenever the process has grown; never returns.
 ///
-/// Many requests at once, such as all clients after a restart, leave holes between what stays: glibc keeps those pages
-/// unless it is asked.
+/// Many requests at once, such as those of all clients after a restart, leave holes between the blocks that stay. glibc
+/// keeps those pages until it is asked to trim.
 pub async fn give_holes_back() {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,12 +46,13 @@ pub async fn give_holes_back() {
         if let (Some(now), Some(then)) = (resident_bytes(), after_last)
             && now >= then.saturating_add(WORTH_BYTES)
         {
-            // It cannot fail, and whoever stops the server meanwhile need not wait for it.
+            // A trim cannot fail, and a server that stops need not wait for it.
             let _ = tokio::task::spawn_blocking(trim).await;
             after_last = resident_bytes();
             tracing::debug!(before_bytes = now, after_bytes = after_last, "gave free memory back");
         } else {
-            // What shrank by itself may grow back by as much without being worth it again.
+            // Growth counts from the smallest size since the last trim. Otherwise memory that shrank by itself could
+            // grow back unnoticed.
             after_last = after_last.min(resident_bytes());
         }
     }
@@ -68,7 +69,7 @@ fn trim() {
     }
 }
 
-/// What of the process is in RAM; `None` where the kernel does not say.
+/// The part of the process that is in RAM, in bytes; `None` if the kernel does not say.
 fn resident_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
@@ -83,8 +84,8 @@ mod tests {
     #[test]
     fn holes_between_what_stays_are_given_back() {
         const PIECES: usize = 80_000;
-        // 160 MB in small pieces, of which every hundredth stays: nothing at the top of the heap to give back. So much,
-        // because other tests take and give memory meanwhile.
+        // 160 MB in small pieces, of which every hundredth stays, so there is nothing to give back at the top of the
+        // heap. The size is this large because other tests allocate and free memory meanwhile.
         let mut pieces: Vec<Vec<u8>> = (0..PIECES).map(|_| vec![1; 2000]).collect();
         let full = resident_bytes().expect("Linux says how large a process is");
         let mut n = 0;

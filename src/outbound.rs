@@ -1,12 +1,13 @@
-//! Requests to elsewhere: the one client through which this server asks anybody anything over HTTP.
+//! Outbound requests: the only HTTP client of this server.
 //!
-//! Promise: no connection is ever made to an address that the configuration denies, on no redirect, for no DNS answer and
-//! for no way of writing an address. A host is looked up, its addresses are checked, and the connection is made to one of
-//! exactly these ([`guard`]); nothing is looked up again in between. Every request has an end: in time, in bytes, in
-//! redirects ([`Limits`]). Proxies of the environment are not used, nothing is decompressed, and a connection is not kept.
+//! Promise: no connection is ever made to an address that the configuration denies, whatever the redirect, the DNS
+//! answer or the spelling of the address. A host is looked up, its addresses are checked, and the connection goes to
+//! one of exactly these ([`guard`]), without another lookup in between. Every request has limits: in time, in bytes, in
+//! redirects ([`Limits`]). The client uses no proxies of the environment, decompresses nothing and keeps no connection
+//! open.
 //!
-//! Reading order: [`guard`] decides about addresses, [`resolve`] asks DNS, [`connect`] is one connection and one exchange on
-//! it. Who uses it: [`crate::federation`].
+//! Reading order: [`guard`] checks addresses, [`resolve`] queries DNS, [`connect`] makes one connection and one
+//! exchange on it. Its user is [`crate::federation`].
 
 pub mod connect;
 pub mod guard;
@@ -33,24 +34,25 @@ pub use self::{
 };
 use crate::config;
 
-/// Requests under way at a time, so that slow servers cannot take all our sockets. More wait, within their time.
+/// Maximum number of concurrent requests, so that slow servers cannot take all our sockets. Further requests wait,
+/// within their time.
 const MAX_IN_FLIGHT: usize = 512;
 
-/// Addresses of a host that are tried. A name with more is a list to keep us busy with.
+/// Maximum number of a host's addresses to try. A name with more is likely meant to keep us busy.
 const MAX_ADDRESSES: usize = 4;
 
-/// How large one request may become.
+/// Limits of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For everything: looking up, connecting, redirects, the answer's last byte.
+    /// Time for everything: lookup, connection, redirects, and the answer to its last byte.
     pub time: Duration,
-    /// The answer's body.
+    /// Maximum size of the answer's body.
     pub body_bytes: usize,
-    /// How many redirects are followed; each leads through the same checks.
+    /// Maximum number of redirects to follow. Each passes the same checks.
     pub redirects: usize,
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
     #[error("{host} has no address that may be connected to")]
@@ -92,7 +94,7 @@ pub enum SetupError {
     Tls(#[from] rustls::Error),
 }
 
-/// The client. Built once.
+/// The HTTP client. Built once.
 pub struct Outbound {
     guard: Guard,
     hosts: config::Hosts,
@@ -102,15 +104,15 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// The client of this configuration, which asks the system's DNS servers.
+    /// Builds the client for this configuration. It uses the system's DNS servers.
     ///
     /// # Errors
-    /// A file of certificate authorities that cannot be used.
+    /// When a file of certificate authorities cannot be used.
     pub fn new(config: &config::Outbound, ca_files: &[PathBuf]) -> Result<Self, SetupError> {
         Self::with_resolver(config, ca_files, Arc::new(resolve::SystemDns::new()))
     }
 
-    /// The same with another way to look names up.
+    /// Builds the client with another resolver.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -128,19 +130,19 @@ impl Outbound {
         })
     }
 
-    /// Fetches `url`, following redirects. `https` never leads to plain `http`.
+    /// Fetches `url`, following redirects. `https` never redirects to plain `http`.
     ///
     /// # Errors
-    /// See [`OutboundError`]. Any status that is no redirect is an answer.
+    /// [`OutboundError`]. Any status except a redirect is an answer.
     pub async fn get(&self, url: &Url, trust: Trust, limits: Limits) -> Result<Response<Bytes>, OutboundError> {
         self.within(limits.time, self.follow(url.clone(), trust, limits)).await
     }
 
-    /// Sends a request to another server over TLS. No redirect is followed: the signature is for that server alone.
-    /// Connecting is tried at each target in turn; what was sent is not sent again.
+    /// Sends a request to another server over TLS. Follows no redirect, because the signature is only for that server.
+    /// Tries to connect to each target in turn, but never sends the request twice.
     ///
     /// # Errors
-    /// See [`OutboundError`]. Any status is an answer.
+    /// [`OutboundError`]. Any status is an answer.
     pub async fn send(
         &self,
         route: &Route,
@@ -162,7 +164,7 @@ impl Outbound {
         self.within(limits.time, exchange).await
     }
 
-    /// The service records of a name. A host of the static map has none: the map stands for DNS.
+    /// Looks up the service records of a name. A host in the static map has none, because the map replaces DNS.
     ///
     /// # Errors
     /// When DNS does not answer.
@@ -194,10 +196,10 @@ impl Outbound {
         Err(OutboundError::TooManyRedirects(limits.redirects))
     }
 
-    /// One hop.
+    /// Fetches one URL, without redirects.
     async fn fetch(&self, url: &Url, trust: Trust, body_bytes: usize) -> Result<Response<Bytes>, OutboundError> {
         let host = match url.host().ok_or(OutboundError::BadUrl)? {
-            // The parser has made addresses of `0x7f.1` and `2130706433` too.
+            // The parser has also converted spellings such as `0x7f.1` and `2130706433` to addresses.
             url::Host::Ipv4(ip) => Host::Ip(ip.into()),
             url::Host::Ipv6(ip) => Host::Ip(ip.into()),
             url::Host::Domain(name) => Host::Name(name.to_owned()),
@@ -234,7 +236,7 @@ impl Outbound {
             .map_err(|source| OutboundError::Connect { host: host.clone(), source })
     }
 
-    /// Where to connect to: looked up, and checked, here and nowhere else.
+    /// The addresses to connect to. They are looked up and checked only here.
     async fn addresses(&self, host: &Host, port: u16) -> Result<Vec<SocketAddr>, OutboundError> {
         let found = match host {
             Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
@@ -253,7 +255,7 @@ impl Outbound {
     }
 }
 
-/// Where an answer sends us, if it does.
+/// The redirect target of an answer, if it has one.
 fn redirect(from: &Url, response: &Response<Bytes>) -> Result<Option<Url>, OutboundError> {
     use StatusCode as S;
     if ![S::MOVED_PERMANENTLY, S::FOUND, S::SEE_OTHER, S::TEMPORARY_REDIRECT, S::PERMANENT_REDIRECT]
@@ -271,7 +273,7 @@ fn redirect(from: &Url, response: &Response<Bytes>) -> Result<Option<Url>, Outbo
     if is_allowed { Ok(Some(to)) } else { Err(OutboundError::BadUrl) }
 }
 
-/// Who we are, in every request.
+/// Adds our name to every request.
 fn add_user_agent(headers: &mut HeaderMap) {
     let user_agent = HeaderValue::from_static(concat!("Sabha/", env!("CARGO_PKG_VERSION")));
     headers.entry(USER_AGENT).or_insert(user_agent);

@@ -1,8 +1,8 @@
-//! Push rules: when an account wants to be notified.
+//! Push rules: the events that an account wants to be notified of.
 //!
-//! The rules are the account data `m.push_rules`; an account that never changed them has the server's defaults. Next:
-//! [`defaults`]; [`rules`], the changes that clients may make; [`compiled`] and [`evaluate`], what they say about an event; [`unread`], what
-//! `/sync` counts.
+//! The rules are stored as the account data `m.push_rules`. An account that never changed them has the server's
+//! defaults. Next: [`defaults`]; [`rules`], the changes that clients may make; [`compiled`] and [`evaluate`], the
+//! evaluation of events; [`unread`], the counts for `/sync`.
 
 mod carry_over;
 pub mod compiled;
@@ -30,24 +30,24 @@ use evaluate::Evaluator;
 pub use rules::RuleError;
 use unread::Tallies;
 
-/// The type that push rules are stored as.
+/// The type of account data that holds the push rules.
 const PUSH_RULES: &str = "m.push_rules";
 
-/// About how many rulesets are kept in memory, mostly of 10 kB; the others are read again when they are used.
+/// Approximate number of cached rulesets, mostly of 10 kB. Others are read again when they are used.
 const CACHED_RULESETS: usize = 5_000;
 
-/// How much memory they may take, roughly. Rules of the largest size that users may have take a few hundred kB.
+/// Approximate memory for cached rulesets. The largest that users may have takes a few hundred kB.
 const CACHED_RULESET_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What the server's own rules take, with their names and actions.
+/// The size of the server's own rules, with their names and actions.
 const DEFAULTS_BYTES: u64 = 6 * 1024;
 
 /// The rules of one user.
 pub struct UserRules {
     pub ruleset: Arc<Ruleset>,
     pub compiled: CompiledRules,
-    /// The position of their last change, and of nothing when there never was one. Rules that were read at different times
-    /// are the same if this is.
+    /// The position of their last change, or zero if there never was one. Rules that were read at different times are
+    /// the same if their versions are equal.
     version: Position,
     bytes: u64,
 }
@@ -88,17 +88,17 @@ impl Push {
         }
     }
 
-    /// The rules of a local user: the server's defaults with what the user changed.
+    /// The rules of a local user: the server's defaults with the user's changes.
     pub async fn ruleset(&self, user: &User) -> Result<Arc<Ruleset>, store::Error> {
         Ok(Arc::clone(&self.rules(user).await?.ruleset))
     }
 
-    /// The rules of a local user, as clients see them and ready for events.
+    /// The rules of a local user, both as clients see them and compiled.
     async fn rules(&self, user: &User) -> Result<Arc<UserRules>, store::Error> {
         if let Some(rules) = self.rulesets.get(&user.nid) {
             return Ok(rules);
         }
-        // In turn, or rules that were just changed could be overwritten in memory by those that were read before.
+        // Needs a turn, or a reader could overwrite newly changed rules in the cache with older ones.
         let _turn = self.data.turn(user.nid).await;
         if let Some(rules) = self.rulesets.get(&user.nid) {
             return Ok(rules);
@@ -124,14 +124,14 @@ impl Push {
         render(PUSH_RULES, &self.content(user).await?)
     }
 
-    /// Changes the user's rules, all of `change` or nothing.
+    /// Changes the user's rules: all of `change`, or nothing.
     pub async fn change(
         &self,
         user: &User,
         change: impl FnOnce(&mut Ruleset) -> Result<(), RuleError>,
     ) -> Result<(), ChangeError> {
         let turn = self.data.turn(user.nid).await;
-        // Whatever happens to the write, the next reader starts from what is stored.
+        // Whether the write succeeds or fails, the next reader starts from the stored rules.
         self.rulesets.remove(&user.nid);
         self.data
             .update(&turn, ACCOUNT, PUSH_RULES, |stored| {
@@ -143,10 +143,10 @@ impl Push {
             .await
     }
 
-    /// Gives the user the rules for the room `new` that they have for its predecessor `old`.
+    /// Copies the user's rules for the room `old` to its replacement `new`.
     pub async fn carry_over(&self, user: &User, old: &RoomId, new: &RoomId) -> Result<(), ChangeError> {
         let ruleset = self.ruleset(user).await.map_err(PutError::Storage)?;
-        // Most users have no rule for the room, and theirs are not written anew.
+        // Most users have no rule for the room, and need no write.
         if carry_over::copies(&ruleset, old, new).is_empty() {
             return Ok(());
         }

@@ -1,12 +1,12 @@
-//! Rooms: what happened in them, and what is true of them now.
+//! Rooms: their events and their current state.
 //!
-//! A room that is used is in memory ([`Room`]): its head, its current state and its latest events. Exactly one function
-//! appends to a room, [`RoomWriter::commit`](writer::RoomWriter::commit); everything else here prepares what it appends or
-//! reads what it appended.
+//! A room in use is in memory ([`Room`]): its head, its current state and its latest events. Exactly one function
+//! appends to a room, [`RoomWriter::commit`](writer::RoomWriter::commit). All other code here prepares events for it or
+//! reads events that it appended.
 //!
-//! Reading order: [`event`] and [`state_log`] (what a room consists of), [`load`] (from the database), [`writer`] (how
-//! events are appended), then what users do: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and what they read:
-//! [`history`], [`visibility`], [`timeline`], [`threads`].
+//! Reading order: [`event`] and [`state_log`] (the parts of a room), [`load`] (from the database), [`writer`] (how
+//! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
+//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`].
 
 mod damage;
 pub mod event;
@@ -64,13 +64,13 @@ use crate::{
     store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write},
 };
 
-/// How many of its latest events a room keeps at hand for `/sync`.
+/// The number of latest events that a room keeps in memory for `/sync`.
 const RING_EVENTS: usize = 64;
 
-/// For how many pairs of user and room it is kept in memory what the user may see.
+/// The number of pairs of user and room whose [`Sight`](visibility::Sight) is cached.
 const CACHED_SIGHTS: usize = 50_000;
 
-/// How many loads of rooms may run side by side without waiting for each other.
+/// The number of locks for loading rooms. Loads under different locks run at the same time.
 const LOAD_LOCKS: usize = 64;
 
 /// A room in memory.
@@ -80,19 +80,20 @@ pub struct Room {
     pub room_id: OwnedRoomId,
     pub version: RoomVersionId,
     pub rules: RoomVersionRules,
-    /// Who builds the next event. First come, first served, or two sends would build on the same forward extremities.
+    /// The lock for building the next event. Without it, two sends would build on the same forward extremities. First
+    /// come, first served.
     head: Arc<tokio::sync::Mutex<Head>>,
-    /// Broken when a write of this room has failed: what is in memory is then not what is stored.
+    /// Broken when a write of this room has failed: memory then differs from the database.
     lineage: Lineage,
-    /// Events that the head is built on and the disk does not have yet.
+    /// Events that the head is built on and that are not on disk yet.
     queued: Queued,
     view: RwLock<View>,
     last_pos: AtomicI64,
-    /// Whether anyone has asked for the room since rooms were last swept.
+    /// Set when somebody asks for the room; cleared whenever rooms are swept.
     used: AtomicBool,
 }
 
-/// What the next event is built on. Ahead of what is committed.
+/// The end of the room, on which the next event is built. It is ahead of the committed events.
 #[derive(Debug)]
 struct Head {
     forward_extremities: Vec<(EventNid, OwnedEventId)>,
@@ -102,7 +103,8 @@ struct Head {
     unsaved_changes: usize,
 }
 
-/// What readers look at. The state may be ahead of what is committed; readers name the position they want.
+/// The part of the room that readers use. The state may be ahead of the committed events; readers name the position
+/// that they want.
 #[derive(Debug)]
 struct View {
     state: StateLog,
@@ -117,8 +119,8 @@ impl Room {
         Position(self.last_pos.load(Ordering::Acquire))
     }
 
-    /// At most how many entries of its state have changed since `pos`, or how many it has if that is zero. Looks at
-    /// numbers in memory only.
+    /// An upper bound for the number of state entries that have changed since `pos`; all of them if memory does not
+    /// reach back that far. Reads only numbers in memory.
     pub fn state_changed_at_most(&self, pos: Position) -> usize {
         self.view().state.changed_at_most(pos)
     }
@@ -131,8 +133,8 @@ impl Room {
         self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The latest events in (`after`, `upto`], oldest first, if the ring reaches back that far. None are in a range that ends
-    /// before it starts: a receipt may be newer than the position that its reader looks at.
+    /// The latest events in (`after`, `upto`], oldest first, if the ring reaches back that far. The range may end
+    /// before it starts, and is then empty: a receipt may be newer than the position of its reader.
     pub fn recent(&self, after: Position, upto: Position) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
         let view = self.view();
         if after < view.ring_from {
@@ -153,7 +155,7 @@ impl Room {
         Some(view.ring.range(end.saturating_sub(limit)..end).cloned().collect())
     }
 
-    /// Committed events become visible. Called in the order of positions.
+    /// Makes committed events visible. Called in the order of positions.
     fn publish(&self, events: &[(Position, Arc<StoredEvent>)]) {
         let Some((last, _)) = events.last() else { return };
         let mut view = self.view_mut();
@@ -168,8 +170,8 @@ impl Room {
         self.last_pos.store(last.0, Ordering::Release);
     }
 
-    /// An event has been replaced by its redacted form. The one that came after it, if it is state, and the one that it
-    /// redacted, if it is a redaction, show that form too.
+    /// Replaces an event by its redacted form. If it is state, the event that replaced it shows that form too; if it is
+    /// a redaction, the event that it redacted does.
     fn replace_in_ring(&self, event: &Arc<StoredEvent>) {
         let mut view = self.view_mut();
         for (_, held) in &mut view.ring {
@@ -184,7 +186,7 @@ impl Room {
     }
 }
 
-/// The service of everything that happens in rooms.
+/// The service for rooms and everything in them.
 pub struct Rooms {
     pub(crate) db: Arc<Database>,
     pub(crate) bus: Arc<Bus>,
@@ -196,15 +198,16 @@ pub struct Rooms {
     memberships: Memberships,
     /// Joins that are not committed yet, for changes of profiles.
     arrivals: Arrivals,
-    /// One change of a user's member events at a time, or an older profile could be shown after a newer one.
+    /// Lets one change of a user's member events run at a time. Otherwise an older profile could be shown after a newer
+    /// one.
     profile_turns: Turns,
     txn_ids: TransactionIds,
     damage: Damage,
     state_hash_key: StateHashKey,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
-    /// Aliases that are being given out, so that no two requests get the same.
+    /// Aliases that are being created, so that no two requests create the same one.
     reserved_aliases: Mutex<HashSet<String>>,
-    /// When the latest room was created, in milliseconds since 1970.
+    /// The creation time of the latest room, in milliseconds since 1970.
     last_creation_ms: AtomicI64,
 }
 
@@ -269,7 +272,7 @@ impl Rooms {
         }
     }
 
-    /// The room behind a short id that the database gave us.
+    /// The room with this short id, which comes from the database.
     ///
     /// # Errors
     /// [`Error::Damaged`] if there is none, or if it could not be loaded a moment ago.
@@ -289,7 +292,7 @@ impl Rooms {
         self.find(&room_id).await?.ok_or_else(|| Error::damaged("room", format!("{} is missing", nid.0)))
     }
 
-    /// The room if it is in memory and can be trusted.
+    /// The room, if it is in memory and none of its writes has failed.
     fn registered(&self, get: impl FnOnce(&Registry) -> Option<&Arc<Room>>) -> Option<Arc<Room>> {
         let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let room = get(&registry).filter(|room| !room.lineage.is_broken())?;
@@ -297,13 +300,13 @@ impl Rooms {
         Some(Arc::clone(room))
     }
 
-    /// Waits until everything that was queued before is stored or refused: what is on its way to a broken room's rows must be
-    /// there when they are read.
+    /// Waits until all writes that were queued before are stored or refused. Writes of a broken room may be among them,
+    /// and must be settled before its rows are read.
     async fn settled(&self) -> Result<(), Error> {
         match self.db.committer().write(Write::default()).await {
-            // Then nobody knows.
+            // The outcome of the earlier writes is unknown then.
             Err(error @ (Error::Stopping | Error::Waiting | Error::Overloaded)) => Err(error),
-            // That this write itself was refused, such as by a full disk, comes after those before it.
+            // A refusal of this write itself, such as by a full disk, comes after the earlier writes.
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -321,14 +324,15 @@ impl Rooms {
         room
     }
 
-    /// Forgets rooms that nobody has used since the last call, and the rooms of users who are not here. What is forgotten is
-    /// loaded again when it is needed.
+    /// Evicts rooms that nobody has used since the last call, and the memberships of users who are not live. They are
+    /// loaded again when they are needed.
     pub fn forget_idle(&self) {
         self.memberships.retain(|user| self.bus.is_live(user));
         let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Registry { by_id, by_nid } = &mut *registry;
         by_nid.retain(|_, room| {
-            // More than one reference here and one in `by_id`: somebody holds it, or something of it is being written.
+            // The two maps hold one reference each. Another one means that somebody holds the room, or that a write of
+            // it is queued.
             let used = room.used.swap(false, Ordering::Relaxed) || Arc::strong_count(room) > 2;
             if !used {
                 by_id.remove(&room.room_id);
@@ -337,10 +341,10 @@ impl Rooms {
         });
     }
 
-    /// The entry of a key of the room's state as of `upto`, and its event.
+    /// The event of a key of the room's state as of `upto`.
     ///
     /// # Errors
-    /// When the event, or a state that is no longer in memory, cannot be read.
+    /// Fails if the event, or a state that is no longer in memory, cannot be read.
     pub async fn state_event(
         &self,
         room: &Room,
@@ -356,7 +360,7 @@ impl Rooms {
         }
     }
 
-    /// The current entry of a key, committed.
+    /// The committed current event of a key of the room's state.
     pub async fn current_state_event(
         &self,
         room: &Room,

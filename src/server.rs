@@ -1,9 +1,11 @@
-//! The running process: builds the services, serves them, and ends them in order.
+//! The running process: builds the services, serves requests, and stops in order.
 //!
-//! Promise: nothing is served before everything is checked; what was answered is committed before the process ends.
+//! Promise: nothing is served before everything is checked, and every answered write is committed before the process
+//! ends.
 //!
-//! Reading order: [`build`] makes the services from the configuration, [`run`](mod@run) is a server's life, [`sockets`] are what it
-//! listens on, [`routers`] says what is served where, [`sweeps`] is what happens by the clock, [`control`] is how the command line talks to a running server.
+//! Reading order: [`build`] makes the services from the configuration, [`run`](mod@run) starts and stops a server,
+//! [`sockets`] binds its listeners, [`routers`] defines what each listener serves, [`sweeps`] runs the periodic
+//! cleanup, [`control`] lets the command line talk to a running server.
 
 pub mod build;
 pub mod signing_key;

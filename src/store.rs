@@ -3,8 +3,8 @@
 //! Promises: a write is answered only after the commit that holds it ([`Committer`]); a reader never sees half of a
 //! commit; a failing database is an [`Error`], never "not found". Nothing outside this module names `sqlx`.
 //!
-//! Reading order: [`conn`] (how one text runs on two engines), [`rows`] (what is written), [`committer`] (who writes it,
-//! and when), [`open`] (starting up), then one file per group of tables.
+//! Reading order: [`conn`] (one text for two engines), [`rows`] (the data to write), [`committer`] (the task that
+//! writes it), [`open`] (starting up), then one file per group of tables.
 
 pub mod committer;
 mod conn;

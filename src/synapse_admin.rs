@@ -22,13 +22,13 @@ use crate::{
 
 const PATH: &str = "/_synapse/admin/v1/register";
 
-/// A name and a password are far smaller.
+/// The maximum body; a name and a password are far smaller.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// What Synapse calls kinds of users. It treats them apart in its own statistics; here they are users.
+/// Synapse's types of users. Synapse counts them separately in its statistics; here they are ordinary users.
 const USER_TYPES: [&str; 2] = ["bot", "support"];
 
-/// What is served while there is a shared secret.
+/// The routes that are served while there is a shared secret.
 pub fn routes() -> Routes {
     Routes::default().serve_raw(Method::GET, PATH, Action::Register, nonce).serve_raw(
         Method::POST,
@@ -38,7 +38,7 @@ pub fn routes() -> Routes {
     )
 }
 
-/// A nonce, to be used within a minute.
+/// Returns a nonce, to be used within a minute.
 async fn nonce(app: App, request: Request) -> Result<RawJson, ApiError> {
     limit(&app, &request)?;
     let nonce = app.accounts.shared_secret_nonce().ok_or_else(ApiError::unrecognized)?;
@@ -92,7 +92,7 @@ async fn register(app: App, request: Request) -> Result<RawJson, ApiError> {
     Ok(RawJson(answer.to_string().into()))
 }
 
-/// Guessing a MAC is as slow as registering.
+/// Limits guesses of a MAC to the rate of registration.
 fn limit(app: &App, request: &Request) -> Result<(), ApiError> {
     let address = request.extensions().get::<ClientAddress>().and_then(|address| address.0);
     app.rate_limits.check(Action::Register, None, address)

@@ -1,7 +1,7 @@
-//! Sync: what happened since the client last asked ([spec]).
+//! Sync: the changes since the client's last request ([spec]).
 //!
-//! Sync only reads. What is new for a user is found by comparing positions in memory; events are spliced into the answer
-//! as they were rendered. A request that finds nothing parks until the [bus](crate::bus) wakes it, and costs no database
+//! Sync only reads. It finds the news for a user by comparing positions in memory, and copies events into the answer as
+//! they were rendered. A request that finds nothing waits until the [bus](crate::bus) wakes it, and costs no database
 //! statement.
 //!
 //! Reading order: [`token`], [`v3`] (the request from start to answer), then the parts of the answer.

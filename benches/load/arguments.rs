@@ -6,41 +6,41 @@ use clap::{Parser, ValueEnum};
 
 use crate::workloads::Workload;
 
-/// Measures a Matrix homeserver over HTTP and holds the results against their targets.
+/// Measures a Matrix homeserver over HTTP and compares the results with their targets.
 #[derive(Parser)]
 #[command(name = "cargo bench --bench load --")]
 pub struct Arguments {
-    /// Which database to measure.
+    /// Database to measure.
     #[arg(long, value_enum, default_value_t = EngineChoice::Both)]
     pub engine: EngineChoice,
     /// Run only this workload; may be repeated.
     #[arg(long, value_enum)]
     pub only: Vec<Workload>,
-    /// A tenth of the size: to see that it runs, not to compare.
+    /// Run a tenth of the size: to see that it works, not to compare.
     #[arg(long)]
     pub quick: bool,
     /// Fill the database to a million events before the cold start.
     #[arg(long)]
     pub long: bool,
-    /// Where the results go as JSON [default: target/bench/load.json]
+    /// JSON file for the results [default: target/bench/load.json]
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Where the databases go. Must be on a real disk.
+    /// Folder for the databases. It must be on a real disk.
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// The server's program, to measure another build than this one.
+    /// Program of the server, to measure another build than this one.
     #[arg(long, conflicts_with = "url", default_value = env!("CARGO_BIN_EXE_sabha"), hide_default_value = true)]
     pub program: PathBuf,
     /// Drive this running server instead of starting one. It must allow registration without limits.
     #[arg(long)]
     pub url: Option<String>,
-    /// The process of the server at --url, for CPU and memory.
+    /// Process of the server at --url, for CPU and memory.
     #[arg(long, requires = "url")]
     pub pid: Option<u32>,
-    /// Where the server at --url serves its metrics, for statements and rows.
+    /// Address of the metrics of the server at --url, for statements and rows.
     #[arg(long, requires = "url")]
     pub metrics_url: Option<String>,
-    /// What cargo passes to every benchmark.
+    /// Flag that cargo passes to every benchmark.
     #[arg(long, hide = true)]
     pub bench: bool,
 }

@@ -1,4 +1,4 @@
-//! What the workloads share: the server under test, its accounts, its rooms, how much to do.
+//! The state that workloads share: the server under test, its accounts and rooms, and the size of the run.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     subject::Subject,
 };
 
-/// Requests in flight while a workload is prepared.
+/// Requests in flight while a workload prepares.
 const PREPARING: usize = 8;
 const NO_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -19,10 +19,10 @@ pub struct Bench {
     pub subject: Subject,
     pub quick: bool,
     pub long: bool,
-    /// Messages sent by the workloads that count them; the database holds at least so many.
+    /// Messages sent by the workloads that count them; the database holds at least this many.
     pub messages_sent: usize,
     next_number: usize,
-    /// Sets the names of this run apart from those of an earlier run on the same server.
+    /// Prefix that keeps the names of this run apart from those of an earlier run on the same server.
     name_prefix: String,
     registered: usize,
     crowd: Vec<Rc<Account>>,
@@ -34,22 +34,22 @@ impl Bench {
         Self { subject, quick, long, messages_sent: 0, next_number: 0, name_prefix, registered: 0, crowd: Vec::new() }
     }
 
-    /// Whether workloads before this one have used the server.
+    /// Returns whether earlier workloads have used the server.
     pub fn has_accounts(&self) -> bool {
         self.registered > 0
     }
 
-    /// So many things in a full run, a tenth of it in a quick one.
+    /// Returns `full`, or a tenth of it in a quick run.
     pub fn scaled(&self, full: usize) -> usize {
         if self.quick { (full / 10).max(2) } else { full }
     }
 
-    /// A measured load of `full` operations that a slow server need not finish.
+    /// A load of `full` operations with a time limit, so that a slow server need not finish it.
     pub fn amount(&self, full: usize) -> Amount {
         Amount { operations: self.scaled(full), within: Duration::from_secs(if self.quick { 5 } else { 20 }) }
     }
 
-    /// The first of `count` numbers for messages that no other message of this run has.
+    /// Reserves `count` message numbers that are unused in this run, and returns the first.
     pub fn numbers(&mut self, count: usize) -> usize {
         let first = self.next_number;
         self.next_number += count;
@@ -75,8 +75,8 @@ impl Bench {
         Ok(registered.take())
     }
 
-    /// Accounts for workloads that need many and do not care what else these did: passwords are slow
-    /// to hash on purpose, so they are registered once.
+    /// Accounts for workloads that need many and may share them. They are registered only once, because hashing
+    /// passwords is slow on purpose.
     pub async fn crowd(&mut self, count: usize) -> Result<Vec<Rc<Account>>> {
         let missing = count.saturating_sub(self.crowd.len());
         let new = self.accounts(missing).await?;
@@ -84,7 +84,7 @@ impl Bench {
         Ok(self.crowd[..count].to_vec())
     }
 
-    /// `count` connections, shared out among `accounts` in turn.
+    /// Opens `count` connections, shared out among `accounts` in turn.
     pub async fn clients(&self, accounts: &[Rc<Account>], count: usize) -> Result<Vec<Client>> {
         let mut clients = Vec::with_capacity(count);
         for account in accounts.iter().cycle().take(count) {
@@ -93,7 +93,7 @@ impl Bench {
         Ok(clients)
     }
 
-    /// New rooms, each made by the first of `members` and joined by the others.
+    /// New rooms, each created by the first of `members` and joined by the others.
     pub async fn rooms(&self, members: &[Rc<Account>], count: usize) -> Result<Vec<Room>> {
         let made = Rc::new(RefCell::new(Vec::new()));
         let rooms = made.clone();
@@ -135,7 +135,7 @@ impl Bench {
         .await
     }
 
-    /// Runs `operation` on each of `workers` and says what it cost.
+    /// Runs `operation` on each of `workers` and returns what it cost.
     pub async fn measure<W: 'static>(
         &self,
         workers: Vec<W>,
@@ -147,7 +147,7 @@ impl Bench {
         meter.stop(&self.subject, &durations).await
     }
 
-    /// Starts measuring what the caller does itself; [`Self::finish`] ends it.
+    /// Starts measuring operations that the caller runs itself; [`Self::finish`] ends it.
     pub async fn meter(&self) -> Result<Meter> {
         Meter::start(&self.subject).await
     }

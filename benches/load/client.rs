@@ -1,7 +1,7 @@
 //! The Matrix requests that the workloads make, over one [`Connection`] as one account.
 //!
-//! What is measured (`send`, `sync`) looks only at the status and at a few bytes of the answer; what
-//! prepares a workload parses JSON.
+//! The measured requests (`send`, `sync`) look only at the status and at a few bytes of the answer. Requests that
+//! prepare a workload parse JSON.
 
 use std::{fmt::Write as _, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -17,7 +17,7 @@ pub struct Account {
     pub token: String,
 }
 
-/// A room by its ID, kept as a path segment.
+/// A room's ID, kept as a path segment.
 #[derive(Clone)]
 pub struct Room {
     pub path: Rc<str>,
@@ -63,7 +63,7 @@ impl Client {
         Ok(Room { path: percent_encode(&created.room_id).into() })
     }
 
-    /// A room that anybody may join.
+    /// Creates a room that anybody may join.
     pub async fn create_public_room(&mut self) -> Result<Room> {
         self.create_room(&json!({ "preset": "public_chat", "name": "Bench" })).await
     }
@@ -79,7 +79,7 @@ impl Client {
     /// `number` is also the transaction ID, so one account must not use it twice.
     pub async fn send(&mut self, room: &Room, number: usize) -> Result<()> {
         self.body.clear();
-        // The length of an ordinary chat message.
+        // About as long as an ordinary chat message.
         write!(
             self.body,
             r#"{{"msgtype":"m.text","body":"m{number}. The quick brown fox jumps over the lazy dog, again."}}"#
@@ -89,7 +89,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks for `/sync` without waiting for the answer, which [`Self::synced`] gives.
+    /// Sends a request for `/sync` without waiting for the answer, which [`Self::synced`] returns.
     pub async fn park(&mut self, since: Option<&str>, timeout: Duration) -> Result<()> {
         let timeout_ms = timeout.as_millis();
         let path = "/_matrix/client/v3/sync?set_presence=offline";
@@ -112,9 +112,9 @@ impl Client {
         self.synced().await
     }
 
-    /// The sync token of this moment, ready for a query.
+    /// Returns the current sync token, encoded for a query.
     ///
-    /// Syncs until an answer is empty of news, so that a later long poll parks.
+    /// Syncs until an answer has no news, so that a later long poll parks.
     pub async fn current_token(&mut self) -> Result<String> {
         let mut since = next_batch(self.sync(None, Duration::ZERO).await?)?;
         for _ in 0..20 {
@@ -141,16 +141,17 @@ pub fn next_batch(body: &[u8]) -> Result<String> {
     string_after(body, b"\"next_batch\":").ok_or_else(|| "a sync answer without next_batch".into())
 }
 
-/// Whether an answer contains message `number` of [`Client::send`].
+/// Returns whether an answer contains message `number` of [`Client::send`].
 pub fn has_message(body: &[u8], number: usize) -> bool {
     find(body, format!("\"m{number}. ").as_bytes()).is_some()
 }
 
-/// The JSON string behind the first `key`, encoded for a query. For tokens, which hold no escapes.
+/// Returns the JSON string after the first `key`, encoded for a query. Works only for strings without escapes, such as
+/// tokens.
 pub fn string_after(body: &[u8], key: &[u8]) -> Option<String> {
     let rest = &body[find(body, key)? + key.len()..];
     let mut parts = std::str::from_utf8(rest.get(..rest.len().min(1024))?).ok()?.split('"');
-    // Between the colon and the string there may be white space, and nothing else.
+    // Only white space may stand between the colon and the string.
     if !parts.next()?.trim().is_empty() {
         return None;
     }

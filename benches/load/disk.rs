@@ -1,4 +1,4 @@
-//! What the disk itself allows: the time of one durable write, against which a single sender is held.
+//! The speed of the disk itself: the time of one durable write, with which a single sender is compared.
 
 use std::{fs::File, os::unix::fs::FileExt as _, path::Path, time::Instant};
 
@@ -10,16 +10,16 @@ use crate::{
 const BLOCK: usize = 4096;
 const ROUNDS: u64 = 400;
 
-/// The file that the block is written to.
+/// The kind of file that the block is written to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum LogFile {
-    /// It has its final size already, as a database's log has after its first checkpoint.
+    /// A file that already has its final size, like a database's log after its first checkpoint.
     Reused,
-    /// It grows, so that the file system must commit its new size too.
+    /// A file that grows, so that the file system must commit its new size too.
     Growing,
 }
 
-/// How long it takes to write 4 KiB and to `fdatasync` them, on the file system of `dir`.
+/// Measures writing 4 KiB and calling `fdatasync`, on the file system of `dir`.
 pub fn sync_times(dir: &Path, log: LogFile) -> Result<Durations> {
     let path = dir.join("fdatasync");
     let file = File::create(&path)?;
@@ -41,7 +41,7 @@ pub fn sync_times(dir: &Path, log: LogFile) -> Result<Durations> {
     Ok(Durations::new(taken_us))
 }
 
-/// Whether `dir` lies in memory, where a durable write costs nothing and no number means anything.
+/// Returns whether `dir` is in memory. There a durable write costs nothing and the numbers mean nothing.
 pub fn is_memory(dir: &Path) -> Result<bool> {
     const TMPFS_MAGIC: u32 = 0x0102_1994;
     Ok(u32::try_from(rustix::fs::statfs(dir)?.f_type).is_ok_and(|magic| magic == TMPFS_MAGIC))

@@ -1,4 +1,4 @@
-//! Closed-loop load: so many workers, each with one request in flight, and how long each took.
+//! Closed-loop load: a number of workers, each with one request in flight. Measures how long each request took.
 
 use std::{
     cell::Cell,
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 
-/// How long each of a number of operations took, in microseconds.
+/// Durations of a number of operations, in microseconds.
 #[derive(Default)]
 pub struct Durations {
     sorted_us: Vec<u32>,
@@ -37,14 +37,14 @@ pub fn micros(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// How much of a thing to do: whichever of the two bounds is met first ends it.
+/// The size of a load: it ends when either of the two bounds is reached.
 #[derive(Clone, Copy)]
 pub struct Amount {
     pub operations: usize,
     pub within: Duration,
 }
 
-/// Runs `operation` with the numbers from 0, one at a time on each of `workers`.
+/// Calls `operation` with the numbers from 0 on, one at a time on each of `workers`.
 pub async fn drive<W, F>(workers: Vec<W>, amount: Amount, operation: F) -> Result<(Durations, Vec<W>)>
 where
     W: 'static,

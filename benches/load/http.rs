@@ -1,8 +1,8 @@
-//! One HTTP/1.1 keep-alive connection, made by hand.
+//! One HTTP/1.1 keep-alive connection, written by hand.
 //!
-//! The load generator shares its cores with the server, so a request here costs two system calls and
-//! no allocation once the buffers have grown. It speaks only what a benchmark needs: one request at a
-//! time, answers with a `Content-Length` or chunked. Requests to Matrix endpoints: [`crate::client`].
+//! The load generator shares its cores with the server. Therefore a request here costs two system calls, and no
+//! allocation once the buffers have grown. It supports only what a benchmark needs: one request at a time, and answers
+//! with a `Content-Length` or chunked. For requests to Matrix endpoints see [`crate::client`].
 
 use std::{
     fmt::Display,
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::Result;
 
-/// Longer than any long poll that a workload parks; past it the server is taken for stuck.
+/// Longer than any long poll of a workload. A server that takes longer is considered stuck.
 const ANSWER_WITHIN: Duration = Duration::from_secs(180);
 
 pub struct Connection {
@@ -27,7 +27,7 @@ pub struct Connection {
     stream: TcpStream,
     output: Vec<u8>,
     input: Vec<u8>,
-    /// The server said `Connection: close`: the next request needs a new stream.
+    /// Set when the server said `Connection: close`: the next request needs a new stream.
     closing: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// The body of a 200, anything else as an error that quotes the answer.
+    /// Returns the body of a 200, and for any other status an error that quotes the answer.
     pub fn ok(self) -> Result<&'a [u8]> {
         if self.status == 200 {
             return Ok(self.body);
@@ -73,7 +73,7 @@ impl Connection {
         self.read().await
     }
 
-    /// Writes a request without waiting for its answer, which [`Self::read`] gives.
+    /// Writes a request without waiting for its answer, which [`Self::read`] returns.
     pub async fn write(
         &mut self,
         method: &str,
@@ -103,10 +103,10 @@ impl Connection {
         tokio::time::timeout(ANSWER_WITHIN, self.read_reply()).await?
     }
 
-    /// Whether an answer, or the end of the connection, has come since the runtime last looked.
+    /// Returns whether an answer, or the end of the connection, has arrived.
     pub async fn has_input(&self) -> bool {
         let readable = tokio::time::timeout(Duration::ZERO, self.stream.readable());
-        // A socket may be called readable without need; only a read says so for certain.
+        // A socket may be reported as readable when it is not; only a read tells for certain.
         readable.await.is_ok() && !matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == WouldBlock)
     }
 
@@ -134,7 +134,7 @@ impl Connection {
         Ok(Reply { status: head.status, body: &self.input[body_start..body_end] })
     }
 
-    /// Joins the chunks in place and gives the end of the body.
+    /// Joins the chunks in place and returns the end of the body.
     async fn read_chunks(&mut self, body_start: usize) -> Result<usize> {
         let (mut cursor, mut body_end) = (body_start, body_start);
         loop {
@@ -203,12 +203,12 @@ impl Head {
     }
 }
 
-/// Where `needle` begins in `hay`.
+/// Returns the position of `needle` in `hay`.
 pub fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     hay.windows(needle.len()).position(|window| window == needle)
 }
 
-/// A path segment or query value with everything but the unreserved characters encoded.
+/// Encodes a path segment or query value, all but the unreserved characters.
 pub fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() + 8);
     for byte in text.bytes() {

@@ -1,8 +1,8 @@
 //! The load benchmark: `cargo bench --bench load`.
 //!
-//! Starts the release binary on a new database, drives it over HTTP from the same cores, and holds what
-//! comes out against the targets and against what other servers reach. `benches/README.md` says what
-//! each row means. Read on in [`workloads`]; what a workload stands on is [`bench`].
+//! Starts the release binary on a new database, drives it over HTTP from the same cores, and compares the results with
+//! the targets and with other servers. `benches/README.md` explains each row. Read on in [`workloads`]; their common
+//! state is in [`bench`].
 
 mod arguments;
 mod bench;
@@ -39,7 +39,7 @@ use crate::{
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
-    // `cargo test --all-targets` runs this program without an argument; a benchmark is no test.
+    // `cargo test --all-targets` runs this program without an argument, and must not start a benchmark.
     if std::env::args().len() == 1 {
         println!("Nothing measured. Run: cargo bench --bench load");
         return ExitCode::SUCCESS;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     process::raise_file_limit()?;
-    // One thread is enough for the load, and leaves the cores to the server.
+    // One thread is enough for the load, and leaves the other cores to the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = tokio::task::LocalSet::new().block_on(&runtime, measure(arguments))?;
     report.print();
@@ -89,7 +89,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     for &engine in arguments.engine.engines() {
         let mut run = Run::new(engine.name());
-        // An engine that fails does not take the other's results with it.
+        // If one engine fails, the other is still measured.
         match Subject::start(engine, arguments).await {
             Ok(Ok(subject)) => {
                 if let Err(error) = measure_one(subject, arguments, started_at_unix_s, &mut run).await {
@@ -116,14 +116,14 @@ async fn measure_one(subject: Subject, arguments: &Arguments, started_at_unix_s:
             continue;
         }
         eprintln!("{}: {}", run.server, workload.name());
-        // One workload that fails does not take the others with it.
+        // If one workload fails, the others still run.
         let rows = workload.run(&mut bench).await.unwrap_or_else(|error| vec![Row::failed(error.to_string())]);
         run.rows.extend(rows.into_iter().map(|row| Row { workload: workload.name(), ..row }));
     }
     Ok(())
 }
 
-/// `bench/load.json` in the target folder, wherever that is.
+/// Returns the path of `bench/load.json` in the target folder.
 fn default_json() -> PathBuf {
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
     temporary.parent().unwrap_or(temporary).join("bench/load.json")

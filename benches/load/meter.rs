@@ -1,7 +1,7 @@
-//! What an operation cost: time, processor, statements, rows, memory.
+//! The cost of an operation: time, CPU, statements, rows, memory.
 //!
-//! Everything is a difference of two readings around the load. Processor time comes from
-//! `/proc/PID/stat` in steps of 10 ms, so short runs are coarse.
+//! Every value is the difference of two readings, before and after the load. CPU time comes from `/proc/PID/stat` in
+//! steps of 10 ms, so it is coarse for short runs.
 
 use std::{
     net::SocketAddr,
@@ -30,7 +30,7 @@ struct Counters {
     rows: Option<f64>,
 }
 
-/// Costs per operation; `None` is not known, as of a server that somebody else started.
+/// Costs per operation. `None` is unknown, for example for a server that we did not start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cost {
     pub operations: usize,
@@ -38,7 +38,7 @@ pub struct Cost {
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub server_cpu_us: Option<f64>,
-    /// PostgreSQL's own processes. SQLite runs inside the server.
+    /// CPU of PostgreSQL's own processes. SQLite runs inside the server.
     pub database_cpu_us: Option<f64>,
     pub generator_cpu_us: f64,
     pub statements: Option<f64>,
@@ -53,12 +53,12 @@ impl Meter {
         Ok(Self { start: Instant::now(), before })
     }
 
-    /// The cost of each operation since the start, where `durations` says how long they took.
+    /// Returns the cost of each operation since the start, with `durations` as their times.
     pub async fn stop(self, subject: &Subject, durations: &Durations) -> Result<Cost> {
         self.stop_counting(subject, durations, durations.count()).await
     }
 
-    /// As [`Self::stop`], for operations that are not one for each duration, as a page of events.
+    /// As [`Self::stop`], for operations that have no duration of their own, such as the events of a page.
     pub async fn stop_counting(self, subject: &Subject, durations: &Durations, operations: usize) -> Result<Cost> {
         let elapsed = self.start.elapsed();
         let (before, after) = (self.before, Reading::take(subject).await?);
@@ -110,8 +110,8 @@ impl Counters {
     }
 }
 
-/// The value of a counter in the Prometheus text format. One that is absent is unknown, not zero: else
-/// a renamed counter would meet every target.
+/// Reads a counter in the Prometheus text format. A counter that is absent is unknown, not zero: otherwise a renamed
+/// counter would meet every target.
 fn read_counter(text: &str, name: &str) -> Result<Option<f64>> {
     let mut lines = text.lines();
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -1,4 +1,4 @@
-//! A private PostgreSQL cluster for one benchmark run: new, on loopback, durable, gone afterwards.
+//! A private PostgreSQL cluster for one benchmark run: new, on loopback, durable, deleted afterwards.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::{Result, process, server::free_port};
 
-/// `nobody` on every system that we know: PostgreSQL refuses to run as root.
+/// The user ID of `nobody` on all common systems: PostgreSQL refuses to run as root.
 const UNPRIVILEGED: u32 = 65534;
 
 pub struct Postgres {
@@ -21,7 +21,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// The folder of PostgreSQL's programs: on the path, or where Debian puts them, newest first.
+    /// Finds the folder of PostgreSQL's programs: on the path, or where Debian puts them, newest first.
     pub fn find_programs() -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();

@@ -1,4 +1,4 @@
-//! What `/proc` says of a process, and the two things we ask of the system: more files, and an end.
+//! Processes: reads `/proc`, raises the limit of open files, and ends a child.
 
 use std::{fs, process::Child, time::Duration};
 
@@ -6,13 +6,13 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 
 use crate::Result;
 
-/// User and system time that these processes have used.
+/// Sum of the user and system time that these processes have used.
 pub fn cpu_time(pids: &[u32]) -> Result<Duration> {
     let ticks: u64 = pids.iter().map(|&pid| cpu_ticks(pid)).sum::<Result<u64>>()?;
     Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
-/// A process with its children, living and reaped: PostgreSQL is one process per connection.
+/// Lists a process and its children: PostgreSQL has one process per connection.
 pub fn tree(root: u32) -> Result<Vec<u32>> {
     let mut pids = vec![root];
     for entry in fs::read_dir("/proc")? {
@@ -29,12 +29,12 @@ pub fn tree(root: u32) -> Result<Vec<u32>> {
 
 fn cpu_ticks(pid: u32) -> Result<u64> {
     let fields = stat(pid)?;
-    // proc(5): utime, stime, and cutime, cstime of reaped children, are fields 14 to 17.
+    // proc(5): fields 14 to 17 are utime and stime, then cutime and cstime of reaped children.
     let field = |number: usize| fields.get(number - 3).map_or(Ok(0), |field| field.parse::<u64>());
     Ok(field(14)? + field(15)? + field(16)? + field(17)?)
 }
 
-/// The fields of `/proc/PID/stat` from the third on, behind the name, which may contain spaces.
+/// Reads the fields of `/proc/PID/stat` from the third on, after the name, which may contain spaces.
 fn stat(pid: u32) -> Result<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, fields) = text.rsplit_once(") ").ok_or("/proc/PID/stat has no name")?;
@@ -56,7 +56,7 @@ pub fn raise_file_limit() -> Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// Ends a child by its ID with `signal`, or with SIGKILL when that took more than ten seconds.
+/// Ends a child by its ID with `signal`, and with SIGKILL if that takes more than ten seconds.
 pub fn end(child: &mut Child, signal: Signal) -> Result<()> {
     if child.try_wait()?.is_some() {
         return Ok(());

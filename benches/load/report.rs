@@ -1,4 +1,4 @@
-//! The results, and the JSON file in which runs are compared. As tables for people: [`crate::table`].
+//! The results, and the JSON file that is used to compare runs. [`crate::table`] prints them as tables.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{Result, meter::Cost};
 /// Everything measured in one run of the command.
 #[derive(Serialize)]
 pub struct Report {
-    /// `false` for a debug build or `--quick`, whose numbers say only that the workloads run.
+    /// `false` for a debug build or `--quick`, whose numbers only show that the workloads run.
     pub comparable: bool,
     pub quick: bool,
     pub release: bool,
@@ -18,19 +18,19 @@ pub struct Report {
     pub runs: Vec<Run>,
 }
 
-/// One database engine, or one given server.
+/// The results of one database engine, or of one given server.
 #[derive(Serialize)]
 pub struct Run {
     pub server: String,
-    /// Why nothing was measured, where that is no failure.
+    /// Reason why nothing was measured, if that is not a failure.
     pub skipped: Option<String>,
     pub error: Option<String>,
-    /// Median of writing 4 KiB durably to the disk that holds the database.
+    /// Median time of writing 4 KiB durably to the disk that holds the database.
     pub fdatasync_p50_ms: Option<f64>,
     pub rows: Vec<Row>,
 }
 
-/// One workload, or one of its cases.
+/// Results of one workload, or of one of its cases.
 #[derive(Serialize)]
 pub struct Row {
     pub workload: String,
@@ -41,7 +41,7 @@ pub struct Row {
     pub error: Option<String>,
 }
 
-/// One measured value beside what we want it to be and what the peers reach.
+/// One measured value with its target and the values of other servers.
 #[derive(Serialize)]
 pub struct Goal {
     pub measure: &'static str,
@@ -70,7 +70,7 @@ impl Target {
 }
 
 impl Goal {
-    /// A value without a target of its own, to compare with the peers or with an earlier run.
+    /// A value without a target, to compare with other servers or with an earlier run.
     pub fn shown(measure: &'static str, measured: impl Into<Option<f64>>) -> Self {
         let measured = measured.into();
         Self { measure, measured, target: None, met: None, synapse_sqlite: None, synapse_postgres: None, tuwunel: None }
@@ -84,7 +84,7 @@ impl Goal {
         Self::shown(measure, measured).aim(Target::AtMost(bound))
     }
 
-    /// What Synapse on SQLite, Synapse on PostgreSQL and tuwunel reach, measured on two cores.
+    /// Adds the values of Synapse on SQLite, Synapse on PostgreSQL and tuwunel, measured on two cores.
     pub fn peers(mut self, synapse_sqlite: f64, synapse_postgres: f64, tuwunel: f64) -> Self {
         self.synapse_sqlite = Some(synapse_sqlite);
         self.synapse_postgres = Some(synapse_postgres);
@@ -125,7 +125,7 @@ impl Row {
 }
 
 impl Report {
-    /// How many servers did not start and how many workloads did not run to their end.
+    /// Number of servers that did not start and of workloads that did not finish.
     pub fn failures(&self) -> usize {
         let rows = self.runs.iter().flat_map(|run| &run.rows);
         rows.filter(|row| row.error.is_some()).count() + self.runs.iter().filter(|run| run.error.is_some()).count()

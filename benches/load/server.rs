@@ -1,4 +1,4 @@
-//! The server under test as a child process: configured, started, waited for, restarted, ended.
+//! The server under test as a child process: configures, starts, restarts and ends it, and waits for it.
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub metrics: SocketAddr,
     child: Child,
-    /// From the start of the process to its first good answer.
+    /// Time from the start of the process to its first good answer.
     pub started_in: Duration,
 }
 
@@ -72,7 +72,7 @@ impl Drop for Server {
     }
 }
 
-/// The configuration that is measured: the defaults, without the limits that would stop a benchmark.
+/// The measured configuration: the defaults, without the limits that would stop a benchmark.
 fn configuration(address: SocketAddr, metrics: SocketAddr, database_url: &str) -> String {
     format!(
         r#"server_name = "localhost"
@@ -110,7 +110,7 @@ fn spawn(program: &Path, dir: &Path) -> Result<Child> {
     Ok(child)
 }
 
-/// Whether the server at `address` answers `/health` with 200.
+/// Returns whether the server at `address` answers `/health` with 200.
 pub async fn is_healthy(address: SocketAddr) -> bool {
     let Ok(mut connection) = Connection::open(address).await else {
         return false;
@@ -122,7 +122,7 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(loopback(0))?.local_addr()?.port())
 }

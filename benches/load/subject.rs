@@ -1,4 +1,4 @@
-//! The server under test: one that we started with its database, or one that somebody else runs.
+//! The server under test: one that we started together with its database, or one that was running already.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs as _},
@@ -21,17 +21,17 @@ pub struct Subject {
     kind: Kind,
 }
 
-// Dropped in this order: first the server, then its database, then their folder.
+// Fields are dropped in this order: first the server, then its database, then their folder.
 enum Kind {
     Ours { server: Server, postgres: Option<Postgres>, dir: TempDir },
     Theirs { pid: Option<u32>, metrics: Option<SocketAddr> },
 }
 
-/// Why an engine could not be measured.
+/// Reason why an engine could not be measured.
 pub struct Skipped(pub String);
 
 impl Subject {
-    /// Starts a new server on a new database. The inner error is a reason to measure the others only.
+    /// Starts a new server on a new database. The inner error is a reason to skip only this engine.
     pub async fn start(engine: Engine, arguments: &Arguments) -> Result<std::result::Result<Self, Skipped>> {
         let dir = tempfile::Builder::new().prefix("sabha-bench-").tempdir_in(parent_folder(engine, arguments))?;
         let (postgres, url) = match engine {
@@ -51,14 +51,14 @@ impl Subject {
         Ok(Ok(Self { address: server.address, kind: Kind::Ours { server, postgres, dir } }))
     }
 
-    /// A running server at `url`. Its process and its metrics are known only when we are told.
+    /// A running server at `url`. Its process and its metrics are known only if the arguments give them.
     pub fn running(url: &str, arguments: &Arguments) -> Result<Self> {
         let metrics = arguments.metrics_url.as_deref().map(resolve).transpose()?;
         let kind = Kind::Theirs { pid: arguments.pid, metrics };
         Ok(Self { address: resolve(url)?, kind })
     }
 
-    /// Restarts the server, if it is ours, and says how long that took to the first good answer.
+    /// Restarts the server if it is ours, and returns the time until its first good answer.
     pub async fn restart(&mut self) -> Result<Option<Duration>> {
         let Kind::Ours { server, .. } = &mut self.kind else {
             return Ok(None);
@@ -100,7 +100,7 @@ impl Subject {
         self.server_pid().map(|pid| Ok(process::resident_bytes(pid)? as f64 / 1e6)).transpose()
     }
 
-    /// A folder on the file system that holds the database.
+    /// Returns a folder on the file system that holds the database.
     pub fn folder(&self) -> PathBuf {
         match &self.kind {
             Kind::Ours { dir, .. } => dir.path().to_owned(),
@@ -109,19 +109,19 @@ impl Subject {
     }
 }
 
-/// Where the data goes: beside the build, which is rarely in memory as `/tmp` may be.
+/// Folder for the data: next to the build, because `/tmp` may be in memory.
 fn parent_folder(engine: Engine, arguments: &Arguments) -> PathBuf {
     if let Some(dir) = &arguments.dir {
         return dir.clone();
     }
-    // The unprivileged user that PostgreSQL then runs as may not enter root's home folder.
+    // PostgreSQL then runs as an unprivileged user, who may not enter root's home folder.
     if engine == Engine::Postgres && rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/tmp");
     }
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Lets PostgreSQL's user through to the folder of its own inside `dir`.
+/// Lets PostgreSQL's user reach its own folder inside `dir`.
 fn open_to_all(dir: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     Ok(std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711))?)

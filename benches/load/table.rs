@@ -1,4 +1,4 @@
-//! The results as two tables: the values beside their targets and the peers', then what each cost.
+//! The results as two tables: first the values with their targets and those of other servers, then the costs.
 
 use crate::report::{Report, Run, Target};
 
@@ -117,7 +117,7 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), number)
 }
 
-/// Three significant digits, or all of a whole number.
+/// Formats three significant digits, or all digits of a whole number.
 fn number(value: f64) -> String {
     let decimals = match value.abs() {
         0.0 | 100.0.. => 0,
@@ -128,7 +128,7 @@ fn number(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.decimals$}") }
 }
 
-/// Names to the left, numbers to the right, each column as wide as its widest cell.
+/// Prints names to the left and numbers to the right, each column as wide as its widest cell.
 fn print_table(table: &[Vec<String>]) {
     const NAMES: usize = 3;
     let columns = table.first().map_or(0, Vec::len);

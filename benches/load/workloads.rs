@@ -1,4 +1,4 @@
-//! The workloads, in the order in which they run: each bullet of the speed targets is one of them.
+//! The workloads, in the order in which they run. Each bullet of the speed targets is one of them.
 
 mod idle;
 mod members;
@@ -17,7 +17,7 @@ use crate::{Result, bench::Bench, report::Row};
 pub enum Workload {
     /// An empty server: its memory, and its start on a new database.
     Empty,
-    /// One sender with one request in flight, against one durable write of the disk.
+    /// One sender with one request in flight, compared with one durable write to the disk.
     SendAlone,
     /// Eight senders in four rooms of four members.
     #[value(name = "send-8")]
@@ -30,19 +30,19 @@ pub enum Workload {
     Send50Rooms,
     /// 128 requests in flight in one room.
     SendOneRoom,
-    /// From the request to send until a parked /sync has the message.
+    /// Time from the request to send until a parked /sync has the message.
     Receive,
-    /// One message to 50 parked members, until the last has it.
+    /// One message to 50 parked members, until the last one has it.
     FanOut,
     /// Many users join one public room.
     Join,
-    /// Rooms are created.
+    /// Creation of rooms.
     CreateRoom,
-    /// State and members of a room of 100 are read.
+    /// Reading state and members of a room of 100.
     RoomState,
-    /// /sync with nothing new.
+    /// A /sync with nothing new.
     NoOpSync,
-    /// What one message writes, with few and with many local members.
+    /// Rows that one message writes, with few and with many local members.
     RowsPerMessage,
     /// Paging backwards through a room.
     Messages,

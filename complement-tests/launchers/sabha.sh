@@ -21,7 +21,7 @@ data_dir = "$ROOT/data"
 
 [database]
 url = "${DATABASE_URL:-sqlite:$ROOT/sabha.db}"
-# A power cut ends the test run anyway.
+# The engine deletes all data after a run, so it need not survive a power cut.
 durability = "process"
 readers = 2
 
@@ -59,7 +59,7 @@ deny = []
 hosts = { $hosts }
 
 [rooms]
-# The suite takes it that creators have power level 100, which they have not in room version 12.
+# The suite expects that creators have power level 100. They do not have it in room version 12.
 default_version = "11"
 
 [rate_limits]
@@ -69,7 +69,7 @@ enabled = false
 filter = "${SABHA_LOG:-info,sabha=debug}"
 TOML
 
-# Variables that begin with SABHA_ are keys of its configuration; these are ours.
+# Variables that begin with SABHA_ would be read as configuration keys; these belong to the launcher and `run.sh`.
 bin=$SABHA_BIN
 unset SABHA_BIN SABHA_COMPLEMENT SABHA_COMPLEMENT_BIN SABHA_COMPLEMENT_ISOLATED SABHA_LOG
 exec "$bin" -c "$ROOT/sabha.toml"

@@ -4,10 +4,10 @@ set -eu
 
 "$SABHA_COMPLEMENT" certificate --ca-cert "$CA_CERT" --ca-key "$CA_KEY" --name "$SERVER_NAME" --address "$ADDRESS" \
     --cert "$ROOT/server.crt" --key "$ROOT/server.key"
-# Synapse trusts the system's authorities or a list of its own.
+# Synapse trusts either the system's authorities or a list of its own.
 export SSL_CERT_FILE="$CA_CERT"
 mkdir -p "$ROOT/media"
-# A signing key of any 32 bytes; it must survive restarts.
+# The signing key may be any 32 bytes; it must survive restarts.
 [ -e "$ROOT/signing.key" ] || printf 'ed25519 a_1 %s\n' "$(head -c 32 /dev/urandom | base64 | tr -d '=\n')" >"$ROOT/signing.key"
 
 appservices=

@@ -1,4 +1,4 @@
-//! Certificates: what a launcher calls at every start, because each run of the suite brings a new CA.
+//! Certificates: a launcher asks for one at every start, because each run of the suite has a new CA.
 
 use std::{fs, net::IpAddr, path::PathBuf};
 
@@ -17,13 +17,13 @@ pub struct Arguments {
     /// Name that the certificate is for, such as `hs1`.
     #[arg(long)]
     name: String,
-    /// Address that the certificate is for as well.
+    /// Address that the certificate is also for.
     #[arg(long)]
     address: Option<IpAddr>,
-    /// Where the certificate goes, PEM.
+    /// File for the certificate, PEM.
     #[arg(long)]
     cert: PathBuf,
-    /// Where its private key goes, PEM.
+    /// File for its private key, PEM.
     #[arg(long)]
     key: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! Comparing: a run against what is expected, in both directions. A test that began to pass is a difference as well.
+//! Comparing: a run against the expectations, in both directions. A test that now passes is a difference too.
 
 use std::{
     collections::BTreeSet,
@@ -21,10 +21,10 @@ pub struct Arguments {
     /// The file of expectations.
     #[arg(long)]
     expected: PathBuf,
-    /// Only some tests were asked for: what did not run is no difference.
+    /// Only some tests were requested: a test that did not run is no difference.
     #[arg(long)]
     partial: bool,
-    /// Rewrite the file instead. `flaky` lines stay; packages that did not run to their end stay as they were.
+    /// Rewrite the file instead. `flaky` lines stay; packages that did not run to their end stay unchanged.
     #[arg(long)]
     update: bool,
     /// Packages that were run.
@@ -32,7 +32,7 @@ pub struct Arguments {
     packages: Vec<String>,
 }
 
-/// A test that did not do what was expected. `None` on the left: unknown; on the right: it did not run.
+/// A test with an unexpected result. `expected` is `None` for an unknown test, `actual` for one that did not run.
 #[derive(Debug, PartialEq)]
 pub struct Difference {
     pub package: String,
@@ -41,7 +41,7 @@ pub struct Difference {
     pub actual: Option<Outcome>,
 }
 
-/// Compares; prints; returns whether all is as expected.
+/// Compares and prints the differences. Returns whether all tests did what was expected.
 pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let path = &arguments.expected;
     let text = if path.exists() { fs::read_to_string(path)? } else { String::new() };
@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, Failure> {
     Ok(differences.is_empty() && incomplete.is_empty())
 }
 
-/// What a run did otherwise than expected.
+/// Lists the tests of a run whose results differ from the expectations.
 pub fn compare(expectations: &Expectations, run: &Run, partial: bool) -> Vec<Difference> {
     let ran: BTreeSet<&str> = run.tests.keys().map(|test| top_level(test)).collect();
     let expected = expectations
@@ -108,7 +108,7 @@ pub fn compare(expectations: &Expectations, run: &Run, partial: bool) -> Vec<Dif
     differences
 }
 
-/// Makes a run what is expected.
+/// Turns the results of a run into expectations.
 fn update(expectations: &mut Expectations, run: &Run, partial: bool) {
     let ran: BTreeSet<&str> = run.tests.keys().map(|test| top_level(test)).collect();
     expectations.retain(|(package, test), expectation| {
@@ -126,7 +126,7 @@ fn as_expectations(runs: &[Run]) -> Expectations {
     let mut seen = Expectations::new();
     for run in runs {
         for (test, ran) in &run.tests {
-            // What did not end did not pass.
+            // A test without an end did not pass.
             let outcome = ran.outcome.unwrap_or(Outcome::Fail);
             seen.insert((run.package.clone(), test.clone()), Expectation::Always(outcome));
         }
@@ -134,7 +134,8 @@ fn as_expectations(runs: &[Run]) -> Expectations {
     seen
 }
 
-/// Failed tests, each with the logs of its servers. Tests of a dirty run share servers: there the times lead to the place.
+/// Prints failed tests, each with the logs of its servers. In a dirty run tests share servers: find the place by the
+/// time.
 fn print_failures(runs: &[Run], results: &Path) {
     let containers = fs::read_to_string(results.join("containers.txt")).unwrap_or_default();
     for run in runs {

@@ -1,8 +1,8 @@
 //! The engine: the part of the Docker API that Complement uses, over local processes.
 //!
-//! Promises: it listens on loopback only, and gives servers loopback addresses only. However it ends, SIGKILL included,
-//! the [`janitor`] ends every process that it started and removes their files; the logs stay. Requests are in [`api`],
-//! what they act on in [`world`].
+//! Listens on loopback only, and gives servers only loopback addresses. However the engine ends, SIGKILL included, the
+//! [`janitor`] ends every process that it started and removes their files; the logs stay. Requests are in [`api`], the
+//! state they work on in [`world`].
 
 mod addresses;
 mod api;
@@ -32,13 +32,13 @@ use crate::Failure;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Loopback address and port to listen on. The first line on standard output says which it became.
+    /// Loopback address and port to listen on. The first line on standard output is the address in use.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Folder of launchers. Image `NAME` is started by `NAME.sh` in it.
     #[arg(long)]
     launchers: PathBuf,
-    /// Folder that servers' logs go to, one file a container.
+    /// Folder for the logs of servers, one file per container.
     #[arg(long)]
     logs: PathBuf,
     /// Folder for the data of containers and images. It must not exist, and is removed at the end.
@@ -50,11 +50,12 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    // Complement talks to us over plain HTTP, and who can talk to us can start programs.
+    // Complement uses plain HTTP without authentication, and its requests start programs.
     if !arguments.listen.ip().is_loopback() {
         return Err(format!("{} is not a loopback address", arguments.listen).into());
     }
-    // One thread: the kernel's signal at the end of a parent means the thread that spawned, which must therefore stay.
+    // A single thread: the kernel sends the parent-death signal when the thread that spawned the child ends, so it must
+    // stay.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(arguments))
 }
 
@@ -89,7 +90,7 @@ async fn serve(arguments: &Arguments) -> Result<(), Failure> {
         Ok::<_, Failure>(())
     }
     .await;
-    // The same way out as after a SIGKILL: the janitor alone ends processes and removes files.
+    // The end is the same as after a SIGKILL: only the janitor ends processes and removes files.
     janitor.finish().await?;
     served
 }
@@ -100,7 +101,7 @@ fn announce(address: SocketAddr) -> std::io::Result<()> {
     stdout.flush()
 }
 
-/// A path as text. Ours come from arguments and our own names.
+/// Converts a path to text. All paths come from arguments and from names that we chose.
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -1,7 +1,8 @@
 //! Expectations: `expected.txt`, one line for every test and subtest.
 //!
-//! `STATE PACKAGE TEST`, where the state is `pass`, `fail`, `skip`, or `flaky` for one that does not always do the same;
-//! such a line says why behind a `#`. Lines are sorted, so that a change of the file reads as a change of the server.
+//! A line is `STATE PACKAGE TEST`. The state is `pass`, `fail`, `skip`, or `flaky` for a test whose result changes;
+//! such a line gives the reason after a `#`. Lines are sorted, so that a diff of the file shows the change of the
+//! server.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,11 +11,11 @@ use crate::outcome::Outcome;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expectation {
     Always(Outcome),
-    /// Not held against the server either way. The text is the reason.
+    /// Any result is accepted. The text is the reason.
     Flaky(String),
 }
 
-/// By package and test.
+/// Expectations by package and test.
 pub type Expectations = BTreeMap<(String, String), Expectation>;
 
 const HEADER: &str = "\
@@ -24,12 +25,12 @@ const HEADER: &str = "\
 ";
 
 /// # Errors
-/// Names the line that is not one.
+/// Names the line that is malformed.
 pub fn parse(text: &str) -> Result<Expectations, String> {
     let mut expectations = Expectations::new();
     for (index, line) in text.lines().enumerate() {
         let wrong = |why: &str| format!("line {}: {why}: {line}", index + 1);
-        // Names of tests may have a `#` in them (`TestX/a#01`), a comment has a space before it.
+        // Names of tests may contain a `#` (`TestX/a#01`); a comment has a space before it.
         if line.starts_with('#') {
             continue;
         }
@@ -57,7 +58,7 @@ pub fn parse(text: &str) -> Result<Expectations, String> {
 pub fn write(expectations: &Expectations) -> String {
     let mut text = HEADER.to_owned();
     for ((package, test), expectation) in expectations {
-        // Writing to a text does not fail.
+        // Writing to a `String` does not fail.
         let _ = match expectation {
             Expectation::Always(outcome) => writeln!(text, "{outcome} {package} {test}"),
             Expectation::Flaky(reason) => writeln!(text, "flaky {package} {test} # {reason}"),

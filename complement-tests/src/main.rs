@@ -1,7 +1,7 @@
-//! Complement against homeservers that are local processes, without Docker.
+//! Runs Complement against homeservers that are local processes, without Docker.
 //!
-//! `run.sh` beside this package puts the parts together: [`engine`] stands where Docker would, [`certificate`] is what a
-//! launcher calls, [`compare`] judges a run and [`score`] writes it up. None of them opens anything but loopback.
+//! `run.sh` beside this package puts the parts together: [`engine`] takes the place of Docker, launchers call
+//! [`certificate`], [`compare`] judges a run and [`score`] writes the table. All of them use only loopback.
 
 mod certificate;
 mod compare;
@@ -27,12 +27,12 @@ struct Arguments {
 enum Command {
     /// Serve the part of the Docker API that Complement uses, until a signal or the end of the parent process.
     Engine(engine::Arguments),
-    /// End what an engine left. Started by the engine; nobody else needs it.
+    /// End what an engine left behind. Started by the engine, not by people.
     #[command(hide = true)]
     Janitor(engine::janitor::Arguments),
     /// Sign a server's certificate with a CA.
     Certificate(certificate::Arguments),
-    /// Compare a run with what is expected. Fails on any difference.
+    /// Compare a run with the expectations. Fails on any difference.
     Compare(compare::Arguments),
     /// Print the score by package, in Markdown.
     Score(score::Arguments),

@@ -1,4 +1,4 @@
-//! Outcomes: what a run of one package did, read from the output of `go tool test2json`.
+//! Outcomes: the results of a run of one package, read from the output of `go tool test2json`.
 
 use std::{collections::BTreeMap, fmt, fs, path::Path, str::FromStr};
 
@@ -39,9 +39,9 @@ impl fmt::Display for Outcome {
 /// One test or subtest of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Test {
-    /// `None` for one that began and did not end: the package crashed, or ran out of time.
+    /// `None` for a test that began and did not end: the package crashed, or ran out of time.
     pub outcome: Option<Outcome>,
-    /// When it began and ended, as test2json wrote it.
+    /// Times of its begin and end, as test2json wrote them.
     pub began_at: String,
     pub ended_at: String,
 }
@@ -51,7 +51,7 @@ pub struct Test {
 pub struct Run {
     pub package: String,
     pub tests: BTreeMap<String, Test>,
-    /// Whether the test program came to its end by itself.
+    /// True if the test program ended by itself.
     pub is_complete: bool,
 }
 
@@ -66,10 +66,10 @@ struct Line {
 }
 
 impl Run {
-    /// Reads lines of test2json. `exit_status` is the test program's: 0 and 1 are results, all else is a crash.
+    /// Parses lines of test2json. `exit_status` is the test program's: 0 and 1 are results, everything else is a crash.
     pub fn parse(package: &str, lines: &str, exit_status: Option<i32>) -> Self {
         let mut tests = BTreeMap::<String, Test>::new();
-        // A crash may cut the last line.
+        // Skips invalid lines, because a crash may cut the last one.
         for line in lines.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
             let Some(name) = line.test else { continue };
             if line.action == "run" {
@@ -85,7 +85,7 @@ impl Run {
         Self { package: package.to_owned(), tests, is_complete }
     }
 
-    /// Reads `PACKAGE.json` and `PACKAGE.exit`, as `run.sh` leaves them. Without the second the run did not end.
+    /// Reads `PACKAGE.json` and `PACKAGE.exit`, which `run.sh` writes. Without the second the run did not end.
     pub fn read(results: &Path, package: &str) -> Result<Self, Failure> {
         let path = results.join(format!("{package}.json"));
         let lines = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -95,7 +95,7 @@ impl Run {
     }
 }
 
-/// The top-level test of a subtest.
+/// Returns the top-level test of a subtest.
 pub fn top_level(test: &str) -> &str {
     test.split_once('/').map_or(test, |(top, _)| top)
 }

@@ -1,4 +1,4 @@
-//! The score by package, from the expectations: what `docs/conformance.md` shows.
+//! The score by package, computed from the expectations and shown in `docs/conformance.md`.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -40,7 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The whole of `docs/conformance.md`.
+/// Returns the whole text of `docs/conformance.md`.
 pub fn document(expectations: &Expectations) -> String {
     format!(
         "# Conformance\n\n\
@@ -54,7 +54,7 @@ pub fn document(expectations: &Expectations) -> String {
     )
 }
 
-/// Counts by package, and in all.
+/// Returns the counts of each package and of all together, as a Markdown table.
 pub fn table(expectations: &Expectations) -> String {
     let mut packages = BTreeMap::<&str, [Count; 2]>::new();
     let mut all = [Count::default(); 2];

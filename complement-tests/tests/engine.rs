@@ -1,4 +1,4 @@
-//! The engine as Complement meets it: over HTTP, with a launcher of three lines in the place of a server.
+//! Tests of the engine as Complement uses it: over HTTP, with a short launcher instead of a server.
 
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says enough: it fails at that line")]
 
@@ -14,7 +14,7 @@ use reqwest::{Client, Method, StatusCode};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, pidfd_open, test_kill_process, waitpid};
 use serde_json::{Value, json};
 
-/// Writes its process ID to the pipe, then what it knows, and ends with the read end of the pipe that it waits on.
+/// Prints what it knows, writes its process ID to the pipe, and then waits.
 const LAUNCHER: &str = r#"#!/bin/sh
 echo started >>"$ROOT/starts"
 echo "$SERVER_NAME at $ADDRESS $CLIENT_PORT $FED_PORT"
@@ -31,7 +31,7 @@ struct Engine {
 }
 
 impl Engine {
-    /// Starts one, and reads the line with its address.
+    /// Starts an engine, and reads the line with its address.
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let launchers = folder.path().join("launchers");
@@ -82,7 +82,7 @@ impl Engine {
 
     async fn start_container(&self, id: &str) -> Pid {
         assert_eq!(self.post(&format!("/containers/{id}/start")).await, StatusCode::NO_CONTENT);
-        // The other end opens the pipe when it has written its log: this waits for that.
+        // The launcher opens the pipe after it has written its log, so this waits for both.
         let pid = fs::read_to_string(self.folder.path().join("pids")).unwrap();
         Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
     }
@@ -100,7 +100,7 @@ impl Engine {
         self.folder.path().join("work")
     }
 
-    /// Ends the engine, and waits until the janitor, who holds our standard error, has gone as well.
+    /// Ends the engine, and waits until the janitor, which holds our standard error, has ended too.
     fn end(mut self, signal: Signal) -> tempfile::TempDir {
         let mut stderr = self.process.stderr.take().unwrap();
         kill_process(Pid::from_child(&self.process), signal).unwrap();
@@ -124,7 +124,7 @@ fn engine(folder: &Path, listen: &str) -> Command {
 
 fn archive(name: &str, content: &str) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
-    // As Complement writes it: an absolute name, which `set_path` refuses.
+    // Complement writes an absolute name, which `set_path` rejects.
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
     header.set_entry_type(tar::EntryType::Regular);
     header.set_size(content.len().try_into().unwrap());
@@ -138,7 +138,7 @@ fn archive(name: &str, content: &str) -> Vec<u8> {
 /// Waits until a process that is not our child has ended.
 fn wait_for_end(pid: Pid) {
     let Ok(handle) = pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
-    // A handle of a process becomes readable at its end.
+    // The handle of a process becomes readable when the process ends.
     let mut handles = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut handles, None).unwrap();
 }
@@ -168,7 +168,7 @@ async fn a_container_lives_as_complement_wants_it() {
     assert_eq!(engine.status(&id).await, "paused");
     assert_eq!(engine.post(&format!("/containers/{id}/unpause")).await, StatusCode::NO_CONTENT);
     assert_eq!(engine.status(&id).await, "running");
-    // A paused server is stopped as well.
+    // A stop also ends a paused server.
     assert_eq!(engine.post(&format!("/containers/{id}/pause")).await, StatusCode::NO_CONTENT);
     assert_eq!(engine.post(&format!("/containers/{id}/stop?t=30")).await, StatusCode::NO_CONTENT);
     assert_eq!(engine.status(&id).await, "exited");
@@ -235,7 +235,7 @@ async fn nothing_is_left_however_the_engine_ends() {
         assert!(!work.exists(), "{signal:?}");
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         assert!(!mounts.contains(folder.path().to_str().unwrap()), "{mounts}");
-        // Those that nobody waits for would be ours.
+        // A process that nobody waited for would have become our child.
         assert!(waitpid(Some(pid), WaitOptions::NOHANG).is_err());
     }
 }
@@ -251,7 +251,7 @@ async fn only_loopback_is_served_and_given_out() {
         assert!(!folder.path().join("work").exists());
     }
     let engine = Engine::start();
-    // Neither an alias nor a variable of the container's own changes where a server listens.
+    // Neither an alias nor a variable of the container changes where a server listens.
     let (status, _) = engine.create("complement_y", "fake", "web", json!({})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     engine.end(Signal::TERM);

@@ -1,9 +1,9 @@
-//! Which state authorizes an event, and whether it does: ruma's auth rules with our types.
+//! Authorization of events: the state that authorizes an event, and ruma's auth rules with our types.
 //!
-//! An event from another server is checked with [`check_auth_events`] once and with [`check_against`] three times
-//! (its auth events, the state before it, the current state); an event of ours, made from the current state, with
-//! [`check`]. Server-server API,
-//! [Authorization rules](https://spec.matrix.org/v1.19/server-server-api/#authorization-rules).
+//! An event from another server is checked once with [`check_auth_events`] and three times with [`check_against`]
+//! (against its auth events, the state before it, and the current state). An event of ours, built on the current state,
+//! is checked with [`check`]. Server-server API, [Authorization
+//! rules](https://spec.matrix.org/v1.19/server-server-api/#authorization-rules).
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::pdu::Pdu;
 
-/// The room does not allow the event. Displays the rule that it breaks.
+/// The room does not allow the event. `Display` shows the rule that it breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct AuthRuleError {
@@ -30,8 +30,8 @@ impl From<String> for AuthRuleError {
     }
 }
 
-/// The types and state keys of the state that goes into the `auth_events` of an event, as far as the room has it.
-/// From room version 12 on the create event is implied and not among them.
+/// The types and state keys of the state events for the `auth_events` of an event, as far as the room has them. From
+/// room version 12 on, the create event is implied and not among them.
 ///
 /// # Errors
 /// When the content of an `m.room.member` event is so malformed that the rules would refuse it.
@@ -48,11 +48,11 @@ pub fn auth_types(
 
 /// Checks an event of ours, whose auth events were chosen from `state`, against both sets of rules.
 ///
-/// `state` gives the event at a type and state key of the state before the event. `auth_events` are the events that
-/// the event names, in any order; the implied create event of version 12 is found in `state`.
+/// `state` returns the event at a type and state key in the state before the event. `auth_events` are the event's auth
+/// events, in any order. The implied create event of version 12 is found in `state`.
 ///
 /// # Errors
-/// When the event breaks a rule, or names an auth event that is not given.
+/// When the event breaks a rule, or when one of its auth events is missing from `auth_events`.
 pub fn check(
     rules: &RoomVersionRules,
     pdu: &Pdu,
@@ -66,9 +66,9 @@ pub fn check(
     check_against(rules, pdu, state)
 }
 
-/// The rules about the event itself and the auth events it names; once per event.
+/// Applies the rules about the event itself and its auth events. Needed once per event.
 ///
-/// `find_event` gives any event of the room by its ID: those named, and from version 12 on the create event.
+/// `find_event` returns an event of the room by its ID: the auth events, and from version 12 on the create event.
 ///
 /// # Errors
 /// When the event must be rejected.
@@ -80,7 +80,7 @@ pub fn check_auth_events(
     Ok(check_state_independent_auth_rules(&rules.authorization, pdu, find_event)?)
 }
 
-/// The rules about what the state of the room allows.
+/// Applies the rules that depend on the state of the room.
 ///
 /// # Errors
 /// When `state` does not allow the event.

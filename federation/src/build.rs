@@ -1,10 +1,11 @@
-//! A local user's event, made field by field: sized, hashed, signed and named. The only way to sign an event.
+//! Building a local user's event field by field: it is checked for size, hashed, signed, and gets its ID. This is the
+//! only way to sign an event.
 //!
-//! Promise: what comes out passes every check another server makes on its form, hash and signature. Whether the
-//! room allows it is for [`crate::auth`].
+//! Promise: the event passes every check of other servers on its form, hash and signature. [`crate::auth`] checks
+//! whether the room allows it.
 //!
-//! This runs for every message, so only the content becomes a tree; the bytes around it are put together in
-//! [`wire`]. A test holds the result against ruma's own path, byte for byte, for every room version.
+//! This runs for every message, so only the content becomes a tree. [`wire`] assembles the bytes around it. A test
+//! compares the result with ruma's own path, byte for byte, for every room version.
 
 use ruma::{
     CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, UserId, canonical_json::redact_content_in_place,
@@ -22,57 +23,59 @@ mod wire;
 
 use self::wire::{Fields, Pieces, signatures};
 
-/// The greatest size of a whole event in bytes. One less than the specification's 65,536, because servers that use
-/// ruma drop an event of exactly that size.
+/// Maximum size of a whole event in bytes. One less than the specification's 65,536, because servers that use ruma drop
+/// an event of exactly that size.
 ///
 /// Client-server API, [Size limits](https://spec.matrix.org/v1.19/client-server-api/#size-limits).
 pub const MAX_EVENT_BYTES: usize = 65_535;
-/// The greatest size in bytes of `type`, `state_key`, `sender`, `room_id` and the event ID.
+/// Maximum size in bytes of `type`, `state_key`, `sender`, `room_id` and the event ID.
 pub const MAX_FIELD_BYTES: usize = 255;
-/// How many events may precede an event.
+/// Maximum number of previous events of an event.
 pub const MAX_PREV_EVENTS: usize = 20;
-/// How many events may authorize an event.
+/// Maximum number of auth events of an event.
 pub const MAX_AUTH_EVENTS: usize = 10;
-/// The greatest integer in canonical JSON, 2^53 - 1.
+/// The largest integer in canonical JSON, 2^53 - 1.
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
-/// What a local user wants to say.
+/// An event as a local user wants to send it.
 #[derive(Clone, Debug)]
 pub struct EventDraft {
-    /// The type exactly as it goes on the wire. A string, because ruma's enum replaces some unstable types.
+    /// The type exactly as it is sent. A string, because ruma's enum replaces some unstable types.
     pub event_type: String,
-    /// Present exactly for a state event.
+    /// Present for state events only.
     pub state_key: Option<String>,
-    /// The caller's JSON object, of any spelling; it is written canonically.
+    /// The caller's JSON object, in any spelling. It is converted to canonical JSON.
     pub content: Box<RawValue>,
-    /// What an `m.room.redaction` redacts; it goes where the room version wants it. Left out for other types.
+    /// The event that an `m.room.redaction` redacts. It is written where the room version requires it. Ignored for
+    /// other types.
     pub redacts: Option<OwnedEventId>,
 }
 
-/// Where an event stands in the room: everything that the user does not choose.
+/// The place of an event in the room: all fields that the user does not choose.
 #[derive(Clone, Copy, Debug)]
 pub struct EventPosition<'a> {
-    /// The room; `None` only for the create event of room version 12 and later, which makes its room's ID.
+    /// The room; `None` only for the create event of room version 12 and later, from which the room's ID is derived.
     pub room_id: Option<&'a RoomId>,
     /// A user of the signing server.
     pub sender: &'a UserId,
     /// The events before this one, at most [`MAX_PREV_EVENTS`].
     pub prev_events: &'a [OwnedEventId],
     /// The events that authorize this one, at most [`MAX_AUTH_EVENTS`]. The create event may be among them in every
-    /// version; where it is implied, it is left out of the event.
+    /// version. Where it is implied, it is left out of the event.
     pub auth_events: &'a [OwnedEventId],
-    /// One more than the greatest depth of `prev_events`; more than canonical JSON can say becomes its greatest.
+    /// One more than the greatest depth of `prev_events`. A depth beyond the largest integer of canonical JSON becomes
+    /// that integer.
     pub depth: u64,
     /// Milliseconds since the Unix epoch.
     pub origin_server_ts: u64,
 }
 
-/// Arrays and objects inside each other in the content of an event, itself included. JSON readers stop somewhere, serde_json
-/// at 127, and content is read again inside its event, inside a redaction, inside answers: what could be stored but not be
-/// read there would break every answer that it belongs to.
+/// Maximum depth of nested arrays and objects in the content of an event, the content included. JSON parsers have a
+/// limit, serde_json's is 127, and content is parsed again inside its event, inside a redaction and inside answers.
+/// Content that can be stored but not parsed there would break every answer that contains it.
 pub const MAX_NESTING: usize = 100;
 
-/// Makes the event: checks its sizes, adds the content hash and our signature, computes its ID.
+/// Builds the event: checks its sizes, adds the content hash and our signature, and computes its ID.
 ///
 /// # Errors
 /// When the content is not canonical JSON, something is too large, or `position` does not fit the room version or
@@ -129,7 +132,7 @@ pub fn build_and_sign(
     check_size("event", json.len(), MAX_EVENT_BYTES)?;
 
     let redacts = match redacts {
-        // A client may also put it into the content itself, where that is the room version's place.
+        // A client may also write it into the content itself, where the room version has it there.
         None if draft.event_type == "m.room.redaction" && rules.redaction.content_field_redacts => {
             content.get("redacts").and_then(|id| id.as_str()).and_then(|id| OwnedEventId::try_from(id).ok())
         }
@@ -190,13 +193,14 @@ fn check_count(field: &'static str, count: usize, limit: usize) -> Result<(), Bu
 /// Why an event was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// Not an object, or not expressible: floats, integers beyond ±(2^53 - 1), lone surrogates, too deep.
+    /// The content is not an object, or canonical JSON cannot express it: floats, integers beyond ±(2^53 - 1), lone
+    /// surrogates, too deep.
     #[error("the content is not an object of canonical JSON")]
     NotCanonical(#[source] serde_json::Error),
-    /// Deeper than [`MAX_NESTING`].
+    /// The content is deeper than [`MAX_NESTING`].
     #[error("the content is nested more than {MAX_NESTING} levels deep")]
     TooDeep,
-    /// Larger than the specification allows; `field` is the spec's name, or `event` for the whole.
+    /// A field is larger than the specification allows. `field` is the spec's name, or `event` for the whole event.
     #[error("{field} has {size_bytes} bytes, more than {limit_bytes}")]
     TooLarge { field: &'static str, size_bytes: usize, limit_bytes: usize },
     #[error("{field} has {count} events, more than {limit}")]

@@ -1,22 +1,23 @@
-//! Where a server name is: which host and port to connect to, whom its certificate must name, and what the `Host` header
-//! says. Server-server API, [Resolving server names](https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names).
+//! Server discovery: the host and port of a server name, the host that its certificate must name, and the `Host`
+//! header. Server-server API, [Resolving server
+//! names](https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names).
 //!
-//! The network comes in as [`Network`]; addresses are looked up, and checked, by whoever connects.
+//! The network is passed in as [`Network`]. The code that connects looks up and checks the addresses.
 
 use std::{cmp::Reverse, net::IpAddr};
 
 use ruma::{OwnedServerName, ServerName};
 
-/// The port of a server whose name, delegation and service records say nothing else.
+/// The default port of a server, when its name, delegation and service records give no other.
 const DEFAULT_PORT: u16 = 8448;
 
-/// The service of the specification, and the one that it deprecates.
+/// The service name of the specification, and the deprecated one.
 const SERVICES: [&str; 2] = ["_matrix-fed._tcp", "_matrix._tcp"];
 
-/// How many hosts of a service are tried. More would be a list to keep us busy with.
+/// Maximum number of a service's hosts to try. A longer list is likely meant to keep us busy.
 const MAX_TARGETS: usize = 4;
 
-/// A host: what a certificate can name.
+/// A host, as a certificate can name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     Ip(IpAddr),
@@ -24,8 +25,8 @@ pub enum Host {
 }
 
 impl Host {
-    /// Reads the host of a server name: an IPv6 address stands in brackets there. What only resembles an address, such as
-    /// `127.1`, is a name.
+    /// Reads the host of a server name, where an IPv6 address is in brackets. A text that only resembles an address,
+    /// such as `127.1`, is a name.
     pub fn parse(text: &str) -> Self {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         bare.parse().map_or_else(|_| Self::Name(text.to_ascii_lowercase()), Self::Ip)
@@ -42,49 +43,49 @@ impl std::fmt::Display for Host {
     }
 }
 
-/// How to reach a server.
+/// The way to reach a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Whom the certificate must name.
+    /// The host that the certificate must name.
     pub certificate: Host,
     /// The `Host` header of requests.
     pub host_header: String,
-    /// Where to connect to, in this order. Never empty.
+    /// The hosts and ports to connect to, in this order. Never empty.
     pub targets: Vec<(Host, u16)>,
 }
 
 /// A service record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// The lowest is asked first.
+    /// The priority. Hosts with the lowest number are tried first.
     pub priority: u16,
-    /// Among equal priorities, the share of requests.
+    /// The share of requests among records of equal priority.
     pub weight: u16,
     pub port: u16,
-    /// A host name without the final dot; empty where the record says that there is no such service.
+    /// A host name without the final dot. Empty if the record says that there is no such service.
     pub target: String,
 }
 
-/// What discovery asks of the network. Neither answer tells a failure from an absence: the specification goes on with its
-/// next step in both cases.
+/// The network, as discovery uses it. Its answers do not distinguish a failure from an absence, because the
+/// specification continues with its next step in both cases.
 pub trait Network {
-    /// The `m.server` of `https://HOST/.well-known/matrix/server`, if there is a valid one.
+    /// Fetches the `m.server` of `https://HOST/.well-known/matrix/server`, if there is a valid one.
     fn well_known(&self, host: &str) -> impl Future<Output = Option<OwnedServerName>> + Send;
 
-    /// The service records of this name, in any order.
+    /// Looks up the service records of this name, in any order.
     fn services(&self, name: &str) -> impl Future<Output = Vec<Service>> + Send;
 }
 
 /// Follows the specification's steps for a server name.
 pub async fn find_route(server_name: &ServerName, network: &impl Network) -> Route {
-    // Steps 1 and 2: an address, or a port, leaves nothing to look up.
+    // Steps 1 and 2: with an address or a port there is nothing to look up.
     if let Some(route) = direct(server_name) {
         return route;
     }
     let host = server_name.host();
     // Step 3: the host delegates.
     if let Some(delegated) = network.well_known(host).await {
-        // Steps 3.1 and 3.2. The certificate is the delegated one's.
+        // Steps 3.1 and 3.2. The certificate must name the delegated host.
         return match direct(&delegated) {
             Some(route) => route,
             None => by_service_or_default(delegated.host(), network).await,
@@ -93,7 +94,7 @@ pub async fn find_route(server_name: &ServerName, network: &impl Network) -> Rou
     by_service_or_default(host, network).await
 }
 
-/// An IP literal, or a name with a port.
+/// The route of an IP literal, or of a name with a port.
 fn direct(server_name: &ServerName) -> Option<Route> {
     let host = Host::parse(server_name.host());
     let port = match (&host, server_name.port()) {
@@ -104,7 +105,7 @@ fn direct(server_name: &ServerName) -> Option<Route> {
     Some(Route { certificate: host.clone(), host_header: server_name.as_str().to_owned(), targets: vec![(host, port)] })
 }
 
-/// Steps 3.3 to 3.5, and 4 to 6: service records lead elsewhere, but the certificate stays that of the host.
+/// Steps 3.3 to 3.5, and 4 to 6: service records give other targets, but the certificate must still name the host.
 async fn by_service_or_default(host: &str, network: &impl Network) -> Route {
     let certificate = Host::parse(host);
     let route = |targets| Route { certificate: certificate.clone(), host_header: host.to_owned(), targets };
@@ -117,7 +118,7 @@ async fn by_service_or_default(host: &str, network: &impl Network) -> Route {
     route(vec![(certificate.clone(), DEFAULT_PORT)])
 }
 
-/// By priority, and the heaviest first: the list is for when a host is down, not for sharing the load.
+/// Sorts by priority, and the largest weight first. The list is for hosts that are down, not for sharing the load.
 fn in_order(mut services: Vec<Service>) -> Vec<(Host, u16)> {
     services.retain(|service| !service.target.is_empty() && service.port != 0);
     services.sort_by_key(|service| (service.priority, Reverse(service.weight)));
@@ -134,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// A network of a few names that notes what it was asked.
+    /// A network with a few names, which records all requests.
     struct Fake {
         well_known: &'static [(&'static str, &'static str)],
         services: &'static [(&'static str, u16, u16, u16, &'static str)],
@@ -175,7 +176,7 @@ mod tests {
         }
     }
 
-    /// `certificate, Host header, targets` for a server name, and what was asked.
+    /// Returns `certificate, Host header, targets` for a server name, and the recorded requests.
     fn route(name: &str) -> (String, String) {
         let fake = Fake {
             well_known: &[
@@ -229,14 +230,14 @@ mod tests {
         check("to-itself.test", "to-itself.test, to-itself.test, to-itself.test:8448");
         // 4: service records of the name itself.
         check("srv.test", "srv.test, srv.test, first.test:1 second.test:2 third.test:3");
-        // 5: the deprecated ones.
+        // 5: the deprecated service records.
         check("old.test", "old.test, old.test, host.old.test:8449");
-        // 6: nothing at all.
+        // 6: no delegation and no records.
         check("example.test", "example.test, example.test, example.test:8448");
-        // "There is no such service" is no target; a long list is cut.
+        // A record for "there is no such service" is no target, and a long list is cut.
         check("none.test", "none.test, none.test, none.test:8448");
         check("many.test", "many.test, many.test, a.test:1 a.test:2 a.test:3 a.test:4");
-        // Only resembles an address.
+        // A name that only resembles an address.
         check("127.1:80", "127.1, 127.1:80, 127.1:80");
     }
 

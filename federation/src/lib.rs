@@ -1,16 +1,17 @@
-//! How Matrix servers talk to each other: events and signatures. No storage, no sockets, no clock.
+//! Federation between Matrix servers: events and signatures. No storage, no sockets, no clock.
 //!
-//! The map, in reading order:
+//! The modules, in reading order:
 //!
-//! - [`room_version`]: the room versions we speak, 6 to 12, and their rules.
+//! - [`room_version`]: the supported room versions, 6 to 12, and their rules.
 //! - [`signing`]: this server's signing key, its file, and signed JSON.
-//! - [`pdu`]: an event as it is stored and sent, parsed once; what the auth rules and state resolution read.
-//! - [`build`]: a local user's event, made field by field, hashed and signed. The only way to sign an event.
-//! - [`auth`]: which state authorizes an event, and whether it does.
-//! - [`redact`](mod@redact): what is left of an event after its redaction.
-//! - [`discovery`]: where a server name is, by the specification's steps. [`x_matrix`]: requests with a server's signature.
-//! - [`published_keys`]: the keys a server publishes, ours and those of others.
-//! - [`verify`]: whether an event of ours still carries its hash, its signature and its ID.
+//! - [`pdu`]: an event as it is stored and sent, parsed once for the auth rules and state resolution.
+//! - [`build`]: building, hashing and signing a local user's event. The only way to sign an event.
+//! - [`auth`]: the state that authorizes an event, and the auth rules.
+//! - [`redact`](mod@redact): an event after its redaction.
+//! - [`discovery`]: the address of a server name, by the specification's steps. [`x_matrix`]: requests with a server's
+//!   signature.
+//! - [`published_keys`]: the published keys of servers, ours and those of others.
+//! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;
 pub mod build;

@@ -1,8 +1,8 @@
-//! An event as it is stored and sent between servers (a PDU), parsed once into what the server asks of it.
+//! An event as it is stored and sent between servers (a PDU), parsed once into the fields that the server needs.
 //!
-//! Promise: [`Pdu::json`] is the event byte for byte as it was signed; the other fields are read from it and never
-//! differ from it. Nothing is verified here: local events come from [`crate::build`], stored ones were checked
-//! before they were stored.
+//! Promise: [`Pdu::json`] is the event byte for byte as it was signed. The other fields are read from it and never
+//! differ from it. Nothing is verified here: [`crate::build`] makes local events, and stored events were checked before
+//! they were stored.
 
 use std::{fmt, sync::Arc};
 
@@ -13,34 +13,35 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// A signed event. Usually shared as an `Arc<Pdu>`; both read as ruma's [`Event`].
+/// A signed event. Usually shared as an `Arc<Pdu>`. Both implement ruma's [`Event`].
 #[derive(Clone)]
 pub struct Pdu {
     /// The event's ID: its reference hash, after a `$`.
     pub event_id: OwnedEventId,
-    /// The room. An `m.room.create` event of room version 12 and later does not name its room: there this is
-    /// derived from the event ID, and [`Event::room_id`] says `None`, as the auth rules expect.
+    /// The room. An `m.room.create` event of room version 12 and later does not name its room. Then this is derived
+    /// from the event ID, and [`Event::room_id`] returns `None`, as the auth rules expect.
     pub room_id: OwnedRoomId,
-    /// Who sent it.
+    /// The sender.
     pub sender: OwnedUserId,
-    /// When the sending server says it was sent, in milliseconds since the Unix epoch.
+    /// The time at which the sending server says it sent the event, in milliseconds since the Unix epoch.
     pub origin_server_ts: u64,
-    /// The event's type exactly as on the wire. ([`Event::event_type`] may spell an unstable type as its stable
+    /// The event's type exactly as it is sent. ([`Event::event_type`] may replace an unstable type with its stable
     /// alias, so it must not become part of a state key.)
     pub event_type: String,
-    /// Present exactly when this is a state event.
+    /// Present for state events only.
     pub state_key: Option<String>,
     /// The content, a JSON object.
     pub content: Box<RawValue>,
     /// The events before this one; none for the create event.
     pub prev_events: Vec<OwnedEventId>,
-    /// The events that authorize this one, as on the wire: from room version 12 on without the create event.
+    /// The events that authorize this one, as they are sent: from room version 12 on without the create event.
     pub auth_events: Vec<OwnedEventId>,
     /// One more than the greatest depth of the previous events.
     pub depth: u64,
-    /// What an `m.room.redaction` redacts, wherever its room version puts it. `None` for every other type.
+    /// The event that an `m.room.redaction` redacts, from the place where its room version has it. `None` for every
+    /// other type.
     pub redacts: Option<OwnedEventId>,
-    /// Whether the event failed the auth rules when it was received. Set by whoever loads it.
+    /// Whether the event failed the auth rules when it was received. The caller that loads the event sets it.
     pub rejected: bool,
     /// The canonical JSON of the whole event, as it was signed.
     pub json: Arc<str>,
@@ -50,10 +51,10 @@ pub struct Pdu {
 }
 
 impl Pdu {
-    /// Parses a stored event, not rejected. Checks its form, not its hash, signatures or ID.
+    /// Parses a stored event that was not rejected. Checks its form, but not its hash, signatures or ID.
     ///
     /// # Errors
-    /// When `json` has not the form of an event: the database holds something that we never stored.
+    /// When `json` does not have the form of an event. The database then contains something that we never stored.
     pub fn from_stored(
         rules: &RoomVersionRules,
         event_id: OwnedEventId,
@@ -72,7 +73,7 @@ impl Pdu {
         let redacts = if wire.event_type != "m.room.redaction" {
             None
         } else if rules.redaction.content_field_redacts {
-            // Other servers' events may hold anything here; one that names no event redacts nothing.
+            // Other servers' events may contain anything here. A redaction that names no event redacts nothing.
             serde_json::from_str::<RedactionContent>(wire.content.get()).ok().and_then(|content| content.redacts)
         } else {
             wire.redacts.and_then(|redacts| serde_json::from_str(redacts.get()).ok())
@@ -96,18 +97,19 @@ impl Pdu {
         })
     }
 
-    /// Whether this is a state event with this type and state key.
+    /// Returns whether this is a state event with this type and state key.
     pub fn is_state(&self, event_type: &str, state_key: &str) -> bool {
         self.event_type == event_type && self.state_key.as_deref() == Some(state_key)
     }
 }
 
-/// The ID of the room that a create event of room version 12 or later creates. `None` for an ID that is no hash.
+/// The ID of the room that a create event of room version 12 or later creates. `None` for an event ID that is not a
+/// hash.
 pub fn room_id_of_create(event_id: &EventId) -> Option<OwnedRoomId> {
     RoomId::new_v2(event_id.as_str().strip_prefix('$')?).ok()
 }
 
-/// The ID of the create event of a room of version 12 or later. `None` in rooms that are named otherwise.
+/// The ID of the create event of a room of version 12 or later. `None` for rooms with another kind of ID.
 pub fn create_event_id_of(rules: &RoomVersionRules, room_id: &RoomId) -> Option<OwnedEventId> {
     if !rules.authorization.room_create_event_id_as_room_id {
         return None;
@@ -115,7 +117,7 @@ pub fn create_event_id_of(rules: &RoomVersionRules, room_id: &RoomId) -> Option<
     EventId::new_v2_or_v3(room_id.strip_sigil()).ok()
 }
 
-/// The fields we read, borrowing where an owned copy is not needed anyway.
+/// The fields that we read. They borrow where no owned copy is needed.
 #[derive(Deserialize)]
 struct Wire<'a> {
     room_id: Option<OwnedRoomId>,
@@ -129,7 +131,7 @@ struct Wire<'a> {
     prev_events: Vec<OwnedEventId>,
     auth_events: Vec<OwnedEventId>,
     depth: u64,
-    // Only read on redactions: elsewhere it may hold anything.
+    // Read only for redactions. In other events it may contain anything.
     #[serde(borrow)]
     redacts: Option<&'a RawValue>,
 }
@@ -187,7 +189,7 @@ impl Event for Pdu {
     }
 }
 
-// By hand, so that no log ever shows what people wrote to each other.
+// Written by hand, so that no log ever shows people's messages.
 impl fmt::Debug for Pdu {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -287,7 +289,7 @@ pub(crate) mod tests {
         check(RoomVersionId::V10, in_content, None);
         check(RoomVersionId::V11, in_content, Some(event_id!("$x")));
         check(RoomVersionId::V11, at_top, None);
-        // Anything may come from another server.
+        // Another server may send anything.
         check(RoomVersionId::V10, |event| event["redacts"] = json!({ "not": "an ID" }), None);
         check(RoomVersionId::V11, |event| event["content"]["redacts"] = 1.into(), None);
         check(

@@ -14,13 +14,14 @@ use serde_json::value::RawValue;
 
 use crate::signing::{ServerSigner, SignJsonError};
 
-/// A server that publishes more keys than this is not believed; one or two are usual, and each costs a verification.
+/// Maximum number of current keys. Servers usually publish one or two, and each costs a verification. An answer with
+/// more is refused.
 const MAX_KEYS: usize = 16;
 
-/// Former keys are kept for old events. Some servers have had many.
+/// Maximum number of former keys, which are kept for old events. Some servers have had many.
 const MAX_OLD_KEYS: usize = 256;
 
-/// However long a server says its keys are valid, we ask again after this. The specification's bound.
+/// Maximum validity of keys, as in the specification. We ask again after this time, even if the server says more.
 pub const MAX_VALIDITY_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// An Ed25519 public key.
@@ -28,7 +29,8 @@ pub const MAX_VALIDITY_MS: i64 = 7 * 24 * 3600 * 1000;
 pub struct PublicKey([u8; PUBLIC_KEY_LENGTH]);
 
 impl PublicKey {
-    /// `None` if there are not 32 bytes. Whether they are a point on the curve shows when they verify something.
+    /// Takes the key's bytes. Returns `None` if there are not 32 of them. Only a verification shows whether they are a
+    /// point on the curve.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
@@ -37,7 +39,7 @@ impl PublicKey {
         &self.0
     }
 
-    /// The public half of our own key.
+    /// The public half of our own signing key.
     pub fn of(signer: &ServerSigner) -> Self {
         Self(signer.public_key())
     }
@@ -47,18 +49,19 @@ impl PublicKey {
     }
 }
 
-/// What a server publishes about itself.
+/// The published keys of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedKeys {
-    /// Keys that it signs with. Each has signed this very answer.
+    /// Keys that it signs with. Each has signed this answer.
     pub current: BTreeMap<OwnedServerSigningKeyId, PublicKey>,
-    /// Keys that it no longer signs with, and when each ended, in milliseconds since 1970. Good for old events only.
+    /// Keys that it no longer signs with, and their end, in milliseconds since 1970. Valid for old events only.
     pub old: BTreeMap<OwnedServerSigningKeyId, (PublicKey, i64)>,
-    /// Until when the current keys are valid, in milliseconds since 1970: what the server says, and 7 days at most.
+    /// The time until which the current keys are valid, in milliseconds since 1970: as the server says, and 7 days at
+    /// most.
     pub valid_until_ms: i64,
 }
 
-/// Why an answer is not believed.
+/// Why an answer with keys was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishedKeysError {
     #[error("the answer is not a list of keys")]
@@ -77,7 +80,7 @@ impl PublishedKeys {
     /// Checks the answer of `server_name`, received at `now_ms`.
     ///
     /// # Errors
-    /// See [`PublishedKeysError`].
+    /// [`PublishedKeysError`].
     pub fn parse(server_name: &ServerName, answer: &[u8], now_ms: i64) -> Result<Self, PublishedKeysError> {
         let object: CanonicalJsonObject = serde_json::from_slice(answer).map_err(PublishedKeysError::Malformed)?;
         let keys: ServerSigningKeys = serde_json::from_slice(answer).map_err(PublishedKeysError::Malformed)?;
@@ -92,7 +95,8 @@ impl PublishedKeys {
             return Err(PublishedKeysError::Expired);
         }
         let is_known = |id: &OwnedServerSigningKeyId| id.algorithm() == SigningKeyAlgorithm::Ed25519;
-        // A key that has not signed could be anybody's: the server does not show that it holds it.
+        // A key that has not signed the answer could be anybody's: the server does not prove that it has the private
+        // half.
         let signed_by = |id: &OwnedServerSigningKeyId, key: PublicKey| has_signed(server_name, id, key, &object);
         let current: BTreeMap<_, _> = keys
             .verify_keys
@@ -117,7 +121,7 @@ impl PublishedKeys {
     }
 }
 
-/// Whether this one key has signed the object; other signatures on it do not matter.
+/// Returns whether this key has signed the object. Ignores other signatures on it.
 fn has_signed(
     server_name: &ServerName,
     id: &OwnedServerSigningKeyId,
@@ -136,10 +140,10 @@ fn has_signed(
     verify_json(&PublicKeyMap::from([(server_name.to_string(), keys)]), &alone).is_ok()
 }
 
-/// What we publish: our key, signed with it, valid until `valid_until_ms`.
+/// Builds the answer that we publish: our key, signed with itself, valid until `valid_until_ms`.
 ///
 /// # Errors
-/// Never in practice; signing is fallible because objects in general may have broken signatures.
+/// Never in practice. Signing is fallible because other objects may have malformed signatures.
 pub fn publish(signer: &ServerSigner, valid_until_ms: i64) -> Result<Box<RawValue>, SignJsonError> {
     let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
     let object = |key: &str, value| CanonicalJsonValue::Object(CanonicalJsonObject::from([(key.to_owned(), value)]));
@@ -175,7 +179,7 @@ mod tests {
         PublishedKeys::parse(server_name!("a.test"), answer.to_string().as_bytes(), NOW)
     }
 
-    /// Signs `answer` anew, after a change.
+    /// Signs a changed `answer` again.
     fn signed(signer: &ServerSigner, mut answer: Value) -> Value {
         answer.as_object_mut().unwrap().remove("signatures");
         let mut object: CanonicalJsonObject = serde_json::from_value(answer).unwrap();
@@ -216,7 +220,7 @@ mod tests {
         let mut unsigned = good.clone();
         unsigned["signatures"] = json!({});
         assert!(matches!(parse(&unsigned), Err(PublishedKeysError::NotSigned)));
-        // Signed with a key that is not among the published ones.
+        // Signed with a key that is not published.
         assert!(matches!(parse(&signed(&thief, good.clone())), Err(PublishedKeysError::NotSigned)));
 
         let mut many = good;

@@ -1,6 +1,6 @@
-//! What is left of an event after its redaction.
+//! Redaction of an event.
 //!
-//! Promise: the event keeps its ID and its signatures, because both cover only what redaction leaves.
+//! Promise: the event keeps its ID and its signatures, because both cover only the parts that redaction keeps.
 
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue,
@@ -10,10 +10,11 @@ use ruma::{
 
 use crate::pdu::Pdu;
 
-/// The canonical JSON of the stored event `json` without what its room version's
-/// [redaction](https://spec.matrix.org/v1.19/client-server-api/#redactions) removes.
+/// Redacts the stored event `json` by the rules of its room version
+/// ([spec](https://spec.matrix.org/v1.19/client-server-api/#redactions)), and returns its canonical JSON.
 ///
-/// With `redacted_because`, the redaction event is shown under `unsigned`: for servers and clients, not for storing.
+/// With `redacted_because`, the redaction event is added under `unsigned`. This form is for servers and clients, not
+/// for storing.
 ///
 /// # Errors
 /// When either event is not a JSON object with a type.
@@ -63,7 +64,7 @@ mod tests {
                 assert_eq!(format!("${}", reference_hash(&object, &room.rules).unwrap()), event.event_id);
                 let redacted = Pdu::from_stored(&room.rules, event.event_id, json.as_str()).unwrap();
                 assert_eq!(serde_json::from_str::<JsonValue>(redacted.content.get()).unwrap(), left);
-                // The signature holds; what is gone shows in the content hash.
+                // The signature stays valid. The missing content shows in the content hash.
                 let result = verify_own(&room.rules, &redacted, &room.signer);
                 assert!(matches!(result, Err(VerifyError::ContentHash)), "{}: {result:?}", room.version);
                 assert_eq!(redact(&room.rules, &json, None).unwrap(), json, "redacting again changes nothing");

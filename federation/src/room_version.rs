@@ -1,8 +1,8 @@
-//! The room versions this server speaks, and their rules.
+//! The supported room versions, and their rules.
 //!
-//! Versions 1 to 5 are left out: ruma asks servers built on it not to advertise them, because their looser JSON
-//! and older state resolution are only partly supported. So every room here has strict canonical JSON and event
-//! IDs that are URL-safe reference hashes, and the rest of the crate relies on that.
+//! Versions 1 to 5 are left out: ruma asks servers built on it not to advertise them, because it only partly supports
+//! their looser JSON and older state resolution. So every room here has strict canonical JSON, and its event IDs are
+//! URL-safe reference hashes. The rest of the crate relies on that.
 
 use ruma::{RoomVersionId, room_version_rules::RoomVersionRules};
 
@@ -21,7 +21,7 @@ pub fn supported_room_versions() -> &'static [RoomVersionId] {
     &SUPPORTED
 }
 
-/// The rules of a room version; `None` for one that we do not speak.
+/// The rules of a room version; `None` if it is not supported.
 pub fn rules(version: &RoomVersionId) -> Option<RoomVersionRules> {
     if SUPPORTED.contains(version) { version.rules() } else { None }
 }

@@ -1,8 +1,8 @@
-//! This server's signing key: made once, kept in a file, used for every event and request.
+//! This server's signing key: generated once, stored in a file, used for every event and request.
 //!
-//! Promise: the secret is drawn from a cryptographic generator, is wiped from memory when the signer is dropped,
-//! and never shows in `Debug` or in an error. Events are signed in [`crate::build`]; other signed JSON (keys,
-//! requests, devices) through [`ServerSigner::sign_json`].
+//! Promise: the secret comes from a cryptographic generator, is wiped from memory when the signer is dropped, and never
+//! shows in `Debug` or in an error. [`crate::build`] signs events. [`ServerSigner::sign_json`] signs other JSON (keys,
+//! requests, devices).
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ use ruma::{
 };
 use zeroize::Zeroizing;
 
-/// A server name with the Ed25519 key that speaks for it.
+/// A server name with the Ed25519 key that signs for it.
 pub struct ServerSigner {
     server_name: OwnedServerName,
     key_id: OwnedServerSigningKeyId,
@@ -28,7 +28,7 @@ pub struct ServerSigner {
 }
 
 impl ServerSigner {
-    /// Makes a new key with a random name, from a cryptographic random generator.
+    /// Generates a new key with a random name, from a cryptographic random generator.
     pub fn generate(server_name: OwnedServerName) -> Self {
         let mut random = rand::rng();
         let mut seed = Zeroizing::new([0; SECRET_KEY_LENGTH]);
@@ -41,7 +41,7 @@ impl ServerSigner {
     /// Reads the first key of a key file in Synapse's format: `ed25519 a_AbCd <unpadded base64 of the seed>`.
     ///
     /// # Errors
-    /// When the first line that is not blank is no Ed25519 key.
+    /// When the first line that is not blank is not an Ed25519 key.
     pub fn from_key_file(server_name: OwnedServerName, text: &str) -> Result<Self, KeyFileError> {
         let line = text.lines().find(|line| !line.trim().is_empty()).ok_or(KeyFileError::Empty)?;
         let mut words = line.split_whitespace();
@@ -58,14 +58,14 @@ impl ServerSigner {
         Ok(Self { server_name, key_id, key: SigningKey::from_bytes(&seed) })
     }
 
-    /// The text of the key file, with a line end. It holds the secret: write it where only the server can read it.
+    /// The text of the key file, with a line end. It contains the secret: write it where only the server can read it.
     pub fn to_key_file(&self) -> Zeroizing<String> {
         let seed = Base64::<Standard, _>::new(Zeroizing::new(self.key.to_bytes()));
         let seed = Zeroizing::new(seed.encode());
         Zeroizing::new(format!("ed25519 {} {}\n", self.key_id.key_name(), *seed))
     }
 
-    /// The server this key speaks for.
+    /// The server that this key signs for.
     pub fn server_name(&self) -> &ServerName {
         &self.server_name
     }
@@ -87,9 +87,9 @@ impl ServerSigner {
         PublicKeyMap::from([(self.server_name.to_string(), keys)])
     }
 
-    /// Adds our signature to `object`; what it already holds under `signatures` and `unsigned` is not signed.
-    /// Never for events: see [`crate::build`].
-    /// Server-server API, [Signing JSON](https://spec.matrix.org/v1.19/appendices/#signing-json).
+    /// Adds our signature to `object`. The signature does not cover the fields `signatures` and `unsigned`. Never for
+    /// events: see [`crate::build`]. Server-server API, [Signing
+    /// JSON](https://spec.matrix.org/v1.19/appendices/#signing-json).
     ///
     /// # Errors
     /// When `object` has a `signatures` field of the wrong form.
@@ -122,7 +122,8 @@ impl fmt::Debug for ServerSigner {
     }
 }
 
-/// Gives ruma the key without giving it to everyone who holds a [`ServerSigner`]: events are signed in one place.
+/// A key for ruma's signing functions. Private, so that not everyone with a [`ServerSigner`] can sign events: that
+/// happens in one place.
 struct JsonKey<'a>(&'a ServerSigner);
 
 impl KeyPair for JsonKey<'_> {

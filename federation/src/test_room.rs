@@ -1,4 +1,4 @@
-//! A small room for tests: one server, its users, and the state their events make.
+//! A small room for tests: one server, its users, and the state that their events make.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -41,7 +41,7 @@ pub(crate) struct TestRoom {
 }
 
 impl TestRoom {
-    /// A room that Alice created and that anyone may join, once for each supported version.
+    /// Creates one room for each supported version. Alice is the creator, and anyone may join.
     pub fn of_every_version() -> impl Iterator<Item = Self> {
         supported_room_versions().iter().cloned().map(Self::new)
     }
@@ -80,7 +80,7 @@ impl TestRoom {
         room.accept(create).unwrap();
         let join = draft("m.room.member", Some(alice().as_str()), json!({ "membership": "join" }));
         room.send(alice(), join).unwrap();
-        // From version 12 on the creator stands above the power levels and may not be among them.
+        // From version 12 on, the creator is above the power levels and must not be listed in them.
         let listed = !room.rules.authorization.explicitly_privilege_room_creators;
         let levels = json!({ "users": if listed { json!({ alice(): 100 }) } else { json!({}) } });
         room.send(alice(), draft("m.room.power_levels", Some(""), levels)).unwrap();
@@ -88,7 +88,7 @@ impl TestRoom {
         room
     }
 
-    /// Builds an event on the current state, whether the room allows it or not.
+    /// Builds an event on the current state, whether or not the room allows it.
     pub fn build(&self, sender: &UserId, draft: EventDraft) -> Result<Pdu, BuildError> {
         let types =
             auth_types(&self.rules, &draft.event_type, sender, draft.state_key.as_deref(), &draft.content).unwrap();
@@ -108,7 +108,7 @@ impl TestRoom {
         build_and_sign(&self.rules, &self.signer, draft, position)
     }
 
-    /// Builds an event and, where the room allows it, makes it the last one.
+    /// Builds an event. If the room allows it, it becomes the latest one.
     pub fn send(&mut self, sender: &UserId, draft: EventDraft) -> Result<Arc<Pdu>, AuthRuleError> {
         let event = self.build(sender, draft).unwrap();
         self.accept(event)

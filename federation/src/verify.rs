@@ -1,6 +1,6 @@
-//! Whether an event of ours still carries the hash, the signature and the ID that we gave it.
+//! Checks that an event of ours still has the hash, the signature and the ID that we gave it.
 //!
-//! For tests and for checking a database: events of other servers need their keys, and more checks than these.
+//! Used in tests, and to check a database. Events of other servers need their keys, and more checks than these.
 
 use ruma::{
     CanonicalJsonObject, SigningKeyAlgorithm,
@@ -14,10 +14,10 @@ use ruma::{
 
 use crate::{pdu::Pdu, signing::ServerSigner};
 
-/// Checks the event's bytes with ruma: content hash, `signer`'s signature, and reference hash against the ID.
+/// Checks the event's bytes with ruma: its content hash, `signer`'s signature, and its ID against the reference hash.
 ///
 /// # Errors
-/// When one of them does not hold.
+/// When one of them is wrong.
 pub fn verify_own(rules: &RoomVersionRules, pdu: &Pdu, signer: &ServerSigner) -> Result<(), VerifyError> {
     let event: CanonicalJsonObject = serde_json::from_str(&pdu.json).map_err(VerifyError::Malformed)?;
     let keys = signer.public_key_map();
@@ -29,8 +29,8 @@ pub fn verify_own(rules: &RoomVersionRules, pdu: &Pdu, signer: &ServerSigner) ->
     if pdu.event_id.as_str().strip_prefix('$') != Some(&*hash) {
         return Err(VerifyError::EventId);
     }
-    // Other servers need no signature on an invite by third party ID, so `verify_event` did not look for one there.
-    // `verify_json` would not do: it is content with an event that nobody signed.
+    // An invite by third-party ID needs no signature of its sender's server, so `verify_event` did not check one there.
+    // `verify_json` is not enough either, because it accepts an event without any signature.
     let redacted = redact(event, &rules.redaction, None).map_err(VerifyError::Unredactable)?;
     let signature = signature_of(&redacted, signer).ok_or(VerifyError::NotSigned)?;
     let message = to_canonical_json_string_for_signing(&redacted).map_err(VerifyError::Unhashable)?;
@@ -49,7 +49,7 @@ fn signature_of(event: &CanonicalJsonObject, signer: &ServerSigner) -> Option<Ba
     Base64::parse(signature).ok()
 }
 
-/// What does not hold.
+/// The check that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error("the event is not an object of canonical JSON")]

@@ -1,8 +1,9 @@
-//! Requests with a server's signature: the `X-Matrix` authorization header.
-//! Server-server API, [Request Authentication](https://spec.matrix.org/v1.19/server-server-api/#request-authentication).
+//! Requests with a server's signature: the `X-Matrix` authorization header. Server-server API, [Request
+//! Authentication](https://spec.matrix.org/v1.19/server-server-api/#request-authentication).
 //!
-//! The signature covers method, path with query, origin, destination and body, so that a request can be used for nothing
-//! else and nowhere else. It can be repeated to the same server: what must not happen twice carries an ID of its own.
+//! The signature covers method, path with query, origin, destination and body, so nobody can use the request for
+//! anything else or anywhere else. It can be repeated to the same server. Requests that must not be processed twice
+//! therefore have an ID of their own.
 
 use ruma::{
     ServerName,
@@ -12,12 +13,12 @@ use ruma::{
 
 use crate::{published_keys::PublicKey, signing::ServerSigner};
 
-/// The request's body is not JSON that can be signed.
+/// The request's body is not JSON, or cannot be signed.
 #[derive(Debug, thiserror::Error)]
 #[error("the request is not JSON that can be signed")]
 pub struct SignRequestError(#[source] serde_json::Error);
 
-/// Adds the header that says who sends the request to whom.
+/// Adds the header with the request's origin, its destination and our signature.
 ///
 /// # Errors
 /// When the body is neither empty nor canonical JSON.
@@ -38,11 +39,11 @@ pub fn sign_request<T: AsRef<[u8]>>(
     Ok(())
 }
 
-/// Whether the request was signed with this key, for `destination`. That the key is the origin's, and valid now, is the
-/// caller's to know.
+/// Checks that the request was signed with this key, for `destination`. The caller must know that the key belongs to
+/// the origin and is valid now.
 ///
 /// # Errors
-/// When it was not.
+/// When the signature is wrong.
 pub fn verify_request<T: AsRef<[u8]>>(
     header: &XMatrix,
     destination: &ServerName,
@@ -77,7 +78,7 @@ mod tests {
         let key = || PublicKey::of(&a);
         let path = "/_matrix/federation/v1/send/1?a=%20b";
         assert!(check("b.test:8448", key(), request("PUT", path, r#"{"b":2,"a":[1,"é"]}"#)));
-        // The same JSON, written in another way.
+        // The same JSON, in another spelling.
         assert!(check("b.test:8448", key(), request("PUT", path, r#"{ "a": [1, "\u00e9"], "b": 2 }"#)));
         assert!(!check("c.test", key(), request("PUT", path, r#"{"b":2,"a":[1,"é"]}"#)));
         assert!(!check("b.test:8448", PublicKey::of(&other), request("PUT", path, r#"{"b":2,"a":[1,"é"]}"#)));

@@ -72,7 +72,7 @@ CREATE TABLE device (
 );
 
 -- table: access_token | owner: account | ends: at logout, when refreshed, or a day after it expired
--- `refresh_hash` is the refresh token that was given out with it: using one of the two retires what came before them.
+-- `refresh_hash` is the refresh token that was given out with it: using one of the two retires the tokens before them.
 CREATE TABLE access_token (
     token_hash BLOB NOT NULL PRIMARY KEY,
     user_nid INTEGER NOT NULL,
@@ -123,8 +123,8 @@ CREATE TABLE setup_secret (
 );
 
 -- table: leftover | owner: account | ends: when a sweep has deleted what it names
--- What ended at once for everyone, and is deleted piece by piece. `kind` says what `owner` is: a device (1), a user (2), or
--- a user with a version of their key backup in `part` (3).
+-- Data whose owner is gone, and that is deleted piece by piece. `kind` says what `owner` is: a device (1), a user (2),
+-- or a user with a version of their key backup in `part` (3).
 CREATE TABLE leftover (
     kind INTEGER NOT NULL,
     owner INTEGER NOT NULL,
@@ -249,7 +249,7 @@ CREATE TABLE state_checkpoint (
 );
 
 -- table: member | owner: room | ends: when the room is purged, or a forgotten membership's room is empty
--- Local users only: which rooms an account is in, without asking the rooms.
+-- Rows of local users only. They list the rooms of an account without reading the rooms.
 CREATE TABLE member (
     user_nid INTEGER NOT NULL,
     room_nid INTEGER NOT NULL,
@@ -334,7 +334,7 @@ CREATE TABLE device_key (
 CREATE INDEX device_key_user ON device_key (user_nid);
 
 -- table: one_time_key | owner: keys | ends: when claimed, or with the device
--- `seq` is the order of upload, which is the order of being handed out; `digest` is what makes a key the same key.
+-- `seq` is the order of upload, in which keys are handed out; keys with the same `digest` are the same key.
 CREATE TABLE one_time_key (
     device_nid INTEGER NOT NULL,
     algorithm TEXT NOT NULL,
@@ -431,8 +431,8 @@ CREATE TABLE server_key (
 CREATE INDEX server_key_valid_until ON server_key (valid_until);
 
 -- table: job | owner: jobs | ends: when the job is done
--- What was promised in a commit and is done after it: `kind` says what, `subject` for whom. A job that is asked for again
--- while it is being done gets a later `pos`, so it is not deleted.
+-- Work that was promised in a commit and is done after it. `kind` is the work, `subject` the one whom it is for. A job
+-- that is asked for again while it is being done gets a later `pos`, so it is not deleted.
 CREATE TABLE job (
     kind TEXT NOT NULL,
     subject INTEGER NOT NULL,
@@ -442,9 +442,9 @@ CREATE TABLE job (
 CREATE INDEX job_pos ON job (pos);
 
 -- table: relation | owner: room | ends: when the room is purged
--- Events that relate to another, for `GET /rooms/{roomId}/relations`.
--- `parent_id` is an event ID, because the event need not be known; `rel_type` as in `m.relates_to`.
--- `annotation` is a digest of what an annotation may say only once: the event, its sender, its type and its key.
+-- The events that relate to an event, for GET /rooms/{roomId}/relations. Only events that relate to another have a row.
+-- `parent_id` is an event ID, because the event need not be known; `rel_type` as in `m.relates_to`. `annotation` is a
+-- digest of the parts that make two annotations equal: the event, its sender, its type and its key.
 CREATE TABLE relation (
     room_nid INTEGER NOT NULL,
     parent_id TEXT NOT NULL,

@@ -1,6 +1,6 @@
-//! Admins of the server: gives an account their rights, and takes them.
+//! Admins of the server: giving an account admin rights, and removing them.
 //!
-//! Promise: sessions that are in memory have the new rights right after the commit, and stay signed in.
+//! Promise: cached sessions have the new rights right after the commit, and stay signed in.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Transaction for SetAdmin {
 }
 
 impl Accounts {
-    /// Makes an account an admin, or an ordinary one. `Ok(false)`: there is no such active account.
+    /// Makes an account an admin, or an ordinary account. Returns `Ok(false)` if there is no such active account.
     pub async fn set_admin(&self, user_id: &UserId, admin: bool) -> Result<bool, store::Error> {
         let Some(user) = self.db.find_user(user_id).await? else {
             return Ok(false);

@@ -1,7 +1,7 @@
-//! What application services do as users of this server ([spec]): act as one, make accounts, log in and make devices, all
-//! without a password.
+//! Application services acting as users of this server ([spec]): they authenticate as a user, create accounts, log in
+//! and create devices, all without a password.
 //!
-//! Promise: an application service does nothing as a user that its namespaces do not cover. Which those are is in
+//! Promise: an application service acts only as users that its namespaces cover. The namespaces are in
 //! [`crate::appservice`].
 //!
 //! [spec]: https://spec.matrix.org/v1.19/application-service-api/#client-server-api-extensions
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Whom an application service wants to act as; by default its sender, without a device.
+/// The user as which an application service wants to act. By default its sender, without a device.
 #[derive(Debug, Default, Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct Asserted {
     pub user_id: Option<String>,
@@ -36,7 +36,7 @@ pub struct Asserted {
     pub device_id: Option<OwnedDeviceId>,
 }
 
-/// Why an application service may not act as somebody.
+/// Why an application service may not act as a user.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("the application service may not act as this user")]
@@ -60,16 +60,16 @@ pub enum AppserviceLoginError {
     Login(#[from] LoginError),
 }
 
-/// A device that is not there stands for none: short ids of devices begin at 1, so these meet no device.
+/// A number that means no device of this user. Short ids of devices begin at 1, so it equals none of them.
 fn no_device(user: UserNid) -> DeviceNid {
     DeviceNid(-user.0)
 }
 
 impl Accounts {
-    /// The user, and perhaps their device, that an application service acts as.
+    /// Authenticates an application service as a user, and optionally as one of their devices.
     ///
     /// # Errors
-    /// When it may not, or there is no such account or device.
+    /// When the application service may not act as the user, or when the account or device does not exist.
     pub async fn act_as(
         &self,
         appservice: &Arc<Appservice>,
@@ -107,10 +107,10 @@ impl Accounts {
         }))
     }
 
-    /// Logs a user of an application service in, without a password.
+    /// Logs in a user of an application service, without a password.
     ///
     /// # Errors
-    /// [`AppserviceLoginError::Exclusive`] for a user that it does not cover. As [`Self::login`] otherwise.
+    /// [`AppserviceLoginError::Exclusive`] for a user that its namespaces do not cover. Otherwise as [`Self::login`].
     pub async fn login_for(
         &self,
         appservice: &Appservice,
@@ -129,11 +129,11 @@ impl Accounts {
         open.await.map_err(AppserviceLoginError::Login)
     }
 
-    /// Makes a device that has no access token: its application service acts as it. `false`: there is one already, which
-    /// stays as it is.
+    /// Creates a device without an access token, for use by its application service. Returns `false` if the device
+    /// exists; it stays as it is.
     ///
     /// # Errors
-    /// [`SessionRefusal`] for an ID or a name that cannot be, or one device too many.
+    /// [`SessionRefusal`] for an invalid ID or name, or for too many devices.
     pub async fn create_device(
         &self,
         user: UserNid,
@@ -154,7 +154,7 @@ impl Accounts {
         self.db.committer().transact(create).await
     }
 
-    /// Makes the accounts of the application services' senders, where they are not there yet. To be called at the start.
+    /// Creates the missing accounts of the application services' senders. Called at the start.
     ///
     /// # Errors
     /// As [`Self::register`].

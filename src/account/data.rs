@@ -1,7 +1,7 @@
-//! Account data: JSON that clients keep with the account, or with a room of the account.
+//! Account data: JSON that clients store with the account, or with a room of the account.
 //!
-//! Promises: a change and its position are one commit; the user's parked `/sync` requests are woken by it; asking for news
-//! when nothing changed touches no database. Next: [`super::tags`] and [`crate::push`], which keep their state here.
+//! Promises: a change and its position are one commit, which wakes the user's parked `/sync` requests. A `/sync`
+//! without changes needs no query. Next: [`super::tags`] and [`crate::push`], which store their state here.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,13 +18,13 @@ use crate::{
     store::{self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock, latest::Latest},
 };
 
-/// Stands for "no room": data of the account itself.
+/// Means "no room": data of the account itself.
 pub const ACCOUNT: RoomNid = RoomNid(0);
 
-/// Longest name of a type, as for event types.
+/// Maximum length of a type's name, as for event types.
 pub const MAX_TYPE_BYTES: usize = 255;
 
-/// The types that have endpoints of their own; clients may read them here, but not write them.
+/// The types that have their own endpoints. Clients may read them here, but not write them.
 pub const SERVER_MANAGED: [&str; 2] = ["m.fully_read", "m.push_rules"];
 
 /// The service of account data.
@@ -36,7 +36,7 @@ pub struct AccountData {
     max_bytes_per_user: usize,
     turns: Turns,
     pub(super) ignored: IgnoredLists,
-    /// The last change of each user.
+    /// The position of each user's last change.
     latest: Arc<Mutex<Latest<UserNid>>>,
 }
 
@@ -89,7 +89,7 @@ impl AccountData {
         Ok(self.find_version(user, room, event_type).await?.map(|(content, _)| content))
     }
 
-    /// The content of one type with the position of its last change, which no other content of it has.
+    /// The content of one type with the position of its last change, which identifies this content.
     pub(crate) async fn find_version(
         &self,
         user: UserNid,
@@ -119,15 +119,15 @@ impl AccountData {
         self.update(&turn, room, event_type, |_| Ok(Some(content))).await
     }
 
-    /// The right to [`Self::update`]. Whoever else wants to change the user's data waits until it is dropped.
+    /// Takes the right to [`Self::update`]. Other changes of the user's data wait until it is dropped.
     pub async fn turn(&self, user: UserNid) -> Turn<'_> {
         self.turns.take(user).await
     }
 
-    /// Replaces the content of one type by what `change` makes of it; `None` leaves it as it is.
+    /// Replaces the content of one type with the result of `change`. `None` leaves it as it is.
     ///
     /// # Errors
-    /// As [`Self::put`], and whatever `change` refuses.
+    /// As [`Self::put`], and the errors of `change`.
     pub async fn update<E: From<PutError>>(
         &self,
         turn: &Turn<'_>,
@@ -144,7 +144,7 @@ impl AccountData {
         self.check_room_for(turn, old_bytes, content.get().len()).await?;
         let content: Arc<str> = content.get().into();
         let user = turn.user;
-        // Whatever happens to the write, the next reader starts from what is stored.
+        // Whether the write succeeds or fails, the next reader starts from the stored content.
         self.ignored.will_change(user, room, event_type);
         self.write(user, |position| vec![Self::row(user, room, event_type, content, position)])
             .await
@@ -152,8 +152,8 @@ impl AccountData {
         Ok(())
     }
 
-    /// Refuses what is too large, a new type when there are too many, and what is larger than before when all of it is too
-    /// large. `old_bytes` is the size of what is replaced.
+    /// Refuses content that is too large, a new type when there are too many, and growth when all types together are
+    /// too large. `old_bytes` is the size of the replaced content.
     pub(crate) async fn check_room_for(
         &self,
         turn: &Turn<'_>,
@@ -164,7 +164,7 @@ impl AccountData {
             return Err(PutError::TooLarge(self.max_bytes));
         }
         let grown = bytes.saturating_sub(old_bytes.unwrap_or(0));
-        // A read marker takes the place of another one of its size: nothing is asked for it.
+        // Replacing a read marker with another one of its size needs no query.
         if old_bytes.is_some() && grown == 0 {
             return Ok(());
         }
@@ -192,7 +192,8 @@ impl AccountData {
         Ok(())
     }
 
-    /// The row that stores one type, for a commit that holds more than account data. Call [`Self::committed`] after it.
+    /// The row that stores one type, for a commit with more than account data. Call [`Self::committed`] after the
+    /// commit.
     pub(crate) fn row(user: UserNid, room: RoomNid, event_type: &str, json: Arc<str>, position: Position) -> Row {
         let bytes = i64::try_from(json.len()).unwrap_or(i64::MAX);
         rows::ACCOUNT_DATA.row([
@@ -205,12 +206,12 @@ impl AccountData {
         ])
     }
 
-    /// Remembers that something of the user's changed at `position`.
+    /// Records that the user's data changed at `position`.
     pub(crate) fn committed(&self, user: UserNid, position: Position) {
         lock(&self.latest).changed(user, position);
     }
 
-    /// What changed in (`since`, `upto`], oldest first. Touches no database when nothing did.
+    /// The changes in (`since`, `upto`], oldest first. Needs no query when nothing changed.
     pub async fn list_since(
         &self,
         user: UserNid,
@@ -226,7 +227,7 @@ impl AccountData {
         events(rows)
     }
 
-    /// Everything of one room, up to `upto`.
+    /// All data of one room, up to `upto`.
     pub async fn list_of_room(
         &self,
         user: UserNid,
@@ -254,7 +255,7 @@ fn check_type(event_type: &str) -> Result<(), PutError> {
     if fits { Ok(()) } else { Err(PutError::BadType) }
 }
 
-/// The event that `/sync` shows for account data.
+/// The event for account data in `/sync`.
 pub(crate) fn render(event_type: &str, content: &RawValue) -> Result<Box<RawValue>, store::Error> {
     #[derive(Serialize)]
     struct Event<'a> {

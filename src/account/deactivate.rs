@@ -1,4 +1,4 @@
-//! Changing passwords, and deactivating accounts for ever.
+//! Changing passwords, and deactivating accounts permanently.
 
 use ruma::UserId;
 use zeroize::Zeroizing;
@@ -33,7 +33,7 @@ impl From<NewPasswordError> for SetPasswordError {
 }
 
 impl Accounts {
-    /// Gives the caller a new password. With `logout_devices`, all devices but the caller's are signed out with it.
+    /// Changes the caller's password. With `logout_devices`, this signs out all devices except the caller's.
     ///
     /// # Errors
     /// After [`SetPasswordError::Storage`] the old or the new password is valid.
@@ -47,7 +47,7 @@ impl Accounts {
         self.set_password(caller.user.nid, password, which).await
     }
 
-    /// Gives a user a new password and signs all devices out, for the operator.
+    /// Changes a user's password and signs out all devices, for the operator.
     ///
     /// # Errors
     /// As [`Self::change_password`].
@@ -67,10 +67,10 @@ impl Accounts {
         if ended.account_found { Ok(()) } else { Err(SetPasswordError::NoAccount) }
     }
 
-    /// Deactivates an account: devices, password, profile, account data and keys go, and the name is never given out
-    /// again. `Ok(false)`: there is no such active account.
+    /// Deactivates an account: deletes its devices, password, profile, account data and keys. The name is never given
+    /// out again. Returns `Ok(false)` if there is no such active account.
     ///
-    /// The user's rooms are not left here: `room` does that before, while the user can still send.
+    /// Does not leave the user's rooms: `room` does that before, while the user can still send.
     pub async fn deactivate(&self, user_id: &UserId) -> Result<bool, store::Error> {
         let Some(user) = self.db.find_user(user_id).await? else {
             return Ok(false);

@@ -1,8 +1,8 @@
-//! Devices: listing, naming and ending them.
+//! Devices: listing, renaming and deleting them.
 //!
-//! Promise: a device goes with its tokens and published keys in one commit, which also marks the user's device list as
-//! changed. Its sessions in memory end right after that commit, parked requests with them. What nobody sees any more then,
-//! such as messages to it, is deleted later ([`crate::store::leftovers`]).
+//! Promise: one commit deletes a device with its tokens and published keys, and marks the user's device list as
+//! changed. Right after it, the device's cached sessions and parked requests end. Data that nobody can see any more,
+//! such as messages to the device, is deleted later ([`crate::store::leftovers`]).
 
 use std::{
     pin::Pin,
@@ -25,24 +25,24 @@ use crate::{
     },
 };
 
-/// Told whose device list changed and where.
+/// The functions that are called when a user's device list changes.
 pub struct DeviceChangeListener {
-    /// Called before a change is queued: the time to read what `committed` needs in memory.
+    /// Called before a change is queued, so that it can load what `committed` needs into memory.
     pub prepare: Box<dyn Fn(UserNid) -> Prepared + Send + Sync>,
-    /// Called after the commit and before its position is visible, so that whoever looks from then on sees the change. It
-    /// must be short and must not block. The user's own requests are marked without it.
+    /// Called after the commit and before its position is visible, so that every later reader sees the change. It must
+    /// be short and must not block. The user's own requests are marked without it.
     pub committed: Box<dyn Fn(UserNid, Position) + Send + Sync>,
 }
 
 type Prepared = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send>>;
 
-/// Devices that are named and end in one commit, which all other writers wait for.
+/// Devices deleted by ID in one commit. All other writers wait for it.
 const NAMED_PER_COMMIT: usize = 20;
 
-/// Ids start at 1.
+/// No device: short ids start at 1.
 const NO_DEVICE: DeviceNid = DeviceNid(0);
 
-/// Which devices of a user end.
+/// The devices of a user to delete.
 #[derive(Debug, Clone)]
 pub(super) enum Which {
     These(Vec<OwnedDeviceId>),
@@ -50,26 +50,26 @@ pub(super) enum Which {
     AllBut(DeviceNid),
 }
 
-/// What changes together with the devices.
+/// A change of the account in the same commit.
 pub(super) enum Also {
     Nothing,
-    /// The password, to the one with this hash.
+    /// The password is changed to the one with this hash.
     Password(String),
-    /// The account is deactivated at this time.
+    /// The account is deactivated at this time, in milliseconds since 1970.
     Deactivate(i64),
 }
 
-/// Ends devices.
+/// Deletes devices.
 pub(super) struct EndDevices {
     pub user: UserNid,
-    /// `None`: all devices stay.
+    /// `None` keeps all devices.
     pub which: Option<Which>,
     pub also: Also,
     sessions: Arc<SessionCache>,
     changes: Changes,
 }
 
-/// Who is told that a user's device list changed.
+/// The listeners for changed device lists.
 struct Changes {
     bus: Arc<Bus>,
     listener: Arc<OnceLock<DeviceChangeListener>>,
@@ -91,9 +91,9 @@ impl Changes {
     }
 }
 
-/// What [`EndDevices`] did.
+/// The result of [`EndDevices`].
 pub(super) struct Ended {
-    /// `false`: there is no such active account, and nothing happened.
+    /// `false` if there is no such active account. Then nothing was changed.
     pub account_found: bool,
     devices: u64,
     revoked: token_rows::Deleted,
@@ -164,7 +164,7 @@ impl Transaction for Rename {
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<bool, store::Error> {
         let found = rows::rename_device(conn, self.user, self.device_id.as_str(), self.name.as_deref()).await?;
         if found {
-            // Others see the name with the device's keys.
+            // Other users see the name with the device's keys.
             store::committer::insert_rows(conn, &[DEVICE_CHANGE.row([self.user.into(), position.into()])]).await?;
         }
         Ok(found)
@@ -178,7 +178,7 @@ impl Transaction for Rename {
 }
 
 impl Accounts {
-    /// Sets who is told of changed device lists, besides the user. Only the first call counts.
+    /// Sets the listener for changed device lists of all users. Only the first call has an effect.
     pub fn on_device_change(&self, listener: DeviceChangeListener) {
         if self.on_device_change.set(listener).is_err() {
             tracing::error!("a second listener for changed device lists was ignored");
@@ -229,10 +229,10 @@ impl Accounts {
         device
     }
 
-    /// Names a device. `Ok(false)`: there is no such device.
+    /// Renames a device. Returns `Ok(false)` if there is no such device.
     ///
     /// # Errors
-    /// The inner one for a name that is too long or has control characters.
+    /// The inner error for a name that is too long or has control characters.
     pub async fn rename_device(
         &self,
         user: UserNid,
@@ -248,12 +248,12 @@ impl Accounts {
         Ok(Ok(self.db.committer().transact(rename).await?))
     }
 
-    /// Signs devices out and deletes them. Devices that do not exist are no failure.
+    /// Signs devices out and deletes them. Unknown devices are ignored.
     ///
     /// # Errors
-    /// When the database fails; some of the devices may be gone then.
+    /// When the database fails. Some of the devices may be deleted then.
     pub async fn delete_devices(&self, user: UserNid, ids: &[OwnedDeviceId]) -> Result<(), store::Error> {
-        // Others cannot exist, and a database may refuse to look for them.
+        // A device with an invalid ID cannot exist, and a database may refuse to look it up.
         let ids: Vec<OwnedDeviceId> = ids.iter().filter(|id| is_device_id(id.as_str())).cloned().collect();
         for ids in ids.chunks(NAMED_PER_COMMIT) {
             self.end_devices(user, Some(Which::These(ids.to_vec())), Also::Nothing).await?;

@@ -1,8 +1,9 @@
-//! Filters: what a client wants to hear of in `/sync` and `/messages`, stored under a short id.
+//! Filters: the parts of `/sync` and `/messages` that a client wants, stored under a short id.
 //!
-//! Promise: a stored filter never changes, and the same filter stored twice has one id. Over `limits.filters_per_user` the
-//! oldest go: a client whose filter is gone stores it again, but one that cannot store one cannot start. Compiled ones are
-//! kept in memory by [`FilterCache`](crate::sync::filter::FilterCache).
+//! Promise: a stored filter never changes, and storing the same filter twice gives the same id. Beyond
+//! `limits.filters_per_user` the oldest filters are deleted: a client whose filter is gone stores it again, but a
+//! client that cannot store one cannot start. [`FilterCache`](crate::sync::filter::FilterCache) caches compiled
+//! filters.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::{
     sync::filter::Definition,
 };
 
-/// Filters that make room for one.
+/// Maximum number of old filters that one new filter evicts.
 const EVICTED_AT_ONCE: usize = 100;
 
 /// The service of stored filters.
@@ -45,13 +46,13 @@ impl Filters {
         }
     }
 
-    /// Stores a filter; the answer is its id. A filter that the user has stored before keeps its id.
+    /// Stores a filter and returns its id. A filter that the user has stored before keeps its id.
     pub async fn create(&self, user: UserNid, filter: &Definition) -> Result<String, CreateError> {
         let json = filter.to_json().map_err(|error| store::Error::damaged("filter", error))?;
         if json.len() > self.max_bytes {
             return Err(CreateError::TooLarge(self.max_bytes));
         }
-        // Two devices that store the same filter at once must find each other's.
+        // Two devices that store the same filter at once must get the same id.
         let _turn = self.turns.take(user).await;
         let mut reader = self.db.read().await?;
         if let Some(same) = rows::find_same_filter(&mut reader.conn(), user, &json).await? {
@@ -59,7 +60,7 @@ impl Filters {
         }
         let mut stored = rows::filter_ids(&mut reader.conn(), user).await?;
         drop(reader);
-        // Many at once only after the limit was lowered.
+        // There is more than one to evict only after the limit was lowered.
         stored.truncate((stored.len() + 1).saturating_sub(self.max_per_user).min(EVICTED_AT_ONCE));
         let filter_id = self.db.committer().ids().filter()?;
         let row = rows::FILTER.row([user.into(), filter_id.into(), json.into()]);
@@ -71,7 +72,7 @@ impl Filters {
         Ok(filter_id.0.to_string())
     }
 
-    /// The number in an id. Only the spelling that we gave out: "007" and "+7" are not ids.
+    /// Reads the number in an id. Only the spelling that we gave out is valid: "007" and "+7" are not ids.
     pub fn read_id(filter_id: &str) -> Option<i64> {
         filter_id.parse::<i64>().ok().filter(|id| id.to_string() == filter_id)
     }
@@ -87,7 +88,7 @@ impl Filters {
     }
 }
 
-/// Stores a filter in the place of older ones.
+/// Stores a filter and deletes older ones.
 struct Replace {
     user: UserNid,
     old: Vec<i64>,

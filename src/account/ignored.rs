@@ -1,7 +1,8 @@
-//! Ignored users ([spec]): whose events an account does not want to see.
+//! Ignored users ([spec]): users whose events an account does not want to see.
 //!
-//! The list is the account data `m.ignored_user_list`. Promise: from the commit of a changed list on, every answer goes by
-//! it. What it hides is said where events are read: [`StoredEvent::is_hidden_by`](crate::room::event::StoredEvent).
+//! The list is the account data `m.ignored_user_list`. Promise: from the commit of a changed list on, every answer uses
+//! it. The events that it hides are defined where events are read:
+//! [`StoredEvent::is_hidden_by`](crate::room::event::StoredEvent).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
 
@@ -15,16 +16,16 @@ use serde_json::value::RawValue;
 use super::data::{ACCOUNT, AccountData};
 use crate::store::{self, Position, RoomNid, UserNid, vocabulary::User};
 
-/// The type that the list is stored as.
+/// The type of account data that holds the list.
 const IGNORED_USER_LIST: &str = "m.ignored_user_list";
 
-/// Accounts whose list is kept in memory; most are empty and take 100 bytes.
+/// Maximum number of accounts with a cached list. Most lists are empty and take 100 bytes.
 const CACHED: usize = 50_000;
 
-/// Whom one account ignores. Nobody ignores themselves.
+/// The users that one account ignores. Nobody ignores themselves.
 #[derive(Debug)]
 pub struct Ignored {
-    /// Sorted.
+    /// The ignored users, sorted.
     users: Vec<OwnedUserId>,
     version: Position,
 }
@@ -36,7 +37,7 @@ impl Default for Ignored {
 }
 
 impl Ignored {
-    /// Whether the account wants to see everyone.
+    /// Returns whether the account ignores nobody.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
@@ -45,13 +46,14 @@ impl Ignored {
         self.users.binary_search_by(|other| other.as_str().cmp(user_id.as_str())).is_ok()
     }
 
-    /// Which of the account's lists it is: the position of the last change, and of nothing when there never was one. Two that
-    /// were read at different times are the same if this is.
+    /// The version of the account's list: the position of its last change, or zero if there never was one. Lists that
+    /// were read at different times are the same if their versions are equal.
     pub fn version(&self) -> Position {
         self.version
     }
 
-    /// The list in the content of `m.ignored_user_list`. A client may write anything there: what is no list ignores nobody.
+    /// Reads the list in the content of `m.ignored_user_list`. A client may write anything there; malformed content
+    /// ignores nobody.
     fn read(owner: &UserId, content: Option<&RawValue>) -> Self {
         #[derive(Deserialize)]
         struct Content {
@@ -66,7 +68,7 @@ impl Ignored {
     }
 }
 
-/// The lists of accounts that are in use.
+/// The cached lists of active accounts.
 pub(super) struct IgnoredLists(Cache<UserNid, Arc<Ignored>>);
 
 impl Default for IgnoredLists {
@@ -76,7 +78,7 @@ impl Default for IgnoredLists {
 }
 
 impl IgnoredLists {
-    /// The data of this type is about to change, and its owner's turn is taken: the next reader waits for the commit.
+    /// Evicts the list before a change, while the caller holds the owner's turn. The next reader waits for the commit.
     pub(super) fn will_change(&self, user: UserNid, room: RoomNid, event_type: &str) {
         if room == ACCOUNT && event_type == IGNORED_USER_LIST {
             self.0.remove(&user);
@@ -85,12 +87,12 @@ impl IgnoredLists {
 }
 
 impl AccountData {
-    /// Whom the account ignores. In memory, but for the first time.
+    /// The users that the account ignores. Cached after the first call.
     pub async fn ignored(&self, user: &User) -> Result<Arc<Ignored>, store::Error> {
         if let Some(ignored) = self.ignored.0.get(&user.nid) {
             return Ok(ignored);
         }
-        // In turn, or a list that was just changed could be overwritten in memory by the one that was read before.
+        // Needs a turn, or a reader could overwrite a newly changed list in the cache with an older one.
         let _turn = self.turn(user.nid).await;
         if let Some(ignored) = self.ignored.0.get(&user.nid) {
             return Ok(ignored);

@@ -1,8 +1,8 @@
-//! User-Interactive Authentication ([spec]): stages that must be passed before something that cannot be undone.
+//! User-Interactive Authentication ([spec]): stages to pass before an operation that cannot be undone.
 //!
-//! Promises: a stage counts only for the user and the operation that its session was begun for; a password is always
-//! compared, and with the caller's own; a session is used up when its last stage is passed. Sessions are in memory: after
-//! a restart the client is asked again.
+//! Promises: a stage counts only for the user and the operation for which its session was begun. A password is always
+//! compared with the caller's own. A session is used up when its last stage is passed. Sessions are kept in memory, so
+//! after a restart the client must authenticate again.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api
 
@@ -26,16 +26,16 @@ pub use sessions::{Flow, InteractiveAuth, Passed, Stage};
 use super::{Accounts, LocalDevice, names::named_user, password::HashingBusy};
 use crate::store::{self, accounts as rows, vocabulary::User};
 
-/// The one flow of what only the owner of an account may do.
+/// The only flow for operations of an account's owner.
 pub const PASSWORD: &[Flow] = &[&[Stage::Password]];
 
-/// Why an operation may not go on yet.
+/// Why an operation must wait for the authentication.
 #[derive(Debug, thiserror::Error)]
 pub enum InteractiveAuthError {
-    /// To be sent to the client: what is left to do.
+    /// The remaining stages, to be sent to the client.
     #[error("stages of the authentication are left")]
     Incomplete(Box<UiaaInfo>),
-    /// Trying again as somebody else leads nowhere, so the client is not asked to.
+    /// The client is not asked to retry, because retrying as another user cannot succeed.
     #[error("the authentication is that of another user")]
     OtherUser,
     #[error(transparent)]
@@ -58,10 +58,10 @@ pub enum StageError {
 }
 
 impl Accounts {
-    /// The user who began the session, if it is alive and a user did.
+    /// The user who began the session, if it is alive and was begun by a user.
     ///
     /// # Errors
-    /// Only the database's.
+    /// When the database fails.
     pub async fn owner_of_session(&self, session: &str) -> Result<Option<Arc<User>>, store::Error> {
         match self.interactive_auth.owner(session, self.clock.now_ms()).flatten() {
             Some(owner) => self.db.user_by_nid(owner).await.map(Some),
@@ -69,10 +69,11 @@ impl Accounts {
         }
     }
 
-    /// Passes a stage of a session outside its own request, which is repeated afterwards. `proof` is a password or a token.
+    /// Passes a stage of a session outside the original request, which the client then repeats. `proof` is a password
+    /// or a token.
     ///
     /// # Errors
-    /// [`StageError`]; the session is as it was then.
+    /// [`StageError`]. The session is unchanged then.
     pub async fn pass_stage(&self, session: &str, stage: Stage, proof: Zeroizing<String>) -> Result<(), StageError> {
         let owner = self.interactive_auth.owner(session, self.clock.now_ms()).ok_or(StageError::NoSession)?;
         let mut registration_token = None;
@@ -99,11 +100,11 @@ impl Accounts {
         Ok(())
     }
 
-    /// Checks that the caller knows their password. `operation` names what they want to do, for instance
-    /// `DELETE devices/ABC`: what was passed for one operation counts for no other.
+    /// Checks that the caller knows their password. `operation` names the operation, for instance `DELETE devices/ABC`.
+    /// A stage passed for one operation does not count for another.
     ///
     /// # Errors
-    /// [`InteractiveAuthError::Incomplete`] until they have proven it.
+    /// [`InteractiveAuthError::Incomplete`] until the caller has authenticated.
     pub async fn require_password(
         &self,
         caller: &LocalDevice,
@@ -113,11 +114,11 @@ impl Accounts {
         self.authenticate_interactively(Some(caller), operation, PASSWORD, auth, None).await.map(drop)
     }
 
-    /// Takes one step, and succeeds when all stages of one of the `flows` are passed. A stranger's sessions are counted for
-    /// the `network` from which they ask.
+    /// Processes one stage, and succeeds when all stages of one of the `flows` are passed. Sessions of strangers are
+    /// counted by the `network` of their requests.
     ///
     /// # Errors
-    /// [`InteractiveAuthError::Incomplete`] while stages are left or the step failed.
+    /// [`InteractiveAuthError::Incomplete`] while stages are missing or when the stage failed.
     pub async fn authenticate_interactively(
         &self,
         caller: Option<&LocalDevice>,
@@ -145,7 +146,7 @@ impl Accounts {
             None => begin(),
         };
         let Some(stage) = stage(auth) else {
-            // Without a type, a client asks whether something it did elsewhere was enough.
+            // Without a type, the client asks whether a stage that it passed elsewhere was enough.
             return match sessions.look(&session, flows) {
                 Progress::Passed(passed) => Ok(passed),
                 Progress::Open => ask(session, None),
@@ -174,7 +175,7 @@ impl Accounts {
                 }
                 registration_token = Some(token.token.clone());
             }
-            // The only other type that is a stage here; there is nothing to check.
+            // The only other stage here is the dummy, which needs no check.
             _ => {}
         }
         match sessions.pass(&session, stage, registration_token, flows) {
@@ -230,7 +231,7 @@ fn challenge(flows: &[Flow], completed: Vec<Stage>, session: String, error: Opti
     let flows = flows.iter().map(|flow| AuthFlow::new(flow.iter().copied().filter_map(auth_type).collect()));
     let mut info = UiaaInfo::new(flows.collect());
     info.completed = completed.into_iter().filter_map(auth_type).collect();
-    // None of our stages has parameters, but clients look for the object.
+    // None of our stages has parameters, but clients expect the object.
     info.params = RawValue::from_string("{}".to_owned()).ok();
     info.session = Some(session);
     info.auth_error = error.map(|(kind, message)| Box::new(StandardErrorBody::new(kind, message.to_owned())));

@@ -1,27 +1,28 @@
-//! Where and when devices were last seen: noted in memory by each request, written by a later sweep.
+//! The time and address of each device's last request: recorded in memory by each request, and written later by a
+//! sweep.
 
 use std::{collections::HashMap, net::IpAddr, sync::Mutex};
 
 use super::Accounts;
 use crate::store::{self, Conn, DeviceNid, Position, Transaction, devices as rows, ids::lock};
 
-/// The most devices that are noted between two sweeps. Over it, a device is noted after the next sweep.
+/// Maximum number of devices recorded between two sweeps. With more, a device is recorded after the next sweep.
 const MAX_NOTED: usize = 100_000;
 
-/// The most devices in one write, so that others do not wait long for the database.
+/// Maximum number of devices in one write, so that other writers do not wait long.
 const DEVICES_PER_WRITE: usize = 256;
 
-/// When, in milliseconds since 1970, and from which address.
+/// Time in milliseconds since 1970, and address.
 pub type Sight = (i64, Option<IpAddr>);
 
-/// What was noted since the last sweep.
+/// The requests recorded since the last sweep.
 #[derive(Debug, Default)]
 pub struct LastSeen {
     noted: Mutex<HashMap<DeviceNid, Sight>>,
 }
 
 impl LastSeen {
-    /// Notes a request.
+    /// Records a request.
     pub fn note(&self, device: DeviceNid, at: i64, address: Option<IpAddr>) {
         let mut noted = lock(&self.noted);
         if noted.len() < MAX_NOTED || noted.contains_key(&device) {
@@ -29,7 +30,7 @@ impl LastSeen {
         }
     }
 
-    /// What was noted of a device and is not yet written.
+    /// The recorded request of a device, if it is not written yet.
     pub fn get(&self, device: DeviceNid) -> Option<Sight> {
         lock(&self.noted).get(&device).copied()
     }
@@ -50,8 +51,8 @@ impl Transaction for Flush {
 }
 
 impl Accounts {
-    /// Writes what was noted. To be called every few minutes and when the server stops; what is lost in a crash is only
-    /// when a device was last seen.
+    /// Writes the recorded requests. Called every few minutes and when the server stops. A crash loses only when
+    /// devices were last seen.
     pub async fn flush_last_seen(&self) -> Result<(), store::Error> {
         let noted: Vec<_> = std::mem::take(&mut *lock(&self.last_seen.noted)).into_iter().collect();
         for devices in noted.chunks(DEVICES_PER_WRITE) {

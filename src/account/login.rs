@@ -1,4 +1,4 @@
-//! Logging in: from a password or a login token to a session.
+//! Logging in: exchanges a password or a login token for a session.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::store::{
     tokens::{self as token_rows, LOGIN_TOKEN},
 };
 
-/// How long a login token works: as long as it takes to scan a code.
+/// Lifetime of a login token: the time it takes to scan a code.
 pub const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_secs(2 * 60);
 
-/// What somebody logs in with.
+/// The credentials of a login.
 pub enum Credentials {
     /// `user` is a localpart or a full user ID.
     Password { user: String, password: Zeroizing<String> },
@@ -28,15 +28,15 @@ pub enum Credentials {
     Token(Zeroizing<String>),
 }
 
-/// Why somebody was not logged in.
+/// Why a login failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// Says nothing about which of the two was wrong.
+    /// Does not say which of the two was wrong.
     #[error("the user name or the password is wrong")]
     Forbidden,
     #[error("the login token is unknown, has expired or was used")]
     Token,
-    /// Only for those who have proven who they are.
+    /// Shown only to users who have authenticated.
     #[error("this account was deactivated")]
     Deactivated,
     #[error(transparent)]
@@ -47,11 +47,11 @@ pub enum LoginError {
     Storage(#[from] store::Error),
 }
 
-/// What a session is based on, checked again in the commit that makes it.
+/// The proof of a login, checked again in the commit that creates the session.
 enum Proof {
-    /// The password fitted this hash; it may have been changed since.
+    /// The password matched this hash. It may have been changed since.
     Password { hash: String },
-    /// The token is used up whatever comes of it.
+    /// The token, which is used up also when the login fails.
     LoginToken(TokenHash),
 }
 
@@ -100,10 +100,10 @@ impl Transaction for OpenSession {
 }
 
 impl Accounts {
-    /// Logs somebody in. A device that they name again is reused, and its old tokens stop working.
+    /// Logs a user in. An existing device with the requested ID is reused, and its old tokens stop working.
     ///
     /// # Errors
-    /// After [`LoginError::Storage`] the session may exist; nobody knows its tokens.
+    /// After [`LoginError::Storage`] the session may exist, but nobody knows its tokens.
     pub async fn login(&self, credentials: Credentials, wanted: NewSession) -> Result<Session, LoginError> {
         let (user, proof) = match credentials {
             Credentials::Password { user, password } => self.check_password(&user, password).await?,
@@ -123,7 +123,7 @@ impl Accounts {
         Ok(session)
     }
 
-    /// The one way to write the account that a login names, whether or not it exists.
+    /// The canonical spelling of the account that a login names, whether or not it exists.
     pub fn canonical_name(&self, name: &str) -> String {
         named_user(name, &self.settings.server_name).map_or_else(|| name.to_owned(), Into::into)
     }
@@ -142,7 +142,8 @@ impl Accounts {
             None => None,
         };
         let hash = account.and_then(|account| account.password_hash);
-        // Someone unknown is answered like a wrong password, and as late. So is someone deactivated, who has none any more.
+        // An unknown user gets the same answer as a wrong password, after the same time. So does a deactivated user,
+        // who has no password any more.
         let fits = self.verify_password(password, hash.as_deref()).await?;
         match (fits, user, hash) {
             (true, Some(user), Some(hash)) => Ok((user, Proof::Password { hash })),
@@ -150,7 +151,7 @@ impl Accounts {
         }
     }
 
-    /// Makes a token with which another device can log in as the caller, once.
+    /// Creates a token with which another device can log in as the caller, once.
     pub async fn create_login_token(&self, caller: &LocalDevice) -> Result<String, store::Error> {
         let token = NewToken::generate(TokenKind::Login);
         let expires_at = self.clock.now_ms() + millis(LOGIN_TOKEN_LIFETIME);

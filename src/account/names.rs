@@ -1,15 +1,15 @@
-//! Names of users of this server: which ones may be given out, and what a login may call them.
+//! Names of users of this server: the rules for new ones, and the forms that a login accepts.
 
 use rand::RngExt as _;
 use ruma::{OwnedUserId, ServerName, UserId};
 
-/// Names that people would take for the server speaking.
+/// Names that people would mistake for the server itself.
 const RESERVED: [&str; 4] = ["matrix", "notices", "sabha", "server"];
 
-/// Length of a name that we choose: enough that two never meet.
+/// Length of a random name: enough that two are never equal.
 const RANDOM_LENGTH: usize = 16;
 
-/// Why a name cannot be given out.
+/// Why a name was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error("a user name consists of a-z, 0-9 and ._=-/+ and does not begin with _")]
@@ -25,7 +25,7 @@ pub fn new_appservice_user_id(name: &str, server_name: &ServerName) -> Result<Ow
     user_id(&name.to_ascii_lowercase(), server_name)
 }
 
-/// The user ID for a new account. Upper case is turned to lower case, as the [spec] wants.
+/// The user ID for a new account. Converts upper case to lower case, as the [spec] requires.
 ///
 /// [spec]: https://spec.matrix.org/v1.19/appendices/#user-identifiers
 pub fn new_user_id(name: &str, server_name: &ServerName) -> Result<OwnedUserId, NameError> {
@@ -33,7 +33,7 @@ pub fn new_user_id(name: &str, server_name: &ServerName) -> Result<OwnedUserId, 
     if RESERVED.contains(&localpart.as_str()) {
         return Err(NameError::Reserved);
     }
-    // Names that begin with an underscore belong to application services, by convention.
+    // By convention, names that begin with an underscore belong to application services.
     if localpart.starts_with('_') {
         return Err(NameError::Characters);
     }
@@ -52,7 +52,7 @@ fn user_id(localpart: &str, server_name: &ServerName) -> Result<OwnedUserId, Nam
     UserId::parse(user_id).map_err(|_| NameError::Characters)
 }
 
-/// The user of this server that somebody calls by localpart or by full user ID.
+/// The user ID for a localpart or full user ID of this server.
 pub fn named_user(name: &str, server_name: &ServerName) -> Option<OwnedUserId> {
     let user_id = UserId::parse_with_server_name(name, server_name).ok()?;
     // Remote servers may have users with an empty localpart; we have none.
@@ -62,11 +62,11 @@ pub fn named_user(name: &str, server_name: &ServerName) -> Option<OwnedUserId> {
     {
         return None;
     }
-    // Accounts are created in lower case; people type their names as they like.
+    // Accounts are created in lower case, but people type their names as they like.
     UserId::parse(format!("@{}:{server_name}", user_id.localpart().to_ascii_lowercase())).ok()
 }
 
-/// A name for someone who asked for none.
+/// A random name for a registration without one.
 pub fn random_localpart() -> String {
     const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut rng = rand::rng();

@@ -1,4 +1,4 @@
-//! A new session: the device that logs in, and the tokens it gets.
+//! A new session: its device and its tokens.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::store::{
     tokens::{self as token_rows, ACCESS_TOKEN, REFRESH_TOKEN},
 };
 
-/// Longest device ID that we take from a client.
+/// Maximum length of a device ID from a client.
 pub const MAX_DEVICE_ID_BYTES: usize = 255;
 
-/// Longest name of a device: more than any client shows.
+/// Maximum length of a device's name: more than any client shows.
 pub const MAX_DEVICE_NAME_BYTES: usize = 512;
 
-/// Whether a device can be like that.
+/// Checks the ID and the name of a device.
 pub(super) fn check_device(id: Option<&DeviceId>, name: Option<&str>) -> Result<(), SessionRefusal> {
     if id.is_some_and(|id| !is_device_id(id.as_str())) {
         return Err(SessionRefusal::DeviceId);
@@ -31,34 +31,34 @@ pub(super) fn check_device(id: Option<&DeviceId>, name: Option<&str>) -> Result<
     Ok(())
 }
 
-/// Whether a device may have that ID.
+/// Returns whether a device may have this ID.
 pub(super) fn is_device_id(id: &str) -> bool {
     (1..=MAX_DEVICE_ID_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
 }
 
-/// Whether a device may be called that.
+/// Returns whether a device may have this name.
 pub(super) fn is_device_name(name: &str) -> bool {
     name.len() <= MAX_DEVICE_NAME_BYTES && !name.chars().any(char::is_control)
 }
 
-/// What a client wants of its new session.
+/// The new session as the client requests it.
 #[derive(Debug, Default)]
 pub struct NewSession {
-    /// A device that it has been before, or a name of its own choice.
+    /// The ID of an existing device to reuse, or a new ID of the client's choice.
     pub device_id: Option<OwnedDeviceId>,
     pub display_name: Option<String>,
-    /// Whether it can refresh its access token.
+    /// Whether the client can refresh its access token.
     pub refreshable: bool,
 }
 
-/// A session with its secrets, for the client's eyes only.
+/// A session with its secrets, which only the client may see.
 pub struct Session {
     pub user_id: OwnedUserId,
     pub device_id: OwnedDeviceId,
     pub secrets: Secrets,
 }
 
-/// Why a session cannot be like that.
+/// Why a session was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionRefusal {
     #[error("a device ID has 1 to {MAX_DEVICE_ID_BYTES} bytes and no control characters")]
@@ -69,19 +69,19 @@ pub enum SessionRefusal {
     TooManyDevices,
 }
 
-/// A session on its way into the database.
+/// A session that is about to be stored.
 #[derive(Debug)]
 pub(super) struct Draft {
     device_id: OwnedDeviceId,
     display_name: Option<String>,
-    /// The short id, if the device is new.
+    /// The short id to use if the device is new.
     new_nid: DeviceNid,
     tokens: TokenPair,
     now: i64,
     max_devices: i64,
 }
 
-/// What is stored of an access token and the refresh token that goes with it.
+/// The stored part of an access token and its refresh token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TokenPair {
     access: TokenHash,
@@ -90,7 +90,7 @@ pub(super) struct TokenPair {
     refresh_expires_in: Option<Duration>,
 }
 
-/// The tokens themselves, for the client's eyes only.
+/// The tokens themselves, which only the client may see.
 pub struct Secrets {
     pub access_token: String,
     pub refresh_token: Option<String>,
@@ -123,13 +123,13 @@ impl TokenPair {
         rows
     }
 
-    /// The hash of the refresh token, of a pair that has one.
+    /// The hash of the refresh token, if the pair has one.
     pub fn refresh_hash(&self) -> Option<&TokenHash> {
         self.refresh.as_ref()
     }
 }
 
-/// Where a draft finds its device.
+/// The device of a draft: a new or an existing one.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
     New,
@@ -137,7 +137,7 @@ pub(super) enum Place {
 }
 
 impl Draft {
-    /// The device that the draft logs in: a known one is reused.
+    /// Finds the device that the draft logs in. An existing one is reused.
     pub async fn place(
         &self,
         conn: &mut Conn<'_>,
@@ -152,7 +152,7 @@ impl Draft {
         Ok(Ok(Place::New))
     }
 
-    /// Stores the session; returns the hashes of the access tokens that it replaces.
+    /// Stores the session. Returns the hashes of the access tokens that it replaces.
     pub async fn store(
         &self,
         conn: &mut Conn<'_>,
@@ -170,7 +170,7 @@ impl Draft {
         Ok(revoked)
     }
 
-    /// The rows of a session on a device that is new.
+    /// The rows of a session on a new device.
     pub fn rows(&self, user: store::UserNid) -> Vec<Row> {
         let mut rows = vec![DEVICE.row([
             self.new_nid.into(),
@@ -187,7 +187,7 @@ impl Draft {
 }
 
 impl Accounts {
-    /// A session to be stored, and what the client gets once it is.
+    /// Creates a session to be stored, and the secrets for the client once it is stored.
     pub(super) fn draft_session(
         &self,
         user_id: &UserId,
@@ -209,7 +209,7 @@ impl Accounts {
         Ok(Ok((draft, Session { user_id: user_id.to_owned(), device_id, secrets })))
     }
 
-    /// Tokens with the lifetimes of the configuration.
+    /// Creates tokens with the configured lifetimes.
     pub(super) fn new_tokens(&self, refreshable: bool) -> (TokenPair, Secrets) {
         let access = NewToken::generate(TokenKind::Access);
         let refresh = refreshable.then(|| NewToken::generate(TokenKind::Refresh));

@@ -1,4 +1,4 @@
-//! Passwords: Argon2id, away from the threads that serve requests.
+//! Passwords: Argon2id, outside of the threads that serve requests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,22 +10,22 @@ use zeroize::Zeroizing;
 
 use super::{Accounts, tokens::random_text};
 
-/// Passwords that are hashed at a time.
+/// Passwords hashed at the same time.
 const AT_ONCE: usize = 2;
 
-/// Passwords that are hashed or wait for it. The last of them waits about a second, as long as people do at a login;
-/// each keeps a request, and with more of them everyone would only wait longer.
+/// Maximum number of passwords being hashed or waiting. The last one waits about a second, which people accept at a
+/// login. Each holds a request, and with more of them everyone would only wait longer.
 const QUEUE: usize = 64;
 
-/// When it is worth asking again that found the queue full.
+/// The time after which a client that found the queue full should retry.
 pub const BUSY_RETRY: Duration = Duration::from_secs(2);
 
-/// Too many passwords wait to be hashed.
+/// The error when too many passwords wait to be hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords wait to be hashed")]
 pub struct HashingBusy;
 
-/// Hashes one password at a time per permit: each takes memory and tens of milliseconds of CPU on purpose.
+/// Hashes passwords, one at a time per permit: each takes memory and tens of milliseconds of CPU on purpose.
 #[derive(Clone)]
 pub struct Hashing {
     argon2: Argon2<'static>,
@@ -39,7 +39,7 @@ impl Hashing {
         Self::with_cost(19 * 1024, 2)
     }
 
-    /// The cheapest possible, for tests that make many accounts.
+    /// The lowest possible cost, for tests that create many accounts.
     pub fn cheap() -> Self {
         Self::with_cost(8, 1)
     }
@@ -53,7 +53,7 @@ impl Hashing {
         }
     }
 
-    /// The same costs, with another bound on how many may wait.
+    /// Keeps the costs, and sets another limit on waiting passwords.
     #[must_use]
     pub fn with_queue(self, places: usize) -> Self {
         Self { queue: Arc::new(Semaphore::new(places)), ..self }
@@ -74,7 +74,7 @@ impl Hashing {
         .await
     }
 
-    /// Whether the password belongs to the stored hash. A hash that cannot be read fits no password.
+    /// Returns whether the password matches the stored hash. A malformed hash matches no password.
     ///
     /// # Errors
     /// [`HashingBusy`] when too many others wait.
@@ -102,7 +102,7 @@ impl Hashing {
     }
 }
 
-/// The shortest password that we take.
+/// The shortest password that may be set.
 pub const MIN_PASSWORD_BYTES: usize = 8;
 
 /// The longest password that we hash.
@@ -122,19 +122,19 @@ pub(super) enum NewPasswordError {
     Busy(#[from] HashingBusy),
 }
 
-/// Whether a password may be set.
+/// Checks whether a password may be set.
 pub fn check_strength(password: &str) -> Result<(), WeakPassword> {
     if (MIN_PASSWORD_BYTES..=MAX_PASSWORD_BYTES).contains(&password.len()) { Ok(()) } else { Err(WeakPassword) }
 }
 
 impl Accounts {
-    /// The hash of a password that somebody wants to have from now on.
+    /// Hashes a password that a user wants to set.
     pub(super) async fn hash_new_password(&self, password: Zeroizing<String>) -> Result<String, NewPasswordError> {
         check_strength(&password)?;
         Ok(self.hashing.hash(password).await?)
     }
 
-    /// Whether the password belongs to the hash. Takes as long when there is no hash to compare with.
+    /// Returns whether the password matches the hash. Takes equally long without a hash.
     ///
     /// # Errors
     /// [`HashingBusy`] when too many others wait.

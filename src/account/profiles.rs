@@ -1,4 +1,4 @@
-//! Profiles: what users tell everyone about themselves, as fields of JSON.
+//! Profiles: what users publish about themselves, as fields of JSON.
 
 use ruma::UserId;
 use serde_json::Value as JsonValue;
@@ -10,16 +10,17 @@ use crate::store::{
     profiles::{self as rows, PROFILE},
 };
 
-/// Largest profile, as the JSON object that others get. The specification's own bound.
+/// Maximum size of a profile as a JSON object, as in the specification.
 pub const MAX_PROFILE_BYTES: usize = 65_536;
 
-/// Fields of a profile: far more than any client shows. Setting one looks at all of them while other writers wait.
+/// Maximum number of fields of a profile: far more than any client shows. Setting one reads all of them while other
+/// writers wait.
 pub const MAX_FIELDS: usize = 256;
 
-/// Longest name of a field. The specification's own bound.
+/// Maximum length of a field's name, as in the specification.
 pub const MAX_FIELD_NAME_BYTES: usize = 255;
 
-/// Longest display name and avatar address: both are copied into an event of every room.
+/// Maximum length of a display name and of an avatar URL. Both are copied into an event of every room.
 pub const MAX_NAME_BYTES: usize = 1024;
 
 pub const DISPLAYNAME: &str = "displayname";
@@ -42,7 +43,7 @@ pub enum ProfileError {
     Storage(#[from] store::Error),
 }
 
-/// Whether a name is in the Common Namespaced Identifier Grammar ([spec]), as names of fields are.
+/// Checks that a field's name follows the Common Namespaced Identifier Grammar ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/appendices/#common-namespaced-identifier-grammar
 fn check_name(name: &str) -> Result<(), ProfileError> {
@@ -57,7 +58,7 @@ fn check_name(name: &str) -> Result<(), ProfileError> {
     }
 }
 
-/// The value to store. `None`: the field is removed, which is what an empty name or avatar means.
+/// Returns the value to store. `None` removes the field, which is what an empty name or avatar means.
 fn check_value(name: &str, value: JsonValue) -> Result<Option<JsonValue>, ProfileError> {
     if !is_shown(name) {
         return Ok(Some(value));
@@ -72,13 +73,13 @@ fn check_value(name: &str, value: JsonValue) -> Result<Option<JsonValue>, Profil
     }
 }
 
-/// Whether member events show the field, so that its change concerns the user's rooms.
+/// Returns whether member events contain the field, so that its change concerns the user's rooms.
 fn is_shown(field: &str) -> bool {
     field == DISPLAYNAME || field == AVATAR_URL
 }
 
-/// Sets or removes one field, unless the profile would become too large, and asks for the [job](crate::jobs) that shows it
-/// in rooms.
+/// Sets or removes one field, unless the profile would become too large. Also queues the [job](crate::jobs) that shows
+/// the change in rooms.
 struct SetField {
     user: UserNid,
     field: String,
@@ -93,7 +94,7 @@ impl Transaction for SetField {
         let before = fields.iter().find(|(field, _)| *field == self.field).map(|(_, json)| json);
         let mut new_rows = Vec::with_capacity(2);
         if is_shown(&self.field) {
-            // Also for an equal value: whoever repeats it may have seen a room with the old one.
+            // Needed also for an equal value: the client may repeat it because a room shows the old one.
             new_rows.push(Task::ShowProfile(self.user).row(position));
         }
         if before == self.json.as_ref() {
@@ -107,7 +108,7 @@ impl Transaction for SetField {
         };
         let others = fields.iter().filter(|(field, _)| *field != self.field);
         let entries = others.map(|(field, json)| (field, json)).chain([(&self.field, json)]);
-        // Two braces; around each entry two quotes, a colon and a comma.
+        // Two braces, and for each entry two quotes, a colon and a comma.
         let size_bytes = 2 + entries.map(|(field, json)| field.len() + json.len() + 4).sum::<usize>();
         if size_bytes > MAX_PROFILE_BYTES || (before.is_none() && fields.len() >= MAX_FIELDS) {
             return Ok(Err(ProfileError::ProfileTooLarge));
@@ -123,7 +124,7 @@ fn parse(json: &str) -> Result<JsonValue, store::Error> {
 }
 
 impl Accounts {
-    /// All fields of an active user of this server. `None`: there is no such user.
+    /// All fields of an active user of this server; `None` if there is no such user.
     pub async fn find_profile(&self, user_id: &UserId) -> Result<Option<Vec<(String, JsonValue)>>, store::Error> {
         if !self.exists(user_id).await? {
             return Ok(None);
@@ -135,7 +136,7 @@ impl Accounts {
         fields.into_iter().map(|(field, json)| Ok((field, parse(&json)?))).collect::<Result<_, _>>().map(Some)
     }
 
-    /// One field of an active user of this server. `None`: there is no such user, or the field is not set.
+    /// One field of an active user of this server; `None` if there is no such user or the field is not set.
     pub async fn find_profile_field(&self, user_id: &UserId, field: &str) -> Result<Option<JsonValue>, store::Error> {
         if !self.exists(user_id).await? {
             return Ok(None);
@@ -147,8 +148,8 @@ impl Accounts {
         json.map(|json| parse(&json)).transpose()
     }
 
-    /// Sets a field, or removes it (`None`). Returns whether member events show the field: then a job that tells the user's
-    /// rooms is committed with it, and waits for [`Jobs::ask`](crate::jobs::Jobs::ask).
+    /// Sets a field, or removes it (`None`). Returns whether member events contain the field. In that case the same
+    /// commit stores a job that updates the user's rooms, to be started with [`Jobs::ask`](crate::jobs::Jobs::ask).
     ///
     /// # Errors
     /// After [`ProfileError::Storage`] the field may have been set.

@@ -1,7 +1,7 @@
 //! Refreshing: a refresh token is exchanged for the next pair of tokens.
 //!
-//! A client may lose our answer. So a refresh token works until one of the tokens that replaced it is used ([spec]); the
-//! exchange may be repeated, and the pair that nobody used is thrown away.
+//! A client may lose our answer. So a refresh token works until one of the tokens that replaced it is used ([spec]).
+//! The exchange may be repeated, which deletes the unused pair.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens
 
@@ -24,7 +24,7 @@ struct Rotate {
 }
 
 impl Transaction for Rotate {
-    /// Hashes of the access tokens that nobody needs any more.
+    /// Hashes of the access tokens that are no longer needed.
     type Output = Result<rows::Deleted, AuthenticateError>;
     const ESSENTIAL: bool = true;
 
@@ -35,11 +35,11 @@ impl Transaction for Rotate {
             Err(refused) => return Ok(Err(refused)),
         };
         let mut revoked = Vec::new();
-        // This token is being used, so the one before it has done its duty.
+        // This token is in use, so the one before it is no longer needed.
         if let Some(predecessor) = rows::find_predecessor(conn, &self.hash).await? {
             revoked.extend(rows::delete_refresh(conn, &predecessor).await?);
         }
-        // It was exchanged before, and the answer did not arrive.
+        // The token was exchanged before, but the answer did not arrive.
         if let Some(unused) = &current.next_hash {
             revoked.extend(rows::delete_refresh(conn, unused).await?);
         }
@@ -58,7 +58,7 @@ impl Transaction for Rotate {
     }
 }
 
-/// The token, if it is known and still works.
+/// Returns the token if it is known and has not expired.
 fn check(found: Option<&rows::RefreshRow>, now: i64) -> Result<&rows::RefreshRow, AuthenticateError> {
     let current = found.ok_or(AuthenticateError::Unknown)?;
     if current.expires_at.is_some_and(|at| at <= now) {
@@ -86,10 +86,10 @@ impl Transaction for Retire {
     }
 }
 
-/// Tokens of each kind that are deleted in one commit, which all other writers wait for.
+/// Tokens of each kind deleted in one commit. All other writers wait for it.
 const SWEPT_AT_ONCE: i64 = 100;
 
-/// Deletes tokens that have expired.
+/// Deletes expired tokens.
 struct Sweep(rows::Expired);
 
 impl Transaction for Sweep {
@@ -100,11 +100,11 @@ impl Transaction for Sweep {
     }
 }
 
-/// How long an expired token is kept, so that its holder is told that it expired.
+/// The time for which an expired token is kept, so that its client gets the right error.
 const KEEP_EXPIRED_MS: i64 = 24 * 60 * 60 * 1000;
 
 impl Accounts {
-    /// The next access token and refresh token of a session.
+    /// Creates the next access token and refresh token of a session.
     ///
     /// # Errors
     /// [`AuthenticateError::Unknown`] also for a token whose successor has been used.
@@ -114,7 +114,7 @@ impl Accounts {
         }
         let hash = hash_token(refresh_token);
         let now = self.clock.now_ms();
-        // A token that nobody has must not keep the one writer busy. The transaction looks again.
+        // An unknown token must not keep the only writer busy. The transaction checks again.
         let mut reader = self.db.read().await?;
         let current = rows::find_refresh(&mut reader.conn(), &hash).await?;
         drop(reader);
@@ -125,12 +125,12 @@ impl Accounts {
         Ok(secrets)
     }
 
-    /// The successor of this refresh token came into use.
+    /// Retires a refresh token, because its successor is in use.
     pub(super) async fn retire_refresh_token(&self, hash: Vec<u8>) -> Result<(), store::Error> {
         self.db.committer().transact(Retire { hash, sessions: Arc::clone(&self.sessions) }).await.map(drop)
     }
 
-    /// Deletes tokens that expired more than a day ago. To be called now and then.
+    /// Deletes tokens that expired more than a day ago. Called regularly.
     pub async fn sweep_tokens(&self) -> Result<(), store::Error> {
         let before = self.clock.now_ms() - KEEP_EXPIRED_MS;
         loop {

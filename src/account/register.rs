@@ -1,4 +1,4 @@
-//! Registration: an account with everything it starts with, in one commit.
+//! Registration: creates an account with its first data, in one commit.
 
 use std::sync::Arc;
 
@@ -22,20 +22,20 @@ use crate::{
     },
 };
 
-/// What makes a registration allowed. It is checked again, and used up, in the commit that makes the account.
+/// The reason why a registration is allowed. Checked again, and used up, in the commit that creates the account.
 #[derive(Clone)]
 pub enum Permit {
-    /// Registration is open, or the operator does it.
+    /// Registration is open, or the operator creates the account.
     Free,
-    /// A registration token, one of whose uses this takes.
+    /// A registration token; this takes one of its uses.
     RegistrationToken(String),
-    /// The setup secret, which makes the first administrator.
+    /// The setup secret, which creates the first administrator.
     SetupSecret(TokenHash),
     /// An application service, for a user that its namespaces cover.
     Appservice(Arc<Appservice>),
 }
 
-/// Why an account was not made.
+/// Why an account was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
     #[error("the user name cannot be used")]
@@ -67,21 +67,21 @@ impl From<NewPasswordError> for RegisterError {
     }
 }
 
-/// What somebody wants to register.
+/// The account to register.
 pub struct Registration {
-    /// The localpart; without one, we choose.
+    /// The localpart. Without one, the server chooses.
     pub username: Option<String>,
-    /// Without a password there is no logging in, until the operator sets one.
+    /// Without a password nobody can log in, until the operator sets one.
     pub password: Option<Zeroizing<String>>,
     pub admin: bool,
-    /// The name in the profile; without one, the localpart.
+    /// The display name in the profile. Without one, the localpart.
     pub displayname: Option<String>,
     /// The first session, if the account starts with one.
     pub session: Option<NewSession>,
     pub permit: Permit,
 }
 
-/// The account and its tokens, made where nothing can come between the checks and the rows.
+/// The account and its tokens. The transaction checks and stores them in one commit, with no other write in between.
 struct CreateAccount {
     user: Arc<User>,
     password_hash: Option<String>,
@@ -96,7 +96,7 @@ impl Transaction for CreateAccount {
     type Output = Result<(), RegisterError>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
-        // All checks come before the first row: what is refused leaves nothing behind.
+        // All checks come before the first row, so a refused registration stores nothing.
         if rows::find_account(conn, self.user.nid).await?.is_some() {
             return Ok(Err(RegisterError::InUse));
         }
@@ -140,7 +140,7 @@ impl Transaction for CreateAccount {
 }
 
 impl Accounts {
-    /// Whether a name could be registered now.
+    /// Checks whether a name could be registered now.
     ///
     /// # Errors
     /// [`RegisterError::Name`], [`RegisterError::Exclusive`] or [`RegisterError::InUse`] if not.
@@ -148,7 +148,7 @@ impl Accounts {
         self.check_available_to(None, username).await
     }
 
-    /// The same, for an application service or anyone else.
+    /// Checks a name as [`Self::check_available`] does, for an application service or anyone else.
     async fn check_available_to(&self, by: Option<&Appservice>, username: &str) -> Result<OwnedUserId, RegisterError> {
         let new_user_id = if by.is_some() { new_appservice_user_id } else { new_user_id };
         let user_id = new_user_id(username, &self.settings.server_name)?;
@@ -159,7 +159,7 @@ impl Accounts {
         Ok(user_id)
     }
 
-    /// Makes an account, and its first session if one is wanted.
+    /// Creates an account, and its first session if requested.
     ///
     /// # Errors
     /// After [`RegisterError::Storage`] the account may exist.
@@ -195,7 +195,7 @@ impl Accounts {
         Ok((user_id, session))
     }
 
-    /// Makes an account for the operator, in any registration mode. Without a password nobody can log in to it.
+    /// Creates an account for the operator, in any registration mode. Without a password nobody can log in to it.
     ///
     /// # Errors
     /// As [`Self::register`].

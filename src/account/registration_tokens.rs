@@ -1,4 +1,4 @@
-//! Registration tokens: who holds one may register, as often as it allows.
+//! Registration tokens: each allows a number of registrations.
 
 use super::{Accounts, tokens::random_text};
 use crate::store::{
@@ -6,16 +6,16 @@ use crate::store::{
     accounts::{self as rows, REGISTRATION_TOKEN, RegistrationTokenRow},
 };
 
-/// Length of a token: 24 characters of base 62 are far beyond guessing, and can still be typed.
+/// Length of a token: 24 characters of base 62 cannot be guessed, and can still be typed.
 const LENGTH: usize = 24;
 
-/// Longest token that is looked up; the specification's own bound.
+/// Maximum length of a token that is looked up, as in the specification.
 const MAX_TOKEN_BYTES: usize = 64;
 
 /// A registration token, as the operator sees it.
 pub type RegistrationToken = RegistrationTokenRow;
 
-/// Whether one more account may be made with the token now.
+/// Returns whether the token allows one more registration now.
 pub(super) fn is_usable(token: &RegistrationTokenRow, now: i64) -> bool {
     token.expires_at.is_none_or(|at| now < at) && token.uses_allowed.is_none_or(|allowed| token.used < allowed)
 }
@@ -31,8 +31,8 @@ impl Transaction for Revoke {
 }
 
 impl Accounts {
-    /// Makes a token. `uses` accounts may be made with it (`None`: any number), until `expires_at`, in milliseconds since
-    /// 1970 (`None`: until it is revoked).
+    /// Creates a token for `uses` accounts (`None`: any number), valid until `expires_at`, in milliseconds since 1970
+    /// (`None`: until it is revoked).
     pub async fn new_registration_token(
         &self,
         uses: Option<u32>,
@@ -50,7 +50,7 @@ impl Accounts {
         Ok(token)
     }
 
-    /// At most `limit` tokens in their order, from the first one after `after`.
+    /// At most `limit` tokens in their order, starting after `after`.
     pub async fn list_registration_tokens(
         &self,
         after: Option<&str>,
@@ -60,12 +60,12 @@ impl Accounts {
         rows::list_registration_tokens(&mut reader.conn(), after.unwrap_or_default(), i64::from(limit)).await
     }
 
-    /// Ends a token. Whether there was such a one.
+    /// Revokes a token. Returns whether it existed.
     pub async fn revoke_registration_token(&self, token: &str) -> Result<bool, store::Error> {
         self.db.committer().transact(Revoke(token.to_owned())).await
     }
 
-    /// Whether an account could be made with the token now.
+    /// Returns whether the token allows a registration now.
     pub async fn is_registration_token_valid(&self, token: &str) -> Result<bool, store::Error> {
         if token.len() > MAX_TOKEN_BYTES || token.contains('\0') {
             return Ok(false);

@@ -1,4 +1,4 @@
-//! Sessions: from an access token to the device that holds it.
+//! Sessions: authenticates an access token and finds its device.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     store::{self, DeviceNid, tokens as rows, vocabulary::User},
 };
 
-/// A device of a local user, known by its access token.
+/// A device of a local user, authenticated by its access token.
 #[derive(Debug, Clone)]
 pub struct LocalDevice {
     pub user: Arc<User>,
@@ -22,9 +22,9 @@ pub struct LocalDevice {
     /// `None` for an application service that acts as a user without a device.
     pub device_id: Option<OwnedDeviceId>,
     pub admin: bool,
-    /// When the token ends, in milliseconds since 1970.
+    /// The time when the token expires, in milliseconds since 1970.
     pub expires_at: Option<i64>,
-    /// Cancelled when the token is revoked; parked requests end then.
+    /// Cancelled when the token is revoked, which ends parked requests.
     pub revoked: CancellationToken,
     /// The application service that acts as this user.
     pub appservice: Option<Arc<Appservice>>,
@@ -35,14 +35,15 @@ impl LocalDevice {
         &self.user.user_id
     }
 
-    /// Whether rate limits are not for this one: the application service itself, or one whose users are as trusted.
+    /// Returns whether the device is exempt from rate limits: it acts for an application service that is not
+    /// rate-limited, or as the service's sender.
     pub fn is_exempt_from_rate_limits(&self) -> bool {
         let is_exempt = |appservice: &Appservice| !appservice.rate_limited || appservice.is_sender(self.user_id());
         self.appservice.as_deref().is_some_and(is_exempt)
     }
 }
 
-/// Why a token was not accepted.
+/// Why a token was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticateError {
     #[error("the access token is unknown or was revoked")]
@@ -54,7 +55,8 @@ pub enum AuthenticateError {
 }
 
 impl Accounts {
-    /// The device that holds this access token, if that is in memory and the token still works. Asks the database nothing.
+    /// Authenticates an access token from the cache, without a query. Returns `None` if it is not cached or no longer
+    /// works.
     pub fn authenticate_from_memory(&self, token: &str, address: Option<IpAddr>) -> Option<Arc<LocalDevice>> {
         let device = self.sessions.get(&hash_token(token))?;
         let now = self.clock.now_ms();
@@ -65,7 +67,7 @@ impl Accounts {
         Some(device)
     }
 
-    /// The device that holds this access token.
+    /// Authenticates an access token.
     ///
     /// # Errors
     /// [`AuthenticateError::Unknown`] also for the token of a device that was logged out.
@@ -98,7 +100,7 @@ impl Accounts {
             let revocations = self.sessions.revocations();
             let mut reader = self.db.read().await?;
             let Some(row) = rows::find_session(&mut reader.conn(), &hash).await? else {
-                // It may have been kept by the turn before, and revoked since.
+                // The previous iteration may have cached it before it was revoked.
                 self.sessions.remove(&hash);
                 return Err(AuthenticateError::Unknown);
             };

@@ -1,4 +1,4 @@
-//! Setup: the one-time secret that an operator is shown on an empty server, and the administrator that it makes.
+//! Setup: the one-time secret shown to the operator of an empty server, and the administrator that it creates.
 
 use ruma::OwnedUserId;
 use zeroize::Zeroizing;
@@ -13,7 +13,7 @@ use crate::store::{
     accounts::{self as rows, SETUP_SECRET},
 };
 
-/// How long a setup secret works: it stands in a terminal or a log.
+/// Lifetime of a setup secret, which is visible in a terminal or a log.
 const LIFETIME_MS: i64 = 60 * 60 * 1000;
 
 struct Replace {
@@ -32,7 +32,7 @@ impl Transaction for Replace {
 }
 
 impl Accounts {
-    /// Makes a setup secret for the next hour; earlier ones stop working.
+    /// Creates a setup secret for the next hour. Earlier ones stop working.
     pub async fn create_setup_secret(&self) -> Result<String, store::Error> {
         let token = NewToken::generate(TokenKind::Setup);
         let expires_at = self.clock.now_ms() + LIFETIME_MS;
@@ -40,7 +40,7 @@ impl Accounts {
         Ok(token.secret)
     }
 
-    /// Makes the first administrator and uses up the secret, in one commit.
+    /// Creates the first administrator and uses up the secret, in one commit.
     ///
     /// # Errors
     /// [`RegisterError::SetupSecret`] for a wrong, used or expired secret, and when there is an administrator already.
@@ -51,8 +51,8 @@ impl Accounts {
         password: Zeroizing<String>,
     ) -> Result<OwnedUserId, RegisterError> {
         let hash = hash_token(secret);
-        // Before anything else: without the secret nobody is told which names exist, nor has a password hashed. It is
-        // checked again, and used up, in the commit.
+        // Checked first, so that without the secret nobody learns which names exist or makes us hash a password. The
+        // commit checks it again and uses it up.
         let mut reader = self.db.read().await?;
         let expires_at = rows::find_setup_secret(&mut reader.conn(), &hash).await?;
         drop(reader);
@@ -70,7 +70,7 @@ impl Accounts {
         Ok(self.register(registration).await?.0)
     }
 
-    /// Whether anyone here has a password. Users of application services have none.
+    /// Returns whether any account has a password. Users of application services have none.
     pub async fn has_any_account(&self) -> Result<bool, store::Error> {
         let mut reader = self.db.read().await?;
         rows::any_account(&mut reader.conn()).await

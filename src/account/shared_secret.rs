@@ -1,8 +1,9 @@
-//! Registration with a shared secret, as [Synapse] has it: whoever knows the secret of the configuration makes accounts
-//! and admins, without being let in otherwise.
+//! Registration with a shared secret, as in [Synapse]: with the secret of the configuration, a client can create
+//! accounts and admins, but gets no other access.
 //!
-//! Promises: the secret never travels, only a MAC made with it; a MAC counts for one nonce, one name, one password and one
-//! rank; a nonce is taken once and for a minute, whatever comes of it; MACs are compared in constant time.
+//! Promises: the secret is never sent, only a MAC made with it. A MAC is valid for one nonce, one name, one password
+//! and one admin flag. A nonce is valid for a minute and for one attempt, also a failed one. MACs are compared in
+//! constant time.
 //!
 //! [Synapse]: https://element-hq.github.io/synapse/latest/admin_api/register_api.html
 
@@ -20,37 +21,37 @@ use super::{
 };
 use crate::{config::Secret, store::ids::lock};
 
-/// How long a nonce is good: its use is one request away.
+/// Lifetime of a nonce, which the client's next request uses.
 const NONCE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Nonces that are good at the same time; over it the oldest goes. Asking for them is limited by address.
+/// Maximum number of valid nonces. With more, the oldest goes. Requests for nonces are limited by address.
 const MAX_NONCES: usize = 1024;
 
 const NONCE_LENGTH: usize = 64;
 
-/// The secret and the nonces that were given out.
+/// The secret, and the nonces that were given out.
 pub(super) struct SharedSecret {
     secret: Secret,
-    /// With the moment they end, the oldest first.
+    /// The nonces with their expiry times, oldest first.
     nonces: Mutex<VecDeque<(String, i64)>>,
 }
 
-/// What somebody who knows the secret wants to make.
+/// The account to create, as the client describes it.
 pub struct Wanted {
     pub nonce: String,
     pub username: String,
     pub password: Zeroizing<String>,
     pub admin: bool,
-    /// Part of what the MAC is made over, where the client says one; it makes no difference here.
+    /// Part of the MAC's input if the client sends one. It has no other effect.
     pub user_type: Option<String>,
     pub displayname: Option<String>,
     /// HMAC-SHA1 in hexadecimal.
     pub mac: String,
-    /// Whether the account starts with a session.
+    /// The first session, if the account starts with one.
     pub session: Option<NewSession>,
 }
 
-/// Why nothing was made.
+/// Why no account was created.
 #[derive(Debug, thiserror::Error)]
 pub enum SharedSecretError {
     #[error("the nonce is unknown, has expired or was used")]
@@ -95,7 +96,7 @@ impl SharedSecret {
             mac.update(b"\0");
             mac.update(part.as_bytes());
         }
-        // A text with a NUL could shift what stands between two of them.
+        // A text with a NUL could move the boundary between two parts.
         let has_nul = [&wanted.username, &*wanted.password].iter().any(|part| part.contains('\0'));
         let given = from_hex(&wanted.mac).filter(|_| !has_nul).ok_or(SharedSecretError::Mac)?;
         mac.verify_slice(&given).map_err(|_| SharedSecretError::Mac)
@@ -103,20 +104,20 @@ impl SharedSecret {
 }
 
 impl Accounts {
-    /// Whether the configuration has a shared secret.
+    /// Returns whether the configuration has a shared secret.
     pub fn has_shared_secret(&self) -> bool {
         self.shared_secret.is_some()
     }
 
-    /// A nonce for the next minute; `None` without a shared secret.
+    /// Creates a nonce for the next minute; `None` without a shared secret.
     pub fn shared_secret_nonce(&self) -> Option<String> {
         Some(self.shared_secret.as_ref()?.nonce(self.clock.now_ms()))
     }
 
-    /// Makes an account for who knows the shared secret, in any registration mode.
+    /// Creates an account for a client that knows the shared secret, in any registration mode.
     ///
     /// # Errors
-    /// The nonce is used up, also when the MAC is wrong or the name is taken.
+    /// [`SharedSecretError`]. The nonce is used up, also when the MAC is wrong or the name is taken.
     pub async fn register_by_shared_secret(
         &self,
         wanted: Wanted,

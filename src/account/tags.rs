@@ -1,5 +1,5 @@
-//! Tags of rooms, such as "favourite": the account data `m.tag` of a room, changed one tag at a time. Tags and the list of
-//! direct chats follow a room to its replacement.
+//! Tags of rooms, such as "favourite": the account data `m.tag` of a room, changed one tag at a time. Tags and the list
+//! of direct chats are copied from a room to its replacement.
 
 use ruma::{RoomId, events::tag::TagInfo};
 use serde_json::{
@@ -10,7 +10,7 @@ use serde_json::{
 use super::data::{ACCOUNT, AccountData, PutError};
 use crate::store::{self, RoomNid, UserNid};
 
-/// The type that tags are stored as.
+/// The type of account data that holds tags.
 const TAG: &str = "m.tag";
 
 /// The type of account data that lists direct chats, by user.
@@ -40,7 +40,7 @@ impl AccountData {
         .await
     }
 
-    /// Removes a tag. A tag that is not there stays away.
+    /// Removes a tag. Removing a missing tag succeeds.
     pub async fn remove_tag(&self, user: UserNid, room: RoomNid, tag: &str) -> Result<(), PutError> {
         let turn = self.turn(user).await;
         self.update(&turn, room, TAG, |old| {
@@ -53,7 +53,7 @@ impl AccountData {
         .await
     }
 
-    /// Gives a room the tags that another one has. Those that it has itself stay as they are.
+    /// Copies the tags of room `old` to room `new`. Tags that `new` already has stay as they are.
     pub async fn carry_tags_over(&self, user: UserNid, old: RoomNid, new: RoomNid) -> Result<(), PutError> {
         let turn = self.turn(user).await;
         let carried = self.tags(user, old).await?;
@@ -71,7 +71,7 @@ impl AccountData {
         .await
     }
 
-    /// Lists a room as a direct chat with whomever another one is a direct chat with.
+    /// Lists room `new` as a direct chat with the users for whom `old` is one.
     pub async fn carry_direct_over(&self, user: UserNid, old: &RoomId, new: &RoomId) -> Result<(), PutError> {
         let turn = self.turn(user).await;
         self.update(&turn, ACCOUNT, DIRECT, |now| {
@@ -93,7 +93,7 @@ impl AccountData {
     }
 }
 
-/// Clients may also write `m.tag` as a whole, and write nonsense; that counts as no tags.
+/// Reads the tags. Clients may also write `m.tag` as a whole; malformed content counts as no tags.
 fn parse(content: Option<&RawValue>) -> Map<String, Value> {
     let content = content.and_then(|content| serde_json::from_str::<Map<String, Value>>(content.get()).ok());
     match content.and_then(|mut content| content.remove("tags")) {

@@ -1,15 +1,15 @@
-//! Secret tokens: how they are made, and the form in which they are stored.
+//! Secret tokens: their creation, and their stored form.
 
 use rand::{RngExt as _, distr::Alphanumeric};
 use sha2::{Digest as _, Sha256};
 
-/// How a token is stored and looked up: its SHA-256, which cannot be turned back.
+/// The stored form of a token: its SHA-256, from which the token cannot be recovered.
 pub type TokenHash = [u8; 32];
 
-/// 43 characters of base 62 hold 256 bits from the operating system's generator.
+/// Length of a token: 43 characters of base 62 hold 256 bits from the operating system's generator.
 const LENGTH: usize = 43;
 
-/// What a token is for. The prefix lets people and secret scanners see what they have found.
+/// The purpose of a token. The prefix lets people and secret scanners recognize it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
     Access,
@@ -29,7 +29,7 @@ impl TokenKind {
     }
 }
 
-/// A token that was just made: what the client gets, and what we keep.
+/// A new token: the secret for the client, and the hash that we store.
 pub struct NewToken {
     pub secret: String,
     pub hash: TokenHash,
@@ -43,26 +43,26 @@ impl NewToken {
     }
 }
 
-/// Never shows the secret.
+/// Hides the secret.
 impl std::fmt::Debug for NewToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NewToken").finish_non_exhaustive()
     }
 }
 
-/// Whether the text could be a token of this kind. What could not needs no look into the database.
+/// Returns whether the text could be a token of this kind. If not, it needs no query.
 pub fn has_shape(kind: TokenKind, token: &str) -> bool {
     token
         .strip_prefix(kind.prefix())
         .is_some_and(|secret| secret.len() == LENGTH && secret.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// The form in which a secret token is stored: it cannot be turned back.
+/// Hashes a secret token for storage. It cannot be recovered from the hash.
 pub fn hash_token(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Letters and digits that nobody can guess.
+/// Random letters and digits that cannot be guessed.
 pub fn random_text(length: usize) -> String {
     rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
 }

@@ -1,14 +1,14 @@
-//! Turns: one writer for each account at a time, where what is written depends on what was read.
+//! Turns: one writer at a time for each account, for writes that depend on earlier reads.
 
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::store::UserNid;
 
-/// How many locks there are. Two users who share one wait for each other's commit, which is a millisecond.
+/// Number of locks. Two users with the same lock wait for each other's commit, which takes a millisecond.
 const LOCKS: usize = 256;
 
-/// Locks that live across a commit. They order the writes of one user's account data, filters, receipts, keys and backups;
-/// others never wait, but for the few who share a lock.
+/// Locks held across a commit. They order the writes of one user's account data, filters, receipts, keys and backups.
+/// Other users do not wait, except the few with the same lock.
 pub struct Turns(Box<[Mutex<()>]>);
 
 /// The right to read and then write what belongs to one user.

@@ -1,7 +1,7 @@
-//! The registration file of an application service ([spec]): read, checked, and nothing of it kept that we do not use.
+//! The registration file of an application service ([spec]): read and checked. Only the parts that we use are kept.
 //!
-//! Unknown keys are accepted, because bridges write keys for servers with other features (`de.sorunome.msc2409.push_ephemeral`,
-//! `org.matrix.msc3202`).
+//! Unknown keys are accepted, because bridges write keys for servers with other features
+//! (`de.sorunome.msc2409.push_ephemeral`, `org.matrix.msc3202`).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/application-service-api/#registration
 
@@ -12,13 +12,13 @@ use ruma::{OwnedUserId, ServerName, UserId};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-/// Memory for one compiled regular expression: a prefix and a few alternatives take a tenth of it.
+/// Maximum memory for one compiled regular expression. A prefix and a few alternatives take a tenth of it.
 const MAX_REGEX_BYTES: usize = 1024 * 1024;
 
-/// Namespaces of one kind. Each is tried on every name that is given out.
+/// Maximum number of namespaces of one kind. Each is tried on every new name.
 const MAX_NAMESPACES: usize = 1000;
 
-/// What of a registration file matters to us.
+/// The parts of a registration file that we use.
 #[derive(Debug)]
 pub struct Registration {
     pub id: String,
@@ -37,7 +37,7 @@ pub struct Namespace {
     pub regex: Regex,
 }
 
-/// What is wrong with a file.
+/// The mistake in a file.
 #[derive(Debug, thiserror::Error)]
 pub enum BadRegistration {
     #[error("it cannot be read: {0}")]
@@ -60,11 +60,11 @@ pub enum BadRegistration {
     Duplicate(&'static str),
 }
 
-/// The file as it is written. A field that is not here makes no difference to this version.
+/// The file as it is written. Fields that are not listed have no effect in this version.
 #[derive(Deserialize)]
 struct File {
     id: String,
-    /// Checked although nothing is sent there yet: the mistake should show before it matters.
+    /// Checked although we send nothing there yet, so that a mistake shows early.
     url: Option<String>,
     as_token: Zeroizing<String>,
     hs_token: Zeroizing<String>,
@@ -90,9 +90,9 @@ struct Written {
 /// Reads the text of a registration file.
 ///
 /// # Errors
-/// Each is one line that names the key, and shows no token.
+/// [`BadRegistration`]. Each error is one line that names the key and shows no token.
 pub fn parse(text: &str, server_name: &ServerName) -> Result<Registration, BadRegistration> {
-    // An excerpt of the file could hold a token.
+    // A snippet of the file could contain a token.
     let options = serde_saphyr::options! { with_snippet: false };
     let file: File = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| BadRegistration::Yaml(error.to_string().replace('\n', " ")))?;
@@ -107,7 +107,7 @@ pub fn parse(text: &str, server_name: &ServerName) -> Result<Registration, BadRe
     let sender = sender.ok().filter(|sender| sender.validate_strict().is_ok() && !sender.localpart().is_empty());
     let sender = sender.ok_or(BadRegistration::Sender)?;
     let Namespaces { users, aliases, rooms } = file.namespaces;
-    // Which rooms it is interested in matters once it is sent events; a bad expression is a mistake now.
+    // The namespaces of rooms matter only once we send events, but a bad expression is a mistake now.
     compile("rooms", rooms)?;
     Ok(Registration {
         id: file.id,
@@ -125,13 +125,13 @@ fn compile(kind: &'static str, written: Option<Vec<Written>>) -> Result<Vec<Name
         return Err(BadRegistration::TooMany(kind));
     }
     let compile = |Written { exclusive, regex }: Written| {
-        // Anchored as other servers do it: bridges write `@_irc_.*` and mean names that begin so.
+        // Anchored as on other servers: bridges write `@_irc_.*` and mean names that begin so.
         let anchored = format!(r"\A(?:{regex})");
         let built = RegexBuilder::new(&anchored).size_limit(MAX_REGEX_BYTES).dfa_size_limit(MAX_REGEX_BYTES).build();
         match built {
             Ok(regex) => Ok(Namespace { exclusive, regex }),
             Err(error) => {
-                // The last line says what is wrong; those before draw an arrow.
+                // The last line contains the cause. The lines before draw an arrow.
                 let cause = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
                 Err(BadRegistration::Regex { kind, regex, cause })
             }
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// As in the specification.
+    /// The example of the specification.
     const GOOD: &str = r##"
 id: "IRC Bridge"
 url: "http://127.0.0.1:1234"

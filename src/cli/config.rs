@@ -9,7 +9,7 @@ use crate::config::{self, Problems, Sources, show};
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
-    /// Say everything that is wrong with the configuration; ends with 1 if anything is
+    /// Print every problem in the configuration; exits with 1 if there is one
     Check,
     /// Show every value in force and where it comes from; passwords are masked
     Show {
@@ -22,7 +22,7 @@ pub enum ConfigCommand {
 /// Carries out the verb. Listings go to `output`, problems and warnings to `errors`.
 ///
 /// # Errors
-/// Only if `output` or `errors` cannot be written.
+/// Fails only if `output` or `errors` cannot be written.
 pub fn run(
     command: &ConfigCommand,
     sources: &Sources,
@@ -54,7 +54,7 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the problems, a line each, and how many there are.
+/// Writes the problems, one per line, and their number.
 pub fn report(problems: &Problems, errors: &mut dyn Write) -> io::Result<()> {
     let count = problems.0.len();
     writeln!(errors, "{problems}")?;

@@ -1,7 +1,7 @@
 //! `sabha healthcheck`: asks a running server for `/health`, for container images without a shell or curl.
 //!
-//! Promise: only this server is called healthy, never somebody else who has its port. Speaks plain HTTP over TCP or a unix
-//! socket. Where every listener has TLS, check the metrics or a unix listener.
+//! Promise: only this server is reported healthy, never another program on its port. The check speaks plain HTTP over
+//! TCP or a unix socket. If every listener has TLS, check the metrics address or a unix listener.
 
 use std::{fmt::Display, io, path::Path, time::Duration};
 
@@ -20,10 +20,11 @@ use crate::{
     },
 };
 
-/// For connecting and the answer together. A server that needs longer for `OK` is not well; Docker gives 30 s.
+/// The timeout for connecting and the answer together. A server that needs longer to answer `OK` is unhealthy; Docker's
+/// own timeout is 30 s.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// More than our answer needs; something else may be listening there.
+/// The most bytes read of an answer: more than ours needs, and a bound if another program listens there.
 const MAX_ANSWER_BYTES: u64 = 4096;
 
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -31,18 +32,17 @@ const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: 
 /// The server that must answer.
 #[derive(Debug, Default)]
 pub struct Expected {
-    /// `None`: any server of ours.
+    /// `None` accepts any Sabha server.
     pub server_name: Option<OwnedServerName>,
-    /// The ID of the signing key, where it can be read.
+    /// The ID of the signing key, if its file can be read.
     pub key_id: Option<String>,
 }
 
 impl Expected {
-    /// The server of this data directory. `Ok(None)`: there is none.
+    /// The server of this data directory, or `Ok(None)` if there is none.
     ///
     /// # Errors
-    /// When the directory cannot be looked into, in one line. A key that this user may not read is no error: the name has
-    /// to do then.
+    /// One line, if the key file cannot be read. A missing permission is no error: then only the name is checked.
     pub fn of_data_dir(data_dir: &Path, server_name: OwnedServerName) -> Result<Option<Self>, String> {
         let path = data_dir.join(signing_key::FILE);
         let key_id = match std::fs::read_to_string(&path).map(Zeroizing::new) {
@@ -57,10 +57,10 @@ impl Expected {
     }
 }
 
-/// Whether the server at `target` is the expected one and answers that it is well; then its name.
+/// Checks that the server at `target` is the expected one and reports itself healthy, and returns its name.
 ///
 /// # Errors
-/// One line for a person: what was asked, and what came of it.
+/// One line for a person: the address and the problem.
 pub async fn healthcheck(target: &Address, expected: &Expected) -> Result<String, String> {
     let failed = |what: &dyn Display| format!("{target} is not healthy: {what}");
     let asked = async {
@@ -133,7 +133,7 @@ mod tests {
     use crate::http::shutdown::Shutdown;
     use crate::server::health;
 
-    /// Serves `router` on `address` and returns what the check says of it.
+    /// Serves `router` on `address` and returns the result of the check.
     async fn check(address: Address, router: Router, expected: &Expected) -> Result<String, String> {
         let shutdown = Shutdown::new();
         let listener = Listener::bind(&ListenerSpec { address, tls: None }).await.unwrap();

@@ -1,4 +1,4 @@
-//! `sabha init`: writes the configuration of a real server, about twenty lines that say what they do.
+//! `sabha init`: writes the configuration of a real server: about twenty lines, with comments.
 //!
 //! Promise: never overwrites a file, and never writes one that [`crate::config::load`] would refuse.
 
@@ -10,7 +10,7 @@ use ruma::OwnedServerName;
 
 use crate::config::{DatabaseUrl, Problems, RegistrationMode, Sources, load};
 
-/// Where the file goes if `-c` does not say.
+/// The path of the file without `-c`.
 const DEFAULT_FILE: &str = "./sabha.toml";
 
 #[derive(Debug, Clone, Default, Args)]
@@ -23,21 +23,21 @@ pub struct InitArgs {
     /// The name at the end of every user ID, such as example.com; it can never change later
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
-    /// Where the data lives: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME` [default: SQLite in the data directory]
+    /// Database: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME` [default: SQLite in the data directory]
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
     /// The directory for the SQLite database and the signing keys [default: ./sabha-data]
     #[arg(long, value_name = "PATH")]
     pub data_dir: Option<PathBuf>,
-    /// Who may make an account: closed, token or open [default: closed]
+    /// Registration of new accounts: closed, token or open [default: closed]
     #[arg(long, value_name = "MODE")]
     pub registration: Option<RegistrationMode>,
-    /// Ask nothing: take the defaults for what no flag says
+    /// Ask nothing: use the default of each value without a flag
     #[arg(long, visible_alias = "non-interactive")]
     pub yes: bool,
 }
 
-/// Why no file was written.
+/// The reason why no file was written.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     #[error("{} exists and stays as it is; name another file with -c, or edit that one", .0.display())]
@@ -64,7 +64,7 @@ pub enum InitError {
     Terminal(#[from] io::Error),
 }
 
-/// What the file will say.
+/// The values to write into the file.
 struct Answers {
     server_name: OwnedServerName,
     data_dir: PathBuf,
@@ -77,12 +77,12 @@ struct Answers {
 /// # Errors
 /// [`InitError::Override`].
 pub fn check_overrides(overrides: &[String]) -> Result<(), InitError> {
-    // The value may be a password.
+    // Only the key: the value may be a password.
     let key = overrides.first().map(|given| given.split('=').next().unwrap_or_default());
     key.map_or(Ok(()), |key| Err(InitError::Override(key.to_owned())))
 }
 
-/// Asks what no flag says, if `interactive`, and writes the file: the first of `files`, or `./sabha.toml`.
+/// Asks for the values without a flag if `interactive`, and writes the file: the first of `files`, or `./sabha.toml`.
 ///
 /// # Errors
 /// Nothing was written.
@@ -94,7 +94,7 @@ pub fn run(
     output: &mut dyn Write,
 ) -> Result<(), InitError> {
     let path = files.first().map_or_else(|| PathBuf::from(DEFAULT_FILE), PathBuf::clone);
-    // Before the questions; `create_new` below is what keeps the promise.
+    // Checked before the questions. `create_new` below ensures that no file is overwritten.
     if path.exists() {
         return Err(InitError::Exists(path));
     }
@@ -139,13 +139,13 @@ fn ask(
     Ok(Answers { server_name, data_dir, database, registration })
 }
 
-/// Reads a server name, and whether it was written in upper case. Names are compared byte by byte, and other servers know
-/// only that of the DNS.
+/// Parses a server name into lower case, and tells whether that changed it. Names are compared byte by byte, and other
+/// servers know only the name in the DNS.
 fn server_name(name: String) -> Result<(OwnedServerName, bool), InitError> {
     let lower = name.to_ascii_lowercase();
     let is_changed = lower != name;
     let server_name = OwnedServerName::try_from(lower).map_err(|_| InitError::BadServerName(name))?;
-    // DNS knows both names as one, and Matrix as two: the users of each would be strangers to the other.
+    // Both names are the same in DNS but differ in Matrix, so the users of one would be unknown under the other.
     if server_name.host().ends_with('.') {
         return Err(InitError::TrailingDot(server_name.host().to_owned()));
     }
@@ -160,8 +160,8 @@ struct Questions<'a> {
 }
 
 impl Questions<'_> {
-    /// The value of the flag, if there was one, or of an answer that can be read: after a typo it asks again. `None`: nobody
-    /// can be asked, or the answer was empty and there is a `default`.
+    /// Returns the value of the flag, or else of the first answer that parses: after a typo it asks again. Returns
+    /// `None` if there is no terminal to ask at, or if the answer was empty and there is a `default`.
     fn ask<T>(
         &mut self,
         given: Option<String>,
@@ -181,7 +181,7 @@ impl Questions<'_> {
             write!(self.output, "{question}{}: ", default.as_deref().unwrap_or_default())?;
             self.output.flush()?;
             let mut answer = String::new();
-            // The end of the input: nobody is there to correct anything.
+            // The input has ended, so no one can correct the answer.
             if self.input.read_line(&mut answer)? == 0 {
                 return refused.map_or(Ok(None), Err);
             }
@@ -248,7 +248,7 @@ fn write_checked(path: &Path, text: &str) -> Result<(), InitError> {
         load(&sources).map(drop).map_err(InitError::Refused)
     });
     if checked.is_err() {
-        // We made it a moment ago, so it is ours to take away.
+        // We created this file just now, so we may delete it.
         std::fs::remove_file(path).map_err(not_written)?;
     }
     checked
@@ -402,7 +402,7 @@ mod tests {
             None,
             "that is not a database URL",
         );
-        // Nobody is there to correct it.
+        // The input ends here, so no one corrects it.
         check(InitArgs::default(), Some("example.com\n\neveryone\n"), "\"closed\", \"token\" or \"open\"");
         check(InitArgs { data_dir: Some(PathBuf::new()), ..example("example.com") }, None, "data_dir is empty");
     }

@@ -1,4 +1,4 @@
-//! The operator's way to the data: the running server if there is one, else the database itself.
+//! The operator's access to the data: through the running server if there is one, or else in the database itself.
 
 use std::{error::Error, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -17,13 +17,13 @@ use crate::{
 pub(super) enum Operator {
     /// A server runs on this data directory.
     Running(PathBuf),
-    /// We have the database to ourselves.
+    /// No server runs, and this process has opened the database.
     Alone(App),
 }
 
 impl Operator {
-    /// Finds the running server, or opens the database of one that is stopped. Never makes a server: whoever asks in the
-    /// wrong directory would have two.
+    /// Finds the running server, or opens the database of a stopped one. Never creates a server: a command in the wrong
+    /// directory would create a second one.
     pub(super) async fn reach(config: Config) -> Result<Self, Box<dyn Error>> {
         if tokio::net::UnixStream::connect(control::socket(&config.data_dir)).await.is_ok() {
             return Ok(Self::Running(config.data_dir));
@@ -46,7 +46,7 @@ impl Operator {
         }
     }
 
-    /// Everything of a listing, page by page; `next` asks for what comes after an entry.
+    /// Reads a whole listing, page by page; `next` builds the request for the entries after a given one.
     pub(super) async fn list(&self, next: impl Fn(Option<&Value>) -> Operation) -> Result<Vec<Value>, Box<dyn Error>> {
         let mut entries: Vec<Value> = Vec::new();
         loop {
@@ -85,7 +85,7 @@ fn check_user(config: &Config) -> Result<(), String> {
     ))
 }
 
-/// The refusal of a verb that needs a server, where there is none.
+/// The error text of a verb that needs a server when there is none.
 pub(super) fn no_server(config: &Config) -> String {
     let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     format!(
@@ -99,7 +99,7 @@ pub(super) fn no_server(config: &Config) -> String {
     )
 }
 
-/// Prints a listing as JSON, or with `line` for people.
+/// Prints a listing as JSON, or for people as one `line` per entry.
 pub(super) fn print_list(entries: &[Value], json: bool, nothing: &str, line: impl Fn(&Value) -> String) {
     if json {
         println!("{}", serde_json::to_string_pretty(entries).unwrap_or_default());
@@ -120,7 +120,7 @@ pub(super) fn date(moment_ms: &Value) -> String {
     let Some(moment_ms) = moment_ms.as_i64() else {
         return String::new();
     };
-    // Days to a date of the Gregorian calendar, counted in years that begin in March so that a leap day comes last.
+    // Converts days to a Gregorian date. Years begin in March here, so that the leap day comes last.
     let days = moment_ms.div_euclid(86_400_000) + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

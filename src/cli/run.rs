@@ -1,4 +1,4 @@
-//! From a parsed command line to what it asks for.
+//! Runs the verb of a parsed command line.
 
 use std::{
     error::Error,
@@ -20,7 +20,7 @@ use crate::{
     server::{self, StartError},
 };
 
-/// Carries out the verb. What was asked for goes to standard output; what went wrong to standard error, in one line.
+/// Carries out the verb. Results go to standard output, and an error goes to standard error in one line.
 pub fn run(cli: &Cli) -> ExitCode {
     let sources = cli.sources();
     let done: Result<ExitCode, Box<dyn Error>> = match cli.command() {
@@ -53,7 +53,7 @@ pub fn run(cli: &Cli) -> ExitCode {
 
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
-/// Loads the configuration, or says everything that is wrong with it.
+/// Loads the configuration, or reports all its problems.
 fn with_config(sources: &Sources, then: impl FnOnce(Loaded) -> Outcome) -> Outcome {
     match load(sources) {
         Ok(loaded) => then(loaded),
@@ -95,7 +95,7 @@ fn is_healthy(args: &HealthcheckArgs, config: &Config) -> Outcome {
         )?,
     };
     let expected = match args.address {
-        // Whoever names an address means the server there; only a configuration can say which that is.
+        // With an address, the check is about the server there. Only a configuration can name that server.
         Some(_) if config.is_local() => Expected::default(),
         Some(_) => Expected { server_name: Some(config.server_name.clone()), key_id: None },
         None => {
@@ -120,7 +120,7 @@ fn is_healthy(args: &HealthcheckArgs, config: &Config) -> Outcome {
     Ok(if health.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Where to ask for health: the first listener that speaks plain HTTP, preferably one for clients.
+/// The address to ask for health: the first plain-HTTP listener, preferably one for clients.
 fn first_listener(config: &Config) -> Option<Address> {
     let plain = || config.listeners.iter().filter(|listener| listener.tls.is_none());
     let chosen = plain().find(|listener| listener.serves(Resource::Client)).or_else(|| plain().next());

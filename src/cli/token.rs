@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{account::millis, admin_api::Operation, config::RegistrationMode};
 
-/// What a new token is worth where registration is not by token.
+/// A note about a new token when registration does not use tokens.
 fn note(mode: &str) -> Option<String> {
     match mode.parse().ok()? {
         RegistrationMode::Token => None,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{account::tokens::random_text, admin_api::Operation};
 
-/// Letters and digits of a password that we choose: beyond guessing, and still possible to type.
+/// Length of a password that we generate, in letters and digits: too long to guess, short enough to type.
 const PASSWORD_LENGTH: usize = 20;
 
 /// Carries out the verb.
@@ -70,7 +70,7 @@ pub(super) async fn run(command: UserCommand, operator: &Operator) -> Result<(),
 
 type Secret = Zeroizing<String>;
 
-/// The password, and once more if we chose it and must say it.
+/// Returns the password, and a copy to print if we generated it.
 fn password(from_stdin: bool) -> Result<(Secret, Option<Secret>), Box<dyn Error>> {
     if !from_stdin {
         let chosen = Zeroizing::new(random_text(PASSWORD_LENGTH));

@@ -29,8 +29,8 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, deactivate::handle)
 }
 
-/// The caller of an endpoint whose access token is optional in the specification only for proofs by e-mail, which we do
-/// not take.
+/// Requires a caller. The specification makes the access token of these endpoints optional only for proofs by e-mail,
+/// which we do not support.
 fn signed_in(caller: Option<Arc<LocalDevice>>) -> Result<Arc<LocalDevice>, ApiError> {
     let missing = || ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, "This needs an access token.");
     caller.ok_or_else(missing)

@@ -15,7 +15,7 @@ use crate::{
     room::Room,
 };
 
-/// The longest alias, with its sigil and server name. The specification's own bound.
+/// The maximum length of an alias with its sigil and server name, as the specification sets it.
 const MAX_ALIAS_BYTES: usize = 255;
 
 pub(super) fn routes() -> Routes {
@@ -34,7 +34,7 @@ async fn find(app: &App, alias: &RoomAliasId) -> Result<Arc<Room>, ApiError> {
     found.ok_or_else(|| ApiError::not_found(format!("This server knows no room with the alias {alias}.")))
 }
 
-/// The ID of the room that a client names in either way.
+/// The ID of a room that the client names by ID or by alias.
 pub(super) async fn resolve(app: &App, room: OwnedRoomOrAliasId) -> Result<OwnedRoomId, ApiError> {
     match OwnedRoomId::try_from(room) {
         Ok(room_id) => Ok(room_id),
@@ -56,7 +56,8 @@ pub(super) fn local_alias(app: &App, name: &str) -> Result<OwnedRoomAliasId, Api
     Ok(alias)
 }
 
-/// Refuses an alias that is for an application service, or not for the one that asks.
+/// Refuses an alias that is reserved for another application service, or outside the caller's own namespaces if the
+/// caller is one.
 ///
 /// # Errors
 /// `M_EXCLUSIVE`.
@@ -64,7 +65,7 @@ pub(super) fn check_exclusive(app: &App, caller: &LocalDevice, alias: &RoomAlias
     Ok(app.appservices.check_alias(alias, caller.appservice.as_deref())?)
 }
 
-/// What the specification's grammar asks beyond what the parser does.
+/// Checks the rules of the specification's grammar that the parser does not check.
 fn check(alias: &RoomAliasId) -> Result<(), ApiError> {
     if alias.as_str().len() > MAX_ALIAS_BYTES {
         return Err(ApiError::invalid_param(format!("An alias has at most {MAX_ALIAS_BYTES} bytes.")));

@@ -50,7 +50,7 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, update_backup_version::handle)
 }
 
-/// `etag` and `count`, as every change of a backup is answered.
+/// The `etag` and `count` with which every change of a backup is answered.
 fn answer(stored: Stored) -> (String, UInt) {
     (stored.etag.to_string(), count(stored.count))
 }

@@ -26,12 +26,12 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, set_room_account_data::handle)
 }
 
-/// Refuses to touch what belongs to somebody else.
+/// Refuses access to another user's data.
 pub(super) fn check_own(caller: &LocalDevice, user_id: &UserId) -> Result<(), ApiError> {
     if caller.user_id() == user_id { Ok(()) } else { Err(ApiError::forbidden("That belongs to another user.")) }
 }
 
-/// A room that the caller has, or had, to do with. Others look as if they did not exist.
+/// Finds a room in which the caller has or had a membership. Any other room looks unknown.
 pub(super) async fn own_room(app: &App, caller: &LocalDevice, room_id: &RoomId) -> Result<Arc<Room>, ApiError> {
     let unknown = || ApiError::not_found("You have nothing to do with that room.");
     let room = app.rooms.find(room_id).await?.ok_or_else(unknown)?;
@@ -39,7 +39,7 @@ pub(super) async fn own_room(app: &App, caller: &LocalDevice, room_id: &RoomId) 
     Ok(room)
 }
 
-/// Refuses types that the server manages, and content that is no object.
+/// Refuses types that the server manages, and content that is not an object.
 fn check_settable(event_type: &str, content: &RawValue) -> Result<(), ApiError> {
     if SERVER_MANAGED.contains(&event_type) {
         return Err(ApiError::new(

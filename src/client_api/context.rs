@@ -1,4 +1,4 @@
-//! What happened around an event: [`ruma::api::client::context`].
+//! The events around an event: [`ruma::api::client::context`].
 
 mod get_context;
 

@@ -24,8 +24,8 @@ fn unknown_device() -> ApiError {
     ApiError::not_found("You have no such device.")
 }
 
-/// A device as clients see it. What is not known of it is `null`, as other servers write it: matrix-nio fails without the
-/// names. Ruma leaves one of them out.
+/// A device as clients see it. Unknown fields are `null`, as in other servers: matrix-nio fails if a field is missing.
+/// Ruma leaves one of them out.
 fn described(device: &Device) -> JsonValue {
     json!({
         "device_id": device.device_id,

@@ -1,4 +1,4 @@
-//! What this server can do: [`ruma::api::client::discovery`].
+//! The capabilities of this server: [`ruma::api::client::discovery`].
 
 mod get_capabilities;
 mod get_supported_versions;

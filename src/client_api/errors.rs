@@ -1,4 +1,4 @@
-//! What a client is told when a service refuses: the status codes and error codes of rooms; [`account`] has those of
+//! The conversion of service errors to status codes and Matrix error codes, for rooms; [`account`] has those for
 //! accounts. Keys, key backup and to-device messages have theirs beside their endpoints.
 
 mod account;
@@ -25,7 +25,7 @@ impl From<SendError> for ApiError {
     fn from(error: SendError) -> Self {
         // No `_` arm: a new way to fail must choose here what the client sees.
         match error {
-            // One answer for a room that does not exist and for one that the caller is not in.
+            // The answer is the same for an unknown room and for one that the caller is not in.
             SendError::UnknownRoom { .. } | SendError::NotJoined { .. } => Self::forbidden("You are not in this room."),
             SendError::NotInRoom { user_id } => Self::forbidden(format!("{user_id} is not in the room.")),
             SendError::UnknownEvent { .. } => Self::not_found("There is no such event in this room."),
@@ -71,7 +71,7 @@ fn build_error(error: BuildError) -> ApiError {
         )),
         BuildError::TooDeep => ApiError::bad_json(format!("The event cannot be taken: {error}.")),
         BuildError::TooLarge { .. } => ApiError::too_large(format!("The event is too large: {error}.")),
-        // These follow from the room and from this server, not from what the client sent.
+        // These are caused by the room or by this server, not by the client's request.
         BuildError::TooMany { .. }
         | BuildError::TimeOutOfRange { .. }
         | BuildError::ForeignSender { .. }

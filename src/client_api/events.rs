@@ -1,4 +1,4 @@
-//! Events in answers: finished bytes are copied, and what differs for each reader is added.
+//! Events in answers: the stored bytes are copied, and the fields that differ for each reader are added.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     sync::json::Array,
 };
 
-/// About how many bytes an event takes in an answer: how much room is made before it is written.
+/// Estimated bytes of an event in an answer; that much space is reserved before it is written.
 const EVENT_BYTES: usize = 640;
 
 /// An answer that is being written for one reader.
@@ -33,7 +33,7 @@ impl<'a> Events<'a> {
 
     /// Appends one event.
     pub(super) async fn write(&self, out: &mut Vec<u8>, event: &StoredEvent) -> Result<(), store::Error> {
-        // Only who sent an event has a transaction ID for it, and looking it up takes a lock.
+        // Only the sender has a transaction ID for an event, and the lookup takes a lock.
         let transaction_id = if event.sender() == self.caller.user_id() {
             self.app.rooms.transaction_id_of(self.caller.device_nid, event.event_id()).await?
         } else {
@@ -65,7 +65,7 @@ impl<'a> Events<'a> {
     }
 
     fn view(&self, event: &StoredEvent) -> View<'static> {
-        // Who has no member event yet counts as having left; so says the specification.
+        // A user without a member event counts as having left, as the specification says.
         let membership = event.pos.map(|pos| self.sight.membership_at(pos).unwrap_or(Membership::Leave));
         View { with_room_id: true, transaction_id: None, membership, now_ms: self.now_ms }
     }

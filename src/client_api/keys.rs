@@ -30,12 +30,12 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, upload_signing_keys::handle)
 }
 
-/// What is said of a server that cannot be asked for its users' keys.
+/// The failure entry for a server that we cannot reach for its users' keys.
 fn unreachable_server() -> serde_json::Value {
     json!({ "status": 503, "message": "This server could not be reached." })
 }
 
-/// `400 M_INVALID_SIGNATURE`, which has no name in ruma.
+/// The error `400 M_INVALID_SIGNATURE`, which ruma does not define.
 fn invalid_signature(message: String) -> ApiError {
     let kind = serde_json::from_value(json!({ "errcode": "M_INVALID_SIGNATURE" })).unwrap_or(ErrorKind::InvalidParam);
     ApiError::new(StatusCode::BAD_REQUEST, kind, message)

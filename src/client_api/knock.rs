@@ -1,4 +1,4 @@
-//! Asking to be let in: [`ruma::api::client::knock`].
+//! Knocking: [`ruma::api::client::knock`].
 
 mod knock_room;
 

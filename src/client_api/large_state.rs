@@ -1,7 +1,7 @@
-//! The turn that an answer with a room's state, or with its members, waits for where that is large.
+//! The turn that an answer waits for if it holds a large room state or many members.
 //!
-//! Most rooms have a small state, and answers about them wait for nothing. A state that is large for all that is known is read
-//! in its turn; one that turns out large is given up, and read again in its turn.
+//! Most rooms have a small state, and answers about them do not wait. A state that may be large is read only once the
+//! turn comes. A state that turns out to be large is dropped, and read again once the turn comes.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     sync::large::{LARGE_BYTES, LARGE_EVENTS, NoTurn, Turn},
 };
 
-/// The turn of one answer, if it needs one: to be held until the answer is made.
+/// The turn of one answer, if it needs one. Hold it until the answer is complete.
 pub(super) struct StateTurn<'a> {
     app: &'a App,
     user: UserNid,
@@ -23,7 +23,7 @@ pub(super) struct StateTurn<'a> {
 }
 
 impl<'a> StateTurn<'a> {
-    /// Waits for the turn if the room's state is large for all that is known. Nothing large is to be held meanwhile.
+    /// Waits for the turn if the room's state may be large. The caller must hold nothing large while it waits.
     pub(super) async fn of(app: &'a App, caller: &LocalDevice, room: &Room) -> Result<Self, NoTurn> {
         let user = caller.user.nid;
         let may_be_large = room.state_changed_at_most(Position::ZERO) > LARGE_EVENTS;
@@ -31,7 +31,8 @@ impl<'a> StateTurn<'a> {
         Ok(Self { app, user, turn })
     }
 
-    /// The events that `read` gives; read twice if only they themselves say that they are large.
+    /// Returns the events from `read`. Calls it a second time if the events turn out to be large only after the first
+    /// read.
     pub(super) async fn read<F>(&mut self, read: impl Fn() -> F) -> Result<Vec<Arc<StoredEvent>>, ApiError>
     where
         F: Future<Output = Result<Vec<Arc<StoredEvent>>, store::Error>>,

@@ -1,5 +1,5 @@
-//! From an account's profile to what member events say of it. Whoever joins or creates a room needs nothing of this: the
-//! room reads their profile itself.
+//! The conversion of account profiles to the profile in member events. Joining or creating a room does not need this:
+//! the room reads the user's profile itself.
 
 use ruma::UserId;
 
@@ -10,7 +10,7 @@ pub(super) async fn of_caller(app: &App, caller: &LocalDevice) -> Result<MemberP
     app.rooms.profile_of(caller.user.nid).await
 }
 
-/// Another user's profile: empty for one that this server does not know.
+/// Another user's profile, empty for a user that this server does not know.
 pub(super) async fn of_user(app: &App, user_id: &UserId) -> Result<MemberProfile, store::Error> {
     match app.db.find_user(user_id).await? {
         Some(user) => app.rooms.profile_of(user.nid).await,

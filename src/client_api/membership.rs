@@ -40,7 +40,7 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, joined_rooms::handle)
 }
 
-/// Joins the caller, with the profile that they have now, for a reason and with more content.
+/// Joins the caller with their current profile, an optional reason and additional content.
 async fn join(
     app: &App,
     caller: &LocalDevice,
@@ -53,7 +53,8 @@ async fn join(
     Ok(())
 }
 
-/// Who wants into a room is told when it does not exist: whether it does, they would learn from any other answer.
+/// Turns the error for an unknown room into `404`. This reveals nothing more: any other answer also shows whether the
+/// room exists.
 pub(super) fn unknown_room_is_not_found(error: SendError) -> ApiError {
     match error {
         SendError::UnknownRoom { .. } => ApiError::not_found("This server has no such room."),
@@ -61,7 +62,7 @@ pub(super) fn unknown_room_is_not_found(error: SendError) -> ApiError {
     }
 }
 
-/// Users of other servers cannot be reached.
+/// Refuses a user of another server, whom this server cannot reach.
 pub(super) fn check_is_local(app: &App, user_id: &UserId) -> Result<(), ApiError> {
     if user_id.server_name() == app.rooms.server_name() {
         return Ok(());
@@ -69,7 +70,7 @@ pub(super) fn check_is_local(app: &App, user_id: &UserId) -> Result<(), ApiError
     Err(ApiError::forbidden(format!("{user_id} is on another server, and this server does not federate.")))
 }
 
-/// Invitations by email address or telephone number need an identity server.
+/// The error for invitations by email address or telephone number, which need an identity server.
 pub(super) fn no_third_party_invites() -> ApiError {
     ApiError::new(
         StatusCode::BAD_REQUEST,

@@ -9,10 +9,10 @@ use crate::{
     store::Position,
 };
 
-/// Events that are read at once: their bytes are counted only when they are in memory, at most 6.5 MB.
+/// Events that are read at once. Their bytes are counted only when they are in memory: at most 6.5 MB.
 const STEP: usize = 100;
 
-/// How large a page may be.
+/// The maximum size of a page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PageLimit {
     events: usize,
@@ -20,23 +20,24 @@ pub(super) struct PageLimit {
 }
 
 impl PageLimit {
-    /// What a client wants, within the bounds of the configuration.
+    /// The size that a client wants, within the bounds of the configuration.
     pub(super) fn new(app: &App, wanted: u64) -> Self {
         let limits = &app.config.limits;
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         Self { events: wanted.min(limits.page_events as usize), bytes: limits.page_bytes.bytes() }
     }
 
-    /// Two pages that are as large as this one together.
+    /// Splits the limit for two pages that together are as large as one.
     pub(super) fn halves(self) -> (Self, Self) {
         let (events, bytes) = (self.events / 2, self.bytes / 2);
         (Self { events, bytes }, Self { events: self.events - events, bytes })
     }
 
-    /// Reads a page step by step: `read` gets where to begin and how many events are wanted. `next` says where the event
-    /// after the one at a position is looked for.
+    /// Reads a page step by step. `read` gets the position to begin at and the number of events wanted. `next` gives
+    /// the position to continue from after the event at a position.
     ///
-    /// The page ends with the event that reaches its bytes, so it has one at least and reading goes on.
+    /// The page ends with the event that reaches its byte limit. So it has at least one event, and reading makes
+    /// progress.
     pub(super) async fn read<F: Future<Output = Result<Page, ReadError>>>(
         self,
         from: Position,
@@ -62,7 +63,8 @@ impl PageLimit {
                     return Ok(page);
                 }
             }
-            // Fewer than asked for, and more to come: as many were looked at as may be.
+            // Fewer events than asked for, with more to come: `read` has reached the number of events that it may
+            // examine.
             if found < count {
                 break;
             }
@@ -71,17 +73,17 @@ impl PageLimit {
     }
 }
 
-/// Where reading back goes on after the event at a position.
+/// The position from which reading backward continues after an event.
 pub(super) fn back(pos: Position) -> Position {
     Position(pos.0 - 1)
 }
 
-/// Where reading forward goes on after the event at a position.
+/// The position from which reading forward continues after an event.
 pub(super) fn forward(pos: Position) -> Position {
     pos
 }
 
-/// About how many bytes an event takes in an answer.
+/// The approximate bytes of an event in an answer.
 pub(super) fn size_bytes(event: &StoredEvent) -> usize {
     let replaced = event.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len());
     let redaction = event.redacted_because.as_ref().map_or(0, |redaction| redaction.pdu.json.len());

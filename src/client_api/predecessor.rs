@@ -1,5 +1,5 @@
-//! Things that a user takes along into a room from the one that it replaces: push rules, tags, and the place among the direct
-//! chats.
+//! The settings of a user that are carried over from a replaced room to the new one: push rules, tags, and the entry
+//! among the direct chats.
 
 use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
@@ -12,8 +12,8 @@ use crate::{
     store,
 };
 
-/// Gives the caller for a room what they had for its predecessor, if it has one. The caller is in the room already, so
-/// what goes wrong here is only logged.
+/// Copies the caller's settings from the room's predecessor, if it has one. The caller is already in the room, so a
+/// failure here is only logged.
 pub(super) async fn carry_over(app: &App, caller: &LocalDevice, room_id: &RoomId) {
     let predecessor = match find(app, room_id).await {
         Ok(Some(predecessor)) => predecessor,
@@ -35,8 +35,8 @@ async fn carry_push_rules_over(app: &App, caller: &LocalDevice, old: &RoomId, ne
     app.push.carry_over(&caller.user, old, new).await
 }
 
-/// Tags order the list of rooms that the user sees, so a room that only claims to replace one of theirs gets none: the old
-/// room must name the new one.
+/// Copies tags and the direct-chat entry, if the old room names the new one. Tags order the user's room list, so a room
+/// must not get them by only claiming to replace another.
 async fn carry_account_data_over(app: &App, caller: &LocalDevice, old: &RoomId, new: &RoomId) -> Result<(), PutError> {
     #[derive(Deserialize)]
     struct Tombstone {
@@ -52,7 +52,7 @@ async fn carry_account_data_over(app: &App, caller: &LocalDevice, old: &RoomId, 
     app.account_data.carry_direct_over(caller.user.nid, &old.room_id, &new.room_id).await
 }
 
-/// The room that this one says it replaces.
+/// The predecessor that the room names in its create event.
 async fn find(app: &App, room_id: &RoomId) -> Result<Option<OwnedRoomId>, store::Error> {
     #[derive(Deserialize)]
     struct Content {

@@ -1,4 +1,4 @@
-//! Who is online: [`ruma::api::client::presence`].
+//! Presence: [`ruma::api::client::presence`].
 
 mod get_presence;
 mod set_presence;

@@ -28,12 +28,13 @@ fn unknown_profile() -> ApiError {
     ApiError::not_found("There is no such user here, or their profile does not say that.")
 }
 
-/// Whom to ask about a user of another server. `None`: the user is ours, or this server asks nobody.
+/// The federation client to ask about a user of another server. `None` if the user is ours, or if this server does not
+/// federate.
 fn elsewhere<'a>(app: &'a App, user_id: &UserId) -> Option<&'a Federation> {
     app.federation.as_ref().filter(|_| user_id.server_name() != app.signer.server_name())
 }
 
-/// Sets or removes a field of the caller's own profile; their rooms are told of a new name or avatar.
+/// Sets or removes a field of the caller's own profile. A new name or avatar is also shown in their rooms.
 async fn change(
     app: &App,
     caller: &LocalDevice,
@@ -46,7 +47,7 @@ async fn change(
     }
     if app.accounts.set_profile_field(caller.user.nid, field, value).await? {
         app.jobs.ask();
-        // The job does all of it; what the client looks at next is done before it is answered.
+        // The job updates all rooms. The rooms that the client looks at next are updated before the answer.
         if let Err(error) = app.rooms.show_profile_soon(&caller.user).await {
             tracing::warn!(user_id = %caller.user_id(), error = %Report(&error), "profile not shown in the first rooms yet");
         }

@@ -1,4 +1,4 @@
-//! What relates to an event: [`ruma::api::client::relations`].
+//! The events that relate to an event: [`ruma::api::client::relations`].
 
 mod get_relating_events;
 mod get_relating_events_with_rel_type;
@@ -24,7 +24,7 @@ use crate::{
     sync::{json::Object, token::Place},
 };
 
-/// How many events a client gets that does not say how many it wants.
+/// The default number of events on a page.
 const DEFAULT_LIMIT: u32 = 50;
 
 pub(super) fn routes() -> Routes {
@@ -34,8 +34,8 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, get_relating_events_with_rel_type_and_event_type::handle)
 }
 
-/// The types in the path of a request, exactly as the client wrote them: ruma spells some unstable ones as their stable
-/// aliases, and what was sent under a type is found under that type.
+/// The types in the path of a request, exactly as the client wrote them. Ruma replaces some unstable types with their
+/// stable aliases, but an event is found only under the type with which it was sent.
 struct ExactTypes {
     rel_type: Option<String>,
     event_type: Option<String>,
@@ -43,13 +43,13 @@ struct ExactTypes {
 
 impl Besides for ExactTypes {
     fn read(_: &http::Request<&[u8]>, path_args: &[&str]) -> Result<Self, DeserializationError> {
-        // After the room and the event.
+        // The path has the room and the event first.
         let argument = |place: usize| path_args.get(place).map(|text| (*text).to_owned());
         Ok(Self { rel_type: argument(2), event_type: argument(3) })
     }
 }
 
-/// What the three endpoints ask for.
+/// The request that the three endpoints have in common.
 struct Asked<'a> {
     room_id: &'a RoomId,
     event_id: &'a EventId,
@@ -62,10 +62,10 @@ struct Asked<'a> {
     recurse: bool,
 }
 
-/// A page of what relates to an event. `next_batch` is missing where there is no more.
+/// A page of the events that relate to an event. `next_batch` is missing when there are no more.
 async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(caller, asked.room_id).await.map_err(|error| match error {
-        // An event that may not be read is the only refusal that the specification knows here.
+        // The specification's only refusal here is for an event that may not be read.
         ReadError::NotInRoom { .. } => ReadError::UnknownEvent,
         error => error,
     })?;
@@ -97,7 +97,7 @@ async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJs
     if let Some(next) = page.next {
         object.string("next_batch", &Place(next).to_string());
     }
-    // Reading the other way from where this page began gives what was before it.
+    // Reading in the other direction from the start of this page gives the events before it.
     if let Some(from) = from {
         object.string("prev_batch", &Place(from).to_string());
     }

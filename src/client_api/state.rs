@@ -6,7 +6,7 @@ mod send_state_event;
 
 use crate::http::{Action, Routes};
 
-/// Where the state key is empty: it may be left out, with or without the slash before it.
+/// The paths for an empty state key, which may be left out, with or without the slash before it.
 const EMPTY_KEY: [&str; 4] = [
     "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
     "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/",

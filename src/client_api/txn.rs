@@ -6,10 +6,10 @@ use ruma::TransactionId;
 
 use crate::{account::LocalDevice, http::ApiError, room::txn::TxnKey};
 
-/// The longest transaction ID: it is stored with every event, and clients use counters or UUIDs.
+/// The maximum length of a transaction ID. It is stored with every event; clients use counters or UUIDs.
 const MAX_TXN_ID_BYTES: usize = 255;
 
-/// What a repeated request is known by. `scope` is the endpoint with its other path parameters.
+/// The key by which a repeated request is recognized. `scope` is the endpoint with its other path parameters.
 ///
 /// # Errors
 /// `M_INVALID_PARAM` for an ID that is too long or has control characters.

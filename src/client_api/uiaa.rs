@@ -1,4 +1,4 @@
-//! Asking again who somebody is: [`ruma::api::client::uiaa`], for the endpoints that want it.
+//! User-interactive authentication: [`ruma::api::client::uiaa`], for the endpoints that require it.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -23,8 +23,8 @@ use crate::{
     http::{Action, ApiError, network},
 };
 
-/// A request that may hold a password, and with it the `user` that clients from before r0.4.0 send, in place of an
-/// `identifier`. The login takes that as well.
+/// A request that may hold a password. Clients from before r0.4.0 send `user` with it in place of an `identifier`; the
+/// login accepts that as well.
 pub(super) struct Interactive<R>(pub(super) R);
 
 same_endpoint!([R: Metadata] Interactive<R> as R);
@@ -44,7 +44,7 @@ impl<R: IncomingRequest> IncomingRequest for Interactive<R> {
     }
 }
 
-/// The body with an `identifier` in its `auth`, if a password came with a `user` alone. All else is as it was written.
+/// The body with an `identifier` in its `auth`, if a password came with only a `user`. Everything else stays unchanged.
 fn with_identifier(body: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body).ok()?;
     let mut auth: Map<String, Value> = serde_json::from_str(fields.get("auth")?.get()).ok()?;
@@ -59,8 +59,8 @@ fn with_identifier(body: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     serde_json::to_vec(&fields).ok().map(Zeroizing::new)
 }
 
-/// Lets the request go on only if the caller has proven that they know their password. `operation` names what the request
-/// would do, down to the device or key it is about: proof for one operation is none for another.
+/// Requires proof that the caller knows their password. `operation` names the operation of the request, with the device
+/// or key that it affects: a proof for one operation is not valid for another.
 pub(super) async fn require_password(
     app: &App,
     caller: &LocalDevice,
@@ -71,7 +71,8 @@ pub(super) async fn require_password(
     require(app, Some(caller), operation, PASSWORD, auth, address).await.map(drop)
 }
 
-/// The same where an application service needs no authentication: with its users' devices and cross-signing keys.
+/// As [`require_password`], but application services need no authentication. For their users' devices and cross-signing
+/// keys.
 pub(super) async fn require_password_of_person(
     app: &App,
     caller: &LocalDevice,
@@ -85,7 +86,7 @@ pub(super) async fn require_password_of_person(
     require_password(app, caller, operation, auth, address).await
 }
 
-/// The same with any flows, also for strangers.
+/// Requires authentication by one of the given flows, also from a client without a session.
 pub(super) async fn require(
     app: &App,
     caller: Option<&LocalDevice>,
@@ -100,7 +101,7 @@ pub(super) async fn require(
             .authenticate_interactively(caller, operation, flows, auth, address.map(network))
             .await?);
     }
-    // Guessing a password here is as fast as at the login, no faster.
+    // Password guesses here are rate-limited as at the login.
     app.rate_limits.check(Action::Login, None, address)?;
     let guess = caller.map(|caller| app.rate_limits.guess(caller.user_id().as_str(), address)).transpose()?;
     let passed = app.accounts.authenticate_interactively(caller, operation, flows, auth, address.map(network)).await;
@@ -112,7 +113,7 @@ pub(super) async fn require(
     Ok(passed?)
 }
 
-/// Whether a password was compared and was wrong. Otherwise only something else is left to do.
+/// Returns whether a password was checked and was wrong. Otherwise only other stages are left to complete.
 fn is_refusal(info: &UiaaInfo) -> bool {
     info.auth_error.as_ref().is_some_and(|error| error.kind == ErrorKind::Forbidden)
 }

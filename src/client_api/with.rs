@@ -1,4 +1,4 @@
-//! Requests of ruma's with something that ruma does not keep: an event type as it was written, or the whole body.
+//! Ruma's requests with data that ruma does not keep: an event type as the client wrote it, or the whole body.
 
 use axum::http::StatusCode;
 use ruma::api::{
@@ -9,7 +9,7 @@ use serde::de::Error as _;
 
 use crate::http::{ApiError, NoBody};
 
-/// Serves a request of our own at the endpoint of ruma's, with the same method, path and authentication.
+/// Serves our own request type at the endpoint of ruma's, with the same method, path and authentication.
 macro_rules! same_endpoint {
     ([$($generics:tt)*] $ours:ty as $ruma:ty) => {
         impl<$($generics)*> ruma::api::Metadata for $ours {
@@ -26,19 +26,19 @@ macro_rules! same_endpoint {
 }
 pub(super) use same_endpoint;
 
-/// What is read from a request beside its ruma type.
+/// Data that is read from a request in addition to its ruma type.
 pub(super) trait Besides: Sized {
-    /// Whether no body at all is an error. Usually it counts as an empty object.
+    /// True if a missing body is an error. By default it counts as an empty object.
     const NEEDS_BODY: bool = false;
 
-    /// Reads it from the request and the arguments of its path, in the order of the path.
+    /// Reads the data from the request and the arguments of its path, in the order of the path.
     ///
     /// # Errors
-    /// When the body is not what it should be.
+    /// If the body is invalid.
     fn read(request: &http::Request<&[u8]>, path_args: &[&str]) -> Result<Self, DeserializationError>;
 }
 
-/// A request, and what was read besides.
+/// A request with its additional data.
 pub(super) struct With<B, R> {
     pub(super) besides: B,
     pub(super) request: R,
@@ -62,7 +62,7 @@ impl<B: Besides, R: IncomingRequest> IncomingRequest for With<B, R> {
     }
 }
 
-/// A body that must be there: an empty one would replace what is stored with nothing.
+/// A required body: an empty one would erase the stored value.
 pub(super) struct NeededBody;
 
 impl Besides for NeededBody {
@@ -73,10 +73,10 @@ impl Besides for NeededBody {
     }
 }
 
-/// The event type of a path that has it after the room, exactly as the client wrote it.
+/// The event type that follows the room in the path, exactly as the client wrote it.
 ///
-/// Ruma's enums spell some unstable types as their stable aliases. What a client sends under a type must be stored under
-/// that type.
+/// Ruma's enums replace some unstable types with their stable aliases. An event must be stored under the type that the
+/// client sent.
 pub(super) struct ExactType(pub(super) String);
 
 impl Besides for ExactType {
@@ -85,7 +85,7 @@ impl Besides for ExactType {
     }
 }
 
-/// The parameters that ask for an event to be sent later ([MSC4140]), and the name that the first will have.
+/// The parameters of delayed events ([MSC4140]). The first is the future stable name of the second.
 ///
 /// [MSC4140]: https://github.com/matrix-org/matrix-spec-proposals/pull/4140
 const DELAYS: [&str; 3] = ["delay", "org.matrix.msc4140.delay", "org.matrix.msc4140.parent_delay_id"];
@@ -107,10 +107,11 @@ impl Besides for NewEvent {
 }
 
 impl NewEvent {
-    /// The type of an event that is sent now.
+    /// Returns the type of an event that is to be sent now.
     ///
     /// # Errors
-    /// An event for later is refused: sent at once, the leave that a client left behind for the end of a call would end it.
+    /// A delayed event is refused. A client schedules its leave from a call this way; sent at once, the leave would end
+    /// the call.
     pub(super) fn sent_now(self) -> Result<String, ApiError> {
         if self.is_delayed {
             let message = "This server does not support delayed events; nothing was sent.";

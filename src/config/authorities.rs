@@ -1,4 +1,4 @@
-//! Files of certificate authorities: read when the configuration is checked, and again when the server starts.
+//! Files of certificate authorities. They are read when the configuration is checked, and again when the server starts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 
-/// What is wrong with a file of certificate authorities.
+/// The mistake in a file of certificate authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     #[error("the file {} cannot be read", path.display())]
@@ -35,7 +35,7 @@ pub enum AuthorityError {
 /// Adds every certificate of the file to `roots`.
 ///
 /// # Errors
-/// See [`AuthorityError`]; each names the file.
+/// [`AuthorityError`]. Each names the file.
 pub fn add(path: &Path, roots: &mut RootCertStore) -> Result<(), AuthorityError> {
     let text = std::fs::read(path).map_err(|source| AuthorityError::Unreadable { path: path.to_owned(), source })?;
     let mut found = false;

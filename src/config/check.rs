@@ -1,10 +1,10 @@
-//! Checking a file key by key, before serde sees it: so that *every* mistake is found at once, each with its place.
+//! Checks of a file key by key, before serde sees it, so that *every* mistake is found at once, each with its place.
 
 use super::Config;
 use super::keys::{Field, Fit, Setting, Shape, Table};
 use super::problem::Problem;
 
-/// How alike two keys must be for one to be suggested: `sever_name` is 0.9 like `server_name`.
+/// Minimum similarity of a suggested key: that of `sever_name` to `server_name` is 0.9.
 const LIKENESS: f64 = 0.6;
 
 /// The description of every key.
@@ -15,7 +15,7 @@ pub fn schema() -> Table {
     }
 }
 
-/// What is wrong with the keys and values of `values`. Origins are the caller's to fill in.
+/// Finds the mistakes in the keys and values of `values`. The caller fills in the origins.
 pub fn check(values: &toml::Table) -> Vec<Problem> {
     let mut problems = Vec::new();
     check_table(values, schema(), "", &mut problems);
@@ -92,7 +92,8 @@ fn unknown(name: &str, key: &str, table: Table) -> Problem {
     Problem::new(key, "is not a known key", remedy)
 }
 
-/// The key that was probably meant by `name` in `table`: the most alike one there, or the same name in another section.
+/// The key that was probably meant by `name` in `table`: the most similar one there, or the same name in another
+/// section.
 pub fn suggest(name: &str, table: Table) -> Option<String> {
     let likeness = |field: &Field| strsim::normalized_damerau_levenshtein(name, field.key);
     let nearest = table.fields.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
@@ -102,7 +103,7 @@ pub fn suggest(name: &str, table: Table) -> Option<String> {
     dotted_keys(schema(), "").into_iter().find(|key| key.rsplit('.').next() == Some(name))
 }
 
-/// Every key of a table and the sections below it, with its sections.
+/// Every key of a table and of the sections below it, with its sections.
 pub fn dotted_keys(table: Table, prefix: &str) -> Vec<String> {
     let mut keys = Vec::new();
     for field in table.fields {

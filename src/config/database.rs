@@ -1,4 +1,4 @@
-//! `[database]`: where the data lives and what a commit promises.
+//! `[database]`: the place of the data, and the durability of commits.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,23 +8,24 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::keys::{Leaf, Setting, Shape, choice, section};
 
 section! {
-    /// Where events, accounts and keys are stored, and what a commit promises.
+    /// Storage of events, accounts and keys, and the durability of commits.
     pub struct Database {
         /// `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST/NAME` (PostgreSQL 15 or newer). If unset, `sabha.db` in
         /// `data_dir`. Keep a password out of the file with `SABHA_DATABASE__URL`.
         pub url: Option<DatabaseUrl> = None,
-        /// What an answered request survives. `power`: a power cut, every commit waits for the disk. `process`: only
-        /// a crash of the server; a power cut may lose the last moments, never the consistency.
+        /// The failures that an answered request survives. `power`: a power cut, because every commit waits for the
+        /// disk. `process`: only a crash of the server; a power cut may lose the last moments, but never the
+        /// consistency.
         pub durability: Durability = Durability::Power,
-        /// Connections that only read. On SQLite each is a thread and a page cache.
+        /// Connections that only read. On SQLite each takes a thread and a page cache.
         pub readers: u32 [1 => 64] = 4,
-        /// Connections to PostgreSQL in all. SQLite takes one writer and `readers`.
+        /// Total number of connections to PostgreSQL. SQLite uses one writer and `readers`.
         pub max_connections: u32 [2 => 1000] = 16,
     }
 }
 
 choice! {
-    /// What an answered request survives.
+    /// The failures that an answered request survives.
     pub enum Durability: "a durability", "\"power\" or \"process\"" {
         /// A power cut: every commit waits for the disk.
         Power = "power",
@@ -33,7 +34,7 @@ choice! {
     }
 }
 
-/// Where the database is. It may hold a password, so `Debug`, `Display` and serde show that masked.
+/// The URL of the database. It may contain a password, so `Debug`, `Display` and serde show it masked.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct DatabaseUrl(String);
@@ -41,7 +42,7 @@ pub struct DatabaseUrl(String);
 /// The database that a [`DatabaseUrl`] names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseTarget {
-    /// The file; its directory may not exist yet.
+    /// The file. Its directory may not exist yet.
     Sqlite(PathBuf),
     Postgres(DatabaseUrl),
 }
@@ -57,7 +58,7 @@ impl DatabaseUrl {
         &self.0
     }
 
-    /// The database it names.
+    /// The database that this URL names.
     pub fn target(&self) -> DatabaseTarget {
         match self.0.strip_prefix("sqlite:") {
             Some(path) => DatabaseTarget::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))),
@@ -69,7 +70,7 @@ impl DatabaseUrl {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return self.0.clone();
         };
-        // Up to the *last* `@`: a password with an unescaped `@`, `/` or `?` must not slip out in part.
+        // Masks up to the *last* `@`: no part of a password with an unescaped `@`, `/` or `?` may be shown.
         let (login, place) = match rest.rsplit_once('@') {
             Some((login, place)) if login.contains(':') => {
                 (login.split(':').take(1).collect::<String>() + ":***@", place)
@@ -82,7 +83,7 @@ impl DatabaseUrl {
     }
 }
 
-/// libpq takes passwords in the query as well (`password=`, `sslpassword=`).
+/// Masks passwords in the query, which libpq also accepts there (`password=`, `sslpassword=`).
 fn masked_pair(pair: &str) -> String {
     match pair.split_once('=') {
         Some((key, _)) if key.to_ascii_lowercase().contains("password") => {
@@ -100,7 +101,7 @@ impl TryFrom<String> for DatabaseUrl {
             ["postgres://", "postgresql://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
         let is_file = url.strip_prefix("sqlite:").is_some_and(|path| {
             let path = path.strip_prefix("//").unwrap_or(path);
-            // A database in memory would lose acknowledged events; options belong to us.
+            // A database in memory would lose acknowledged events, and the options of the URL are set by us.
             !path.is_empty() && !path.starts_with(':') && !path.contains('?')
         });
         if is_postgres || is_file { Ok(Self(url)) } else { Err("not a database URL") }

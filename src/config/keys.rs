@@ -1,15 +1,16 @@
-//! How a section of the configuration is declared: once, with its documentation, default and bounds.
+//! The declaration of a section of the configuration: once, with its documentation, default and bounds.
 //!
-//! [`section!`] makes from one declaration the struct, its `Default`, its serde form (unknown keys refused) and a
-//! [`Table`] describing every key. [`super::check`] reads that description to refuse a file key by key with the
-//! file's name, and [`super::reference`] reads it to write the reference for operators. So neither can forget a key.
+//! [`section!`] makes from one declaration the struct, its `Default`, its serde form (unknown keys are errors) and a
+//! [`Table`] that describes every key. [`super::check`] uses that description to check a file key by key and to name
+//! the file in its messages. [`super::reference`] uses it to write the reference for operators. So neither can forget a
+//! key.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ruma::{OwnedServerName, RoomVersionId};
 
-/// A section: what it is for and its keys.
+/// A section: its purpose and its keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
     /// The section's doc comment, a line each.
@@ -30,7 +31,7 @@ pub struct Field {
     pub check: fn(&toml::Value) -> Fit,
 }
 
-/// What [`Field::check`] found.
+/// The result of [`Field::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
     Fits,
@@ -38,7 +39,7 @@ pub enum Fit {
     OutOfBounds,
 }
 
-/// What may stand behind a key.
+/// The kind of value that a key takes.
 #[derive(Debug, Clone, Copy)]
 pub enum Shape {
     /// One value, or with `many` a list of them.
@@ -52,15 +53,15 @@ pub enum Shape {
 /// A kind of value.
 #[derive(Debug, Clone, Copy)]
 pub struct Leaf {
-    /// Completes "… is not": `a duration`.
+    /// Completes the message "… is not": `a duration`.
     pub kind: &'static str,
-    /// Completes "write": `a number with its unit, such as "30s"`.
+    /// Completes the message "write": `a number with its unit, such as "30s"`.
     pub write: &'static str,
-    /// A secret is never repeated, in no message and no listing.
+    /// Whether it is a secret, which no message and no listing may repeat.
     pub secret: bool,
 }
 
-/// A type that may stand in the configuration.
+/// A type that can be used in the configuration.
 pub trait Setting: serde::Serialize + serde::de::DeserializeOwned {
     const SHAPE: Shape;
 }
@@ -86,7 +87,7 @@ impl<T: Setting> Setting for Vec<T> {
     };
 }
 
-/// Declares that a type is written as one value: what it is called, and what to write.
+/// Declares that a type is written as one value, with its name and what to write.
 macro_rules! leaf {
     ($($ty:ty: $kind:literal, $write:literal;)+) => {
         $(impl $crate::config::keys::Setting for $ty {
@@ -106,7 +107,7 @@ leaf! {
     RoomVersionId: "a room version", "a room version in quotes, such as \"12\"";
 }
 
-/// The bounds of a key for people, if it has any.
+/// The bounds of a key as text for people, if it has any.
 macro_rules! bounds {
     () => {
         None
@@ -116,7 +117,7 @@ macro_rules! bounds {
     };
 }
 
-/// Compares a value with its bounds, if it has any. NaN lies in no bounds.
+/// Compares a value with its bounds, if it has any. NaN is out of all bounds.
 macro_rules! fit {
     ($value:ident: $ty:ty) => {{
         let _: $ty = $value;
@@ -131,7 +132,7 @@ macro_rules! fit {
     };
 }
 
-/// Declares a section: `pub key: Type [lowest => highest] = default,`; the bounds may be left out.
+/// Declares a section: `pub key: Type [lowest => highest] = default,`. The bounds are optional.
 macro_rules! section {
     (
         $(#[doc = $doc:literal])+
@@ -185,7 +186,7 @@ macro_rules! choice {
         }
 
         impl $name {
-            /// The word that stands for this in the configuration.
+            /// The word for this in the configuration.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }

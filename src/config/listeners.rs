@@ -1,4 +1,4 @@
-//! `[[listeners]]` and `[metrics]`: where we accept connections, from whom, and for what.
+//! `[[listeners]]` and `[metrics]`: the addresses where we accept connections, from whom, and for which resources.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use super::keys::{choice, section};
 use super::values::{FileMode, IpRange};
 
-/// Where a server without configuration listens.
+/// The address of a server without configuration.
 pub const LOCAL_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8008);
 
 section! {
-    /// Where the server accepts HTTP, one section for each place, with either `address` or `unix`. Sections in a later
-    /// file replace all of an earlier one's. Without any: 127.0.0.1:8008, everything, no TLS.
+    /// Addresses where the server accepts HTTP, one section for each, with either `address` or `unix`. Sections in a
+    /// later file replace all sections of an earlier file. Without any section: 127.0.0.1:8008, all resources, no TLS.
     pub struct Listener {
         /// IP address and port to listen on. Port 0 takes a free one.
         pub address: Option<SocketAddr> = None,
@@ -19,10 +19,10 @@ section! {
         pub unix: Option<PathBuf> = None,
         /// Permissions of the unix socket.
         pub mode: FileMode = FileMode::OWNER_AND_GROUP,
-        /// What is served here: any of `client`, `federation`, `well_known`.
+        /// Resources that are served here: any of `client`, `federation`, `well_known`.
         pub resources: Vec<Resource> = Resource::ALL.to_vec(),
-        /// Reverse proxies whose `X-Forwarded-For` we believe, as addresses or ranges. Without it everyone behind a
-        /// proxy shares one address, and its rate limits. Whoever can open a unix socket is always believed.
+        /// Reverse proxies whose `X-Forwarded-For` header is trusted, as addresses or ranges. Without it, all users
+        /// behind a proxy share one address and its rate limits. Connections over a unix socket are always trusted.
         pub trusted_proxies: Vec<IpRange> = Vec::new(),
         /// Speak TLS here, with this certificate. Without it, plain HTTP.
         pub tls: Option<Tls> = None,
@@ -40,7 +40,7 @@ section! {
 }
 
 section! {
-    /// Measurements for Prometheus at `/metrics`, on a listener of their own: they tell how busy which room is, so keep it
+    /// Measurements for Prometheus at `/metrics`, on their own listener. They show how busy each room is, so keep them
     /// off the internet.
     pub struct Metrics {
         /// Whether the measurements are served.
@@ -51,7 +51,7 @@ section! {
 }
 
 choice! {
-    /// A part of what the server serves.
+    /// A group of endpoints that the server serves.
     pub enum Resource: "a resource", "\"client\", \"federation\" or \"well_known\"" {
         /// The Client-Server API, and the setup page.
         Client = "client",
@@ -66,7 +66,7 @@ impl Resource {
     pub const ALL: [Self; 3] = [Self::Client, Self::Federation, Self::WellKnown];
 }
 
-/// The place a [`Listener`] names.
+/// The place where a [`Listener`] accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Tcp(SocketAddr),
@@ -74,12 +74,12 @@ pub enum Place {
 }
 
 impl Listener {
-    /// A listener for everything at this address, without TLS.
+    /// A listener for all resources at this address, without TLS.
     pub fn tcp(address: SocketAddr) -> Self {
         Self { address: Some(address), ..Self::default() }
     }
 
-    /// The place. `None` if neither or both are written, which [`super::Config::validate`] refuses.
+    /// The place. `None` if neither or both keys are written, which [`super::Config::validate`] refuses.
     pub fn place(&self) -> Option<Place> {
         match (self.address, &self.unix) {
             (Some(address), None) => Some(Place::Tcp(address)),
@@ -92,7 +92,7 @@ impl Listener {
         self.resources.contains(&resource)
     }
 
-    /// Whether `X-Forwarded-For` from this peer is believed; `None` is the peer of a unix socket.
+    /// Returns whether `X-Forwarded-For` from this peer is trusted. `None` is the peer of a unix socket.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         peer.is_none_or(|peer| self.trusted_proxies.iter().any(|range| range.contains(peer)))
     }

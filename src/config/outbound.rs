@@ -1,4 +1,4 @@
-//! `[outbound]`: what the requests that this server makes may connect to.
+//! `[outbound]`: the addresses that our own requests may connect to.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,22 +11,22 @@ use super::keys::{leaf, section};
 use super::values::IpRange;
 
 section! {
-    /// Requests that this server makes because somebody else said so: to other servers, and to whatever they name. Whom we
-    /// ask is decided outside, so what we can reach and they cannot must be out of bounds.
+    /// Requests that this server makes on behalf of others: to other servers, and to addresses that they name.
+    /// Outsiders choose these addresses, so addresses that only this server can reach must be denied.
     pub struct Outbound {
-        /// Addresses and ranges that are never connected to, on no redirect and for no DNS answer. An IPv6 address that
-        /// stands for an IPv4 one (mapped, NAT64, 6to4) is also checked as that one. What is written replaces the default:
-        /// every range that is not on the public internet.
+        /// Addresses and ranges that are never connected to, also after a redirect or a DNS answer. An IPv6 address
+        /// that stands for an IPv4 address (mapped, NAT64, 6to4) is also checked as that address. A list here replaces
+        /// the default, which is every range that is not on the public internet.
         pub deny: Vec<IpRange> = not_public(),
         /// Exceptions: addresses and ranges that may be connected to although `deny` has them.
         pub allow: Vec<IpRange> = Vec::new(),
-        /// Addresses of hosts that DNS is not asked for, by name: `{ "matrix.example.com" = "203.0.113.7" }`. With a port
-        /// (`"203.0.113.7:8448"`), every connection to that host goes there. `deny` and `allow` count here too.
+        /// Addresses of hosts that are not looked up in DNS, by name: `{ "matrix.example.com" = "203.0.113.7" }`. With
+        /// a port (`"203.0.113.7:8448"`), every connection to that host goes there. `deny` and `allow` apply here too.
         pub hosts: Hosts = Hosts::default(),
     }
 }
 
-/// What is not on the public internet, by the registries of special-purpose addresses (RFC 6890 and what came after).
+/// Ranges that are not on the public internet, by the registries of special-purpose addresses (RFC 6890 and later).
 const NOT_PUBLIC: [&str; 31] = [
     // This network, private, shared (CGNAT), loopback, link-local.
     "0.0.0.0/8",
@@ -80,12 +80,12 @@ fn not_public() -> Vec<IpRange> {
 pub struct Hosts(BTreeMap<String, HostAddress>);
 
 impl Hosts {
-    /// Where this host is, if the map says so.
+    /// The address of this host in the map, if it has one.
     pub fn find(&self, host: &str) -> Option<HostAddress> {
         self.0.get(&host.to_ascii_lowercase()).copied()
     }
 
-    /// Adds a host, or moves it.
+    /// Adds a host, or changes its address.
     pub fn insert(&mut self, host: &str, address: HostAddress) {
         self.0.insert(host.to_ascii_lowercase(), address);
     }
@@ -113,7 +113,7 @@ impl From<Hosts> for BTreeMap<String, HostAddress> {
     }
 }
 
-/// An IP address, perhaps with a port: `"203.0.113.7"`, `"[2001:db8::1]:8448"`.
+/// An IP address with an optional port: `"203.0.113.7"`, `"[2001:db8::1]:8448"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostAddress {
@@ -122,7 +122,7 @@ pub struct HostAddress {
 }
 
 impl HostAddress {
-    /// Where to connect for `port`.
+    /// The address to connect to for `port`.
     pub fn at(self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip, self.port.unwrap_or(port))
     }

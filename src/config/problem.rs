@@ -1,12 +1,12 @@
-//! What is wrong with a configuration, said so that one line is enough to put it right.
+//! Problems in a configuration, each described in one line that is enough to fix it.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Built in.
+    /// A built-in value.
     Default,
     File(PathBuf),
     /// The name of the environment variable.
@@ -38,15 +38,15 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing wrong with a configuration.
+/// One mistake in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub origin: Origin,
-    /// The key with its sections, `database.url`; empty if it is about a whole file.
+    /// The key with its sections, `database.url`. Empty if the problem concerns a whole file.
     pub key: String,
-    /// What is wrong. Never holds the value of a secret.
+    /// The mistake. Never contains the value of a secret.
     pub wrong: String,
-    /// What to write or do instead.
+    /// The text to write, or what to do instead.
     pub remedy: String,
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong with a configuration, a line each.
+/// All mistakes in a configuration, a line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(pub Vec<Problem>);
 

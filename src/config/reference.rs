@@ -1,6 +1,6 @@
-//! The reference for operators, `docs/operating/configuration.md`, written from the declarations of the sections.
+//! The reference for operators, `docs/operating/configuration.md`, generated from the declarations of the sections.
 //!
-//! The test below compares the committed file; `UPDATE_DOCS=1 cargo test --lib config::reference` writes it anew.
+//! The test below compares the committed file. `UPDATE_DOCS=1 cargo test --lib config::reference` writes it again.
 
 use super::Config;
 use super::check::schema;
@@ -56,7 +56,7 @@ pub fn render() -> String {
     page
 }
 
-/// A section's text and all its keys, those of the sections below it too: eight rate limits are one table.
+/// Writes a section's text and all its keys, with those of the sections below it: eight rate limits are one table.
 fn push_section(page: &mut String, prefix: &str, doc: &[&str], fields: &[&Field], defaults: Option<&toml::Table>) {
     page.push_str(&text(doc));
     page.push_str("\n\n| Key | Type | Default | Meaning |\n|---|---|---|---|\n");
@@ -96,7 +96,7 @@ fn kind(field: &Field) -> String {
     }
 }
 
-/// A doc comment as one paragraph.
+/// Joins a doc comment to one paragraph.
 fn text(doc: &[&str]) -> String {
     doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! Secrets that an operator writes: no form of one but [`Secret::expose`] shows it.
+//! Secrets that an operator writes. Only [`Secret::expose`] shows them.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::keys::{Leaf, Setting, Shape};
 
-/// What stands for a secret wherever one is listed.
+/// The mask that replaces a secret in listings.
 const MASK: &str = "***";
 
 /// A secret text that is not empty. `Debug`, `Display` and serde show a mask.
@@ -16,7 +16,7 @@ const MASK: &str = "***";
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// The secret itself. Never for a message.
+    /// The secret itself. It must not get into a message.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The small sections: who may register, how clients reach us, federation, rooms, sessions, presence, log.
+//! The small sections: registration, application services, client, federation, rooms, sessions, presence, log.
 
 use std::path::PathBuf;
 
@@ -9,25 +9,26 @@ use super::secret::Secret;
 use super::values::TimeSpan;
 
 section! {
-    /// Who may create an account. `sabha user create` always may.
+    /// Registration of accounts. `sabha user create` always works.
     pub struct Registration {
-        /// `closed`: nobody. `token`: who has a token from `sabha token new`. `open`: everyone who can reach the server.
+        /// `closed`: nobody may register. `token`: users with a token from `sabha token new`. `open`: everyone who can
+        /// reach the server.
         pub mode: RegistrationMode = RegistrationMode::Closed,
-        /// Lets programs that know this secret make accounts and admins, in every `mode`, at `/_synapse/admin/v1/register`
-        /// as Synapse does. If unset, there is no such endpoint. Keep it out of the file with `shared_secret_file` or
-        /// `SABHA_REGISTRATION__SHARED_SECRET`.
+        /// Lets programs that know this secret create accounts and admins, in every `mode`, at
+        /// `/_synapse/admin/v1/register` as in Synapse. If unset, there is no such endpoint. Keep it out of the file
+        /// with `shared_secret_file` or `SABHA_REGISTRATION__SHARED_SECRET`.
         pub shared_secret: Option<Secret> = None,
-        /// Path of a file that holds the shared secret; white space around it does not count. Instead of `shared_secret`.
+        /// Path of a file with the shared secret, instead of `shared_secret`. White space around the secret is ignored.
         pub shared_secret_file: Option<PathBuf> = None,
     }
 }
 
 choice! {
-    /// Who may create an account.
+    /// The users who may create an account.
     pub enum RegistrationMode: "a registration mode", "\"closed\", \"token\" or \"open\"" {
-        /// Nobody but the operator.
+        /// Only the operator.
         Closed = "closed",
-        /// Who holds a registration token.
+        /// Users with a registration token.
         Token = "token",
         /// Everyone who can reach the server.
         Open = "open",
@@ -35,8 +36,9 @@ choice! {
 }
 
 section! {
-    /// Application services: bridges and bots that act for many users. This version does what they ask, but **does not send
-    /// them events** yet, nor ask them about users and aliases: one that waits for events hears nothing.
+    /// Application services: bridges and bots that act for many users. This version serves their requests, but **does
+    /// not send them events** yet, and does not ask them about users and aliases. A bridge that waits for events gets
+    /// none.
     pub struct AppserviceFiles {
         /// Paths of their registration files, YAML, one for each. They are read once, at the start.
         pub files: Vec<PathBuf> = Vec::new(),
@@ -44,25 +46,26 @@ section! {
 }
 
 section! {
-    /// How clients reach the server.
+    /// The address at which clients reach the server.
     pub struct Client {
-        /// The address that clients use, told to them at `/.well-known/matrix/client`. If unset, `https://` and the
-        /// server name without its port; for `localhost` the first listener.
+        /// The address that clients use, served at `/.well-known/matrix/client`. If unset, `https://` and the server
+        /// name without its port; for `localhost` the first listener.
         pub base_url: Option<String> = None,
     }
 }
 
 section! {
-    /// Talking to other servers. This version publishes its keys, verifies and signs requests, and exchanges profiles,
-    /// aliases and the room directory; **rooms cannot be shared with other servers yet**. See `docs/operating/federation.md`.
+    /// Federation with other servers. This version publishes its keys, verifies and signs requests, and exchanges
+    /// profiles, aliases and the room directory; **rooms cannot be shared with other servers yet**. See
+    /// `docs/operating/federation.md`.
     pub struct Federation {
-        /// Whether we talk to other servers.
+        /// Whether this server communicates with other servers.
         pub enabled: bool = false,
-        /// `HOST:PORT` where other servers reach us, told to them at `/.well-known/matrix/server`. If unset, that is not
-        /// served while federation is off, and the server name with port 443 once it is on.
+        /// `HOST:PORT` where other servers reach us, served at `/.well-known/matrix/server`. If unset, nothing is
+        /// served there while federation is off, and the server name with port 443 once it is on.
         pub well_known_server: Option<String> = None,
-        /// PEM files of certificate authorities that are trusted for other servers, besides the public ones. For nothing
-        /// else.
+        /// PEM files of certificate authorities that are trusted only for other servers, in addition to the public
+        /// ones.
         pub ca_files: Vec<PathBuf> = Vec::new(),
     }
 }
@@ -76,7 +79,7 @@ section! {
 }
 
 section! {
-    /// How long a login lasts.
+    /// Lifetimes of logins.
     pub struct Sessions {
         /// Lifetime of an access token without a refresh token. If unset, until logout.
         pub access_token_lifetime: Option<TimeSpan> = None,
@@ -90,30 +93,30 @@ section! {
 }
 
 section! {
-    /// Who is online.
+    /// Presence: which users are online.
     pub struct Presence {
-        /// Whether clients learn who is online.
+        /// Whether clients can see which users are online.
         pub enabled: bool = true,
     }
 }
 
 section! {
-    /// What the server writes to its standard error.
+    /// The log, which the server writes to its standard error.
     pub struct Log {
         /// `text` for people, `json` for machines, one object a line.
         pub format: LogFormat = LogFormat::Text,
-        /// What is written: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module such as
+        /// The lines to write: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module such as
         /// `info,sabha::sync=debug`.
         pub filter: String = "info".to_owned(),
     }
 }
 
 choice! {
-    /// How a line of the log is written.
+    /// The format of a line of the log.
     pub enum LogFormat: "a log format", "\"text\" or \"json\"" {
-        /// For people.
+        /// Lines for people.
         Text = "text",
-        /// For machines: one object a line.
+        /// Lines for machines: one object a line.
         Json = "json",
     }
 }

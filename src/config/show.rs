@@ -1,4 +1,4 @@
-//! The effective configuration as a listing: each key, its value and where that comes from. Secrets are masked, because
+//! The effective configuration as a listing: each key, its value and its origin. Secrets are masked, because
 //! [`super::DatabaseUrl`] has no other serde form.
 
 use serde::Serialize;
@@ -11,16 +11,16 @@ use super::sources::{Loaded, origin_of};
 pub struct Entry {
     /// The key with its sections, `database.url`, or `listeners[0].address`.
     pub key: String,
-    /// `None`: unset, with no value that follows from others.
+    /// `None` if unset, and no value follows from other keys.
     pub value: Option<toml::Value>,
     /// `default`, `file`, `environment` or `flag`.
     pub origin: &'static str,
-    /// The file, variable or flag; `default` if built in.
+    /// The file, variable or flag, or `default` if built in.
     pub from: String,
 }
 
 impl Loaded {
-    /// Every key in the order of the reference, with the values that follow from others filled in.
+    /// Lists every key in the order of the reference, including values that follow from other keys.
     pub fn entries(&self) -> Vec<Entry> {
         let mut config = self.config.clone();
         config.database.url = Some(config.database_url());

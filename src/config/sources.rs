@@ -1,7 +1,7 @@
-//! Where the configuration comes from: files, then the environment, then flags; the later wins, key by key.
+//! Sources of the configuration: files, then the environment, then flags. For each key, the later one wins.
 //!
-//! The built-in values are the first layer, so that a file which writes only `rate_limits.send.burst` keeps that
-//! limit's own `per_second`. A list (`listeners`) is replaced whole.
+//! The built-in values are the first layer, so a file that writes only `rate_limits.send.burst` keeps that limit's own
+//! `per_second`. A list (`listeners`) is replaced as a whole.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,42 +14,42 @@ use super::problem::{Origin, Problem, Problems};
 
 /// The variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "SABHA_CONFIG";
-/// The files we look for when none is named; the first that exists is read.
+/// The files to look for when none is named. The first that exists is read.
 pub const SEARCHED_FILES: [&str; 2] = ["./sabha.toml", "/etc/sabha/sabha.toml"];
-/// What the name of a variable for a key begins with: `SABHA_RATE_LIMITS__ENABLED` is `rate_limits.enabled`.
+/// The prefix of a variable for a key: `SABHA_RATE_LIMITS__ENABLED` is `rate_limits.enabled`.
 const PREFIX: &str = "SABHA_";
-/// Kubernetes sets these for a service that is called `sabha`; they are not ours.
+/// Variables that Kubernetes sets for a service named `sabha`. They are not ours.
 const FOREIGN_PREFIXES: [&str; 2] = ["SABHA_SERVICE_", "SABHA_PORT"];
 
-/// Everything that may say something about the configuration.
+/// All sources of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// `-c`: files to read, in order. If empty, [`FILE_VARIABLE`], then the first of `searched`.
+    /// Files to read, in order, from `-c`. If empty, [`FILE_VARIABLE`], then the first of `searched`.
     pub files: Vec<PathBuf>,
-    /// Where to look when no file is named.
+    /// The files to look for when none is named.
     pub searched: Vec<PathBuf>,
     /// The environment's variables.
     pub environment: Vec<(OsString, OsString)>,
-    /// `-O KEY=VALUE`.
+    /// Assignments from `-O KEY=VALUE`.
     pub overrides: Vec<String>,
-    /// `--listen`, in the place of all listeners of the files.
+    /// Listeners from `--listen`, which replace all listeners of the files.
     pub listen: Vec<super::Listener>,
 }
 
-/// A checked configuration and where it came from.
+/// A checked configuration, and the sources of its values.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Config,
-    /// The files read, in order. Empty means that none was found.
+    /// The files read, in order. Empty means that no file was found.
     pub files: Vec<PathBuf>,
-    /// Of each key that is not built in, by its dotted name.
+    /// The origin of each key that is not built in, by its dotted name.
     pub origins: BTreeMap<String, Origin>,
-    /// What an operator should know although we start, a sentence each.
+    /// Warnings for the operator that do not stop the start, a sentence each.
     pub warnings: Vec<String>,
 }
 
 impl Sources {
-    /// The files and flags given, this process's environment, and the usual places.
+    /// The given files and flags, this process's environment, and the usual places.
     pub fn of_process(files: Vec<PathBuf>, overrides: Vec<String>) -> Self {
         Self {
             files,
@@ -98,7 +98,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     }
     let config: Config = match toml::Value::Table(merged).try_into() {
         Ok(config) => config,
-        // Every key has been read once already; this would be a gap in `check`.
+        // Every key was already read once, so an error here is a gap in `check`.
         Err(error) => {
             return Err(Problems(vec![Problem::new("", error.message(), "check the files' keys")]));
         }
@@ -115,7 +115,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     Ok(Loaded { config, files, origins, warnings })
 }
 
-/// Where the value of `key` comes from; for a section, where any of its keys comes from.
+/// The origin of the value of `key`. For a section, the origin of any of its keys.
 pub fn origin_of(origins: &BTreeMap<String, Origin>, key: &str) -> Origin {
     let mut key = key;
     loop {
@@ -138,7 +138,7 @@ struct Layers {
 }
 
 impl Layers {
-    /// Checks `values` and puts them over what is there.
+    /// Checks `values` and merges them over the earlier ones.
     fn add(&mut self, values: toml::Table, origin: &Origin) {
         let found = check(&values);
         if found.is_empty() {
@@ -161,7 +161,7 @@ impl Layers {
                 continue;
             };
             if check::find(&key).is_none() && nearest_key(&key).is_none() {
-                // Others, such as a container platform, may use the prefix too: only what looks like a typo stops us.
+                // Others, such as a container platform, may use the prefix too. Only a likely typo stops us.
                 self.warnings.push(format!("the environment variable {name} is not a known key and has no effect"));
                 continue;
             }
@@ -173,7 +173,7 @@ impl Layers {
         let origin = Origin::Flag("-O");
         match assignment.split_once('=') {
             Some((key, value)) => self.add_assignment(key.trim(), value.trim(), &origin),
-            // The text is not repeated: it may be a secret.
+            // The message does not repeat the text, which may be a secret.
             None => {
                 let problem = Problem::new(
                     "",
@@ -199,7 +199,7 @@ impl Layers {
     }
 }
 
-/// The value that `text` stands for: as text if the key takes text, else as TOML. So text needs no quotes.
+/// Reads the value in `text`: as text if the key takes text, otherwise as TOML. So text needs no quotes.
 fn unquoted(text: &str, check: fn(&toml::Value) -> Fit) -> toml::Value {
     let parsed =
         toml::from_str::<toml::Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
@@ -211,9 +211,9 @@ fn unquoted(text: &str, check: fn(&toml::Value) -> Fit) -> toml::Value {
     }
 }
 
-/// The whole key that is most like `key`.
+/// The whole key that is most similar to `key`.
 fn nearest_key(key: &str) -> Option<String> {
-    /// Below this it is probably not meant for us.
+    /// Keys with less similarity are probably not meant for us.
     const LIKENESS: f64 = 0.75;
     let likeness = |known: &String| strsim::normalized_damerau_levenshtein(key, known);
     let known = check::dotted_keys(check::schema(), "");
@@ -265,7 +265,7 @@ fn read_file(path: &Path) -> Result<toml::Table, Problem> {
         problem(format!("cannot be read: {error}"), "name a readable file, or make one with `sabha init`")
     })?;
     toml::from_str(&text).map_err(|error| {
-        // Not its `Display`, which repeats the line: that may hold a password.
+        // Without its `Display`, which repeats the line and could show a password.
         let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         problem(format!("line {line} is not TOML: {}", error.message()), "put that line right")
     })

@@ -1,4 +1,4 @@
-//! The configuration as an operator meets it: what is read, what wins, and what is said about a mistake.
+//! The configuration as an operator sees it: what is read, which value wins, and the messages about mistakes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// Sources that see nothing of this machine.
+/// Sources that read nothing from this machine.
 #[derive(Default)]
 struct Given {
     files: Vec<&'static str>,
@@ -40,7 +40,7 @@ fn good(given: &Given) -> Config {
     load_given(given).unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
-/// The problems without the directory of the test's files.
+/// The problems, without the path of the test's directory.
 fn problems(given: &Given) -> Vec<String> {
     let problems = load_given(given).expect_err("this should be refused").0;
     problems

@@ -1,4 +1,4 @@
-//! Checks that need more than one key, or the machine: the last thing before we listen.
+//! Checks that need more than one key, or the machine. They are the last ones before we listen.
 
 use std::path::Path;
 
@@ -10,19 +10,19 @@ use super::problem::Problem;
 use super::{Config, RegistrationMode};
 use crate::appservice::Appservices;
 
-/// Below this many bytes a secret can be guessed by someone patient.
+/// Minimum length of a secret in bytes. A patient attacker can guess a shorter one.
 const SHORT_SECRET: usize = 16;
 
 impl Config {
-    /// Checks what no single value can tell.
+    /// Checks what no single value can show.
     ///
     /// # Errors
-    /// Every problem found; the origins are [`super::load`]'s to fill in.
+    /// Every problem found. [`super::load`] fills in their origins.
     pub fn validate(&self) -> Result<(), Vec<Problem>> {
         let mut problems = Vec::new();
         let name = self.server_name.as_str();
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            // Names are compared byte by byte, and other servers know only that of the DNS.
+            // Names are compared byte by byte, but other servers know only the name in DNS.
             let remedy = format!("write \"{}\"", name.to_ascii_lowercase());
             problems.push(Problem::new("server_name", format!("has upper-case letters: `{name}`"), remedy));
         }
@@ -48,7 +48,7 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// What an operator should know although it is allowed, a sentence each.
+    /// Warnings about allowed values, a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.registration.mode == RegistrationMode::Open {
@@ -178,7 +178,7 @@ fn readable(path: &Path) -> std::io::Result<()> {
     std::fs::File::open(path).map(drop)
 }
 
-/// Port 0 is another free port each time.
+/// Returns whether both listen at the same place. Port 0 is another free port each time.
 fn same_place(left: &Listener, right: &Listener) -> bool {
     let free_port = right.address.is_some_and(|address| address.port() == 0);
     !free_port && right.place().is_some() && (left.address, &left.unix) == (right.address, &right.unix)
@@ -189,7 +189,7 @@ fn is_supported(version: &RoomVersionId) -> bool {
     [V::V6, V::V7, V::V8, V::V9, V::V10, V::V11, V::V12].contains(version)
 }
 
-/// `http(s)://HOST[:PORT]`, perhaps with a path; no query, no login.
+/// Returns whether the text is `http(s)://HOST[:PORT]`, with an optional path, and without query and login.
 fn is_base_url(url: &str) -> bool {
     url.parse::<http::Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))

@@ -1,4 +1,4 @@
-//! The small values an operator writes with a unit: lengths of time, sizes, address ranges, file modes.
+//! Small values that an operator writes with a unit: lengths of time, sizes, address ranges, file modes.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -102,7 +102,7 @@ impl ByteSize {
         Self(mib << 20)
     }
 
-    /// The size in bytes; on a machine with small pointers at most what one can address.
+    /// The size in bytes, limited to the address space of this machine.
     pub fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -158,8 +158,8 @@ pub struct IpRange {
 }
 
 impl IpRange {
-    /// Whether `address` lies in the range. An IPv4 address in IPv6 form (`::ffff:10.0.0.1`) counts as IPv4, because
-    /// that is how a dual-stack socket reports it.
+    /// Returns whether `address` lies in the range. An IPv4 address in IPv6 form (`::ffff:10.0.0.1`) counts as IPv4,
+    /// because a dual-stack socket reports it in that form.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.first, address.to_canonical()) {
             (IpAddr::V4(first), IpAddr::V4(address)) => {
@@ -173,7 +173,7 @@ impl IpRange {
     }
 }
 
-/// Whether two addresses are the same but for their last `free_bits` bits.
+/// Returns whether two addresses are equal except for their last `free_bits` bits.
 fn same_prefix(left: u128, right: u128, free_bits: u32) -> bool {
     (left ^ right).checked_shr(free_bits).unwrap_or(0) == 0
 }

@@ -1,9 +1,10 @@
-//! Presence: who is online ([spec]). In memory only: after a restart everyone is offline until they sync, and clients that were
-//! told otherwise are told so with their first sync.
+//! Presence: which users are online ([spec]). In memory only: after a restart everyone is offline until they sync, and
+//! clients that were told otherwise get the change with their first sync.
 //!
-//! A sync makes a user online; five minutes without activity make them unavailable, half a minute without a sync offline.
-//! Users see the presence of those they share a room with. Each change has a number, so a sync without changes compares
-//! two numbers. With `presence.enabled = false` nothing is kept: changes are accepted and forgotten, everyone is offline.
+//! A sync makes a user online. Five minutes without activity make them unavailable, and half a minute without a sync
+//! makes them offline. Users see the presence of those they share a room with. Each change has a number, so a sync
+//! without changes compares two numbers. With `presence.enabled = false` nothing is stored: changes are accepted and
+//! discarded, and everyone is offline.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#presence
 
@@ -32,16 +33,17 @@ use crate::{
     store::{self, UserNid, devices, ids::lock, vocabulary::User},
 };
 
-/// Longest status message.
+/// Maximum length of a status message.
 pub const MAX_STATUS_MSG_BYTES: usize = 1024;
 
-/// Users in one answer to a sync: those whose presence changed last.
+/// Maximum number of users in one sync answer: those whose presence changed last.
 const MAX_SHOWN: usize = 1_000;
 
-/// Users who are told of as offline after a restart: those who were seen last. Each costs a look at their rooms, once.
+/// Maximum number of users reported as offline after a restart: those who were seen last. Each costs one look at their
+/// rooms.
 const MAX_SEEN_BEFORE: usize = 2_000;
 
-/// Changes that one sync looks through for users in the same rooms.
+/// Maximum number of changes that one sync searches for users in the same rooms.
 const MAX_LOOKED_AT: usize = 10_000;
 
 /// The presence of everyone on this server.
@@ -49,22 +51,22 @@ pub(super) struct Presence {
     enabled: bool,
     clock: Clock,
     states: Mutex<States>,
-    /// When users were last seen before this start of the server, in milliseconds since 1970; latest first. Read when the
-    /// first client comes back.
+    /// The times when users were last seen before this start of the server, in milliseconds since 1970, latest first.
+    /// Read when the first client comes back.
     seen_before: OnceCell<Vec<(UserNid, i64)>>,
 }
 
 /// A viewer's knowledge of the presence of others.
 pub struct PresenceSince<'a> {
-    /// The number of the last change that they were told of; 0 is before everything.
+    /// The number of the last change that the viewer was told of; 0 is before everything.
     pub number: u64,
-    /// The start of the server that told them, if it was an earlier one.
+    /// The start of the server that sent it, if it was an earlier one.
     pub earlier_start: Option<i64>,
-    /// Users whom they have just met in a room.
+    /// Users whom the viewer has just met in a room.
     pub met: &'a BTreeSet<String>,
 }
 
-/// A sync that goes on. While there is one, its user does not go offline.
+/// A running sync. While there is one, its user does not go offline.
 pub struct Syncing {
     presence: Arc<Presence>,
     user: UserNid,
@@ -81,19 +83,19 @@ impl Presence {
         Self { enabled, clock, states: Mutex::default(), seen_before: OnceCell::new() }
     }
 
-    /// When to look again for users who went away.
+    /// The time to look again for users who went away.
     pub(super) fn next_due(&self) -> Option<i64> {
         lock(&self.states).next_due()
     }
 
-    /// Users who have become unavailable or offline, with the numbers of these changes.
+    /// Ends expired presence. Returns the users who became unavailable or offline, with the numbers of these changes.
     pub(super) fn expire(&self, number: impl FnMut() -> u64) -> Vec<(UserNid, u64)> {
         lock(&self.states).expire(self.clock.now_ms(), number)
     }
 }
 
 impl Ephemeral {
-    /// A sync of the user begins, with the `set_presence` it came with. Keep what this returns until the sync is answered.
+    /// Starts a sync of the user, with its `set_presence`. The caller must keep the result until the sync is answered.
     pub async fn touch(
         &self,
         rooms: &Rooms,
@@ -118,7 +120,7 @@ impl Ephemeral {
         Ok(Some(syncing))
     }
 
-    /// The user did something that shows that they are there, such as sending a message. Who is offline stays so.
+    /// Records activity of the user, such as sending a message. An offline user stays offline.
     pub async fn active(&self, rooms: &Rooms, user: &User) -> Result<(), store::Error> {
         if !self.presence.enabled {
             return Ok(());
@@ -131,7 +133,7 @@ impl Ephemeral {
         Ok(())
     }
 
-    /// The user chose a presence. The status message has at most [`MAX_STATUS_MSG_BYTES`].
+    /// Sets the presence that the user chose. The status message has at most [`MAX_STATUS_MSG_BYTES`].
     pub async fn set_presence(
         &self,
         rooms: &Rooms,
@@ -152,7 +154,7 @@ impl Ephemeral {
         Ok(())
     }
 
-    /// Makes a change; returns its number if others are to hear of it now.
+    /// Makes a change. Returns its number if it may be announced now.
     fn presence_changes(&self, change: impl FnOnce(&mut States, &dyn Fn() -> u64) -> Option<u64>) -> Option<u64> {
         let mut states = lock(&self.presence.states);
         let changed = change(&mut states, &|| self.bus.next_ephemeral());
@@ -162,14 +164,16 @@ impl Ephemeral {
         changed
     }
 
-    /// The user's presence. The caller has seen that it may be shown.
+    /// The user's presence. The caller must check that it may be shown.
     pub fn presence(&self, user: UserNid) -> Status {
         lock(&self.presence.states).status(user, self.clock.now_ms())
     }
 
-    /// The `m.presence` events of users whose presence changed since, for one who shares a room with them and `wanted` them;
-    /// of users who were met in a room and are not offline, also if it did not change; and after a restart of those who are
-    /// no longer there. At most [`MAX_SHOWN`].
+    /// The `m.presence` events for `viewer`, at most [`MAX_SHOWN`], of `wanted` users only:
+    ///
+    /// - users who share a room with the viewer and whose presence changed since
+    /// - users whom the viewer has just met in a room and who are not offline, also without a change
+    /// - after a restart, users who share a room with the viewer and went offline.
     pub async fn presence_since(
         &self,
         rooms: &Rooms,
@@ -221,8 +225,8 @@ impl Ephemeral {
         Ok(events)
     }
 
-    /// Users who may have been there when an earlier start of the server said so. A superset: whoever was seen since that
-    /// start.
+    /// Users who may have been online when an earlier start of the server said so: all users who were seen since that
+    /// start, which may be too many.
     async fn gone_since(&self, earlier_start: Option<i64>) -> Result<Vec<UserNid>, store::Error> {
         let Some(incarnation) = earlier_start.filter(|_| self.presence.enabled) else { return Ok(Vec::new()) };
         let read = async || {
@@ -237,8 +241,8 @@ impl Ephemeral {
         Ok(seen.iter().take_while(|(_, seen_at)| *seen_at >= started_at).map(|(user, _)| *user).collect())
     }
 
-    /// Forgets users who have been offline since `before_ms`; called now and then, so that memory stays bounded. A client
-    /// that was away all the while is not told that they went.
+    /// Removes users who have been offline since `before_ms`. Called regularly, so that memory stays bounded. A client
+    /// that was away all that time is not told that they went offline.
     pub fn forget_offline(&self, before_ms: i64) {
         lock(&self.presence.states).forget_offline(before_ms);
     }
@@ -246,14 +250,14 @@ impl Ephemeral {
     /// Wakes the user and everyone who shares a room with them.
     ///
     /// # Cancellation
-    /// Safe: everyone is woken then.
+    /// Safe. If dropped, it wakes everyone.
     pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) {
         let mut untold = Untold { bus: Some(&self.bus), number };
         self.bus.wake_user_ephemeral(user, number);
         match rooms.joined_rooms(user).await {
             Ok(rooms) => rooms.into_iter().for_each(|room| self.bus.wake_room_ephemeral(room, number)),
             Err(error) => {
-                // A look too many costs little, a missing one hides the change.
+                // An unnecessary look costs little, but a missing one hides the change.
                 tracing::warn!(error = %Report(&error), "presence announced to everyone");
                 self.bus.wake_everyone_ephemeral(number);
             }
@@ -262,8 +266,8 @@ impl Ephemeral {
     }
 }
 
-/// A change that has its number but is not announced. A client that hangs up takes its request with it, and nobody else
-/// would come back to this change; so everyone is woken when it is dropped.
+/// A change that has its number but is not announced yet. If the client hangs up, its request is dropped, and no other
+/// task would announce the change. So dropping this wakes everyone.
 struct Untold<'a> {
     /// `None` once it is announced.
     bus: Option<&'a Bus>,

@@ -1,7 +1,7 @@
 //! Read receipts and the read marker ([spec]): how far each user has read, in the room and in its threads.
 //!
-//! Promises: what was read stays read, so a receipt for an older event changes nothing; a private receipt is shown to its
-//! owner only; all markers of one request are one commit. The receipts of a room that is used are in memory.
+//! Promises: a read event stays read, so a receipt for an older event changes nothing. A private receipt is shown only
+//! to its owner. All markers of one request are one commit. The receipts of active rooms are cached.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receipts
 
@@ -27,16 +27,16 @@ use crate::{
 
 pub use shown::Kind;
 
-/// The type that the read marker is stored as.
+/// The type of account data that holds the read marker.
 const FULLY_READ: &str = "m.fully_read";
 
-/// Rooms whose receipts are kept in memory, about 200 bytes for each member who reads.
+/// Maximum number of rooms with cached receipts, about 200 bytes for each member who reads.
 const CACHED_ROOMS: usize = 10_000;
 
-/// The receipts of the rooms that are used.
+/// The cached receipts of active rooms.
 pub(super) struct Receipts {
     rooms: Cache<RoomNid, Arc<RoomReceipts>>,
-    /// The last receipt of each room.
+    /// The position of each room's last receipt.
     latest: Mutex<Latest<RoomNid>>,
 }
 
@@ -46,7 +46,7 @@ struct RoomReceipts {
     shown: Mutex<Shown>,
 }
 
-/// What one request says was read.
+/// The receipts and the read marker of one request.
 #[derive(Debug, Default)]
 pub struct Markers {
     pub fully_read: Option<OwnedEventId>,
@@ -63,7 +63,7 @@ impl Markers {
 #[derive(Debug)]
 pub struct NewReceipt {
     pub kind: Kind,
-    /// `None` for a receipt without a thread, `main`, or the event that a thread hangs on.
+    /// `None` for a receipt without a thread, otherwise `main` or the thread's root event.
     pub thread: Option<String>,
     pub event_id: OwnedEventId,
 }
@@ -96,7 +96,7 @@ impl Receipts {
         }
     }
 
-    /// Receipts have been committed. A room that is just being loaded takes them too, so none is lost.
+    /// Adds committed receipts to the cache. A room that is being loaded gets them too, so none is lost.
     fn committed(&self, room: RoomNid, receipts: Vec<(Key, Receipt)>, position: Position) {
         if receipts.is_empty() {
             return;
@@ -118,7 +118,7 @@ impl Receipts {
 impl Ephemeral {
     async fn room_receipts(&self, room: RoomNid) -> Result<Arc<RoomReceipts>, store::Error> {
         let receipts = self.receipts.room(room);
-        // Asked for every room of a sync: making the future below would copy all of it each time.
+        // Every sync calls this for each room, and creating the future below would copy all of it each time.
         if receipts.loaded.initialized() {
             return Ok(receipts);
         }
@@ -136,7 +136,8 @@ impl Ephemeral {
         Ok(receipts)
     }
 
-    /// Marks events of the room as read. What was already read stays as it is. The caller has seen that the user is joined.
+    /// Marks events of the room as read. Events that were already read stay so. The caller must check that the user is
+    /// joined.
     ///
     /// # Errors
     /// After [`MarkError::Storage`] the receipts may be stored; sending them again settles it.
@@ -147,7 +148,7 @@ impl Ephemeral {
         user: &User,
         markers: Markers,
     ) -> Result<(), MarkError> {
-        // In turn: between looking where the user is and the commit, nobody else may move the user.
+        // Needs the user's turn: between reading the old receipts and the commit, no other request may move them.
         let turn = self.data.turn(user.nid).await;
         let known = self.room_receipts(room.nid).await?;
         let now = self.clock.now_ms();
@@ -231,8 +232,8 @@ impl Ephemeral {
         Ok(())
     }
 
-    /// The room's `m.receipt` event with what `viewer` may see of the receipts in (`since`, `upto`], if there are any; those
-    /// of users whom they ignore they do not see. Looks at nothing but a number when nothing changed.
+    /// The room's `m.receipt` event with the receipts in (`since`, `upto`] that `viewer` may see, if there are any.
+    /// Omits those of users whom they ignore. Compares only two positions when nothing changed.
     pub async fn receipts_since(
         &self,
         room: RoomNid,
@@ -251,8 +252,8 @@ impl Ephemeral {
         to_raw_value(&event).map(Some).map_err(|error| store::Error::damaged("receipts", error))
     }
 
-    /// Whether the user has read on, publicly or privately, in (`since`, `upto`]. Looks at nothing but a number when nothing
-    /// changed in the room.
+    /// Returns whether the user has read more, publicly or privately, in (`since`, `upto`]. Compares only two positions
+    /// when nothing changed in the room.
     pub async fn has_read_since(
         &self,
         room: RoomNid,
@@ -266,20 +267,21 @@ impl Ephemeral {
         Ok(lock(&receipts.shown).has_read_since(user, since, upto))
     }
 
-    /// How far the user has read in the room. In memory, but for the first time.
+    /// The user's receipts in the room. Cached after the first call.
     pub async fn reads(&self, room: RoomNid, user: UserNid) -> Result<Reads, store::Error> {
         Ok(Reads { receipts: self.room_receipts(room).await?, user })
     }
 }
 
-/// How far one user has read in one room, up to the moment of asking.
+/// The receipts of one user in one room, always up to date.
 pub struct Reads {
     receipts: Arc<RoomReceipts>,
     user: UserNid,
 }
 
 impl Reads {
-    /// The later of the public and the private receipt for a thread, `main`, or without a thread (empty). Zero: none.
+    /// The later of the public and the private receipt for a thread, for `main`, or without a thread (empty). Zero if
+    /// there is none.
     pub fn up_to(&self, thread: &str) -> Position {
         lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::ZERO)
     }

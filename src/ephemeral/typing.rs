@@ -1,5 +1,5 @@
-//! Who is typing in which room ([spec]). In memory only: after a restart nobody is, and clients that were told otherwise are
-//! told so. Their tokens name the rooms ([`Hints`](crate::sync::token::Hints)).
+//! Typing: which users type in which room ([spec]). In memory only: after a restart nobody types, and clients that were
+//! told of typing users are told that it has ended. Their tokens name the rooms ([`Hints`](crate::sync::token::Hints)).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#typing-notifications
 
@@ -19,16 +19,18 @@ use crate::{
     store::{RoomNid, UserNid, ids::lock, vocabulary::User},
 };
 
-/// Longest time for which a client may say that its user is typing; clients repeat themselves every few seconds.
+/// The longest time for which a client may say that its user is typing. Clients repeat it every few seconds.
 pub const MAX_TYPING: Duration = Duration::from_secs(120);
 
-/// For a client that does not say for how long.
+/// The time for a client that gives none.
 pub const DEFAULT_TYPING: Duration = Duration::from_secs(30);
 
-/// Users shown as typing in one room. Nobody can read a longer list, and each change of it goes to the whole room.
+/// Maximum number of users shown as typing in one room. Nobody can read a longer list, and each change of it goes to
+/// the whole room.
 pub const MAX_TYPISTS: usize = 50;
 
-/// How long a room is remembered after the last user has stopped: longer than any client waits before it syncs again.
+/// The time for which a room is kept after the last user has stopped: longer than any client waits before it syncs
+/// again.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Typing in all rooms.
@@ -51,16 +53,16 @@ struct Typist {
     until: i64,
 }
 
-/// News for a viewer about typing in a room.
+/// A change of typing in a room, for one viewer.
 pub struct TypingNews {
     /// The `m.typing` event.
     pub event: Box<RawValue>,
-    /// Whether it names anybody.
+    /// Whether it names any user.
     pub anybody: bool,
 }
 
 impl Typing {
-    /// Sets until when the user types. Answers the number of the change, if others see one.
+    /// Sets the time until which the user types. Returns the number of the change if others can see it.
     fn set(
         &mut self,
         room: RoomNid,
@@ -84,7 +86,7 @@ impl Typing {
         Some(self.change(room, now, number))
     }
 
-    /// The user no longer types.
+    /// Ends the user's typing.
     fn end(&mut self, room: RoomNid, user: UserNid, now: i64, number: impl FnOnce() -> u64) -> Option<u64> {
         let typing = self.rooms.get_mut(&room)?;
         let index = typing.typists.iter().position(|typist| typist.user == user)?;
@@ -92,7 +94,8 @@ impl Typing {
         Some(self.change(room, now, number))
     }
 
-    /// The number is taken under the lock: whoever reads a number before the room sees every change up to it.
+    /// Records a change. Takes the number under the lock, so that a reader who reads a number before the room sees
+    /// every change up to it.
     fn change(&mut self, room: RoomNid, now: i64, number: impl FnOnce() -> u64) -> u64 {
         let number = number();
         self.latest = number;
@@ -103,7 +106,7 @@ impl Typing {
         number
     }
 
-    /// Ends what has run out. Answers the rooms that changed.
+    /// Ends expired typing. Returns the changed rooms.
     pub(super) fn expire(&mut self, now: i64, mut number: impl FnMut() -> u64) -> Vec<(RoomNid, u64)> {
         let mut ended = Vec::new();
         for (room, typing) in &mut self.rooms {
@@ -119,12 +122,12 @@ impl Typing {
         ended
     }
 
-    /// When the next user stops typing.
+    /// The time when the next user stops typing.
     pub(super) fn next_due(&self) -> Option<i64> {
         self.rooms.values().flat_map(|typing| &typing.typists).map(|typist| typist.until).min()
     }
 
-    /// Whether there is anything to say about the room: somebody types, or did a moment ago.
+    /// Returns whether the room is in memory: somebody types there, or did a moment ago.
     fn remembers(&self, room: RoomNid) -> bool {
         self.rooms.contains_key(&room)
     }
@@ -138,7 +141,7 @@ impl Typing {
     }
 }
 
-/// Who is not in a room does not type there.
+/// Ends the typing of a user who has left the room.
 pub(super) fn end(typing: &Mutex<Typing>, bus: &Bus, clock: &Clock, user: UserNid, room: RoomNid) {
     let changed = lock(typing).end(room, user, clock.now_ms(), || bus.next_ephemeral());
     if let Some(number) = changed {
@@ -147,7 +150,7 @@ pub(super) fn end(typing: &Mutex<Typing>, bus: &Bus, clock: &Clock, user: UserNi
 }
 
 impl Ephemeral {
-    /// The user types in the room for this long, or no longer types. The caller has seen that the user is joined.
+    /// Starts typing of the user in the room for this time, or ends it. The caller must check that the user is joined.
     pub fn set_typing(&self, room: RoomNid, user: &User, typing_for: Option<Duration>) {
         let now = self.clock.now_ms();
         let until = typing_for.map(|time| now + i64::try_from(time.min(MAX_TYPING).as_millis()).unwrap_or(0));
@@ -158,9 +161,9 @@ impl Ephemeral {
         self.sooner.notify_one();
     }
 
-    /// The room's `m.typing` event, if who is typing changed after `since`; 0 is before everything. Without those whom the
-    /// viewer ignores. A viewer who `was_told` that somebody types is told that nobody does when the room is no longer
-    /// remembered: after a restart, and after a long absence.
+    /// The room's `m.typing` event, if it changed after `since`; 0 is before everything. Omits users whom the viewer
+    /// ignores. A viewer who `was_told` of typing users gets an empty list when the room is no longer in memory: after
+    /// a restart, or after a long absence.
     pub fn typing_since(&self, room: RoomNid, (since, was_told): (u64, bool), ignored: &Ignored) -> Option<TypingNews> {
         let since = self.known(since);
         let user_ids: Vec<OwnedUserId> = {

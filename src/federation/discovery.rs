@@ -1,8 +1,8 @@
-//! Where servers are: the specification's steps ([`sabha_federation::discovery`]) on the real network, with memory.
+//! Server discovery: the specification's steps ([`sabha_federation::discovery`]) on the real network, with a cache.
 //!
-//! A delegation is remembered as long as it says, a day if it does not, two days at most. That there is none is remembered
-//! for an hour when the host said so, and for a minute when the host was not reached; twice as long each time it is not, up
-//! to an hour. DNS answers are remembered by the resolver.
+//! A delegation is cached for the time that it says, a day if it says none, and two days at most. The lack of a
+//! delegation is cached for an hour if the host answered, and for a minute if it was not reached. Each further failure
+//! doubles that time, up to an hour. The resolver caches DNS answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,37 +20,37 @@ use crate::{
     outbound::{Limits, Outbound, Trust},
 };
 
-/// A delegation is one line.
+/// Limits of fetching a delegation, which is one line.
 const WELL_KNOWN_LIMITS: Limits = Limits { time: Duration::from_secs(5), body_bytes: 64 * 1024, redirects: 5 };
 
-/// Hosts whose delegation, or the lack of one, is remembered.
+/// Maximum number of hosts with a cached delegation, or a cached lack of one.
 const REMEMBERED_HOSTS: usize = 10_000;
 
-/// How long a delegation is remembered: if it does not say, and at least and at most.
+/// The time for which a delegation is cached: the default, the minimum and the maximum.
 const DEFAULT_AGE: Duration = Duration::from_secs(24 * 3600);
 const MIN_AGE: Duration = Duration::from_secs(5 * 60);
 const MAX_AGE: Duration = Duration::from_secs(48 * 3600);
 
-/// How long it is remembered that a host delegates nothing.
+/// The time for which the lack of a delegation is cached.
 const NONE_AGE: Duration = Duration::from_secs(3600);
 
-/// How long it is remembered that a host was not reached, the first time and at most.
+/// The time for which an unreachable host is cached: after the first failure, and at most.
 const UNREACHED_AGE: Duration = Duration::from_secs(60);
 const UNREACHED_MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// Finds servers.
+/// Finds the addresses of servers.
 pub struct Discovery {
     outbound: Arc<Outbound>,
     clock: Clock,
     delegations: Cache<String, Delegation>,
 }
 
-/// What is remembered of a host.
+/// The cached delegation of a host.
 #[derive(Debug, Clone)]
 struct Delegation {
     to: Option<OwnedServerName>,
     until_ms: i64,
-    /// The age with which this was remembered, if the host was not reached.
+    /// The time for which this is cached, if the host was not reached.
     unreached: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ impl Discovery {
         Self { outbound, clock, delegations: Cache::new(REMEMBERED_HOSTS) }
     }
 
-    /// How to reach the server. Whether it is there shows when it is connected to.
+    /// Finds the way to a server. Only a connection shows whether it is reachable.
     pub async fn route(&self, server_name: &ServerName) -> Route {
         find_route(server_name, self).await
     }
@@ -77,7 +77,8 @@ impl Discovery {
         Delegation { to, until_ms, unreached }
     }
 
-    /// `Ok(None)`: the host answered, with nothing that delegates. `Err`: it did not.
+    /// Asks a host for its delegation. `Ok(None)` means that it answered without one, and `Err` that it was not
+    /// reached.
     async fn ask(&self, host: &str) -> Result<Option<(OwnedServerName, Duration)>, ()> {
         let Ok(url) = Url::parse(&format!("https://{host}/.well-known/matrix/server")) else {
             return Ok(None);
@@ -106,7 +107,7 @@ impl Network for Discovery {
     }
 
     async fn services(&self, name: &str) -> Vec<Service> {
-        // `_matrix-fed._tcp.HOST`.
+        // The name has the form `_matrix-fed._tcp.HOST`.
         let host = name.splitn(3, '.').nth(2).unwrap_or(name);
         self.outbound.services(name, host).await.unwrap_or_else(|error| {
             debug!(name, error = %Report(&error), "no service records were found");
@@ -124,7 +125,7 @@ fn parse(body: &[u8]) -> Option<OwnedServerName> {
     serde_json::from_slice::<WellKnown>(body).ok().map(|found| found.server)
 }
 
-/// How long an answer says it may be kept.
+/// The time for which an answer may be cached.
 fn age(headers: &HeaderMap) -> Duration {
     let directives = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|value| value.to_str().ok());
     for directive in directives.flat_map(|value| value.split(',')) {

@@ -1,8 +1,8 @@
-//! The keys of other servers: asked for once by many who wait, remembered in the database, believed only while valid.
+//! The keys of other servers: fetched once for all waiting requests, stored in the database, and used only while valid.
 //!
-//! Promises: a key comes from the server it belongs to, over TLS, and has signed the answer it came in. At most one request
-//! for the keys of a server is under way, and after each there is a pause, so that nobody can make us flood a server by
-//! naming it as the origin of something. A known key is found without waiting, whatever else is asked about its server.
+//! Promises: a key comes from its own server over TLS, and the answer that contained it is signed with it. At most one
+//! request for the keys of a server runs at a time, with a pause after each, so that nobody can make us flood a server
+//! by naming it as an origin. A known key is returned without waiting, also while a request to its server runs.
 
 use std::{
     collections::BTreeMap,
@@ -31,26 +31,27 @@ use crate::{
     },
 };
 
-/// For the keys of one server. Someone waits for a request to be believed meanwhile.
+/// Limits of fetching the keys of one server. Meanwhile a request waits to be authenticated.
 const FETCH_LIMITS: Limits = Limits { time: Duration::from_secs(10), body_bytes: 64 * 1024, redirects: 0 };
 
-/// Requests for keys under way at a time. Whoever sends us a request decides whom we ask, so they may not take all sockets.
+/// Maximum number of concurrent key requests. Any sender of a request decides which server we ask, so they must not
+/// take all sockets.
 const MAX_FETCHES: usize = 64;
 
-/// Servers whose keys are in memory; those of others are read from the database again.
+/// Maximum number of servers with cached keys. Other keys are read from the database again.
 const SERVERS_IN_MEMORY: usize = 10_000;
 
-/// A server that answered is not asked again for so long, whatever key it is said to have.
+/// After an answer, the server is not asked again for this time, for any key.
 const PAUSE_AFTER_ANSWER: Duration = Duration::from_secs(30);
 
-/// A server that did not answer is left alone for this long, then twice as long each time, up to the second.
+/// The pause after the first failure. It doubles with each further failure, up to the second value.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 const MAX_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(120);
 
-/// Keys leave the database this long after they ended. Until then they tell an operator what a server once had.
+/// The time after which expired keys are deleted. Until then they tell an operator which keys a server had.
 pub const FORGET_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Why there is no key.
+/// Why a key was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("the server does not publish this key now")]
@@ -67,7 +68,7 @@ pub enum KeyError {
     Storage(#[from] store::Error),
 }
 
-/// The keys.
+/// The key ring.
 pub struct KeyRing {
     db: Arc<Database>,
     clock: Clock,
@@ -77,24 +78,24 @@ pub struct KeyRing {
     servers: Cache<OwnedServerName, Arc<Slot>>,
 }
 
-/// One server.
+/// The entry of one server.
 #[derive(Default)]
 struct Slot {
-    /// A few lines without `.await`.
+    /// Locked for a few lines without `.await`.
     known: Mutex<Known>,
-    /// Held while the server is asked, so that those who wait for the same answer do not ask again.
+    /// Held while the server is asked, so that other requests wait for the same answer.
     asking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Whether the database was read.
+    /// Whether the stored keys were loaded from the database.
     is_loaded: bool,
-    /// With the moment until which each is valid.
+    /// The keys, each with the time until which it is valid.
     keys: BTreeMap<OwnedServerSigningKeyId, (PublicKey, i64)>,
-    /// The server is not asked before this.
+    /// The time before which the server is not asked.
     ask_again_at_ms: i64,
-    /// How often it failed to answer since it last did.
+    /// Failures since the last answer.
     failures: u32,
 }
 
@@ -111,10 +112,10 @@ impl KeyRing {
         Self { db, clock, outbound, discovery, fetches: Semaphore::new(MAX_FETCHES), servers }
     }
 
-    /// The key with which this server signs now.
+    /// Finds a key with which this server signs now.
     ///
     /// # Errors
-    /// When the server does not publish it, or could not be asked.
+    /// When the server does not publish the key, or could not be reached.
     pub async fn find(&self, server: &ServerName, key_id: &ServerSigningKeyId) -> Result<PublicKey, KeyError> {
         let slot = match self
             .servers
@@ -133,7 +134,7 @@ impl KeyRing {
             known.keys = stored;
             known.is_loaded = true;
         }
-        // Loaded now, or fetched by somebody else while we waited.
+        // The key may have been loaded now, or fetched by another request while this one waited.
         let now_ms = self.clock.now_ms();
         if let Some(key) = slot.find(key_id, now_ms) {
             return Ok(key);
@@ -161,7 +162,7 @@ impl KeyRing {
         Ok(keys.collect())
     }
 
-    /// Asks the server, and remembers what it said or that it said nothing.
+    /// Fetches the server's keys, and records the result or the failure.
     async fn refresh(&self, server: &ServerName, slot: &Slot) -> Result<(), KeyError> {
         let fetched = self.fetch(server).await;
         let now_ms = self.clock.now_ms();
@@ -177,7 +178,7 @@ impl KeyRing {
                     published
                 }
                 Err(error) => {
-                    // What was known stays known until it ends.
+                    // Cached keys stay valid until they expire.
                     let pause = PAUSE_AFTER_FAILURE.saturating_mul(1 << known.failures.min(16));
                     known.failures = known.failures.saturating_add(1);
                     known.ask_again_at_ms = now_ms.saturating_add(millis(pause.min(MAX_PAUSE_AFTER_FAILURE)));
@@ -207,7 +208,7 @@ impl KeyRing {
         Ok(PublishedKeys::parse(server, response.body(), self.clock.now_ms())?)
     }
 
-    /// For the next start. A failure costs a request then.
+    /// Stores the keys for the next start. If this fails, the next start sends one more request.
     async fn remember(&self, server: &ServerName, published: &PublishedKeys) {
         let row = |(key_id, key): (&OwnedServerSigningKeyId, &PublicKey)| ServerKeyRow {
             key_id: key_id.to_string(),
@@ -222,12 +223,12 @@ impl KeyRing {
     }
 }
 
-/// Deletes the keys that ended before this moment, in small steps.
+/// Deletes the keys that expired before `before_ms`, in small steps.
 ///
 /// # Errors
-/// A failing database; what was deleted until then stays deleted.
+/// When the database fails. Keys that were already deleted stay deleted.
 pub async fn forget_ended(db: &Database, before_ms: i64) -> Result<(), store::Error> {
-    /// How many servers are looked at in one transaction: every other write waits for it.
+    /// Servers handled in one transaction, which every other write waits for.
     const BATCH: i64 = 100;
     loop {
         let mut reader = db.read().await?;

@@ -1,7 +1,6 @@
-//! Questions to other servers that a user waits for: what somebody says about themselves, where an alias leads, which rooms
-//! are public there.
+//! Requests to other servers that a user waits for: profiles, room aliases and public rooms.
 //!
-//! Promise: only the server that a name belongs to is asked about it, and of its answer only what has the right form is passed
+//! Promise: a name is only asked of the server that it belongs to, and only well-formed parts of the answer are passed
 //! on.
 
 use ruma::{
@@ -23,15 +22,15 @@ use serde_json::Value as JsonValue;
 
 use super::{Federation, FederationError, QUERY_LIMITS};
 
-/// Fields of a profile that are passed on. A profile has 64 KiB at most by the specification; this bounds what small ones
-/// add up to.
+/// Maximum number of profile fields passed on. The specification limits a profile to 64 KiB; this limits the number of
+/// small fields in it.
 const MAX_FIELDS: usize = 500;
 
-/// Servers of an alias that are passed on; a client needs a few to join through.
+/// Maximum number of an alias's servers passed on. A client needs a few to join through.
 const MAX_SERVERS: usize = 50;
 
 impl Federation {
-    /// Asks when it is somebody's turn.
+    /// Sends a request if a turn is free.
     async fn query<R>(&self, destination: &ServerName, request: R) -> Result<R::IncomingResponse, FederationError>
     where
         R: OutgoingRequest<Authentication = ServerSignatures, EndpointError = MatrixError> + Send,
@@ -43,7 +42,7 @@ impl Federation {
         self.ask(destination, request, QUERY_LIMITS).await
     }
 
-    /// What a user of another server says about themselves: everything, or of `field` alone.
+    /// Fetches the profile of another server's user: all fields, or only `field`.
     ///
     /// # Errors
     /// [`FederationError::Refused`] with 404 when the server knows no such user.
@@ -53,7 +52,8 @@ impl Federation {
         field: Option<&str>,
     ) -> Result<Vec<(String, JsonValue)>, FederationError> {
         let mut request = get_profile_information::v1::Request::new(user_id.to_owned());
-        // Servers from before profiles had other fields refuse to be asked for those; they are picked from the whole.
+        // Older servers know only these two fields and refuse requests for others, so other fields are picked from the
+        // whole profile.
         request.field = field.filter(|field| ["displayname", "avatar_url"].contains(field)).map(ProfileFieldName::from);
         let profile = self.query(user_id.server_name(), request).await?;
         let fields = profile.into_iter().filter(|(name, value)| is_well_formed(name, value));
@@ -61,7 +61,7 @@ impl Federation {
         Ok(fields.take(MAX_FIELDS).collect())
     }
 
-    /// The room that another server's alias points to, and servers through which it can be joined.
+    /// Looks up another server's alias: its room, and servers through which it can be joined.
     ///
     /// # Errors
     /// [`FederationError::Refused`] with 404 when the server knows no such alias.
@@ -75,10 +75,11 @@ impl Federation {
         Ok((found.room_id, found.servers))
     }
 
-    /// A page of another server's public directory, with at most `limit` rooms. `since` is a token of that server.
+    /// Fetches a page of another server's public directory, with at most `limit` rooms. `since` is a token of that
+    /// server.
     ///
     /// # Errors
-    /// [`FederationError::Refused`] with 403 when the server keeps its directory to itself.
+    /// [`FederationError::Refused`] with 403 when the server does not publish its directory.
     pub async fn public_rooms(
         &self,
         server: &ServerName,
@@ -96,7 +97,7 @@ impl Federation {
     }
 }
 
-/// Clients rely on the two fields that the specification has always had.
+/// Checks the type of the two fields that have always been in the specification, because clients rely on it.
 fn is_well_formed(name: &str, value: &JsonValue) -> bool {
     match name {
         "displayname" => value.is_string(),

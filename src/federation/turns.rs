@@ -1,5 +1,6 @@
-//! Who may ask other servers now. Anybody can ask us for a profile elsewhere, without an account, and a server can be slow
-//! on purpose: so questions of users have bounds of their own, in all and for each server, that leave sockets to the rest.
+//! Turns for requests to other servers. Anybody can ask us for a profile elsewhere, without an account, and a server
+//! can be slow on purpose. So requests of users have their own limits, in total and for each server, which leave
+//! sockets for the rest.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -7,20 +8,20 @@ use ruma::{OwnedServerName, ServerName};
 
 use crate::store::ids::lock;
 
-/// Questions of users that are open at a time.
+/// Maximum number of users' requests at a time.
 const MAX_TURNS: usize = 128;
 
-/// Of these, to one server. A healthy one answers hundreds a second in as many turns.
+/// Maximum number of these to one server. A healthy server answers hundreds a second in as many turns.
 const MAX_TURNS_PER_SERVER: usize = 8;
 
-/// The turns that are taken.
+/// The turns in use.
 #[derive(Debug, Default)]
 pub struct Turns {
-    /// By server; one without is not there. A few lines without `.await`.
+    /// The number of turns by server, without servers that have none. Locked for a few lines without `.await`.
     taken: Mutex<HashMap<OwnedServerName, usize>>,
 }
 
-/// The right to ask one question, until it is dropped.
+/// The right to send one request. Ends when dropped.
 #[derive(Debug)]
 pub struct Turn<'a> {
     turns: &'a Turns,
@@ -28,7 +29,8 @@ pub struct Turn<'a> {
 }
 
 impl Turns {
-    /// A turn to ask this server. `None`: too many questions are open. Waiting would only make a longer queue of them.
+    /// Takes a turn for this server. Returns `None` if too many requests are running; waiting would only make their
+    /// queue longer.
     pub fn take(&self, server: &ServerName) -> Option<Turn<'_>> {
         let mut taken = lock(&self.taken);
         let all: usize = taken.values().sum();

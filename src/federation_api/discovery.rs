@@ -1,4 +1,4 @@
-//! Who this server is: its version and its keys. None of these is signed by who asks.
+//! The version and the keys of this server. Requests for them are not signed.
 
 mod get_remote_server_keys;
 mod get_remote_server_keys_batch;
@@ -20,7 +20,7 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, get_server_version::handle)
 }
 
-/// Our keys, signed by us: as their owner and, which is the same signature, as a notary.
+/// Our keys with our signature, which serves both as their owner's and as a notary's.
 fn own_keys(app: &App) -> Result<Raw<ServerSigningKeys>, ApiError> {
     let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
     Ok(Raw::from_json(federation.own_keys()))

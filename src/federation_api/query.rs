@@ -1,4 +1,4 @@
-//! Questions of other servers about our users and rooms.
+//! Requests of other servers about our users and rooms.
 
 mod get_profile_information;
 mod get_room_information;

@@ -1,13 +1,13 @@
 //! Accepting: from a bound [`Listener`] to requests on a router.
 //!
-//! Our own loop instead of `axum::serve`, for what stands between a socket and a handler: most of our connections are
-//! long polls that wait, so one that waits (over HTTP/1, as most do) holds one small task, hyper's two 8 KiB buffers and no
-//! timer.
+//! This is our own loop instead of `axum::serve`, to control everything between a socket and a handler. Most of our
+//! connections are waiting long polls, so a waiting connection (over HTTP/1, as most are) holds only one small task,
+//! hyper's two 8 KiB buffers and no timer.
 //!
-//! Promises: nothing that clients or the system's limits do ends the loop; no client holds a connection without sending a
-//! request for longer than the timeouts below, or without reading its answers for longer than
-//! [`Transport`] allows; on [`Shutdown`] the loop stops accepting at once and returns when its
-//! connections are done, or at the deadline. Next: [`super::tracked`] for what a handler may rely on.
+//! Promises: neither clients nor the system's limits can end the loop; no client holds a connection without sending a
+//! request for longer than the timeouts below, or without reading its answers for longer than [`Transport`] allows; on
+//! [`Shutdown`] the loop stops accepting at once and returns when its connections are done, or at the deadline. Next:
+//! [`super::tracked`] for the guarantees to a handler.
 
 mod answering;
 mod heads;
@@ -48,58 +48,60 @@ use super::network::network;
 use super::shutdown::Shutdown;
 use super::transport::{self, ReceivingUser, SMALL_BYTES, Transport};
 
-/// Connections of one listener at a time; more wait in the kernel's backlog. Bounds memory: at 25 kB each, 410 MB.
+/// The maximum number of connections of one listener; further ones wait in the kernel's backlog. Bounds memory: at 25
+/// kB each, 410 MB.
 pub const MAX_CONNECTIONS: usize = 16_384;
 
-/// Request line and headers together. nginx and Apache stop at 8 KiB; X-Matrix headers and sync filters in the query
-/// string need some room. A larger one is answered with 431.
+/// The maximum size of request line and headers together. nginx and Apache stop at 8 KiB; X-Matrix headers and sync
+/// filters in the query string need some room. A larger request is answered with 431.
 pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// hyper's read buffer starts at 8 KiB and doubles up to this while uploads fill it. Must hold [`MAX_HEADER_BYTES`].
+/// The maximum size of hyper's read buffer, which starts at 8 KiB and doubles while uploads fill it. Must hold
+/// [`MAX_HEADER_BYTES`].
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
-/// For the headers of a request, from the end of the one before: so also how long a connection may idle between
-/// requests. Longer than any client needs to send 16 KiB.
+/// The timeout for the headers of a request, counted from the end of the previous request. So it is also the idle
+/// timeout of a connection. It is longer than any client needs to send 16 KiB.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For a TLS handshake: two round trips, with slow mobile networks in mind.
+/// The timeout of a TLS handshake: two round trips, with slow mobile networks in mind.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For a client of HTTP/2 to take its last answers and close, once it was told to after [`HEADER_READ_TIMEOUT`] without a
-/// request: an initial sync of 10 MB at 35 kB/s.
+/// The time that an HTTP/2 client has to read its last answers and close, after it was told to close because it sent no
+/// request for [`HEADER_READ_TIMEOUT`]. Enough for an initial sync of 10 MB at 35 kB/s.
 const HTTP2_CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// When a client of HTTP/2 that waits for an answer is asked whether it is still there, and how long it may take to say so.
-/// Longer than most long polls, so that hardly a phone is woken for it.
+/// The interval at which an HTTP/2 client that waits for an answer is pinged, and, below, the timeout for its reply.
+/// Longer than most long polls, so that few phones are woken by it.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(60);
 const HTTP2_PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Requests at a time on one HTTP/2 connection; what RFC 9113 names as the least that is useful.
+/// The maximum number of concurrent requests on one HTTP/2 connection: the minimum that RFC 9113 recommends.
 const MAX_HTTP2_STREAMS: u32 = 100;
 
-/// Upload bytes an HTTP/2 client may send ahead of what its handler has read, for a stream and for the connection.
-/// Smaller than hyper's 1 MiB: memory that a client, not we, decides to use.
+/// The upload bytes that an HTTP/2 client may send before its handler reads them, per stream and per connection.
+/// Smaller than hyper's 1 MiB, because the client decides how much of this memory is used.
 const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
 const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// How long accepting pauses when the system has no more sockets for us and none of our connections ends meanwhile:
-/// what is short may also be freed elsewhere, by the database or by outbound requests.
+/// The pause before the next accept when the system has no more sockets for us, unless one of our connections ends
+/// first. The missing resource may also be freed elsewhere, by the database or by outbound requests.
 const EXHAUSTED_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often that is logged, and that an address has too many connections: at the limit, each connection that ends lets one
-/// in and the next fails again.
+/// The minimum interval between log lines about failed accepts, and about an address with too many connections. At the
+/// limit, each connection that ends admits one more, and the next fails again.
 const EXHAUSTED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The address of the other end, in the extensions of each request. `None` on a unix socket.
 ///
-/// Behind a reverse proxy it is the proxy's; whether its forwarding headers are believed is not decided here.
+/// Behind a reverse proxy it is the proxy's address; another module decides whether to trust its forwarding headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(pub Option<IpAddr>);
 
-/// Serves `router` on `listener` until `shutdown` begins, then finishes what is in flight.
+/// Serves `router` on `listener` until `shutdown` begins, then finishes the requests in flight.
 ///
 /// # Cancellation
-/// Dropping it closes the listener and all its connections at once.
+/// Dropping the future closes the listener and all its connections at once.
 pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
     let address = listener.address().clone();
     let transport = listener.transport.clone();
@@ -125,7 +127,7 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
                     }
                     None => {}
                 },
-                // That client's misfortune, not ours.
+                // Only that client's connection failed.
                 Err(error) if ended_in_the_backlog(&error) => {}
                 Err(error) => {
                     if exhausted_logged_at.is_none_or(|at| at.elapsed() >= EXHAUSTED_LOG_INTERVAL) {
@@ -154,7 +156,8 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-/// Whether accepting failed because the client has gone. Linux hands a pending error of the new socket to `accept`.
+/// Returns whether accepting failed because the client has gone. On Linux, `accept` returns a pending error of the new
+/// socket.
 fn ended_in_the_backlog(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
@@ -165,7 +168,7 @@ fn ended_in_the_backlog(error: &io::Error) -> bool {
     )
 }
 
-/// What the connections of a listener share.
+/// The state that the connections of a listener share.
 struct Server {
     router: Router,
     tls: Option<TlsAcceptor>,
@@ -196,7 +199,8 @@ impl Server {
         Self { router, tls, transport, shutdown, http1, http2 }
     }
 
-    /// One connection from its first byte to its last. Its size is what a waiting client costs, beside the buffers.
+    /// Serves one connection from its first byte to its last. The size of this future is the cost of a waiting client,
+    /// besides the buffers.
     async fn connection(
         self: Arc<Self>,
         socket: Socket,
@@ -204,7 +208,7 @@ impl Server {
         _counted: transport::Connected,
         watcher: Watcher,
     ) {
-        // Boxed, as is HTTP/2: the state of the largest part would otherwise be kept for every waiting connection.
+        // Boxed, like HTTP/2 below: otherwise every waiting connection would keep the state of the largest part.
         let negotiated = tokio::select! {
             biased;
             () = self.shutdown.token().cancelled() => return,
@@ -233,7 +237,7 @@ impl Server {
                     served = serving => Some(served),
                     () = state.hangup.wanted() => None,
                 };
-                // Held until here: that is what stopping waits for.
+                // Held until here, because shutdown waits for it.
                 drop(watcher);
                 served
             }
@@ -246,7 +250,7 @@ impl Server {
     }
 }
 
-/// The router, for one connection.
+/// The router as a service for one connection.
 struct Connected {
     server: Arc<Server>,
     client: ClientAddress,
@@ -264,7 +268,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Connected {
         let asked = Asked {
             compression: Compression::of(request.method(), request.uri().path(), request.headers()),
             unheld_bytes: if is_http1 { SMALL_BYTES } else { 0 },
-            // Where a body in chunks ends is the last that is known for certain of its connection; see `heads`.
+            // The end of a chunked body is the last position in its connection that is known for certain; see `heads`.
             closes: is_http1 && request.headers().contains_key(TRANSFER_ENCODING),
             answers: Arc::clone(self.server.transport.answers()),
             user: ReceivingUser::default(),

@@ -1,4 +1,4 @@
-//! From an HTTP request to a typed one with a known caller.
+//! Turns an HTTP request into a typed request with a known caller.
 //!
 //! The request type names its path, method and authentication, so no check can be forgotten: an endpoint for users gets
 //! a [`LocalDevice`], one for other servers a [`RemoteServer`], a public one `()`.
@@ -29,23 +29,23 @@ use crate::{
     federation::{KeyError, RemoteServer, UnverifiedError},
 };
 
-/// A typed request and who sent it.
+/// A typed request and its caller.
 pub struct Authed<R: IncomingRequest>
 where
     R::Authentication: Authenticate,
 {
     pub caller: <R::Authentication as Authenticate>::Caller,
     pub request: R,
-    /// Where the request came from, as far as we can know.
+    /// The address that the request came from, if known.
     pub address: Option<IpAddr>,
 }
 
-/// What a scheme of authentication makes of the credentials in a request.
+/// An authentication scheme that turns the credentials of a request into a caller.
 pub trait Authenticate: AuthScheme {
     type Caller: Send;
 
-    /// Whether the body is checked as a whole ([`crate::json`]). What clients write goes to others as it is; the events of
-    /// another server are judged one by one.
+    /// True if the body is checked as a whole ([`crate::json`]). JSON from clients is passed on to others unchanged;
+    /// the events of another server are checked one by one.
     const CHECKS_BODY: bool = true;
 
     fn authenticate(
@@ -57,17 +57,18 @@ pub trait Authenticate: AuthScheme {
     /// The user to count this request for, if there is one.
     fn user(caller: &Self::Caller) -> Option<&LocalDevice>;
 
-    /// Who sends the body of the request, as far as is known before it is read. Strangers send small ones.
+    /// The sender of the request's body, as far as known before the body is read. Strangers may send only small bodies.
     fn sender(caller: &Self::Caller, address: Option<IpAddr>) -> Sender {
         Self::user(caller).map_or(Sender::Stranger(address), |device| Sender::User(device.user.nid))
     }
 
-    /// Whether rate limits are not for the caller.
+    /// Returns whether the caller is exempt from rate limits.
     fn is_exempt(caller: &Self::Caller) -> bool {
         Self::user(caller).is_some_and(LocalDevice::is_exempt_from_rate_limits)
     }
 
-    /// Whom the caller acts as: an application service names a user in the query ([spec]), everyone else is who they are.
+    /// Returns the identity that the caller acts as. An application service names a user in the query ([spec]);
+    /// everyone else acts as themselves.
     ///
     /// [spec]: https://spec.matrix.org/v1.19/application-service-api/#identity-assertion
     fn assert_identity(
@@ -80,12 +81,12 @@ pub trait Authenticate: AuthScheme {
         async { Ok(caller) }
     }
 
-    /// What a request without credentials is answered.
+    /// The error for a request without credentials.
     fn missing(message: String) -> ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, ErrorKind::MissingToken, message)
     }
 
-    /// What only the whole request can prove, before anything in it is believed.
+    /// Verifies a proof that needs the whole request, before any of it is trusted.
     fn prove(
         app: &App,
         caller: &Self::Caller,
@@ -150,8 +151,9 @@ impl Authenticate for AccessTokenOptional {
     }
 }
 
-/// The device that holds the token. Nobody has many tokens that memory does not know; whoever guesses, or asks with an old
-/// one for ever, pays with the address's limit before the database is asked.
+/// The device that holds the token. An uncached token counts against its address's rate limit before we query the
+/// database. A client has few valid tokens that are not cached, so this slows only guesses and clients that keep
+/// sending an old token.
 async fn by_token(app: &App, token: &str, address: Option<IpAddr>) -> Result<Arc<LocalDevice>, ApiError> {
     if let Some(device) = app.accounts.authenticate_from_memory(token, address) {
         return Ok(device);
@@ -163,8 +165,8 @@ async fn by_token(app: &App, token: &str, address: Option<IpAddr>) -> Result<Arc
     Ok(app.accounts.authenticate(token, address).await?)
 }
 
-/// What came as a token where only that of an application service means something: at registering and logging in. Clients
-/// that send an old access token along are not refused for it.
+/// The token of a request to register or log in, where only an application service's token counts. A client that sends
+/// an old access token along is not refused.
 pub enum ServiceToken {
     Missing,
     Unknown,
@@ -172,7 +174,7 @@ pub enum ServiceToken {
 }
 
 impl ServiceToken {
-    /// The application service that asks.
+    /// Returns the application service that makes the request.
     ///
     /// # Errors
     /// `M_MISSING_TOKEN` or `M_UNKNOWN_TOKEN` for anyone else.
@@ -231,7 +233,7 @@ impl Authenticate for ServerSignatures {
         None
     }
 
-    /// Its signature is over the body, so nobody knows yet who sends it.
+    /// The signature covers the body, so the sender is not proven yet.
     fn sender(_: &Self::Caller, address: Option<IpAddr>) -> Sender {
         Sender::Unproven(address)
     }
@@ -297,9 +299,9 @@ where
             .extract_parts_with_state::<RawPathParams, App>(app)
             .await
             .map_err(|error| ApiError::invalid_param(error.to_string()))?;
-        // In the order of the path and percent-decoded, as ruma wants them.
+        // In the order of the path and percent-decoded, as ruma expects them.
         let path_args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
-        // Not every database stores a NUL, or finds one; nothing that has a name has one in it.
+        // Not every database can store or find a NUL, and no valid name contains one.
         let has_nul = path_args.iter().any(|value| value.contains('\0'))
             || request.uri().query().is_some_and(|query| query.contains("%00"));
         if has_nul {
@@ -312,7 +314,7 @@ where
         let caller = authenticate.instrument(debug_span!("authenticate")).await?;
         let caller = match R::Authentication::user(&caller) {
             Some(device) if device.appservice.is_some() => {
-                // In a box: few requests have this step, and all would take its space.
+                // Boxed, because few requests have this step and all would need its space.
                 Box::pin(R::Authentication::assert_identity(app, caller, request.uri(), address)).await?
             }
             _ => caller,
@@ -332,14 +334,14 @@ where
         let proven = http::Request::from_parts(parts, body);
         R::Authentication::prove(app, &caller, &proven).await?;
         let (mut parts, body) = proven.into_parts();
-        // Ruma wants an object where clients often send nothing at all.
+        // Ruma requires an object where clients often send no body.
         let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET {
             parts.extensions.insert(NoBody);
             b"{}"
         } else {
             &body
         };
-        // JSON of other bytes than UTF-8 passes where nobody looks at the text. Files are no JSON.
+        // JSON that is not UTF-8 would pass where no code reads the text. Media files are not JSON.
         if !parts.uri.path().starts_with("/_matrix/media/") {
             let Ok(json) = std::str::from_utf8(body) else {
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
@@ -355,15 +357,15 @@ where
     }
 }
 
-/// Marks a request that came without a body, where one was expected: it is read as an empty object, but for those who look
-/// for this.
+/// Marks a request that came without a body where one was expected. It is read as an empty object, except by request
+/// types that check for this mark.
 #[derive(Clone, Copy)]
 pub(crate) struct NoBody;
 
 /// Refuses JSON that other clients could not read.
 fn check_body(json: &str) -> Result<(), ApiError> {
     match crate::json::check(json) {
-        // What is no JSON at all is told so.
+        // `explain` gives the error for text that is not JSON.
         Err(unfit) if serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() => {
             Err(ApiError::bad_json(format!("The request cannot be passed on to other clients: {unfit}.")))
         }
@@ -371,15 +373,15 @@ fn check_body(json: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Refuses an array, which serde takes for an object with its fields in some order, and all other JSON that is no object.
-/// No endpoint of clients wants any. Those without a body of JSON do not look at what is sent.
+/// Refuses JSON that is not an object, since no client endpoint expects any. serde would read an array as an object
+/// with its fields in order. Endpoints without a JSON body ignore the body.
 fn check_is_object<R: IncomingRequest>(json: &str, parts: &Parts, path_args: &[&str]) -> Result<(), ApiError> {
     if json.is_empty() || json.trim_ascii_start().starts_with('{') {
         return Ok(());
     }
     let unreadable = http::Request::from_parts(parts.clone(), b"no JSON".as_slice());
     let reads_json = R::try_from_http_request(unreadable, path_args).is_err();
-    // What is no JSON at all is told so.
+    // `explain` gives the error for text that is not JSON.
     if reads_json && serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() {
         return Err(ApiError::bad_json("The request must be a JSON object."));
     }
@@ -394,7 +396,7 @@ fn explain(error: &FromHttpRequestError, body: &[u8]) -> ApiError {
     let text = error.to_string();
     let kind = match error {
         _ if text.contains("missing field") => ErrorKind::MissingParam,
-        // Path and query are read as forms are; only the body is JSON.
+        // Path and query are parsed like forms; only the body is JSON.
         FromHttpRequestError::Deserialization(DeserializationError::Query(_) | DeserializationError::Ident(_)) => {
             ErrorKind::InvalidParam
         }

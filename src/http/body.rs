@@ -1,8 +1,8 @@
-//! Reading the bodies of requests: how large, how slowly, and how much of them at a time.
+//! Reads request bodies, with limits on their size, their slowness, and the memory of all of them together.
 //!
-//! Promises: before somebody has said who they are we hold [`STRANGER_BYTES`] of a body for them; a client that stops sending
-//! is given up; all large bodies together hold a bounded amount, of which nobody has more than a share, and so do all small
-//! ones whose rest is waited for. A small body that is there costs nothing.
+//! Promises: before a caller is authenticated we hold at most [`STRANGER_BYTES`] of its body; a client that stops
+//! sending gets an error; all large bodies together hold bounded memory, of which no sender has more than a share, and
+//! so do all small bodies that have not fully arrived. A small body that has arrived costs nothing.
 
 use std::{collections::HashMap, future::poll_fn, net::IpAddr, pin::Pin, sync::Mutex, task::Poll, time::Duration};
 
@@ -19,49 +19,52 @@ use crate::{
     store::{UserNid, ids::lock},
 };
 
-/// The body of a request without a token: a login or a registration has a few hundred bytes. Also what every body may have
-/// without counting as large.
+/// The maximum body of a request without a token: a login or a registration has a few hundred bytes. Also the size up
+/// to which a body does not count as large.
 const STRANGER_BYTES: usize = 64 << 10;
 
-/// The slowest sending that goes on for ever, as with answers. Each of these bytes brings back its part of a second.
+/// The minimum rate at which a client may send for ever, as with answers. Each byte earns its part of a second.
 const BYTES_PER_SECOND: u32 = 4 * 1024;
 
-/// All large bodies at a time, of users and application services. Those of other servers have the same again: nobody knows
-/// who sends them before they are read whole, and they must not take the users' room. Strangers send none.
+/// The budget for all large bodies of users and application services. Those of other servers have another budget of the
+/// same size: their sender is unknown until the whole body is read, and they must not take the users' memory. Strangers
+/// send no large bodies.
 const LARGE_BYTES: usize = 128 << 20;
 
-/// Large bodies of one user, or from one network, at a time. Whoever uploads one after the other needs the room of one.
+/// The share of one user, or of one network, in the budget for large bodies. A client that uploads one body after the
+/// other needs memory for only one.
 const SHARE_BYTES: usize = 16 << 20;
 
-/// All bodies that are small and not there yet, of users and application services. Those of other servers have as much, and
-/// those of strangers too: nobody needs an account to fill it.
+/// The budget for all small bodies of users and application services that have not fully arrived. Those of other
+/// servers and those of strangers have budgets of the same size, because these can be filled without an account.
 const SMALL_BYTES: usize = 64 << 20;
 
-/// Small bodies of one user, or from one network, that are not there yet: five hundred of which nothing has come.
+/// The share of one user, or of one network, in the budget for small bodies: five hundred bodies of which no byte has
+/// arrived.
 const SMALL_SHARE_BYTES: usize = 2 << 20;
 
-/// A body that is waited for costs at least this: its request waits with it.
+/// The minimum cost of a body that we wait for, because its request waits in memory too.
 const WAITING_BYTES: usize = 4 << 10;
 
-/// So much is waited for also when others have taken all room for small bodies: over HTTP/1 nearly every body is waited for
-/// a moment. Whoever has more addresses than others have has more connections, too, and those cost more.
+/// The amount that every sender may use even when the budget for small bodies is used up: over HTTP/1 we wait a moment
+/// for nearly every body. A client with more addresses also has more connections, and those cost us more.
 const ALWAYS_BYTES: usize = 4 * WAITING_BYTES;
 
-/// When a request may be repeated that found no room.
+/// The time after which a request that was refused for lack of memory may be retried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Who sends a body.
+/// The sender of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sender {
-    /// Nobody that we know.
+    /// An unauthenticated caller.
     Stranger(Option<IpAddr>),
     User(UserNid),
     Appservice,
-    /// Somebody who says to be another server.
+    /// A caller that claims to be another server.
     Unproven(Option<IpAddr>),
 }
 
-/// What the bodies hold that are being received, at this moment.
+/// The memory held at the moment by bodies that are being received.
 pub struct BodyBudget {
     max_bytes: usize,
     stall_time: Duration,
@@ -69,12 +72,12 @@ pub struct BodyBudget {
     small: Pool,
 }
 
-/// Room for bodies of one kind.
+/// The memory budget for bodies of one kind.
 #[derive(Debug)]
 struct Pool {
     all_bytes: usize,
     share_bytes: usize,
-    /// What everyone may hold, also where all is taken.
+    /// The bytes that every sender may hold even when the budget is used up.
     always_bytes: usize,
     held: Mutex<Held>,
 }
@@ -87,7 +90,7 @@ struct Held {
     shares: HashMap<Sender, usize>,
 }
 
-/// What one body holds, until this is dropped.
+/// The memory held by one body, until this is dropped.
 #[must_use]
 pub(super) struct HeldBody<'a> {
     budget: &'a BodyBudget,
@@ -102,7 +105,7 @@ impl BodyBudget {
         Self {
             max_bytes,
             stall_time: limits.request_time.duration(),
-            // However large a body may be, several people can send one.
+            // Whatever the maximum size of a body, several users can send one at a time.
             large: Pool::new(
                 LARGE_BYTES.max(max_bytes.saturating_mul(8)),
                 SHARE_BYTES.max(max_bytes.saturating_mul(2)),
@@ -112,10 +115,11 @@ impl BodyBudget {
         }
     }
 
-    /// Reads the body of a request whose sender is as known as it gets before that.
+    /// Reads the body of a request from `sender`, as far as the sender is known before the body is read.
     ///
     /// # Errors
-    /// `413`, `408`, `400` for what the client does, `429` and `503` where there is no room at this moment.
+    /// `413`, `408` or `400` for a fault of the client, `429` or `503` if there is no memory for the body at the
+    /// moment.
     pub(super) async fn read(&self, body: Body, sender: Sender) -> Result<(Bytes, HeldBody<'_>), ApiError> {
         let (sender, max_bytes) = match sender {
             Sender::Stranger(address) => (Sender::Stranger(address.map(network)), STRANGER_BYTES.min(self.max_bytes)),
@@ -130,7 +134,7 @@ impl BodyBudget {
 }
 
 impl HeldBody<'_> {
-    /// Takes room for a body of so many bytes.
+    /// Reserves memory for a body of this many bytes.
     fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
         if bytes <= STRANGER_BYTES.max(self.large_bytes) {
             return Ok(());
@@ -141,7 +145,7 @@ impl HeldBody<'_> {
         Ok(())
     }
 
-    /// Takes room for a body of which so many bytes are there, and whose rest is waited for.
+    /// Reserves memory for a body that waits for its rest, with this many bytes arrived.
     fn wait_with(&mut self, bytes: usize) -> Result<(), ApiError> {
         let bytes = bytes.max(WAITING_BYTES);
         if self.large_bytes > 0 || bytes <= self.small_bytes {
@@ -212,12 +216,12 @@ impl Held {
 /// Reads the whole body, at most `max_bytes` of it. The client may fall behind for `stall_time`.
 ///
 /// # Errors
-/// As [`BodyBudget::read`], without those for lack of room.
+/// As [`BodyBudget::read`], without those for lack of memory.
 pub(crate) async fn read_body(body: Body, max_bytes: usize, stall_time: Duration) -> Result<Bytes, ApiError> {
     read(body, max_bytes, stall_time, None).await
 }
 
-/// Reads a body, and takes room for it, if that is counted, before it becomes larger or is waited for.
+/// Reads a body. If it counts against a budget, reserves memory before the body grows or is waited for.
 async fn read(
     mut body: Body,
     max_bytes: usize,
@@ -225,7 +229,7 @@ async fn read(
     mut held: Option<&mut HeldBody<'_>>,
 ) -> Result<Bytes, ApiError> {
     let too_large = || Err(ApiError::too_large(format!("The request is larger than {max_bytes} bytes.")));
-    // What says that it will be too large need not come.
+    // A body that announces too large a size is refused before it arrives.
     if body.size_hint().lower() > max_bytes as u64 {
         return too_large();
     }
@@ -242,7 +246,7 @@ async fn read(
                     held.wait_with(first.len() + rest.len())?;
                 }
                 if !is_complete {
-                    // Else a few bytes would keep the whole buffer that they came in.
+                    // Otherwise a few bytes would keep the whole buffer that they arrived in.
                     rest.extend_from_slice(&std::mem::take(&mut first));
                 }
                 tokio::time::timeout_at(deadline, frame).await

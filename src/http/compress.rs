@@ -1,9 +1,9 @@
-//! Compressing answers with gzip, for clients that ask for it.
+//! Compresses answers with gzip, for clients that ask for it.
 //!
-//! The rule: answers to GET, and to the few POST requests that only read ([`READS`]), from [`MIN_BYTES`] on, if they are
-//! JSON or text. Nothing that hands out a credential (login, registration, refreshing, tokens, setup) is among them: the
-//! length of a compressed answer tells how much of what somebody else could write into it repeats the secret beside it
-//! ("BREACH"). Media is compressed already.
+//! The rule: answers of at least [`MIN_BYTES`] to GET, and to the few POST requests that only read ([`READS`]), are
+//! compressed if they are JSON or text. No answer that hands out a credential (login, registration, refreshing, tokens,
+//! setup) is among them. If an attacker can write into an answer, its compressed length reveals how much of that text
+//! matches the secret beside it ("BREACH"). Media is already compressed.
 
 use std::{
     cell::RefCell,
@@ -23,36 +23,37 @@ use http::{
 use hyper::body::Body as _;
 use tokio::sync::Semaphore;
 
-/// Below that a round trip costs more than the bytes, and most answers are.
+/// The minimum size of a compressed answer. Below it a round trip costs more than the bytes; most answers are below it.
 pub(super) const MIN_BYTES: usize = 1024;
 
-/// Up to this an answer is compressed where it was made: at most a fifth of a millisecond. Larger ones go to a thread of
-/// their own.
+/// The maximum size of an answer that is compressed where it was made, in at most a fifth of a millisecond. Larger
+/// answers go to a separate thread.
 pub(super) const AT_ONCE_BYTES: usize = 16 << 10;
 
-/// Most of what the best level gains, in a quarter of its time.
+/// The compression level: most of the best level's gain, in a quarter of its time.
 const LEVEL: u32 = 3;
 
-/// The largest window there is: what comes again is found within 32 KiB.
+/// The largest window: repetitions are found within 32 KiB.
 const WINDOW_BITS: u8 = 15;
 
 /// The ends of the paths of POST requests that only read.
 const READS: [&str; 4] = ["/keys/query", "/publicRooms", "/search", "/user_directory/search"];
 
-/// Large answers are compressed on half of the processors; the others serve.
+/// The processors that compress large answers: half of all; the others serve.
 static PROCESSORS: LazyLock<Semaphore> = LazyLock::new(|| {
     Semaphore::new(std::thread::available_parallelism().map_or(1, |cpus| usize::from(cpus).div_ceil(2)))
 });
 
-/// Large answers that are compressed or wait for it, some tens of milliseconds each. Under more load they go out as they are.
+/// Large answers that are being compressed or wait for it, some tens of milliseconds each. Under more load, answers are
+/// sent uncompressed.
 static QUEUE: Semaphore = Semaphore::const_new(16);
 
-/// What may be done to the answer of a request.
+/// The compression that the answer to a request may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
-    /// The answer goes out as it is, whoever asks.
+    /// The answer is never compressed, for any client.
     Never,
-    /// This client cannot read it; another might, so caches are told.
+    /// This client does not accept gzip. Another client might, so the answer has a `Vary` header for caches.
     NotAskedFor,
     Gzip,
 }
@@ -60,7 +61,7 @@ pub(super) enum Compression {
 impl Compression {
     pub(super) fn of(method: &Method, path: &str, headers: &HeaderMap) -> Self {
         match *method {
-            // The answer to HEAD has no body that could be compressed, and depends on the same header.
+            // The answer to HEAD has no body to compress, but it also depends on `Accept-Encoding`.
             Method::HEAD => Self::NotAskedFor,
             Method::GET if accepts_gzip(headers) => Self::Gzip,
             Method::POST if !READS.iter().any(|read| path.ends_with(read)) => Self::Never,
@@ -70,7 +71,8 @@ impl Compression {
         }
     }
 
-    /// Whether the answer is of a kind that is compressed. If so, it says that it depends on what the client can read.
+    /// Returns whether the answer is to be compressed. Adds `Vary` if that depends on the encodings that the client
+    /// accepts.
     pub(super) fn marks(self, parts: &mut Parts) -> bool {
         let is_text = parts.headers.get(CONTENT_TYPE).is_some_and(|kind| {
             kind.as_bytes().starts_with(b"application/json") || kind.as_bytes().starts_with(b"text/")
@@ -83,13 +85,13 @@ impl Compression {
     }
 }
 
-/// Says that the answer is compressed. hyper writes its new length.
+/// Marks the answer as compressed. hyper writes its new length.
 pub(super) fn mark(parts: &mut Parts) {
     parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.remove(CONTENT_LENGTH);
 }
 
-/// Whether the client reads gzip ([RFC 9110, 12.5.3]).
+/// Returns whether the client accepts gzip ([RFC 9110, 12.5.3]).
 ///
 /// [RFC 9110, 12.5.3]: https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
 fn accepts_gzip(headers: &HeaderMap) -> bool {
@@ -108,7 +110,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     named.or(any).unwrap_or(false)
 }
 
-/// The bytes of a body that has them all in memory, as ours do; any other comes back as it was.
+/// Returns the bytes of a body that is fully in memory, as ours are. Any other body is returned unchanged.
 pub(super) fn whole(mut body: Body) -> Result<Bytes, Body> {
     let Some(length) = body.size_hint().exact() else { return Err(body) };
     if length == 0 {
@@ -124,7 +126,7 @@ pub(super) fn whole(mut body: Body) -> Result<Bytes, Body> {
     }
 }
 
-/// A body whose first piece was taken, and is put back.
+/// A body whose first piece was taken and put back.
 struct Begun {
     first: Option<Bytes>,
     rest: Body,
@@ -154,11 +156,11 @@ impl hyper::body::Body for Begun {
 }
 
 thread_local! {
-    /// A compressor has 300 kB of tables. Made for each answer, they would cost more than most answers.
+    /// A compressor per thread, because its 300 kB of tables would cost more than most answers if made for each.
     static COMPRESSOR: RefCell<Compress> = RefCell::new(Compress::new_gzip(Level::new(LEVEL), WINDOW_BITS));
 }
 
-/// The bytes, compressed.
+/// Compresses the bytes.
 pub(super) fn gzip(bytes: &[u8]) -> Bytes {
     COMPRESSOR.with_borrow_mut(|compressor| {
         compressor.reset();
@@ -175,7 +177,7 @@ pub(super) fn gzip(bytes: &[u8]) -> Bytes {
     })
 }
 
-/// The bytes, compressed on a thread of their own. `None`: too many others wait for that.
+/// Compresses the bytes on a separate thread. Returns `None` if too many others are waiting.
 pub(super) async fn gzip_elsewhere(bytes: Bytes) -> Option<Bytes> {
     let _place = QUEUE.try_acquire().ok()?;
     let _processor = PROCESSORS.acquire().await.ok()?;
@@ -245,7 +247,7 @@ mod tests {
     #[test]
     fn what_was_compressed_is_read_again() {
         let noise: Vec<u8> = (0..100_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        // Also one after the other, with the same compressor.
+        // The same compressor is used for one after the other.
         for bytes in [&b"hello"[..], &b"hello ".repeat(10_000), &noise, b""] {
             let mut read = Vec::new();
             flate2::read::GzDecoder::new(&gzip(bytes)[..]).read_to_end(&mut read).unwrap();

@@ -1,7 +1,8 @@
 //! The headers that let Matrix clients run in browsers ([spec]).
 //!
-//! Promise: every answer carries them, and a browser's OPTIONS is answered here for every path, known or not, without
-//! authentication and without reaching a handler. For the client-server API and media; other servers send no browsers.
+//! Promise: every answer carries these headers. A browser's OPTIONS request is answered here for every path, known or
+//! not, without authentication and without reaching a handler. This is for the client-server API and media; other
+//! servers are not browsers.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients
 
@@ -21,8 +22,8 @@ use tower::{Layer, Service};
 const ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS");
 const HEADERS: HeaderValue = HeaderValue::from_static("X-Requested-With, Content-Type, Authorization");
-/// Seconds a browser may remember the answer: a day, which they shorten as they like (Chromium to two hours). Without it
-/// they ask again every five seconds, which doubles the requests of a web client. The answer never differs.
+/// Seconds for which a browser may cache the answer: a day, which browsers may shorten (Chromium to two hours). Without
+/// it they ask again every five seconds, which doubles the requests of a web client. The answer never changes.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 
 /// Puts [`Cors`] around a service.

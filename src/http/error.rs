@@ -1,4 +1,4 @@
-//! What the client is told when a request fails: a status code and the Matrix error that the spec names.
+//! The error answer to a failed request: a status code and the Matrix error that the spec names.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ use crate::{account::AuthenticateError, federation::FederationError, report::Rep
 #[derive(Debug)]
 pub struct ApiError {
     kind: Kind,
-    /// When it is worth asking again, where we know.
+    /// The time after which a retry is worthwhile, if known.
     retry_after: Option<Duration>,
 }
 
-/// When a request that found the server busy is worth repeating: a queue of ours is short or full for seconds.
+/// The retry time after the server was busy: our queues are short, or full for only seconds.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
-/// When a request that needed the database is worth repeating: most are back by then.
+/// The retry time after the database was away: most databases are back by then.
 const DATABASE_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -44,12 +44,12 @@ impl ApiError {
         Self { kind: Kind::Matrix(Box::new(MatrixError::new(status, body))), retry_after: None }
     }
 
-    /// `403 M_FORBIDDEN`: the server understood, and will not.
+    /// `403 M_FORBIDDEN`: the request is understood, but refused.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, ErrorKind::Forbidden, message)
     }
 
-    /// `401 M_UNAUTHORIZED`: another server's request does not prove whose it is.
+    /// `401 M_UNAUTHORIZED`: another server's request is not authenticated.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, ErrorKind::Unauthorized, message)
     }
@@ -59,7 +59,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, ErrorKind::NotFound, message)
     }
 
-    /// `400 M_INVALID_PARAM`: a parameter has a value that it cannot have.
+    /// `400 M_INVALID_PARAM`: a parameter has an invalid value.
     pub fn invalid_param(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorKind::InvalidParam, message)
     }
@@ -69,7 +69,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, ErrorKind::MissingParam, message)
     }
 
-    /// `400 M_BAD_JSON`: JSON, but not what this endpoint takes.
+    /// `400 M_BAD_JSON`: valid JSON, but not what this endpoint expects.
     pub fn bad_json(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorKind::BadJson, message)
     }
@@ -93,7 +93,7 @@ impl ApiError {
         )
     }
 
-    /// `429 M_LIMIT_EXCEEDED`, to be tried again after `wait`.
+    /// `429 M_LIMIT_EXCEEDED`, to be retried after `wait`.
     pub fn limit_exceeded(wait: Duration) -> Self {
         let mut data = LimitExceededErrorData::new();
         data.retry_after = Some(RetryAfter::Delay(wait));
@@ -101,7 +101,7 @@ impl ApiError {
         Self { retry_after: Some(wait), ..error }
     }
 
-    /// `503 M_UNKNOWN`: the server has no room for this at this moment.
+    /// `503 M_UNKNOWN`: the server cannot handle the request at the moment.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unknown, message);
         Self { retry_after: Some(BUSY_RETRY), ..error }
@@ -149,7 +149,7 @@ impl From<store::Error> for ApiError {
     }
 }
 
-/// What a client is told when another server had to be asked.
+/// The error for the client when a request to another server failed.
 impl From<FederationError> for ApiError {
     fn from(error: FederationError) -> Self {
         match &error {
@@ -165,7 +165,7 @@ impl From<FederationError> for ApiError {
             | FederationError::Malformed { .. }
             | FederationError::Request => {
                 tracing::debug!(error = %Report(&error), "another server was no help");
-                // Not the cause: which of our addresses is denied, or what listens on it, is nobody's business.
+                // Without the cause: clients must not learn which of our addresses is denied, or what listens on it.
                 Self::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, format!("{error}."))
             }
         }
@@ -187,8 +187,8 @@ impl From<AuthenticateError> for ApiError {
     }
 }
 
-/// Adds the empty list of completed stages, which ruma leaves out. The spec's examples have it in every answer, and some
-/// clients ask for it.
+/// Adds the empty list of completed stages, which ruma leaves out. The spec's examples have it in every answer, and
+/// some clients need it.
 fn with_nothing_completed(body: Vec<u8>) -> Vec<u8> {
     match body.strip_prefix(b"{") {
         Some(rest) => [br#"{"completed":[],"#, rest].concat(),
@@ -221,7 +221,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The header has whole seconds. Rounded down, a client would ask again too early.
+/// Rounds up to whole seconds for the header. Rounded down, a client would retry too early.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }

@@ -1,8 +1,8 @@
-//! Binding: from an address in the configuration to a socket that accepts.
+//! Binds an address of the configuration to a socket that accepts connections.
 //!
-//! Promises: whatever is wrong with an address or its TLS files is found here, before anything is served, and said in
-//! one line that names the address or the file. A unix socket is never reachable with wider permissions than asked for,
-//! and a live server's socket is never taken away. [`super::accept`] serves what comes out of here.
+//! Promises: every problem with an address or its TLS files is found here, before anything is served, and reported in
+//! one line that names the address or the file. A unix socket is never reachable with wider permissions than
+//! configured, and a live server's socket is never removed. [`super::accept`] serves the listeners.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -18,10 +18,11 @@ use tokio_util::either::Either;
 use super::tls::{self, TlsError, TlsFiles};
 use super::transport::Transport;
 
-/// Connections the kernel completes before we accept them. What `axum` and `tokio` use; capped by `net.core.somaxconn`.
+/// Connections that the kernel completes before we accept them. The value that `axum` and `tokio` use; capped by
+/// `net.core.somaxconn`.
 const BACKLOG: u32 = 1024;
 
-/// Where a listener is reached.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     Tcp(SocketAddr),
@@ -48,7 +49,7 @@ pub struct ListenerSpec {
     pub tls: Option<TlsFiles>,
 }
 
-/// Why an address cannot be served.
+/// The reason why an address cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("could not listen on {address}")]
@@ -87,7 +88,7 @@ impl Listener {
     /// # Errors
     /// See [`ListenError`]; nothing stays bound after one.
     pub async fn bind(spec: &ListenerSpec) -> Result<Self, ListenError> {
-        // First the files: a wrong certificate must not cost the socket of a running server.
+        // The files come first: a wrong certificate must not remove the socket of a running server.
         let tls = spec.tls.as_ref().map(tls::load).transpose()?.map(TlsAcceptor::from);
         let failed = |source| ListenError::Bind { address: spec.address.clone(), source };
         let (incoming, address) = match &spec.address {
@@ -105,19 +106,19 @@ impl Listener {
         Ok(Self { incoming, address, tls, transport: Transport::default() })
     }
 
-    /// Keeps these bounds on its connections.
+    /// Applies these limits to the listener's connections.
     #[must_use]
     pub fn within(self, transport: Transport) -> Self {
         Self { transport, ..self }
     }
 
-    /// Where it listens; for port 0, with the port that the system chose.
+    /// The address that it listens on; for port 0, with the port that the system chose.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The next connection, with the address of its other end. Cancel safe.
+    /// Accepts the next connection, and returns it with the address of its other end. Cancel safe.
     pub(super) async fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
         match &self.incoming {
             Incoming::Tcp(listener) => {
@@ -139,7 +140,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restarted server must not wait for its old connections to leave TIME_WAIT.
     socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it. It costs us no timer, and in the end finds peers that vanished without a word.
+    // Accepted sockets inherit keepalive. It costs us no timer, and in the end detects peers that vanished.
     socket.set_keepalive(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -160,7 +161,7 @@ async fn make_way(path: &Path) -> Result<(), ListenError> {
         Ok(_) => {}
     }
     match UnixStream::connect(path).await {
-        // Only this says that nobody listens. A full backlog, say, is a live server under load.
+        // Only this error means that no process listens. A full backlog, for example, is a live server under load.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(error)),
         Ok(_) | Err(_) => Err(ListenError::InUse { path: path.to_owned() }),
@@ -171,7 +172,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
     let file = SocketFile::of(path)?;
-    // Before `listen`: until then nobody can connect, so the wider permissions of the moment let nobody in.
+    // Set before `listen`: until then no client can connect, so the wider permissions at creation admit no one.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     Ok((socket.listen(BACKLOG)?, file))
 }

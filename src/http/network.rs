@@ -1,8 +1,9 @@
-//! The network that an address belongs to: what is counted as one client.
+//! The network that an address belongs to, which counts as one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv6 customer has a whole /64, so that is one client. An IPv4 address is one by itself.
+/// Returns the network of an address. An IPv6 customer has a whole /64, which counts as one client; each IPv4 address
+/// is one by itself.
 pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -13,7 +14,8 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What a larger IPv6 customer has: a /48 with many networks. `None` for IPv4, where an address is all that is known.
+/// The site of an address: a /48 with many networks, as a larger IPv6 customer has. `None` for IPv4, where only the
+/// address is known.
 pub fn site(address: IpAddr) -> Option<IpAddr> {
     match network(address) {
         IpAddr::V4(_) => None,

@@ -1,4 +1,4 @@
-//! Rate limits: how often a user, and an address, may do each kind of thing, and how often somebody may guess a password.
+//! The rate limits: for each kind of action per user and per address, and for password guesses.
 
 mod guesses;
 
@@ -18,7 +18,7 @@ use crate::{
     store::UserNid,
 };
 
-/// The kinds of thing that are counted apart.
+/// The kinds of action that are counted separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Send,
@@ -38,14 +38,14 @@ struct Limiter {
     address: DefaultKeyedRateLimiter<IpAddr>,
 }
 
-/// All counters. They are in memory: after a restart everyone starts afresh.
+/// All rate limit counters. They are only in memory: a restart resets them.
 pub struct RateLimits {
     enabled: bool,
     limiters: [Limiter; 9],
     guesses: Guesses,
 }
 
-/// A guess at an account's password. Dropped, it counts as wrong.
+/// A guess at an account's password. If dropped, it counts as wrong.
 #[must_use]
 pub struct Guess<'a> {
     guesses: Option<&'a Guesses>,
@@ -54,7 +54,7 @@ pub struct Guess<'a> {
 }
 
 impl Guess<'_> {
-    /// It was not wrong, and so costs nothing.
+    /// Returns the guess to the budget, because it was not wrong.
     pub fn give_back(self) {
         if let Some(guesses) = self.guesses {
             guesses.give_back(self.account, self.address);
@@ -97,8 +97,8 @@ impl RateLimits {
         self.check_many(action, NonZeroU32::MIN, user, address)
     }
 
-    /// Counts what a request does besides what its endpoint is for: `PUT state/m.room.member` may invite. Not for those who
-    /// are exempt.
+    /// Counts an action that a request does in addition to its endpoint's own: `PUT state/m.room.member` may invite.
+    /// Exempt callers are not counted.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -116,7 +116,7 @@ impl RateLimits {
         }
     }
 
-    /// Counts so many actions at once; at most as many as a whole burst, or it could never be.
+    /// Counts several actions at once: at most a whole burst, since more could never succeed.
     fn check_many(
         &self,
         action: Action,
@@ -146,7 +146,7 @@ impl RateLimits {
         Ok(())
     }
 
-    /// Lets somebody guess the password of an account, by a name that says which one and need not be anybody's.
+    /// Counts a password guess at an account. `account` is its name; no such account need exist.
     ///
     /// # Errors
     /// `M_LIMIT_EXCEEDED` with the time to wait.
@@ -159,7 +159,7 @@ impl RateLimits {
         Ok(Guess { guesses, account, address })
     }
 
-    /// Forgets those who have not been seen for a while; called now and then, so that memory stays bounded.
+    /// Removes idle users and addresses. Called regularly, so that memory stays bounded.
     pub fn forget_idle(&self) {
         for limiter in &self.limiters {
             limiter.user.retain_recent();
@@ -183,7 +183,7 @@ fn quota(per_second: f64, burst: f64) -> Quota {
     Quota::with_period(period(per_second)).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
 }
 
-/// The time in which one of `per_second` comes back.
+/// The time in which one action comes back at a rate of `per_second`.
 fn period(per_second: f64) -> Duration {
     Duration::from_secs_f64(1.0 / per_second.clamp(0.001, 1e9))
 }

@@ -13,7 +13,7 @@ use super::ApiError;
 /// A typed answer.
 pub struct Reply<R>(pub R);
 
-/// JSON that is already written: events are rendered once and spliced into every answer.
+/// JSON that is already serialized: events are rendered once and copied into every answer.
 pub struct RawJson(pub Bytes);
 
 impl<R: OutgoingResponse> IntoResponse for Reply<R> {

@@ -1,4 +1,4 @@
-//! The route table: which request type is served by which handler, and as which kind of action it is limited.
+//! The route table: it maps each request type to its handler and to the action of its rate limit.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::app::App;
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Endpoint = Arc<dyn Fn(App, Request) -> Answer + Send + Sync>;
 
-/// Endpoints of one API. Handlers are erased to one type each, which keeps the code small with hundreds of them.
+/// Endpoints of one API. All handlers are erased to one type, which keeps the code small with hundreds of them.
 #[derive(Default)]
 pub struct Routes {
     router: Router<App>,
@@ -43,7 +43,7 @@ impl Routes {
         self
     }
 
-    /// Serves a request type on further paths, which ruma's type does not name but reads.
+    /// Serves a request type on further paths that ruma's type does not name but can parse.
     #[must_use]
     pub fn serve_at<R, H, F, T>(mut self, paths: &[&'static str], action: Action, handler: H) -> Self
     where
@@ -75,7 +75,7 @@ impl Routes {
             path,
             Arc::new(move |app, mut request| {
                 request.extensions_mut().insert(action);
-                // In a box of its own, or the block below would hold it twice: as captured and as awaited.
+                // In its own box; otherwise the block below would hold it twice: as captured and as awaited.
                 let answer = Box::pin(handler(app, request));
                 Box::pin(async move {
                     match answer.await {
@@ -102,12 +102,12 @@ impl Routes {
         self
     }
 
-    /// All methods and paths, for the list of what is served.
+    /// All served methods and paths.
     pub fn list(&self) -> &[(Method, &'static str)] {
         &self.list
     }
 
-    /// The router; what it does not know is answered with `M_UNRECOGNIZED`.
+    /// Builds the router. It answers unknown paths and methods with `M_UNRECOGNIZED`.
     pub fn into_router(self) -> Router<App> {
         self.router
             .fallback(|| async { ApiError::unrecognized() })
@@ -115,7 +115,7 @@ impl Routes {
     }
 }
 
-/// A handler without its types.
+/// Erases the types of a handler.
 fn endpoint<R, H, F, T>(action: Action, handler: H) -> Endpoint
 where
     R: IncomingRequest + Send + 'static,

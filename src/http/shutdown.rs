@@ -1,4 +1,4 @@
-//! Stopping: one handle that everything which serves listens to.
+//! Shutdown: one handle that all serving code listens to.
 //!
 //! The order: [`Shutdown::begin`] cancels the token; accept loops stop accepting, parked requests (they wait on the same
 //! token) answer at once, [`super::accept::serve`] returns when its connections are done; [`Shutdown::finish_tasks`]
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long requests in flight may take to finish. Shorter than the 10 s that container runtimes wait before they kill,
-/// so that the database is closed in order too.
+/// The time that requests in flight have to finish. Shorter than the 10 s that container runtimes wait before they
+/// kill, so that the database is closed in order too.
 pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Tells everything that serves to finish. Clones are the same handle.
@@ -34,31 +34,32 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Starts stopping. The first call counts.
+    /// Starts the shutdown. Only the first call has an effect.
     pub fn begin(&self) {
         self.deadline();
         self.shared.tasks.close();
         self.shared.token.cancel();
     }
 
-    /// Cancelled when stopping begins. A request that waits for something must wait for this as well, and answer.
+    /// The token that is cancelled when shutdown begins. A request that waits for something must also wait for this,
+    /// and then answer.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.shared.token
     }
 
-    /// The requests that run to their end; for [`super::tracked::TrackedLayer`].
+    /// The tracker of the requests that run to their end; for [`super::tracked::TrackedLayer`].
     #[must_use]
     pub fn tasks(&self) -> &TaskTracker {
         &self.shared.tasks
     }
 
-    /// When waiting ends. Only meaningful after [`begin`](Self::begin).
+    /// The deadline for requests in flight. Only meaningful after [`begin`](Self::begin).
     pub(super) fn deadline(&self) -> Instant {
         *self.shared.began_at.get_or_init(Instant::now) + GRACE
     }
 
-    /// Waits for stopping to begin and then for the tracked requests, until the deadline.
+    /// Waits for the shutdown to begin and then for the tracked requests, until the deadline.
     ///
     /// # Errors
     /// The number of tasks that were still running at the deadline.

@@ -1,6 +1,6 @@
 //! TLS for a listener: a certificate chain and a private key, both in PEM files.
 //!
-//! Promise: a file that cannot serve is refused at start, by name, and not by each client's handshake.
+//! Promise: an unusable file is reported by name at start, and not in each client's handshake.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct TlsFiles {
     pub private_key: PathBuf,
 }
 
-/// What is wrong with the TLS files.
+/// A problem with the TLS files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("could not read the TLS file {}", path.display())]

@@ -1,11 +1,11 @@
 //! Requests that must not stop halfway.
 //!
-//! hyper drops a handler's future when its client hangs up, at any `.await`. For a read that is right: nobody wants the
-//! answer of an abandoned `/sync`. A request that changes something would be left half done; so PUT, POST, PATCH and
-//! DELETE run as tasks of their own, and only the wait for their answer is dropped.
+//! hyper drops a handler's future when its client hangs up, at any `.await`. That is right for a read: no one wants the
+//! answer of an abandoned `/sync`. But a request that changes data would be left half done. So PUT, POST, PATCH and
+//! DELETE run as separate tasks, and only the wait for their answer is dropped.
 //!
-//! A client that waits for such a request is told to come back when the database does not answer; what the request does
-//! goes on, so that it ends in one of two ways and not between them.
+//! When the database does not answer, a client that waits for such a request is told to retry. The request itself
+//! continues, so that it either succeeds or fails as a whole.
 //!
 //! Promise, for every method: a panic becomes a 500 with `M_UNKNOWN` and an error in the log, never a lost connection.
 
@@ -35,17 +35,18 @@ pub struct TrackedLayer {
     too_long: Option<Arc<TooLong>>,
 }
 
-/// Makes a future that ends when nobody should wait any longer for the answer of a request that begins now.
+/// Makes a future that ends when the client of a request that begins now should wait no longer for its answer.
 type TooLong = dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 impl TrackedLayer {
-    /// `tasks` is what waits for the requests at the end: [`super::shutdown::Shutdown::tasks`].
+    /// `tasks` waits for the requests at shutdown: [`super::shutdown::Shutdown::tasks`].
     #[must_use]
     pub fn new(tasks: TaskTracker) -> Self {
         Self { tasks, too_long: None }
     }
 
-    /// Answers a writing request with 503 once the future that `too_long` makes has ended. The request goes on to its end.
+    /// Answers a writing request with 503 once the future that `too_long` makes has ended. The request continues to its
+    /// end.
     #[must_use]
     pub fn waits_until<F>(self, too_long: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -100,7 +101,7 @@ where
 pub enum TrackedFuture<F> {
     /// Runs where it is polled, and stops when it is dropped.
     Here(Guarded<F>),
-    /// Runs on; this only waits for it, until the other future ends.
+    /// Runs in its own task. This only waits for it, until the other future ends.
     Task(JoinHandle<Response>, Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
 }
 
@@ -111,7 +112,7 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for TrackedFuture<
         let response = match &mut *self {
             Self::Here(answer) => ready!(Pin::new(answer).poll(cx)),
             Self::Task(task, too_long) => match Pin::new(task).poll(cx) {
-                // Panics are caught inside. What is left is a task that the ending runtime dropped.
+                // Panics are caught inside, so the only error left is a task that the ending runtime dropped.
                 Poll::Ready(done) => done.unwrap_or_else(|_| internal_error()),
                 Poll::Pending => {
                     let Some(too_long) = too_long else { return Poll::Pending };
@@ -127,7 +128,8 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for TrackedFuture<
     }
 }
 
-/// A handler's future whose panic is an answer. Boxed: it is large, and moved into a task or a connection.
+/// A handler's future that turns a panic into an answer. Boxed, because it is large and is moved into a task or a
+/// connection.
 pub struct Guarded<F>(Pin<Box<F>>);
 
 impl<F: Future<Output = Result<Response, Infallible>>> Future for Guarded<F> {
@@ -190,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Calls a handler that waits, drops the call, lets the handler go on, and says whether it came to its end.
+    /// Calls a handler that waits, drops the call, lets the handler continue, and returns whether it finished.
     async fn finishes_after_being_dropped(method: Method) -> bool {
         let (entered, mut is_entered) = mpsc::channel(1);
         let (finished, mut is_finished) = mpsc::channel(1);
@@ -252,7 +254,7 @@ mod tests {
         gate.add_permits(1);
         is_finished.recv().await.expect("the request goes on");
 
-        // One that is done is answered with what it did.
+        // A request that finishes in time is answered with its result.
         gate.add_permits(1);
         let mut patient = TrackedLayer::new(TaskTracker::new()).waits_until(std::future::pending::<()>).layer(service);
         assert!(patient.call(request(Method::GET)).await.unwrap().status().is_success());

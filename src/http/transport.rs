@@ -1,6 +1,7 @@
-//! Bounds on what clients may hold of us: connections from one network, and answers that they are slow to read.
+//! Limits on the resources that clients may hold: connections from one network, and answers that they read slowly.
 //!
-//! All listeners share one [`Transport`]. Next: [`Connections`] counts, [`Answers`] holds the bytes that are on their way.
+//! All listeners share one [`Transport`]. Next: [`Connections`] counts connections, [`Answers`] holds the bytes that
+//! are being sent.
 
 mod answers;
 mod connections;
@@ -16,12 +17,12 @@ pub(super) use self::{
 };
 use crate::config::IpRange;
 
-/// The bounds that a listener keeps. Clones share their counts.
+/// The limits that a listener enforces. Clones share their counts.
 #[derive(Debug, Clone)]
 pub struct Transport {
     connections: Arc<Connections>,
     answers: Arc<Answers>,
-    /// Peers with any number of connections: behind a reverse proxy are many people.
+    /// Peers without a limit on connections: many users are behind a reverse proxy.
     proxies: Arc<[IpRange]>,
 }
 
@@ -31,7 +32,7 @@ impl Transport {
         Self { connections: Arc::new(connections), answers: Arc::new(answers), proxies: Arc::default() }
     }
 
-    /// The same bounds, from which these peers' connections are excepted.
+    /// Returns these limits with the given peers exempt from the limit on connections.
     #[must_use]
     pub fn with_proxies(&self, proxies: &[IpRange]) -> Self {
         Self { proxies: proxies.into(), ..self.clone() }
@@ -41,14 +42,14 @@ impl Transport {
         &self.answers
     }
 
-    /// Counts a new connection. `None`: its network has as many as it may.
+    /// Counts a new connection. Returns `None` if its network has reached its limit.
     pub(super) fn connect(&self, peer: Option<IpAddr>) -> Option<Connected> {
         let counted = peer.filter(|peer| !self.proxies.iter().any(|proxy| proxy.contains(*peer)));
         self.connections.connect(counted)
     }
 }
 
-/// Without a bound on connections, as behind a socket that only this machine's users can open.
+/// Sets no limit on connections, as for a socket that only this machine's users can open.
 impl Default for Transport {
     fn default() -> Self {
         Self::new(Connections::new(u32::MAX), Answers::new(answers::DEFAULT_BUDGET_BYTES))

@@ -1,8 +1,8 @@
-//! Key backup: room keys that clients keep with us, encrypted for nobody but themselves.
+//! Key backup: room keys that clients store with us, encrypted so that only they can read them.
 //!
-//! Promise: of two keys for one session the better one stays; keys go into the current version only; the number of a
-//! deleted version is never used again. A large upload or deletion is several commits, one after the other; one that was
-//! interrupted is repeated as a whole by the client, which changes nothing of what was done.
+//! Promises: of two keys for one session the better one stays. Keys are written to the current version only. The number
+//! of a deleted version is never used again. A large upload or deletion takes several commits, one after the other. If
+//! it is interrupted, the client repeats it as a whole, which does not change the part that was done.
 
 mod sessions;
 
@@ -18,23 +18,23 @@ use crate::store::{
     leftovers::Leftover,
 };
 
-/// Size of the public data of a version: a key and a few signatures.
+/// Maximum size of the public data of a version: a key and a few signatures.
 pub const MAX_AUTH_DATA_BYTES: usize = 64 * 1024;
 
-/// Length of an algorithm's name.
+/// Maximum length of an algorithm's name.
 pub const MAX_ALGORITHM_BYTES: usize = 255;
 
-/// Versions of one user that are not deleted. Clients use one at a time.
+/// Maximum number of versions of one user, without deleted ones. Clients use one at a time.
 pub const MAX_VERSIONS: i64 = 100;
 
-/// Bytes of all room keys of one user, in all versions. A key takes half a kilobyte to one, and a client reads all of them
-/// in one answer.
+/// Maximum bytes of all room keys of one user, in all versions. A key takes half a kilobyte to one, and a client reads
+/// all of them in one answer.
 pub const MAX_BACKUP_BYTES: i64 = 256 * 1024 * 1024;
 
-/// Room keys that are read at once for an answer: a hundred kilobytes, and six megabytes at most.
+/// Room keys read at once for an answer: typically a hundred kilobytes, and six megabytes at most.
 pub(crate) const SESSIONS_PER_PAGE: usize = 100;
 
-/// Why a backup did not do what was asked.
+/// Why a request to a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     #[error("there is no such backup")]
@@ -70,18 +70,18 @@ pub struct Version {
     pub count: i64,
 }
 
-/// What a client says of a version: its algorithm and the public data that belongs to it.
+/// A version as the client describes it: its algorithm and the algorithm's public data.
 #[derive(Debug, Clone, serde::Deserialize, serde::Serialize)]
 pub struct Algorithm {
     pub algorithm: String,
     auth_data: Box<RawValue>,
-    /// Repeated in the body when a version is changed.
+    /// The version's number, which clients repeat in the body of a change.
     #[serde(default, skip_serializing)]
     version: Option<String>,
 }
 
 impl Algorithm {
-    /// Checks what a client sent.
+    /// Checks a version that a client sent.
     ///
     /// # Errors
     /// [`BackupError::Malformed`] and [`BackupError::TooLarge`].
@@ -113,12 +113,12 @@ impl TryFrom<VersionRow> for Version {
     }
 }
 
-/// The number in a version's name; a name that is no number of ours names nothing.
+/// Parses the number in a version's name. A name that is not such a number is an unknown version.
 pub fn parse_version(version: &str) -> Result<i64, BackupError> {
     version.parse().ok().filter(|number: &i64| number.to_string() == version).ok_or(BackupError::NoSuchVersion)
 }
 
-/// The version, unless it was deleted.
+/// Looks up a version that was not deleted.
 pub(super) async fn live_version(
     conn: &mut Conn<'_>,
     user: UserNid,
@@ -144,7 +144,7 @@ struct DeleteVersion {
 }
 
 impl Keys {
-    /// Creates a version, which becomes the current one, and says its number.
+    /// Creates a version, which becomes the current one, and returns its number.
     ///
     /// # Errors
     /// [`BackupError::TooMany`] until an old version is deleted.
@@ -162,7 +162,7 @@ impl Keys {
         Ok(row.ok_or(BackupError::NoSuchVersion)?.try_into()?)
     }
 
-    /// The version.
+    /// Looks up a version.
     ///
     /// # Errors
     /// [`BackupError::NoSuchVersion`], also when it was deleted.
@@ -183,8 +183,8 @@ impl Keys {
         self.db.committer().transact(UpdateVersion { user, version, algorithm }).await?
     }
 
-    /// Deletes a version with all its keys: they are gone for everyone at once, and from the database a little later.
-    /// Deleting it again succeeds.
+    /// Deletes a version with all its keys. Clients no longer see them at once; the rows are deleted a little later.
+    /// Deleting a deleted version succeeds.
     ///
     /// # Errors
     /// [`BackupError::NoSuchVersion`] when there never was one.
@@ -193,8 +193,8 @@ impl Keys {
         self.db.committer().transact(DeleteVersion { user, version }).await?
     }
 
-    /// The room keys of this part of a version in the order of rooms and sessions, a page at a time: those after this room
-    /// and session, and whether these are the last.
+    /// Reads one page of the room keys in this part of a version, ordered by room and session and starting after
+    /// `after`. The second value says whether it is the last page.
     ///
     /// # Errors
     /// [`BackupError::NoSuchVersion`].

@@ -1,7 +1,7 @@
-//! Changes of device lists: who must look at whose keys again.
+//! Changes of device lists: which users must fetch whose keys again.
 //!
-//! Whatever changes a user's devices or keys stores a row with it, through [`DeviceChange`], and wakes those who share a
-//! room. The latest changes are also kept in memory, so that a `/sync` without changes asks the database nothing.
+//! Every change of a user's devices or keys stores a row with it, through [`DeviceChange`], and wakes the users who
+//! share a room. The latest changes are also kept in memory, so that a `/sync` without changes needs no query.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,15 +16,15 @@ use crate::{
     store::{Error, Position, RoomNid, Row, UserNid, device_keys, devices::DEVICE_CHANGE, ids::lock},
 };
 
-/// Changes kept in memory: minutes of a busy server. Whoever was away longer asks the database.
+/// Changes kept in memory: some minutes of a busy server. Clients that were away longer cost a query.
 const MAX_LOGGED: usize = 4096;
 
-/// Changes that one `/sync` tells of at most; a client that missed more than this asks for everyone's keys anyway.
+/// Maximum number of changes in one `/sync`. A client that missed more asks for everyone's keys anyway.
 pub const MAX_CHANGED_USERS: usize = 20_000;
 
-/// Whether users see each other's device lists.
+/// Tells whether users see each other's device lists.
 pub trait SharedRooms: Sync {
-    /// Whether both users are joined to one room.
+    /// Returns whether both users are joined to one room.
     fn share_a_room(&self, a: UserNid, b: UserNid) -> impl Future<Output = Result<bool, Error>> + Send;
 }
 
@@ -59,7 +59,7 @@ impl Changes {
         }
     }
 
-    /// Who changed in (`since`, `upto`]; `None` if memory does not reach back that far.
+    /// The users whose lists changed in (`since`, `upto`]; `None` if memory does not reach back that far.
     fn between(&self, since: Position, upto: Position) -> Option<BTreeSet<UserNid>> {
         let log = lock(&self.log);
         if since < log.complete_from {
@@ -70,14 +70,14 @@ impl Changes {
     }
 }
 
-/// A change of device lists on its way to the database: add [`Self::rows`] to what is written, and call
+/// A change of device lists on its way to the database. Add [`Self::rows`] to the rows of the write, and call
 /// [`Self::committed`] after the commit.
 #[derive(Debug, Clone)]
 pub struct DeviceChange {
     changes: Arc<Changes>,
     users: Vec<UserNid>,
     rooms: Vec<RoomNid>,
-    /// Who makes the change, and hears of it on every device.
+    /// The user who makes the change. All their devices are notified.
     owner: UserNid,
 }
 
@@ -86,7 +86,7 @@ impl DeviceChange {
         Self { changes, users: vec![user], rooms, owner: user }
     }
 
-    /// The same change for these users' lists, instead of the one it was made for.
+    /// Copies the change for the lists of `users`, instead of the user it was made for.
     pub(super) fn of_users(&self, users: Vec<UserNid>) -> Self {
         Self { users, ..self.clone() }
     }
@@ -96,7 +96,7 @@ impl DeviceChange {
         self.users.iter().map(|user| DEVICE_CHANGE.row([(*user).into(), position.into()])).collect()
     }
 
-    /// To be called after the commit and before its position is visible.
+    /// Records the change. Must be called after the commit, before its position is visible.
     pub fn committed(&self, position: Position) {
         self.changes.add(position, &self.users);
         if self.users.is_empty() {
@@ -111,7 +111,7 @@ impl DeviceChange {
 
 impl Keys {
     /// The users whose device lists changed in (`since`, `upto`] and who share a room with `user`, and `user` itself.
-    /// Asks the database nothing while nothing has changed.
+    /// Needs no query while nothing has changed.
     ///
     /// # Errors
     /// When the database fails.
@@ -126,8 +126,8 @@ impl Keys {
             Some(changed) => changed,
             None => {
                 let mut reader = self.db.read().await?;
-                // A row holds a user's last change only. If that is after `upto`, an earlier one may be hidden behind it:
-                // telling of it too early is harmless.
+                // A row holds a user's last change only. If that is after `upto`, it may hide an earlier one. Reporting
+                // it too early is harmless.
                 let rows = device_keys::changes_after(&mut reader.conn(), since, MAX_CHANGED_USERS).await?;
                 rows.into_iter().map(|(_, user)| user).collect()
             }

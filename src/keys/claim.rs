@@ -1,7 +1,7 @@
 //! Claiming: handing out one-time keys, each of them once.
 //!
-//! Promise: a key is deleted, and its digest remembered, in the commit after which it is answered. A crash before the
-//! answer loses the key; nothing hands it out twice.
+//! Promise: the commit that precedes the answer deletes the key and stores its digest. A crash before the answer loses
+//! the key, but no key is handed out twice.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -24,20 +24,20 @@ use crate::{
     },
 };
 
-/// Devices in one claim: a room of a thousand people with many devices each.
+/// Maximum number of devices in one claim: a room of a thousand people with several devices each.
 pub const MAX_CLAIMED_DEVICES: usize = 5_000;
 
-/// Devices in one transaction, so that a large claim does not hold up everyone else's writes.
+/// Devices in one transaction, so that a large claim does not delay all other writes.
 const DEVICES_PER_TRANSACTION: usize = 50;
 
-/// Which key of which device is wanted.
+/// The devices to claim a key of, with the algorithm.
 pub type Wanted = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>>;
 
-/// Keys that were handed out.
+/// The keys that were handed out.
 #[derive(Debug, Default)]
 pub struct Claimed {
     pub keys: BTreeMap<OwnedUserId, OneTimeKeys>,
-    /// Servers of users whose keys could not be asked for.
+    /// Servers whose users' keys could not be fetched.
     pub unreachable: BTreeSet<OwnedServerName>,
 }
 
@@ -59,7 +59,7 @@ struct Target {
     algorithm: Arc<str>,
 }
 
-/// A key that was taken for the target with this index.
+/// A key that was taken for the target with the index `target`.
 pub(super) struct Taken {
     target: usize,
     key_id: String,
@@ -74,10 +74,11 @@ struct ClaimKeys {
 
 impl Keys {
     /// Hands out a key of each device: the one-time key that was uploaded first, or else the fallback key. Devices that
-    /// have neither are missing in the answer.
+    /// have neither are missing from the answer.
     ///
     /// # Errors
-    /// After [`ClaimError::Storage`] keys may have been used up that nobody received; none is handed out again.
+    /// After [`ClaimError::Storage`] some keys may be used up although nobody received them. They are not handed out
+    /// again.
     pub async fn claim(&self, wanted: &Wanted) -> Result<Claimed, ClaimError> {
         if wanted.values().map(BTreeMap::len).sum::<usize>() > MAX_CLAIMED_DEVICES {
             return Err(ClaimError::TooMany);

@@ -1,4 +1,4 @@
-//! How many one-time keys a device has left, as `/sync` tells it.
+//! Counts of a device's remaining one-time keys, for `/sync`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,27 +8,28 @@ use std::{
 use super::Keys;
 use crate::store::{DeviceNid, Error, Position, ids::lock, one_time_keys};
 
-/// The algorithm whose count is told even when it is 0: clients upload new keys when they see that.
+/// The algorithm whose count is sent even when it is 0: clients upload new keys when they see that.
 const ALWAYS_COUNTED: &str = "signed_curve25519";
 
-/// Devices whose counts are kept in memory. Over it we start afresh, which costs each device one look.
+/// Maximum number of devices with cached counts. When it is reached we clear the cache, which costs each device one
+/// query.
 const MAX_CACHED: usize = 100_000;
 
-/// What is left of a device's keys.
+/// The remaining keys of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyCounts {
     /// One-time keys by algorithm, with an explicit 0 for `signed_curve25519`.
     pub one_time: BTreeMap<String, u64>,
     /// Algorithms whose fallback key has not been used.
     pub unused_fallback: Vec<String>,
-    /// When they last changed, as far as memory goes back: after it, a `/sync` has nothing new to tell.
+    /// The position of their last change, as far as memory reaches back. A `/sync` from after it has no new counts.
     pub changed_at: Position,
 }
 
 #[derive(Debug)]
 enum State {
     Unknown,
-    /// Somebody is reading them. A change in the meantime makes what they read outdated.
+    /// A query is running. A change meanwhile makes its result outdated.
     Loading(u64),
     Known(Arc<KeyCounts>),
 }
@@ -39,7 +40,7 @@ struct Entry {
     state: State,
 }
 
-/// The counts in memory. The lock guards a look-up.
+/// The cached counts. The lock is held for single look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     entries: Mutex<Entries>,
@@ -52,14 +53,14 @@ struct Entries {
 }
 
 impl Counts {
-    /// The device's keys have changed with the commit at `position`.
+    /// Marks the device's keys as changed by the commit at `position`.
     pub(super) fn changed(&self, device: DeviceNid, position: Position) {
         let mut entries = lock(&self.entries);
         entries.make_room();
         entries.by_device.insert(device, Entry { changed_at: position, state: State::Unknown });
     }
 
-    /// What is known, or a number under which it may be stored.
+    /// The cached counts, or else a number under which the caller may store the counts that it reads.
     fn find_or_load(&self, device: DeviceNid) -> Result<Arc<KeyCounts>, (u64, Position)> {
         let mut entries = lock(&self.entries);
         entries.make_room();
@@ -92,7 +93,7 @@ impl Entries {
 }
 
 impl Keys {
-    /// What is left of the device's one-time and fallback keys. From memory, unless they have changed since the last look.
+    /// The remaining one-time and fallback keys of the device. Cached until they change.
     ///
     /// # Errors
     /// When the database fails.

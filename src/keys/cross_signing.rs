@@ -1,7 +1,7 @@
-//! Cross-signing: a user's master key, and the keys with which it vouches for devices and for other users.
+//! Cross-signing: a user's master key, and the keys with which the user vouches for their devices and for other users.
 //!
-//! Promise: what replaces a key was authenticated anew, is signed by the user's master key, and takes along the
-//! signatures on and by the key that it replaces.
+//! Promise: replacing a key needs a new authentication and the signature of the user's master key. It deletes the
+//! signatures on and by the old key.
 
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, UserId, encryption::CrossSigningKey, serde::Raw};
 use serde_json::{Map, Value};
@@ -22,10 +22,10 @@ use crate::{
     },
 };
 
-/// Size of one cross-signing key, signatures included: a kilobyte, and a line for each device that signs.
+/// Maximum size of one cross-signing key with its signatures: a kilobyte, and a line for each device that signs.
 pub const MAX_SIGNING_KEY_BYTES: usize = 8 * 1024;
 
-/// What a cross-signing key is for.
+/// The purpose of a cross-signing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
     Master,
@@ -34,7 +34,7 @@ pub enum Usage {
 }
 
 impl Usage {
-    /// The spec's word.
+    /// The name of the usage in the spec.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Master => "master",
@@ -48,7 +48,7 @@ impl Usage {
     }
 }
 
-/// Why cross-signing keys were not taken.
+/// Why cross-signing keys were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningKeysError {
     #[error("the {} key is malformed: {detail}", usage.as_str())]
@@ -61,14 +61,14 @@ pub enum SigningKeysError {
     NoMasterKey,
     #[error("the {} key is the same as one of the user's device IDs", .0.as_str())]
     SameAsDevice(Usage),
-    /// The keys would replace others: ask again with `authenticated`, after the user has proved who they are.
+    /// The keys would replace others. Call again with `authenticated` after the user has authenticated.
     #[error("replacing cross-signing keys needs authentication")]
     NeedsAuthentication,
     #[error("could not store the keys")]
     Storage(#[from] Error),
 }
 
-/// A cross-signing key, checked as far as it goes alone.
+/// A cross-signing key that passed the checks that need no other key.
 #[derive(Debug, Clone)]
 pub struct SigningKey {
     usage: Usage,
@@ -116,7 +116,8 @@ impl SigningKey {
             return Err(malformed("it has another usage".to_owned()));
         }
         let object = serde_json::from_str(json).map_err(|error| malformed(error.to_string()))?;
-        // The spec: "The object must have exactly one property, whose name is in the form `<algorithm>:<unpadded_base64>`".
+        // The spec: "The object must have exactly one property, whose name is in the form
+        // `<algorithm>:<unpadded_base64>`".
         let mut keys = key.keys.iter();
         let (Some((id, public_key)), None) = (keys.next(), keys.next()) else {
             return Err(malformed("it must hold exactly one key".to_owned()));
@@ -127,7 +128,7 @@ impl SigningKey {
         Ok(Self { usage, public_key: public_key.clone(), object })
     }
 
-    /// Keeps the signatures of the user itself that hold: by the master key, and by their devices.
+    /// Keeps only the valid signatures by the user: by the master key, and by their devices.
     fn keep_valid_signatures(&mut self, user_id: &UserId, signers: &[(String, [u8; 32])]) {
         let Some(CanonicalJsonValue::Object(all)) = self.object.remove("signatures") else {
             return;
@@ -165,26 +166,26 @@ pub(super) fn public_key_of(key: &Map<String, Value>) -> Option<&str> {
     key.get("keys")?.as_object()?.values().next()?.as_str()
 }
 
-/// How often an upload is checked anew because the user's other keys have changed meanwhile. Only the same user's other
-/// requests do that.
+/// Maximum number of checks of one upload. It is checked again when the user's stored keys have changed meanwhile. Only
+/// requests of the same user change them.
 const MAX_TRIES: usize = 8;
 
-/// Keys that replace those in `stored`, all checked.
+/// Keys that replace those in `stored`. All checks are done.
 struct UploadSigningKeys {
     user: UserNid,
     stored: Stored,
-    /// Usage and public key of what goes.
+    /// Usage and public key of the keys that are deleted.
     replaced: Vec<(Usage, String)>,
     rows: Vec<Row>,
     change: DeviceChange,
 }
 
 impl Keys {
-    /// Stores cross-signing keys. `authenticated`: the user has just proved who they are, which replacing keys needs.
-    /// `rooms` are those that the user has joined; they hear of the change.
+    /// Stores cross-signing keys. `authenticated` means that the user has just authenticated, which replacing keys
+    /// needs. `rooms` are the user's joined rooms, which are notified of the change.
     ///
     /// # Errors
-    /// [`SigningKeysError`]; nothing is stored then.
+    /// [`SigningKeysError`]. Nothing is stored then.
     pub async fn upload_signing_keys(
         &self,
         caller: &LocalDevice,
@@ -204,7 +205,7 @@ impl Keys {
         Err(SigningKeysError::Storage(Error::Overloaded))
     }
 
-    /// Checks the keys against those that are stored; `None` if none of them is new.
+    /// Checks the keys against the stored ones. Returns `None` if none of them is new.
     async fn prepare_signing_keys(
         &self,
         caller: &LocalDevice,
@@ -214,7 +215,7 @@ impl Keys {
     ) -> Result<Option<UploadSigningKeys>, SigningKeysError> {
         let (user, user_id) = (caller.user.nid, caller.user_id());
         let signing = keys.0.iter().flat_map(|key| signatures::signing_devices(&key.object, user_id));
-        // A cross-signing key must not be named like a device, so those are looked for too.
+        // A cross-signing key must not have a device's ID as its name, so devices of these names are looked up too.
         let named = signing.chain(keys.0.iter().map(|key| key.public_key.clone()));
         let device_ids: Vec<String> = named.filter(|device_id| validate::is_plain(device_id)).collect();
         let mut reader = self.db.read().await?;
@@ -259,7 +260,7 @@ impl Keys {
         }
         let is_replaced = |usage: Usage, old: &str| match keys.get(usage) {
             Some(key) => key.public_key != old,
-            // What the old master key vouched for is worth nothing under a new one.
+            // Signatures by the old master key are worth nothing under a new one.
             None => new_master.is_some_and(|new| Some(new) != stored_master),
         };
         let replaced = known.iter().filter(|(usage, old)| is_replaced(*usage, old)).cloned().collect();
@@ -268,7 +269,7 @@ impl Keys {
 }
 
 impl Transaction for UploadSigningKeys {
-    /// Whether the keys were stored; otherwise what they were checked with has changed.
+    /// Whether the keys were stored. `false` means that the stored keys, against which they were checked, have changed.
     type Output = bool;
 
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<bool, Error> {

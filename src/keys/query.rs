@@ -1,4 +1,4 @@
-//! Querying: the keys of other users' devices, with the signatures that the asker may see.
+//! Querying: the keys of other users' devices, with the signatures that the requester may see.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry};
 
@@ -20,7 +20,7 @@ use crate::store::{
     vocabulary::User,
 };
 
-/// Users in one query.
+/// Maximum number of users in one query.
 pub const MAX_QUERIED_USERS: usize = 10_000;
 
 /// Why a query was refused.
@@ -32,26 +32,27 @@ pub enum QueryError {
     Storage(#[from] Error),
 }
 
-/// Keys of users, by what they are for.
+/// Keys of users, by usage.
 #[derive(Debug, Default)]
 pub struct Queried {
     pub device_keys: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Raw<DeviceKeys>>>,
     pub master_keys: BTreeMap<OwnedUserId, Raw<CrossSigningKey>>,
     pub self_signing_keys: BTreeMap<OwnedUserId, Raw<CrossSigningKey>>,
-    /// The asker's own only.
+    /// Keys of the requester only.
     pub user_signing_keys: BTreeMap<OwnedUserId, Raw<CrossSigningKey>>,
-    /// Servers of users whose keys could not be asked for.
+    /// Servers whose users' keys could not be fetched.
     pub unreachable: BTreeSet<OwnedServerName>,
 }
 
-/// Signatures by the key that they are on.
+/// Signatures by the key that they sign.
 struct Signatures {
     by_key: HashMap<(UserNid, String), Vec<SignatureRow>>,
     signers: HashMap<UserNid, OwnedUserId>,
 }
 
 impl Keys {
-    /// The keys of these users, all devices or those that are named. Users that do not exist are missing.
+    /// Looks up the keys of these users: of all their devices, or of the devices in the list. Unknown users are missing
+    /// from the answer.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -81,7 +82,7 @@ impl Keys {
         let signature_rows = cross_signing::visible_signatures(&mut conn, &nids, asker.nid).await?;
         drop(reader);
         let signatures = self.gather(signature_rows).await?;
-        // A list may name a device many thousand times.
+        // A set, because a list may repeat a device thousands of times.
         let named: HashMap<&OwnedUserId, HashSet<&OwnedDeviceId>> =
             wanted.iter().map(|(user_id, devices)| (user_id, devices.iter().collect())).collect();
 

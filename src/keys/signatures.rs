@@ -1,10 +1,10 @@
 //! Signatures that are added to keys: a user vouches for their devices, and for other users.
 //!
-//! Promise: only a signature that holds, by a key that may sign that key, is stored. What is wrong with one key does not
-//! concern the others of the same upload.
+//! Promise: a signature is stored only if it is valid and made by a key that may sign that key. A mistake in one key
+//! does not affect the other keys of the same upload.
 //!
-//! Everything is read, parsed and verified before the commit ([`Stored`]). The commit only compares the texts of those keys
-//! with what is stored then: whatever was checked about the same texts still holds.
+//! Everything is read, parsed and verified before the commit ([`Stored`]). The commit only compares the texts of these
+//! keys with the stored ones. If a text is the same, its checks still hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,16 +25,17 @@ use crate::{
     },
 };
 
-/// Signed keys in one upload: verifying users in bulk is rare, and each takes a check of an Ed25519 signature.
+/// Maximum number of signed keys in one upload. Users rarely verify many others at once, and each key costs the check
+/// of an Ed25519 signature.
 pub const MAX_SIGNED_KEYS: usize = 256;
 
-/// Signatures checked on one key; the others are ignored.
+/// Maximum number of signatures checked on one key. The others are ignored.
 pub(super) const MAX_SIGNATURES_OF_KEY: usize = 16;
 
-/// Size of one signed key: as large as it may be published, and its signatures.
+/// Maximum size of one signed key: the largest published key, with its signatures.
 const MAX_SIGNED_KEY_BYTES: usize = 16 * 1024;
 
-/// A signed key as it was uploaded: whose it is, its ID, its JSON.
+/// A signed key as it was uploaded: its owner, its ID, its JSON.
 #[derive(Debug, Clone)]
 pub struct SignedKey {
     pub user_id: OwnedUserId,
@@ -43,7 +44,7 @@ pub struct SignedKey {
     pub json: String,
 }
 
-/// What was wrong with one of the keys.
+/// The mistake in one of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureFailure {
     #[error("there is no such key, or it cannot be signed")]
@@ -56,7 +57,7 @@ pub enum SignatureFailure {
     Malformed,
 }
 
-/// Why an upload of signatures was refused as a whole.
+/// Why a whole upload of signatures was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SignaturesError {
     #[error("at most {MAX_SIGNED_KEYS} signed keys can be uploaded at once")]
@@ -65,10 +66,10 @@ pub enum SignaturesError {
     Storage(#[from] Error),
 }
 
-/// What was wrong, by user and key ID; everything else was stored.
+/// The mistakes, by user and key ID. Everything else was stored.
 pub type Failures = BTreeMap<OwnedUserId, BTreeMap<String, SignatureFailure>>;
 
-/// Whether this is the signature of `object` by the Ed25519 key.
+/// Returns whether `signature` is the signature of `object` by the Ed25519 key.
 pub fn verify(object: &CanonicalJsonObject, public_key: &[u8; 32], signature: &str) -> bool {
     let Ok(signature) = Base64::<ruma::serde::base64::Standard>::parse(signature) else {
         return false;
@@ -79,7 +80,7 @@ pub fn verify(object: &CanonicalJsonObject, public_key: &[u8; 32], signature: &s
     })
 }
 
-/// The signature by this user's key that the object carries.
+/// The object's signature by this key of this user.
 pub(super) fn signature_of<'a>(object: &'a CanonicalJsonObject, signer: &UserId, key_id: &str) -> Option<&'a str> {
     signatures_of(object, signer)?.get(key_id)?.as_str()
 }
@@ -92,11 +93,11 @@ fn parse_stored(json: &str) -> Result<CanonicalJsonObject, Error> {
     serde_json::from_str(json).map_err(|error| Error::damaged("key", error))
 }
 
-/// The keys that an upload is about, as texts: those of the caller, and other users' master keys.
+/// The keys that an upload concerns, as texts: keys of the caller, and other users' master keys.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
     user: Option<UserNid>,
-    /// The caller's devices that are named, by ID.
+    /// The caller's devices in the upload, by ID.
     devices: BTreeMap<String, String>,
     /// The caller's cross-signing keys, by usage.
     own: BTreeMap<&'static str, String>,
@@ -111,7 +112,7 @@ enum Place {
     Master(UserNid),
 }
 
-/// A key of the caller that may sign: its name and where it is from.
+/// A key of the caller that may sign: its ID, and where it is stored.
 struct Signer {
     key_id: String,
     public_key: [u8; 32],
@@ -119,7 +120,7 @@ struct Signer {
 }
 
 impl Stored {
-    /// The cross-signing keys of `user`, the keys of those of their devices, and the master keys of those others.
+    /// Reads the cross-signing keys of `user`, the keys of `device_ids`, and the master keys of `others`.
     pub(super) async fn read(
         conn: &mut Conn<'_>,
         user: UserNid,
@@ -136,7 +137,7 @@ impl Stored {
         })
     }
 
-    /// What is stored now of the keys that were read before.
+    /// Reads the current texts of the keys that were read before.
     pub(super) async fn read_again(&self, conn: &mut Conn<'_>) -> Result<Self, Error> {
         let Some(user) = self.user else {
             return Ok(Self::default());
@@ -173,7 +174,7 @@ impl Stored {
         Ok(self.own_key(usage)?.and_then(signer))
     }
 
-    /// The Ed25519 keys of those of the caller's devices that were read.
+    /// The Ed25519 keys of the caller's devices in [`Self::devices`].
     fn device_signers(&self) -> Result<Vec<Signer>, Error> {
         let mut signers = Vec::new();
         for (device_id, json) in &self.devices {
@@ -187,7 +188,7 @@ impl Stored {
         Ok(signers)
     }
 
-    /// The Ed25519 keys of those of the caller's devices that were read, by key ID.
+    /// The Ed25519 keys of the caller's devices in [`Self::devices`], with their key IDs.
     pub(super) fn device_keys(&self) -> Result<Vec<(String, [u8; 32])>, Error> {
         Ok(self.device_signers()?.into_iter().map(|signer| (signer.key_id, signer.public_key)).collect())
     }
@@ -199,13 +200,14 @@ fn public_key_of(object: &CanonicalJsonObject) -> Option<String> {
     keys.values().next()?.as_str().map(str::to_owned)
 }
 
-/// The IDs of the devices by which the user has signed the object, as far as they are looked at.
+/// The IDs of the devices with which the user signed the object. Only the first [`MAX_SIGNATURES_OF_KEY`] signatures
+/// count.
 pub(super) fn signing_devices(object: &CanonicalJsonObject, user_id: &UserId) -> Vec<String> {
     let names = signatures_of(object, user_id).into_iter().flatten().take(MAX_SIGNATURES_OF_KEY);
     names.filter_map(|(key_id, _)| key_id.strip_prefix("ed25519:").map(str::to_owned)).collect()
 }
 
-/// A signature that holds, and what it was checked with.
+/// A valid signature, and the keys with which it was checked.
 struct Valid {
     owner: UserNid,
     owner_id: OwnedUserId,
@@ -223,7 +225,7 @@ struct UploadSignatures {
     change: DeviceChange,
 }
 
-/// What was stored and what was not.
+/// The result of an upload: what was stored and what was not.
 #[derive(Default)]
 pub(super) struct Outcome {
     failures: Failures,
@@ -231,11 +233,11 @@ pub(super) struct Outcome {
 }
 
 impl Keys {
-    /// Stores the caller's signatures on these keys. `rooms` are those that the caller has joined; they hear of signatures
-    /// on the caller's own keys.
+    /// Stores the caller's signatures on these keys. `rooms` are the caller's joined rooms, which are notified of
+    /// signatures on the caller's own keys.
     ///
     /// # Errors
-    /// [`SignaturesError`]; nothing is stored then. What is wrong with single keys is in the answer.
+    /// [`SignaturesError`]. Nothing is stored then. The mistakes in single keys are in the answer.
     pub async fn upload_signatures(
         &self,
         caller: &LocalDevice,
@@ -274,7 +276,7 @@ impl Keys {
         Ok(self.db.committer().transact(transaction).await?.failures)
     }
 
-    /// What is stored of the keys that are named, and of the keys that may have signed them.
+    /// Reads the stored texts of the keys in the upload, and of the keys that may have signed them.
     async fn stored_for(
         &self,
         caller: &LocalDevice,
@@ -292,7 +294,7 @@ impl Keys {
         for key in of_own().filter(|key| Some(&key.key_id) == master.as_ref()) {
             device_ids.extend(key.parse().iter().flat_map(|object| signing_devices(object, caller.user_id())));
         }
-        // PostgreSQL looks up no NUL, and no device has one in its ID.
+        // PostgreSQL cannot look up a NUL, and no device ID contains one.
         device_ids.retain(|device_id| validate::is_plain(device_id));
         Ok(Stored::read(&mut reader.conn(), own, &device_ids, &others).await?)
     }
@@ -305,8 +307,8 @@ impl SignedKey {
 }
 
 impl UploadSignatures {
-    /// The key that is meant, and those of the caller's keys that may sign it: their devices by the self-signing key,
-    /// their master key by their devices, and other users' master keys by the user-signing key.
+    /// The published key with this ID, and the caller's keys that may sign it: the self-signing key for their devices,
+    /// their devices for their master key, and the user-signing key for other users' master keys.
     fn published(
         &self,
         owner: UserNid,
@@ -361,7 +363,7 @@ impl UploadSignatures {
             let Some(signature) = signature.as_str() else {
                 return Ok(Err(SignatureFailure::Malformed));
             };
-            // Clients send the key with the signatures that they got with it.
+            // Clients send the key together with the signatures that they received with it.
             if signature_of(&published, user_id, key_id) == Some(signature) {
                 continue;
             }
@@ -382,7 +384,7 @@ impl UploadSignatures {
     }
 }
 
-/// The key without what is not signed.
+/// The key without its unsigned parts.
 fn unsigned(object: &CanonicalJsonObject) -> CanonicalJsonObject {
     let mut object = object.clone();
     object.remove("signatures");

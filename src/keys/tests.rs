@@ -1,4 +1,4 @@
-//! The life of keys and messages, on a real database.
+//! The life of keys and messages, with a real database.
 
 mod backups;
 mod to_device;
@@ -43,7 +43,7 @@ use to_device::{received, send};
 
 const SIGNED: &str = "signed_curve25519";
 
-/// A database with devices, and the service on it.
+/// A database with devices, and the service under test.
 struct Fixture {
     directory: tempfile::TempDir,
     db: Arc<Database>,
@@ -51,7 +51,7 @@ struct Fixture {
     config: Config,
 }
 
-/// Everyone sees everyone.
+/// A room that all users share.
 struct OneRoom;
 
 impl SharedRooms for OneRoom {
@@ -148,7 +148,7 @@ async fn upload(
     Ok(keys.upload(device, checked, Vec::new()).await?.one_time[SIGNED])
 }
 
-/// The ID of the key that is handed out.
+/// Claims a key of the device, and returns its ID.
 async fn claim(keys: &Keys, device: &LocalDevice) -> Option<String> {
     let wanted: Wanted = BTreeMap::from([(
         device.user_id().to_owned(),
@@ -163,7 +163,7 @@ async fn claim(keys: &Keys, device: &LocalDevice) -> Option<String> {
 async fn concurrent_claims_hand_out_each_key_once_in_the_order_of_upload() {
     let fixture = Fixture::new(|_| {}).await;
     let alice = Arc::new(fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await);
-    // IDs that sort against the order of upload.
+    // The order of these IDs is the reverse of the order of upload.
     let ids: Vec<String> = (0..60).map(|number| format!("K{:02}", 99 - number)).collect();
     for (number, id) in ids.iter().enumerate() {
         let key = one_time_key(u8::try_from(number).expect("less than 256"));
@@ -188,7 +188,7 @@ async fn concurrent_claims_hand_out_each_key_once_in_the_order_of_upload() {
     assert_eq!(claim_many(&fixture, 20).await, ids[20..40]);
     assert_eq!(fixture.keys.counts(alice.device_nid).await.expect("counts").one_time[SIGNED], 20);
 
-    // A client that never heard of the claims uploads everything again.
+    // A client that does not know of the claims uploads everything again.
     for (number, id) in ids.iter().enumerate() {
         let key = one_time_key(u8::try_from(number).expect("less than 256"));
         assert_eq!(upload(&fixture.keys, &alice, &[(id, key)], &[]).await.expect("it is taken"), 20);
@@ -233,7 +233,7 @@ async fn the_fallback_key_is_handed_out_when_nothing_else_is_left() {
         assert_eq!(claim(keys, &alice).await.as_deref(), Some("F"));
         assert_eq!(unused().await, [""; 0]);
     }
-    // The same key again is still a used key; another one is not.
+    // Uploading a used key again leaves it used. Another key is unused.
     upload(keys, &alice, &[], &[("F", one_time_key(2))]).await.expect("the same");
     assert_eq!(unused().await, [""; 0]);
     upload(keys, &alice, &[], &[("G", one_time_key(3))]).await.expect("another");
@@ -272,7 +272,7 @@ async fn changes_are_told_from_memory_and_from_the_database() {
     let checked = || Upload::check(own, Some(&device_keys), &BTreeMap::new(), &BTreeMap::new()).expect("good keys");
     fixture.keys.upload(&alice, checked(), Vec::new()).await.expect("uploaded");
     let changed = fixture.db.committer().published();
-    // The same keys again are no change.
+    // Uploading equal keys is no change.
     fixture.keys.upload(&alice, checked(), Vec::new()).await.expect("uploaded");
     let upto = fixture.db.committer().published();
     let ask = async |fixture: &Fixture, since| {
@@ -309,7 +309,7 @@ async fn a_device_that_was_signed_out_meanwhile_leaves_nothing() {
     let counts = keys.counts(alice.device_nid).await.expect("counts");
     assert_eq!((counts.one_time[SIGNED], counts.unused_fallback.len()), (0, 0));
 
-    // What it sent still arrives, but nothing is left to remember that for.
+    // Its message still arrives, but its transaction ID is not stored, as no device is left for it.
     send(&fixture, &alice, "t", &bob, 1).await;
     assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [1]);
     let mut reader = fixture.db.read().await.expect("a reader");
@@ -322,7 +322,7 @@ async fn only_the_named_keys_are_read_for_signatures_and_uploads() {
     let fixture = Fixture::new(|_| {}).await;
     let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
     let other = fixture.device(&owned_user_id!("@alice:example.org"), "OTHER").await;
-    // Whoever reads this notices.
+    // Malformed JSON, so that reading this row fails.
     let row = DEVICE_KEY.row([other.device_nid.into(), other.user.nid.into(), "{".into()]);
     fixture.db.committer().write(Write::new(vec![row])).await.expect("stored");
     let signed = |key_id: &str| SignedKey {

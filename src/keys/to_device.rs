@@ -1,12 +1,12 @@
 //! Messages from device to device.
 //!
-//! Promise: a message that was answered with 200 stays until its device presents a sync token from after it
-//! ([`acknowledged`]), and is not delivered after that; a repeated transaction ID sends nothing again. A device that never
-//! fetches its messages loses old ones, over `limits.to_device_per_device` and [`MAX_INBOX_BYTES`]: those of whom most waits
-//! from ([`overflow`]). What comes in is never refused for it, because one full inbox would then stop a message to a whole
-//! room.
+//! Promise: a message that was answered with 200 stays until its device presents a later sync token ([`acknowledged`]),
+//! and is not delivered after that. A repeated transaction ID sends nothing again. A device that never fetches its
+//! messages loses old ones when it has more than `limits.to_device_per_device` or [`MAX_INBOX_BYTES`]: those of the
+//! senders with the most waiting messages ([`overflow`]). A full inbox never refuses a new message, because that would
+//! stop a message to a whole room.
 //!
-//! Sending is in [`send`]; here is what waits, and what becomes of it.
+//! Sending is in [`send`]. This module delivers and deletes the waiting messages.
 
 mod acknowledged;
 mod overflow;
@@ -26,26 +26,26 @@ use crate::store::{
     to_device::{self, MessageRow, Removed},
 };
 
-/// Bytes of messages that wait for a device, each counted as a whole although several devices share one. A room key takes
-/// one or two kilobytes, so this is a long holiday in busy rooms.
+/// Maximum bytes of waiting messages of a device. A message counts fully for each device, although several devices
+/// share one body. A room key takes one or two kilobytes, so this lasts for a long holiday in busy rooms.
 pub const MAX_INBOX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Bytes of messages in one answer; what is left follows in the next. One message is always in it.
+/// Maximum bytes of messages in one answer; the rest follows in the next one. An answer has at least one message.
 const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 
-/// Messages that are deleted in one commit, which others wait for.
+/// Messages deleted in one commit. Other writers wait for it.
 const DELETED_PER_COMMIT: usize = 500;
 
-/// What waits for a device, as far as memory knows: bounds that hold, not the exact truth.
+/// The bounds of a device's waiting messages, as known in memory. They are never too low, but not always exact.
 #[derive(Debug, Clone, Copy)]
 struct Inbox {
     /// No message is before this one.
     oldest: Position,
     /// No message is after this one.
     newest: Position,
-    /// At most this many wait.
+    /// At most this many messages wait.
     count: u64,
-    /// At most this many bytes.
+    /// At most this many bytes wait.
     bytes: u64,
 }
 
@@ -58,20 +58,20 @@ impl Inbox {
     }
 }
 
-/// Devices whose inboxes are kept in memory. Over it we start afresh, which costs each device one look.
+/// Maximum number of cached inboxes. When it is reached we clear the cache, which costs each device one query.
 const MAX_CACHED: usize = 100_000;
 
 #[derive(Debug, Clone, Copy)]
 enum Entry {
-    /// Somebody is reading it; a change in the meantime makes what they read outdated.
+    /// A query is running. A change meanwhile makes its result outdated.
     Loading(u64),
     Known(Inbox),
 }
 
-/// The inboxes in memory. The lock guards a look-up.
+/// The cached inboxes. The lock is held for single look-ups.
 ///
-/// Every commit brings those that are here up to date, and takes back what is being read just then. So an inbox that is
-/// here is never behind the database; one that is not is read again.
+/// Every commit updates the cached inboxes, and removes those that are being loaded. So a cached inbox is never behind
+/// the database. One that is not cached is read again.
 #[derive(Debug, Default)]
 pub(super) struct Inboxes {
     entries: Mutex<Entries>,
@@ -93,7 +93,7 @@ impl Inboxes {
         }
     }
 
-    /// What is known, or a number under which what is read now may be stored.
+    /// The cached inbox, or else a number under which the caller may store the inbox that it reads.
     fn find_or_load(&self, device: DeviceNid) -> Result<Inbox, u64> {
         let mut entries = lock(&self.entries);
         if let Some(Entry::Known(inbox)) = entries.by_device.get(&device) {
@@ -135,7 +135,7 @@ struct Event<'a> {
 }
 
 impl Keys {
-    /// What waits for the device; read from the database when it is not in memory.
+    /// The bounds of the device's waiting messages; read from the database when not cached.
     async fn inbox(&self, device: DeviceNid) -> Result<Inbox, Error> {
         let load = match self.inboxes.find_or_load(device) {
             Ok(inbox) => return Ok(inbox),
@@ -152,9 +152,9 @@ impl Keys {
         Ok(inbox)
     }
 
-    /// The messages for the device in (`since`, `upto`], oldest first, as complete events, at most about `limit`. The second
-    /// value is the position up to which these are all: `upto`, or an earlier one if there are more. Asks the database
-    /// nothing while nothing waits.
+    /// The messages for the device in (`since`, `upto`], oldest first, as complete events, at most about `limit`. The
+    /// second value is the position up to which the list is complete: `upto`, or an earlier one if there are more.
+    /// Needs no query while no messages wait.
     ///
     /// # Errors
     /// When the database fails.
@@ -165,7 +165,7 @@ impl Keys {
         upto: Position,
         limit: usize,
     ) -> Result<(Vec<Box<RawValue>>, Position), Error> {
-        // An earlier request has acknowledged these: they are as good as deleted.
+        // An earlier request has acknowledged these, so they count as deleted.
         let since = self.inboxes.acknowledged.find(device).map_or(since, |acknowledged| acknowledged.max(since));
         if self.inbox(device).await?.newest <= since {
             return Ok((Vec::new(), upto));
@@ -174,14 +174,14 @@ impl Keys {
         let mut reader = self.db.read().await?;
         let sizes = to_device::sizes(&mut reader.conn(), device, since, upto, limit + 1).await?;
         let next = answer_upto(&sizes, limit).unwrap_or(upto);
-        // Those of one position were sent by one request, which bounds them.
+        // One request sent all messages of one position, so `MAX_MESSAGES` bounds them.
         let rows = to_device::messages(&mut reader.conn(), device, since, next, limit + MAX_MESSAGES).await?;
         Ok((rows.iter().map(render).collect::<Result<_, _>>()?, next))
     }
 }
 
-/// Up to where the messages go into one answer, when not all of them do. A token stands between positions, so the messages
-/// of one position go out together.
+/// The position at which the answer ends, if not all messages fit. A sync token stands between positions, so the
+/// messages of one position go out together.
 fn answer_upto(sizes: &[(Position, u64)], limit: usize) -> Option<Position> {
     let (first, _) = *sizes.first()?;
     let mut bytes = 0;

@@ -1,7 +1,7 @@
 //! Uploading: a device publishes its keys, and one-time keys for others to claim.
 //!
-//! Promise: an upload is taken as a whole or not at all, and repeating it changes nothing. A one-time key that was once
-//! handed out is taken and thrown away: it can never be handed out again.
+//! Promise: an upload is stored as a whole or not at all, and repeating it changes nothing. A one-time key that was
+//! handed out before is accepted but not stored, so it is never handed out again.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -26,10 +26,11 @@ use crate::{
     },
 };
 
-/// Places in the order of upload that one upload may use; the limit on keys of a device is below it.
+/// Sequence numbers reserved for one upload. The limit on keys of a device is lower.
 const SEQ_PER_UPLOAD: i64 = 1 << 14;
 
-/// Algorithms of which a device has one-time or fallback keys. Today's clients have one; each stands in every `/sync`.
+/// Maximum number of algorithms of a device's one-time or fallback keys. Today's clients use one. Each algorithm is
+/// listed in every `/sync`.
 pub const MAX_ALGORITHMS: usize = 8;
 
 /// Why an upload was refused.
@@ -47,14 +48,14 @@ pub enum UploadError {
     Storage(#[from] Error),
 }
 
-/// What an upload changed.
+/// The changes that an upload made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Uploaded {
     device_keys: bool,
     counts: bool,
 }
 
-/// What is new of an upload.
+/// The new keys of an upload.
 struct UploadKeys {
     user: UserNid,
     device: DeviceNid,
@@ -67,11 +68,11 @@ struct UploadKeys {
 }
 
 impl Keys {
-    /// Stores what the device uploads, and says how many one-time keys it has then. `rooms` are those that its user has
-    /// joined; they hear of new device keys.
+    /// Stores what the device uploads, and returns the number of its one-time keys afterwards. `rooms` are the user's
+    /// joined rooms, which are notified of new device keys.
     ///
     /// # Errors
-    /// [`UploadError`]; nothing of the upload is stored then.
+    /// [`UploadError`]. Nothing of the upload is stored then.
     pub async fn upload(
         &self,
         caller: &LocalDevice,
@@ -79,17 +80,17 @@ impl Keys {
         rooms: Vec<RoomNid>,
     ) -> Result<Arc<KeyCounts>, UploadError> {
         if !upload.is_empty() {
-            // Only uploads add keys, so what is missing now is missing in the commit. Claims only take away: a key that is
-            // there now and handed out before the commit is known all the same.
+            // Only uploads add keys, so a key that is missing now is still missing at the commit. Claims only remove
+            // keys: one that is handed out before the commit was already found here.
             let _turn = self.turns.take(caller.user.nid).await;
             let new = self.find_new(caller, upload, rooms).await?;
-            // Also when nothing is new: a device that was signed out meanwhile must hear of it.
+            // Needed also when nothing is new: a device that was signed out meanwhile must get an error.
             self.db.committer().transact(new).await??;
         }
         Ok(self.counts(caller.device_nid).await?)
     }
 
-    /// What of the upload is not stored yet, all checked.
+    /// Checks the upload, and returns its keys that are not stored yet.
     async fn find_new(
         &self,
         caller: &LocalDevice,
@@ -115,7 +116,7 @@ impl Keys {
         let mut fallback_algorithms = BTreeSet::new();
         if !upload.fallback_keys.is_empty() {
             let stored = one_time_keys::fallback_keys(conn, device).await?;
-            // One that is uploaded again stays as it is, used or not.
+            // A key that is uploaded again stays as it is, used or not.
             let is_new = |key: &UploadedKey| {
                 !stored.iter().any(|(algorithm, key_id, json)| {
                     (algorithm.as_str(), key_id.as_str(), json.as_str()) == (&*key.algorithm, &*key.key_id, &*key.json)
@@ -147,7 +148,7 @@ impl Keys {
     }
 }
 
-/// The one-time keys that are new. Those that are there or were handed out before are left out.
+/// The one-time keys that are neither stored nor were handed out before.
 async fn new_one_time_keys(
     conn: &mut Conn<'_>,
     device: DeviceNid,

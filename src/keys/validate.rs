@@ -1,7 +1,7 @@
-//! What keys look like: every object is checked, and brought to canonical JSON, before it is stored.
+//! Validation of keys: every object is checked, and converted to canonical JSON, before it is stored.
 //!
-//! Promise: whatever is stored can be read by other clients and servers; one client's nonsense stays its own problem
-//! (Synapse's CVE-2025-61672 was an upload that nobody had checked).
+//! Promise: other clients and servers can read everything that is stored. A faulty upload harms only the client that
+//! sent it. (Synapse's CVE-2025-61672 was an upload that was not validated.)
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,25 +15,26 @@ use ruma::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// Size of a device's keys: a few keys and signatures take a kilobyte, and everyone in a room gets those of everyone.
+/// Maximum size of a device's keys. A few keys and signatures take a kilobyte, and every member of a room gets those of
+/// all others.
 pub const MAX_DEVICE_KEYS_BYTES: usize = 8 * 1024;
 
-/// Signatures of the owner on a device's keys: by the device, and by a key or two of theirs.
+/// Maximum number of the owner's signatures on a device's keys: by the device, and by one or two of their other keys.
 pub const MAX_SIGNATURES_OF_DEVICE: usize = 16;
 
-/// Keys and algorithms of one device; today's clients have two of each.
+/// Maximum number of keys and of algorithms of one device. Today's clients have two of each.
 pub const MAX_KEYS_OF_DEVICE: usize = 32;
 
-/// Size of one one-time or fallback key; today's take 250 bytes, and those that withstand quantum computers 2 KiB more.
+/// Maximum size of one one-time or fallback key. Today's take 250 bytes; post-quantum keys take 2 KiB more.
 pub const MAX_KEY_BYTES: usize = 4 * 1024;
 
-/// Length of a key's ID, algorithm included.
+/// Maximum length of a key's ID, algorithm included.
 pub const MAX_KEY_ID_BYTES: usize = 255;
 
-/// Fallback keys in one upload: one for each algorithm.
+/// Maximum number of fallback keys in one upload: one for each algorithm.
 pub const MAX_FALLBACK_KEYS: usize = super::upload::MAX_ALGORITHMS;
 
-/// Why uploaded keys were not taken.
+/// Why uploaded keys were refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKeys {
     #[error("{what} is too large: at most {limit} bytes")]
@@ -63,7 +64,7 @@ pub struct UploadedKey {
     pub digest: [u8; 32],
 }
 
-/// What a device uploads, checked.
+/// The checked upload of a device.
 #[derive(Debug, Default)]
 pub struct Upload {
     /// Canonical JSON.
@@ -73,10 +74,10 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Checks everything that the device `device_id` of `user_id` wants to upload.
+    /// Checks an upload of the device `device_id` of `user_id`.
     ///
     /// # Errors
-    /// [`InvalidKeys`] for the first thing that is wrong. Nothing of an upload is taken then.
+    /// [`InvalidKeys`] for the first mistake. Nothing of the upload is stored then.
     pub fn check(
         (user_id, device_id): (&UserId, &DeviceId),
         device_keys: Option<&Raw<DeviceKeys>>,
@@ -90,7 +91,7 @@ impl Upload {
             keys.iter().map(|(id, raw)| uploaded_key(id, raw)).collect::<Result<Vec<_>, _>>()
         };
         let fallback_keys = check_all(fallback_keys)?;
-        // Which of two would be handed out, nobody could tell.
+        // With two keys of one algorithm, nobody could tell which one would be handed out.
         let mut algorithms = BTreeSet::new();
         if let Some(second) = fallback_keys.iter().find(|key| !algorithms.insert(&key.algorithm)) {
             return Err(InvalidKeys::TwoFallbackKeys { algorithm: second.algorithm.to_string() });
@@ -129,7 +130,7 @@ fn check_device_keys(user_id: &UserId, device_id: &DeviceId, raw: &Raw<DeviceKey
         }
     }
     let mut object: CanonicalJsonObject = serde_json::from_str(json).map_err(|error| malformed(WHAT, error))?;
-    // The server says what is unsigned. Of signatures, only the owner's are for everyone to see.
+    // The server sets `unsigned`. Of the signatures, only the owner's are for everyone to see.
     object.remove("unsigned");
     if let Some(CanonicalJsonValue::Object(signatures)) = object.get_mut("signatures") {
         signatures.retain(|signer, _| signer.as_str() == user_id);
@@ -173,7 +174,7 @@ fn uploaded_key(id: &OneTimeKeyId, raw: &Raw<OneTimeKey>) -> Result<UploadedKey,
     })
 }
 
-/// What makes a key the same key: its algorithm and public part. A client may sign it again or name it anew.
+/// The identity of a key: its algorithm and public part. A client may sign it again or rename it.
 fn digest(algorithm: &str, value: &CanonicalJsonValue, json: &str) -> [u8; 32] {
     let public = match value {
         CanonicalJsonValue::String(key) => key.trim_end_matches('='),
@@ -199,7 +200,7 @@ pub fn public_key(base64: &str) -> Option<[u8; 32]> {
     Base64::<ruma::serde::base64::Standard, [u8; 32]>::parse(base64).ok().map(Base64::into_inner)
 }
 
-/// Whether the text has no control characters: those are never meant, and PostgreSQL cannot store a NUL.
+/// Returns whether the text has no control characters. No name needs them, and PostgreSQL cannot store a NUL.
 pub fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }

@@ -1,4 +1,4 @@
-//! One connection to an address that was checked, and one HTTP/1.1 exchange on it.
+//! One connection to a checked address, and one HTTP/1.1 exchange on it.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -18,16 +18,16 @@ use tokio_rustls::TlsConnector;
 
 use super::{OutboundError, add_user_agent};
 
-/// For one address to accept the connection, so that a dead one leaves time for the next.
+/// The time for one address to accept the connection, so that a dead one leaves time for the next.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Status line and headers of an answer. hyper's read buffer grows up to this.
+/// Maximum size of an answer's status line and headers. hyper's read buffer grows up to this.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// Headers of an answer.
+/// Maximum number of headers in an answer.
 const MAX_HEADERS: usize = 100;
 
-/// Why there is no connection.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("the address did not accept the connection")]
@@ -44,18 +44,18 @@ pub enum ConnectError {
 pub struct Connection {
     host: Host,
     sender: SendRequest<Full<Bytes>>,
-    /// hyper's half of the work; ends with this.
+    /// hyper's task for the connection, which ends when this is dropped.
     _driver: JoinSet<()>,
 }
 
-/// Connects to the first address that accepts; with TLS, the certificate must name the given host.
+/// Connects to the first address that accepts. With TLS, the certificate must name the given host.
 pub(super) async fn connect(
     host: &Host,
     addresses: &[SocketAddr],
     tls: Option<(&Host, &TlsConnector)>,
 ) -> Result<Connection, ConnectError> {
     let tcp = first(addresses).await.map_err(ConnectError::Tcp)?;
-    // An answer that waits for more bytes of the request would wait for nothing.
+    // Without it, the last part of a request could be delayed, waiting for more data to send.
     tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     match tls {
         None => begin(host, tcp).await,
@@ -94,14 +94,14 @@ where
         .map_err(ConnectError::Http)?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
-        // What goes wrong also ends the exchange, with the same error.
+        // An error here also ends the exchange, with the same error.
         let _ = connection.await;
     });
     Ok(Connection { host: host.clone(), sender, _driver: driver })
 }
 
 impl Connection {
-    /// Sends the request, whose URI is a path and whose `Host` is set, and reads the whole answer.
+    /// Sends the request and reads the whole answer. The request's URI must be a path, and its `Host` must be set.
     pub(super) async fn exchange(
         mut self,
         mut request: Request<Bytes>,
@@ -118,7 +118,7 @@ impl Connection {
             }
             match error.downcast::<hyper::Error>() {
                 Ok(error) => broke_off(&self.host, *error),
-                // `Limited` has only these two.
+                // `Limited` has only these two errors.
                 Err(_) => OutboundError::TooLarge { limit_bytes: body_bytes },
             }
         })?;

@@ -1,4 +1,4 @@
-//! Which addresses may be connected to.
+//! The check of addresses before a connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ impl Guard {
         Self { deny: config.deny.clone(), allow: config.allow.clone() }
     }
 
-    /// Whether a connection to this address may be made. An IPv6 address through which an IPv4 one is reached must be
+    /// Returns whether a connection to this address is permitted. An IPv6 address that leads to an IPv4 address must be
     /// permitted as both: an exception for a NAT64 prefix does not open the private IPv4 networks behind it.
     pub fn permits(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
@@ -33,7 +33,7 @@ impl Guard {
     }
 }
 
-/// The IPv4 address to which a translator or tunnel passes on what is sent to this one.
+/// The IPv4 address to which a translator or tunnel forwards packets for this address.
 fn reached_through(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
     match ip.segments() {
@@ -41,7 +41,7 @@ fn reached_through(ip: Ipv6Addr) -> Option<Ipv4Addr> {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
         // 6to4, RFC 3056.
         [0x2002, high, low, ..] => Some(v4(high, low)),
-        // IPv4-compatible and SIIT, RFC 4291 and 2765; `::` and `::1` are themselves.
+        // IPv4-compatible and SIIT, RFC 4291 and 2765. `::` and `::1` are not among them.
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
         [0, 0, 0, 0, 0xffff, 0, high, low] => Some(v4(high, low)),
         _ => None,
@@ -146,7 +146,7 @@ mod tests {
         assert!(loopback.permits("::ffff:127.0.0.1".parse().unwrap()));
         assert!(!loopback.permits("127.0.0.2".parse().unwrap()));
         assert!(!loopback.permits("::1".parse().unwrap()));
-        // Not by way of a translator that nobody allowed.
+        // An address behind a translator stays denied.
         assert!(!loopback.permits("64:ff9b::127.0.0.1".parse().unwrap()));
     }
 

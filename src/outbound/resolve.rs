@@ -1,7 +1,7 @@
-//! Looking names up: the system's DNS servers (`/etc/resolv.conf`) and its hosts file, without its blocking resolver, for
-//! which a slow name would hold one of few threads.
+//! Looking up names: with the system's DNS servers (`/etc/resolv.conf`) and hosts file. Does not use the system's
+//! blocking resolver, in which a slow name would block one of few threads.
 //!
-//! Names are absolute: a server name never means a host in our search domain.
+//! Names are absolute, so a server name never means a host in our search domain.
 
 use std::{net::IpAddr, pin::Pin, time::Duration};
 
@@ -9,11 +9,11 @@ use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError, p
 use sabha_federation::Service;
 use tracing::warn;
 
-/// For one question to one DNS server, and how often it is put again. A name that takes longer is not found.
+/// The timeout of one query to one DNS server, and the number of retries. A name that takes longer is not found.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 const REPEATS: usize = 1;
 
-/// Answers that are kept, for as long as they say, and at most this long.
+/// Maximum number of cached answers, and the longest time for which an answer is cached.
 const CACHED_ANSWERS: u64 = 4096;
 const MAX_TTL: Duration = Duration::from_secs(3600);
 
@@ -28,21 +28,21 @@ pub enum ResolveError {
     Failed(String),
 }
 
-/// An answer to come.
+/// The future of a lookup.
 pub type Lookup<'a, T> = Pin<Box<dyn Future<Output = Result<Vec<T>, ResolveError>> + Send + 'a>>;
 
-/// Who looks names up. Its answers are not trusted: whoever connects checks every address.
+/// A resolver of names. Its answers are not trusted: the client checks every address before it connects.
 pub trait Resolve: Send + Sync {
-    /// The addresses of a host, IPv4 and IPv6.
+    /// Looks up the addresses of a host, IPv4 and IPv6.
     fn addresses<'a>(&'a self, host: &'a str) -> Lookup<'a, IpAddr>;
 
-    /// The service records of a name; none is an answer, too.
+    /// Looks up the service records of a name. An empty list is also an answer.
     fn services<'a>(&'a self, name: &'a str) -> Lookup<'a, Service>;
 }
 
-/// The DNS servers that the system is configured to use.
+/// A resolver that uses the system's DNS servers.
 pub struct SystemDns {
-    /// The reason if there are none.
+    /// The resolver, or the reason why there is none.
     resolver: Result<TokioResolver, String>,
 }
 

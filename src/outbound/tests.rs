@@ -1,4 +1,4 @@
-//! Whatever leads to a denied address must not get there: written out, mapped, by DNS, by a redirect, by a second answer.
+//! Denied addresses must be unreachable in every way: written out, mapped, by DNS, by a redirect, by a second answer.
 
 use std::{
     net::IpAddr,
@@ -18,7 +18,7 @@ use super::{resolve::Lookup, *};
 
 const LIMITS: Limits = Limits { time: Duration::from_secs(20), body_bytes: 1000, redirects: 2 };
 
-/// A web server on loopback that gives one answer and counts who came.
+/// A web server on loopback that always gives the same answer and counts its visits.
 struct Web {
     port: u16,
     visits: Arc<AtomicUsize>,
@@ -26,7 +26,7 @@ struct Web {
 }
 
 impl Web {
-    /// `PORT` in the answer becomes the server's own.
+    /// Starts a server. `PORT` in the answer is replaced with the server's port.
     async fn answering(answer: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -55,7 +55,7 @@ impl Web {
     }
 }
 
-/// DNS that gives each question its next answer; the last one stays.
+/// A resolver that gives its answers one after the other; the last one is repeated.
 struct Dns(Vec<Vec<IpAddr>>, AtomicUsize);
 
 impl Resolve for Dns {
@@ -136,7 +136,7 @@ async fn of_several_addresses_only_permitted_ones_are_tried() {
 #[tokio::test]
 async fn an_answer_that_changes_after_the_check_changes_nothing() {
     let web = Web::ok().await;
-    // The first answer is permitted and checked; who asked again to connect would get the second.
+    // The first answer is permitted and checked. A second lookup before connecting would get the other answer.
     let (outbound, dns) = outbound(&allowing(&["127.0.0.1"]), &[&["127.0.0.1"], &["127.0.0.2"]]);
     let url = format!("http://rebinding.test:{}/", web.port);
     assert_eq!(get(&outbound, &url).await.unwrap().status(), StatusCode::OK);

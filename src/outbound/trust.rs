@@ -1,6 +1,6 @@
-//! Whose certificates are believed. The public authorities are Mozilla's list, compiled in: the same on every system, also in
-//! a container without any, and already here for TLS to PostgreSQL. What an operator adds is for other servers only, so that
-//! a test's authority cannot vouch for the rest of the web.
+//! The certificate authorities that we trust. The public authorities are Mozilla's compiled-in list: it is the same on
+//! every system, also in a container without any, and TLS to PostgreSQL already includes it. An operator's own
+//! authorities count only for other servers, so that a test's authority cannot vouch for the rest of the web.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -10,16 +10,16 @@ use tokio_rustls::TlsConnector;
 use super::SetupError;
 use crate::config::authorities;
 
-/// Who may vouch for the other end.
+/// The certificate authorities that may vouch for the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// The public certificate authorities.
     Public,
-    /// These, and those of `federation.ca_files`.
+    /// The public ones, and those of `federation.ca_files`.
     Federation,
 }
 
-/// A TLS configuration for each [`Trust`]. Each also remembers sessions, which makes the next connection cheaper.
+/// A TLS configuration for each [`Trust`]. Each also caches sessions, which makes the next connection cheaper.
 pub struct TrustStores {
     public: TlsConnector,
     federation: TlsConnector,

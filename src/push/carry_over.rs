@@ -1,6 +1,6 @@
 //! Push rules that follow a room to its replacement.
 //!
-//! The specification is silent about them; users who muted a room rightly expect its replacement to be mute.
+//! The specification says nothing about this. Users who muted a room rightly expect its replacement to be muted.
 
 use ruma::{
     RoomId,
@@ -9,8 +9,8 @@ use ruma::{
 
 use super::{RuleError, rules};
 
-/// The rules that are named after the room `old`, made for the room `new`, and whether each is enabled. Rules that are
-/// already there for `new` are left alone.
+/// Copies of the rules named after the room `old`, made for the room `new`, and whether each is enabled. Existing rules
+/// for `new` are left alone.
 pub(super) fn copies(ruleset: &Ruleset, old: &RoomId, new: &RoomId) -> Vec<(NewPushRule, bool)> {
     let mut copies = Vec::new();
     if let Some(rule) = ruleset.room.get(old.as_str())
@@ -19,7 +19,7 @@ pub(super) fn copies(ruleset: &Ruleset, old: &RoomId, new: &RoomId) -> Vec<(NewP
         let copy = NewSimplePushRule::new(new.to_owned(), rule.actions.clone());
         copies.push((NewPushRule::Room(copy), rule.enabled));
     }
-    // Clients mute rooms with such a rule, too.
+    // Clients also mute rooms with override and underride rules.
     for (rules, make) in [
         (&ruleset.override_, NewPushRule::Override as fn(NewConditionalPushRule) -> NewPushRule),
         (&ruleset.underride, NewPushRule::Underride),
@@ -46,7 +46,7 @@ fn conditional(rule: &ConditionalPushRule, old: &RoomId, new: &RoomId) -> NewCon
     NewConditionalPushRule::new(new.as_str().to_owned(), conditions, rule.actions.clone())
 }
 
-/// Adds the copies.
+/// Adds the copied rules.
 pub(super) fn add(ruleset: &mut Ruleset, copies: Vec<(NewPushRule, bool)>) -> Result<(), RuleError> {
     for (rule, enabled) in copies {
         let (kind, rule_id) = (rule.kind(), rule.rule_id().to_owned());

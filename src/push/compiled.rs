@@ -1,9 +1,9 @@
-//! Push rules made ready for many events: paths split, patterns compiled, what is switched off left out ([spec]).
+//! Push rules compiled for many events: paths are split, patterns compiled, and disabled rules left out ([spec]).
 //!
-//! Promise: holding an event against rules takes time in proportion to [`MAX_TEXT_BYTES`] times [`MAX_WORK`] at most, is
-//! counted in steps, never recurses and lets others run in between, whatever its sender and the owner of the rules wrote.
-//! Ruma keeps and changes rulesets ([`super::rules`]); it does not evaluate them, as it compiles each pattern anew and
-//! recurses for each word.
+//! Promise: evaluating an event against the rules takes time proportional to [`MAX_TEXT_BYTES`] times [`MAX_WORK`] at
+//! most, is counted in steps, never recurses and yields to other tasks, whatever the sender and the owner of the rules
+//! wrote. Ruma keeps and changes rulesets ([`super::rules`]). It does not evaluate them here, because it compiles each
+//! pattern again and recurses for each word.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
@@ -23,24 +23,24 @@ use tokio::task::{coop::consume_budget, yield_now};
 use super::{defaults::OLD_MENTIONS, evaluate::Verdict};
 use crate::glob::Glob;
 
-/// How much the rules that a user added may ask in all: bytes of keys, patterns and values, and [`WORK_OF_PART`] for each rule
+/// Maximum work of all rules that a user added: bytes of keys, patterns and values, and [`WORK_OF_PART`] for each rule
 /// and condition. Enough for 500 words of 32 bytes.
 pub const MAX_WORK: usize = 32 * 1024;
 
-/// How much of a text patterns are held against: a longer one matches by its beginning. What people write is shorter, and
-/// the rest of an event of 64 KiB would be work for nothing.
+/// Patterns are matched against this much of a text; the beginning of a longer one. Texts that people write are
+/// shorter, and matching the rest of an event of 64 KiB would be useless work.
 pub(super) const MAX_TEXT_BYTES: usize = 8 * 1024;
 
-/// What a rule or a condition costs besides its text.
+/// The work of a rule or a condition besides its text.
 const WORK_OF_PART: usize = 32;
 
-/// After so many steps of matching, others may run: well below a millisecond.
+/// Steps of matching before we yield to other tasks: well below a millisecond.
 const STEPS_BEFORE_OTHERS: usize = 64 * 1024;
 
-/// The rules of one user that are switched on, in the order in which they are tried.
+/// The enabled rules of one user, in the order in which they are tried.
 pub struct CompiledRules {
     rules: Vec<Rule>,
-    /// The properties that patterns are held against, each once.
+    /// The properties that patterns are matched against, each once.
     paths: Vec<Path>,
 }
 
@@ -51,9 +51,9 @@ struct Rule {
 }
 
 enum Condition {
-    /// Of the path with this number.
+    /// The property with this index in `paths` matches the pattern.
     Matches(usize, Glob),
-    /// The body contains this as words.
+    /// The body contains the pattern as whole words.
     BodyHas(Glob),
     DisplayName,
     MemberCount(RoomMemberCountIs),
@@ -64,33 +64,33 @@ enum Condition {
     Sender(OwnedUserId),
 }
 
-/// The names on the way to a property, from a dot-separated path ([spec]).
+/// The names on the way to a property, parsed from a dot-separated path ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/appendices/#dot-separated-property-paths
 #[derive(Debug, PartialEq, Eq)]
 struct Path(Vec<String>);
 
-/// What rules may ask besides the event.
+/// The values that rules need besides the event.
 pub(super) struct Asked<'a> {
     pub user_id: &'a UserId,
-    /// What the user is called in the room, in lower case.
+    /// The user's display name in the room, in lower case.
     pub display_name: Option<&'a Glob>,
     pub members: UInt,
     pub power_levels: Option<&'a PushConditionPowerLevelsCtx>,
 }
 
-/// The texts of one event, in lower case and cut at [`MAX_TEXT_BYTES`], each made when it is first asked for.
+/// The texts of one event, in lower case and cut at [`MAX_TEXT_BYTES`]. Each is computed when it is first needed.
 struct Lower<'a> {
     event: &'a Value,
     body: Option<Option<Cow<'a, str>>>,
     by_path: Vec<Option<Option<Cow<'a, str>>>>,
 }
 
-/// The beginning of a text. Copies only what is not in lower case already.
+/// The beginning of a text in lower case. Copies it only if it is not lower-case ASCII.
 fn lower_case(text: &str) -> Cow<'_, str> {
     let end = (0..=text.len().min(MAX_TEXT_BYTES)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
     let text = &text[..end];
-    // Outside of ASCII, one text has several forms, and finding out costs as much as a copy.
+    // Outside of ASCII a text has several forms, and checking costs as much as copying.
     let is_lower = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
     if is_lower { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
 }
@@ -133,7 +133,8 @@ impl Lower<'_> {
 }
 
 impl CompiledRules {
-    /// What the user added beyond [`MAX_WORK`] is left out: it was stored when there was no such limit.
+    /// Compiles the enabled rules. Skips a user's rules beyond [`MAX_WORK`]: they were stored before that limit
+    /// existed.
     pub fn new(ruleset: &Ruleset) -> Self {
         let mut compiled = Self { rules: Vec::new(), paths: Vec::new() };
         let mut work = 0;
@@ -158,13 +159,13 @@ impl CompiledRules {
             let notify = rule.triggers_notification();
             let verdict = Verdict { notify, highlight: notify && rule.triggers_highlight() };
             let old_mention = OLD_MENTIONS.contains(&rule.rule_id());
-            // A rule with a condition that nothing meets never applies.
+            // A rule with a condition that nothing can meet never applies.
             compiled.rules.extend(conditions.map(|conditions| Rule { conditions, verdict, old_mention }));
         }
         compiled
     }
 
-    /// `None`: nothing meets it.
+    /// Compiles a condition; `None` if nothing can meet it.
     fn condition(&mut self, condition: &PushCondition) -> Option<Condition> {
         #[expect(deprecated, reason = "clients still show these rules, and the spec still says what they do")]
         Some(match condition {
@@ -192,7 +193,7 @@ impl CompiledRules {
         })
     }
 
-    /// About how much memory the rules take.
+    /// Approximate memory that the rules take.
     pub fn bytes(&self) -> usize {
         let of_path = |path: &Path| path.0.iter().map(|name| 24 + name.len()).sum::<usize>();
         let of_value = |value: &ScalarJsonValue| value.as_str().map_or(0, str::len);
@@ -210,8 +211,8 @@ impl CompiledRules {
         self.rules.iter().map(of_rule).sum::<usize>() + self.paths.iter().map(of_path).sum::<usize>()
     }
 
-    /// What the first rule says that applies to an event of somebody else, `{"type": …, "sender": …, "content": …}`. Adds to
-    /// `steps` how much work that was: the same for the same event and rules.
+    /// The verdict of the first rule that applies to an event of another user, `{"type": …, "sender": …, "content":
+    /// …}`. Adds the work to `steps`, which is always the same for the same event and rules.
     pub(super) async fn verdict(&self, event: &Value, asked: &Asked<'_>, steps: &mut usize) -> Verdict {
         consume_budget().await;
         let sender = event.get("sender").and_then(Value::as_str);
@@ -284,7 +285,7 @@ fn is(value: &Value, expected: &ScalarJsonValue) -> bool {
     }
 }
 
-/// What a rule counts towards [`MAX_WORK`].
+/// The work of a rule, which counts towards [`MAX_WORK`].
 pub fn work_of(rule: AnyPushRuleRef<'_>) -> usize {
     WORK_OF_PART
         + match rule {
@@ -294,7 +295,7 @@ pub fn work_of(rule: AnyPushRuleRef<'_>) -> usize {
         }
 }
 
-/// What a rule will count towards [`MAX_WORK`].
+/// The work of a new rule, which will count towards [`MAX_WORK`].
 pub fn work_of_new(rule: &NewPushRule) -> usize {
     WORK_OF_PART
         + match rule {

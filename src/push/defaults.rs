@@ -1,7 +1,8 @@
-//! The push rules that everyone starts with: those of the specification ([spec]), and three that it has removed.
+//! The default push rules: those of the specification ([spec]), and three that it has removed.
 //!
-//! The three are the mentions of old. Scripts and bridges still write a name or `@room` into the body and no `m.mentions`;
-//! without these rules nobody hears of it. They are where v1.7 of the specification has them, and where other servers have them.
+//! The three are the old rules for mentions. Scripts and bridges still write a name or `@room` into the body, without
+//! `m.mentions`. Without these rules nobody would be notified. Their places are those of v1.7 of the specification,
+//! which other servers use too.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#predefined-rules
 
@@ -19,7 +20,7 @@ const CONTAINS_DISPLAY_NAME: &str = ".m.rule.contains_display_name";
 const ROOM_NOTIF: &str = ".m.rule.roomnotif";
 const CONTAINS_USER_NAME: &str = ".m.rule.contains_user_name";
 
-/// The rules for mentions of old. They do not apply to an event that says itself whom it mentions ([spec]).
+/// The old rules for mentions. They do not apply to an event with `m.mentions` ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.7/client-server-api/#user-and-room-mentions
 pub(super) const OLD_MENTIONS: [&str; 3] = [CONTAINS_DISPLAY_NAME, ROOM_NOTIF, CONTAINS_USER_NAME];
@@ -75,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    /// As Synapse shows them.
+    /// The order in which Synapse lists them.
     #[test]
     fn the_mentions_of_old_are_where_other_servers_have_them() {
         let rules = serde_json::to_value(server_default(user_id!("@alice:example.org"))).expect("rules are JSON");

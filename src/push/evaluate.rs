@@ -1,8 +1,8 @@
-//! Holding an event against an account's push rules ([spec]).
+//! Evaluation of an event against an account's push rules ([spec]).
 //!
-//! Promise: the answer depends on the event, the rules and how things stood when the event was sent, and on nothing that
-//! happened since, but for a redaction that takes a name or power levels away. What is taken from an event for this is shared
-//! by all who look at it. Next: [`super::compiled`], which holds it against the rules.
+//! Promise: the answer depends on the event, the rules and the state of the room when the event was sent. Nothing that
+//! happened later changes it, except a redaction that removes a name or power levels. The fields read from an event are
+//! shared by all users who look at it. Next: [`super::compiled`], which matches them against the rules.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
@@ -23,37 +23,36 @@ use crate::{
     store::{Error, EventNid, RoomNid, UserNid, vocabulary::User},
 };
 
-/// About how many events are kept: those that whole rooms are just looking at. A few kB each.
+/// Approximate number of cached events, a few kB each: those that whole rooms are reading now.
 const CACHED_EVENTS: usize = 1_000;
 
-/// How much memory the events that are kept may take, roughly. One event of 64 KiB can take 7 MiB, when it is made of
-/// tiny objects.
+/// Approximate memory for cached events. One event of 64 KiB can take 7 MiB when it is made of tiny objects.
 const CACHED_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// For how many pairs of user and room it is kept how things stand: where people are just talking.
+/// Number of cached contexts, one for each pair of user and room: of rooms where people are talking now.
 const CACHED_CONTEXTS: usize = 5_000;
 
-/// What reading a byte of an event costs, in steps of matching: an event may be made of thousands of tiny objects.
+/// Steps of matching that reading one byte of an event costs. An event may be made of thousands of tiny objects.
 const STEPS_OF_BYTE: usize = 4;
 
-/// What the rules say about one event.
+/// The verdict of the rules about one event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub notify: bool,
-    /// Only set with `notify`.
+    /// Set only with `notify`.
     pub highlight: bool,
 }
 
-/// How things stood, as rules want to know it.
+/// The state of the room at an event, as rules need it.
 struct Context {
     held: Circumstances,
-    /// What the user was called, in lower case.
+    /// Matches the user's display name of that time, in lower case.
     display_name: Option<Glob>,
     members: UInt,
     power_levels: PushConditionPowerLevelsCtx,
 }
 
-/// What rules may ask about an event, with its weight. `None`: it cannot be read, and notifies nobody.
+/// The fields of an event that rules may read, with their size. `None` for a malformed event, which notifies nobody.
 #[derive(Clone)]
 struct Fields {
     value: Option<Arc<Value>>,
@@ -69,7 +68,7 @@ impl Weighter<EventNid, Fields> for ByBytes {
     }
 }
 
-/// What is kept between evaluations.
+/// The caches of evaluations.
 pub(super) struct Evaluator {
     events: Cache<EventNid, Fields, ByBytes>,
     contexts: Cache<(UserNid, RoomNid), Arc<Context>>,
@@ -85,9 +84,9 @@ impl Default for Evaluator {
 }
 
 impl Evaluator {
-    /// What `rules` say about an event that was sent when things were as `held` says. An event that cannot be read notifies
-    /// nobody: whoever sent it must not be able to stop anybody's `/sync`. Adds to `steps` how much work the event is, whether
-    /// or not it was read before.
+    /// Evaluates `rules` for an event that was sent in the circumstances `held`. A malformed event notifies nobody,
+    /// because its sender must not be able to break anybody's `/sync`. Adds the work of the event to `steps`, cached or
+    /// not.
     pub(super) async fn verdict(
         &self,
         rooms: &Rooms,
@@ -121,7 +120,7 @@ impl Evaluator {
         user: &User,
         held: Circumstances,
     ) -> Result<Arc<Context>, Error> {
-        // Since when it holds makes no difference.
+        // The position since which they hold makes no difference.
         let same = |known: &Circumstances| Circumstances { from: held.from, ..*known } == held;
         if let Some(known) = self.contexts.get(&(user.nid, room.nid)).filter(|known| same(&known.held)) {
             return Ok(known);
@@ -140,7 +139,7 @@ impl Evaluator {
     }
 }
 
-/// The user's name in the room. Who has none is called by their ID ([spec]).
+/// The user's name in the room. A user without one is called by their ID ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#calculating-the-display-name-for-a-user
 fn display_name(member: &StoredEvent) -> Option<String> {
@@ -151,7 +150,7 @@ fn display_name(member: &StoredEvent) -> Option<String> {
     member.content::<Content>()?.displayname.filter(|name| !name.trim().is_empty())
 }
 
-/// Finds the name in a body. Names that are longer than patterns may be are not looked for.
+/// A pattern that finds the name in a body. `None` for names longer than patterns may be.
 fn named(display_name: &str) -> Option<Glob> {
     let name = display_name.to_lowercase();
     if name.len() > MAX_GLOB_BYTES { None } else { Glob::literal(&name) }
@@ -164,13 +163,13 @@ impl Fields {
     }
 }
 
-/// What rules may ask about an event. Not `unsigned`: that is no part of what was sent.
+/// The fields of an event that rules may read. Without `unsigned`, which is not part of the sent event.
 ///
-/// It keeps the shape of the event, so it takes memory in proportion to it; a list of all properties with their paths would
-/// repeat a long name for everything below it.
+/// The result has the shape of the event, so its memory is proportional to the event's. A list of all properties with
+/// their paths would repeat a long name for everything below it.
 fn fields(event: &StoredEvent) -> Option<Value> {
     let pdu = &event.pdu;
-    // On its own, as the event around it would make it one level deeper than it was allowed to be.
+    // Parsed alone, because inside the event it would be one level deeper than the parser's limit allows.
     let content: Value = serde_json::from_str(pdu.content.get()).ok()?;
     let mut fields = serde_json::Map::new();
     let mut put = |name: &str, text: &str| fields.insert(name.to_owned(), Value::String(text.to_owned()));
@@ -188,12 +187,12 @@ fn fields(event: &StoredEvent) -> Option<Value> {
     Some(Value::Object(fields))
 }
 
-/// Roughly how much memory a value takes.
+/// Approximate memory that a value takes.
 fn bytes(value: &Value) -> u64 {
     const VALUE: usize = 32;
-    /// The first part of the tree that holds what is in an object: it makes room for eleven at once.
+    /// The first node of an object's tree, which has room for eleven entries.
     const TREE: usize = 640;
-    /// One more name in it, as its parts may be half empty.
+    /// One more entry in it, as nodes may be half empty.
     const NAME: usize = 84;
     let (mut bytes, mut rest) = (0, vec![value]);
     while let Some(value) = rest.pop() {

@@ -18,15 +18,15 @@ use super::{
 };
 use crate::store;
 
-/// Rules that a user may add. Every event is held against all of them.
+/// Maximum number of rules that a user may add. Every event is evaluated against all of them.
 pub const MAX_RULES: usize = 500;
-/// Longest ID of a rule: long enough for every room ID and user ID.
+/// Maximum length of a rule's ID: long enough for every room ID and user ID.
 pub const MAX_RULE_ID_BYTES: usize = 255;
-/// Longest pattern that is matched against events.
+/// Maximum length of a pattern that is matched against events.
 pub const MAX_GLOB_BYTES: usize = 512;
-/// Conditions of one rule.
+/// Maximum number of conditions of one rule.
 pub const MAX_CONDITIONS: usize = 32;
-/// Size of the actions, and of the conditions, of one rule.
+/// Maximum size of the actions, and of the conditions, of one rule.
 pub const MAX_PART_BYTES: usize = 8 * 1024;
 
 /// The five kinds, in the order in which they are tried.
@@ -51,7 +51,7 @@ pub enum RuleError {
     TooLong,
 }
 
-/// The server's rules with what the user changed. A release with new default rules gives them to everyone.
+/// The server's rules with the user's changes. New default rules of a release apply to everyone.
 pub fn merged(user_id: &UserId, stored: Option<&RawValue>) -> Result<Ruleset, store::Error> {
     #[derive(Deserialize)]
     struct Stored {
@@ -68,7 +68,7 @@ pub fn merged(user_id: &UserId, stored: Option<&RawValue>) -> Result<Ruleset, st
     Ok(ruleset)
 }
 
-/// The rules of all five kinds; clients rely on empty ones being there.
+/// The rules of all five kinds. Clients rely on empty lists being present.
 pub fn global(ruleset: &Ruleset) -> Result<Value, store::Error> {
     let mut global = serde_json::to_value(ruleset).map_err(|error| store::Error::damaged("push rules", error))?;
     for kind in KINDS {
@@ -84,8 +84,8 @@ pub fn content(ruleset: &Ruleset) -> Result<Box<RawValue>, store::Error> {
     to_raw_value(&json!({ "global": global(ruleset)? })).map_err(|error| store::Error::damaged("push rules", error))
 }
 
-/// Adds a rule, or replaces one. Without `after` and `before` a new rule comes first of its kind and an old one stays where
-/// it is.
+/// Adds a rule, or replaces one. Without `after` and `before`, a new rule becomes the first of its kind and a replaced
+/// one stays in its place.
 pub fn put(
     ruleset: &mut Ruleset,
     rule: NewPushRule,
@@ -99,7 +99,7 @@ pub fn put(
     if was_enabled.is_none() && ruleset.iter().filter(|rule| !rule.is_server_default()).count() >= MAX_RULES {
         return Err(RuleError::TooMany);
     }
-    // The old rule of this name goes, so it counts no more.
+    // A replaced rule no longer counts.
     let replaced =
         ruleset.get(kind.clone(), &rule_id).filter(|old| !old.is_server_default()).map_or(0, compiled::work_of);
     let added = ruleset.iter().filter(|rule| !rule.is_server_default()).map(compiled::work_of).sum::<usize>();
@@ -111,7 +111,7 @@ pub fn put(
             return Err(RuleError::NeighbourNotFound(neighbour.to_owned()));
         }
     }
-    // Ruma counts places with the old rule still in its own, so a rule that moves is first taken out.
+    // Ruma counts places with the old rule still in the list, so a rule that moves is removed first.
     if was_enabled.is_some() && (after.is_some() || before.is_some()) {
         remove(ruleset, kind.clone(), &rule_id)?;
     }
@@ -137,12 +137,12 @@ pub fn put(
 pub fn remove(ruleset: &mut Ruleset, kind: RuleKind, rule_id: &str) -> Result<(), RuleError> {
     ruleset.remove(kind, rule_id).map_err(|error| match error {
         RemovePushRuleError::ServerDefault => RuleError::ServerDefault,
-        // The only other way to fail that ruma has.
+        // Ruma has no other error for this.
         _ => RuleError::NotFound,
     })
 }
 
-/// Switches a rule, also one of the server's.
+/// Enables or disables a rule, also one of the server's.
 pub fn set_enabled(ruleset: &mut Ruleset, kind: RuleKind, rule_id: &str, enabled: bool) -> Result<(), RuleError> {
     ruleset.set_enabled(kind, rule_id, enabled).map_err(|_| RuleError::NotFound)
 }

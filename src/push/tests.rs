@@ -1,4 +1,4 @@
-//! Rules and ignored users that were forgotten and read again, on a real database.
+//! Rules and ignored users that are evicted and read again, with a real database.
 
 use ruma::{
     push::{NewPatternedPushRule, NewPushRule},
@@ -33,7 +33,7 @@ async fn what_is_forgotten_and_read_again_is_the_same_until_it_changes() {
     let service =
         || Push::new(Arc::new(AccountData::new(Arc::clone(&db), Arc::<Bus>::default(), &Config::default().limits)));
     let basis = async || {
-        // A new service remembers nothing.
+        // A new service has empty caches.
         let push = service();
         let (rules, ignored) = (push.rules(&user).await.unwrap(), push.data.ignored(&user).await.unwrap());
         unread::Basis { rules, ignored, joined_at: Position::ZERO }

@@ -1,17 +1,25 @@
-//! Unread counts ([spec]): how many events of a room a user is notified of and has not read.
+//! Unread counts ([spec]): the number of events in a room that a user is notified of and has not read.
 //!
-//! Promises: a count is what counting anew from the timeline gives; counting takes at most `MAX_STEPS` for a room,
-//! `MAX_STEPS_IN_ALL` for an answer ([`hold`]), and those of one event, whatever the rules and the events are; nothing is
-//! written for it, whoever sends; a user who follows a room costs the evaluation of each new event, and no database.
+//! Promises:
 //!
-//! An event counts if the user's push rules notify of it, as they are now and as the room was when the event was sent; if it
-//! is after the user's join and after what they have read of its thread; and if it was not redacted, nor sent by the user or
-//! by somebody whom they ignore. Who sends a message has read what is before it in the same thread. Counting starts from the
-//! latest [`MAX_EVENTS`] events when it starts anew: older ones no longer count then. Where `MAX_STEPS` do not reach as far
-//! back, older ones do not count either. Where only the [`StepBudget`] of an answer ended, the count is made up for by the
-//! next look at the room.
+//! - A count always equals a new count of the timeline.
+//! - Counting takes at most `MAX_STEPS` for a room and `MAX_STEPS_IN_ALL` for an answer ([`hold`]), plus the steps of
+//!   one event, for any rules and events.
+//! - Sending an event writes nothing for it. A user who follows a room costs the evaluation of each new event, and no
+//!   query.
 //!
-//! The tally of what is unread ([`tally`]) is kept in memory: new events are added, receipts and redactions take out.
+//! An event counts if all of these hold:
+//!
+//! - The user's current push rules notify of it, evaluated with the state of the room when it was sent.
+//! - It is after the user's join, and after the user's receipts for its thread.
+//! - It is neither redacted, nor sent by the user or by somebody whom they ignore.
+//!
+//! Sending a message marks the earlier events in the same thread as read. A new count starts with the latest
+//! [`MAX_EVENTS`] events; older ones no longer count. If `MAX_STEPS` ends before the oldest of them, the rest does not
+//! count either. If only the [`StepBudget`] of an answer ends, the next look at the room completes the count.
+//!
+//! The tally of unread events ([`tally`]) is kept in memory. New events are added to it; receipts and redactions remove
+//! events.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
@@ -37,28 +45,27 @@ pub use self::{
     tally::{Counts, Unread},
 };
 
-/// How many events are looked at, newest first, when counting starts anew, and how many notifications are counted. Badges
-/// say "99+" long before.
+/// Maximum number of events in a new count, newest first, and of counted notifications. Badges say "99+" long before.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// How much is remembered: notifications, of 48 bytes, and for each pair of user and room [`ENTRY_WEIGHT`] more.
+/// Capacity of the cache: notifications of 48 bytes, and [`ENTRY_WEIGHT`] more for each pair of user and room.
 const REMEMBERED: u64 = 1_000_000;
 
-/// What a pair of user and room takes without notifications, in the size of these.
+/// The weight of a pair of user and room without notifications, in notifications.
 const ENTRY_WEIGHT: u64 = 8;
 
-/// About how many pairs fit into [`REMEMBERED`].
+/// Approximate number of pairs that fit into [`REMEMBERED`].
 const REMEMBERED_PAIRS: usize = 50_000;
 
-/// How many events that others relate to are remembered for a pair; with more, the next one counts anew.
+/// Maximum number of related events kept for a pair. With more, the next look counts anew.
 const MAX_THROUGH: usize = 1_000;
 
-/// A user's tally of a room. Held while new events are added, which may read the database: two devices of a user need not do
-/// that twice.
+/// A user's tally of a room. Locked while new events are added, which may read the database: two devices of a user need
+/// not do that twice.
 type Entry = Arc<Mutex<Option<Counted>>>;
 
-/// An entry with the number of notifications that the cache has made room for. What a value weighs must not change while it
-/// is in the cache, so an entry that has grown is put in again.
+/// An entry with the number of notifications that the cache has reserved for it. A value must not change its weight
+/// while it is in the cache, so an entry that has grown is inserted again.
 #[derive(Clone, Default)]
 struct Slot {
     entry: Entry,
@@ -74,7 +81,7 @@ impl Weighter<(UserNid, RoomNid), Slot> for ByNotifications {
     }
 }
 
-/// The tallies of users who are here.
+/// The tallies of active users.
 pub(super) struct Tallies(Cache<(UserNid, RoomNid), Slot, ByNotifications>);
 
 impl Default for Tallies {
@@ -83,29 +90,29 @@ impl Default for Tallies {
     }
 }
 
-/// What was counted, and what that rests on.
+/// A count, and what it depends on.
 struct Counted {
     basis: Basis,
-    /// Everything up to here was looked at.
+    /// All events up to here are counted.
     upto: Position,
     tally: Tally,
-    /// Events that decided to which thread another belongs.
+    /// Events through which another event belongs to its thread.
     through: HashSet<EventNid>,
     owed: Owed,
 }
 
-/// What a look did not do because its [`StepBudget`] ended. The next one does it, and says that the counts have changed: the
-/// client was told others.
+/// The work that a look left undone because its [`StepBudget`] ended. The next look does it and reports changed counts,
+/// because the client got others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owed {
     Nothing,
-    /// To add what is new: what was counted before still holds.
+    /// Add the new events. The earlier count is still right.
     News,
-    /// To count anew: only the latest events were held against the rules, or none.
+    /// Count anew. Only the latest events were evaluated, or none.
     All,
 }
 
-/// When one of these is another, all is counted anew.
+/// The inputs of a count. If one of them changes, everything is counted anew.
 pub(super) struct Basis {
     pub(super) rules: Arc<UserRules>,
     pub(super) ignored: Arc<Ignored>,
@@ -113,7 +120,7 @@ pub(super) struct Basis {
 }
 
 impl PartialEq for Basis {
-    /// By version: what fell out of a cache and was read again is the same.
+    /// Compares versions: data that was evicted from a cache and read again is equal.
     fn eq(&self, other: &Self) -> bool {
         self.rules.version == other.rules.version
             && self.ignored.version() == other.ignored.version()
@@ -133,7 +140,8 @@ struct Look<'a> {
 }
 
 impl Push {
-    /// What the user has not read of a room as of `upto`; nothing if they are not in it. Counts as far as `budget` reaches.
+    /// The unread events of a room for the user as of `upto`; none if they are not joined. Counts as far as `budget`
+    /// reaches.
     pub async fn unread(
         &self,
         (rooms, ephemeral): (&Rooms, &Ephemeral),
@@ -193,12 +201,12 @@ impl Push {
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Counted,
-    /// What was counted before no longer holds.
+    /// The earlier count is no longer right.
     CountAnew,
 }
 
 impl Look<'_> {
-    /// Counts from the user's join, or from what they have read of the whole room.
+    /// Counts from the user's join, or from their receipt for the whole room.
     async fn count_anew(&self, basis: Basis) -> Result<Counted, Error> {
         let start = basis.joined_at.max(self.reads.up_to(""));
         let (tally, through) = (Tally::default(), HashSet::new());
@@ -212,19 +220,20 @@ impl Look<'_> {
         self.add(&mut counted, &events, &held.verdicts).await?;
         if held.reach == Reach::OutOfBudget {
             counted.owed = Owed::All;
-            // Only for adding to this tally, which will not be: so it is kept, however many these are.
+            // These only serve to add events to this tally, and it will be counted anew. Cleared, so that their number
+            // does not stop the tally from being kept.
             counted.through.clear();
         }
         counted.upto = counted.upto.max(self.upto);
         Ok(counted)
     }
 
-    /// Whether there is something in the room after a position, and no step left to look at it.
+    /// Returns whether the room has events after a position but the budget has no steps left for them.
     fn is_beyond_budget(&self, after: Position) -> bool {
         self.budget.is_spent() && after < self.room.last_pos()
     }
 
-    /// Adds what is new since the last look.
+    /// Adds the events since the last look.
     async fn go_on(&self, counted: &mut Counted) -> Result<Outcome, Error> {
         if self.upto <= counted.upto {
             return Ok(Outcome::Counted);
@@ -246,7 +255,7 @@ impl Look<'_> {
         match held.reach {
             Reach::All => {}
             Reach::Latest => {
-                // Counting anew would not reach what was counted before.
+                // A new count would not reach the events that were counted before.
                 counted.tally = Tally::default();
                 counted.tally.changed(self.upto);
             }
@@ -263,14 +272,15 @@ impl Look<'_> {
         Ok(Outcome::Counted)
     }
 
-    /// Takes out what an event redacts.
+    /// Removes the event that `event` redacts.
     async fn redact(&self, counted: &mut Counted, pos: Position, event: &StoredEvent) -> Result<Outcome, Error> {
         let Some(event_id) = &event.pdu.redacts else { return Ok(Outcome::Counted) };
         let target = self.rooms.find_in_timeline(self.room, event_id).await?;
         let Some(target) = target.filter(|target| target.redacted_because.is_some()) else {
             return Ok(Outcome::Counted);
         };
-        // The user's own events say what they have read, and others in which thread an event is. Not any more.
+        // The user's own events say what they have read, and related events say to which thread an event belongs. The
+        // redacted event no longer does.
         if target.sender() == self.user.user_id || counted.through.contains(&target.nid) {
             return Ok(Outcome::CountAnew);
         }
@@ -278,7 +288,7 @@ impl Look<'_> {
         Ok(Outcome::Counted)
     }
 
-    /// Adds events with what the rules say about them, oldest first, all newer than those before.
+    /// Adds events with their verdicts, oldest first. All must be newer than the events added before.
     async fn add(&self, counted: &mut Counted, events: &[Placed], verdicts: &[Verdict]) -> Result<(), Error> {
         for ((pos, event), verdict) in events.iter().zip(verdicts) {
             let is_redaction = event.pdu.event_type == "m.room.redaction";
@@ -286,7 +296,8 @@ impl Look<'_> {
                 continue;
             }
             if event.sender() == self.user.user_id {
-                // Others may change a member event or a topic without having looked at the room, and so may they.
+                // A state event, such as a membership or topic change, or a redaction can be sent without looking at
+                // the room, so it marks nothing as read.
                 if event.pdu.state_key.is_none() && !is_redaction {
                     let conversation = self.rooms.conversation(self.room, event).await?;
                     counted.through.extend(conversation.through);

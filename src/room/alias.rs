@@ -18,7 +18,7 @@ use crate::{
     store::{self, Conn, Position, RoomNid, Transaction, Write, aliases as rows, ids::lock},
 };
 
-/// Why an alias was not made or deleted.
+/// Errors of creating or deleting an alias.
 #[derive(Debug, thiserror::Error)]
 pub enum AliasError {
     #[error("{alias} is not an alias of this server")]
@@ -48,7 +48,7 @@ impl Drop for Reserved<'_> {
 }
 
 impl Rooms {
-    /// Makes sure that the alias is free and stays so.
+    /// Reserves the alias, if it is free, until the result is dropped.
     pub(super) async fn reserve(&self, alias: &RoomAliasId) -> Result<Reserved<'_>, AliasError> {
         if alias.server_name() != self.signer.server_name() {
             return Err(AliasError::Foreign { alias: alias.to_owned() });
@@ -77,7 +77,7 @@ impl Rooms {
     /// Points a new alias to a room. The caller must be in the room.
     ///
     /// # Errors
-    /// When the alias is taken or not ours, or the caller is not in the room.
+    /// Fails if the alias is taken or not ours, or if the caller is not in the room.
     pub async fn create_alias(
         &self,
         caller: &LocalDevice,
@@ -100,10 +100,11 @@ impl Rooms {
         Ok(())
     }
 
-    /// Deletes an alias, and takes it out of the room's `m.room.canonical_alias`: for its maker, server admins, the application service whose it is, and those in the room who may set the room's main alias.
+    /// Deletes an alias, and removes it from the room's `m.room.canonical_alias`. Allowed for its creator, for server
+    /// admins, for its application service, and for members of the room who may set the room's main alias.
     ///
     /// # Errors
-    /// When there is none, or the caller may not.
+    /// Fails if there is no such alias, or if the caller may not delete it.
     pub async fn delete_alias(&self, caller: &LocalDevice, alias: &RoomAliasId) -> Result<(), AliasError> {
         let mut reader = self.db.read().await?;
         let found = rows::find_alias(&mut reader.conn(), alias.as_str()).await?;
@@ -122,8 +123,8 @@ impl Rooms {
         self.drop_canonical_alias(caller, &room, alias).await
     }
 
-    /// Takes a deleted alias out of the room's `m.room.canonical_alias`, if the caller may change that. The alias is gone
-    /// either way ([spec]).
+    /// Removes a deleted alias from the room's `m.room.canonical_alias`, if the caller may change that. The alias is
+    /// gone either way ([spec]).
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#delete_matrixclientv3directoryroomroomalias
     async fn drop_canonical_alias(
@@ -165,16 +166,16 @@ impl Rooms {
         Ok(aliases.into_iter().filter_map(|alias| RoomAliasId::parse(&alias).ok()).collect())
     }
 
-    /// Whether the room is in the public directory.
+    /// Returns whether the room is in the public directory.
     pub async fn is_published(&self, room: RoomNid) -> Result<bool, store::Error> {
         let mut reader = self.db.read().await?;
         rows::is_published(&mut reader.conn(), room).await
     }
 
-    /// Adds the room to the public directory, or takes it out.
+    /// Adds the room to the public directory, or removes it.
     ///
     /// # Errors
-    /// When the caller is neither a server admin nor may set the room's main alias.
+    /// Fails if the caller is not a server admin and may not set the room's main alias.
     pub async fn publish(&self, caller: &LocalDevice, room_id: &RoomId, publish: bool) -> Result<(), AliasError> {
         let room = self.find(room_id).await?.ok_or(AliasError::UnknownRoom)?;
         if !caller.admin {
@@ -193,19 +194,19 @@ impl Rooms {
         Ok(())
     }
 
-    /// The rooms of the public directory, those with most local members first.
+    /// The rooms of the public directory, those with the most local members first.
     pub async fn published_rooms(&self) -> Result<Vec<RoomNid>, store::Error> {
         let mut reader = self.db.read().await?;
         rows::published_rooms(&mut reader.conn(), Membership::Join.code()).await
     }
 
-    /// Aliases that are new in an `m.room.canonical_alias` event must point to the room.
+    /// Checks that the aliases that are new in an `m.room.canonical_alias` event point to the room.
     pub(super) async fn check_canonical_alias(&self, room: &Room, content: &RawValue) -> Result<(), SendError> {
         let new: CanonicalAlias = serde_json::from_str(content.get()).map_err(SendError::NoAliases)?;
         let current = self.current_state_event(room, "m.room.canonical_alias", "").await?;
         let known =
             current.and_then(|event| event.content::<CanonicalAlias>()).map(CanonicalAlias::all).unwrap_or_default();
-        // Each alias is looked up, so no alias counts twice.
+        // Each alias costs a lookup, so duplicates are removed first.
         let known: HashSet<String> = known.into_iter().collect();
         let new: HashSet<String> = new.all().into_iter().filter(|alias| !known.contains(alias)).collect();
         for alias in new {

@@ -1,9 +1,9 @@
-//! What push rules ask about a room besides the event itself: how many were in it, what the user was called, who had which
-//! power, when the event was sent.
+//! The facts about a room that push rules need besides the event itself: the number of members, the user's name in the
+//! room and the power levels, all at the time when the event was sent.
 //!
-//! Promise: which events held when an event was sent never changes afterwards, and a redaction of one of them is the only
-//! thing that changes what they say: a member event without its name, or power levels without those that a redaction
-//! takes. Counting anew after that may give another count. Costs no database as long as the state log's tail reaches back.
+//! Promise: the state events that were current when an event was sent never change afterwards. Only a redaction changes
+//! what they say: it removes the name from a member event, or some levels from the power levels. Counting again after
+//! that may give another count. Needs no database as long as the state log's tail reaches back.
 
 use ruma::UserId;
 
@@ -13,11 +13,11 @@ use super::{
 };
 use crate::store::{Error, EventNid, KeyNid, Position, rooms as rows};
 
-/// How things stood from a position on, for one user.
+/// The facts for one user, from a position on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Circumstances {
     pub from: Position,
-    /// How many were joined.
+    /// The number of joined users.
     pub joined: usize,
     /// The user's member event.
     pub member: Option<EventNid>,
@@ -26,7 +26,7 @@ pub struct Circumstances {
 }
 
 impl Circumstances {
-    /// Those that held at `pos`, of what [`Rooms::circumstances`] found.
+    /// Picks the facts at `pos` from the result of [`Rooms::circumstances`].
     pub fn at(found: &[Self], pos: Position) -> Option<Self> {
         found.get(found.partition_point(|held| held.from <= pos).checked_sub(1)?).copied()
     }
@@ -34,7 +34,7 @@ impl Circumstances {
 
 /// Undoes changes one after the other, newest first.
 struct Rewind {
-    /// What held after the change that is undone next.
+    /// The facts after the change that is undone next.
     now: Circumstances,
     member_key: Option<KeyNid>,
     levels_key: Option<KeyNid>,
@@ -62,7 +62,7 @@ impl Rewind {
 }
 
 impl Rooms {
-    /// How things stood right after `after` and ever since, oldest first. Never empty.
+    /// The facts right after `after` and ever since, oldest first. Never empty.
     pub(crate) async fn circumstances(
         &self,
         room: &Room,

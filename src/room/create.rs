@@ -31,11 +31,11 @@ use crate::{
     store::{self, Lineage, Position, aliases, rooms as rows},
 };
 
-/// What every room allows from the start; see the spec's table of presets.
+/// The initial rules of a room; see the spec's table of presets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
     Private,
-    /// Everyone who is invited has the power of the creator.
+    /// Gives everyone who is invited the power of the creator.
     TrustedPrivate,
     Public,
 }
@@ -55,7 +55,7 @@ pub struct InitialState {
     pub content: Value,
 }
 
-/// What the client asked for.
+/// A client's request for a new room.
 #[derive(Debug, Clone)]
 pub struct NewRoom {
     pub version: RoomVersionId,
@@ -67,29 +67,29 @@ pub struct NewRoom {
     pub topic: Option<String>,
     pub alias: Option<OwnedRoomAliasId>,
     pub invite: Vec<Invitee>,
-    /// Who may never come in, with the content of their member events.
+    /// The users who are banned from the start, with the content of their member events.
     pub bans: Vec<(OwnedUserId, Value)>,
     pub is_direct: bool,
     pub publish: bool,
 }
 
-/// Why a room was not created. Nothing of it exists then.
+/// Errors of creating a room. Nothing of the room exists then.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     #[error("room version {version} is not supported")]
     UnsupportedVersion { version: RoomVersionId },
     #[error(transparent)]
     Alias(#[from] AliasError),
-    /// The members of a new room are its creator and those who are invited.
+    /// A new room has only its creator and the invited users as members.
     #[error("initial_state holds no m.room.member event but the creator's own join")]
     InitialMember,
-    /// No alias but the one that is made with the room points to it.
+    /// A new room has no alias but the one that is created with it.
     #[error("the alias {alias} does not point to this room")]
     BadAlias { alias: String },
     /// See [`SendError::NoAliases`](super::send::SendError::NoAliases).
     #[error("an m.room.canonical_alias event names no aliases")]
     NoAliases(#[source] serde_json::Error),
-    /// One of the events is refused by the rules that the others made.
+    /// One of the events breaks the rules that the earlier ones made.
     #[error("the room would not allow its own {event_type} event")]
     Event {
         event_type: String,
@@ -120,7 +120,8 @@ impl Rooms {
         self.create_as(caller, new, None).await
     }
 
-    /// Creates a room whose ID was chosen before. Where the create event gives the room its ID, `chosen` does not count.
+    /// Creates a room with an ID that was chosen before. In versions where the create event gives the room its ID,
+    /// `chosen` is ignored.
     ///
     /// # Errors
     /// Every [`CreateError`].
@@ -179,7 +180,7 @@ impl Rooms {
             .push_create(&caller.user, create)
             .await
             .map_err(|source| CreateError::Event { event_type: "m.room.create".to_owned(), source })?;
-        // As in a join: who changes the profile from now on finds the room here, and waits for its first commit.
+        // As in a join: a later change of the profile finds the room here, and waits for its first commit.
         let arrival = self.arrivals.register(caller.user.nid, &room);
         let profile = self.profile_of(caller.user.nid).await?;
         for draft in first_events(caller, &profile, &new, &room.rules) {
@@ -190,8 +191,8 @@ impl Rooms {
         Ok(room_id)
     }
 
-    /// The time for a create event, never the same twice: from room version 12 on the event's hash names its room, and a
-    /// user may create two alike in one millisecond.
+    /// The time for a create event, never the same twice. From room version 12 on the event's hash is the room's ID,
+    /// and a user may create two equal rooms in one millisecond.
     fn creation_time(&self) -> i64 {
         let now = self.clock.now_ms();
         let next = |last: i64| now.max(last + 1);
@@ -199,7 +200,7 @@ impl Rooms {
         next(last.unwrap_or_default())
     }
 
-    /// The ID of a new room, where it does not come from the create event.
+    /// A new room ID; `None` if the create event gives the room its ID.
     pub(super) fn new_room_id(&self, rules: &RoomVersionRules) -> Option<OwnedRoomId> {
         (!rules.authorization.room_create_event_id_as_room_id).then(|| RoomId::new_v1(self.signer.server_name()))
     }
@@ -254,11 +255,11 @@ impl Rooms {
     }
 }
 
-/// State with rules of its own, which the endpoints that usually set it check, too.
+/// Checks initial state that has rules of its own. The endpoints that usually set it check these rules too.
 fn check_initial_state(caller: &LocalDevice, new: &NewRoom) -> Result<(), CreateError> {
     for InitialState { event_type, state_key, content } in &new.initial_state {
         match event_type.as_str() {
-            // The spec's list of what a new room holds has the creator's join and, for `invite`, invitations. Only this
+            // The spec's list of a new room's events has the creator's join and, for `invite`, invitations. Only this
             // server may say who authorised a join.
             "m.room.member" => {
                 let is_own_join = state_key == caller.user_id().as_str()
@@ -295,7 +296,7 @@ fn first_events(
     rules: &RoomVersionRules,
 ) -> Vec<EventDraft> {
     let mut events = vec![member_draft(caller.user_id(), MembershipState::Join, profile, &[])];
-    // A client may bring these itself as initial state; then its own come first.
+    // A client may give these itself as initial state; its own then replace ours.
     let given = |event_type: &str| {
         new.initial_state.iter().any(|state| state.event_type == event_type && state.state_key.is_empty())
     };
@@ -318,7 +319,7 @@ fn first_events(
     if !given("m.room.guest_access") {
         events.push(state("m.room.guest_access", "", &json!({ "guest_access": guest_access })));
     }
-    // Before the power levels that may come with the initial state: by those the creator may lack the power for it.
+    // The bans come before the power levels of the initial state, under which the creator may lack the power to ban.
     for (user_id, content) in &new.bans {
         events.push(state("m.room.member", user_id.as_str(), content));
     }

@@ -1,7 +1,7 @@
 //! Damaged rooms: the damage of one room stops at that room.
 //!
-//! Code that goes through several rooms leaves a damaged one out ([`Rooms::contain`]): the others must not fail with it. The
-//! room is reported to the operator and tried again a little later. A database that does not answer is no damage.
+//! Code that works on several rooms skips a damaged one ([`Rooms::contain`]), so that the others do not fail with it.
+//! The room is reported to the operator, and retried a little later. A database that does not answer is not damage.
 
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 
@@ -12,14 +12,13 @@ use crate::{
     store::{Error, RoomNid, ids::lock},
 };
 
-/// For how long a room that could not be loaded is not tried again. Loading may read much, and everyone in the room asks
-/// for it.
+/// The pause before a room that failed to load is retried. Loading may read much, and everyone in the room asks for it.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// How often the same room is reported. Everyone in the room runs into it.
+/// The interval between reports of the same room. Every request from its members fails in the same way.
 const REPORT_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// Damaged rooms that are remembered. Over it we start afresh, which costs loads and lines in the log.
+/// The number of damaged rooms that are remembered. Above it all are forgotten, which costs loads and lines in the log.
 const REMEMBERED: usize = 10_000;
 
 /// The rooms that could not be read lately.
@@ -30,7 +29,7 @@ pub(super) struct Damage {
 
 #[derive(Debug)]
 struct DamagedRoom {
-    /// When the room could not be loaded, and why. `None`: it was loaded, but something else could not be read.
+    /// The time and the error of a failed load. `None`: the room was loaded, but something else could not be read.
     not_loaded: Option<(i64, Error)>,
     reported_at: Option<i64>,
 }
@@ -44,21 +43,21 @@ impl Damage {
         update(rooms.entry(room).or_insert(DamagedRoom { not_loaded: None, reported_at: None }))
     }
 
-    /// Why the room could not be loaded a moment ago.
+    /// The error with which the room failed to load a moment ago.
     pub(super) fn lately(&self, room: RoomNid, now_ms: i64) -> Option<Error> {
         let rooms = lock(&self.rooms);
         let (at, error) = rooms.get(&room)?.not_loaded.as_ref()?;
         (now_ms - at < millis(RETRY_AFTER)).then(|| error.clone())
     }
 
-    /// The room could not be loaded. Other errors than damage are not remembered.
+    /// Notes that the room failed to load. Errors other than damage are not remembered.
     pub(super) fn not_loaded(&self, room: RoomNid, error: &Error, now_ms: i64) {
         if error.is_damage() {
             self.room(room, |damaged| damaged.not_loaded = Some((now_ms, error.clone())));
         }
     }
 
-    /// The room could be loaded.
+    /// Notes that the room was loaded.
     pub(super) fn loaded(&self, room: RoomNid) {
         if let Some(damaged) = lock(&self.rooms).get_mut(&room) {
             damaged.not_loaded = None;
@@ -77,10 +76,10 @@ impl Damage {
 }
 
 impl Rooms {
-    /// Turns damage of one room into `None`, after it was reported: the caller leaves the room out and goes on.
+    /// Reports damage of one room and turns it into `None`, so that the caller skips the room and goes on.
     ///
     /// # Errors
-    /// Whatever is no damage, such as a database that does not answer.
+    /// All errors other than damage, such as a database that does not answer.
     pub fn contain<T>(&self, room: RoomNid, result: Result<T, Error>) -> Result<Option<T>, Error> {
         match result {
             Ok(value) => Ok(Some(value)),

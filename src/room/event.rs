@@ -1,7 +1,7 @@
 //! A stored event, and how clients see it.
 //!
-//! Events are rendered once and spliced into every answer: [`StoredEvent::write`] copies finished bytes and adds what is
-//! different for each reader under `unsigned`.
+//! Events are rendered once and spliced into every answer: [`StoredEvent::write`] copies finished bytes and adds the
+//! parts under `unsigned` that differ for each reader.
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,14 +22,14 @@ pub struct StoredEvent {
     pub room: RoomNid,
     /// Its place in the timeline. `None`: known, but not part of it.
     pub pos: Option<Position>,
-    /// The last change of state before it.
+    /// The position of the last change of state before it.
     pub state_pos: Position,
-    /// One more than the greatest of its auth events.
+    /// One more than the greatest `auth_depth` of its auth events.
     pub auth_depth: i64,
     /// Set for state events.
     pub key: Option<KeyNid>,
     pub pdu: Arc<Pdu>,
-    /// What this state event replaced.
+    /// The state event that this one replaced.
     pub replaces: Option<Replaced>,
     /// The redaction of this event.
     pub redacted_because: Option<Arc<StoredEvent>>,
@@ -44,14 +44,14 @@ pub struct Replaced {
     pub content: Box<RawValue>,
 }
 
-/// What is different for each reader of an event.
+/// The parts of an event that differ for each reader.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct View<'a> {
-    /// Whether the answer does not say the room elsewhere.
+    /// Set if the event needs a `room_id`, because the answer does not say the room elsewhere.
     pub with_room_id: bool,
-    /// For the device that sent it.
+    /// The transaction ID, for the device that sent the event.
     pub transaction_id: Option<&'a str>,
-    /// What the reader was in the room when it was sent.
+    /// The reader's membership when the event was sent.
     pub membership: Option<Membership>,
     /// The time of the answer, for `age`; 0 leaves it out.
     pub now_ms: i64,
@@ -73,18 +73,18 @@ impl StoredEvent {
         Self { nid, room, pos, state_pos, auth_depth, key, pdu, replaces, redacted_because, rendered: OnceLock::new() }
     }
 
-    /// The event with other content of the one that it replaced.
+    /// A copy of the event with new content for the event that it replaced.
     pub(super) fn replacing(&self, content: &RawValue) -> Self {
         let replaces = self.replaces.clone().map(|replaced| Replaced { content: content.to_owned(), ..replaced });
         self.shown_as(Arc::clone(&self.pdu), replaces, self.redacted_because.clone())
     }
 
-    /// The event as its redaction leaves it.
+    /// A copy of the event in its redacted form.
     pub(super) fn redacted(&self, left: Arc<Pdu>, because: Arc<Self>) -> Self {
         self.shown_as(left, self.replaces.clone(), Some(because))
     }
 
-    /// The redacted event with its redaction as that is now.
+    /// A copy of the redacted event with the present form of its redaction.
     pub(super) fn with_redaction(&self, because: Arc<Self>) -> Self {
         self.shown_as(Arc::clone(&self.pdu), self.replaces.clone(), Some(because))
     }
@@ -94,8 +94,8 @@ impl StoredEvent {
         Self::new(nid, room, pos, state_pos, auth_depth, key, pdu, replaces, because)
     }
 
-    /// Whether it shows something of the other event: its content as the one that it replaced, or its reason as the
-    /// redaction of this event.
+    /// Returns whether this event shows a part of the other one: its content, if this event replaced it, or its reason,
+    /// if it redacted this event.
     pub(super) fn shows(&self, other: &Self) -> bool {
         self.replaces.as_ref().is_some_and(|replaced| replaced.event_id == other.pdu.event_id)
             || self.redacted_because.as_ref().is_some_and(|because| because.nid == other.nid)
@@ -109,20 +109,20 @@ impl StoredEvent {
         &self.pdu.sender
     }
 
-    /// The content, read as one of ruma's types or one of ours. `None`: it is something else.
+    /// The content, parsed as one of ruma's types or one of ours. `None` if it does not parse.
     pub fn content<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_str(self.pdu.content.get()).ok()
     }
 
-    /// Whether it is not shown to an account that ignores these users. State is shown whoever set it, so that a room looks
-    /// the same to all ([spec]).
+    /// Returns whether the event is hidden from an account that ignores these users. State is never hidden, so that a
+    /// room looks the same to all ([spec]).
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
     pub fn is_hidden_by(&self, ignored: &Ignored) -> bool {
         !ignored.is_empty() && self.pdu.state_key.is_none() && ignored.contains(self.sender())
     }
 
-    /// What an `m.room.member` event says. `None` for other events.
+    /// The membership in an `m.room.member` event. `None` for other events.
     pub fn membership(&self) -> Option<Membership> {
         if self.pdu.event_type != "m.room.member" {
             return None;
@@ -130,8 +130,8 @@ impl StoredEvent {
         membership_of(&self.pdu.content)
     }
 
-    /// Roughly how much memory it takes once it was rendered, in bytes. Always the same, or the cache would miscount: it asks
-    /// when an event comes in and again when it goes out.
+    /// The approximate memory that it takes once it was rendered, in bytes. It must not change, or the cache would
+    /// miscount: the cache asks when an event is added and again when it is evicted.
     pub fn weight(&self) -> u64 {
         let replaces = self.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len() + 128);
         (self.pdu.json.len() + 2 * self.pdu.content.get().len() + replaces + 1344) as u64
@@ -150,7 +150,7 @@ impl StoredEvent {
         out.push(b'}');
     }
 
-    /// Everything up to, but without, `room_id`, `unsigned` and the closing brace.
+    /// The JSON up to, but without, `room_id`, `unsigned` and the closing brace.
     fn rendered(&self) -> &str {
         self.rendered.get_or_init(|| {
             let pdu = &self.pdu;
@@ -168,7 +168,7 @@ impl StoredEvent {
                 write_string(&mut out, state_key);
             }
             if let Some(redacts) = &pdu.redacts {
-                // Clients of before room version 11 look for it here, whatever the room version.
+                // Clients from before room version 11 look for it here, in rooms of every version.
                 out.extend_from_slice(br#","redacts":"#);
                 write_string(&mut out, redacts.as_str());
             }

@@ -1,4 +1,4 @@
-//! The cache of stored events, and loading what it lacks.
+//! The cache of stored events, which loads missing ones from the database.
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::store::{self, Database, Error, EventNid, KeyNid, Position, RoomNid, rooms as rows};
 
-/// How many bytes of events are kept in memory, beyond what rooms hold in their rings.
+/// The size of the cache in bytes, besides the events that rooms hold in their rings.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// About how many events fit into [`CACHE_BYTES`]: how the cache sizes its tables.
+/// The approximate number of events that fit into [`CACHE_BYTES`], from which the cache sizes its tables.
 const CACHE_EVENTS: usize = 16_384;
 
 #[derive(Clone)]
@@ -40,7 +40,8 @@ pub(crate) struct Events {
     redactions: Arc<RwLock<Redactions>>,
 }
 
-/// How many events were redacted since the start. Rows that were read before a redaction are not kept after it.
+/// The number of events that were redacted since the start. Rows that were read before a redaction are not cached after
+/// it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Redactions(u64);
 
@@ -53,19 +54,20 @@ impl Events {
         }
     }
 
-    /// What is read from the database from now on shows all redactions up to these.
+    /// The redactions so far. Rows that are read from now on show all of them.
     pub(super) fn redactions(&self) -> Redactions {
         *self.redactions.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what was read after `redactions`, unless there was one since: nobody would take it out of memory again.
+    /// Caches an event that was read after `redactions`, unless there was another redaction since: nothing would evict
+    /// the outdated event.
     pub(super) fn keep(&self, event: Arc<StoredEvent>, redactions: Redactions) -> Arc<StoredEvent> {
-        // Held while the event goes in, so that a redaction finds it there or is seen here.
+        // Held while the event is added, so that a redaction finds it in the cache or is seen here.
         let now = self.redactions.read().unwrap_or_else(PoisonError::into_inner);
         if *now != redactions {
             return self.cache.get(&event.nid).unwrap_or(event);
         }
-        // What is there already is as new as these rows.
+        // An event that is cached already is as new as these rows.
         let Ok(event) =
             self.cache.get_or_insert_with(&event.nid, || Ok::<_, std::convert::Infallible>(Arc::clone(&event)));
         event
@@ -75,12 +77,12 @@ impl Events {
         self.cache.insert(event.nid, event);
     }
 
-    /// An event was redacted, and `left` is what is left of it. Forgets the events that show what it was: if it is state,
-    /// the one that replaced it; if it is a redaction, the one that it redacted.
+    /// Caches `left`, the redacted form of an event. Evicts the events that show the old form: if it is state, the
+    /// event that replaced it; if it is a redaction, the event that it redacted.
     pub(super) fn redact(&self, left: Arc<StoredEvent>) {
         let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
         redactions.0 += 1;
-        // Nothing shows a message, and this runs in the committer: the whole cache is not looked at for one.
+        // No other event shows a message, so the whole cache is not searched for one: this runs in the committer.
         if left.key.is_some() || left.pdu.event_type == "m.room.redaction" {
             self.cache.retain(|_, event| !event.shows(&left));
         }
@@ -138,7 +140,8 @@ impl Events {
         let mut because = HashMap::new();
         if !redactions.is_empty() {
             for row in rows::events(&mut reader.conn(), &redactions).await? {
-                // A redaction that was itself redacted is shown as it is left, without its own reason.
+                // A redaction that was itself redacted is shown in its redacted form, without its own
+                // `redacted_because`.
                 let event = Arc::new(parse(rules, row, None)?);
                 because.insert(event.nid, event);
             }

@@ -1,6 +1,6 @@
-//! Reading what happened: single events, pages of history, the surroundings of an event, and state.
+//! Reading a room: single events, pages of history, the surroundings of an event, and state.
 //!
-//! Promise: nothing is returned that the reader may not see, and what they may not see looks like what does not exist.
+//! Promise: nothing is returned that the reader may not see, and hidden events look as if they did not exist.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     store::{self, EventNid, Position, rooms as rows},
 };
 
-/// Why something was not read.
+/// Errors of reading a room.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("the user is not in {room_id} and never was")]
@@ -34,9 +34,9 @@ pub enum ReadError {
 /// A page of history.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// In the order of reading: newest first when going back.
+    /// The events in the order of reading: newest first when going back.
     pub events: Vec<Placed>,
-    /// Where the next page starts. `None`: there is no more.
+    /// The start of the next page. `None` if this is the last one.
     pub next: Option<Position>,
 }
 
@@ -51,12 +51,13 @@ impl Rooms {
         let sight = self.sight(&room, &caller.user).await?;
         let now = self.db.committer().published();
         let entry = self.member_entry(caller.user.nid, room.nid).await?;
-        // Whoever was invited again, or asks to be let in, was a member before: that is all the specification asks for.
+        // A former member who was invited again, or who knocks, may still read: the spec only asks that they were a
+        // member.
         let was_in = entry.is_some_and(|entry| !entry.forgotten) && sight.ever_joined();
         if was_in || sight.sees_now(now) { Ok((room, sight)) } else { Err(not_in_room()) }
     }
 
-    /// Up to where a user sees the room's state: now, or when they left.
+    /// The position up to which a user sees the room's state: now, or when they left.
     pub fn state_horizon(&self, sight: &Sight) -> Position {
         let now = self.db.committer().published();
         if sight.sees_now(now) { now } else { sight.joined_until(now).unwrap_or(Position::ZERO) }
@@ -78,7 +79,7 @@ impl Rooms {
         }
     }
 
-    /// Where an event is in the timeline of a room, whoever asks.
+    /// The position of an event in the timeline of a room, without the visibility check.
     pub async fn find_event(&self, room: &Room, event_id: &EventId) -> Result<Option<Position>, store::Error> {
         let mut reader = self.db.read().await?;
         let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
@@ -89,8 +90,8 @@ impl Rooms {
         }
     }
 
-    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `wanted` accepts, and to which
-    /// another one relates if that is asked for.
+    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `wanted` accepts. With
+    /// `related`, only events to which such another one relates.
     pub async fn read_back(
         &self,
         room: &Room,
@@ -104,8 +105,8 @@ impl Rooms {
         Ok(self.scan_back_at_most(room, range, (limit, MAX_SCANNED), related, accepts).await?.0)
     }
 
-    /// Reads back from `from` (inclusive) to `until` (exclusive) without the check of visibility; `accepts` must do it. Looks
-    /// at no more than `max_scanned` events and relations, and answers also how many it looked at.
+    /// Reads back from `from` (inclusive) to `until` (exclusive) without the visibility check; `accepts` must do it.
+    /// Reads no more than `max_scanned` events and relations, and also returns the number that it read.
     pub(crate) async fn scan_back_at_most(
         &self,
         room: &Room,
@@ -132,7 +133,8 @@ impl Rooms {
         Ok(scan.end())
     }
 
-    /// Reads on from `after` (exclusive) to `upto` (inclusive): at most `limit` events, as [`Self::read_back`] does.
+    /// Reads forward from `after` (exclusive) to `upto` (inclusive): at most `limit` events, as [`Self::read_back`]
+    /// does.
     pub async fn read_forward(
         &self,
         room: &Room,
@@ -201,7 +203,7 @@ impl Rooms {
         self.events.list(room, &nids).await
     }
 
-    /// How many users are joined and invited as of `upto`.
+    /// The numbers of joined and of invited users as of `upto`.
     pub async fn member_counts(&self, room: &Room, upto: Position) -> Result<(usize, usize), store::Error> {
         {
             let view = room.view();

@@ -1,4 +1,4 @@
-//! From the database into memory: a room's head, its state and its latest events' places.
+//! Loading a room from the database: its head, and its current and earlier state.
 
 use std::{
     collections::VecDeque,
@@ -22,7 +22,7 @@ use crate::store::{
     rooms::{self as rows, RoomRow, StateLogRow},
 };
 
-/// Reads a room. Nothing writes to a room that is not in memory, so the rows belong together.
+/// Reads a room. Nothing writes to a room that is not in memory, so the rows fit together.
 ///
 /// # Errors
 /// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".
@@ -53,7 +53,7 @@ pub(super) async fn load(
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
     let head = Head { forward_extremities, depth: row.depth, state_pos: Position(row.state_pos), unsaved_changes };
-    // The ring starts empty: what is older is read from the database when someone asks.
+    // The ring starts empty: older events are read from the database when someone asks.
     let view = View { state, ring: VecDeque::new(), ring_from: last_pos };
     Ok(Room {
         nid,
@@ -69,7 +69,8 @@ pub(super) async fn load(
     })
 }
 
-/// The state at `upto` from the latest checkpoint before it and the changes since; and how many those were.
+/// The state at `upto`, from the latest checkpoint before it and the changes since then, with the number of these
+/// changes.
 async fn load_state(
     secret: &StateHashKey,
     reader: &mut Reader<'_>,
@@ -153,7 +154,7 @@ impl Rooms {
         Ok(state.entries().to_vec())
     }
 
-    /// The keys whose event at `upto` is another than at `after`, each with its entry at `upto`.
+    /// The keys whose event at `upto` differs from the one at `after`, each with its entry at `upto`.
     pub(crate) async fn state_changes(
         &self,
         room: &Room,

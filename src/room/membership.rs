@@ -21,21 +21,22 @@ use crate::{
     store::{self, Committed, RoomNid, vocabulary::User},
 };
 
-/// How many members are looked at for one who may let a user into a restricted room.
+/// The number of members that are checked to find one who may let a user into a restricted room.
 const MAX_AUTHORISERS: usize = 1000;
 
-/// What a join says that is not for the one who joins to say, or that would be taken for something else.
+/// Member fields that clients may not add to a join: the server sets them, or they would be mistaken for something
+/// else.
 const SERVERS_WORD: [&str; 7] =
     ["membership", "displayname", "avatar_url", "is_direct", "third_party_invite", "third_party_signed", AUTHORISER];
 
-/// How many rooms a restricted room's rules are followed to.
+/// The number of rooms in a restricted room's join rules that are checked.
 const MAX_ALLOWED_ROOMS: usize = 50;
 
 impl Rooms {
-    /// Joins the caller to a room of this server, with the profile that they have then. Joining again changes nothing.
+    /// Joins the caller to a room of this server, with their current profile. Joining again changes nothing.
     ///
     /// # Errors
-    /// When the room does not let the caller in.
+    /// Fails if the room does not let the caller in.
     pub async fn join(
         &self,
         caller: &LocalDevice,
@@ -45,7 +46,8 @@ impl Rooms {
         self.join_with(caller, room_id, (reason, &Map::new())).await
     }
 
-    /// The same, with more content for the member event. What the server itself says there is left out of it.
+    /// Joins as [`Self::join`] does, with more content for the member event. Fields that only the server may set are
+    /// left out.
     ///
     /// # Errors
     /// As [`Self::join`].
@@ -73,7 +75,8 @@ impl Rooms {
             .collect();
         more.push(("reason", reason.map(Value::from)));
         more.push((AUTHORISER, authoriser.map(|user_id| Value::from(user_id.as_str()))));
-        // Before the profile is read, and until the commit: who changes it meanwhile comes here afterwards.
+        // Registered before the profile is read, and until the commit: a change of the profile meanwhile comes to this
+        // room afterwards.
         let arrival = self.arrivals.register(caller.user.nid, &writer.room);
         let profile = self.profile_of(caller.user.nid).await?;
         let draft = member_draft(caller.user_id(), MembershipState::Join, &profile, &more);
@@ -83,10 +86,10 @@ impl Rooms {
         Ok(room.room_id.clone())
     }
 
-    /// Asks to be let in.
+    /// Knocks on a room.
     ///
     /// # Errors
-    /// When the room does not take such requests.
+    /// Fails if the room does not allow knocks.
     pub async fn knock(
         &self,
         caller: &LocalDevice,
@@ -103,10 +106,10 @@ impl Rooms {
         Ok(room.room_id.clone())
     }
 
-    /// Invites a user. `profile` is theirs.
+    /// Invites a user, whose profile is `profile`.
     ///
     /// # Errors
-    /// When the caller may not invite, or the user is banned or already in the room.
+    /// Fails if the caller may not invite, or if the user is banned or already in the room.
     pub async fn invite(
         &self,
         caller: &LocalDevice,
@@ -123,7 +126,7 @@ impl Rooms {
         Ok(self.finish(writer, None).await?)
     }
 
-    /// Leaves a room, or turns an invitation or a request to join down.
+    /// Leaves a room, rejects an invitation or withdraws a knock.
     ///
     /// # Errors
     /// [`SendError::NotInRoom`] when there is nothing to leave.
@@ -131,13 +134,13 @@ impl Rooms {
         self.remove(caller, room_id, caller.user_id(), MembershipState::Leave, reason, may_leave).await
     }
 
-    /// Leaves every room, and turns every invitation down, before the account goes. A room that cannot be left, or that is
-    /// damaged, is left alone.
+    /// Leaves every room, and rejects every invitation, before the account is deactivated. Skips rooms that cannot be
+    /// left or are damaged.
     ///
     /// # Errors
-    /// Only the database's.
+    /// Database errors only.
     pub async fn leave_all(&self, user: &Arc<User>) -> Result<(), store::Error> {
-        // In this order: who has arrived in between is joined by now.
+        // In this order: a user who arrived in between is joined by now.
         let arriving = self.arrivals.of(user.nid);
         let entries = self.memberships(user.nid).await?;
         let rooms: Vec<RoomNid> =
@@ -165,7 +168,7 @@ impl Rooms {
         self.queue_leave(self.enter(&room).await?, user).await
     }
 
-    /// Queues a leave, if there is something to leave at the head.
+    /// Queues a leave event, if the user has something to leave at the head of the room.
     async fn queue_leave(
         &self,
         mut writer: RoomWriter<'_>,
@@ -185,10 +188,10 @@ impl Rooms {
         }
     }
 
-    /// Takes another user out of the room.
+    /// Kicks another user from the room.
     ///
     /// # Errors
-    /// When the caller may not, or the user is not there.
+    /// Fails if the caller may not kick, or if the user is not in the room.
     pub async fn kick(
         &self,
         caller: &LocalDevice,
@@ -199,10 +202,10 @@ impl Rooms {
         self.remove(caller, room_id, user_id, MembershipState::Leave, reason, may_leave).await
     }
 
-    /// Takes another user out of the room and keeps them out.
+    /// Bans another user from the room.
     ///
     /// # Errors
-    /// When the caller may not.
+    /// Fails if the caller may not ban.
     pub async fn ban(
         &self,
         caller: &LocalDevice,
@@ -213,10 +216,10 @@ impl Rooms {
         self.remove(caller, room_id, user_id, MembershipState::Ban, reason, |_| true).await
     }
 
-    /// Lets a banned user come back.
+    /// Lifts the ban of a user.
     ///
     /// # Errors
-    /// When the caller may not, or the user is not banned.
+    /// Fails if the caller may not unban, or if the user is not banned.
     pub async fn unban(
         &self,
         caller: &LocalDevice,
@@ -264,8 +267,8 @@ impl Rooms {
         Ok(self.finish(writer, None).await?)
     }
 
-    /// For a restricted room that the caller was not invited to: a member of ours who may invite, if the caller is in one
-    /// of the rooms whose members are let in ([spec]).
+    /// Finds a local member who may invite, for a caller who wants to join a restricted room without an invitation.
+    /// `None` unless the caller is in one of the rooms whose members are let in ([spec]).
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms
     pub(super) async fn authoriser(
@@ -296,7 +299,7 @@ impl Rooms {
         let power_levels = writer.power_levels().await?;
         for user in self.local_joined_members(writer.room.nid).await?.into_iter().take(MAX_AUTHORISERS) {
             let user = self.db.user_by_nid(user).await?;
-            // The database names the candidates as committed; the head says whether they are still there.
+            // The database has the committed members; the head says whether they are still in the room.
             let is_there = writer.membership(&user.user_id) == Some(Membership::Join);
             if is_there && power_levels.user_can_invite(&user.user_id) {
                 return Ok(Some(user.user_id.clone()));
@@ -306,7 +309,7 @@ impl Rooms {
     }
 }
 
-/// Whether there is something to leave.
+/// Returns whether there is something to leave.
 fn may_leave(current: Option<Membership>) -> bool {
     matches!(current, Some(Membership::Join | Membership::Invite | Membership::Knock))
 }

@@ -1,4 +1,4 @@
-//! Which rooms a local user is in, kept in memory for users who are here.
+//! The rooms that local users are in, kept in memory for live users.
 
 use std::{
     collections::HashMap,
@@ -12,16 +12,16 @@ use crate::store::{
     Conn, Database, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, rooms as rows,
 };
 
-/// A local user's place in one room.
+/// A local user's membership in one room.
 #[derive(Debug, Clone)]
 pub struct MemberEntry {
     pub room: RoomNid,
     pub membership: Membership,
     pub event_nid: EventNid,
-    /// Where the membership last changed.
+    /// The position of the last change of the membership.
     pub pos: Position,
     pub forgotten: bool,
-    /// What an invited or knocking user is shown: a JSON array of stripped state events.
+    /// The stripped state that an invited or knocking user sees, as a JSON array.
     pub invite_state: Option<Arc<str>>,
 }
 
@@ -29,13 +29,13 @@ pub struct MemberEntry {
 struct UserRooms {
     loaded: bool,
     rooms: HashMap<RoomNid, MemberEntry>,
-    /// Rooms whose row says something that we never wrote there.
+    /// Rooms whose row has a value that we never write, with the error.
     unreadable: Vec<(RoomNid, Error)>,
 }
 
 impl UserRooms {
-    /// Of two entries for a room, the later one is right; of two of the same position, the one that was forgotten: its row may
-    /// have been read just before.
+    /// Keeps the later of two entries for a room. At the same position, keeps the forgotten one: the row of the other
+    /// one may have been read just before.
     fn update(&mut self, entry: MemberEntry) {
         let known = self.rooms.get(&entry.room);
         if known.is_none_or(|known| (known.pos, known.forgotten) <= (entry.pos, entry.forgotten)) {
@@ -51,13 +51,13 @@ impl UserRooms {
 
 type Users = Mutex<HashMap<UserNid, Arc<Mutex<UserRooms>>>>;
 
-/// The memberships of all local users that have been asked for.
+/// The memberships of local users that have been asked for.
 pub(crate) struct Memberships {
     db: Arc<Database>,
     users: Arc<Users>,
 }
 
-/// The memberships that are in memory, for the committer, which brings them up to date after a commit.
+/// A handle to the memberships in memory, with which the committer updates them after a commit.
 pub(crate) struct MembershipsHandle(Arc<Users>);
 
 impl MembershipsHandle {
@@ -85,13 +85,13 @@ impl Memberships {
         MembershipsHandle(Arc::clone(&self.users))
     }
 
-    /// Forgets users whom `keep` does not want. They are read again when somebody asks for them.
+    /// Evicts users whom `keep` does not accept. They are read again when somebody asks for them.
     pub(super) fn retain(&self, keep: impl Fn(UserNid) -> bool) {
         lock(&self.users).retain(|user, _| keep(*user));
     }
 
     async fn of(&self, user: UserNid) -> Result<Arc<Mutex<UserRooms>>, Error> {
-        // The entry is there before the rows are read, so a commit in between finds it.
+        // The entry is added before the rows are read, so that a commit in between finds it.
         let rooms = Arc::clone(lock(&self.users).entry(user).or_default());
         if lock(&rooms).loaded {
             return Ok(rooms);
@@ -101,7 +101,7 @@ impl Memberships {
         let mut held = lock(&rooms);
         for row in stored {
             let Some(membership) = u8::try_from(row.membership).ok().and_then(Membership::from_code) else {
-                // The damage of one room is not that of the others.
+                // Damage of one room must not affect the others.
                 held.unreadable.push((RoomNid(row.room_nid), Error::damaged("membership", row.membership)));
                 continue;
             };
@@ -142,7 +142,7 @@ impl Transaction for Forget {
 }
 
 impl Rooms {
-    /// Every room that the user has, or had, to do with, by room.
+    /// All rooms in which the user has or had a membership, sorted by room.
     pub async fn memberships(&self, user: UserNid) -> Result<Vec<MemberEntry>, Error> {
         let rooms = self.memberships.of(user).await?;
         let mut entries: Vec<_> = lock(&rooms).rooms.values().cloned().collect();
@@ -160,7 +160,7 @@ impl Rooms {
         Ok(unreadable.into_iter().map(|(room, _)| room).collect())
     }
 
-    /// The user's place in one room.
+    /// The user's membership entry for one room.
     pub async fn member_entry(&self, user: UserNid, room: RoomNid) -> Result<Option<MemberEntry>, Error> {
         let rooms = self.memberships.of(user).await?;
         let rooms = lock(&rooms);
@@ -170,7 +170,7 @@ impl Rooms {
         }
     }
 
-    /// The user's membership of one room; `None` if the two never met.
+    /// The user's membership in one room; `None` if they never had one.
     pub async fn membership(&self, user: UserNid, room: RoomNid) -> Result<Option<Membership>, Error> {
         Ok(self.member_entry(user, room).await?.map(|entry| entry.membership))
     }
@@ -182,7 +182,7 @@ impl Rooms {
         Ok(rooms.joined().collect())
     }
 
-    /// The memberships as far as they are in memory, for those who must not wait for the database.
+    /// A handle to the memberships in memory, for code that must not wait for the database.
     pub(crate) fn memberships_in_memory(&self) -> MembershipsHandle {
         self.memberships.handle()
     }
@@ -207,7 +207,7 @@ impl Rooms {
         Ok(members.into_iter().filter(|(_, code)| *code == joined).map(|(user, _)| UserNid(user)).collect())
     }
 
-    /// Whether the two users are joined to a common room.
+    /// Returns whether the two users are joined to a common room.
     pub async fn share_a_room(&self, a: UserNid, b: UserNid) -> Result<bool, Error> {
         let a = self.joined_rooms(a).await?;
         let b = self.memberships.of(b).await?;
@@ -215,11 +215,11 @@ impl Rooms {
         Ok(a.iter().any(|room| b.rooms.get(room).is_some_and(|entry| entry.membership == Membership::Join)))
     }
 
-    /// The user no longer wants to see a room that they have left.
+    /// Forgets a room that the user has left.
     ///
     /// # Errors
-    /// Only the database's; a room that the user never met, is in, or was let into meanwhile is left as it is and `false`
-    /// returned.
+    /// Database errors only. Returns `false` and changes nothing if the user never was in the room, is in it now, or
+    /// was let in meanwhile.
     pub async fn forget(&self, user: UserNid, room: RoomNid) -> Result<bool, Error> {
         match self.member_entry(user, room).await? {
             Some(entry) => self.forget_entry(user, entry).await,
@@ -227,7 +227,7 @@ impl Rooms {
         }
     }
 
-    /// The same for a membership that was looked up before.
+    /// Forgets a membership that was looked up before, as [`Self::forget`] does.
     pub(super) async fn forget_entry(&self, user: UserNid, entry: MemberEntry) -> Result<bool, Error> {
         if !matches!(entry.membership, Membership::Leave | Membership::Ban) {
             return Ok(false);

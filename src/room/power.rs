@@ -1,4 +1,4 @@
-//! Power levels: who may do what in a room, read through ruma.
+//! Power levels: the rights of users in a room, read through ruma.
 
 use ruma::{
     OwnedUserId,
@@ -12,7 +12,7 @@ use super::{Room, Rooms, writer::RoomWriter};
 use crate::store::{Error, EventNid, Position};
 
 impl RoomWriter<'_> {
-    /// The power levels that the next event is judged by.
+    /// The power levels that apply to the next event.
     pub async fn power_levels(&self) -> Result<RoomPowerLevels, Error> {
         let create = self.state("m.room.create", "").await?;
         let levels = self.state("m.room.power_levels", "").await?;
@@ -55,7 +55,7 @@ fn power_levels(rules: &RoomVersionRules, create: Option<&Pdu>, levels: Option<&
     RoomPowerLevels::new(source, &rules.authorization, create.map(creators).unwrap_or_default())
 }
 
-/// Who created the room: the sender of the create event, and whom it names besides.
+/// The creators of the room: the sender of the create event, and the users that it names besides.
 fn creators(create: &Pdu) -> Vec<OwnedUserId> {
     #[derive(Deserialize)]
     struct Content {

@@ -1,9 +1,9 @@
-//! How a user is called in a room: their profile, as their member events show it.
+//! The profile of a user in a room, as their member events show it.
 //!
-//! Promise: once a change of a profile is committed, every room that the user is joined to will show it. The change and the
-//! [job](crate::jobs) that takes it to the rooms are one commit, and [`Rooms::show_profile`] is that job. It reads the
-//! profile as it is then, so that several changes need no order. A join that was begun before the change and commits after
-//! it is found among the [`Arrivals`].
+//! Promise: once a change of a profile is committed, every room that the user is joined to will show it. The change and
+//! the [job](crate::jobs) that brings it to the rooms are one commit, and [`Rooms::show_profile`] is that job. The job
+//! reads the current profile, so the order of several changes does not matter. A join that began before the change and
+//! commits after it is found among the [`Arrivals`].
 
 use std::{
     collections::HashMap,
@@ -25,8 +25,8 @@ use crate::{
     store::{Committed, Error, RoomNid, UserNid, ids::lock, profiles as rows, vocabulary::User},
 };
 
-/// In how many rooms a member event is queued before their commits are waited for: enough that they share an fsync, and few
-/// enough that they leave room in the committer's queue.
+/// The number of rooms in which a member event is queued before we wait for the commits: enough to share an fsync, and
+/// few enough to leave room in the committer's queue.
 pub(super) const ROOMS_AT_ONCE: usize = 128;
 
 /// The part of a profile that member events carry.
@@ -87,13 +87,14 @@ pub(super) struct Arrival<'a> {
 }
 
 impl Arrivals {
-    /// Call this with the room's turn and before the profile is read, and drop the result after the commit.
+    /// Registers a join. Call this with the room's turn and before the profile is read, and drop the result after the
+    /// commit.
     pub(super) fn register(&self, user: UserNid, room: &Arc<Room>) -> Arrival<'_> {
         lock(&self.0).entry(user).or_default().push(Arc::clone(room));
         Arrival { arrivals: self, user, room: Arc::clone(room) }
     }
 
-    /// The rooms that the user is joining. Ask before looking for those that they are in.
+    /// The rooms that the user is joining. Ask for these before the rooms that the user is in.
     pub(super) fn of(&self, user: UserNid) -> Vec<Arc<Room>> {
         lock(&self.0).get(&user).cloned().unwrap_or_default()
     }
@@ -113,7 +114,7 @@ impl Drop for Arrival<'_> {
 }
 
 impl Rooms {
-    /// The user's profile as it is now; empty for one who has none.
+    /// The user's current profile; empty if they have none.
     pub async fn profile_of(&self, user: UserNid) -> Result<MemberProfile, Error> {
         let mut reader = self.db.read().await?;
         let (displayname, avatar_url) = rows::find_shown(&mut reader.conn(), user).await?;
@@ -124,11 +125,11 @@ impl Rooms {
         Ok(MemberProfile { displayname: text(displayname)?, avatar_url: text(avatar_url)?.map(OwnedMxcUri::from) })
     }
 
-    /// Shows the user's profile in all rooms that they are joined to, as far as those do not show it already. A room that
-    /// refuses is left as it is.
+    /// Shows the user's profile in all rooms that they are joined to, where it is not shown already. Skips rooms that
+    /// refuse it.
     ///
     /// # Errors
-    /// The database's; some rooms may have been reached then.
+    /// Database errors. Some rooms may already show the profile then.
     ///
     /// # Cancellation
     /// Queued events are committed; calling again does the rest.
@@ -146,7 +147,7 @@ impl Rooms {
     }
 
     async fn show_profile_in_first(&self, user: &Arc<User>, most: usize) -> Result<(), Error> {
-        // In this order: who has arrived in between is joined by now.
+        // In this order: a user who arrived in between is joined by now.
         let arriving = self.arrivals.of(user.nid);
         let mut joined = self.joined_rooms(user.nid).await?;
         self.sort_lately_used_first(&mut joined);
@@ -156,7 +157,7 @@ impl Rooms {
             let profile = self.profile_of(user.nid).await?;
             let mut queued = Vec::new();
             for room in arriving {
-                // A room that was not created after all is none.
+                // A room that was not created after all is skipped.
                 if let Some(writer) = self.enter_if_there(&room).await? {
                     queued.extend(self.queue_profile(writer, user, &profile).await?);
                 }
@@ -164,7 +165,7 @@ impl Rooms {
             wait_for(queued).await?;
         }
         for rooms in joined.chunks(ROOMS_AT_ONCE) {
-            // For each batch anew, so that nobody waits for more than one.
+            // The turn is taken again for each batch, so that nobody waits for more than one.
             let _turn = self.profile_turns.take(user.nid).await;
             let profile = self.profile_of(user.nid).await?;
             let mut queued = Vec::with_capacity(rooms.len());
@@ -188,14 +189,14 @@ impl Rooms {
         self.queue_profile(self.enter(&room).await?, user, profile).await
     }
 
-    /// Queues a member event with this profile, if the user is in the room and called otherwise there.
+    /// Queues a member event with this profile, if the user is in the room and has another profile there.
     async fn queue_profile(
         &self,
         mut writer: RoomWriter<'_>,
         user: &Arc<User>,
         profile: &MemberProfile,
     ) -> Result<Option<Committed>, Error> {
-        // At the head: who has just left must not be joined again.
+        // Checked at the head: a user who has just left must not be joined again.
         if writer.membership(&user.user_id) != Some(Membership::Join) {
             return Ok(None);
         }

@@ -1,7 +1,7 @@
-//! Relations: the events that say of themselves what they have to do with another one ([spec]).
+//! Relations: events whose content names another event that they relate to ([spec]).
 //!
-//! An event that relates to another has a row for that, written with the event; other events cost nothing. Reading goes
-//! from the parent to its children, page by page, and shows only what the reader may see.
+//! An event that relates to another one has a row for that, written with the event; other events cost nothing. Reading
+//! goes from the parent to its children, page by page, and returns only events that the reader may see.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#forwarding-event-relationships
 
@@ -29,7 +29,7 @@ use crate::store::{
 
 pub use crate::store::relations::{MAX_DEPTH, MAX_RELATED_BY};
 
-/// Longest type of a relation that is stored: the length of everything that has a name.
+/// The longest relation type that is stored, in bytes: the limit for all names and IDs in Matrix.
 const MAX_TYPE_BYTES: usize = 255;
 
 /// The relations that a reader asks for.
@@ -38,8 +38,8 @@ pub struct Relations<'a> {
     parent: &'a EventId,
     /// `None`: every type.
     rel_type: Option<&'a str>,
-    /// What relates over others, newest first, of the whole room. A page is read in many steps, and following relations is
-    /// the dearest part of it, so it is done once for all of them.
+    /// The events that relate to the parent through other events, newest first, of the whole room. A page is read in
+    /// many steps. Following relations is the most expensive part, so it is done once for all steps.
     over_others: Vec<(Position, EventNid)>,
 }
 
@@ -48,7 +48,7 @@ impl Relations<'_> {
         Wanted { room: room.nid, parent_id: self.parent.as_str(), rel_type: self.rel_type }
     }
 
-    /// The parts of `over_others` that come next, newest first, from `highest` (inclusive) down to `below` (exclusive).
+    /// The part of `over_others` that comes next, newest first, from `highest` (inclusive) down to `below` (exclusive).
     fn between(&self, highest: Position, below: Position) -> &[(Position, EventNid)] {
         let newer = self.over_others.partition_point(|(pos, _)| *pos > highest);
         let up_to = self.over_others.partition_point(|(pos, _)| *pos > below);
@@ -56,7 +56,7 @@ impl Relations<'_> {
     }
 }
 
-/// The fields of a filter by which an event passes only if another one relates to it ([spec]).
+/// The fields of a filter that accept an event only if another one relates to it ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -70,12 +70,12 @@ pub struct RelatedBy {
 }
 
 impl RelatedBy {
-    /// Whether it lets every event through.
+    /// Returns whether it accepts every event.
     pub fn accepts_all(&self) -> bool {
         self.rel_types.is_none() && self.senders.is_none()
     }
 
-    /// Leaves out the types that no stored relation has, which PostgreSQL might not even compare.
+    /// Removes types that no stored relation has. PostgreSQL might refuse to compare them.
     #[must_use]
     pub fn without_unfit(mut self) -> Self {
         if let Some(rel_types) = &mut self.rel_types {
@@ -85,14 +85,15 @@ impl RelatedBy {
     }
 }
 
-/// What must relate to an event, for one who sees what happened up to a position.
+/// A filter by related events, for a reader who sees events up to a position.
 #[derive(Debug, Clone, Copy)]
 pub struct Related<'a> {
     pub by: &'a RelatedBy,
     pub upto: Position,
 }
 
-/// Whether a text may be that of a stored relation. What no client can ask for is not stored, and PostgreSQL stores no NUL.
+/// Returns whether a stored relation can have this text. Relations that no client can ask for are not stored, and
+/// PostgreSQL stores no NUL.
 fn fits(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_TYPE_BYTES && !text.contains('\0')
 }
@@ -135,7 +136,7 @@ pub(super) fn annotation(pdu: &Pdu) -> Option<Annotation> {
     Some(Annotation(digest.finalize().into()))
 }
 
-/// The row for what an event relates to, if it does.
+/// The relation row of an event, if it relates to another one.
 pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
     let relation = relation(event)?;
     let (rel_type, parent) = (relation.rel_type?, relation.event_id?);
@@ -154,7 +155,7 @@ pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
 }
 
 impl RoomWriter<'_> {
-    /// Whether the event that was appended last annotates another one as its sender has done before.
+    /// Returns whether the event that was appended last repeats an annotation that its sender has made before.
     pub(super) async fn repeats_annotation(&self) -> Result<bool, Error> {
         let Some(annotation) = self.last_appended().and_then(annotation) else { return Ok(false) };
         if self.room.queued.annotates(&annotation) {
@@ -164,7 +165,7 @@ impl RoomWriter<'_> {
         let stored = rows::find_annotation(&mut reader.conn(), &annotation.0).await?;
         drop(reader);
         match stored {
-            // Its redaction may be queued, or committed since that look.
+            // Its redaction may be queued, or may have been committed after that query.
             Some(nid) => Ok(self.event(nid).await?.redacted_because.is_none()),
             None => Ok(false),
         }
@@ -172,7 +173,7 @@ impl RoomWriter<'_> {
 }
 
 impl Rooms {
-    /// Those of a few events to which another one relates as asked for, of those that `accepts` lets through.
+    /// Finds the events that another one relates to as asked for, among those that `accepts` lets through.
     pub(crate) async fn related(
         &self,
         room: &Room,
@@ -183,8 +184,7 @@ impl Rooms {
         Ok(self.related_until(room, events, related, usize::MAX, accepts).await?.found)
     }
 
-    /// Those of the events to which another one relates as asked for, of those that `accepts` lets through: of the first
-    /// events only, if `enough` relations were looked at for them.
+    /// Finds events as [`Self::related`] does. Checks only the first events if `enough` relations were read for them.
     pub(super) async fn related_until(
         &self,
         room: &Room,
@@ -210,13 +210,13 @@ impl Rooms {
         let mut reader = self.db.read().await?;
         let found = rows::related_parents(&mut reader.conn(), by, &nids, enough).await?;
         drop(reader);
-        // What is not accepted needs no answer.
+        // Events that are not accepted need no answer.
         let settled = indexes.get(found.settled).copied().unwrap_or(events.len());
         Ok(RelatedParents { settled, ..found })
     }
 
-    /// What relates to an event, to be read in steps. With `recurse`, also what relates to those that relate, and so on:
-    /// [`MAX_DEPTH`] steps.
+    /// The events that relate to an event, to be read in steps. With `recurse`, also the events that relate to those,
+    /// up to [`MAX_DEPTH`] steps from the parent.
     ///
     /// # Errors
     /// [`ReadError::UnknownEvent`] when the reader may not see the parent.
@@ -266,7 +266,7 @@ impl Rooms {
         Ok(scan.end().0)
     }
 
-    /// Reads on from `after` (exclusive) to `upto` (inclusive), oldest first.
+    /// Reads forward from `after` (exclusive) to `upto` (inclusive), oldest first.
     pub async fn relations_forward(
         &self,
         (room, sight): (&Room, &Sight),

@@ -1,31 +1,32 @@
-//! Looking through a room's events for those that are wanted.
+//! Scans of a room's events for the wanted ones.
 //!
-//! Promise: however little is accepted, one page costs a bounded number of events, relations, bytes and statements.
+//! Promise: even if few events are accepted, one page costs a bounded number of events, relations, bytes and
+//! statements.
 
 use std::collections::HashSet;
 
 use super::{event::StoredEvent, history::Page, timeline::Placed};
 use crate::store::{EventNid, Position, relations::RelatedParents};
 
-/// Events that are looked at for one page, when most of them are filtered out. A relation that is looked at for a filter counts
-/// as one more.
+/// The number of events that are read for one page, when most of them are filtered out. A relation that is read for a
+/// filter counts as one more.
 pub(super) const MAX_SCANNED: usize = 5_000;
 
-/// Bytes of events that are looked at for one page: reading and parsing costs by size, and what is found is an answer in
-/// memory.
+/// The bytes of events that are read for one page: reading and parsing cost by size, and the accepted events are an
+/// answer in memory.
 const MAX_SCANNED_BYTES: usize = 16 << 20;
 
-/// How many events are read at once while filtering.
+/// The number of events that are read at once while filtering.
 const SCAN_PAGE: usize = 250;
 
-/// A page that is being looked for.
+/// A page that is being filled.
 pub(super) struct Scan {
     page: Page,
     limit: usize,
     max_scanned: usize,
     scanned: usize,
     bytes: usize,
-    /// Where reading goes on.
+    /// The position where reading continues.
     pub(super) next: Position,
     exhausted: bool,
 }
@@ -35,23 +36,24 @@ impl Scan {
         Self { page: Page::default(), limit, max_scanned, scanned: 0, bytes: 0, next, exhausted: false }
     }
 
-    /// How many events to read next. `None`: the page is finished, or enough was looked at.
+    /// The number of events to read next. `None`: the page is full, or enough was read.
     pub(super) fn next_count(&self) -> Option<usize> {
         let left = self.limit - self.page.events.len();
         if left == 0 || self.scanned >= self.max_scanned || self.bytes >= MAX_SCANNED_BYTES {
             return None;
         }
-        // As many as were looked at so far: what accepts little is not looked for one event at a time.
+        // At least as many as were read so far, so that a filter that accepts little does not read events one at a
+        // time.
         Some(left.max(self.scanned).clamp(1, SCAN_PAGE).min(self.max_scanned - self.scanned))
     }
 
-    /// How many more events and relations may be looked at.
+    /// The number of events and relations that may still be read.
     pub(super) fn left(&self) -> usize {
         self.max_scanned.saturating_sub(self.scanned)
     }
 
-    /// Counts the relations that were looked at for what was read when `count` were asked for, and leaves out the events that
-    /// are not settled: reading goes on with them. Returns those that another one relates to.
+    /// Counts the relations that were read for these events, of which `count` were asked for. Removes the events that
+    /// are not settled, where reading continues. Returns the events that another one relates to.
     pub(super) fn settle(
         &mut self,
         events: &mut Vec<Placed>,
@@ -66,8 +68,8 @@ impl Scan {
         parents.found
     }
 
-    /// Takes in what was read when `count` were asked for; whether that was the last of it. `after` is where reading goes on
-    /// after an event.
+    /// Takes the accepted ones of these events, of which `count` were asked for. Returns whether the page is complete.
+    /// `after` gives the position where reading continues after an event.
     pub(super) fn take(
         &mut self,
         events: Vec<Placed>,
@@ -92,7 +94,7 @@ impl Scan {
         self.exhausted
     }
 
-    /// The page, and how many events and relations were looked at.
+    /// The page, and the number of events and relations that were read.
     pub(super) fn end(self) -> (Page, usize) {
         let next = (!self.exhausted).then_some(self.next);
         (Page { next, ..self.page }, self.scanned)

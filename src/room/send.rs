@@ -1,4 +1,4 @@
-//! Sending: turns what a local user asked for into a signed event in the room.
+//! Sending: turns a local user's request into a signed event in the room.
 //!
 //! Promise: an event is stored with everything that follows from it (stream position, transaction ID, state), or not at
 //! all; it is answered after the commit; a repeated transaction ID gives the first event's ID.
@@ -21,10 +21,10 @@ use super::{
 };
 use crate::{account::LocalDevice, store};
 
-/// Who let a user into a restricted room, in the content of the join.
+/// The field of a join that names the user who authorised it, in restricted rooms.
 pub(super) const AUTHORISER: &str = "join_authorised_via_users_server";
 
-/// Why a local user's event was not sent.
+/// Errors of sending a local user's event.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error("{room_id} is not a room of this server")]
@@ -40,7 +40,7 @@ pub enum SendError {
     MayNotRedact { user_id: OwnedUserId },
     #[error("the alias {alias} does not point to this room")]
     BadAlias { alias: String },
-    /// The content of an `m.room.canonical_alias` event has something else where aliases belong.
+    /// The content of an `m.room.canonical_alias` event has something other than aliases in its fields.
     #[error("the content names no aliases")]
     NoAliases(#[source] serde_json::Error),
     #[error("the sender has annotated the event with this key before")]
@@ -57,7 +57,7 @@ impl Rooms {
     /// Sends a message event, once per `txn`.
     ///
     /// # Errors
-    /// After [`SendError::Storage`] the event may be stored; repeating the `txn` settles it.
+    /// After [`SendError::Storage`] the event may be stored; a retry with the same `txn` settles it.
     pub async fn send(
         &self,
         caller: &LocalDevice,
@@ -68,7 +68,8 @@ impl Rooms {
         self.send_dated(caller, room_id, draft, txn, None).await
     }
 
-    /// The same with an `origin_server_ts` of the sender's choice. The event's place in the room is the same.
+    /// Sends as [`Self::send`] does, with an `origin_server_ts` of the sender's choice. The date does not change the
+    /// event's place in the room.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -85,11 +86,11 @@ impl Rooms {
         if let Some(txn) = &txn
             && let Some(sent) = self.txn_ids.find(txn).instrument(debug_span!("room.txn_id")).await?
         {
-            // It may still be on its way to the disk: whatever was queued before is committed first.
+            // The event may still be queued: wait until everything that was queued before is committed.
             let barrier = writer.barrier()?;
             drop(writer);
             barrier.wait().await?;
-            // It failed, perhaps, in a room that was read again since.
+            // The write may have failed, and the room may have been loaded again since.
             return match self.txn_ids.find(txn).await? {
                 Some(stored) if stored == sent => Ok(sent),
                 _ => Err(store::Error::Superseded.into()),
@@ -106,7 +107,7 @@ impl Rooms {
         Ok(event_id)
     }
 
-    /// Sends a state event. State that is already so is left alone, and its event's ID returned.
+    /// Sends a state event. If the caller has already set this state, changes nothing and returns the ID of that event.
     ///
     /// # Errors
     /// As [`Self::send`], and [`SendError::BadAlias`].
@@ -119,7 +120,7 @@ impl Rooms {
         self.send_state_dated(caller, room_id, draft, None).await
     }
 
-    /// The same with an `origin_server_ts` of the sender's choice.
+    /// Sends as [`Self::send_state`] does, with an `origin_server_ts` of the sender's choice.
     ///
     /// # Errors
     /// As [`Self::send_state`].
@@ -161,25 +162,26 @@ impl Rooms {
         Ok(event_id)
     }
 
-    /// Commits what was appended and waits for it; the next writer comes in meanwhile.
+    /// Commits the appended events and waits for the commit; the next writer can enter meanwhile.
     pub(super) async fn finish(&self, writer: RoomWriter<'_>, txn: Option<TxnKey>) -> Result<(), store::Error> {
         let committed = writer.commit(txn)?;
         committed.wait().instrument(debug_span!("room.committed")).await.map(|_| ())
     }
 
-    /// The room, or the error that tells the caller nothing about rooms they are not in.
+    /// The room, or an error that says nothing about rooms that the caller is not in.
     pub(super) async fn require(&self, room_id: &RoomId) -> Result<Arc<Room>, SendError> {
         self.find(room_id).await?.ok_or_else(|| SendError::UnknownRoom { room_id: room_id.to_owned() })
     }
 
-    /// Who let a user into a restricted room is for this server to say: it signs for them, so a client's word is dropped.
+    /// Sets the user who authorises a join to a restricted room, and drops the client's value: this server signs for
+    /// that user.
     async fn set_authoriser(
         &self,
         writer: &RoomWriter<'_>,
         caller: &LocalDevice,
         draft: &mut EventDraft,
     ) -> Result<(), SendError> {
-        // What is no object is refused when the event is built.
+        // Content that is not an object is refused when the event is built.
         let Ok(mut content) = serde_json::from_str::<Map<String, Value>>(draft.content.get()) else { return Ok(()) };
         let dropped = content.remove(AUTHORISER).is_some();
         let joins = content.get("membership").is_some_and(|membership| membership == "join")
@@ -195,7 +197,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// Since room version 3 the auth rules let redactions pass; whether they apply is for each server to decide.
+    /// Checks that the sender may redact the event. Since room version 3 the auth rules let redactions pass, and each
+    /// server decides whether they apply.
     async fn check_redaction(
         &self,
         writer: &RoomWriter<'_>,
@@ -210,7 +213,8 @@ impl Rooms {
             return Ok(());
         }
         if draft.redacts.is_none() {
-            // Whoever sends the event itself names it there, in rooms of every version; it counts, so it is checked.
+            // A client that sends the event itself names the redacted event there, in rooms of every version. It
+            // counts, so it is checked.
             draft.redacts = serde_json::from_str::<Content>(draft.content.get()).ok().and_then(|named| named.redacts);
         }
         let Some(event_id) = draft.redacts.as_deref() else { return Ok(()) };
@@ -222,13 +226,14 @@ impl Rooms {
         Err(SendError::MayNotRedact { user_id: sender.to_owned() })
     }
 
-    /// Whether the user is joined to the room now.
+    /// Returns whether the user is joined to the room now.
     pub async fn is_joined(&self, user: store::UserNid, room: &Room) -> Result<bool, store::Error> {
         Ok(self.membership(user, room.nid).await? == Some(Membership::Join))
     }
 }
 
-/// Refuses everybody outside with one answer, or they would learn who is in the room and which events exist.
+/// Refuses everyone outside the room with the same error. Otherwise they would learn who is in the room and which
+/// events exist.
 pub(super) fn check_joined(writer: &RoomWriter<'_>, caller: &LocalDevice) -> Result<(), SendError> {
     if writer.membership(caller.user_id()) == Some(Membership::Join) {
         return Ok(());
@@ -236,7 +241,7 @@ pub(super) fn check_joined(writer: &RoomWriter<'_>, caller: &LocalDevice) -> Res
     Err(SendError::NotJoined { room_id: writer.room.room_id.clone() })
 }
 
-/// Whether two texts are the same JSON value.
+/// Returns whether two texts are the same JSON value.
 fn same_json(a: &RawValue, b: &RawValue) -> bool {
     let value = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
     a.get() == b.get() || value(a).is_some_and(|a| value(b).is_some_and(|b| a == b))

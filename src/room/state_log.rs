@@ -1,4 +1,4 @@
-//! The state log: a room's current state, and how it came to be.
+//! The state log: a room's current state and its changes.
 //!
 //! State is kept as a reversible log: at a position, one key went from one event to another. The
 //! state at any position is then the current state with the newer changes undone, so a snapshot costs
@@ -6,12 +6,12 @@
 //!
 //! Promises:
 //! - Rewinding, replaying and starting from a checkpoint give the same state at every position.
-//! - What memory no longer knows is said to be unknown ([`Lookup::NotInMemory`], `None`), never shown
-//!   as empty; stored rows that do not fit together are a [`LoadError`].
+//! - State that memory no longer knows is reported as unknown ([`Lookup::NotInMemory`], `None`), never shown as empty;
+//!   stored rows that do not fit together are a [`LoadError`].
 //!
-//! What an entry and a change are is in `entry`, reading a log back from storage in `load`, questions
-//! about earlier positions in `rewind`, the stored form of a whole state in [`checkpoint`], the
-//! fingerprint by which two states are compared in `hash`.
+//! Entries and changes are in `entry`, reading a log back from storage in `load`, questions about earlier positions in
+//! `rewind`, the stored form of a whole state in [`checkpoint`], and the fingerprint by which two states are compared
+//! in `hash`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -33,8 +33,8 @@ pub use self::{
     rewind::Lookup,
 };
 
-/// How many recent changes a room keeps in memory (64 bytes each), so that syncs and reads a little
-/// behind the newest position need no database. [`StateLog::keep_since`] can hold more.
+/// The number of recent changes that a room keeps in memory (64 bytes each), so that syncs and reads a little behind
+/// the newest position need no database. [`StateLog::keep_since`] can hold more.
 pub const TAIL_CHANGES: usize = 512;
 
 /// A room's current state and its recent changes.
@@ -45,7 +45,7 @@ pub const TAIL_CHANGES: usize = 512;
 #[derive(Clone, Debug)]
 pub struct StateLog {
     entries: Vec<(KeyNid, StateEntry)>,
-    /// Oldest first.
+    /// The recent changes, oldest first.
     tail: VecDeque<Change>,
     tail_from: Position,
     keep_since: Option<Position>,
@@ -70,8 +70,8 @@ impl StateLog {
         }
     }
 
-    /// The change that makes `event_nid` the current event of `key` at `pos`, or with `None` takes the
-    /// key out of the state. It is not applied.
+    /// The change that makes `event_nid` the current event of `key` at `pos`, or with `None` removes the key from the
+    /// state. It is not applied.
     pub fn change(
         &self,
         key: KeyNid,
@@ -83,8 +83,8 @@ impl StateLog {
         Change { key, pos, now, before: self.get(key) }
     }
 
-    /// Makes `change`, which must be newer than everything in the log (several keys may change at one
-    /// position), and start from the current entry.
+    /// Applies `change`, which must be newer than everything in the log (several keys may change at one position), and
+    /// must start from the current entry.
     pub fn apply(&mut self, change: Change) {
         let Change { key, pos, now, before: expected } = change;
         let found = self.entries.binary_search_by_key(&key, |(key, _)| *key);
@@ -97,7 +97,7 @@ impl StateLog {
             (Ok(index), Some(entry)) => self.entries[index].1 = entry,
             (Ok(index), None) => drop(self.entries.remove(index)),
             (Err(index), Some(entry)) => {
-                // Doubling would leave a large room with up to a megabyte of nothing.
+                // Doubling would leave up to a megabyte unused in a large room.
                 if self.entries.len() == self.entries.capacity() {
                     self.entries.reserve_exact((self.entries.len() / 8).max(8));
                 }
@@ -110,11 +110,11 @@ impl StateLog {
         self.record(Change { key, pos, now, before });
     }
 
-    /// Keeps every change that is newer than `pos`, however many that are, so that the state at `pos`
-    /// and later can be read as long as it can be now.
+    /// Keeps every change that is newer than `pos`, however many there are. The state at `pos` and later stays
+    /// readable, if it is readable now.
     ///
-    /// For the writer, whose log is ahead of what was committed: readers ask for the committed position.
-    /// Whoever calls this bounds the tail by moving `pos` on.
+    /// Meant for the writer, whose log is ahead of the committed events: readers ask for the committed position. The
+    /// caller keeps the tail bounded by moving `pos` on.
     pub fn keep_since(&mut self, pos: Position) {
         self.keep_since = Some(pos);
         self.trim_tail();
@@ -141,27 +141,27 @@ impl StateLog {
         self.iter().filter(move |(_, entry)| entry.membership == Some(membership))
     }
 
-    /// How many keys the current state has.
+    /// The number of keys in the current state.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether the current state has no key at all.
+    /// Returns whether the current state has no key at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many users are joined.
+    /// The number of joined users.
     pub fn joined(&self) -> usize {
         self.joined
     }
 
-    /// How many users are invited.
+    /// The number of invited users.
     pub fn invited(&self) -> usize {
         self.invited
     }
 
-    /// The hash of the current state. Equal states have equal hashes, whatever way led to them.
+    /// The hash of the current state. Equal states have equal hashes, whatever changes led to them.
     pub fn hash(&self) -> StateHash {
         self.hash
     }
@@ -171,12 +171,12 @@ impl StateLog {
         self.tail_from
     }
 
-    /// The position of the newest change, or where the log starts if there is none.
+    /// The position of the newest change, or the start of the log if there is none.
     pub fn latest(&self) -> Position {
         self.tail.back().map_or(self.tail_from, |change| change.pos)
     }
 
-    /// Whether a change at `pos`, of a key whose entry is `before`, is newer than the log.
+    /// Returns whether a change at `pos`, of a key whose entry is `before`, is newer than the log.
     fn may_follow(&self, pos: Position, before: Option<StateEntry>) -> bool {
         let newer_than_log = match self.tail.back() {
             Some(last) => last.pos <= pos,
@@ -186,7 +186,7 @@ impl StateLog {
         newer_than_log && before.is_none_or(|entry| entry.pos < pos)
     }
 
-    /// Everything that a change does, except to the entries.
+    /// Records a change everywhere except in the entries.
     fn record(&mut self, change: Change) {
         if let Some(entry) = change.before {
             self.hash.remove(&self.secret, change.key, entry.event_nid);
@@ -222,7 +222,7 @@ impl StateLog {
     }
 }
 
-/// `entries` with some keys set or, where `None`, taken out. Sorted, as `entries` are.
+/// Returns `entries` with some keys set or, where `None`, removed. Sorted, as `entries` are.
 fn overlay(
     entries: &[(KeyNid, StateEntry)],
     changed: &BTreeMap<KeyNid, Option<StateEntry>>,

@@ -131,7 +131,7 @@ async fn a_transaction_id_is_known_from_the_queue_on_whatever_leaves_the_cache()
     let key = |txn: &str| TxnKey { device: alice.device_nid, scope: format!("send/{room_id}"), txn: txn.to_owned() };
     let find = async |txn: &str| rooms.txn_ids.find(&key(txn)).await.expect("a database");
 
-    // The committer stops before its next commit, until it is let go on.
+    // The committer stops before its next commit, until the gate opens.
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let before_store = Arc::clone(&gate);
     server.app.db.committer().on_step(Arc::new(move |step| {
@@ -196,7 +196,7 @@ async fn a_room_is_the_same_after_it_was_loaded_again() {
         rooms.send_state(&alice, &room_id, topic).await.expect("sent");
     }
     let (before, _) = server.sync(&alice, None).await;
-    // Once to see who is still asked for, once more to forget those who are not.
+    // The first call clears the marks of use, and the second one evicts.
     rooms.forget_idle();
     rooms.forget_idle();
     assert!(rooms.registered(|registry| registry.by_id.get(&room_id)).is_none(), "nobody uses the room");

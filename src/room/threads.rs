@@ -1,4 +1,4 @@
-//! Threads: to which conversation of a room an event belongs ([spec]).
+//! Threads: the conversations of a room, and the one that an event belongs to ([spec]).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts
 
@@ -10,18 +10,18 @@ use serde::Deserialize;
 use super::{Room, Rooms, event::StoredEvent};
 use crate::store::{Error, EventNid, Position, rooms as rows};
 
-/// How many relations are followed to find out whether an event is in a thread, as the spec recommends.
+/// The number of relations that are followed to find out whether an event is in a thread, as the spec recommends.
 const MAX_HOPS: usize = 3;
 
-/// The main timeline, as receipts call it.
+/// The name of the main timeline in receipts.
 pub const MAIN: &str = "main";
 
 /// The conversation that an event belongs to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Conversation {
-    /// The ID of the event that the thread hangs on. `None`: the main timeline.
+    /// The ID of the thread's root event. `None`: the main timeline.
     pub thread: Option<Arc<str>>,
-    /// The events that were looked at for this: once one of them is redacted, it may be another.
+    /// The events that were read to find it. Once one of them is redacted, the conversation may be another one.
     pub through: Vec<EventNid>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct RelatesTo<'a> {
     pub(super) event_id: Option<Cow<'a, str>>,
 }
 
-/// What an event says it relates to, if that is an event at all.
+/// The relation in an event's content, if it names a valid event ID.
 pub(super) fn relation(event: &StoredEvent) -> Option<RelatesTo<'_>> {
     #[derive(Deserialize)]
     struct Content<'a> {
@@ -50,7 +50,7 @@ pub(super) fn relation(event: &StoredEvent) -> Option<RelatesTo<'_>> {
 }
 
 impl Rooms {
-    /// The conversation that the event belongs to. Reads no database but for events that relate to an old one.
+    /// The conversation that the event belongs to. Reads the database only for events that relate to an old one.
     pub async fn conversation(&self, room: &Room, event: &StoredEvent) -> Result<Conversation, Error> {
         let mut conversation = Conversation::default();
         let mut parent: Option<Arc<StoredEvent>> = None;
@@ -71,11 +71,12 @@ impl Rooms {
         Ok(conversation)
     }
 
-    /// Whether a receipt for the event may be of `thread`: [`MAIN`] or the event that the thread hangs on. That one is in
-    /// both, and what relates to it may be meant for either. `true` also where a redaction took away what would say.
+    /// Returns whether a receipt for the event may name `thread`: [`MAIN`] or the ID of the thread's root event. The
+    /// root is in both, and an event that relates to it may be meant for either. Also `true` if a redaction removed the
+    /// relation.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Database errors only.
     pub async fn may_be_in_thread(&self, room: &Room, event_id: &EventId, thread: &str) -> Result<bool, Error> {
         if event_id.as_str() == thread {
             return Ok(true);
@@ -94,7 +95,7 @@ impl Rooms {
         Ok(false)
     }
 
-    /// An event of the room's timeline, whoever asks: from memory if it is recent.
+    /// An event of the room's timeline, without the visibility check. Recent events come from memory.
     pub(crate) async fn find_in_timeline(
         &self,
         room: &Room,

@@ -1,4 +1,4 @@
-//! Reading a room's timeline: from memory where it is recent, from the database where it is not.
+//! Reading a room's timeline: recent events from memory, older ones from the database.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Rooms {
         if let Some(mut events) = room.latest(upto, limit + 1)
             && events.len() > limit
         {
-            // One more than wanted is at hand: whether that one belongs to the range says whether there are more.
+            // One event more than wanted is at hand. If it belongs to the range, there are more.
             let more = events.first().is_some_and(|(pos, _)| *pos > after);
             events.retain(|(pos, _)| *pos > after);
             events.drain(..events.len().saturating_sub(limit));

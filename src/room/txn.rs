@@ -1,12 +1,13 @@
 //! Transaction IDs: a request that is repeated is not done twice.
 //!
-//! Of a device's latest requests it is in memory what they did; of all others, loaded once, a hash of the ID, so that a new
-//! ID is known to be new without asking the database. The row that remembers an ID is committed together with what the
-//! request did.
+//! The results of a device's latest requests are in memory. For all other requests, a hash of the ID is in memory,
+//! loaded once, so that a new ID is known to be new without asking the database. The row that remembers an ID is
+//! committed together with the request's event.
 //!
-//! Promise: an ID is found from the moment when its event is queued, whatever the cache has dropped or loads meanwhile. On
-//! its way to the database an ID is in a map of its own; when it is committed it moves, in one step, to its device in the
-//! cache, if that is there. A device comes into the cache before its IDs are read, so none falls between the two.
+//! Promise: an ID is found from the moment when its event is queued, even if the cache evicts or loads the device
+//! meanwhile. A queued ID is in a map of its own. When it is committed, it moves in one step to its device in the
+//! cache, if the device is there. A device is added to the cache before its IDs are read, so no ID is missed in
+//! between.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,17 +22,18 @@ use tokio::sync::OnceCell;
 
 use crate::store::{Database, DeviceNid, Error, Row, ids::lock, rooms as rows};
 
-/// Of how many requests of a device, and at most twice as many, it is in memory what they did. A client repeats only what it has just sent.
+/// The number of a device's latest requests whose results are kept in memory; at most twice as many are. A client
+/// repeats only what it has just sent.
 const KEPT_PER_DEVICE: usize = 512;
 
-/// How many hashes of a device are kept in memory, eight bytes each: more than a thousand requests a day for a week. A device
-/// that sends more pays a look into the database for each.
+/// The number of hashes that are kept in memory for a device, eight bytes each: more than a thousand requests a day for
+/// a week. A device that sends more costs a database lookup for each request.
 const HASHES_PER_DEVICE: usize = 8_192;
 
-/// How many devices' IDs are kept in memory: a few hundred MB if every one of them sends without a pause.
+/// The number of devices whose IDs are kept in memory: a few hundred MB if every one of them sends without a pause.
 const KEPT_DEVICES: usize = 2_000;
 
-/// What a request is remembered by. The scope is its endpoint with all path parameters but the ID.
+/// The key by which a request is remembered. The scope is its endpoint with all path parameters but the ID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TxnKey {
     pub device: DeviceNid,
@@ -39,7 +41,7 @@ pub struct TxnKey {
     pub txn: String,
 }
 
-/// What some requests did.
+/// The results of some requests.
 #[derive(Debug, Default)]
 struct Done {
     by_txn: HashMap<(String, String), OwnedEventId>,
@@ -49,13 +51,13 @@ struct Done {
 #[derive(Debug, Default)]
 struct DeviceTxns {
     latest: Done,
-    /// Those before. Forgotten when `latest` is full, so the last [`KEPT_PER_DEVICE`] are always there.
+    /// The results before `latest`. Dropped when `latest` is full, so the last [`KEPT_PER_DEVICE`] are always there.
     previous: Done,
     /// Hashes of all IDs in the database, unless there are too many.
     hashes: Option<HashSet<u64>>,
 }
 
-/// A device in the cache. What is committed while its IDs are being read is remembered as well.
+/// A device in the cache. IDs that are committed while its rows are being read are remembered as well.
 #[derive(Debug, Default)]
 struct Device {
     txns: Mutex<DeviceTxns>,
@@ -69,11 +71,11 @@ pub(crate) struct TransactionIds {
 
 struct Kept {
     devices: Cache<DeviceNid, Arc<Device>>,
-    /// What is on its way to the database, where nobody would find it. As many as there are writes in the queue.
+    /// The queued IDs, which are not in the database yet. There are at most as many as writes in the queue.
     queued: Mutex<HashMap<TxnKey, OwnedEventId>>,
 }
 
-/// An ID on its way to the database. Dropped without [`Self::committed`], it is forgotten: its event was not stored.
+/// A queued ID. If it is dropped without [`Self::committed`], it is forgotten: its event was not stored.
 pub(super) struct QueuedTxn {
     kept: Arc<Kept>,
     key: TxnKey,
@@ -87,7 +89,8 @@ impl TransactionIds {
 
     async fn device(&self, nid: DeviceNid) -> Result<Arc<Device>, Error> {
         let Ok(device) = self.kept.devices.get_or_insert_with(&nid, || Ok::<_, Infallible>(Arc::default()));
-        // Asked for every event that is shown to its sender: making the future below would copy all of it each time.
+        // This runs for every event that is shown to its sender: making the future below would copy all of it each
+        // time.
         if device.loaded.initialized() {
             return Ok(device);
         }
@@ -101,10 +104,10 @@ impl TransactionIds {
         Ok(device)
     }
 
-    /// What the request with this key did. It may be on its way to the database yet, and never arrive there.
+    /// The result of the request with this key. It may still be queued, and may never be stored.
     pub(super) async fn find(&self, key: &TxnKey) -> Result<Option<OwnedEventId>, Error> {
         let device = self.device(key.device).await?;
-        // In this order: an ID goes from here to its device.
+        // In this order: an ID moves from here to its device.
         let queued = lock(&self.kept.queued).get(key).cloned();
         if queued.is_some() {
             return Ok(queued);
@@ -115,7 +118,7 @@ impl TransactionIds {
             if let Some(event_id) = txns.latest.by_txn.get(&id).or_else(|| txns.previous.by_txn.get(&id)) {
                 return Ok(Some(event_id.clone()));
             }
-            // A device that has left the cache meanwhile does not know what was committed since.
+            // A device that was evicted meanwhile does not know the IDs that were committed since.
             let is_current = self.kept.devices.peek(&key.device).is_some_and(|kept| Arc::ptr_eq(&kept, &device));
             let is_new = |hashes: &HashSet<u64>| !hashes.contains(&hash(&key.scope, &key.txn));
             if is_current && txns.hashes.as_ref().is_some_and(is_new) {
@@ -127,13 +130,13 @@ impl TransactionIds {
         found.map(|event_id| EventId::parse(&event_id).map_err(|error| Error::damaged("event ID", error))).transpose()
     }
 
-    /// Remembers what is about to be committed.
+    /// Remembers an ID that is about to be committed.
     pub(super) fn queue(&self, key: TxnKey, event_id: &EventId) -> QueuedTxn {
         lock(&self.kept.queued).insert(key.clone(), event_id.to_owned());
         QueuedTxn { kept: Arc::clone(&self.kept), key, is_committed: false }
     }
 
-    /// Makes the cache empty, as when too many devices are active.
+    /// Empties the cache, as happens when too many devices are active.
     #[cfg(test)]
     pub(super) fn drop_devices(&self) {
         self.kept.devices.clear();
@@ -148,10 +151,10 @@ impl TransactionIds {
 }
 
 impl QueuedTxn {
-    /// The row is in the database.
+    /// Notes that the row is in the database.
     pub(super) fn committed(mut self) {
         self.is_committed = true;
-        // Held to the end, so that whoever does not find the ID here any more finds it with its device.
+        // Held to the end, so that a reader that does not find the ID here any more finds it with its device.
         let mut queued = lock(&self.kept.queued);
         if let Some((key, event_id)) = queued.remove_entry(&self.key)
             && let Some(device) = self.kept.devices.get(&key.device)
@@ -169,7 +172,7 @@ impl Drop for QueuedTxn {
     }
 }
 
-/// Of two IDs with the same hash, the second costs a look into the database.
+/// The hash of an ID. If two IDs have the same hash, the second one costs a database lookup.
 fn hash(scope: &str, txn: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     (scope, txn).hash(&mut hasher);
@@ -192,9 +195,9 @@ impl DeviceTxns {
         self.latest.by_txn.insert((scope, txn), event_id);
     }
 
-    /// Adds what was read from the database, newest first, to what was remembered while it was read.
+    /// Adds the IDs that were read from the database, newest first, to those that were remembered meanwhile.
     fn add_stored(&mut self, stored: Vec<(String, String, String)>) {
-        // Those that were dropped meanwhile may be in no hash: then the database is asked.
+        // IDs that were dropped from memory meanwhile may have no hash. Then the database is asked.
         let is_all = stored.len() < HASHES_PER_DEVICE && self.previous.by_txn.is_empty();
         let mut hashes: HashSet<u64> = stored.iter().map(|(scope, txn, _)| hash(scope, txn)).collect();
         hashes.extend(self.latest.by_txn.keys().map(|(scope, txn)| hash(scope, txn)));

@@ -1,7 +1,7 @@
-//! Upgrading a room: a new room of another version takes an old one's place ([spec]).
+//! Upgrading a room: a new room of another version takes the place of an old one ([spec]).
 //!
-//! Promise: while the old room is copied and closed, nobody else sends to it. The new room comes first; if the server dies
-//! right after, the old room is as it was, and asking again makes another new room.
+//! Promise: while the old room is copied and closed, nobody else sends to it. The new room comes first. If the server
+//! dies right after, the old room is as it was, and a retry makes another new room.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 
@@ -26,7 +26,7 @@ use crate::{
     store::{self, Conn, Position, RoomNid, Transaction, aliases as rows},
 };
 
-/// The state that the specification recommends to copy, but for the power levels, which come last: until then the creator
+/// The state that the spec recommends to copy, except the power levels. Those come last, because until then the creator
 /// may send everything.
 const COPIED: [&str; 8] = [
     "m.room.server_acl",
@@ -42,21 +42,21 @@ const COPIED: [&str; 8] = [
 const POWER_LEVELS: &str = "m.room.power_levels";
 const CANONICAL_ALIAS: &str = "m.room.canonical_alias";
 
-/// How many rooms of a space are copied: each is an event that is signed while the client waits.
+/// The number of a space's rooms that are copied: each is an event that is signed while the client waits.
 const MAX_CHILDREN: usize = 1000;
 
-/// How many bans are copied: each is an event as well.
+/// The number of bans that are copied: each is an event as well.
 const MAX_BANS: usize = 1000;
 
-/// What the client asked for.
+/// A client's request to upgrade a room.
 #[derive(Debug, Clone)]
 pub struct Upgrade {
     pub version: RoomVersionId,
-    /// Who is as powerful as the caller from then on. Only rooms of version 12 and newer have such users.
+    /// The users who are as powerful as the caller in the new room. Only rooms of version 12 and newer have such users.
     pub additional_creators: Vec<OwnedUserId>,
 }
 
-/// Why a room was not upgraded.
+/// Errors of upgrading a room.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
     #[error("the caller may not replace the room")]
@@ -74,10 +74,10 @@ impl From<store::Error> for UpgradeError {
 }
 
 impl Rooms {
-    /// Makes the room's replacement and closes the room. Gives the ID of the new one.
+    /// Creates the room's replacement and closes the room. Returns the ID of the new room.
     ///
     /// # Errors
-    /// After [`UpgradeError::Old`] the new room may be there without the old one pointing to it.
+    /// After [`UpgradeError::Old`] the new room may exist without the old one pointing to it.
     pub async fn upgrade(
         &self,
         caller: &LocalDevice,
@@ -100,7 +100,7 @@ impl Rooms {
                 new.creation_content["predecessor"]["event_id"] = last.as_str().into();
                 self.create_as(caller, new, Some(chosen)).await?
             }
-            // Here the create event gives the new room the ID that the last event of the old one names.
+            // In these versions the create event gives the new room its ID, which the last event of the old room names.
             None => {
                 let made = self.create(caller, new).await?;
                 append_tombstone(&mut writer, caller, &made).await?;
@@ -189,7 +189,7 @@ impl Rooms {
 async fn children(space: &RoomWriter<'_>) -> Result<Vec<InitialState>, store::Error> {
     let events = space.list_state(|entry| entry.membership.is_none()).await?;
     let children = events.iter().filter(|event| event.pdu.event_type == "m.space.child");
-    // A child that was taken out is left as an empty event.
+    // A child that was removed stays as an empty event.
     let there = children.filter(|event| event.content::<Map<String, Value>>().is_some_and(|child| !child.is_empty()));
     let copy = |event: &Arc<StoredEvent>| {
         copied("m.space.child", event.pdu.state_key.as_deref().unwrap_or_default(), event.pdu.content.get())
@@ -197,14 +197,14 @@ async fn children(space: &RoomWriter<'_>) -> Result<Vec<InitialState>, store::Er
     Ok(there.filter_map(copy).take(MAX_CHILDREN).collect())
 }
 
-/// Who is banned from a room, with the reason. The specification leaves bans behind; then whoever was banned from an open
-/// room would be back with its upgrade.
+/// The users who are banned from a room, with the reasons. The spec does not copy bans, but then users who were banned
+/// from an open room would be back after its upgrade.
 async fn bans(old: &RoomWriter<'_>, new_creators: &[OwnedUserId]) -> Result<Vec<(OwnedUserId, Value)>, store::Error> {
     let events = old.list_state(|entry| entry.membership == Some(Membership::Ban)).await?;
     let mut bans = Vec::new();
     for event in events {
         let user_id = event.pdu.state_key.as_deref().and_then(|user_id| OwnedUserId::try_from(user_id).ok());
-        // Nobody stands above a creator, so none can be banned.
+        // Nobody stands above a creator, so creators cannot be banned.
         let Some(user_id) = user_id.filter(|user_id| !new_creators.contains(user_id)) else { continue };
         if bans.len() == MAX_BANS {
             tracing::warn!(room_id = %old.room.room_id, "only {MAX_BANS} bans are copied to the room's replacement");
@@ -242,7 +242,8 @@ fn state(event_type: &str, content: &impl serde::Serialize) -> EventDraft {
     }
 }
 
-/// What closes the old room better, but is not needed for the upgrade: the caller may lack the power for it.
+/// Appends an event that helps to close the old room but that the upgrade does not need: the caller may lack the power
+/// for it.
 async fn append_if_allowed(
     writer: &mut RoomWriter<'_>,
     caller: &LocalDevice,
@@ -254,7 +255,7 @@ async fn append_if_allowed(
     }
 }
 
-/// The power levels with which ordinary members of the old room neither send messages nor invite ([spec]).
+/// The power levels with which ordinary members of the old room can neither send messages nor invite ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-upgrades
 async fn quiet_levels(old: &RoomWriter<'_>) -> Result<Option<Map<String, Value>>, store::Error> {
@@ -263,7 +264,7 @@ async fn quiet_levels(old: &RoomWriter<'_>) -> Result<Option<Map<String, Value>>
     Ok(Some(levels::quiet(content)))
 }
 
-/// What is left of a canonical alias event's content of these aliases; `None` if nothing is.
+/// The content of a canonical alias event with only the wanted aliases; `None` if nothing is left.
 fn only(content: Map<String, Value>, wanted: impl Fn(&str) -> bool) -> Option<Map<String, Value>> {
     let is_wanted = |alias: &Value| alias.as_str().is_some_and(&wanted);
     let mut left = Map::new();
@@ -279,17 +280,17 @@ fn only(content: Map<String, Value>, wanted: impl Fn(&str) -> bool) -> Option<Ma
     (!left.is_empty()).then_some(left)
 }
 
-/// Aliases that are moved in one commit, which all other writers wait for.
+/// The number of aliases that are moved in one commit, which all other writers wait for.
 const ALIASES_PER_COMMIT: i64 = 200;
 
-/// Points aliases of one room to another, and takes the first room out of the public directory.
+/// Points aliases of one room to another, and removes the first room from the public directory.
 struct MoveAliases {
     from: RoomNid,
     to: RoomNid,
 }
 
 impl Transaction for MoveAliases {
-    /// Whether there may be more.
+    /// `true` if there may be more.
     type Output = bool;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<bool, store::Error> {

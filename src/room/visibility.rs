@@ -1,4 +1,4 @@
-//! History visibility: which events of a room a user may see ([spec]).
+//! History visibility: the events of a room that a user may see ([spec]).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::{Error, Position, UserNid, vocabulary::User};
 
-/// Who may read what was said before they came.
+/// The `history_visibility` of a room: the users who may read events from before they joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryVisibility {
     WorldReadable,
@@ -22,7 +22,7 @@ pub enum HistoryVisibility {
     Joined,
 }
 
-/// What one user may see of one room: how both their membership and the room's visibility went.
+/// The parts of one room that one user may see: the history of their membership and of the room's visibility.
 #[derive(Debug, Clone, Default)]
 pub struct Sight {
     memberships: Vec<(Position, Membership)>,
@@ -44,11 +44,11 @@ impl Sight {
         at(&self.visibilities, pos).unwrap_or(HistoryVisibility::Shared)
     }
 
-    /// Whether the user may see what happened at `pos`. A change of membership or of visibility is judged by what was
-    /// before and by what is after it, whichever lets more through.
+    /// Returns whether the user may see the event at `pos`. A change of membership or of visibility is judged by the
+    /// values before and after it, and the more open one counts.
     pub fn can_see(&self, pos: Position) -> bool {
         let before = Position(pos.0 - 1);
-        // From the end: for a user who is in the room, the first look decides.
+        // From the end: for a user who is in the room, the first entry decides.
         let mut later = self.memberships.iter().rev().take_while(|(at, _)| *at > pos);
         let joins_later = later.any(|(_, membership)| *membership == Membership::Join);
         let allows = |visibility: HistoryVisibility, membership: Option<Membership>| match visibility {
@@ -64,41 +64,43 @@ impl Sight {
             .any(|visibility| allows(visibility, membership_before) || allows(visibility, membership_after))
     }
 
-    /// Whether the user may see anything that happened up to `pos`, if something did.
+    /// Returns whether the user may see any event up to `pos`, if there is one.
     pub fn sees_any_up_to(&self, pos: Position) -> bool {
         let memberships = self.memberships.iter().map(|(at, _)| at.0);
         let changes = memberships.chain(self.visibilities.iter().map(|(at, _)| at.0));
-        // Between two changes all is alike: one position of each stretch stands for it.
+        // All positions between two changes are alike, so one position of each stretch is enough.
         let mut stretches = changes.flat_map(|at| [at - 1, at, at + 1]).chain([pos.0]);
         stretches.any(|at| 0 < at && at <= pos.0 && self.can_see(Position(at)))
     }
 
-    /// Whether the user has ever been in the room.
+    /// Returns whether the user has ever been in the room.
     pub fn ever_joined(&self) -> bool {
         self.first_joined().is_some()
     }
 
-    /// When the user first came into the room.
+    /// The position of the user's first join.
     pub fn first_joined(&self) -> Option<Position> {
         self.memberships.iter().find(|(_, membership)| *membership == Membership::Join).map(|(pos, _)| *pos)
     }
 
-    /// Since when the user has been in the room without a break, as of `upto`. `None`: they are not in it.
+    /// The position since which the user has been in the room without a break, as of `upto`. `None`: they are not in
+    /// it.
     pub fn joined_since(&self, upto: Position) -> Option<Position> {
         let by_then = &self.memberships[..self.memberships.partition_point(|(at, _)| *at <= upto)];
         let stay = by_then.iter().rev().take_while(|(_, membership)| *membership == Membership::Join);
         stay.last().map(|(joined_at, _)| *joined_at)
     }
 
-    /// Up to where the user was in the room, looking back from `upto`: `upto` itself for one who is in it, their departure
-    /// for one who was. `None`: never in the room by then.
+    /// The position up to which the user was in the room, as of `upto`: `upto` itself if they are in it, their
+    /// departure if they have left. `None`: never in the room by then.
     pub fn joined_until(&self, upto: Position) -> Option<Position> {
         let by_then = &self.memberships[..self.memberships.partition_point(|(at, _)| *at <= upto)];
         let last = by_then.iter().rposition(|(_, membership)| *membership == Membership::Join)?;
         Some(by_then.get(last + 1).map_or(upto, |(left_at, _)| *left_at))
     }
 
-    /// Whether the user may see anything that comes after `pos`, as things stand: joined, or world readable.
+    /// Returns whether the user may see anything that comes after `pos`, as things stand: they are joined, or the room
+    /// is world readable.
     pub fn sees_now(&self, pos: Position) -> bool {
         self.membership_at(pos) == Some(Membership::Join) || self.visibility_at(pos) == HistoryVisibility::WorldReadable
     }
@@ -117,7 +119,7 @@ pub(crate) struct CachedSight {
 }
 
 impl Rooms {
-    /// What the user may see of the room.
+    /// The user's [`Sight`] of the room.
     pub async fn sight(&self, room: &Room, user: &User) -> Result<Arc<Sight>, Error> {
         let member_key = self.db.known_state_key("m.room.member", user.user_id.as_str());
         let visibility_key = self.db.known_state_key("m.room.history_visibility", "");
@@ -148,7 +150,7 @@ impl Rooms {
         }
         let known = (sight.memberships.last().map(|(pos, _)| *pos), sight.visibilities.last().map(|(pos, _)| *pos));
         let sight = Arc::new(sight);
-        // A change that is not committed yet is not in the rows: then this is right for now, but not for later.
+        // The rows lack a change that is not committed yet. The result is right for now then, but must not be cached.
         if known == versions {
             self.sights.insert(cache_key, CachedSight { versions, sight: Arc::clone(&sight) });
         }

@@ -1,7 +1,7 @@
-//! Appending to a room: the one way in which events come into a room's graph.
+//! Appending to a room: the only way for events into a room's graph.
 //!
-//! [`Rooms::enter`] waits for its turn; [`RoomWriter::append`] builds, signs and authorizes events on top of each other;
-//! [`RoomWriter::commit`] hands all of them to the committer as one write. Until then nothing has happened.
+//! [`Rooms::enter`] waits for its turn; [`RoomWriter::append`] builds, signs and authorizes events on top of each
+//! other; [`RoomWriter::commit`] hands all of them to the committer as one write. Nothing is changed before that.
 //!
 //! A writer reads the room at the head, with the events that are still on their way to the disk ([`super::queued`]).
 
@@ -27,12 +27,12 @@ use crate::store::{
     vocabulary::{EventType, User},
 };
 
-/// Why events were not appended.
+/// Errors of appending events.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     #[error("the event breaks an authorization rule")]
     NotAuthorized(#[source] AuthRuleError),
-    /// PostgreSQL stores no text with one.
+    /// PostgreSQL cannot store text with a NUL.
     #[error("the type or the state key holds a NUL")]
     HoldsNul,
     #[error("the event cannot be built")]
@@ -47,7 +47,7 @@ pub struct RoomWriter<'a> {
     pub room: Arc<Room>,
     head: OwnedMutexGuard<Head>,
     now_ms: i64,
-    /// The `origin_server_ts` of what is appended, where the sender may choose it.
+    /// The `origin_server_ts` of appended events, if the sender may choose it.
     date_ms: Option<i64>,
     pending: Vec<Pending>,
     extra: Vec<Row>,
@@ -72,7 +72,7 @@ struct Pending {
     redacts: Option<Redacts>,
 }
 
-/// An event that is about to be redacted, and what is left of it.
+/// An event that is about to be redacted, and its redacted form.
 struct Redacts {
     event: Arc<StoredEvent>,
     left: Arc<Pdu>,
@@ -89,13 +89,13 @@ impl Rooms {
     /// Waits until it is this caller's turn to append to `room`.
     ///
     /// # Errors
-    /// When the room has to be read again after a failed write, and that fails.
+    /// Fails if the room must be loaded again after a failed write, and that fails.
     pub async fn enter(&self, room: &Arc<Room>) -> Result<RoomWriter<'_>, Error> {
         let writer = self.enter_if_there(room).await?;
         writer.ok_or_else(|| Error::damaged("room", format!("{} is missing", room.room_id)))
     }
 
-    /// Enters a room that may not have been created after all.
+    /// Enters a room whose creation may have failed.
     ///
     /// # Errors
     /// As [`Self::enter`].
@@ -132,18 +132,18 @@ impl RoomWriter<'_> {
         self.now_ms
     }
 
-    /// Dates what is appended from now on; `None` leaves it at the present. What this server remembers of the request is of
-    /// the present in any case.
+    /// Sets the date of events that are appended from now on; `None` is the present. The server's own record of the
+    /// request has the present date in any case.
     pub fn date(&mut self, date: Option<MilliSecondsSinceUnixEpoch>) {
         self.date_ms = date.map(|date| i64::from(date.get()));
     }
 
-    /// A row to be committed together with the events.
+    /// Adds a row to be committed together with the events.
     pub fn add_row(&mut self, row: Row) {
         self.extra.push(row);
     }
 
-    /// The current event of a key of the state, with the events that were appended just now.
+    /// The current event of a key of the state, including the events that were appended just now.
     pub async fn state(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Pdu>>, Error> {
         Ok(self.current(event_type, state_key).await?.map(|current| current.pdu))
     }
@@ -161,7 +161,7 @@ impl RoomWriter<'_> {
         Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
     }
 
-    /// The membership of a user, with the events that were appended just now.
+    /// The membership of a user, including the events that were appended just now.
     pub fn membership(&self, user_id: &UserId) -> Option<Membership> {
         let key = self.rooms.db.known_state_key("m.room.member", user_id.as_str())?;
         let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key.nid);
@@ -181,7 +181,7 @@ impl RoomWriter<'_> {
 
     /// The event of the room with this ID, queued or committed.
     pub async fn find_event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, Error> {
-        // First here: what is committed meanwhile is found in the database afterwards.
+        // The queue first: an event that is committed meanwhile is found in the database afterwards.
         if let Some(event) = self.room.queued.find(event_id) {
             return Ok(Some(event));
         }
@@ -194,7 +194,7 @@ impl RoomWriter<'_> {
         }
     }
 
-    /// The events of the room's state, without what was appended just now, whose entries are `wanted`.
+    /// The events of the room's state whose entries are `wanted`, without the events that were appended just now.
     pub async fn list_state(&self, wanted: impl Fn(&StateEntry) -> bool) -> Result<Vec<Arc<StoredEvent>>, Error> {
         let nids: Vec<EventNid> = {
             let view = self.room.view();
@@ -207,10 +207,11 @@ impl RoomWriter<'_> {
         Ok(queued.into_iter().filter_map(|event| event.or_else(|| rest.next())).collect())
     }
 
-    /// Builds an event on top of the room and of what was appended before, signs it and checks that the room allows it.
+    /// Builds an event on top of the room and of the events appended before, signs it and checks that the room allows
+    /// it.
     ///
     /// # Errors
-    /// When the room does not allow it or it cannot be built; what was appended before stays.
+    /// Fails if the room does not allow the event, or if it cannot be built; events that were appended before stay.
     pub async fn append(&mut self, sender: &Arc<User>, draft: EventDraft) -> Result<OwnedEventId, AppendError> {
         let rooms = self.rooms;
         let rules = &self.room.rules;
@@ -228,7 +229,7 @@ impl RoomWriter<'_> {
         if draft.event_type != "m.room.create"
             && !wanted.iter().any(|(event_type, _)| *event_type == StateEventType::RoomCreate)
         {
-            // From room version 12 on it is implied, but the rules still look at it.
+            // From room version 12 on the create event is implied, but the rules still look at it.
             wanted.push((StateEventType::RoomCreate, String::new()));
         }
         let mut found: Vec<(StateEventType, String, Current)> = Vec::with_capacity(wanted.len());
@@ -259,7 +260,7 @@ impl RoomWriter<'_> {
         self.push(sender, Arc::new(pdu), &found, prev).await
     }
 
-    /// Adds an event that is already built: the create event that gives its room its ID.
+    /// Adds the create event, which is already built because it may give its room the ID.
     pub(super) async fn push_create(&mut self, sender: &Arc<User>, pdu: Pdu) -> Result<OwnedEventId, AppendError> {
         auth::check(&self.room.rules, &pdu, &[], |_, _| None).map_err(AppendError::NotAuthorized)?;
         self.push(sender, Arc::new(pdu), &[], Vec::new()).await
@@ -273,7 +274,7 @@ impl RoomWriter<'_> {
         prev: Vec<EventNid>,
     ) -> Result<OwnedEventId, AppendError> {
         let rooms = self.rooms;
-        // Only now: a name that is looked up is kept, and what is refused must leave nothing behind.
+        // Only now: a name that is looked up is kept, and a refused event must leave nothing behind.
         let event_type = rooms.db.event_type(&pdu.event_type).await?;
         let key = match &pdu.state_key {
             Some(state_key) => Some(rooms.db.state_key(&pdu.event_type, state_key).await?),
@@ -323,10 +324,11 @@ impl RoomWriter<'_> {
         Ok(event_id)
     }
 
-    /// The event that a redaction takes the content of, if it is an event of this room.
+    /// The event that a redaction names, with its redacted form, if it is an event of this room.
     async fn redaction_of(&self, event_id: &OwnedEventId) -> Result<Option<Redacts>, Error> {
         let Some(mut event) = self.find_event(event_id).await? else { return Ok(None) };
-        // The event that it replaced may have been redacted a moment ago; what is left of this one must not bring it back.
+        // The event that it replaced may have been redacted a moment ago; the redacted form of this one must not bring
+        // its content back.
         if let Some(replaced) = &event.replaces
             && let Some(now) = self.room.queued.find(&replaced.event_id)
         {
@@ -352,11 +354,11 @@ impl RoomWriter<'_> {
         pending.unwrap_or(self.head.depth)
     }
 
-    /// Hands everything to the committer as one write, and lets the next writer in. What was appended is visible to the
-    /// next writer at once, and to everyone else after the commit.
+    /// Hands everything to the committer as one write, and lets the next writer in. The appended events are visible to
+    /// the next writer at once, and to everyone else after the commit.
     ///
     /// # Errors
-    /// When nothing was queued.
+    /// Fails if the write cannot be queued; nothing is queued then.
     pub fn commit(mut self, txn: Option<TxnKey>) -> Result<Committed, Error> {
         let _span = tracing::debug_span!("room.commit").entered();
         let count = self.pending.len();
@@ -364,9 +366,9 @@ impl RoomWriter<'_> {
         committer.submit(count, |first| self.apply(first, txn))
     }
 
-    /// Everything that follows from the pending events, as rows and as changes of memory.
+    /// Turns the pending events into rows and changes of memory.
     fn apply(&mut self, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
-        // What has changed in memory when this fails halfway is on no disk.
+        // If this fails halfway, memory has changes that are not stored.
         let unfinished = self.room.lineage.until_finished();
         let write = rows::apply(self, first, txn)?;
         unfinished.finish();
@@ -378,12 +380,12 @@ impl RoomWriter<'_> {
         self.pending.last().map(|pending| &*pending.pdu)
     }
 
-    /// Whether anything has been appended.
+    /// Returns whether nothing has been appended.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Waits until everything that was queued for this room before is committed.
+    /// Queues an empty write. Its commit comes after everything that was queued for this room before.
     pub fn barrier(&self) -> Result<Committed, Error> {
         let lineage = self.room.lineage.clone();
         self.rooms.db.committer().submit(1, |_| Ok(Write::default().in_lineage(lineage)))

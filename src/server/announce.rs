@@ -1,4 +1,4 @@
-//! What a start says to the person who started it.
+//! The text that a start prints for the person who started it.
 
 use std::io::Write;
 
@@ -7,10 +7,10 @@ use tracing::{info, warn};
 use super::{run::Server, start::StartError};
 use crate::config::{DatabaseTarget, Loaded};
 
-/// Says on `output` what was started and where it is reached, and how the first account is made if there is none.
+/// Prints to `output` what was started, its addresses, and how to make the first account if there is none.
 ///
 /// # Errors
-/// Only the database's; an `output` that nobody reads any more is no reason not to serve.
+/// Only database errors. A failed write to `output` does not stop the server.
 pub(super) async fn announce(
     server: &Server,
     loaded: &Loaded,
@@ -21,7 +21,7 @@ pub(super) async fn announce(
     let engine = server.app.db.engine().await?;
     let mut text = text(server, loaded, &engine, created);
     if !server.app.accounts.has_any_account().await? {
-        // Only here, never in the log: who reads it makes the first admin.
+        // Only here, never in the log: anyone who reads the secret can make the first admin.
         let secret = server.app.accounts.create_setup_secret().await?;
         text.push_str(&first_steps(&server.client_base_url(), server.local_base_url().as_deref(), &secret));
     }
@@ -33,11 +33,12 @@ pub(super) async fn announce(
     Ok(())
 }
 
-/// How the first account is made. The name of a new server often leads nowhere yet, so the address behind it is told, too.
+/// The instructions for the first account. The name of a new server often does not resolve yet, so the local address is
+/// included too.
 fn first_steps(base_url: &str, local_base_url: Option<&str>, secret: &str) -> String {
     let port = |url: &str| url.rsplit(':').next().map(str::to_owned);
     let local = match local_base_url {
-        // `http://localhost:8008` is the same place by another name.
+        // `http://localhost:8008` is the same address under another name.
         Some(local) if !(base_url.contains("://localhost:") && port(base_url) == port(local)) => {
             format!("or, before the name and its proxy work, in a browser on this machine:\n  {local}/setup#{secret}\n")
         }
@@ -71,7 +72,7 @@ fn text(server: &Server, loaded: &Loaded, engine: &str, created: bool) -> String
     for address in &server.addresses {
         text.push_str(&format!("  listens   {address}\n"));
     }
-    // From this machine: a health check must not depend on a proxy, and a new name leads nowhere yet.
+    // The address on this machine: a health check must not depend on a proxy, and a new name may not resolve yet.
     let here = server.local_base_url().filter(|_| !config.is_local()).unwrap_or_else(|| base_url.clone());
     text.push_str(&format!("  clients   {base_url}\n  health    {here}/health\n"));
     if let Some(address) = server.metrics_address {

@@ -27,13 +27,13 @@ use crate::{
     sync::{filter::FilterCache, large::LargeAnswers, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
-/// What does not come from the configuration, so that tests can choose it.
+/// The inputs that do not come from the configuration, so that tests can choose them.
 pub struct Surroundings {
     pub clock: Clock,
     pub hashing: Hashing,
     /// Cancelled when the server stops.
     pub stopping: CancellationToken,
-    /// How long the database is waited for.
+    /// The time to wait for the database.
     pub patience: Patience,
 }
 
@@ -56,7 +56,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     config.registration.shared_secret = config.shared_secret().map_err(StartError::SharedSecret)?;
     let appservices = Arc::new(Appservices::load(&config.appservices.files, &config.server_name)?);
     let outbound = Arc::new(Outbound::new(&config.outbound, &config.federation.ca_files)?);
-    // After everything that is only read: a start that one of these refuses leaves nothing behind.
+    // After all files that are only read, so that a start that fails on one of them leaves nothing behind.
     create_data_dir(&config.data_dir)?;
     private_files::tighten(&config);
     let db = Arc::new(Database::open(database_options(&config, &surroundings)?).await?);
@@ -122,19 +122,19 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     Ok(app)
 }
 
-/// Only the owner may look into a directory that we make.
+/// Creates the data directory. Only its owner may read a directory that we create.
 pub(super) fn create_data_dir(path: &Path) -> Result<(), StartError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
     created.map_err(|source| StartError::DataDir { path: path.to_owned(), source })
 }
 
-/// Whether a server has ever been started with this configuration. Makes nothing.
+/// Returns whether a server has ever been started with this configuration. Creates nothing.
 ///
 /// # Errors
-/// When that cannot be found out.
+/// If the data directory or the database cannot be checked.
 pub async fn has_server(config: &Config) -> Result<bool, StartError> {
     let unreadable = |source| StartError::DataDir { path: config.data_dir.clone(), source };
-    // Without its key there is a server all the same, and opening its database says what is wrong.
+    // A server without its key still counts, and opening its database reports the problem.
     Ok(config.data_dir.try_exists().map_err(unreadable)?
         && store::exists(&DatabaseOptions::location(config.database_url().expose())?).await?)
 }

@@ -1,7 +1,8 @@
-//! The control socket: how the command line reaches a running server, which alone may write to its database.
+//! The control socket, through which the command line reaches a running server. Only that server may write to its
+//! database.
 //!
-//! `control.sock` in the data directory takes `POST /operation` with an [`Operation`] as JSON. Who may open the file may do
-//! everything, so it belongs to the server's own user alone.
+//! `control.sock` in the data directory takes `POST /operation` with an [`Operation`] as JSON. Anyone who can open the
+//! file may do everything, so it belongs only to the server's own user.
 
 use std::{
     io,
@@ -37,18 +38,18 @@ use crate::{
 
 const PATH: &str = "/operation";
 
-/// An operation is small.
+/// The maximum body: an operation is small.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// The answer of a server of ours is a page of a listing at most.
+/// The maximum answer: our servers answer with at most a page of a listing.
 const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Where the socket of a data directory is.
+/// The path of the socket in a data directory.
 pub fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join("control.sock")
 }
 
-/// Binds the socket. Without it a server serves all the same; only commands have to wait until it is stopped.
+/// Binds the socket. Without it a server still serves, but commands work only once it is stopped.
 pub(super) async fn listen(data_dir: &Path) -> Option<Listener> {
     let address = Address::Unix { path: socket(data_dir), mode: 0o600 };
     match Listener::bind(&ListenerSpec { address, tls: None }).await {
@@ -60,7 +61,7 @@ pub(super) async fn listen(data_dir: &Path) -> Option<Listener> {
     }
 }
 
-/// What the socket takes.
+/// The router of the socket.
 pub(super) fn router(app: App, shutdown: &Shutdown) -> Router {
     let router = Router::new().route(PATH, post(answer)).with_state(app);
     router.layer(TrackedLayer::new(shutdown.tasks().clone()))
@@ -75,7 +76,7 @@ async fn answer(State(app): State<App>, request: Request) -> Response {
     };
     let operation: Operation = match serde_json::from_slice(&body) {
         Ok(operation) => operation,
-        // A command of another release, say.
+        // For example a command of another release.
         Err(error) => {
             return refused(StatusCode::BAD_REQUEST, format!("the running server does not know that: {error}"));
         }
@@ -90,10 +91,10 @@ fn json_bytes(value: &Value) -> RawJson {
     RawJson(value.to_string().into())
 }
 
-/// Asks the running server. `Ok(None)`: there is none here.
+/// Sends an operation to the running server. `Ok(None)` if no server runs here.
 ///
 /// # Errors
-/// The server's refusal, or what went wrong on the way, in one line.
+/// The server's refusal, or the failure of the connection, in one line.
 pub async fn ask(data_dir: &Path, operation: &Operation) -> Result<Option<Value>, String> {
     let path = socket(data_dir);
     let stream = match UnixStream::connect(&path).await {
@@ -114,7 +115,7 @@ pub async fn ask(data_dir: &Path, operation: &Operation) -> Result<Option<Value>
     Err(answer["error"].as_str().unwrap_or("the running server refused").to_owned())
 }
 
-/// One request on a connection of its own; our answers have a length and are never chunked.
+/// Sends one request on its own connection. Our answers have a length and are never chunked.
 async fn exchange(mut stream: UnixStream, body: &str) -> io::Result<String> {
     let length = body.len();
     let head =

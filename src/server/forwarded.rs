@@ -1,7 +1,7 @@
-//! Which address a request behind a reverse proxy came from.
+//! The client's address of a request behind a reverse proxy.
 //!
-//! Promise: only a proxy that the listener trusts is believed; everyone else is who the socket says they are, whatever
-//! headers they send.
+//! Promise: only the headers of a proxy that the listener trusts are used; every other client has the address of its
+//! socket, whatever headers it sends.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -36,7 +36,7 @@ fn origin(listener: &Listener, peer: Option<IpAddr>, headers: &HeaderMap) -> Opt
         .map(str::trim)
         .collect();
     while listener.trusts(address) {
-        // What is no address was written by the client; the hop after it is the last one we know.
+        // An invalid address was written by the client, so the hop after it is the last one that we know.
         let Some(hop) = hops.pop().and_then(|hop| hop.parse::<IpAddr>().ok()) else {
             break;
         };

@@ -1,8 +1,9 @@
-//! Whether the server lives (`/health`) and whether it can serve (`/ready`).
+//! The health endpoints: `/health` for whether the server is alive, `/ready` for whether it can serve.
 //!
-//! `/health` answers as long as the process runs its tasks, and looks at nothing else: a database that is away is no
-//! reason to restart us. It says which server answers ([`Identity`]), so that `sabha healthcheck` does not take somebody else
-//! on the port for this one. `/ready` runs the checks it was given; 503 takes us out of a load balancer.
+//! `/health` answers as long as the process runs its tasks, and checks nothing else: an unavailable database is no
+//! reason to restart us. It names the server ([`Identity`]), so that `sabha healthcheck` does not mistake another
+//! program on the port for this server. `/ready` runs the checks it was given; on 503 a load balancer stops sending us
+//! requests.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,17 +15,18 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-/// What each check found: its name, and in one line what is wrong. No secrets in it; anybody may read them.
+/// The result of each check: its name, and the problem in one line. It must hold no secrets, because anyone may read
+/// it.
 pub type Checks = Vec<(&'static str, Result<(), String>)>;
 
-/// Runs the checks. Must come to an end by itself: a check of something that hangs needs a timeout.
+/// Runs the checks. It must finish by itself: a check that may hang needs a timeout.
 pub type RunChecks = dyn Fn() -> Pin<Box<dyn Future<Output = Checks> + Send>> + Send + Sync;
 
-/// The header of `/health` that says which server answers.
+/// The header of `/health` that identifies the server.
 pub const IDENTITY: HeaderName = HeaderName::from_static("sabha-server");
 
-/// Which server answers: its name and the ID of its signing key, which every answer of `/_matrix/key/v2/server` holds too.
-/// Two servers for playing have one name, never one key.
+/// The identity of a server: its name and the ID of its signing key, which is also in every answer of
+/// `/_matrix/key/v2/server`. Two test servers may share a name, but never a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub server_name: String,
@@ -32,12 +34,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// As [`IDENTITY`] has it.
+    /// Returns the value of the [`IDENTITY`] header.
     fn to_header(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(format!("{} {}", self.server_name, self.key_id)).ok()
     }
 
-    /// Reads a value of [`IDENTITY`].
+    /// Parses a value of [`IDENTITY`].
     pub fn from_header(value: &str) -> Option<Self> {
         let (server_name, key_id) = value.trim().split_once(' ')?;
         Some(Self { server_name: server_name.to_owned(), key_id: key_id.to_owned() })

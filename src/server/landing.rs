@@ -1,4 +1,4 @@
-//! The page at `/`: says to whoever opens the address in a browser that it is right, and what to do with it.
+//! The page at `/`: tells a visitor with a browser that the address is right, and how to use it.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::app::App;
 
 const PAGE: &str = include_str!("pages/landing.html");
-/// One look for all our pages.
+/// The style of all our pages.
 const STYLE: &str = include_str!("pages/style.css");
 
 const PATH: &str = "/";
@@ -32,8 +32,8 @@ pub(super) fn router(app: &App, client_address: Option<SocketAddr>) -> Router {
     Router::new().route(PATH, get(async move || page.into_response()))
 }
 
-/// A page without outside assets. Its style and script are named in its policy by their hashes, so that nothing else can
-/// run on it, not even what a mistake of ours would let someone write into it.
+/// A page without external assets. Its policy names its style and script by their hashes, so that nothing else can run
+/// on it, not even text that a bug of ours would let an attacker inject.
 #[derive(Clone)]
 pub(super) struct Page {
     html: String,
@@ -41,7 +41,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Fills in the page. Names and addresses come from the configuration, and are escaped all the same.
+    /// Fills in the page. Names and addresses come from the configuration, but are escaped anyway.
     pub(super) fn new(template: &str, script: &str, server_name: &str, base_url: &str) -> Self {
         let html = template
             .replace("{{style}}", STYLE)

@@ -1,9 +1,10 @@
-//! What the system lets this process have.
+//! Limits of the system on this process.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Each long poll holds a socket. Many systems start processes with 1024 and allow far more to who asks.
+/// Raises the limit on open files to its maximum. Each long poll holds a socket. Many systems start processes with a
+/// limit of 1024 but allow far more.
 pub fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {

@@ -1,4 +1,4 @@
-//! What the server writes to its standard error.
+//! The log that the server writes to its standard error.
 
 use tracing_subscriber::{
     Layer as _, filter::Targets, layer::SubscriberExt as _, registry::Registry, util::SubscriberInitExt as _,
@@ -6,11 +6,11 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
-/// Ruma reports every authorization check at `info`, two lines for each event, and makes a span of every field that push
-/// rules look at. Neither is written, unless somebody asks for it.
+/// Targets that log too much. Ruma reports every authorization check at `info`, two lines per event, and opens a span
+/// for every field that push rules read. Neither is logged unless the filter names it.
 const CHATTY: [&str; 2] = ["ruma_state_res", "ruma_common::push"];
 
-/// From here on, what is traced is written. Once in a process; later calls change nothing.
+/// Starts to write traces to the log. Works once per process; later calls change nothing.
 pub fn install(config: &Log) {
     // `Config::validate` has parsed it already.
     let mut filter: Targets =
@@ -25,6 +25,6 @@ pub fn install(config: &Log) {
         LogFormat::Text => lines.with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     };
-    // Another subscriber is a test's, and stays.
+    // A subscriber that is already installed belongs to a test and stays.
     let _ = Registry::default().with(layer).try_init();
 }

@@ -1,6 +1,8 @@
-//! Numbers for Prometheus: whatever the code records with the `metrics` crate, and what the system knows of our process.
+//! Metrics for Prometheus: the values that the code records with the `metrics` crate, and the system's values for our
+//! process.
 //!
-//! Served on a listener of its own, which the configuration keeps on loopback: who may read it is decided there.
+//! Served on a separate listener, which is on loopback unless the configuration moves it: the address decides who may
+//! read it.
 
 mod process;
 
@@ -12,15 +14,15 @@ use axum::routing::get;
 use http::header::CONTENT_TYPE;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// How often recorded durations are folded into their histograms. Between two times each one is kept, so an unread
-/// server would otherwise grow without end.
+/// The interval at which recorded durations are added to their histograms. Each duration is kept until then, so a
+/// server that is never scraped would otherwise grow without end.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Bounds of every histogram, in seconds: from a cached read to a join over a slow network.
 const BUCKETS_SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-/// Why metrics cannot be recorded.
+/// The reason why metrics cannot be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
     #[error("could not set up the metrics recorder")]
@@ -29,14 +31,14 @@ pub enum MetricsError {
     Installed,
 }
 
-/// What was recorded so far. Clones read the same numbers.
+/// The metrics recorded so far. Clones read the same values.
 #[derive(Clone)]
 pub struct Metrics {
     recorded: PrometheusHandle,
 }
 
 impl Metrics {
-    /// Makes this the recorder of the whole process. Once, before anything is recorded.
+    /// Installs the recorder of the whole process. Call it once, before anything is recorded.
     ///
     /// # Errors
     /// See [`MetricsError`].
@@ -57,7 +59,7 @@ impl Metrics {
         }
     }
 
-    /// `GET /metrics`, and where Synapse's dashboards and scrape configurations look.
+    /// `GET /metrics`, and the same at the path that Synapse's dashboards and scrape configurations use.
     pub fn router(self) -> Router {
         let page = get(async move || {
             ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], self.render()).into_response()

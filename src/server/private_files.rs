@@ -1,8 +1,8 @@
-//! Files that are nobody else's business: the database with its log and lock, the signing key, the control socket.
+//! Files that only the server's own user may access: the database with its log and lock, the signing key, the control
+//! socket.
 //!
-//! Promise: before the database is opened, each of them can be read by the server's own user alone. A directory that was
-//! made for us, as systemd's `StateDirectory` is, may be open to everyone on the machine; what we find so is closed, and
-//! said in the log.
+//! Promise: before the database is opened, only the server's own user can read them. A directory that was made for us,
+//! such as systemd's `StateDirectory`, may be open to everyone on the machine. We make such files private, and log it.
 
 use std::{
     fs::{self, OpenOptions, Permissions},
@@ -15,20 +15,21 @@ use tracing::warn;
 use super::{control, signing_key};
 use crate::config::{Config, DatabaseTarget};
 
-/// All that users other than the owner may do with a file.
+/// The permission bits of users other than the owner.
 const OTHERS: u32 = 0o077;
 
-/// Changing what is in a directory, of users other than the owner.
+/// The write permission bits of users other than the owner.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Keeps what this process makes to its own user. Files that are given a mode on purpose get it all the same.
+/// Makes new files of this process private to its own user. Files that are explicitly given a mode still get it.
 pub fn keep_new_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(OTHERS));
 }
 
-/// Takes away what other users may do with our files, and makes those that SQLite takes its permissions from.
+/// Removes other users' permissions on our files, and creates the files from which SQLite takes its permissions.
 ///
-/// What others may read and we may not change is only said; what cannot be made is told by opening it.
+/// A file that others may read and we cannot change is only logged. A file that cannot be created is reported when it
+/// is opened.
 pub(super) fn tighten(config: &Config) {
     let mut files = vec![config.data_dir.join(signing_key::FILE), control::socket(&config.data_dir)];
     if let DatabaseTarget::Sqlite(database) = config.database_url().target() {
@@ -45,7 +46,8 @@ pub(super) fn tighten(config: &Config) {
     for file in files {
         close(&file, OTHERS);
     }
-    // Where somebody else comes through to a socket of ours, they must be able to, but may not put anything there.
+    // If other users reach a socket of ours through the directory, they must still be able to, but may not create files
+    // there.
     let is_passed_through = config
         .listeners
         .iter()
@@ -53,7 +55,8 @@ pub(super) fn tighten(config: &Config) {
     close(&config.data_dir, if is_passed_through { OTHERS_WRITE } else { OTHERS });
 }
 
-/// Makes an empty file unless there is one. For SQLite that is a new database, which it would make readable for everyone.
+/// Creates an empty file unless there is one. SQLite takes it as a new database, and would itself make it readable for
+/// everyone.
 fn make_private(file: &Path) {
     if let Some(parent) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         let _opening_fails_too = fs::create_dir_all(parent);
@@ -61,7 +64,7 @@ fn make_private(file: &Path) {
     let _opening_fails_too = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
 }
 
-/// Takes these permissions away from a file or a directory, if it is there and has them.
+/// Removes these permissions from a file or a directory, if it exists and has them.
 fn close(path: &Path, permissions: u32) {
     let Ok(found) = fs::metadata(path) else { return };
     let mode = found.permissions().mode();

@@ -1,4 +1,4 @@
-//! What is served on a listener, and the layers around it.
+//! The routers of a listener, and the layers around them.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,10 +15,11 @@ use crate::{
     synapse_admin,
 };
 
-/// For the database to answer one question. A load balancer asks every few seconds.
+/// The timeout for the database to answer one query. A load balancer asks every few seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Everything that a listener of the configuration serves. `client_address` is where the first one for clients is bound.
+/// The router with everything that a listener of the configuration serves. `client_address` is the bound address of the
+/// first listener for clients.
 pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>, shutdown: &Shutdown) -> Router {
     let serves_clients = listener.serves(Resource::Client);
     let mut api = if serves_clients { client_api::routes() } else { Routes::default() };
@@ -26,7 +27,7 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
     if listener.serves(Resource::Federation) && app.federation.is_some() {
         api = api.merge(federation_api::routes());
     }
-    // The router knows the path only if the feature is on, so that one cannot tell whether we have it.
+    // The path exists only if the feature is on, so that clients cannot tell whether we have the feature.
     if serves_clients && app.accounts.has_shared_secret() {
         api = api.merge(synapse_admin::routes());
     }
@@ -34,7 +35,7 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
     if listener.serves(Resource::WellKnown) {
         open_to_browsers = open_to_browsers.merge(well_known::router(&app.config, client_address));
     }
-    // The layer of browsers outside: they must be able to read also what the other answers by itself.
+    // The CORS layer is outside: browsers must also be able to read answers that the other layer makes itself.
     let open_to_browsers = open_to_browsers.layer(tracked(app, shutdown)).layer(CorsLayer);
     let mut ours = health_of(app);
     if serves_clients {
@@ -49,7 +50,7 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
         .layer(middleware::from_fn_with_state(Arc::new(listener.clone()), forwarded::believe))
 }
 
-/// Writing requests run to their end, and nobody waits long for a database that does not answer.
+/// The layer that runs writing requests to their end, and answers early if the database does not answer.
 fn tracked(app: &App, shutdown: &Shutdown) -> TrackedLayer {
     let committer = app.db.committer().clone();
     TrackedLayer::new(shutdown.tasks().clone()).waits_until(move || {
@@ -58,7 +59,7 @@ fn tracked(app: &App, shutdown: &Shutdown) -> TrackedLayer {
     })
 }
 
-/// All that [`public`] serves where everything is switched on.
+/// All routes of [`public`] with every feature switched on.
 pub fn routes() -> Vec<(Method, &'static str)> {
     let api = client_api::routes().merge(federation_api::routes()).merge(synapse_admin::routes());
     let mut routes = api.list().to_vec();
@@ -93,11 +94,12 @@ fn health_of(app: &App) -> Router {
     )
 }
 
-/// Whether writes are stored at present.
+/// Checks whether writes are stored at present.
 async fn committer_of(app: &App) -> Result<(), String> {
     let committer = app.db.committer();
     if committer.health() == Health::DiskFull {
-        // Where a load balancer sends nobody, no write would ever find out that there is room again.
+        // A probe write: if a load balancer sends no requests, no other write would find out that there is disk space
+        // again.
         let probe = committer.write(Write::default());
         let _: Result<_, _> = tokio::time::timeout(READY_TIMEOUT, probe).await;
     }

@@ -38,27 +38,28 @@ use crate::{
     jobs, memory,
 };
 
-/// For all of stopping: shorter than the 10 s that container runtimes wait before they kill. What the steps below leave of
-/// it, at least 2 s, is for committing what is queued and for closing the database.
+/// The timeout for the whole shutdown: shorter than the 10 s that container runtimes wait before they kill. The time
+/// that the steps below leave, at least 2 s, is for committing the queue and closing the database.
 const STOP_TIMEOUT: Duration = Duration::from_millis(9_500);
 
-/// For the tasks of the server. Those that serve end with [`GRACE`]; another may wait for a database that is away.
+/// The timeout for the tasks of the server. Serving tasks end with [`GRACE`]; another task may wait for an unavailable
+/// database.
 const TASKS_TIMEOUT: Duration = GRACE.saturating_add(Duration::from_millis(500));
 
-/// For what is written only to save work after the next start. The database may be away.
+/// The timeout for writes that only save work after the next start. The database may be unavailable.
 const LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs a server until SIGTERM or SIGINT, or until it can store nothing any more. `output` is told, for a person, what was
-/// started.
+/// Runs a server until SIGTERM or SIGINT, or until it can no longer store anything. Prints to `output`, for a person,
+/// what was started.
 ///
 /// # Errors
-/// Why it did not start, or [`StartError::Ended`].
+/// The reason why it did not start, or [`StartError::Ended`].
 pub async fn run(loaded: Loaded, output: &mut (dyn Write + Send)) -> Result<(), StartError> {
     let mut signals = Signals::install().map_err(StartError::Signals)?;
     let metrics = Metrics::install()?;
     let shutdown = Shutdown::new();
     let created = !loaded.config.data_dir.exists();
-    // Before the data: a taken port must not leave a new database and a key behind.
+    // Sockets are bound before data is created: a taken port must not leave a new database and a key behind.
     let sockets = Sockets::bind(&loaded.config, true).await?;
     let surroundings = build::Surroundings { stopping: shutdown.token().clone(), ..build::Surroundings::default() };
     let app = build::app(loaded.config.clone(), surroundings).await?;
@@ -71,7 +72,7 @@ pub async fn run(loaded: Loaded, output: &mut (dyn Write + Send)) -> Result<(), 
             info!(signal, "stopping");
             None
         }
-        // A server that can store nothing any more is no use, and a restart helps.
+        // A server that can no longer store anything is useless, and a restart helps.
         ended = app.db.committer().ended() => {
             error!(reason = %ended, "stopping");
             Some(ended)
@@ -87,17 +88,17 @@ pub async fn run(loaded: Loaded, output: &mut (dyn Write + Send)) -> Result<(), 
 /// A server that accepts requests.
 pub struct Server {
     pub app: App,
-    /// Where it listens, in the order of the configuration; ports that were 0 are filled in.
+    /// The addresses that it listens on, in the order of the configuration; a port of 0 is replaced by the real one.
     pub addresses: Vec<Address>,
     pub metrics_address: Option<SocketAddr>,
-    /// Where the first listener for clients is, and whether it speaks TLS.
+    /// The address of the first listener for clients, and whether it speaks TLS.
     client_listener: Option<(SocketAddr, bool)>,
     shutdown: Shutdown,
     tasks: JoinSet<()>,
 }
 
 impl Server {
-    /// Binds every listener of the configuration and begins to serve. `shutdown` is what `app.stopping` comes from.
+    /// Binds every listener of the configuration and begins to serve. `app.stopping` must come from `shutdown`.
     ///
     /// # Errors
     /// A listener that cannot be bound; the database is closed then.
@@ -111,7 +112,7 @@ impl Server {
         }
     }
 
-    /// Begins to serve on sockets that are bound. `shutdown` is what `app.stopping` comes from.
+    /// Begins to serve on bound sockets. `app.stopping` must come from `shutdown`.
     pub async fn serve(app: App, sockets: Sockets, shutdown: Shutdown, metrics: Option<Metrics>) -> Self {
         let mut server = Self {
             addresses: sockets.addresses(),
@@ -155,19 +156,20 @@ impl Server {
         self.client_listener.map(|(address, _)| address)
     }
 
-    /// Where clients reach this server.
+    /// The base URL at which clients reach this server.
     pub fn client_base_url(&self) -> String {
         self.app.config.client_base_url(self.client_address())
     }
 
-    /// Where a browser on this machine reaches the listener for clients itself, without a proxy or a name.
+    /// The base URL at which a browser on this machine reaches the listener for clients directly, without a proxy or a
+    /// name.
     pub fn local_base_url(&self) -> Option<String> {
         let (address, tls) = self.client_listener?;
         let scheme = if tls { "https" } else { "http" };
         Some(format!("{scheme}://{}", on_this_machine(address)))
     }
 
-    /// Stops in order, within 10 s; what was answered is committed when this returns.
+    /// Stops in order, within 10 s. Every answered write is committed when this returns.
     pub async fn stop(mut self) {
         let end = Instant::now() + STOP_TIMEOUT;
         self.shutdown.begin();
@@ -203,7 +205,7 @@ impl Server {
     }
 }
 
-/// A listener on every interface is reached on this machine's own.
+/// The address at which this machine reaches a listener: loopback for a listener on every interface.
 pub fn on_this_machine(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

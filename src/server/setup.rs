@@ -1,6 +1,7 @@
-//! The page on which an empty server gets its first admin: `/setup`, opened through the link that the server prints.
+//! The page that makes the first admin of an empty server: `/setup`, opened through the link that the server prints.
 //!
-//! Promise: the secret is in the link's fragment, so that no proxy and no log sees it; it is compared hashed, and works once.
+//! Promise: the secret is in the link's fragment, so that no proxy and no log sees it; it is compared as a hash, and
+//! works once.
 
 use std::net::SocketAddr;
 
@@ -28,7 +29,7 @@ const PATH: &str = "/setup";
 
 pub(super) const ROUTES: [(Method, &str); 2] = [(Method::GET, PATH), (Method::POST, PATH)];
 
-/// A name and a password are far smaller.
+/// The maximum body; a name and a password are far smaller.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// `GET /setup` and `POST /setup`.

@@ -11,7 +11,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on these signals no longer end the process by themselves, so somebody must [`wait`](Self::wait).
+    /// Installs the handlers. From then on these signals no longer end the process by themselves, so the caller must
+    /// [`wait`](Self::wait).
     ///
     /// # Errors
     /// When the system refuses the handlers.
@@ -19,7 +20,8 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// The name of the next signal. A second one, while the first is being obeyed, means *at once*. Cancel safe.
+    /// Waits for the next signal and returns its name. A second signal during the shutdown means *at once*. Cancel
+    /// safe.
     pub async fn wait(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

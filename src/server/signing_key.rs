@@ -1,4 +1,4 @@
-//! The server's signing key: one file in the data directory, which goes with the database for ever.
+//! The server's signing key: one file in the data directory, which belongs to the database for ever.
 //!
 //! Promise: a key is only made for a database that has never had one. Everything in the database is signed with that key,
 //! so a missing or different file is refused, never replaced: other servers and devices would see forgeries.
@@ -19,10 +19,10 @@ use crate::store::{self, Database};
 /// The file's name in the data directory.
 pub const FILE: &str = "signing.key";
 
-/// Where the database remembers which key it belongs to: the key's ID and its public half.
+/// The database entry with the key that the database belongs to: the key's ID and its public half.
 const INFO: &str = "signing_key";
 
-/// Why there is no key to sign with.
+/// The reason why there is no key to sign with.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningKeyError {
     #[error(
@@ -52,7 +52,7 @@ pub enum SigningKeyError {
     Storage(#[from] store::Error),
 }
 
-/// The key of this database; a new one if the database has never had one.
+/// Loads the key of this database, or creates one if the database has never had one.
 ///
 /// # Errors
 /// See [`SigningKeyError`]; no file has been changed then.
@@ -76,7 +76,7 @@ pub async fn load_or_create(
     match expected {
         Some(expected) if expected == found => {}
         Some(expected) => return Err(SigningKeyError::Different { path, found, expected }),
-        // The file is durable before the database names it: a crash in between leaves a file that is taken next time.
+        // The file is durable before the database names it: after a crash in between, the next start uses the file.
         None => db.set_info(INFO, found).await?,
     }
     Ok(signer)
@@ -96,7 +96,7 @@ fn create(path: &Path, server_name: &OwnedServerName) -> Result<ServerSigner, Si
     Ok(signer)
 }
 
-/// Written whole or not at all, and on the disk when this returns.
+/// Writes the file whole or not at all; it is durable when this returns.
 fn write(path: &Path, signer: &ServerSigner) -> io::Result<()> {
     let unfinished = path.with_extension("key.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;

@@ -1,5 +1,5 @@
-//! The sockets that the configuration asks for, bound before anything else is done: a start that fails because a port is
-//! taken has made no data.
+//! The sockets of the configuration, bound before anything else is done, so that a start that fails on a taken port
+//! creates no data.
 
 use std::net::SocketAddr;
 
@@ -15,19 +15,19 @@ use crate::{
     },
 };
 
-/// Every socket of the configuration, bound and not yet served. Who connects waits until it is.
+/// Every socket of the configuration, bound but not yet served. A client that connects waits until it is.
 pub struct Sockets {
     pub(super) public: Vec<(Listener, ListenerConfig)>,
     pub(super) metrics: Option<Listener>,
 }
 
 impl Sockets {
-    /// Binds the listeners, and with `with_metrics` that of the measurements.
+    /// Binds the listeners, and with `with_metrics` the one for metrics.
     ///
     /// # Errors
     /// The first that cannot be bound; nothing stays bound then.
     pub async fn bind(config: &Config, with_metrics: bool) -> Result<Self, StartError> {
-        // The one thing that a socket may need of the data: its directory.
+        // The data directory is the only data that a socket may need.
         if config
             .listeners
             .iter()
@@ -58,7 +58,7 @@ impl Sockets {
         Ok(Self { public, metrics })
     }
 
-    /// Where the listeners are, in the order of the configuration; ports that were 0 are filled in.
+    /// The addresses of the listeners, in the order of the configuration; a port of 0 is replaced by the real one.
     pub(super) fn addresses(&self) -> Vec<Address> {
         self.public.iter().map(|(listener, _)| listener.address().clone()).collect()
     }

@@ -1,8 +1,8 @@
-//! The page on which a client lets its user pass a stage of interactive authentication that it does not know itself
-//! ([spec]): `/_matrix/client/v3/auth/{auth_type}/fallback/web`.
+//! The fallback page for a stage of interactive authentication that a client does not support ([spec]):
+//! `/_matrix/client/v3/auth/{auth_type}/fallback/web`.
 //!
-//! Promise: a stage that is passed here counts as one that is passed through the API, for the session alone that the page
-//! was opened with. The same limits hold for guesses.
+//! Promise: a stage passed here counts as one passed through the API, but only for the session that the page was opened
+//! with. The same limits apply to guesses.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#fallback
 
@@ -35,10 +35,10 @@ pub(super) fn routes() -> impl Iterator<Item = (Method, &'static str)> {
     PATHS.into_iter().flat_map(|path| [(Method::GET, path), (Method::POST, path)])
 }
 
-/// A session and a password are far smaller.
+/// The maximum body; a session and a password are far smaller.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// The page, and what its form sends.
+/// The page, and the endpoint for its form.
 pub(super) fn router(app: &App, client_address: Option<SocketAddr>) -> Router {
     let base_url = app.config.client_base_url(client_address);
     let page = Page::new(PAGE, SCRIPT, app.config.server_name.as_str(), &base_url);
@@ -49,7 +49,7 @@ pub(super) fn router(app: &App, client_address: Option<SocketAddr>) -> Router {
 #[derive(Deserialize)]
 struct Sent {
     session: String,
-    /// A password or a registration token; empty where there is nothing to prove.
+    /// A password or a registration token; empty if the stage needs no proof.
     #[serde(default)]
     proof: Zeroizing<String>,
 }

@@ -1,4 +1,4 @@
-//! Why a server did not start, or ended by itself: each reason is one line that says what to do.
+//! The reasons why a server did not start, or ended by itself. Each is one line that says what to do.
 
 use std::{io, path::PathBuf};
 
@@ -12,7 +12,7 @@ use crate::{
     store::{self, OpenError, committer::Ended},
 };
 
-/// Why a server did not start, or ended by itself.
+/// The reason why a server did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the data directory {} (data_dir in the configuration) cannot be used", path.display())]
@@ -41,14 +41,14 @@ pub enum StartError {
     Signals(#[source] io::Error),
     #[error("the runtime cannot be started")]
     Runtime(#[source] io::Error),
-    /// It had started, and served for a while.
+    /// The server had started, and served for a while.
     #[error("stopped: {0}")]
     Ended(Ended),
     #[error("the database failed while starting")]
     Storage(#[from] store::Error),
 }
 
-/// What of the configuration asks for a socket.
+/// The configuration key that asks for a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenKey {
     /// The section of `[[listeners]]` with this number, from 0.
@@ -56,7 +56,7 @@ pub enum ListenKey {
     Metrics,
 }
 
-/// What to do about a socket that cannot be bound.
+/// The advice for a socket that cannot be bound.
 fn remedy(key: ListenKey, error: &ListenError) -> String {
     let change = match key {
         ListenKey::Listener(0) => {

@@ -1,7 +1,7 @@
-//! What happens by the clock: forgetting what nobody needs any more.
+//! Periodic sweeps that remove data that is no longer needed.
 //!
-//! Promise: a sweep is bounded in what it does at once, a failed one is only logged, and all of them end when the server
-//! stops. Nothing that a user waits for depends on a sweep.
+//! Promise: a sweep does a bounded amount of work at once, a failed sweep is only logged, and all of them end when the
+//! server stops. No user waits for a sweep.
 
 use std::time::Duration;
 
@@ -10,41 +10,43 @@ use tracing::warn;
 
 use crate::{account::millis, app::App, federation, report::Report, store};
 
-/// Counters and wake-ups of those who have not acted for a while. Often, because a flood of new addresses makes many.
+/// The interval for dropping counters and wake-ups of idle users and addresses. Short, because a flood of new addresses
+/// makes many.
 const FORGET_IDLE_EVERY: Duration = Duration::from_secs(60);
 
-/// A user who has not synced for as long is looked up again at the next sync. Far above the longest long poll.
+/// The time without a sync after which a user is looked up again at the next sync. Far above the longest long poll.
 const FORGET_SYNCING_AFTER: Duration = Duration::from_secs(30 * 60);
 
-/// Whoever was offline for as long is remembered no longer; more than a holiday.
+/// The time offline after which a user's presence is dropped: longer than a holiday.
 const FORGET_OFFLINE_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Rooms that nobody uses leave memory; loading one again costs a few reads.
+/// The interval for evicting unused rooms from memory; loading one again costs a few reads.
 const ROOMS_EVERY: Duration = Duration::from_secs(30 * 60);
 
-/// When a device was last seen is not worth a write for each request.
+/// The interval for storing when devices were last seen, because that is not worth a write per request.
 const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
 
-/// Messages that have arrived are not delivered again anyway; this is about their rows. A few seconds gather what many devices
-/// acknowledge in one commit.
+/// The interval for deleting the rows of acknowledged messages, which are not delivered again anyway. A few seconds
+/// gather the acknowledgements of many devices in one commit.
 const ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(10);
 
-/// Tokens that have expired are refused anyway; this is only about their rows.
+/// The interval for deleting the rows of expired tokens, which are refused anyway.
 const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 
-/// Transaction IDs go after [`KEEP_TXN_IDS`]; nobody notices an hour.
+/// The interval for deleting transaction IDs older than [`KEEP_TXN_IDS`]; an hour more does not matter.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
 
-/// What is left over of devices and accounts is seen by nobody; this is only about its rows.
+/// The interval for deleting the leftover rows of devices and accounts, which no one can see.
 const LEFTOVERS_EVERY: Duration = Duration::from_secs(60);
 
-/// Keys of other servers end by themselves; this is only about their rows.
+/// The interval for deleting the rows of other servers' keys, which expire by themselves.
 const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
 
-/// A client repeats a request within minutes; a week covers a phone that was switched off in between.
+/// The time for which transaction IDs are kept. A client repeats a request within minutes; a week covers a phone that
+/// was switched off in between.
 const KEEP_TXN_IDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Starts every sweep as a task of its own.
+/// Starts every sweep in its own task.
 pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
     every(app, tasks, "idle users and addresses", FORGET_IDLE_EVERY, |app: App| async move {
         app.rate_limits.forget_idle();
@@ -88,7 +90,7 @@ where
         let sweeping = async {
             let mut ticks = tokio::time::interval(interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // The first tick is at once, and a start has better things to do.
+            // The first tick comes at once. It is skipped, so that sweeps do not slow the start.
             ticks.tick().await;
             loop {
                 ticks.tick().await;

@@ -1,4 +1,4 @@
-//! `/.well-known/matrix/client` and `/.well-known/matrix/server`: where this server is really reached ([spec]).
+//! `/.well-known/matrix/client` and `/.well-known/matrix/server`: the real addresses of this server ([spec]).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#server-discovery
 

@@ -30,14 +30,14 @@ pub(crate) async fn find_data(
     Ok(row.map(|(json, pos)| (json, Position(pos))))
 }
 
-/// How many types are stored for the user, over all rooms, and how many bytes of JSON.
+/// The number of types that are stored for the user, over all rooms, and their bytes of JSON.
 pub(crate) async fn totals(conn: &mut Conn<'_>, user: UserNid) -> Result<(i64, usize), Error> {
     let (count, bytes): (i64, i64) =
         on!(conn, db => sqlx::query_as(TOTALS.text()).bind(user.0).fetch_one(&mut **db).await)?;
     Ok((count, usize::try_from(bytes).unwrap_or(usize::MAX)))
 }
 
-/// What changed in (`since`, `upto`]: room, type and JSON, oldest first.
+/// The data that changed in (`since`, `upto`]: room, type and JSON, oldest first.
 pub(crate) async fn data_since(
     conn: &mut Conn<'_>,
     user: UserNid,
@@ -48,7 +48,7 @@ pub(crate) async fn data_since(
         .bind(user.0).bind(since.0).bind(upto.0).bind(MOST_ROWS).fetch_all(&mut **db).await)?)
 }
 
-/// What the user keeps with one room, as of `upto`: room, type and JSON.
+/// The data that the user keeps with one room, as of `upto`: room, type and JSON.
 pub(crate) async fn data_of_room(
     conn: &mut Conn<'_>,
     user: UserNid,

@@ -1,4 +1,4 @@
-//! Rows of accounts, of the tokens that allow to register, and of the secret that makes the first administrator.
+//! Rows of accounts, of registration tokens, and of the secret that makes the first administrator.
 
 use super::{Conn, Error, UserNid, from_row, on, rows::inserts, statements};
 
@@ -49,7 +49,7 @@ pub struct ListedAccountRow {
 
 from_row!(ListedAccountRow { user_id, admin, created_at, deactivated_at });
 
-/// A token that allows to register, and how often.
+/// A registration token, with the number of its uses.
 #[derive(Clone)]
 pub struct RegistrationTokenRow {
     pub token: String,
@@ -61,18 +61,18 @@ pub struct RegistrationTokenRow {
 
 from_row!(RegistrationTokenRow { token, uses_allowed, used, expires_at, created_at });
 
-/// The account of a user; also when it was deactivated.
+/// The account of a user, deactivated or not.
 pub(crate) async fn find_account(conn: &mut Conn<'_>, user: UserNid) -> Result<Option<AccountRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(FIND_ACCOUNT.text()).bind(user.0).fetch_optional(&mut **db).await)?)
 }
 
-/// Whether there has ever been an account.
+/// Returns whether there has ever been an account.
 pub(crate) async fn any_account(conn: &mut Conn<'_>) -> Result<bool, Error> {
     let row: Option<(i64,)> = on!(conn, db => sqlx::query_as(ANY_ACCOUNT.text()).fetch_optional(&mut **db).await)?;
     Ok(row.is_some())
 }
 
-/// Whether an administrator could log in.
+/// Returns whether an administrator could log in.
 pub(crate) async fn any_admin(conn: &mut Conn<'_>) -> Result<bool, Error> {
     let row: Option<(i64,)> = on!(conn, db => sqlx::query_as(ANY_ADMIN.text()).fetch_optional(&mut **db).await)?;
     Ok(row.is_some())
@@ -88,21 +88,21 @@ pub(crate) async fn list_accounts(
         sqlx::query_as(LIST_ACCOUNTS.text()).bind(after).bind(limit).fetch_all(&mut **db).await)?)
 }
 
-/// Replaces the password of an active account. Whether there was one.
+/// Replaces the password of an active account. Returns whether there was one.
 pub(crate) async fn set_password(conn: &mut Conn<'_>, user: UserNid, hash: &str) -> Result<bool, Error> {
     let changed = on!(conn, db => sqlx::query(SET_PASSWORD.text()).bind(hash).bind(user.0)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
     Ok(changed > 0)
 }
 
-/// Gives an active account the rights of an admin, or takes them. Whether there was one.
+/// Gives an active account the rights of an admin, or takes them. Returns whether there was one.
 pub(crate) async fn set_admin(conn: &mut Conn<'_>, user: UserNid, admin: bool) -> Result<bool, Error> {
     let changed = on!(conn, db => sqlx::query(SET_ADMIN.text()).bind(admin).bind(user.0)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
     Ok(changed > 0)
 }
 
-/// Takes password and rights from an active account, for ever. Whether there was one.
+/// Removes the password and the rights of an active account, for ever. Returns whether there was one.
 pub(crate) async fn deactivate(conn: &mut Conn<'_>, user: UserNid, at: i64) -> Result<bool, Error> {
     let changed = on!(conn, db => sqlx::query(DEACTIVATE.text()).bind(at).bind(user.0)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
@@ -132,21 +132,21 @@ pub(crate) async fn count_registration(conn: &mut Conn<'_>, token: &str) -> Resu
     Ok(on!(conn, db => sqlx::query(COUNT_REGISTRATION.text()).bind(token).execute(&mut **db).await.map(drop))?)
 }
 
-/// Whether there was such a token.
+/// Deletes a registration token. Returns whether there was one.
 pub(crate) async fn revoke_registration_token(conn: &mut Conn<'_>, token: &str) -> Result<bool, Error> {
     let deleted = on!(conn, db => sqlx::query(REVOKE_REGISTRATION_TOKEN.text()).bind(token)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
     Ok(deleted > 0)
 }
 
-/// When a setup secret ends, if it is one.
+/// The expiry time of a setup secret, if it is one.
 pub(crate) async fn find_setup_secret(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<i64>, Error> {
     let row: Option<(i64,)> =
         on!(conn, db => sqlx::query_as(FIND_SETUP_SECRET.text()).bind(hash).fetch_optional(&mut **db).await)?;
     Ok(row.map(|(expires_at,)| expires_at))
 }
 
-/// No setup secret works any more.
+/// Deletes all setup secrets.
 pub(crate) async fn delete_setup_secrets(conn: &mut Conn<'_>) -> Result<(), Error> {
     Ok(on!(conn, db => sqlx::query(DELETE_SETUP_SECRETS.text()).execute(&mut **db).await.map(drop))?)
 }

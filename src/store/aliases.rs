@@ -20,34 +20,34 @@ inserts! {
     PUBLISHED = "room_directory" ("room_nid", "published_at") key 1 Replace;
 }
 
-/// The room behind an alias, and who made the alias.
+/// The room that an alias points to, and the creator of the alias.
 pub(crate) async fn find_alias(conn: &mut Conn<'_>, alias: &str) -> Result<Option<(RoomNid, UserNid)>, Error> {
     let row: Option<(i64, i64)> =
         on!(conn, db => sqlx::query_as(FIND_ALIAS.text()).bind(alias).fetch_optional(&mut **db).await)?;
     Ok(row.map(|(room, creator)| (RoomNid(room), UserNid(creator))))
 }
 
-/// The room's aliases, in the order of the alphabet; the first thousand.
+/// The first thousand aliases of a room, in alphabetical order.
 pub(crate) async fn aliases_of_room(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<String>, Error> {
     let rows: Vec<(String,)> =
         on!(conn, db => sqlx::query_as(ALIASES_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?;
     Ok(rows.into_iter().map(|(alias,)| alias).collect())
 }
 
-/// Points aliases of one room to another, at most `limit`, and says how many there were.
+/// Points at most `limit` aliases of one room to another, and returns their number.
 pub(crate) async fn move_aliases(conn: &mut Conn<'_>, from: RoomNid, to: RoomNid, limit: i64) -> Result<u64, Error> {
     Ok(on!(conn, db => sqlx::query(MOVE_ALIASES.text())
         .bind(to.0).bind(from.0).bind(limit).execute(&mut **db).await.map(|done| done.rows_affected()))?)
 }
 
-/// Whether there was such an alias.
+/// Deletes an alias. Returns whether there was one.
 pub(crate) async fn delete_alias(conn: &mut Conn<'_>, alias: &str) -> Result<bool, Error> {
     let deleted = on!(conn, db =>
         sqlx::query(DELETE_ALIAS.text()).bind(alias).execute(&mut **db).await.map(|done| done.rows_affected()))?;
     Ok(deleted > 0)
 }
 
-/// Whether the room is in the public directory.
+/// Returns whether the room is in the public directory.
 pub(crate) async fn is_published(conn: &mut Conn<'_>, room: RoomNid) -> Result<bool, Error> {
     let row: Option<(i64,)> =
         on!(conn, db => sqlx::query_as(IS_PUBLISHED.text()).bind(room.0).fetch_optional(&mut **db).await)?;
@@ -59,7 +59,7 @@ pub(crate) async fn unpublish(conn: &mut Conn<'_>, room: RoomNid) -> Result<(), 
     Ok(())
 }
 
-/// The rooms of the public directory, those with most local members of this membership first; the first ten thousand.
+/// The first ten thousand rooms of the public directory, those with the most local members of this membership first.
 pub(crate) async fn published_rooms(conn: &mut Conn<'_>, membership: u8) -> Result<Vec<RoomNid>, Error> {
     let rows: Vec<(i64, i64)> = on!(conn, db =>
         sqlx::query_as(PUBLISHED_ROOMS.text()).bind(i64::from(membership)).fetch_all(&mut **db).await)?;

@@ -1,17 +1,17 @@
 //! The committer: the one task of this process that writes to the database.
 //!
-//! Writers queue what they want written and wait. The committer takes everything that is waiting, up to [`MAX_BATCH`]
-//! writes, into one transaction, and commits. While it commits, the next batch gathers, so batches grow with the load
-//! without any timer. After the commit, in this order: memory is updated ([`Write::after`]), the new position becomes
-//! visible ([`Committer::published`]), and the writers are answered.
+//! Writers queue their writes and wait. The committer takes everything that is waiting, up to [`MAX_BATCH`] writes,
+//! into one transaction, and commits. While it commits, the next batch gathers, so batches grow with the load without
+//! any timer. After the commit, in this order: memory is updated ([`Write::after`]), the new position becomes visible
+//! ([`Committer::published`]), and the writers are answered.
 //!
 //! Positions are given out when a write is queued. The queue is first in, first out, so positions are in commit order.
 //!
 //! A batch that fails is rolled back and each of its writes is tried once more alone. A write that fails again breaks its
 //! [`Lineage`]: all writes that were built on it fail too, and nothing of them is stored.
 //!
-//! Nobody is answered before it is known what became of a write, also when the connection is lost ([`connection`]). The
-//! task ends only with the server, or when it cannot be right any more ([`Ended`]); the process then ends too.
+//! A writer is answered only when the outcome of its write is known, even if the connection is lost ([`connection`]).
+//! The task ends only with the server, or when it can no longer be correct ([`Ended`]); the process then ends too.
 
 mod batch;
 mod connection;
@@ -58,32 +58,33 @@ pub(super) use {
 /// stays within a few milliseconds.
 pub const MAX_BATCH: usize = 512;
 
-/// The most writes that may wait. Each waits inside a request, so this bounds memory, and callers are told to come back.
+/// The most writes that may wait. Each waits inside a request, so this bounds memory; further callers are told to
+/// retry.
 pub const MAX_QUEUE: usize = 16_384;
 
-/// How long the database is waited for. Tests have less.
+/// The time limits for waiting on the database. Tests have shorter ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For a commit, before those who wait for it are told to come back: a person does not wait longer.
+    /// The limit for a commit before those who wait for it are told to retry: a person does not wait longer.
     pub notice: Duration,
-    /// For a connection to PostgreSQL to read with: it may be away, and a client is told so within the time that a person
-    /// waits.
+    /// The limit for getting a PostgreSQL connection for reading. PostgreSQL may be away, and a client is told so
+    /// within the time that a person waits.
     pub acquire: Duration,
-    /// For one query of a reader in PostgreSQL, after which its connection is given up: the network may have lost it without
-    /// a word. Far longer than any query of ours takes.
+    /// The limit for one query of a reader in PostgreSQL, after which its connection is given up: the network may have
+    /// lost it silently. Far longer than any query of ours takes.
     pub read: Duration,
-    /// PostgreSQL's connections that have not been used for as long are asked whether they still live, before they are used
-    /// again. Less than any restart of PostgreSQL takes, and more than passes between two uses on a busy server, where
-    /// the question would be one more round trip for each.
+    /// The idle time after which a PostgreSQL connection is pinged before it is used again. Less than any restart of
+    /// PostgreSQL takes, and more than passes between two uses on a busy server, where each ping would cost one more
+    /// round trip.
     pub idle: Duration,
-    /// For PostgreSQL to answer a new connection, and small questions on it.
+    /// The limit for PostgreSQL to answer a new connection, and small queries on it.
     pub connect: Duration,
-    /// For locks in PostgreSQL that somebody else holds, such as the old backend of a lost connection.
+    /// The limit for locks in PostgreSQL that somebody else holds, such as the old backend of a lost connection.
     pub lock: Duration,
-    /// For one statement of a commit in PostgreSQL. A single one is done in milliseconds.
+    /// The limit for one statement of a commit in PostgreSQL. A single statement takes milliseconds.
     pub statement: Duration,
-    /// For a whole commit in PostgreSQL, after which its connection is given up. Longer than for a statement, so that a slow
-    /// statement is told from a lost connection.
+    /// The limit for a whole commit in PostgreSQL, after which its connection is given up. Longer than for a statement,
+    /// so that a slow statement can be told from a lost connection.
     pub commit: Duration,
 }
 
@@ -102,12 +103,12 @@ impl Default for Patience {
     }
 }
 
-/// A chain of writes of which each builds on the one before, such as the events of one room.
+/// A chain of writes, each of which builds on the one before, such as the events of one room.
 #[derive(Debug, Clone, Default)]
 pub struct Lineage(Arc<AtomicBool>);
 
 impl Lineage {
-    /// Whether a write of this chain has failed. What was built on it in memory must be thrown away.
+    /// Returns whether a write of this chain has failed. Everything in memory that was built on it must be thrown away.
     pub fn is_broken(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
@@ -116,7 +117,8 @@ impl Lineage {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Breaks the chain unless it is told that all went well: for a change of memory that may fail or panic halfway.
+    /// Returns a guard that breaks the chain unless it is finished: for a change of memory that may fail or panic
+    /// halfway.
     pub fn until_finished(&self) -> Unfinished {
         Unfinished(Some(self.clone()))
     }
@@ -127,7 +129,7 @@ impl Lineage {
 pub struct Unfinished(Option<Lineage>);
 
 impl Unfinished {
-    /// The change is whole.
+    /// Marks the change as complete.
     pub fn finish(mut self) {
         self.0 = None;
     }
@@ -141,7 +143,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// What one writer wants written, all of it or none of it.
+/// The write of one writer, stored as a whole or not at all.
 #[derive(Default)]
 pub struct Write {
     pub(super) rows: Vec<Row>,
@@ -174,8 +176,9 @@ impl Write {
         self.stored.push(stored);
     }
 
-    /// Runs after the commit and before the position becomes visible, in the order of the queue: the place to update
-    /// memory, and to mark on the bus whom the write concerns. Must be short and must not block: every writer waits for it.
+    /// Sets a function that runs after the commit and before the position becomes visible, in the order of the queue.
+    /// It updates memory, and marks the users whom the write concerns on the bus. It must be short and must not block:
+    /// every writer waits for it.
     #[must_use]
     pub fn after(mut self, after: impl FnOnce() + Send + Sync + 'static) -> Self {
         self.after = Some(Box::new(after));
@@ -222,7 +225,7 @@ struct Queue {
 #[derive(Clone)]
 pub struct Committer(Arc<Shared>);
 
-/// Who is told that a position has become visible.
+/// The function that runs when a position has become visible.
 #[derive(Default)]
 struct OnPublished(OnceLock<Box<dyn Fn() + Send + Sync>>);
 
@@ -233,7 +236,7 @@ pub(super) struct Shared {
     steps: Steps,
     on_published: OnPublished,
     pulse: Pulse,
-    /// Of a database whose disk is ours.
+    /// The disk reserve; `None` for PostgreSQL, whose disk is not ours.
     reserve: Option<Reserve>,
     notice: Duration,
     /// Cancelled when the server stops.
@@ -250,15 +253,15 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// Where the write is, or will be, in the order of everything.
+    /// The position that the write has, or will have.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// Waits for the commit, for as long as it is not known whether it happened.
+    /// Waits until it is known whether the write was committed.
     ///
     /// # Errors
-    /// Nothing was stored then, except after [`Error::Stopping`], which says that nobody will know before the next start.
+    /// Nothing was stored then, except perhaps after [`Error::Stopping`]: the outcome is unknown until the next start.
     pub async fn wait(self) -> Result<Position, Error> {
         match self.answer.await {
             Ok(result) => result.map(|()| self.position),
@@ -289,12 +292,12 @@ impl Committer {
         Position(self.0.published.load(Ordering::Acquire))
     }
 
-    /// Queues a write of `count` consecutive positions. `build` is told the first and must be quick: it runs under the
-    /// queue's lock, so that positions are in the order of the queue. The write stands at its last position.
+    /// Queues a write of `count` consecutive positions. `build` gets the first one and must be quick: it runs under the
+    /// queue's lock, so that positions are in the order of the queue. The position of the write is its last one.
     ///
     /// # Errors
-    /// [`Error::Overloaded`], [`Error::Waiting`] or [`Error::Stopping`]; `build` has then not run. [`Error::HoldsNul`]. What `build` refuses is
-    /// passed on. Nothing is queued then.
+    /// [`Error::Overloaded`], [`Error::Waiting`] or [`Error::Stopping`], before `build` has run. [`Error::HoldsNul`].
+    /// The errors of `build`. Nothing is queued then.
     pub fn submit<E: From<Error>>(
         &self,
         count: usize,
@@ -302,7 +305,7 @@ impl Committer {
     ) -> Result<Committed, E> {
         self.push(count, |position| {
             let write = build(position)?;
-            // Writes of a lineage have changed memory by now; whoever builds them looks first.
+            // Writes of a lineage have changed memory by now; their builders check for a NUL before.
             if write.lineage.is_none() && write.rows.iter().any(Row::holds_nul) {
                 return Err(Error::HoldsNul.into());
             }
@@ -321,7 +324,7 @@ impl Committer {
     /// Runs a transaction that must read before it writes, in its place in the queue.
     ///
     /// # Errors
-    /// As [`Committed::wait`]; what the transaction itself refuses is part of its output.
+    /// As [`Committed::wait`]; a refusal by the transaction itself is part of its output.
     pub async fn transact<T: Transaction>(&self, transaction: T) -> Result<T::Output, Error> {
         let (output, received) = oneshot::channel();
         self.push::<Error>(1, |_| Ok(Work::Transaction(Box::new(Slot::new(transaction, output)))))?.wait().await?;
@@ -337,7 +340,7 @@ impl Committer {
         if queue.stopping {
             return Err(Error::Stopping.into());
         }
-        // What is queued now could not be answered; what is queued already is settled when the database is back.
+        // A new write could not be answered; queued writes are settled when the database is back.
         if self.0.pulse.get() == Health::Waiting {
             return Err(Error::Waiting.into());
         }
@@ -358,7 +361,7 @@ impl Committer {
         &self.0.ids
     }
 
-    /// Runs `wake` each time a position has become visible: the place to wake those whom it concerns. Only the first call
+    /// Runs `wake` each time a position has become visible, to wake the users whom it concerns. Only the first call
     /// counts.
     pub fn on_published(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _: Result<(), Box<dyn Fn() + Send + Sync>> = self.0.on_published.0.set(Box::new(wake));
@@ -369,13 +372,13 @@ impl Committer {
         self.0.steps.set(hook);
     }
 
-    /// Whether writes can be stored at present.
+    /// The health of the committer: whether writes can be stored at present.
     pub fn health(&self) -> Health {
         self.0.pulse.get()
     }
 
-    /// Waits until the database has not answered for a while, or the committer has ended: the time to tell those who wait
-    /// for a write to come back. What they wait for goes on.
+    /// Waits until the database has not answered for a while, or the committer has ended. Requests that wait for a
+    /// write should then be told to retry; the write itself goes on.
     pub async fn unanswered(&self) {
         let silent = |health: &Health| matches!(health, Health::Waiting | Health::Ended(_));
         loop {
@@ -396,7 +399,7 @@ impl Committer {
         }
     }
 
-    /// Takes no more writes; what is queued is still committed.
+    /// Takes no more writes; queued writes are still committed.
     pub(super) fn stop(&self) {
         lock(&self.0.queue).stopping = true;
         self.0.stop.cancel();

@@ -10,7 +10,7 @@ use std::{
 
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, pool::PoolConnection};
 
-/// How much the database was asked to do, since the start. Tests and benchmarks hold us to these counts.
+/// The work that the database was asked to do since the start. Tests and benchmarks check these counts.
 #[derive(Debug, Default)]
 pub struct Counters {
     statements: AtomicU64,
@@ -46,7 +46,7 @@ pub struct Conn<'a> {
     pub(super) watch: Option<Watch<'a>>,
 }
 
-/// How long one query may take, and where it is noted that one took longer.
+/// The time limit for one query, and the flag that is set when one took longer.
 #[derive(Clone, Copy)]
 pub(super) struct Watch<'a> {
     limit: Duration,
@@ -63,7 +63,7 @@ impl Conn<'_> {
         self.counters.add_statement();
     }
 
-    /// How long PostgreSQL may take for one query.
+    /// The time limit for one query in PostgreSQL.
     pub(crate) fn limit(&self) -> Duration {
         self.watch.map_or(Duration::MAX, |watch| watch.limit)
     }
@@ -83,8 +83,8 @@ pub(super) fn late(limit: Duration) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
 }
 
-/// Runs one body on whichever engine the connection belongs to: `on!(conn, db => sqlx::query(…).execute(&mut **db).await)`.
-/// A reader's connection to PostgreSQL is given up when it does not answer in time.
+/// Runs one body on the engine that the connection belongs to: `on!(conn, db => sqlx::query(…).execute(&mut
+/// **db).await)`. A reader's connection to PostgreSQL is given up when it does not answer in time.
 macro_rules! on {
     ($conn:expr, $db:ident => $body:expr) => {{
         let conn: &mut $crate::store::Conn<'_> = $conn;
@@ -101,7 +101,7 @@ macro_rules! on {
 }
 pub(crate) use on;
 
-/// As [`on!`], on the writing connection and without a bound: a commit has one as a whole.
+/// Runs one body as [`on!`] does, on the writing connection and without a time limit: a commit has one as a whole.
 macro_rules! at_writer {
     ($conn:expr, $db:ident => $body:expr) => {{
         let conn: &mut $crate::store::Conn<'_> = $conn;
@@ -138,10 +138,11 @@ macro_rules! statements {
 }
 pub(crate) use statements;
 
-/// Reads a struct from a row of either engine, each field from the column of its name, or of another where it says so:
-/// `from_row!(MessageRow { pos, kind = "type" })`.
+/// Reads a struct from a row of either engine. Each field comes from the column of its name, or from the column that is
+/// given: `from_row!(MessageRow { pos, kind = "type" })`.
 ///
-/// Not sqlx's derive: its crate of macros builds all of sqlx, both engines and TLS once more, for the compiler's own use.
+/// It replaces sqlx's derive, whose macro crate builds all of sqlx, both engines and TLS, once more for the compiler's
+/// own use.
 macro_rules! from_row {
     ($struct:ident { $($field:ident $(= $column:literal)?),+ $(,)? }) => {
         $crate::store::conn::from_row!(@for sqlx::sqlite::SqliteRow, $struct { $($field $(= $column)?),+ });
@@ -164,16 +165,16 @@ pub struct Reader<'a> {
     held: Held,
     counters: &'a Counters,
     bounds: Bounds,
-    /// A query was not answered in time.
+    /// Set when a query was not answered in time.
     silent: AtomicBool,
 }
 
-/// How long a reader waits for PostgreSQL.
+/// The time limits of a reader for PostgreSQL.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// For one query.
+    /// The limit for one query.
     pub(super) query: Duration,
-    /// For the question whether a connection that goes back to its pool still lives.
+    /// The limit for pinging a connection that goes back to its pool.
     pub(super) question: Duration,
 }
 
@@ -208,8 +209,8 @@ impl Drop for Reader<'_> {
             conn.close_on_drop();
             return;
         }
-        // The pool asks each connection that comes back whether it lives, and would wait for the answer for ever; the place
-        // in the pool would be lost. A connection that is dropped on the way gives its place back.
+        // The pool pings each connection that comes back, and would wait for the answer for ever; the place in the pool
+        // would be lost. A connection that is dropped on the way gives its place back.
         tokio::spawn(tokio::time::timeout(self.bounds.question, conn.return_to_pool()));
     }
 }

@@ -26,7 +26,7 @@ inserts! {
     KEY_SIGNATURE = "key_signature" ("user_nid", "key_id", "signer_nid", "signer_key_id", "signature") key 4 Replace;
 }
 
-/// A signature on a key: who made it, with which key, and on what.
+/// A signature on a key, with its signer, the signing key and the signed key.
 #[derive(Debug)]
 pub(crate) struct SignatureRow {
     pub user_nid: i64,

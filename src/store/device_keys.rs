@@ -2,7 +2,7 @@
 
 use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, on, rows::inserts, statements};
 
-/// How many users one statement asks for.
+/// The number of users that one statement asks for.
 pub(crate) const USERS_PER_STATEMENT: usize = 32;
 
 /// Places for [`USERS_PER_STATEMENT`] values, the first 32 of a statement.

@@ -56,7 +56,7 @@ pub struct DeviceRow {
 
 from_row!(DeviceRow { device_nid, device_id, display_name, last_seen_at, last_seen_ip });
 
-/// The most devices that are read of one user: above the most that the configuration lets anyone have.
+/// The most devices of one user that are read: more than the configuration lets anyone have.
 pub(crate) const MAX_LISTED: i64 = 100_000;
 
 pub(crate) async fn find_device(conn: &mut Conn<'_>, user: UserNid, id: &str) -> Result<Option<DeviceRow>, Error> {
@@ -76,7 +76,7 @@ pub(crate) async fn count_devices(conn: &mut Conn<'_>, user: UserNid) -> Result<
     Ok(count)
 }
 
-/// Those of these devices that have not been deleted. What a commit stores for a device is stored only for these.
+/// The devices among these that have not been deleted. A commit stores data only for these.
 pub(crate) async fn existing(conn: &mut Conn<'_>, devices: &[DeviceNid]) -> Result<HashSet<DeviceNid>, Error> {
     let mut existing = HashSet::with_capacity(devices.len());
     for chunk in devices.chunks(32) {
@@ -93,7 +93,7 @@ pub(crate) async fn existing(conn: &mut Conn<'_>, devices: &[DeviceNid]) -> Resu
     Ok(existing)
 }
 
-/// Whether there was such a device.
+/// Renames a device. Returns whether there was one.
 pub(crate) async fn rename_device(
     conn: &mut Conn<'_>,
     user: UserNid,
@@ -105,14 +105,14 @@ pub(crate) async fn rename_device(
     Ok(changed > 0)
 }
 
-/// Users by when one of their devices was last seen, in milliseconds since 1970, latest first.
+/// The users whose devices were seen last, with the time in milliseconds since 1970, latest first.
 pub(crate) async fn last_seen_users(conn: &mut Conn<'_>, limit: usize) -> Result<Vec<(UserNid, i64)>, Error> {
     let rows: Vec<(i64, i64)> =
         on!(conn, db => sqlx::query_as(LAST_SEEN_USERS.text()).bind(limit as i64).fetch_all(&mut **db).await)?;
     Ok(rows.into_iter().map(|(user, seen_at)| (UserNid(user), seen_at)).collect())
 }
 
-/// When a start of the server was, in milliseconds since 1970, if it is remembered.
+/// The time of a start of the server, in milliseconds since 1970, if it is remembered.
 pub(crate) async fn started_at(conn: &mut Conn<'_>, incarnation: i64) -> Result<Option<i64>, Error> {
     let found: Option<(i64,)> =
         on!(conn, db => sqlx::query_as(STARTED_AT.text()).bind(incarnation).fetch_optional(&mut **db).await)?;
@@ -129,8 +129,8 @@ pub(crate) async fn set_last_seen(
         .execute(&mut **db).await.map(drop))?)
 }
 
-/// Deletes a device with its tokens and public keys; returns the hashes of its access tokens. Its messages, one-time keys
-/// and transaction IDs are left over.
+/// Deletes a device with its tokens and public keys; returns the hashes of its access tokens. A sweep deletes its
+/// messages, one-time keys and transaction IDs later.
 pub(crate) async fn delete_device(
     conn: &mut Conn<'_>,
     user: UserNid,
@@ -146,7 +146,8 @@ pub(crate) async fn delete_device(
     tokens::delete_of_device(conn, device).await
 }
 
-/// The same for all devices of a user but the one that is kept (0: none), however many there are. Says also how many went.
+/// Deletes all devices of a user except the kept one (0: none), as [`delete_device`] does, however many there are. Also
+/// returns their number.
 pub(crate) async fn delete_devices(
     conn: &mut Conn<'_>,
     user: UserNid,
@@ -155,7 +156,7 @@ pub(crate) async fn delete_devices(
     leave_devices(conn, user, kept).await?;
     let revoked = tokens::delete_of_devices(conn, user, kept).await?;
     let mut devices = 0;
-    // The devices last: the others look for them.
+    // The devices are deleted last, because the other statements look them up.
     for statement in [DELETE_KEYS_OF_DEVICES, DELETE_FALLBACK_OF_DEVICES, DELETE_SIGNATURES_OF_DEVICES, DELETE_DEVICES]
     {
         devices = on!(conn, db => sqlx::query(statement.text()).bind(user.0).bind(kept.0)

@@ -1,4 +1,4 @@
-//! Why the database did not do what was asked.
+//! Errors of the database.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ pub enum Error {
     /// The database cannot be reached, or does not answer in time. The same request may succeed later.
     #[error("the database cannot be reached")]
     Unavailable(#[source] Arc<sqlx::Error>),
-    /// The committer has lost its connection, or waits for an answer for long. Nothing was queued.
+    /// The committer has lost its connection, or has waited long for an answer. Nothing was queued.
     #[error("the database does not answer")]
     Waiting,
-    /// Nothing was stored. Reading goes on.
+    /// Nothing was stored. Reading still works.
     #[error("the disk of the database is full")]
     DiskFull(#[source] Arc<sqlx::Error>),
     /// The write queue is full; the same request may succeed in a moment.
     #[error("too many writes are waiting for the database")]
     Overloaded,
-    /// An earlier write that this one builds on has failed. Nothing was stored; asking again starts from the truth.
+    /// An earlier write that this one builds on has failed. Nothing was stored; a retry starts from the stored state.
     #[error("an earlier write to the same room failed")]
     Superseded,
     /// The server is stopping and takes no more writes.
     #[error("the server is stopping")]
     Stopping,
-    /// A mistake of ours: a [`Transaction`](super::Transaction) panicked. Nothing was stored.
+    /// A bug in this server: a [`Transaction`](super::Transaction) panicked. Nothing was stored.
     #[error("a transaction panicked")]
     Panicked,
-    /// PostgreSQL stores no text with one, and a batch that tried would fail. Nothing was stored.
+    /// PostgreSQL cannot store text with a NUL, and a batch with one would fail. Nothing was stored.
     #[error("a text holds a NUL")]
     HoldsNul,
     /// A stored value that we wrote ourselves cannot be read back.
@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Why there is no connection: whatever it is, nothing was asked, and the same request may succeed later.
+    /// Wraps an error of connecting, of any kind: nothing was asked, and the same request may succeed later.
     pub(super) fn no_connection(error: sqlx::Error) -> Self {
         Self::Unavailable(Arc::new(error))
     }
@@ -46,8 +46,8 @@ impl Error {
         Self::Damaged { what, detail: detail.to_string() }
     }
 
-    /// Whether what is stored cannot be read, so that asking again is no help, but other rows are not concerned. A database
-    /// that does not answer is no damage.
+    /// Returns whether stored data cannot be read. A retry does not help then, but other rows are not affected. A
+    /// database that does not answer is not damage.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } => true,
@@ -69,7 +69,7 @@ impl Error {
 }
 
 impl Error {
-    /// The disk was found to be full without asking the database.
+    /// The error for a disk that was found to be full without asking the database.
     pub(super) fn disk_full() -> Self {
         Self::DiskFull(Arc::new(std::io::Error::from(std::io::ErrorKind::StorageFull).into()))
     }
@@ -85,7 +85,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// What the caller can do about an error.
+/// Errors by what the caller can do about them.
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Unavailable,
@@ -99,15 +99,15 @@ impl Kind {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
                 Self::Unavailable
             }
-            // Whoever answers is not PostgreSQL, such as a proxy before one that is away, or was cut off within an answer;
-            // the thread behind a connection to SQLite has ended. Another connection may do better.
+            // The answer is not from PostgreSQL, but for example from a proxy in front of one that is away, or it was
+            // cut off; or the thread behind a connection to SQLite has ended. Another connection may work.
             sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Self::Unavailable,
             sqlx::Error::Database(error) => error.code().map_or(Self::Other, |code| Self::of_code(&code)),
             _ => Self::Other,
         }
     }
 
-    /// By the code of either engine: PostgreSQL's have five characters, SQLite's are numbers with fewer.
+    /// Classifies a code of either engine: PostgreSQL's have five characters, SQLite's are numbers with fewer.
     fn of_code(code: &str) -> Self {
         match code {
             // SQLITE_FULL; SQLITE_IOERR_SHMSIZE, for the index of its log; disk_full.
@@ -122,7 +122,8 @@ impl Kind {
     }
 }
 
-/// SQLite's `SQLITE_CORRUPT` with its details, and PostgreSQL's codes for damaged tables and indexes.
+/// Returns whether a code means damage: SQLite's `SQLITE_CORRUPT` with its details, or PostgreSQL's codes for damaged
+/// tables and indexes.
 fn is_corruption(code: &str) -> bool {
     let sqlite = code.parse::<u32>().is_ok_and(|code| code & 0xff == 11);
     // PostgreSQL's codes have five characters, some of them digits alone.

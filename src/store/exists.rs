@@ -1,4 +1,4 @@
-//! Whether there is a database of a server, without making one.
+//! The check whether a server's database exists, without creating one.
 
 use std::{io, path::Path};
 
@@ -6,16 +6,16 @@ use sqlx::{ConnectOptions as _, postgres::PgConnectOptions, sqlite::SqliteConnec
 
 use super::{OpenError, open::Location};
 
-/// The question to PostgreSQL. The table is the first of the schema.
+/// The query for PostgreSQL. The table is the first of the schema.
 const HAS_SCHEMA: &str = "SELECT to_regclass('server_info') IS NOT NULL";
 
-/// The question to SQLite.
+/// The query for SQLite.
 const FILE_HAS_SCHEMA: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'server_info'";
 
-/// Whether a server has ever been started on the database at this place.
+/// Returns whether a server has ever been started on the database at this place.
 ///
 /// # Errors
-/// When PostgreSQL cannot be asked, or a file cannot be looked at.
+/// Fails if PostgreSQL cannot be asked, or if the file cannot be looked at.
 pub async fn exists(location: &Location) -> Result<bool, OpenError> {
     match location {
         Location::Sqlite(path) => file_has_schema(path).await,
@@ -32,7 +32,7 @@ async fn file_has_schema(path: &Path) -> Result<bool, OpenError> {
     if size == 0 {
         return Ok(false);
     }
-    // A file that SQLite cannot read may have been a server's: whoever opens it then says what is wrong.
+    // A file that SQLite cannot read may be a server's database; opening it then says what is wrong.
     Ok(look_into(path).await.unwrap_or(true))
 }
 

@@ -46,14 +46,15 @@ nid! {
 }
 
 impl Position {
-    /// Before everything.
+    /// The position before everything.
     pub const ZERO: Self = Self(0);
 }
 
-/// Ids are reserved in the database by the block, and given out from memory.
+/// The size of a block. Ids are reserved in the database by the block, and given out from memory.
 pub(super) const BLOCK: i64 = 65_536;
 
-/// Below this many left, the committer reserves the next block with its next batch. A batch uses far fewer.
+/// The number of ids left below which the committer reserves the next block with its next batch. A batch uses far
+/// fewer.
 pub(super) const LOW_WATER: i64 = 32_768;
 
 /// The kinds of short id, each with its own counter row.
@@ -90,7 +91,7 @@ impl Kind {
 struct Block {
     next: i64,
     end: i64,
-    /// Where the next block starts and ends, once reserved.
+    /// The start and the end of the next block, once it is reserved.
     reserve: Option<(i64, i64)>,
 }
 
@@ -113,7 +114,7 @@ impl Ids {
         Ok(block.next - 1)
     }
 
-    /// Whether the committer should reserve another block of this kind.
+    /// Returns whether the committer should reserve another block of this kind.
     pub(super) fn is_low(&self, kind: Kind) -> bool {
         let block = lock(&self.blocks[kind as usize]);
         block.reserve.is_none() && block.end - block.next < LOW_WATER
@@ -125,7 +126,8 @@ impl Ids {
     }
 
     /// # Errors
-    /// [`Error::Overloaded`] when ids are used faster than blocks can be reserved. The same holds for the others.
+    /// [`Error::Overloaded`] when ids are used faster than blocks can be reserved. The other kinds of id fail in the
+    /// same way.
     pub fn event(&self) -> Result<EventNid, Error> {
         self.next(Kind::Event).map(EventNid)
     }
@@ -155,7 +157,7 @@ impl Ids {
     }
 }
 
-/// A panic while a lock is held cannot leave these plain numbers half-written, so a poisoned lock is used as it is.
+/// Locks a mutex, even a poisoned one: a panic while it is held cannot leave these plain numbers half-written.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -11,14 +11,14 @@ inserts! {
     JOB = "job" ("kind", "subject", "pos") key 2 Replace;
 }
 
-/// A kind of work, and for whom it is done.
+/// A kind of work, and its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Task {
     /// Showing a user's profile in the rooms that they are joined to.
     ShowProfile(UserNid),
 }
 
-/// A task, and where it was last asked for.
+/// A task, and the position where it was last asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Job {
     pub task: Task,
@@ -26,7 +26,8 @@ pub struct Job {
 }
 
 impl Task {
-    /// The row that asks for it, for the commit at `pos`. Whoever asks again while it is being done has it done again.
+    /// The row that asks for the task, for the commit at `pos`. A task that is asked for again while it runs will run
+    /// again.
     pub(crate) fn row(self, pos: Position) -> Row {
         let (kind, subject) = self.columns();
         JOB.row([kind.into(), subject.into(), pos.into()])

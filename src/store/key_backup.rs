@@ -49,25 +49,25 @@ pub(crate) struct VersionRow {
     pub auth_data: String,
     pub etag: i64,
     pub count: i64,
-    /// What its room keys take.
+    /// The size of its room keys in bytes.
     pub bytes: i64,
     pub deleted: bool,
 }
 
 from_row!(VersionRow { version, algorithm, auth_data, etag, count, bytes, deleted });
 
-/// What a user has of backups.
+/// The totals of a user's backups.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Totals {
     /// The highest number that was ever given to a version, 0 if none was.
     pub last: i64,
-    /// Versions that are not deleted.
+    /// The number of versions that are not deleted.
     pub live: i64,
-    /// What the room keys of all of them take.
+    /// The size of all their room keys in bytes.
     pub bytes: i64,
 }
 
-/// What a stored room key is worth, compared with another for the same session.
+/// The rank of a stored room key, for comparison with another key for the same session.
 #[derive(Debug)]
 pub(crate) struct RankRow {
     pub room_id: String,
@@ -80,7 +80,7 @@ pub(crate) struct RankRow {
 
 from_row!(RankRow { room_id, session_id, first_message_index, forwarded_count, is_verified, bytes });
 
-/// Which room keys of a backup are meant.
+/// A selection of a backup's room keys.
 #[derive(Debug, Clone)]
 pub(crate) enum Part {
     All,
@@ -97,7 +97,7 @@ pub(crate) async fn latest_version(conn: &mut Conn<'_>, user: UserNid) -> Result
         .bind(user.0).bind(false).fetch_optional(&mut **db).await)?)
 }
 
-/// The version, also when it was deleted.
+/// The version, deleted or not.
 pub(crate) async fn find_version(
     conn: &mut Conn<'_>,
     user: UserNid,
@@ -107,7 +107,7 @@ pub(crate) async fn find_version(
         .bind(user.0).bind(version).fetch_optional(&mut **db).await)?)
 }
 
-/// What the user has of backups. Deleted versions count for the number, so that none is used twice.
+/// The totals of the user's backups. Deleted versions count for the highest number, so that no number is used twice.
 pub(crate) async fn totals(conn: &mut Conn<'_>, user: UserNid) -> Result<Totals, Error> {
     let (last, live, bytes): (i64, i64, i64) = on!(conn, db => sqlx::query_as(TOTALS.text())
         .bind(user.0).bind(false).fetch_one(&mut **db).await)?;
@@ -135,13 +135,13 @@ pub(crate) async fn set_count(
         .bind(user.0).bind(version).bind(etag).bind(count).bind(bytes).execute(&mut **db).await.map(|_| ()))?)
 }
 
-/// Marks the version as deleted. Its number stays taken; its room keys are left over.
+/// Marks the version as deleted. Its number stays taken; a sweep deletes its room keys later.
 pub(crate) async fn mark_deleted(conn: &mut Conn<'_>, user: UserNid, version: i64) -> Result<(), Error> {
     Ok(on!(conn, db => sqlx::query(MARK_DELETED.text())
         .bind(user.0).bind(version).bind(true).execute(&mut **db).await.map(|_| ()))?)
 }
 
-/// What the stored keys of these sessions are worth; sessions that are not stored are missing.
+/// The ranks of the stored keys for these sessions; sessions that are not stored are missing.
 pub(crate) async fn ranks(
     conn: &mut Conn<'_>,
     user: UserNid,
@@ -185,7 +185,7 @@ pub(crate) async fn sessions(
     })
 }
 
-/// Deletes room keys of this part of the backup, at most `limit`: how many there were, and how many bytes.
+/// Deletes at most `limit` room keys of this part of the backup. Returns their number and their bytes.
 pub(crate) async fn delete_some(
     conn: &mut Conn<'_>,
     user: UserNid,

@@ -1,10 +1,10 @@
-//! When each of many things last changed, in bounded memory.
+//! The latest change of each of many things, in bounded memory.
 
 use std::{collections::HashMap, hash::Hash};
 
 use super::Position;
 
-/// How many things are remembered: a few words each.
+/// The number of things that are remembered, a few words each.
 const MAX: usize = 50_000;
 
 /// The position of the latest change of each thing, as this process has committed it.
@@ -17,12 +17,12 @@ pub(crate) struct Latest<K> {
 }
 
 impl<K: Eq + Hash> Latest<K> {
-    /// Knows of every change after `started_at`.
+    /// Creates an empty record that knows of every change after `started_at`.
     pub(crate) fn new(started_at: Position) -> Self {
         Self { complete_from: started_at, by_key: HashMap::new(), max: MAX }
     }
 
-    /// It changed at `position`. When there is no room left, the older half is forgotten.
+    /// Notes a change at `position`. When there is no room left, the older half is forgotten.
     pub(crate) fn changed(&mut self, key: K, position: Position) {
         let known = self.by_key.entry(key).or_insert(position);
         *known = (*known).max(position);
@@ -36,7 +36,8 @@ impl<K: Eq + Hash> Latest<K> {
         }
     }
 
-    /// Whether it certainly has not changed after `since`. `false` may only mean that memory does not reach back that far.
+    /// Returns whether the thing certainly has not changed after `since`. `false` may only mean that memory does not
+    /// reach back that far.
     pub(crate) fn is_unchanged(&self, key: &K, since: Position) -> bool {
         since >= self.complete_from && self.by_key.get(key).is_none_or(|latest| *latest <= since)
     }

@@ -1,9 +1,9 @@
-//! What ended at once for everyone and is deleted piece by piece: the messages and keys of a device that was signed out, the
-//! data of an account that was deactivated, the room keys of a backup that was deleted.
+//! Leftovers: data whose owner is gone, and that is deleted piece by piece. These are the messages and keys of a device
+//! that was signed out, the data of an account that was deactivated, and the room keys of a backup that was deleted.
 //!
-//! Any of them can be a million rows. In the commit that ends its owner, all other writers would wait for them; so that
-//! commit only stores a [`Leftover`], and [`sweep`] deletes what it names. Nothing reads what is left over: the device, the
-//! account or the version is gone, and its short id is never used again.
+//! Each of them can be a million rows. All other writers would wait if the commit that ends the owner deleted them. So
+//! that commit only stores a [`Leftover`], and [`sweep`] deletes the rows that it names. Nothing reads leftover rows:
+//! the device, the account or the version is gone, and its short id is never used again.
 
 use super::{
     Conn, Database, DeviceNid, Error, Position, Row, Transaction, UserNid, on, rows::inserts, statements, to_device,
@@ -41,23 +41,23 @@ inserts! {
     LEFTOVER = "leftover" ("kind", "owner", "part") key 3 Keep;
 }
 
-/// Rows that are deleted in one commit, of tables with small rows.
+/// The number of rows that are deleted in one commit, for tables with small rows.
 const SMALL_ROWS: i64 = 500;
 
-/// The same for tables whose rows may take 64 KiB.
+/// The number of rows per commit for tables whose rows may take 64 KiB.
 const LARGE_ROWS: i64 = 100;
 
-/// The same for account data and filters, whose rows may take half a megabyte and more.
+/// The number of rows per commit for account data and filters, whose rows may take half a megabyte and more.
 const HUGE_ROWS: i64 = 16;
 
-/// Owners that are looked up at once.
+/// The number of owners that are looked up at once.
 const OWNERS: i64 = 100;
 
-/// Whose rows are left over.
+/// An owner whose rows are left over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leftover {
     Device(DeviceNid),
-    /// All that belongs to an account alone.
+    /// The data that belongs to an account alone.
     Account(UserNid),
     /// The room keys in a version of a user's backup.
     Backup(UserNid, i64),
@@ -88,16 +88,16 @@ impl Leftover {
     }
 }
 
-/// Stores that everything of the user's devices is left over, but of the one that is kept.
+/// Stores a leftover for each of the user's devices, except the kept one.
 pub(crate) async fn leave_devices(conn: &mut Conn<'_>, user: UserNid, kept: DeviceNid) -> Result<(), Error> {
     Ok(on!(conn, db => sqlx::query(OF_DEVICES.text())
         .bind(user.0).bind(kept.0).execute(&mut **db).await.map(|_| ()))?)
 }
 
-/// Deletes everything that is left over, a piece a commit.
+/// Deletes all leftovers, one piece per commit.
 ///
 /// # Errors
-/// A failing database; what was deleted until then stays deleted.
+/// Database errors; rows that were deleted until then stay deleted.
 pub async fn sweep(db: &Database) -> Result<(), Error> {
     loop {
         let mut reader = db.read().await?;
@@ -117,7 +117,7 @@ pub async fn sweep(db: &Database) -> Result<(), Error> {
 struct DeletePiece(Leftover);
 
 impl Transaction for DeletePiece {
-    /// Whether there may be more.
+    /// `true` if there may be more.
     type Output = bool;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<bool, Error> {

@@ -11,7 +11,7 @@ statements! {
     COUNTS = "SELECT algorithm, COUNT(*) FROM one_time_key WHERE device_nid = $1 GROUP BY algorithm ORDER BY algorithm";
     UNUSED_FALLBACK = "SELECT algorithm FROM fallback_key WHERE device_nid = $1 AND used = $2 ORDER BY algorithm LIMIT 100";
     FALLBACK_OF_DEVICE = "SELECT algorithm, key_id, json FROM fallback_key WHERE device_nid = $1 ORDER BY algorithm LIMIT 100";
-    /// Finding and deleting are one statement: what was returned is gone.
+    /// Finding and deleting are one statement: a returned key is gone.
     TAKE_NEXT = "DELETE FROM one_time_key WHERE device_nid = $1 AND algorithm = $2 AND key_id = (SELECT key_id \
         FROM one_time_key WHERE device_nid = $1 AND algorithm = $2 ORDER BY seq, key_id LIMIT 1) \
         RETURNING key_id, digest, json";
@@ -29,7 +29,7 @@ inserts! {
 /// A key as it was uploaded: algorithm, ID without its algorithm, JSON.
 pub(crate) type KeyRow = (String, String, String);
 
-/// Those of these one-time keys that are left, found by algorithm and ID.
+/// The one-time keys with these names that are left. A name is an algorithm and an ID.
 pub(crate) async fn named(
     conn: &mut Conn<'_>,
     device: DeviceNid,
@@ -56,7 +56,7 @@ pub(crate) async fn fallback_keys(conn: &mut Conn<'_>, device: DeviceNid) -> Res
     Ok(on!(conn, db => sqlx::query_as(FALLBACK_OF_DEVICE.text()).bind(device.0).fetch_all(&mut **db).await)?)
 }
 
-/// How many one-time keys are left, by algorithm; algorithms without any are missing.
+/// The number of one-time keys that are left, by algorithm; algorithms without any are missing.
 pub(crate) async fn counts(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Vec<(String, i64)>, Error> {
     Ok(on!(conn, db => sqlx::query_as(COUNTS.text()).bind(device.0).fetch_all(&mut **db).await)?)
 }
@@ -81,7 +81,7 @@ pub(crate) async fn take_next(
         .bind(device.0).bind(algorithm).fetch_optional(&mut **db).await)?)
 }
 
-/// The fallback key, marked as used.
+/// Marks the fallback key as used and returns it.
 pub(crate) async fn use_fallback(
     conn: &mut Conn<'_>,
     device: DeviceNid,
@@ -91,7 +91,7 @@ pub(crate) async fn use_fallback(
         .bind(device.0).bind(algorithm).bind(true).fetch_optional(&mut **db).await)?)
 }
 
-/// Which of these digests belong to keys that are left, or were handed out.
+/// The digests among these that belong to keys that are left, or were handed out.
 pub(crate) async fn known(conn: &mut Conn<'_>, device: DeviceNid, digests: &[[u8; 32]]) -> Result<Vec<Vec<u8>>, Error> {
     let mut found = Vec::new();
     for (statement, chunk) in digests.chunks(32).flat_map(|chunk| [(STORED_32, chunk), (CLAIMED_32, chunk)]) {

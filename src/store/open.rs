@@ -1,4 +1,4 @@
-//! Opening the database: whose it is, which schema it has, and the right to write to it.
+//! Opening the database: the check of its owner, its schema, and the right to write to it.
 //!
 //! Promise: a database of another server, of a newer release or in use by another process is refused with one line that
 //! says what to do. Nothing is repaired by creating new data.
@@ -44,32 +44,32 @@ inserts! {
     SERVER_INFO = "server_info" ("name", "value") key 1 Fail;
 }
 
-/// The name of the secret in `server_info`, in base64 there.
+/// The name of the secret in `server_info`, where it is in base64.
 const STATE_HASH_KEY: &str = "state_hash_key";
 
-/// The text of this one query differs, so it is not in the list that is prepared on both engines.
+/// The query for the engine's version. Its text differs, so it is not in the list that is prepared on both engines.
 const ENGINE_VERSION: [&str; 2] = ["SELECT sqlite_version()", "SHOW server_version"];
 
-/// How many starts are remembered; a sync token from an older one gets a full sync.
+/// The number of starts that are remembered; a sync token from an older one gets a full sync.
 const KEPT_INCARNATIONS: i64 = 1000;
 
-/// For readers to finish when the database is closed. Requests have ended by then.
+/// The time for readers to finish when the database is closed. Requests have ended by then.
 const READERS_CLOSE: Duration = Duration::from_secs(3);
 
-/// For a connection to read SQLite with: it is only waited for when all are in use.
+/// The time limit for getting a connection for reading SQLite. A reader waits only when all are in use.
 const SQLITE_ACQUIRE: Duration = Duration::from_secs(30);
 
-/// Connections that may turn out not to answer while a reader waits for one that does.
+/// The number of dead connections that a reader can try while it waits for one that answers.
 const SILENT_AT_ONCE: u32 = 4;
 
-/// PostgreSQL ends a reader's query this much later than its reader gives it up.
+/// The time after which PostgreSQL ends a query that its reader has given up.
 const STATEMENT_MARGIN: Duration = Duration::from_secs(1);
 
-/// Together two seconds.
+/// The attempts to take the lock, two seconds together.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a committed write survives.
+/// The failure that a committed write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
     /// Loss of power: every commit is synced to disk before it is answered.
@@ -89,12 +89,12 @@ pub enum Location {
 pub struct DatabaseOptions {
     pub location: Location,
     pub durability: Durability,
-    /// Connections for reading.
+    /// The number of connections for reading.
     pub readers: u32,
     pub server_name: String,
     /// A random number that names this start of the server.
     pub incarnation: i64,
-    /// Milliseconds since 1970.
+    /// The present time, in milliseconds since 1970.
     pub now_ms: i64,
     pub patience: Patience,
 }
@@ -114,7 +114,7 @@ impl DatabaseOptions {
     }
 }
 
-/// Why the database was not opened. `Display` says what to do.
+/// Errors of opening the database. `Display` says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("the database URL cannot be used: {0}")]
@@ -159,7 +159,8 @@ impl From<sqlx::Error> for OpenError {
     }
 }
 
-/// Whether SQLite says that the file is no database, or not a whole one any more (`SQLITE_CORRUPT`, `SQLITE_NOTADB`).
+/// Returns whether SQLite says that the file is not a database, or no longer a whole one (`SQLITE_CORRUPT`,
+/// `SQLITE_NOTADB`).
 fn says_damaged(error: &sqlx::Error) -> bool {
     const DAMAGED: [&str; 2] = ["11", "26"];
     let database_error = error.as_database_error().and_then(|error| error.try_downcast_ref::<SqliteError>());
@@ -174,10 +175,10 @@ enum Pool {
 /// The open database: readers, the committer, and the vocabulary of short ids.
 pub struct Database {
     pool: Pool,
-    /// How long readers wait for PostgreSQL.
+    /// The time limits of readers for PostgreSQL.
     bounds: Bounds,
     committer: Committer,
-    /// Gives back the writing connection at its end.
+    /// The committer's task, which returns the writing connection at its end.
     committer_task: std::sync::Mutex<Option<JoinHandle<WriterConn>>>,
     counters: Arc<Counters>,
     vocabulary: Vocabulary,
@@ -193,7 +194,7 @@ impl Database {
     /// Opens the database, brings its schema up to date and takes the right to write.
     ///
     /// # Errors
-    /// Every [`OpenError`]; nothing has been changed then, but for migrations that had already succeeded.
+    /// Every [`OpenError`]; nothing has been changed then, except by migrations that had already succeeded.
     pub async fn open(options: DatabaseOptions) -> Result<Self, OpenError> {
         let counters = Arc::new(Counters::default());
         let (pool, engine, lock) = match &options.location {
@@ -235,7 +236,7 @@ impl Database {
         })
     }
 
-    /// A connection for reading. On PostgreSQL, each query on it that is not answered in time ([`Patience::read`]) gives
+    /// A connection for reading. On PostgreSQL, a query that is not answered in time ([`Patience::read`]) gives
     /// [`Error::Unavailable`], and the connection is closed.
     ///
     /// # Errors
@@ -270,7 +271,7 @@ impl Database {
         self.incarnation
     }
 
-    /// Whether this start created the database.
+    /// Returns whether this start created the database.
     pub fn is_new(&self) -> bool {
         self.created
     }
@@ -284,7 +285,7 @@ impl Database {
         Ok(format!("{name} {version}"))
     }
 
-    /// A fact about this database, such as which signing key it belongs to.
+    /// A fact about this database, such as its signing key.
     pub async fn find_info(&self, name: &str) -> Result<Option<String>, Error> {
         let mut reader = self.read().await?;
         let found: Option<(String,)> = on!(&mut reader.conn(), db =>
@@ -292,12 +293,12 @@ impl Database {
         Ok(found.map(|(value,)| value))
     }
 
-    /// Remembers a fact for ever. Fails if there is one of this name.
+    /// Stores a fact for ever. Fails if there is one of this name.
     pub async fn set_info(&self, name: &'static str, value: String) -> Result<(), Error> {
         self.committer.write(Write::new(vec![SERVER_INFO.row([name.into(), value.into()])])).await.map(|_| ())
     }
 
-    /// Whether `position` was reached by the start of the server named `incarnation`, as this database knows it.
+    /// Returns whether the start of the server named `incarnation` reached `position`, as far as this database knows.
     pub fn knows(&self, incarnation: i64, position: Position) -> bool {
         let Some(index) = self.incarnations.iter().position(|(id, _)| *id == incarnation) else {
             return false;
@@ -308,13 +309,13 @@ impl Database {
         }
     }
 
-    /// Commits what is queued and closes all connections. The writing one goes last: SQLite's log is put into the database
-    /// file then, which is only possible while nobody reads.
+    /// Commits queued writes and closes all connections. The writing connection goes last: SQLite's log is then moved
+    /// into the database file, which is only possible while nobody reads.
     pub async fn close(&self) {
         self.committer.stop();
         let task = super::ids::lock(&self.committer_task).take();
         let writer = match task {
-            // A committer that panicked has said so already.
+            // A panic of the committer has been reported already.
             Some(task) => task.await.ok(),
             None => None,
         };
@@ -387,11 +388,12 @@ async fn open_postgres(
     let mut writer = writer_options.connect().await?;
     lock_postgres(&mut writer).await?;
     migrated(migrations::postgres().run(&mut writer).await)?;
-    // Only now: a migration may take as long as it needs.
+    // Only now, because a migration may take as long as it needs.
     set_limits(&mut writer, &options.patience).await?;
     let unasked = options.patience.idle;
     let question = question(&options.patience);
-    // Whoever gave a query up is rid of it on both sides. PostgreSQL comes second, so that there is one way for this to end.
+    // A query that its reader gave up ends on both sides. PostgreSQL ends it second, so that it always ends in the same
+    // way.
     let read_timeout = (options.patience.read + STATEMENT_MARGIN).as_millis().to_string();
     let readers = connect.options([("statement_timeout", read_timeout)]);
     let pool = PgPoolOptions::new()
@@ -402,7 +404,7 @@ async fn open_postgres(
                 if meta.idle_for < unasked {
                     return Ok(true);
                 }
-                // One that has died, or does not answer, is replaced, and nobody notices.
+                // A connection that has died, or does not answer, is replaced, and nobody notices.
                 Ok(matches!(tokio::time::timeout(question, conn.ping()).await, Ok(Ok(()))))
             })
         })
@@ -412,13 +414,13 @@ async fn open_postgres(
     Ok((Pool::Postgres(pool), engine, None))
 }
 
-/// For the question whether a connection of the pool still lives.
+/// The time limit for pinging a connection of the pool.
 fn question(patience: &Patience) -> Duration {
     patience.acquire / SILENT_AT_ONCE
 }
 
-/// Held for as long as the writing connection lives. A second process is refused here, kindly; should this lock be lost
-/// with its connection, the epoch still keeps two writers apart.
+/// Takes a lock that lasts as long as the writing connection. A second process gets a clear error here. If this lock is
+/// lost with its connection, the epoch still keeps two writers apart.
 async fn lock_postgres(writer: &mut PgConnection) -> Result<(), OpenError> {
     for attempt in 0..LOCK_ATTEMPTS {
         let (locked,): (bool,) = sqlx::query_as(LOCK_POSTGRES).bind(LOCK_KEY).fetch_one(&mut *writer).await?;
@@ -442,7 +444,8 @@ fn migrated(result: Result<(), MigrateError>) -> Result<(), OpenError> {
     })
 }
 
-/// Whether the database is new. It is then given this server's name, for ever.
+/// Checks the server name in the database and returns whether the database is new. A new one gets this server's name,
+/// for ever.
 async fn check_server_name(conn: &mut Conn<'_>, configured: &str) -> Result<bool, OpenError> {
     let found: Option<(String,)> =
         on!(conn, db => sqlx::query_as(FIND_INFO.text()).bind("server_name").fetch_optional(&mut **db).await)?;

@@ -1,4 +1,4 @@
-//! Rows of profiles, and of what else is deleted with an account.
+//! Rows of profiles, and of other data that is deleted with an account.
 
 use super::{Conn, Error, UserNid, committer::insert_rows, leftovers::Leftover, on, rows::inserts, statements};
 
@@ -16,7 +16,7 @@ inserts! {
     PROFILE = "profile" ("user_nid", "field", "json") key 2 Replace;
 }
 
-/// More fields than fit into a profile of 64 KiB.
+/// The most fields that are read: more than fit into a profile of 64 KiB.
 const MAX_FIELDS: i64 = 65_536;
 
 /// All fields of a profile with their values as JSON.
@@ -50,7 +50,8 @@ pub(crate) async fn delete_field(conn: &mut Conn<'_>, user: UserNid, field: &str
     Ok(on!(conn, db => sqlx::query(DELETE_FIELD.text()).bind(user.0).bind(field).execute(&mut **db).await.map(drop))?)
 }
 
-/// Deletes what others see of a deactivated account: profile and cross-signing keys. The rest is left over.
+/// Deletes the parts of a deactivated account that others see: profile and cross-signing keys. A sweep deletes the rest
+/// later.
 pub(crate) async fn delete_belongings(conn: &mut Conn<'_>, user: UserNid) -> Result<(), Error> {
     insert_rows(conn, &[Leftover::Account(user).row()]).await?;
     for statement in [DELETE_PROFILE, DELETE_CROSS_SIGNING] {

@@ -1,10 +1,11 @@
-//! Rows of relations between events. A redacted event relates to nothing any more: its row stays and is left out.
+//! Rows of relations between events. A redacted event relates to nothing any more: its row stays, and queries leave it
+//! out.
 
 use std::collections::HashSet;
 
 use super::{Conn, Error, EventNid, Position, RoomNid, Sql, UserNid, on, rows::inserts, statements};
 
-// Short ids of types do not matter here: an empty `rel_type` stands for all of them.
+// Relation types have no short ids here: an empty `rel_type` stands for all of them.
 statements! {
     RELATED_BACK = "SELECT r.pos, r.event_nid FROM relation r \
         WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) AND r.pos <= $4 AND r.pos > $5 \
@@ -12,8 +13,8 @@ statements! {
     RELATED_FORWARD = "SELECT r.pos, r.event_nid FROM relation r \
         WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) AND r.pos <= $4 AND r.pos > $5 \
         AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) ORDER BY r.pos LIMIT $6";
-    // Each step ends after so many rows, redacted ones among them, before the next one begins: a recursion would first queue
-    // all that relates. `CROSS JOIN` keeps SQLite from beginning with all relations of the room.
+    // Each step ends after so many rows, redacted ones among them, before the next one begins: a recursion would first
+    // queue all relations. `CROSS JOIN` keeps SQLite from beginning with all relations of the room.
     RELATED_OVER_OTHERS = "WITH direct (pos, event_nid, rel_type) AS (SELECT r.pos, r.event_nid, r.rel_type FROM (\
         SELECT r.pos, r.event_nid, r.rel_type FROM relation r WHERE r.room_nid = $1 AND r.parent_id = $2 \
         ORDER BY r.pos DESC LIMIT $4) r \
@@ -29,9 +30,9 @@ statements! {
         SELECT d.pos, d.event_nid FROM (SELECT s.pos, s.event_nid, s.rel_type FROM two s \
         UNION ALL SELECT t.pos, t.event_nid, t.rel_type FROM three t) d \
         WHERE ($3 = '' OR d.rel_type = $3) ORDER BY d.pos DESC";
-    // For each event: how many relations were looked at, and whether one of them is as asked for. Each event has its own limit,
-    // so that one with many relations hides no other's. PostgreSQL uses
-    // the index because of the order, and because it knows the limit. `CROSS JOIN` keeps SQLite from beginning with the events of the senders.
+    // For each event: the number of relations that were read, and whether one of them is as asked for. Each event has
+    // its own limit, so that one with many relations hides no other's. PostgreSQL uses the index because of the order,
+    // and because it knows the limit. `CROSS JOIN` keeps SQLite from beginning with the events of the senders.
     RELATED_PARENTS_32 = "SELECT e.event_nid, (SELECT COUNT(*) FROM (SELECT r.pos FROM relation r \
         WHERE r.room_nid = $1 AND r.parent_id = e.event_id AND r.pos <= $2 ORDER BY r.pos DESC LIMIT 1000) h), \
         (SELECT COUNT(*) FROM (SELECT d.event_nid FROM (SELECT r.event_nid, r.rel_type FROM relation r \
@@ -50,14 +51,14 @@ inserts! {
     RELATION = "relation" ("room_nid", "parent_id", "pos", "event_nid", "rel_type", "annotation") key 3 Fail;
 }
 
-/// How many relations are followed one after the other, as the statement says it.
+/// The number of relations that are followed one after the other, as in the statement.
 pub const MAX_DEPTH: u32 = 3;
 
-/// How many relations are looked at in each of the steps that follow them. The largest conversations have a few thousand, and
-/// looking up this many takes tens of milliseconds.
+/// The number of relations that are read in each step of following them. The largest conversations have a few thousand,
+/// and looking up this many takes tens of milliseconds.
 const MAX_FOLLOWED: usize = 10_000;
 
-/// Whose relations are asked for, and which.
+/// The relations that a query asks for, and their parent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub room: RoomNid,
@@ -66,14 +67,15 @@ pub(crate) struct Wanted<'a> {
     pub rel_type: Option<&'a str>,
 }
 
-/// The latest annotation with this digest that was not redacted. Those before it are: a second one is refused.
+/// The latest annotation with this digest, if it was not redacted. All earlier ones were redacted, because a second one
+/// is refused.
 pub(crate) async fn find_annotation(conn: &mut Conn<'_>, digest: &[u8]) -> Result<Option<EventNid>, Error> {
     let row: Option<(i64, Option<i64>)> =
         on!(conn, db => sqlx::query_as(LATEST_ANNOTATION.text()).bind(digest).fetch_optional(&mut **db).await)?;
     Ok(row.filter(|(_, redaction)| redaction.is_none()).map(|(event, _)| EventNid(event)))
 }
 
-/// What relates to an event, from `from` (inclusive) back to `until` (exclusive), newest first.
+/// The events that relate to an event, from `from` (inclusive) back to `until` (exclusive), newest first.
 pub(crate) async fn related_back(
     conn: &mut Conn<'_>,
     wanted: Wanted<'_>,
@@ -83,7 +85,7 @@ pub(crate) async fn related_back(
     related(conn, RELATED_BACK, wanted, (from, until), limit).await
 }
 
-/// What relates to an event, from `after` (exclusive) to `upto` (inclusive), oldest first.
+/// The events that relate to an event, from `after` (exclusive) to `upto` (inclusive), oldest first.
 pub(crate) async fn related_forward(
     conn: &mut Conn<'_>,
     wanted: Wanted<'_>,
@@ -93,7 +95,7 @@ pub(crate) async fn related_forward(
     related(conn, RELATED_FORWARD, wanted, (upto, after), limit).await
 }
 
-/// What relates to events that relate to an event, and so on up to [`MAX_DEPTH`] steps from it, newest first. The newest
+/// The events that relate to an event through others, up to [`MAX_DEPTH`] steps from it, newest first. The newest
 /// [`MAX_FOLLOWED`] direct relations are followed.
 pub(crate) async fn related_over_others(
     conn: &mut Conn<'_>,
@@ -131,47 +133,47 @@ fn places(rows: Vec<(i64, i64)>) -> Vec<(Position, EventNid)> {
 }
 
 impl Wanted<'_> {
-    /// Whether a row can be what is asked for: no stored text holds a NUL, and PostgreSQL would not even compare one.
+    /// Returns whether a stored row can match: no stored text holds a NUL, and PostgreSQL would not even compare one.
     fn can_be_stored(&self) -> bool {
         let type_fits = |rel_type: &str| !rel_type.contains('\0') && !rel_type.is_empty();
         !self.parent_id.contains('\0') && self.rel_type.is_none_or(type_fits)
     }
 }
 
-/// How many types, and how many senders, can be asked for at once: as many as the statement has places.
+/// The number of types, and of senders, that can be asked for at once: as many as the statement has places.
 pub const MAX_RELATED_BY: usize = 16;
 
-/// How many parents one statement asks for.
+/// The number of parents that one statement asks for.
 const PARENTS: usize = 32;
 
-/// How many relations of one event are looked at for a filter, newest first, as the statement says it. Few events have more,
-/// and for as many events as one statement asks for it takes tens of milliseconds.
+/// The number of relations of one event that are read for a filter, newest first, as in the statement. Few events have
+/// more, and reading so many for all events of one statement takes tens of milliseconds.
 pub const MAX_RELATIONS_OF_EVENT: usize = 1_000;
 
-/// By what events are related to.
+/// The conditions that a relation to an event must meet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct By<'a> {
     pub room: RoomNid,
     /// Relations that came later do not count.
     pub upto: Position,
-    /// At most [`MAX_RELATED_BY`], none of them empty. None at all: every type.
+    /// The types, at most [`MAX_RELATED_BY`], none of them empty. None at all: every type.
     pub rel_types: &'a [String],
-    /// At most [`MAX_RELATED_BY`]. None at all: every sender.
+    /// The senders, at most [`MAX_RELATED_BY`]. None at all: every sender.
     pub senders: &'a [UserNid],
 }
 
-/// What is known of some events about what relates to them.
+/// The result of a search for relations to some events.
 #[derive(Debug, Default)]
 pub(crate) struct RelatedParents {
-    /// Those that another one relates to as asked for.
+    /// The events that another one relates to as asked for.
     pub found: HashSet<EventNid>,
-    /// How many of the events were asked about, from the first on. There are none in `found` of those that follow.
+    /// The number of events that were asked about, from the first on. `found` holds none of the later ones.
     pub settled: usize,
-    /// How many relations were looked at.
+    /// The number of relations that were read.
     pub relations: usize,
 }
 
-/// Those of the parents that an event relates to. Asks about no more of them once `enough` relations were looked at.
+/// Finds the parents that an event relates to. Asks about no more of them once `enough` relations were read.
 pub(crate) async fn related_parents(
     conn: &mut Conn<'_>,
     by: By<'_>,

@@ -109,7 +109,7 @@ pub(crate) struct CountedChangeRow {
 
 from_row!(CountedChangeRow { key_nid, pos, event_nid, membership, prev_event_nid, prev_membership });
 
-/// A stored event with what is shown of it under `unsigned`.
+/// A stored event with its data for `unsigned`.
 #[derive(Debug)]
 pub(crate) struct EventRow {
     pub event_nid: i64,
@@ -139,7 +139,7 @@ from_row!(EventRow {
     prev_json
 });
 
-/// A local user's place in a room, as stored.
+/// A local user's membership in a room, as stored.
 #[derive(Debug)]
 pub(crate) struct MemberRow {
     pub room_nid: i64,
@@ -206,7 +206,7 @@ pub(crate) async fn key_history(conn: &mut Conn<'_>, room: RoomNid, key: KeyNid)
 
 /// The short ids of an event and of its room.
 pub(crate) async fn find_event(conn: &mut Conn<'_>, event_id: &str) -> Result<Option<(EventNid, RoomNid)>, Error> {
-    // No event's ID holds a NUL, and PostgreSQL would not even compare one.
+    // No event ID holds a NUL, and PostgreSQL would not even compare one.
     if event_id.contains('\0') {
         return Ok(None);
     }
@@ -261,12 +261,12 @@ pub(crate) async fn timeline_forward(
     Ok(rows.into_iter().map(|(pos, event)| (Position(pos), EventNid(event))).collect())
 }
 
-/// Every room that the local user has, or had, to do with.
+/// All rooms in which the local user has or had a membership.
 pub(crate) async fn memberships(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<MemberRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(MEMBERSHIPS_OF_USER.text()).bind(user.0).fetch_all(&mut **db).await)?)
 }
 
-/// Whether the membership of this place was still the last one, and one of somebody who is out of the room.
+/// Forgets a membership. Returns whether it was still the latest one, and the user is out of the room.
 pub(crate) async fn forget_membership(
     conn: &mut Conn<'_>,
     user: UserNid,
@@ -311,7 +311,7 @@ pub(crate) async fn find_txn_id(
     Ok(row.map(|(event_id,)| event_id))
 }
 
-/// Changes what a transaction ID led to.
+/// Changes the result of a transaction ID.
 pub(crate) async fn set_txn_result(
     conn: &mut Conn<'_>,
     device: super::DeviceNid,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-/// One column's value. NULL is typed because PostgreSQL wants to know.
+/// The value of one column. NULL has a type because PostgreSQL needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Int(i64),
@@ -79,23 +79,23 @@ from_nid!(Position, EventNid, RoomNid, UserNid, DeviceNid, KeyNid, TypeNid, Filt
 /// The largest number of rows in one statement: a power of two whose variables stay far below SQLite's 32,766.
 pub(super) const MAX_CHUNK: usize = 64;
 
-/// What happens to a row whose key is taken.
+/// The handling of a row whose key is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnConflict {
-    /// It is a failure: the key was meant to be new.
+    /// Fails: the key was meant to be new.
     Fail,
-    /// The row that is there stays.
+    /// Keeps the row that is there.
     Keep,
-    /// All columns but the key are replaced.
+    /// Replaces all columns but the key.
     Replace,
 }
 
-/// How rows of one table are inserted. Statements come in sizes of powers of two, so that few texts are prepared.
+/// The insert statements of one table. They come in sizes of powers of two, so that few texts are prepared.
 #[derive(Debug)]
 pub struct Insert {
     pub table: &'static str,
     pub columns: &'static [&'static str],
-    /// How many of the leading columns are the key.
+    /// The number of leading columns that are the key.
     pub key_columns: usize,
     pub on_conflict: OnConflict,
     texts: [[OnceLock<String>; 7]; 2],
@@ -158,7 +158,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether a text of the row holds a NUL, which PostgreSQL cannot store.
+    /// Returns whether a text of the row holds a NUL, which PostgreSQL cannot store.
     pub(super) fn holds_nul(&self) -> bool {
         self.values.iter().any(|value| match value {
             Value::Text(text) | Value::OptText(Some(text)) => text.contains('\0'),

@@ -18,18 +18,18 @@ inserts! {
 pub(crate) struct ServerKeyRow {
     pub key_id: String,
     pub public_key: Vec<u8>,
-    /// In milliseconds since 1970.
+    /// The end of its validity, in milliseconds since 1970.
     pub valid_until: i64,
 }
 
 from_row!(ServerKeyRow { key_id, public_key, valid_until });
 
-/// All keys of a server, whether or not they are still valid.
+/// All keys of a server, valid or not.
 pub(crate) async fn keys_of(conn: &mut Conn<'_>, server_name: &str) -> Result<Vec<ServerKeyRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(KEYS_OF_SERVER.text()).bind(server_name).fetch_all(&mut **db).await)?)
 }
 
-/// Servers with keys that ended before this moment, some of them.
+/// At most `limit` servers with keys that ended before this moment.
 pub(crate) async fn servers_with_ended_keys(
     conn: &mut Conn<'_>,
     before_ms: i64,
@@ -40,7 +40,7 @@ pub(crate) async fn servers_with_ended_keys(
     Ok(rows.into_iter().map(|(server,)| server).collect())
 }
 
-/// Puts these keys in the place of all that were known of the server: one that it no longer publishes is gone.
+/// Replaces all known keys of the server by these: a key that it no longer publishes is gone.
 pub(crate) struct ReplaceKeys {
     pub server_name: String,
     pub keys: Vec<ServerKeyRow>,
@@ -64,7 +64,7 @@ impl Transaction for ReplaceKeys {
     }
 }
 
-/// Deletes what ended before this moment.
+/// Deletes the keys that ended before this moment.
 pub(crate) struct ForgetEnded {
     pub servers: Vec<String>,
     pub before_ms: i64,

@@ -1,4 +1,5 @@
-//! Deleting what has come to its end of life by age. Looking for it is done beside the committer, deleting by key within.
+//! Deleting rows that have come to their end of life by age. They are looked up outside the committer, and deleted by
+//! key inside it.
 
 use super::{Conn, Database, Error, Position, Transaction, on, statements};
 
@@ -8,13 +9,13 @@ statements! {
     DELETE_TXN_ID = "DELETE FROM txn_id WHERE device_nid = $1 AND scope = $2 AND txn = $3";
 }
 
-/// How many rows are deleted in one transaction: every other write waits for it.
+/// The number of rows that are deleted in one transaction: every other write waits for it.
 const BATCH: i64 = 200;
 
-/// Deletes the transaction IDs used before this moment, and says how many there were.
+/// Deletes the transaction IDs used before this moment, and returns their number.
 ///
 /// # Errors
-/// A failing database; what was deleted until then stays deleted.
+/// Database errors; rows that were deleted until then stay deleted.
 pub async fn forget_txn_ids(db: &Database, before_ms: i64) -> Result<u64, Error> {
     let mut forgotten = 0;
     loop {

@@ -1,4 +1,4 @@
-//! What holds for the whole store, on both engines: every query text is valid, every table has an owner and an end.
+//! Rules for the whole store, on both engines: every query text is valid, every table has an owner and an end.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -99,7 +99,7 @@ impl Empty {
         }
     }
 
-    /// Prepares what a commit in one call sends, with up to two rows of a table.
+    /// Prepares the texts that a commit in one call sends, with up to two rows of a table.
     async fn prepare_one_call(&mut self, insert: &'static Insert) -> Result<(), sqlx::Error> {
         for rows in [1, 2] {
             match self {
@@ -138,7 +138,7 @@ impl Empty {
     }
 }
 
-/// How many rows a table has.
+/// The number of rows in a table.
 pub(crate) async fn count_rows(db: &Database, table: &str) -> i64 {
     let text = format!("SELECT COUNT(*) FROM {table}");
     let mut reader = db.read().await.expect("a reader");
@@ -224,7 +224,7 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
     dirs.iter().flat_map(|dir| self::files(dir)).chain(files).collect()
 }
 
-/// What the migrations say of their tables: name to owner and end.
+/// The tables that the migrations declare: name to owner and end.
 fn declared(engine: &str) -> BTreeMap<String, (String, String)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(engine);
     let mut tables = BTreeMap::new();

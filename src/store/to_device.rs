@@ -1,7 +1,8 @@
 //! Rows of messages that wait for a device.
 //!
-//! A message to one device holds its own body. One that goes to several devices has its body once, in `to_device_shared`,
-//! under the position of the commit and a number; it goes with the last message that names it.
+//! A message to one device holds its own body. The body of a message to several devices is stored once, in
+//! `to_device_shared`, under the position of the commit and a number. It is deleted with the last message that names
+//! it.
 
 use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, on, rows::inserts, statements};
 
@@ -31,7 +32,7 @@ statements! {
     DELETE_UPTO = "DELETE FROM to_device WHERE device_nid = $1 AND pos <= $2 RETURNING pos, share, bytes";
     DELETE_16 = concat!("DELETE FROM to_device WHERE device_nid = $1 AND (pos, seq) IN ", pairs_16!(),
         " RETURNING pos, share, bytes");
-    /// The first value is only there so that the places are those of the statement above.
+    /// The first value only makes the places those of the statement above.
     DELETE_SHARED_16 = concat!("DELETE FROM to_device_shared WHERE pos > $1 AND (pos, share) IN ", pairs_16!(),
         " AND NOT EXISTS (SELECT 1 FROM to_device t WHERE t.pos = to_device_shared.pos \
         AND t.share = to_device_shared.share)");
@@ -53,7 +54,7 @@ pub(crate) struct MessageRow {
 
 from_row!(MessageRow { user_id, event_type = "type", json });
 
-/// What waits for a device.
+/// The numbers of a device's waiting messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub oldest: Option<Position>,
@@ -62,7 +63,7 @@ pub(crate) struct Waiting {
     pub bytes: u64,
 }
 
-/// How much of what waits for a device comes from one sender.
+/// The numbers of a device's waiting messages from one sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FromSender {
     pub sender: UserNid,
@@ -70,7 +71,7 @@ pub(crate) struct FromSender {
     pub bytes: u64,
 }
 
-/// What was deleted.
+/// The numbers of deleted messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Removed {
     pub messages: u64,
@@ -83,7 +84,7 @@ pub(crate) type Place = (i64, i64);
 /// Position, share and bytes of a deleted message.
 type DeletedRow = (i64, Option<i64>, i64);
 
-/// Where the oldest and the newest waiting message are, how many there are, and how large.
+/// The positions of the oldest and the newest waiting message, and the number and size of all of them.
 pub(crate) async fn waiting(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Waiting, Error> {
     let (oldest, newest, messages, bytes): (Option<i64>, Option<i64>, i64, i64) =
         on!(conn, db => sqlx::query_as(WAITING.text()).bind(device.0).fetch_one(&mut **db).await)?;
@@ -95,7 +96,7 @@ pub(crate) async fn waiting(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Wa
     })
 }
 
-/// Who sent what waits for a device.
+/// The senders of a device's waiting messages.
 pub(crate) async fn senders(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Vec<FromSender>, Error> {
     let rows: Vec<(i64, i64, i64)> =
         on!(conn, db => sqlx::query_as(SENDERS.text()).bind(device.0).fetch_all(&mut **db).await)?;
@@ -144,7 +145,8 @@ pub(crate) async fn messages(
         .bind(device.0).bind(since.0).bind(upto.0).bind(limit as i64).fetch_all(&mut **db).await)?)
 }
 
-/// Deletes about the oldest `limit` messages up to `upto`, and says which went and up to where all are gone.
+/// Deletes about the oldest `limit` messages up to `upto`. Returns the numbers of the deleted ones, and the position up
+/// to which all are gone.
 pub(crate) async fn delete_upto(
     conn: &mut Conn<'_>,
     device: DeviceNid,
@@ -177,7 +179,7 @@ pub(crate) async fn delete(conn: &mut Conn<'_>, device: DeviceNid, places: &[Pla
     removed(conn, &rows).await
 }
 
-/// Sums up what was deleted, and deletes the bodies that no device waits for any more.
+/// Sums up the deleted rows, and deletes the bodies that no device waits for any more.
 async fn removed(conn: &mut Conn<'_>, rows: &[DeletedRow]) -> Result<Removed, Error> {
     let mut shares: Vec<(i64, i64)> = rows.iter().filter_map(|(pos, share, _)| Some((*pos, (*share)?))).collect();
     shares.sort_unstable();

@@ -22,8 +22,8 @@ statements! {
         (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2)";
     EXPIRED_LOGIN = "SELECT token_hash FROM login_token WHERE expires_at < $1 ORDER BY expires_at, token_hash LIMIT $2";
     EXPIRED_REFRESH = "SELECT token_hash FROM refresh_token WHERE expires_at < $1 ORDER BY expires_at, token_hash LIMIT $2";
-    /// While its refresh token lives, an expired access token must be told from an unknown one: the client may go on. The
-    /// refresh token is looked up for each, which a join would not do.
+    /// An expired access token is kept while its refresh token lives: it must be told from an unknown one, because the
+    /// client may refresh it. The refresh token is looked up for each, which a join would not do.
     EXPIRED_ACCESS = "SELECT token_hash FROM access_token WHERE expires_at < $1 \
         AND (SELECT COUNT(*) FROM refresh_token r WHERE r.token_hash = access_token.refresh_hash) = 0 \
         ORDER BY expires_at, token_hash LIMIT $2";
@@ -57,7 +57,7 @@ from_row!(SessionRow { user_nid, device_nid, device_id, expires_at, refresh_hash
 pub struct RefreshRow {
     pub user_nid: i64,
     pub device_nid: i64,
-    /// The token that was given out for this one, while nobody has used it.
+    /// The successor of this token, until somebody uses it.
     pub next_hash: Option<Vec<u8>>,
     pub expires_at: Option<i64>,
 }
@@ -105,14 +105,14 @@ pub(crate) async fn delete_refresh(conn: &mut Conn<'_>, hash: &[u8]) -> Result<D
     Ok(rows.into_iter().map(|(hash,)| hash).collect())
 }
 
-/// Whose login token this is, used by nobody yet.
+/// The user of an unused login token.
 pub(crate) async fn find_login_token(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<i64>, Error> {
     let row: Option<(i64,)> =
         on!(conn, db => sqlx::query_as(FIND_LOGIN_TOKEN.text()).bind(hash).fetch_optional(&mut **db).await)?;
     Ok(row.map(|(user,)| user))
 }
 
-/// Deletes a login token: its user, and when it ends or ended.
+/// Deletes a login token. Returns its user and its expiry time.
 pub(crate) async fn take_login_token(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<(i64, i64)>, Error> {
     Ok(on!(conn, db => sqlx::query_as(TAKE_LOGIN_TOKEN.text()).bind(hash).fetch_optional(&mut **db).await)?)
 }
@@ -142,8 +142,8 @@ pub(crate) async fn find_expired(conn: &mut Conn<'_>, at: i64, limit: i64) -> Re
     Ok(expired)
 }
 
-/// Deletes tokens. Neither does a token get another end, nor an access token a new refresh token; so what was found still
-/// holds.
+/// Deletes expired tokens. The result of [`find_expired`] still holds: no token gets a new expiry time, and no access
+/// token gets a new refresh token.
 pub(crate) async fn delete_expired(conn: &mut Conn<'_>, expired: &Expired) -> Result<(), Error> {
     for hash in &expired.hashes {
         on!(conn, db => sqlx::query(expired.delete.text()).bind(hash.as_slice()).execute(&mut **db).await.map(drop))?;
@@ -151,7 +151,7 @@ pub(crate) async fn delete_expired(conn: &mut Conn<'_>, expired: &Expired) -> Re
     Ok(())
 }
 
-/// Deletes all access and refresh tokens of a user's devices, but of the one that is kept.
+/// Deletes all access and refresh tokens of a user's devices, except the kept one.
 pub(crate) async fn delete_of_devices(
     conn: &mut Conn<'_>,
     user: super::UserNid,

@@ -3,8 +3,9 @@
 //! A new word gets its short id at once; its row travels with the first write that uses it. Until that write has been
 //! committed, every further write that uses the word carries the row again, so a failed write leaves no dangling id.
 //!
-//! Users and event types that are stored and that nobody holds can be forgotten and read again ([`Database::forget_words`]).
-//! State keys stay: whoever looks for one in a loaded room takes its absence here for an answer, and asks no database.
+//! Users and event types that are stored and that nobody holds can be evicted and read again
+//! ([`Database::forget_words`]). State keys stay: a lookup in a loaded room takes a missing key for the answer, and
+//! does not ask the database.
 
 use std::{
     collections::HashMap,
@@ -87,7 +88,7 @@ impl EventType {
     }
 }
 
-/// How many users, and how many event types, stay in memory when nobody holds them; about 200 bytes each.
+/// The number of users, and of event types, that stay in memory when nobody holds them; about 200 bytes each.
 const KEPT_WORDS: usize = 100_000;
 
 /// Pairs of type and state key, by type, then by state key.
@@ -121,15 +122,15 @@ impl Users {
 }
 
 impl Users {
-    /// Forgets users whom nobody holds, if there are more than `kept`. One that is not stored yet must stay: another look
-    /// would give them a second short id.
+    /// Evicts users whom nobody holds, if there are more than `kept`. A user who is not stored yet must stay: another
+    /// lookup would give them a second short id.
     fn forget(&mut self, kept: usize) {
         if self.by_id.len() <= kept {
             return;
         }
         let by_nid = &mut self.by_nid;
         self.by_id.retain(|_, user| {
-            // One for each map.
+            // The two maps hold one reference each.
             let keep = Arc::strong_count(user) > 2 || !user.stored.load(Ordering::Acquire);
             if !keep {
                 by_nid.remove(&user.nid);
@@ -148,7 +149,7 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 }
 
 impl Database {
-    /// Forgets users and event types if there are many; called now and then, so that memory stays bounded.
+    /// Evicts users and event types if there are many; called now and then, so that memory stays bounded.
     pub fn forget_words(&self) {
         write(&self.vocabulary().users).forget(KEPT_WORDS);
         let mut types = write(&self.vocabulary().types);
@@ -178,7 +179,7 @@ impl Database {
         Ok(write(&self.vocabulary().users).add(nid, user_id, local, false))
     }
 
-    /// The user behind a short id that the database gave us.
+    /// The user with this short id, which comes from the database.
     ///
     /// # Errors
     /// [`Error::Damaged`] if there is none.

@@ -1,7 +1,7 @@
-//! Whose device lists a client must look up again, and whose it may forget, between two places in the order of everything.
+//! The users whose device lists a client must fetch again or may forget, between two positions of the server.
 //!
-//! `/sync` and `/keys/changes` answer the same question, so they ask it here. Filters of rooms change nothing about it: a
-//! client encrypts for a user whichever rooms it asked to see.
+//! `/sync` and `/keys/changes` both use this. Room filters do not matter here: a client encrypts for a user whichever
+//! rooms it asked to see.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     sync::large::LARGE_EVENTS,
 };
 
-/// The changes of the device lists that a user sees. Nobody is in both.
+/// The changes of the device lists that a user sees. No user is in both `changed` and `left`.
 #[derive(Debug, Default)]
 pub struct DeviceLists {
     /// Users whose keys changed, or who now share a room with the user and did not before.
@@ -25,11 +25,11 @@ pub struct DeviceLists {
     pub left: BTreeSet<String>,
     /// Users who now share a room with the user in which they did not meet before; all of them are in `changed` too.
     pub met: BTreeSet<String>,
-    /// Rooms that could not be read: nothing of them is in the lists.
+    /// Rooms that could not be read, and that are missing from the lists.
     pub left_out: BTreeSet<RoomNid>,
 }
 
-/// The rooms that may change the device lists that a user sees. To find them, no event is read.
+/// The rooms that may change the device lists that a user sees. Finding them reads no event.
 #[derive(Debug)]
 pub struct ChangedRooms {
     since: Position,
@@ -41,14 +41,14 @@ pub struct ChangedRooms {
 #[derive(Debug)]
 struct ChangedRoom {
     room: Arc<Room>,
-    /// Whether the user was in it at the beginning, as far as the client knows.
+    /// True if the user was in it at the beginning, as far as the client knows.
     was_in: bool,
-    /// Whether the user is in it at the end.
+    /// True if the user is in it at the end.
     is_in: bool,
 }
 
 impl ChangedRooms {
-    /// The rooms of `user` with changes in (`since`, `upto`]. The client knows nothing of those that were `left_out` before.
+    /// The rooms of `user` with changes in (`since`, `upto`]. The client knows nothing of the rooms in `left_out`.
     ///
     /// # Errors
     /// When the database fails; a damaged room is left out.
@@ -72,11 +72,11 @@ impl ChangedRooms {
         Ok(changed)
     }
 
-    /// Whether so much state has changed in these rooms that an answer which tells of it may be large.
+    /// Returns whether so much state changed in these rooms that the answer may be large.
     pub fn may_be_large(&self) -> bool {
         let events = self.rooms.iter().map(|changed| match (changed.was_in, changed.is_in) {
             (true, true) => changed.room.state_changed_at_most(self.since),
-            // All members are looked up, and all of the state is told of a room that is new.
+            // All members are looked up, and for a new room the whole state is sent.
             _ => changed.room.state_changed_at_most(Position::ZERO),
         });
         events.sum::<usize>() > LARGE_EVENTS
@@ -109,7 +109,7 @@ async fn find_changed(
 }
 
 impl DeviceLists {
-    /// What has changed in these rooms, and the keys of those whom the user meets in any room.
+    /// Collects the changes in these rooms, and the changed keys of users who share any room with the user.
     ///
     /// # Errors
     /// When the database fails; a damaged room is left out.
@@ -139,7 +139,7 @@ impl DeviceLists {
         self.changed.is_empty() && self.left.is_empty()
     }
 
-    /// Adds the users who came to share this room with the user, and those who went.
+    /// Adds the users who began or ceased to share this room with the user.
     async fn add_room(
         &mut self,
         app: &App,
@@ -151,14 +151,14 @@ impl DeviceLists {
         match (changed.was_in, changed.is_in) {
             (true, true) => self.add_changes(app, user, room, since, upto).await?,
             (false, true) => self.met.extend(others(app, user, room, upto).await?),
-            // Who came after `since` was never on the client's list because of this room.
+            // A user who joined after `since` was never on the client's list because of this room.
             (true, false) => self.left.extend(others(app, user, room, since).await?),
             (false, false) => {}
         }
         Ok(())
     }
 
-    /// Adds the users who came into or left a room in which the user was at both ends.
+    /// Adds the users who joined or left a room that the user was in at both positions.
     async fn add_changes(
         &mut self,
         app: &App,

@@ -1,11 +1,12 @@
-//! Filters: which events a client wants to see ([spec]).
+//! Filters for the events that a client wants to see ([spec]).
 //!
-//! A filter is compiled once: lists become sets, patterns become automata, and what a pattern says about a type of event is
-//! remembered. [`SyncFilter::new`] refuses a filter whose patterns would cost too much, wherever it comes from; so an event
-//! costs a bounded time, whatever the client asked for.
+//! A filter is compiled once: lists become sets, patterns become automata, and the verdicts of patterns on event types
+//! are cached. [`SyncFilter::new`] refuses a filter whose patterns would cost too much, whatever its source. So the
+//! time per event is bounded, whatever the client asks for.
 //!
-//! `limit` counts events of the timeline only. Elsewhere nothing could be read later that a limit left out now, so there it
-//! has no effect. `event_fields` has none either: the specification lets a server send more fields than were asked for.
+//! `limit` applies only to events of the timeline. Elsewhere a client could not read later what a limit left out, so it
+//! has no effect there. `event_fields` has no effect either: the specification lets a server send more fields than were
+//! asked for.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
@@ -38,7 +39,7 @@ use crate::{
 /// A compiled filter of `/sync`. The default accepts everything.
 #[derive(Debug, Default)]
 pub struct SyncFilter {
-    /// Whether events are written as other servers get them.
+    /// True if events are written in the federation format.
     pub federation_format: bool,
     pub presence: EventFilter,
     pub account_data: EventFilter,
@@ -48,7 +49,7 @@ pub struct SyncFilter {
 /// The part of a filter that is about rooms.
 #[derive(Debug, Default)]
 pub struct RoomFilter {
-    /// The rooms that the client wants to hear of at all.
+    /// The rooms that the client wants to receive at all.
     pub rooms: RoomList,
     pub include_leave: bool,
     pub account_data: EventFilter,
@@ -66,13 +67,13 @@ pub struct EventFilter {
     rooms: RoomList,
     url: Option<UrlFilter>,
     related_by: Option<RelatedBy>,
-    /// How many events the client wants at most.
+    /// The maximum number of events that the client wants.
     pub limit: Option<u64>,
     pub lazy_load: LazyLoadOptions,
     pub unread_threads: bool,
 }
 
-/// Rooms by name: those of a list, all without one, but never those of the other list.
+/// Lists of rooms. Accepts the rooms of `rooms`, or all without such a list, but never those of `not_rooms`.
 #[derive(Debug, Default)]
 pub struct RoomList {
     rooms: Option<HashSet<OwnedRoomId>>,
@@ -103,7 +104,7 @@ impl SyncFilter {
         })
     }
 
-    /// About how many bytes of memory it takes.
+    /// Returns the approximate bytes of memory that it takes.
     fn bytes(&self) -> usize {
         let room = &self.room;
         let events =
@@ -129,7 +130,8 @@ impl EventFilter {
         Ok(Self { related_by: (!by.accepts_all()).then(|| by.without_unfit()), ..self })
     }
 
-    /// What must relate to an event, besides what [`Self::accepts`] says, for one who sees what happened up to a position.
+    /// The relations by which other events must relate to an event, in addition to [`Self::accepts`], for a user who
+    /// sees events up to a position.
     pub fn related(&self, upto: Position) -> Option<Related<'_>> {
         self.related_by.as_ref().map(|by| Related { by, upto })
     }
@@ -158,18 +160,19 @@ impl EventFilter {
         })
     }
 
-    /// Whether every event of a room that [`Self::accepts_room`] is accepted, so that none need be looked at.
+    /// Returns whether every event of a room that passes [`Self::accepts_room`] is accepted, so that none need be
+    /// checked.
     pub fn accepts_all(&self) -> bool {
         let by_senders = self.senders.is_none() && self.not_senders.is_empty();
         by_senders && self.types.accepts_all() && self.url.is_none() && self.related_by.is_none()
     }
 
-    /// Whether events of this room are wanted.
+    /// Returns whether events of this room are wanted.
     pub fn accepts_room(&self, room_id: &RoomId) -> bool {
         self.rooms.accepts(room_id)
     }
 
-    /// Whether an event of a room is wanted; the room itself is judged by [`Self::accepts_room`].
+    /// Returns whether an event of a room is wanted; [`Self::accepts_room`] checks the room itself.
     pub fn accepts(&self, event: &StoredEvent) -> bool {
         self.accepts_all()
             || (self.types.accepts(&event.pdu.event_type)
@@ -177,17 +180,18 @@ impl EventFilter {
                 && self.accepts_url(&event.pdu.content))
     }
 
-    /// Whether events of this type may be wanted.
+    /// Returns whether events of this type may be wanted.
     pub fn accepts_type(&self, event_type: &str) -> bool {
         self.types.accepts(event_type)
     }
 
-    /// Whether what this user sent is wanted.
+    /// Returns whether events from this sender are wanted.
     pub fn accepts_sender(&self, sender: &UserId) -> bool {
         !self.not_senders.contains(sender) && self.senders.as_ref().is_none_or(|senders| senders.contains(sender))
     }
 
-    /// Whether an event that nobody sent is wanted, such as account data. A list of senders names none of these.
+    /// Returns whether an event without a sender is wanted, such as account data. A list of senders excludes all of
+    /// these.
     pub fn accepts_unsent(&self, event_type: &str, event: &RawValue) -> bool {
         #[derive(serde::Deserialize)]
         struct Event<'a> {
@@ -235,7 +239,7 @@ impl RoomList {
         Self { rooms: rooms.map(set), not_rooms: set(not_rooms) }
     }
 
-    /// Whether the room is among those that the lists let through.
+    /// Returns whether the lists accept the room.
     pub fn accepts(&self, room_id: &RoomId) -> bool {
         !self.not_rooms.contains(room_id) && self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
     }

@@ -1,8 +1,8 @@
-//! Writing answers as bytes, so that finished events are copied instead of being parsed and written again.
+//! Writes answers as bytes, so that rendered events are copied instead of being parsed and serialized again.
 
 use crate::room::event::write_string;
 
-/// A place in an object, to go back to.
+/// A position in an object to go back to.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
     bytes: usize,
@@ -21,7 +21,7 @@ impl<'a> Object<'a> {
         Self { out, first: true }
     }
 
-    /// Begins a field; what is appended to `out` next is its value.
+    /// Begins a field. The bytes that are appended to `out` next are its value.
     pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.first {
             self.out.push(b',');
@@ -40,7 +40,7 @@ impl<'a> Object<'a> {
         self.key(name).extend_from_slice(json.as_bytes());
     }
 
-    /// A field that holds `{"events":[…]}`.
+    /// Writes a field that holds `{"events":[…]}`.
     pub fn events(&mut self, name: &str, write: impl FnOnce(&mut Array<'_>)) {
         let out = self.key(name);
         out.extend_from_slice(br#"{"events":"#);
@@ -54,13 +54,13 @@ impl<'a> Object<'a> {
         Mark { bytes: self.out.len(), first: self.first }
     }
 
-    /// Takes back every field that was begun after `mark`, whether it was finished or not.
+    /// Removes every field that was begun after `mark`, whether it was finished or not.
     pub fn back_to(&mut self, mark: Mark) {
         self.out.truncate(mark.bytes);
         self.first = mark.first;
     }
 
-    /// Ends the object; whether it has any field.
+    /// Ends the object. Returns whether it has any field.
     pub fn end(self) -> bool {
         self.out.push(b'}');
         !self.first
@@ -79,7 +79,7 @@ impl<'a> Array<'a> {
         Self { out, first: true }
     }
 
-    /// Begins an item; what is appended to the returned bytes is its value.
+    /// Begins an item. The bytes that are appended to the returned buffer are its value.
     pub fn item(&mut self) -> &mut Vec<u8> {
         if !self.first {
             self.out.push(b',');

@@ -1,8 +1,8 @@
-//! Answers that may be large, while they are made.
+//! Limits on answers that may be large, while they are built.
 //!
-//! [`Transport`](crate::http::transport::Transport) bounds what is on its way, but an answer must be made before it is known
-//! how large it is. Promises: few of them are made at a time, and fewer for one user; the others wait, hold little, and come in
-//! the order in which they asked. Nobody waits any longer once the server stops.
+//! [`Transport`](crate::http::transport::Transport) bounds the answers in flight, but an answer must be built before
+//! its size is known. Promises: few large answers are built at a time, and fewer for one user. The others wait, hold
+//! little memory, and get their turn in the order of their requests. No request waits any longer once the server stops.
 
 use std::{
     collections::HashMap,
@@ -18,29 +18,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{UserNid, ids::lock};
 
-/// From this size on an answer counts as large. Below, a thousand that are made at once take 256 MB.
+/// The size from which an answer counts as large. A thousand smaller ones built at once take 256 MB.
 pub const LARGE_BYTES: usize = 256 << 10;
 
-/// With more state events than that an answer may be large, before any of them is read. So many ordinary ones are still
-/// smaller than [`LARGE_BYTES`], and so many of the largest have 8 MiB.
+/// The number of state events above which an answer may be large, judged before any event is read. This many ordinary
+/// events are still smaller than [`LARGE_BYTES`]; this many of the largest have 8 MiB.
 pub const LARGE_EVENTS: usize = 128;
 
-/// Large answers that are made at a time. An initial sync of a large account takes some 10 to 30 MB, and what is the most is
-/// in `v3/budget.rs`.
+/// The maximum number of large answers that are built at a time. An initial sync of a large account takes some 10 to 30
+/// MB; `v3/budget.rs` has the maximum.
 const MAX_AT_ONCE: usize = 16;
 
-/// Those of one user: one client starts afresh while another one does.
+/// The maximum number for one user: two clients may do an initial sync at once.
 const MAX_FOR_USER: usize = 2;
 
-/// Those of one user that wait for their turn, together with those that are made: more than anyone has devices that start at
-/// once.
+/// The maximum number of one user's large answers that wait for a turn or are built: more than any user has devices
+/// that start at once.
 const MAX_ASKING: usize = 100;
 
-/// How long a turn is waited for by a request that has no longer time itself. Clients and proxies give up after 30 seconds
-/// to a minute.
+/// The time that a request waits for a turn, unless its own timeout is longer. Clients and proxies give up after 30
+/// seconds to a minute.
 pub const WAIT: Duration = Duration::from_secs(30);
 
-/// Why a large answer got no turn.
+/// The reason why a large answer got no turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoTurn {
     #[error("too many large answers are made at this moment")]
@@ -49,7 +49,7 @@ pub enum NoTurn {
     Stopping,
 }
 
-/// All large answers that are made, or wait for that.
+/// All large answers that are being built or wait for that.
 #[derive(Debug)]
 pub struct LargeAnswers {
     all: Semaphore,
@@ -81,7 +81,7 @@ pub struct Turn<'a> {
 }
 
 impl LargeAnswers {
-    /// Turns until `stopping` is cancelled.
+    /// Gives turns until `stopping` is cancelled.
     pub fn new(stopping: CancellationToken) -> Self {
         Self { all: Semaphore::new(MAX_AT_ONCE), users: Mutex::default(), stopping }
     }
@@ -89,7 +89,7 @@ impl LargeAnswers {
     /// Waits for the turn of a large answer, [`WAIT`] at most.
     ///
     /// # Errors
-    /// When there is none by then, when too many wait already, and when the server stops meanwhile.
+    /// If no turn comes in time, if too many requests wait already, or if the server stops meanwhile.
     pub async fn turn(&self, user: UserNid) -> Result<Turn<'_>, NoTurn> {
         self.turn_until(user, Instant::now() + WAIT).await
     }
@@ -97,24 +97,24 @@ impl LargeAnswers {
     /// Waits for the turn of a large answer.
     ///
     /// # Errors
-    /// When there is none by then, when too many wait already, and when the server stops meanwhile.
+    /// If no turn comes in time, if too many requests wait already, or if the server stops meanwhile.
     pub async fn turn_until(&self, user: UserNid, deadline: Instant) -> Result<Turn<'_>, NoTurn> {
         let (asking, places) = self.ask(user)?;
         let turn = async {
-            // Their own place first: whoever waits for that takes nothing from others.
+            // The user's own place comes first: a request that waits for that takes nothing from others.
             let of_user = places.acquire_owned().await.map_err(|_| NoTurn::TooMany)?;
             let of_all = self.all.acquire().await.map_err(|_| NoTurn::TooMany)?;
             Ok(Turn { _of_all: of_all, _of_user: of_user, _asking: asking })
         };
         tokio::select! {
-            // A turn that is free is given while the server stops too: what is in flight is finished.
+            // A free turn is given even while the server stops, because requests in flight are finished.
             biased;
             turn = timeout_at(deadline, turn) => turn.unwrap_or(Err(NoTurn::TooMany)),
             () = self.stopping.cancelled() => Err(NoTurn::Stopping),
         }
     }
 
-    /// How many large answers of the user are made or wait for that.
+    /// The number of the user's large answers that are being built or wait for that.
     pub fn asking(&self, user: UserNid) -> usize {
         lock(&self.users).get(&user).map_or(0, |of_user| of_user.asking)
     }

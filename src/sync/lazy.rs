@@ -1,6 +1,7 @@
 //! Lazy loading: a client is sent the members whose events it sees, each once ([spec]).
 //!
-//! What was sent counts only when the client comes back with the token of that answer, so a lost answer is repeated whole.
+//! A member counts as sent only once the client returns with the token of that answer, so a lost answer is repeated
+//! whole.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#lazy-loading-room-members
 
@@ -13,15 +14,15 @@ use quick_cache::sync::Cache;
 
 use crate::store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, ids::lock};
 
-/// For how many pairs of device and room it is remembered what was sent. For the others members are sent again.
+/// The number of pairs of device and room whose sent members are cached. For other pairs, members are sent again.
 const REMEMBERED: usize = 50_000;
 
-/// How many members are remembered for each of them.
+/// The number of members cached for each pair.
 const MEMBERS: usize = 2_000;
 
 type Sent = HashMap<KeyNid, (EventNid, Position)>;
 
-/// Which members each device knows.
+/// The members that each device knows.
 pub struct LazyMembers {
     sent: Cache<(DeviceNid, RoomNid), Arc<Mutex<Sent>>>,
 }
@@ -33,14 +34,14 @@ impl Default for LazyMembers {
 }
 
 impl LazyMembers {
-    /// Whether the device, which has everything up to `since`, has this event for the key.
+    /// Returns whether the device, which has everything up to `since`, has this event for the key.
     pub fn knows(&self, device: DeviceNid, room: RoomNid, key: KeyNid, event: EventNid, since: Position) -> bool {
         let Some(sent) = self.sent.get(&(device, room)) else { return false };
         let sent = lock(&sent);
         sent.get(&key).is_some_and(|(known, sent_at)| *known == event && *sent_at <= since)
     }
 
-    /// The device is sent this event for the key, in an answer that ends at `upto`.
+    /// Records that the device is sent this event for the key, in an answer that ends at `upto`.
     pub fn send(&self, device: DeviceNid, room: RoomNid, key: KeyNid, event: EventNid, upto: Position) {
         let made = self.sent.get_or_insert_with(&(device, room), || Ok::<_, std::convert::Infallible>(Arc::default()));
         let Ok(sent) = made;
@@ -51,15 +52,15 @@ impl LazyMembers {
         sent.insert(key, (event, upto));
     }
 
-    /// The device has come back with the token of `since`: of answers after it, none has arrived.
+    /// Records that the device has returned with the token of `since`, so no answer after it has arrived.
     pub fn rewind(&self, device: DeviceNid, room: RoomNid, since: Position) {
         if let Some(sent) = self.sent.get(&(device, room)) {
-            // Also so that a lost answer does not count once the device is past the place where that one ended.
+            // This also keeps a lost answer from counting once the device is past the end of that answer.
             lock(&sent).retain(|_, (_, sent_at)| *sent_at <= since);
         }
     }
 
-    /// The device starts afresh.
+    /// Forgets everything that was sent, because the device starts over.
     pub fn forget(&self, device: DeviceNid, room: RoomNid) {
         self.sent.remove(&(device, room));
     }

@@ -1,8 +1,8 @@
 //! Syncs that wait for news: a bounded number for each device and each user.
 //!
-//! Clients have one. One that lost its connection, or that asks again without waiting, leaves others behind, and each keeps
-//! a connection and memory until its timeout. The newest wins: over the bound the oldest is answered, without news and with
-//! the token that it came with.
+//! A client has one such sync. A client that lost its connection, or that asks again without waiting, leaves others
+//! behind, and each keeps a connection and memory until its timeout. The newest syncs win: beyond the limit the oldest
+//! is answered, without news and with its own token.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,20 +19,21 @@ use crate::{
     store::{DeviceNid, UserNid, ids::lock},
 };
 
-/// Syncs of one device that wait. One waits; a few more belong to tabs, and to connections that broke without a word.
+/// The maximum number of waiting syncs of one device. One is usual; a few more come from tabs, and from connections
+/// that broke unnoticed.
 pub const MAX_FOR_DEVICE: usize = 8;
 
-/// Syncs of one user that wait, on all devices: more than anyone uses at a time.
+/// The maximum number of waiting syncs of one user, on all devices: more than anyone uses at a time.
 pub const MAX_FOR_USER: usize = 100;
 
-/// All syncs that wait.
+/// All waiting syncs.
 #[derive(Debug, Default)]
 pub struct ParkedSyncs {
     next: AtomicU64,
     users: Mutex<HashMap<UserNid, VecDeque<Waiting>>>,
 }
 
-/// One that waits, in the order in which they came.
+/// A waiting sync. The syncs of a user are in the order of their arrival.
 #[derive(Debug)]
 struct Waiting {
     number: u64,
@@ -40,7 +41,7 @@ struct Waiting {
     superseded: Arc<Notify>,
 }
 
-/// A place among those that wait, until this is dropped.
+/// A place among the waiting syncs, until this is dropped.
 #[derive(Debug)]
 pub struct Place<'a> {
     parked: &'a ParkedSyncs,

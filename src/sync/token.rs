@@ -1,26 +1,26 @@
-//! Tokens: where a client is in the order of everything.
+//! Tokens: a client's position in the server's order of changes.
 //!
-//! A sync token is `s<position>_<ephemeral>_<incarnation>`: how far the client has seen what is stored, how far what is only
-//! in memory (typing, presence), and which start of the server said so. Where messages to the device are left for the next
-//! answer, `_<position>` of the last one follows. What is to be remembered about single rooms follows after that ([`Hints`]):
-//! a token carries it, so that it outlives a restart, and nothing is stored for it. A page token is `p<position>`: a place between two
-//! events. Where the spec lets a client use either, [`Place::parse`] takes both.
+//! A sync token is `s<position>_<ephemeral>_<incarnation>`: the client's position in the stored changes, its number in
+//! the changes that are only in memory (typing, presence), and the start of the server that gave these out. If messages
+//! to the device are left for the next answer, `_<position>` of the last one sent follows. Notes about single rooms
+//! come after that ([`Hints`]). They are in the token so that they survive a restart without being stored. A page token
+//! is `p<position>`: a place between two events. Where the spec allows either, [`Place::parse`] accepts both.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::store::{Position, RoomNid};
 
-/// Where a client's `/sync` is.
+/// A client's position in `/sync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncToken {
     pub position: Position,
     pub ephemeral: u64,
     pub incarnation: i64,
-    /// Up to where the client has its messages to the device, if that is not `position`.
+    /// The position up to which the client has its to-device messages, if that is not `position`.
     pub to_device: Option<Position>,
 }
 
-/// Not a token of ours.
+/// The error for a token that is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is not a token that this server has given out")]
 pub struct InvalidToken;
@@ -49,29 +49,29 @@ impl FromStr for SyncToken {
     }
 }
 
-/// Begins each hint of a token. Needs no escaping in a query.
+/// The character that begins each hint of a token. It needs no escaping in a query.
 const HINT: char = '~';
 
-/// Rooms that one hint of a token names. A token is part of an address, which must not become long.
+/// The maximum number of rooms in one hint of a token. A token is part of a URL, which must stay short.
 pub const MAX_HINTED_ROOMS: usize = 100;
 
 /// The part of a sync token that is about single rooms; empty in nearly all tokens.
 ///
-/// Written as `~<letter><room>.<room>…`, with the short ids of rooms, which mean nothing outside.
+/// Written as `~<letter><room>.<room>…`, with the short IDs of rooms, which have no meaning outside this server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// Rooms that the client has not got, because they could not be read or did not fit into the answer. They are given
-    /// whole when they can be.
+    /// Rooms that the client lacks, because they could not be read or did not fit into the answer. They are sent whole
+    /// once that is possible.
     pub left_out: BTreeSet<RoomNid>,
-    /// Rooms in which somebody typed when the client was last told.
+    /// Rooms in which a user was typing, as far as the client was last told.
     pub typing: BTreeSet<RoomNid>,
 }
 
 impl Hints {
-    /// The hints of a token.
+    /// Reads the hints of a token.
     ///
     /// # Errors
-    /// When we have not written them.
+    /// If this server did not write them.
     pub fn of(token: &str) -> Result<Self, InvalidToken> {
         let mut hints = Self::default();
         for hint in token.split(HINT).skip(1) {
@@ -117,10 +117,10 @@ fn position(text: &str) -> Result<Position, InvalidToken> {
 pub struct Place(pub Position);
 
 impl Place {
-    /// From a page token or a sync token.
+    /// Parses a page token or a sync token.
     ///
     /// # Errors
-    /// When it is neither.
+    /// If it is neither.
     pub fn parse(text: &str) -> Result<Self, InvalidToken> {
         if let Some(text) = text.strip_prefix('p') {
             return position(text).map(Self);

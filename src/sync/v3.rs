@@ -32,29 +32,29 @@ use crate::{
     store::{Error, Position, RoomNid},
 };
 
-/// A client's token that is this many positions old is moved by a look at the end of a request, also without news. An idle
-/// client's token would else grow so old that its next look finds memory too short and asks the database; the shortest
-/// is the log of changed device lists, with 4096 entries.
+/// The age in positions from which a client's token is moved forward by a look at the end of a request, even without
+/// news. Otherwise an idle client's token would grow so old that memory no longer reaches back to it, and its next look
+/// would query the database. The shortest memory is the log of changed device lists, with 4096 entries.
 const FAR_BEHIND: i64 = 2048;
 
 /// A client's request.
 #[derive(Debug)]
 pub struct Request {
     pub filter: Arc<SyncFilter>,
-    /// Where the client is. `None`: it knows nothing.
+    /// The client's position. `None` if it knows nothing yet.
     pub since: Option<SyncToken>,
     /// The part of the client's token that is about single rooms.
     pub hints: Hints,
     pub full_state: bool,
-    /// Whether the state is to be given as it is after the timeline instead of before it.
+    /// True if the state is sent as of after the timeline, instead of before it.
     pub state_after: bool,
-    /// The unstable spelling of the same, which changes the name of the field in the answer.
+    /// True for the unstable spelling of `state_after`, which changes the field's name in the answer.
     pub state_after_unstable: bool,
     pub set_presence: PresenceState,
     pub timeout: Duration,
 }
 
-/// One look for news: for whom, from where, up to where.
+/// One look for news: the caller, the start and the end.
 pub(super) struct Look<'a> {
     app: &'a App,
     caller: &'a LocalDevice,
@@ -68,9 +68,9 @@ pub(super) struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Whom the user ignores: the same for the whole answer, and read for the first part that asks.
+    /// The users that the user ignores: the same for the whole answer, and read when first needed.
     async fn ignored(&self) -> Result<&Ignored, Error> {
-        // Asked for every room: making the future that reads them would copy all of it each time.
+        // Called for every room: creating the future that reads them would copy all of it each time.
         if let Some(ignored) = self.ignored.get() {
             return Ok(ignored);
         }
@@ -78,7 +78,7 @@ impl Look<'_> {
         Ok(self.ignored.get_or_try_init(read).await?)
     }
 
-    /// The position of the client; before everything for one that knows nothing.
+    /// The position of the client, or zero if it knows nothing.
     fn since_pos(&self) -> Position {
         self.since.map_or(Position::ZERO, |token| token.position)
     }
@@ -96,25 +96,26 @@ impl Look<'_> {
         self.since.is_some().then_some(&self.request.hints)
     }
 
-    /// Whether the client was not told of this room, because it could not be read or did not fit into the answer.
+    /// Returns whether earlier answers left out this room, because it could not be read or did not fit.
     fn was_left_out(&self, room: RoomNid) -> bool {
         self.hints().is_some_and(|hints| hints.left_out.contains(&room))
     }
 
-    /// Up to where the client has had the room; `None` if it has nothing of it, or nothing to go on from.
+    /// The position up to which the client has the room. `None` if it has nothing of the room, or nothing to continue
+    /// from.
     fn has_had(&self, sight: &Sight, room: RoomNid) -> Option<Position> {
         let since = self.since.filter(|_| !self.was_left_out(room))?.position;
         (sight.membership_at(since) == Some(Membership::Join)).then_some(since)
     }
 
-    /// The start of the server that the client was last answered by, if it was an earlier one. Of what only that one had in
-    /// memory, the client must be told the end.
+    /// The start of the server that last answered the client, if it was an earlier one. The client must be told that
+    /// everything that only that start had in memory has ended.
     fn earlier_start(&self) -> Option<i64> {
         self.since.map(|since| since.incarnation).filter(|incarnation| *incarnation != self.app.db.incarnation())
     }
 }
 
-/// Why a sync has no answer.
+/// The reason why a sync has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The caller was signed out while they waited.
@@ -129,17 +130,17 @@ pub enum SyncError {
     Storage(#[from] Error),
 }
 
-/// Answers a sync: at once if there is news, else when there is, else empty at the end of the timeout.
+/// Answers a sync: at once if there is news, otherwise as soon as there is, or empty at the end of the timeout.
 ///
 /// # Errors
-/// A client keeps its token then and asks again; after [`SyncError::TooMuchState`] it should ask for less.
+/// After an error, a client keeps its token and retries; after [`SyncError::TooMuchState`] it should ask for less.
 ///
 /// # Cancellation
-/// Safe: nothing is written but which to-device messages the client's token acknowledges.
+/// Safe: the only write is which to-device messages the client's token acknowledges.
 pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<Bytes, SyncError> {
-    // Steps are boxed: a parked request keeps the space of its largest step for as long as it waits.
+    // Steps are boxed: a parked request would keep the space of its largest step for as long as it waits.
     let deadline = Instant::now() + request.timeout;
-    // A token of another database, such as one from after the backup that was restored, starts the client afresh.
+    // With a token of another database, such as one from after a restored backup, the client starts over.
     let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
     let mut since = request.since.filter(known);
     if let Some(token) = &mut since {
@@ -203,7 +204,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     }
 }
 
-/// The user, woken from now on by everything that concerns them.
+/// Returns the user's live entry, which is woken from now on by everything that concerns the user.
 async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
     let live = app.bus.live(caller.user.nid, app.db.committer().published(), app.clock.now_ms());
     let watch = async {
@@ -221,19 +222,20 @@ async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
 fn may_have_news(look: &Look<'_>, since: &SyncToken, live: &LiveUser) -> bool {
     look.request.full_state
         || since.to_device.is_some()
-        // What could not be told may be told now, and what an earlier start said must be ended.
+        // Rooms that were left out may be sent now, and ephemeral state of an earlier start must be ended.
         || !look.request.hints.left_out.is_empty()
         || look.earlier_start().is_some()
         || live.latest() > since.position
         || live.latest_ephemeral() > since.ephemeral
 }
 
-/// Whether the client's token is so old that memory soon reaches back to it no more.
+/// Returns whether the client's token is so old that memory will soon no longer reach back to it.
 fn is_far_behind(look: &Look<'_>, since: &SyncToken) -> bool {
     look.upto.0 - since.position.0 > FAR_BEHIND
 }
 
-/// Everything new for the client, and whether there is anything. An answer that may be large waits for its turn.
+/// Builds the answer with everything new for the client, and returns whether there is any news. An answer that may be
+/// large waits for its turn.
 async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), SyncError> {
     let mut size = Size::new(look, deadline);
     if size::is_foreseen(look) {
@@ -269,21 +271,22 @@ async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), Syn
     Ok((out.into(), has_news))
 }
 
-/// An answer without news: the client's own token, and the counts of one-time keys that clients look at every time.
+/// Builds an answer without news: the client's own token, and the counts of one-time keys, which clients check every
+/// time.
 ///
-/// Only a look moves a token. Nobody has looked here, so nobody knows that there is nothing up to any later position.
+/// Only a look moves a token. There was no look here, so a later position might skip news.
 async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
     let mut out = Vec::with_capacity(256);
     let mut object = Object::begin(&mut out);
     devices::write_counts(look, &mut object).await?;
-    // The numbers mean the same in this start of the server: `sync` has seen to that.
+    // The numbers are valid in this start of the server: `sync` has ensured that.
     let token = SyncToken { incarnation: look.app.db.incarnation(), ..*since };
     object.string("next_batch", &format!("{token}{}", look.request.hints));
     object.end();
     Ok(out.into())
 }
 
-/// The answer of a request that did not look: the client stays where it is.
+/// Builds the answer of a request that did not look: the client's token stays the same.
 fn nothing(since: &SyncToken, hints: &Hints) -> Bytes {
     let mut out = Vec::with_capacity(64);
     let mut object = Object::begin(&mut out);

@@ -199,7 +199,7 @@ both_engines! {
         let login = json!({
             "type": "m.login.password", "password": PASSWORD, "identifier": { "type": "m.id.user", "user": "alice" },
         });
-        // Like any wrong password: that the account was there is nobody's business.
+        // The answer is that of any wrong password, so nobody learns that the account existed.
         server.anonymous().post(&v3(["login"]), login).await.error(403, "M_FORBIDDEN");
         server.anonymous().post(&v3(["register"]), dummy("alice")).await.error(400, "M_USER_IN_USE");
     }
@@ -259,7 +259,7 @@ both_engines! {
         alice.put(&field("org.example.two"), json!({ "org.example.two": large })).await.error(400, "M_PROFILE_TOO_LARGE");
         alice.put(&field("org.example.one"), json!({ "org.example.one": "small" })).await.ok();
         alice.put(&field("org.example.two"), json!({ "org.example.two": large })).await.ok();
-        // With the display name and the two, these are all that fit.
+        // These fit exactly, together with the display name and the two large fields.
         for number in 3..256 {
             let name = format!("n{number}");
             alice.put(&field(&name), json!({ name.as_str(): 1 })).await.ok();

@@ -19,7 +19,7 @@ fn tag(client: &Client, room: &str, tag: &str) -> String {
     v3(["user", &client.user_id, "rooms", room, "tags", tag])
 }
 
-/// The content of an event of this type in a list of a sync answer.
+/// Returns the content of an event of this type from a list in a sync answer.
 fn content<'a>(events: &'a Value, event_type: &str) -> Option<&'a Value> {
     let events = events["events"].as_array()?;
     events.iter().find(|event| event["type"] == event_type).map(|event| &event["content"])
@@ -95,7 +95,7 @@ async fn the_data_of_another_user_is_forbidden() {
         bob.put(&path, json!({})).await.error(403, "M_FORBIDDEN");
     }
     bob.get(&global(&alice, "org.example")).await.error(403, "M_FORBIDDEN");
-    // Whether a room exists is no business of those who have nothing to do with it.
+    // A user who has nothing to do with a room must not learn whether it exists.
     bob.put(&of_room(&bob, &room, "org.example"), json!({})).await.error(404, "M_NOT_FOUND");
 }
 
@@ -143,10 +143,10 @@ both_engines! {
         for number in 0..3 {
             alice.put(&global(&alice, &format!("org.example.{number}")), data(20_000)).await.ok();
         }
-        // Rooms count too.
+        // Account data of rooms counts too.
         alice.put(&of_room(&alice, &room, "org.example"), data(20_000)).await.error(413, "M_TOO_LARGE");
         alice.put(&of_room(&alice, &room, "org.example"), data(4_000)).await.ok();
-        // What does not grow is taken, and makes room.
+        // A replacement that is not larger is accepted, and may free space.
         alice.put(&global(&alice, "org.example.0"), json!({ "a": "y".repeat(20_000) })).await.ok();
         alice.put(&global(&alice, "org.example.0"), data(22_000)).await.error(413, "M_TOO_LARGE");
         alice.put(&global(&alice, "org.example.0"), json!({})).await.ok();

@@ -72,7 +72,7 @@ both_engines! {
         }
         let all = json!({ "alias": "#tea:sabha.test", "alt_aliases": ["#chai:sabha.test", "#bobs:sabha.test"] });
         alice.put(&state, all.clone()).await.ok();
-        // Bob may delete his alias, but not change what the room says of it.
+        // Bob may delete his alias, but not change the room's canonical alias event.
         bob.delete(&directory("#bobs:sabha.test"), json!({})).await.ok();
         assert_eq!(alice.get(&state).await.ok(), all);
         alice.delete(&directory("#tea:sabha.test"), json!({})).await.ok();
@@ -101,7 +101,7 @@ both_engines! {
         assert_eq!(first["num_joined_members"], 2);
         assert_eq!(first["world_readable"], false);
         assert_eq!(first["guest_can_join"], false);
-        // Page by page.
+        // Pages of one room each.
         let page = bob.get(&(all.clone() + "?limit=1")).await.ok();
         assert_eq!(room_ids(&page), [tea.as_str()]);
         let next = page["next_batch"].as_str().expect("there is more");
@@ -109,13 +109,13 @@ both_engines! {
         assert_eq!(room_ids(&page), [quiet.as_str()]);
         assert!(page.get("next_batch").is_none());
         bob.get(&(all.clone() + "?since=x")).await.error(400, "M_INVALID_PARAM");
-        // By what it says.
+        // Search by content.
         let search = async |filter: Value| bob.post(&all, json!({ "filter": filter })).await.ok();
         assert_eq!(room_ids(&search(json!({ "generic_search_term": "LEAV" })).await), [tea.as_str()]);
         assert!(room_ids(&search(json!({ "generic_search_term": "coffee" })).await).is_empty());
         assert_eq!(room_ids(&search(json!({ "room_types": [null] })).await).len(), 2);
         assert!(room_ids(&search(json!({ "room_types": ["m.space"] })).await).is_empty());
-        // In and out.
+        // Adding a room to the directory and removing it.
         let visibility = v3(["directory", "list", "room", &hidden]);
         bob.put(&visibility, json!({ "visibility": "public" })).await.error(403, "M_FORBIDDEN");
         alice.put(&visibility, json!({ "visibility": "public" })).await.ok();

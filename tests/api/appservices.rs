@@ -1,4 +1,4 @@
-//! Application services: acting as users, making them, and names that nobody else gets.
+//! Application services: acting as users, creating them, and exclusive names.
 
 use sabha::{
     config::{Rate, RateLimits, RegistrationMode},
@@ -31,7 +31,7 @@ namespaces: { users: [{ exclusive: false, regex: '@limited_.*' }] }
 de.sorunome.msc2409.push_ephemeral: true
 ";
 
-/// A server with these application services. Their files are read before it is started, and may go then.
+/// Starts a server with these application services. Their files are read at the start, and may be deleted then.
 async fn start(builder: Builder, files: &[&str]) -> TestServer {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let write = |(n, text): (usize, &&str)| {
@@ -47,7 +47,7 @@ async fn start_irc(engine: Engine) -> TestServer {
     start(TestServer::builder().engine(engine), &[IRC]).await
 }
 
-/// The application service itself, or with `?user_id=` in the paths, its users.
+/// A client of the application service itself, or of its users with `?user_id=` in the paths.
 fn service(server: &TestServer, token: &str) -> Client {
     server.anonymous().with_token(token)
 }
@@ -75,7 +75,7 @@ both_engines! {
         assert_eq!(irc.get(&as_user(&whoami, "_irc_bob")).await.ok()["user_id"], "@_irc_bob:sabha.test");
         register(&irc, "_irc_bob").await.error(400, "M_USER_IN_USE");
 
-        // Everything that users do, it does as them.
+        // The service can do everything as a user that the user can do.
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         irc.post(&as_user(&v3(["join", &room]), "_irc_bob"), json!({})).await.ok();
@@ -88,7 +88,7 @@ both_engines! {
         let sync = irc.get(&(as_user("/_matrix/client/v3/sync", "_irc_bob") + "&timeout=0")).await.ok();
         assert!(sync["rooms"]["join"][&room].is_object(), "{sync}");
 
-        // It sees the members of a room that one of its users is in, with its sender outside.
+        // The service sees the members of a room that one of its users is in, although its sender is not.
         let members = irc.get(&v3(["rooms", &room, "joined_members"])).await.ok();
         assert_eq!(members["joined"].as_object().map(serde_json::Map::len), Some(2));
         let other = alice.create_room(json!({})).await;
@@ -107,7 +107,7 @@ both_engines! {
         irc.get(&format!("{whoami}?user_id=_irc_bot")).await.error(403, "M_FORBIDDEN");
         service(&server, "as_irc_secre").get(&whoami).await.error(401, "M_UNKNOWN_TOKEN");
         service(&server, "hs_irc_secret").get(&whoami).await.error(401, "M_UNKNOWN_TOKEN");
-        // Naming somebody does nothing for others.
+        // `user_id` has no effect for other clients.
         let bob = server.register("bob").await;
         assert_eq!(bob.get(&as_user(&whoami, "alice")).await.ok()["user_id"], "@bob:sabha.test");
         irc.post(&v3(["logout"]), json!({})).await.error(403, "M_FORBIDDEN");
@@ -117,7 +117,7 @@ both_engines! {
         let server = start_irc(engine).await;
         let irc = service(&server, "as_irc_secret");
         let anonymous = server.anonymous();
-        // By anyone else, the name cannot be had for its first letter either.
+        // For others the name is invalid in any case, because it begins with `_`.
         let dummy = |name: &str| json!({ "username": name, "password": "pass word 1", "auth": { "type": "m.login.dummy" } });
         anonymous.post(&v3(["register"]), dummy("_irc_eve")).await.error(400, "M_INVALID_USERNAME");
         anonymous.post(&v3(["register"]), dummy("shared_eve")).await.ok();
@@ -143,7 +143,7 @@ both_engines! {
         irc.put(&v3(["directory", "room", "#tea:sabha.test"]), body.clone()).await.error(400, "M_EXCLUSIVE");
         irc.put(&alias, body.clone()).await.ok();
         alice.delete(&alias, json!({})).await.error(400, "M_EXCLUSIVE");
-        // Any of its users may, without being in the room.
+        // Any user of the service may delete the alias, without being in the room.
         register(&irc, "_irc_bob").await.ok();
         irc.delete(&as_user(&alias, "_irc_bob"), json!({})).await.ok();
         irc.post(&v3(["createRoom"]), json!({ "room_alias_name": "_irc_tea" })).await.ok();
@@ -166,7 +166,7 @@ both_engines! {
         irc.post(&v3(["login"]), login("_irc_nobody")).await.error(403, "M_FORBIDDEN");
         server.anonymous().post(&v3(["login"]), login("_irc_bob")).await.error(401, "M_MISSING_TOKEN");
         bob.post(&v3(["login"]), login("_irc_bob")).await.error(401, "M_UNKNOWN_TOKEN");
-        // With a session of its own, an account registered with one too.
+        // The account gets a session of its own, also when it is registered with one.
         let body = json!({ "type": "m.login.application_service", "username": "_irc_eve" });
         let eve = irc.signed_in(&irc.post(&v3(["register"]), body).await.ok());
         eve.get(&v3(["account", "whoami"])).await.ok();
@@ -186,10 +186,10 @@ both_engines! {
         assert_eq!(irc.get(&with_device(&whoami)).await.ok()["device_id"], "BRIDGE");
         assert_eq!(irc.get(&format!("{whoami}?org.matrix.msc3202.device_id=BRIDGE")).await.ok()["device_id"], "BRIDGE");
         irc.post(&with_device(&v3(["keys", "upload"])), json!({})).await.ok();
-        // Without interactive authentication, which it could not pass.
+        // The service needs no interactive authentication, which it could not pass.
         irc.delete(&device, json!({})).await.ok();
         irc.get(&with_device(&whoami)).await.error(400, "M_UNKNOWN_DEVICE");
-        // Nobody else makes devices so.
+        // Other users cannot create devices this way.
         let alice = server.register("alice").await;
         alice.put(&device, json!({ "display_name": "Phone" })).await.error(404, "M_NOT_FOUND");
     }
@@ -211,7 +211,7 @@ both_engines! {
         assert_eq!(date(irc.put(&state, json!({ "topic": "Old" })).await.ok()).await, 7000);
         irc.put(&send("2", "-1"), text.clone()).await.error(400, "M_INVALID_PARAM");
         irc.put(&send("3", "9007199254740993"), text.clone()).await.error(400, "M_INVALID_PARAM");
-        // The server remembers the request at its real time, whatever the event is dated.
+        // The server dates the transaction ID with the real time, whatever the date of the event.
         let first = irc.put(&send("4", "1"), text.clone()).await.ok();
         irc.put(&send("5", "4102444800000"), text.clone()).await.ok();
         let forget = async |age_ms: i64| {
@@ -221,7 +221,7 @@ both_engines! {
         assert_eq!(forget(60_000).await, 0, "none is older than a minute");
         assert_eq!(irc.put(&send("4", "1"), text.clone()).await.ok(), first);
         assert_eq!(forget(-60_000).await, 3, "all are younger than in a minute");
-        // For people, the time is now.
+        // For ordinary users `ts` has no effect.
         assert!(date(alice.put(&send("1", "5000"), text).await.ok()).await > 1_500_000_000_000);
     }
 }

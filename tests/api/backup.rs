@@ -39,7 +39,7 @@ both_engines! {
         let session = path([ROOM, "session"], &number);
         let first = alice.put(&session, key(5)).await.ok();
         assert_eq!(first["count"], 1);
-        // A worse one changes nothing.
+        // A worse key changes nothing.
         assert_eq!(alice.put(&session, key(6)).await.ok(), first);
         assert_eq!(alice.get(&session).await.ok(), key(5));
         let better = alice.put(&session, key(4)).await.ok();
@@ -84,7 +84,7 @@ both_engines! {
         assert_eq!(better["count"], 500);
         assert_ne!(better["etag"], first["etag"]);
         assert_eq!(alice.get(&of_room).await.ok(), keys(500, 4));
-        // Rooms that end within a page, at its end, and after several.
+        // Rooms whose keys end within a page, at its end, and after several pages.
         let mut rooms = json!({ ROOM: keys(500, 4) });
         for (room, number) in [("!a:sabha.test", 100), ("!b:sabha.test", 1), ("!c:sabha.test", 99), ("!z:sabha.test", 101)] {
             rooms[room] = keys(number, 0);

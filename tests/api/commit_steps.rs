@@ -1,7 +1,7 @@
-//! What a client sees of a commit while it is being made known: every piece of news once, whatever happens in between.
+//! The steps of a commit as a client sees them: every piece of news arrives once, whatever happens in between.
 //!
-//! The committer waits at each of its steps until the test lets it go on, so every moment in which a sync can end
-//! between two steps is tried, and none by chance.
+//! The committer waits at each of its steps until the test lets it continue. So a sync ends between every two steps,
+//! and none of these moments is left to chance.
 
 use std::sync::{
     Arc,
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::harness::{Client, TestServer, v3};
 
-/// The committer's steps, each with what lets it go on.
+/// The committer's steps, each with a sender that lets the committer continue.
 struct Steps {
     armed: Arc<AtomicBool>,
     reached: mpsc::UnboundedReceiver<(CommitStep, oneshot::Sender<()>)>,
@@ -30,7 +30,7 @@ impl Steps {
             Box::pin(async move {
                 let (go_on, gone_on) = oneshot::channel();
                 if waits && sender.send((step, go_on)).is_ok() {
-                    // The test has dropped it: it is over.
+                    // An error means that the test is over.
                     let _ = gone_on.await;
                 }
             })
@@ -38,7 +38,7 @@ impl Steps {
         Self { armed, reached }
     }
 
-    /// Runs `action`, and `between` at each step of its commits.
+    /// Runs `action`, and calls `between` at each step of its commits.
     async fn during(
         &mut self,
         action: impl Future<Output = ()> + Send + 'static,
@@ -74,7 +74,7 @@ impl Steps {
     }
 }
 
-/// Something that Bob hears of.
+/// A change that Bob is told about.
 #[derive(Debug, Clone, Copy)]
 enum News {
     Message,
@@ -109,7 +109,7 @@ struct World {
 }
 
 impl World {
-    /// Alice and Bob with a room, another one for Bob to join, and a third of Alice's.
+    /// Registers Alice and Bob with a common room, another one for Bob to join, and a third of Alice's.
     async fn new(server: &TestServer, news: News) -> Self {
         let name = |who: &str| format!("{who}-{}", format!("{news:?}").to_lowercase());
         let (alice, bob) = (server.register(&name("alice")).await, server.register(&name("bob")).await);
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// How often an answer to Bob's sync tells the news.
+    /// Counts how often an answer to Bob's sync tells the news.
     fn told(&self, news: News, answer: &Value) -> usize {
         let events = |list: &Value, matches: &dyn Fn(&Value) -> bool| {
             list["events"].as_array().into_iter().flatten().filter(|event| matches(event)).count()
@@ -183,7 +183,8 @@ both_engines! {
             let (mut told, mut seen) = (0, Vec::new());
             steps.during(world.clone().happens(news), async |step| {
                 seen.push(step);
-                // What was told is not asked for again here: to acknowledge it may take a commit, and this one waits.
+                // After the news came, it does not sync again here: the acknowledgement may need a commit, and this one
+                // is waiting.
                 if told == 0 {
                     let answer = world.bob.sync(Some(&since)).await;
                     told += world.told(news, &answer);
@@ -204,7 +205,7 @@ both_engines! {
             let mut told = 0;
             steps.during(world.clone().happens(news), async |_| {
                 if told == 0 {
-                    // Nobody watches anything any more, and no memberships are in memory.
+                    // Makes the server forget who watches which rooms, and the memberships in memory.
                     server.app().bus.forget_idle(i64::MAX);
                     server.app().rooms.forget_idle();
                     let answer = world.bob.sync(Some(&since)).await;
@@ -226,7 +227,7 @@ both_engines! {
             steps.during(world.clone().happens(news), async |_| {
                 let (bob, since) = (world.bob.clone(), since.clone());
                 parked.push(tokio::spawn(async move { bob.sync_with(Some(&since), "timeout=60000").await }));
-                // It gets as far as it can without the committer.
+                // The sync runs as far as it can without the committer.
                 for _ in 0..100 {
                     tokio::task::yield_now().await;
                 }
@@ -242,7 +243,7 @@ both_engines! {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let since = next_batch(&bob.sync(None).await);
         let since = next_batch(&bob.sync(Some(&since)).await);
-        // Nothing of this concerns Bob.
+        // None of this concerns Bob.
         let room = alice.create_room(json!({})).await;
         for n in 0..10 {
             alice.send_text(&room, &format!("txn{n}"), "hello").await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, PASSWORD, TestServer, v3};
 
-/// What comes for a request that reads gzip.
+/// The answer to a request that accepts gzip.
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
@@ -50,7 +50,7 @@ both_engines! {
     async fn large_answers_are_compressed_for_who_asks(server: TestServer) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
-        // Compressed at once, and on a thread of its own.
+        // The small answer is compressed in place, the large one on a thread of its own.
         for (txn, size) in [("small", 100), ("large", 40_000)] {
             alice.send_text(&room, txn, &"hello ".repeat(size / 6)).await;
             let path = v3(["rooms", &room, "messages"]) + "?dir=b&limit=10";
@@ -64,7 +64,7 @@ both_engines! {
             let (mut expected, mut found) = (plain.ok(), answer.json());
             for page in [&mut expected, &mut found] {
                 for event in page["chunk"].as_array_mut().expect("a page") {
-                    // The time of the answer.
+                    // The age depends on the time of the answer.
                     event["unsigned"]["age"] = Value::Null;
                 }
             }
@@ -82,7 +82,7 @@ async fn small_answers_and_those_with_secrets_are_not_compressed() {
     let whoami = ask(&server, &alice, "GET", &v3(["account", "whoami"]), None).await;
     assert!(!whoami.is_compressed() && whoami.json()["user_id"] == alice.user_id);
 
-    // A long name of the device is in no answer, but the rule must not hang on that.
+    // A long device ID makes the login answer longer; an answer with secrets must stay uncompressed whatever its size.
     let login = json!({
         "type": "m.login.password", "password": PASSWORD, "identifier": { "type": "m.id.user", "user": "alice" },
         "device_id": "D".repeat(255),

@@ -23,7 +23,7 @@ both_engines! {
         assert_eq!(ids(&context["events_before"]), [sent[3].as_str(), &sent[2]]);
         assert_eq!(ids(&context["events_after"]), [sent[5].as_str(), &sent[6]]);
         assert_eq!(context["state"].as_array().map(Vec::len), Some(6));
-        // From its ends one reads on without a gap.
+        // Pages from both ends continue without a gap.
         let (start, end) = (context["start"].as_str().expect("given"), context["end"].as_str().expect("given"));
         let messages = v3(["rooms", &room, "messages"]);
         let before = alice.get(&format!("{messages}?dir=b&limit=1&from={start}")).await.ok();

@@ -1,10 +1,10 @@
-//! The shortest whole story: two people find each other in a room and talk, and a restart changes nothing.
+//! The shortest complete story: two people meet in a room and talk, and a restart changes nothing.
 
 use serde_json::{Value, json};
 
 use crate::harness::TestServer;
 
-/// The bodies of the messages in a room's part of a `/sync`, in order.
+/// Returns the bodies of the messages in a room's part of a `/sync`, in order.
 fn bodies(sync: &Value, room: &str) -> Vec<String> {
     let events = sync["rooms"]["join"][room]["timeline"]["events"].as_array().cloned().unwrap_or_default();
     let body = |event: Value| event["content"]["body"].as_str().map(str::to_owned);

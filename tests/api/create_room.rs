@@ -1,4 +1,4 @@
-//! `POST /createRoom`: what is in a new room, in every room version.
+//! `POST /createRoom`: the contents of a new room, in every room version.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::harness::{Client, TestServer, v3};
 /// The room versions that this server creates.
 const VERSIONS: [&str; 7] = ["6", "7", "8", "9", "10", "11", "12"];
 
-/// The room's events from the first on.
+/// Returns the room's events, oldest first.
 async fn events(client: &Client, room: &str) -> Vec<Value> {
     let path = v3(["rooms", room, "messages"]) + "?dir=f&limit=100";
     let page = client.get(&path).await.ok();
@@ -22,7 +22,7 @@ async fn content(client: &Client, room: &str, event_type: &str) -> Value {
     client.get(&v3(["rooms", room, "state", event_type])).await.ok()
 }
 
-/// Creates a room with a preset in each version; holds join rule, history visibility and guest access against the
+/// Creates a room with a preset in each version, and compares join rule, history visibility and guest access with the
 /// specification's table of presets.
 async fn check_preset(client: &Client, preset: &str, (join_rule, history, guests): (&str, &str, &str)) {
     for version in VERSIONS {
@@ -38,7 +38,7 @@ async fn check_preset(client: &Client, preset: &str, (join_rule, history, guests
         let listed = levels["users"].get(client.user_id.as_str()).and_then(Value::as_i64);
         assert_eq!(listed, if version == "12" { None } else { Some(100) }, "{shown}");
         assert_eq!(!room.contains(':'), version == "12", "{shown}: {room}");
-        // Whoever made the room may do everything in it.
+        // The creator may do everything in the room.
         client.set_state(&room, "m.room.tombstone", "", json!({ "body": "over", "replacement_room": "!x:y" })).await;
     }
 }
@@ -147,7 +147,7 @@ both_engines! {
 }
 
 both_engines! {
-    /// Who is in a new room is said by who creates it and by `invite`.
+    /// Only the creator and `invite` decide who is a member of a new room.
     async fn initial_state_makes_nobody_a_member(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let member = |user: &str, content: Value| json!({ "type": "m.room.member", "state_key": user, "content": content });

@@ -1,4 +1,4 @@
-//! A room that is damaged in the database: everything else goes on, and nothing of the room is lost for those who are in it.
+//! A room that is damaged in the database: everything else works, and its members lose nothing of the room.
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
@@ -9,7 +9,7 @@ use crate::harness::{
     v3,
 };
 
-/// Ways to damage the room `{room}`, and to undo that.
+/// Ways to damage the room `{room}`, and to repair it.
 const DAMAGES: [(&str, &str, &str); 4] = [
     (
         "an unknown room version",
@@ -33,7 +33,7 @@ const DAMAGES: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// Changes the database behind the server's back, while it is stopped.
+/// Changes the database directly, while the server is stopped.
 async fn change(server: &mut TestServer, engine: Engine, room: i64, sql: &str) {
     server.stop().await;
     let sql = AssertSqlSafe(sql.replace("{room}", &room.to_string()));
@@ -110,7 +110,7 @@ both_engines! {
             let listed = bob.get(&v3(["publicRooms"])).await.ok();
             assert!(listed.to_string().contains(good.as_str()), "{what}: {listed}");
 
-            // A restart does not make it forget what it left out.
+            // A restart does not make the server forget which rooms it left out.
             server.restart().await;
             followers.push(newcomer);
             for follower in &mut followers {

@@ -1,4 +1,4 @@
-//! `/sync` and `/keys/changes` agree on whose device lists changed and whose may be forgotten.
+//! `/sync` and `/keys/changes` agree on users whose device lists changed and on users whose lists may be forgotten.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ both_engines! {
         assert_eq!(changes(&alice, &together, &parted).await, (json!([]), json!([bob.user_id])));
         assert_eq!(changes(&alice, &alone, &parted).await, (json!([]), json!([])), "he came and went");
 
-        // The other way round: who leaves forgets all whom they shared only this room with.
+        // The other way round: a user who leaves forgets everyone with whom they shared only this room.
         bob.join(&room).await;
         let before = token(&alice.sync(None).await);
         alice.leave(&room).await;
@@ -41,7 +41,7 @@ both_engines! {
         assert_eq!(changes(&alice, &before, &token(&answer)).await, (json!([]), json!([bob.user_id])));
     }
 
-    /// A filter of rooms hides rooms, not the people to encrypt for.
+    /// A filter of rooms hides rooms, but not the users to encrypt for.
     async fn a_filter_of_rooms_hides_no_device_lists(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
@@ -53,7 +53,7 @@ both_engines! {
         assert_eq!(answer["device_lists"]["changed"], json!([bob.user_id]));
     }
 
-    /// As in `/sync`, a token of another database starts the client afresh.
+    /// A token of another database starts the client afresh, as in `/sync`.
     async fn a_token_of_another_database_makes_everyone_new(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;

@@ -1,4 +1,4 @@
-//! What a client finds out first, and what it is told when it asks for something that is not there ([spec]).
+//! Discovery, and the answers to requests for something that does not exist ([spec]).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#api-standards
 
@@ -47,7 +47,7 @@ async fn browsers_may_use_every_endpoint() {
     }
 }
 
-/// `POST /register` takes a body and no token.
+/// Sends `POST /register` with this body and without a token.
 async fn register_with(client: &Client, body: String) -> crate::harness::Response {
     client.request(Method::POST, &v3(["register"]), Some(body)).await
 }
@@ -122,7 +122,7 @@ async fn the_landing_page_needs_nothing_from_elsewhere() {
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
 }
 
-/// Clients that get an error instead ask again and again.
+/// Lists that are not implemented are empty, because clients that get an error ask again and again.
 #[tokio::test]
 async fn what_is_not_there_yet_is_answered_as_empty() {
     let server = TestServer::start().await;

@@ -1,4 +1,4 @@
-//! The documentation names things of the code; here is whether they are there.
+//! Checks that files and spans named in the documentation exist.
 
 use std::{
     collections::BTreeSet,
@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a path in the prose begins with.
+/// The first folders of paths in the documentation.
 const TOP_FOLDERS: [&str; 6] = ["src/", "federation/", "tests/", "benches/", "docs/", "migrations/"];
 
-/// All files below `folder` with this extension.
+/// Finds all files below `folder` with this extension.
 fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("the repository is readable") {
         let path = entry.expect("the repository is readable").path();
@@ -29,7 +29,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("the repository is readable")
 }
 
-/// Our own prose: what is below `docs`, and the Markdown files of the root.
+/// Lists our documentation: the files below `docs`, and the Markdown files of the root.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
     files(&root().join("docs"), "md", &mut found);
@@ -37,7 +37,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The names that `debug_span!` is given in the source.
+/// Returns the names that the source passes to `debug_span!`.
 fn spans() -> BTreeSet<String> {
     let mut sources = Vec::new();
     files(&root().join("src"), "rs", &mut sources);
@@ -67,7 +67,7 @@ fn every_path_that_the_documentation_names_exists() {
     let mut missing = Vec::new();
     for document in documents() {
         let text = read(&document);
-        // In backticks from the root, as a link from where the document is.
+        // Paths in backticks start at the root, links at the document's folder.
         let code = text.split('`').skip(1).step_by(2);
         let named = code.filter(|code| TOP_FOLDERS.iter().any(|top| code.starts_with(top)));
         let folder = document.parent().expect("a file is in a folder");

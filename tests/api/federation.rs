@@ -1,4 +1,4 @@
-//! Two servers that talk to each other over TLS on loopback, under a certificate authority of the test's own ([spec]).
+//! Two servers that talk to each other over TLS on loopback, with the test's own certificate authority ([spec]).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/server-server-api/
 

@@ -1,4 +1,4 @@
-//! Every field of every object of a filter, and what it does to an answer of `/sync` ([spec]).
+//! Every field of every object of a filter, and its effect on an answer of `/sync` ([spec]).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3useruseridfilter_request_filter
 
@@ -12,7 +12,7 @@ use crate::harness::{
     v3,
 };
 
-/// A room, users, and something of every kind in it.
+/// The users and rooms of a test, with something of every kind in them.
 struct Scene {
     alice: Client,
     bob: Client,
@@ -48,7 +48,8 @@ async fn scene(server: &TestServer) -> Scene {
 }
 
 impl Scene {
-    /// The facts that an answer tells, as `room timeline bob m.room.message` or `presence bob`; without state in the timeline.
+    /// Returns the facts in an answer, such as `room timeline bob m.room.message` or `presence bob`, without state in
+    /// the timeline.
     async fn told(&self, filter: &Value) -> BTreeSet<String> {
         let filter = v3([&filter.to_string()]);
         let filter = filter.rsplit('/').next().expect("one segment");
@@ -89,7 +90,7 @@ both_engines! {
     async fn every_field_of_a_filter_does_what_the_specification_says(server: TestServer) {
         let scene = scene(&server).await;
         let (alice, bob, one, two) = (&scene.alice.user_id, &scene.bob.user_id, &scene.one, &scene.two);
-        // The state is told apart from the timeline, so that filters of one do not move events to the other.
+        // State is kept out of the timeline, so that filters of one do not move events to the other.
         let state = ["m.room.member", "m.room.c*", "m.room.p*", "m.room.j*", "m.room.h*", "m.room.g*", "m.room.na*"];
         let with = |extra: Value| {
             let mut filter = json!({ "room": { "timeline": { "not_types": state } } });
@@ -107,7 +108,7 @@ both_engines! {
         }
         assert!(!all.contains("gone"), "{all:#?}");
 
-        // Each filter takes away the facts that contain one of these words, and nothing else.
+        // Each filter removes the facts that contain one of these words, and nothing else.
         let nothing: &[&str] = &[];
         let checks: Vec<(Value, &[&str])> = vec![
             // Filter
@@ -125,7 +126,7 @@ both_engines! {
             // EventFilter, for account data
             (json!({ "account_data": { "types": ["org.*"] } }), &["account m.push_rules"]),
             (json!({ "account_data": { "not_types": ["org.own"] } }), &["account org.own"]),
-            // Nobody sends account data.
+            // Account data has no sender.
             (json!({ "account_data": { "senders": [alice] } }), &["account org.own", "account m.push_rules"]),
             (json!({ "account_data": { "not_senders": [alice] } }), nothing),
             (json!({ "account_data": { "limit": 1 } }), nothing),
@@ -156,7 +157,7 @@ both_engines! {
             (json!({ "room": { "timeline": { "limit": 1 } } }), &["timeline bob"]),
             (json!({ "room": { "timeline": { "limit": 0 } } }), &["timeline "]),
             (json!({ "room": { "timeline": { "unread_thread_notifications": true } } }), nothing),
-            // RoomEventFilter, for what passes
+            // RoomEventFilter, for ephemeral events
             (json!({ "room": { "ephemeral": { "types": ["m.typing"] } } }), &["m.receipt"]),
             (json!({ "room": { "ephemeral": { "not_types": ["m.typing"] } } }), &["m.typing"]),
             (json!({ "room": { "ephemeral": { "rooms": [one] } } }), &["two ephemeral"]),
@@ -194,7 +195,7 @@ both_engines! {
         assert!(!lazy.contains("one state bob m.room.member"), "bob did not: {lazy:#?}");
     }
 
-    /// Wherever a filter is given: with `/messages`, `/context` and `/sync`, and stored.
+    /// Checks filters of `/messages`, `/context` and `/sync`, given with the request and stored.
     async fn events_are_found_by_what_relates_to_them(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
@@ -231,10 +232,10 @@ both_engines! {
             (json!({ "related_by_senders": [by_alice, by_bob] }), "ab"),
             (json!({ "related_by_senders": ["@nobody:sabha.test"] }), ""),
             (json!({ "related_by_senders": [] }), ""),
-            // One event has to be both.
+            // One related event must meet both conditions.
             (json!({ "related_by_senders": [by_bob], "related_by_rel_types": ["m.thread"] }), ""),
             (json!({ "related_by_senders": [by_bob], "related_by_rel_types": ["m.annotation"] }), "ab"),
-            // With the other fields.
+            // Combined with other fields.
             (json!({ "related_by_senders": [by_bob], "senders": [by_bob] }), ""),
             (json!({ "related_by_senders": [by_bob], "types": ["m.room.message"], "not_senders": [by_bob] }), "ab"),
         ] {
@@ -243,7 +244,7 @@ both_engines! {
                 let page = alice.get(&path).await.ok();
                 assert_eq!(names(page["chunk"].as_array().expect("a page")), expected, "{direction} {filter}: {page}");
             }
-            // The event itself is shown whatever the filter says.
+            // The event itself is shown whatever the filter.
             let path = format!("{}?limit=100&filter={}", v3(["rooms", &room, "context", &taken_back]), encode(&filter));
             let context = alice.get(&path).await.ok();
             assert_eq!(names(context["events_before"].as_array().expect("a list")), expected, "{filter}: {context}");
@@ -277,7 +278,7 @@ both_engines! {
         }
     }
 
-    /// Not by the usual client, which expects events as clients get them.
+    /// Does not use the harness's client, which expects events in the format for clients.
     async fn events_come_as_other_servers_get_them_where_that_is_asked_for(server: TestServer) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
@@ -310,7 +311,7 @@ both_engines! {
     }
 }
 
-/// Puts the fields of one object into another, objects within them too.
+/// Merges the fields of one object into another, including nested objects.
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {

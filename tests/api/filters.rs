@@ -60,7 +60,7 @@ async fn filters_are_limited_in_size_and_number() {
     let first = create(&alice, json!({ "event_fields": ["a"] })).await;
     let second = create(&alice, json!({ "event_fields": ["b"] })).await;
     assert_eq!(create(&alice, json!({ "event_fields": ["a"] })).await, first);
-    // The oldest makes room: who cannot store a filter cannot start.
+    // The oldest filter is deleted, because a client that cannot store a filter cannot start.
     let third = create(&alice, json!({ "event_fields": ["c"] })).await;
     let find = async |id: &str| alice.get(&v3(["user", &alice.user_id, "filter", id])).await;
     find(&first).await.error(404, "M_NOT_FOUND");
@@ -70,7 +70,7 @@ async fn filters_are_limited_in_size_and_number() {
 }
 
 both_engines! {
-    /// Wherever a filter comes from: stored, or given with the request.
+    /// Checks stored filters and those given with the request.
     async fn patterns_of_types_are_limited(server: TestServer) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
@@ -111,7 +111,7 @@ both_engines! {
     }
 }
 
-/// A definition that cannot be read is not taken for the ID of a stored filter.
+/// A definition with a mistake is not read as the ID of a stored filter.
 #[tokio::test]
 async fn a_broken_filter_is_refused_alike_wherever_it_comes_from() {
     let server = TestServer::start().await;

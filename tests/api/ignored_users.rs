@@ -1,4 +1,4 @@
-//! Ignored users ([spec]): what a user no longer sees of them, and what they still do.
+//! Ignored users ([spec]): the parts of their activity that a user no longer sees, and what they can still do.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
 
@@ -20,7 +20,7 @@ fn events(part: &Value) -> &[Value] {
     part["events"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The bodies of the messages in a list of events.
+/// Returns the bodies of the messages in a list of events.
 fn bodies(events: &[Value]) -> Vec<&str> {
     events.iter().filter_map(|event| event["content"]["body"].as_str()).collect()
 }
@@ -29,7 +29,7 @@ fn timeline<'a>(answer: &'a Value, room: &str) -> Vec<&'a str> {
     bodies(events(&answer["rooms"]["join"][room]["timeline"]))
 }
 
-/// Alice, Bob and Eve in a room.
+/// Registers Alice, Bob and Eve and puts them into a room.
 async fn scene(server: &TestServer) -> (Client, Client, Client, String) {
     let alice = server.register("alice").await;
     let (bob, eve) = (server.register("bob").await, server.register("eve").await);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, PASSWORD, TestServer, v3};
 
-/// An Ed25519 key that is named as its public part, as cross-signing keys are, or as a device.
+/// An Ed25519 key that is named by its public part, as cross-signing keys are, or by a device.
 struct Key {
     public: String,
     pair: Ed25519KeyPair,
@@ -27,7 +27,7 @@ impl Key {
         serde_json::to_value(object).expect("it is JSON")
     }
 
-    /// This key as a cross-signing key.
+    /// Returns this key as a cross-signing key.
     fn published(&self, user_id: &str, usage: &str) -> Value {
         json!({
             "user_id": user_id, "usage": [usage], "keys": { format!("ed25519:{}", self.public): self.public },
@@ -107,7 +107,7 @@ both_engines! {
         assert_eq!(*key, one_time_key(&alice));
         let again = bob.post(&v3(["keys", "claim"]), wanted).await.ok();
         assert_eq!(again["one_time_keys"], json!({}));
-        // Uploaded again, it is not there again.
+        // A claimed key that is uploaded again does not come back.
         assert_eq!(alice.post(&upload, keys).await.ok()["one_time_key_counts"]["signed_curve25519"], 0);
     }
 
@@ -145,12 +145,12 @@ both_engines! {
             let signatures = &found["device_keys"][&alice.user_id][&alice.device_id]["signatures"][&alice.user_id];
             assert!(signatures[&self_signing_id].is_string(), "{found}");
         }
-        // Whom Alice has verified is nobody else's business.
+        // Only Alice may see whom she has verified.
         let signers = |found: Value| found["master_keys"][&bob.user_id]["signatures"].clone();
         assert!(signers(query(&alice, &bob.user_id).await)[&alice.user_id].is_object());
         assert!(signers(query(&bob, &bob.user_id).await)[&alice.user_id].is_null());
 
-        // Signed by the wrong key, on another key, on no key.
+        // Signatures by the wrong key, of another object, and of an unknown key.
         let mut other = device.clone();
         other["algorithms"] = json!([]);
         let refused = [
@@ -245,7 +245,7 @@ async fn changed_device_lists_are_told_to_those_who_share_a_room() {
     assert_eq!(none["changed"], json!([]));
     assert!(stranger.sync(Some(&since_stranger)).await["device_lists"].is_null());
 
-    // A device that ends is a change, too.
+    // A deleted device is a change too.
     alice.login_again().await.post(&v3(["logout"]), json!({})).await.ok();
     assert_eq!(bob.sync(Some(&to)).await["device_lists"]["changed"], json!([alice.user_id]));
     bob.get("/_matrix/client/v3/keys/changes?from=nonsense&to=nonsense").await.error(400, "M_INVALID_PARAM");
@@ -268,7 +268,7 @@ async fn there_is_one_fallback_key_of_an_algorithm() {
     assert_eq!(alice.sync(None).await["device_unused_fallback_key_types"], json!([]));
     alice.post(&upload, fallback(&["signed_curve25519:A"])).await.ok();
     alice.post(&upload, fallback(&many[..7])).await.ok();
-    // Those of earlier uploads count.
+    // Fallback keys of earlier uploads count.
     alice.post(&upload, fallback(&many[7..8])).await.error(400, "M_INVALID_PARAM");
     assert_eq!(alice.sync(None).await["device_unused_fallback_key_types"].as_array().map(Vec::len), Some(8));
 }

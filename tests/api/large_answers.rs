@@ -1,4 +1,4 @@
-//! Large answers: few are made at a time, and a room's timeline has a bounded part in one.
+//! Large answers: only a few are made at a time, and the timeline of a room in one answer is bounded.
 
 use sabha::{
     app::App,
@@ -25,7 +25,7 @@ async fn send_large(client: &Client, room: &str, count: usize) {
     }
 }
 
-/// A room with more state than what may be read without a turn. Each event is small.
+/// Creates a room with more state than may be read without a turn. Each event is small.
 async fn room_with_much_state(client: &Client) -> String {
     let state = |n: usize| json!({ "type": "com.example.state", "state_key": n.to_string(), "content": {} });
     let state: Vec<_> = (0..=LARGE_EVENTS).map(state).collect();
@@ -37,7 +37,7 @@ async fn nid(app: &App, client: &Client) -> UserNid {
     app.accounts.authenticate(token, None).await.expect("the token works").user.nid
 }
 
-/// All turns of a user.
+/// Takes all turns of a user.
 async fn turns(app: &App, user: UserNid) -> [Turn<'_>; 2] {
     [app.large_answers.turn(user).await.expect("it is free"), app.large_answers.turn(user).await.expect("so is this")]
 }
@@ -47,7 +47,7 @@ fn get(client: &Client, path: String) -> JoinHandle<Response> {
     tokio::spawn(async move { client.get(&path).await })
 }
 
-/// Waits until all these requests of a user, whose turns are taken, wait for theirs.
+/// Waits until all these requests of a user wait for a turn, while the test holds all turns.
 async fn until_they_wait(app: &App, user: UserNid, requests: &[JoinHandle<Response>]) {
     let taken = 2;
     while app.large_answers.asking(user) < taken + requests.len() {
@@ -85,7 +85,7 @@ both_engines! {
         }
     }
 
-    /// Each event is small, but nothing in memory says so.
+    /// Each event is small, but memory does not know that.
     async fn much_state_waits_for_its_turn_before_it_is_read(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = room_with_much_state(&alice).await;
@@ -99,7 +99,7 @@ both_engines! {
         let users = [nid(app, &alice).await, nid(app, &bob).await];
         let turns = [turns(app, users[0]).await, turns(app, users[1]).await];
         let of_alice = [get(&alice, format!("{SYNC}?timeout=0&since={before}"))];
-        // The filter hides the room that is new, but the members of it are told.
+        // The filter hides the new room, but its members are told.
         let of_bob = [
             get(&bob, format!("{SYNC}?timeout=0&since={of_bob}&filter=%7B%22room%22%3A%7B%22rooms%22%3A%5B%5D%7D%7D")),
             get(&bob, format!("{}?from={of_bob}&to={now}", v3(["keys", "changes"]))),
@@ -138,7 +138,7 @@ both_engines! {
         let large = of_many.0.iter().chain(&of_bytes.0).chain(&of_many.1);
         let waiting: Vec<_> = large.map(|path| get(&alice, path.clone())).collect();
         until_they_wait(app, user, &waiting).await;
-        // Of the room with a few large events, the members are not what is large.
+        // In the room with a few large events, the list of members is not large.
         for path in of_ordinary.0.iter().chain(&of_ordinary.1).chain(&of_bytes.1) {
             alice.get(path).await.ok();
         }

@@ -1,4 +1,4 @@
-//! Rate limits count what is done, whichever endpoint does it.
+//! Rate limits count actions, whichever endpoint performs them.
 
 use sabha::{
     account::password::Hashing,
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, Engine, TestServer, v3};
 
-/// A server on which only one thing is limited, and comes back after the test.
+/// Starts a server on which only one action is limited.
 async fn server(engine: Engine, limit: impl FnOnce(&mut RateLimits)) -> TestServer {
     let free = || Rate::new(1000.0, 1000);
     let mut limits = RateLimits {

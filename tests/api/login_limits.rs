@@ -1,4 +1,4 @@
-//! How often somebody may guess a password, and a token.
+//! Limits on how often a client may guess a password or a token.
 
 use std::net::Ipv4Addr;
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, Engine, PASSWORD, TestServer, v3};
 
-/// Guesses at an account from one address, and from everywhere (`address_factor` is 10).
+/// Allowed guesses at an account from one address, and from everywhere (`address_factor` is 10).
 const PAIR: usize = 2;
 const EVERYWHERE: usize = 20;
 
-/// A server whose limits do not refill while a test runs, behind a proxy that says who calls.
+/// Starts a server behind a proxy that names the caller. Its limits do not refill during a test.
 async fn server(engine: Engine) -> TestServer {
     let limits = RateLimits { login: Rate::new(0.001, 2), register: Rate::new(1.0, 1000), ..RateLimits::default() };
     let proxy = |config: &mut sabha::config::Config| {
@@ -41,7 +41,7 @@ async fn login(server: &TestServer, address: u8, user: &str, password: &str) -> 
     status_from(server, address, &v3(["login"]), None, Some(body)).await
 }
 
-/// Deletes a device that is not there, with a password as proof.
+/// Deletes a device that does not exist, with a password as proof.
 async fn prove(server: &TestServer, address: u8, client: &Client, password: &str) -> u16 {
     let identifier = json!({ "type": "m.id.user", "user": client.user_id });
     let auth = json!({ "type": "m.login.password", "password": password, "identifier": identifier });
@@ -68,7 +68,7 @@ both_engines! {
         assert_eq!(login(&server, 1, "alice", "wrong password").await, 429);
         assert_eq!(login(&server, 1, "@Alice:sabha.test", PASSWORD).await, 429, "however it is written");
         assert_eq!(prove(&server, 1, &alice, PASSWORD).await, 429, "and wherever it is asked for");
-        // The owner, elsewhere, is not kept out.
+        // The owner, at another address, is not locked out.
         assert_eq!(login(&server, 2, "alice", PASSWORD).await, 200);
         assert_eq!(prove(&server, 2, &alice, PASSWORD).await, 200);
     }

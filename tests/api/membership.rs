@@ -32,14 +32,14 @@ both_engines! {
         alice.post(&invite, json!({ "user_id": "@bob:elsewhere.test" })).await.error(403, "M_FORBIDDEN");
         let by_mail = json!({ "id_server": "id.test", "id_access_token": "x", "medium": "email", "address": "a@b.c" });
         alice.post(&invite, by_mail).await.error(400, "M_THREEPID_DENIED");
-        // Nobody has that name yet; the invitation waits.
+        // Nobody has that name yet; the invitation is kept.
         alice.invite(&room, "@later:sabha.test").await;
         assert_eq!(membership(&alice, &room, "@later:sabha.test").await, "invite");
     }
 
     async fn an_invitation_stays_small_whatever_the_room_holds(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-        // Each of the first kind is small enough to be shown whole, but not all of them.
+        // In the first room each event is small enough to be sent whole, but not all of them together.
         for length in [3_600, 30_000] {
             let more = "x".repeat(length);
             let creation = json!({ "org.example.more": more });
@@ -66,7 +66,7 @@ both_engines! {
             assert_eq!(content("m.room.join_rules"), Some(json!({ "join_rule": "restricted" })), "{length}");
             let create = json!({ "creator": alice.user_id, "room_version": "10" });
             assert_eq!(content("m.room.create"), Some(create), "{length}");
-            // The room itself is as it was set.
+            // The room itself keeps the full content.
             let topic = alice.get(&v3(["rooms", &room, "state", "m.room.topic"])).await.ok();
             assert_eq!(topic, json!({ "topic": more }));
         }
@@ -106,7 +106,7 @@ both_engines! {
             assert_eq!(content, expected, "{path}");
             bob.leave(&room).await;
         }
-        // What no event may hold is refused, and nothing happens.
+        // Content that no event may have is refused, and nothing changes.
         bob.post(&v3(["join", &room]), json!({ "org.example.size": 1.5 })).await.error(400, "M_BAD_JSON");
         assert_eq!(membership(&alice, &room, &bob.user_id).await, "leave");
     }
@@ -230,7 +230,7 @@ both_engines! {
         assert_eq!(members(&alice, &room, &format!("?at={before}")).await, [a]);
         bob.leave(&room).await;
         alice.post(&v3(["rooms", &room, "kick"]), json!({ "user_id": c })).await.ok();
-        // Who left sees the room as it was then.
+        // A user who left sees the room as it was at that time.
         assert_eq!(members(&bob, &room, "?membership=invite").await, [c]);
         bob.get(&v3(["rooms", &room, "joined_members"])).await.error(403, "M_FORBIDDEN");
         alice.get(&(v3(["rooms", &room, "members"]) + "?at=nonsense")).await.error(400, "M_INVALID_PARAM");

@@ -1,4 +1,4 @@
-//! `GET /messages`: walking through a room's history.
+//! `GET /messages`: paging through a room's history.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn ids(page: &Value) -> Vec<String> {
     chunk.iter().map(|event| event["event_id"].as_str().expect("every event has one").to_owned()).collect()
 }
 
-/// Follows `end` until there is none, or until it stays where it is, as at the live end.
+/// Follows `end` until there is none, or until it no longer changes, as at the live end.
 async fn walk(client: &Client, room: &str, query: &str) -> Vec<String> {
     let mut all = Vec::new();
     let mut from = String::new();
@@ -37,7 +37,7 @@ both_engines! {
     async fn a_walk_meets_every_event_once_in_both_directions(server: TestServer) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
-        // More than a room keeps in memory, and of changing types.
+        // More messages than a room keeps in memory, and of different types.
         let mut sent = Vec::new();
         for number in 0..90 {
             sent.push(alice.send_text(&room, &format!("t{number}"), "hello").await);
@@ -66,7 +66,7 @@ both_engines! {
         assert_eq!(ids(&page(&alice, &room, &format!("dir=f&from={end}")).await), sent[3..]);
         assert_eq!(ids(&page(&alice, &room, &format!("dir=b&limit=1&from={end}")).await), sent[2..3]);
         assert_eq!(ids(&page(&alice, &room, &format!("dir=b&to={end}")).await).len(), 3);
-        // A token of /sync is such a place too.
+        // A token of /sync can be used as a place too.
         let next_batch = alice.sync(None).await["next_batch"].as_str().expect("a checked answer has it").to_owned();
         let last = alice.send_text(&room, "last", "hello").await;
         assert_eq!(ids(&page(&alice, &room, &format!("dir=f&from={next_batch}")).await), [last]);
@@ -90,14 +90,14 @@ both_engines! {
         bob.join(&room).await;
         let at_end = page(&alice, &room, "dir=f&limit=100").await;
         let end = at_end["end"].as_str().expect("the room goes on");
-        // What happens elsewhere does not move the end.
+        // Events in other rooms do not move the end.
         alice.create_room(json!({})).await;
         let nothing = page(&alice, &room, &format!("dir=f&from={end}")).await;
         assert_eq!((ids(&nothing).len(), &nothing["end"]), (0, &json!(end)));
         let sent = alice.send_text(&room, "1", "hello").await;
         let more = page(&alice, &room, &format!("dir=f&from={end}")).await;
         assert_eq!(ids(&more), [sent.as_str()]);
-        // A page that ends where the client asked it to has no end to go on from, nor has one for those who have left.
+        // A page that ends at the client's `to` has no `end`, and neither has the last page of a user who has left.
         let to = more["end"].as_str().expect("the room goes on");
         alice.send_text(&room, "2", "hello").await;
         assert_eq!(page(&alice, &room, &format!("dir=f&from={end}&to={to}")).await.get("end"), None);
@@ -105,7 +105,7 @@ both_engines! {
         assert_eq!(page(&bob, &room, &format!("dir=f&from={end}")).await.get("end"), None);
     }
 
-    /// A filter that accepts nothing is not a reason to read one event at a time.
+    /// A filter that accepts nothing must not make the server read one event at a time.
     async fn a_filter_that_lets_nothing_through_costs_few_statements(server: TestServer) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;

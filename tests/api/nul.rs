@@ -1,5 +1,5 @@
-//! PostgreSQL stores no U+0000 in a text. Wherever a client may write one, it is stored all the same (as JSON, which
-//! escapes it) or refused, on both engines alike.
+//! PostgreSQL stores no U+0000 in a text. Wherever a client may write one, both engines must do the same: store it (as
+//! JSON, which escapes it) or refuse it.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn delete(path: String) -> Asked {
     Asked { method: Method::DELETE, path, body: Some(json!({})) }
 }
 
-/// What somebody stores with their account.
+/// Lists requests that store a NUL with an account.
 fn of_accounts(me: &Client) -> Vec<Asked> {
     let user = me.user_id.as_str();
     let text = || json!({ "text": NUL, NUL: { "key": [NUL] } });
@@ -91,7 +91,7 @@ fn of_accounts(me: &Client) -> Vec<Asked> {
     ]
 }
 
-/// What somebody stores in rooms.
+/// Lists requests that store a NUL in rooms.
 fn of_rooms(me: &Client, room: &str, event: &str) -> Vec<Asked> {
     let user = me.user_id.as_str();
     let text = || json!({ "text": NUL, NUL: { "key": [NUL] } });
@@ -162,7 +162,7 @@ fn of_rooms(me: &Client, room: &str, event: &str) -> Vec<Asked> {
     asked
 }
 
-/// What somebody stores for encryption.
+/// Lists requests that store a NUL for encryption.
 fn of_keys(me: &Client, room: &str, version: &str) -> Vec<Asked> {
     let (user, device) = (me.user_id.as_str(), me.device_id.as_str());
     let upload = |body: Value| post(v3(["keys", "upload"]), body);
@@ -243,7 +243,7 @@ async fn answers(server: &TestServer) -> Vec<(String, u16)> {
         let answer = alice.request(method.clone(), &path.replace("ROOM", &room), body.clone()).await;
         answers.push((format!("{number}: {method} {path} {}", body.unwrap_or_default()), answer.status.as_u16()));
     }
-    // What was taken is also told.
+    // Stored values are also told in a sync.
     let news = alice.sync(None).await;
     assert!(news.to_string().contains("a\\u0000b"), "{news}");
     answers
@@ -261,7 +261,7 @@ async fn a_nul_is_stored_or_refused_on_both_engines_alike() {
     let failed: Vec<_> = all.iter().flatten().filter(|(_, status)| *status >= 500).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     if let [sqlite, postgres] = all.as_slice() {
-        // The IDs in what is shown differ.
+        // Compares only the status, because the IDs in the texts differ.
         let differ = |(sqlite, postgres): &(&(String, u16), &(String, u16))| sqlite.1 != postgres.1;
         let differences: Vec<_> = sqlite.iter().zip(postgres).filter(differ).collect();
         assert!(differences.is_empty(), "{differences:#?}");

@@ -1,15 +1,15 @@
-//! JSON that some client cannot parse, in every place from which it would be passed on: refused where it comes in, so that
-//! nobody's `/sync` breaks.
+//! JSON that some client cannot parse, in every place from which it would be passed on. It is refused on arrival, so
+//! that nobody's `/sync` breaks.
 
 use http::Method;
 use serde_json::json;
 
 use crate::harness::{Client, TestServer, v3};
 
-/// Where [`odd`] JSON goes.
+/// Placeholder for [`odd`] JSON.
 const ODD: &str = "ODD";
 
-/// JSON by the grammar, each with what is odd about it.
+/// Lists JSON that the grammar allows, each with a description of its oddity.
 fn odd() -> Vec<(&'static str, String)> {
     let nested = |open: &str, close: &str| open.repeat(30_000) + "1" + &close.repeat(30_000);
     vec![
@@ -24,7 +24,7 @@ fn odd() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Requests whose bodies hold [`ODD`].
+/// Lists requests whose bodies contain [`ODD`].
 fn requests(me: &Client, victim: &Client, room: &str, event: &str, version: &str) -> Vec<(Method, String, String)> {
     let (user, device) = (me.user_id.as_str(), me.device_id.as_str());
     let put = |path: String, body: serde_json::Value| (Method::PUT, path, body.to_string());
@@ -96,7 +96,7 @@ both_engines! {
                 assert_eq!((answer.status.as_u16(), errcode), (400, &json!("M_BAD_JSON")), "{what}: {method} {path}");
             }
         }
-        // Nothing of it has come to anyone. The harness parses each answer as strictly as serde_json does.
+        // None of it has reached anyone. The harness parses each answer as strictly as serde_json does.
         let since = before["next_batch"].as_str().expect("a token");
         let after = victim.sync(Some(since)).await;
         assert_eq!((&after["to_device"], &after["rooms"]["join"]), (&json!(null), &json!(null)), "{after}");
@@ -128,7 +128,7 @@ both_engines! {
         assert_eq!(tags, json!({ "tags": {} }));
         assert_eq!(alice.get(&rule).await.ok(), enabled);
         assert_eq!(alice.get(&v3(["joined_rooms"])).await.ok()["joined_rooms"], json!([room]));
-        // Space before an object is no matter, and whoever wants no body does not look at it.
+        // White space before an object is allowed, and an endpoint without a body ignores it.
         alice.request(Method::POST, &v3(["createRoom"]), Some(" \n{}".to_owned())).await.ok();
         alice.request(Method::POST, &v3(["logout"]), Some("[]".to_owned())).await.ok();
     }

@@ -1,4 +1,4 @@
-//! The command line beside a running server, through its control socket, and on the database itself when none runs.
+//! The command line: beside a running server, through its control socket, and directly on the database when none runs.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Engine, TestServer, postgres::PostgresDatabase, v3};
 
-/// `sabha` with a test server's configuration.
+/// `sabha` with the configuration of a test server.
 #[derive(Clone)]
 struct Sabha {
     settings: Vec<String>,
@@ -43,13 +43,13 @@ impl Sabha {
         self
     }
 
-    /// Runs a command; what it printed, or what it complained of.
+    /// Runs a command and returns its output, or its error text.
     async fn run(&self, line: &str, input: &'static str) -> Result<String, String> {
         let said = self.said(line, input).await;
         if said.success { Ok(said.output) } else { Err(said.errors) }
     }
 
-    /// Runs a command that has to fail; its one line.
+    /// Runs a command that must fail, and returns its single line.
     async fn refusal(&self, line: &str) -> String {
         let refused = self.run(line, "").await.expect_err(line);
         assert!(refused.starts_with("sabha: ") && refused.lines().count() == 1, "{line}: {refused}");
@@ -82,7 +82,7 @@ impl Sabha {
     }
 }
 
-/// What a command said.
+/// Output of a command.
 struct Said {
     success: bool,
     output: String,
@@ -158,7 +158,7 @@ async fn healthcheck_asks_the_running_server() {
     let address = server.base().trim_start_matches("http://").to_owned();
     let line = format!("healthcheck --address {address}");
     assert_eq!(sabha.run(&line, "").await, Ok(format!("{address} is healthy (sabha.test).\n")));
-    // Without an address it is this server that is meant, wherever it listens.
+    // Without an address the command means this server, wherever it listens.
     let here = format!("listeners=[{{address=\"{address}\"}}]");
     let at_its_place = |sabha: &Sabha| sabha.clone().with(here.clone());
     assert_eq!(at_its_place(&sabha).run("healthcheck", "").await, Ok(format!("{address} is healthy (sabha.test).\n")));
@@ -174,7 +174,7 @@ async fn healthcheck_asks_the_running_server() {
     assert!(sick.starts_with(&format!("sabha: {address} is not healthy")), "{sick}");
 }
 
-/// What a directory holds.
+/// Lists the entries of a directory.
 fn entries(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).expect("it is readable").map(|entry| entry.expect("it is readable").path()).collect()
 }
@@ -224,7 +224,7 @@ async fn init_refuses_keys_that_it_would_not_write() {
     assert_eq!(entries(dir.path()), Vec::<PathBuf>::new());
 }
 
-/// A place where no server has been, as a database URL; with what keeps it.
+/// Returns the URL of a database without a server, and the value that keeps it alive.
 async fn unused_database(engine: Engine, dir: &Path) -> (String, Option<PostgresDatabase>) {
     match engine {
         Engine::Sqlite => (format!("sqlite:{}", dir.join("other.db").display()), None),
@@ -242,13 +242,13 @@ both_engines! {
         server.stop().await;
         let (url, _kept) = unused_database(engine, &sabha.dir).await;
         let mistaken = sabha.clone().with(format!("database.url={url}"));
-        // Twice: the first must not have made one.
+        // Runs twice, because the first run must not create a server.
         for _ in 0..2 {
             let said = mistaken.refusal("user create alice").await;
             assert!(said.contains("there is no server in"), "{said}");
         }
         sabha.run("user list", "").await.expect("the server's own database is there");
-        // A server without its key is one that has lost it.
+        // A server without its key counts as one that has lost it, not as a new one.
         fs::remove_file(sabha.dir.join("signing.key")).expect("it is ours");
         let said = sabha.refusal("user create alice").await;
         assert!(said.contains("signing.key is missing") && said.contains("look whether data_dir is right"), "{said}");
@@ -284,7 +284,7 @@ both_engines! {
         name().await;
         sabha.run("user demote alice", "").await.expect("demoted");
         alice.delete(&alias, json!({})).await.error(403, "M_FORBIDDEN");
-        // A session whose rights have changed ends with its logout like any other.
+        // A session of a user whose rights have changed ends with its logout like any other.
         alice.post(&v3(["logout"]), json!({})).await.ok();
         alice.get(&v3(["account", "whoami"])).await.error(401, "M_UNKNOWN_TOKEN");
     }

@@ -1,4 +1,4 @@
-//! Requests to one room that overlap: each is answered as if they had come one after the other.
+//! Concurrent requests to one room: each is answered as if they had come one after the other.
 
 use std::{future::Future, pin::Pin};
 
@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Client, Response, TestServer, v3};
 
-/// A request that lives by itself.
+/// A request that runs on its own.
 type Request = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-/// Runs all of them side by side, and gives their results in any order.
+/// Runs all requests concurrently, and returns their results in any order.
 async fn side_by_side(requests: impl IntoIterator<Item = Request>) -> Vec<Response> {
     requests.into_iter().collect::<JoinSet<_>>().join_all().await
 }
@@ -47,7 +47,7 @@ async fn event(client: &Client, room: &str, event_id: &str) -> Value {
     client.get(&v3(["rooms", room, "event", event_id])).await.ok()
 }
 
-/// The IDs of all events of the room, oldest first.
+/// Returns the IDs of all events of the room, oldest first.
 async fn timeline(client: &Client, room: &str) -> Vec<String> {
     let (mut ids, mut from) = (Vec::new(), String::new());
     loop {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, Engine, TestServer, v3};
 
-/// A server whose pages have 64 KiB, and a room with ten events of 20 kB, all replies in one thread.
+/// Starts a server with pages of 64 KiB, and creates a room with ten events of 20 kB, all replies in one thread.
 async fn scene(engine: Engine) -> (TestServer, Client, String, Vec<String>) {
     let small = |config: &mut sabha::config::Config| config.limits.page_bytes = ByteSize::kib(64);
     let server = TestServer::builder().engine(engine).config(small).start().await;
@@ -26,7 +26,7 @@ fn ids(events: &Value) -> Vec<String> {
     events.iter().map(|event| event["event_id"].as_str().expect("every event has one").to_owned()).collect()
 }
 
-/// Follows a page to its end, or to the live end, where a page is empty; none has more than fits.
+/// Follows pages to the end, or to the live end, where a page is empty. Checks that no page is larger than the limit.
 async fn walk(client: &Client, path: &str, next_name: &str) -> Vec<String> {
     let (mut all, mut from) = (Vec::new(), String::new());
     loop {
@@ -34,7 +34,7 @@ async fn walk(client: &Client, path: &str, next_name: &str) -> Vec<String> {
         assert!(answer.text.len() < (64 << 10) + 30_000, "{} bytes", answer.text.len());
         let page = answer.ok();
         let found = ids(&page["chunk"]);
-        // At the live end, the place to go on from stays where it is.
+        // At the live end the token stays the same.
         let is_end = page[next_name].is_null() || page[next_name] == page["start"];
         assert!(!found.is_empty() || is_end, "every page gets further");
         all.extend(found);
@@ -69,7 +69,7 @@ both_engines! {
         let (mut before, after) = (ids(&context["events_before"]), ids(&context["events_after"]));
         before.reverse();
         assert_eq!((&before[..], &after[..]), (&sent[3..5], &sent[6..8]));
-        // The tokens go on from there.
+        // The tokens continue from there.
         let messages = |dir: &str, token: &str| {
             let from = context[token].as_str().expect("it has both");
             v3(["rooms", &room, "messages"]) + &format!("?dir={dir}&limit=1&from={from}")

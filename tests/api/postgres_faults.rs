@@ -1,5 +1,5 @@
-//! PostgreSQL that goes away, answers late or not at all: what was acknowledged is there once, what was refused is not, and
-//! the server recovers by itself.
+//! Failures of PostgreSQL, which goes away, or answers late or not at all: acknowledged writes exist once, refused ones
+//! do not exist, and the server recovers by itself.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::harness::{
     v3,
 };
 
-/// A batch of nothing but rows is one statement.
+/// A batch of only rows is one statement.
 const ONE_CALL: fn(&str) -> bool = |text| text.starts_with("WITH ") && text.contains("writer_slot");
 
 /// The end of a batch of several statements.
@@ -36,7 +36,7 @@ struct World {
     alice: Client,
     bob: Client,
     room: String,
-    /// Where Bob is.
+    /// Bob's sync token.
     since: String,
 }
 
@@ -46,14 +46,14 @@ impl World {
         Self::with_read(Duration::from_secs(1)).await
     }
 
-    /// A world whose server waits for a query as long as `read`. `None` where PostgreSQL is not installed.
+    /// Starts a world whose server waits for a query at most `read`. `None` where PostgreSQL is not installed.
     async fn with_read(read: Duration) -> Option<Self> {
         Engine::from_engine(Engine::Postgres).await?;
         let patience = Patience {
             notice: Duration::from_millis(100),
             acquire: Duration::from_secs(1),
             read,
-            // Every connection is asked before it is used again.
+            // Tests every connection before it is used again.
             idle: Duration::ZERO,
             connect: Duration::from_secs(2),
             lock: Duration::from_secs(1),
@@ -65,27 +65,28 @@ impl World {
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&room).await;
         let since = next_batch(&bob.sync(None).await);
-        // Whatever is read only once has been read, so that the next write of this kind waits for nothing else.
+        // Everything that is read only once is now in memory, so that the next write of this kind waits for nothing
+        // else.
         alice.send_text(&room, "before", "before").await;
         let since = next_batch(&bob.sync(Some(&since)).await);
         Some(Self { server, alice, bob, room, since })
     }
 
-    /// Alice sends a message, in a task of its own.
+    /// Sends a message as Alice, in a separate task.
     fn sends(&self, txn: &'static str) -> JoinHandle<Response> {
         let (alice, room) = (self.alice.clone(), self.room.clone());
         let path = v3(["rooms", &room, "send", "m.room.message", txn]);
         tokio::spawn(async move { alice.put(&path, json!({ "msgtype": "m.text", "body": txn })).await })
     }
 
-    /// Alice sends a message to Bob's device, which takes several statements.
+    /// Sends a message from Alice to Bob's device, which takes several statements.
     fn sends_to_device(&self, txn: &'static str) -> JoinHandle<Response> {
         let (alice, bob) = (self.alice.clone(), self.bob.clone());
         let messages = json!({ "messages": { &bob.user_id: { &bob.device_id: { "txn": txn } } } });
         tokio::spawn(async move { alice.put(&v3(["sendToDevice", "the.news", txn]), messages).await })
     }
 
-    /// Waits until Bob has news. Gives the messages and the messages to his device in it.
+    /// Waits until Bob has news, and returns the messages in it and those to his device.
     async fn bob_hears(&mut self) -> (Vec<String>, Vec<String>) {
         let answer = self.bob.sync_with(Some(&self.since), "timeout=60000").await;
         self.since = next_batch(&answer);
@@ -97,14 +98,14 @@ impl World {
         (texts(timeline, "body"), texts(&answer["to_device"], "txn"))
     }
 
-    /// The bodies of all messages of the room, as they are stored.
+    /// Returns the bodies of all stored messages of the room.
     async fn bodies(&self) -> Vec<String> {
         let answer = self.alice.get(&(v3(["rooms", &self.room, "messages"]) + "?dir=f&limit=100")).await.ok();
         let events = answer["chunk"].as_array().into_iter().flatten();
         events.filter_map(|event| event["content"]["body"].as_str()).map(ToOwned::to_owned).collect()
     }
 
-    /// The server goes on as if nothing had happened.
+    /// Checks that the server works as if nothing had happened.
     async fn goes_on(&mut self) {
         self.sends("after").await.expect("answered").ok();
         assert_eq!(self.bob_hears().await.0, ["after"]);
@@ -120,7 +121,7 @@ fn next_batch(answer: &Value) -> String {
     answer["next_batch"].as_str().expect("checked").to_owned()
 }
 
-/// Sends it again as a client does that was not answered.
+/// Repeats a request, as a client does that got no answer.
 async fn again(world: &World, txn: &'static str) -> String {
     let answer = world.sends(txn).await.expect("answered").ok();
     answer["event_id"].as_str().expect("checked").to_owned()
@@ -138,7 +139,7 @@ async fn a_commit_whose_answer_is_lost_is_known_to_have_happened() {
     world.sends_to_device("two").await.expect("answered").ok();
     assert_eq!(world.bob_hears().await.1, ["two"]);
 
-    // Memory follows: Bob is in the room that he was let into.
+    // Memory is updated as well: Bob is in the room that he has joined.
     let other = world.alice.create_room(json!({ "preset": "public_chat" })).await;
     world.server.proxy().strike(ONE_CALL, Fault::LoseAnswer);
     world.bob.join(&other).await;
@@ -160,7 +161,7 @@ async fn while_nobody_knows_whether_a_commit_happened_writers_are_told_to_come_b
         let answer = sending.await.expect("answered");
         assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
         answer.error(503, "M_UNKNOWN");
-        // What comes now is refused at once, and not done later.
+        // A new write is refused at once, and not made later.
         world.sends("never").await.expect("answered").error(503, "M_UNKNOWN");
         let ready = world.alice.get("/ready").await;
         assert_eq!((ready.status.as_u16(), &ready.json["checks"][1]["ok"]), (503, &json!(false)), "{ready:?}");
@@ -186,7 +187,7 @@ async fn a_batch_that_arrives_after_its_connection_was_lost_is_refused() {
         world.server.proxy().strike(ONE_CALL, fault);
         let sending = world.sends("one");
         world.server.proxy().struck().await;
-        // A stall takes the server's patience, so the client may have been told to come back.
+        // A stall may outlast the server's timeout, so the client may have been told to retry.
         drop(sending.await.expect("answered"));
         assert_eq!(world.bob_hears().await.0, ["one"], "it was sent again");
         let late = world.server.proxy().release().await;
@@ -204,7 +205,7 @@ async fn an_old_backend_that_commits_late_is_waited_for() {
         world.server.proxy().strike(COMMIT, fault);
         let sending = world.sends_to_device("one");
         world.server.proxy().struck().await;
-        // The old backend holds the slot's row until it has committed.
+        // The old backend holds a lock on the slot's row until it has committed.
         let late = world.server.proxy().release().await;
         assert!(late.contains("COMMIT"), "{fault:?}: {late}");
         drop(sending.await.expect("answered"));
@@ -221,7 +222,7 @@ async fn a_new_connection_that_goes_silent_at_once_is_replaced() {
     world.server.proxy().cut();
     let sending = world.sends("one");
     world.server.proxy().struck().await;
-    // It takes the server's patience, so the client may have been told to come back.
+    // The stall may outlast the server's timeout, so the client may have been told to retry.
     drop(sending.await.expect("answered"));
     assert_eq!(world.bob_hears().await.0, ["one"], "it was sent again");
     again(&world, "one").await;
@@ -233,7 +234,7 @@ async fn a_new_connection_that_goes_silent_at_once_is_replaced() {
 async fn a_query_that_is_never_answered_is_given_up() {
     let Some(mut world) = World::new().await else { return };
     let messages = v3(["rooms", &world.room, "messages"]) + "?dir=f";
-    // More often than there are connections to read with.
+    // Repeated more often than there are reading connections.
     for _ in 0..3 {
         world.server.proxy().strike_reader(PAGE, Fault::Stall);
         world.alice.get(&messages).await.error(503, "M_UNKNOWN");
@@ -247,14 +248,14 @@ async fn a_query_that_is_never_answered_is_given_up() {
 async fn connections_that_fell_silent_are_replaced() {
     let Some(mut world) = World::new().await else { return };
     for _ in 0..2 {
-        // A firewall does so that forgets connections: nobody is told.
+        // A firewall that forgets connections does the same: it drops data and tells nobody.
         world.server.proxy().silence();
         let (one, two, three) = tokio::join!(world.bodies(), world.bodies(), world.bodies());
         for bodies in [one, two, three] {
             assert_eq!(bodies, ["before"]);
         }
     }
-    // The writing connection takes the server's patience, so the client may be told to come back.
+    // The failure of the writing connection may outlast the server's timeout, so the client may be told to retry.
     drop(world.sends("one").await.expect("answered"));
     assert_eq!(world.bob_hears().await.0, ["one"]);
     again(&world, "one").await;
@@ -266,7 +267,8 @@ async fn a_server_stops_in_time_without_its_database() {
     let Some(mut world) = World::new().await else { return };
     world.server.proxy().refuse(Manner::Close);
     world.server.proxy().cut();
-    // Nobody has written since, so the committer does not know yet; what is written at the end is the first to find out.
+    // Nothing was written since, so the committer does not know yet; the last write before the end is the first to find
+    // out.
     let stopped = tokio::time::timeout(Duration::from_secs(10), world.server.stop()).await;
     stopped.expect("it stops while a container runtime waits");
     world.server.proxy().allow();
@@ -285,7 +287,7 @@ async fn a_client_that_hangs_up_while_it_comes_online_is_announced() {
         () = parks.next() => {}
         answer = &mut parked => panic!("there is nothing new, so it waits: {answer:?}"),
     }
-    // Alice has never synced, so her rooms go out of memory and are read next time.
+    // Alice has never synced, so her rooms are dropped from memory and read again next time.
     world.server.app().rooms.forget_idle();
     world.server.proxy().strike_reader(ROOMS_OF_USER, Fault::Stall);
     let alice = world.alice.clone();
@@ -318,7 +320,7 @@ async fn nobody_notices_that_postgresql_was_restarted() {
     let Some(mut world) = World::new().await else { return };
     let mut other = world.server.postgres().await;
     for _ in 0..3 {
-        // As a restart does: every connection of the server ends, also the committer's.
+        // Ends every connection of the server, including the committer's, as a restart does.
         let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
             WHERE datname = current_database() AND pid <> pg_backend_pid()";
         other.execute(end).await.expect("it runs");
@@ -352,12 +354,12 @@ async fn is_away_and_found_again(manner: Manner) {
     let ready = world.alice.get("/ready").await;
     assert_eq!(ready.status, 503);
     assert_eq!(world.alice.get("/health").await.status, 200);
-    // A client without news waits all the same: it asks the database nothing.
+    // A client without news can still wait, because that needs no query.
     let bob = (world.bob.clone(), world.since.clone());
     let waiting = tokio::spawn(async move { bob.0.sync_with(Some(&bob.1), "timeout=60000").await });
 
     world.server.proxy().allow();
-    // The first was queued before anyone knew, and goes out now.
+    // The first message was queued before the failure was known, and is stored now.
     let answer = waiting.await.expect("answered");
     assert_eq!(answer["rooms"]["join"][&world.room]["timeline"]["events"][0]["content"]["body"], "one");
     world.since = next_batch(&answer);

@@ -13,7 +13,7 @@ fn status(client: &Client) -> String {
     v3(["presence", &client.user_id, "status"])
 }
 
-/// What a sync answer says about someone.
+/// Returns the content of a user's presence in a sync answer.
 fn shown<'a>(answer: &'a Value, client: &Client) -> Option<&'a Value> {
     let events = answer["presence"]["events"].as_array()?;
     events.iter().find(|event| event["sender"] == client.user_id).map(|event| &event["content"])
@@ -101,7 +101,7 @@ both_engines! {
         let (of_alice, of_bob) = (next(&alice.sync(None).await), next(&bob.sync(None).await));
         bob.join(&room).await;
 
-        // Nobody's presence has changed since; carol was never there.
+        // No presence has changed since, and carol was never online.
         let (news_of_alice, news_of_bob) = (alice.sync(Some(&of_alice)).await, bob.sync(Some(&of_bob)).await);
         assert_eq!(shown(&news_of_alice, &bob).expect("bob came")["presence"], "online");
         assert_eq!(shown(&news_of_bob, &alice).expect("alice is here")["presence"], "online");

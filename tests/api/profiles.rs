@@ -1,4 +1,4 @@
-//! A new name or avatar reaches every room, whatever else happens meanwhile.
+//! A new name or avatar reaches every room, even if other things happen at the same time.
 
 use sabha::server::build::{self, Surroundings};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ both_engines! {
         let events = news["rooms"]["join"][&room]["timeline"]["events"].as_array().expect("the name is news");
         assert_eq!(events[0]["content"]["displayname"], "Alice A.");
         assert_eq!(events[0]["unsigned"]["prev_content"]["displayname"], "alice");
-        // Again changes nothing.
+        // The same name again changes nothing.
         let since = news["next_batch"].as_str().expect("checked").to_owned();
         rename(&alice, "Alice A.").await;
         server.app().jobs.settled().await;
@@ -75,7 +75,7 @@ both_engines! {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
         server.stop().await;
-        // The services alone do no jobs.
+        // The services alone run no jobs.
         let app = build::app(server.config_mut().clone(), Surroundings::default()).await.expect("it starts");
         let user = app.db.find_user(alice.user_id.as_str().try_into().expect("a user ID")).await.expect("read");
         let user = user.expect("she is registered").nid;
@@ -86,7 +86,7 @@ both_engines! {
         server.restart().await;
         server.app().jobs.settled().await;
         assert_eq!(member(&alice, &room).await["displayname"], "Alice A.");
-        // Nothing is left to do for the start after this one.
+        // The next start has nothing left to do.
         let before = server.app().db.counters().rows_written();
         server.app().jobs.ask();
         server.app().jobs.settled().await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, TestServer, v3};
 
-/// The one content rule that everyone has.
+/// The only content rule that every user has.
 const USER_NAME: &str = ".m.rule.contains_user_name";
 
 fn rule(kind: &str, rule_id: &str) -> String {
@@ -63,7 +63,7 @@ both_engines! {
     }
 }
 
-/// Element mutes a room with such a rule, and other servers take it.
+/// Element mutes a room with such a rule, and other servers accept it.
 #[tokio::test]
 async fn a_rule_without_conditions_has_none() {
     let server = TestServer::start().await;
@@ -77,7 +77,7 @@ async fn a_rule_without_conditions_has_none() {
         alice.put(&rule(kind, "z"), json!({ "conditions": [] })).await.error(400, "M_MISSING_PARAM");
         alice.put(&rule(kind, "z"), json!([])).await.error(400, "M_BAD_JSON");
     }
-    // A pattern has no meaning to fall back to.
+    // A content rule without a pattern would have no meaning.
     alice.put(&rule("content", "z"), json!({ "actions": [] })).await.error(400, "M_MISSING_PARAM");
 }
 

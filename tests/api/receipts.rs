@@ -10,7 +10,7 @@ fn receipt(room: &str, kind: &str, event: &str) -> String {
     v3(["rooms", room, "receipt", kind, event])
 }
 
-/// The content of `m.receipt` in a sync answer.
+/// Returns the content of `m.receipt` in a sync answer.
 fn shown<'a>(answer: &'a Value, room: &str) -> Option<&'a Value> {
     let events = answer["rooms"]["join"][room]["ephemeral"]["events"].as_array()?;
     events.iter().find(|event| event["type"] == "m.receipt").map(|event| &event["content"])
@@ -20,7 +20,7 @@ fn next(answer: &Value) -> Option<&str> {
     answer["next_batch"].as_str()
 }
 
-/// Two users in a room with two messages.
+/// Creates two users and a room with two messages.
 async fn scene(server: &TestServer) -> (Client, Client, String, [String; 2]) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;

@@ -20,7 +20,7 @@ both_engines! {
             let event_id = alice.send_text(&room, "1", "secret").await;
             let redaction = redact(&alice, &room, &event_id, "r").await.ok()["event_id"].clone();
             assert_eq!(redact(&alice, &room, &event_id, "r").await.ok()["event_id"], redaction);
-            // As it is in memory, and as it was stored.
+            // Checks the event in memory, and then as it was stored.
             for again in [false, true] {
                 if again {
                     server.restart().await;
@@ -52,7 +52,7 @@ both_engines! {
             redact(&bob, &room, &of_bob, "r").await.ok();
             redact(&alice, &room, &also_of_bob, "r").await.ok();
             redact(&alice, &room, "$none", "r").await.error(404, "M_NOT_FOUND");
-            // Nor by sending the redaction as an event of its own, whatever its room version reads.
+            // Sending the redaction as an ordinary event is refused too, whichever field the room version reads.
             let body = json!({ "redacts": of_alice });
             let as_message = v3(["rooms", &room, "send", "m.room.redaction", "s"]);
             bob.put(&as_message, body.clone()).await.error(403, "M_FORBIDDEN");
@@ -70,7 +70,7 @@ both_engines! {
         let event_id = alice.send_text(&room, "1", "secret").await;
         let redaction = redact(&alice, &room, &event_id, "r").await.ok()["event_id"].clone();
         redact(&alice, &room, redaction.as_str().expect("it is a string"), "r2").await.ok();
-        // As it is in memory, and as it was stored.
+        // Checks the event in memory, and then as it was stored.
         for again in [false, true] {
             if again {
                 server.restart().await;

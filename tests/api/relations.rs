@@ -1,4 +1,4 @@
-//! What relates to an event ([spec]).
+//! Relations to an event ([spec]).
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1roomsroomidrelationseventid
 
@@ -53,7 +53,7 @@ both_engines! {
         for nothing in [[&root, "m.annotation"], [reply.as_str(), "m.thread"]] {
             assert!(ids(&alice.get(&relations(&room, nothing, "")).await.ok()).is_empty(), "{nothing:?}");
         }
-        // What is redacted relates to nothing any more.
+        // A redacted event has no relation any more.
         alice.put(&v3(["rooms", &room, "redact", &edit, "t"]), json!({})).await.ok();
         assert_eq!(ids(&alice.get(&relations(&room, [&root], "")).await.ok()), [custom.as_str(), &reply]);
     }
@@ -75,7 +75,7 @@ both_engines! {
             react(&alice, again, yes).await.error(400, "M_DUPLICATE_ANNOTATION");
             server.restart().await;
         }
-        // Anything else is another one.
+        // Another user, key, event or type makes it a different reaction.
         react(&bob, "1", yes).await.ok();
         react(&alice, "4", ("m.reaction", &parent, "no")).await.ok();
         react(&alice, "5", ("m.reaction", &other, "yes")).await.ok();
@@ -112,7 +112,7 @@ both_engines! {
             }
             assert_eq!(found, expected, "{dir}");
         }
-        // A token of /sync is such a place too, and the other direction begins where a page did.
+        // A token of /sync can be used as a place too, and the other direction starts where a page started.
         let page = alice.get(&relations(&room, [&root], &format!("?dir=f&limit=3&from={token}"))).await.ok();
         assert_eq!(ids(&page), sent[5..8]);
         let before = page["prev_batch"].as_str().expect("it began somewhere");
@@ -138,7 +138,7 @@ both_engines! {
         assert_eq!(deep["recursion_depth"], 3);
         let deep = alice.get(&relations(&room, [&root, "m.annotation"], "?recurse=true&dir=f")).await.ok();
         assert_eq!(ids(&deep), [reaction.as_str()]);
-        // Behind what is redacted nothing is related to the root any more.
+        // Events that relate to a redacted one are no longer related to the root.
         alice.put(&v3(["rooms", &room, "redact", &reaction, "t"]), json!({})).await.ok();
         let deep = alice.get(&relations(&room, [&root], "?recurse=true")).await.ok();
         assert_eq!(ids(&deep), [reply.as_str()]);
@@ -150,7 +150,7 @@ both_engines! {
         let root = alice.send_text(&room, "root", "root").await;
         let (mut sent, mut parents) = (Vec::new(), vec![root.clone()]);
         for number in 0..12 {
-            // Turn by turn to the root, to what relates to it, and so on.
+            // The parents alternate: the root, an event that relates to it, and so on.
             let parent = parents[number % 3 % parents.len()].clone();
             let event = relate(&alice, &room, &number.to_string(), (MESSAGE, "m.reference", &parent)).await;
             if parents.len() < 3 {
@@ -193,7 +193,7 @@ both_engines! {
         assert_eq!((all.len(), all.first()), (2, Some(&seen)));
         bob.get(&relations(&room, ["$none"], "")).await.error(404, "M_NOT_FOUND");
         bob.get(&relations("!none:sabha.test", [&early], "")).await.error(404, "M_NOT_FOUND");
-        // Nor of those whom they ignore.
+        // Events of ignored users are hidden too.
         let ignored = json!({ "ignored_users": { alice.user_id.as_str(): {} } });
         bob.put(&v3(["user", &bob.user_id, "account_data", "m.ignored_user_list"]), ignored).await.ok();
         assert!(ids(&bob.get(&relations(&room, [&early], "")).await.ok()).is_empty());

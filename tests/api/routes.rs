@@ -1,4 +1,4 @@
-//! The list of what is served.
+//! The list of served routes.
 
 use sabha::config::Secret;
 
@@ -10,7 +10,7 @@ fn the_routes_are_those_in_git() {
     assert_as_committed(&served);
 }
 
-/// The list is made beside the routers, so it is compared with a server that has everything switched on.
+/// Compares the list with a server that has everything switched on, because the list is built apart from the routers.
 #[tokio::test]
 async fn what_is_listed_is_served() {
     let server = TestServer::builder()

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::{TestServer, v3};
 
-/// Sent at once, the leave that a client leaves behind for the end of a call would end it.
+/// Delayed events must not be sent at once: a client schedules its leave for the end of a call, and would leave it now.
 #[tokio::test]
 async fn an_event_for_later_is_refused_and_not_sent() {
     let server = TestServer::start().await;
@@ -27,7 +27,7 @@ async fn an_event_for_later_is_refused_and_not_sent() {
     }
     let after = alice.sync(before.as_str()).await;
     assert!(after["rooms"]["join"].get(&room).is_none(), "{after}");
-    // Its transaction ID is not used up, and other parameters are nobody's business.
+    // The transaction ID is still unused, and other parameters have no effect.
     alice.put(&format!("{send}?delayed=10000"), json!({ "msgtype": "m.text", "body": "now" })).await.ok();
 }
 
@@ -37,7 +37,7 @@ both_engines! {
         let room = alice.create_room(json!({})).await;
         let first = alice.send_text(&room, "txn1", "hello").await;
         assert_eq!(alice.send_text(&room, "txn1", "hello again").await, first);
-        // Another type, another room and another device are other requests.
+        // The same ID counts anew for another type, another room and another device.
         let other = alice.create_room(json!({})).await;
         assert_ne!(alice.send(&room, "org.example.note", "txn1", json!({})).await, first);
         assert_ne!(alice.send_text(&other, "txn1", "hello").await, first);
@@ -94,7 +94,7 @@ both_engines! {
         alice.put(&long, json!({})).await.error(413, "M_TOO_LARGE");
         let long = v3(["rooms", &room, "send", "m.room.message", &"t".repeat(256)]);
         alice.put(&long, json!({})).await.error(400, "M_INVALID_PARAM");
-        // None of them took the transaction ID.
+        // None of them used up the transaction ID.
         alice.send_text(&room, "t", "hello").await;
     }
 

@@ -101,7 +101,7 @@ both_engines! {
         assert_eq!(ask.json["flows"], json!([{ "stages": ["m.login.password"] }]));
         let session = &ask.json["session"];
         alice.delete(&path, auth("alice", "wrong password", session)).await.error(401, "M_FORBIDDEN");
-        // As somebody else it leads nowhere, whatever their password.
+        // Authentication as another user is refused, even with that user's right password.
         alice.delete(&path, auth("bob", PASSWORD, session)).await.error(403, "M_FORBIDDEN");
         // The session belongs to Alice and to this device.
         assert_eq!(bob.delete(&path, auth("bob", PASSWORD, session)).await.status.as_u16(), 401);
@@ -112,7 +112,7 @@ both_engines! {
 
         alice.delete(&path, auth("alice", PASSWORD, session)).await.ok();
         assert_eq!((whoami(&alice).await, whoami(&other).await), (200, 401));
-        // Used up.
+        // The session is used up.
         assert_eq!(alice.delete(&path, json!({ "auth": { "session": session } })).await.status.as_u16(), 401);
     }
 
@@ -130,7 +130,7 @@ both_engines! {
         let delete = async |devices: Vec<String>| alice.post(&v3(["delete_devices"]), json!({ "devices": devices })).await;
         delete(vec!["D".repeat(1 << 19)]).await.error(400, "M_INVALID_PARAM");
         delete(vec!["D".to_owned(); 1_001]).await.error(400, "M_INVALID_PARAM");
-        // Many are no more than a name to authenticate for.
+        // A list of 1,000 devices is allowed, and one authentication is enough for all of them.
         let mut many: Vec<String> = (0..999).map(|number| format!("D{number}")).collect();
         many.push(other.device_id.clone());
         let ask = delete(many.clone()).await;
@@ -142,11 +142,11 @@ both_engines! {
         let repeat = async |devices: &[String], password: &str| {
             alice.post(&v3(["delete_devices"]), json!({ "devices": devices, "auth": auth(password) })).await
         };
-        // What failed is answered as the first time, with the error and all that was completed.
+        // A failed stage is answered like the first request, with the error and the completed stages.
         let failed = repeat(&many, "wrong").await;
         assert_eq!((failed.status.as_u16(), &failed.json["errcode"]), (401, &json!("M_FORBIDDEN")));
         assert_eq!((&failed.json["completed"], &failed.json["session"]), (&json!([]), &ask.json["session"]));
-        // One device less is another operation.
+        // A list with one device less is another operation.
         let elsewhere = repeat(&many[1..], PASSWORD).await;
         assert_eq!(elsewhere.status.as_u16(), 401);
         assert_ne!(elsewhere.json["session"], ask.json["session"]);
@@ -192,7 +192,7 @@ both_engines! {
         });
         let anonymous = server.anonymous();
         anonymous.post(&v3(["login"]), login.clone()).await.error(403, "M_FORBIDDEN");
-        // A device that is there may come back.
+        // An existing device may log in again.
         let mut again = login.clone();
         again["device_id"] = json!(second.device_id);
         anonymous.post(&v3(["login"]), again).await.ok();
@@ -210,7 +210,7 @@ both_engines! {
         bob.put(&path, json!({ "display_name": "Mine" })).await.error(404, "M_NOT_FOUND");
     }
 
-    /// matrix-nio fails without the names.
+    /// matrix-nio fails without these fields.
     async fn what_is_not_known_of_a_device_is_null(server: TestServer) {
         let mut server = server;
         let alice = server.register("alice").await;
@@ -220,7 +220,7 @@ both_engines! {
             assert!(names.iter().all(|name| device.get(name).is_some()), "{device}");
             assert_eq!(device["display_name"], Value::Null);
         };
-        // A device that has made no request yet was never seen.
+        // A device without any request was never seen.
         let path = v3(["devices", &second.device_id]);
         for _ in 0..2 {
             let device = alice.get(&path).await.ok();

@@ -1,4 +1,4 @@
-//! The setup page: how an empty server gets its first admin.
+//! The setup page, which gives an empty server its first admin.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn a_wrong_replaced_or_expired_link_says_so() {
     let server = TestServer::builder().clock(clock.clone()).start().await;
     let client = server.anonymous();
     refused(set_up(&client, "guess", "alice").await);
-    // Nobody learns without the secret which names are taken, or which can be.
+    // Without the secret nobody learns which names are taken or valid.
     server.register("carol").await;
     refused(set_up(&client, "guess", "carol").await);
     refused(set_up(&client, "guess", "not a name").await);

@@ -15,7 +15,7 @@ use crate::harness::{Builder, Client, Engine, Response, TestServer, v3};
 const PATH: &str = "/_synapse/admin/v1/register";
 const SECRET: &str = "complement";
 
-/// Nobody else can register.
+/// Configures a server on which nobody can register without the shared secret.
 fn builder() -> Builder {
     TestServer::builder().registration(RegistrationMode::Closed).config(|config| {
         config.registration.shared_secret = Secret::try_from(SECRET.to_owned()).ok();

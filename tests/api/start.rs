@@ -1,11 +1,11 @@
-//! Starting on data that is there: what is refused, and that nothing is lost.
+//! Starting on existing data: refused starts, and data that must not be lost.
 
 use sabha::{report::Report, server::StartError};
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 use crate::harness::{Engine, TestServer};
 
-/// The one line that a person sees when the server does not start.
+/// Returns the single line that a person sees when the server does not start.
 async fn refusal(server: &TestServer) -> String {
     let error: StartError = server.try_restart().await.err().expect("it is refused");
     let line = Report(&error).to_string();
@@ -96,7 +96,7 @@ async fn a_damaged_file_is_refused_with_advice_and_left_alone() {
         server.register("alice").await;
         server.stop().await;
         let url = server.config_mut().database_url();
-        // All of it into the one file.
+        // Moves the whole write-ahead log into the database file.
         let mut conn = SqliteConnection::connect(url.expose()).await.expect("it is closed now");
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut conn).await.expect("nobody else reads");
         conn.close().await.expect("closed");
@@ -108,7 +108,7 @@ async fn a_damaged_file_is_refused_with_advice_and_left_alone() {
         assert!(line.contains("the database file is damaged") && line.contains("the latest backup"), "{line}");
         assert!(std::fs::read(&path).expect("it is there") == bytes, "it is left as it is");
     };
-    // All of it, and all but its head.
+    // Damages the whole file, and then everything but its first page.
     damage(0).await;
     damage(4096).await;
 }

@@ -61,7 +61,7 @@ both_engines! {
         bob.join(&room).await;
         let name = v3(["rooms", &room, "state", "m.room.name"]);
         bob.put(&name, json!({ "name": "Bob's" })).await.error(403, "M_FORBIDDEN");
-        // State about another user, and the room's birth, are nobody's to set.
+        // Nobody may set state about another user, or the create event.
         alice.put(&v3(["rooms", &room, "state", "a.b", &bob.user_id]), json!({})).await.error(403, "M_FORBIDDEN");
         alice.put(&v3(["rooms", &room, "state", "m.room.create"]), json!({})).await.error(403, "M_FORBIDDEN");
         assert_eq!(bob.get(&name).await.ok(), json!({ "name": "Tea" }));

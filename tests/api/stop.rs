@@ -1,4 +1,4 @@
-//! Stopping in order: who waits is answered, and what was answered is there afterwards.
+//! Stopping in order: waiting requests are answered, and acknowledged writes exist afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ async fn a_clean_stop_leaves_everything_in_the_database_file() {
             tokio::spawn(async move { alice.send_text(&room, &format!("txn{round}-{n}"), "hello").await })
         });
         let sends: Vec<_> = sends.collect();
-        // Somebody reads from the database all the while.
+        // A client reads from the database meanwhile.
         let search = v3(["rooms", &room, "messages"]) + "?dir=b&limit=100";
         alice.get(&search).await.ok();
         for send in sends {

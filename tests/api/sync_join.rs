@@ -1,4 +1,4 @@
-//! What a client is told of a room that its user has just joined.
+//! The answer about a room that its user has just joined.
 
 use serde_json::json;
 
@@ -23,14 +23,15 @@ both_engines! {
         let away = bob.sync(first["next_batch"].as_str()).await;
         bob.join(&room).await;
         alice.send_text(&room, "3", "bob is back").await;
-        // Everything from the beginning fits in, but it does not follow on what the client has.
+        // All events from the beginning fit into the answer, but they do not continue the client's timeline.
         for parameters in ["timeout=0", &filtered] {
             let (events, limited) = timeline(&bob.sync_with(away["next_batch"].as_str(), parameters).await);
             assert!(events >= 3 && limited == true, "{parameters}: {events}, {limited}");
         }
     }
 
-    /// What made the room is from before its history was hidden, so bob sees it, but not what lies between.
+    /// The first events of the room are older than its hidden history, so bob sees them, but not the messages after
+    /// them.
     async fn hidden_events_do_not_hide_that_there_are_older_ones(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let state = json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } }]);

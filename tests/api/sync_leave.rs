@@ -1,4 +1,4 @@
-//! What `/sync` and the state endpoints tell those who were never in a room, or no longer are.
+//! `/sync` and the state endpoints, for users who were never in a room or no longer are.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn types(events: &Value) -> Vec<&str> {
 }
 
 both_engines! {
-    /// The end of an invitation tells nothing of the room.
+    /// The end of an invitation tells nothing about the room.
     async fn who_turns_an_invitation_down_learns_nothing_of_the_room(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = private_room(&alice).await;
@@ -31,7 +31,7 @@ both_engines! {
 }
 
 both_engines! {
-    /// A ban of somebody who was never there tells them of the ban alone.
+    /// A ban of a user who was never in the room tells them only about the ban.
     async fn who_is_banned_from_afar_learns_of_the_ban_alone(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = private_room(&alice).await;
@@ -61,7 +61,7 @@ both_engines! {
 }
 
 both_engines! {
-    /// Every device of a user learns that a room was left, also when it was forgotten at once.
+    /// Every device of a user learns that a room was left, even if it was forgotten at once.
     async fn a_forgotten_room_leaves_the_other_devices_too(server: TestServer) {
         let bob = server.register("bob").await;
         let room = private_room(&bob).await;
@@ -70,7 +70,7 @@ both_engines! {
         let between = bob.sync(before["next_batch"].as_str()).await;
         bob.leave(&room).await;
         bob.post(&v3(["rooms", &room, "forget"]), json!({})).await.ok();
-        // Not told how the room ended, and told so where there was more than the end.
+        // Answers contain only the departure, and are limited if there were other events before it.
         for (since, limited) in [(&before, true), (&between, false)] {
             let answer = bob.sync(since["next_batch"].as_str()).await;
             let timeline = &answer["rooms"]["leave"][&room]["timeline"];
@@ -82,7 +82,7 @@ both_engines! {
 }
 
 both_engines! {
-    /// State that the filter of the timeline hides comes as state.
+    /// State that the timeline's filter hides is told as state.
     async fn state_that_the_timeline_hides_is_told_as_state(server: TestServer) {
         let alice = server.register("alice").await;
         let room = private_room(&alice).await;
@@ -114,7 +114,7 @@ both_engines! {
     }
 }
 
-/// A filter as a parameter of `/sync`.
+/// Returns the parameters of a `/sync` with this filter.
 fn filtered(timeline: Value) -> String {
     let filter = json!({ "room": { "timeline": timeline } }).to_string();
     format!("timeout=0&filter={}", v3([&filter]).rsplit('/').next().expect("one segment"))
@@ -137,7 +137,8 @@ both_engines! {
         }
     }
 
-    /// With a filter as without one: here that they turned an invitation down once, which they may not read in the history.
+    /// Own membership events are shown with a filter and without. Here bob rejected an invitation, and may not read
+    /// that part of the history otherwise.
     async fn a_user_always_sees_what_became_of_themselves(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let visibility = json!({ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } });

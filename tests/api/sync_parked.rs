@@ -1,4 +1,4 @@
-//! Syncs that wait for news: a few for each device, of which the newest win.
+//! Syncs that wait for news: each device may have a few, and a new one ends the oldest.
 
 use sabha::sync::parked::MAX_FOR_DEVICE;
 
@@ -26,7 +26,7 @@ both_engines! {
         let oldest = waiting.remove(0).await.expect("answered");
         assert_eq!(oldest, serde_json::json!({ "next_batch": since }), "no news, and its own token");
         assert!(waiting.iter().all(|sync| !sync.is_finished()) && !other_device.is_finished());
-        // The others hear of what happens.
+        // The other syncs still get the news.
         alice.create_room(serde_json::json!({})).await;
         for sync in waiting {
             assert!(sync.await.expect("answered")["rooms"]["join"].is_object());

@@ -1,8 +1,9 @@
-//! `/sync` as a whole: whatever happens and however a client asks, it ends up knowing the same.
+//! `/sync` as a whole: whatever happens and however a client syncs, it ends up with the same knowledge.
 //!
-//! Random actions of three users in three rooms. Clients of each user, of different kinds, sync now and then; some answers
-//! are lost on the way, and the client asks again with its old token. At the end each client must know what a new client
-//! learns from its first sync, `/state` and `/messages`: so sync(a→b) and sync(b→c) together give what sync(a→c) gives.
+//! Three users act at random in three rooms. Clients of each user, with different options, sync now and then. Some
+//! answers are lost, and the client repeats the request with its old token. At the end each client must know what a new
+//! client learns from its first sync, `/state` and `/messages`. So sync(a→b) and sync(b→c) together give what sync(a→c)
+//! gives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +16,10 @@ const USERS: usize = 3;
 const ROOMS: usize = 3;
 const ACTIONS: usize = 150;
 
-/// A client that has no news after so many syncs has none to come.
+/// Number of syncs after which a client must have all news.
 const CATCH_UP_SYNCS: usize = 4;
 
-/// How a client asks.
+/// The options with which a client syncs.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     state_after: bool,
@@ -33,14 +34,14 @@ const KINDS: [Kind; 4] = [
     Kind { state_after: true, lazy: true, timeline_limit: 10 },
 ];
 
-/// What a client knows of a room.
+/// A client's knowledge of a room.
 #[derive(Debug, Default)]
 struct Known {
-    /// Without gaps, oldest first.
+    /// Event IDs without gaps, oldest first.
     timeline: Vec<String>,
     state: BTreeMap<(String, String), String>,
     account_data: BTreeMap<String, Value>,
-    /// Of each user, the event that was read last.
+    /// For each user, the event that was read last.
     receipts: BTreeMap<String, String>,
     unread: Value,
 }
@@ -54,7 +55,7 @@ struct Model {
     joined: BTreeSet<String>,
     invited: BTreeSet<String>,
     account_data: BTreeMap<String, Value>,
-    /// In the order of arrival.
+    /// Numbers of received messages, in the order of arrival.
     letters: Vec<u64>,
 }
 
@@ -101,7 +102,7 @@ impl Model {
             known.unread = room["unread_notifications"].clone();
             self.invited.remove(room_id);
             if !is_joined {
-                // What happens without the user is hidden from them, until they come back: the client begins anew then.
+                // Events in the user's absence are hidden until they come back. The client starts anew then.
                 known.timeline.clear();
                 known.state.clear();
             }
@@ -114,7 +115,7 @@ impl Model {
         for (_, room_id, _) in rooms(&answer, &["invite"]) {
             self.joined.remove(room_id);
             self.invited.insert(room_id.clone());
-            // They were taken out of the room before; as above.
+            // The user was removed from the room before the invitation, so the client starts anew here as well.
             if let Some(known) = self.rooms.get_mut(room_id) {
                 known.timeline.clear();
                 known.state.clear();
@@ -128,7 +129,7 @@ impl Model {
         self.since = Some(text(&answer, "next_batch"));
     }
 
-    /// Holds what the client knows against what a new one is told.
+    /// Compares the client's knowledge with the answers to a new client.
     async fn compare(&self, fresh: &Client, sent: &[u64]) {
         let answer = fresh.sync(None).await;
         let who = format!("{} {:?}", self.client.user_id, self.kind);
@@ -201,7 +202,7 @@ fn text(json: &Value, key: &str) -> String {
     json[key].as_str().unwrap_or_else(|| panic!("{key} is missing in {json}")).to_owned()
 }
 
-/// The events before `from` (or the end), oldest first, back to and without `until` (or the beginning).
+/// Returns the events before `from` (or the end), oldest first, as far back as `until` (not included) or the beginning.
 async fn read_back(client: &Client, room_id: &str, from: Option<&str>, until: Option<&str>) -> Vec<String> {
     let mut found = Vec::new();
     let mut from = from.map(str::to_owned);
@@ -226,7 +227,7 @@ async fn read_back(client: &Client, room_id: &str, from: Option<&str>, until: Op
     }
 }
 
-/// Does one random thing. Much of it is refused, which is as good.
+/// Does one random action. Many are refused, which is fine.
 async fn act(rng: &mut StdRng, step: usize, users: &[Client], room_ids: &[String], sent: &mut [Vec<u64>]) {
     let (user, other) = (&users[rng.random_range(0..USERS)], rng.random_range(0..USERS));
     let other_id = &users[other].user_id;
@@ -268,7 +269,7 @@ async fn act(rng: &mut StdRng, step: usize, users: &[Client], room_ids: &[String
     };
 }
 
-/// The newest message event, if the user may read the room and it has one.
+/// Returns the newest message event, if the user may read the room and it has one.
 async fn read_back_if_joined(user: &Client, room: &str) -> Option<String> {
     let answer = user.get(&format!("{}?dir=b&limit=10", v3(["rooms", room, "messages"]))).await;
     let newest_first = answer.json["chunk"].as_array()?;
@@ -309,7 +310,7 @@ both_engines! {
             act(&mut rng, step, &users, &room_ids, &mut sent).await;
             let model = rng.random_range(0..models.len());
             if rng.random_ratio(1, 4) {
-                // The answer is lost: the client knows nothing of it, and keeps its token.
+                // The answer is lost: the client ignores it and keeps its token.
                 models[model].ask().await;
             } else if rng.random_ratio(2, 3) {
                 models[model].sync().await;

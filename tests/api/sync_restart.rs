@@ -1,4 +1,4 @@
-//! Clients after a restart: only memory knew who types and who is there.
+//! Clients after a restart, which makes the server forget who types and who is online.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ both_engines! {
         }
         let told = alice.sync(Some(next(&quiet))).await;
         assert_eq!(typists(&told, &rooms[0]), Some(&json!([bob.user_id])), "{told}");
-        // An answer without news of the room does not make the client forget.
+        // The token still names the room after an answer without news of it.
         let later = alice.sync(Some(next(&told))).await;
         bob.put(&v3(["rooms", &rooms[1], "typing", &bob.user_id]), json!({ "typing": false })).await.ok();
         let later = alice.sync(Some(next(&later))).await;
@@ -46,10 +46,10 @@ both_engines! {
         for room in &rooms[1..] {
             assert!(after["rooms"]["join"].get(room).is_none(), "there is no news of {room}: {after}");
         }
-        // It was told once; a lost answer is repeated.
+        // The end of typing is told once, and again if that answer was lost.
         assert_eq!(typists(&alice.sync(Some(next(&later))).await, &rooms[0]), Some(&json!([])));
         assert!(alice.sync(Some(next(&after))).await.get("rooms").is_none());
-        // One who saw nobody type is told nothing.
+        // A client that saw nobody type is told nothing.
         assert!(alice.sync(Some(next(&quiet))).await.get("rooms").is_none());
     }
 

@@ -1,4 +1,4 @@
-//! Which state `/sync` tells, and where: what a client does not see in the timeline must be in the state.
+//! State in `/sync`: every event that a client does not see in the timeline must be in the state.
 
 use std::sync::{
     Arc,
@@ -28,7 +28,7 @@ fn of_type<'a>(events: &'a [Value], event_type: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["type"] == event_type).collect()
 }
 
-/// The member events of these users in the state of an answer.
+/// Returns the users whose member events are in the state of an answer.
 fn members(room: &Value, state_after: bool) -> Vec<String> {
     let state = if state_after { &room["state_after"] } else { &room["state"] };
     let of = of_type(events(state), "m.room.member");
@@ -36,7 +36,7 @@ fn members(room: &Value, state_after: bool) -> Vec<String> {
 }
 
 both_engines! {
-    /// A sync ends after the departure, while memory already knows of the return that is committed next.
+    /// The sync ends after the departure, while memory already has the return, which is committed next.
     async fn a_departure_is_told_also_when_the_return_is_not_visible_yet(server: TestServer) {
         let (alice, bob, carol) = (server.register("alice").await, server.register("bob").await, server.register("carol").await);
         let armed = Arc::new(AtomicBool::new(false));
@@ -88,8 +88,8 @@ let renamed = json!({ "membership": "join", "displayname": how });
 }
 
 both_engines! {
-    /// A client that asks for the full state keeps the members that it knows: lazy loading leaves out those that it need not
-    /// know, but not what has changed.
+    /// A client that asks for the full state keeps its known members. Lazy loading leaves out members that it need not
+    /// know, but not those that have changed.
     async fn the_full_state_tells_a_lazy_client_which_members_changed(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = room_with(&alice, "shared").await;
@@ -110,7 +110,7 @@ both_engines! {
         }
     }
 
-    /// Who comes back keeps what they knew of the members, so what has changed is told, however the stay before ended.
+    /// A user who comes back keeps the members that they knew, so changes are told, however the earlier stay ended.
     async fn who_comes_back_lazily_is_told_which_members_changed(server: TestServer) {
         let alice = server.register("alice").await;
         for state_after in [false, true] {
@@ -128,7 +128,7 @@ both_engines! {
                 assert!(follower.rooms[&room].contains_key(&key), "{how}");
 
                 if how == "leave and invite" || how == "invite and reject" {
-                    // The client never hears of what happened up to the departure.
+                    // The client is never told of the events before the departure.
                     dora.leave(&room).await;
                 }
                 bob.leave(&room).await;
@@ -159,7 +159,7 @@ both_engines! {
         }
     }
 
-    /// Whom a newcomer cannot know is not told.
+    /// Members that the newcomer does not see are not told.
     async fn who_comes_for_the_first_time_is_told_of_no_member_that_they_do_not_see(server: TestServer) {
         let (alice, bob, dora) = (server.register("alice").await, server.register("bob").await, server.register("dora").await);
         for state_after in [false, true] {
@@ -176,7 +176,7 @@ both_engines! {
         }
     }
 
-    /// The room is encrypted and named while the newcomer may not see the history yet.
+    /// The room gets its encryption and name while the newcomer may not see the history yet.
     async fn who_comes_later_knows_that_the_room_is_encrypted(server: TestServer) {
         let alice = server.register("alice").await;
         for visibility in ["world_readable", "shared", "invited", "joined"] {
@@ -202,7 +202,7 @@ both_engines! {
                 follower.sync().await;
                 follower.compare().await;
 
-                // And again after an absence in which more happened.
+                // Repeats the check after an absence in which more happened.
                 for how in ["leave", "kick", "forget"] {
                     match how {
                         "kick" => _ = alice.post(&v3(["rooms", &room, "kick"]), json!({ "user_id": carol.user_id })).await.ok(),
@@ -225,7 +225,7 @@ both_engines! {
         }
     }
 
-    /// An older topic is in the timeline, the newer one may not be seen there: the older must not come last.
+    /// An older topic could be shown in the timeline, but not the newer one. The older topic must not come last.
     async fn an_older_event_that_is_shown_does_not_win_over_a_newer_one_that_is_not(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = room_with(&alice, "shared").await;
@@ -240,7 +240,7 @@ both_engines! {
         assert_eq!(of_type(events(&told["timeline"]), "m.room.topic"), [&Value::Null; 0], "{answer}");
         assert_eq!(of_type(events(&told["state"]), "m.room.topic")[0]["event_id"], newer, "{answer}");
         follower.compare().await;
-        // The events that the timeline does without are found where it begins.
+        // Events that are left out of the timeline can be read from its start.
         assert_eq!(told["timeline"]["limited"], true);
         let from = told["timeline"]["prev_batch"].as_str().expect("it says where");
         let page = bob.get(&format!("{}?dir=b&limit=100&from={from}", v3(["rooms", &room, "messages"]))).await.ok();
@@ -248,7 +248,7 @@ both_engines! {
         assert_eq!(topics.map(|event| event["content"]["topic"].clone()).collect::<Vec<_>>(), ["old"], "{page}");
     }
 
-    /// The latest events before the newcomer's join are hidden, but not those before them.
+    /// The latest events before the newcomer's join are hidden, but older ones are not.
     async fn what_is_hidden_in_between_does_not_end_the_timeline(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = room_with(&alice, "shared").await;
@@ -310,7 +310,7 @@ both_engines! {
             assert_eq!(told["summary"]["m.heroes"], json!([bob.user_id]), "{answer}");
             assert!(members(told, state_after).contains(&bob.user_id), "{answer}");
 
-            // Named, and then no longer: by then the client has bob's member event.
+            // The room gets a name and loses it again: by then the client has bob's member event.
             alice.set_state(&room, "m.room.name", "", json!({ "name": "Tea" })).await;
             follower.sync().await;
             alice.set_state(&room, "m.room.name", "", json!({})).await;
@@ -340,7 +340,7 @@ both_engines! {
         }
     }
 
-    /// With the state after the timeline, clients do not look for state in the timeline.
+    /// Clients with `use_state_after` do not look for state in the timeline.
     async fn the_end_of_an_invitation_a_knock_or_a_ban_is_told_as_state_after(server: TestServer) {
         let alice = server.register("alice").await;
         for (how, end) in [("invite", "leave"), ("invite", "kick"), ("knock", "leave"), ("knock", "kick"), ("ban", "unban")] {
@@ -366,8 +366,8 @@ both_engines! {
         }
     }
 
-    /// Where the filter of the timeline hides the end of an invitation, it is told as state; where that hides it too, the
-    /// room is still among those that were left.
+    /// The end of an invitation is told as state if the timeline's filter hides it. If the state's filter hides it too,
+    /// the room is still listed among those that were left.
     async fn a_filter_does_not_hide_that_a_room_was_left(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let nothing: Vec<&str> = Vec::new();

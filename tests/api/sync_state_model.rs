@@ -1,7 +1,7 @@
-//! The state of rooms in `/sync`: a client that follows it, and asks for nothing else, knows what `/state` says.
+//! A model of the state in `/sync`: a client that only follows it knows what `/state` says.
 //!
-//! Random operations of three users in two rooms, over all history visibilities; clients of all ways to ask, of which some
-//! lose answers. A failing seed replays with `SABHA_SYNC_STATE_SEED=… cargo test --test api sync_state_model`.
+//! Random operations of three users in two rooms, over all history visibilities. Clients use all options, and some
+//! answers are lost. A failing seed replays with `SABHA_SYNC_STATE_SEED=… cargo test --test api sync_state_model`.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -15,10 +15,10 @@ use crate::harness::{
 const FOLLOWERS_OF_EACH: usize = 4;
 const OPERATIONS: usize = 120;
 
-/// Random runs for each engine, unless a seed is given. More by hand: `SABHA_SYNC_STATE_RUNS=500`.
+/// Random runs for each engine, unless a seed is given. `SABHA_SYNC_STATE_RUNS=500` makes more.
 const RUNS: u64 = 3;
 
-/// Something that a user does to a room. Much of it is refused, which is as good.
+/// An operation of a user on a room. Many are refused, which is fine.
 #[derive(Debug, Clone)]
 pub enum Operation {
     Say,
@@ -42,7 +42,7 @@ impl Operation {
         match rng.random_range(0..24) {
             0..=4 => Self::Say,
             5 | 6 => set("m.room.topic", "", json!({ "topic": step.to_string() })),
-            // An empty name makes the room one that is named by its members.
+            // A room with an empty name is named after its members.
             7 => set("m.room.name", "", json!({ "name": if rng.random() { step.to_string() } else { String::new() } })),
             8 | 9 => set("org.sabha.test", &(step % 3).to_string(), json!({ "value": step })),
             10 => set("m.room.encryption", "", json!({ "algorithm": "m.megolm.v1.aes-sha2", "step": step })),
@@ -65,7 +65,7 @@ impl Operation {
         }
     }
 
-    /// Whether it was allowed.
+    /// Runs the operation, and returns whether it was allowed.
     pub async fn run(&self, user: &Client, room: &str, txn: &str) -> bool {
         let target = |other: &str| json!({ "user_id": other });
         let path = |what: &str| v3(["rooms", room, what]);
@@ -117,7 +117,7 @@ async fn run(server: &TestServer, seed: u64) {
     }
     for step in 0..OPERATIONS {
         let operation = Operation::random(&mut rng, step, &user_ids[1..]);
-        // The creator, who may do most, does most.
+        // The creator may do the most, and acts the most.
         let user = &users[[0, 0, 1, 2][rng.random_range(0..4)]];
         let room = &rooms[rng.random_range(0..rooms.len())];
         let allowed = operation.run(user, room, &format!("{seed}-{step}")).await;

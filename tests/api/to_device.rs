@@ -25,22 +25,22 @@ both_engines! {
         let content = json!({ "text": "hello" });
         let to_bob = json!({ &bob.user_id: { &bob.device_id: content } });
         send(&alice, "1", to_bob.clone()).await;
-        // Asking again sends nothing.
+        // A repeated request sends nothing.
         send(&alice, "1", to_bob).await;
 
         let expected = json!({ "sender": alice.user_id, "type": "m.test", "content": content });
         let answer = bob.sync(Some(next_batch(&first))).await;
         assert_eq!(received(&answer), std::slice::from_ref(&expected));
-        // The answer was lost.
+        // The answer was lost, so the client asks again.
         assert_eq!(received(&bob.sync(Some(next_batch(&first))).await), [expected]);
         assert_eq!(received(&bob.sync(Some(next_batch(&answer))).await), [Value::Null; 0]);
-        // It has arrived, so it is gone, whatever is asked.
+        // The message has arrived, so it is deleted for every token.
         assert_eq!(received(&bob.sync(None).await), [Value::Null; 0]);
     }
 }
 
 both_engines! {
-    /// A sync only reads: what it acknowledges is deleted later.
+    /// A sync only reads: acknowledged messages are deleted later.
     async fn an_acknowledgement_writes_nothing_and_holds(mut server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         send(&alice, "1", json!({ &bob.user_id: { &bob.device_id: { "number": 1 } } })).await;
@@ -50,7 +50,7 @@ both_engines! {
         let published = server.app().db.committer().published();
         let second = bob.sync(Some(next_batch(&first))).await;
         assert_eq!(received(&second)[0]["content"]["number"], 2, "{second}");
-        // Whatever the client asks now, the first message has arrived; the second may not have.
+        // With any token, the first message counts as arrived; the second may not have arrived yet.
         for since in [None, Some(next_batch(&first))] {
             let again = received(&bob.sync(since).await);
             assert_eq!(again.iter().map(|message| &message["content"]["number"]).collect::<Vec<_>>(), [2]);
@@ -82,7 +82,7 @@ both_engines! {
         let first = bob.sync(None).await;
         assert_eq!(contents(&first), [json!({ "b": 2 }), to_all.clone()]);
         assert_eq!(received(&bob.sync(Some(next_batch(&first))).await).len(), 0);
-        // A device that ends takes nothing from the others.
+        // The deletion of a device takes no message from the others.
         third.post(&v3(["logout"]), json!({})).await.ok();
         sabha::store::leftovers::sweep(&server.app().db).await.expect("swept");
         let answer = second.sync(None).await;

@@ -13,7 +13,7 @@ fn typing(client: &Client, room: &str) -> String {
     v3(["rooms", room, "typing", &client.user_id])
 }
 
-/// Who types, if a sync answer says so.
+/// Returns the users who are typing, if a sync answer tells it.
 fn typists<'a>(answer: &'a Value, room: &str) -> Option<&'a Value> {
     let events = answer["rooms"]["join"][room]["ephemeral"]["events"].as_array()?;
     events.iter().find(|event| event["type"] == "m.typing").map(|event| &event["content"]["user_ids"])
@@ -35,7 +35,7 @@ async fn others_see_who_types_until_they_stop() {
     bob.put(&typing(&bob, &room), json!({ "typing": true, "timeout": 30_000 })).await.ok();
     let news = alice.sync(before["next_batch"].as_str()).await;
     assert_eq!(typists(&news, &room), Some(&json!([bob.user_id])));
-    // Typing on is no news.
+    // Typing that continues is no news.
     bob.put(&typing(&bob, &room), json!({ "typing": true })).await.ok();
     let quiet = alice.sync(news["next_batch"].as_str()).await;
     assert_eq!(typists(&quiet, &room), None);

@@ -14,7 +14,7 @@ fn next(answer: &Value) -> Option<&str> {
     answer["next_batch"].as_str()
 }
 
-/// A filter as a parameter of `/sync`.
+/// Returns the parameters of a `/sync` with this filter.
 fn filter(filter: &Value) -> String {
     let encoded = v3([&filter.to_string()]);
     format!("timeout=0&filter={}", encoded.rsplit('/').next().expect("one segment"))
@@ -28,7 +28,7 @@ fn counts(counts: &Value) -> Option<(u64, u64)> {
     Some((counts["notification_count"].as_u64()?, counts["highlight_count"].as_u64()?))
 }
 
-/// Notifications and highlights of a room in an answer, if the room is there.
+/// Returns notifications and highlights of a room in an answer, if the room is in it.
 fn unread(answer: &Value, room: &str) -> Option<(u64, u64)> {
     counts(&answer["rooms"]["join"][room]["unread_notifications"])
 }
@@ -46,7 +46,7 @@ async fn rule(client: &Client, kind: &str, id: &str, body: Value) {
     client.put(&v3(["pushrules", "global", kind, id]), body).await.ok();
 }
 
-/// As many and as long rules as there can be. No text has the first letters, so that tests do not take the time.
+/// Adds as many and as long rules as are allowed. No text contains their first letters, which keeps the tests fast.
 async fn slow_rules(client: &Client) {
     let pattern = "zz".to_owned() + &"?a".repeat(255);
     for number in 0..55 {
@@ -67,7 +67,7 @@ fn text(body: &str) -> Value {
     json!({ "msgtype": "m.text", "body": body })
 }
 
-/// Alice and Bob in a room; both may do everything.
+/// Creates Alice, Bob and a room in which both may do everything.
 async fn scene(server: &TestServer) -> (Client, Client, String) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let levels =
@@ -132,13 +132,13 @@ both_engines! {
     async fn an_event_that_is_nested_too_deep_for_rules_notifies_nobody(server: TestServer) {
         let (alice, bob, room) = scene(&server).await;
         bob.send_text(&room, "before", "hello").await;
-        // As deep as the server takes events: some of these may be refused.
+        // Depths around the limit of the server: some of these events may be refused.
         for depth in 120..130 {
             let nested = "{\"a\":".repeat(depth - 1) + "{}" + &"}".repeat(depth - 1);
             let path = v3(["rooms", &room, "send", "m.room.message", &depth.to_string()]);
             bob.request(Method::PUT, &path, Some(nested)).await;
         }
-        // Without these events in the answer: they are too deep for the client of this test, too.
+        // The filter hides these events, because they are too deep for the client of this test as well.
         let blind = filter(&json!({ "room": { "timeline": { "types": ["org.example.nothing"] } } }));
         let counted = unread(&alice.sync_with(None, &blind).await, &room);
         assert!(counted.is_some_and(|(notifications, _)| notifications > 0), "{counted:?}: the first message still counts");
@@ -151,7 +151,7 @@ both_engines! {
         let second = bob.send_text(&room, "2", "two").await;
         let before = other.sync(None).await;
         assert_eq!(unread(&before, &room), Some((2, 0)));
-        // Not even the receipt itself is shown.
+        // The filter hides even the receipt.
         let blind = filter(&json!({ "room": { "ephemeral": { "types": [] } } })).replace("timeout=0", "timeout=30000");
         let parked = other.sync_with(next(&before), &blind);
         let (news, ()) = tokio::join!(parked, read(&alice, &room, "m.read.private", &first, None));
@@ -212,7 +212,7 @@ both_engines! {
         read(&alice, &room, "m.read.private", &in_it, Some(&root)).await;
         let news = threads(next(&news).map(str::to_owned)).await;
         assert_eq!(unread_of_thread(&news, &room, &root), Some((2, 1)));
-        // Who answers in the thread has read the thread.
+        // A user who answers in a thread has read it.
         bob.send_text(&room, "6", "main again").await;
         alice.send(&room, "m.room.message", "7", in_thread(&root, text("answer"))).await;
         let news = threads(next(&news).map(str::to_owned)).await;
@@ -253,7 +253,7 @@ both_engines! {
         carol.send_text(&room, "2", "three of us").await;
         carol.leave(&room).await;
         bob.send_text(&room, "3", "two again").await;
-        // The join of the third is one of three, too; the departure is not.
+        // Carol's join counts too, and as one of three members; her departure does not count.
         assert_eq!(unread(&alice.sync(None).await, &room), Some((4, 2)));
 
         let name = json!([{ "kind": "contains_display_name" }]);
@@ -270,13 +270,13 @@ both_engines! {
         dave.join(&room).await;
         dave.send(&room, "m.room.message", "7", everyone()).await;
         let sum = unread(&alice.sync(None).await, &room);
-        // Dave's join makes three again. He may not call everyone, but he speaks among three.
+        // Dave's join makes them three again. He may not notify the whole room, but his message has three members.
         assert_eq!(sum, Some((9, 6)));
         server.restart().await;
         assert_eq!(unread(&alice.sync(None).await, &room), sum);
     }
 
-    /// Scripts and bridges write names into the body and no `m.mentions`.
+    /// Scripts and bridges write names into the body, without `m.mentions`.
     async fn names_in_a_body_are_heard_where_nothing_says_who_is_mentioned(server: TestServer) {
         let (alice, bob, room) = scene(&server).await;
         let profile = v3(["profile", &alice.user_id, "displayname"]);
@@ -298,7 +298,7 @@ both_engines! {
             expected = (expected.0 + 1, expected.1 + u64::from(highlights));
             assert_eq!(unread(&alice.sync(None).await, &room), Some(expected), "{content}");
         }
-        // They are the user's to switch off.
+        // Users can switch these rules off.
         let enabled = v3(["pushrules", "global", "content", ".m.rule.contains_user_name"]) + "/enabled";
         alice.put(&enabled, json!({ "enabled": false })).await.ok();
         bob.send_text(&room, "off", "alice again").await;
@@ -323,7 +323,7 @@ both_engines! {
         assert_eq!(unread(&before, &room), Some((2, 1)));
         bob.put(&v3(["rooms", &room, "redact", &loud, "3"]), json!({})).await.ok();
         assert_eq!(unread(&alice.sync(next(&before)).await, &room), Some((1, 0)));
-        // What alice took back says nothing of what she has read.
+        // A redacted answer does not show that alice has read the room.
         let answer = alice.send_text(&room, "4", "answer").await;
         let answered = alice.sync(next(&before)).await;
         assert_eq!(unread(&answered, &room), Some((0, 0)));

@@ -81,7 +81,7 @@ both_engines! {
         alice.post(&path, json!({ "new_version": "none" })).await.error(400, "M_UNSUPPORTED_ROOM_VERSION");
         alice.post(&path, json!({})).await.error(400, "M_MISSING_PARAM");
         alice.post(&v3(["rooms", "!none:sabha.test", "upgrade"]), wanted.clone()).await.error(403, "M_FORBIDDEN");
-        // Nothing of that closed it, or left a room behind.
+        // None of these requests closed the room or left a new room behind.
         alice.get(&v3(["rooms", &room, "state", "m.room.tombstone", ""])).await.error(404, "M_NOT_FOUND");
         assert_eq!(alice.get(&v3(["joined_rooms"])).await.ok()["joined_rooms"], json!([room]));
         // A moderator who may send the tombstone may upgrade, and has no more power afterwards.
@@ -113,7 +113,7 @@ both_engines! {
         assert!(state(&bob, &eleven, "m.room.create").await.get("additional_creators").is_none());
     }
 
-    /// Also where the one who upgrades may not ban by the levels of the room.
+    /// Bans stay even if the user who upgrades has no right to ban.
     async fn who_was_banned_stays_banned(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let carol = server.register("carol").await;
@@ -201,13 +201,13 @@ both_engines! {
             let rooms = json!({ "@friend:sabha.test": [old, new], "@other:sabha.test": [] });
             assert_eq!(user.get(&direct(user)).await.ok(), rooms);
         }
-        // A room that only says of itself that it replaces another gets nothing.
+        // A room that only claims to replace another one gets nothing.
         let predecessor = json!({ "predecessor": { "room_id": new } });
         let body = json!({ "preset": "public_chat", "creation_content": predecessor });
         let pretender = server.register("eve").await.create_room(body).await;
         bob.join(&pretender).await;
         assert_eq!(tags(&bob, &pretender).await, json!({}));
-        // Tags of its own stay as they are.
+        // Tags that the new room already has stay as they are.
         let newest = upgrade(&alice, &new, "12").await;
         bob.join(&newest).await;
         bob.put(&tag(&bob, &newest, "m.favourite"), json!({ "order": 0.1 })).await.ok();
@@ -248,7 +248,7 @@ both_engines! {
             let news = alice.sync(Some(&since)).await;
             let events = news["account_data"]["events"].as_array().expect("the rules changed");
             assert!(events.iter().any(|event| event["type"] == "m.push_rules"), "{news}");
-            // What the user changed in the new room is theirs.
+            // The user's own changes in the new room are kept.
             bob.put(&(rule("room", &new) + "/enabled"), json!({ "enabled": true })).await.ok();
             bob.leave(&new).await;
             bob.join(&new).await;

@@ -1,10 +1,10 @@
-//! History visibility: what a user sees of what happened before they came and after they left.
+//! History visibility: the events that a user sees from before they joined and after they left.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestServer, v3};
 
-/// Which of the texts in the room a user sees.
+/// Returns the texts in the room that a user sees.
 async fn bodies(client: &Client, room: &str) -> Vec<String> {
     let page = client.get(&(v3(["rooms", room, "messages"]) + "?dir=f&limit=100")).await.ok();
     let chunk = page["chunk"].as_array().expect("a checked answer has it").clone();

@@ -1,11 +1,11 @@
-//! Ways around a rule that are closed.
+//! Attempts to get around a rule, which must fail.
 
 use serde_json::json;
 
 use crate::harness::{TestServer, v3};
 
 both_engines! {
-    /// Who let somebody into a restricted room is for the server to say, not for them.
+    /// Only the server may state who let a user into a restricted room.
     async fn nobody_lets_themselves_into_a_restricted_room(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let inner = alice.create_room(json!({ "room_version": "11" })).await;
@@ -23,7 +23,7 @@ both_engines! {
 }
 
 both_engines! {
-    /// PostgreSQL stores no NUL: it is refused before it gets anywhere, and others go on.
+    /// PostgreSQL stores no NUL: a request with one is refused early, and others still work.
     async fn a_nul_is_refused(server: TestServer) {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
@@ -52,7 +52,7 @@ both_engines! {
 }
 
 both_engines! {
-    /// Who has left the room no longer decides about its aliases.
+    /// A user who has left the room may no longer delete its aliases.
     async fn an_ex_member_does_not_delete_aliases(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let levels = json!({ "users": { (alice.user_id.clone()): 100, (bob.user_id.clone()): 100 } });

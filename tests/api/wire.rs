@@ -11,17 +11,17 @@ use tokio::{
 
 use crate::harness::{Client, Engine, TestServer, v3};
 
-/// All that the server says to these bytes, until it closes the connection.
+/// Sends these bytes, and returns all that the server answers until it closes the connection.
 async fn exchange(server: &TestServer, sent: &[u8]) -> String {
     let mut stream = server.connect().await;
     stream.write_all(sent).await.expect("it is read");
     let mut answer = Vec::new();
-    // What came before the end counts, however the connection ended.
+    // Data before the end counts, however the connection ended.
     let _ended = stream.read_to_end(&mut answer).await;
     String::from_utf8(answer).expect("text")
 }
 
-/// The head of one answer and as much of its body as came with it.
+/// Returns the head of one answer, and as much of its body as came with it.
 async fn one_answer(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -77,7 +77,7 @@ async fn an_early_error_reaches_a_client_that_is_still_sending() {
     let token = alice.token.expect("she is signed in");
     let upload = v3(["user", &alice.user_id, "account_data", "com.example.large"]);
     let cases = [
-        // Without a token, with a wrong one, and larger than what anyone may send.
+        // Requests without a token, with a wrong one, and with a body larger than anyone may send.
         ("POST", v3(["createRoom"]), String::new(), "HTTP/1.1 401"),
         ("PUT", upload.clone(), "Authorization: Bearer wrong\r\n".to_owned(), "HTTP/1.1 401"),
         ("PUT", upload, format!("Authorization: Bearer {token}\r\n"), "HTTP/1.1 413"),
@@ -88,11 +88,11 @@ async fn an_early_error_reaches_a_client_that_is_still_sending() {
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{authorization}Content-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("it is read");
-        // The answer is already on its way, as to a client that looks for it only when it has sent everything.
+        // The answer is already on its way, but this client reads it only after it has sent everything.
         stream.write_all(&body).await.expect("what is not wanted is read all the same");
         let answer = one_answer(&mut stream).await;
         assert!(answer.starts_with(status), "{path}: {answer}");
-        // And the connection goes on.
+        // The connection stays open.
         stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is open");
         assert!(one_answer(&mut stream).await.contains("HTTP/1.1 200"));
     }
@@ -118,7 +118,7 @@ async fn strangers_send_small_bodies() {
         server.anonymous().post(&v3([path]), large.clone()).await.error(413, "M_TOO_LARGE");
     }
     alice.put(&v3(["user", &alice.user_id, "account_data", "com.example.x"]), large).await.ok();
-    // What says that it will be too large is refused before it comes.
+    // A body whose announced length is too large is refused before it comes.
     let head = format!("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n", v3(["login"]));
     let mut stream = server.connect().await;
     stream.write_all(head.as_bytes()).await.expect("it is read");
@@ -148,7 +148,7 @@ async fn one_address_has_only_so_many_connections_and_a_proxy_has_any_number() {
     }
 }
 
-/// Somebody with a room of which a page has about 12 MB.
+/// Starts a server, with a client and a room of which a page has about 12 MB.
 async fn with_a_large_page(engine: Engine) -> (TestServer, Client, String) {
     let config = |config: &mut sabha::config::Config| {
         config.limits.page_bytes = ByteSize::mib(64);
@@ -183,19 +183,19 @@ both_engines! {
         if second.status.as_u16() == 503 {
             assert_eq!(second.headers["retry-after"], "1");
         } else {
-            // Making it took so long that the first reader counts as slow.
+            // The second answer took so long that the first reader counts as slow.
             second.ok();
             let mut read = Vec::new();
             let _ended = slow.read_to_end(&mut read).await;
             assert!(read.len() < 12 << 20, "it was cut off");
         }
-        // Small ones have room all the while, and so have larger ones of others.
+        // Small answers always have room, and so have larger ones of other users.
         alice.get(&v3(["account", "whoami"])).await.ok();
         let bobs = bob.create_room(json!({})).await;
         bob.send(&bobs, "com.example.large", "t", json!({ "x": "y".repeat(60_000) })).await;
         bob.sync(None).await;
         drop(slow);
-        // The server notices by itself; asking again is what the refusal says.
+        // The server notices the closed connection by itself. Then the retry succeeds that the refusal asked for.
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         while answers.bytes_in_flight() > 0 {
             assert!(tokio::time::Instant::now() < deadline, "the bytes are given back");

@@ -12,7 +12,7 @@ binary=${CARGO_TARGET_DIR:-$root/target}/release/sabha
 
 server=
 work=
-# Whatever happens, the server that we started ends with us.
+# Ends the server that this script started, whatever happens.
 clean_up() {
     if [[ -n $server ]]; then
         kill "$server" 2>/dev/null || true
@@ -31,7 +31,7 @@ fail() {
     exit 1
 }
 
-# The server under test. Its rate limits are the default ones: a real client must live within them.
+# Configures the server under test. Its rate limits are the default ones, because a real client must work with them.
 write_config() {
     local directory=$1 port=$2
     cat >"$directory/sabha.toml" <<TOML
@@ -77,7 +77,7 @@ start_server() {
     done
 }
 
-# Prints a directory of the cache named after what is installed in it: a change of FILE makes a new one.
+# Prints a directory of the cache that is named after the content of FILE, so that a change makes a new one.
 installation() {
     local name=$1 file=$2
     echo "$cache/$name-$(sha256sum "$file" | cut -c1-16)"
@@ -103,11 +103,11 @@ run_js_sdk() {
         rm -rf "$packages"
         mkdir -p "$packages"
         cp "$here"/js-sdk/{package.json,package-lock.json,.npmrc} "$packages/"
-        # The system's npm may run on an older Node than the one that it installs here.
+        # The system's npm may use an older Node than the one that it installs here.
         (cd "$packages" && npm ci --ignore-scripts --loglevel=error)
         touch "$packages/installed"
     fi
-    # Node looks for packages in the folders above a file, so the flow runs from beside them.
+    # Node looks for packages in the folders above a file, so the flow runs from a folder beside them.
     mkdir -p "$packages/js-sdk"
     cp "$here"/js-sdk/*.mjs "$packages/js-sdk/"
     cp "$here/messages.json" "$packages/"

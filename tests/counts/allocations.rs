@@ -14,11 +14,11 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every call is passed on to the system's allocator unchanged.
+// SAFETY: every call is passed on unchanged to the system's allocator.
 #[expect(unsafe_code, reason = "an allocator cannot be written without")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // The counter is gone while a thread ends; nothing is counted then.
+        // While a thread ends, its counter no longer exists; nothing is counted then.
         let _ = COUNT.try_with(|count| count.set(count.get() + 1));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
@@ -30,8 +30,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// How many allocations `work` makes on this thread. With a runtime of one thread, that is everything but the database's
-/// own threads.
+/// Counts the allocations of `work` on this thread. With a single-threaded runtime these are all except the allocations
+/// of the database's own threads.
 pub async fn during<T>(work: impl Future<Output = T>) -> u64 {
     let before = COUNT.with(Cell::get);
     work.await;

@@ -1,4 +1,5 @@
-//! What a message and an idle sync cost, in counts that are the same on every machine: statements, rows, allocations.
+//! The cost of a message and of an idle sync, in counts that are the same on every machine: statements, rows,
+//! allocations.
 
 mod allocations;
 
@@ -32,13 +33,14 @@ const ROWS_PER_MESSAGE: u64 = 5;
 /// One statement commits a message on SQLite.
 const STATEMENTS_PER_MESSAGE: u64 = 1;
 
-/// Allocations on the thread that serves, from the draft to the answer; measured 204, with room for a dependency's whims.
+/// Allocations on the serving thread, from the draft to the answer; measured 204, with room for changes in
+/// dependencies.
 const ALLOCATIONS_PER_MESSAGE: u64 = 240;
 
 /// Allocations of a sync that brings one message; measured 197.
 const ALLOCATIONS_PER_SYNC_WITH_MESSAGE: u64 = 230;
 
-/// The future of a sync that waits for news; measured 656.
+/// Size of the future of a sync that waits for news; measured 656.
 const BYTES_PER_PARKED_SYNC: usize = 1024;
 
 /// Allocations of a sync that finds nothing; measured 17.
@@ -129,7 +131,7 @@ async fn a_message_costs_the_same_in_rooms_of_every_size() {
             server.app.rooms.join(&user, &room, None).await.expect("joined");
             members += 1;
         }
-        // The first one reads what memory does not hold yet.
+        // The first message reads data that is not in memory yet.
         server.send(&alice, &room, size * 10).await;
         let counters = server.app.db.counters();
         let (statements, rows) = (counters.statements(), counters.rows_written());
@@ -158,7 +160,7 @@ async fn an_idle_sync_costs_no_statement_and_few_allocations_however_many_rooms(
     assert!(allocations <= ALLOCATIONS_PER_IDLE_SYNC, "{allocations} allocations");
 }
 
-/// The way of a message to somebody who waits for it: the event and the unread counts come from memory.
+/// A message for a waiting client: the event and the unread counts come from memory.
 #[tokio::test]
 async fn a_sync_that_brings_one_message_costs_no_statement() {
     let server = Server::start().await;
@@ -172,13 +174,13 @@ async fn a_sync_that_brings_one_message_costs_no_statement() {
         let statements = || server.app.db.counters().statements() - before;
         let allocations = allocations::during(async { since = server.sync(&bob, Some(since)).await }).await;
         println!("{} statements, {allocations} allocations for a sync with message {txn}", statements());
-        // The first one reads what memory does not hold yet.
+        // The first sync reads data that is not in memory yet.
         assert!(txn == 0 || statements() == 0, "{} statements", statements());
         assert!(txn == 0 || allocations <= ALLOCATIONS_PER_SYNC_WITH_MESSAGE, "{allocations} allocations");
     }
 }
 
-/// What a parked sync keeps in memory besides its connection: the future that waits.
+/// A parked sync keeps only its future in memory, besides its connection.
 #[tokio::test]
 async fn a_parked_sync_is_small() {
     let server = Server::start().await;

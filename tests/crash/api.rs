@@ -8,16 +8,16 @@ use std::sync::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A whole answer with a 2xx status: the server's promise.
+    /// A complete answer with a 2xx status: the server's promise.
     Answered(Value),
-    /// No answer, because the server was killed. Whether it did what was asked is for the checks to see.
+    /// No answer, because the server was killed. The checks find out whether the request took effect.
     Lost,
 }
 
-/// One life of a server.
+/// A client of one life of a server.
 #[derive(Clone)]
 pub struct Api {
     http: reqwest::Client,
@@ -31,10 +31,10 @@ impl Api {
         Self { http, base, killed }
     }
 
-    /// Asks once.
+    /// Sends a request once.
     ///
     /// # Panics
-    /// When a living server refuses or does not answer: nothing here is ever asked that it may refuse.
+    /// When a living server refuses or does not answer: no test sends a request here that may be refused.
     pub async fn ask(&self, method: Method, path: &str, token: &str, body: Option<&Value>) -> Outcome {
         let mut request = self.http.request(method.clone(), format!("{}/_matrix/client/v3{path}", self.base));
         if !token.is_empty() {
@@ -58,7 +58,7 @@ impl Api {
         }
     }
 
-    /// Asks a server that nobody kills.
+    /// Sends a request to a server that is not killed.
     pub async fn sure(&self, method: Method, path: &str, token: &str, body: Option<&Value>) -> Value {
         match self.ask(method.clone(), path, token, body).await {
             Outcome::Answered(json) => json,
@@ -70,7 +70,7 @@ impl Api {
         self.sure(Method::GET, path, token, None).await
     }
 
-    /// `None`: there is no such thing.
+    /// Sends a GET. `None` for a 404.
     pub async fn find(&self, path: &str, token: &str) -> Option<Value> {
         let request = self.http.get(format!("{}/_matrix/client/v3{path}", self.base)).bearer_auth(token);
         let answer = request.send().await.unwrap_or_else(|error| panic!("GET {path}: {error}"));
@@ -83,12 +83,12 @@ impl Api {
         }
     }
 
-    /// Asks a server that may refuse; the path is the whole one.
+    /// Sends a request that the server may refuse. `path` is the complete path.
     pub async fn any(&self, method: Method, path: &str, token: &str, body: Option<&Value>) -> (u16, Value) {
         self.try_any(method, path, token, body).await.unwrap_or_else(|| panic!("{path}: no answer"))
     }
 
-    /// The same of a server that may end. `None`: there was no answer.
+    /// As [`Self::any`], for a server that may end. `None` without an answer.
     pub async fn try_any(&self, method: Method, path: &str, token: &str, body: Option<&Value>) -> Option<(u16, Value)> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if !token.is_empty() {
@@ -102,7 +102,7 @@ impl Api {
         Some((status, answer.json().await.ok()?))
     }
 
-    /// The status alone.
+    /// Returns only the status.
     pub async fn status(&self, path: &str, token: &str) -> u16 {
         let request = self.http.get(format!("{}/_matrix/client/v3{path}", self.base)).bearer_auth(token);
         request.send().await.unwrap_or_else(|error| panic!("GET {path}: {error}")).status().as_u16()
@@ -116,7 +116,7 @@ impl Api {
         self.sure(Method::POST, path, token, Some(body)).await
     }
 
-    /// Makes an account and gives the answer.
+    /// Creates an account and returns the answer.
     pub async fn register(&self, name: &str) -> Value {
         let body =
             json!({ "username": name, "password": "correct horse battery", "auth": { "type": "m.login.dummy" } });
@@ -135,7 +135,7 @@ pub fn segment(text: &str) -> String {
     })
 }
 
-/// A text of an answer that must be there.
+/// Returns a text of an answer, which must exist.
 #[track_caller]
 pub fn text<'a>(json: &'a Value, key: &str) -> &'a str {
     json[key].as_str().unwrap_or_else(|| panic!("{key} is missing in {json}"))

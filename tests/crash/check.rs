@@ -11,21 +11,21 @@ use crate::{
     world::{Account, Room, Seen, World},
 };
 
-/// Small, so that some timelines are limited and their gaps must be filled.
+/// A small limit, so that some timelines are limited and their gaps must be filled.
 const TIMELINE_LIMIT: usize = 3;
 
 pub struct SyncLane {
     account: Arc<Account>,
     filter: String,
     since: String,
-    /// Of each room, how much was there at the last check, and what was received since.
+    /// For each room: the number of events at the last check, and the events received since.
     timelines: BTreeMap<String, (usize, Vec<Seen>)>,
-    /// What was sent to the device.
+    /// Messages that the device received.
     pub letters: Vec<String>,
 }
 
 impl SyncLane {
-    /// Starts from what is there now.
+    /// Starts with an initial sync.
     pub async fn start(api: &Api, world: &World, account: &Arc<Account>) -> Self {
         let filter = json!({
             "presence": { "types": [] },
@@ -43,7 +43,7 @@ impl SyncLane {
         format!("/sync?since={}&timeout={timeout_ms}&filter={}", segment(&self.since), self.filter)
     }
 
-    /// Takes an answer in, once the gaps that it leaves are `filled`.
+    /// Applies an answer, with its gaps already `filled`.
     fn apply(&mut self, answer: &Value, mut filled: BTreeMap<String, Vec<Seen>>) {
         for (room_id, room) in joined(answer) {
             let (_, timeline) = self.timelines.get_mut(room_id).expect("the filter names our rooms only");
@@ -56,13 +56,13 @@ impl SyncLane {
         self.since = text(answer, "next_batch").to_owned();
     }
 
-    /// Of each gap in the answer, where it ends.
+    /// Returns each gap in the answer as its room and its end.
     fn gaps(answer: &Value) -> Vec<(String, String)> {
         let limited = joined(answer).filter(|(_, room)| room["timeline"]["limited"] == true);
         limited.map(|(id, room)| (id.clone(), text(&room["timeline"], "prev_batch").to_owned())).collect()
     }
 
-    /// Syncs until there is no news, and holds what was received against the rooms. Says how many gaps there were.
+    /// Syncs until there is no news, and compares the received events with the rooms. Returns the number of gaps.
     pub async fn catch_up(&mut self, api: &Api, rooms: &[Room]) -> usize {
         let mut gap_count = 0;
         loop {
@@ -100,14 +100,14 @@ impl Lane for SyncLane {
     async fn run(&mut self, api: &Api) {
         loop {
             match api.ask(Method::GET, &self.path(10_000), &self.account.token, None).await {
-                // A gap is left for the time after the kill: the answer is dropped, and its token not used.
+                // A gap is filled only after the kill: the answer is dropped, and its token not used.
                 Outcome::Answered(answer) if Self::gaps(&answer).is_empty() => self.apply(&answer, BTreeMap::new()),
                 Outcome::Answered(_) | Outcome::Lost => return,
             }
         }
     }
 
-    /// Needs the rooms: see [`Self::catch_up`].
+    /// Does nothing, because the check needs the rooms: see [`Self::catch_up`].
     async fn settle(&mut self, _: &Api) {}
 }
 

@@ -1,4 +1,4 @@
-//! The lane of rooms: creates them, and joins and leaves one.
+//! The lane of rooms: creates some, and joins and leaves one.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -21,15 +21,15 @@ pub struct ChurnLane {
     invited: Arc<Account>,
     rng: StdRng,
     count: u64,
-    /// The rooms that the account never leaves.
+    /// Rooms that the account never leaves.
     steady: BTreeSet<String>,
     churn_room: String,
     is_joined: bool,
-    /// What was asked for and not answered.
+    /// True if the last join or leave got no answer.
     unanswered_join: bool,
-    /// Names of rooms since the last check, with what was answered.
+    /// Names of the rooms since the last check, with the answered room ID.
     created: Vec<(String, Option<String>)>,
-    /// How many rooms were found, each of them whole.
+    /// Number of rooms that were found complete.
     pub whole: usize,
 }
 
@@ -43,7 +43,7 @@ impl ChurnLane {
             count: 0,
             steady: world.room_ids().into_iter().collect(),
             churn_room: world.churn_room.clone(),
-            // Who made it is in it.
+            // The creator of the room is in it.
             is_joined: index == 0,
             unanswered_join: false,
             created: Vec::new(),
@@ -119,7 +119,7 @@ impl Lane for ChurnLane {
         }
     }
 
-    /// Holds the rooms of the account against what was answered.
+    /// Compares the account's rooms with the answers.
     async fn settle(&mut self, api: &Api) {
         let answer = api.get("/joined_rooms", &self.account.token).await;
         let joined = answer["joined_rooms"].as_array().expect("a list");
@@ -134,7 +134,7 @@ impl Lane for ChurnLane {
         for (name, room_id) in std::mem::take(&mut self.created) {
             let alias = format!("/directory/room/{}", segment(&format!("#{name}:{SERVER_NAME}")));
             let aliased = api.find(&alias, &self.account.token).await.map(|found| text(&found, "room_id").to_owned());
-            // A room that was not answered is found by its alias, or not at all.
+            // A room without an answer is found by its alias, or does not exist.
             let Some(room_id) = room_id.or_else(|| aliased.clone()) else {
                 continue;
             };

@@ -1,4 +1,5 @@
-//! Another process has taken the database over: ours ends by itself, answers nothing with success, and says why.
+//! A takeover of the database by another process: our server ends by itself, answers nothing with success, and says
+//! why.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::{
     process::Data,
 };
 
-/// For the process to end.
+/// Time for the process to end.
 const LIMIT: Duration = Duration::from_secs(10);
 
 pub fn ends_by_itself(_: Run) -> Option<String> {

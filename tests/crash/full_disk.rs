@@ -1,4 +1,5 @@
-//! A full disk: the server says so, goes on with what needs no room, and has lost nothing once there is room again.
+//! A full disk: the server reports it, continues with work that needs no space, and has lost nothing when space is free
+//! again.
 //!
 //! The data directory is a small file system in memory, in a mount namespace that outlives the server's processes.
 
@@ -18,25 +19,25 @@ use crate::{
     process::Data,
 };
 
-/// The size of the disk: some times an empty database and its log.
+/// The size of the disk: a few times an empty database and its log.
 const DISK: &str = "8m";
 
-/// Messages of [`TEXT_BYTES`] of which one must be refused: far more than what the database's files can still take in.
+/// Number of messages of [`TEXT_BYTES`] of which one must be refused: far more than fit into the database's files.
 const MOST: usize = 500;
 
 const TEXT_BYTES: usize = 40_000;
 
-/// Devices that come while the disk is full.
+/// Devices that sign in while the disk is full.
 const SIGN_INS: usize = 30;
 
-/// The namespace, as long as this lives.
+/// The mount namespace, which exists as long as this value.
 struct Disk {
     holder: Child,
     dir: PathBuf,
 }
 
 impl Disk {
-    /// Mounts the disk at `dir`. `None` where that is not allowed.
+    /// Mounts the disk at `dir`. `None` where mounting is not allowed.
     fn mount(dir: &Path) -> Option<Self> {
         fs::create_dir_all(dir).expect("the directory is ours");
         let script = format!("mount -t tmpfs -o size={DISK},mode=700 none \"$0\" && echo mounted && exec sleep 300");
@@ -54,7 +55,7 @@ impl Disk {
         (line.trim() == "mounted").then_some(disk)
     }
 
-    /// The words before a command that is to see the disk.
+    /// Returns the words to put before a command, so that it sees the disk.
     fn prefix(&self) -> Vec<String> {
         let target = self.holder.id().to_string();
         ["nsenter", "--preserve-credentials", "--user", "--mount", "--target", &target, "--"].map(str::to_owned).into()
@@ -113,7 +114,7 @@ async fn fill_and_empty(data: &Data, disk: &Disk) -> String {
     let (status, ready) = server.api.any(Method::GET, "/ready", "", None).await;
     assert_eq!(status, 503, "{ready}");
     assert!(ready.to_string().contains("disk of the database is full"), "{ready}");
-    // Reading goes on, and so does signing in and out.
+    // Reading still works, and so does signing in and out.
     assert_eq!(alice.timeline(&server.api).await, answered);
     let mut signed_in = Vec::new();
     for _ in 0..SIGN_INS {
@@ -121,7 +122,7 @@ async fn fill_and_empty(data: &Data, disk: &Disk) -> String {
         let token = text(&answer, "access_token").to_owned();
         server.api.get("/sync?timeout=0", &token).await;
         signed_in.push(token);
-        // That takes up none of what is kept for it.
+        // Messages cannot use the space that is reserved for it.
         let (status, answer) = alice.send(&server.api, answered.len()).await;
         assert_eq!(status, 507, "{answer}");
     }
@@ -169,7 +170,7 @@ impl Person {
         api.any(Method::PUT, &path, &self.token, Some(&body)).await
     }
 
-    /// The messages of the room, oldest first.
+    /// Returns the event IDs of the room's messages, oldest first.
     async fn timeline(&self, api: &Api) -> Vec<String> {
         let filter = "filter=%7B%22types%22%3A%5B%22m.room.message%22%5D%7D";
         let (mut found, mut from) = (Vec::new(), String::new());

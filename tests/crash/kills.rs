@@ -1,6 +1,6 @@
-//! Kills under load: everything that was answered is there, once, and nothing is half there.
+//! Kills under load: everything that was answered exists, once, and nothing exists in part.
 //!
-//! A cycle: start, load on all lanes, SIGKILL at a random moment, start again, check. Some starts are killed as well.
+//! One cycle: start, load on all lanes, SIGKILL at a random moment, start again, check. Some starts are killed as well.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use crate::{
     world::{ACCOUNTS, World},
 };
 
-/// How long the load lasts before the kill, at most.
+/// Longest time of the load before the kill.
 const LOAD_MS: u64 = 240;
 
-/// Within this time after it was spawned, a start is killed: before, during and after recovery.
+/// Longest time after which a start is killed: before, during or after recovery.
 const START_MS: u64 = 60;
 
-/// After so many cycles the rooms are read whole.
+/// Number of cycles after which the rooms are read completely.
 const READ_WHOLE_EVERY: usize = 50;
 
-/// Lanes that send, for each account.
+/// Sending lanes for each account.
 const SENDERS: usize = 2;
 
 pub fn on_sqlite(run: Run) -> Option<String> {
@@ -37,7 +37,7 @@ pub fn on_postgres(run: Run) -> Option<String> {
     Run::block_on(async { Some(kill_often(&run, &Data::on_postgres().await?).await) })
 }
 
-/// An empty directory has become a server or can still become one, whenever its first start is killed.
+/// Kills first starts in an empty directory: a later start must still succeed.
 pub fn first_starts(run: Run) -> Option<String> {
     let mut rng = run.rng();
     let directories = run.kills.div_ceil(10);
@@ -54,7 +54,7 @@ pub fn first_starts(run: Run) -> Option<String> {
     Some(format!("{} kills of first starts", 3 * directories))
 }
 
-/// What was counted.
+/// Counts of a run.
 #[derive(Default)]
 pub struct Counts {
     kills: usize,
@@ -94,7 +94,7 @@ async fn kill_often(run: &Run, data: &Data) -> String {
     format!("{kills} kills, {events} events and {rooms} rooms answered, {gaps} gaps, slowest start {recovery:.0?}")
 }
 
-/// Everyone who uses the server.
+/// All clients of the server.
 pub struct Load {
     pub world: World,
     senders: Vec<SendLane>,
@@ -120,14 +120,14 @@ impl Load {
         Self { world, senders, data, churn, sync }
     }
 
-    /// Lets everyone work for `time`, then kills the server under them.
+    /// Runs all clients for `time`, then kills the server.
     pub async fn run_until_killed(&mut self, server: Running, time: Duration) {
         let api = &server.api;
         let senders = spawn(std::mem::take(&mut self.senders), api);
         let data = spawn(std::mem::take(&mut self.data), api);
         let churn = spawn(std::mem::take(&mut self.churn), api);
         let sync = spawn(std::mem::take(&mut self.sync), api);
-        // The moment of the kill is the point of the test; nothing is waited for.
+        // The moment of the kill is the point of the test, so it does not wait for anything.
         tokio::time::sleep(time).await;
         server.kill();
         self.senders = finish(senders).await;
@@ -136,7 +136,7 @@ impl Load {
         self.sync = finish(sync).await;
     }
 
-    /// Holds the server against everything that it had answered.
+    /// Compares the server with everything that it had answered.
     pub async fn check(&mut self, api: &Api, counts: &mut Counts) {
         let token = self.world.accounts[0].token.clone();
         settle(&mut self.senders, api).await;
@@ -167,14 +167,14 @@ impl Load {
         }
     }
 
-    /// Holds every room, from its beginning, against all that was ever seen of it.
+    /// Compares every room, from its beginning, with all events that were ever seen in it.
     pub async fn read_again(&self, api: &Api) {
         for room in &self.world.rooms {
             room.read_again(api, &self.world.accounts[0].token).await;
         }
     }
 
-    /// The state of a room is the last of each kind in its timeline.
+    /// Checks that the state of a room is the last event of each kind in its timeline.
     async fn check_state(&self, api: &Api, token: &str) {
         for room in &self.world.rooms {
             let state = api.get(&format!("/rooms/{}/state", crate::api::segment(&room.room_id)), token).await;

@@ -1,6 +1,6 @@
-//! Lanes: each does one thing after another, until the server dies under it, and remembers what it was answered.
+//! Lanes: each sends one request after another until the server dies, and remembers the answers.
 //!
-//! So at a kill each lane has at most one request that was not answered.
+//! So after a kill each lane has at most one request without an answer.
 
 use std::{ops::Range, sync::Arc};
 
@@ -13,18 +13,18 @@ use crate::{
     world::{Account, Room},
 };
 
-/// Types of account data that an account has.
+/// Number of account data types of an account.
 const DATA_TYPES: usize = 3;
 
-/// One-time keys that are kept up, and how many come at once.
+/// Number of one-time keys to keep available, and of those in one upload.
 const KEYS_WANTED: u64 = 30;
 const KEYS_AT_ONCE: u64 = 5;
 
 pub trait Lane: Send + 'static {
-    /// Goes on until the server dies.
+    /// Sends requests until the server dies.
     fn run(&mut self, api: &Api) -> impl Future<Output = ()> + Send;
 
-    /// After a restart: repeats what was not answered, and checks what nobody else changes.
+    /// Repeats the request without an answer after a restart, and checks data that no other lane changes.
     fn settle(&mut self, api: &Api) -> impl Future<Output = ()> + Send;
 }
 
@@ -35,18 +35,18 @@ pub struct SendLane {
     room_ids: Vec<String>,
     rng: StdRng,
     count: u64,
-    /// What was sent since the last check.
+    /// Events sent since the last check.
     pub sent: Vec<Sent>,
 }
 
-/// An event that was asked for.
+/// An event that was requested.
 pub struct Sent {
     room: usize,
     pub nonce: String,
     path: String,
     body: Value,
     is_state: bool,
-    /// What was answered.
+    /// The answered event ID.
     event_id: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl SendLane {
         Sent { room, nonce, path, body, is_state, event_id: None }
     }
 
-    /// Holds what was answered against the timelines, and forgets it. Says how many events were answered.
+    /// Compares the answers with the timelines and forgets them. Returns the number of answered events.
     pub fn compare(&mut self, rooms: &[Room]) -> usize {
         let mut last = vec![0; rooms.len()];
         let mut answered = 0;
@@ -120,21 +120,22 @@ impl Lane for SendLane {
     }
 }
 
-/// Writes account data, sends messages to the next account's device, uploads one-time keys, and claims the next account's.
+/// Writes account data, sends messages to the next account's device, uploads one-time keys, and claims those of the
+/// next account.
 pub struct DataLane {
     account: Arc<Account>,
     neighbour: Arc<Account>,
     rng: StdRng,
     count: u64,
-    /// The value of each type that was answered, and the one that was asked for last.
+    /// For each type, the last value that was answered and the last that was requested.
     data: [(u64, u64); DATA_TYPES],
-    /// Messages to the neighbour, in order: all that were answered, once [`Self::settle`] has run.
+    /// Messages to the neighbour, in order: all of them are answered after [`Self::settle`].
     pub letters: Vec<String>,
     unanswered_letter: Option<(String, Value, String)>,
     /// Keys are numbered in the order of their upload.
     uploaded: u64,
     unanswered_upload: Option<Range<u64>>,
-    /// The neighbour's keys that were handed to us.
+    /// The neighbour's keys that we received.
     claimed: Vec<u64>,
     unanswered_claims: u64,
 }
@@ -227,8 +228,8 @@ impl DataLane {
         }
     }
 
-    /// Checks how many keys are left, where `claimer` is the only one who claims them. An unanswered claim may have taken
-    /// one that nobody got.
+    /// Checks the number of keys that are left, where only `claimer` claims them. A claim without an answer may have
+    /// used up a key.
     pub async fn count_keys(&self, api: &Api, claimer: &Self) {
         let answer = api.post("/keys/upload", &self.account.token, &json!({})).await;
         let left = answer["one_time_key_counts"]["signed_curve25519"].as_u64().unwrap_or(0);
@@ -255,7 +256,7 @@ impl Lane for DataLane {
         }
     }
 
-    /// Checks account data, and repeats what was not answered.
+    /// Checks account data, and repeats requests without an answer.
     async fn settle(&mut self, api: &Api) {
         for index in 0..DATA_TYPES {
             let (answered, asked) = self.data[index];

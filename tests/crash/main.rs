@@ -1,9 +1,9 @@
-//! The crash tests: the real server is killed while clients use it, started again on the same data, and held to every
-//! answer that it had given.
+//! The crash tests: kill the real server while clients use it, start it again on the same data, and compare it with
+//! every answer that it had given.
 //!
-//! `SABHA_CRASH_KILLS` says how many times (5 without it; CI says 200), for each engine; `SABHA_CRASH_SEED` repeats a run's
-//! random choices, though not the server's timing. Has no test harness of its own kind, because the tests take turns with
-//! the machine and their counts are worth seeing. [`kills`] is where to begin.
+//! `SABHA_CRASH_KILLS` is the number of kills for each engine (5 by default, 200 in CI). `SABHA_CRASH_SEED` repeats a
+//! run's random choices, but not the server's timing. The tests do not use the usual test harness, because they run one
+//! after the other and print their counts. [`kills`] is where to begin.
 
 mod api;
 mod check;
@@ -22,7 +22,7 @@ use std::{env, panic, process::ExitCode, time::Instant};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 
-/// Each test: its name, and what it does. It says in a few words what it counted; `None` means that it was skipped.
+/// A test: its name and its function. The function returns a short text with its counts, or `None` if it was skipped.
 type Test = (&'static str, fn(Run) -> Option<String>);
 
 const TESTS: [Test; 7] = [
@@ -35,10 +35,10 @@ const TESTS: [Test; 7] = [
     ("a_power_loss_shows_what_was_not_synced", powerloss::show_what_was_not_synced),
 ];
 
-/// What a test is given.
+/// The parameters of a test.
 pub struct Run {
     pub seed: u64,
-    /// `SABHA_CRASH_KILLS`.
+    /// Number of kills, from `SABHA_CRASH_KILLS`.
     pub kills: usize,
 }
 

@@ -1,8 +1,9 @@
-/* Preloaded into the server: notes every write to a file below POWERLOSS_DIR, and every sync, in POWERLOSS_LOG, so that
- * the test can take back what a loss of power would have lost. powerloss.rs reads the log; both know the record below.
+/* Preloaded into the server: records every write to a file below POWERLOSS_DIR, and every sync, in POWERLOSS_LOG, so that
+ * the test can undo the writes that a power loss would have lost. powerloss.rs reads the log; both know the record below.
  *
- * A write is noted before it is done, with the bytes that it replaces; a sync after it is done. So whenever the process
- * is killed, the log never takes for durable what was not. One mutex keeps the log in the order of the effects. */
+ * A write is recorded before it is done, with the bytes that it replaces; a sync is recorded after it is done. So whenever
+ * the process is killed, the log never counts a write as durable that was not. One mutex keeps the log in the order of the
+ * effects. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -59,7 +60,7 @@ static int is_ours(const char *path) {
     return strncmp(path, dir, dir_length) == 0 && path[dir_length] == '/';
 }
 
-/* The path of a file that is watched. */
+/* Sets `path` to the path of the file, and returns whether the file is watched. */
 static int watched(int fd, char *path) {
     char link[64] = "/proc/self/fd/", digits[16];
     int n = 0, at = 14;
@@ -104,8 +105,8 @@ static off_t size_of(int fd) {
     return stat.st_size;
 }
 
-/* The bytes of [from, to) that are there now, through the same descriptor: to close another one would drop the locks that
- * SQLite holds on the file. */
+/* Reads the present bytes of [from, to), through the same descriptor: closing another one would drop the locks that SQLite
+ * holds on the file. */
 static size_t read_old(int fd, off_t from, off_t to, char **old) {
     *old = NULL;
     if (to <= from) return 0;

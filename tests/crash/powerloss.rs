@@ -1,9 +1,9 @@
-//! Losses of power: what the operating system had not written to the disk is gone, or there in part.
+//! Power losses: data that the operating system had not written to the disk is lost, or kept in part.
 //!
-//! A small library (`powerloss.c`), compiled here and preloaded into the server, notes each write and each sync of the data
-//! directory's files. A loss of power is a SIGKILL, after which the writes since a file's last sync are taken back, and a
-//! random part of them is done again, torn into sectors. Files themselves are taken to be on the disk as soon as they are
-//! made, renamed or removed; SQLite's `-shm` is only memory, and goes.
+//! A small library (`powerloss.c`), compiled here and preloaded into the server, records each write and each sync of
+//! files in the data directory. A power loss is a SIGKILL. After it, the writes since a file's last sync are undone,
+//! and a random part of them is done again, torn into sectors. Creating, renaming and removing a file counts as durable
+//! at once. SQLite's `-shm` is only memory, and is removed.
 
 use std::{
     collections::BTreeMap,
@@ -22,23 +22,23 @@ use crate::{
     process::Data,
 };
 
-/// A disk writes this much or nothing of it.
+/// A disk writes a sector completely or not at all.
 const SECTOR: usize = 512;
 
-/// How long the load lasts before the loss, at most. Long enough that some fall into a checkpoint.
+/// Longest time of the load before the loss. Long enough that some losses hit a checkpoint.
 const LOAD_MS: u64 = 250;
 
-/// What is left of the writes that were not synced.
+/// The part of the unsynced writes that survives.
 #[derive(Debug, Clone, Copy)]
 enum Left {
     Nothing,
-    /// The first of them, in order.
+    /// The first ones, in order.
     Beginning,
     /// Any sectors of any of them.
     Sectors,
 }
 
-/// With `durability = "power"`, what was answered is there after a loss of power.
+/// With `durability = "power"`, all answered data survives a power loss.
 pub fn lose_nothing(run: Run) -> Option<String> {
     let shim = Shim::compile()?;
     let losses = (run.kills * 3).div_ceil(20).max(3);
@@ -60,8 +60,8 @@ pub fn lose_nothing(run: Run) -> Option<String> {
     }))
 }
 
-/// That the test above can fail: with `durability = "process"` a loss takes what was answered, and leaves a database that
-/// is whole.
+/// Shows that the test above can fail: with `durability = "process"` a power loss removes answered data, and leaves a
+/// valid database.
 pub fn show_what_was_not_synced(run: Run) -> Option<String> {
     let shim = Shim::compile()?;
     Some(Run::block_on(async {
@@ -81,13 +81,13 @@ pub fn show_what_was_not_synced(run: Run) -> Option<String> {
     }))
 }
 
-/// The library that notes writes.
+/// The library that records writes.
 struct Shim {
     dir: tempfile::TempDir,
 }
 
 impl Shim {
-    /// `None` where there is nothing that can be preloaded into.
+    /// Compiles the library. `None` where libraries cannot be preloaded.
     fn compile() -> Option<Self> {
         if !cfg!(target_os = "linux") {
             println!("skipped: only Linux preloads libraries like this");
@@ -119,7 +119,7 @@ impl Shim {
         data
     }
 
-    /// Takes back what was not synced, but for what is `left`. Says how many bytes that were.
+    /// Undoes the unsynced writes, except for the part that is `left`. Returns the number of their bytes.
     fn lose_power(&self, data_dir: &Path, left: Left, rng: &mut StdRng) -> usize {
         let log = fs::read(self.log()).expect("the library has made it");
         fs::remove_file(self.log()).expect("it is ours");
@@ -152,13 +152,13 @@ impl Shim {
     }
 }
 
-/// SQLite's index of its log, which it never syncs, and makes anew.
+/// Returns whether this is SQLite's index of its log, which SQLite never syncs and builds again.
 fn is_memory(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(b"-shm")
 }
 
 fn lose(path: &Path, records: &[Record], left: Left, rng: &mut StdRng) {
-    // What is not there any more was removed after these writes.
+    // A file that does not exist was removed after these writes.
     let Ok(file) = OpenOptions::new().write(true).open(path) else {
         return;
     };
@@ -205,11 +205,11 @@ enum Kind {
     Rename,
 }
 
-/// A record of the log; `struct record` in `powerloss.c`.
+/// A record of the log, which is `struct record` in `powerloss.c`.
 struct Record {
     kind: Kind,
     path: PathBuf,
-    /// Of a truncation, the new size.
+    /// For a truncation, the new size.
     offset: u64,
     old_size: u64,
     old: Vec<u8>,
@@ -217,7 +217,7 @@ struct Record {
 }
 
 impl Record {
-    /// `None` at the end, or where the kill has cut the last record off: what it was about had then not begun.
+    /// Reads a record. `None` at the end, or if the kill cut off the last record: its operation had not begun then.
     fn read(rest: &mut &[u8]) -> Option<Self> {
         let mut number = || {
             let (number, after) = rest.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! The server as a process of its own, to be killed.
+//! The server as a separate process that can be killed.
 
 use std::{
     fs,
@@ -15,18 +15,18 @@ use std::{
 
 use crate::{api::Api, postgres::PostgresDatabase};
 
-/// The name at the end of every user ID here.
+/// The server name in every user ID of these tests.
 pub const SERVER_NAME: &str = "crash.test";
 
-/// A start takes a fraction of a second; recovery after a kill is part of it.
+/// Timeout of a start, which takes a fraction of a second. It includes recovery after a kill.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The data of one server, which outlives its processes.
 pub struct Data {
     pub dir: tempfile::TempDir,
-    /// Environment of every process that is started on it.
+    /// Environment of every process that runs on this data.
     pub environment: Vec<(String, String)>,
-    /// The words of a command that runs the server, if it does not run by itself.
+    /// Words before the server's command, if it needs another program to run it.
     pub prefix: Vec<String>,
     postgres: Option<PostgresDatabase>,
 }
@@ -54,12 +54,12 @@ impl Data {
         Self { dir, environment: Vec::new(), prefix: Vec::new(), postgres }
     }
 
-    /// The database, if it is PostgreSQL's.
+    /// Returns the URL of the PostgreSQL database, if there is one.
     pub fn database_url(&self) -> Option<&str> {
         self.postgres.as_ref().map(|database| database.url.as_str())
     }
 
-    /// Where the server keeps its files.
+    /// Returns the server's data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -97,7 +97,7 @@ impl Data {
     }
 }
 
-/// A copy of the server's binary: one that is built during the run must not get into it.
+/// A copy of the server's binary, so that a build during the run does not change it.
 static BINARY: OnceLock<PathBuf> = OnceLock::new();
 
 fn binary() -> &'static Path {
@@ -109,7 +109,7 @@ fn binary() -> &'static Path {
     })
 }
 
-/// Removes what is shared by all tests, at their end.
+/// Removes the files that all tests share, at their end.
 pub fn clean_up() {
     if let Some(dir) = BINARY.get().and_then(|path| path.parent()) {
         fs::remove_dir_all(dir).expect("it is ours");
@@ -120,7 +120,7 @@ fn log(dir: &Path) -> Stdio {
     fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("the directory is ours").into()
 }
 
-/// A process that may not listen yet.
+/// A process that may not be listening yet.
 pub struct Starting {
     child: Child,
     address: mpsc::Receiver<String>,
@@ -133,7 +133,7 @@ impl Starting {
     }
 
     /// # Panics
-    /// When it ends instead of listening; with what it said.
+    /// When the process ends instead of listening, with its log.
     pub fn ready(mut self) -> Running {
         let Ok(base) = self.address.recv_timeout(START_TIMEOUT) else {
             end(&mut self.child);
@@ -145,7 +145,7 @@ impl Starting {
 }
 
 fn end(child: &mut Child) {
-    // SIGKILL: nothing of the process runs any more.
+    // SIGKILL: the process runs no further code.
     child.kill().expect("it is our child");
     child.wait().expect("it is our child");
 }
@@ -169,10 +169,10 @@ impl Running {
         end(&mut child);
     }
 
-    /// Waits for the end of a process that nobody kills: its status, and what it said.
+    /// Waits for a process to end by itself. Returns its status and its log.
     ///
     /// # Panics
-    /// When it goes on.
+    /// When the process does not end.
     pub fn ended_by_itself(mut self, limit: Duration) -> (ExitStatus, String) {
         let mut child = self.child.take().expect("it is only taken here");
         let (sender, ended) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! Who uses the server, and what was seen of its rooms.
+//! The accounts of a test, and the events that were seen in its rooms.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, segment, text};
 
-/// How many accounts there are; each has its own lanes.
+/// Number of accounts; each has its own lanes.
 pub const ACCOUNTS: usize = 4;
 
-/// Rooms that everyone is in from the beginning to the end.
+/// Number of rooms that all accounts are in during the whole test.
 const ROOMS: usize = 3;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Account {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub event_id: String,
-    /// The text that our lanes write into each event, and nobody writes twice.
+    /// The text that our lanes write into each event; no text is used twice.
     pub nonce: Option<String>,
     pub state_key: Option<String>,
 }
@@ -36,13 +36,13 @@ impl Seen {
     }
 }
 
-/// A room that everyone is in.
+/// A room that all accounts are in.
 #[derive(Debug)]
 pub struct Room {
     pub room_id: String,
-    /// Everything that `/messages` has shown, oldest first. It may only grow.
+    /// All events that `/messages` has returned, oldest first. The list may only grow.
     pub timeline: Vec<Seen>,
-    /// How much of the timeline was held against what the lanes were answered.
+    /// Number of events that were compared with the lanes' answers.
     pub checked: usize,
     /// The event IDs and nonces of the timeline.
     known: HashSet<String>,
@@ -51,7 +51,7 @@ pub struct Room {
 pub struct World {
     pub accounts: Vec<Arc<Account>>,
     pub rooms: Vec<Room>,
-    /// A room that people join and leave.
+    /// A room that accounts join and leave.
     pub churn_room: String,
 }
 
@@ -90,10 +90,10 @@ impl World {
 }
 
 impl Room {
-    /// Reads what came after the last event that we know.
+    /// Reads the events after the last known one.
     ///
     /// # Panics
-    /// When that event is not there any more, or an event is there twice.
+    /// When that event no longer exists, or an event exists twice.
     pub async fn read_on(&mut self, api: &Api, token: &str) {
         let last = self.timeline.last().map(|event| event.event_id.clone());
         let new = read_back(api, token, &self.room_id, None, last.as_deref()).await;
@@ -105,15 +105,15 @@ impl Room {
         }
     }
 
-    /// Reads the room from its beginning and holds it against all that was seen of it.
+    /// Reads the room from its beginning, and compares it with all events that were seen in it.
     pub async fn read_again(&self, api: &Api, token: &str) {
         let all = read_back(api, token, &self.room_id, None, None).await;
         assert!(all == self.timeline, "the timeline of {} has changed", self.room_id);
     }
 }
 
-/// The events before the page token `from` (without it, before the end), oldest first, back to and without the event
-/// `until`, or back to the beginning.
+/// Returns the events before the page token `from` (by default the end), oldest first, as far back as the event `until`
+/// (not included), or the beginning.
 pub async fn read_back(api: &Api, token: &str, room_id: &str, from: Option<&str>, until: Option<&str>) -> Vec<Seen> {
     let mut events = Vec::new();
     let mut from = from.map(str::to_owned);

@@ -1,7 +1,7 @@
-//! Speaking to the server: to its router, or over sockets; and hanging up in the middle.
+//! Requests to the server: through its router or over sockets, and with clients that hang up.
 //!
-//! Over the router, hanging up means what it means to hyper: the future of the answer is dropped. Over a socket, it is the
-//! connection that ends, with all of the request sent or a part of it.
+//! In the router, a client hangs up as hyper does it: the future of the answer is dropped. Over a socket, the
+//! connection ends after the whole request was sent or a part of it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,12 +14,12 @@ use tower::ServiceExt as _;
 
 use crate::{delays::yields, plan::Cut, world::World};
 
-/// The path of an endpoint below `/_matrix/client/v3`, with each segment percent-encoded.
+/// Returns the path of an endpoint below `/_matrix/client/v3`, with each segment percent-encoded.
 pub fn v3<const N: usize>(segments: [&str; N]) -> String {
     segments.iter().fold("/_matrix/client/v3".to_owned(), |path, segment| path + "/" + &encoded(segment))
 }
 
-/// A text as a part of a path or of a query.
+/// Percent-encodes a text for a path or a query.
 pub fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         match byte {
@@ -30,7 +30,7 @@ pub fn encoded(text: &str) -> String {
     })
 }
 
-/// The way to the server.
+/// The connection to the server.
 #[derive(Clone)]
 pub enum Transport {
     Router(Router),
@@ -73,7 +73,7 @@ pub struct Answer {
     pub json: Value,
 }
 
-/// The server, as all clients of a run speak to it.
+/// The server's API for all clients of a run.
 #[derive(Clone)]
 pub struct Api {
     pub transport: Transport,
@@ -81,7 +81,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// The answer to a request. One that no client may ever see is a fault.
+    /// Sends a request and returns the answer. A status that no client may ever see is a fault.
     pub async fn ask(&self, token: &str, request: &Request) -> Answer {
         let (status, text) = match &self.transport {
             Transport::Router(router) => through_router(router.clone(), token, request).await,
@@ -95,7 +95,7 @@ impl Api {
         Answer { status, text, json }
     }
 
-    /// The body of a 200. Anything else is a fault, and `null`.
+    /// Returns the body of a 200. Anything else is a fault, and gives `null`.
     pub async fn need(&self, token: &str, request: &Request) -> Value {
         let answer = self.ask(token, request).await;
         if answer.status != 200 {
@@ -106,7 +106,7 @@ impl Api {
         answer.json
     }
 
-    /// Sends a request and hangs up, unless the answer is there before that.
+    /// Sends a request and hangs up, unless the answer arrives first.
     pub async fn ask_and_hang_up(&self, token: &str, request: &Request, cut: Cut) -> Option<Answer> {
         if let Transport::Socket { address, .. } = &self.transport
             && cut.sent < 100
@@ -121,13 +121,13 @@ impl Api {
         }
     }
 
-    /// Makes an account and signs it in.
+    /// Creates an account and signs it in.
     pub async fn register(&self, name: &str) -> Device {
         let body = json!({ "username": name, "password": "correct horse", "auth": { "type": "m.login.dummy" } });
         device(&self.need("", &Request::post("/_matrix/client/v3/register", body)).await)
     }
 
-    /// Signs an account in once more.
+    /// Signs an account in on another device.
     pub async fn login(&self, user: &str) -> Device {
         let body = json!({
             "type": "m.login.password", "password": "correct horse", "identifier": { "type": "m.id.user", "user": user },
@@ -182,7 +182,7 @@ async fn send_part(address: SocketAddr, token: &str, request: &Request, cut: Cut
     );
     let part = whole.len() * cut.sent as usize / 100;
     let mut stream = TcpStream::connect(address).await.expect("the server listens");
-    // A server that has closed the connection meanwhile is as good as one that has not.
+    // An error is fine: the server may have closed the connection already.
     let _ = stream.write_all(&whole.as_bytes()[..part]).await;
     yields(cut.after_yields).await;
 }

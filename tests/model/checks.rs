@@ -1,7 +1,7 @@
-//! The checks of a run's end, when no client has news to fetch any more.
+//! The checks at the end of a run, when no client has news left to fetch.
 //!
-//! [`acts`] holds what was acknowledged against what is there; [`rooms`] holds what every user reads against what happened;
-//! [`clients`] holds what followers know against what is there; [`counts`] counts unread messages again.
+//! [`acts`] looks for acknowledged events; [`rooms`] compares the events that users can read with the true history;
+//! [`clients`] compares the knowledge of followers with the server's data; [`counts`] counts unread messages again.
 
 mod acts;
 mod clients;
@@ -25,12 +25,12 @@ use crate::{
     world::Act,
 };
 
-/// The end of a run: all acts, the history of the rooms, and a first sync of each user.
+/// The end of a run: all acts, the history of the rooms, and an initial sync of each user.
 pub struct End {
     pub scene: Arc<Scene>,
     pub acts: Vec<Act>,
     pub rooms: Vec<TrueRoom>,
-    /// The answer to a first sync of each user.
+    /// The answer to an initial sync of each user.
     pub fresh: Vec<Value>,
 }
 
@@ -53,7 +53,7 @@ impl End {
         self.scene.world.fault(kind, text);
     }
 
-    /// A room as a user is told who asks for the first time; `null` if they are not in it.
+    /// Returns a room in the initial sync of a user; `null` if they are not in it.
     pub fn fresh_room(&self, user: usize, room_id: &str) -> &Value {
         &self.fresh[user]["rooms"]["join"][room_id]
     }
@@ -62,7 +62,7 @@ impl End {
         self.rooms[room].membership(&self.scene.user_ids[user]) == "join"
     }
 
-    /// Tells whether two users are in one room, or are one user.
+    /// Tells whether two users share a room, or are the same user.
     pub fn share_a_room(&self, one: usize, other: usize) -> bool {
         one == other || (0..self.rooms.len()).any(|room| self.is_joined(one, room) && self.is_joined(other, room))
     }
@@ -81,7 +81,7 @@ pub async fn run(end: &End, followers: &[Follower]) {
     }
 }
 
-/// The receipts that an answer tells of a room.
+/// Returns the receipts of a room in an answer.
 fn receipts_in(room: &Value) -> BTreeMap<String, String> {
     let mut receipts = BTreeMap::new();
     for event in events(&room["ephemeral"]).iter().filter(|event| event["type"] == "m.receipt") {
@@ -90,12 +90,12 @@ fn receipts_in(room: &Value) -> BTreeMap<String, String> {
     receipts
 }
 
-/// The account data that a part of an answer tells of.
+/// Returns the account data in a part of an answer.
 fn account_data_in(part: &Value) -> BTreeMap<String, Value> {
     events(&part["account_data"]).iter().map(|event| (text(event, "type"), event["content"].clone())).collect()
 }
 
-/// The rooms of a section of an answer.
+/// Returns the rooms in a section of an answer.
 fn rooms_in(answer: &Value, section: &str) -> std::collections::BTreeSet<String> {
     object(&answer["rooms"][section]).map(|(room_id, _)| room_id.clone()).collect()
 }

@@ -1,4 +1,4 @@
-//! The writers: each does the steps of its plan, one after the other, and writes down what it was answered.
+//! The writers: each does the steps of its plan in order, and records the answers.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     world::{Act, Ending, World},
 };
 
-/// 32 bytes in base64, for keys that are not used as keys.
+/// 32 bytes in base64, for keys that are never used.
 const SOME_KEY: &str = "zKbLg+NrIjpnagy+pIY6uPL4ZwEG2v+8F9lmgsnlZzs";
 
 /// The server, the users and the rooms of a run.
@@ -19,7 +19,7 @@ pub struct Scene {
     pub world: Arc<World>,
     pub api: Api,
     pub room_ids: Vec<String>,
-    /// Rooms of version 12, whose creator has no power level.
+    /// True for rooms of version 12, whose creator has no power level.
     pub creator_is_above: Vec<bool>,
     pub user_ids: Vec<String>,
     /// The first device of each user.
@@ -30,11 +30,12 @@ pub struct Writer {
     pub scene: Arc<Scene>,
     pub user: usize,
     pub device: Device,
-    /// The beginning of its nonces.
+    /// The prefix of its nonces.
     pub name: String,
 }
 
-/// The content of `m.room.power_levels`. Levels of users differ, so that some may kick others; `moderator` is drawn.
+/// Returns the content of `m.room.power_levels`. Levels of users differ, so that some may kick others; `moderator` is
+/// random.
 pub fn power_levels(user_ids: &[String], creator_is_above: bool, moderator: i64) -> Value {
     let levels = [100, 60, moderator, 10, 0];
     let from = usize::from(creator_is_above);
@@ -75,7 +76,7 @@ impl Writer {
         let ending = match answer {
             Some(Answer { status: 200, json, .. }) => Ending::Acknowledged(json),
             Some(Answer { status: 500.., .. }) | None => Ending::Unknown,
-            // The first request may be on its way still, and be allowed by the time it is looked at.
+            // The first request may still be running, and may be allowed when the server handles it.
             Some(_) if is_second => Ending::Unknown,
             Some(_) => Ending::Refused,
         };
@@ -95,18 +96,18 @@ impl Writer {
         world.record(Act { user: self.user, op: step.op.clone(), nonce, about, began, ended, ending });
     }
 
-    /// The answer, and whether it is that of a second request. `None`: the client hung up and does not know.
+    /// Sends the request. Returns the answer, and whether it belongs to a second request. `None` if the client hung up.
     async fn ask(&self, step: &Step, request: &Request) -> (Option<Answer>, bool) {
         let (api, token) = (&self.scene.api, &self.device.token);
         let Some(cut) = step.cut else { return (Some(api.ask(token, request).await), false) };
         match api.ask_and_hang_up(token, request, cut).await {
-            // As clients do: with a transaction ID they ask again, and must not send twice.
+            // Clients repeat a request that has a transaction ID, and the server must not send twice.
             None if step.op.has_transaction() => (Some(api.ask(token, request).await), true),
             answer => (answer, false),
         }
     }
 
-    /// `None` for what this user does not do.
+    /// Returns the request for an operation. `None` for operations that this user does not do.
     fn request(&self, op: &Op, nonce: &str, about: Option<&str>) -> Option<Request> {
         let Scene { room_ids, user_ids, devices, creator_is_above, .. } = &*self.scene;
         let own = self.device.user_id.as_str();
@@ -117,7 +118,7 @@ impl Writer {
         };
         Some(match op {
             Op::Message { mention, .. } => {
-                // Said in every message, so that rules for older clients, which look into the text, stay out of it.
+                // Every message has `m.mentions`, so that rules for older clients, which search the text, do not match.
                 let mentions = match mention {
                     Some(who) => json!({ "user_ids": [user_ids[*who]] }),
                     None => json!({}),
@@ -207,7 +208,7 @@ impl Writer {
     }
 }
 
-/// The types of account data that are written.
+/// Returns a type of account data that writers use.
 pub fn data_type(key: usize) -> String {
     format!("org.sabha.model{key}")
 }

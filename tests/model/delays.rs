@@ -1,7 +1,7 @@
-//! Delays between the committer's steps: they make the moments long in which something is stored and not yet published, or
+//! Delays between the committer's steps. They prolong the moments in which data is stored and not yet published, or
 //! published and not yet told.
 //!
-//! A delay lets other tasks go first, some times over; nothing sleeps. The seed decides how often.
+//! A delay yields to other tasks several times; nothing sleeps. The seed decides how often.
 
 use std::sync::Mutex;
 
@@ -9,10 +9,10 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::world::lock;
 
-/// One delay of so many steps is drawn; the others are none.
+/// One of this many steps has a delay.
 const EVERY: u32 = 3;
 
-/// Enough for a whole sync of somebody else.
+/// Enough for a whole sync of another client.
 const MAX_YIELDS: u32 = 60;
 
 pub struct Delays(Mutex<Option<StdRng>>);
@@ -22,12 +22,12 @@ impl Delays {
         Self(Mutex::new(None))
     }
 
-    /// From now on as this seed decides.
+    /// Uses the delays of this seed from now on.
     pub fn reseed(&self, seed: u64) {
         *lock(&self.0) = Some(StdRng::seed_from_u64(!seed));
     }
 
-    /// The number of yields of the next step.
+    /// Draws the number of yields of the next step.
     fn draw(&self) -> u32 {
         let mut rng = lock(&self.0);
         let Some(rng) = &mut *rng else { return 0 };
@@ -39,7 +39,7 @@ impl Delays {
     }
 }
 
-/// Lets others go first, so many times.
+/// Yields to other tasks this many times.
 pub async fn yields(count: u32) {
     for _ in 0..count {
         tokio::task::yield_now().await;

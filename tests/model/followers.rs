@@ -1,7 +1,7 @@
-//! The followers: clients that only sync, each in its own way, and remember what they were told.
+//! The followers: clients that only sync, each in its own way, and remember the answers.
 //!
-//! Answers get lost on their way, requests are cut, questions are asked twice; the follower goes on from the token of the
-//! last answer that it took, and must end up knowing the same as everyone else.
+//! Some answers are lost, some requests are cut off, some are sent twice. The follower continues from the token of the
+//! last answer that it took, and must end up with the same knowledge as all others.
 
 pub mod known;
 pub mod ways;
@@ -20,16 +20,16 @@ use crate::{
     plan::Cut,
 };
 
-/// Far longer than a run: a long poll ends by news, or not at all.
+/// Far longer than a run: a long poll ends with news, or not at all.
 const LONG_POLL: &str = "timeout=30000";
 
-/// A client that is told nothing new by so many syncs, while nobody writes, never comes to rest.
+/// Number of syncs after the last write. A client that still gets news then never comes to rest.
 const MAX_LAST_SYNCS: usize = 20;
 
-/// For an answer that must be on its way already.
+/// Time limit for an answer that must already be on its way.
 const WAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Syncs while the writers write, so that one who asks without waiting lets others work.
+/// Largest number of syncs during the writes, so that a client that does not wait lets others work.
 const MAX_SYNCS: usize = 30;
 
 pub struct Follower {
@@ -47,12 +47,12 @@ impl Follower {
         Self { scene: Arc::clone(scene), user, device, kind, rng: StdRng::seed_from_u64(seed), known }
     }
 
-    /// The name of the follower in accounts of faults.
+    /// Returns the follower's name for fault reports.
     pub fn name(&self) -> String {
         format!("{} ({:?})", self.device.user_id, self.kind)
     }
 
-    /// Follows until nobody writes any more and there is no more news.
+    /// Follows until no writer is left and there is no more news.
     pub async fn run(mut self) -> Self {
         self.take_one("timeout=0").await;
         let mut progress = self.scene.world.progress();
@@ -63,7 +63,7 @@ impl Follower {
             if self.kind.waits {
                 self.long_poll(&mut progress).await;
             } else {
-                // Some of the others' acts later, and not always: two syncs may follow directly.
+                // Syncs after up to three acts of others; two syncs may follow each other directly.
                 let until = progress.borrow().saturating_add(self.rng.random_range(0..4));
                 reached(&mut progress, until).await;
                 self.sync_somehow("timeout=0").await;
@@ -74,7 +74,7 @@ impl Follower {
         self
     }
 
-    /// Waits for news, until nobody writes any more.
+    /// Waits for news, until no writer is left.
     async fn long_poll(&mut self, progress: &mut watch::Receiver<u64>) {
         if self.rng.random_ratio(1, 3) {
             self.sync_somehow(LONG_POLL).await;
@@ -88,8 +88,9 @@ impl Follower {
             answer = &mut parked => return self.take(answer).await,
             () = reached(progress, u64::MAX) => {}
         }
-        // All is written. If there is news, the request that waits has been told of it, or it would wait in vain. Both go on
-        // side by side: the one that waits may be at work already, and hold what the other needs.
+        // All writes are done. If there is news, the waiting request must have been woken, or it would wait in vain.
+        // Both requests run side by side, because the waiting one may be at work already and hold something that the
+        // other needs.
         let peek = self.request("timeout=0&set_presence=offline");
         let peek = ask(&api, &token, &peek);
         tokio::pin!(peek);
@@ -111,9 +112,9 @@ impl Follower {
         }
     }
 
-    /// Syncs, and takes the answer or has bad luck with it.
+    /// Syncs, and takes the answer or loses it.
     async fn sync_somehow(&mut self, parameters: &str) {
-        // A request that waits can only be cut: nobody knows when its answer comes.
+        // A waiting request can only be cut off, because the time of its answer is unknown.
         let parameters = if self.rng.random_ratio(1, 8) && self.known.since.is_some() {
             "timeout=0&full_state=true"
         } else {
@@ -146,7 +147,7 @@ impl Follower {
         }
     }
 
-    /// Asks until there is no more news.
+    /// Syncs until there is no more news.
     async fn settle(&mut self) {
         for _ in 0..MAX_LAST_SYNCS {
             if !self.take_one("timeout=0").await {
@@ -158,7 +159,7 @@ impl Follower {
             .fault("a sync never comes to rest", format!("{}: {MAX_LAST_SYNCS} syncs with news", self.name()));
     }
 
-    /// Asks once; whether there was news.
+    /// Syncs once, and returns whether there was news.
     async fn take_one(&mut self, parameters: &str) -> bool {
         let answer = ask(&self.scene.api, &self.device.token, &self.request(parameters)).await;
         let news = has_news(&answer);
@@ -168,7 +169,7 @@ impl Follower {
 
     async fn take(&mut self, answer: Value) {
         if answer["next_batch"].as_str().is_none() {
-            // Already a fault: the request failed.
+            // The request failed, which is a fault already.
             return;
         }
         self.scene.world.took_an_answer();
@@ -182,7 +183,8 @@ impl Follower {
         }
     }
 
-    /// The events before a gap's end, newest first, up to one that is known. `None`: the room may not be read any more.
+    /// Returns the events before a gap's end, newest first, up to a known one. `None` if the room may not be read any
+    /// more.
     async fn read_back(&self, room_id: &str, from: &str) -> Option<Vec<String>> {
         let mut found = Vec::new();
         let mut from = from.to_owned();
@@ -215,17 +217,17 @@ async fn ask(api: &Api, token: &str, request: &Request) -> Value {
     api.ask(token, request).await.json
 }
 
-/// Waits until so many acts have ended.
+/// Waits until this many acts have ended.
 async fn reached(progress: &mut watch::Receiver<u64>, count: u64) {
     let _ = progress.wait_for(|now| *now >= count).await;
 }
 
-/// Tells whether an answer holds more than presence and numbers.
+/// Tells whether an answer contains more than presence and numbers.
 fn has_news(answer: &Value) -> bool {
     ["rooms", "to_device", "account_data", "device_lists"].iter().any(|part| answer.get(part).is_some())
 }
 
-/// An answer for an account of a fault.
+/// Shortens an answer for a fault report.
 pub fn shortened(answer: &Value) -> String {
     const LENGTH: usize = 600;
     let text = answer.to_string();

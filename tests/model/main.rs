@@ -1,14 +1,15 @@
-//! The model test: many clients write at once while others follow with `/sync`, and at the end everyone must know what
+//! The model test: many clients write at once while others follow with `/sync`. At the end everyone must know what
 //! really happened.
 //!
-//! A seed decides what is done ([`plan`]), who follows in which way ([`followers`]), which connections break and how long
-//! the committer's steps are delayed ([`delays`]), and when rooms leave memory ([`sweeper`]). [`stage`] runs a seed, [`world`]
-//! keeps what was acknowledged, [`truth`] says who may see what, and [`checks`] compares. A fault names the command that
-//! replays its seed.
+//! A seed decides the clients' actions ([`plan`]), the followers and their ways of syncing ([`followers`]), which
+//! connections break, how long the committer's steps are delayed ([`delays`]), and when rooms leave memory
+//! ([`sweeper`]). [`stage`] runs a seed, [`world`] records the acknowledged acts, [`truth`] decides who may see which
+//! events, and [`checks`] compares. A fault report names the command that replays its seed.
 //!
-//! - `SABHA_MODEL_SEEDS=5000` runs so many seeds for each engine; CI runs 300, and without it there are 32.
-//! - `SABHA_MODEL_SEED=17` runs this one, after those that were on its server before it; `SABHA_MODEL_ENGINE=postgres` runs it
-//!   on this engine alone, and `SABHA_MODEL_REPLAYS=50` as often, each time on a new server.
+//! - `SABHA_MODEL_SEEDS=5000` runs this many seeds for each engine (32 by default, 300 in CI).
+//! - `SABHA_MODEL_SEED=17` runs this seed, after those that were on its server before it.
+//!   `SABHA_MODEL_ENGINE=postgres` runs it on this engine only, and `SABHA_MODEL_REPLAYS=50` this many times, each time on
+//!   a new server.
 
 mod api;
 mod checks;
@@ -38,19 +39,19 @@ use stage::{Counts, Engine, Outcome, Stage};
 use tokio::runtime::{Builder, Runtime};
 use world::{Fault, lock};
 
-/// Without `SABHA_MODEL_SEEDS`.
+/// Number of seeds without `SABHA_MODEL_SEEDS`.
 const DEFAULT_SEEDS: u64 = 32;
 
-/// Seeds that share a server, each with users and rooms of its own: starting one takes as long as a seed.
+/// Number of seeds that share a server, each with its own users and rooms: a start takes as long as a seed.
 const SEEDS_PER_SERVER: u64 = 8;
 
-/// Faults of one kind in a seed that are printed; the first ones say the most.
+/// Number of printed faults of one kind in a seed; the first ones tell the most.
 const PRINTED_FAULTS: usize = 2;
 
-/// The length of a fault's text: a long one holds a whole answer.
+/// Printed length of a fault's text: a long one contains a whole answer.
 const PRINTED_LENGTH: usize = 8_000;
 
-/// Failing seeds of which the faults are printed.
+/// Number of failing seeds whose faults are printed.
 const PRINTED_SEEDS: usize = 8;
 
 #[test]
@@ -63,14 +64,14 @@ fn everyone_ends_up_knowing_what_happened_on_postgres() {
     run(Engine::Postgres, "postgres");
 }
 
-/// The seeds of a run, in groups that share a server.
+/// Returns the seeds of a run, in groups that share a server.
 fn groups() -> Vec<Range<u64>> {
     if let Some(seed) = number("SABHA_MODEL_SEED") {
         let replays = number("SABHA_MODEL_REPLAYS").unwrap_or(1);
-        // With those that share a server with it and come before it.
+        // Includes the earlier seeds of the same server.
         return (0..replays).map(|_| seed - seed % SEEDS_PER_SERVER..seed + 1).collect();
     }
-    // Others each time, and whole groups.
+    // Takes other seeds each time, starting with a whole group.
     let first = u64::from(rand::random::<u16>()) * SEEDS_PER_SERVER;
     let end = first + number("SABHA_MODEL_SEEDS").unwrap_or(DEFAULT_SEEDS);
     let group = |from: usize| from as u64..end.min(from as u64 + SEEDS_PER_SERVER);
@@ -94,7 +95,7 @@ fn run(engine: Engine, name: &'static str) {
     let report =
         Report { engine: name, failed: Mutex::default(), counts: Mutex::default(), skipped: AtomicBool::new(false) };
     let next_group = AtomicUsize::new(0);
-    // Both engines run at once, and mostly on one thread each.
+    // Both engines run at once, mostly with one thread each.
     let lanes = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
     std::thread::scope(|scope| {
         for _ in 0..lanes {
@@ -108,7 +109,7 @@ fn run(engine: Engine, name: &'static str) {
     report.conclude(seeds, began);
 }
 
-/// Runs one seed after the other on a server of their own.
+/// Runs a group of seeds one after the other, on one server.
 fn run_group(engine: Engine, seeds: Range<u64>, report: &Report) {
     runtime(seeds.start).block_on(async {
         let Some(stage) = Stage::start(engine).await else {
@@ -122,7 +123,8 @@ fn run_group(engine: Engine, seeds: Range<u64>, report: &Report) {
     });
 }
 
-/// A current-thread runtime, on which a seed replays best; for some groups one with threads, where more is possible.
+/// Returns a current-thread runtime, which replays a seed best. Some groups get a multi-threaded one, where more can
+/// happen.
 fn runtime(seed: u64) -> Runtime {
     let mut builder = match seed / SEEDS_PER_SERVER % 4 {
         3 => Builder::new_multi_thread(),
@@ -131,7 +133,7 @@ fn runtime(seed: u64) -> Runtime {
     builder.worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// The runs with faults.
+/// The results of all runs.
 struct Report {
     engine: &'static str,
     failed: Mutex<Vec<(u64, Vec<Fault>)>>,
@@ -140,7 +142,7 @@ struct Report {
 }
 
 impl Report {
-    /// The engine is not installed.
+    /// Notes that the engine is not installed.
     fn skip(&self) {
         self.skipped.store(true, Ordering::Relaxed);
     }

@@ -1,29 +1,29 @@
-//! The plan of a run: everything that a seed decides before anything is sent.
+//! The plan of a run: everything that a seed decides before the first request.
 //!
-//! Rooms, users, writers with their steps, followers with their ways of syncing. What a seed does not decide is what the
-//! scheduler and the database do in between; a run on a current-thread runtime leaves little to them.
+//! It contains rooms, users, writers with their steps, and followers with their ways of syncing. A seed does not decide
+//! what the scheduler and the database do in between; on a current-thread runtime that is little.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::followers::Kind;
 
-/// Users of a run. The first one makes the rooms, never leaves them, and so sees all of their history.
+/// Number of users in a run. The first one creates the rooms and never leaves them, and so sees their whole history.
 pub const USERS: usize = 5;
 
 /// The user who sees everything.
 pub const WITNESS: usize = 0;
 
-/// Writers; some users write from two devices at once.
+/// Number of writers; some users write from two devices at once.
 const WRITERS: usize = 7;
 
-/// Steps of one writer. Few, so that a run is over quickly: many short runs find more than a long one.
+/// Number of steps of a writer. Few, so that a run is short: many short runs find more than a long one.
 const STEPS: std::ops::Range<usize> = 8..15;
 
 pub const VISIBILITIES: [&str; 4] = ["shared", "joined", "invited", "world_readable"];
 
 const VERSIONS: [&str; 3] = ["10", "11", "12"];
 
-/// Keys of state that many set at once.
+/// Keys of state that many writers set at the same time.
 pub const STATE: [(&str, &str); 5] = [
     ("m.room.topic", ""),
     ("m.room.name", ""),
@@ -37,11 +37,11 @@ pub struct RoomPlan {
     pub version: &'static str,
     pub visibility: &'static str,
     pub public: bool,
-    /// Users who are in it from the beginning, besides its creator.
+    /// Users who are in the room from the beginning, besides its creator.
     pub members: Vec<usize>,
 }
 
-/// One thing that a client does. Rooms and users are their numbers in the plan.
+/// One action of a client. Rooms and users are numbers in the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     Message { room: usize, mention: Option<usize> },
@@ -117,7 +117,7 @@ pub struct Step {
     pub op: Op,
     pub yields_before: u32,
     pub cut: Option<Cut>,
-    /// Asks once more with the same transaction ID, although it was answered.
+    /// Sends the request once more with the same transaction ID, although it was answered.
     pub again: bool,
 }
 
@@ -140,9 +140,9 @@ pub struct Plan {
     pub rooms: Vec<RoomPlan>,
     pub writers: Vec<WriterPlan>,
     pub followers: Vec<FollowerPlan>,
-    /// Clients speak through sockets instead of to the router.
+    /// True if clients use sockets instead of the router.
     pub sockets: bool,
-    /// A seed for when rooms leave memory. `None`: they stay.
+    /// A seed for the times at which rooms leave memory. `None` if they stay.
     pub sweeps: Option<u64>,
 }
 
@@ -150,7 +150,7 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let rooms: Vec<RoomPlan> = (0..2).map(|_| room(&mut rng)).collect();
-        // Everyone writes, and two of them from a second device.
+        // Every user writes, two of them also from a second device.
         let writers = (0..WRITERS).map(|index| writer(&mut rng, index % USERS, rooms.len())).collect();
         let mut followers: Vec<FollowerPlan> = Vec::new();
         for way in 0..5 {
@@ -163,7 +163,7 @@ impl Plan {
     }
 }
 
-/// The local part of a user's ID. No two seeds share one.
+/// Returns the local part of a user's ID, which is different for each seed.
 pub fn user_name(seed: u64, user: usize) -> String {
     format!("m{seed}u{user}")
 }

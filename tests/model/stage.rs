@@ -1,4 +1,4 @@
-//! A server for some seeds, and one seed's run on it.
+//! A server for several seeds, and the run of one seed on it.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use crate::{
     world::{Ending, Fault, World},
 };
 
-/// For one seed, a hundred times what it takes: a run that hangs says so.
+/// Time limit of one seed, a hundred times its usual time: a run that hangs is reported.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,14 +56,14 @@ pub struct Outcome {
     pub counts: Counts,
 }
 
-/// A server, its router, and a listener of our own on it, whose requests we can wait for.
+/// A server, its router, and a listener of the test for this router, whose requests we can wait for.
 pub struct Stage {
     server: Server,
     router: Transport,
     socket: Transport,
     requests: Shutdown,
     delays: Arc<Delays>,
-    // Both go when this does.
+    // These two are removed with this value.
     _data: TempDir,
     _database: Option<PostgresDatabase>,
 }
@@ -156,11 +156,11 @@ impl Stage {
                 world.fault("a writer panicked", error.to_string());
             }
         }
-        // Requests whose client hung up go on to their end.
+        // Requests of clients that hung up run to their end.
         self.requests.tasks().close();
         self.requests.tasks().wait().await;
         self.requests.tasks().reopen();
-        // So does what they left for later.
+        // Their jobs run to their end too.
         self.server.app.jobs.settled().await;
         world.writers_are_done();
         let mut rested = Vec::new();
@@ -181,9 +181,9 @@ async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {
     config.listeners = vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())];
     config.metrics.enabled = false;
     config.registration.mode = RegistrationMode::Open;
-    // An honest request that is refused for its number would say nothing.
+    // A correct request that is refused by a rate limit would show nothing.
     config.rate_limits.enabled = false;
-    // No power is cut here.
+    // This test cuts no power.
     config.database.durability = Durability::Process;
     config.database.readers = 2;
     config.database.max_connections = 4;
@@ -199,7 +199,7 @@ async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {
     Server::start(app, shutdown, None).await.unwrap_or_else(|error| panic!("no server: {error}"))
 }
 
-/// Makes the users and the rooms.
+/// Creates the users and the rooms.
 async fn scene(plan: &Plan, api: Api) -> Scene {
     let mut devices = Vec::new();
     for user in 0..USERS {
@@ -215,7 +215,7 @@ async fn scene(plan: &Plan, api: Api) -> Scene {
     Scene { world, api, room_ids, creator_is_above, user_ids, devices }
 }
 
-/// From version 12 on, who makes a room needs no power level, and must not have one.
+/// Returns whether the creator needs no power level, and must not have one: from version 12 on.
 fn is_creator_above(room: &RoomPlan) -> bool {
     room.version == "12"
 }

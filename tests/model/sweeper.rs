@@ -1,4 +1,4 @@
-//! The sweeper: rooms leave memory while they are used, as the clock may have it at any time.
+//! The sweeper: evicts rooms from memory while they are used, as the server's clock may do at any time.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use sabha::app::App;
 
 use crate::world::World;
 
-/// Sweeps now and then, until nobody writes any more.
+/// Sweeps now and then, until no writer is left.
 pub async fn run(app: App, world: Arc<World>, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut progress = world.progress();
@@ -19,7 +19,7 @@ pub async fn run(app: App, world: Arc<World>, seed: u64) {
         let until = now.saturating_add(rng.random_range(1..12));
         // The sender outlives us, so waiting for it cannot fail.
         let _ = progress.wait_for(|count| *count >= until).await;
-        // The first call only marks what nobody uses; the second takes out what nobody has used in between.
+        // The first call only marks unused rooms; the second evicts those that were not used in between.
         app.rooms.forget_idle();
         app.rooms.forget_idle();
     }

@@ -1,7 +1,6 @@
-//! The true history of a room, as its creator reads it at the end, and what each user may see of it.
+//! The true history of a room, as its creator reads it at the end, and the part of it that each user may see.
 //!
-//! The rules for who may see what are written here once more, from the specification ([visibility]), and not shared with
-//! the server.
+//! The visibility rules are written here again from the specification ([visibility]), and not shared with the server.
 //!
 //! [visibility]: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 
@@ -44,7 +43,7 @@ impl TrueEvent {
         self.event_type == "m.room.member" && self.state_key.as_deref() == Some(user_id)
     }
 
-    /// The text of the act that made the event.
+    /// Returns the text of the act that made the event.
     pub fn nonce(&self) -> Option<&str> {
         self.content["nonce"].as_str().or_else(|| self.content["reason"].as_str())
     }
@@ -70,13 +69,13 @@ impl TrueRoom {
         Self { room_id: room_id.to_owned(), events, index }
     }
 
-    /// The state after the event at `upto`.
+    /// Returns the state after the event at `upto`.
     pub fn state_at(&self, upto: usize) -> BTreeMap<(String, String), String> {
         let until = self.events.len().min(upto + 1);
         self.events[..until].iter().filter_map(|event| Some((event.state()?, event.event_id.clone()))).collect()
     }
 
-    /// The user's membership after the event at `index`.
+    /// Returns the user's membership after the event at `index`.
     pub fn membership_at(&self, user_id: &str, index: usize) -> &str {
         let before = self.events[..self.events.len().min(index + 1)].iter().rev();
         before
@@ -97,7 +96,8 @@ impl TrueRoom {
             .unwrap_or("shared")
     }
 
-    /// The end of the user's last stay: their departure, or the last event. `None`: they were never in the room.
+    /// Returns the end of the user's last stay: their departure, or the last event. `None` if they were never in the
+    /// room.
     pub fn end_of_stay(&self, user_id: &str) -> Option<usize> {
         let members = self.events.iter().enumerate().filter(|(_, event)| event.is_member(user_id));
         let mut end = None;
@@ -112,7 +112,7 @@ impl TrueRoom {
         if is_in { Some(self.events.len().saturating_sub(1)) } else { end }
     }
 
-    /// The user's last stay, with their departure, if an invitation came after it.
+    /// Returns the user's last stay, with their departure, if an invitation came after it.
     pub fn invited_after_stay(&self, user_id: &str) -> Option<RangeInclusive<usize>> {
         let until = self.end_of_stay(user_id)?;
         let joins = |index: &usize| self.membership_at(user_id, *index) == "join";
@@ -121,7 +121,7 @@ impl TrueRoom {
         later.any(|event| event.content["membership"] == "invite").then_some(from..=until)
     }
 
-    /// The beginning of the stay that the user is in.
+    /// Returns the beginning of the user's present stay.
     pub fn begin_of_stay(&self, user_id: &str) -> Option<usize> {
         let members = self.events.iter().enumerate().filter(|(_, event)| event.is_member(user_id));
         let mut begin = None;
@@ -133,8 +133,8 @@ impl TrueRoom {
 
     /// Tells whether the user may see an event, as of the end of the history.
     ///
-    /// A change of the membership or of the visibility is judged by what was before and by what is after it. The
-    /// specification says so of the visibility; of the membership it follows, or nobody would see that they were removed.
+    /// A change of membership or visibility is judged by the value before it and the value after it. The specification
+    /// says this for visibility. For membership it follows, or nobody would see their own removal.
     pub fn may_see(&self, user_id: &str, index: usize) -> bool {
         let joins_later = self.events[index + 1..]
             .iter()
@@ -153,7 +153,8 @@ impl TrueRoom {
         })
     }
 
-    /// Up to where the user reads with `/messages` and `/state`: all of it, or what was before they left. `None`: nothing.
+    /// Returns how far the user reads with `/messages` and `/state`: everything, or only events up to their departure.
+    /// `None`: nothing.
     pub fn horizon(&self, user_id: &str) -> Option<usize> {
         if self.visibility_at(self.events.len()) == "world_readable" {
             return Some(self.events.len().saturating_sub(1));
@@ -161,12 +162,12 @@ impl TrueRoom {
         self.end_of_stay(user_id)
     }
 
-    /// The index of an event in the timeline.
+    /// Returns the index of an event in the timeline.
     pub fn find(&self, event_id: &str) -> Option<usize> {
         self.index.get(event_id).copied()
     }
 
-    /// A few words about an event.
+    /// Describes an event in a few words.
     pub fn describe(&self, index: usize) -> String {
         let event = &self.events[index];
         let key = event.state_key.as_deref().map(|key| format!(" [{key}]")).unwrap_or_default();
@@ -176,7 +177,7 @@ impl TrueRoom {
     }
 }
 
-/// All that a user is shown of a room with `/messages`, newest first.
+/// Returns all events of a room that `/messages` shows to a user, newest first.
 pub async fn read_all(api: &Api, token: &str, room_id: &str) -> Vec<Value> {
     let mut found: Vec<Value> = Vec::new();
     let mut from = String::new();
@@ -191,7 +192,8 @@ pub async fn read_all(api: &Api, token: &str, room_id: &str) -> Vec<Value> {
     }
 }
 
-/// A history of member events of a user `@b` and of messages, under one visibility, and the indices that the user may see.
+/// Checks a history of messages and of member events of a user `@b`, under one visibility, against the indices that the
+/// user may see.
 #[test]
 fn visibility_follows_the_table_of_the_specification() {
     let check = |visibility: &str, history: &[&str], expected: &[usize]| {
@@ -210,7 +212,7 @@ fn visibility_follows_the_table_of_the_specification() {
         let events: Vec<TrueEvent> =
             ["visibility"].iter().chain(history).enumerate().map(|(index, what)| event(index, what)).collect();
         let room = TrueRoom { room_id: "!r".to_owned(), events, index: HashMap::new() };
-        // The first event is the visibility itself, of which the default before it also decides.
+        // The first event is the visibility itself, which the default before it also affects.
         let seen: Vec<usize> = (1..room.events.len()).filter(|index| room.may_see("@b", *index)).collect();
         assert_eq!(seen, expected, "{visibility}: {history:?}");
     };

@@ -1,7 +1,8 @@
 //! The record of a run: every request that changes something, its answer, and the order of both.
 //!
-//! The server may take two requests that overlap in either order. So each act has two ticks of one clock: one when it was
-//! sent, one when its answer was there. An act that ended before another began came before it; all other orders are allowed.
+//! The server may handle two requests that overlap in either order. So each act has two ticks of one clock: one when it
+//! was sent, one when its answer arrived. An act that ended before another began came before it; all other orders are
+//! allowed.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -16,11 +17,11 @@ use crate::plan::Op;
 /// The end of an act.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
-    /// With a 200: it is done, and must stay so.
+    /// Answered with 200: it is done, and must stay so.
     Acknowledged(Value),
-    /// With an error of the client's: nothing was done.
+    /// Answered with a client error: nothing was done.
     Refused,
-    /// The connection was cut: it is done or not, but not half.
+    /// The connection was cut: the act is done or not done, but not half done.
     Unknown,
 }
 
@@ -34,7 +35,7 @@ pub struct Act {
     /// The event that a redaction or a receipt is about.
     pub about: Option<String>,
     pub began: u64,
-    /// The end of time for an act whose end is unknown.
+    /// `u64::MAX` for an act whose end is unknown.
     pub ended: u64,
     pub ending: Ending,
 }
@@ -44,12 +45,12 @@ impl Act {
         matches!(self.ending, Ending::Acknowledged(_))
     }
 
-    /// Tells whether it may have been done.
+    /// Tells whether the act may have been done.
     pub fn may_be_done(&self) -> bool {
         self.ending != Ending::Refused
     }
 
-    /// The ID of the event, where the answer has one.
+    /// Returns the event ID, if the answer has one.
     pub fn event_id(&self) -> Option<&str> {
         match &self.ending {
             Ending::Acknowledged(answer) => answer["event_id"].as_str(),
@@ -61,9 +62,9 @@ impl Act {
 /// Something that a server must not do.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// The promise that was broken, in a few words that are the same for every case.
+    /// The broken promise, in a few words that are the same for every case.
     pub kind: &'static str,
-    /// The client, the event, what was expected, what was seen.
+    /// The client, the event, the expected and the actual value.
     pub text: String,
 }
 
@@ -72,7 +73,7 @@ pub struct World {
     clock: AtomicU64,
     acts: Mutex<Vec<Act>>,
     faults: Mutex<Vec<Fault>>,
-    /// Events that were acknowledged, for redactions and receipts, by room.
+    /// Acknowledged events by room, for redactions and receipts.
     events: Mutex<Vec<Vec<String>>>,
     answers: AtomicU64,
     /// The number of acts that have ended; `u64::MAX` once all writers are done.
@@ -91,7 +92,7 @@ impl World {
         })
     }
 
-    /// The next tick.
+    /// Returns the next tick.
     pub fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
@@ -104,7 +105,7 @@ impl World {
         self.progress.send_modify(|count| *count += 1);
     }
 
-    /// A follower has taken an answer.
+    /// Counts an answer that a follower has taken.
     pub fn took_an_answer(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
     }
@@ -126,7 +127,7 @@ impl World {
         lock(&self.acts).clone()
     }
 
-    /// One of the latest acknowledged events of a room.
+    /// Returns one of the latest acknowledged events of a room.
     pub fn some_event(&self, room: usize, pick: usize) -> Option<String> {
         const LATEST: usize = 8;
         let events = lock(&self.events);
@@ -143,7 +144,7 @@ impl World {
     }
 }
 
-/// A lock whose holder panicked still holds what was written: the panic itself is reported.
+/// Locks a mutex, even if its holder panicked: the data is still good, and the panic itself is reported.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Derives what the tests need to know from the OpenAPI of the Matrix specification.
+"""Derives test data from the OpenAPI of the Matrix specification.
 
     python3 tests/spec/derive.py client-server.json server-server.json
 
@@ -9,16 +9,16 @@ https://spec.matrix.org/v1.19/server-server-api/api.json. Written next to this s
 - `client-server.json`, `server-server.json`: per endpoint and status, the shape of the response body;
 - `endpoints.tsv`: every endpoint with its module, its authentication, and whether it is deprecated.
 
-Only machine facts are taken over: paths, field names, types, what is required, short identifiers.
-A keyword that this script does not know stops it, so that nothing slips in or gets lost unseen.
+Only machine facts are copied: paths, field names, types, required fields, short identifiers.
+An unknown keyword stops the script, so that nothing is added or lost unseen.
 
 A shape is JSON Schema, made smaller:
 
 - `prefix`: the string starts with one of these (the specification's `pattern` has no other use);
-- `keys`: what `patternProperties` says, by the prefix of the key;
+- `keys`: the shapes of `patternProperties`, by the prefix of the key;
 - `allOf` is merged into one shape wherever the members agree;
 - an integer is always an int64, so that `format` is kept for strings only;
-- a status is `null` when no body is described, and `{"media": […]}` when the body is not JSON.
+- a status is `null` if no body is described, and `{"media": […]}` when the body is not JSON.
 """
 
 import json
@@ -44,15 +44,15 @@ AUTH = {
     "signedRequest": "signed request",
 }
 
-# Where the OpenAPI contradicts itself: the API that an endpoint is in decides who can call it at all.
+# Mistakes of the OpenAPI about authentication: the API of an endpoint decides who can call it.
 AUTH_MISTAKES = {
-    # Called by clients, and its text allows unauthenticated access.
+    # Called by clients, and its description allows unauthenticated access.
     "GET /_matrix/client/v1/room_summary/{roomIdOrAlias}": "optional access token",
     # Called by servers, which have no access tokens.
     "GET /_matrix/federation/v1/timestamp_to_event/{roomId}": "signed request",
 }
 
-# The server-server API has almost no tags. These are its own sections, by the start of the path.
+# The server-server API has almost no tags. These are the sections of its text, by the start of the path.
 SECTIONS = [
     ("/.well-known/matrix/", "Server discovery"),
     ("/_matrix/key/", "Server keys"),
@@ -141,7 +141,7 @@ class Schemas:
         return own
 
     def referred(self, ref, resolving):
-        # A shape that contains itself is cut at its second turn: below that, anything goes.
+        # A shape that contains itself is cut at its second occurrence: anything is allowed below that.
         if ref in resolving:
             return {}
         if not ref.startswith("#/"):
@@ -153,7 +153,7 @@ class Schemas:
 
 
 def prefixes(pattern):
-    """The beginnings that a pattern such as `^turns?:` allows."""
+    """Returns the prefixes that a pattern such as `^turns?:` allows."""
     character = r"(?:\\([^A-Za-z0-9])|([A-Za-z0-9:@#!_/-]))(\??)"
     if not re.fullmatch(rf"\^(?:{character})+", pattern):
         sys.exit(f"a pattern that is more than a prefix: {pattern}")
@@ -165,10 +165,10 @@ def prefixes(pattern):
 
 
 def merge(a, b):
-    """One shape that says what both say, or None when that takes more than putting them together."""
+    """Returns one shape with the rules of both, or None if they cannot simply be put together."""
     if not isinstance(a, dict) or not isinstance(b, dict):
         return None
-    # What is said of all other fields depends on which fields the same shape names.
+    # Rules for all other fields depend on the fields that the same shape names.
     others = {"additionalProperties", "keys"}
     fields = {"properties", "required", *others}
     if a != b and others & (a.keys() | b.keys()) and fields & a.keys() and fields & b.keys():
@@ -204,7 +204,7 @@ def responses(schemas, operation):
 
 
 def either(a, b):
-    """The responses of two operations that share one path (the OpenAPI tells them apart by a space)."""
+    """Returns the responses of two operations on one path (the OpenAPI tells them apart by a space)."""
     found = {**a, **b}
     for status in a.keys() & b.keys():
         if a[status] != b[status]:
@@ -244,7 +244,7 @@ def derive(api, source):
             found = responses(schemas, operation)
             shapes[endpoint] = either(shapes[endpoint], found) if endpoint in shapes else found
             status = "deprecated" if operation.get("deprecated") else "stable"
-            # Of two operations on one path, the one that stays decides.
+            # If two operations share a path, the stable one decides.
             if endpoint not in rows or status == "stable":
                 rows[endpoint] = (
                     api, module(path, operation), path, method.upper(), status, auth(endpoint, operation),

@@ -1,4 +1,4 @@
-//! Memory of clients that only wait.
+//! Memory used by clients that only wait.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::{
 const CONNECTIONS: usize = 5_000;
 const ACCOUNTS: usize = 1_000;
 const LONG_POLL: Duration = Duration::from_secs(110);
-/// Longer than from one look of the server at its memory to the next.
+/// Longer than the interval at which the server looks at its memory.
 const MEMORY_GOES_BACK: Duration = Duration::from_secs(12);
 
 pub async fn long_polls(bench: &mut Bench) -> Result<Vec<Row>> {
     let crowd = bench.crowd(bench.scaled(ACCOUNTS)).await?;
     let tokens = current_tokens(bench, &crowd).await?;
-    // In the memory that earlier workloads left behind, thousands of connections would fit for nothing.
+    // Thousands of connections would fit for free into the memory that earlier workloads left behind.
     let restarted = bench.subject.restart().await?.is_some();
     let mut first = Client::open(bench.subject.address, &crowd[0]).await?;
     first.sync(Some(&tokens[0]), Duration::ZERO).await?;
@@ -31,7 +31,7 @@ pub async fn long_polls(bench: &mut Bench) -> Result<Vec<Row>> {
         client.park(Some(token), LONG_POLL).await?;
     }
     settle(bench).await?;
-    // A restart may be news to some (presence), and so may what the accounts did last: they ask again.
+    // A restart may be news to some clients (presence), and so may the last actions of the accounts: these poll again.
     let mut answered = repark(&mut parked).await?;
     for _ in 0..5 {
         settle(bench).await?;
@@ -43,7 +43,7 @@ pub async fn long_polls(bench: &mut Bench) -> Result<Vec<Row>> {
     if answered > 0 {
         return Err(format!("{answered} of {} long polls were answered instead of parked", parked.len()).into());
     }
-    // What the many requests at once took for a moment goes back to the system at the server's next look.
+    // The many requests needed memory for a moment. The server returns it to the system at its next look.
     tokio::time::sleep(MEMORY_GOES_BACK).await;
     let after_mb = bench.subject.resident_mb()?;
     let each_kb = after_mb.zip(before_mb).map(|(after, before)| (after - before) * 1000.0 / parked.len() as f64);
@@ -59,7 +59,7 @@ pub async fn long_polls(bench: &mut Bench) -> Result<Vec<Row>> {
     Ok(vec![row])
 }
 
-/// The sync token of each account, in the order of `crowd`.
+/// Returns the sync token of each account, in the order of `crowd`.
 async fn current_tokens(bench: &Bench, crowd: &[Rc<crate::client::Account>]) -> Result<Vec<String>> {
     let tokens = Rc::new(RefCell::new(vec![String::new(); crowd.len()]));
     let (found, accounts) = (tokens.clone(), crowd.to_vec());
@@ -74,7 +74,7 @@ async fn current_tokens(bench: &Bench, crowd: &[Rc<crate::client::Account>]) -> 
     Ok(tokens.take())
 }
 
-/// Sends those who have an answer back to wait, and says how many they were.
+/// Parks the clients that have an answer again, and returns how many there were.
 async fn repark(clients: &mut [Client]) -> Result<usize> {
     let mut answered = 0;
     for client in clients {
@@ -97,7 +97,7 @@ async fn settle(bench: &Bench) -> Result<()> {
     for _ in 0..60 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let now = process::cpu_time(&[pid])?;
-        // One tick is the noise of a server that only keeps its timers.
+        // One tick is the noise of an idle server with timers.
         if now - used <= Duration::from_millis(10) {
             break;
         }

@@ -1,4 +1,4 @@
-//! What one message writes must not depend on how many local members the room has.
+//! Rows of one message, which must not depend on how many local members the room has.
 
 use crate::{
     Result,
@@ -7,7 +7,7 @@ use crate::{
     report::{Goal, Row},
 };
 
-/// Ids come in blocks and heads are written once a batch, so the same work may differ a little.
+/// Ids are reserved in blocks and heads are written once a batch, so equal work may differ a little.
 const TOLERANCE: f64 = 1.02;
 
 pub async fn rows_per_message(bench: &mut Bench) -> Result<Vec<Row>> {
@@ -24,7 +24,7 @@ pub async fn rows_per_message(bench: &mut Bench) -> Result<Vec<Row>> {
         bench.join_all(&room, &crowd[joined..members - 1]).await?;
         joined = members - 1;
 
-        // One at a time, or the rows of a batch would be shared by a number of messages left to chance.
+        // Sent one at a time: otherwise chance decides how many messages share the rows of a batch.
         let amount = bench.amount(500);
         let first = bench.numbers(amount.operations);
         let (senders, room) = (bench.clients(&owner, 1).await?, room.clone());

@@ -22,7 +22,7 @@ pub async fn messages(bench: &mut Bench) -> Result<Vec<Row>> {
     bench.fill(&owner[0], std::slice::from_ref(&room), count).await?;
     let mut client = Client::open(bench.subject.address, &owner[0]).await?;
 
-    // The first pass checks the pages and counts what is in them; the measured ones only follow them.
+    // The first pass checks the pages and counts their events; the measured passes only follow the tokens.
     let (mut events, mut from) = (0, None);
     loop {
         let page: Page = serde_json::from_slice(read_page(&mut client, &room, from.as_deref()).await?)?;

@@ -1,4 +1,4 @@
-//! Receiving: how long a message takes to clients that wait for it in a long poll.
+//! Receiving: how long a message takes to reach clients that wait for it in a long poll.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::{
 
 const LONG_POLL: Duration = Duration::from_secs(30);
 
-/// Given to the server between the request for `/sync` and the message, so that the request is parked.
+/// Pause between the request for `/sync` and the message, so that the request is parked.
 const TO_PARK: Duration = Duration::from_millis(5);
 
 pub async fn receive(bench: &mut Bench) -> Result<Vec<Row>> {
@@ -49,7 +49,7 @@ async fn receive_in(bench: &mut Bench, rooms: usize, case: &'static str) -> Resu
     let (p50, p99) = (Goal::at_most("p50 ms", cost.p50_ms, 1.5), Goal::shown("p99 ms", cost.p99_ms));
     let goals = match rooms {
         3 => vec![p50.peers(25.5, 41.0, 2.7), p99.peers(35.0, 57.0, 5.8)],
-        // Measured with 90 rooms, so it would be more here.
+        // The peers were measured with 90 rooms; with 300 they would be slower.
         _ => vec![p50.tuwunel(13.4), p99.tuwunel(23.9)],
     };
     Ok(Row::new(case, goals).cost(cost))
@@ -116,7 +116,7 @@ impl Receiver {
         self.client.park(Some(&self.since), LONG_POLL).await
     }
 
-    /// Waits for message `number`, asking again when something else came first.
+    /// Waits for message `number`, and syncs again when something else came first.
     async fn receive(&mut self, number: usize) -> Result<Instant> {
         loop {
             let body = self.client.synced().await?;

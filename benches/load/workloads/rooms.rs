@@ -45,7 +45,7 @@ pub async fn create(bench: &mut Bench) -> Result<Vec<Row>> {
     Ok(vec![Row::new("c=4, private, named", goals).cost(cost)])
 }
 
-/// `/state` and `/members` of a room of 100.
+/// Reads `/state` and `/members` of a room of 100.
 pub async fn state(bench: &mut Bench) -> Result<Vec<Row>> {
     let members = bench.crowd(100).await?;
     let room = bench.rooms(&members, 1).await?.remove(0);

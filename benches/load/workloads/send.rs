@@ -1,4 +1,4 @@
-//! Sending messages: by one, by eight, by 128 at a time.
+//! Sending messages: one, eight or 128 at a time.
 
 use crate::{
     Result,
@@ -20,7 +20,7 @@ pub async fn alone(bench: &mut Bench) -> Result<Vec<Row>> {
     let folder = bench.subject.folder();
     let before = disk::sync_times(&folder, LogFile::Reused)?;
     let cost = send(bench, Shape { rooms: 1, members: 4, concurrency: 1, messages: 3_000 }).await?;
-    // A disk in the cloud changes its mind; one measurement alone would decide the ratio by chance.
+    // The speed of a cloud disk changes; with a single measurement the ratio would depend on chance.
     let after = disk::sync_times(&folder, LogFile::Reused)?;
     let sync_ms = f64::midpoint(before.percentile_ms(50.0), after.percentile_ms(50.0));
     let growing_ms = disk::sync_times(&folder, LogFile::Growing)?.percentile_ms(50.0);
@@ -69,7 +69,7 @@ pub async fn one_room(bench: &mut Bench) -> Result<Vec<Row>> {
 async fn send(bench: &mut Bench, shape: Shape) -> Result<Cost> {
     let members = bench.accounts(shape.members).await?;
     let rooms = bench.rooms(&members, shape.rooms).await?;
-    // The rooms are then in the server's memory, as they are in a server at work.
+    // Fills the rooms first, so that they are in memory, as on a server at work.
     bench.fill(&members[0], &rooms, 10).await?;
     let amount = bench.amount(shape.messages);
     let first = bench.numbers(amount.operations);

@@ -1,4 +1,4 @@
-//! Starting: on a new database, and on one that is full.
+//! Starting: on a new database, and on a full one.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
 const LONG_RUN: usize = 1_000_000;
 
 pub async fn empty(bench: &mut Bench) -> Result<Vec<Row>> {
-    // What a start leaves to be done in the background is then done.
+    // Gives the server time for the background work of a start.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let started_ms = bench.subject.started_in().map(|started_in| started_in.as_secs_f64() * 1e3);
     let goals = vec![

@@ -1,4 +1,4 @@
-//! `/sync` answers: the one without news, and the first one of an account.
+//! `/sync` answers: one without news, and the first one of an account.
 
 use std::{rc::Rc, time::Duration};
 
@@ -46,7 +46,7 @@ pub async fn initial(bench: &mut Bench) -> Result<Vec<Row>> {
     Ok(vec![forty, Row { goals, ..hundred }.cost(cost)])
 }
 
-/// Rooms of two members with 20 messages each, synced from nothing by one client.
+/// Measures an initial sync by one client: rooms of two members with 20 messages each.
 async fn initial_in(bench: &mut Bench, rooms: usize, case: &'static str) -> Result<(Row, crate::meter::Cost)> {
     let accounts = bench.accounts(2).await?;
     let made = bench.rooms(&accounts, rooms).await?;

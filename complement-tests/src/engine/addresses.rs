@@ -1,27 +1,27 @@
-//! Addresses: every container has one of its own in 127.77.0.0/16, and two published ports on 127.0.0.1.
+//! Addresses: every container has its own in 127.77.0.0/16, and two published ports on 127.0.0.1.
 //!
-//! All of 127.0.0.0/8 is this machine. Containers that belong together share a segment, `127.77.SEGMENT.0/24`, in which
-//! `hsN` is N; so several `hs1` can live at once, and each sees only the others of its own deployment.
+//! All of 127.0.0.0/8 is this machine. The containers of a deployment share a segment, `127.77.SEGMENT.0/24`, in which
+//! `hsN` has the number N. So several `hs1` can run at once, and each sees only the servers of its own deployment.
 
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, TcpListener},
 };
 
-/// Below the ports that the kernel gives to those who ask for any: nobody gets ours between a stop and a start.
+/// Below the kernel's range of ephemeral ports, so that nobody takes a port of ours between a stop and a start.
 const FIRST_PORT: u16 = 20_000;
 const END_OF_PORTS: u16 = 32_000;
-/// Names that every container can resolve.
+/// Number of server names that every container can resolve: `hs1` to `hs9`.
 const SERVERS: u8 = 9;
 
 #[derive(Debug, Default)]
 pub struct Segments {
-    /// Who has a segment, and how many containers it has.
+    /// The group of each segment, and its number of containers.
     taken: BTreeMap<u8, (String, usize)>,
 }
 
 impl Segments {
-    /// The segment of this group; a new one for a new group. `None` when all are taken.
+    /// Returns the segment of this group, or a new one for a new group. `None` when all are taken.
     pub fn enter(&mut self, group: &str) -> Option<u8> {
         if let Some((&segment, (_, members))) = self.taken.iter_mut().find(|(_, (owner, _))| owner == group) {
             *members += 1;
@@ -42,13 +42,13 @@ impl Segments {
     }
 }
 
-/// The address of a server in a segment. `None` for a name that is not `hs1` to `hs9`.
+/// Returns the address of a server in a segment. `None` for a name that is not `hs1` to `hs9`.
 pub fn address(segment: u8, alias: &str) -> Option<Ipv4Addr> {
     let number: u8 = alias.strip_prefix("hs")?.parse().ok()?;
     (1..=SERVERS).contains(&number).then(|| Ipv4Addr::new(127, 77, segment, number))
 }
 
-/// Who is where, as seen from a segment: its servers, and the machine that runs the tests.
+/// Lists the hosts that a segment sees: its servers, and the machine that runs the tests.
 pub fn hosts(segment: u8) -> Vec<(String, Ipv4Addr)> {
     let servers = (1..=SERVERS).map(|number| (format!("hs{number}"), Ipv4Addr::new(127, 77, segment, number)));
     servers.chain([("host.docker.internal".to_owned(), Ipv4Addr::LOCALHOST)]).collect()
@@ -66,7 +66,7 @@ impl Default for Ports {
 }
 
 impl Ports {
-    /// A port of 127.0.0.1 that nobody listens on, and that no other container was given lately.
+    /// Returns a port of 127.0.0.1 that nobody listens on and that no other container got lately.
     pub fn take(&mut self) -> Option<u16> {
         for _ in FIRST_PORT..END_OF_PORTS {
             let port = self.next;

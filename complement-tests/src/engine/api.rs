@@ -1,6 +1,6 @@
-//! Docker's API, as much of it as Complement uses: paths, queries and JSON in, one call of [`World`], JSON out.
+//! The part of Docker's API that Complement uses: each request becomes one call of [`World`], answered with JSON.
 //!
-//! The paths begin with a version (`/v1.45`), which we do not look at.
+//! The paths begin with a version (`/v1.45`), which is ignored.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -21,9 +21,9 @@ use super::{
     world::{Draft, Refusal, World},
 };
 
-/// The newest version that we know, for a client that asks.
+/// The newest API version that we know, returned to a client that asks.
 const VERSION: &str = "1.45";
-/// A stop without `t` waits as long as Docker does.
+/// Docker's timeout for a stop without `t`.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn router(world: World) -> Router {
@@ -180,8 +180,8 @@ async fn unpause_container(State(world): State<World>, Path(path): Path<ById>) -
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The whole log as one frame of Docker's multiplexed stream: a byte for the stream (1 is standard output), three
-/// zeros, the length, the bytes.
+/// Returns the whole log as one frame of Docker's multiplexed stream: one byte for the stream (1 is standard output),
+/// three zeros, the length, the bytes.
 async fn logs(State(world): State<World>, Path(path): Path<ById>) -> Result<impl IntoResponse, Refusal> {
     let mut log = world.logs(&path.id)?;
     log.truncate(u32::MAX as usize);

@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path},
 };
 
-/// The only folder that files are put into: the CA and the registrations of application services.
+/// The only folder that Complement puts files into: the CA and the registrations of application services.
 const FOLDER: &str = "complement";
 
 /// Unpacks a tar archive below `root`. Refuses names outside of `/complement`, and everything but plain files.
@@ -36,7 +36,7 @@ fn refused(name: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{}: {why}", name.display()))
 }
 
-/// Copies a folder with all that is in it. Sockets and the like belong to a process and stay behind.
+/// Copies a folder with everything in it, except sockets and similar files, which belong to a process.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -59,7 +59,7 @@ mod tests {
 
     fn archive(name: &str, kind: tar::EntryType) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
-        // `set_path` refuses some of the names that we want to see refused.
+        // `set_path` rejects some of the names that the test needs.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_entry_type(kind);
         header.set_size(2);

@@ -1,4 +1,4 @@
-//! Containers: what one is made of, and how Docker's API describes it.
+//! Containers: their parts, and their descriptions in Docker's API.
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
@@ -10,7 +10,7 @@ use super::{labels::Labels, process::Process};
 
 #[derive(Debug)]
 pub struct Container {
-    /// Also the name of its log.
+    /// The ID, which is also the name of the log.
     pub id: String,
     pub name: String,
     pub image: String,
@@ -22,7 +22,7 @@ pub struct Container {
     pub address: Ipv4Addr,
     pub client_port: u16,
     pub federation_port: u16,
-    /// What its launcher gets to know.
+    /// Environment variables for the launcher.
     pub variables: Vec<(String, String)>,
     pub process: Option<Process>,
     pub is_paused: bool,
@@ -42,7 +42,7 @@ impl Container {
         }
     }
 
-    /// As `GET /containers/{id}/json` says it.
+    /// Returns the answer of `GET /containers/{id}/json`.
     pub fn describe(&self) -> Value {
         json!({
             "Id": self.id,
@@ -54,7 +54,7 @@ impl Container {
         })
     }
 
-    /// As `GET /containers/json` says it.
+    /// Returns this container's entry in `GET /containers/json`.
     pub fn summary(&self) -> Value {
         json!({
             "Id": self.id,
@@ -65,24 +65,24 @@ impl Container {
         })
     }
 
-    /// Servers have sockets at these ports of 127.0.0.1 themselves: nobody forwards.
+    /// Ports as Docker describes them. Servers listen on these ports of 127.0.0.1 themselves; nothing is forwarded.
     fn ports(&self) -> Value {
         let binding = |port: u16| json!([{ "HostIp": "127.0.0.1", "HostPort": port.to_string() }]);
         json!({ "8008/tcp": binding(self.client_port), "8448/tcp": binding(self.federation_port) })
     }
 }
 
-/// Asks a server to end, and makes it end after `patience`.
+/// Asks a server to end, and kills it after `patience`.
 pub async fn stop(mut process: Process, patience: Duration) {
     process.signal(Signal::TERM);
-    // A paused one takes it only when it goes on.
+    // A paused process handles the signal only when it continues.
     process.signal(Signal::CONT);
     if timeout(patience, process.wait()).await.is_err() {
         kill(process).await;
     }
 }
 
-/// Ends a server without asking.
+/// Kills a server.
 pub async fn kill(mut process: Process) {
     process.signal(Signal::KILL);
     process.wait().await;

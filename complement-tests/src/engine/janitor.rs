@@ -1,7 +1,8 @@
-//! The janitor: a process of its own that outlives the engine and ends what is left.
+//! The janitor: a separate process that outlives the engine and ends what is left.
 //!
-//! The engine tells it through a pipe which process groups live. The end of the pipe is the end of the engine, whatever
-//! the cause; then the janitor kills those groups and removes the working folder. The engine's ordinary end is the same.
+//! The engine tells it through a pipe which process groups are running. The pipe closes when the engine ends, whatever
+//! the cause; then the janitor kills those groups and removes the working folder. An ordinary end of the engine works
+//! the same way.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +20,7 @@ use tokio::process::Child;
 
 use crate::Failure;
 
-/// How long killed processes may take to go. They only outlast it in the kernel, waiting for a disk or their parent.
+/// Time for killed processes to end. Only a process that waits in the kernel, for a disk or its parent, takes longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(5);
 
@@ -44,10 +45,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let groups: Vec<Pid> = groups.into_iter().filter_map(Pid::from_raw).collect();
     for &group in &groups {
-        // One that has ended in the meantime is what we want.
+        // A group that has ended in the meantime is no error.
         let _ = kill_process_group(group, Signal::KILL);
     }
-    // A process on its way out may still make files.
+    // A process that is ending may still create files.
     let mut waited = Duration::ZERO;
     while waited < PATIENCE && groups.iter().any(|&group| test_kill_process_group(group).is_ok()) {
         std::thread::sleep(STEP);
@@ -56,13 +57,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(fs::remove_dir_all(&arguments.work)?)
 }
 
-/// The engine's end of the pipe.
+/// The engine's side of the pipe.
 pub struct Janitor {
     process: Child,
     list: List,
 }
 
-/// Puts process groups on the janitor's list and takes them off.
+/// Adds process groups to the janitor's list and removes them.
 #[derive(Clone)]
 pub struct List(Arc<Mutex<Option<std::process::ChildStdin>>>);
 
@@ -70,11 +71,11 @@ impl Janitor {
     pub fn start(work: &Path) -> Result<Self, Failure> {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.arg("janitor").arg(work).current_dir("/").stdin(Stdio::piped());
-        // Of its own group: Ctrl-C in a terminal is for the engine.
+        // The janitor has its own group, so that Ctrl-C in a terminal reaches only the engine.
         command.process_group(0);
         let mut process = tokio::process::Command::from(command).spawn()?;
         let pipe = process.stdin.take().ok_or("the janitor has no pipe")?.into_owned_fd()?;
-        // A line is shorter than what a pipe takes at once: writing does not wait.
+        // A line is shorter than what a pipe takes at once, so writing does not block.
         let list = List(Arc::new(Mutex::new(Some(std::process::ChildStdin::from(pipe)))));
         Ok(Self { process, list })
     }
@@ -83,7 +84,7 @@ impl Janitor {
         self.list.clone()
     }
 
-    /// Has everything ended and removed.
+    /// Waits until the janitor has ended and removed everything.
     pub async fn finish(mut self) -> Result<(), Failure> {
         self.list.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match self.process.wait().await?.success() {
@@ -94,14 +95,14 @@ impl Janitor {
 }
 
 impl List {
-    /// This group ends with us. Fails when there is no janitor any more: then nothing may be started.
+    /// Adds a group that must end with the engine. Fails without a janitor: then nothing may be started.
     pub fn add(&self, group: Pid) -> std::io::Result<()> {
         self.say('+', group)
     }
 
-    /// This group has ended.
+    /// Removes a group that has ended.
     pub fn remove(&self, group: Pid) {
-        // Without a janitor there is no list.
+        // Without a janitor there is no list to update.
         let _ = self.say('-', group);
     }
 

@@ -1,4 +1,4 @@
-//! Labels: what Complement remembers of its containers, images and networks, and finds them by.
+//! Labels: Complement stores data in them on its containers, images and networks, and finds these by them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub type Labels = BTreeMap<String, String>;
 pub struct Filters(Vec<String>);
 
 impl Filters {
-    /// Without any everything matches. `None` for what is not JSON.
+    /// Parses filters. Without any, everything matches. `None` for invalid JSON.
     pub fn parse(filters: Option<&str>) -> Option<Self> {
         let Some(filters) = filters.filter(|filters| !filters.is_empty()) else {
             return Some(Self::default());
@@ -32,7 +32,7 @@ impl Filters {
     }
 }
 
-/// One `LABEL "key"="value"` of a commit. Nothing else can be changed in one.
+/// Parses one `LABEL "key"="value"` of a commit, the only kind of change that is supported.
 pub fn parse_change(change: &str) -> Option<(String, String)> {
     let (key, value) = change.strip_prefix("LABEL ")?.trim().split_once("\"=\"")?;
     Some((key.strip_prefix('"')?.to_owned(), value.strip_suffix('"')?.to_owned()))

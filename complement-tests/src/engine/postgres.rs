@@ -16,7 +16,7 @@ use tokio::{
 use super::{janitor::Janitor, text};
 use crate::Failure;
 
-/// `nobody` on every system that we know: PostgreSQL refuses to run as root.
+/// The user ID of `nobody` on all common systems: PostgreSQL refuses to run as root.
 const UNPRIVILEGED: u32 = 65534;
 
 pub struct Postgres {
@@ -25,7 +25,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a cluster below `work`, which the janitor ends.
+    /// Starts a cluster below `work`. The janitor ends it.
     pub async fn start(work: &Path, janitor: &mut Janitor) -> Result<Self, Failure> {
         let programs = find_programs().ok_or("PostgreSQL (initdb, postgres, psql) was not found")?;
         let dir = work.join("postgres");
@@ -33,7 +33,7 @@ impl Postgres {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
         if geteuid().is_root() {
             chown(&dir, Some(UNPRIVILEGED), Some(UNPRIVILEGED))?;
-            // The way to it.
+            // Lets the unprivileged user reach its folder.
             fs::set_permissions(work, fs::Permissions::from_mode(0o711))?;
         }
         let data = dir.join("data");
@@ -69,14 +69,14 @@ impl Postgres {
             }
         }
         tokio::spawn(async move {
-            // A full pipe would stop it.
+            // Reads on, because a full pipe would block the server.
             while let Ok(Some(_)) = log.next_line().await {}
             let _ = server.wait().await;
         });
         Ok(Self { programs, dir })
     }
 
-    /// Makes a database, with all that `template` has. Nobody may be connected to that.
+    /// Creates a database as a copy of `template`. Nobody may be connected to the template.
     pub async fn create(&self, name: &str, template: Option<&str>) -> io::Result<()> {
         self.execute(&format!("CREATE DATABASE {name} TEMPLATE {}", template.unwrap_or("template0"))).await
     }
@@ -89,7 +89,7 @@ impl Postgres {
         format!("postgres:///{name}?host={}&user=postgres", text(&self.dir))
     }
 
-    /// Names are ours: a word and a number.
+    /// Runs one statement. The names in it are ours: a word and a number.
     async fn execute(&self, sql: &str) -> io::Result<()> {
         let mut command = Command::new(self.programs.join("psql"));
         let done =
@@ -108,7 +108,7 @@ fn unprivileged(command: &mut Command) -> &mut Command {
     command
 }
 
-/// The folder of PostgreSQL's programs: on the path, or where Debian puts them, the newest first.
+/// Finds the folder of PostgreSQL's programs: on the path, or where Debian puts them, the newest first.
 fn find_programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();

@@ -1,6 +1,6 @@
-//! Processes: a container's server, in a process group and, where allowed, a mount namespace of its own.
+//! Processes: a container's server, in its own process group and, where allowed, its own mount namespace.
 //!
-//! Everything that the group has left ends with its first process, and the whole group with the engine.
+//! When the first process of a group ends, the rest of the group ends too. All groups end with the engine.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,14 +14,14 @@ use tokio::{process::Command, sync::watch};
 
 use super::janitor::List;
 
-/// Puts the container's own `/etc/hosts` in place, then becomes the launcher.
+/// Mounts the container's own `/etc/hosts`, then becomes the launcher.
 const INSIDE: &str = r#"mount --bind "$ROOT/hosts" /etc/hosts && exec "$@""#;
 
 /// Starts servers.
 pub struct Spawner {
     list: List,
     logs: PathBuf,
-    /// What makes a mount namespace here; empty where it is forbidden. Then servers go by `$HOSTS`.
+    /// Command that makes a mount namespace here. Empty where that is forbidden; then servers use `$HOSTS`.
     namespace: Vec<&'static str>,
 }
 
@@ -37,10 +37,10 @@ impl Spawner {
         Ok(Self { list, logs, namespace })
     }
 
-    /// Starts `launcher` with these variables. What it writes goes to the end of `log_path`.
+    /// Starts `launcher` with these variables. Its output is appended to the log of `id`.
     pub fn spawn(&self, launcher: &Path, root: &Path, id: &str, variables: &[(String, String)]) -> io::Result<Process> {
         let mut arguments: Vec<&std::ffi::OsStr> = self.namespace.iter().map(AsRef::as_ref).collect();
-        // Should the janitor be killed as well, at least the first process of the group ends with the engine.
+        // If the janitor is killed as well, at least the first process of the group still ends with the engine.
         arguments.extend(["setpriv", "--pdeathsig", "KILL"].map(AsRef::<std::ffi::OsStr>::as_ref));
         if !self.namespace.is_empty() {
             arguments.extend(["sh", "-c", INSIDE, "sh"].map(AsRef::<std::ffi::OsStr>::as_ref));
@@ -58,7 +58,7 @@ impl Spawner {
             .and_then(|id| Pid::from_raw(id.cast_signed()))
             .ok_or_else(|| io::Error::other("a new process has no ID"))?;
         if let Err(error) = self.list.add(group) {
-            // It would outlive us.
+            // Kills the process, because it would outlive the engine.
             let _ = kill_process_group(group, Signal::KILL);
             return Err(error);
         }
@@ -74,7 +74,7 @@ impl Spawner {
         Ok(Process { group, has_ended })
     }
 
-    /// Where the log of this container is.
+    /// Returns the path of this container's log.
     pub fn log_path(&self, id: &str) -> PathBuf {
         self.logs.join(format!("{id}.log"))
     }
@@ -91,7 +91,7 @@ async fn works(namespace: &[&str]) -> bool {
     command.status().await.is_ok_and(|status| status.success())
 }
 
-/// A server that was started.
+/// A running or ended server process.
 #[derive(Clone, Debug)]
 pub struct Process {
     group: Pid,
@@ -103,16 +103,16 @@ impl Process {
         !*self.has_ended.borrow()
     }
 
-    /// Sends a signal to the whole group. To one that has ended nothing is sent.
+    /// Sends a signal to the whole group, unless it has ended.
     pub fn signal(&self, signal: Signal) {
         if self.is_running() {
-            // It may be ending at this moment.
+            // The group may end at this moment.
             let _ = kill_process_group(self.group, signal);
         }
     }
 
     pub async fn wait(&mut self) {
-        // The sender goes only after it has said so.
+        // The sender is dropped only after it has sent `true`.
         let _ = self.has_ended.wait_for(|ended| *ended).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What there is: networks, images and containers, and what can be done with them. [`super::api`] speaks for it.
+//! The engine's state: networks, images and containers, and what can be done with them. [`super::api`] serves it.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use super::{
     text,
 };
 
-/// Why something was not done.
+/// Reason why a request was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error("no such {0}")]
@@ -51,12 +51,12 @@ pub struct Network {
     pub labels: Labels,
 }
 
-/// A container to be made.
+/// A container to be created.
 pub struct Draft {
     pub name: String,
     pub image: String,
     pub labels: Labels,
-    /// `KEY=VALUE`.
+    /// Variables as `KEY=VALUE`.
     pub env: Vec<String>,
     pub network: String,
     pub alias: String,
@@ -70,7 +70,7 @@ struct Inner {
     work: PathBuf,
     spawner: Spawner,
     postgres: Option<Postgres>,
-    /// Never held across an `.await`.
+    /// Must not be held across an `.await`.
     state: Mutex<State>,
 }
 
@@ -107,7 +107,8 @@ impl World {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a container from a base image (one with a launcher) or a committed one, whose labels it takes over.
+    /// Creates a container from a base image (one with a launcher) or from a committed image, with the labels of that
+    /// image.
     pub async fn create(&self, draft: Draft) -> Result<String, Refusal> {
         let (base, from) = {
             let state = self.state();
@@ -185,7 +186,7 @@ impl World {
         })
     }
 
-    /// Starts the launcher, again on the same files and ports after a stop.
+    /// Starts the launcher. After a stop it starts again with the same files and ports.
     pub fn start(&self, id: &str) -> Result<(), Refusal> {
         let mut state = self.state();
         let container = state.container(id)?;
@@ -207,7 +208,7 @@ impl World {
         Ok(())
     }
 
-    /// Sends a signal. After SIGKILL the server has ended.
+    /// Sends a signal. After SIGKILL it waits until the server has ended.
     pub async fn kill(&self, id: &str, signal: Signal) -> Result<(), Refusal> {
         let Some(process) = self.process(id)?.filter(Process::is_running) else {
             return Err(Refusal::Conflict(format!("container {id} is not running")));
@@ -262,7 +263,7 @@ impl World {
         Ok(())
     }
 
-    /// Makes an image of a container's files. Complement stops it first.
+    /// Creates an image from a container's files. Complement stops the container first.
     pub async fn commit(&self, id: &str, tag: String, changes: Labels) -> Result<String, Refusal> {
         let (number, root, base, mut labels, database) = {
             let mut state = self.state();
@@ -317,8 +318,9 @@ impl World {
     }
 }
 
-/// Containers of one deployment. Complement names them `complement_PACKAGE_DEPLOYMENT_CONTEXT_NUMBER`, with the context
-/// in a label; a network alone is shared by deployments of the same blueprint, which must not see each other.
+/// Returns the group of a container: its deployment. Complement names containers
+/// `complement_PACKAGE_DEPLOYMENT_CONTEXT_NUMBER`, with the context in a label. The network alone is not enough:
+/// deployments of the same blueprint share it, and must not see each other.
 fn group(draft: &Draft) -> String {
     let context = draft.labels.get("complement_context").filter(|context| !context.is_empty());
     let deployment = context.and_then(|context| draft.name.split(context.as_str()).next());
@@ -339,7 +341,7 @@ fn variables(
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
-    // After the container's own: nobody but us says where to listen.
+    // Added after the container's own variables, so that these cannot change where a server listens.
     for (key, value) in [
         ("ADDRESS", container.address.to_string()),
         ("CLIENT_PORT", container.client_port.to_string()),

@@ -19,7 +19,7 @@ fn parse(json: &str) -> CanonicalJsonObject {
     serde_json::from_str(json).unwrap()
 }
 
-/// Signs the same event again with nothing but ruma, and expects the same bytes and ID.
+/// Signs the same event again with ruma alone, and expects the same bytes and ID.
 fn assert_ruma_builds_the_same(rules: &RoomVersionRules, signer: &ServerSigner, pdu: &Pdu) {
     let file = signer.to_key_file();
     let seed = Base64::<Standard>::parse(file.split_whitespace().last().unwrap()).unwrap();
@@ -35,7 +35,7 @@ fn assert_ruma_builds_the_same(rules: &RoomVersionRules, signer: &ServerSigner, 
     check_pdu_format(&event, &rules.event_format).unwrap();
 }
 
-/// An event of every type that redaction treats specially, and of some that it does not.
+/// An event of every type that redaction treats specially, and some of other types.
 fn drafts() -> Vec<EventDraft> {
     let mut redaction = draft("m.room.redaction", None, json!({ "reason": "spam", "redacts": "$mine" }));
     redaction.redacts = Some(owned_event_id!("$redacted"));
@@ -165,7 +165,7 @@ fn from_version_12_the_create_event_is_the_room_and_is_implied() {
     }
 }
 
-/// Builds with the given content, in every version; all versions must agree.
+/// Builds an event with the given content in every version. All versions must agree.
 fn build_content(content: &str) -> Result<String, BuildError> {
     let mut last = None;
     for room in TestRoom::of_every_version() {
@@ -189,7 +189,7 @@ fn content_is_written_canonically() {
     check(r#"{"a":"\u0000\u001f\b\t\n\f\r\"\\"}"#, r#"{"a":"\u0000\u001f\b\t\n\f\r\"\\"}"#);
     check(r#"{"😀":1,"｡":2}"#, r#"{"｡":2,"😀":1}"#);
     check(r#"{"a":9007199254740991,"b":-9007199254740991}"#, r#"{"a":9007199254740991,"b":-9007199254740991}"#);
-    // As every JSON reader among Matrix servers has it, the last of two equal keys counts.
+    // Of two equal keys the last one counts, as in all JSON parsers of Matrix servers.
     check(r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
 }
 
@@ -384,7 +384,7 @@ proptest! {
         let rules = rules(&version).unwrap();
         let signer = ServerSigner::generate(ruma::owned_server_name!("example.org"));
         let makes_its_room = event_type == "m.room.create" && rules.authorization.room_create_event_id_as_room_id;
-        // `redacts` may name any event; ruma refuses strings that are no IDs.
+        // `redacts` may name any event, but ruma refuses strings that are no event IDs.
         let redacts = redacts.and_then(|id| OwnedEventId::try_from(id).ok());
         let position = EventPosition {
             room_id: (!makes_its_room).then_some(room_id!("!room:example.org")),
@@ -402,7 +402,7 @@ proptest! {
         };
         let event = build_and_sign(&rules, &signer, draft, position).unwrap();
         assert_ruma_builds_the_same(&rules, &signer, &event);
-        // A member event may ask for the signature of another server, which is not ours to give.
+        // A member event may need the signature of another server, which we cannot make.
         if event.event_type != "m.room.member" {
             verify_own(&rules, &event, &signer).unwrap();
         }

@@ -1,7 +1,7 @@
 //! The bytes of an event: canonical JSON in pieces, cut where its three forms differ.
 //!
-//! Canonical JSON has its keys in order, so an event is a fixed sequence of fields. The content hash, the signed
-//! (redacted) form and the whole event take the same pieces and leave some out; each piece is written once.
+//! Canonical JSON sorts its keys, so an event is a fixed sequence of fields. The content hash, the signed (redacted)
+//! form and the whole event use the same pieces and leave some out. Each piece is written only once.
 
 use std::fmt::Write as _;
 
@@ -21,9 +21,9 @@ pub(super) struct Fields<'a> {
     pub state_key: Option<&'a str>,
     /// Canonical JSON.
     pub content: &'a str,
-    /// Canonical JSON of what redaction leaves of the content.
+    /// Canonical JSON of the content after redaction.
     pub redacted_content: &'a str,
-    /// Where the room version has it beside the content.
+    /// Present if the room version has it outside of the content.
     pub redacts: Option<&'a EventId>,
     pub prev_events: &'a [OwnedEventId],
     pub auth_events: &'a [OwnedEventId],
@@ -99,8 +99,8 @@ impl<'a> Pieces<'a> {
         format!(r#","hashes":{{"sha256":"{hash}"}}"#)
     }
 
-    /// The redacted event without signatures: what "Signing Events" and "Calculating the reference hash for an
-    /// event" both cover. No version keeps a `redacts` beside the content.
+    /// The redacted event without signatures, which "Signing Events" and "Calculating the reference hash for an event"
+    /// both cover. No version keeps a `redacts` outside of the content.
     pub fn redacted(&self, hashes: &str) -> String {
         let Self { start, redacted_content, depth, graph, sender, end, .. } = self;
         [start, *redacted_content, depth, hashes, graph, sender, end].concat()
@@ -113,7 +113,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// The `signatures` field, with its comma: ours over `redacted`.
+/// The `signatures` field, with its comma: our signature over `redacted`.
 pub(super) fn signatures(signer: &ServerSigner, redacted: &str) -> String {
     let mut signatures = String::new();
     push_field(&mut signatures, r#","signatures":{"#, signer.server_name().as_str());

@@ -1,4 +1,4 @@
-//! The sessions of interactive authentication: who has passed which stages of what.
+//! The sessions of interactive authentication: the stages that each has passed, and for which operation.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,20 +14,20 @@ use crate::{
     store::{UserNid, ids::lock},
 };
 
-/// The most sessions at once, for users and for those who register apart: over it the oldest go. A flood of
-/// registrations can so push out other registrations, but nobody who is logged in.
+/// Maximum number of sessions, counted separately for users and for people who register. With more, the oldest go. So a
+/// flood of registrations can push out other registrations, but no session of a logged-in user.
 const MAX_SESSIONS: usize = 10_000;
 
-/// Sessions of one user: more than they have windows open. Over it their oldest goes.
+/// Maximum number of sessions of one user: more than they have windows open. With more, their oldest goes.
 const MAX_PER_USER: usize = 20;
 
-/// Sessions of strangers from one network: a class may register behind one address.
+/// Maximum number of sessions of strangers from one network: a school class may register behind one address.
 const MAX_PER_NETWORK: usize = 100;
 
-/// Length of a session's name: it cannot be guessed.
+/// Length of a session's name, which cannot be guessed.
 const NAME_LENGTH: usize = 24;
 
-/// One thing that must be proven.
+/// One thing to prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// The caller's password.
@@ -36,24 +36,24 @@ pub enum Stage {
     Dummy,
     /// A registration token with uses left.
     RegistrationToken,
-    /// Something that this server does not know. It is in no flow.
+    /// A stage that this server does not support. It is in no flow.
     Unsupported,
 }
 
-/// Stages that are enough when all of them are passed.
+/// Stages that together complete the authentication.
 pub type Flow = &'static [Stage];
 
-/// What was proven, once it is enough.
+/// The proofs of a complete flow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Passed {
-    /// The token, if there was a stage for one. Whoever acts on it must use it up.
+    /// The token, if there was a stage for one. The caller must use it up.
     pub registration_token: Option<String>,
 }
 
-/// How far a session is.
+/// The progress of a session.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// A flow is complete, and the session is gone.
+    /// A flow is complete, and the session was deleted.
     Passed(Passed),
     Open,
 }
@@ -68,18 +68,18 @@ struct Session {
     passed: Passed,
 }
 
-/// An operation, as long as its name may be: a request is not kept for it.
+/// The hash of an operation's name. The name may be long, and only needs to be compared.
 type Operation = [u8; 32];
 
 fn digest(operation: &str) -> Operation {
     Sha256::digest(operation.as_bytes()).into()
 }
 
-/// For whom a session is counted.
+/// The owner of a session for the limits on sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Holder {
     User(UserNid),
-    /// People who register from this network; `None` stands for all whose address is not known.
+    /// People who register from this network. `None` stands for all whose address is unknown.
     Network(Option<IpAddr>),
 }
 
@@ -93,11 +93,11 @@ impl Holder {
     }
 }
 
-/// Sessions by name, and their names in the order in which they began: of all, and of each holder.
+/// Sessions by name, and their names in the order of their start: of all, and of each holder.
 #[derive(Debug, Default)]
 struct Pool {
     sessions: HashMap<String, Session>,
-    /// Also names of sessions that have ended.
+    /// All names in order, including sessions that have ended.
     order: VecDeque<(i64, String)>,
     held: HashMap<Holder, VecDeque<String>>,
 }
@@ -114,7 +114,8 @@ impl Pool {
         Some(session)
     }
 
-    /// Removes what began before `oldest`, the holder's oldest session if they have their most, and the oldest of all.
+    /// Makes room for a new session. Removes those that began before `oldest`, the holder's oldest if they have their
+    /// maximum, and the oldest of all if the pool is full.
     fn make_room(&mut self, oldest: i64, holder: Holder) {
         while let Some(name) = self.held.get(&holder).filter(|names| names.len() >= holder.most()) {
             let Some(name) = name.front().cloned() else { break };
@@ -128,7 +129,7 @@ impl Pool {
                 self.remove(&name);
             }
         }
-        // One that stays at the front keeps the names of those that ended after it.
+        // A live session at the front keeps the names of later ones that have ended in the list.
         if self.order.len() >= 2 * MAX_SESSIONS {
             self.order.retain(|(_, name)| self.sessions.contains_key(name));
         }
@@ -139,7 +140,7 @@ impl Pool {
 #[derive(Debug)]
 pub struct InteractiveAuth {
     lifetime_ms: i64,
-    /// The lock protects both pools: of strangers and of users.
+    /// The lock protects both pools, of strangers and of users.
     pools: Mutex<[Pool; 2]>,
 }
 
@@ -148,7 +149,7 @@ impl InteractiveAuth {
         Self { lifetime_ms: millis(lifetime), pools: Mutex::default() }
     }
 
-    /// Begins a session and names it. `network` is where a stranger asks from.
+    /// Begins a session and returns its name. `network` is the network of a stranger's request.
     pub fn begin(&self, owner: Option<UserNid>, network: Option<IpAddr>, operation: &str, now: i64) -> String {
         let name = random_text(NAME_LENGTH);
         let holder = owner.map_or(Holder::Network(network), Holder::User);
@@ -169,7 +170,7 @@ impl InteractiveAuth {
         name
     }
 
-    /// Whether this is a session of this owner for this operation, and still alive.
+    /// Returns whether this is a live session of this owner for this operation.
     pub fn is_open(&self, name: &str, owner: Option<UserNid>, operation: &str, now: i64) -> bool {
         let operation = digest(operation);
         let pools = lock(&self.pools);
@@ -178,7 +179,7 @@ impl InteractiveAuth {
         })
     }
 
-    /// Whose session this is, if it is alive.
+    /// The owner of the session, if it is alive.
     pub(super) fn owner(&self, name: &str, now: i64) -> Option<Option<UserNid>> {
         let pools = lock(&self.pools);
         let session = pools.iter().find_map(|pool| pool.sessions.get(name))?;
@@ -208,7 +209,7 @@ impl InteractiveAuth {
         Progress::Open
     }
 
-    /// Remembers a stage that was passed, and ends the session if that completes one of the flows.
+    /// Records a passed stage, and ends the session if this completes one of the flows.
     pub(super) fn pass(
         &self,
         name: &str,
@@ -220,7 +221,7 @@ impl InteractiveAuth {
         self.look(name, flows)
     }
 
-    /// Remembers a stage that was passed. Whether that is enough shows when the client asks.
+    /// Records a passed stage. The client asks later whether a flow is complete.
     pub(super) fn remember(&self, name: &str, stage: Stage, registration_token: Option<String>) {
         let mut pools = lock(&self.pools);
         if let Some(session) = pools.iter_mut().find_map(|pool| pool.sessions.get_mut(name)) {

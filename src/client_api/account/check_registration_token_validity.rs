@@ -12,7 +12,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Whether an account could be made with a registration token now.
+/// Returns whether an account can be registered with this token now.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

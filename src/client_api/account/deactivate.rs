@@ -24,6 +24,6 @@ pub(super) async fn handle(
     uiaa::require_password(&app, &caller, "POST account/deactivate", request.auth.as_ref(), address).await?;
     app.rooms.leave_all(&caller.user).await?;
     app.accounts.deactivate(caller.user_id()).await?;
-    // No identity server was ever told anything.
+    // We never tell identity servers anything.
     Ok(Reply(Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
 }

@@ -12,7 +12,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Whether a name can be registered now. Another request may still be faster.
+/// Returns whether a name can be registered now. Another request may still take it first.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

@@ -57,7 +57,7 @@ pub(super) async fn handle(
         RegistrationMode::Token => &[&[Stage::RegistrationToken]],
         RegistrationMode::Open => &[&[Stage::Dummy]],
     };
-    // What cannot be had is said at once, before anyone takes steps for it.
+    // Reports an unavailable name or a weak password before the client completes any stage.
     if let Some(username) = &request.username {
         app.accounts.check_available(username).await?;
     }

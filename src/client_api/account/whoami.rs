@@ -10,7 +10,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Whose access token this is.
+/// Returns the user and device of the access token.
 pub(super) async fn handle(
     State(_): State<App>,
     Authed { caller, .. }: Authed<Request>,

@@ -15,7 +15,7 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    // A server admin puts right what an application service left behind.
+    // A server admin may clean up the aliases of an application service.
     let covered = caller.appservice.as_ref().is_some_and(|appservice| appservice.covers_alias(&request.room_alias));
     if !covered && !caller.admin {
         app.appservices.check_alias(&request.room_alias, None)?;

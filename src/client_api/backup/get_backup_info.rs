@@ -15,7 +15,7 @@ use crate::{
     keys::backup::parse_version,
 };
 
-/// What is known of a version.
+/// The algorithm, key count and etag of a version.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

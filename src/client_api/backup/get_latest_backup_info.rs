@@ -14,7 +14,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// What is known of the current version.
+/// The algorithm, key count and etag of the current version.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, .. }: Authed<Request>,

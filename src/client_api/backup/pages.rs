@@ -1,7 +1,7 @@
-//! Room keys of a backup as an answer.
+//! The streamed answer with the room keys of a backup.
 //!
-//! The protocol has no pages here, and a backup may be hundreds of megabytes. So the answer is written while it is read, a
-//! page of keys at a time, as fast as the client takes it.
+//! The protocol has no paging here, and a backup may be hundreds of megabytes. So the answer is streamed: keys are read
+//! a page at a time, as fast as the client takes them.
 
 use std::{
     pin::Pin,
@@ -39,7 +39,7 @@ impl Pages {
         Self { app, user, version, part, after: None }
     }
 
-    /// The answer. Errors of the first page are told as usual; after it, the answer breaks off.
+    /// Builds the answer. An error on the first page becomes an error answer; after that page, the answer breaks off.
     pub(super) async fn answer(self) -> Result<Response, ApiError> {
         let (first, rest) = self.next().await?;
         let mut answer = RawJson(Bytes::new()).into_response();
@@ -50,7 +50,7 @@ impl Pages {
         Ok(answer)
     }
 
-    /// The next piece of the answer, and what follows it.
+    /// Reads the next piece of the answer, and returns it with the pages that follow.
     async fn next(mut self) -> Result<(Bytes, Option<Self>), BackupError> {
         let (rows, is_last) =
             self.app.keys.backup_page(self.user, self.version, &self.part, self.after.as_ref()).await?;

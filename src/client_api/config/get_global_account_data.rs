@@ -15,7 +15,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// One type of account data. Push rules are there also for an account that never changed them.
+/// One type of account data. Push rules exist even for an account that never changed them.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -29,14 +29,14 @@ use crate::{
     },
 };
 
-/// An event, what happened right before and after it, and the room's state at the last of these.
+/// Returns an event, the events right before and after it, and the room's state at the last of them.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request: Asked { request, related }, .. }: Authed<Asked>,
 ) -> Result<RawJson, ApiError> {
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
     let filter = EventFilter::new(&request.filter, related)?;
-    // Of a room that the filter leaves out, only the event itself is shown.
+    // If the filter excludes the room, only the event itself is shown.
     let wanted_events = if filter.accepts_room(&room.room_id) { request.limit } else { UInt::MIN };
     let ignored = app.account_data.ignored(&caller.user).await?;
     let related = filter.related(app.rooms.state_horizon(&sight));
@@ -74,7 +74,7 @@ pub(super) async fn handle(
     Ok(RawJson(Bytes::from(out)))
 }
 
-/// Ruma's request, with the fields of the filter that it does not know.
+/// Ruma's request, with the filter fields that Ruma does not know.
 pub(super) struct Asked {
     request: Request,
     related: RelatedBy,
@@ -96,7 +96,7 @@ impl IncomingRequest for Asked {
     }
 }
 
-/// Who sent these events.
+/// The senders of these events.
 fn senders<'a>(shown: impl Iterator<Item = &'a Placed>) -> HashSet<&'a UserId> {
     shown.map(|(_, event)| event.sender()).collect()
 }

@@ -11,7 +11,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Signs a device of the caller out and deletes it. One that does not exist is gone already.
+/// Signs out and deletes a device of the caller. A device that does not exist counts as deleted.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,

@@ -12,10 +12,10 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Devices in one request: twice as many as an account has with the default limit.
+/// The maximum number of devices in one request: twice the default limit of devices per account.
 const MAX_DEVICES: usize = 1_000;
 
-/// Signs devices of the caller out and deletes them.
+/// Signs out and deletes devices of the caller.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
@@ -24,7 +24,7 @@ pub(super) async fn handle(
         let limits = format!("At most {MAX_DEVICES} devices, with IDs of at most {MAX_DEVICE_ID_BYTES} bytes.");
         return Err(ApiError::invalid_param(limits));
     }
-    // JSON keeps the IDs apart, whatever is in them.
+    // JSON keeps the IDs apart, whatever characters they contain.
     let operation = format!("POST delete_devices {}", serde_json::json!(request.devices));
     uiaa::require_password_of_person(&app, &caller, &operation, request.auth.as_ref(), address).await?;
     app.accounts.delete_devices(caller.user.nid, &request.devices).await?;

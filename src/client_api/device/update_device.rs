@@ -11,8 +11,8 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Names a device of the caller. Without a name in the request, its name stays. For an application
-/// service, one that is not there is made.
+/// Renames a device of the caller. Without a name in the request, its name stays. For an application service, a missing
+/// device is created.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -11,7 +11,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// A page of the public directory, of the rooms that match.
+/// A page of the matching rooms of the public directory.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

@@ -13,7 +13,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Whether the room is in the public directory.
+/// Returns whether the room is in the public directory.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

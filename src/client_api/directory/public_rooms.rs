@@ -1,7 +1,7 @@
-//! A page of the public directory, for clients and for other servers: rooms of this server, those with most local members
-//! first. A client may also ask for another server's; then that server is asked.
+//! Pages of the public directory, for clients and for other servers: this server's rooms, those with the most local
+//! members first. A client may also ask for another server's directory; we then request it from that server.
 //!
-//! A token is the number of rooms before the page. Rooms that come or go between two pages may shift it; the
+//! A token is the number of rooms before the page. Rooms that are added or removed between two pages may shift it; the
 //! specification allows that.
 
 use ruma::{
@@ -18,26 +18,27 @@ use crate::{
     store::{self, Position, RoomNid},
 };
 
-/// How many rooms a page has at most, and when the client names no number.
+/// The maximum number of rooms per page, and the default.
 const MAX_PAGE: usize = 100;
 
-/// How many rooms are looked at for one page, when most of them do not match. The next page goes on from there.
+/// The maximum number of rooms that are examined for one page, when most do not match. The next page goes on from
+/// there.
 const MAX_SCANNED: usize = 500;
 
-/// How long a search term may be.
+/// The maximum length of a search term.
 const MAX_SEARCH_TERM_BYTES: usize = 255;
 
-/// What the client asked for.
+/// The query for a page of the directory.
 pub(crate) struct Query<'a> {
     pub(crate) limit: Option<UInt>,
     pub(crate) since: Option<&'a str>,
     pub(crate) server: Option<&'a ServerName>,
     pub(crate) filter: &'a Filter,
-    /// Only rooms that people of other servers may join: another server asks.
+    /// True if another server asks: then only rooms that other servers' users may join are listed.
     pub(crate) federating: bool,
 }
 
-/// A page.
+/// A page of the directory.
 pub(crate) struct Listed {
     pub(crate) chunk: Vec<PublicRoomsChunk>,
     pub(crate) next_batch: Option<String>,
@@ -48,7 +49,7 @@ pub(crate) struct Listed {
 /// Reads a page of the directory.
 ///
 /// # Errors
-/// For another server's directory, a token that is not ours, or a search term that is too long.
+/// For a token that is not ours, a search term that is too long, or another server's directory that we cannot get.
 pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiError> {
     let term = query.filter.generic_search_term.as_deref().unwrap_or_default().to_lowercase();
     if term.len() > MAX_SEARCH_TERM_BYTES {
@@ -101,7 +102,7 @@ async fn list_elsewhere(app: &App, server: &ServerName, limit: usize, query: &Qu
     })
 }
 
-/// Whether the name, topic or alias contains the search term, upper or lower case alike.
+/// Returns whether the name, topic or alias contains the search term, ignoring case.
 fn matches(entry: &PublicRoomsChunk, term: &str) -> bool {
     let alias = entry.canonical_alias.as_ref().map(|alias| alias.as_str());
     let mut texts = [entry.name.as_deref(), entry.topic.as_deref(), alias].into_iter().flatten();
@@ -112,7 +113,7 @@ fn is_of_type(entry: &PublicRoomsChunk, types: &[RoomTypeFilter]) -> bool {
     types.is_empty() || types.contains(&RoomTypeFilter::from(entry.room_type.clone()))
 }
 
-/// Whether the room is for people of other servers too ([spec]).
+/// Returns whether users of other servers may join the room ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#mroomcreate
 async fn federates(app: &App, room: &Room) -> Result<bool, store::Error> {
@@ -120,7 +121,7 @@ async fn federates(app: &App, room: &Room) -> Result<bool, store::Error> {
     Ok(read.field::<bool>("m.room.create", "m.federate").await?.unwrap_or(true))
 }
 
-/// What the directory shows of a room. `None`: it is not for those who ask.
+/// The directory's entry for a room, or `None` if the room is not open to the asking server.
 async fn shown(app: &App, nid: RoomNid, federating: bool) -> Result<Option<PublicRoomsChunk>, store::Error> {
     let room = app.rooms.by_nid(nid).await?;
     if federating && !federates(app, &room).await? {
@@ -129,7 +130,7 @@ async fn shown(app: &App, nid: RoomNid, federating: bool) -> Result<Option<Publi
     entry(app, &room).await.map(Some)
 }
 
-/// What the directory shows of a room, from its state now.
+/// The directory's entry for a room, from its current state.
 async fn entry(app: &App, room: &Room) -> Result<PublicRoomsChunk, store::Error> {
     let now = app.db.committer().published();
     let (joined, _) = app.rooms.member_counts(room, now).await?;
@@ -164,7 +165,7 @@ impl Reader<'_> {
         self.field(event_type, field).await
     }
 
-    /// A field of a state event's content. `None` also when it is something else.
+    /// A field of a state event's content. Also `None` if the field has another type.
     async fn field<T: DeserializeOwned>(&self, event_type: &str, field: &str) -> Result<Option<T>, store::Error> {
         let event = self.app.rooms.state_event(self.room, event_type, "", self.now).await?;
         let content = event.and_then(|event| event.content::<serde_json::Map<String, serde_json::Value>>());

@@ -28,7 +28,8 @@ const ROOM_VERSIONS: [RoomVersionId; 7] = [
     RoomVersionId::V12,
 ];
 
-/// What clients may offer to their users. What is left out, such as changing the display name, is allowed by default.
+/// The capabilities that clients may offer to their users. Those left out, such as changing the display name, are
+/// allowed by default.
 pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result<RawJson, ApiError> {
     let versions = ROOM_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
     let mut capabilities = Capabilities::new();
@@ -38,7 +39,7 @@ pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     let mut capabilities =
         serde_json::to_value(capabilities).expect("ruma's type has only texts as keys, and can always be written");
-    // Ruma leaves out what is allowed by default, and clients look for this one.
+    // Ruma leaves out capabilities that are allowed by default, but clients look for this one.
     capabilities["m.change_password"] = json!({ "enabled": true });
     Ok(RawJson(json!({ "capabilities": capabilities }).to_string().into()))
 }

@@ -21,7 +21,7 @@ const VERSIONS: [&str; 22] = [
 /// The unstable features that this server has and that clients look for.
 const UNSTABLE_FEATURES: [&str; 2] = ["org.matrix.msc4222", "org.matrix.e2e_cross_signing"];
 
-/// Which versions of the specification clients may rely on.
+/// The versions of the specification that clients may rely on.
 pub(super) async fn handle(State(_): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
     let mut response = Response::new(VERSIONS.iter().map(|version| (*version).to_owned()).collect());
     response.unstable_features =

@@ -1,4 +1,4 @@
-//! The same for accounts, what is stored with them, and read receipts.
+//! The conversion of service errors to client errors, for accounts, their stored data, and read receipts.
 
 use axum::http::StatusCode;
 use ruma::api::error::ErrorKind;
@@ -193,7 +193,7 @@ impl From<MarkError> for ApiError {
     }
 }
 
-/// An error's own words, as a sentence for a person.
+/// The error's text as a sentence.
 fn sentence(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
     let mut letters = text.chars();

@@ -17,7 +17,7 @@ use crate::{
     sync::filter::{Definition, SyncFilter, timeline_fields},
 };
 
-/// Ruma's request, with the fields that it does not know.
+/// Ruma's request, with the fields that Ruma does not know.
 pub(super) struct Asked {
     request: Request,
     timeline: RelatedBy,
@@ -46,7 +46,7 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     check_own(&caller, &request.user_id)?;
     let filter = Definition { known: request.filter, timeline };
-    // Refused here instead of at each sync that would use it.
+    // A bad filter is refused here, not at each sync that uses it.
     SyncFilter::new(&filter)?;
     let filter_id = app.filters.create(caller.user.nid, &filter).await?;
     Ok(Reply(Response::new(filter_id)))

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Whose device lists changed between two syncs.
+/// The users whose device lists changed between two syncs.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
@@ -28,7 +28,7 @@ pub(super) async fn handle(
     let from = request.from.parse::<SyncToken>()?;
     let to = request.to.parse::<SyncToken>()?;
     let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
-    // As in `/sync`, a client with a token of another database starts afresh: everyone is new to it, up to now.
+    // As in `/sync`, a client with a token of another database starts over: everyone counts as changed, up to now.
     let from = Some(from).filter(known).map_or(Position::ZERO, |token| token.position);
     let to = Some(to).filter(known).map_or_else(|| app.db.committer().published(), |token| token.position);
     let left_out = Hints::of(&request.from)?.left_out;
@@ -38,7 +38,7 @@ pub(super) async fn handle(
     Ok(Reply(Response::new(user_ids(&lists.changed), user_ids(&lists.left))))
 }
 
-/// Members of rooms are valid user IDs, or the auth rules would not have let them in.
+/// Parses the IDs. Room members have valid IDs: the auth rules admit no others.
 fn user_ids(ids: &BTreeSet<String>) -> Vec<OwnedUserId> {
     ids.iter().filter_map(|id| UserId::parse(id).ok()).collect()
 }

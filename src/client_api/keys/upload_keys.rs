@@ -16,7 +16,7 @@ use crate::{
     keys::validate::Upload,
 };
 
-/// Publishes keys of the caller's device, and says how many one-time keys it has then.
+/// Publishes keys of the caller's device, and returns how many one-time keys it then has.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

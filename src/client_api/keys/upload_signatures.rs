@@ -30,7 +30,7 @@ pub(super) async fn handle(
     for (user_id, keys) in failures {
         let of_user = response.failures.entry(user_id).or_default();
         for (key_id, failure) in keys {
-            // Ruma's type can only be read, not made.
+            // Ruma's type can only be deserialized, not constructed.
             let failure = serde_json::from_value(json!({ "errcode": errcode(failure), "error": failure.to_string() }))
                 .map_err(ApiError::internal)?;
             of_user.insert(key_id, failure);

@@ -12,10 +12,10 @@ use crate::{
     keys::cross_signing::{SigningKeys, SigningKeysError},
 };
 
-/// What the caller proves their identity for.
+/// The operation that the caller's proof of identity is for.
 const OPERATION: &str = "POST keys/device_signing/upload";
 
-/// Publishes the caller's cross-signing keys. The first ones, and the same ones again, need no authentication.
+/// Publishes the caller's cross-signing keys. The first keys, and the same keys again, need no authentication.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
@@ -28,7 +28,7 @@ pub(super) async fn handle(
         user_signing_key.as_ref(),
     )?;
     let rooms = app.rooms.joined_rooms(caller.user.nid).await?;
-    // Whether these keys replace others is decided in the transaction, where nobody can come in between.
+    // The transaction decides whether these keys replace others, so that no other request can come in between.
     match app.keys.upload_signing_keys(&caller, keys.clone(), false, rooms.clone()).await {
         Err(SigningKeysError::NeedsAuthentication) => {
             uiaa::require_password_of_person(&app, &caller, OPERATION, auth.as_ref(), address).await?;

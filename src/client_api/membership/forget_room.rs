@@ -13,7 +13,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// The caller no longer wants to see a room that they have left.
+/// Forgets a room that the caller has left.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

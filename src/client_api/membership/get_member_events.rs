@@ -14,7 +14,7 @@ use crate::{
     sync::{json::Object, token::Place},
 };
 
-/// The member events of a room: now, when the caller left, or at an earlier place.
+/// The member events of a room: now, at the time when the caller left, or at an earlier point.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
@@ -26,7 +26,7 @@ pub(super) async fn handle(
         None => horizon,
     };
     let (only, without) = (named(request.membership.as_ref())?, named(request.not_membership.as_ref())?);
-    // Given both, the specification joins them with "or".
+    // If both are given, the specification joins them with "or".
     let wanted = |membership: Membership| match (only, without) {
         (None, None) => true,
         (only, without) => {

@@ -18,7 +18,7 @@ use crate::{
     room::{event::StoredEvent, state_log::Membership},
 };
 
-/// Who is in the room, and how they are called there. For members only.
+/// The joined members of the room with their names and avatars there. For members only.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -10,7 +10,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Takes another user out of the room, or takes their invitation back.
+/// Removes another user from the room, or withdraws their invitation.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -10,7 +10,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Leaves a room, or turns an invitation or a request to join down.
+/// Leaves a room, declines an invitation, or withdraws a request to join.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -1,7 +1,8 @@
-//! Requests to join, with what else the client wants its member event to hold.
+//! Join requests with additional content for the member event.
 //!
-//! The specification names only `reason` and `third_party_signed` and is silent about other keys. Clients that send them
-//! mean them for the member event, as with other servers, where anyone may set them with `PUT …/state/m.room.member` anyway.
+//! The specification names only `reason` and `third_party_signed` and is silent about other keys. Clients that send
+//! other keys mean them for the member event, where other servers put them too. Anyone may set them with `PUT
+//! …/state/m.room.member` anyway.
 
 use ruma::api::error::DeserializationError;
 use serde_json::{Map, Value};

@@ -29,8 +29,9 @@ use crate::{
     },
 };
 
-/// A page of the room's history, in either direction. `end` is missing where there is no more: before the room's beginning,
-/// at `to`, and for those who see nothing that comes. At the live end, a client goes on from `end` when there is more.
+/// A page of the room's history, in either direction. `end` is missing when no more events can follow: at the room's
+/// beginning, at `to`, and for a caller who cannot see new events. At the live end, the client continues from `end`
+/// when new events arrive.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Asked>,
@@ -57,7 +58,7 @@ pub(super) async fn handle(
         let until = to.unwrap_or(Position::ZERO);
         let read = |from, count| app.rooms.read_back(&room, &sight, (from, until), count, related, &wanted);
         let mut page = limit.read(start.min(now), pages::back, read).await?;
-        // Nothing is before the room's first event, so the client need not ask.
+        // No event precedes the room's first, so the client need not ask.
         if page.events.last().is_some_and(|(_, event)| event.pdu.event_type == "m.room.create") {
             page.next = None;
         }
@@ -68,7 +69,7 @@ pub(super) async fn handle(
         let read = |after, count| app.rooms.read_forward(&room, &sight, (after, upto), count, related, &wanted);
         let mut page = limit.read(start, pages::forward, read).await?;
         if page.next.is_none() && upto == now && sight.sees_now(now) {
-            // The place stays the same while nothing comes, by which clients notice that they are at the live end.
+            // The token stays the same while no event arrives; clients notice by this that they are at the live end.
             page.next = Some(start.max(room.last_pos().min(now)));
         }
         (start, page)
@@ -91,8 +92,8 @@ pub(super) async fn handle(
     Ok(RawJson(Bytes::from(out)))
 }
 
-/// The request, also one that does not say in which direction to read: whoever may not read the room is told that first,
-/// whatever else is wrong with their request.
+/// The request, accepted also without a direction. A caller who may not read the room gets that error first, before any
+/// other error in the request.
 pub(super) struct Asked {
     request: Request,
     related: RelatedBy,
@@ -113,7 +114,7 @@ impl IncomingRequest for Asked {
         let names_direction = query.split('&').any(|parameter| parameter.starts_with("dir="));
         if !names_direction {
             let with_one = format!("{}?dir=b&{query}", request.uri().path());
-            // An address that was one stays one; else the request is refused for what it lacks.
+            // A valid URI stays valid with the added parameter. An invalid one is refused because `dir` is missing.
             if let Ok(uri) = with_one.parse() {
                 *request.uri_mut() = uri;
             }
@@ -124,7 +125,7 @@ impl IncomingRequest for Asked {
     }
 }
 
-/// The member events of all who sent something on the page, as of its newest event.
+/// The member events of all senders on the page, as of its newest event.
 async fn members_of_senders(app: &App, room: &Room, page: &[Placed]) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
     let Some(upto) = page.iter().map(|(pos, _)| *pos).max() else { return Ok(Vec::new()) };
     let senders: BTreeSet<_> = page.iter().map(|(_, event)| event.sender()).collect();

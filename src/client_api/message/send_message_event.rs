@@ -23,11 +23,11 @@ pub(super) async fn handle(
     let With { besides, request } = request;
     let event_type = besides.sent_now()?;
     let key = txn::key(&caller, format!("send/{}/{event_type}", request.room_id), &request.txn_id)?;
-    // Only application services may choose.
+    // Only application services may choose the timestamp.
     let date = request.timestamp.filter(|_| caller.appservice.is_some());
     let draft = EventDraft { event_type, state_key: None, content: request.body.into_json(), redacts: None };
     let event_id = app.rooms.send_dated(&caller, &request.room_id, draft, Some(key), date).await?;
-    // The spec's example of what somebody does who is there.
+    // Sending a message is the spec's example of user activity.
     app.ephemeral.active(&app.rooms, &caller.user).await?;
     Ok(Reply(Response::new(event_id)))
 }

@@ -12,7 +12,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Chooses the caller's presence. Accepted and forgotten when the server keeps no presence.
+/// Sets the caller's presence. If the server keeps no presence, the request is accepted and ignored.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

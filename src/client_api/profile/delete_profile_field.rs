@@ -11,7 +11,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Removes a field of the caller's profile. One that is not set is gone already.
+/// Removes a field of the caller's profile. A field that is not set counts as removed.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

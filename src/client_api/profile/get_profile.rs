@@ -11,7 +11,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// All that a user says about themselves; one of another server is asked for there.
+/// The whole profile of a user; for a user of another server, we ask that server.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

@@ -12,7 +12,7 @@ use crate::{
     http::{ApiError, Authed, RawJson},
 };
 
-/// One field of a user's profile; that of another server's user is asked for there.
+/// One field of a user's profile; for a user of another server, we ask that server.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

@@ -30,7 +30,8 @@ pub(super) async fn handle(
     Ok(Reply(Response::new()))
 }
 
-/// Any JSON as a value: ruma's own type refuses the `null` with which clients take a name or an avatar away.
+/// The request with any JSON as the value: ruma's own type refuses `null`, which clients send to remove a name or an
+/// avatar.
 pub(super) struct Request {
     user_id: OwnedUserId,
     field: String,

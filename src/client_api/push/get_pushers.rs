@@ -10,7 +10,8 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// The caller's pushers. There are none, as none can be set yet; clients ask for them with every look at their settings.
+/// The caller's pushers. There are none, because none can be set yet; clients request them whenever the user opens the
+/// settings.
 pub(super) async fn handle(State(_): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
     Ok(Reply(Response::new(vec![])))
 }

@@ -11,7 +11,7 @@ use crate::{
     push::RuleError,
 };
 
-/// What a rule does.
+/// The actions of a rule.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

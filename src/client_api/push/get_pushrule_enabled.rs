@@ -11,7 +11,7 @@ use crate::{
     push::RuleError,
 };
 
-/// Whether a rule is on.
+/// Returns whether a rule is enabled.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -11,7 +11,7 @@ use crate::{
     push::rules,
 };
 
-/// All rules. Clients rely on all five kinds being there, also empty ones.
+/// All rules. Clients rely on all five kinds being present, even if empty.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, .. }: Authed<Request>,

@@ -27,7 +27,7 @@ pub(super) async fn handle(
     Ok(Reply(Response::new()))
 }
 
-/// The request, where no `conditions` mean that there are none. The specification does not require them; ruma does.
+/// The request, in which missing `conditions` count as empty. The specification does not require them, but ruma does.
 pub(super) struct Lenient(Request);
 
 same_endpoint!(Lenient as Request);
@@ -47,7 +47,8 @@ impl IncomingRequest for Lenient {
     }
 }
 
-/// The body with its `conditions`, if it is an object without. Kinds of rules that have none do not look at them.
+/// The body with empty `conditions` added, if it is an object without them. Kinds of rules without conditions ignore
+/// them.
 fn completed(body: &[u8]) -> Option<Vec<u8>> {
     let Ok(Value::Object(mut rule)) = serde_json::from_slice(body) else { return None };
     if rule.contains_key("conditions") {

@@ -11,7 +11,7 @@ use crate::{
     push::rules,
 };
 
-/// Changes what a rule does, also a rule of the server.
+/// Changes the actions of a rule, even of a server-default rule.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -11,7 +11,7 @@ use crate::{
     push::rules,
 };
 
-/// Switches a rule on or off, also a rule of the server.
+/// Enables or disables a rule, even a server-default rule.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

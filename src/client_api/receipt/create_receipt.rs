@@ -15,7 +15,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Marks an event as read, in the room or in a thread. What was already read stays as it is.
+/// Marks an event as read, in the room or in a thread. A receipt never moves backward.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
@@ -25,7 +25,7 @@ pub(super) async fn handle(
     let thread = match &request.thread {
         ReceiptThread::Unthreaded => None,
         ReceiptThread::Main => request.thread.as_str().map(str::to_owned),
-        // Each thread is a row that stays, so it must hang on something that exists.
+        // Each thread adds a permanent row, so its root event must exist.
         ReceiptThread::Thread(root) => {
             app.rooms.find_event(&room, root).await?.ok_or_else(no_thread)?;
             Some(root.to_string())

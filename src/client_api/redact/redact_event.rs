@@ -13,7 +13,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Takes the content out of an event. Asking again with the same `txnId` returns the first redaction's ID.
+/// Removes the content of an event. Asking again with the same `txnId` returns the first redaction's ID.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

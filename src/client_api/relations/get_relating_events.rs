@@ -11,7 +11,7 @@ use crate::{
     http::{ApiError, Authed, RawJson},
 };
 
-/// Everything that relates to an event.
+/// All events that relate to an event.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<With<ExactTypes, Request>>,

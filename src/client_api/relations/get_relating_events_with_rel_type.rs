@@ -11,7 +11,7 @@ use crate::{
     http::{ApiError, Authed, RawJson},
 };
 
-/// What relates to an event in one way.
+/// The events that relate to an event with one relation type.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<With<ExactTypes, Request>>,

@@ -10,7 +10,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// The aliases of this server that point to the room. For those who may see the room.
+/// The aliases of this server that point to the room, for users who may see the room.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,

@@ -30,10 +30,10 @@ use crate::{
 
 use super::version::{RoomVersion, Versioned};
 
-/// How many events of initial state a room may be created with: each is signed and checked while the client waits.
+/// The maximum number of initial state events of a new room: each is signed and checked while the client waits.
 const MAX_INITIAL_STATE: usize = 200;
 
-/// Creates a room with everything that the client asks for, or nothing.
+/// Creates a room with everything that the client asks for, or no room at all.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, address }: Authed<Versioned<RoomVersion, Request>>,
@@ -60,7 +60,7 @@ pub(super) async fn handle(
     if request.initial_state.len() > MAX_INITIAL_STATE {
         return Err(ApiError::invalid_param(format!("initial_state has at most {MAX_INITIAL_STATE} events.")));
     }
-    // Each invitation counts as one.
+    // Each invitation counts as one action.
     app.rate_limits.check_done(Action::Invite, request.invite.len(), &caller, address)?;
     let alias = request.room_alias_name.map(|name| local_alias(&app, &name)).transpose()?;
     if let Some(alias) = &alias {

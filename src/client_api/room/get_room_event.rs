@@ -18,7 +18,7 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
-    // Here a room that the caller may not see is an event that is not found.
+    // For a room that the caller may not see, this endpoint answers that the event is not found.
     let (room, sight) = app.rooms.readable(&caller, &request.room_id).await.map_err(|error| match error {
         ReadError::NotInRoom { .. } => ReadError::UnknownEvent,
         error => error,

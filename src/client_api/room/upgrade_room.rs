@@ -14,10 +14,10 @@ use crate::{
 
 use super::version::{NewVersion, Versioned};
 
-/// How many users may share the creator's power.
+/// The maximum number of users that may share the creator's power.
 const MAX_ADDITIONAL_CREATORS: usize = 100;
 
-/// Replaces a room by one of another version, with its settings, its aliases and its place in the directory.
+/// Replaces a room with one of another version, with its settings, its aliases and its place in the directory.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Versioned<NewVersion, Request>>,

@@ -1,5 +1,5 @@
-//! Requests that name a room version. One that could not even be a room version is as unknown as any other, and is told so;
-//! ruma alone would call it broken JSON.
+//! Requests that name a room version. A text that cannot be a room version gets the same error as an unknown version;
+//! ruma alone would report it as bad JSON.
 
 use std::marker::PhantomData;
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{client_api::with::same_endpoint, http::ApiError};
 
-/// Where a request names the version.
+/// The field in which a request names the version.
 pub(super) trait Field {
     const NAME: &str;
 }
@@ -31,14 +31,14 @@ impl Field for NewVersion {
     const NAME: &str = "new_version";
 }
 
-/// A request, or the text that it has for a room version and that is none.
+/// A request, or the invalid text that it has as its room version.
 pub(super) struct Versioned<F, R> {
     request: Result<R, String>,
     field: PhantomData<F>,
 }
 
 impl<F, R> Versioned<F, R> {
-    /// The request.
+    /// Returns the request.
     ///
     /// # Errors
     /// `M_UNSUPPORTED_ROOM_VERSION`.
@@ -66,7 +66,7 @@ impl<F: Field, R: IncomingRequest> IncomingRequest for Versioned<F, R> {
         request: http::Request<&[u8]>,
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
-        // Ruma refuses a body that is no object at all.
+        // Ruma refuses a body that is not an object.
         let body = serde_json::from_slice::<Map<String, Value>>(request.body()).unwrap_or_default();
         let request = match body.get(F::NAME) {
             Some(Value::String(version)) if RoomVersionId::try_from(version.as_str()).is_err() => Err(version.clone()),

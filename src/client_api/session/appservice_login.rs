@@ -10,7 +10,7 @@ use crate::{
     http::{ApiError, ServiceToken},
 };
 
-/// Logs one of its users in.
+/// Logs in a user of the application service.
 pub(super) async fn login(
     app: &App,
     token: ServiceToken,

@@ -12,7 +12,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// What one can log in with.
+/// The supported login types.
 pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
     let mut token = TokenLoginType::new();
     token.get_login_token = true;

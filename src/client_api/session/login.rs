@@ -25,7 +25,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// Logs somebody in.
+/// Logs a user in.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request: Typed(request), address }: Authed<Typed>,
@@ -83,7 +83,7 @@ fn credentials(info: LoginInfo) -> Result<Credentials, ApiError> {
     }
 }
 
-/// Ruma's request, read only if it has a `type`: without one, its reader panics.
+/// Ruma's request, parsed only if it has a `type`: without one, ruma's parser panics.
 pub(super) struct Typed(Request);
 
 same_endpoint!(Typed as Request);

@@ -15,7 +15,7 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    // The token of an application service is the operator's to revoke.
+    // Only the operator can revoke the token of an application service.
     let device_id = caller.device_id.clone().ok_or_else(|| ApiError::forbidden("There is no session to end."))?;
     app.accounts.delete_devices(caller.user.nid, &[device_id]).await?;
     Ok(Reply(Response::new()))

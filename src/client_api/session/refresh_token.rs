@@ -18,7 +18,7 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let refreshed = app.accounts.refresh(&request.refresh_token).await;
     if matches!(refreshed, Err(AuthenticateError::Unknown)) {
-        // A guess, or a client that asks for ever with an old token: at the pace of wrong passwords.
+        // This is a guess, or a client that keeps retrying an old token, so it is rate-limited like a wrong password.
         app.rate_limits.check(Action::Login, None, address)?;
     }
     let secrets = refreshed?;

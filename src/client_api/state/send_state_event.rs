@@ -20,7 +20,7 @@ use crate::{
     http::{Action, ApiError, Authed, Reply},
 };
 
-/// Sends a state event. State that is already so stays as it is, and its event's ID is returned.
+/// Sends a state event. If the state is already the same, nothing is sent, and the current event's ID is returned.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, address }: Authed<With<NewEvent, Request>>,
@@ -33,21 +33,21 @@ pub(super) async fn handle(
         if membership.as_deref() == Some("invite") {
             check_invitee(&app, &request.state_key)?;
         }
-        // What is done counts, whichever endpoint does it.
+        // An action counts toward its rate limit, whichever endpoint performs it.
         match membership.as_deref() {
             Some("invite") => app.rate_limits.check_done(Action::Invite, 1, &caller, address)?,
             Some("join" | "knock") => app.rate_limits.check_done(Action::Join, 1, &caller, address)?,
             _ => {}
         }
     }
-    // Only application services may choose.
+    // Only application services may choose the timestamp.
     let date = request.timestamp.filter(|_| caller.appservice.is_some());
     let draft = EventDraft { event_type, state_key: Some(request.state_key), content, redacts: None };
     let event_id = app.rooms.send_state_dated(&caller, &request.room_id, draft, date).await?;
     Ok(Reply(Response::new(event_id)))
 }
 
-/// What the content of a member event makes of the member.
+/// The membership in the content of a member event.
 fn membership(content: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Content {
@@ -56,11 +56,11 @@ fn membership(content: &RawValue) -> Option<String> {
     serde_json::from_str::<Content>(content.get()).ok()?.membership
 }
 
-/// An invitation sent as state reaches no further than one sent with `/invite`.
+/// Applies the restrictions of `/invite` to an invitation that is sent as state.
 fn check_invitee(app: &App, user_id: &str) -> Result<(), ApiError> {
     match <&UserId>::try_from(user_id) {
         Ok(user_id) => check_is_local(app, user_id),
-        // What is no user ID is refused by the room.
+        // The room refuses a text that is not a user ID.
         Err(_) => Ok(()),
     }
 }

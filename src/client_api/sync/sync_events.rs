@@ -33,11 +33,11 @@ use crate::{
 /// The unstable name of `use_state_after`, which matrix-js-sdk sends.
 const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.use_state_after";
 
-/// What happened since the client last asked; waits for it if need be.
+/// Returns the changes since the client's last sync, and waits for one if there are none.
 pub(super) async fn handle(app: App, request: Request) -> Result<RawJson, ApiError> {
     let unstable = asks_for_unstable_state_after(request.uri());
     let related = timeline_fields_in_query(request.uri().query());
-    // A step that is awaited in the statement that makes it takes its space for as long as the request is parked.
+    // A future that is awaited in the statement that creates it keeps its space for as long as the request is parked.
     let authed = Box::pin(Authed::<Endpoint>::from_request(request, &app));
     let (caller, request) = authed.await.map(|authed| (authed.caller, Box::new(authed.request)))?;
     let read = Box::pin(read(&app, &caller, request, unstable, related)).instrument(debug_span!("sync.read"));
@@ -92,7 +92,8 @@ async fn read(
     })
 }
 
-/// The reason why a definition that was given as a filter is none. No ID begins with a brace, so it was not meant as one.
+/// The reason why a filter definition is invalid. No filter ID begins with a brace, so the text was meant as a
+/// definition.
 fn broken_filter(text: &str) -> ApiError {
     if serde_json::from_str::<IgnoredAny>(text).is_err() {
         return ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "filter: it is not valid JSON.");
@@ -112,7 +113,7 @@ fn asks_for_unstable_state_after(uri: &Uri) -> bool {
 mod tests {
     use super::*;
 
-    /// What a parked request keeps besides its connection and [`v3::sync`]'s own.
+    /// Memory that a parked request keeps, besides its connection and that of [`v3::sync`].
     const HANDLER_BYTES: usize = 2048;
 
     #[test]

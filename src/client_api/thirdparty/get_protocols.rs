@@ -12,8 +12,8 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// The networks that can be looked into. There are none, as application services are not asked yet; clients ask for them
-/// whenever the room directory is opened.
+/// The protocols of third-party networks. There are none, because application services are not asked yet; clients
+/// request them whenever the user opens the room directory.
 pub(super) async fn handle(State(_): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
     Ok(Reply(Response::new(BTreeMap::new())))
 }

@@ -39,7 +39,7 @@ impl IncomingRequest for Request {
     }
 }
 
-/// Says that the user is typing, or no longer is.
+/// Records that the user is typing, or no longer is.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request: Request(request), .. }: Authed<Request>,
@@ -52,7 +52,7 @@ pub(super) async fn handle(
     };
     app.ephemeral.set_typing(room.nid, &caller.user, typing_for);
     if typing_for.is_some() && !app.rooms.is_joined(caller.user.nid, &room).await? {
-        // They left meanwhile, and what ended their typing came before it began.
+        // The user left meanwhile. The leave ended their typing before it was set, so it is ended again here.
         app.ephemeral.set_typing(room.nid, &caller.user, None);
     }
     app.ephemeral.active(&app.rooms, &caller.user).await?;

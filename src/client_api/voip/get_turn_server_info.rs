@@ -10,8 +10,8 @@ use crate::{
     http::{ApiError, Authed, RawJson},
 };
 
-/// An empty object: this server knows of no TURN server. Other servers say it so, and clients that are told ask again only
-/// when they need it; an error they repeat every minute.
+/// An empty object, because this server has no TURN server. Other servers answer the same. Clients then ask again only
+/// when they need one, but after an error they would retry every minute.
 pub(super) async fn handle(State(_): State<App>, _: Authed<Request>) -> Result<RawJson, ApiError> {
     Ok(RawJson("{}".into()))
 }

@@ -1,4 +1,4 @@
-//! The presence of each user, as plain data: what changes it and when it runs out.
+//! The presence of each user, as plain data: how it changes, and when it expires.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -9,19 +9,19 @@ use ruma::{OwnedUserId, UserId, presence::PresenceState};
 
 use crate::store::UserNid;
 
-/// Without activity for this long, an online user is unavailable.
+/// The time without activity after which an online user is unavailable.
 const IDLE_AFTER_MS: i64 = 5 * 60 * 1000;
 
-/// Without a sync for this long, a user is offline.
+/// The time without a sync after which a user is offline.
 const OFFLINE_AFTER_MS: i64 = 30 * 1000;
 
-/// Who was active this long ago counts as there right now.
+/// A user who was active within this time counts as currently active.
 const CURRENTLY_ACTIVE_MS: i64 = 60 * 1000;
 
-/// How often we look for users who went away, while anyone is there.
+/// The interval of checks for users who went away, while any user is online or unavailable.
 const CHECK_EVERY_MS: i64 = 5_000;
 
-/// Whether a user is there.
+/// The availability of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
     Online,
@@ -59,13 +59,13 @@ impl From<Availability> for PresenceState {
     }
 }
 
-/// Changes of one user that others hear of at once. Each wakes everyone in the same rooms.
+/// Changes of one user that others see at once. Each wakes everyone in the same rooms.
 const CHANGES_AT_ONCE: i64 = 8;
 
-/// The time in which one of these comes back. What changes faster is told together, when it does.
+/// The time after which one of these is allowed again. Faster changes are announced together, at that time.
 const CHANGE_EVERY_MS: i64 = 5_000;
 
-/// What others see of a user.
+/// The presence of a user as others see it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Status {
     pub availability: Availability,
@@ -74,13 +74,13 @@ pub struct Status {
     pub currently_active: bool,
 }
 
-/// Everyone who has been seen lately, and those who have a status message.
+/// The states of users who were seen lately, and of those with a status message.
 #[derive(Default)]
 pub(super) struct States {
     users: HashMap<UserNid, State>,
     /// The last change of each user, by number.
     changes: BTreeMap<u64, UserNid>,
-    /// Users whose changes others have not heard of: they came too fast.
+    /// Users with changes that are not announced yet, because they came too fast.
     untold: HashSet<UserNid>,
     /// Users who are not offline.
     present: usize,
@@ -93,17 +93,17 @@ struct State {
     status_msg: Option<String>,
     active_at: i64,
     synced_at: i64,
-    /// Syncs that go on.
+    /// Number of running syncs.
     syncs: usize,
-    /// What the last sync asked for.
+    /// The `set_presence` of the last sync.
     asked: Availability,
     changed: u64,
-    /// When all changes have come back that others may hear of at once.
+    /// The time when all of [`CHANGES_AT_ONCE`] are allowed again.
     whole_at: i64,
 }
 
 impl State {
-    /// Whether others hear of a change now.
+    /// Returns whether a change may be announced now.
     fn may_be_told(&self, now: i64) -> bool {
         self.whole_at - now <= (CHANGES_AT_ONCE - 1) * CHANGE_EVERY_MS
     }
@@ -124,8 +124,8 @@ impl States {
         })
     }
 
-    /// Sets the user's availability and records the change, if others are to hear of it now. The number is taken under the
-    /// lock: whoever reads a number before the states sees every change up to it.
+    /// Sets the user's availability, and records the change if it may be announced now. Takes the number under the
+    /// lock, so that a reader who reads a number before the states sees every change up to it.
     fn change(
         &mut self,
         user: UserNid,
@@ -164,9 +164,9 @@ impl States {
         let before = std::mem::replace(&mut state.asked, asked);
         let next = match (state.availability, asked) {
             (Availability::Offline, asked) => asked,
-            // Another device may be in use.
+            // While other syncs run, another device may be in use.
             (Availability::Online, Availability::Unavailable) if state.syncs == 0 => Availability::Unavailable,
-            // Back from being away, unless the user chose to be.
+            // The user is back, unless they chose to be unavailable.
             (Availability::Unavailable, Availability::Online) if before == Availability::Unavailable => asked,
             (availability, _) => availability,
         };
@@ -192,7 +192,7 @@ impl States {
         let state = self.state(user, now);
         state.active_at = now;
         state.synced_at = now;
-        // Who does not sync, or not visibly, stays offline: what they do is seen, and nothing more.
+        // A user who does not sync, or not visibly, stays offline. Others see the activity and nothing more.
         if state.availability != Availability::Unavailable {
             return None;
         }
@@ -209,7 +209,7 @@ impl States {
     ) -> Option<u64> {
         let state = self.state(user, now);
         state.synced_at = now;
-        // What the user chose is not undone by the next sync of the kind that came before.
+        // The next sync with the same `set_presence` as before must not undo the user's choice.
         state.asked = Availability::Online;
         if availability == Availability::Online {
             state.active_at = now;
@@ -221,8 +221,8 @@ impl States {
         self.change(user.0, availability, now, number)
     }
 
-    /// Forgets users who have been offline since `before`, unless there is a status message to show. They look as if they
-    /// had not been seen since the start of the server.
+    /// Removes users who have been offline since `before`, except those with a status message. They look as if they had
+    /// not been seen since the start of the server.
     pub(super) fn forget_offline(&mut self, before: i64) {
         let changes = &mut self.changes;
         self.users.retain(|_, state| {
@@ -239,7 +239,7 @@ impl States {
         self.untold.retain(|user| users.contains_key(user));
     }
 
-    /// Whether there are changes that others hear of later.
+    /// Returns whether there are changes to announce later.
     pub(super) fn has_untold(&self) -> bool {
         !self.untold.is_empty()
     }
@@ -261,7 +261,7 @@ impl States {
         };
         let ended = self.users.iter().filter_map(|(user, state)| Some((*user, due(state)?)));
         let mut due_now: Vec<_> = ended.collect();
-        // Those who change anyway are told with that.
+        // Users whose state changes now are announced with that change.
         let untold = self.untold.iter().filter_map(|user| Some((*user, self.users.get(user)?)));
         let told_now = untold.filter(|(_, state)| due(state).is_none() && state.may_be_told(now));
         due_now.extend(told_now.map(|(user, state)| (user, state.availability)));
@@ -289,7 +289,7 @@ impl States {
         }
     }
 
-    /// Users who changed after `since`, the latest first. Before everything, those who are offline are no news.
+    /// Users who changed after `since`, the latest first. If `since` is 0, offline users are omitted.
     pub(super) fn changed_since(&self, since: u64, limit: usize) -> Vec<(UserNid, OwnedUserId)> {
         self.changes
             .range(since + 1..)

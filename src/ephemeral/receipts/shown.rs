@@ -1,4 +1,4 @@
-//! The receipts of one room, as plain data: which is ahead of which, and who sees what.
+//! The receipts of one room, as plain data: their order, and who may see them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,20 +14,20 @@ use crate::{
     store::{Position, UserNid},
 };
 
-/// Receipts of others in one answer, the newest; nobody looks at more faces under a timeline.
+/// Maximum number of other users' receipts in one answer, the newest ones. Nobody looks at more faces under a timeline.
 pub(super) const MAX_SHOWN: usize = 5_000;
 
-/// Who sees a receipt.
+/// The kind of a receipt, which says who may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// `m.read`: everyone in the room.
+    /// `m.read`: everyone in the room sees it.
     Read = 0,
-    /// `m.read.private`: its owner.
+    /// `m.read.private`: only its owner sees it.
     ReadPrivate = 1,
 }
 
 impl Kind {
-    /// The number that stands for the kind in the database.
+    /// The number of the kind in the database.
     pub(super) fn code(self) -> i64 {
         self as i64
     }
@@ -44,7 +44,7 @@ impl Kind {
     }
 }
 
-/// There is one receipt for each of these. An empty `thread` is a receipt without a thread.
+/// The key of a receipt; each has one receipt. An empty `thread` is a receipt without a thread.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     pub user: UserNid,
@@ -58,7 +58,7 @@ pub(super) struct Receipt {
     pub event_id: OwnedEventId,
     pub ts: i64,
     pub pos: Position,
-    /// Where the event is in the timeline, if we have it.
+    /// The position of the event in the timeline, if we have it.
     pub event_at: Option<Position>,
 }
 
@@ -77,7 +77,7 @@ struct Data<'a> {
 }
 
 impl Shown {
-    /// Takes a receipt, unless a later one is known.
+    /// Adds a receipt, unless a later one is known.
     pub(super) fn apply(&mut self, key: Key, receipt: Receipt) {
         if let Some(old) = self.by_key.get(&key) {
             if old.pos > receipt.pos {
@@ -89,7 +89,7 @@ impl Shown {
         self.by_key.insert(key, receipt);
     }
 
-    /// Whether a receipt for an event at `event_at` would not move forwards.
+    /// Returns whether a receipt for an event at `event_at` would not move forwards.
     pub(super) fn is_ahead(&self, key: &Key, event_at: Position) -> bool {
         self.by_key.get(key).and_then(|receipt| receipt.event_at).is_some_and(|known| known >= event_at)
     }
@@ -102,14 +102,14 @@ impl Shown {
             .max()
     }
 
-    /// Whether the user has a receipt in (`since`, `upto`].
+    /// Returns whether the user has a receipt in (`since`, `upto`].
     pub(super) fn has_read_since(&self, user: UserNid, since: Position, upto: Position) -> bool {
         let newest_first = self.by_pos.iter().rev().take_while(|(pos, _)| *pos > since);
         newest_first.into_iter().any(|(pos, key)| *pos <= upto && key.user == user)
     }
 
-    /// The content of `m.receipt` for `viewer`: receipts in (`since`, `upto`], but for those of the ignored. `None` if there
-    /// are none.
+    /// The content of `m.receipt` for `viewer`: the receipts in (`since`, `upto`], without those of ignored users.
+    /// `None` if there are none.
     pub(super) fn content(
         &self,
         viewer: UserNid,
@@ -131,7 +131,7 @@ impl Shown {
             };
             of_others += usize::from(!own);
             let users = events.entry(&receipt.event_id).or_default().entry(key.kind.as_str()).or_default();
-            // The format has place for one receipt of a user on an event. The one without a thread says the most.
+            // The format holds one receipt of a user for each event. The one without a thread says the most.
             if users.get(&*receipt.user_id).is_none_or(|shown| rank(&key.thread) < rank(shown.thread_id)) {
                 users.insert(&receipt.user_id, Data { ts: receipt.ts, thread_id: &key.thread });
             }
@@ -191,7 +191,7 @@ mod tests {
         check(key(ALICE, Kind::Read, ""), 4, true);
         check(key(ALICE, Kind::Read, ""), 5, true);
         check(key(ALICE, Kind::Read, ""), 6, false);
-        // Kinds, threads and users stand for themselves.
+        // Kinds, threads and users are independent of each other.
         check(key(ALICE, Kind::ReadPrivate, ""), 4, false);
         check(key(ALICE, Kind::Read, "main"), 4, false);
         check(key(BOB, Kind::Read, ""), 4, false);

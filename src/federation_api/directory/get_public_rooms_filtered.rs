@@ -3,7 +3,7 @@
 //! [spec]: https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1publicrooms
 
 use axum::extract::State;
-// The answer is the same as without a filter; ruma's own for this endpoint writes `null` for tokens that are not there.
+// The answer is the same as without a filter. Ruma's own type for this endpoint writes `null` for missing tokens.
 use ruma::api::federation::directory::{get_public_rooms::v1::Response, get_public_rooms_filtered::v1::Request};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// A page of our public directory, of the rooms that match.
+/// A page of the matching rooms in our public directory.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

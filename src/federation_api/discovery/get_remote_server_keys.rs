@@ -11,7 +11,8 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// The keys of a server, as a notary: so far of this one only. For others, nothing, which sends who asks to the server itself.
+/// The keys of a server, as a notary. So far only of this server; an empty answer for others sends the requester to the
+/// server itself.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

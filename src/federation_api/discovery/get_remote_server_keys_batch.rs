@@ -11,7 +11,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// The keys of many servers, as a notary: so far of this one only.
+/// The keys of many servers, as a notary. So far only of this server.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,

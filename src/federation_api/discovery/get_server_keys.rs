@@ -11,7 +11,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// The key that this server signs with, signed with it.
+/// The signing key of this server, signed with itself.
 pub(super) async fn handle(State(app): State<App>, _: Authed<Request>) -> Result<Reply<Response>, ApiError> {
     Ok(Reply(Response::new(own_keys(&app)?)))
 }

@@ -10,7 +10,7 @@ use crate::{
     http::{ApiError, Authed, Reply},
 };
 
-/// What a user of this server says about themselves: everything, or one field.
+/// The profile of a user of this server: all fields, or one.
 pub(super) async fn handle(
     State(app): State<App>,
     Authed { request, .. }: Authed<Request>,
@@ -18,6 +18,6 @@ pub(super) async fn handle(
     let fields = app.accounts.find_profile(&request.user_id).await?;
     let fields = fields.ok_or_else(|| ApiError::not_found("There is no such user here."))?;
     let is_wanted = |name: &str| request.field.as_ref().is_none_or(|field| field.as_str() == name);
-    // A field that is not set is left out; the specification wants no error for it.
+    // A field that is not set is left out. The specification requires no error for it.
     Ok(Reply(fields.into_iter().filter(|(name, _)| is_wanted(name)).collect()))
 }

@@ -1,4 +1,5 @@
-//! From the router's answer to the one that goes out: compressed if the client can read it, held within the budget.
+//! Turns the router's answer into the one that is sent: compressed if the client accepts that, and held within the
+//! budget.
 
 use std::{
     convert::Infallible,
@@ -25,16 +26,16 @@ use crate::http::{
     transport::{Answers, Held, ReceivingUser},
 };
 
-/// What is known of a request before it is answered.
+/// Facts about a request that are known before it is answered.
 pub(super) struct Asked {
     pub(super) compression: Compression,
-    /// Answers of up to this size are not held. Over HTTP/1 a connection has one at a time, and its stream watches its
-    /// client. A client of HTTP/2 may have a hundred, and read none of them.
+    /// Answers of up to this size do not count against the budget. Over HTTP/1 a connection has one answer at a time,
+    /// and its stream watches its client. An HTTP/2 client may have a hundred answers and read none of them.
     pub(super) unheld_bytes: usize,
-    /// Whether the connection ends with this answer.
+    /// True if the connection ends with this answer.
     pub(super) closes: bool,
     pub(super) answers: Arc<Answers>,
-    /// Who the answer is for: the user, once that is known, or the network of the other end.
+    /// The receiver of the answer: the user, once known, or the network of the other end.
     pub(super) user: ReceivingUser,
     pub(super) network: Option<IpAddr>,
     pub(super) connection: Arc<ConnectionState>,
@@ -48,9 +49,10 @@ pub(super) struct Answering {
 
 enum Step {
     Routing(RouteFuture<Infallible>),
-    /// Large ones, elsewhere. Boxed: few get here, and each parked request would have the room.
+    /// Compresses a large answer on another thread. Boxed, because few requests get here and each parked request would
+    /// need the space.
     Compressing(Pin<Box<dyn Future<Output = Response> + Send>>),
-    /// Refused before it reached the router.
+    /// A request that was refused before it reached the router.
     Refused(Option<Response>),
 }
 
@@ -59,7 +61,7 @@ impl Answering {
         Self { asked, step: Step::Routing(route) }
     }
 
-    /// The end of a request whose end is not known for certain.
+    /// Refuses a request with two lengths, whose end is not certain.
     pub(super) fn refuse_two_lengths(asked: Asked) -> Self {
         let message = "A request must not have both Transfer-Encoding and Content-Length.";
         let refused = ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, message).into_response();
@@ -96,12 +98,12 @@ impl Future for Answering {
 }
 
 impl Asked {
-    /// The answer as it goes out, or what makes it.
+    /// Returns the answer to send, or the future that compresses it.
     fn go_on(&self, response: Response) -> Result<Response, Pin<Box<dyn Future<Output = Response> + Send>>> {
         let (mut parts, body) = response.into_parts();
         let compresses = self.compression.marks(&mut parts);
         let length = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        // Something that comes bit by bit is neither held nor compressed: it waits where it comes from.
+        // A streamed body is neither held nor compressed: its source waits for the client.
         let Some(length) = length else { return Ok(Response::from_parts(parts, body)) };
         let compresses = compresses && length >= compress::MIN_BYTES;
         if !compresses && length <= self.unheld_bytes {
@@ -119,7 +121,7 @@ impl Asked {
             compress::mark(&mut parts);
             return Ok(self.held(parts, bytes));
         }
-        // Held while it is compressed, at its full size.
+        // Held at its full size while it is compressed.
         let Some(held) = self.hold(bytes.len()) else { return Ok(no_room()) };
         Err(Box::pin(compress_held(parts, bytes, held)))
     }
@@ -152,7 +154,7 @@ async fn compress_held(mut parts: http::response::Parts, bytes: Bytes, held: Hel
     Response::from_parts(parts, held.body(bytes))
 }
 
-/// The way is full of answers, and nobody can be hung up on.
+/// The error when the budget for answers is used up and no connection may be closed for it.
 fn no_room() -> Response {
     ApiError::unavailable("The server sends too much at this moment. Please try again.").into_response()
 }

@@ -1,27 +1,27 @@
-//! The heads of HTTP/1 requests as they come in, looked at for one thing: two lengths for one body.
+//! Checks the heads of incoming HTTP/1 requests for one thing: two lengths for one body.
 //!
-//! A request with both `Transfer-Encoding` and `Content-Length` ends in one place for us and in another for a proxy that
-//! believes the other header, and what lies between is smuggled past it as a request of its own ([RFC 9112, 6.3]). hyper
-//! takes the first of the two and hides the second, so that it cannot be refused later.
+//! A request with both `Transfer-Encoding` and `Content-Length` ends at one point for us and at another for a proxy
+//! that trusts the other header. The bytes in between are smuggled past the proxy as a separate request ([RFC 9112,
+//! 6.3]). hyper uses the first of the two headers and hides the second, so the request cannot be refused later.
 //!
-//! After a request in chunks nothing is looked at: its connection is closed with the answer, so nothing can follow it.
+//! After a chunked request nothing more is checked: its connection closes with the answer, so no request can follow it.
 //!
 //! [RFC 9112, 6.3]: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 
-/// What is kept of a line: enough for both names and any length.
+/// The bytes kept of a line: enough for either header name and any length.
 const LINE_BYTES: usize = 48;
 
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
 const CONTENT_LENGTH: &[u8] = b"content-length:";
 
-/// Follows one connection.
+/// Follows the heads of one connection.
 #[derive(Debug)]
 pub(super) struct Heads {
     place: Place,
     line: [u8; LINE_BYTES],
-    /// Bytes of the line, also those that are not kept.
+    /// Bytes of the line so far, including those that are not kept.
     line_length: usize,
-    /// Whether the head has a line yet; empty lines before it are passed over.
+    /// True once the head has a line; empty lines before it are skipped.
     begun: bool,
     is_chunked: bool,
     length: Option<u64>,
@@ -33,7 +33,7 @@ enum Place {
     Body {
         left: u64,
     },
-    /// Nothing more is looked at.
+    /// The end of the checks: nothing more is examined.
     End,
 }
 
@@ -49,7 +49,7 @@ impl Heads {
         }
     }
 
-    /// Takes the next bytes that came in. Whether a request among them has two lengths.
+    /// Takes the next incoming bytes. Returns whether a request among them has two lengths.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             match self.place {
@@ -85,7 +85,7 @@ impl Heads {
         self.line_length += bytes.len();
     }
 
-    /// Whether the line ended a head with two lengths.
+    /// Returns whether the line ended a head with two lengths.
     fn end_line(&mut self) -> bool {
         let length = std::mem::take(&mut self.line_length);
         let line = self.line[..length.min(LINE_BYTES)].trim_ascii_end();
@@ -93,7 +93,7 @@ impl Heads {
             self.begun = true;
             if let Some(value) = value_of(line, CONTENT_LENGTH) {
                 let value = if length <= LINE_BYTES { std::str::from_utf8(value.trim_ascii()).ok() } else { None };
-                // A length that is none is refused by hyper, and nothing follows.
+                // hyper refuses an invalid length, and no request follows.
                 self.length = Some(value.and_then(|value| value.parse().ok()).unwrap_or(u64::MAX));
             }
             self.is_chunked |= value_of(line, TRANSFER_ENCODING).is_some();
@@ -128,7 +128,7 @@ mod tests {
         let check = |request: &str, expected: bool| {
             let request = request.replace('|', "\r\n");
             assert_eq!(Heads::new().feed(request.as_bytes()), expected, "{request:?}");
-            // However it is cut.
+            // Pieces of any size give the same result.
             for size in [1, 2, 3, 7] {
                 let mut heads = Heads::new();
                 let found = request.as_bytes().chunks(size).fold(false, |found, bytes| found | heads.feed(bytes));
@@ -141,12 +141,12 @@ mod tests {
         check("POST / HTTP/1.1|Transfer-Encoding: chunked||0||", false);
         check("POST / HTTP/1.1|X-Content-Length: 5|Transfer-Encoding: chunked||", false);
         check("||GET / HTTP/1.1|Host: x||", false);
-        // The second of two requests, behind a body and behind none.
+        // The second of two requests has two lengths, after a request with a body and after one without.
         let both = "POST / HTTP/1.1|Content-Length: 1|Transfer-Encoding: chunked||";
         check(&format!("POST / HTTP/1.1|Content-Length: 5||hello{both}"), true);
         check(&format!("POST / HTTP/1.1|Content-Length: 0||{both}"), true);
         check(&format!("GET / HTTP/1.1||{both}"), true);
-        // In a body, it is no head.
+        // Inside a body, it is not a head.
         let length = both.replace('|', "\r\n").len();
         check(&format!("POST / HTTP/1.1|Content-Length: {length}||{both}GET / HTTP/1.1||"), false);
         let long = "x".repeat(1000);

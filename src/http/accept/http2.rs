@@ -1,8 +1,8 @@
-//! One HTTP/2 connection, and its end when its client asks for nothing.
+//! Serves one HTTP/2 connection, and closes it when its client sends no request.
 //!
-//! hyper has a timeout for the headers of HTTP/1, and none for a client of HTTP/2 that sends no preface, or no request, or
-//! half of one; its pings only find out who has gone. So requests are counted here: a connection with none for
-//! [`HEADER_READ_TIMEOUT`] is told to close, and closed when it does not.
+//! hyper has a timeout for HTTP/1 headers, but none for an HTTP/2 client that sends no preface, no request, or half a
+//! request; its pings only detect clients that are gone. So requests are counted here. A connection without one for
+//! [`HEADER_READ_TIMEOUT`] is told to close, and is closed if it does not.
 
 use std::{
     convert::Infallible,
@@ -27,13 +27,13 @@ use super::{Connected, HEADER_READ_TIMEOUT, HTTP2_CLOSE_TIMEOUT};
 /// The requests of a connection.
 #[derive(Debug, Default)]
 struct Requests {
-    /// How many are being answered.
+    /// The number of requests that are being answered.
     in_flight: usize,
-    /// Whether there ever was one.
+    /// True if there ever was a request.
     any: bool,
 }
 
-/// Serves a connection until its client closes it, has nothing to ask for too long, or the server stops.
+/// Serves a connection until its client closes it, sends no request for too long, or the server stops.
 pub(super) async fn serve(
     builder: &Builder<TokioExecutor>,
     io: impl Read + Write + Unpin + Send + 'static,
@@ -49,7 +49,7 @@ pub(super) async fn serve(
         () = stopping.cancelled() => {}
         () = idle(&requests, HEADER_READ_TIMEOUT) => {}
     }
-    // Without a preface there is no protocol yet to say good-bye in, and who has asked nothing loses no answer.
+    // Without a preface the protocol cannot yet announce the close, and a client without a request loses no answer.
     if !requests.borrow().any {
         debug!("closed a connection without a request");
         return Ok(());
@@ -65,11 +65,11 @@ pub(super) async fn serve(
     }
 }
 
-/// Resolves when nothing was asked for `time`.
+/// Resolves when there was no request for `time`.
 async fn idle(requests: &watch::Sender<Requests>, time: Duration) {
     let mut requests = requests.subscribe();
     loop {
-        // Neither fails: the sender is borrowed.
+        // Neither call fails, because the sender is borrowed.
         let _ = requests.wait_for(|requests| requests.in_flight == 0).await;
         if timeout(time, requests.changed()).await.is_err() {
             return;
@@ -77,13 +77,13 @@ async fn idle(requests: &watch::Sender<Requests>, time: Duration) {
     }
 }
 
-/// The router, and how many requests it is answering.
+/// The router, with a count of the requests that it is answering.
 struct Counted {
     connected: Connected,
     requests: Arc<watch::Sender<Requests>>,
 }
 
-/// Counts a request for as long as it lives: to its answer, or until its client gives it up.
+/// Counts a request for as long as it lives: until its answer, or until its client cancels it.
 struct InFlight(Arc<watch::Sender<Requests>>);
 
 impl Drop for InFlight {
@@ -131,7 +131,7 @@ mod tests {
         let gated = async move || opened.acquire().await.map(|_| "done").unwrap_or("closed");
         let router = Router::new().route("/", get(gated));
         let server = Arc::new(Server::new(router, None, Transport::default(), Shutdown::new()));
-        // In memory: a paused clock does not wait for what is on its way in a socket.
+        // In memory, because a paused clock does not wait for bytes in transit through a socket.
         let (client, io) = tokio::io::duplex(64 * 1024);
         let connected = Connected {
             server: Arc::clone(&server),
@@ -153,8 +153,8 @@ mod tests {
         assert_eq!(answer.await.unwrap().unwrap().status(), 200);
 
         let answered_at = Instant::now();
-        // Both end, though the client keeps its handle for requests. Who is gone before the other has said good-bye is chance, so
-        // either may call it an error.
+        // Both ends finish, though the client keeps its handle for requests. Which end closes first is random, so
+        // either may report an error.
         let (_client, _server): (hyper::Result<()>, hyper::Result<()>) =
             (connection.await.unwrap(), served.await.unwrap());
         assert_eq!(answered_at.elapsed(), HEADER_READ_TIMEOUT);

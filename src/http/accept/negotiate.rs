@@ -1,7 +1,8 @@
-//! Which protocol a new connection speaks, found out before hyper sees it.
+//! Detects the protocol of a new connection before hyper sees it.
 //!
-//! hyper-util's `auto` builder does this too, but without a timeout for a client that sends nothing, and it keeps room
-//! for HTTP/2's state in every HTTP/1 connection. With TLS, ALPN says it; without, the first four bytes do.
+//! hyper-util's `auto` builder does this too, but without a timeout for a client that sends nothing, and it reserves
+//! space for HTTP/2's state in every HTTP/1 connection. With TLS, ALPN tells the protocol; without TLS, the first four
+//! bytes do.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -22,11 +23,12 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// A connection that is ready for hyper. TLS is boxed: its state is over a kilobyte, and plain ones do not need it.
+/// A connection that is ready for hyper. TLS is boxed, because its state is over a kilobyte and plain connections do
+/// not need it.
 pub(super) type Io = Either<Sniffed, Box<TlsStream<Socket>>>;
 
-/// Enough to know: the client preface of HTTP/2 (RFC 9113, 3.4) starts so, and `PRI` is reserved as a method for it. Any
-/// HTTP/1 request is longer.
+/// The first bytes of the HTTP/2 client preface (RFC 9113, 3.4). They suffice, because the method `PRI` is reserved for
+/// it. Any HTTP/1 request is longer.
 const PREFACE_START: [u8; 4] = *b"PRI ";
 
 pub(super) async fn negotiate(socket: Socket, tls: Option<&TlsAcceptor>) -> io::Result<(Io, Protocol)> {
@@ -53,11 +55,11 @@ async fn sniff(mut socket: Socket) -> io::Result<(Sniffed, Protocol)> {
     Ok((Sniffed { socket, start, given: 0 }, protocol))
 }
 
-/// A socket whose first bytes were read already, and are read again first.
+/// A socket whose first bytes were already read; a reader gets them again first.
 pub(super) struct Sniffed {
     socket: Socket,
     start: [u8; PREFACE_START.len()],
-    /// How many bytes of `start` the reader has.
+    /// The number of bytes of `start` that the reader has.
     given: usize,
 }
 
@@ -70,8 +72,8 @@ impl AsyncRead for Sniffed {
         }
         buf.put_slice(&left[..give]);
         self.given += give;
-        // With what follows, if it is there: after four bytes alone hyper would make its buffer twice as large, for good.
-        // An error of the socket, if it has one, comes with the next read.
+        // Also read the bytes that follow, if they are there: after a read of only four bytes hyper would double its
+        // buffer for good. The next read returns an error of the socket, if it has one.
         let _: Poll<io::Result<()>> = Pin::new(&mut self.socket).poll_read(cx, buf);
         Poll::Ready(Ok(()))
     }

@@ -17,10 +17,10 @@ use crate::http::tls::TlsFiles;
 use crate::http::tls::tests::self_signed;
 use crate::http::tracked::TrackedLayer;
 
-/// More than the buffers of a connection and the window of a client of HTTP/2 hold.
+/// More bytes than a connection's buffers and an HTTP/2 client's window hold.
 const LARGE_BYTES: usize = 32 << 20;
 
-/// A served router. Says when a handler is entered and finished, and holds the gate that `/gated` waits for.
+/// A served router. Reports when a handler is entered and finished, and holds the gate that `/gated` waits for.
 struct Fixture {
     address: Address,
     shutdown: Shutdown,
@@ -97,14 +97,14 @@ async fn send(io: &mut (impl AsyncWrite + Unpin), method: &str, path: &str) {
     io.write_all(request.as_bytes()).await.unwrap();
 }
 
-/// All that comes until the server closes.
+/// Reads everything until the server closes.
 async fn rest(io: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = String::new();
     io.read_to_string(&mut text).await.unwrap();
     text
 }
 
-/// One answer with `Connection: close`.
+/// Sends a request with `Connection: close` and returns the answer.
 async fn ask(mut io: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     io.write_all(request.as_bytes()).await.unwrap();
@@ -212,7 +212,7 @@ async fn stopping_finishes_an_http2_request_in_flight() {
 async fn too_large_headers_are_refused() {
     let server = Fixture::tcp().await;
     let mut client = server.connect().await;
-    // Exactly one byte over the limit arrives without its end, so that nothing is left unread when the server closes.
+    // The headers are one byte over the limit and have no end, so that nothing is left unread when the server closes.
     let mut request = b"GET / HTTP/1.1\r\nhost: ".to_vec();
     request.resize(MAX_HEADER_BYTES as usize + 1, b'x');
     client.write_all(&request).await.unwrap();
@@ -228,7 +228,7 @@ async fn a_panic_costs_neither_the_answer_nor_the_connection() {
     let mut head = [0; 12];
     client.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 500");
-    // The same connection goes on.
+    // The same connection still works.
     let answers = ask(client, "/").await;
     assert!(answers.contains("M_UNKNOWN"), "{answers}");
     assert!(answers.contains("HTTP/1.1 200"), "{answers}");
@@ -276,7 +276,7 @@ async fn a_request_that_never_ends_is_dropped_at_the_deadline() {
     let mut client = server.connect().await;
     send(&mut client, "POST", "/gated").await;
     server.entered.recv().await.unwrap();
-    // From here nothing but the deadline can happen, and a paused clock goes straight to it.
+    // Only the deadline can happen from here on, and a paused clock jumps straight to it.
     tokio::time::pause();
     server.shutdown.begin();
     server.serving.await.unwrap();
@@ -321,7 +321,7 @@ async fn a_client_that_does_not_read_is_dropped_in_time() {
     client.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200");
     tokio::time::pause();
-    // Longer than the grace, and than what the buffers took has earned.
+    // Longer than the grace period, and than the time that the buffered bytes have earned.
     tokio::time::sleep(Duration::from_secs(3600)).await;
     let mut read = Vec::new();
     let _ended = client.read_to_end(&mut read).await;
@@ -343,7 +343,7 @@ async fn a_client_of_http2_that_gives_no_room_is_dropped_in_time() {
         let answers = Arc::clone(server.transport.answers());
         async move { answers.watch().await }
     });
-    // The client answers pings all the while, and would for ever.
+    // The client keeps answering pings, and would do so for ever.
     let _ended = connection.await.unwrap();
     assert!(began.elapsed() < HTTP2_CLOSE_TIMEOUT, "{:?}", began.elapsed());
     watching.abort();
@@ -361,12 +361,12 @@ async fn small_answers_go_out_while_a_large_one_takes_all_room() {
     server.stop().await;
 }
 
-/// What a client of HTTP/2 sends before its first request: the preface and empty settings.
+/// The bytes that an HTTP/2 client sends before its first request: the preface and empty settings.
 const HTTP2_START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
 async fn a_client_of_http2_that_asks_nothing_is_dropped_in_time() {
-    // The start that says which protocol it is, the whole preface, and half of a header frame.
+    // Three starts: the bytes that tell the protocol, the whole preface, and half a header frame.
     for sent in [&HTTP2_START[..4], HTTP2_START, &[HTTP2_START, b"\0\0\x10\x01"].concat()] {
         let server = Fixture::tcp().await;
         let mut silent = server.connect().await;

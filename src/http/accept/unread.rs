@@ -1,8 +1,8 @@
-//! What a client goes on sending after it was answered.
+//! Reads the rest of a request body that the client still sends after it was answered.
 //!
-//! An error is answered before the body of its request was read: a wrong token, a body that is too large. Closing then
-//! would reset the connection, and a client that is still sending would see a broken pipe instead of the answer. So a
-//! bounded part of the rest is read and thrown away while the answer goes out.
+//! Some errors are answered before the request body is read, such as a wrong token or a body that is too large. Closing
+//! then would reset the connection, and a client that is still sending would see a broken pipe instead of the answer.
+//! So a bounded part of the rest is read and discarded while the answer is sent.
 
 use std::{
     pin::Pin,
@@ -17,17 +17,17 @@ use tokio::runtime::Handle;
 
 use crate::http::shutdown::Shutdown;
 
-/// What is read of a body that nobody wants. Sixteen times what a request may have by default.
+/// The most bytes read of an unwanted body: sixteen times the default limit of a request.
 const UNREAD_BYTES: usize = 16 << 20;
 
-/// How long it is read: that much at 13 Mbit/s.
+/// The time limit for reading it: enough for all of it at 13 Mbit/s.
 const UNREAD_TIME: Duration = Duration::from_secs(10);
 
-/// The body of an HTTP/1 request. Dropped before its end, it is read on behind the handler's back.
+/// The body of an HTTP/1 request. If the handler drops it before its end, the rest is read in the background.
 pub(super) struct ReadToTheEnd {
-    /// `None` only while it is dropped.
+    /// `None` after the end or an error, and while it is dropped.
     incoming: Option<Incoming>,
-    /// Whether the client waits for a `100 Continue` before it sends anything; asking for the body sends one.
+    /// True if the client waits for a `100 Continue` before it sends anything; polling the body sends one.
     awaits_continue: bool,
     shutdown: Shutdown,
 }

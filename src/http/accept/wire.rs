@@ -1,4 +1,5 @@
-//! The stream of one connection, between the socket and hyper: how fast it is read, and what comes in.
+//! The stream of one connection, between the socket and hyper. It checks how fast the client reads, and the heads that
+//! come in.
 
 use std::{
     io::{self, IoSlice},
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::heads::Heads;
 use crate::http::transport::{Hangup, Pace};
 
-/// What the stream of a connection and its requests tell each other.
+/// The state that a connection's stream shares with its requests.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionState {
     pub(super) hangup: Hangup,
@@ -23,7 +24,8 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    /// Whether a request came in whose end is not known for certain. No other request of the connection is believed either.
+    /// Returns whether a request arrived whose end is not certain. Then no other request of the connection is trusted
+    /// either.
     pub(super) fn has_two_lengths(&self) -> bool {
         self.has_two_lengths.load(Ordering::Relaxed)
     }
@@ -43,7 +45,7 @@ impl<Io> Wire<Io> {
         Self { io, pace: Pace::new(), heads, state }
     }
 
-    /// What a write came to: it waits no longer than the client may fall behind.
+    /// Passes on the result of a write. A pending write fails once the client has fallen too far behind.
     fn paced<T>(
         &mut self,
         cx: &mut Context<'_>,

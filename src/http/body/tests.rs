@@ -1,4 +1,4 @@
-//! Bodies that come in pieces, on a clock that stands still.
+//! Bodies that arrive in pieces, on a paused clock.
 
 use std::{convert::Infallible, sync::Arc, task::Context};
 
@@ -8,7 +8,8 @@ use tokio::{task::JoinSet, time::Sleep};
 
 use super::*;
 
-/// The body of a client that sends pieces of a size, one after each pause, and then the end after one more, or nothing.
+/// The body of a client that sends pieces of one size, each after a pause. After another pause it ends, or nothing more
+/// comes.
 struct Dripping {
     pieces: usize,
     ends: bool,
@@ -128,7 +129,7 @@ fn stranger(number: usize) -> Sender {
     Sender::Stranger(Some([10, 0, 0, u8::try_from(number).expect("few")].into()))
 }
 
-/// The room that a share has, as bodies of the largest size.
+/// The number of small bodies of the largest size that fit in a share.
 const IN_SHARE: usize = SMALL_SHARE_BYTES / STRANGER_BYTES;
 const SHARES: usize = SMALL_BYTES / SMALL_SHARE_BYTES;
 
@@ -136,8 +137,8 @@ fn endless(bytes: usize) -> Body {
     Dripping::body(1, bytes, Duration::ZERO)
 }
 
-/// Bodies of one piece each that do not end, as a client of HTTP/2 can send a hundred on each connection: of as many
-/// strangers as have all the room of strangers together. They end with their status.
+/// Starts bodies of one piece each that do not end, as an HTTP/2 client can send a hundred on each connection. They
+/// come from as many strangers as together fill the strangers' budget. Each body yields the status of its error.
 async fn fill_with_strangers(budget: &Arc<BodyBudget>) -> JoinSet<Option<u16>> {
     let mut waiting = JoinSet::new();
     let mut began = 0;
@@ -149,7 +150,7 @@ async fn fill_with_strangers(budget: &Arc<BodyBudget>) -> JoinSet<Option<u16>> {
         }
         began += IN_SHARE * STRANGER_BYTES;
         while lock(&budget.small.held).shares.values().sum::<usize>() < began {
-            // The time stands still until all have taken their piece.
+            // Yields on the paused clock until every body has taken its piece.
             tokio::time::advance(Duration::from_millis(1)).await;
         }
     }
@@ -168,7 +169,7 @@ async fn small_bodies_that_do_not_end_are_bounded_and_whole_ones_pass() {
         let (body, _held) = budget.read(whole(), sender).await.expect("what is there takes no room");
         assert_eq!(body.len(), STRANGER_BYTES);
     }
-    // One that is waited for a moment has room beside those of others.
+    // A small waiting body always gets memory, even when others use up the budget.
     assert_eq!(refused(endless(10), stranger(SHARES)).await, 408);
     while let Some(ended) = waiting.join_next().await {
         assert_eq!(ended.expect("it does not panic"), Some(408));

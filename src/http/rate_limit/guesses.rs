@@ -1,12 +1,12 @@
-//! Budgets for guessing passwords: only wrong guesses cost anything.
+//! Budgets for password guesses. Only wrong guesses count.
 //!
-//! Every attempt counts for its address, like any action; that alone lets a flood of addresses guess at one account. So
-//! wrong passwords also count for the account, in two budgets: a narrow one for the pair of account and address, and one
-//! that is `address_factor` times as wide for the account from everywhere. Whatever counts guesses at an account lets
-//! strangers use its budget up. With the pair, they must come from many addresses to keep the owner out; without the wide
-//! one, many addresses would guess without end. Right passwords cost nothing, so a user with many devices is not slowed.
+//! Every attempt counts against its address, like any action. That alone would let many addresses guess at one account.
+//! So wrong passwords also count against the account, in two budgets: a narrow one for the pair of account and address,
+//! and one that is `address_factor` times as wide for the account from all addresses. Any budget per account can be
+//! used up by strangers. With the pair, they need many addresses to keep the owner out; without the wide budget, many
+//! addresses could guess without end. Right passwords cost nothing, so a user with many devices is not slowed down.
 //!
-//! Names count as they are written down, whether or not there is such an account: the answers tell nothing about that.
+//! Names count in their canonical form, whether or not the account exists, so the answers do not reveal that.
 
 use std::{
     collections::HashMap,
@@ -18,13 +18,13 @@ use std::{
 
 use crate::store::ids::lock;
 
-/// Names are kept as hashes: a guess costs us the same few bytes however long the name is.
+/// The key of a budget. Names are kept as hashes, so a guess costs the same few bytes for a name of any length.
 type Key = (u64, Option<IpAddr>);
 
-/// When a budget is whole again; see the "generic cell rate algorithm".
+/// The time when each budget is full again; see the "generic cell rate algorithm".
 type Whole = HashMap<Key, Instant>;
 
-/// How many guesses, and how fast they come back.
+/// A number of guesses, and how fast they come back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
     pub(super) burst: u32,
@@ -33,7 +33,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Takes one guess from what is whole again at `whole_at`.
+    /// Takes one guess from a budget that is full again at `whole_at`.
     fn take(self, whole_at: Option<Instant>, now: Instant) -> Result<Instant, Duration> {
         let next = whole_at.unwrap_or(now).max(now) + self.period;
         match (next - now).checked_sub(self.period * self.burst) {
@@ -45,11 +45,12 @@ impl Budget {
 
 pub(super) struct Guesses {
     hasher: RandomState,
-    /// For an account from one address.
+    /// The budget for an account from one address.
     pair: Budget,
-    /// For an account from everywhere; its key has no address.
+    /// The budget for an account from all addresses; its key has no address.
     account: Budget,
-    /// Swept of those that are whole; each attempt has passed the limit of its address, which so bounds this, too.
+    /// The budgets that are not full; full ones are swept. Each attempt has passed the limit of its address, which so
+    /// bounds this map too.
     whole: Mutex<Whole>,
 }
 
@@ -58,14 +59,15 @@ impl Guesses {
         Self { hasher: RandomState::new(), pair, account, whole: Mutex::default() }
     }
 
-    /// Behind an unknown address (a unix socket without a proxy's header) the two budgets are one, the narrow one.
+    /// The budgets that a guess counts against. With an unknown address (a unix socket without a proxy's header) there
+    /// is only the narrow one.
     fn budgets(&self, name: &str, address: Option<IpAddr>) -> impl Iterator<Item = (Key, Budget)> {
         let name = self.hasher.hash_one(name);
         let wide = address.is_some().then_some(((name, None), self.account));
         std::iter::once(((name, address), self.pair)).chain(wide)
     }
 
-    /// Takes a guess in advance, so that guesses made at the same time count. What was right is given back.
+    /// Takes a guess before it is checked, so that concurrent guesses count. A right guess is given back.
     pub(super) fn take(&self, name: &str, address: Option<IpAddr>, now: Instant) -> Result<(), Duration> {
         let mut whole = lock(&self.whole);
         let mut taken: Vec<(Key, Instant)> = Vec::with_capacity(2);
@@ -85,7 +87,7 @@ impl Guesses {
         }
     }
 
-    /// Forgets budgets that are whole.
+    /// Forgets budgets that are full.
     pub(super) fn forget_whole(&self, now: Instant) {
         lock(&self.whole).retain(|_, whole_at| *whole_at > now);
     }

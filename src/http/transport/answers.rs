@@ -1,10 +1,11 @@
-//! Answers on their way: written, and not yet taken by their clients.
+//! Answers in flight: written, but not yet read by their clients.
 //!
-//! Promises: together they hold no more than a budget, whatever clients do, and once half of it is used those of one receiver
-//! no more than a share; over either the slowest reader is hung up on, and over the budget also a fast one with more than a
-//! share; where there is none of them a new answer is refused. Small answers have a part of the budget that large ones do not
-//! get. A client of HTTP/2 that gives no room for an answer is hung up on like one that does not read its socket
-//! ([`Pace`](super::Pace)). Next: [`Way`] for who makes room, and when.
+//! Promises: all answers in flight together hold no more than a budget, whatever clients do. Once half of it is used,
+//! the answers of one receiver hold no more than a share. Beyond either limit we hang up on the slowest reader, and
+//! beyond the budget also on a fast reader with more than a share. If there is no such reader, a new answer is refused.
+//! Small answers have a part of the budget that large ones cannot use. We hang up on an HTTP/2 client that opens no
+//! window for an answer, as on one that does not read its socket ([`Pace`](super::Pace)). Next: [`Way`] for which
+//! answers make room, and when.
 
 mod way;
 
@@ -30,37 +31,38 @@ use tokio::{
 use self::way::{LOOK_EVERY, Way};
 use crate::store::{UserNid, ids::lock};
 
-/// Where the configuration does not say.
+/// The budget if the configuration sets none.
 pub(super) const DEFAULT_BUDGET_BYTES: usize = 256 << 20;
 
-/// What most answers have: an ordinary `/sync`, and what clients ask at their start.
+/// The maximum size of a small answer. Most answers are small: an ordinary `/sync`, and the requests of a client's
+/// start.
 pub(in crate::http) const SMALL_BYTES: usize = 16 << 10;
 
-/// Small answers have this part of the budget to themselves: a thousand of the largest, where the configuration does not say.
+/// The part of the budget that is reserved for small answers, as a divisor: by default a thousand of the largest.
 const SMALL_PART: usize = 16;
 
-/// What is handed to hyper at once. It asks for more when this is on its way, which is how progress is seen.
+/// The bytes handed to hyper at once. hyper asks for more once these are being sent, which shows us the progress.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Who an answer is for.
+/// The receiver of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::http) enum Receiver {
     User(UserNid),
-    /// Somebody whom we do not know, by their network.
+    /// An unauthenticated client, identified by its network.
     Network(Option<IpAddr>),
 }
 
-/// The user who a request turned out to be of, in its extensions: an answer does not say whose it is.
+/// The authenticated user of a request, kept in its extensions, because an answer does not name its user.
 #[derive(Debug, Clone, Default)]
 pub(in crate::http) struct ReceivingUser(Arc<OnceLock<UserNid>>);
 
 impl ReceivingUser {
     pub(in crate::http) fn set(&self, user: UserNid) {
-        // Once at most: a request is authenticated once.
+        // Set at most once, because a request is authenticated once.
         let _: Result<(), UserNid> = self.0.set(user);
     }
 
-    /// The user, or else the network.
+    /// Returns the user, or else the network.
     pub(in crate::http) fn or_network(&self, network: Option<IpAddr>) -> Receiver {
         self.0.get().map_or(Receiver::Network(network), |user| Receiver::User(*user))
     }
@@ -81,15 +83,15 @@ impl Hangup {
     }
 }
 
-/// All answers that are on their way.
+/// All answers in flight.
 #[derive(Debug)]
 pub struct Answers {
     large: Arc<Mutex<Way>>,
-    /// For answers of [`SMALL_BYTES`] or less, which also go where the large ones go while there is room.
+    /// The part for answers of [`SMALL_BYTES`] or less; they may also use the part for large answers while it has room.
     small: Arc<Mutex<Way>>,
 }
 
-/// Room that an answer takes of the budget, until this and all pieces of the answer are dropped.
+/// The room that an answer takes of the budget, until this and all pieces of the answer are dropped.
 #[derive(Debug)]
 pub(in crate::http) struct Held {
     way: Arc<Mutex<Way>>,
@@ -115,23 +117,23 @@ impl Answers {
         Self { large: way(large_bytes), small: way(small_bytes) }
     }
 
-    /// Makes room for an answer. `None`: there is none, and nobody can be hung up on for it. An answer that is larger than
-    /// all that large ones have goes out without another one of them.
+    /// Reserves room for an answer. Returns `None` if there is none and we may not hang up on any client for it. An
+    /// answer that is larger than the whole part for large answers is sent only with no other large answer beside it.
     pub(in crate::http) fn hold(&self, bytes: usize, receiver: Receiver, hangup: &Hangup) -> Option<Held> {
         let ways: &[_] = if bytes <= SMALL_BYTES { &[&self.small, &self.large] } else { &[&self.large] };
-        // Nobody is hung up on while there is room in the other part.
+        // We hang up on no client while the other part has room.
         [false, true]
             .into_iter()
             .find_map(|may_hang_up| ways.iter().find_map(|way| Held::new(way, bytes, receiver, hangup, may_hang_up)))
     }
 
-    /// What all answers on their way hold.
+    /// The bytes that all answers in flight hold.
     #[must_use]
     pub fn bytes_in_flight(&self) -> usize {
         [&self.large, &self.small].map(|way| lock(way).bytes()).iter().sum()
     }
 
-    /// Looks after answers for as long as it is polled.
+    /// Checks the progress of answers regularly, for as long as it is polled.
     pub async fn watch(&self) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -160,18 +162,18 @@ impl Held {
         Some(Self { way: Arc::clone(way), id, left })
     }
 
-    /// The answer turned out smaller: it was compressed.
+    /// Reduces the reserved size, after the answer was compressed.
     pub(in crate::http) fn shrink_to(&self, bytes: usize) {
         lock(&self.way).shrink(self.id, bytes);
     }
 
-    /// The body of the answer, which keeps the room until it is taken.
+    /// Returns the body of the answer, which keeps its room until it is read.
     pub(in crate::http) fn body(self, bytes: Bytes) -> Body {
         Body::new(HeldBody { bytes, held: Arc::new(self) })
     }
 }
 
-/// A body that hands itself out in pieces.
+/// A body that is sent in pieces.
 struct HeldBody {
     bytes: Bytes,
     held: Arc<Held>,

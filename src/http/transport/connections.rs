@@ -1,6 +1,6 @@
-//! Connections for each network: one address cannot take all that there are, and a few addresses cannot either.
+//! Connection counts per network, so that neither one address nor a few addresses can take all connections.
 //!
-//! Once most of them are open, a network that has several gets no more, and there is room for those who have few.
+//! Once most connections are open, a network that has several gets no more, which leaves room for networks with few.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -16,13 +16,14 @@ use crate::{
     store::ids::lock,
 };
 
-/// So many open connections are a crowd: three quarters of what a listener takes.
+/// The number of open connections that counts as a crowd: three quarters of a listener's maximum.
 const CROWD: usize = MAX_CONNECTIONS / 4 * 3;
 
-/// What a network may have in a crowd: the devices of a large household, each with a few connections.
+/// The maximum number of connections of one network in a crowd: the devices of a large household, each with a few
+/// connections.
 const IN_CROWD: u32 = 64;
 
-/// How many times as much a site may have as one network. A provider gives a customer the one or the other.
+/// The limit of a site, in multiples of a network's limit. A provider gives a customer either a site or a network.
 const SITE_NETWORKS: u32 = 4;
 
 /// The open connections of each network.
@@ -53,7 +54,7 @@ impl Connections {
         Self { per_network, crowd: CROWD, open: Mutex::default() }
     }
 
-    /// Counts a connection; one without an address always has room.
+    /// Counts a connection. One without an address always has room.
     pub(super) fn connect(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Connected> {
         let mut open = lock(&self.open);
         if let Some(address) = address {

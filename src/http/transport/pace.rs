@@ -1,7 +1,7 @@
-//! The pace at which a client must read what it asked for.
+//! The pace at which a client must read its answers.
 //!
-//! A client may fall behind for [`GRACE`]; bytes that it reads bring time back. So a phone in a tunnel keeps its
-//! connection, one that reads slowly but steadily does too, and one that does not read loses it.
+//! A client may fall behind for [`GRACE`], and earns time back with the bytes that it reads. So a phone in a tunnel
+//! keeps its connection, and so does a client that reads slowly but steadily. A client that does not read loses it.
 
 use std::{
     io::{self, ErrorKind},
@@ -15,10 +15,10 @@ use tokio::time::{Instant, Sleep};
 /// The time that a client may fall behind.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
-/// The slowest reading that goes on. Slower than any mobile network since GPRS.
+/// The minimum reading rate. Slower than any mobile network since GPRS.
 const BYTES_PER_SECOND: u32 = 4 * 1024;
 
-/// The time that reading `bytes` brings back.
+/// The time that reading `bytes` earns back.
 pub(super) fn earned(bytes: usize) -> Duration {
     Duration::from_secs(1).mul_f64(bytes as f64 / f64::from(BYTES_PER_SECOND))
 }
@@ -36,7 +36,7 @@ impl Pace {
         Self { credit: GRACE, waiting_since: None, timer: None }
     }
 
-    /// The socket took this many bytes.
+    /// Records that the socket took this many bytes.
     pub(in crate::http) fn wrote(&mut self, bytes: usize) {
         if let Some(since) = self.waiting_since.take() {
             self.credit = self.credit.saturating_sub(since.elapsed());
@@ -47,7 +47,7 @@ impl Pace {
         }
     }
 
-    /// The socket takes nothing now. Ready with an error once the client is too far behind.
+    /// Records that the socket takes no bytes now. Ready with an error once the client is too far behind.
     pub(in crate::http) fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + self.credit)));
@@ -59,7 +59,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// How long a wait lasts before it is given up, `None` when it is not within ten minutes.
+    /// Returns how long a wait lasts before it fails, or `None` if it does not fail within ten minutes.
     async fn given_up_after(pace: &mut Pace) -> Option<Duration> {
         let began = Instant::now();
         let behind = std::future::poll_fn(|cx| pace.poll_behind(cx));

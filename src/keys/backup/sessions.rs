@@ -1,4 +1,4 @@
-//! Room keys in a backup: which of two stays, and how many there are.
+//! Room keys in a backup: storing the better of two, and counting them.
 
 use std::collections::HashMap;
 
@@ -15,22 +15,22 @@ use crate::{
     },
 };
 
-/// Room keys in one request. Clients send a few hundred.
+/// Maximum number of room keys in one request. Clients send a few hundred.
 pub const MAX_SESSIONS_PER_PUT: usize = 2_000;
 
-/// Room keys that are stored or deleted in one commit, which all other writers wait for.
+/// Room keys stored or deleted in one commit. All other writers wait for it.
 const SESSIONS_PER_COMMIT: usize = 200;
 
-/// Room keys in one version of a backup.
+/// Maximum number of room keys in one version of a backup.
 const MAX_SESSIONS: i64 = 1_000_000;
 
-/// Size of one encrypted room key; today's take a kilobyte.
+/// Maximum size of one encrypted room key. Today's take a kilobyte.
 const MAX_SESSION_BYTES: usize = 64 * 1024;
 
-/// Length of a session ID.
+/// Maximum length of a session ID.
 const MAX_SESSION_ID_BYTES: usize = 255;
 
-/// What a room key is worth, compared with another for the same session.
+/// The rank of a room key among those for the same session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rank {
     is_verified: bool,
@@ -39,7 +39,7 @@ struct Rank {
 }
 
 impl Rank {
-    /// The spec's rule for replacing a key. Of equals, the one that is there stays.
+    /// Applies the spec's rule for replacing a key. Of two equal keys, the stored one stays.
     fn is_better_than(self, stored: Self) -> bool {
         let order = |rank: Self| (!rank.is_verified, rank.first_message_index, rank.forwarded_count);
         order(self) < order(stored)
@@ -75,7 +75,8 @@ struct KeyData<'a> {
 }
 
 impl RoomKey {
-    /// Checks what a client sent. The encrypted part belongs to the algorithm; we only know that it is an object.
+    /// Checks a room key that a client sent. Its encrypted part depends on the algorithm, so we only check that it is
+    /// an object.
     ///
     /// # Errors
     /// [`BackupError::Malformed`] and [`BackupError::TooLarge`].
@@ -110,13 +111,13 @@ impl RoomKey {
 /// A version after a change of its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Different after every change.
+    /// Changes with every change of the keys.
     pub etag: i64,
     /// Room keys in the version.
     pub count: i64,
 }
 
-/// Room keys that are new or better than what is stored, and what that makes of the version.
+/// Room keys that are new or better than the stored ones, and the version's counts with them.
 struct PutKeys {
     user: UserNid,
     version: i64,
@@ -146,7 +147,8 @@ impl Keys {
         if keys.len() > MAX_SESSIONS_PER_PUT {
             return Err(BackupError::TooMany { what: "room keys at once", limit: MAX_SESSIONS_PER_PUT as i64 });
         }
-        // Whatever else changes the user's backups waits for its turn, so what is read here holds in the commit.
+        // All other changes of the user's backups wait for this turn, so the data read here is still current at the
+        // commit.
         let _turn = self.turns.take(user).await;
         let mut chunks = keys.chunks(SESSIONS_PER_COMMIT);
         let mut stored = self.put_some(user, version, chunks.next().unwrap_or_default()).await?;
@@ -215,7 +217,7 @@ impl Keys {
 }
 
 impl RoomKey {
-    /// What the key takes of the bytes that a user may have.
+    /// The bytes that the key counts towards [`MAX_BACKUP_BYTES`].
     fn size_bytes(&self) -> i64 {
         (self.room_id.len() + self.session_id.len() + self.json.len()) as i64
     }
@@ -239,7 +241,7 @@ impl Transaction for PutKeys {
     type Output = Result<Stored, BackupError>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
-        // An account that is deactivated takes its backups along without waiting for a turn.
+        // Deactivating an account deletes its backups without waiting for a turn.
         if live_version(conn, self.user, self.version).await?.is_none() {
             return Ok(Err(BackupError::NoSuchVersion));
         }
@@ -250,7 +252,7 @@ impl Transaction for PutKeys {
 }
 
 impl Transaction for DeleteKeys {
-    /// The version afterwards, and how many keys went.
+    /// The version after the change, and the number of deleted keys.
     type Output = Result<(Stored, i64), BackupError>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
@@ -281,16 +283,16 @@ mod tests {
     #[test]
     fn the_better_key_stays() {
         let stored = rank(false, 5, 5);
-        // Verified wins over everything else.
+        // Verified keys win over all others.
         assert!(rank(true, 9, 9).is_better_than(stored));
         assert!(!stored.is_better_than(rank(true, 9, 9)));
-        // Then the lower first message.
+        // Then the lower index of the first message wins.
         assert!(rank(false, 4, 9).is_better_than(stored));
         assert!(!rank(false, 6, 0).is_better_than(stored));
-        // Then fewer forwards.
+        // Then the lower number of forwards wins.
         assert!(rank(false, 5, 4).is_better_than(stored));
         assert!(!rank(false, 5, 6).is_better_than(stored));
-        // Of equals, the stored one.
+        // Of two equal keys, the stored one stays.
         assert!(!stored.is_better_than(stored));
     }
 

@@ -15,7 +15,7 @@ async fn new_backup(fixture: &Fixture, user: UserNid) -> i64 {
     fixture.keys.create_backup(user, Algorithm::check(&algorithm).expect("it is good")).await.expect("created")
 }
 
-/// Says that the room keys of a version take so many bytes.
+/// Sets the size in bytes of a version's room keys.
 struct SetBytes(UserNid, i64, i64);
 
 impl Transaction for SetBytes {
@@ -54,11 +54,11 @@ async fn a_large_backup_is_stored_and_deleted_piece_by_piece() {
     assert_eq!(keys.put_backup_keys(user, version, many(5)).await.expect("stored").count, 1_001);
     assert!(fixture.db.committer().published().0 > before.0 + 4, "in several commits");
     let stored = bytes().await;
-    // Again, and worse: nothing changes.
+    // Uploading equal or worse keys changes nothing.
     for index in [5, 6] {
         assert_eq!(keys.put_backup_keys(user, version, many(index)).await.expect("taken").count, 1_001);
     }
-    // Better ones of the same size.
+    // Better keys of the same size replace the stored ones.
     assert_eq!(keys.put_backup_keys(user, version, many(4)).await.expect("stored").count, 1_001);
     assert_eq!(bytes().await, stored);
     let part = Part::Session("!room:example.org".to_owned(), "s0".to_owned());

@@ -1,4 +1,4 @@
-//! Messages to devices: bounds, order, acknowledgement, and what is left of them.
+//! Messages to devices: bounds, order, acknowledgement and deletion.
 
 use super::*;
 
@@ -49,11 +49,11 @@ async fn messages_stay_until_they_are_acknowledged() {
     for number in 0..5 {
         send(&fixture, &alice, &format!("t{number}"), &bob, number).await;
     }
-    // Sent again: nothing new.
+    // Repeating a transaction ID sends nothing.
     send(&fixture, &alice, "t0", &bob, 9).await;
     let (first, next) = received(&fixture, bob.device_nid, Position::ZERO, 2).await;
     assert_eq!(first, [0, 1]);
-    // The answer was lost; the same again, also after a restart.
+    // The answer was lost, so the client asks again, also after a restart.
     let fixture = fixture.reopen().await;
     assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 2).await, (first, next));
     fixture.keys.acknowledge_to_device(bob.device_nid, next).await.expect("acknowledged");
@@ -170,13 +170,13 @@ async fn a_message_to_very_many_devices_goes_on_where_it_was_interrupted() {
         for part in parts.into_iter().take(number as usize) {
             fixture.db.committer().transact(part).await.expect("sent");
         }
-        // The server ended here. The client asks again, and once more.
+        // The server stopped here. The client retries, twice.
         fixture = fixture.reopen().await;
         for _ in 0..2 {
             fixture.keys.send_to_device(&alice, "m.test", txn, &to_all(number)).await.expect("sent");
         }
     }
-    // Two requests that overlap: the second begins, and goes on, between the parts of the first.
+    // Two overlapping requests: the second one starts, and continues, between the parts of the first.
     let txn = <&TransactionId>::from("overlapping");
     let mut requests = Vec::new();
     for _ in 0..2 {

@@ -1,8 +1,8 @@
 //! Messages that devices have acknowledged and that are not deleted yet.
 //!
-//! A `/sync` acknowledges what is before its token. That is only remembered here, so a sync writes nothing and goes on while
-//! the disk is full. What is acknowledged is not delivered again; a job deletes it, many devices at a time. After a crash the
-//! client's token says the same once more.
+//! A `/sync` acknowledges the messages from before its token. We only keep that in memory, so a sync writes nothing and
+//! also works while the disk is full. Acknowledged messages are not delivered again. A background job deletes them, for
+//! many devices at a time. After a crash the client's token acknowledges them once more.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,8 @@ use crate::{
     },
 };
 
-/// Devices whose acknowledgement is remembered, 24 bytes each. Those of more devices come again with their next tokens.
+/// Maximum number of devices with a stored acknowledgement, 24 bytes each. More devices acknowledge again with their
+/// next tokens.
 const MAX_DEVICES: usize = 100_000;
 
 /// Devices whose messages are deleted in one transaction. Every other writer waits for it.
@@ -28,7 +29,7 @@ const DEVICES_AT_ONCE: usize = 32;
 /// Messages of one device that are deleted in one transaction.
 const PER_DEVICE: usize = DELETED_PER_COMMIT / DEVICES_AT_ONCE;
 
-/// Up to where each device has acknowledged its messages. The lock guards a look-up.
+/// The position up to which each device has acknowledged its messages. The lock is held for single look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledged(Mutex<BTreeMap<DeviceNid, Position>>);
 
@@ -45,12 +46,12 @@ impl Acknowledged {
         }
     }
 
-    /// The next device after this one.
+    /// The next device after `after`.
     fn next(&self, after: DeviceNid) -> Option<(DeviceNid, Position)> {
         lock(&self.0).range(DeviceNid(after.0 + 1)..).next().map(|(device, upto)| (*device, *upto))
     }
 
-    /// Everything up to here is deleted.
+    /// Removes the device if everything that it has acknowledged is deleted up to `upto`.
     fn deleted(&self, device: DeviceNid, upto: Position) {
         let mut devices = lock(&self.0);
         if devices.get(&device).is_some_and(|known| *known <= upto) {
@@ -59,16 +60,16 @@ impl Acknowledged {
     }
 }
 
-/// Deletes what devices have acknowledged, up to a number of messages each.
+/// Deletes acknowledged messages of devices, up to a number of messages each.
 struct Delete {
-    /// Up to where, for each device.
+    /// The devices, each with the position up to which to delete.
     devices: Vec<(DeviceNid, Position)>,
     per_device: usize,
     inboxes: Arc<Inboxes>,
 }
 
 impl Transaction for Delete {
-    /// The messages that went, for each device, and up to where all are gone.
+    /// For each device, the deleted messages, and the position up to which none are left.
     type Output = Vec<(Removed, Position)>;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
@@ -95,8 +96,8 @@ impl Transaction for Delete {
 }
 
 impl Keys {
-    /// The device has presented a token of `since`: what was before it has arrived. Writes nothing, and asks the database
-    /// nothing while nothing waits.
+    /// Acknowledges the messages from before `since`, because the device has presented a token of that position. Writes
+    /// nothing, and needs no query while no messages wait.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -107,10 +108,10 @@ impl Keys {
         Ok(())
     }
 
-    /// Deletes what has been acknowledged so far. Called now and then, and at a clean stop.
+    /// Deletes the acknowledged messages. Called regularly, and at a clean stop.
     ///
     /// # Errors
-    /// When the database fails. What was not deleted then goes with the next call.
+    /// When the database fails. The next call deletes the rest.
     pub async fn delete_acknowledged(&self) -> Result<(), Error> {
         let mut after = DeviceNid(0);
         loop {
@@ -134,7 +135,7 @@ impl Keys {
         }
     }
 
-    /// Deletes what one device has acknowledged.
+    /// Deletes the acknowledged messages of one device.
     pub(super) async fn delete_acknowledged_of(&self, device: DeviceNid) -> Result<(), Error> {
         while let Some(upto) = self.inboxes.acknowledged.find(device) {
             self.delete(vec![(device, upto)], DELETED_PER_COMMIT).await?;

@@ -1,8 +1,8 @@
-//! What goes when too much waits for a device: old messages of those senders from whom most waits.
+//! Evicting messages from a full inbox: old messages of the senders with the most waiting messages go.
 //!
-//! Most inboxes that fill up belong to devices that nobody uses any more. But a stranger may fill one on purpose, so that
-//! the room keys in it go. Whoever sends most pays: what others sent stays. Why so, and what it costs:
-//! `docs/decisions/0016-who-fills-an-inbox-pays.md`.
+//! Most inboxes that fill up belong to devices that nobody uses any more. But a stranger may fill one on purpose, to
+//! push out the room keys in it. So the largest senders lose their messages, and those of other senders stay. The
+//! reasons and the cost are in `docs/decisions/0016-who-fills-an-inbox-pays.md`.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Senders whose messages go at once. What is left over goes with the next message.
+/// Senders whose messages are evicted at once. The next message evicts the rest.
 const MAX_SENDERS: usize = 32;
 
 /// Deletes messages of a device.
@@ -26,22 +26,22 @@ struct DropMessages {
 }
 
 impl Keys {
-    /// Makes room for messages and bytes that are about to come to the device.
+    /// Evicts messages so that `messages` more, of `bytes` in all, fit into the device's inbox.
     pub(super) async fn make_room(&self, device: DeviceNid, (messages, bytes): (u64, u64)) -> Result<(), Error> {
         let (limit, limit_bytes) = (self.to_device_per_device as u64, self.to_device_bytes);
         let is_full = |inbox: Inbox| inbox.count + messages > limit || inbox.bytes + bytes > limit_bytes;
         if !is_full(self.inbox(device).await?) {
             return Ok(());
         }
-        // Two who send at once must not both make room for the two of them.
+        // Two concurrent senders must not both make room for the messages of both.
         let _turn = self.overflow.lock().await;
-        // Messages that have arrived do not count.
+        // Acknowledged messages do not count.
         self.delete_acknowledged_of(device).await?;
-        // What memory knows is a bound: nothing is dropped for it that does not have to go.
+        // The cached bounds may be too high, so the database says what really has to go.
         let mut reader = self.db.read().await?;
         let senders = to_device::senders(&mut reader.conn(), device).await?;
         let mut places = Vec::new();
-        // A little more than needed goes, or every further message would have to make room again.
+        // Evict a little more than needed, or every further message would have to make room again.
         for (amount, wanted, limit, slack) in [
             (messages_of as fn(&FromSender) -> u64, messages, limit, limit / 16),
             (bytes_of as fn(&FromSender) -> u64, bytes, limit_bytes, limit_bytes / 16),
@@ -88,12 +88,12 @@ fn bytes_of(sender: &FromSender) -> u64 {
     sender.bytes
 }
 
-/// How much of `excess` each sender bears: the largest are brought down to one level.
+/// Divides `excess` among the senders: the largest are reduced to one common level.
 fn shares(senders: &[FromSender], amount: fn(&FromSender) -> u64, excess: u64) -> Vec<(FromSender, u64)> {
     let mut largest: Vec<FromSender> = senders.to_vec();
     largest.sort_unstable_by_key(|sender| (std::cmp::Reverse(amount(sender)), sender.sender));
     largest.truncate(MAX_SENDERS);
-    // With the first `count` of them at the level of the next one, or at the one that is exactly enough.
+    // Reduces the first `count` senders to the amount of the next one, or to the level that is exactly enough.
     for count in 1..=largest.len() {
         let sum: u64 = largest[..count].iter().map(amount).sum();
         let next = largest.get(count).map_or(0, amount);

@@ -1,7 +1,8 @@
 //! Sending messages to devices.
 //!
-//! A message to many devices goes out in several commits, in the order of the devices. The row of the transaction ID says
-//! how far it has come, so that a repeated request goes on there: each device gets a message once, whatever crashes.
+//! A message to many devices goes out in several commits, in the order of the devices. The row of the transaction ID
+//! stores how far it has come, and a repeated request continues there. So each device gets a message once, also after a
+//! crash.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,19 +28,20 @@ use crate::{
     },
 };
 
-/// Messages of one request, each device that is meant by `*` counted.
+/// Maximum number of messages in one request, counting each device that `*` stands for.
 pub const MAX_MESSAGES: usize = 10_000;
 
-/// Size of one message: the size of an event, which the spec gives.
+/// Maximum size of one message: the spec's maximum size of an event.
 pub const MAX_MESSAGE_BYTES: usize = 65_536;
 
-/// Length of an event type and of a transaction ID; the spec has the first.
+/// Maximum length of an event type, as in the spec, and of a transaction ID.
 pub const MAX_NAME_BYTES: usize = 255;
 
 /// Messages in one commit, which all other writers wait for. A room of ordinary size is one commit.
 const MESSAGES_PER_COMMIT: usize = 250;
 
-/// The scope of our transaction IDs. The type is part of the ID itself: it is part of the endpoint's path.
+/// The scope of our transaction IDs. The event type is part of the stored ID, because it is part of the endpoint's
+/// path.
 const TXN_SCOPE: &str = "to_device";
 
 /// Why messages were not sent.
@@ -61,7 +63,7 @@ pub enum SendToDeviceError {
 #[derive(Debug, Clone)]
 struct Body {
     json: Arc<str>,
-    /// The same number for all devices that the body goes to; `None` if that is one.
+    /// The same number for all devices that share the body; `None` for a body of one device.
     share: Option<i64>,
 }
 
@@ -80,7 +82,7 @@ pub(in crate::keys) struct SendToDevice {
     event_type: Arc<str>,
     txn: Arc<str>,
     now_ms: i64,
-    /// In the order of the devices.
+    /// The messages in the order of their devices.
     deliveries: Vec<Delivery>,
     /// Whether no commit of the request follows.
     is_last: bool,
@@ -88,7 +90,7 @@ pub(in crate::keys) struct SendToDevice {
     bus: Arc<Bus>,
 }
 
-/// The devices that a message was stored for; none when that was done before.
+/// The devices that got a message, as indexes of [`SendToDevice::deliveries`]. Empty if an earlier request did it.
 pub(in crate::keys) struct Sent {
     to: Vec<usize>,
 }
@@ -97,7 +99,8 @@ impl Keys {
     /// Sends messages to devices of local users, once per `txn_id` and type. Devices that do not exist are ignored.
     ///
     /// # Errors
-    /// After [`SendToDeviceError::Storage`] some of the messages may be stored; repeating the `txn_id` sends the others.
+    /// After [`SendToDeviceError::Storage`] some of the messages may be stored. Repeating the `txn_id` sends the
+    /// others.
     pub async fn send_to_device(
         &self,
         caller: &LocalDevice,
@@ -114,7 +117,7 @@ impl Keys {
         Ok(())
     }
 
-    /// All that can be done before the commits: whom the messages go to, as things stand.
+    /// Prepares everything before the commits: the devices that exist now, and their messages.
     pub(in crate::keys) async fn prepare(
         &self,
         caller: &LocalDevice,
@@ -140,7 +143,7 @@ impl Keys {
             bus: Arc::clone(&self.bus),
         };
         if deliveries.is_empty() {
-            // The transaction ID is remembered all the same.
+            // The transaction ID is stored all the same.
             return Ok(vec![part(&[], true)]);
         }
         let chunks = deliveries.chunks(MESSAGES_PER_COMMIT);
@@ -148,7 +151,7 @@ impl Keys {
         Ok(chunks.enumerate().map(|(index, chunk)| part(chunk, index == last)).collect())
     }
 
-    /// Whom each message goes to, in the order of the devices.
+    /// Finds the devices that each message goes to, in the order of the devices.
     async fn deliveries(&self, messages: &Messages) -> Result<Vec<Delivery>, SendToDeviceError> {
         let mut users: HashMap<UserNid, &OwnedUserId> = HashMap::new();
         for user_id in messages.keys().filter(|user_id| self.is_local(user_id)) {
@@ -198,14 +201,14 @@ fn check_contents(messages: &Messages) -> Result<(), SendToDeviceError> {
     Ok(())
 }
 
-/// How much of the inbox a message takes: about what it takes in the database.
+/// The size of a message in the inbox: about its size in the database.
 fn size_bytes(event_type: &str, json: &str) -> u64 {
     const ROW: u64 = 64;
     ROW + event_type.len() as u64 + json.len() as u64
 }
 
 impl SendToDevice {
-    /// How many messages and bytes come to each device.
+    /// The number of messages and bytes for each device.
     fn wanted(&self) -> BTreeMap<DeviceNid, (u64, u64)> {
         let mut wanted: BTreeMap<DeviceNid, (u64, u64)> = BTreeMap::new();
         for delivery in &self.deliveries {
@@ -216,7 +219,7 @@ impl SendToDevice {
         wanted
     }
 
-    /// Where a request that was interrupted goes on: after this device and its message.
+    /// The place at which an interrupted request continues: after this device and its message.
     fn mark(&self) -> String {
         match self.deliveries.last() {
             Some(last) if !self.is_last => format!("{}/{}", last.device.0, last.seq),
@@ -225,7 +228,7 @@ impl SendToDevice {
     }
 }
 
-/// Reads what [`SendToDevice::mark`] wrote; `None`: everything was sent.
+/// Reads a mark that [`SendToDevice::mark`] wrote. `None` means that everything was sent.
 fn parse_mark(mark: &str) -> Option<(i64, i64)> {
     let (device, seq) = mark.split_once('/')?;
     Some((device.parse().ok()?, seq.parse().ok()?))
@@ -242,7 +245,7 @@ impl Transaction for SendToDevice {
         }
         let sent_upto = sent_upto.flatten().unwrap_or((0, 0));
         let is_left = |delivery: &Delivery| mark.is_none() || (delivery.device.0, delivery.seq) > sent_upto;
-        // A device may have been signed out since we looked; what is stored for it now would stay for ever.
+        // A device may have been signed out since we looked. A message stored for it now would stay for ever.
         let mut devices: Vec<DeviceNid> = self.deliveries.iter().map(|delivery| delivery.device).collect();
         devices.push(self.sender_device);
         devices.sort_unstable();
@@ -274,7 +277,7 @@ impl Transaction for SendToDevice {
                 .into_iter()
                 .map(|(share, json)| TO_DEVICE_SHARED.row([position.into(), share.into(), Arc::clone(json).into()])),
         );
-        // A part that was sent before, by a request that came further than this one, must not set the mark back.
+        // A part that an earlier request has sent, and which got further than this one, must not set the mark back.
         let moves_mark = self.is_last || self.deliveries.last().is_some_and(is_left);
         if moves_mark && existing.contains(&self.sender_device) {
             if mark.is_some() {

@@ -1,4 +1,4 @@
-//! Our verdicts next to ruma's, and what only ours can do.
+//! Our verdicts compared with ruma's, and tests of what only ours can do.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ fn levels() -> PushConditionPowerLevelsCtx {
     )
 }
 
-/// The server's rules, switched on, and one of each that users may add.
+/// The server's rules, enabled, and one of each kind that users may add.
 fn ruleset() -> Ruleset {
     let match_of = |key: &str, pattern: &str| json!({ "kind": "event_match", "key": key, "pattern": pattern });
     let rule = |id: &str, conditions: Value| {
@@ -150,7 +150,7 @@ async fn verdicts_are_those_of_ruma() {
     assert_eq!(seen.len(), 3, "{seen:?}: the table has all kinds of answers");
 }
 
-/// Only an event that does not say itself whom it mentions is searched for names.
+/// Names are searched only in an event without `m.mentions`.
 #[tokio::test]
 async fn names_in_a_body_are_mentions_where_nothing_says_who_is_mentioned() {
     let compiled = CompiledRules::new(&defaults::server_default(user_id!("@alice:x")));
@@ -176,7 +176,7 @@ async fn names_in_a_body_are_mentions_where_nothing_says_who_is_mentioned() {
     check("@bob:x", text("@room look"), false).await;
     check("@mod:x", text("@room look"), true).await;
     check("@mod:x", text("the room"), false).await;
-    // Whoever says whom they mention means nobody else.
+    // An event with `m.mentions` mentions nobody else.
     check("@bob:x", mentions("Alice: look", json!({})), false).await;
     check("@bob:x", mentions("Ally W.", json!({ "user_ids": [] })), false).await;
     check("@bob:x", mentions("Ally W.", json!(null)), false).await;
@@ -194,7 +194,7 @@ fn words(patterns: impl IntoIterator<Item = String>) -> Ruleset {
     serde_json::from_value(json!({ "content": rules })).expect("rules")
 }
 
-/// Whether an event is highlighted, and how many steps it took to find out.
+/// Returns whether an event is highlighted, and the number of steps of the evaluation.
 async fn hold(ruleset: &Ruleset, content: Value) -> (bool, usize) {
     let event = json!({ "type": "m.room.message", "sender": "@bob:x", "content": content });
     let asked = Asked { user_id: user_id!("@alice:x"), display_name: None, members: uint!(3), power_levels: None };
@@ -225,14 +225,14 @@ async fn long_texts_match_by_their_beginning() {
     check("a", MAX_TEXT_BYTES - 2, true).await;
     check("a", MAX_TEXT_BYTES, false).await;
     check("é", MAX_TEXT_BYTES / 2 - 1, true).await;
-    // These are cut within a character.
+    // These are cut inside a character.
     check("€", MAX_TEXT_BYTES / 3 + 1, false).await;
     check("İ", MAX_TEXT_BYTES, false).await;
 }
 
 #[tokio::test]
 async fn work_is_counted_and_does_not_grow_with_the_text() {
-    // As slow as patterns can be: each reads all that it is held against.
+    // The slowest possible patterns: each reads the whole text.
     let pattern = "?a".repeat(256);
     let words_of_pattern = Glob::new(&pattern).expect("it is short enough").words();
     let ruleset = words(std::iter::repeat_n(pattern, 55));

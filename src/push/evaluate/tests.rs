@@ -1,4 +1,4 @@
-//! What is taken from events, whoever wrote them.
+//! Reading the fields of events, also of malformed ones.
 
 use ruma::{RoomVersionId, event_id};
 use serde_json::{json, value::RawValue};

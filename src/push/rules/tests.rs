@@ -1,4 +1,4 @@
-//! The order of rules and what is refused, as tables.
+//! The order of rules and the refused changes, as tables.
 
 use ruma::{
     push::{Action, NewConditionalPushRule, NewPatternedPushRule, NewPushRule, RuleKind, Ruleset},
@@ -15,7 +15,7 @@ fn override_rule(id: &str) -> NewPushRule {
     NewPushRule::Override(NewConditionalPushRule::new(id.to_owned(), vec![], vec![]))
 }
 
-/// The rules `c`, `b` and `a`, in this order: each was added first of its kind.
+/// The rules `c`, `b` and `a`, in this order, as each was added as the first of its kind.
 fn three() -> Ruleset {
     let mut ruleset = defaults::server_default(user_id!("@alice:example.org"));
     for id in ["a", "b", "c"] {
@@ -38,9 +38,9 @@ fn a_rule_goes_where_after_and_before_say() {
     check("d", Some("a"), None, &["c", "b", "a", "d"]);
     check("d", None, Some("b"), &["c", "d", "b", "a"]);
     check("d", Some("c"), Some("b"), &["c", "d", "b", "a"]);
-    // With both, it is the one that comes right before `before`.
+    // With both neighbours, the rule is placed right before `before`.
     check("d", Some("c"), Some("a"), &["c", "b", "d", "a"]);
-    // A rule that exists stays, or moves down, up, and to the end.
+    // An existing rule stays, or moves down, up, and to the end.
     check("b", None, None, &["c", "b", "a"]);
     check("c", Some("b"), None, &["b", "c", "a"]);
     check("c", Some("a"), None, &["b", "a", "c"]);
@@ -120,7 +120,7 @@ fn what_was_stored_is_read_back_with_the_rules_of_the_server() {
     let mut ruleset = three();
     set_enabled(&mut ruleset, RuleKind::Content, "b", false).unwrap();
     set_enabled(&mut ruleset, RuleKind::Override, ".m.rule.master", true).unwrap();
-    // Replacing a rule does not switch it on again, wherever it moves.
+    // Replacing a rule does not enable it again, also when it moves.
     put(&mut ruleset, content_rule("b"), Some("a"), None).unwrap();
     let stored = content(&ruleset).unwrap();
     let read = merged(alice, Some(&stored)).unwrap();

@@ -1,4 +1,4 @@
-//! Holding events against the rules of a user, as far as there are steps for it: those of a look, and those of an answer.
+//! Evaluation of events against a user's rules, limited by the steps of a look and those of an answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,15 +9,15 @@ use crate::{
     store::{Error, Position},
 };
 
-/// How many steps of matching the events of one look may take, newest first: some tens of milliseconds. A thousand events of
-/// 500 bytes fit with a hundred words to look for; who has long patterns and gets long texts has fewer that count.
+/// Maximum steps of matching for the events of one look, newest first: some tens of milliseconds. Enough for a thousand
+/// events of 500 bytes and a hundred words to search for. With long patterns and long texts, fewer events count.
 pub(super) const MAX_STEPS: usize = 50_000_000;
 
-/// How many steps the looks of one answer may take, all rooms together: some tenths of a second. With ordinary rules and texts
-/// these are a hundred thousand events.
+/// Maximum steps for the looks of one answer, all rooms together: some tenths of a second. With ordinary rules and
+/// texts this is enough for a hundred thousand events.
 pub(super) const MAX_STEPS_IN_ALL: usize = 4 * MAX_STEPS;
 
-/// How many more steps the looks of an answer may take.
+/// The remaining steps for the looks of an answer.
 pub struct StepBudget(AtomicUsize);
 
 impl Default for StepBudget {
@@ -36,30 +36,30 @@ impl StepBudget {
     }
 
     fn spend(&self, steps: usize) {
-        // One answer is written by one task, so nothing comes in between.
+        // One task writes an answer, so nothing else changes the number in between.
         self.0.store(self.left().saturating_sub(steps), Ordering::Relaxed);
     }
 }
 
-/// What the rules say about some events, for each of them. One that does not count has the verdict of no notification.
+/// The verdicts for some events, one for each. An event that does not count has a verdict without notification.
 pub(super) struct Held {
     pub(super) verdicts: Vec<Verdict>,
     pub(super) reach: Reach,
 }
 
-/// For which of the events there were enough steps.
+/// The part of the events for which the steps were enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     All,
-    /// For the latest: [`MAX_STEPS`] are the same for whoever counts.
+    /// The latest events. [`MAX_STEPS`] is the same for every count.
     Latest,
-    /// For those that the budget of this answer was left for.
+    /// The events for which the budget of this answer was enough.
     OutOfBudget,
 }
 
 impl Look<'_> {
-    /// Holds events against the rules: newest first, as it is the latest that count, until that took [`MAX_STEPS`] or what
-    /// was left of the budget.
+    /// Evaluates the events against the rules, newest first because the latest ones count. Stops after [`MAX_STEPS`],
+    /// or when the budget is used up.
     pub(super) async fn hold(&self, basis: &Basis, events: &[Placed]) -> Result<Held, Error> {
         let may_notify = |event: &StoredEvent| {
             let sender = event.sender();

@@ -1,7 +1,7 @@
-//! Counting, as plain data: which events a user was notified of, and which of these they have read.
+//! Counting, as plain data: the events a user was notified of, and those of them that they have read.
 //!
-//! Promise: a tally that has taken events one after the other, with receipts and redactions in between, counts the same as
-//! one that is made from all of it at once.
+//! Promise: a tally that takes events one after the other, with receipts and redactions in between, gives the same
+//! counts as one that is made from all of them at once.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,14 +11,14 @@ use std::{
 use super::MAX_EVENTS;
 use crate::store::{EventNid, Position};
 
-/// The thread that an event belongs to; `None`: the main timeline.
+/// The thread of an event; `None` is the main timeline.
 pub(super) type Thread = Option<Arc<str>>;
 
-/// Numbers for a badge.
+/// The numbers for a badge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub notifications: u64,
-    /// Of these, how many are highlighted.
+    /// The number of highlighted ones among the notifications.
     pub highlights: u64,
 }
 
@@ -29,19 +29,19 @@ impl Counts {
     }
 }
 
-/// What a user has not read of a room.
+/// The unread counts of a user in a room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unread {
-    /// Of the main timeline.
+    /// The counts of the main timeline.
     pub main: Counts,
-    /// Of the threads that have any.
+    /// The counts of the threads that have unread events.
     pub threads: BTreeMap<Arc<str>, Counts>,
-    /// Where the counts may have changed last.
+    /// The last position at which the counts may have changed.
     pub changed_at: Option<Position>,
 }
 
 impl Unread {
-    /// Of the whole room.
+    /// The counts of the whole room.
     pub fn total(&self) -> Counts {
         self.threads.values().fold(self.main, |sum, thread| Counts {
             notifications: sum.notifications + thread.notifications,
@@ -50,7 +50,7 @@ impl Unread {
     }
 }
 
-/// An event that the user was notified of, and has not read.
+/// An unread event that the user was notified of.
 #[derive(Debug, Clone)]
 struct Item {
     pos: Position,
@@ -71,7 +71,7 @@ impl Tally {
         self.items.len()
     }
 
-    /// The user is notified of this event, which is newer than all before.
+    /// Adds an event that notifies the user. It must be newer than all events before.
     pub(super) fn notified(&mut self, pos: Position, event: EventNid, thread: Thread, highlight: bool) {
         self.items.push(Item { pos, event, thread, highlight });
         if self.items.len() > MAX_EVENTS {
@@ -80,31 +80,31 @@ impl Tally {
         self.changed_at = Some(pos);
     }
 
-    /// The user has sent this event, and so has read what is before it in the same conversation.
+    /// Records an event that the user has sent. It marks the earlier events in its thread as read.
     pub(super) fn sent(&mut self, pos: Position, thread: &Thread) {
         self.items.retain(|item| item.thread != *thread);
         self.changed_at = Some(pos);
     }
 
-    /// At `pos`, an event was redacted. Nobody needs to read it any more.
+    /// Removes an event that was redacted at `pos`. Nobody needs to read it any more.
     pub(super) fn redacted(&mut self, pos: Position, event: EventNid) {
         self.items.retain(|item| item.event != event);
         self.changed_at = Some(pos);
     }
 
-    /// All was counted anew at `pos`, for other reasons than the events.
+    /// Records that everything was counted anew at `pos`, for other reasons than new events.
     pub(super) fn changed(&mut self, pos: Position) {
         self.changed_at = Some(pos);
     }
 
-    /// Whether both give the same counts.
+    /// Returns whether both give the same counts.
     pub(super) fn counts_as(&self, other: &Self) -> bool {
         let counted = |item: &Item| (item.event, item.highlight);
         self.items.iter().map(counted).eq(other.items.iter().map(counted))
     }
 
-    /// Drops what has been read, for ever: receipts only move forwards. `up_to` says how far the user has read a thread,
-    /// `main`, or everything (empty).
+    /// Removes read events for good, because receipts only move forwards. `up_to` returns how far the user has read a
+    /// thread, `main`, or everything (empty).
     pub(super) fn read(&mut self, up_to: impl Fn(&str) -> Position) {
         if self.items.is_empty() {
             return;
@@ -126,7 +126,7 @@ impl Tally {
         });
     }
 
-    /// What is unread of the events up to `upto`.
+    /// The unread counts of the events up to `upto`.
     pub(super) fn unread(&self, upto: Position) -> Unread {
         let mut unread = Unread { changed_at: self.changed_at, ..Unread::default() };
         for item in self.items.iter().take_while(|item| item.pos <= upto) {

@@ -139,7 +139,7 @@ async fn more_jobs_than_run_side_by_side_are_all_done() {
         server.rename(&user, "New").await;
         places.push((user, room));
     }
-    // Nothing is asked for: this is how a start finds what the last run left.
+    // No job is asked for: this is how a start finds the jobs that the last run left.
     let app = server.app.clone();
     let worker = tokio::spawn(async move { jobs::run(&app).await });
     server.app.jobs.settled().await;

@@ -1,5 +1,5 @@
-//! Writers that come while others' events are on their way to the disk. These tests run on one thread, and the committer
-//! gets to run when they wait for it.
+//! Writers that enter while other writers' events are queued. These tests run on one thread, and the committer runs
+//! when they wait for it.
 
 use ruma::{OwnedEventId, RoomVersionId};
 use sabha_federation::EventDraft;

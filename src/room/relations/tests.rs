@@ -1,4 +1,4 @@
-//! Filters by what relates to events, however much that is.
+//! Filters by related events, however many there are.
 
 use std::{ops::Range, sync::Arc};
 
@@ -35,7 +35,7 @@ impl World {
         Self { server, room, sight, messages }
     }
 
-    /// Stores what relates to a message: one event for each of the positions.
+    /// Stores relations to a message: one event for each of the positions.
     async fn relate(&self, parent: usize, rel_type: &str, positions: Range<usize>) {
         let (_, event) = &self.messages[parent];
         let row = |pos: usize| {
@@ -52,7 +52,8 @@ impl World {
         self.server.app.db.committer().write(write).await.expect("stored");
     }
 
-    /// The numbers of the messages from `from` back that something of the type relates to, and where reading goes on.
+    /// The numbers of the messages from `from` back that an event of this type relates to, and the position where
+    /// reading continues.
     async fn read_back(&self, from: Position, rel_type: &str) -> (Vec<usize>, Option<Position>) {
         let by = RelatedBy { rel_types: Some(vec![rel_type.to_owned()]), senders: None };
         let related = Some(Related { by: &by, upto: Position(i64::MAX) });
@@ -83,7 +84,7 @@ async fn an_event_with_many_relations_hides_no_other() {
 
 #[tokio::test]
 async fn a_page_ends_where_enough_relations_were_looked_at_and_the_next_goes_on() {
-    // One statement asks about fewer, and the newest alone have more relations than a page looks at.
+    // One statement asks about fewer messages, and the newest alone have more relations than a page reads.
     let world = World::new(40).await;
     for message in 40 - MAX_SCANNED.div_ceil(MAX_RELATIONS_OF_EVENT)..40 {
         world.relate(message, "org.many", 0..MAX_RELATIONS_OF_EVENT).await;

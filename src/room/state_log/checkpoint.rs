@@ -8,26 +8,26 @@
 //! the smallest one it could be; `event_nid`, `pos` and the first key as the zigzag difference from the
 //! entry before (from 0 at first). The checksum is the first 8 bytes of the SHA-256 of all that precedes it.
 //!
-//! Promise: a damaged blob is an error, never a smaller or another state. What comes out of [`decode`]
-//! is sorted, without repeats, and gives the same bytes again.
+//! Promise: a damaged blob is an error, never a smaller or another state. The result of [`decode`] is sorted, without
+//! repeats, and encodes to the same bytes again.
 
 use sha2::{Digest, Sha256};
 
 use super::{Membership, StateEntry};
 use crate::store::ids::{EventNid, KeyNid, Position};
 
-/// Says how the rest is to be read, so that a later format can stand beside this one.
+/// The version of the format, so that a later format can stand beside this one.
 const VERSION: u8 = 1;
 
 const CHECKSUM_BYTES: usize = 8;
 
-/// Three varints of at least one byte, and the membership.
+/// The size of the smallest entry: three varints of one byte, and the membership.
 const MIN_ENTRY_BYTES: usize = 4;
 
-/// What is written for keys that are no membership. No [`Membership::code`] is 0.
+/// The code for keys that are not memberships. No [`Membership::code`] is 0.
 const NO_MEMBERSHIP: u8 = 0;
 
-/// Why a blob could not be read.
+/// Errors of reading a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// Written by a newer release, or damaged in its first byte.
@@ -40,7 +40,7 @@ pub enum CodecError {
 /// The blob for a state that is sorted by key, without repeats.
 ///
 /// # Panics
-/// When it is not: such a blob could not be read back.
+/// Panics if it is not: such a blob could not be read back.
 pub fn encode(entries: &[(KeyNid, StateEntry)]) -> Vec<u8> {
     assert!(entries.is_sorted_by(|(left, _), (right, _)| left < right), "a checkpoint has each key once, in order");
     // Numbers given out together are close together: mostly one or two bytes for each.
@@ -71,8 +71,8 @@ pub fn encode(entries: &[(KeyNid, StateEntry)]) -> Vec<u8> {
 /// The state in a blob, sorted by key.
 ///
 /// # Errors
-/// When these are not exactly the bytes that [`encode`] gave. Memory is taken only for as many entries as
-/// the blob has room for.
+/// Fails if these are not exactly the bytes that [`encode`] gave. Memory is allocated only for as many entries as the
+/// blob has room for.
 pub fn decode(blob: &[u8]) -> Result<Vec<(KeyNid, StateEntry)>, CodecError> {
     let version = *blob.first().ok_or(CodecError::Corrupt("it is empty"))?;
     if version != VERSION {
@@ -157,7 +157,7 @@ fn put_varint(blob: &mut Vec<u8>, mut value: u64) {
     blob.push(value as u8);
 }
 
-/// Small numbers of either sign as small numbers: 0, -1, 1, -2 become 0, 1, 2, 3.
+/// Maps small numbers of either sign to small numbers: 0, -1, 1, -2 become 0, 1, 2, 3.
 fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }

@@ -1,8 +1,8 @@
-//! What the state log is made of: entries, and changes from one entry to another.
+//! The parts of the state log: entries, and changes from one entry to another.
 
 use crate::store::ids::{EventNid, KeyNid, Position};
 
-/// What an `m.room.member` event says about its user, in one byte.
+/// The membership in an `m.room.member` event, in one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Membership {
@@ -31,19 +31,19 @@ impl Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateEntry {
     pub event_nid: EventNid,
-    /// Where this event became the key's current one. That is later than the event's own position
-    /// when state resolution brought back an older event.
+    /// The position where this event became the key's current one. It is later than the event's own position when state
+    /// resolution brought back an older event.
     pub pos: Position,
     /// Set for the keys of `m.room.member`, and for no other.
     pub membership: Option<Membership>,
 }
 
-/// At `pos`, `key` went from `before` to `now`; `None` means that the state has no such key.
+/// A change of `key` at `pos`, from `before` to `now`; `None` means that the state has no such key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     pub key: KeyNid,
     pub pos: Position,
-    /// Its `pos` is this change's.
+    /// The new entry; its `pos` is the one of this change.
     pub now: Option<StateEntry>,
     pub before: Option<StateEntry>,
 }
@@ -54,7 +54,7 @@ pub struct LogRow {
     pub key: KeyNid,
     pub pos: Position,
     pub event_nid: Option<EventNid>,
-    /// Of `event_nid`; means nothing when that is `None`.
+    /// The membership in `event_nid`; meaningless when that is `None`.
     pub membership: Option<Membership>,
     pub prev_event_nid: Option<EventNid>,
 }

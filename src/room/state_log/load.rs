@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use super::{Change, LogRow, StateEntry, StateHash, StateHashKey, StateLog, overlay};
 use crate::store::ids::{KeyNid, Position};
 
-/// A stored state: where a log can start without the rows before it.
+/// A stored state, from which a log can start without the rows before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     pub pos: Position,
     /// The hash that was stored beside the entries, not one computed from them.
     pub hash: StateHash,
-    /// Sorted by key.
+    /// The entries, sorted by key.
     pub entries: Vec<(KeyNid, StateEntry)>,
 }
 
-/// Why stored state was not taken for the room's state. Each of these is corruption.
+/// Errors of loading stored state. Each of these is corruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     #[error("the change of state key {} at {} follows on another event than the one before it", key.0, pos.0)]
@@ -35,7 +35,7 @@ impl StateLog {
     /// The log of a room from a stored state and the rows after it, oldest first.
     ///
     /// # Errors
-    /// When the entries are not the ones that were stored, or the rows do not follow on them.
+    /// Fails if the entries are not the ones that were stored, or if the rows do not follow on them.
     pub fn from_checkpoint(
         secret: StateHashKey,
         checkpoint: Checkpoint,
@@ -61,13 +61,13 @@ impl StateLog {
         log.replay(rows)
     }
 
-    /// Takes in stored rows, oldest first, that are newer than everything in the log.
+    /// Adds stored rows, oldest first, that are newer than everything in the log.
     ///
     /// This is for many rows at once: the sorted array is rebuilt once, not moved for every new key.
     /// It takes the log by value because after an error half of the rows would be in it.
     ///
     /// # Errors
-    /// When a row does not follow on the state before it.
+    /// Fails if a row does not follow on the state before it.
     pub fn replay(mut self, rows: impl IntoIterator<Item = LogRow>) -> Result<Self, LoadError> {
         let mut touched = BTreeMap::new();
         for row in rows {

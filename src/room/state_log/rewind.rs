@@ -1,20 +1,20 @@
 //! Earlier states, read from memory by undoing the changes since.
 //!
-//! Every answer is for the state *after* everything that happened at the position asked for. Positions
-//! before [`StateLog::tail_from`] get no answer here; they are read from storage.
+//! Every answer is for the state *after* everything that happened at the given position. Positions before
+//! [`StateLog::tail_from`] get no answer here; they are read from storage.
 
 use std::collections::BTreeMap;
 
 use super::{Change, StateEntry, StateLog, overlay};
 use crate::store::ids::{KeyNid, Position};
 
-/// What a key was at an earlier position.
+/// The entry of a key at an earlier position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
     Present(StateEntry),
     /// The state had no such key.
     Absent,
-    /// Memory does not reach back so far; the database knows.
+    /// Memory does not reach back that far; the database knows.
     NotInMemory,
 }
 
@@ -46,11 +46,11 @@ impl StateLog {
         Some(overlay(&self.entries, &then))
     }
 
-    /// The keys whose event at `upto` is another than at `after`, each with its entry at `upto`; sorted
-    /// by key. `None`: not in memory.
+    /// The keys whose event at `upto` differs from the one at `after`, each with its entry at `upto`; sorted by key.
+    /// `None`: not in memory.
     ///
-    /// A key that changed and came back to the same event is not listed: whoever knows the state at
-    /// `after` already has that event. Only the entry's `pos` may be newer than the one they know.
+    /// A key that changed and came back to the same event is not listed: a reader who knows the state at `after`
+    /// already has that event. Only the entry's `pos` may be newer than the one they know.
     pub fn changes_between(&self, after: Position, upto: Position) -> Option<Vec<(KeyNid, Option<StateEntry>)>> {
         if after < self.tail_from {
             return None;
@@ -68,7 +68,8 @@ impl StateLog {
         )
     }
 
-    /// At most how many keys have another event now than at `pos`. Looks at no entry, and needs no database.
+    /// An upper bound for the number of keys that have another event now than at `pos`. Looks at no entry, and needs no
+    /// database.
     pub fn changed_at_most(&self, pos: Position) -> usize {
         if pos < self.tail_from {
             return self.entries.len();

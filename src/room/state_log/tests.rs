@@ -106,7 +106,7 @@ fn delta(log: &StateLog, after: Position, upto: Position) -> Delta {
     log.changes_between(after, upto).expect("these tests stay within the tail").into_iter().collect()
 }
 
-/// Everything that a log says about now.
+/// Checks everything that a log says about the current state.
 fn assert_is(log: &StateLog, state: &State) {
     assert_eq!(log.entries(), sorted(state));
     assert_eq!(log.len(), state.len());
@@ -192,7 +192,7 @@ proptest! {
         composed.extend(delta(&history.log, b, c));
         let event = |entry: Option<StateEntry>| entry.map(|entry| entry.event_nid);
         let old = history.state_at(a);
-        // What changed in the first part and came back in the second is no change over both.
+        // A key that changed in the first part and came back in the second has not changed over both.
         composed.retain(|key, entry| event(*entry) != event(old.get(key).copied()));
 
         let by_event = |delta: Delta| -> BTreeMap<_, _> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// The level that creators had before room version 12 put them above all levels.
 const CREATOR: i64 = 100;
 
-/// Who stands above all levels in a room: nobody before room version 12.
+/// The users who stand above all levels in a room: none before room version 12.
 pub(super) fn creators(
     rules: &RoomVersionRules,
     sender: &UserId,
@@ -20,14 +20,14 @@ pub(super) fn creators(
     std::iter::once(sender.to_owned()).chain(named).collect()
 }
 
-/// The same levels for the new room, where other users may stand above all levels: who does must not be listed, and who no
-/// longer does is listed as high as any event needs.
+/// The old room's levels for the new room, where other users may stand above all levels. Users who do so must not be
+/// listed. Users who no longer do so are listed as high as any event needs.
 pub(super) fn carried_over(
     mut levels: Map<String, Value>,
     old_creators: &[OwnedUserId],
     new_creators: &[OwnedUserId],
 ) -> Map<String, Value> {
-    // Old room versions take numbers in texts, newer ones do not.
+    // Old room versions accept numbers in strings, newer ones do not.
     levels.values_mut().for_each(numbers);
     let needed = levels.get("events").and_then(Value::as_object).into_iter().flat_map(Map::values);
     let highest = needed.filter_map(Value::as_i64).max().unwrap_or(CREATOR).max(CREATOR);
@@ -44,8 +44,8 @@ pub(super) fn carried_over(
     levels
 }
 
-/// Levels with which ordinary members neither send messages nor invite: the greater of 50 and `users_default + 1`, as the
-/// specification wants. What is already higher stays.
+/// Levels with which ordinary members can neither send messages nor invite: the greater of 50 and `users_default + 1`,
+/// as the spec wants. Higher levels stay.
 pub(super) fn quiet(mut levels: Map<String, Value>) -> Map<String, Value> {
     let number = |levels: &Map<String, Value>, name: &str| {
         levels.get(name).and_then(|value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())).unwrap_or(0)

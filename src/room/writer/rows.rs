@@ -1,4 +1,4 @@
-//! From built events to rows, and to what changes in memory once they are committed.
+//! Turns built events into rows, and into changes of memory for after their commit.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::{
     store::{Error, EventNid, Position, UserNid, Write, ids::pack, rooms as rows},
 };
 
-/// How many changes of state are replayed at most when a room is loaded.
+/// The greatest number of state changes that are replayed when a room is loaded.
 const CHECKPOINT_EVERY: usize = 256;
 
-/// What a commit changes in memory.
+/// The changes of memory that belong to a commit.
 struct Effects {
     room: Arc<Room>,
     events: Vec<(Position, Arc<StoredEvent>)>,
-    /// Redacted events as they are left, each with the position of its redaction.
+    /// Redacted forms of events, each with the position of the redaction.
     redacted: Vec<(Position, Arc<StoredEvent>)>,
     members: Vec<(UserNid, MemberEntry)>,
     txn: Option<QueuedTxn>,
@@ -116,7 +116,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         write.push(rows::STATE_CHECKPOINT.row([room.nid.into(), last.into(), state_hash.clone().into(), blob.into()]));
     }
     drop(view);
-    // In this order: of a redacted event that was itself just queued, the redacted form counts.
+    // In this order: for a redacted event that was queued just now, the redacted form counts.
     for (pos, event) in effects.events.iter().chain(&effects.redacted) {
         room.queued.add(*pos, Arc::clone(event));
     }
@@ -182,7 +182,7 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
             events.redact(Arc::clone(event));
             effects.room.replace_in_ring(event);
         }
-        // Only now: the cache or the database has all of them.
+        // Only now: the cache or the database has all of these events.
         let committed = effects.events.iter().chain(&effects.redacted);
         effects.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
         for (user, entry) in effects.members {
@@ -194,7 +194,7 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
             } else {
                 bus.departed(user, room);
             }
-            // Also those who were never in the room (invites) or just left it.
+            // This includes users who were never in the room (invites) or just left it.
             bus.mark_user(user, last);
         }
         bus.mark_room(room, last);

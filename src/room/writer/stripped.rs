@@ -1,7 +1,7 @@
 //! The room as it is shown to somebody who is invited or knocks ([spec]).
 //!
-//! It is stored with each of these memberships, and one request can invite hundreds of users in one commit, so its size is
-//! bounded whatever the room's state holds.
+//! It is stored with each of these memberships, and one request can invite hundreds of users in one commit. So its size
+//! is bounded, whatever the room's state holds.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
 
@@ -11,14 +11,14 @@ use serde_json::{Map, Value, json};
 use super::RoomWriter;
 use crate::store::Error;
 
-/// Size of a content that is shown whole. Ordinary contents have a tenth of this; an event may have 64 KiB.
+/// The largest content that is shown whole. Ordinary contents have a tenth of this; an event may have 64 KiB.
 const MAX_CONTENT_BYTES: usize = 4_096;
 
-/// Size of all events together: where it would be more, contents are cut that are larger than a value may be. What is left
-/// has about 20 KiB at worst.
+/// The largest size of all events together. Above it, contents that are larger than [`MAX_VALUE_BYTES`] are cut. About
+/// 20 KiB are left at worst.
 const MAX_STATE_BYTES: usize = 16_384;
 
-/// Size, as JSON, of a value that is left in a content that is cut. Names, addresses and IDs are shorter.
+/// The largest value, as JSON, that is left in a content that is cut. Names, addresses and IDs are shorter.
 const MAX_VALUE_BYTES: usize = 1_024;
 
 const SHOWN: [&str; 7] = [
@@ -32,7 +32,7 @@ const SHOWN: [&str; 7] = [
 ];
 
 impl RoomWriter<'_> {
-    /// What an invited or knocking user is shown of the room, as a JSON array.
+    /// The room's stripped state for an invited or knocking user, as a JSON array.
     pub(super) async fn stripped_state(&self, member: &Pdu) -> Result<String, Error> {
         let mut shown = Vec::new();
         for event_type in SHOWN {
@@ -44,7 +44,7 @@ impl RoomWriter<'_> {
     }
 }
 
-/// The events without what is not shown: whole if that is little.
+/// The stripped events. Contents are whole if they are small, and cut otherwise.
 fn bounded(events: &[&Pdu]) -> String {
     let stripped = |whole_upto: usize| {
         let event = |pdu: &&Pdu| {
@@ -57,7 +57,7 @@ fn bounded(events: &[&Pdu]) -> String {
     if state.len() <= MAX_STATE_BYTES { state } else { stripped(MAX_VALUE_BYTES) }
 }
 
-/// The fields of a content that clients show, or need to come into the room.
+/// The fields of a content that clients show, or need to join the room.
 fn fields(event_type: &str) -> &'static [&'static str] {
     match event_type {
         "m.room.create" => &["type", "creator", "room_version", "m.federate"],

@@ -1,6 +1,6 @@
-//! What the kernel knows of this process, under the names that Prometheus clients agreed on ([names]).
+//! The kernel's metrics of this process, under the standard names of Prometheus clients ([names]).
 //!
-//! Read at each scrape from `/proc/self`. What cannot be read, as on another system than Linux, is left out.
+//! Read from `/proc/self` at each scrape. A value that cannot be read, as on a system other than Linux, is left out.
 //!
 //! [names]: https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
 

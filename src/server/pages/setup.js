@@ -3,7 +3,7 @@ const find = (id) => document.getElementById(id);
 const secret = location.hash.slice(1);
 const tell = (problem) => { find("problem").textContent = problem; };
 
-// The secret stays out of the history and of anything that copies the address.
+// Keeps the secret out of the history and of copies of the address.
 history.replaceState(null, "", location.pathname);
 if (secret) {
   find("form").hidden = false;

@@ -21,7 +21,7 @@ if (session && why) {
   tell("The link is not complete. Go back to your client and begin again.");
 }
 
-// What the specification tells the client to listen for.
+// Sends the signal that the specification tells the client to wait for.
 const done = () => {
   if (window.onAuthDone) {
     window.onAuthDone();

@@ -1,5 +1,5 @@
-//! One transaction of the committer, with as few statements as possible: small batches of rows in one call
-//! ([`super::one_call`]), everything else a statement for each table and piece.
+//! One transaction of the committer, with as few statements as possible: a small batch of rows goes in one call
+//! ([`super::one_call`]), everything else in one statement for each table and piece.
 
 use super::{
     Queued, Shared, Work,
@@ -19,7 +19,7 @@ statements! {
 }
 
 impl WriterConn {
-    /// Commits the batch, or stores nothing of it. Comes back only when it is known which.
+    /// Commits the batch, or stores nothing of it. Returns only when it is known which.
     pub(super) async fn commit(&mut self, shared: &Shared, batch: &[Queued]) -> Result<(), Failure> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
@@ -38,7 +38,7 @@ impl WriterConn {
         }
     }
 
-    /// Sends the batch as [`Self::store`], over a connection that has or asks for the lock.
+    /// Sends the batch as [`Self::store`] does, after asking for the lock again if it was lost.
     async fn lock_and_store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
         self.lock_again().await?;
         self.store(shared, batch, last).await
@@ -48,7 +48,7 @@ impl WriterConn {
     async fn store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
         let epoch = self.epoch;
-        // Out of the way while the connection is borrowed.
+        // Taken out while the connection is borrowed.
         let mut texts = std::mem::take(&mut self.texts);
         let mut conn = self.conn(&shared.counters);
         let in_one_call =

@@ -1,10 +1,10 @@
 //! The writing connection: how it is made, lost and regained.
 //!
-//! When PostgreSQL's connection is lost, nobody knows what the old backend still does with the batch it was sent: it may
-//! have committed, may be about to, or may never hear of it. So nothing else is written before that is known. The new
-//! connection raises the slot's epoch, which waits for the old backend through the lock of the row and shuts it out
-//! afterwards, and reads the slot's position in the same statement: the batch is stored if the position is past it. If the
-//! row no longer names us as its holder, another process has taken over and this one must end.
+//! When PostgreSQL's connection is lost, nobody knows what happens to the batch: the old backend may have committed it,
+//! may be about to, or may never receive it. So nothing else is written before that is known. The new connection raises
+//! the slot's epoch. That waits for the old backend through the lock of the row, and shuts it out afterwards. The same
+//! statement reads the slot's position: the batch is stored if the position has reached it. If the row no longer names
+//! us as its holder, another process has taken over and this one must end.
 
 use std::time::Duration;
 
@@ -25,14 +25,15 @@ statements! {
     RAISE_EPOCH = "UPDATE writer_slot SET epoch = $1 WHERE slot = 0 AND holder = $2 AND epoch < $1 RETURNING pos";
 }
 
-/// PostgreSQL only: keeps a second process away kindly. See `store::open`.
+/// The query that takes a lock which keeps a second process away with a clear error. For PostgreSQL only; see
+/// `store::open`.
 pub(in crate::store) const LOCK_POSTGRES: &str = "SELECT pg_try_advisory_lock($1)";
 
-/// Any number that nobody else uses in our database.
+/// The key of the lock: any number that nobody else uses in our database.
 pub(in crate::store) const LOCK_KEY: i64 = 0x5ab4a;
 
-/// Pauses between attempts to reach the database: short enough that a restart of it is hardly noticed, and seldom enough
-/// for one that is away for hours.
+/// Pauses between attempts to reach the database: short enough that a restart of it is hardly noticed, and long enough
+/// for a database that is away for hours.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -41,9 +42,9 @@ pub(crate) struct WriterConn {
     pub(crate) engine: Engine,
     pub(crate) epoch: i64,
     pub(crate) holder: i64,
-    /// The highest epoch that was asked for. What became of an attempt that was not answered is not known.
+    /// The highest epoch that was asked for. The outcome of an attempt without an answer is not known.
     asked_epoch: i64,
-    /// The lock that keeps others away kindly went with a connection, and has to be taken again.
+    /// Set when the lock that keeps others away was lost with a connection, and has to be taken again.
     unlocked: bool,
     pub(super) patience: Patience,
     /// The statements of small batches.
@@ -55,7 +56,7 @@ pub(crate) enum Engine {
     Postgres { conn: Option<Box<PgConnection>>, options: Box<PgConnectOptions> },
 }
 
-/// What became of a batch that was not answered with success.
+/// The outcome of a batch that was not answered with success.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// Nothing of it is stored.
@@ -64,7 +65,7 @@ pub(super) enum Failure {
     Lost(Error),
     /// The slot belongs to another process.
     Fenced,
-    /// The server stops before anyone could say.
+    /// The server stopped before the outcome was known.
     Stopped,
 }
 
@@ -73,7 +74,7 @@ impl WriterConn {
         Self { engine, epoch: 0, holder, asked_epoch: 0, unlocked: false, patience, texts: Texts::default() }
     }
 
-    /// Closes the connection. SQLite's log is put into the database before, which works only while nobody reads.
+    /// Closes the connection. SQLite's log is moved into the database file before, which works only while nobody reads.
     pub(crate) async fn close(self) {
         let closed = match self.engine {
             Engine::Sqlite(mut conn) => {
@@ -95,7 +96,7 @@ impl WriterConn {
                 Link::Postgres(conn.as_deref_mut().expect("a lost connection is regained before anything else is done"))
             }
         };
-        // A commit has a bound as a whole.
+        // A commit has a time limit as a whole.
         Conn { link, counters, watch: None }
     }
 
@@ -103,7 +104,7 @@ impl WriterConn {
         matches!(&self.engine, Engine::Postgres { conn: None, .. })
     }
 
-    /// Lets go of a connection that does not answer.
+    /// Drops a connection that does not answer.
     pub(super) fn give_up(&mut self, limit: Duration) -> Error {
         if let Engine::Postgres { conn, .. } = &mut self.engine {
             *conn = None;
@@ -111,7 +112,7 @@ impl WriterConn {
         late(limit).into()
     }
 
-    /// After a failure: rolls back, and finds out whether the batch that ends at `last` is stored all the same.
+    /// Rolls back after a failure, and finds out whether the batch that ends at `last` is stored all the same.
     pub(super) async fn settle(&mut self, shared: &Shared, last: Position, error: Error) -> Result<(), Failure> {
         if !self.is_lost() {
             match self.roll_back(shared).await {
@@ -119,7 +120,7 @@ impl WriterConn {
                 Ok(Some(_)) => return Err(Failure::Refused(error)),
                 Ok(None) => return Err(Failure::Fenced),
                 Err(rollback) => match &mut self.engine {
-                    // A file does not go away; what failed is the disk below it.
+                    // A file does not go away; the disk below it has failed.
                     Engine::Sqlite(_) => return Err(Failure::Refused(error)),
                     Engine::Postgres { conn, .. } => {
                         tracing::debug!(error = %Report(&rollback), "rollback not answered");
@@ -132,14 +133,14 @@ impl WriterConn {
         if position >= last { Ok(()) } else { Err(Failure::Lost(error)) }
     }
 
-    /// Rolls back and reads where the slot stands; `None` if it is not ours any more.
+    /// Rolls back and reads the slot's position; `None` if the slot is not ours any more.
     async fn roll_back(&mut self, shared: &Shared) -> Result<Option<Position>, Error> {
         let (epoch, limit) = (self.epoch, self.patience.connect);
         let is_sqlite = matches!(self.engine, Engine::Sqlite(_));
         let mut conn = self.conn(&shared.counters);
         let ask = async {
             let rolled_back = at_writer!(&mut conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(|_| ()));
-            // SQLite has already rolled back after some errors, and says that there is nothing to roll back.
+            // SQLite has already rolled back after some errors, and then says that there is nothing to roll back.
             if !is_sqlite {
                 rolled_back?;
             }
@@ -150,7 +151,7 @@ impl WriterConn {
         if is_sqlite { ask.await } else { within(limit, ask).await }
     }
 
-    /// Makes a new connection, as often as it takes, and shuts the old one out. Returns the slot's position.
+    /// Connects again, as often as it takes, and shuts the old connection out. Returns the slot's position.
     pub(super) async fn regain(&mut self, shared: &Shared) -> Result<Position, Failure> {
         tracing::warn!("lost the connection to the database");
         let mut pause = FIRST_PAUSE;
@@ -171,7 +172,7 @@ impl WriterConn {
         }
     }
 
-    /// One attempt to connect and to raise the epoch. `None`: the slot is not ours any more.
+    /// Makes one attempt to connect and to raise the epoch. `None`: the slot is not ours any more.
     async fn raise_epoch(&mut self) -> Result<Option<Position>, Error> {
         let Engine::Postgres { conn: current, options } = &mut self.engine else {
             return Err(Error::Waiting); // SQLite has no connection to lose.
@@ -201,8 +202,8 @@ impl WriterConn {
         }
     }
 
-    /// Takes the lock again that was lost with a connection. Until the old backend has ended it still has it; the epoch
-    /// keeps two writers apart meanwhile. A connection that does not answer is let go.
+    /// Takes the lock again that was lost with a connection. The old backend has the lock until it has ended; the epoch
+    /// keeps two writers apart meanwhile. Drops a connection that does not answer.
     pub(super) async fn lock_again(&mut self) -> Result<(), Error> {
         let limit = self.patience.connect;
         let Engine::Postgres { conn: current, .. } = &mut self.engine else { return Ok(()) };
@@ -216,15 +217,15 @@ impl WriterConn {
                 *current = None;
                 return Err(error);
             }
-            // The lock is a kindness only: a PostgreSQL that answers but refuses it stops no commit.
+            // The lock only gives a clear error: a PostgreSQL that answers but refuses it must not stop a commit.
             Err(error) => tracing::debug!(error = %Report(&error), "lock not taken"),
         }
         Ok(())
     }
 }
 
-/// Bounds how long a writing connection may wait: for locks that somebody else holds, for one statement, and, which ends
-/// the backend of a process that is gone, between the statements of a transaction.
+/// Limits the waits of a writing connection: for locks that somebody else holds, for one statement, and between the
+/// statements of a transaction. The last limit ends the backend of a process that is gone.
 pub(in crate::store) async fn set_limits(conn: &mut PgConnection, patience: &Patience) -> Result<(), Error> {
     let text = format!(
         "SET lock_timeout = {}; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}",
@@ -241,7 +242,7 @@ async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Error
     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit).into()))
 }
 
-/// Puts SQLite's log into the database file, so that the file alone is a whole copy of everything.
+/// Moves SQLite's log into the database file, so that the file alone is a whole copy of everything.
 async fn put_log_away(conn: &mut SqliteConnection) {
     // The text is not in the list that is prepared on both engines: only SQLite has such a log.
     match sqlx::query_as::<_, (i64, i64, i64)>("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(conn).await {

@@ -51,7 +51,7 @@ impl<'a> Gathered<'a> {
     }
 }
 
-/// Of rows with the same key, the last one: PostgreSQL replaces a row only once in a statement.
+/// Keeps the last one of rows with the same key: PostgreSQL replaces a row only once in a statement.
 fn latest<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
     let mut seen = HashSet::with_capacity(rows.len());
     let mut kept: Vec<&Row> = rows.iter().rev().filter(|row| seen.insert(key_bytes(row))).copied().collect();

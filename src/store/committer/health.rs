@@ -1,14 +1,14 @@
-//! How the committer is: what it tells those who wait for it, `/ready`, and the process.
+//! The health of the committer, for those who wait for it, for `/ready`, and for the process.
 
 use tokio::sync::watch;
 
-/// Whether writes can be stored at present.
+/// The health of the committer: whether writes can be stored at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// Nothing is known to be wrong.
     Working,
-    /// The database has not answered for [`super::Patience::notice`]. The committer goes on trying; new writes are refused
-    /// at once, and what was queued before is settled as soon as the database is back.
+    /// The database has not answered for [`super::Patience::notice`]. The committer goes on trying; new writes are
+    /// refused at once, and queued writes are settled as soon as the database is back.
     Waiting,
     /// The last commit failed because the disk is full. The next write tries again.
     DiskFull,
@@ -16,7 +16,7 @@ pub enum Health {
     Ended(Ended),
 }
 
-/// Why the committer has ended.
+/// The reason why the committer has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
     /// The server stops.
@@ -29,12 +29,12 @@ pub enum Ended {
     /// The slot belongs to another process.
     #[error("another process has taken over this database: run only one")]
     Fenced,
-    /// Memory could not follow a commit, so readers would miss it. A start reads everything afresh.
+    /// Memory could not follow a commit, so readers would miss it. A restart reads everything again.
     #[error(
         "a mistake in this server: memory could not follow a commit (see the log). What was stored is safe: start it again"
     )]
     MemoryBehind,
-    /// A mistake of ours.
+    /// A bug in this server.
     #[error(
         "a mistake in this server: the task that writes to the database panicked (see the log). What was stored is safe: start it again"
     )]
@@ -42,7 +42,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Whether this is the usual end of a server's life.
+    /// Returns whether this is the usual end of a server's life.
     pub fn is_orderly(self) -> bool {
         match self {
             Self::Stopped | Self::Unsettled => true,
@@ -51,7 +51,7 @@ impl Ended {
     }
 }
 
-/// The present health, to be asked and waited for.
+/// The present health, which can be read and waited for.
 #[derive(Debug)]
 pub(super) struct Pulse(watch::Sender<Health>);
 
@@ -66,7 +66,7 @@ impl Pulse {
         *self.0.borrow()
     }
 
-    /// Sets what is true now. An end is final.
+    /// Sets the present health. An end is final.
     pub(super) fn set(&self, health: Health) {
         self.0.send_if_modified(|now| {
             let changes = *now != health && !matches!(now, Health::Ended(_));

@@ -1,7 +1,7 @@
 //! A small batch of nothing but rows, committed in one call: `BEGIN`, the rows, the slot and `COMMIT` as one text.
 //!
-//! A text depends only on how many rows of which table there are, so the usual ones are made once and remembered, here and
-//! by the database as prepared statements. A test prepares them on both engines.
+//! A text depends only on the tables and their numbers of rows, so the usual texts are made once and remembered, here
+//! and by the database as prepared statements. A test prepares them on both engines.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,13 +18,13 @@ use crate::store::{
     rows::Insert,
 };
 
-/// Up to this many rows, a batch of plain rows goes out as one call: each call costs two thread hops or a round trip.
+/// The most plain rows of a batch that goes out as one call: each call costs two thread hops or a round trip.
 const ONE_CALL_ROWS: usize = 24;
 
-/// How many statements of small batches are remembered.
+/// The number of texts of small batches that are remembered.
 const MAX_TEXTS: usize = 256;
 
-/// What a batch of plain rows looks like: how many rows for which table.
+/// The shape of a batch of plain rows: the number of rows for each table.
 type Shape = Vec<(usize, usize)>;
 
 /// The texts that were sent before.
@@ -32,7 +32,8 @@ type Shape = Vec<(usize, usize)>;
 pub(super) struct Texts(HashMap<Shape, Arc<str>>);
 
 impl Texts {
-    /// Commits a small batch of nothing but rows. `false`: this batch needs the long way, and nothing was done.
+    /// Commits a small batch of nothing but rows. Returns `false` if this batch needs the long way; nothing was done
+    /// then.
     pub(super) async fn commit(
         &mut self,
         conn: &mut Conn<'_>,

@@ -1,8 +1,8 @@
-//! Room on the disk that is kept for signing in and out: a file of noise beside the database, which is given up when the disk
-//! is full. On SQLite only; PostgreSQL's disk is not ours.
+//! The disk reserve for signing in and out: a file of random bytes beside the database, which is given up when the disk
+//! is full. For SQLite only; PostgreSQL's disk is not ours.
 //!
-//! While the room is given up, everything else first takes it back, or is refused like before: so it is not used up by what
-//! happened to come next.
+//! While the reserve is given up, every other write first takes it back, or is refused as before. So writes that happen
+//! to come next do not use it up.
 
 use std::{
     fs::{self, OpenOptions},
@@ -16,10 +16,10 @@ use std::{
 
 use rand::Rng as _;
 
-/// For some hundred sign-ins: each takes some pages of SQLite's log.
+/// The size of the reserve: enough for some hundred sign-ins, each of which takes some pages of SQLite's log.
 const BYTES: u64 = 4 << 20;
 
-/// The file, and whether it is there.
+/// The file of the reserve, and whether it is given up.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Reserve {
     path: Arc<Path>,
@@ -27,7 +27,7 @@ pub(in crate::store) struct Reserve {
 }
 
 impl Reserve {
-    /// The room beside `database`, taken if the disk has it.
+    /// Creates the reserve beside `database`, if the disk has room for it.
     pub(in crate::store) async fn beside(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push("-reserve");
@@ -38,12 +38,12 @@ impl Reserve {
         reserve
     }
 
-    /// Whether the room has been given up.
+    /// Returns whether the reserve is given up.
     pub(super) fn is_free(&self) -> bool {
         self.is_free.load(Ordering::Acquire)
     }
 
-    /// Takes the room back if it was given up and the disk has it; whether it is taken now.
+    /// Takes the reserve back if it was given up and the disk has room. Returns whether it is taken now.
     pub(super) async fn is_taken(&self) -> bool {
         if !self.is_free() {
             return true;
@@ -68,7 +68,7 @@ impl Reserve {
         let written = self.write();
         match &written {
             Ok(()) => self.is_free.store(false, Ordering::Release),
-            // Half of it would be in the way of everything else.
+            // A partial file would only take space from everything else.
             Err(_) => _ = fs::remove_file(&self.path),
         }
         written
@@ -89,7 +89,7 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives the room up; whether there was any.
+    /// Gives the reserve up. Returns whether there was one.
     pub(super) fn give_up(&self) -> bool {
         let was_taken = !self.is_free.swap(true, Ordering::AcqRel);
         was_taken && fs::remove_file(&self.path).is_ok()

@@ -1,4 +1,4 @@
-//! The committer's task: takes what waits, commits it, makes it known.
+//! The committer's task: takes waiting writes, commits them and makes them known.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,12 +16,13 @@ use crate::{
     store::{Error, ids::lock},
 };
 
-/// How often a batch is sent again when the connection was lost and nothing of it stored. A connection that is lost as
-/// often is lost because of the batch.
+/// The number of times that a batch is sent again when the connection was lost and nothing of it is stored. If the
+/// connection is lost more often, the batch is the cause.
 const RESENDS: usize = 2;
 
 impl Committer {
-    /// Commits what is queued, until [`Self::stop`] and the queue is empty. Gives the connection back, to be closed last.
+    /// Commits queued writes, until [`Self::stop`] was called and the queue is empty. Returns the connection, to be
+    /// closed last.
     pub(in crate::store) async fn run(self, mut conn: WriterConn) -> WriterConn {
         let mut ending = Ending { shared: &self.0, why: None };
         loop {
@@ -111,7 +112,7 @@ impl Committer {
         }
     }
 
-    /// Commits the batch, and says so when that takes long.
+    /// Commits the batch, and reports when that takes long.
     async fn watched(&self, conn: &mut WriterConn, batch: &[Queued]) -> Result<(), Failure> {
         let notice = tokio::time::sleep(self.0.notice);
         let commit = conn.commit(&self.0, batch);
@@ -126,7 +127,7 @@ impl Committer {
         commit.await
     }
 
-    /// Brings memory up to date, makes the position visible, and answers.
+    /// Updates memory, makes the position visible, and answers.
     async fn succeed(&self, batch: Vec<Queued>) -> Result<(), Ended> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
@@ -154,10 +155,10 @@ impl Committer {
     }
 }
 
-/// An answer, and what hands over the output of a transaction before it.
+/// An answer, and the function that hands over a transaction's output before it.
 type Answer = (tokio::sync::oneshot::Sender<Result<(), Error>>, Option<super::Hook>);
 
-/// Brings memory up to date, in the order of the queue.
+/// Updates memory, in the order of the queue.
 fn remember(batch: Vec<Queued>) -> Result<Vec<Answer>, Ended> {
     let mut answers = Vec::with_capacity(batch.len());
     for queued in batch {
@@ -178,8 +179,8 @@ fn remember(batch: Vec<Queued>) -> Result<Vec<Answer>, Ended> {
     Ok(answers)
 }
 
-/// Runs a change of memory. One that panics may have done half of it, for any number of rooms and users: readers would
-/// take what is missing for "nothing new" and skip it for ever, so nothing may become visible any more.
+/// Runs a change of memory. A change that panics may be half done, for any number of rooms and users. Readers would
+/// take the missing part for "nothing new" and skip it for ever, so nothing may become visible any more.
 fn contained(hook: impl FnOnce()) -> Result<(), Ended> {
     catch_unwind(AssertUnwindSafe(hook)).map_err(|_| Ended::MemoryBehind)
 }
@@ -202,7 +203,7 @@ fn fail(batch: Vec<Queued>, error: &Error) {
     }
 }
 
-/// Says that the committer has ended, however that comes, and lets go of everyone who waits for it.
+/// Reports that the committer has ended, for whatever reason, and releases everyone who waits for it.
 struct Ending<'a> {
     shared: &'a Shared,
     /// `None` while it runs.
@@ -212,7 +213,7 @@ struct Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let why = self.why.unwrap_or_else(|| {
-            // A task that is dropped without a panic belongs to a runtime that ends.
+            // A task that is dropped without a panic belongs to a runtime that is ending.
             if std::thread::panicking() { Ended::Panicked } else { Ended::Stopped }
         });
         let waiting = {

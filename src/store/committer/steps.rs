@@ -8,14 +8,15 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// What the committer has just done with a batch. The steps come in this order; a batch that fails has only the first.
+/// The step of a batch that the committer has just done. The steps come in this order; a batch that fails has only the
+/// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CommitStep {
     /// The batch was taken out of the queue.
     Taken,
     /// The database has committed it.
     Stored,
-    /// Memory holds it: what [`super::Write::after`] and [`super::Transaction::committed`] update.
+    /// Memory was updated, by [`super::Write::after`] and [`super::Transaction::committed`].
     Remembered,
     /// Its last position is visible.
     Published,
@@ -25,7 +26,7 @@ pub enum CommitStep {
     Answered,
 }
 
-/// What the committer waits for between two steps.
+/// The function that the committer waits for between two steps.
 pub type StepHook = Arc<dyn Fn(CommitStep) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 #[derive(Default)]

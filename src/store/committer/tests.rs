@@ -1,4 +1,4 @@
-//! What a commit holds when something in it fails, on both engines where both can fail so.
+//! Commits in which something fails, on both engines where both can fail so.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use crate::store::{
     tests::postgres::PostgresDatabase,
 };
 
-/// An open database with what it lies in.
+/// An open database, with the directory or the PostgreSQL database that holds it.
 struct Opened {
     db: Database,
     url: String,
@@ -34,7 +34,7 @@ impl Opened {
         both
     }
 
-    /// Lets go of the database, and opens it as the next process would.
+    /// Drops the database, and opens it as the next process would.
     async fn reopen(self) -> Self {
         let Self { db, url, _dir, _postgres } = self;
         drop(db);
@@ -91,7 +91,7 @@ fn row(id: i64) -> Row {
 #[tokio::test]
 async fn a_refused_write_fails_alone() {
     for opened in Opened::both().await {
-        // Nothing of these is awaited yet, so they are one batch.
+        // None of these is awaited yet, so they are one batch.
         let good = [1, 2].map(|id| opened.submit(vec![row(id)]));
         let refused = opened.submit(vec![row(3), row(1)]);
         let later = opened.submit(vec![row(4)]);
@@ -100,7 +100,7 @@ async fn a_refused_write_fails_alone() {
         }
         assert!(matches!(refused.wait().await, Err(Error::Database(_))));
         later.wait().await.expect("it is as good as alone");
-        // Nothing of the refused one: neither its good row nor its bad one.
+        // Nothing of the refused write is stored: neither its good row nor its bad one.
         assert_eq!(opened.stored().await, [1, 2, 4]);
     }
 }
@@ -128,7 +128,7 @@ async fn what_builds_on_a_refused_write_fails_with_it() {
     }
 }
 
-/// Which hook ran, the position of its write, and the one that was visible then.
+/// The name of the hook that ran, the position of its write, and the position that was visible then.
 type Said = (&'static str, Position, Position);
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_stop_commits_what_is_queued_and_takes_no_more() {
 async fn who_has_lost_the_slot_writes_nothing_more() {
     for opened in Opened::both().await {
         opened.submit(vec![row(1)]).wait().await.expect("the slot is ours");
-        // What the start of another process does, where no lock can keep it away.
+        // The start of another process does this, where no lock can keep it away.
         opened.execute("UPDATE writer_slot SET epoch = epoch + 1").await;
         let waiting = [2, 3].map(|id| opened.submit(vec![row(id)]));
         let committer = opened.db.committer();
@@ -347,7 +347,7 @@ async fn a_clean_close_leaves_no_log_beside_the_database() {
     }
 }
 
-/// A statement in its place in the queue.
+/// A statement that runs in its place in the queue.
 struct Execute(String);
 
 impl Transaction for Execute {
@@ -366,7 +366,7 @@ async fn a_failing_transaction_leaves_the_rest_of_its_batch() {
         let failing = tokio::spawn(async move {
             committer.transact(Execute("DELETE FROM filter; SELECT nothing FROM nowhere".to_owned())).await
         });
-        // The spawned task queues its work before the committer is let run: both wait for this one thread.
+        // The spawned task queues its work before the committer runs: both wait for this one thread.
         tokio::task::yield_now().await;
         let last = opened.submit(vec![row(2)]);
         first.wait().await.expect("nothing is wrong with it");
@@ -381,7 +381,7 @@ async fn a_full_disk_refuses_writes_and_nothing_else() {
     let opened = Opened::sqlite().await;
     let limit = |pages| opened.db.committer().transact(Execute(format!("PRAGMA max_page_count = {pages}")));
     opened.submit(vec![row(1)]).wait().await.expect("there is room");
-    // Less than there is: SQLite takes the present size instead.
+    // The limit is less than there is: SQLite takes the present size instead.
     limit(1).await.expect("it can be set");
     let large = |id: i64| FILTER.row([USER.into(), id.into(), "x".repeat(100_000).into()]);
     let mut waiting = vec![opened.submit(vec![large(2)]), opened.submit(vec![large(3)])];

@@ -18,15 +18,15 @@ use crate::store::{Conn, Error, Position, ids::lock};
 pub trait Transaction: Send + Sync + 'static {
     type Output: Send + 'static;
 
-    /// Whether it may use the room that is kept for when the disk is full. For signing in and out, in few rows.
+    /// Allows the use of the disk reserve when the disk is full. For signing in and out, in few rows.
     const ESSENTIAL: bool = false;
 
     /// Reads and writes. It may run more than once when a commit fails, so it keeps nothing between runs. One that panics
     /// fails alone, with [`Error::Panicked`].
     fn run(&self, conn: &mut Conn<'_>, position: Position) -> impl Future<Output = Result<Self::Output, Error>> + Send;
 
-    /// Runs after the commit and before its position becomes visible: the place to update memory, and to mark on the bus
-    /// whom the change concerns. Must be short and must not block.
+    /// Runs after the commit and before its position becomes visible. It updates memory, and marks the users whom the
+    /// change concerns on the bus. Must be short and must not block.
     fn committed(&self, output: &Self::Output, position: Position) {
         let _ = (output, position);
     }
@@ -41,7 +41,7 @@ pub(super) trait Erased: Send + Sync {
 
     fn is_essential(&self) -> bool;
 
-    /// Updates memory; what it returns hands the output to the caller, and is to be run once the position is visible.
+    /// Updates memory. Returns a function that hands the output to the caller, to be run once the position is visible.
     fn committed(self: Box<Self>, position: Position) -> Option<Hook>;
 }
 
@@ -76,7 +76,7 @@ impl<T: Transaction> Erased for Slot<T> {
     }
 
     fn committed(self: Box<Self>, position: Position) -> Option<Hook> {
-        // One that has no output has not run, and the commit did not hold it.
+        // A transaction without output has not run, and was not in the commit.
         let output = lock(&self.output).take()?;
         self.transaction.committed(&output, position);
         let sender = self.sender;
@@ -89,7 +89,7 @@ impl<T: Transaction> Erased for Slot<T> {
     }
 }
 
-/// Runs a transaction whose panic is an error. It is not polled again, and what it has written is rolled back.
+/// Runs a transaction and turns its panic into an error. It is not polled again, and its writes are rolled back.
 async fn contained<T>(run: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let mut run = pin!(run);
     std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {

@@ -1,4 +1,4 @@
-//! What is left over of devices and accounts goes piece by piece, and nothing else goes with it.
+//! Leftovers of devices and accounts are deleted piece by piece, and nothing else with them.
 
 use super::{count_rows, postgres};
 use crate::store::{
@@ -18,7 +18,7 @@ use crate::store::{
     tokens::ACCESS_TOKEN,
 };
 
-/// More than any piece.
+/// More rows than any piece has.
 const MANY: i64 = 1_100;
 
 const TABLES: [&str; 15] = [

@@ -1,6 +1,6 @@
-//! What the engines do for each query text: nothing may read a whole table, but what is named here with its reason.
+//! The plans of both engines for each query text: none may read a whole table, except those named here with a reason.
 //!
-//! An index that is missing is not seen with ten rows, and stops the server with a million.
+//! A missing index is not noticed with ten rows, and stops the server with a million.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Stored filters, compiled: each once for all syncs that name it.
+//! A cache of compiled stored filters: each is compiled once for all syncs that name it.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use crate::{
     store::{self, UserNid},
 };
 
-/// Memory for compiled filters. One of an ordinary client takes a kilobyte, and
-/// eight more for each list with patterns.
+/// Memory for compiled filters. A filter of an ordinary client takes a kilobyte, and eight more for each list with
+/// patterns.
 const CACHE_BYTES: u64 = 16 << 20;
 
-/// About how many of them fit in.
+/// The approximate number of filters that fit in.
 const CACHED_FILTERS: usize = 10_000;
 
 /// Compiled filters by owner and id. A stored filter never changes.
@@ -29,7 +29,7 @@ impl Weighter<(UserNid, i64), Arc<SyncFilter>> for ByBytes {
     }
 }
 
-/// Why a stored filter cannot be used.
+/// The reason why a stored filter cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FindFilterError {
     #[error(transparent)]

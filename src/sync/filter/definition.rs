@@ -1,4 +1,4 @@
-//! Filters as clients write them: what ruma reads of them, and the fields that it does not know.
+//! Filter definitions as clients write them: the fields that ruma reads, and those that it does not know.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::room::relations::RelatedBy;
 #[derive(Debug, Clone, Default)]
 pub struct Definition {
     pub known: FilterDefinition,
-    /// What must relate to the events of the timeline.
+    /// The relations by which other events must relate to the events of the timeline.
     pub timeline: RelatedBy,
 }
 
@@ -20,7 +20,7 @@ impl Definition {
     /// Reads a definition.
     ///
     /// # Errors
-    /// When it is none.
+    /// If the JSON is not a definition.
     pub fn read(json: &str) -> serde_json::Result<Self> {
         Ok(Self { known: serde_json::from_str(json)?, timeline: timeline_fields(json.as_bytes())? })
     }
@@ -28,7 +28,7 @@ impl Definition {
     /// Writes the definition.
     ///
     /// # Errors
-    /// None is expected.
+    /// No error is expected.
     pub fn to_json(&self) -> serde_json::Result<String> {
         if self.timeline.accepts_all() {
             return serde_json::to_string(&self.known);
@@ -41,7 +41,7 @@ impl Definition {
     }
 }
 
-/// The object in a field of another one, which is made if it is missing.
+/// Returns the object in a field of another object, and creates it if it is missing.
 fn child<'a>(of: &'a mut Value, name: &str) -> &'a mut Value {
     let child = &mut of[name];
     if !child.is_object() {
@@ -50,10 +50,10 @@ fn child<'a>(of: &'a mut Value, name: &str) -> &'a mut Value {
     child
 }
 
-/// What must relate to the events of the timeline, in a definition that ruma could read.
+/// Reads [`Definition::timeline`] from a definition that ruma could read.
 ///
 /// # Errors
-/// When these fields are not what they should be.
+/// If these fields are invalid.
 pub fn timeline_fields(json: &[u8]) -> serde_json::Result<RelatedBy> {
     #[derive(Deserialize, Default)]
     struct Fields {
@@ -68,25 +68,25 @@ pub fn timeline_fields(json: &[u8]) -> serde_json::Result<RelatedBy> {
     serde_json::from_slice::<Fields>(json).map(|fields| fields.room.timeline)
 }
 
-/// The text of the parameter `filter` of a query, if it is a definition that may name what must relate to events.
+/// The text of the query parameter `filter`, if it is a definition that may name relations.
 fn naming_relations(query: &str) -> Option<Cow<'_, str>> {
     let found = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "filter");
     found.map(|(_, text)| text).filter(|text| text.contains("related_by"))
 }
 
-/// What must relate to the events, by a filter of events in a query that ruma could read.
+/// Reads the relations that an event filter requires, from a query that ruma could read.
 ///
 /// # Errors
-/// When these fields are not what they should be.
+/// If these fields are invalid.
 pub fn fields_in_query(query: Option<&str>) -> serde_json::Result<RelatedBy> {
     let text = query.and_then(naming_relations);
     text.map_or_else(|| Ok(RelatedBy::default()), |text| serde_json::from_str(&text))
 }
 
-/// Like [`fields_in_query`], for the timeline, where the filter is one of `/sync` and may be an ID.
+/// As [`fields_in_query`], for the timeline of a `/sync` filter, which may also be an ID.
 ///
 /// # Errors
-/// When these fields are not what they should be.
+/// If these fields are invalid.
 pub fn timeline_fields_in_query(query: Option<&str>) -> serde_json::Result<RelatedBy> {
     let text = query.and_then(naming_relations);
     text.map_or_else(|| Ok(RelatedBy::default()), |text| timeline_fields(text.as_bytes()))

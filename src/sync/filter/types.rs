@@ -1,4 +1,4 @@
-//! Types of events in filters: names, and patterns in which `*` stands for any text.
+//! Event types in filters: names, and patterns in which `*` stands for any text.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,25 +8,25 @@ use std::{
 use super::ENTRY_BYTES;
 use crate::{glob::Glob, room::relations::MAX_RELATED_BY, store::ids::lock};
 
-/// Patterns with a `*` in one filter, all of its lists together. Clients use a handful (`m.call.*`); each is held against
-/// every new type of event.
+/// The maximum number of patterns with a `*` in all lists of one filter. Clients use a handful (`m.call.*`); each is
+/// matched against every new event type.
 pub const MAX_PATTERNS: usize = 64;
 
-/// Length of a pattern: no type of event is longer ([spec]).
+/// The maximum length of a pattern: no event type is longer ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#size-limits
 pub const MAX_PATTERN_BYTES: usize = 255;
 
-/// What the types take for which a list of patterns remembers its verdict. Rooms have a few dozen types; whoever makes up
-/// more of them costs the matching of [`MAX_PATTERNS`]. A filter weighs this much from the beginning: what weighs filters must
-/// find them unchanged.
+/// Memory for the event types whose verdicts a filter caches. Rooms have a few dozen types; each further type costs a
+/// match against up to [`MAX_PATTERNS`] patterns. A filter weighs this much from the start, because the cache that
+/// weighs filters needs a constant weight.
 const VERDICTS_BYTES: usize = 8 << 10;
 
-/// Bytes that a verdict takes besides the name of its type: an entry, its part of the free ones, and what an allocation has
-/// for itself.
+/// Bytes that a verdict takes besides the name of its type: an entry, its share of the free entries, and the overhead
+/// of an allocation.
 const VERDICT_BYTES: usize = 64;
 
-/// Why a filter is not taken.
+/// The reason why a filter is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     #[error("a filter has at most {MAX_PATTERNS} patterns with * among its types and not_types")]
@@ -37,7 +37,7 @@ pub enum FilterError {
     PatternTooLong,
 }
 
-/// How many patterns one filter has had so far.
+/// The number of patterns in one filter so far.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     patterns: usize,
@@ -48,7 +48,7 @@ pub(super) struct Budget {
 pub(super) struct TypeFilter {
     types: Option<TypeList>,
     not_types: TypeList,
-    /// The verdicts of the patterns on the types that were seen lately.
+    /// Cached verdicts of the patterns on recently seen types.
     verdicts: Mutex<Verdicts>,
 }
 
@@ -145,7 +145,7 @@ impl TypeList {
         self.names.is_empty() && self.patterns.is_empty()
     }
 
-    /// Whether one of the names or patterns is this type.
+    /// Returns whether one of the names or patterns matches this type.
     fn names(&self, event_type: &str) -> bool {
         self.names.contains(event_type) || self.patterns.iter().any(|pattern| pattern.matches(event_type))
     }
@@ -170,7 +170,7 @@ mod tests {
         let check = |types: Option<&[&str]>, not_types: &[&str], event_type: &str, expected: bool| {
             let filter = compile(types, not_types).unwrap();
             for _ in 0..2 {
-                // The second answer is remembered.
+                // The second answer comes from the cache.
                 assert_eq!(filter.accepts(event_type), expected, "{types:?} but {not_types:?}: {event_type}");
             }
         };

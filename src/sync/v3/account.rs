@@ -34,12 +34,12 @@ impl AccountDataNews {
         Ok(Self { by_room })
     }
 
-    /// About how much memory it takes.
+    /// Returns the approximate bytes of memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         self.by_room.values().flatten().map(|(kind, event)| kind.len() + event.get().len()).sum()
     }
 
-    /// Takes in all data of rooms that are new to the client: it was not told what changed before it knew the room.
+    /// Adds all data of rooms that are new to the client, which has not received earlier changes in them.
     pub(super) async fn complete(&mut self, look: &Look<'_>, newly_joined: &[Arc<Room>]) -> Result<(), Error> {
         for room in newly_joined {
             let all = look.app.account_data.list_of_room(look.caller.user.nid, room.nid, look.upto).await?;
@@ -48,7 +48,7 @@ impl AccountDataNews {
         Ok(())
     }
 
-    /// Writes the account's own data; whether there was any.
+    /// Writes the account's own data. Returns whether there was any.
     pub(super) async fn write_global(&self, look: &Look<'_>, object: &mut Object<'_>) -> Result<bool, Error> {
         let filter = &look.request.filter.account_data;
         let mut events: Vec<&RawValue> = Vec::new();
@@ -56,7 +56,7 @@ impl AccountDataNews {
         events.extend(
             changed.iter().filter(|(kind, event)| filter.accepts_unsent(kind, event)).map(|(_, event)| &**event),
         );
-        // Everyone has push rules, also those who never changed them.
+        // Every user has push rules, even without ever changing them.
         let push_rules = if look.is_initial()
             && filter.accepts_type("m.push_rules")
             && !changed.iter().any(|(kind, _)| kind == "m.push_rules")
@@ -73,7 +73,7 @@ impl AccountDataNews {
         Ok(true)
     }
 
-    /// The data that belongs to a room.
+    /// The account data of a room.
     pub(super) fn of_room(&self, look: &Look<'_>, room: &Room) -> Vec<&RawValue> {
         let filter = &look.request.filter.room.account_data;
         if !filter.accepts_room(&room.room_id) {
@@ -84,8 +84,8 @@ impl AccountDataNews {
     }
 }
 
-/// Writes the presence of others, where it changed or the client could not know it: that of those whom the user just `met`
-/// in a room. Whether there was any.
+/// Writes the presence of other users that changed, or that the client could not know: that of users whom the user just
+/// `met` in a room. Returns whether there was any.
 pub(super) async fn write_presence(
     look: &Look<'_>,
     met: &BTreeSet<String>,

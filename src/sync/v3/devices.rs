@@ -9,13 +9,13 @@ use crate::{
     },
 };
 
-/// How many messages to a device go into one answer; the rest follows in the next.
+/// The maximum number of to-device messages in one answer; the rest follows in the next.
 const MESSAGES: usize = 100;
 
-/// Whose device lists changed since the client last asked. A client that asks for the first time knows none.
+/// The users whose device lists changed since the client's last request. A client on its first request knows none.
 ///
-/// The rooms that it looks at are those with news. Where they have much news of state, the answer waits for its turn before
-/// any of that is read.
+/// Only rooms with news are examined. If much state changed in them, the answer waits for its turn before any of it is
+/// read.
 pub(super) async fn lists(look: &Look<'_>, size: &mut Size<'_>) -> Result<DeviceLists, SyncError> {
     let Look { app, caller, request, since, upto, .. } = look;
     let Some(since) = since else { return Ok(DeviceLists::default()) };
@@ -27,7 +27,7 @@ pub(super) async fn lists(look: &Look<'_>, size: &mut Size<'_>) -> Result<Device
     Ok(DeviceLists::of(app, &caller.user, changed).await?)
 }
 
-/// Writes whose keys to look up again, and whose to forget; whether there was anyone.
+/// Writes the users whose keys to fetch again, and those to forget. Returns whether there were any.
 pub(super) fn write_lists(lists: &DeviceLists, object: &mut Object<'_>) -> bool {
     if lists.is_empty() {
         return false;
@@ -37,7 +37,8 @@ pub(super) fn write_lists(lists: &DeviceLists, object: &mut Object<'_>) -> bool 
     true
 }
 
-/// Writes the messages to this device; whether there were any, and, if some are left, up to where these go.
+/// Writes the messages to this device. Returns whether there were any, and, if some are left, the position up to which
+/// they were written.
 pub(super) async fn write_messages(
     look: &Look<'_>,
     object: &mut Object<'_>,
@@ -51,7 +52,7 @@ pub(super) async fn write_messages(
     Ok((true, (next < look.upto).then_some(next)))
 }
 
-/// Writes how many one-time keys are left; whether that has changed since the client last asked.
+/// Writes how many one-time keys are left. Returns whether that changed since the client's last request.
 pub(super) async fn write_counts(look: &Look<'_>, object: &mut Object<'_>) -> Result<bool, Error> {
     let counts = look.app.keys.counts(look.caller.device_nid).await?;
     let mut json = Object::begin(object.key("device_one_time_keys_count"));

@@ -14,27 +14,27 @@ use crate::{
     sync::json::{Array, Object},
 };
 
-/// Which part of the answer the room belongs to.
+/// The section of the answer that the room belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
     Joined,
     Left,
 }
 
-/// What became of a room's part of the answer. Whatever was written of it counts only if it is `Written`.
+/// The outcome of writing a room's part of the answer. The written bytes count only if it is `Written`.
 pub(super) enum RoomPart {
-    /// Nothing of it is new.
+    /// The room has no news.
     NoNews,
-    /// The answer has no place for it any more.
+    /// The answer has no space left for the room.
     DoesNotFit,
     Written {
         bytes: RoomBytes,
-        /// Whether anybody types, if the client is told.
+        /// The typing state that the client is told, if any: true if a user is typing.
         typing: Option<bool>,
     },
 }
 
-/// Whether there are new receipts or typing users. Looks only at numbers in memory when there are none.
+/// Returns whether there are new receipts or typing users. If there are none, only numbers in memory are compared.
 pub(super) async fn has_ephemeral_news(look: &Look<'_>, room: &Room) -> Result<bool, Error> {
     let news = Ephemeral::load(look, room, (look.since_pos(), look.since_ephemeral())).await?;
     Ok(!news.is_empty())
@@ -62,7 +62,7 @@ pub(super) async fn write(
         (Some(unread), Some(since)) => unread.changed_at > Some(since) || has_read_on(look, &room.room).await?,
         _ => false,
     };
-    // A departure is news by itself, whatever the filter says of the room's events.
+    // A departure is always news, even if the filter excludes the room's events.
     let told_anyway = room.since.is_none() || look.request.full_state || section == Section::Left;
     let other_news = !timeline.events.is_empty() || !ephemeral.is_empty() || !account_data.is_empty() || counts_changed;
     if !told_anyway && !other_news && state.is_empty() {
@@ -104,7 +104,7 @@ pub(super) async fn write(
     })
 }
 
-/// Whether the user has read on in the room, on whatever device: that changes the counts.
+/// Returns whether the user has read further in the room, on any device: that changes the counts.
 pub(super) async fn has_read_on(look: &Look<'_>, room: &Room) -> Result<bool, Error> {
     let user = look.caller.user.nid;
     look.app.ephemeral.has_read_since(room.nid, user, (look.since_pos(), look.upto)).await
@@ -133,7 +133,7 @@ fn write_unread(look: &Look<'_>, unread: &Unread, object: &mut Object<'_>) {
     }
 }
 
-/// The receipts and the typing users that are news.
+/// The new receipts and typing users.
 #[derive(Default)]
 struct Ephemeral {
     events: Vec<Box<RawValue>>,

@@ -1,9 +1,9 @@
-//! The rooms of an answer: which ones have news, and the invites, knocks and departures among them.
+//! The rooms of an answer: those with news, and the invites, knocks and departures among them.
 //!
-//! Promise: a room that is damaged in the database is left out, and the others are told as if it were not there. So is a room
-//! whose state does not fit into the answer any more. The token says which rooms were left out ([`Hints`]). Once such a
-//! room can be told, the client is given it whole, whatever it may have had of it before, so nothing is lost, and it needs no
-//! row and no memory of ours.
+//! Promise: a room that is damaged in the database is left out, and the others are sent as if it did not exist. A room
+//! whose state no longer fits into the answer is left out too. The token names the rooms that were left out
+//! ([`Hints`]). Once such a room can be sent, the client gets it whole, even if it had parts of it before. So nothing
+//! is lost, and this needs no row and no memory of ours.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -22,15 +22,16 @@ use crate::{
     },
 };
 
-/// A room that the user is, or was, in, and where the client's knowledge of it ends.
+/// A room that the user is or was in, and how far the client knows it.
 pub(super) struct RoomLook {
     pub(super) room: Arc<Room>,
     pub(super) sight: Arc<Sight>,
-    /// Up to where the client has the room; `None` if it has nothing of it.
+    /// The position up to which the client has the room; `None` if it has nothing of it.
     pub(super) since: Option<Position>,
-    /// Up to where it may see.
+    /// The position up to which the client may see the room.
     pub(super) upto: Position,
-    /// Nothing of the room but the end of an invitation, a knock or a ban, at `upto`: the user was not in it meanwhile.
+    /// True if the answer has nothing of the room but the end of an invitation, a knock or a ban, at `upto`: the user
+    /// was not in the room meanwhile.
     pub(super) only_departure: bool,
 }
 
@@ -41,21 +42,21 @@ pub(super) struct RoomNews {
     left: Vec<RoomLook>,
     invited: Vec<MemberEntry>,
     knocked: Vec<MemberEntry>,
-    /// Rooms that the user has joined since the client last asked.
+    /// Rooms that the user has joined since the client's last request.
     pub(super) newly_joined: Vec<Arc<Room>>,
     /// The part of the client's next token that is about single rooms.
     pub(super) hints: Hints,
 }
 
 impl RoomNews {
-    /// Finds the rooms with news. Those that are `left_out` already are not looked at.
+    /// Finds the rooms with news. Rooms in `left_out` are skipped.
     pub(super) async fn load(
         look: &Look<'_>,
         account_data: &AccountDataNews,
         left_out: BTreeSet<RoomNid>,
     ) -> Result<Self, Error> {
         let mut news = Self { hints: Hints { left_out, ..Hints::default() }, ..Self::default() };
-        // The client believes this until it is told otherwise, also when an earlier start of the server said so.
+        // The client believes this until it is told otherwise, even if an earlier start of the server told it.
         news.hints.typing = look.hints().map(|hints| hints.typing.clone()).unwrap_or_default();
         for room in look.app.rooms.unreadable_memberships(look.caller.user.nid).await? {
             news.leave_out(look, room)?;
@@ -76,7 +77,7 @@ impl RoomNews {
         Ok(news)
     }
 
-    /// The room is damaged: the answer is without it, and the client's token says so.
+    /// Leaves a damaged room out of the answer, and records that in the client's token.
     fn leave_out(&mut self, look: &Look<'_>, room: RoomNid) -> Result<(), Error> {
         self.hints.left_out.insert(room);
         self.newly_joined.retain(|joined| joined.nid != room);
@@ -105,8 +106,8 @@ impl RoomNews {
         Ok(())
     }
 
-    /// Adds a room whose entry in memory is newer than this answer, as it was at the end of the answer. What came after
-    /// that belongs to the next one.
+    /// Adds a room whose entry in memory is newer than this answer, in its state at the end of the answer. Later
+    /// changes belong to the next answer.
     async fn add_as_of_answer(
         &mut self,
         look: &Look<'_>,
@@ -121,8 +122,8 @@ impl RoomNews {
         match membership {
             Membership::Join => self.add_joined(look, account_data, &then, true).await,
             Membership::Leave | Membership::Ban => self.add_left(look, &then, is_news).await,
-            // The next answer tells what became of the invitation. That the user was out of the room before it can only
-            // be told now.
+            // The next answer has the outcome of the invitation. Only this answer can say that the user was out of the
+            // room before it.
             Membership::Invite | Membership::Knock if look.has_had(&sight, room.nid).is_some() => {
                 self.add_left(look, &then, is_news).await
             }
@@ -176,7 +177,7 @@ impl RoomNews {
         }
         let sight = look.app.rooms.sight(&room, &look.caller.user).await?;
         let since = look.has_had(&sight, room.nid);
-        // A room that was left out is given as far as the user was in it, whenever they left.
+        // A room that was left out is sent up to where the user was in it, whenever they left.
         let is_news = |until: &Position| *until > look.since_pos() || look.was_left_out(room.nid);
         let joined_until = sight.joined_until(entry.pos).filter(|until| is_news(until) && !entry.forgotten);
         let only_departure = joined_until.is_none();
@@ -185,12 +186,12 @@ impl RoomNews {
         Ok(())
     }
 
-    /// Whether a room is given whole, with all of its state.
+    /// Returns whether any room is sent whole, with all of its state.
     pub(super) fn has_whole_room(&self) -> bool {
         self.joined.iter().chain(&self.left).any(|room| room.since.is_none() && !room.only_departure)
     }
 
-    /// Writes `rooms`; whether there was anything.
+    /// Writes `rooms`. Returns whether it has any content.
     pub(super) async fn write(
         &mut self,
         look: &Look<'_>,
@@ -240,7 +241,7 @@ impl RoomNews {
         Ok(any)
     }
 
-    /// Writes one room, and takes over what the next token must say about it.
+    /// Writes one room, and records in the hints what the next token must say about it.
     async fn write_room(
         &mut self,
         look: &Look<'_>,
@@ -252,7 +253,7 @@ impl RoomNews {
         let before = json.mark();
         let mut part = joined::write(look, room, account_data, section, json).await;
         if !size.allows(json.out.len()) {
-            // Not kept while it waits.
+            // The bytes are not kept during the wait.
             json.back_to(before);
             json.out.shrink_to_fit();
             size.may_be_large().await?;
@@ -263,7 +264,7 @@ impl RoomNews {
             Some(RoomPart::Written { bytes, typing }) => {
                 look.budgets.spend(bytes);
                 match typing {
-                    // A client that is told of typing in more rooms at once may keep it for too long after a restart.
+                    // A client that sees typing in more rooms at once may show it for too long after a restart.
                     Some(true) if self.hints.typing.len() < MAX_HINTED_ROOMS => _ = self.hints.typing.insert(nid),
                     Some(false) => _ = self.hints.typing.remove(&nid),
                     Some(true) | None => {}
@@ -282,7 +283,8 @@ impl RoomNews {
         Ok(())
     }
 
-    /// The room does not fit into this answer: the client's token says so, and the next answer gives it whole.
+    /// Leaves a room that does not fit out of this answer. The client's token records that, and the next answer has the
+    /// room whole.
     fn leave_for_next(&mut self, look: &Look<'_>, room: &Room) -> Result<(), SyncError> {
         if !look.was_left_out(room.nid) {
             let user_id = look.caller.user_id();
@@ -293,7 +295,7 @@ impl RoomNews {
     }
 }
 
-/// Writes a room that the user is invited to or has knocked at.
+/// Writes a room that the user is invited to or has knocked on.
 async fn write_stripped(
     look: &Look<'_>,
     room: RoomNid,
@@ -311,7 +313,7 @@ async fn write_stripped(
     Ok(())
 }
 
-/// Whether the user was invited by somebody whom they ignore: such invitations are not shown.
+/// Returns whether the user was invited by a user whom they ignore. Such invitations are not shown.
 async fn is_from_ignored(look: &Look<'_>, entry: &MemberEntry) -> Result<bool, Error> {
     let ignored = look.ignored().await?;
     if ignored.is_empty() {

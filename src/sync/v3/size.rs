@@ -1,16 +1,16 @@
-//! The size of an answer, and the turn that it waits for where it is large.
+//! The size of an answer, and the turn that a large answer waits for.
 //!
-//! Most answers are small and wait for nothing. One that may be large for all that is known waits before anything is read
-//! ([`is_foreseen`]), or before any event is read, where numbers in memory tell of much state
-//! ([`ChangedRooms`](crate::sync::device_lists::ChangedRooms)). One that turns out large gives up the part that is too
-//! large, waits, and makes that part again.
+//! Most answers are small and do not wait. An answer that may be large waits before anything is read ([`is_foreseen`]),
+//! or before any event is read, if numbers in memory show much changed state
+//! ([`ChangedRooms`](crate::sync::device_lists::ChangedRooms)). An answer that turns out to be large discards the part
+//! that is too large, waits, and builds that part again.
 
 use tokio::time::Instant;
 
 use super::{Look, SyncError};
 use crate::sync::large::{LARGE_BYTES, Turn, WAIT};
 
-/// The turn of an answer that may be large, from when that is seen until the answer is made.
+/// The turn of an answer that may be large, held from when that is noticed until the answer is complete.
 pub(super) struct Size<'a> {
     look: &'a Look<'a>,
     deadline: Instant,
@@ -22,12 +22,12 @@ impl<'a> Size<'a> {
         Self { look, deadline: deadline.max(Instant::now() + WAIT), turn: None }
     }
 
-    /// Whether an answer of so many bytes can be made now.
+    /// Returns whether an answer of this many bytes can be built now.
     pub(super) fn allows(&self, bytes: usize) -> bool {
         self.turn.is_some() || bytes < LARGE_BYTES
     }
 
-    /// Waits for the turn of a large answer. Nothing large is to be held meanwhile.
+    /// Waits for the turn of a large answer. The caller must hold nothing large meanwhile.
     pub(super) async fn may_be_large(&mut self) -> Result<(), SyncError> {
         let Look { app, caller, .. } = self.look;
         if self.turn.is_none() {
@@ -41,8 +41,8 @@ impl<'a> Size<'a> {
     }
 }
 
-/// Whether the answer may be large for all that is known before anything is read. The client itself says which rooms it
-/// was not told of. The age of its token says nothing: an idle client's grows old without news.
+/// Returns whether the answer may be large, judged before anything is read. The client's token names the rooms that
+/// were left out. The token's age tells nothing: an idle client's token grows old without news.
 pub(super) fn is_foreseen(look: &Look<'_>) -> bool {
     look.request.full_state || look.is_initial() || !look.request.hints.left_out.is_empty()
 }

@@ -1,14 +1,14 @@
 //! The state of a room in an answer.
 //!
-//! Promise: a client that takes the state of an answer, and then the state events of its timeline in their order, has the
-//! room's state as of the end of the answer: of every key that the filter of the state lets through, and of the members that
-//! lazy loading owes it. With `state_after` the state alone does that. It holds whatever hides events from the timeline: a
-//! filter, a limit, the history's visibility.
+//! Promise: a client that applies the state of an answer, and then the state events of its timeline in order, has the
+//! room's state as of the end of the answer. This holds for every key that the state filter accepts, and for the
+//! members that lazy loading must send. With `state_after` the state alone suffices. The promise holds even if a
+//! filter, a limit or the history visibility hides events from the timeline.
 //!
-//! The rule is in [`find`], and nowhere else. The state of an answer is the state before the timeline (or what of it
-//! has changed since the client last asked), as the specification says, but with the newest event of each key whose newest
-//! event is not shown. If an older event of such a key is shown, the client would take it last: then the timeline begins after
-//! that one, and has a gap.
+//! The rule is in [`find`], and nowhere else. The state of an answer is the state before the timeline, or the part of
+//! it that changed since the client's last request, as the specification says. But for a key whose newest event the
+//! timeline does not show, it has that newest event. If the timeline shows an older event of such a key, the client
+//! would apply that one last; so the timeline begins after it, and has a gap.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,13 +29,13 @@ use crate::{
     sync::json::Array,
 };
 
-/// State events that are in memory at a time: 16 MiB of the largest. Most rooms have fewer.
+/// The maximum number of state events in memory at a time: 16 MiB of the largest. Most rooms have fewer.
 const READ_AT_ONCE: usize = 256;
 
 type Entries = BTreeMap<KeyNid, StateEntry>;
 
-/// The state events for the answer, of which the filter may not want all. May shorten the timeline. With lazy loading, the
-/// members whose keys are `owed` are among them, unless the client has them.
+/// Finds the state events for the answer; the filter may not accept all of them. May shorten the timeline. With lazy
+/// loading, the members whose keys are `owed` are included, unless the client has them.
 pub(super) async fn find(
     look: &Look<'_>,
     room: &RoomLook,
@@ -70,15 +70,15 @@ pub(super) async fn find(
     Ok(entries.values().map(|entry| entry.event_nid).collect())
 }
 
-/// What was written of a state.
+/// The amount of state that was written.
 #[derive(Debug, Default)]
 pub(super) struct WrittenState {
     pub(super) events: usize,
     pub(super) bytes: usize,
 }
 
-/// Writes those of the state events that the filter wants, without having all of them in memory at once. `None`: they have
-/// more than `most` bytes.
+/// Writes the state events that the filter accepts, without holding all of them in memory at once. Returns `None` if
+/// they have more than `most` bytes.
 pub(super) async fn write(
     look: &Look<'_>,
     room: &RoomLook,
@@ -103,8 +103,8 @@ pub(super) async fn write(
     Ok(Some(written))
 }
 
-/// The state for a user who was not in the room when their invitation, knock or ban ends: their own member event, where the
-/// timeline does not show it.
+/// The state for a user outside the room whose invitation, knock or ban ends: their own member event, unless the
+/// timeline shows it.
 async fn departure(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result<Vec<EventNid>, Error> {
     let own = look.caller.user_id().as_str();
     let event = look.app.rooms.state_event(&room.room, "m.room.member", own, room.upto).await?;
@@ -112,7 +112,7 @@ async fn departure(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Res
     Ok(event.into_iter().map(|event| event.nid).filter(|event| !is_told(*event)).collect())
 }
 
-/// The state at `at`, or what of it has changed since the client last asked.
+/// The state at `at`, or the part of it that changed since the client's last request.
 async fn entries(look: &Look<'_>, room: &RoomLook, at: Position, full: bool) -> Result<Entries, Error> {
     let rooms = &look.app.rooms;
     match room.since {
@@ -127,8 +127,8 @@ async fn entries(look: &Look<'_>, room: &RoomLook, at: Position, full: bool) -> 
     }
 }
 
-/// The keys that change within the timeline and whose newest event it does not show, each with that event; of those that
-/// the filter of the state lets through.
+/// The keys that change within the timeline and whose newest event the timeline does not show, each with that event.
+/// Only keys that the state filter accepts are included.
 async fn hidden(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result<Entries, Error> {
     let rooms = &look.app.rooms;
     if timeline.start >= room.upto {
@@ -165,9 +165,9 @@ struct Lazy<'a> {
 }
 
 impl Lazy<'_> {
-    /// Keeps the members whose events the client sees, those that are owed, and the client's own; adds those of them that it
-    /// does not know yet. Keeps all changes, also when it is given the full state: it may know any member, from earlier
-    /// timelines or from `/members`.
+    /// Keeps the members whose events the client sees, those that are owed, and the client's own, and adds those of
+    /// them that the client does not know yet. Keeps all changes even if the client gets the full state: it may know
+    /// any member, from earlier timelines or from `/members`.
     async fn apply(&self, entries: &mut Entries, owed: &[KeyNid]) -> Result<(), Error> {
         let Look { app, caller, .. } = self.look;
         let (device, room) = (caller.device_nid, self.room.room.nid);
@@ -182,7 +182,7 @@ impl Lazy<'_> {
         }
         let senders = senders.into_iter().filter_map(|user| app.db.known_state_key("m.room.member", user));
         let keys: BTreeSet<KeyNid> = senders.map(|key| key.nid).chain(owed.iter().copied()).collect();
-        // The client may know members of a room that could not be read for a while, and they may have changed since.
+        // In a room that could not be read for a while, the client may know members that have changed since.
         if self.full && !self.look.was_left_out(room) {
             let known_up_to = self.known_up_to();
             let has_changed = |entry: &StateEntry| known_up_to.is_some_and(|pos| entry.pos > pos);
@@ -214,11 +214,12 @@ impl Lazy<'_> {
         Ok(())
     }
 
-    /// Up to where the client knows at least what has become of the members that it knows. `None`: it knows none.
+    /// A position up to which the client surely knows all changes of the members that it knows. `None` if it knows no
+    /// members.
     ///
-    /// One who comes back keeps what they knew of an earlier stay. Up to where that was, nothing says: the token is from after
-    /// it, and the end of a stay is not told to one who was invited again at once, or who has forgotten the room. What is as
-    /// it was when the user first came cannot be outdated.
+    /// A client whose user rejoins a room keeps its knowledge from an earlier stay. How far that reaches is not
+    /// recorded: the token is from after it, and the end of a stay is not sent to a user who was invited again at once,
+    /// or who forgot the room. But a member that has not changed since the user first joined cannot be outdated.
     fn known_up_to(&self) -> Option<Position> {
         let asked_after = |came: &Position| !self.look.is_initial() && *came <= self.look.since_pos();
         self.room.since.or_else(|| self.room.sight.first_joined().filter(asked_after))

@@ -1,4 +1,4 @@
-//! A room's summary in an answer: how many are in it, and who names it if it has no name.
+//! A room's summary in an answer: its member counts, and the members that name it if it has no name.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::{
     store::{Error, KeyNid},
 };
 
-/// How many members name a room that has no name ([spec]).
+/// The number of members that name a room without a name ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary
 const HEROES: usize = 5;
@@ -20,7 +20,7 @@ const HEROES: usize = 5;
 pub(super) struct Summary {
     joined: usize,
     invited: usize,
-    /// `None`: the room has a name.
+    /// `None` if the room has a name.
     heroes: Option<Vec<Hero>>,
 }
 
@@ -30,7 +30,7 @@ struct Hero {
 }
 
 impl Summary {
-    /// The room's summary; `None` if nothing of it has changed.
+    /// Returns the room's summary, or `None` if nothing in it has changed.
     pub(super) async fn load(look: &Look<'_>, room: &RoomLook) -> Result<Option<Self>, Error> {
         if !has_changed(look, room).await? {
             return Ok(None);
@@ -58,7 +58,7 @@ impl Summary {
     }
 }
 
-/// Whether a membership or a name has changed since the client last asked.
+/// Returns whether a membership or a name has changed since the client's last request.
 async fn has_changed(look: &Look<'_>, room: &RoomLook) -> Result<bool, Error> {
     let Some(since) = room.since.filter(|_| !look.request.full_state) else { return Ok(true) };
     if room.room.last_pos() <= since {
@@ -78,7 +78,7 @@ fn is_set(event: Option<&StoredEvent>, field: &str) -> bool {
     content.and_then(|content| content.get(field)?.as_str().map(|text| !text.is_empty())).unwrap_or(false)
 }
 
-/// The first members beside the user: those who are there or invited, or else those who were.
+/// The first members besides the user: those who are joined or invited, or else those who have left.
 async fn heroes(look: &Look<'_>, room: &RoomLook) -> Result<Vec<Hero>, Error> {
     let rooms = &look.app.rooms;
     let own = look.app.db.known_state_key("m.room.member", look.caller.user_id().as_str()).map(|key| key.nid);

@@ -1,4 +1,4 @@
-//! The bounds of one answer, with small numbers in place of the real ones.
+//! Tests of the limits of one answer, with small numbers in place of the real ones.
 
 use ruma::RoomVersionId;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::{
     sync::token::MAX_HINTED_ROOMS,
 };
 
-/// As large as no budget of these tests.
+/// A budget that no test uses up.
 const PLENTY: usize = 1 << 30;
 
 fn request(since: Option<SyncToken>, hints: Hints) -> Request {
@@ -29,7 +29,7 @@ fn request(since: Option<SyncToken>, hints: Hints) -> Request {
     }
 }
 
-/// What a client asks next that has this answer.
+/// The next request of a client that has this answer.
 fn next_request(answer: &Value) -> Request {
     let token = answer["next_batch"].as_str().expect("a token");
     request(Some(token.parse().expect("one of ours")), Hints::of(token).expect("we wrote them"))
@@ -57,7 +57,7 @@ async fn answer_within(
     Ok((serde_json::from_slice(&bytes).expect("it is JSON"), has_news))
 }
 
-/// A room with so many further events of state, and then messages, of so many bytes each.
+/// Creates a room with this many additional state events, and then messages, of this many bytes each.
 async fn room_of(server: &Server, owner: &LocalDevice, state: (usize, usize), messages: (usize, usize)) -> Arc<Room> {
     let mut new = new_room(RoomVersionId::V11, Preset::Private);
     new.initial_state.extend((0..state.0).map(|key| InitialState {
@@ -112,7 +112,7 @@ async fn rooms_whose_state_does_not_fit_are_told_whole_by_the_next_answers() {
     let alice = server.register("alice").await;
     let mut rooms = Vec::new();
     for _ in 0..3 {
-        // The messages are the whole timeline, so all of the state is told before it.
+        // The messages are the whole timeline, so all of the state is sent before it.
         rooms.push(room_of(&server, &alice, (20, 1_000), (10, 0)).await);
     }
     let one_room = (PLENTY, 60_000);
@@ -132,7 +132,7 @@ async fn rooms_whose_state_does_not_fit_are_told_whole_by_the_next_answers() {
     assert!(!has_news && quiet.get("rooms").is_none(), "{quiet}");
 }
 
-/// It is as if it were damaged: the others are told, and nothing is told again and again because of it.
+/// The room is treated like a damaged one: other rooms are sent, and nothing is sent repeatedly because of it.
 #[tokio::test]
 async fn a_room_that_no_answer_can_tell_keeps_nothing_else_back() {
     let server = server().await;

@@ -1,4 +1,4 @@
-//! The news of a room's timeline, as far as the user may see it and the client wants it.
+//! The new events of a room's timeline that the user may see and the client wants.
 
 use super::{Look, budget::written_bytes, membership::RoomLook};
 use crate::{
@@ -14,16 +14,16 @@ use crate::{
     },
 };
 
-/// How many events of a room a client gets that does not say how many it wants ([spec]).
+/// The default number of events per room ([spec]).
 ///
 /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 const DEFAULT_TIMELINE: u64 = 10;
 
-/// Events that are looked at for one room whose timeline is filtered.
+/// The maximum number of events that are examined for one room with a filtered timeline.
 const MAX_SCANNED: usize = 5_000;
 
-/// What the timeline of one room has in one answer, in bytes of its events: as much as sixteen of the largest. One who wants
-/// more of a room finds it with `/messages`.
+/// The maximum size of one room's timeline in one answer, in bytes of its events: sixteen of the largest. A client that
+/// wants more of a room reads it with `/messages`.
 const MAX_BYTES: usize = 1 << 20;
 
 /// The new events of a timeline.
@@ -31,7 +31,7 @@ pub(super) struct Timeline {
     /// Oldest first.
     pub(super) events: Vec<Placed>,
     limited: bool,
-    /// Just before the first event.
+    /// The position just before the first event.
     pub(super) start: Position,
 }
 
@@ -40,19 +40,20 @@ impl Timeline {
         self.events.iter().any(|(_, shown)| shown.nid == event)
     }
 
-    /// Leaves out the events up to `pos`. The client finds them with `/messages`, as it finds what a limit leaves out.
+    /// Leaves out the events up to `pos`. The client finds them with `/messages`, like events that a limit leaves out.
     pub(super) fn begin_after(&mut self, pos: Position) {
         self.events.retain(|(at, _)| *at > pos);
         self.start = pos;
         self.limited = true;
     }
 
-    /// Its part of an answer, in bytes of its events.
+    /// The size of its part of an answer, in bytes of its events.
     pub(super) fn bytes(&self) -> usize {
         self.events.iter().map(|(_, event)| written_bytes(event)).sum()
     }
 
-    /// Leaves out the oldest events where all together have more bytes than `most`. The newest one stays whatever its size.
+    /// Leaves out the oldest events if all together have more bytes than `most`. The newest event stays, whatever its
+    /// size.
     fn within_bytes(mut self, most: usize) -> Self {
         let mut bytes = 0;
         let newest_left_out = self.events.iter().rev().find(|(_, event)| {
@@ -73,7 +74,7 @@ impl Timeline {
         Ok(Self::load_all(look, room, left > 0).await?.within_bytes(left.min(MAX_BYTES)))
     }
 
-    /// Reads all that is wanted, or the newest event if no more `fits`.
+    /// Reads all wanted events, or only the newest event if `fits` is false.
     async fn load_all(look: &Look<'_>, room: &RoomLook, fits: bool) -> Result<Self, Error> {
         let filter = &look.request.filter.room.timeline;
         let limit = filter.limit.unwrap_or(DEFAULT_TIMELINE);
@@ -91,7 +92,8 @@ impl Timeline {
             };
             let is_parent = |event: &StoredEvent| parents.as_ref().is_none_or(|parents| parents.contains(&event.nid));
             events.retain(|(pos, event)| accepts(*pos, event) && is_parent(event));
-            // Who forgot a room at once is not told how it went on, and must not take the departure for what came next.
+            // A user who forgot a room at once is not told the events in between, so the client must not take the
+            // departure for the next event.
             let limited = match room.since {
                 Some(since) => !look.app.rooms.timeline(&room.room, since, just_before, 1).await?.0.is_empty(),
                 None => false,
@@ -111,19 +113,19 @@ impl Timeline {
         Self::scan(look, room, after, limit).await
     }
 
-    /// The latest events, when the client wants them all. `None`: too much of it is hidden for good.
+    /// Returns the latest events, for a filter that accepts all. `None` if too many of them are hidden for good.
     async fn latest(look: &Look<'_>, room: &RoomLook, after: Position, limit: usize) -> Result<Option<Self>, Error> {
         let ignored = look.ignored().await?;
         let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
         if limited && !ignored.is_empty() && events.iter().any(|(_, event)| event.is_hidden_by(ignored)) {
-            // A gap must not come from what is hidden for good: then there is more to look through.
+            // Events that are hidden for good must not cause a gap, so more events must be examined.
             return Ok(None);
         }
         events.retain(|(_, event)| !event.is_hidden_by(ignored));
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
         events.retain(|(pos, event)| is_visible(look, room, *pos, event));
-        // Hidden events may have older ones before them that the user sees, such as those from before the history was
-        // hidden: then a cut stays a gap. One who has just come and sees nothing older has none to fill.
+        // Before hidden events there may be older ones that the user sees, such as those from before the history was
+        // hidden. Then a cut remains a gap. A user who has just joined and sees nothing older has no gap to fill.
         limited = limited && (room.since.is_some() || room.sight.sees_any_up_to(start));
         let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
         Ok(Some(Self { events, limited: limited || may_have_gap(look, room), start }))
@@ -136,7 +138,7 @@ impl Timeline {
         let accepts = |pos, event: &StoredEvent| {
             is_visible(look, room, pos, event) && filter.accepts(event) && !event.is_hidden_by(ignored)
         };
-        // One more than wanted says whether any is missing.
+        // One more event than wanted shows whether any is missing.
         let most = (limit + 1, look.budgets.scans.left().min(MAX_SCANNED));
         let (page, scanned) = look
             .app
@@ -149,7 +151,7 @@ impl Timeline {
         events.truncate(limit);
         events.reverse();
         let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
-        // A scan that was given up may have missed some.
+        // A scan that stopped early may have missed some.
         let gave_up = !more && page.next.is_some_and(|next| next > after);
         Ok(Self { events, limited: may_have_gap(look, room) || more || gave_up, start })
     }
@@ -184,14 +186,14 @@ impl Timeline {
     }
 }
 
-/// Whether the client may still have a timeline of this room, from before the user left it or from before the room could
-/// not be read: then what comes does not follow on it.
+/// Returns whether the client may still have an older timeline of this room, from before the user left it or before the
+/// room could not be read. Then the new events do not follow directly on it.
 fn may_have_gap(look: &Look<'_>, room: &RoomLook) -> bool {
     room.since.is_none() && !look.is_initial()
 }
 
 fn is_visible(look: &Look<'_>, room: &RoomLook, pos: Position, event: &StoredEvent) -> bool {
-    // A user always sees what became of themselves, such as an invitation that was withdrawn.
+    // A user always sees their own membership changes, such as a withdrawn invitation.
     room.sight.can_see(pos) || event.pdu.is_state("m.room.member", look.caller.user_id().as_str())
 }
 

@@ -1,4 +1,4 @@
-//! What a server tells others, and whom it believes.
+//! Answers to other servers, and the checks of their signatures.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn a_server_publishes_its_version_and_its_keys() {
     let hour = 3_600_000;
     assert!(keys.valid_until_ms > now + hour && keys.valid_until_ms < now + 48 * hour, "{}", keys.valid_until_ms);
 
-    // As a notary it has its own.
+    // As a notary the server returns its own keys.
     for answer in [
         anyone.get("/_matrix/key/v2/query/b.test").await.ok(),
         anyone.post("/_matrix/key/v2/query", json!({ "server_keys": { "b.test": {}, "c.test": {} } })).await.ok(),
@@ -77,38 +77,38 @@ both_engines! {
         let ask = async |authorization: Option<&str>, path: &str| {
             client.request_as(authorization, Method::GET, path, None).await
         };
-        // Not signed, or not so that it could be read.
+        // The signature is missing or cannot be parsed.
         for header in [None, Some("Bearer abc"), Some("X-Matrix"), Some("X-Matrix origin=a.test,key=\"ed25519:1\"")] {
             ask(header, PROFILE).await.error(401, "M_UNAUTHORIZED");
         }
-        // Signed for another server: what c.test was sent cannot be used here.
+        // A request that was signed for c.test cannot be used here.
         get_as(&client, signer(&a), "c.test", PROFILE).await.error(401, "M_UNAUTHORIZED");
-        // The same, with the name of the destination exchanged, or left out.
+        // Nor can it be used with another destination, or without one.
         let for_c = authorization(signer(&a), "c.test", Method::GET, PROFILE, "");
         ask(Some(&for_c.replace("destination=c.test", "destination=b.test")), PROFILE).await.error(401, "M_UNAUTHORIZED");
         ask(Some(&for_c.replace("destination=c.test,", "")), PROFILE).await.error(401, "M_UNAUTHORIZED");
-        // Another request than the one that was signed.
+        // The request differs from the signed one.
         let for_b = authorization(signer(&a), "b.test", Method::GET, PROFILE, "");
         ask(Some(&for_b), &PROFILE.replace("bob", "bo")).await.error(401, "M_UNAUTHORIZED");
         ask(Some(&for_b), &format!("{PROFILE}&field=displayname")).await.error(401, "M_UNAUTHORIZED");
-        // Another key under the same ID; a key that a.test does not publish.
+        // Signed with another key under the same ID, and with a key that a.test does not publish.
         get_as(&client, &forged(&a), "b.test", PROFILE).await.error(401, "M_UNAUTHORIZED");
         let unknown = ServerSigner::generate(ServerName::parse("a.test").expect("a server name"));
         get_as(&client, &unknown, "b.test", PROFILE).await.error(401, "M_UNAUTHORIZED");
-        // a.test's key for another server's name, for our own, and for one that is not there.
+        // Signed with a.test's key in the name of another server, of our own, and of one that does not exist.
         for name in ["c.test", "b.test", "nowhere.test"] {
             ask(Some(&for_b.replace("origin=a.test", &format!("origin={name}"))), PROFILE).await.error(401, "M_UNAUTHORIZED");
         }
-        // Servers from before v1.3 name no destination, and sign for it.
+        // Servers from before v1.3 send no destination, but sign it.
         assert_eq!(ask(Some(&for_b.replace("destination=b.test,", "")), PROFILE).await.ok(), json!({ "displayname": "Bob" }));
 
-        // What is not there, is not ours, or makes no sense.
+        // Users that do not exist or are not ours, and invalid parameters.
         let path = |user: &str| PROFILE.replace("%40bob%3Ab.test", user);
         get_as(&client, signer(&a), "b.test", &path("%40nobody%3Ab.test")).await.error(404, "M_NOT_FOUND");
         get_as(&client, signer(&a), "b.test", &path("%40alice%3Aa.test")).await.error(404, "M_NOT_FOUND");
         get_as(&client, signer(&a), "b.test", &path("bob")).await.error(400, "M_INVALID_PARAM");
         get_as(&client, signer(&a), "b.test", "/_matrix/federation/v1/query/profile").await.error(400, "M_MISSING_PARAM");
-        // One field, also one that is not set.
+        // A single field, also one that is not set.
         let field = |field: &str| format!("{PROFILE}&field={field}");
         assert_eq!(get_as(&client, signer(&a), "b.test", &field("displayname")).await.ok(), json!({ "displayname": "Bob" }));
         assert_eq!(get_as(&client, signer(&a), "b.test", &field("avatar_url")).await.ok(), json!({}));
@@ -152,20 +152,20 @@ both_engines! {
         let ask = async |b: &TestServer| b.anonymous().request_as(Some(&signed), Method::GET, PROFILE, None).await;
         ask(&b).await.ok();
 
-        // b.test has never spoken to a.test again, and still knows its key.
+        // b.test does not contact a.test again, and still knows its key.
         a.stop().await;
         b.restart().await;
         ask(&b).await.ok();
 
-        // Past its end the key is worth nothing, until a.test says that it still is its key.
+        // After its end the key is invalid, until a.test publishes it again.
         clock_b.advance(Duration::from_secs(25 * 3600));
         ask(&b).await.error(401, "M_UNAUTHORIZED");
         a.restart().await;
-        // It says so with a clock that is late: what it publishes has ended by now.
+        // The clock of a.test is slow, so the validity that it publishes has ended already.
         clock_b.advance(Duration::from_secs(3600));
         ask(&b).await.error(401, "M_UNAUTHORIZED");
         clock_a.advance(Duration::from_secs(26 * 3600));
-        // Asking again comes after a pause.
+        // b.test asks again only after a pause.
         ask(&b).await.error(401, "M_UNAUTHORIZED");
         clock_b.advance(Duration::from_secs(120));
         ask(&b).await.ok();

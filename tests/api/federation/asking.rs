@@ -1,4 +1,4 @@
-//! What users of one server learn from another.
+//! Requests of our users that are answered by another server.
 
 use ruma::ServerName;
 use sabha::server::StartError;
@@ -38,20 +38,20 @@ both_engines! {
         assert_eq!(alice.get("/_matrix/client/v3/publicRooms").await.ok()["chunk"], json!([]));
         alice.get("/_matrix/client/v3/publicRooms?server=dead.test").await.error(502, UNKNOWN);
 
-        // What the other server does not have.
+        // Things that the other server does not have.
         alice.get(&v3(["profile", "@nobody:b.test"])).await.error(404, "M_NOT_FOUND");
         alice.get(&v3(["profile", "@bob:b.test", "avatar_url"])).await.error(404, "M_NOT_FOUND");
         alice.get(&v3(["directory", "room", "#coffee:b.test"])).await.error(404, "M_NOT_FOUND");
         // Letters beyond ASCII survive two servers and a signature.
         bob.put(&v3(["directory", "room", "#чай:b.test"]), json!({ "room_id": room })).await.ok();
         assert_eq!(alice.get(&v3(["directory", "room", "#чай:b.test"])).await.ok()["room_id"], room);
-        // Our own are not asked for elsewhere.
+        // Our own users and aliases are not requested from other servers.
         assert_eq!(alice.get(&v3(["profile", &alice.user_id])).await.ok(), json!({ "displayname": "alice" }));
         alice.get(&v3(["directory", "room", "#tea:a.test"])).await.error(404, "M_NOT_FOUND");
-        // Nobody listens there.
+        // No server listens at this address.
         alice.get(&v3(["profile", "@bob:dead.test"])).await.error(502, UNKNOWN);
         alice.get(&v3(["directory", "room", "#tea:dead.test"])).await.error(502, UNKNOWN);
-        // Never an address that the operator denies, and not even a word about what is there.
+        // Addresses that the operator denies are never connected to, and the answer tells nothing about them.
         for user in ["@x:10.0.0.1", "@x:[::1]:22", "@x:[::ffff:10.0.0.1]", "@x:169.254.169.254:80"] {
             alice.get(&v3(["profile", user])).await.error(502, UNKNOWN);
         }
@@ -99,7 +99,7 @@ async fn a_denied_server_is_not_connected_to_even_if_the_map_names_it() {
 
 #[tokio::test]
 async fn a_server_is_found_where_its_name_delegates_to() {
-    // example.test serves nothing but the document; its users' server is b.test.
+    // example.test serves only the well-known document; the server of its users is b.test.
     let network = Network::of(&["a.test", "example.test", "b.test"]);
     let a = network.start(Engine::Sqlite, "a.test").await;
     let document = TestServer::builder().config(network.join("example.test")).config(|config| {

@@ -1,4 +1,4 @@
-//! A small internet: names, addresses, certificates, and servers that find each other.
+//! A small internet: names, addresses, certificates, and servers that can find each other.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use crate::harness::{Builder, Client, Engine, Response, TestServer};
 
-/// Where another server listens unless its name or its delegation says otherwise.
+/// The port of a server whose name and delegation give no other.
 const FEDERATION_PORT: u16 = 8448;
 
-/// Names with addresses, and an authority that vouches for them.
+/// Host names with addresses, and a certificate authority for them.
 pub struct Network {
     authority: CertifiedIssuer<'static, KeyPair>,
     hosts: Vec<(&'static str, SocketAddr)>,
@@ -26,7 +26,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Every name gets a loopback address of its own, so that all can have the same port.
+    /// Creates a network in which every name has its own loopback address, so that all can use the same port.
     pub fn of(names: &[&'static str]) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -49,7 +49,7 @@ impl Network {
         found.unwrap_or_else(|| panic!("{name} is not in this network")).1
     }
 
-    /// A certificate for `name`, in files.
+    /// Writes a certificate for `name` to files.
     pub fn tls(&self, name: &str) -> Tls {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new([name.to_owned()]).expect("a host name");
@@ -62,7 +62,7 @@ impl Network {
         Tls { certificate: write("crt", certificate.pem()), key: write("key", key.serialize_pem()) }
     }
 
-    /// What makes a server a member of the network. Clients reach it on its first listener, servers on its second.
+    /// Makes a server a member of the network. Clients use its first listener, servers its second.
     pub fn join(&self, name: &'static str) -> impl FnOnce(&mut Config) {
         let tls = self.tls(name);
         let address = self.address(name);
@@ -73,7 +73,7 @@ impl Network {
         }
     }
 
-    /// What makes a server see the network.
+    /// Lets a server reach the network.
     pub fn configure(&self, config: &mut Config) {
         config.federation.enabled = true;
         config.federation.ca_files = vec![self.ca_file()];
@@ -92,7 +92,8 @@ impl Network {
     }
 }
 
-/// All of 127.0.0.0/8 is this machine. The process's ID keeps test processes apart, a counter the networks of one.
+/// Returns an address below 127.0.0.0/8, all of which is this machine. The process ID separates test processes, a
+/// counter the networks within one.
 fn unused_address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -101,7 +102,7 @@ fn unused_address() -> Ipv4Addr {
     Ipv4Addr::new(127, 100 + high % 100, low, next as u8)
 }
 
-/// The header with which the owner of `signer` would ask `destination`.
+/// Returns the header with which the owner of `signer` would send this request to `destination`.
 pub fn authorization(signer: &ServerSigner, destination: &str, method: Method, path: &str, body: &str) -> String {
     let mut request = Request::builder().method(method).uri(path).body(body.to_owned()).expect("a request");
     let destination = ServerName::parse(destination).expect("a server name");
@@ -109,18 +110,18 @@ pub fn authorization(signer: &ServerSigner, destination: &str, method: Method, p
     request.headers()[http::header::AUTHORIZATION].to_str().expect("ASCII").to_owned()
 }
 
-/// A signed `GET` by the owner of `signer`.
+/// Sends a `GET` that the owner of `signer` has signed.
 pub async fn get_as(client: &Client, signer: &ServerSigner, destination: &str, path: &str) -> Response {
     let authorization = authorization(signer, destination, Method::GET, path, "");
     client.request_as(Some(&authorization), Method::GET, path, None).await
 }
 
-/// The key with which a server signs.
+/// Returns the signing key of a server.
 pub fn signer(server: &TestServer) -> &ServerSigner {
     &server.app().signer
 }
 
-/// Another key under the same name and ID, as a thief would make it.
+/// Generates another key under the same name and ID, as an attacker would.
 pub fn forged(server: &TestServer) -> ServerSigner {
     let real = signer(server);
     let other = ServerSigner::generate(real.server_name().to_owned()).to_key_file();

@@ -1,4 +1,4 @@
-//! Servers that are not ours, as there are on the internet: slow, wrong, or up to something.
+//! Other servers as they exist on the internet: slow, wrong or malicious.
 
 use std::{
     sync::{
@@ -32,12 +32,12 @@ use crate::harness::{Engine, v3};
 
 const PROFILE: &str = "/_matrix/federation/v1/query/profile?user_id=%40bob%3Ab.test";
 
-/// A server in the network that publishes its keys, and answers everything else as the test wants.
+/// A server in the network that publishes its keys, and gives the test's answer to every other request.
 struct Peer {
     signer: ServerSigner,
-    /// How often it was asked for its keys.
+    /// Number of requests for its keys.
     asked: Arc<AtomicUsize>,
-    /// Its keys are given out while there are permits.
+    /// Permits for answers with its keys: without any, such requests wait.
     gate: Arc<Semaphore>,
     _serving: JoinSet<()>,
 }
@@ -102,7 +102,7 @@ async fn nobody_can_make_us_flood_a_server_or_wait_for_its_known_keys() {
     let client = b.anonymous();
     get_as(&client, &peer.signer, "b.test", PROFILE).await.ok();
 
-    // A key that the server does not have costs it no second question within the pause, and one after it.
+    // An unknown key makes b.test ask the peer again, but only after a pause.
     let stranger = ServerSigner::generate(ServerName::parse("peer.test").unwrap());
     for _ in 0..5 {
         get_as(&client, &stranger, "b.test", PROFILE).await.error(401, "M_UNAUTHORIZED");
@@ -110,7 +110,7 @@ async fn nobody_can_make_us_flood_a_server_or_wait_for_its_known_keys() {
     assert_eq!(peer.asked(), 1);
     clock.advance(Duration::from_secs(31));
 
-    // While the server takes its time to answer that question, its known key is found.
+    // While that request is waiting, b.test still finds the peer's known key.
     let everything = peer.gate.forget_permits(Semaphore::MAX_PERMITS);
     let asking = {
         let client = client.clone();

@@ -1,11 +1,11 @@
-//! A client: sends requests, and holds every answer against the specification.
+//! A client: sends requests, and checks every answer against the specification.
 
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{server::PASSWORD, shapes::Shapes};
 
-/// The path of an endpoint below `/_matrix/client/v3`, with each segment percent-encoded.
+/// Returns the path of an endpoint below `/_matrix/client/v3`, with each segment percent-encoded.
 pub fn v3<const N: usize>(segments: [&str; N]) -> String {
     let encode = |segment: &str| {
         segment.bytes().fold(String::new(), |mut text, byte| {
@@ -19,10 +19,10 @@ pub fn v3<const N: usize>(segments: [&str; N]) -> String {
     segments.iter().fold("/_matrix/client/v3".to_owned(), |path, segment| path + "/" + &encode(segment))
 }
 
-/// Somebody who talks to a server. Clones are the same device.
+/// A user of a server, or an anonymous client. Clones are the same device.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Empty for an anonymous client, as is `device_id`.
+    /// Empty for an anonymous client, like `device_id`.
     pub user_id: String,
     pub device_id: String,
     pub token: Option<String>,
@@ -35,12 +35,12 @@ impl Client {
         Self { user_id: String::new(), device_id: String::new(), token: None, http, base }
     }
 
-    /// Somebody with a token that no login gave them: an application service.
+    /// A client with a token that does not come from a login: an application service.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
-    /// The client that a login or a registration was answered for.
+    /// Returns the client that the answer of a login or a registration signs in.
     ///
     /// # Panics
     /// When the answer names no device.
@@ -65,7 +65,7 @@ impl Client {
         self.signed_in(&answer)
     }
 
-    /// Another device of the same user.
+    /// Signs the same user in on another device.
     pub async fn login_again(&self) -> Self {
         self.login(&self.user_id, PASSWORD).await
     }
@@ -86,16 +86,16 @@ impl Client {
         self.request(Method::DELETE, path, Some(json.to_string())).await
     }
 
-    /// Any request, also one whose body is not JSON.
+    /// Sends any request, even one whose body is not JSON.
     ///
     /// # Panics
-    /// When the server does not answer, or answers with what the specification does not allow.
+    /// When the server does not answer, or when the specification does not allow its answer.
     pub async fn request(&self, method: Method, path: &str, body: Option<String>) -> Response {
         let authorization = self.token.as_ref().map(|token| format!("Bearer {token}"));
         self.request_as(authorization.as_deref(), method, path, body).await
     }
 
-    /// A request with any `Authorization` header, as of another server.
+    /// Sends a request with any `Authorization` header, for example that of another server.
     ///
     /// # Panics
     /// As [`Self::request`].
@@ -121,24 +121,24 @@ impl Client {
         Response { status, headers, json, text, asked }
     }
 
-    /// Creates a room and gives its ID.
+    /// Creates a room and returns its ID.
     pub async fn create_room(&self, json: Value) -> String {
         let answer = self.post(&v3(["createRoom"]), json).await.ok();
         answer["room_id"].as_str().expect("a checked answer has it").to_owned()
     }
 
-    /// Sends a text message and gives its event ID.
+    /// Sends a text message and returns its event ID.
     pub async fn send_text(&self, room: &str, txn: &str, body: &str) -> String {
         self.send(room, "m.room.message", txn, json!({ "msgtype": "m.text", "body": body })).await
     }
 
-    /// Sends an event and gives its ID.
+    /// Sends an event and returns its ID.
     pub async fn send(&self, room: &str, event_type: &str, txn: &str, content: Value) -> String {
         let answer = self.put(&v3(["rooms", room, "send", event_type, txn]), content).await.ok();
         answer["event_id"].as_str().expect("a checked answer has it").to_owned()
     }
 
-    /// Sets state and gives the event's ID.
+    /// Sets state and returns the event's ID.
     pub async fn set_state(&self, room: &str, event_type: &str, state_key: &str, content: Value) -> String {
         let answer = self.put(&v3(["rooms", room, "state", event_type, state_key]), content).await.ok();
         answer["event_id"].as_str().expect("a checked answer has it").to_owned()
@@ -156,22 +156,22 @@ impl Client {
         self.post(&v3(["rooms", room, "leave"]), json!({})).await.ok();
     }
 
-    /// What is there now, without waiting; everything if `since` is `None`.
+    /// Syncs without waiting: everything if `since` is `None`.
     pub async fn sync(&self, since: Option<&str>) -> Value {
         self.sync_with(since, "timeout=0").await
     }
 
-    /// `/sync` with further parameters: `timeout=30000&full_state=true`.
+    /// Sends `/sync` with further parameters, such as `timeout=30000&full_state=true`.
     pub async fn sync_with(&self, since: Option<&str>, parameters: &str) -> Value {
         let since = since.map_or_else(String::new, |since| format!("since={since}&"));
         self.get(&format!("/_matrix/client/v3/sync?{since}{parameters}")).await.ok()
     }
 }
 
-/// The body as JSON, after it was held against its shape; `null` where it is something else, as a page.
+/// Returns the body as JSON, after a check of its shape; `null` if it is something else, such as a page.
 fn checked(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap, text: &str) -> Value {
     let shapes = Shapes::load();
-    // The page for stages of authentication is described in words alone.
+    // The specification describes the page for authentication stages only in words.
     let is_page = path.contains("/fallback/web");
     let is_matrix = !is_page && (path.starts_with("/_matrix/") || path.starts_with("/.well-known/"));
     let is_json = headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
@@ -188,7 +188,7 @@ fn checked(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap,
     json
 }
 
-/// A checked answer.
+/// An answer that was checked.
 #[derive(Debug)]
 pub struct Response {
     pub status: StatusCode,
@@ -199,20 +199,20 @@ pub struct Response {
 }
 
 impl Response {
-    /// The body of a 200.
+    /// Returns the body of a 200.
     ///
     /// # Panics
-    /// With the answer, when it is another one.
+    /// With the answer, when it is a different one.
     #[track_caller]
     pub fn ok(self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{}: {}", self.asked, self.text);
         self.json
     }
 
-    /// The body of the error that is expected.
+    /// Returns the body of the expected error.
     ///
     /// # Panics
-    /// With the answer, when it is another one.
+    /// With the answer, when it is a different one.
     #[track_caller]
     pub fn error(self, status: u16, errcode: &str) -> Value {
         let found = (self.status.as_u16(), self.json["errcode"].as_str().unwrap_or("no errcode"));

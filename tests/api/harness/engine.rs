@@ -1,6 +1,6 @@
-//! Which database a test runs on.
+//! The database engine of a test.
 //!
-//! `SABHA_TEST_ENGINES` is `sqlite`, `postgres` or `both`; without it, both. PostgreSQL's tests are skipped where it is not
+//! `SABHA_TEST_ENGINES` is `sqlite`, `postgres` or `both` (the default). PostgreSQL's tests are skipped where it is not
 //! installed, unless `SABHA_REQUIRE_POSTGRES=1`.
 
 use std::env;
@@ -14,7 +14,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Whether this run wants tests on the engine.
+    /// Returns whether tests on this engine are requested.
     pub fn is_wanted(self) -> bool {
         let wanted = env::var("SABHA_TEST_ENGINES").unwrap_or_else(|_| "both".to_owned());
         match wanted.as_str() {
@@ -26,9 +26,9 @@ impl Engine {
     }
 }
 
-/// What a test of [`both_engines!`] may ask for: a server, or only the engine to start its own on.
+/// The argument of a test of [`both_engines!`]: a server, or only the engine for a server that the test starts itself.
 pub trait FromEngine: Sized {
-    /// `None`: the engine is not there, and the test is skipped.
+    /// `None` when the engine is not installed; then the test is skipped.
     async fn from_engine(engine: Engine) -> Option<Self>;
 }
 
@@ -53,8 +53,8 @@ impl FromEngine for Engine {
     }
 }
 
-/// Makes of each `async fn name(server: TestServer)` the tests `name::sqlite` and `name::postgres`. A test that wants a
-/// server of another kind takes `engine: Engine` and begins with `TestServer::builder().engine(engine)`.
+/// Turns each `async fn name(server: TestServer)` into the tests `name::sqlite` and `name::postgres`. A test that needs
+/// a different server takes `engine: Engine` and begins with `TestServer::builder().engine(engine)`.
 #[macro_export]
 macro_rules! both_engines {
     ($($(#[$meta:meta])* async fn $name:ident($($argument:ident)+: $wants:ty) $body:block)+) => {$(

@@ -1,7 +1,7 @@
-//! A client that knows of its rooms what `/sync` told it, and nothing else.
+//! A client that knows its rooms only from `/sync`.
 //!
-//! It takes answers as clients do: first the state, then the state events of the timeline in their order; with `state_after`
-//! the state alone. At any time, [`Follower::compare`] holds what it knows against `/state`.
+//! It applies answers as clients do: first the state, then the state events of the timeline in order; with
+//! `state_after` only the state. [`Follower::compare`] can compare its knowledge with `/state` at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 
 use super::{Client, v3};
 
-/// How a client asks.
+/// The options with which a client syncs.
 #[derive(Debug, Clone, Default)]
 pub struct Way {
     pub state_after: bool,
     pub lazy: bool,
     pub timeline_limit: Option<u32>,
-    /// The other fields of the filter of the timeline.
+    /// Other fields of the timeline's filter.
     pub timeline: BTreeMap<&'static str, Value>,
-    /// The types of state that it wants; `None` for all.
+    /// Types of state that the client wants; `None` for all.
     pub state_types: Option<Vec<&'static str>>,
 }
 
 impl Way {
-    /// One of the ways in which clients ask, the strange ones as often as the usual.
+    /// Returns random options, the strange ones as often as the usual ones.
     pub fn random(rng: &mut StdRng, senders: &[String]) -> Self {
         let pick = |rng: &mut StdRng, of: &[Value]| of[rng.random_range(0..of.len())].clone();
         let types = [
@@ -63,13 +63,13 @@ impl Way {
         json!({ "presence": { "types": [] }, "room": { "timeline": timeline, "state": state } })
     }
 
-    /// Whether state of this type is told at all.
+    /// Returns whether answers contain state of this type.
     pub fn tells(&self, event_type: &str) -> bool {
         self.state_types.as_ref().is_none_or(|types| types.contains(&event_type))
     }
 }
 
-/// The state of a room: events by type and key.
+/// The state of a room: event IDs by type and key.
 pub type State = BTreeMap<(String, String), String>;
 
 /// A client that follows `/sync`.
@@ -77,12 +77,12 @@ pub struct Follower {
     pub client: Client,
     pub way: Way,
     pub since: Option<String>,
-    /// Its knowledge of each room that it has been told of.
+    /// Known state of each room that it was told of.
     pub rooms: BTreeMap<String, State>,
     pub joined: BTreeSet<String>,
-    /// Rooms that it was told it has left, and that it was in before.
+    /// Rooms that it was in and was told it has left.
     pub left: BTreeSet<String>,
-    /// Rooms that its user has forgotten, on whatever device: of these, it is told only that they were left.
+    /// Rooms that its user has forgotten, on any device. Later answers tell only that they were left.
     pub forgotten: BTreeSet<String>,
 }
 
@@ -92,29 +92,29 @@ impl Follower {
         Self { client, way, since: None, rooms: BTreeMap::new(), joined, left, forgotten }
     }
 
-    /// The parameters that it asks with.
+    /// Returns the query parameters of its syncs.
     pub fn parameters(&self) -> String {
         let filter = v3([&self.way.filter().to_string()]);
         let filter = filter.rsplit('/').next().expect("one segment");
         format!("timeout=0&filter={filter}&use_state_after={}", self.way.state_after)
     }
 
-    /// Asks, and does not look at the answer: it may be lost.
+    /// Syncs and ignores the answer, as if it was lost.
     pub async fn ask(&self) -> Value {
         self.client.sync_with(self.since.as_deref(), &self.parameters()).await
     }
 
-    /// Asks, and takes the answer in.
+    /// Syncs and applies the answer.
     pub async fn sync(&mut self) -> Value {
         let answer = self.ask().await;
         self.take(&answer);
         answer
     }
 
-    /// Takes an answer in.
+    /// Applies an answer.
     ///
     /// # Panics
-    /// When the answer lacks what a client needs to show it.
+    /// When the answer lacks data that a client needs to show it.
     pub fn take(&mut self, answer: &Value) {
         for (room_id, room) in rooms(answer, "join") {
             let known = self.rooms.entry(room_id.clone()).or_default();
@@ -145,10 +145,10 @@ impl Follower {
         self.since = Some(text(answer, "next_batch"));
     }
 
-    /// Holds what it knows against `/state`.
+    /// Compares the known state with `/state`.
     ///
     /// # Panics
-    /// When it knows something else.
+    /// When the two differ.
     pub async fn compare(&self) {
         for room_id in self.joined.iter().chain(self.left.difference(&self.forgotten)) {
             let answer = self.client.get(&v3(["rooms", room_id, "state"])).await;
@@ -158,7 +158,7 @@ impl Follower {
             };
             let is_open = |event: &Value| event["content"]["history_visibility"] == "world_readable";
             if self.left.contains(room_id) && all.iter().any(is_open) {
-                // A reader of an open room is shown it as it is now, and not as it was when they left.
+                // A reader of an open room sees its present state, not that of the time when they left.
                 continue;
             }
             let known = &self.rooms[room_id];
@@ -166,7 +166,7 @@ impl Follower {
             for event in all.iter().filter(|event| way.tells(&text(event, "type"))) {
                 let key = (text(event, "type"), text(event, "state_key"));
                 if self.left.contains(room_id) && key == ("m.room.member".to_owned(), who.clone()) {
-                    // Users are told what becomes of themselves after they left, such as the end of a ban.
+                    // Users are told about their own membership after they left, such as the end of a ban.
                     continue;
                 }
                 match known.get(&key) {
@@ -192,12 +192,12 @@ fn apply(known: &mut State, room: &Value, state_after: bool) {
     }
 }
 
-/// The rooms of one section of an answer.
+/// Lists the rooms of one section of an answer.
 pub fn rooms<'a>(answer: &'a Value, section: &str) -> Vec<(&'a String, &'a Value)> {
     answer["rooms"][section].as_object().into_iter().flatten().collect()
 }
 
-/// The events of a part of an answer.
+/// Returns the events of a part of an answer.
 pub fn events(part: &Value) -> &[Value] {
     part["events"].as_array().map_or(&[], Vec::as_slice)
 }

@@ -1,4 +1,4 @@
-//! What the tests share: servers of their own, clients that check every answer, both engines.
+//! The harness of the tests: a server for each test, clients that check every answer, both engines.
 //!
 //! ```ignore
 //! both_engines! {

@@ -1,8 +1,8 @@
-//! A PostgreSQL cluster of our own, where its programs are installed: in a temporary directory, on a unix socket.
+//! A private PostgreSQL cluster, where its programs are installed: in a temporary directory, on a unix socket.
 //!
-//! One for each test process, started when first asked for, and a database for each test. A small shell waits beside it for
-//! the end of our standard input, which is the end of this process however it comes, and then takes the cluster away.
-//! Also included by the tests inside `src/store`.
+//! There is one cluster for each test process, started when first needed, and one database for each test. A small shell
+//! beside it waits for the end of its standard input, a pipe from this process. The pipe ends with this process,
+//! whatever the cause; then the shell removes the cluster. The tests inside `src/store` include this file too.
 
 use std::{
     env, fs,
@@ -19,20 +19,20 @@ use std::{
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-/// Ends the cluster with us. The shell gives what it starts in the background an empty input, so only `cat` holds the pipe.
+/// Ends the cluster with us. The shell gives its background processes an empty input, so only `cat` holds the pipe.
 const WATCH: &str = r#""$@" & cluster=$!; cat >/dev/null; kill -QUIT $cluster; wait $cluster; rm -rf "$CLUSTER_DIR""#;
 
-/// A new, empty database, dropped when this is.
+/// A new, empty database, which is dropped with this value.
 pub struct PostgresDatabase {
     pub url: String,
     name: String,
 }
 
 impl PostgresDatabase {
-    /// `None` where PostgreSQL is not installed; then a line says that the test is skipped.
+    /// Creates a database. `None` where PostgreSQL is not installed; then a line says that the test is skipped.
     ///
     /// # Panics
-    /// When PostgreSQL is installed and cannot be started, or is not and `SABHA_REQUIRE_POSTGRES=1`.
+    /// When PostgreSQL is installed but does not start, or is not installed and `SABHA_REQUIRE_POSTGRES=1`.
     pub async fn create() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let cluster = Cluster::shared()?;
@@ -45,7 +45,7 @@ impl PostgresDatabase {
 impl Drop for PostgresDatabase {
     fn drop(&mut self) {
         if let Some(cluster) = Cluster::shared() {
-            // A dropper that is gone leaves the database to the end of the cluster.
+            // If the dropper has ended, the database is removed with the cluster.
             let _ = cluster.dropper.send(std::mem::take(&mut self.name));
         }
     }
@@ -54,7 +54,7 @@ impl Drop for PostgresDatabase {
 struct Cluster {
     dir: PathBuf,
     dropper: mpsc::Sender<String>,
-    /// Holds the pipe whose end is the cluster's.
+    /// The shell, whose pipe keeps the cluster running.
     _watch: Child,
 }
 
@@ -71,7 +71,7 @@ impl Cluster {
     }
 
     fn start(bin: &Path) -> Self {
-        // Kept here: the watching shell removes it, after the cluster has ended.
+        // The directory is kept here: the shell removes it after the cluster has ended.
         let dir = tempfile::Builder::new().prefix("sabha-pg-").tempdir().expect("a temporary directory").keep();
         let user = Unprivileged::find();
         if let Some(user) = &user {
@@ -102,7 +102,7 @@ impl Cluster {
             watch.args(["-c", setting]);
         }
         watch.arg("-k").arg(&dir).env("CLUSTER_DIR", &dir).current_dir("/");
-        // Away from the terminal's signals: the end of the pipe is what counts.
+        // A process group of its own keeps the terminal's signals away: only the end of the pipe counts.
         watch.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut watch = watch.spawn().expect("sh runs");
         let mut log = BufReader::new(watch.stderr.take().expect("it is piped")).lines();
@@ -117,7 +117,7 @@ impl Cluster {
             }
             assert!(!line.contains("FATAL"), "PostgreSQL did not start:\n{said}");
         }
-        // A full pipe would stop it.
+        // Reads on, because a full pipe would block the server.
         std::thread::spawn(move || log.for_each(drop));
         Self { dropper: dropper(dir.clone()), dir, _watch: watch }
     }
@@ -141,7 +141,7 @@ async fn execute(dir: &Path, sql: &str) {
     conn.close().await.expect("the cluster is running");
 }
 
-/// Drops databases on a thread of its own, because a test ends without time to wait.
+/// Drops databases on a separate thread, because a test ends without time to wait.
 fn dropper(dir: PathBuf) -> mpsc::Sender<String> {
     let (sender, names) = mpsc::channel::<String>();
     std::thread::spawn(move || {
@@ -153,7 +153,7 @@ fn dropper(dir: PathBuf) -> mpsc::Sender<String> {
     sender
 }
 
-/// PostgreSQL refuses to run as root, so then somebody else must.
+/// The user that runs PostgreSQL when we are root, which it refuses to run as.
 struct Unprivileged {
     uid: u32,
     gid: u32,
@@ -185,7 +185,8 @@ fn command(user: &Option<Unprivileged>, program: &Path) -> Command {
     command
 }
 
-/// The directory with `initdb` and `postgres`: on the path, or where distributions keep them, the newest first.
+/// Finds the directory with `initdb` and `postgres`: on the path, or where distributions install them, the newest
+/// first.
 fn find_programs() -> Option<PathBuf> {
     let mut places: Vec<PathBuf> = env::var_os("PATH").iter().flat_map(env::split_paths).collect();
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();

@@ -1,8 +1,8 @@
-//! A proxy between the server and PostgreSQL that loses, holds back and refuses at chosen moments.
+//! A proxy between the server and PostgreSQL that loses, delays or refuses messages at chosen moments.
 //!
-//! It follows the protocol's messages, so a test names the moment by the statement: the fault strikes when the writing
-//! connection, or one for reading, next runs a statement that the test recognizes. The writing connection is the one that asks for
-//! `synchronous_commit` when it connects.
+//! It parses the protocol's messages, so a test names the moment by a statement: the fault strikes when the writing
+//! connection, or a reading one, next runs a statement that the test recognizes. The writing connection is the one that
+//! asks for `synchronous_commit` when it connects.
 
 use std::{
     collections::HashMap,
@@ -21,14 +21,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What happens to a statement.
+/// A fault that strikes a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// PostgreSQL runs it; its answer is lost, and the connection with it.
+    /// PostgreSQL runs the statement; its answer is lost, and then the connection.
     LoseAnswer,
-    /// PostgreSQL has not got it when the connection is lost. [`Proxy::release`] lets it arrive late.
+    /// The connection is lost before PostgreSQL gets the statement. [`Proxy::release`] delivers it late.
     HoldBack,
-    /// PostgreSQL does not get it, and nobody is told. [`Proxy::release`] lets it arrive late.
+    /// PostgreSQL does not get the statement, and nobody is told. [`Proxy::release`] delivers it late.
     Stall,
 }
 
@@ -38,18 +38,18 @@ struct Plan {
     fault: Fault,
 }
 
-/// A statement that was held back, and the connection on which it did not arrive.
+/// A statement that was held back, and the connection on which it is still to arrive.
 struct Held {
     bytes: Vec<u8>,
     database: unix::OwnedWriteHalf,
 }
 
-/// How the proxy meets new connections.
+/// The proxy's treatment of new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Manner {
     #[default]
     Serve,
-    /// Closes them at once, as a proxy does before a PostgreSQL that is away.
+    /// Closes them at once, as a proxy does when its PostgreSQL is down.
     Close,
     /// Refuses encryption, then closes them.
     CloseLater,
@@ -62,14 +62,14 @@ struct State {
     manner: Manner,
     /// Ends every connection that is open now.
     cut: CancellationToken,
-    /// Takes the voice from every connection that is open now.
+    /// Drops all data on every connection that is open now.
     silence: CancellationToken,
 }
 
 struct Shared {
     state: Mutex<State>,
     struck: watch::Sender<u32>,
-    /// What PostgreSQL answered to statements that arrived late.
+    /// PostgreSQL's answers to statements that arrived late.
     late: watch::Sender<Vec<u8>>,
     socket: String,
 }
@@ -88,7 +88,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy before a database of [`super::postgres::PostgresDatabase`].
+    /// Starts a proxy in front of a database of [`super::postgres::PostgresDatabase`].
     pub async fn before(url: &str) -> Self {
         let rest = url.strip_prefix("postgres:///").expect("a URL of the test's cluster");
         let (database, options) = rest.split_once("?host=").expect("a URL of the test's cluster");
@@ -115,17 +115,18 @@ impl Proxy {
         Self { shared, address, database: database.to_owned() }
     }
 
-    /// Where the server finds the database. It asks for encryption, as it does unless it is told otherwise, and gets none.
+    /// Returns the database URL for the server. With `sslmode=prefer`, the default, it asks for encryption and gets
+    /// none.
     pub fn url(&self) -> String {
         format!("postgres://postgres@{}/{}?sslmode=prefer", self.address, self.database)
     }
 
-    /// Lets `fault` strike the next statement of the writing connection that `recognizes` knows.
+    /// Lets `fault` strike the next statement of the writing connection for which `recognizes` returns true.
     pub fn strike(&self, recognizes: fn(&str) -> bool, fault: Fault) {
         self.shared.state().plan = Some(Plan { on_writer: true, recognizes, fault });
     }
 
-    /// As [`Self::strike`], on any connection for reading.
+    /// As [`Self::strike`], on any reading connection.
     pub fn strike_reader(&self, recognizes: fn(&str) -> bool, fault: Fault) {
         self.shared.state().plan = Some(Plan { on_writer: false, recognizes, fault });
     }
@@ -151,12 +152,12 @@ impl Proxy {
         std::mem::take(&mut self.shared.state().cut).cancel();
     }
 
-    /// Lets nothing more through on the connections that are open, and tells nobody.
+    /// Drops all further data on the open connections, without closing them.
     pub fn silence(&self) {
         std::mem::take(&mut self.shared.state().silence).cancel();
     }
 
-    /// Lets what was held back arrive, and gives PostgreSQL's answer to it.
+    /// Delivers the statement that was held back, and returns PostgreSQL's answer to it.
     pub async fn release(&self) -> String {
         let Held { bytes, mut database } = self.shared.state().held.take().expect("something was held back");
         let mut late = self.shared.late.subscribe();
@@ -168,20 +169,20 @@ impl Proxy {
     }
 }
 
-/// The question whether the connection may be encrypted: its length and a number.
+/// The request for encryption: its length and a magic number.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// What both directions of one connection know.
+/// State shared by both directions of one connection.
 struct Link {
     shared: Arc<Shared>,
     cut: CancellationToken,
-    /// Nothing more gets through.
+    /// All further data is dropped.
     silence: CancellationToken,
     /// The next answer is lost.
     loses: CancellationToken,
-    /// The server's side is gone.
+    /// The server's side is closed.
     hangs_up: CancellationToken,
-    /// Answers are only kept.
+    /// Answers are stored, not passed on.
     keeps: CancellationToken,
 }
 
@@ -203,12 +204,12 @@ async fn serve(shared: Arc<Shared>, client: TcpStream) {
 async fn close_later(mut client: TcpStream) {
     let mut asked = [0; SSL_REQUEST.len()];
     if client.read_exact(&mut asked).await.is_ok() && asked == SSL_REQUEST && client.write_all(b"N").await.is_ok() {
-        // What comes next is read, so that the end is an end and no reset.
+        // Reads the next bytes, so that closing does not reset the connection.
         let _: Result<usize, _> = client.read(&mut [0; 1024]).await;
     }
 }
 
-/// From PostgreSQL to the server.
+/// Copies data from PostgreSQL to the server.
 async fn answers(link: Arc<Link>, mut from: unix::OwnedReadHalf, to: OwnedWriteHalf) {
     let mut to = Some(to);
     let mut bytes = vec![0; 64 * 1024];
@@ -225,7 +226,7 @@ async fn answers(link: Arc<Link>, mut from: unix::OwnedReadHalf, to: OwnedWriteH
             return;
         }
         if link.loses.is_cancelled() {
-            // PostgreSQL has done it. The other direction ends with this one.
+            // PostgreSQL has run the statement. The other direction ends with this one.
             link.cut.cancel();
             link.shared.struck.send_modify(|count| *count += 1);
             return;
@@ -243,7 +244,7 @@ async fn answers(link: Arc<Link>, mut from: unix::OwnedReadHalf, to: OwnedWriteH
     }
 }
 
-/// From the server to PostgreSQL.
+/// Copies data from the server to PostgreSQL.
 async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWriteHalf) {
     let mut statements: HashMap<Vec<u8>, String> = HashMap::new();
     let (mut buffer, mut is_writer, mut started) = (Vec::new(), false, false);
@@ -275,7 +276,7 @@ async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWrite
                     statements.insert(name.to_vec(), String::from_utf8_lossy(text).into_owned());
                     None
                 }
-                // After the portal comes the name of the statement.
+                // The name of the statement follows the portal.
                 Some(b'B') => message[5..].split(|byte| *byte == 0).nth(1).and_then(|name| statements.get(name)),
                 _ => None,
             };
@@ -294,7 +295,7 @@ async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWrite
                     link.shared.state().held = Some(Held { bytes: buffer.split_off(whole), database: to });
                     link.shared.struck.send_modify(|count| *count += 1);
                     if fault == Fault::Stall {
-                        // Whatever else the server says is not heard, until it gives up.
+                        // Everything else from the server is ignored, until it gives up.
                         while from.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
                     }
                     link.hangs_up.cancel();
@@ -310,7 +311,7 @@ async fn requests(link: &Link, mut from: OwnedReadHalf, mut to: unix::OwnedWrite
     }
 }
 
-/// The first message, if all of it is here. The one that starts a connection has no type.
+/// Returns the first message, if it is complete. The message that starts a connection has no type.
 fn next_message(buffer: &[u8], started: bool) -> Option<&[u8]> {
     let at = usize::from(started);
     let length = u32::from_be_bytes(buffer.get(at..at + 4)?.try_into().ok()?) as usize;

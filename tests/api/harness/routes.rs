@@ -1,7 +1,7 @@
-//! Which of the specification's endpoints the server serves, as a text that is kept in git.
+//! The list of the specification's endpoints that the server serves, kept as a text file in git.
 //!
-//! `tests/spec/routes.txt` lists every stable endpoint by module, so that a route that is added, lost
-//! or misspelled shows in review. The endpoints come from `tests/spec/endpoints.tsv`, see `derive.py`.
+//! `tests/spec/routes.txt` lists every stable endpoint by module, so that a route that is added, lost or misspelled
+//! shows in review. The endpoints come from `tests/spec/endpoints.tsv`, see `derive.py`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,16 +25,16 @@ struct Endpoint {
     auth: &'static str,
 }
 
-/// A method, and a path whose parameters have lost their names.
+/// A method and a path without the names of its parameters.
 type Route = (String, String);
 
 /// Compares the routes with the committed table, or writes it when `UPDATE_ROUTES=1` is set.
 ///
-/// Paths are as given to axum: `/_matrix/client/v3/rooms/{room_id}/members`. Every prefix is a path of
-/// its own, so that an `r0` alias is not taken for the `v3` endpoint.
+/// Paths have axum's form: `/_matrix/client/v3/rooms/{room_id}/members`. Every prefix is a path of its own, so that an
+/// `r0` alias does not count as the `v3` endpoint.
 ///
 /// # Panics
-/// When they differ, saying which lines do.
+/// With the differing lines, when the two differ.
 #[track_caller]
 pub fn assert_as_committed(served: &[(Method, String)]) {
     let table = table(served);
@@ -51,7 +51,7 @@ pub fn assert_as_committed(served: &[(Method, String)]) {
     }
 }
 
-/// The table: every endpoint of the specification, whether it is served, and what is served besides.
+/// Returns the table: every endpoint of the specification, whether it is served, and the other served routes.
 pub fn table(served: &[(Method, String)]) -> String {
     let mut besides: BTreeMap<Route, &str> =
         served.iter().map(|(method, path)| (route(method.as_str(), path), path.as_str())).collect();
@@ -93,7 +93,7 @@ fn count(endpoints: &[Endpoint], is_served: &BTreeSet<Route>) -> String {
     format!("{served} of {}", endpoints.len())
 }
 
-/// All endpoints, in the order of the file: by API, module and path.
+/// Lists all endpoints, in the order of the file: by API, module and path.
 fn endpoints() -> Vec<Endpoint> {
     let parse = |line: &'static str| {
         let fields: Vec<_> = line.split('\t').collect();
@@ -111,13 +111,13 @@ impl Endpoint {
     }
 }
 
-/// `{roomId}` and `{room_id}` are the same parameter, and so is axum's `{*rest}`.
+/// Returns a route in which `{roomId}` and `{room_id}` are the same parameter, like axum's `{*rest}`.
 fn route(method: &str, path: &str) -> Route {
     let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
     (method.to_owned(), segments.collect::<Vec<_>>().join("/"))
 }
 
-/// The lines that only one of the two has, or `None` when they are the same text.
+/// Returns the lines that only one of the two has, or `None` when they are the same text.
 fn difference(committed: &str, made: &str) -> Option<String> {
     if committed == made {
         return None;

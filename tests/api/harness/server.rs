@@ -19,19 +19,19 @@ use tokio::net::TcpStream;
 
 use super::{Client, Engine, postgres::PostgresDatabase, proxy::Proxy, v3};
 
-/// The password of every account that [`TestServer::register`] makes.
+/// The password of every account of [`TestServer::register`].
 pub const PASSWORD: &str = "correct horse battery staple";
 
 /// A running server that ends with the test.
 pub struct TestServer {
-    /// The services, for what a client cannot see. `None` only within [`Self::restart`].
+    /// The services, for checks that a client cannot make. `None` only during [`Self::restart`].
     server: Option<Server>,
     setup: Setup,
     http: reqwest::Client,
     base: String,
 }
 
-/// What a restart needs again.
+/// Settings and data that a restart needs.
 struct Setup {
     config: Config,
     clock: Clock,
@@ -43,7 +43,7 @@ struct Setup {
     proxy: Option<Proxy>,
 }
 
-/// How a test's server differs from the usual one.
+/// The differences of a test's server from the default one.
 pub struct Builder {
     engine: Engine,
     clock: Clock,
@@ -60,35 +60,35 @@ impl Builder {
         self
     }
 
-    /// Usually open.
+    /// Sets the registration mode. Default: open.
     #[must_use]
     pub fn registration(mut self, mode: RegistrationMode) -> Self {
         self.config.registration.mode = mode;
         self
     }
 
-    /// Usually there are none.
+    /// Sets rate limits. Default: none.
     #[must_use]
     pub fn rate_limits(mut self, limits: RateLimits) -> Self {
         self.config.rate_limits = limits;
         self
     }
 
-    /// Usually the system's; [`Clock::manual`] stands still until the test moves it.
+    /// Sets the clock. Default: the system's. [`Clock::manual`] stands still until the test moves it.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Usually as long as in earnest.
+    /// Sets the timeouts for the database. Default: as in production.
     #[must_use]
     pub fn patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Usually as cheap as possible.
+    /// Sets the cost of password hashes. Default: as low as possible.
     #[must_use]
     pub fn hashing(mut self, hashing: Hashing) -> Self {
         self.hashing = hashing;
@@ -102,7 +102,7 @@ impl Builder {
         self
     }
 
-    /// Any other part of the configuration.
+    /// Changes any other part of the configuration.
     #[must_use]
     pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -115,7 +115,7 @@ impl Builder {
         self.try_start().await.expect("this engine is installed")
     }
 
-    /// `None` where the engine is not installed.
+    /// Starts the server. `None` where the engine is not installed.
     pub async fn try_start(self) -> Option<TestServer> {
         let Self { engine, clock, patience, is_proxied, hashing, mut config } = self;
         let data = tempfile::Builder::new().prefix("sabha-test-").tempdir().expect("a temporary directory");
@@ -135,7 +135,7 @@ impl Builder {
         let Some(Address::Tcp(address)) = server.addresses.first() else {
             panic!("the first listener of a test's server is TCP")
         };
-        // A restarted server is found where it was.
+        // A restarted server keeps its address.
         setup.config.listeners[0].address = Some(*address);
         let base = format!("http://{address}");
         Some(TestServer { server: Some(server), setup, http: reqwest::Client::new(), base })
@@ -157,19 +157,19 @@ impl Setup {
 }
 
 impl TestServer {
-    /// A server on SQLite with open registration, no rate limits and cheap password hashes.
+    /// Starts a server on SQLite with open registration, no rate limits and cheap password hashes.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
 
-    /// The usual server, to be changed before it starts. Its name is `sabha.test`.
+    /// Returns the default server, to be changed before it starts. Its name is `sabha.test`.
     pub fn builder() -> Builder {
         let mut config = Config { server_name: owned_server_name!("sabha.test"), ..Config::default() };
         config.listeners = vec![Listener::tcp((Ipv4Addr::LOCALHOST, 0).into())];
         config.metrics.enabled = false;
         config.registration.mode = RegistrationMode::Open;
         config.rate_limits.enabled = false;
-        // The suite is about behaviour; what a power cut does is tested apart.
+        // The suite tests behaviour; power cuts are tested elsewhere.
         config.database.durability = Durability::Process;
         config.database.readers = 2;
         config.database.max_connections = 4;
@@ -183,40 +183,40 @@ impl TestServer {
         }
     }
 
-    /// Stops the server in order and starts it again on the same data. Its clients go on as they are.
+    /// Stops the server in order and starts it again on the same data. Its clients stay usable.
     pub async fn restart(&mut self) {
         self.stop().await;
         self.server = Some(self.try_restart().await.unwrap_or_else(|error| panic!("no restart: {error}")));
     }
 
-    /// Stops the server in order, for a test of what then starts or does not.
+    /// Stops the server in order, for a test of what can start afterwards.
     pub async fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             server.stop().await;
         }
     }
 
-    /// Starts another server on the same data. Only sensible after [`Self::stop`], or to see it refused.
+    /// Starts another server on the same data. Useful only after [`Self::stop`], or to see it refused.
     pub async fn try_restart(&self) -> Result<Server, StartError> {
         self.setup.start().await
     }
 
-    /// The configuration, to be changed before the next start.
+    /// Returns the configuration, to be changed before the next start.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.setup.config
     }
 
-    /// The services behind the server.
+    /// Returns the services behind the server.
     pub fn app(&self) -> &App {
         &self.server.as_ref().expect("it is running").app
     }
 
-    /// What lies between the server and PostgreSQL, after [`Builder::proxied`].
+    /// Returns the proxy between the server and PostgreSQL, after [`Builder::proxied`].
     pub fn proxy(&self) -> &Proxy {
         self.setup.proxy.as_ref().expect("the server was built with a proxy")
     }
 
-    /// A connection to the server's PostgreSQL, past any proxy.
+    /// Opens a connection to the server's PostgreSQL, past any proxy.
     pub async fn postgres(&self) -> PgConnection {
         let database = self.setup.postgres.as_ref().expect("the server runs on PostgreSQL");
         PgConnection::connect(&database.url).await.expect("PostgreSQL runs")
@@ -226,12 +226,12 @@ impl TestServer {
         self.setup.data.path()
     }
 
-    /// Where it listens: `http://127.0.0.1:PORT`.
+    /// Returns the server's address: `http://127.0.0.1:PORT`.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// A connection on which a test writes what it likes.
+    /// Opens a connection to which a test can write any bytes.
     ///
     /// # Panics
     /// When nobody listens.
@@ -239,12 +239,12 @@ impl TestServer {
         TcpStream::connect(self.base.trim_start_matches("http://")).await.expect("the server listens")
     }
 
-    /// A client without an account.
+    /// Returns a client without an account.
     pub fn anonymous(&self) -> Client {
         Client::new(self.http.clone(), self.base.clone())
     }
 
-    /// Makes an account with [`PASSWORD`] and signs it in.
+    /// Registers an account with [`PASSWORD`] and signs it in.
     pub async fn register(&self, name: &str) -> Client {
         let anonymous = self.anonymous();
         let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });

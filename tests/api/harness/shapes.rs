@@ -1,11 +1,11 @@
 //! The shapes of response bodies, as the specification's OpenAPI gives them.
 //!
-//! `tests/spec/derive.py` makes `client-server.json` and `server-server.json`; here they are looked
-//! up by request and status, and a body is held against them. The rules of one schema are in
-//! [`schema`]; where the OpenAPI itself is wrong, [`mistakes`] says so.
+//! `tests/spec/derive.py` writes `client-server.json` and `server-server.json`; here shapes are looked up by request
+//! and status, and bodies are checked against them. The rules of one schema are in [`schema`]; [`mistakes`] lists where
+//! the OpenAPI itself is wrong.
 //!
-//! Promise: a body passes only if the specification allows it for that request and that status. Extra
-//! fields pass, since a server may add its own; media types and headers are not looked at.
+//! Promise: a body passes only if the specification allows it for that request and that status. Extra fields pass,
+//! since a server may add its own; media types and headers are not checked.
 
 mod mistakes;
 mod schema;
@@ -35,7 +35,7 @@ const STANDARD_ERROR: &str = r#"{
     }
 }"#;
 
-/// The answer that asks for more authentication, also when a stage just failed.
+/// The answer that asks for more authentication, also after a failed stage.
 /// <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-api-in-the-rest-api>
 const USER_INTERACTIVE: &str = r#"{
     "type": "object",
@@ -65,16 +65,16 @@ pub struct Shapes {
 }
 
 struct Endpoint {
-    /// As in the specification: `GET /_matrix/client/v3/rooms/{roomId}/members`.
+    /// The endpoint as in the specification: `GET /_matrix/client/v3/rooms/{roomId}/members`.
     name: String,
     method: Method,
     segments: Vec<String>,
-    /// `null` where the specification describes no body.
+    /// Shapes by status. `null` where the specification describes no body.
     responses: BTreeMap<u16, Value>,
 }
 
 impl Shapes {
-    /// The shapes, parsed once for the whole test run.
+    /// Returns the shapes, parsed once for the whole test run.
     pub fn load() -> &'static Self {
         static SHAPES: OnceLock<Shapes> = OnceLock::new();
         SHAPES.get_or_init(|| {
@@ -87,7 +87,7 @@ impl Shapes {
         })
     }
 
-    /// Whether the answer with this status has a JSON body at all. Errors always have one.
+    /// Returns whether the answer with this status has a JSON body. Errors always have one.
     pub fn expects_json(&self, method: &Method, path: &str, status: StatusCode) -> bool {
         if status.is_redirection() || method == Method::OPTIONS || method == Method::HEAD {
             return false;
@@ -96,15 +96,14 @@ impl Shapes {
         status.is_client_error() || status.is_server_error() || !listed.is_some_and(is_media)
     }
 
-    /// Holds `body` against what the specification says of this request's answer.
+    /// Checks `body` against the specification of this request's answer.
     ///
-    /// `path` is the path of a request (a query string is ignored) or a template of the
-    /// specification. Answers without a JSON body are not for this function, see
-    /// [`Self::expects_json`].
+    /// `path` is the path of a request (a query string is ignored) or a template of the specification. Answers without
+    /// a JSON body cannot be checked here, see [`Self::expects_json`].
     ///
     /// # Errors
-    /// Everything in the body that the specification does not allow, or a single violation at the
-    /// root when it does not know the path or lists no such success for it.
+    /// Everything in the body that the specification does not allow, or a single violation at the root when the path is
+    /// unknown or no such success is listed for it.
     pub fn check(&self, method: &Method, path: &str, status: StatusCode, body: &Value) -> Result<(), Vec<Violation>> {
         let path = path.split('?').next().unwrap_or(path);
         let endpoint = self.find(method, path);
@@ -119,7 +118,7 @@ impl Shapes {
         if violations.is_empty() { Ok(()) } else { Err(violations) }
     }
 
-    /// Any endpoint may answer with any standard error, so that what the specification lists for
+    /// Checks an error. Any endpoint may answer with any standard error, so a shape that the specification lists for
     /// this endpoint and status only adds to the standard shape.
     fn check_error(&self, endpoint: Option<&Endpoint>, status: StatusCode, body: &Value) -> Vec<Violation> {
         if status == StatusCode::UNAUTHORIZED && body.get("flows").is_some() {
@@ -128,7 +127,7 @@ impl Shapes {
         let mut violations = schema::check(&self.standard_error, body);
         let listed = endpoint.and_then(|endpoint| endpoint.responses.get(&status.as_u16()));
         match listed {
-            // What is listed for 401 is the user-interactive shape, which this answer is not.
+            // The shape listed for 401 is the user-interactive one, which this answer does not have.
             Some(shape) if status != StatusCode::UNAUTHORIZED && !shape.is_null() && !is_media(shape) => {
                 for violation in schema::check(shape, body) {
                     if !violations.contains(&violation) {
@@ -141,7 +140,7 @@ impl Shapes {
         violations
     }
 
-    /// The endpoint that serves this path: of those whose template fits, the most literal one.
+    /// Finds the endpoint that serves this path: if several templates fit, the most literal one.
     fn find(&self, method: &Method, path: &str) -> Option<&Endpoint> {
         let path = path.split('?').next().unwrap_or(path);
         // The revisions before v1.1 had the same endpoints under `r0`, and media also under `v1`.
@@ -161,7 +160,7 @@ impl Shapes {
 }
 
 impl Endpoint {
-    /// Which segments are literal, from the left: the larger, the more literal.
+    /// Marks the literal segments, from the left: the larger, the more literal.
     fn literals(&self) -> Vec<bool> {
         self.segments.iter().map(|segment| !is_parameter(segment)).collect()
     }
@@ -175,7 +174,7 @@ impl fmt::Debug for Endpoint {
 
 fn check_success(endpoint: Option<&Endpoint>, path: &str, status: StatusCode, body: &Value) -> Vec<Violation> {
     let Some(endpoint) = endpoint else {
-        // Unstable endpoints, and those that are not Matrix, are nothing that the specification describes.
+        // The specification describes neither unstable endpoints nor those outside of Matrix.
         let outside = path.contains("/unstable/") || !(path.starts_with("/_matrix/") || is_well_known(path));
         return if outside { vec![] } else { vec![Violation::at_root("an endpoint of the specification", path)] };
     };
@@ -204,12 +203,12 @@ fn endpoints(text: &str) -> Vec<Endpoint> {
     endpoints.into_iter().map(endpoint).collect()
 }
 
-/// The segments of a path; a slash at its end makes none.
+/// Splits a path into segments; a slash at its end adds none.
 fn split(path: &str) -> Vec<&str> {
     path.strip_suffix('/').unwrap_or(path).split('/').collect()
 }
 
-/// Whether a template serves a path. Only a state key may be empty, and then its slash may be missing.
+/// Returns whether a template matches a path. Only a state key may be empty, and then its slash may be missing.
 fn fits(template: &[String], path: &[&str]) -> bool {
     let template = match template {
         [front @ .., last] if last == "{stateKey}" && path.len() == front.len() => front,

@@ -1,11 +1,11 @@
-//! Many rooms in one answer: counting them all is a bounded work, and what it does not reach is counted later.
+//! Many rooms in one answer: the work of counting is bounded, and rooms beyond it are counted later.
 
 use super::*;
 
-/// With [`SENT`] texts in each, four of these fit into the steps of one answer.
+/// Number of rooms. With [`SENT`] texts in each, four of them fit into the steps of one answer.
 const ROOMS: usize = 6;
 
-/// Texts of 8 KiB, fewer than the steps of one room reach.
+/// Number of texts in each room. They have 8 KiB each, and are fewer than the steps of one room reach.
 const SENT: u64 = 10;
 
 async fn rooms(alice: &Client, bob: &Client) -> Vec<String> {
@@ -41,7 +41,7 @@ both_engines! {
         assert!((1..=2).contains(&short.len()), "{short:?}: four rooms fit, and not six");
         assert!(short.iter().all(|(_, counts)| counts.0 < SENT), "{short:?}: the latest count");
 
-        // With the next event of the room, or when all is asked for.
+        // The rest is counted with the next event of the room, or in an initial sync.
         let (room, _) = short[0];
         bob.send_text(room, "one more", "hello").await;
         let news = alice.sync(next(&first)).await;
@@ -66,7 +66,7 @@ both_engines! {
         assert!((1..=2).contains(&short.len()), "{short:?}");
         assert!(whole.iter().all(|(_, counts)| *counts == (SENT + 1, 1)), "{whole:?}");
 
-        // That the counts have changed is told even where nothing else of the room is.
+        // Changed counts are told even if the answer shows nothing else of the room.
         let blind = filter(&json!({ "room": { "timeline": { "types": ["org.example.nothing"] } } }));
         for (room, _) in short.iter().chain(&whole) {
             bob.send(room, "org.example.silent", "silent", json!({})).await;

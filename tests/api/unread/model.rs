@@ -1,7 +1,7 @@
-//! Random sends, answers, threads, receipts, redactions, rules and ignored users, against a naive count of all of it.
+//! Random sends, answers, threads, receipts, redactions, rules and ignored users, compared with a naive count.
 //!
-//! One client follows the room step by step, and some of its answers are lost; another asks anew. At the end the server is
-//! started again, so that it has to count anew, too.
+//! One client follows the room step by step, and loses some answers; another makes initial syncs. At the end the server
+//! is restarted, so that it must count everything again.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -12,10 +12,10 @@ use crate::harness::{Client, TestServer};
 const STEPS: usize = 120;
 const THREADS: usize = 2;
 
-/// Notifications and highlights, where an answer says so.
+/// Notifications and highlights, if an answer has them.
 type Badge = Option<(u64, u64)>;
 
-/// A message as the model knows it.
+/// A message in the model.
 struct Message {
     event_id: String,
     by_alice: bool,
@@ -25,12 +25,12 @@ struct Message {
     redacted: bool,
 }
 
-/// All that the counts follow from.
+/// Everything that the counts depend on.
 #[derive(Default)]
 struct Model {
     messages: Vec<Message>,
     roots: Vec<String>,
-    /// How far alice has read: everything, the main timeline, each thread. The number of messages.
+    /// Numbers of messages up to which alice has read: everything, the main timeline, each thread.
     read_all: usize,
     read_main: usize,
     read_thread: [usize; THREADS],
@@ -40,7 +40,7 @@ struct Model {
 }
 
 impl Model {
-    /// Notifications and highlights of the main timeline (`None`) or of a thread.
+    /// Counts notifications and highlights of the main timeline (`None`) or of a thread.
     fn count(&self, thread: Option<usize>) -> (u64, u64) {
         let read = self.read_all.max(thread.map_or(self.read_main, |thread| self.read_thread[thread]));
         let mut counts = (0, 0);
@@ -63,7 +63,8 @@ impl Model {
         counts
     }
 
-    /// What an answer should say of the main timeline and of each thread; none where nothing is unread.
+    /// Returns the expected counts of the main timeline and of each thread; `None` for a thread without unread
+    /// messages.
     fn all(&self) -> (Badge, Vec<Badge>) {
         let threads = (0..THREADS).map(|thread| Some(self.count(Some(thread))).filter(|counts| counts.0 > 0)).collect();
         (Some(self.count(None)), threads)
@@ -168,7 +169,7 @@ both_engines! {
                 assert_eq!(model.shown(&fresh, &room), model.all(), "asked anew after step {step}");
             }
             if rules_changed {
-                // Rules are no news of a room: the client asks for it all, and goes on from there.
+                // A change of rules is no news of a room: the client makes an initial sync, and continues from there.
                 since = None;
             }
             if rng.random_ratio(1, 2) || since.is_none() {

@@ -1,8 +1,7 @@
 // One logged-in device of one user: matrix-js-sdk's client, plus what a test needs around it.
 //
-// Promise: a device waits only for events of its own client, with a deadline. What a sync brought
-// is in the SDK's store, so a step looks there first and then again after each event.
-// The scenario itself is in flow.mjs.
+// Promise: a device waits only for events of its own client, with a deadline. Data from a sync is in the SDK's store,
+// so a step looks there first, and then again after each event. The scenario itself is in flow.mjs.
 
 import * as sdk from "matrix-js-sdk";
 import { CryptoEvent } from "matrix-js-sdk/lib/crypto-api/index.js";
@@ -10,11 +9,11 @@ import { isDeepStrictEqual } from "node:util";
 
 const DEADLINE_MS = 30_000;
 
-// The SDK tells the console of every request; a failed step says by itself what it needs. The report
-// of the steps goes through `console.log`.
+// The SDK logs every request to the console. A failed step prints what it needs by itself, and the steps report through
+// `console.log`.
 for (const level of ["trace", "debug", "info", "warn", "error"]) console[level] = () => {};
 
-/** A step did not see what the spec promises. */
+/** A step that did not see what the spec promises. */
 export class Failed extends Error {
     constructor(expected, got) {
         const show = (value) => (typeof value === "string" ? value : JSON.stringify(value));
@@ -30,7 +29,7 @@ export function expectEqual(got, expected) {
     expect(isDeepStrictEqual(got, expected), expected, got);
 }
 
-/** The stage of user-interactive authentication to do next, out of those in `stages`. */
+/** Returns the next stage of user-interactive authentication, out of those in `stages`. */
 function nextStage(answer, stages) {
     const completed = answer.completed ?? [];
     for (const flow of answer.flows) {
@@ -40,7 +39,7 @@ function nextStage(answer, stages) {
     throw new Failed(`a flow of ${Object.keys(stages)}`, answer);
 }
 
-/** Repeats `request` with one completed stage after the other, until the server is content. */
+/** Repeats `request` and completes one stage after the other, until the server accepts it. */
 export async function authenticate(request, stages) {
     let auth = null;
     for (;;) {
@@ -115,7 +114,7 @@ export class Device {
         this.client.stopClient();
     }
 
-    /** Waits for `find` to give something truthy, asking again after each event of the client. */
+    /** Waits until `find` returns something truthy, and calls it again after each event of the client. */
     async until(expected, find) {
         let wake;
         let timer;
@@ -150,12 +149,12 @@ export class Device {
         return this.client.getRoom(roomId);
     }
 
-    /** The event as the room's timeline has it. */
+    /** Waits for the event in the room's timeline. */
     receives(roomId, eventId) {
         return this.until(eventId, () => this.room(roomId)?.findEventById(eventId));
     }
 
-    /** Waits for the message, and checks that it came encrypted and says `content`. */
+    /** Waits for the message, and checks that it was encrypted and contains `content`. */
     async decrypts(roomId, eventId, content) {
         const event = await this.receives(roomId, eventId);
         await this.until(`a decrypted ${eventId}`, () => {
@@ -172,7 +171,7 @@ export class Device {
         return (await this.client.sendMessage(roomId, content)).event_id;
     }
 
-    /** The status and JSON of a request that needs no state of the SDK. */
+    /** Sends a request that needs no state of the SDK, and returns its status and JSON. */
     async whoami() {
         const response = await fetch(`${this.client.baseUrl}/_matrix/client/v3/account/whoami`, {
             headers: { Authorization: `Bearer ${this.client.getAccessToken()}` },

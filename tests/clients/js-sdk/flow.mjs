@@ -1,10 +1,10 @@
-// Two users talk in an encrypted room through matrix-js-sdk, and a second device joins in with the
-// history that it finds in the key backup.
+// Two users talk in an encrypted room through matrix-js-sdk. A second device joins in, and restores the history from
+// the key backup.
 //
 //     flow.mjs --homeserver URL [--registration-token TOKEN] [--room-version VERSION]
 //
-// Prints `ok  <step>` for each step, stops at the first that fails with what was expected and what
-// came, and exits with 1 then. Works against any homeserver; each run makes users of its own.
+// Prints `ok <step>` for each step. Stops at the first step that fails, prints the expected and the actual value, and
+// exits with 1. Works against any homeserver; each run creates its own users.
 
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -52,7 +52,7 @@ async function bootstrapCrossSigning(device) {
     expect(await device.crypto.isCrossSigningReady(), "cross-signing", "none");
 }
 
-/** Whether the owner's cross-signing key signed the device, as `viewer` sees it. */
+/** Tells whether the owner's cross-signing key signed the device, as `viewer` sees it. */
 async function isSignedByOwner(viewer, userId, deviceId) {
     const status = await viewer.crypto.getDeviceVerificationStatus(userId, deviceId);
     return status?.signedByOwner;
@@ -139,9 +139,9 @@ const steps = {
     },
 
     async "every room key is in the backup"() {
-        // Two: Alice's, that Bob received, and his own.
+        // Two keys: Alice's, which Bob received, and his own.
         await bob.until("an upload of every key", async () => {
-            // The SDK remembers the backup as it was when it was made, so the count is asked for here.
+            // The SDK only knows the backup as it was at its creation, so the count is requested here.
             const backup = await bob.client.http.authedRequest("GET", "/room_keys/version");
             return bob.remainingInBackup === 0 && backup.count >= 2;
         });
@@ -153,7 +153,7 @@ const steps = {
         const keyId = await bobTwo.client.secretStorage.getDefaultKeyId();
         expect(keyId, "a default key of secret storage", keyId);
         bobTwo.recoveryKeys.set(keyId, recoveryKey.privateKey);
-        // The private keys are taken only once the public ones are known.
+        // The private keys are accepted only when the public ones are known.
         expect(await bobTwo.crypto.userHasCrossSigningKeys(bob.userId, true), "Bob's keys", "none");
         await bootstrapCrossSigning(bobTwo);
         for (const device of [alice, bob]) {
@@ -303,5 +303,5 @@ try {
     for (const device of devices) device.stop();
 }
 console.log(`${passed} passed, ${failed} failed`);
-// The SDK leaves the timers of its answered requests running, which would hold Node for two minutes.
+// The SDK leaves the timers of finished requests running, which would keep Node alive for two minutes.
 process.exit(failed > 0 ? 1 : 0);

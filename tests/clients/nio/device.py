@@ -1,7 +1,7 @@
 """One logged-in device of one user: matrix-nio's client, plus what a test needs around it.
 
-Promise: a device only ever waits inside `/sync`, with a deadline, and keeps everything that a sync
-brought (timeline, ephemeral events, account data), so that a step can ask for what came earlier.
+Promise: a device waits only inside `/sync`, with a deadline. It keeps everything from its syncs
+(timeline, ephemeral events, account data), so that a step can look for earlier events.
 The scenario itself is in `flow.py`.
 """
 
@@ -15,14 +15,14 @@ from nio.responses import KeysQueryError, KeysUploadError, SyncError
 DEADLINE_SECONDS = 30
 POLL_MS = 2_000
 
-# Without these, matrix-nio repeats what failed or was limited for ever.
+# Without these, matrix-nio retries failed and rate-limited requests for ever.
 CONFIG = AsyncClientConfig(
     max_limit_exceeded=0, max_timeouts=0, request_timeout=DEADLINE_SECONDS
 )
 
 
 class Failed(Exception):
-    """A step did not see what the spec promises."""
+    """A step that did not see what the spec promises."""
 
     def __init__(self, expected, got):
         super().__init__(f"expected {expected}\n     got      {got}")
@@ -34,7 +34,7 @@ def expect(condition, expected, got):
 
 
 def success(response):
-    """The response itself, once it is known not to be an error."""
+    """Returns the response, after a check that it is no error."""
     expect(not isinstance(response, ErrorResponse), "a successful response", response)
     return response
 
@@ -65,7 +65,7 @@ class Device:
         return self.client.user_id
 
     async def sync(self, timeout_ms=0, **arguments):
-        """One `/sync`, and then the requests that its answer asks of an encrypting client."""
+        """Sends one `/sync`, and then the requests for encryption that its answer makes necessary."""
         response = await self.client.sync(timeout=timeout_ms, **arguments)
         expect(not isinstance(response, SyncError), "a sync response", response)
         self.key_counts.append(response.device_key_count.signed_curve25519)
@@ -87,7 +87,7 @@ class Device:
         return response
 
     async def gap(self, room_id, prev_batch, last_event_id):
-        """What a limited timeline left out: `/messages` back from it to the last event known."""
+        """Returns the events missing before a limited timeline, back to the last known one."""
         missed, start = [], prev_batch
         while start is not None:
             page = success(await self.client.room_messages(room_id, start, limit=5))
@@ -112,18 +112,18 @@ class Device:
         return found
 
     def seen(self):
-        """The last events of every room, for a failure's report."""
+        """Returns the last events of every room, for the report of a failure."""
         return {room: [str(event) for event in events[-5:]] for room, events in self.timeline.items()}
 
     def event(self, room_id, event_id):
-        """The event as it came down `/sync`, decrypted where that was possible."""
+        """Returns the event from `/sync`, decrypted if that was possible."""
         return next((e for e in self.timeline.get(room_id, ()) if e.event_id == event_id), None)
 
     async def receives(self, room_id, event_id):
         return await self.until(event_id, lambda: self.event(room_id, event_id))
 
     async def decrypts(self, room_id, event_id, content):
-        """Waits for the message, and checks that it came encrypted and says `content`."""
+        """Waits for the message, and checks that it was encrypted and contains `content`."""
         event = await self.receives(room_id, event_id)
         expect(isinstance(event, RoomMessage), f"a decrypted message {event_id}", event)
         expect(event.decrypted, f"{event_id} to have been sent encrypted", "a plain event")
@@ -138,7 +138,7 @@ class Device:
         return success(response).event_id
 
     async def call(self, method, path, body=None):
-        """A request that matrix-nio has no function for: its status and its JSON."""
+        """Sends a request that matrix-nio has no function for, and returns its status and JSON."""
         response = await self.client.send(
             method,
             f"/_matrix/client/v3{path}",

@@ -2,8 +2,8 @@
 
     flow.py --homeserver URL [--registration-token TOKEN] [--room-version VERSION]
 
-Prints `ok  <step>` for each step, stops at the first that fails with what was expected and what came,
-and exits with 1 then. Works against any homeserver; each run makes users of its own.
+Prints `ok  <step>` for each step. Stops at the first step that fails, prints the expected and the
+actual value, and exits with 1. Works against any homeserver; each run creates its own users.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ENCRYPTION = {
     "content": {"algorithm": "m.megolm.v1.aes-sha2"},
 }
 
-# What people write: joined emoji, right-to-left text with a bidi mark, HTML, combining characters.
+# Texts as people write them: joined emoji, right-to-left text with a bidi mark, HTML, combining characters.
 MESSAGES = json.loads((Path(__file__).parent.parent / "messages.json").read_text("utf-8"))
 
 
@@ -48,7 +48,7 @@ def text(body, **relation):
 
 
 class Flow:
-    """The scenario, one step a function, in the order they run."""
+    """The scenario: one function per step, in the order in which they run."""
 
     def __init__(self, options, store):
         self.homeserver = options.homeserver.rstrip("/")
@@ -134,7 +134,7 @@ class Flow:
             await self.alice.decrypts(self.room, event_id, content)
 
     async def many_messages_in_order(self):
-        """More than one timeline holds: Bob fills the gap through `/messages`."""
+        """Sends more messages than a timeline holds: Bob fills the gap with `/messages`."""
         sent = [await self.alice.send(self.room, text(f"message {n}")) for n in range(20)]
         await self.bob.receives(self.room, sent[-1])
         got = [e.event_id for e in self.bob.timeline[self.room] if e.event_id in sent]
@@ -202,7 +202,7 @@ class Flow:
         expect(because["event_id"] == redaction.event_id, redaction.event_id, because)
 
     async def history(self):
-        """`/messages` gives what `/sync` gave, backwards, without a gap or a repetition."""
+        """`/messages` returns the events of `/sync` backwards, without a gap or a repetition."""
         got, start = [], self.alice.client.next_batch
         for _ in range(20):
             page = success(await self.alice.client.room_messages(self.room, start, limit=10))
@@ -356,7 +356,7 @@ def main():
     parser.add_argument("--homeserver", required=True)
     parser.add_argument("--registration-token")
     parser.add_argument("--room-version")
-    # matrix-nio warns of each device that it has no session with yet, and then makes one.
+    # matrix-nio warns about each device without a session, and then creates one.
     logging.getLogger("nio").setLevel(logging.ERROR)
     sys.exit(1 if asyncio.run(run(parser.parse_args())) else 0)
 

@@ -1,7 +1,7 @@
 """Registration of a test user, on an open server or with a registration token.
 
 matrix-nio's own `register` sends `m.login.dummy` at once, and its `register_with_token` always ends
-with a dummy stage. A server may want neither, so the token goes through the flows that the server names.
+with a dummy stage. A server may accept neither, so the token follows the flows that the server names.
 """
 
 from aiohttp import ClientSession
@@ -10,7 +10,7 @@ from nio import AsyncClient
 
 
 async def register(homeserver, username, password, token):
-    """Registers the user, and logs the device out that came with it."""
+    """Registers the user, and logs out the device of the registration."""
     client = AsyncClient(homeserver, username, config=CONFIG)
     try:
         if token is None:
@@ -30,7 +30,7 @@ async def register_with_token(homeserver, username, password, token):
     }
     async with ClientSession() as session:
         auth = None
-        # One request learns the flows; each of the others completes one stage.
+        # The first request learns the flows; each of the others completes one stage.
         for _ in range(len(stages) + 1):
             body = {"username": username, "password": password}
             if auth is not None:

@@ -1,4 +1,4 @@
-//! Checks that acknowledged events are there, once and in order, and that refused ones are not there.
+//! Checks that acknowledged events exist, once and in order, and that refused events do not exist.
 
 use std::collections::HashMap;
 
@@ -27,11 +27,11 @@ pub fn check(end: &End) {
     }
 }
 
-/// The index of each nonce. A nonce that is there twice is a fault.
+/// Returns the index of each nonce. A nonce that exists twice is a fault.
 fn once<'a>(end: &End, room: &'a TrueRoom) -> HashMap<&'a str, usize> {
     let mut found: HashMap<&str, usize> = HashMap::new();
     for (index, event) in room.events.iter().enumerate() {
-        // A changed profile repeats the member event, with all that its owner said in it.
+        // A changed profile repeats the member event, with the content that its owner gave it.
         let repeats = index > 0
             && event.content["membership"] == "join"
             && room.membership_at(event.state_key.as_deref().unwrap_or_default(), index - 1) == "join";
@@ -48,7 +48,7 @@ fn once<'a>(end: &End, room: &'a TrueRoom) -> HashMap<&'a str, usize> {
     found
 }
 
-/// Checks that the act's event is there if it must be, and is not if it must not.
+/// Checks that the act's event exists if it must, and does not exist if it must not.
 fn presence(end: &End, room: &TrueRoom, act: &Act, at: Option<usize>) {
     let makes_an_event = match act.op {
         Op::Message { .. }
@@ -61,7 +61,7 @@ fn presence(end: &End, room: &TrueRoom, act: &Act, at: Option<usize>) {
         | Op::Ban { .. }
         | Op::Unban { .. }
         | Op::Invite { .. } => true,
-        // Who is in the room already joins without an event.
+        // A join of a user who is in the room already makes no event.
         Op::Join { .. } => !was_joined_meanwhile(end, room, act),
         _ => false,
     };
@@ -85,7 +85,7 @@ fn was_joined_meanwhile(end: &End, room: &TrueRoom, act: &Act) -> bool {
     (from..to.max(from + 1)).any(|index| room.membership_at(user_id, index) == "join")
 }
 
-/// An act that ended before another began has its event before the other's.
+/// Checks the order of events: an act that ended before another began has its event before the other's.
 fn in_order(end: &End, room: &TrueRoom, mut placed: Vec<(usize, &Act)>) {
     placed.sort_by_key(|(at, _)| *at);
     let mut first_ended: Option<(usize, &Act)> = None;
@@ -103,11 +103,11 @@ fn in_order(end: &End, room: &TrueRoom, mut placed: Vec<(usize, &Act)>) {
     }
 }
 
-/// Checks that each user who came in has asked for it.
+/// Checks that each user who came in has requested it.
 fn nobody_comes_unasked(end: &End, room: &TrueRoom, acts: &[&Act]) {
     for (index, event) in room.events.iter().enumerate().skip(1) {
         let (Some(user_id), true) = (&event.state_key, event.content["membership"] == "join") else { continue };
-        // The first of them are of the rooms' making.
+        // The first joins belong to the setup of the rooms.
         let asked = |nonce: &str| {
             nonce.starts_with("setup") || acts.iter().any(|act| act.nonce == nonce && act.op.room().is_some())
         };

@@ -1,5 +1,5 @@
-//! Checks that followers know what is there: rooms, timelines, state, account data, receipts, typing, messages to the
-//! device, device lists.
+//! Checks that followers know the server's data: rooms, timelines, state, account data, receipts, typing, messages to
+//! the device, device lists.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -25,7 +25,7 @@ pub fn check(end: &End, follower: &Follower) {
             end.fault("a client is in the wrong rooms", text);
         }
     }
-    // Everyone has push rules, and is told of them once; they are not ours.
+    // Push rules are told once to every user and are not checked here.
     let mut wanted = account_data_in(fresh);
     let mut found = known.account_data.clone();
     for data in [&mut wanted, &mut found] {
@@ -47,7 +47,7 @@ pub fn check(end: &End, follower: &Follower) {
     counts::check_follower(end, follower);
 }
 
-/// Every event that the client may see has come to it, once and in order.
+/// Checks that every event that the client may see has reached it, once and in order.
 fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, known: &KnownRoom) {
     let user_id = follower.known.user_id();
     let fault = |kind: &'static str, text: String| {
@@ -56,7 +56,7 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     let mut seen: HashSet<usize> = HashSet::new();
     let mut last: Option<usize> = None;
     let mut last_of_stays: Option<usize> = None;
-    // The client knows everything from here on, which is the room's beginning if nothing said otherwise.
+    // Index from which the client knows everything. It is the room's beginning, unless an answer left older events out.
     let mut start: Option<usize> = None;
     let mut begins_with_it = true;
     for piece in &known.pieces {
@@ -74,7 +74,8 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
                 fault("events came in the wrong order", format!("{part:?}"));
             }
         }
-        // A timeline with a gap before it stands for itself, and may begin with what the client has. One without follows on.
+        // A limited timeline stands on its own, and may begin with events that the client has. Any other continues the
+        // last one.
         for index in events.iter().filter(|index| !piece.limited && (seen.contains(index) || last > Some(**index))) {
             let kind = if seen.contains(index) { "an event came twice" } else { "an event came too late" };
             fault(kind, room.describe(*index));
@@ -97,10 +98,10 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     }
     let Some(start) = start else { return };
     let forgets = |act: &&Act| act.user == follower.user && act.op == Op::Forget { room: number } && act.may_be_done();
-    // A stay of which nothing was told before an invitation followed it: an answer says that the user is invited, and no more.
+    // If an invitation followed a stay before any of it was told, the answer contains only the invitation.
     let is_skipped =
         room.invited_after_stay(user_id).is_some_and(|stay| !stay.clone().any(|index| seen.contains(&index)));
-    // Who forgets a room, or is invited while they still are in it, is not told how it ended.
+    // A user who forgets a room, or is invited before their departure was told, is not told how the stay ended.
     let is_told_the_end =
         end.is_joined(follower.user, number) || !(known.torn || is_skipped || end.acts.iter().any(|act| forgets(&act)));
     let end_of_stay =
@@ -130,7 +131,7 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     }
 }
 
-/// A piece of a timeline as the numbers of its events.
+/// Describes a piece of a timeline by the numbers of its events.
 fn shape(room: &TrueRoom, piece: &crate::followers::known::Piece) -> String {
     let numbers =
         |ids: &[String]| ids.iter().map(|id| room.find(id).map_or(-1, |index| index as i64)).collect::<Vec<_>>();
@@ -139,7 +140,7 @@ fn shape(room: &TrueRoom, piece: &crate::followers::known::Piece) -> String {
     format!("{:?}, limited: {}, read back: {gap:?}{departure}", numbers(&piece.events), piece.limited)
 }
 
-/// The state that the client has is the room's.
+/// Checks that the client's state is the room's.
 fn state(end: &End, follower: &Follower, room: &TrueRoom, known: &KnownRoom) {
     let kind = &follower.kind;
     let mut wanted: BTreeMap<_, _> = room.state_at(room.events.len());
@@ -148,13 +149,13 @@ fn state(end: &End, follower: &Follower, room: &TrueRoom, known: &KnownRoom) {
         state.retain(|(event_type, _), _| kind.follows_state(event_type));
     }
     if kind.is_lazy() {
-        // Members whom it does not need it need not know; whom it knows it must know as they are.
+        // A lazy client need not know all members, but those that it knows must be right.
         wanted.retain(|key, _| key.0 != "m.room.member" || found.contains_key(key));
     }
     compare_state(end, &format!("the state of {} for {}", room.room_id, follower.name()), &wanted, &found);
 }
 
-/// The numbers of members, account data, receipts and typing of a room.
+/// Checks the numbers of members, account data, receipts and typing of a room.
 fn rest(end: &End, follower: &Follower, room: &TrueRoom, known: &KnownRoom) {
     let fresh = end.fresh_room(follower.user, &room.room_id);
     let fault = |kind: &'static str, found: String, wanted: String| {
@@ -186,7 +187,7 @@ fn rest(end: &End, follower: &Follower, room: &TrueRoom, known: &KnownRoom) {
     }
 }
 
-/// Messages to the device have come, once, and in order.
+/// Checks that messages to the device have arrived, once and in order.
 fn letters(end: &End, follower: &Follower) {
     let sent: HashMap<&str, &Act> = end
         .acts
@@ -211,14 +212,14 @@ fn letters(end: &End, follower: &Follower) {
     }
 }
 
-/// Changed keys of those who share a room with the user were told.
+/// Checks that users who share a room with the user have their changed keys told.
 fn device_lists(end: &End, follower: &Follower) {
     let known = &follower.known;
     for other in (0..end.fresh.len()).filter(|other| end.share_a_room(follower.user, *other)) {
         let uploads =
             end.acts.iter().filter(|act| act.user == other && act.op == Op::DeviceKeys && act.is_acknowledged());
         let Some(last) = uploads.max_by_key(|act| act.began) else { continue };
-        // A first sync tells nothing of device lists: a client asks for all of them then.
+        // An initial sync tells no device lists, because a client queries all of them then.
         if known.first_answer.is_none_or(|first| first > last.began) {
             continue;
         }

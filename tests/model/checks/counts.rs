@@ -1,4 +1,4 @@
-//! Unread counts, counted again from the whole history by the rules that every new user has.
+//! Checks unread counts: counts again from the whole history, with the rules of a new user.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub fn check(end: &End) {
     }
 }
 
-/// Holds what a follower was told last against the count.
+/// Compares the last counts that a follower was told with ours.
 pub fn check_follower(end: &End, follower: &Follower) {
     for (number, room) in end.rooms.iter().enumerate() {
         let known = follower.known.rooms.get(&room.room_id).filter(|_| end.is_joined(follower.user, number));
@@ -34,8 +34,8 @@ fn compare(end: &End, user: usize, room: &TrueRoom, shown: &Value, who: &str) {
     }
 }
 
-/// Messages of others after the user came and after what they have read, and how many of them mention the user. Who sends
-/// something has read what is before it.
+/// Counts messages of others after the user's join and after their receipts, and how many of them mention the user. A
+/// user who sends something has read everything before it.
 fn count(end: &End, user: usize, room: &TrueRoom) -> (u64, u64) {
     let user_id = &end.scene.user_ids[user];
     let receipts = receipts_in(end.fresh_room(user, &room.room_id));

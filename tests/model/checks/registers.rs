@@ -1,4 +1,4 @@
-//! Values that the last one to write decides: profiles, account data, names and keys of devices, read markers, typing.
+//! Checks values that the last writer decides: profiles, account data, names and keys of devices, read markers, typing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +23,7 @@ pub async fn check(end: &End) {
     one_time_keys(end);
 }
 
-/// Checks a value that these acts have set: it must be from one that no other certainly came after.
+/// Checks a value that these acts have set: it must come from an act that was certainly not followed by another.
 fn last(end: &End, what: &str, found: Option<&str>, mut acts: Vec<&Act>) {
     acts.retain(|act| act.may_be_done());
     let superseded = |act: &Act| acts.iter().any(|other| other.is_acknowledged() && other.began > act.ended);
@@ -54,12 +54,12 @@ fn account_data(end: &End, user: usize) {
     }
 }
 
-/// The display name, everywhere the user is.
+/// Checks the display name, in the profile and in all rooms of the user.
 async fn profile(end: &End, user: usize) {
     let (user_id, device) = (&end.scene.user_ids[user], &end.scene.devices[user]);
     let acts: Vec<_> = end.acts.iter().filter(|act| act.user == user && act.op == Op::DisplayName).collect();
     let profile = end.scene.api.need(&device.token, &Request::get(v3(["profile", user_id]))).await;
-    // A new account has a name that is none of ours.
+    // A new account has a name that no act has set.
     let name = profile["displayname"].as_str();
     let written = name.filter(|name| acts.iter().any(|act| act.nonce == *name));
     last(end, &format!("the name of {user_id}"), written, acts);
@@ -74,7 +74,7 @@ async fn profile(end: &End, user: usize) {
     }
 }
 
-/// The keys of each device are those that were uploaded last.
+/// Checks that the keys of each device are those that were uploaded last.
 async fn device_keys(end: &End) {
     let wanted: HashMap<&String, [String; 0]> = end.scene.user_ids.iter().map(|user_id| (user_id, [])).collect();
     let body = serde_json::json!({ "device_keys": wanted });
@@ -84,7 +84,7 @@ async fn device_keys(end: &End) {
             end.acts.iter().filter(|act| act.user == user && act.op == Op::DeviceKeys && act.may_be_done()).collect();
         let found: HashSet<&str> =
             object(&answer["device_keys"][user_id]).filter_map(|(_, keys)| keys["algorithms"][1].as_str()).collect();
-        // Each writer has its own device: its name is what the nonce begins with.
+        // Each writer has its own device, and its nonces begin with its name.
         let writer = |act: &Act| act.nonce.split('s').next().unwrap_or_default().to_owned();
         let writers: HashSet<String> = acts.iter().map(|act| writer(act)).collect();
         for name in writers {
@@ -120,7 +120,7 @@ fn receipts(end: &End) {
     }
 }
 
-/// A one-time key is given out once.
+/// Checks that each one-time key is given out only once.
 fn one_time_keys(end: &End) {
     let mut given: HashSet<String> = HashSet::new();
     for act in end.acts.iter().filter(|act| matches!(act.op, Op::Claim { .. })) {

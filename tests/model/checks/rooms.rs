@@ -1,4 +1,4 @@
-//! Checks of `/state`, `/messages`, `/joined_rooms` and a first sync against the true history.
+//! Checks `/state`, `/messages`, `/joined_rooms` and an initial sync against the true history.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ pub async fn check(end: &End, user: usize) {
     }
 }
 
-/// The memberships of a user, one after the other.
+/// Lists the memberships of a user, one after the other.
 fn stays(room: &TrueRoom, user_id: &str) -> String {
     let members = room.events.iter().filter(|event| event.is_member(user_id));
     let memberships: Vec<&str> = members.filter_map(|event| event.content["membership"].as_str()).collect();
@@ -79,7 +79,7 @@ async fn memberships(end: &End, user: usize) {
     }
 }
 
-/// A first sync tells the whole state, before the timeline or in it.
+/// Checks that an initial sync tells the whole state, before the timeline or in it.
 fn first_sync(end: &End, user: usize, room: &TrueRoom) {
     let user_id = &end.scene.user_ids[user];
     let fresh = end.fresh_room(user, &room.room_id);
@@ -118,7 +118,7 @@ pub fn compare_state(
     }
 }
 
-/// Describes which events lack, which ones are too much, or the wrong order.
+/// Describes missing events, extra events, or the wrong order.
 pub fn difference(room: &TrueRoom, wanted: &[String], found: &[String]) -> String {
     let describe = |event_id: &String| match room.find(event_id) {
         Some(index) => room.describe(index),
@@ -132,7 +132,7 @@ pub fn difference(room: &TrueRoom, wanted: &[String], found: &[String]) -> Strin
     format!("lacks {lacking:?}, and has {extra:?} too much")
 }
 
-/// Checks that no first sync shows redacted content.
+/// Checks that no initial sync shows redacted content.
 pub fn check_redactions(end: &End) {
     for (user, fresh) in end.fresh.iter().enumerate() {
         for room in end.rooms.iter().filter(|room| !end.fresh_room(user, &room.room_id).is_null()) {
@@ -144,7 +144,7 @@ pub fn check_redactions(end: &End) {
     }
 }
 
-/// An event must not hold what was redacted, in itself or in a copy of what it replaces.
+/// Checks that an event contains no redacted text, either its own or in a copy of the event that it replaces.
 fn hidden(end: &End, room: &TrueRoom, event: &Value) {
     for act in end.acts.iter().filter(|act| act.is_acknowledged() && matches!(act.op, Op::Redact { .. })) {
         let Some(target) = act.about.as_deref() else { continue };
@@ -153,7 +153,7 @@ fn hidden(end: &End, room: &TrueRoom, event: &Value) {
         // Power levels and the visibility keep most of their content, but not our text.
         let quoted = format!("\"{}\"", written.nonce);
         let mut copy = event.clone();
-        // The name of a request is not content.
+        // The transaction ID contains the nonce, but is not content.
         if let Some(unsigned) = copy["unsigned"].as_object_mut() {
             unsigned.remove("transaction_id");
         }

@@ -1,4 +1,4 @@
-//! The knowledge of a client that follows `/sync` alone, kept as careful clients keep it.
+//! The knowledge of a client that only follows `/sync`, kept as a careful client would keep it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -6,33 +6,33 @@ use serde_json::Value;
 
 use super::ways::{Kind, names};
 
-/// A part of a room's timeline as it came.
+/// A part of a room's timeline, as an answer had it.
 #[derive(Debug, Clone)]
 pub struct Piece {
-    /// Older events are missing before it, until they were read back.
+    /// True if older events are missing before it, until they are read back.
     pub limited: bool,
-    /// Read back with `/messages`, oldest first. `None`: that was not possible any more.
+    /// Events read back with `/messages`, oldest first. `None` if that was no longer possible.
     pub gap: Option<Vec<String>>,
     pub events: Vec<String>,
-    /// The client was not in the room before, and this only says that it is out.
+    /// True if the client was not in the room before, and the piece only tells that it is out.
     pub only_departure: bool,
 }
 
-/// A room as a client knows it.
+/// A room as the client knows it.
 #[derive(Debug, Default)]
 pub struct KnownRoom {
     pub pieces: Vec<Piece>,
-    /// The events of the pieces, but not of those that are only a departure.
+    /// Event IDs of the pieces, except those that are only a departure.
     events: HashSet<String>,
     pub state: BTreeMap<(String, String), String>,
     pub account_data: BTreeMap<String, Value>,
-    /// The event that each user has read last.
+    /// The last event that each user has read.
     pub receipts: BTreeMap<String, String>,
     pub typing: BTreeSet<String>,
     pub unread: Value,
-    /// The numbers of joined and of invited members, as the answers said.
+    /// Numbers of joined and of invited members in the answers.
     pub members: (Option<u64>, Option<u64>),
-    /// An invitation came while the client was in the room: what happened before that it was not told.
+    /// True after an invitation while the client was in the room: earlier events were not told.
     pub torn: bool,
     /// The token before the latest piece, if events may be missing there.
     gap_from: Option<String>,
@@ -54,11 +54,11 @@ pub struct Known {
     pub changed_lists: Vec<(u64, BTreeSet<String>)>,
     /// The tick of the first answer.
     pub first_answer: Option<u64>,
-    /// Every answer that was taken, for accounts of faults.
+    /// Every answer that was taken, for fault reports.
     pub answers: Vec<Taken>,
 }
 
-/// What became of the client's token, and the sections of the rooms that the answer told of.
+/// The change of the client's token by an answer, and the section of each room in it.
 #[derive(Debug)]
 pub struct Taken {
     pub since: Option<String>,
@@ -85,7 +85,8 @@ impl Known {
         }
     }
 
-    /// How the client's token moved, and which answers told of a room in which way.
+    /// Describes how the client's token moved, and in which section each answer had the room.
+    /// Applies an answer. Returns contents that no answer may have as faults.
     pub fn way_of(&self, room_id: &str) -> String {
         let step = |taken: &Taken| {
             let since = taken.since.as_deref().unwrap_or("the beginning");
@@ -186,18 +187,18 @@ impl Known {
             self.joined.insert(room_id.to_owned());
         } else {
             self.joined.remove(room_id);
-            // What happens without the user is not told, until they come back: then they are told all.
+            // Events without the user are not told until they come back; then all state is told.
             room.state.clear();
         }
         self.invited.remove(room_id);
     }
 
-    /// Rooms of the last answer with something missing before their piece, and where that begins.
+    /// Returns rooms of the last answer with missing events before their piece, and the token where these begin.
     pub fn gaps(&mut self) -> Vec<(String, String)> {
         let gap = |(room_id, room): (&String, &mut KnownRoom)| Some((room_id.clone(), room.gap_from.take()?));
         let gaps = self.rooms.iter_mut().filter_map(gap).collect();
         for room in self.rooms.values_mut() {
-            // Without a gap the piece follows on directly. With one, it is known once that is filled.
+            // A piece without a gap continues directly. A piece with a gap is known when the gap is filled.
             let has_gap = |piece: &Piece| piece.limited && piece.gap.is_none();
             let whole = room.pieces.iter().filter(|piece| !piece.only_departure);
             let first = room.events.is_empty();
@@ -208,7 +209,7 @@ impl Known {
         gaps
     }
 
-    /// Takes in what was read back, newest first; `None` if the room may not be read any more.
+    /// Fills a gap with events read back, newest first; `None` if the room may not be read any more.
     pub fn fill(&mut self, room_id: &str, found: Option<Vec<String>>) {
         let Some(room) = self.rooms.get_mut(room_id) else { return };
         let Some(piece) = room.pieces.last_mut() else { return };
@@ -222,7 +223,7 @@ impl Known {
     }
 }
 
-/// The receipts of everyone in an `m.receipt` event: of each user the event of the public one.
+/// Reads all receipts of an `m.receipt` event: the public ones, and the private ones under another name.
 pub fn read_receipts(content: &Value, receipts: &mut BTreeMap<String, String>) {
     for (event_id, kinds) in object(content) {
         for (user, _) in object(&kinds["m.read"]) {

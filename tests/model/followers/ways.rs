@@ -1,4 +1,4 @@
-//! The ways of syncing: how a client waits, which filter it has, and where it wants the state.
+//! The ways of syncing: whether a client waits, its filter, and the place of the state.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,17 @@ use crate::api::{encoded, v3};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
     Nothing,
-    /// Members only where they are needed.
+    /// Members only where the client needs them.
     Lazy {
         redundant: bool,
     },
-    /// A timeline of messages alone.
+    /// A timeline of only messages.
     OnlyMessages,
     /// A timeline without members and our own state.
     NoMembersInTimeline,
-    /// A timeline without what this user sends, who changes the state like others.
+    /// A timeline without events of this user, who changes the state like others.
     NotFrom(String),
-    /// No members in the state; in the timeline they come.
+    /// No members in the state, only in the timeline.
     NoMembersInState,
 }
 
@@ -35,7 +35,7 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// The five ways: long poll, at once, lazy, filtered, `state_after`.
+    /// Returns one of five ways, with random details: long poll, at once, lazy, filtered, `state_after`.
     pub fn random(rng: &mut StdRng, way: usize, somebody: &str) -> Self {
         let limit = [1, 2, 3, 5, 10, 20][rng.random_range(0..6)];
         let lazy = Filter::Lazy { redundant: rng.random_ratio(1, 4) };
@@ -107,14 +107,14 @@ impl Kind {
         format!("{}?{parameters}{since}{state_after}&filter={}", v3(["sync"]), encoded(&filter.to_string()))
     }
 
-    /// The path of a page of 50 events before `from`, with the filter of the timeline.
+    /// Returns the path of a page of 50 events before `from`, with the filter of the timeline.
     pub fn messages_path(&self, room_id: &str, from: &str) -> String {
         let filter = encoded(&self.timeline_filter().to_string());
         format!("{}?dir=b&limit=50&from={from}&filter={filter}", v3(["rooms", room_id, "messages"]))
     }
 }
 
-/// The names of users in a list.
+/// Returns the names of users in a list.
 pub fn names(list: &Value) -> BTreeSet<String> {
     list.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }

@@ -1,4 +1,4 @@
-//! What changes a user's presence, as a table of steps with a clock that is moved by hand.
+//! Changes of a user's presence, as a table of steps with a clock that is moved by hand.
 
 use ruma::user_id;
 
@@ -14,7 +14,7 @@ struct World {
     last: u64,
 }
 
-/// Something that happens.
+/// A step of a test.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     SyncBegins(Availability),
@@ -69,27 +69,27 @@ fn presence_follows_what_the_user_does() {
     check(&[], Offline);
     check(&[SyncBegins(Online)], Online);
     check(&[SyncBegins(Unavailable)], Unavailable);
-    // Whoever is offline or wants to look it does not give themselves away.
+    // Activity does not reveal a user who is offline or who chose to look offline.
     check(&[Acts], Offline);
     check(&[Chooses(Offline), Acts], Offline);
     check(&[Chooses(Unavailable), Acts], Online);
     check(&[Chooses(Unavailable)], Unavailable);
-    // Offline half a minute after the last sync, but not during one.
+    // A user is offline half a minute after the last sync, but not during one.
     check(&[SyncBegins(Online), SyncEnds, Passes(29_999)], Online);
     check(&[SyncBegins(Online), SyncEnds, Passes(30_000)], Offline);
     check(&[SyncBegins(Online), Passes(MINUTE)], Online);
     check(&[SyncBegins(Online), SyncBegins(Online), SyncEnds, Passes(MINUTE)], Online);
-    // Unavailable after five minutes without activity; syncing is not activity.
+    // A user is unavailable after five minutes without activity. Syncing is not activity.
     check(&[SyncBegins(Online), Passes(5 * MINUTE - 1)], Online);
     check(&[SyncBegins(Online), Passes(5 * MINUTE)], Unavailable);
     check(&[SyncBegins(Online), Passes(5 * MINUTE), SyncBegins(Online)], Unavailable);
     check(&[SyncBegins(Online), Passes(5 * MINUTE), Acts], Online);
     check(&[SyncBegins(Online), Passes(4 * MINUTE), Acts, Passes(4 * MINUTE)], Online);
-    // A client may say that its user went away and came back.
+    // A client may report that its user went away and came back.
     check(&[SyncBegins(Online), SyncEnds, SyncBegins(Unavailable)], Unavailable);
     check(&[SyncBegins(Online), SyncBegins(Unavailable)], Online);
     check(&[SyncBegins(Unavailable), SyncEnds, SyncBegins(Online)], Online);
-    // What the user chose stays while they sync, but who syncs is not offline.
+    // The user's choice stays while they sync, but a syncing user is not offline.
     check(&[Chooses(Unavailable), SyncBegins(Online)], Unavailable);
     check(&[SyncBegins(Unavailable), SyncEnds, Chooses(Unavailable), SyncBegins(Online)], Unavailable);
     check(&[Chooses(Offline), SyncBegins(Online)], Online);

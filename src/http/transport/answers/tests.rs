@@ -1,4 +1,4 @@
-//! The rules by numbers: answers of which only the size and the rest that is left are known, and a clock that stands still.
+//! Tests of the rules with plain numbers: answers with only a size and the bytes left, and a paused clock.
 
 use std::{sync::atomic::AtomicI64, time::Duration};
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::http::transport::pace::{GRACE, earned};
 
-/// Of large answers. A share is two small ones.
+/// The budget for large answers. A share is two small answers.
 const BUDGET: usize = SHARES * 2 * SMALL_BYTES;
 
-/// Each answer of a test that is not about shares is for somebody else.
+/// Holds an answer for a new receiver each time, for tests that are not about shares.
 fn hold(answers: &Answers, bytes: usize, hangup: &Hangup) -> Option<Held> {
     static NEXT: AtomicI64 = AtomicI64::new(1);
     answers.hold(bytes, Receiver::User(UserNid(NEXT.fetch_add(1, Ordering::Relaxed))), hangup)
@@ -23,7 +23,7 @@ fn answers() -> Arc<Answers> {
     Arc::new(Answers::with_parts(BUDGET, SMALL_BYTES))
 }
 
-/// These are read for some time.
+/// Simulates that these answers are read at this rate for some time.
 async fn read<'a>(
     answers: &Answers,
     held: impl IntoIterator<Item = &'a Held> + Clone,
@@ -116,7 +116,7 @@ async fn who_takes_nothing_is_hung_up_on_after_the_grace() {
     watching.abort();
 }
 
-/// A little more than an answer must be read to be fast.
+/// A reading rate a little above the limit of a fast reader.
 const STEADY: usize = 70 << 10;
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Answers that share a budget: whether there is room for one more, and who is hung up on to make it.
+//! Answers that share a budget. Decides whether there is room for one more, and on which clients we hang up to make it.
 
 use std::{
     collections::HashMap,
@@ -17,28 +17,29 @@ use super::{
     Hangup, Receiver,
 };
 
-/// How many receivers fill the budget, once half of it is used. A share is several initial syncs of a large account; one that
-/// is larger goes out all the same, while its receiver has no other.
+/// The number of receivers that fill the budget, once half of it is used. A share holds several initial syncs of a
+/// large account. An answer larger than a share is still sent, if its receiver has no other.
 pub(super) const SHARES: usize = 8;
 
-/// Whoever reads as fast is not slow. A large initial sync must come to its end on a slow line.
+/// The rate from which a reader counts as fast. A large initial sync must finish on a slow line.
 const FAST_BYTES_PER_SECOND: f64 = 64.0 * 1024.0;
 
-/// No answer makes room before that: it may have been written this moment.
+/// The minimum age of an answer that is given up for room: a younger one may just have been written.
 pub(super) const YOUNG: Duration = Duration::from_secs(5);
 
-/// From then on an answer counts as slow, however fast it is read: else a few readers who are just fast enough keep the room
-/// from everyone. A large initial sync, 10 MB, is taken by then at [`FAST_BYTES_PER_SECOND`].
+/// The age from which an answer counts as slow, however fast it is read. Otherwise a few readers that are just fast
+/// enough could keep the room from everyone. At [`FAST_BYTES_PER_SECOND`] a large initial sync of 10 MB is read by
+/// then.
 pub(super) const LONG: Duration = Duration::from_secs(180);
 
-/// No answer stays longer, also where nobody wants its room. The same 10 MB take 43 minutes at the slowest reading that goes
-/// on ([`earned`]).
+/// The maximum age of an answer, even if no other needs its room. The same 10 MB take 43 minutes at the slowest
+/// permitted rate ([`earned`]).
 pub(super) const LATEST_END: Duration = Duration::from_secs(3600);
 
-/// How often the progress of all answers is looked at.
+/// The interval at which the progress of all answers is checked.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The answers on their way that share a budget.
+/// The answers in flight that share a budget.
 #[derive(Debug)]
 pub(super) struct Way {
     pub(super) budget_bytes: usize,
@@ -50,23 +51,23 @@ pub(super) struct Way {
 
 #[derive(Debug)]
 struct Answer {
-    /// What it costs the budget: all of it until the last byte is taken, for so long its memory stays. Zero once it is
-    /// given up.
+    /// The bytes that it costs the budget: its full size until the last byte is read, because its memory stays that
+    /// long. Zero once it is given up.
     bytes: usize,
     receiver: Receiver,
     left: Arc<AtomicUsize>,
     since: Instant,
     hangup: Hangup,
     seen_left: usize,
-    /// How fast it was taken between the last two looks, once there were two. What the buffers of the system took at the
-    /// beginning is no reading.
+    /// The reading rate between the last two checks, once there were two. Bytes that the system's buffers took at the
+    /// beginning do not count as read.
     recent_bytes_per_second: Option<f64>,
     /// The time that its client may fall behind from now on.
     credit: Duration,
 }
 
 impl Answer {
-    /// How fast it is taken.
+    /// Returns the rate at which it is read.
     fn bytes_per_second(&self, now: Instant) -> f64 {
         self.recent_bytes_per_second.unwrap_or_else(|| {
             let taken = self.bytes.saturating_sub(self.left.load(Ordering::Relaxed));
@@ -74,7 +75,7 @@ impl Answer {
         })
     }
 
-    /// Whether its client is hung up on when room is wanted, whoever it is.
+    /// Returns whether we may hang up on its client for room, whoever the receiver is.
     fn is_slow(&self, now: Instant) -> bool {
         now - self.since >= LONG || self.bytes_per_second(now) < FAST_BYTES_PER_SECOND
     }
@@ -85,12 +86,13 @@ impl Way {
         Self { budget_bytes, bytes: 0, shares: HashMap::new(), next: 0, answers: HashMap::new() }
     }
 
-    /// What all of them hold.
+    /// The bytes that all these answers hold.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Makes room for an answer, by hanging up on others only if that is allowed. Its number here, and what is left of it.
+    /// Reserves room for an answer, and hangs up on other clients for it only if `may_hang_up`. Returns its number here
+    /// and its count of bytes left.
     pub(super) fn hold(
         &mut self,
         bytes: usize,
@@ -128,7 +130,7 @@ impl Way {
         Some((id, left))
     }
 
-    /// An answer turned out smaller.
+    /// Reduces the size of an answer that was compressed.
     pub(super) fn shrink(&mut self, id: u64, bytes: usize) {
         let Some(answer) = self.answers.get_mut(&id).filter(|answer| answer.bytes > bytes) else { return };
         let (receiver, saved) = (answer.receiver, answer.bytes - bytes);
@@ -138,16 +140,16 @@ impl Way {
         self.give_back(receiver, saved);
     }
 
-    /// An answer is taken, or its connection has ended.
+    /// Removes an answer that was read or whose connection has ended.
     pub(super) fn end(&mut self, id: u64) {
         if let Some(answer) = self.answers.remove(&id) {
             self.give_back(answer.receiver, answer.bytes);
         }
     }
 
-    /// Gives up the slowest answers, of one receiver or of all, until so many bytes are free. Among all, an answer may go
-    /// that is read fast, for as long as its receiver holds more than a share: it has taken the room of others. Nothing
-    /// happens when that is not enough.
+    /// Gives up the slowest answers, of one receiver or of all, until this many bytes are free. Among all receivers, a
+    /// fast reader's answer may also be given up while its receiver holds more than a share, because it has taken the
+    /// room of others. If all that is not enough, gives up nothing and returns false.
     fn give_up(&mut self, bytes: usize, of: Option<Receiver>, now: Instant) -> bool {
         let mut candidates: Vec<_> = self
             .answers
@@ -182,7 +184,7 @@ impl Way {
         true
     }
 
-    /// Takes back what an answer no longer holds.
+    /// Returns bytes to the budget that an answer no longer holds.
     fn give_back(&mut self, receiver: Receiver, bytes: usize) {
         self.bytes -= bytes;
         if let Some(share) = self.shares.get_mut(&receiver) {
@@ -193,8 +195,7 @@ impl Way {
         }
     }
 
-    /// Looks at the progress of all answers, and hangs up on those who are too far behind or had too
-    /// long.
+    /// Checks the progress of all answers, and hangs up on clients that are too far behind or took too long.
     pub(super) fn look(&mut self, now: Instant) {
         let mut too_late = Vec::new();
         for (id, answer) in &mut self.answers {

@@ -1,10 +1,10 @@
-//! A tally against a naive count of everything that happened.
+//! A tally compared with a naive count of everything that happened.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Something that happens in a room, in the order of positions.
+/// An event in a room's history, in the order of positions.
 #[derive(Debug, Clone)]
 enum Step {
     Notified {
@@ -71,7 +71,7 @@ fn read_up_to(steps: &[Step], thread: &str) -> Position {
     reads.max().unwrap_or(Position::ZERO)
 }
 
-/// Every notification that was not redacted, not read, and not followed by something that the user sent in its thread.
+/// Counts every notification that is not redacted, not read, and not followed by an event of the user in its thread.
 fn naive(steps: &[Step]) -> (Counts, BTreeMap<Arc<str>, Counts>) {
     let (mut main, mut threads) = (Counts::default(), BTreeMap::<Arc<str>, Counts>::new());
     for (at, step) in steps.iter().enumerate() {

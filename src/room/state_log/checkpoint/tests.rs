@@ -119,7 +119,7 @@ fn content_that_encode_never_writes_is_refused() {
     check(&[1], too_short);
     check(&[1, 1], too_many);
     check(&[1, 1, 0, 0, 0], too_many);
-    // 2⁶³ entries must not be taken memory for.
+    // Memory must not be allocated for 2⁶³ entries.
     check(&[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], too_many);
     // 2⁶⁴, eleven bytes, and zero in two bytes.
     check(&[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2], bad_number);

@@ -1,10 +1,10 @@
-//! Where the OpenAPI says something that the specification does not mean.
+//! Places where the OpenAPI says something that the specification does not mean.
 //!
-//! A fault that our server has does not belong here, and neither has anything that could be true.
+//! A fault of our server does not belong here, nor does anything that could be true.
 
 use http::StatusCode;
 
-/// One place in one endpoint's answer where a violation is none.
+/// One place in one endpoint's answer where a violation is allowed.
 struct Mistake {
     endpoint: &'static str,
     status: u16,
@@ -74,7 +74,7 @@ const KNOWN_SPEC_MISTAKES: &[Mistake] = &[
     },
 ];
 
-/// Whether a violation at this place is the OpenAPI's mistake.
+/// Returns whether a violation at this place is the OpenAPI's mistake.
 pub(super) fn excuses(endpoint: &str, status: StatusCode, pointer: &str) -> bool {
     KNOWN_SPEC_MISTAKES.iter().any(|mistake| {
         mistake.endpoint == endpoint && mistake.status == status.as_u16() && covers(mistake.pointer, pointer)

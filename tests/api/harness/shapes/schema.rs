@@ -1,9 +1,9 @@
-//! Holding one JSON value against one shape.
+//! Checks one JSON value against one shape.
 //!
-//! The keywords are those that `tests/spec/derive.py` writes; it refuses any other, and so does this.
-//! Two differ from JSON Schema on purpose: `oneOf` is read as `anyOf`, because the specification's
-//! alternatives overlap (a whole event is also "any object"), and a map whose `keys` are given takes
-//! no other keys, because the specification names them to say what the map is keyed by.
+//! The keywords are those that `tests/spec/derive.py` writes; both refuse any other. Two differ from JSON Schema on
+//! purpose. `oneOf` is read as `anyOf`, because the specification's alternatives overlap (a whole event is also "any
+//! object"). A map with `keys` allows no other keys, because the specification names them to say what the map is keyed
+//! by.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 /// One thing in a body that the specification does not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Where, as a JSON pointer. A missing field is named as if it were there.
+    /// The place, as a JSON pointer. A missing field is named as if it were there.
     pub pointer: String,
     pub expected: String,
-    /// What is there instead, shortened.
+    /// The value found instead, shortened.
     pub found: String,
 }
 
@@ -32,14 +32,14 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Everything in `value` that `shape` does not allow.
+/// Returns everything in `value` that `shape` does not allow.
 pub(super) fn check(shape: &Value, value: &Value) -> Vec<Violation> {
     let mut checker = Checker { pointer: String::new(), violations: vec![] };
     checker.value(shape, value);
     checker.violations
 }
 
-/// `value` as JSON, cut where it gets long.
+/// Formats `value` as JSON, cut if it is long.
 pub(super) fn short(value: &Value) -> String {
     const LIMIT: usize = 80;
     let text = value.to_string();
@@ -147,7 +147,7 @@ impl Checker {
         }
     }
 
-    /// When no alternative fits, what is told is what keeps the nearest one from fitting.
+    /// Checks alternatives. When none fits, reports only the violations of the nearest one.
     fn any_of(&mut self, alternatives: &[Value], value: &Value) {
         let mut nearest: Option<Vec<Violation>> = None;
         for shape in alternatives {
@@ -156,7 +156,7 @@ impl Checker {
             if checker.violations.is_empty() {
                 return;
             }
-            // A violation at this very place means the wrong type: any deeper one is nearer.
+            // A violation at this very place means the wrong type, so an alternative with a deeper violation is nearer.
             let distance =
                 |found: &[Violation]| (found.iter().any(|violation| violation.pointer == self.pointer), found.len());
             if nearest.as_ref().is_none_or(|best| distance(&checker.violations) < distance(best)) {
@@ -196,7 +196,7 @@ fn is_a(name: &str, value: &Value) -> bool {
         "null" => value.is_null(),
         "boolean" => value.is_boolean(),
         "string" => value.is_string(),
-        // Canonical JSON has no other integers than these, and `1.0` is none of them.
+        // Canonical JSON has only these integers, and `1.0` is not one of them.
         "integer" => value.is_i64() || value.is_u64(),
         "number" => value.is_number(),
         "array" => value.is_array(),
@@ -205,7 +205,7 @@ fn is_a(name: &str, value: &Value) -> bool {
     }
 }
 
-/// Whether a string looks like what the format names. Grammar beyond this is Ruma's business.
+/// Returns whether a string looks like the named format. Ruma checks the rest of the grammar.
 fn has_format(format: &str, text: &str) -> bool {
     let sigil =
         |sigil: char, rest: &str| text.strip_prefix(sigil).is_some_and(|id| !id.is_empty() && id.contains(rest));
@@ -216,7 +216,7 @@ fn has_format(format: &str, text: &str) -> bool {
         "email" => text.contains('@'),
         "mx-user-id" => sigil('@', ":"),
         "mx-room-alias" => sigil('#', ":"),
-        // Neither an event ID nor, from room version 12, a room ID names a server.
+        // Event IDs name no server, nor do room IDs from room version 12 on.
         "mx-event-id" => sigil('$', ""),
         "mx-room-id" => sigil('!', ""),
         "mx-mxc-uri" => {
@@ -224,7 +224,7 @@ fn has_format(format: &str, text: &str) -> bool {
             parts.is_some_and(|(server, media_id)| !server.is_empty() && !media_id.is_empty())
         }
         "mx-server-name" => !text.is_empty() && !text.contains(['/', '@', ' ']),
-        // `M_` is the specification's own namespace; others are named like Java packages.
+        // `M_` is the specification's own namespace; other codes are named like Java packages.
         "errcode" => text.starts_with("M_") || text.contains('.'),
         other => panic!("unknown format {other} in a shape"),
     }
@@ -234,7 +234,7 @@ fn list(argument: &Value) -> &[Value] {
     argument.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("not a list: {argument}"))
 }
 
-/// A string, or a list of strings.
+/// Returns the names in a string or a list of strings.
 fn names(argument: &Value) -> Vec<&str> {
     match argument {
         Value::String(name) => vec![name],

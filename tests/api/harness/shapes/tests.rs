@@ -1,4 +1,4 @@
-//! Good and bad answers, a line each.
+//! Good and bad answers, one per line.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
