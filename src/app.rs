@@ -10,7 +10,10 @@ use sabha_federation::ServerSigner;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::{AccountData, Accounts, Filters},
+    account::{AccountData, Accounts},
+    filter::{FilterCache, Filters},
+    lazy_members::LazyMembers,
+    limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs},
     appservice::Appservices,
     bus::Bus,
     clock::Clock,
@@ -24,7 +27,6 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{Database, Error, UserNid},
-    sync::{filter::FilterCache, large::LargeAnswers, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// Everything a handler may need. Cheap to clone.

@@ -11,6 +11,8 @@
 //! - [`room`]: the heart. Events are appended here, and only here.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
+//! - [`filter`]: filters of `/sync`. [`limits`]: the limits on what is done at a time. [`lazy_members`]: the members that
+//!   each device was sent.
 //! - [`sync`]: the changes since a client's last request.
 //! - [`outbound`]: the one client for requests to other hosts. [`federation`]: talking to other servers.
 //! - [`http`]: turns a connection into a typed request with a known caller, and the result into an answer.
@@ -31,11 +33,14 @@ pub mod config;
 pub mod ephemeral;
 pub mod federation;
 pub mod federation_api;
+pub mod filter;
 pub mod glob;
 pub mod http;
 pub mod jobs;
 pub mod json;
 pub mod keys;
+pub mod lazy_members;
+pub mod limits;
 pub mod memory;
 pub mod outbound;
 pub mod push;

@@ -16,6 +16,7 @@ pub mod start;
 
 mod announce;
 mod forwarded;
+mod jobs;
 mod request;
 mod routers;
 mod sweeps;

@@ -9,10 +9,6 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#syncing
 
 pub mod device_lists;
-pub mod filter;
 pub mod json;
-pub mod large;
-pub mod lazy;
-pub mod parked;
 pub mod token;
 pub mod v3;

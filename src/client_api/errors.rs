@@ -9,16 +9,14 @@ use sabha_federation::BuildError;
 
 use super::room::version::unsupported;
 use crate::{
+    filter::{FilterError, FindFilterError},
     http::ApiError,
+    limits::large_answers::NoTurn,
     room::{
         alias::AliasError, create::CreateError, history::ReadError, send::SendError, upgrade::UpgradeError,
         writer::AppendError,
     },
-    sync::{
-        filter::{FilterError, FindFilterError},
-        large::NoTurn,
-        token::InvalidToken,
-    },
+    sync::token::InvalidToken,
 };
 
 impl From<SendError> for ApiError {

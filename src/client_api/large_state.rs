@@ -12,7 +12,7 @@ use crate::{
     http::ApiError,
     room::{Room, event::StoredEvent},
     store::{self, Position, UserNid},
-    sync::large::{LARGE_BYTES, LARGE_EVENTS, NoTurn, Turn},
+    limits::large_answers::{LARGE_BYTES, LARGE_EVENTS, NoTurn, Turn},
 };
 
 /// The turn of one answer, if it needs one. Hold it until the answer is complete.

@@ -6,7 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{private_files, signing_key, start::StartError};
 use crate::{
-    account::{AccountData, Accounts, Filters, password::Hashing},
+    account::{AccountData, Accounts, password::Hashing},
+    filter::{FilterCache, Filters},
+    lazy_members::LazyMembers,
+    limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs},
     app::{App, Services},
     appservice::Appservices,
     bus::Bus,
@@ -24,7 +27,6 @@ use crate::{
     push::Push,
     room::Rooms,
     store::{self, Database, DatabaseOptions, Durability, Patience},
-    sync::{filter::FilterCache, large::LargeAnswers, lazy::LazyMembers, parked::ParkedSyncs},
 };
 
 /// The inputs that do not come from the configuration, so that tests can choose them.

@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    announce, build, control,
+    announce, build, control, jobs,
     metrics::Metrics,
     routers,
     signals::Signals,
@@ -35,7 +35,7 @@ use crate::{
         listen::Address,
         shutdown::{GRACE, Shutdown},
     },
-    jobs, memory,
+    memory,
 };
 
 /// The timeout for the whole shutdown: shorter than the 10 s that container runtimes wait before they kill. The time

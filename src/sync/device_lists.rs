@@ -13,7 +13,7 @@ use crate::{
         state_log::{Membership, StateEntry},
     },
     store::{Error, Position, RoomNid, vocabulary::User},
-    sync::large::LARGE_EVENTS,
+    limits::large_answers::LARGE_EVENTS,
 };
 
 /// The changes of the device lists that a user sees. No user is in both `changed` and `left`.

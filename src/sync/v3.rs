@@ -19,15 +19,15 @@ use tracing::{Instrument as _, debug_span};
 
 use self::{budget::Budgets, size::Size};
 use super::{
-    filter::SyncFilter,
     json::Object,
-    large::NoTurn,
     token::{Hints, SyncToken},
 };
 use crate::{
     account::{LocalDevice, ignored::Ignored},
     app::App,
     bus::LiveUser,
+    filter::SyncFilter,
+    limits::large_answers::NoTurn,
     room::{state_log::Membership, visibility::Sight},
     store::{Error, Position, RoomNid},
 };

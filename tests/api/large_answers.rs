@@ -2,8 +2,8 @@
 
 use sabha::{
     app::App,
+    limits::large_answers::{LARGE_EVENTS, Turn},
     store::UserNid,
-    sync::large::{LARGE_EVENTS, Turn},
 };
 use serde_json::json;
 use tokio::task::JoinHandle;

@@ -1,6 +1,6 @@
 //! Syncs that wait for news: each device may have a few, and a new one ends the oldest.
 
-use sabha::sync::parked::MAX_FOR_DEVICE;
+use sabha::limits::parked_syncs::MAX_FOR_DEVICE;
 
 use crate::harness::{Parks, TestServer};
 

@@ -8,7 +8,6 @@ use crate::{
         appservice::{AppserviceLoginError, IdentityError},
         data::PutError,
         deactivate::SetPasswordError,
-        filters,
         interactive_auth::InteractiveAuthError,
         login::LoginError,
         new_session::SessionRefusal,
@@ -18,6 +17,7 @@ use crate::{
     },
     appservice::Exclusive,
     ephemeral::receipts::MarkError,
+    filter,
     http::ApiError,
     push::{ChangeError, RuleError},
 };
@@ -151,11 +151,11 @@ impl From<PutError> for ApiError {
     }
 }
 
-impl From<filters::CreateError> for ApiError {
-    fn from(error: filters::CreateError) -> Self {
+impl From<filter::stored::CreateError> for ApiError {
+    fn from(error: filter::stored::CreateError) -> Self {
         match error {
-            filters::CreateError::TooLarge(_) => Self::too_large(error.to_string()),
-            filters::CreateError::Storage(error) => error.into(),
+            filter::stored::CreateError::TooLarge(_) => Self::too_large(error.to_string()),
+            filter::stored::CreateError::Storage(error) => error.into(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     client_api::{config::check_own, with::same_endpoint},
     http::{ApiError, Authed, Reply},
     room::relations::RelatedBy,
-    sync::filter::{Definition, SyncFilter, timeline_fields},
+    filter::{Definition, SyncFilter, timeline_fields},
 };
 
 /// Ruma's request, with the fields that Ruma does not know.

@@ -19,11 +19,11 @@ use crate::{
         pages::{self, PageLimit},
         with::same_endpoint,
     },
+    filter::{EventFilter, fields_in_query},
     http::{ApiError, Authed, RawJson},
     room::{Room, event::StoredEvent, history::Page, relations::RelatedBy, timeline::Placed},
     store::{self, Position},
     sync::{
-        filter::{EventFilter, fields_in_query},
         json::Object,
         token::Place,
     },

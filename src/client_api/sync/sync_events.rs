@@ -21,10 +21,10 @@ use tracing::{Instrument as _, debug_span};
 use crate::{
     account::{AuthenticateError, LocalDevice},
     app::App,
+    filter::{Definition, SyncFilter, timeline_fields_in_query},
     http::{ApiError, Authed, RawJson},
     room::relations::RelatedBy,
     sync::{
-        filter::{Definition, SyncFilter, timeline_fields_in_query},
         token::{Hints, InvalidToken, SyncToken},
         v3::{self, SyncError},
     },

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use quick_cache::{Weighter, sync::Cache};
 
-use super::{FilterError, SyncFilter};
-use crate::{
-    account::Filters,
-    store::{self, UserNid},
-};
+use super::{FilterError, Filters, SyncFilter};
+use crate::store::{self, UserNid};
 
 /// Memory for compiled filters. A filter of an ordinary client takes a kilobyte, and eight more for each list with
 /// patterns.

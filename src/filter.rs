@@ -12,6 +12,7 @@
 
 mod cache;
 mod definition;
+pub mod stored;
 mod types;
 
 use std::collections::HashSet;
@@ -25,6 +26,7 @@ use serde_json::value::RawValue;
 use self::types::{Budget, TypeFilter};
 pub use self::{
     cache::{FilterCache, FindFilterError},
+    stored::Filters,
     definition::{Definition, fields_in_query, timeline_fields, timeline_fields_in_query},
     types::{FilterError, MAX_PATTERN_BYTES, MAX_PATTERNS},
 };

@@ -2,18 +2,18 @@
 //!
 //! Promise: a stored filter never changes, and storing the same filter twice gives the same id. Beyond
 //! `limits.filters_per_user` the oldest filters are deleted: a client whose filter is gone stores it again, but a
-//! client that cannot store one cannot start. [`FilterCache`](crate::sync::filter::FilterCache) caches compiled
+//! client that cannot store one cannot start. [`FilterCache`](crate::filter::FilterCache) caches compiled
 //! filters.
 
 use std::sync::Arc;
 
-use super::turns::Turns;
+use super::Definition;
 use crate::{
+    account::turns::Turns,
     config::Limits,
     store::{
         self, Conn, Database, Position, Row, Transaction, UserNid, Write, committer::insert_rows, filters as rows,
     },
-    sync::filter::Definition,
 };
 
 /// Maximum number of old filters that one new filter evicts.

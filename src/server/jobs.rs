@@ -1,0 +1,119 @@
+//! The runner of jobs: [`jobs`](crate::jobs) says what they are.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use tokio::{
+    task::{Id, JoinSet},
+    time::Instant,
+};
+
+use crate::{
+    app::App,
+    report::Report,
+    store::{
+        Error,
+        jobs::{Done, Job, Task, list_jobs},
+    },
+};
+
+/// The number of jobs that run at the same time: one user with many rooms must not keep the others waiting.
+const SIDE_BY_SIDE: usize = 4;
+
+/// The pause before a failed job is retried: short for a user, and long enough for a database in trouble.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Runs jobs until the server stops.
+pub async fn run(app: &App) {
+    let _: Option<()> = app.stopping.clone().run_until_cancelled(work(app)).await;
+}
+
+async fn work(app: &App) {
+    let mut asked = app.jobs.asked();
+    let mut running = Running::default();
+    loop {
+        let upto = *asked.borrow_and_update();
+        let found = running.start(app).await;
+        match found {
+            Ok(0) if running.tasks.is_empty() => {
+                app.jobs.settle(upto);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(error = %Report(&error), "jobs not looked for");
+                running.next_look = Some(Instant::now() + TRY_AGAIN_AFTER);
+            }
+        }
+        let again = running.next_look.into_iter().chain(running.paused.values().copied()).min();
+        let pause = async {
+            match again {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The sender is in `app`, so the channel is open and this is an ask.
+            _ = asked.changed() => {}
+            Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
+            () = pause => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<Result<(), Error>>,
+    by_id: HashMap<Id, Task>,
+    /// Failed jobs, with the time of the next try.
+    paused: HashMap<Task, Instant>,
+    next_look: Option<Instant>,
+}
+
+impl Running {
+    /// Starts as many jobs as there is room for. Returns the number of jobs that are left, counted only up to the
+    /// limit.
+    async fn start(&mut self, app: &App) -> Result<usize, Error> {
+        let now = Instant::now();
+        self.paused.retain(|_, until| *until > now);
+        self.next_look = None;
+        // Running and paused jobs may come first in the list; enough others come after them.
+        let limit = SIDE_BY_SIDE + self.paused.len();
+        let mut reader = app.db.read().await?;
+        let jobs = list_jobs(&mut reader.conn(), limit).await?;
+        drop(reader);
+        let busy: HashSet<Task> = self.by_id.values().copied().collect();
+        for job in &jobs {
+            if self.tasks.len() >= SIDE_BY_SIDE {
+                break;
+            }
+            if !busy.contains(&job.task) && !self.paused.contains_key(&job.task) {
+                let (app, job) = (app.clone(), *job);
+                let handle = self.tasks.spawn(async move { perform(&app, job).await });
+                self.by_id.insert(handle.id(), job.task);
+            }
+        }
+        Ok(jobs.len())
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Result<(), Error>), tokio::task::JoinError>) {
+        let (id, failure) = match ended {
+            Ok((id, Ok(()))) => (id, None),
+            Ok((id, Err(error))) => (id, Some(Report(&error).to_string())),
+            Err(panicked) => (panicked.id(), Some(panicked.to_string())),
+        };
+        let Some(task) = self.by_id.remove(&id) else { return };
+        if let Some(error) = failure {
+            tracing::warn!(?task, error, "job not done, trying again later");
+            self.paused.insert(task, Instant::now() + TRY_AGAIN_AFTER);
+        }
+    }
+}
+
+async fn perform(app: &App, job: Job) -> Result<(), Error> {
+    match job.task {
+        Task::ShowProfile(user) => app.rooms.show_profile(&app.db.user_by_nid(user).await?).await?,
+    }
+    app.db.committer().transact(Done(job)).await
+}
