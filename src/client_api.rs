@@ -42,7 +42,7 @@ mod txn;
 mod uiaa;
 mod with;
 
-use crate::http::Routes;
+use crate::endpoint::Routes;
 
 /// All endpoints of the client-server API.
 pub fn routes() -> Routes {

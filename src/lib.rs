@@ -30,6 +30,7 @@ pub mod cli;
 pub mod client_api;
 pub mod clock;
 pub mod config;
+pub mod endpoint;
 pub mod ephemeral;
 pub mod federation;
 pub mod federation_api;

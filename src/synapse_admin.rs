@@ -17,7 +17,8 @@ use crate::{
         shared_secret::{SharedSecretError, Wanted},
     },
     app::App,
-    http::{Action, ApiError, ClientAddress, RawJson, Routes, read_body},
+    endpoint::Routes,
+    http::{Action, ApiError, ClientAddress, RawJson, read_body},
 };
 
 const PATH: &str = "/_synapse/admin/v1/register";

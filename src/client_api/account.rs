@@ -15,7 +15,8 @@ use ruma::api::error::ErrorKind;
 
 use crate::{
     account::LocalDevice,
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
 };
 
 pub(super) fn routes() -> Routes {

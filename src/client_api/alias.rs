@@ -11,7 +11,8 @@ use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, RoomAliasId};
 use crate::{
     account::LocalDevice,
     app::App,
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
     room::Room,
 };
 

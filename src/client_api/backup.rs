@@ -27,7 +27,8 @@ use ruma::{
 };
 
 use crate::{
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
     keys::backup::{BackupError, Stored},
     store::Error,
 };

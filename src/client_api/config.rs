@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 use crate::{
     account::{LocalDevice, data::SERVER_MANAGED},
     app::App,
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
     room::Room,
 };
 

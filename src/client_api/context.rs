@@ -2,7 +2,7 @@
 
 mod get_context;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Other, get_context::handle)

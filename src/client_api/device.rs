@@ -9,7 +9,7 @@ mod update_device;
 use ruma::api::client::device::Device;
 use serde_json::{Value as JsonValue, json};
 
-use crate::http::{Action, ApiError, Routes};
+use crate::{endpoint::Routes, http::{Action, ApiError}};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

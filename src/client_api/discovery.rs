@@ -3,7 +3,7 @@
 mod get_capabilities;
 mod get_supported_versions;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

@@ -3,7 +3,7 @@
 mod create_filter;
 mod get_filter;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Other, create_filter::handle).serve(Action::Other, get_filter::handle)

@@ -13,7 +13,8 @@ use serde_json::json;
 
 use crate::{
     account::AuthenticateError,
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
     keys::{
         claim::ClaimError, cross_signing::SigningKeysError, query::QueryError, signatures::SignaturesError,
         upload::UploadError, validate::InvalidKeys,

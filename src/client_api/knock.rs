@@ -2,7 +2,7 @@
 
 mod knock_room;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Join, knock_room::handle)

@@ -21,7 +21,8 @@ use super::predecessor;
 use crate::{
     account::LocalDevice,
     app::App,
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
     room::send::SendError,
 };
 

@@ -3,7 +3,7 @@
 mod get_presence;
 mod set_presence;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Other, get_presence::handle).serve(Action::Presence, set_presence::handle)

@@ -13,7 +13,8 @@ use crate::{
     account::LocalDevice,
     app::App,
     federation::Federation,
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
 };
 
 pub(super) fn routes() -> Routes {

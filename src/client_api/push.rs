@@ -11,7 +11,7 @@ mod set_pushrule;
 mod set_pushrule_actions;
 mod set_pushrule_enabled;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

@@ -9,7 +9,8 @@ use ruma::RoomId;
 use crate::{
     account::LocalDevice,
     app::App,
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
     room::{Room, state_log::Membership},
 };
 

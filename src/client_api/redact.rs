@@ -2,7 +2,7 @@
 
 mod redact_event;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Send, redact_event::handle)

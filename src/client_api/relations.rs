@@ -18,7 +18,8 @@ use super::{
 use crate::{
     account::LocalDevice,
     app::App,
-    http::{Action, ApiError, RawJson, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError, RawJson},
     room::{event::StoredEvent, history::ReadError, relations::MAX_DEPTH},
     store::Position,
     sync::{json::Object, token::Place},

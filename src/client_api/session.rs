@@ -8,7 +8,7 @@ mod logout;
 mod logout_all;
 mod refresh_token;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

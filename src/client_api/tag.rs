@@ -4,7 +4,7 @@ mod create_tag;
 mod delete_tag;
 mod get_tags;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

@@ -2,7 +2,7 @@
 
 mod get_protocols;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Other, get_protocols::handle)

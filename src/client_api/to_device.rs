@@ -3,7 +3,8 @@
 mod send_event_to_device;
 
 use crate::{
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
     keys::to_device::SendToDeviceError,
 };
 

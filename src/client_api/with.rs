@@ -7,7 +7,7 @@ use ruma::api::{
 };
 use serde::de::Error as _;
 
-use crate::http::{ApiError, NoBody};
+use crate::{endpoint::NoBody, http::ApiError};
 
 /// Serves our own request type at the endpoint of ruma's, with the same method, path and authentication.
 macro_rules! same_endpoint {

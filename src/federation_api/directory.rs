@@ -3,7 +3,7 @@
 mod get_public_rooms;
 mod get_public_rooms_filtered;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

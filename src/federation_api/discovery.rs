@@ -9,7 +9,8 @@ use ruma::{api::federation::discovery::ServerSigningKeys, serde::Raw};
 
 use crate::{
     app::App,
-    http::{Action, ApiError, Routes},
+    endpoint::Routes,
+    http::{Action, ApiError},
 };
 
 pub(super) fn routes() -> Routes {

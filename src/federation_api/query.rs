@@ -3,7 +3,7 @@
 mod get_profile_information;
 mod get_room_information;
 
-use crate::http::{Action, Routes};
+use crate::{endpoint::Routes, http::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

@@ -92,7 +92,7 @@ struct Held {
 
 /// The memory held by one body, until this is dropped.
 #[must_use]
-pub(super) struct HeldBody<'a> {
+pub struct HeldBody<'a> {
     budget: &'a BodyBudget,
     sender: Sender,
     large_bytes: usize,
@@ -120,7 +120,7 @@ impl BodyBudget {
     /// # Errors
     /// `413`, `408` or `400` for a fault of the client, `429` or `503` if there is no memory for the body at the
     /// moment.
-    pub(super) async fn read(&self, body: Body, sender: Sender) -> Result<(Bytes, HeldBody<'_>), ApiError> {
+    pub(crate) async fn read(&self, body: Body, sender: Sender) -> Result<(Bytes, HeldBody<'_>), ApiError> {
         let (sender, max_bytes) = match sender {
             Sender::Stranger(address) => (Sender::Stranger(address.map(network)), STRANGER_BYTES.min(self.max_bytes)),
             Sender::Unproven(address) => (Sender::Unproven(address.map(network)), self.max_bytes),

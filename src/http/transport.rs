@@ -10,8 +10,9 @@ mod pace;
 use std::{net::IpAddr, sync::Arc};
 
 pub use self::{answers::Answers, connections::Connections};
+pub(crate) use self::answers::ReceivingUser;
 pub(super) use self::{
-    answers::{Hangup, Held, ReceivingUser, SMALL_BYTES},
+    answers::{Hangup, Held, SMALL_BYTES},
     connections::Connected,
     pace::Pace,
 };

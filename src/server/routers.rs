@@ -10,7 +10,8 @@ use crate::{
     client_api,
     config::{Listener, Resource},
     federation_api,
-    http::{Routes, cors::CorsLayer, shutdown::Shutdown, tracked::TrackedLayer},
+    endpoint::Routes,
+    http::{cors::CorsLayer, shutdown::Shutdown, tracked::TrackedLayer},
     store::{Write, committer::Health},
     synapse_admin,
 };

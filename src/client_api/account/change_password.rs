@@ -11,7 +11,8 @@ use crate::{
     account::password::check_strength,
     app::App,
     client_api::uiaa::{self, Interactive},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Gives the caller a new password, and signs their other devices out unless they ask to keep them.

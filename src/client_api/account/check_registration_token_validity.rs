@@ -9,7 +9,8 @@ use super::registration_closed;
 use crate::{
     app::App,
     config::RegistrationMode,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Returns whether an account can be registered with this token now.

@@ -12,7 +12,8 @@ use super::signed_in;
 use crate::{
     app::App,
     client_api::uiaa::{self, Interactive},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Deactivates the caller's account for ever. Profile, keys and account data always go, so `erase` changes nothing there.

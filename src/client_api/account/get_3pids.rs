@@ -7,7 +7,8 @@ use ruma::api::client::account::get_3pids::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The e-mail addresses and telephone numbers of the caller: this server stores none, and says so in its capabilities.

@@ -9,7 +9,8 @@ use super::registration_closed;
 use crate::{
     app::App,
     config::RegistrationMode,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Returns whether a name can be registered now. Another request may still take it first.

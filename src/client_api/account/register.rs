@@ -30,7 +30,8 @@ use crate::{
     appservice::Appservice,
     client_api::uiaa,
     config::RegistrationMode,
-    http::{ApiError, Authed, RawJson, Reply},
+    endpoint::Authed,
+    http::{ApiError, RawJson, Reply},
 };
 
 /// The name of this operation for interactive authentication.

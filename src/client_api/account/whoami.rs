@@ -7,7 +7,8 @@ use ruma::api::client::account::whoami::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Returns the user and device of the access token.

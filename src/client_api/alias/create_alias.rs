@@ -8,7 +8,8 @@ use ruma::api::client::alias::create_alias::v3::{Request, Response};
 use super::{check, check_exclusive};
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Points a new alias to a room that the caller is in.

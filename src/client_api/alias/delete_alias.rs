@@ -7,7 +7,8 @@ use ruma::api::client::alias::delete_alias::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Deletes an alias, also from the room's `m.room.canonical_alias`, if the caller may change that.

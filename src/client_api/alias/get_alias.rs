@@ -8,7 +8,8 @@ use ruma::api::client::alias::get_alias::v3::{Request, Response};
 use super::find;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The room that an alias points to; another server is asked for its own.

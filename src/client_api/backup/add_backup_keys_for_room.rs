@@ -8,7 +8,8 @@ use ruma::api::client::backup::add_backup_keys_for_room::v3::{Request, Response}
 use super::answer;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::backup::{BackupError, RoomKey, parse_version},
 };
 

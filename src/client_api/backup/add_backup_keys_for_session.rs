@@ -8,7 +8,8 @@ use ruma::api::client::backup::add_backup_keys_for_session::v3::{Request, Respon
 use super::answer;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::backup::{RoomKey, parse_version},
 };
 

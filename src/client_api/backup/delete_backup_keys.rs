@@ -8,7 +8,8 @@ use ruma::api::client::backup::delete_backup_keys::v3::{Request, Response};
 use super::answer;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::backup::parse_version,
     store::key_backup::Part,
 };

@@ -8,7 +8,8 @@ use ruma::api::client::backup::delete_backup_keys_for_session::v3::{Request, Res
 use super::answer;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::backup::parse_version,
     store::key_backup::Part,
 };

@@ -7,7 +7,8 @@ use ruma::api::client::backup::delete_backup_version::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::backup::parse_version,
 };
 

@@ -8,7 +8,8 @@ use ruma::api::client::backup::get_backup_keys_for_room::v3::Request;
 use super::pages::Pages;
 use crate::{
     app::App,
-    http::{ApiError, Authed},
+    endpoint::Authed,
+    http::ApiError,
     keys::backup::parse_version,
     store::key_backup::Part,
 };

@@ -8,7 +8,8 @@ use ruma::api::client::backup::get_backup_keys_for_session::v3::{Request, Respon
 use super::stored_key;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::backup::{BackupError, parse_version},
     store::key_backup::Part,
 };

@@ -11,7 +11,8 @@ use ruma::{
 use super::count;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The algorithm, key count and etag of the current version.

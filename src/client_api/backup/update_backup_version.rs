@@ -7,7 +7,8 @@ use ruma::api::client::backup::update_backup_version::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::backup::{Algorithm, parse_version},
 };
 

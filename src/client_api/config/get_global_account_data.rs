@@ -12,7 +12,8 @@ use super::check_own;
 use crate::{
     account::data::ACCOUNT,
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// One type of account data. Push rules exist even for an account that never changed them.

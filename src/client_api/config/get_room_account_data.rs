@@ -11,7 +11,8 @@ use ruma::{
 use super::{check_own, own_room};
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// One type of account data of a room.

@@ -10,7 +10,8 @@ use crate::{
     account::data::ACCOUNT,
     app::App,
     client_api::with::{NeededBody, With},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Stores one type of account data.

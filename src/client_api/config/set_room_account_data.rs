@@ -9,7 +9,8 @@ use super::{check_own, check_settable, own_room};
 use crate::{
     app::App,
     client_api::with::{NeededBody, With},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Stores one type of account data of a room.

@@ -20,7 +20,8 @@ use crate::{
         with::same_endpoint,
     },
     filter::{EventFilter, fields_in_query},
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
     room::{event::StoredEvent, history::ReadError, relations::RelatedBy, timeline::Placed},
     store::Position,
     sync::{

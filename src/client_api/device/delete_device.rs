@@ -8,7 +8,8 @@ use ruma::api::client::device::delete_device::v3::{Request, Response};
 use crate::{
     app::App,
     client_api::uiaa::{self, Interactive},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Signs out and deletes a device of the caller. A device that does not exist counts as deleted.

@@ -9,7 +9,8 @@ use crate::{
     account::new_session::MAX_DEVICE_ID_BYTES,
     app::App,
     client_api::uiaa::{self, Interactive},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The maximum number of devices in one request: twice the default limit of devices per account.

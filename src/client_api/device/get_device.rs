@@ -8,7 +8,8 @@ use ruma::api::client::device::get_device::v3::Request;
 use super::{described, unknown_device};
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// One device of the caller.

@@ -9,7 +9,8 @@ use serde_json::{Value as JsonValue, json};
 use super::described;
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// All devices of the caller.

@@ -8,7 +8,8 @@ use ruma::api::client::device::update_device::v3::{Request, Response};
 use super::unknown_device;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Renames a device of the caller. Without a name in the request, its name stays. For an application service, a missing

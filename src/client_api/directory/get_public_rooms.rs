@@ -11,7 +11,8 @@ use ruma::{
 use super::public_rooms::{Query, list};
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// A page of the public directory.

@@ -8,7 +8,8 @@ use ruma::api::client::directory::get_public_rooms_filtered::v3::{Request, Respo
 use super::public_rooms::{Query, list};
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// A page of the matching rooms of the public directory.

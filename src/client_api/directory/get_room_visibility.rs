@@ -10,7 +10,8 @@ use ruma::api::client::{
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Returns whether the room is in the public directory.

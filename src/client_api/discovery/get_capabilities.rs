@@ -14,7 +14,8 @@ use serde_json::json;
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// The room versions that can be created and joined.

@@ -9,7 +9,8 @@ use ruma::api::client::discovery::get_supported_versions::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Versions that clients look for, oldest first.

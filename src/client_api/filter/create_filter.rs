@@ -12,7 +12,8 @@ use ruma::api::{
 use crate::{
     app::App,
     client_api::{config::check_own, with::same_endpoint},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     room::relations::RelatedBy,
     filter::{Definition, SyncFilter, timeline_fields},
 };

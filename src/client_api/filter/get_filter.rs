@@ -9,7 +9,8 @@ use ruma::api::client::filter::get_filter::v3::Request;
 use crate::{
     app::App,
     client_api::config::check_own,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// A filter that the user has stored.

@@ -8,7 +8,8 @@ use ruma::api::client::keys::claim_keys::v3::{Request, Response};
 use super::unreachable_server;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Hands out one-time keys, so that the caller can start talking to other devices.

@@ -12,7 +12,8 @@ use ruma::{
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     store::Position,
     sync::{
         device_lists::{ChangedRooms, DeviceLists},

@@ -8,7 +8,8 @@ use ruma::api::client::keys::get_keys::v3::{Request, Response};
 use super::unreachable_server;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The keys of users and their devices.

@@ -12,7 +12,8 @@ use ruma::{
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::validate::Upload,
 };
 

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::signatures::{SignatureFailure, SignedKey},
 };
 

@@ -8,7 +8,8 @@ use ruma::api::client::keys::upload_signing_keys::v3::{Request, Response};
 use crate::{
     app::App,
     client_api::uiaa::{self, Interactive},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     keys::cross_signing::{SigningKeys, SigningKeysError},
 };
 

@@ -8,7 +8,8 @@ use ruma::api::client::knock::knock_room::v3::{Request, Response};
 use crate::{
     app::App,
     client_api::{alias::resolve, member_profile, membership::unknown_room_is_not_found},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Asks to be let into a room.

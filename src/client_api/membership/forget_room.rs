@@ -10,7 +10,8 @@ use ruma::api::{
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Forgets a room that the caller has left.

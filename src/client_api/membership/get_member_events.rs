@@ -9,7 +9,8 @@ use ruma::{api::client::membership::get_member_events::v3::Request, events::room
 use crate::{
     app::App,
     client_api::{events::Events, large_state::StateTurn},
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
     room::{event::membership_named, state_log::Membership},
     sync::{json::Object, token::Place},
 };

@@ -9,7 +9,8 @@ use super::{check_is_local, no_third_party_invites};
 use crate::{
     app::App,
     client_api::member_profile,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Invites a user of this server.

@@ -9,7 +9,8 @@ use super::{join, with_content::Content};
 use crate::{
     app::App,
     client_api::with::With,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Joins a room. Joining again changes nothing.

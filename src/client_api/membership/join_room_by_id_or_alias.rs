@@ -10,7 +10,8 @@ use crate::{
     app::App,
     client_api::alias::resolve,
     client_api::with::With,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Joins a room by its ID or an alias. Joining again changes nothing.

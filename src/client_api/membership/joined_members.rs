@@ -14,7 +14,8 @@ use serde::Deserialize;
 use crate::{
     app::App,
     client_api::large_state::StateTurn,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     room::{event::StoredEvent, state_log::Membership},
 };
 

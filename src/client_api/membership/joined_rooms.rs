@@ -7,7 +7,8 @@ use ruma::api::client::membership::joined_rooms::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The rooms that the caller is in.

@@ -7,7 +7,8 @@ use ruma::api::client::membership::kick_user::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Removes another user from the room, or withdraws their invitation.

@@ -7,7 +7,8 @@ use ruma::api::client::membership::leave_room::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Leaves a room, declines an invitation, or withdraws a request to join.

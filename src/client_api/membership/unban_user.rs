@@ -7,7 +7,8 @@ use ruma::api::client::membership::unban_user::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Lets a banned user come back.

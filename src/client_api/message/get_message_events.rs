@@ -20,7 +20,8 @@ use crate::{
         with::same_endpoint,
     },
     filter::{EventFilter, fields_in_query},
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
     room::{Room, event::StoredEvent, history::Page, relations::RelatedBy, timeline::Placed},
     store::{self, Position},
     sync::{

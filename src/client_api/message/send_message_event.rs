@@ -12,7 +12,8 @@ use crate::{
         txn,
         with::{NewEvent, With},
     },
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Sends a message event. Asking again with the same `txnId` returns the first event's ID.

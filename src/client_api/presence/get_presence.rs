@@ -7,7 +7,8 @@ use ruma::api::client::presence::get_presence::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The presence of the caller, or of someone who shares a room with the caller.

@@ -9,7 +9,8 @@ use crate::{
     app::App,
     client_api::config::check_own,
     ephemeral::presence::{Availability, MAX_STATUS_MSG_BYTES},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Sets the caller's presence. If the server keeps no presence, the request is accepted and ignored.

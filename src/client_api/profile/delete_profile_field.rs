@@ -8,7 +8,8 @@ use ruma::api::client::profile::delete_profile_field::v3::{Request, Response};
 use super::change;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Removes a field of the caller's profile. A field that is not set counts as removed.

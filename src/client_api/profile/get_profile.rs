@@ -8,7 +8,8 @@ use ruma::api::client::profile::get_profile::v3::{Request, Response};
 use super::{elsewhere, unknown_profile};
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The whole profile of a user; for a user of another server, we ask that server.

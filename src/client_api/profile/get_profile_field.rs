@@ -9,7 +9,8 @@ use serde_json::json;
 use super::{elsewhere, unknown_profile};
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// One field of a user's profile; for a user of another server, we ask that server.

@@ -18,7 +18,8 @@ use super::change;
 use crate::{
     app::App,
     client_api::with::same_endpoint,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Sets a field of the caller's profile.

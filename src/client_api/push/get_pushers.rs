@@ -7,7 +7,8 @@ use ruma::api::client::push::get_pushers::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The caller's pushers. There are none, because none can be set yet; clients request them whenever the user opens the

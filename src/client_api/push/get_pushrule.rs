@@ -7,7 +7,8 @@ use ruma::api::client::push::get_pushrule::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     push::RuleError,
 };
 

@@ -7,7 +7,8 @@ use ruma::api::client::push::get_pushrules_all::v3::Request;
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// All rules, with their scope.

@@ -7,7 +7,8 @@ use ruma::api::client::push::get_pushrules_global_scope::v3::Request;
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
     push::rules,
 };
 

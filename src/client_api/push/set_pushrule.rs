@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::{
     app::App,
     client_api::with::same_endpoint,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     push::rules,
 };
 

@@ -9,7 +9,8 @@ use crate::{
     app::App,
     client_api::receipt::joined_room,
     ephemeral::receipts::{Kind, Markers, NewReceipt},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Moves the read marker and sends receipts, all in one commit.

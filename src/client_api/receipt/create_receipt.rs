@@ -12,7 +12,8 @@ use super::joined_room;
 use crate::{
     app::App,
     ephemeral::receipts::{Kind, Markers, NewReceipt},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Marks an event as read, in the room or in a thread. A receipt never moves backward.

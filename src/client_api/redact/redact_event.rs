@@ -10,7 +10,8 @@ use serde_json::{json, value::to_raw_value};
 use crate::{
     app::App,
     client_api::txn,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Removes the content of an event. Asking again with the same `txnId` returns the first redaction's ID.

@@ -8,7 +8,8 @@ use ruma::api::client::relations::get_relating_events::v1::Request;
 use super::{Asked, ExactTypes, With, page};
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// All events that relate to an event.

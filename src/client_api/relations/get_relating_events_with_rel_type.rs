@@ -8,7 +8,8 @@ use ruma::api::client::relations::get_relating_events_with_rel_type::v1::Request
 use super::{Asked, ExactTypes, With, page};
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// The events that relate to an event with one relation type.

@@ -8,7 +8,8 @@ use ruma::api::client::relations::get_relating_events_with_rel_type_and_event_ty
 use super::{Asked, ExactTypes, With, page};
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// The events of one type that relate to an event with one relation type.

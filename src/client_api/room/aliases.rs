@@ -7,7 +7,8 @@ use ruma::api::client::room::aliases::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The aliases of this server that point to the room, for users who may see the room.

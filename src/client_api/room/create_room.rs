@@ -24,7 +24,8 @@ use crate::{
         membership::{check_is_local, no_third_party_invites},
         predecessor,
     },
-    http::{Action, ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{Action, ApiError, Reply},
     room::create::{InitialState, Invitee, NewRoom, Preset},
 };
 

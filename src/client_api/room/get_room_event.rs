@@ -9,7 +9,8 @@ use ruma::api::client::room::get_room_event::v3::Request;
 use crate::{
     app::App,
     client_api::events::Events,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
     room::history::ReadError,
 };
 

@@ -8,7 +8,8 @@ use ruma::api::client::room::upgrade_room::v3::{Request, Response};
 use crate::{
     app::App,
     client_api::predecessor,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
     room::upgrade::Upgrade,
 };
 

@@ -7,7 +7,8 @@ use ruma::api::client::{session::login::v3::ApplicationService, uiaa::UserIdenti
 use crate::{
     account::{NewSession, Session},
     app::App,
-    http::{ApiError, ServiceToken},
+    endpoint::ServiceToken,
+    http::ApiError,
 };
 
 /// Logs in a user of the application service.

@@ -9,7 +9,8 @@ use crate::{
     account::login::LOGIN_TOKEN_LIFETIME,
     app::App,
     client_api::uiaa::{self, Interactive},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// A token with which another device of the caller can log in, once.

@@ -9,7 +9,8 @@ use ruma::api::client::session::get_login_types::v3::{
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The supported login types.

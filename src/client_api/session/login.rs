@@ -22,7 +22,8 @@ use crate::{
     },
     app::App,
     client_api::with::same_endpoint,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Logs a user in.

@@ -7,7 +7,8 @@ use ruma::api::client::session::logout::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Ends the caller's session and deletes its device.

@@ -7,7 +7,8 @@ use ruma::api::client::session::logout_all::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Ends all sessions of the caller and deletes all their devices.

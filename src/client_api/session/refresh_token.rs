@@ -8,7 +8,8 @@ use ruma::api::client::session::refresh_token::v3::{Request, Response};
 use crate::{
     account::AuthenticateError,
     app::App,
-    http::{Action, ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{Action, ApiError, Reply},
 };
 
 /// Exchanges a refresh token for the next pair of tokens.

@@ -12,7 +12,8 @@ use crate::{
         events::Events,
         with::{ExactType, With},
     },
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// One event of the room's state, or only its content: as it is now, or as it was when the caller left.

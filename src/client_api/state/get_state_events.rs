@@ -9,7 +9,8 @@ use ruma::api::client::state::get_state_events::v3::Request;
 use crate::{
     app::App,
     client_api::{events::Events, large_state::StateTurn},
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// The whole state of the room: as it is now, or as it was when the caller left.

@@ -17,7 +17,8 @@ use crate::{
         membership::check_is_local,
         with::{NewEvent, With},
     },
-    http::{Action, ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{Action, ApiError, Reply},
 };
 
 /// Sends a state event. If the state is already the same, nothing is sent, and the current event's ID is returned.

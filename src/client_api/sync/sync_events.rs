@@ -22,7 +22,8 @@ use crate::{
     account::{AuthenticateError, LocalDevice},
     app::App,
     filter::{Definition, SyncFilter, timeline_fields_in_query},
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
     room::relations::RelatedBy,
     sync::{
         token::{Hints, InvalidToken, SyncToken},

@@ -8,7 +8,8 @@ use ruma::api::client::tag::create_tag::v3::{Request, Response};
 use crate::{
     app::App,
     client_api::config::{check_own, own_room},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Adds a tag to a room.

@@ -8,7 +8,8 @@ use ruma::api::client::tag::delete_tag::v3::{Request, Response};
 use crate::{
     app::App,
     client_api::config::{check_own, own_room},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Removes a tag from a room.

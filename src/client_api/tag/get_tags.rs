@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::{
     app::App,
     client_api::config::{check_own, own_room},
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// The tags of a room, as they were stored.

@@ -9,7 +9,8 @@ use ruma::api::client::thirdparty::get_protocols::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The protocols of third-party networks. There are none, because application services are not asked yet; clients

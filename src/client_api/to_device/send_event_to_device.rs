@@ -7,7 +7,8 @@ use ruma::api::client::to_device::send_event_to_device::v3::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Sends messages to devices. Asking again with the same `txnId` sends nothing.

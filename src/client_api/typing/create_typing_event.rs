@@ -14,7 +14,8 @@ use crate::{
     app::App,
     client_api::{config::check_own, receipt::joined_room, with::same_endpoint},
     ephemeral::typing::DEFAULT_TYPING,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Ruma's request, with the `timeout` that the specification lets clients leave out.

@@ -7,7 +7,8 @@ use ruma::api::client::voip::get_turn_server_info::v3::Request;
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, RawJson},
+    endpoint::Authed,
+    http::{ApiError, RawJson},
 };
 
 /// An empty object, because this server has no TURN server. Other servers answer the same. Clients then ask again only

@@ -11,7 +11,8 @@ use ruma::{
 use crate::{
     app::App,
     client_api::directory::public_rooms::{Query, list},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// A page of our public directory.

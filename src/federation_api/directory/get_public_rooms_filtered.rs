@@ -9,7 +9,8 @@ use ruma::api::federation::directory::{get_public_rooms::v1::Response, get_publi
 use crate::{
     app::App,
     client_api::directory::public_rooms::{Query, list},
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// A page of the matching rooms in our public directory.

@@ -8,7 +8,8 @@ use ruma::api::federation::discovery::get_remote_server_keys::v2::{Request, Resp
 use super::own_keys;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The keys of a server, as a notary. So far only of this server; an empty answer for others sends the requester to the

@@ -8,7 +8,8 @@ use ruma::api::federation::discovery::get_remote_server_keys_batch::v2::{Request
 use super::own_keys;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The keys of many servers, as a notary. So far only of this server.

@@ -8,7 +8,8 @@ use ruma::api::federation::discovery::get_server_keys::v2::{Request, Response};
 use super::own_keys;
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The signing key of this server, signed with itself.

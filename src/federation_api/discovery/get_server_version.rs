@@ -7,7 +7,8 @@ use ruma::api::federation::discovery::get_server_version::v1::{Request, Response
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// Name and version of this implementation.

@@ -7,7 +7,8 @@ use ruma::api::federation::query::get_profile_information::v1::{Request, Respons
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The profile of a user of this server: all fields, or one.

@@ -7,7 +7,8 @@ use ruma::api::federation::query::get_room_information::v1::{Request, Response};
 
 use crate::{
     app::App,
-    http::{ApiError, Authed, Reply},
+    endpoint::Authed,
+    http::{ApiError, Reply},
 };
 
 /// The room that an alias of this server points to.

@@ -54,10 +54,10 @@ pub(in crate::http) enum Receiver {
 
 /// The authenticated user of a request, kept in its extensions, because an answer does not name its user.
 #[derive(Debug, Clone, Default)]
-pub(in crate::http) struct ReceivingUser(Arc<OnceLock<UserNid>>);
+pub(crate) struct ReceivingUser(Arc<OnceLock<UserNid>>);
 
 impl ReceivingUser {
-    pub(in crate::http) fn set(&self, user: UserNid) {
+    pub(crate) fn set(&self, user: UserNid) {
         // Set at most once, because a request is authenticated once.
         let _: Result<(), UserNid> = self.0.set(user);
     }

@@ -11,8 +11,11 @@ use axum::{
 };
 use ruma::api::{IncomingRequest, Metadata, auth_scheme::AuthScheme, path_builder::PathBuilder as _};
 
-use super::{Action, ApiError, Authed, Authenticate};
-use crate::app::App;
+use super::{Authed, Authenticate};
+use crate::{
+    app::App,
+    http::{Action, ApiError},
+};
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Endpoint = Arc<dyn Fn(App, Request) -> Answer + Send + Sync>;

@@ -21,12 +21,12 @@ use ruma::api::{
 
 use tracing::{Instrument as _, debug_span};
 
-use super::{Action, ApiError, ClientAddress, body::Sender, transport::ReceivingUser};
 use crate::{
     account::{AuthenticateError, LocalDevice, appservice::Asserted},
     app::App,
     appservice::Appservice,
     federation::{KeyError, RemoteServer, UnverifiedError},
+    http::{Action, ApiError, ClientAddress, ReceivingUser, Sender},
 };
 
 /// A typed request and its caller.
