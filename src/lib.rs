@@ -11,14 +11,17 @@
 //! - [`room`]: the heart. Events are appended here, and only here.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
-//! - [`filter`]: filters of `/sync`. [`limits`]: the limits on what is done at a time. [`lazy_members`]: the members that
-//!   each device was sent.
-//! - [`sync`]: the changes since a client's last request.
+//! - [`filter`]: filters of `/sync` and `/messages`. [`lazy_members`]: the members that each device was sent. [`limits`]:
+//!   the limits on large answers and on syncs that wait.
 //! - [`outbound`]: the one client for requests to other hosts. [`federation`]: talking to other servers.
-//! - [`http`]: turns a connection into a typed request with a known caller, and the result into an answer.
+//! - [`jobs`]: work that a commit promises.
+//! - [`http`]: turns a connection into a request, and the result into an answer.
+//! - [`app`]: all services in one place.
+//! - [`endpoint`]: typed requests with a known caller, and their handlers.
+//! - [`sync`]: the changes since a client's last request.
 //! - [`client_api`]: the client-server API, one file per endpoint. [`federation_api`]: the server-server API, likewise.
 //!   [`admin_api`]: the API for operators. [`synapse_admin`]: one endpoint of Synapse's admin API.
-//! - [`app`]: all services in one place. [`server`]: builds them, starts them, stops them in order.
+//! - [`server`]: builds the services, starts them, stops them in order.
 //! - [`cli`]: the command line.
 
 pub mod account;
