@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     config::Config,
     ephemeral::Ephemeral,
-    federation::Federation,
+    remote::Federation,
     http::{BodyBudget, RateLimits, transport::Transport},
     jobs::Jobs,
     keys::Keys,

@@ -13,7 +13,7 @@
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
 //! - [`filter`]: filters of `/sync` and `/messages`. [`lazy_members`]: the members that each device was sent. [`limits`]:
 //!   the limits on large answers and on syncs that wait.
-//! - [`outbound`]: the one client for requests to other hosts. [`federation`]: talking to other servers.
+//! - [`outbound`]: the one client for requests to other hosts. [`remote`]: talking to other servers.
 //! - [`jobs`]: work that a commit promises.
 //! - [`http`]: turns a connection into a request, and the result into an answer.
 //! - [`app`]: all services in one place.
@@ -35,7 +35,6 @@ pub mod clock;
 pub mod config;
 pub mod endpoint;
 pub mod ephemeral;
-pub mod federation;
 pub mod federation_api;
 pub mod filter;
 pub mod glob;
@@ -48,6 +47,7 @@ pub mod limits;
 pub mod memory;
 pub mod outbound;
 pub mod push;
+pub mod remote;
 pub mod report;
 pub mod room;
 pub mod server;

@@ -7,7 +7,7 @@
 //! open.
 //!
 //! Reading order: [`guard`] checks addresses, [`resolve`] queries DNS, [`connect`] makes one connection and one
-//! exchange on it. Its user is [`crate::federation`].
+//! exchange on it. Its user is [`crate::remote`].
 
 pub mod connect;
 pub mod guard;

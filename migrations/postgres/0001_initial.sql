@@ -419,7 +419,7 @@ CREATE TABLE key_backup_session (
     PRIMARY KEY (user_nid, version, room_id, session_id)
 );
 
--- table: server_key | owner: federation | ends: replaced by the server's next answer; a month after it ended
+-- table: server_key | owner: remote | ends: replaced by the server's next answer; a month after it ended
 -- The keys that other servers sign with now, each shown by the server to be its own.
 CREATE TABLE server_key (
     server_name TEXT NOT NULL,

@@ -12,7 +12,7 @@ use crate::{
     report::Report,
     account::LocalDevice,
     app::App,
-    federation::Federation,
+    remote::Federation,
     endpoint::Routes,
     http::{Action, ApiError},
 };

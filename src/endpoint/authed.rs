@@ -25,7 +25,7 @@ use crate::{
     account::{AuthenticateError, LocalDevice, appservice::Asserted},
     app::App,
     appservice::Appservice,
-    federation::{KeyError, RemoteServer, UnverifiedError},
+    remote::{KeyError, RemoteServer, UnverifiedError},
     http::{Action, ApiError, ClientAddress, ReceivingUser, Sender},
 };
 

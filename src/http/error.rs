@@ -16,7 +16,7 @@ use ruma::api::{
     },
 };
 
-use crate::{account::AuthenticateError, federation::FederationError, report::Report, store};
+use crate::{account::AuthenticateError, remote::FederationError, report::Report, store};
 
 /// A failed request, ready to be sent.
 #[derive(Debug)]

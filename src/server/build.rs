@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, DatabaseTarget},
     ephemeral::Ephemeral,
-    federation::Federation,
+    remote::Federation,
     http::{
         BodyBudget, RateLimits,
         transport::{Answers, Connections, Transport},

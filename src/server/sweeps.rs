@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tracing::warn;
 
-use crate::{account::millis, app::App, federation, report::Report, store};
+use crate::{account::millis, app::App, remote, report::Report, store};
 
 /// The interval for dropping counters and wake-ups of idle users and addresses. Short, because a flood of new addresses
 /// makes many.
@@ -69,7 +69,7 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         store::leftovers::sweep(&app.db).await
     });
     every(app, tasks, "ended server keys", SERVER_KEYS_EVERY, |app: App| async move {
-        federation::key_ring::forget_ended(&app.db, app.clock.now_ms() - millis(federation::FORGET_AFTER)).await
+        remote::key_ring::forget_ended(&app.db, app.clock.now_ms() - millis(remote::FORGET_AFTER)).await
     });
 }
 

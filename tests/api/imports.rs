@@ -26,7 +26,7 @@ const FLOORS: [&str; 31] = [
     "lazy_members",
     "limits",
     "outbound",
-    "federation",
+    "remote",
     "jobs",
     "http",
     "app",
