@@ -26,8 +26,8 @@ use serde_json::value::RawValue;
 use self::types::{Budget, TypeFilter};
 pub use self::{
     cache::{FilterCache, FindFilterError},
-    stored::Filters,
     definition::{Definition, fields_in_query, timeline_fields, timeline_fields_in_query},
+    stored::Filters,
     types::{FilterError, MAX_PATTERN_BYTES, MAX_PATTERNS},
 };
 use crate::{

@@ -28,8 +28,8 @@ pub mod shutdown;
 
 pub use accept::ClientAddress;
 pub(crate) use body::{BodyBudget, Sender, read_body};
-pub(crate) use transport::ReceivingUser;
 pub use error::ApiError;
 pub use network::network;
 pub use rate_limit::{Action, Guess, RateLimits};
 pub use reply::{RawJson, Reply};
+pub(crate) use transport::ReceivingUser;

@@ -33,9 +33,9 @@ use tracing::debug;
 pub use self::key_ring::{FORGET_AFTER, KeyError};
 use self::{discovery::Discovery, key_ring::KeyRing, turns::Turns};
 use crate::{
-    report::Report,
     clock::Clock,
     outbound::{Limits, Outbound, OutboundError},
+    report::Report,
     store::Database,
 };
 

@@ -311,6 +311,11 @@ impl Rooms {
         }
     }
 
+    /// Returns the room if it is in memory.
+    pub fn in_memory(&self, nid: RoomNid) -> Option<Arc<Room>> {
+        self.registered(|registry| registry.by_nid.get(&nid))
+    }
+
     fn is_broken(&self, room_id: &RoomId) -> bool {
         let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         registry.by_id.get(room_id).is_some_and(|room| room.lineage.is_broken())

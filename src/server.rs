@@ -16,7 +16,7 @@ pub mod start;
 
 mod announce;
 mod forwarded;
-mod jobs;
+pub(crate) mod jobs;
 mod request;
 mod routers;
 mod sweeps;

@@ -9,7 +9,10 @@ mod update_device;
 use ruma::api::client::device::Device;
 use serde_json::{Value as JsonValue, json};
 
-use crate::{endpoint::Routes, http::{Action, ApiError}};
+use crate::{
+    endpoint::Routes,
+    http::{Action, ApiError},
+};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

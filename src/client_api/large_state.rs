@@ -10,9 +10,9 @@ use crate::{
     account::LocalDevice,
     app::App,
     http::ApiError,
+    limits::large_answers::{LARGE_BYTES, LARGE_EVENTS, NoTurn, Turn},
     room::{Room, event::StoredEvent},
     store::{self, Position, UserNid},
-    limits::large_answers::{LARGE_BYTES, LARGE_EVENTS, NoTurn, Turn},
 };
 
 /// The turn of one answer, if it needs one. Hold it until the answer is complete.

@@ -5,10 +5,10 @@ use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
 
 use crate::{
-    report::Report,
     account::{LocalDevice, data::PutError},
     app::App,
     push::ChangeError,
+    report::Report,
     store,
 };
 

@@ -9,12 +9,12 @@ use ruma::UserId;
 use serde_json::Value as JsonValue;
 
 use crate::{
-    report::Report,
     account::LocalDevice,
     app::App,
-    remote::Federation,
     endpoint::Routes,
     http::{Action, ApiError},
+    remote::Federation,
+    report::Report,
 };
 
 pub(super) fn routes() -> Routes {

@@ -25,8 +25,8 @@ use crate::{
     account::{AuthenticateError, LocalDevice, appservice::Asserted},
     app::App,
     appservice::Appservice,
-    remote::{KeyError, RemoteServer, UnverifiedError},
     http::{Action, ApiError, ClientAddress, ReceivingUser, Sender},
+    remote::{KeyError, RemoteServer, UnverifiedError},
 };
 
 /// A typed request and its caller.

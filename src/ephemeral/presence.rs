@@ -26,9 +26,9 @@ use self::states::States;
 pub use self::states::{Availability, Status};
 use super::Ephemeral;
 use crate::{
-    report::Report,
     bus::Bus,
     clock::Clock,
+    report::Report,
     room::Rooms,
     store::{self, UserNid, devices, ids::lock, vocabulary::User},
 };

@@ -9,8 +9,8 @@ mod pace;
 
 use std::{net::IpAddr, sync::Arc};
 
-pub use self::{answers::Answers, connections::Connections};
 pub(crate) use self::answers::ReceivingUser;
+pub use self::{answers::Answers, connections::Connections};
 pub(super) use self::{
     answers::{Hangup, Held, SMALL_BYTES},
     connections::Connected,

@@ -15,9 +15,9 @@ use tracing::debug;
 use url::Url;
 
 use crate::{
-    report::Report,
     clock::Clock,
     outbound::{Limits, Outbound, Trust},
+    report::Report,
 };
 
 /// Limits of fetching a delegation, which is one line.

@@ -20,10 +20,10 @@ use tracing::{debug, warn};
 
 use super::discovery::Discovery;
 use crate::{
-    report::Report,
     account::millis,
     clock::Clock,
     outbound::{Limits, Outbound, OutboundError},
+    report::Report,
     store::{
         self, Database,
         ids::lock,

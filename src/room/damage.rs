@@ -7,8 +7,8 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use super::Rooms;
 use crate::{
-    report::Report,
     account::millis,
+    report::Report,
     store::{Error, RoomNid, ids::lock},
 };
 

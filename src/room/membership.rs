@@ -16,8 +16,8 @@ use super::{
     writer::{AppendError, RoomWriter},
 };
 use crate::{
-    report::Report,
     account::LocalDevice,
+    report::Report,
     store::{self, Committed, RoomNid, vocabulary::User},
 };
 

@@ -7,24 +7,24 @@ use tokio_util::sync::CancellationToken;
 use super::{private_files, signing_key, start::StartError};
 use crate::{
     account::{AccountData, Accounts, password::Hashing},
-    filter::{FilterCache, Filters},
-    lazy_members::LazyMembers,
-    limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs},
     app::{App, Services},
     appservice::Appservices,
     bus::Bus,
     clock::Clock,
     config::{self, Config, DatabaseTarget},
     ephemeral::Ephemeral,
-    remote::Federation,
+    filter::{FilterCache, Filters},
     http::{
         BodyBudget, RateLimits,
         transport::{Answers, Connections, Transport},
     },
     jobs::Jobs,
     keys::Keys,
+    lazy_members::LazyMembers,
+    limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs},
     outbound::Outbound,
     push::Push,
+    remote::Federation,
     room::Rooms,
     store::{self, Database, DatabaseOptions, Durability, Patience},
 };

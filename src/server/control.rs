@@ -24,7 +24,6 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    report::Report,
     admin_api::{self, Operation},
     app::App,
     http::{
@@ -34,6 +33,7 @@ use crate::{
         shutdown::Shutdown,
         tracked::TrackedLayer,
     },
+    report::Report,
 };
 
 const PATH: &str = "/operation";

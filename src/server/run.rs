@@ -17,16 +17,10 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    announce, build, control, jobs,
-    metrics::Metrics,
-    routers,
-    signals::Signals,
-    sockets::Sockets,
-    start::StartError,
+    announce, build, control, jobs, metrics::Metrics, routers, signals::Signals, sockets::Sockets, start::StartError,
     sweeps,
 };
 use crate::{
-    report::Report,
     app::App,
     config::Loaded,
     ephemeral,
@@ -36,6 +30,7 @@ use crate::{
         shutdown::{GRACE, Shutdown},
     },
     memory,
+    report::Report,
 };
 
 /// The timeout for the whole shutdown: shorter than the 10 s that container runtimes wait before they kill. The time

@@ -475,7 +475,8 @@ async fn state_hash_secret(conn: &mut Conn<'_>) -> Result<[u8; 32], Error> {
 
 async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<(i64, Position), OpenError> {
     on!(conn, db => sqlx::query(NEW_SLOT.text()).execute(&mut **db).await.map(|_| ()))?;
-    let (epoch, pos): (i64, i64) = on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(options.incarnation).fetch_one(&mut **db).await)?;
+    let (epoch, pos): (i64, i64) =
+        on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(options.incarnation).fetch_one(&mut **db).await)?;
     on!(conn, db => sqlx::query(FORGET_INCARNATIONS.text()).bind(epoch - KEPT_INCARNATIONS).execute(&mut **db).await.map(|_| ()))?;
     on!(conn, db => sqlx::query(NEW_INCARNATION.text())
         .bind(options.incarnation).bind(epoch).bind(pos).bind(options.now_ms).execute(&mut **db).await.map(|_| ()))?;

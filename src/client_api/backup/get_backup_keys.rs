@@ -6,13 +6,7 @@ use axum::{extract::State, response::Response};
 use ruma::api::client::backup::get_backup_keys::v3::Request;
 
 use super::pages::Pages;
-use crate::{
-    app::App,
-    endpoint::Authed,
-    http::ApiError,
-    keys::backup::parse_version,
-    store::key_backup::Part,
-};
+use crate::{app::App, endpoint::Authed, http::ApiError, keys::backup::parse_version, store::key_backup::Part};
 
 /// All room keys of a version.
 pub(super) async fn handle(

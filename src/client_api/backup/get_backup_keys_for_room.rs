@@ -6,13 +6,7 @@ use axum::{extract::State, response::Response};
 use ruma::api::client::backup::get_backup_keys_for_room::v3::Request;
 
 use super::pages::Pages;
-use crate::{
-    app::App,
-    endpoint::Authed,
-    http::ApiError,
-    keys::backup::parse_version,
-    store::key_backup::Part,
-};
+use crate::{app::App, endpoint::Authed, http::ApiError, keys::backup::parse_version, store::key_backup::Part};
 
 /// The room keys of one room.
 pub(super) async fn handle(

@@ -16,10 +16,10 @@ use bytes::Bytes;
 use hyper::body::Frame;
 
 use crate::{
-    report::Report,
     app::App,
     http::{ApiError, RawJson},
     keys::backup::BackupError,
+    report::Report,
     room::event::write_string,
     store::{UserNid, key_backup::Part},
 };

@@ -19,15 +19,12 @@ use crate::{
         pages::{self, PageLimit},
         with::same_endpoint,
     },
-    filter::{EventFilter, fields_in_query},
     endpoint::Authed,
+    filter::{EventFilter, fields_in_query},
     http::{ApiError, RawJson},
     room::{event::StoredEvent, history::ReadError, relations::RelatedBy, timeline::Placed},
     store::Position,
-    sync::{
-        json::Object,
-        token::Place,
-    },
+    sync::{json::Object, token::Place},
 };
 
 /// Returns an event, the events right before and after it, and the room's state at the last of them.

@@ -13,9 +13,9 @@ use crate::{
     app::App,
     client_api::{config::check_own, with::same_endpoint},
     endpoint::Authed,
+    filter::{Definition, SyncFilter, timeline_fields},
     http::{ApiError, Reply},
     room::relations::RelatedBy,
-    filter::{Definition, SyncFilter, timeline_fields},
 };
 
 /// Ruma's request, with the fields that Ruma does not know.

@@ -19,15 +19,12 @@ use crate::{
         pages::{self, PageLimit},
         with::same_endpoint,
     },
-    filter::{EventFilter, fields_in_query},
     endpoint::Authed,
+    filter::{EventFilter, fields_in_query},
     http::{ApiError, RawJson},
     room::{Room, event::StoredEvent, history::Page, relations::RelatedBy, timeline::Placed},
     store::{self, Position},
-    sync::{
-        json::Object,
-        token::Place,
-    },
+    sync::{json::Object, token::Place},
 };
 
 /// A page of the room's history, in either direction. `end` is missing when no more events can follow: at the room's

@@ -8,8 +8,8 @@ use ruma::api::client::presence::set_presence::v3::{Request, Response};
 use crate::{
     app::App,
     client_api::config::check_own,
-    ephemeral::presence::{Availability, MAX_STATUS_MSG_BYTES},
     endpoint::Authed,
+    ephemeral::presence::{Availability, MAX_STATUS_MSG_BYTES},
     http::{ApiError, Reply},
 };
 

@@ -8,8 +8,8 @@ use ruma::api::client::read_marker::set_read_marker::v3::{Request, Response};
 use crate::{
     app::App,
     client_api::receipt::joined_room,
-    ephemeral::receipts::{Kind, Markers, NewReceipt},
     endpoint::Authed,
+    ephemeral::receipts::{Kind, Markers, NewReceipt},
     http::{ApiError, Reply},
 };
 

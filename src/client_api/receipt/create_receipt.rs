@@ -11,8 +11,8 @@ use ruma::{
 use super::joined_room;
 use crate::{
     app::App,
-    ephemeral::receipts::{Kind, Markers, NewReceipt},
     endpoint::Authed,
+    ephemeral::receipts::{Kind, Markers, NewReceipt},
     http::{ApiError, Reply},
 };
 

@@ -21,8 +21,8 @@ use tracing::{Instrument as _, debug_span};
 use crate::{
     account::{AuthenticateError, LocalDevice},
     app::App,
-    filter::{Definition, SyncFilter, timeline_fields_in_query},
     endpoint::Authed,
+    filter::{Definition, SyncFilter, timeline_fields_in_query},
     http::{ApiError, RawJson},
     room::relations::RelatedBy,
     sync::{

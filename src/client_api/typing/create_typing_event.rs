@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use crate::{
     app::App,
     client_api::{config::check_own, receipt::joined_room, with::same_endpoint},
-    ephemeral::typing::DEFAULT_TYPING,
     endpoint::Authed,
+    ephemeral::typing::DEFAULT_TYPING,
     http::{ApiError, Reply},
 };
 

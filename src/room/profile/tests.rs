@@ -5,11 +5,11 @@ use ruma::RoomVersionId;
 use super::*;
 use crate::{
     account::LocalDevice,
-    jobs,
     room::{
         create::Preset,
         tests::{Server, message, new_room, server},
     },
+    server::jobs,
     store::jobs::{Done, Job, list_jobs},
 };
 

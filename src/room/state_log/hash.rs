@@ -15,7 +15,10 @@ pub struct StateHashKey(Arc<Hmac<Sha256>>);
 
 impl StateHashKey {
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self(Arc::new(Hmac::new(secret.into())))
+        // A shorter key is filled up with zeros.
+        let mut block = [0; 64];
+        block[..secret.len()].copy_from_slice(secret);
+        Self(Arc::new(Hmac::new(&block.into())))
     }
 
     fn entry(&self, key: KeyNid, event_nid: EventNid) -> u128 {

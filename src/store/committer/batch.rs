@@ -51,8 +51,7 @@ impl WriterConn {
         // Taken out while the connection is borrowed.
         let mut texts = std::mem::take(&mut self.texts);
         let mut conn = self.conn(&shared.counters);
-        let in_one_call =
-            if low.is_empty() { texts.commit(&mut conn, batch, (epoch, last)).await } else { Ok(false) };
+        let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, (epoch, last)).await } else { Ok(false) };
         let blocks = match in_one_call {
             Ok(true) => Ok(Vec::new()),
             Ok(false) => commit_step_by_step(&mut conn, batch, &low, (epoch, last)).await,

@@ -19,7 +19,7 @@ use crate::store::{
 };
 
 /// The most plain rows of a batch that goes out as one call: each call costs two thread hops or a round trip.
-const ONE_CALL_ROWS: usize = 24;
+const ONE_CALL_ROWS: usize = 160;
 
 /// The number of texts of small batches that are remembered.
 const MAX_TEXTS: usize = 256;

@@ -255,34 +255,27 @@ impl Words {
         }
     }
 
-    /// Replaces a value somewhere in the body, takes a field out, or adds one.
+    /// Replaces a value somewhere in the body, takes a field out, or renames one.
     fn change(&self, body: &mut Value, rng: &mut StdRng) {
-        let mut place = body;
-        loop {
-            let goes_on = rng.random_ratio(3, 4);
-            place = match place {
-                Value::Object(fields) if !fields.is_empty() && goes_on => {
-                    let index = rng.random_range(0..fields.len());
-                    fields.values_mut().nth(index).expect("the index is below the length")
+        let goes_on = rng.random_ratio(3, 4);
+        match body {
+            Value::Object(fields) if !fields.is_empty() => {
+                let index = rng.random_range(0..fields.len());
+                if goes_on {
+                    let inner = fields.values_mut().nth(index).expect("the index is below the length");
+                    return self.change(inner, rng);
                 }
-                Value::Array(items) if !items.is_empty() && goes_on => {
-                    let index = rng.random_range(0..items.len());
-                    &mut items[index]
+                let name = fields.keys().nth(index).expect("the index is below the length").clone();
+                let taken = fields.remove(&name);
+                if let Some(taken) = taken.filter(|_| rng.random()) {
+                    fields.insert(FIELDS[rng.random_range(0..FIELDS.len())].to_owned(), taken);
                 }
-                Value::Object(fields) if !fields.is_empty() && rng.random() => {
-                    let index = rng.random_range(0..fields.len());
-                    let name = fields.keys().nth(index).expect("the index is below the length").clone();
-                    let taken = fields.remove(&name);
-                    if let Some(taken) = taken.filter(|_| rng.random()) {
-                        fields.insert(FIELDS[rng.random_range(0..FIELDS.len())].to_owned(), taken);
-                    }
-                    return;
-                }
-                other => {
-                    *other = self.value(rng, 2);
-                    return;
-                }
-            };
+            }
+            Value::Array(items) if !items.is_empty() && goes_on => {
+                let index = rng.random_range(0..items.len());
+                self.change(&mut items[index], rng);
+            }
+            other => *other = self.value(rng, 2),
         }
     }
 }
