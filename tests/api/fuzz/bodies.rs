@@ -93,7 +93,8 @@ impl Words {
 
     fn parameter(&self, name: &str, rng: &mut StdRng) -> String {
         if rng.random_ratio(1, 12) {
-            return ["", "x", "%", "\u{0}", "💬", "!", "@:", "-1", &"a".repeat(300)][rng.random_range(0..9)].to_owned();
+            return [" ", "x", "%", "\u{0}", "💬", "!", "@:", "-1", &"a".repeat(300)][rng.random_range(0..9)]
+                .to_owned();
         }
         let text = match name {
             "room_id" | "room_id_or_alias" => &self.room,
@@ -290,7 +291,7 @@ pub fn broken(body: &Value, rng: &mut StdRng) -> String {
     match rng.random_range(0..3) {
         0 => text.truncate(at),
         1 => text.insert(at, '"'),
-        _ => text.insert_str(at, "\u{feff}"),
+        _ => text.insert(at, '\u{feff}'),
     }
     text
 }
