@@ -18,8 +18,10 @@ use crate::store::{
     rows::Insert,
 };
 
-/// The most plain rows of a batch that goes out as one call: each call costs two thread hops or a round trip.
-const ONE_CALL_ROWS: usize = 160;
+/// The most plain rows of a batch that goes out as one call: twelve messages. Step by step, a batch takes a dozen calls, each
+/// with two thread hops or a round trip. The prepared statements of all shapes take memory, which grows with the square of
+/// this number.
+const ONE_CALL_ROWS: usize = 64;
 
 /// The number of texts of small batches that are remembered.
 const MAX_TEXTS: usize = 256;
