@@ -5,9 +5,9 @@
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
 //! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`]: wake-ups, the time, glob matching, the check of JSON that we
 //!   pass on, the allocator. [`report`]: an error with its causes.
-//! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
 //! - [`appservice`]: the configured application services and their namespaces.
-//! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data, filters.
+//! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
+//! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data.
 //! - [`room`]: the heart. Events are appended here, and only here.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.

@@ -105,7 +105,7 @@ impl BodyBudget {
         Self {
             max_bytes,
             stall_time: limits.request_time.duration(),
-            // Whatever the maximum size of a body, several users can send one at a time.
+            // The factors let several users send a body of the maximum size at a time.
             large: Pool::new(
                 LARGE_BYTES.max(max_bytes.saturating_mul(8)),
                 SHARE_BYTES.max(max_bytes.saturating_mul(2)),
