@@ -5,7 +5,8 @@
 //! any timer. After the commit, in this order: memory is updated ([`Write::after`]), the new position becomes visible
 //! ([`Committer::published`]), and the writers are answered.
 //!
-//! Positions are given out when a write is queued. The queue is first in, first out, so positions are in commit order.
+//! Positions are given out with a write's place in the queue, before the write is built. The queue is first in, first
+//! out, so positions are in commit order ([`queue`]).
 //!
 //! A batch that fails is rolled back and each of its writes is tried once more alone. A write that fails again breaks its
 //! [`Lineage`]: all writes that were built on it fail too, and nothing of them is stored.
@@ -18,13 +19,13 @@ mod connection;
 mod gathered;
 mod health;
 mod one_call;
+mod queue;
 mod reserve;
 mod run;
 mod steps;
 mod transaction;
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -37,11 +38,12 @@ use tokio_util::sync::CancellationToken;
 
 use health::Pulse;
 pub use health::{Ended, Health};
+use queue::{Builder, Queue, QueuedWrite, Work};
 pub(super) use reserve::Reserve;
 use steps::Steps;
 pub use steps::{CommitStep, StepHook};
+use transaction::Slot;
 pub use transaction::Transaction;
-use transaction::{Erased, Slot};
 
 use super::{Counters, Error, Position, Row, ids::Ids, ids::lock};
 pub(super) use batch::RESERVE_IDS;
@@ -186,41 +188,6 @@ impl Write {
     }
 }
 
-enum Work {
-    Write(Write),
-    Transaction(Box<dyn Erased>),
-}
-
-struct Queued {
-    position: Position,
-    work: Work,
-    answer: oneshot::Sender<Result<(), Error>>,
-}
-
-impl Work {
-    fn lineage(&self) -> Option<&Lineage> {
-        match self {
-            Self::Write(write) => write.lineage.as_ref(),
-            Self::Transaction(_) => None,
-        }
-    }
-
-    fn is_essential(&self) -> bool {
-        match self {
-            Self::Write(_) => false,
-            Self::Transaction(transaction) => transaction.is_essential(),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Queued>,
-    /// The last position that was given out.
-    last: i64,
-    stopping: bool,
-}
-
 /// The write side of the database. Cheap to clone.
 #[derive(Clone)]
 pub struct Committer(Arc<Shared>);
@@ -273,7 +240,7 @@ impl Committed {
 impl Committer {
     pub(super) fn new(last: Position, counters: Arc<Counters>, notice: Duration, reserve: Option<Reserve>) -> Self {
         Self(Arc::new(Shared {
-            queue: Mutex::new(Queue { last: last.0, ..Queue::default() }),
+            queue: Mutex::new(Queue::after(last)),
             wake: Notify::new(),
             published: AtomicI64::new(last.0),
             steps: Steps::default(),
@@ -292,12 +259,13 @@ impl Committer {
         Position(self.0.published.load(Ordering::Acquire))
     }
 
-    /// Queues a write of `count` consecutive positions. `build` gets the first one and must be quick: it runs under the
-    /// queue's lock, so that positions are in the order of the queue. The position of the write is its last one.
+    /// Queues a write of `count` consecutive positions. `build` gets the first one and runs in the write's place in the
+    /// queue: others build at the same time, but those behind it are committed only after it. So it must be quick. The
+    /// position of the write is its last one.
     ///
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Waiting`] or [`Error::Stopping`], before `build` has run. [`Error::HoldsNul`].
-    /// The errors of `build`. Nothing is queued then.
+    /// The errors of `build`. Nothing is stored then, and the positions stay unused.
     pub fn submit<E: From<Error>>(
         &self,
         count: usize,
@@ -334,27 +302,11 @@ impl Committer {
     fn push<E: From<Error>>(
         &self,
         count: usize,
-        work: impl FnOnce(Position) -> Result<Work, E>,
+        build: impl FnOnce(Position) -> Result<Work, E>,
     ) -> Result<Committed, E> {
-        let mut queue = lock(&self.0.queue);
-        if queue.stopping {
-            return Err(Error::Stopping.into());
-        }
-        // A new write could not be answered; queued writes are settled when the database is back.
-        if self.0.pulse.get() == Health::Waiting {
-            return Err(Error::Waiting.into());
-        }
-        if queue.waiting.len() >= MAX_QUEUE {
-            return Err(Error::Overloaded.into());
-        }
-        let work = work(Position(queue.last + 1))?;
-        queue.last += i64::try_from(count).unwrap_or(i64::MAX).max(1);
-        let position = Position(queue.last);
-        let (answer, receiver) = oneshot::channel();
-        queue.waiting.push_back(Queued { position, work, answer });
-        drop(queue);
-        self.0.wake.notify_one();
-        Ok(Committed { position, answer: receiver })
+        let builder = Builder::enter(&self.0, count)?;
+        let work = build(builder.first())?;
+        Ok(builder.fill(work))
     }
 
     pub fn ids(&self) -> &Ids {
@@ -401,7 +353,7 @@ impl Committer {
 
     /// Takes no more writes; queued writes are still committed.
     pub(super) fn stop(&self) {
-        lock(&self.0.queue).stopping = true;
+        lock(&self.0.queue).stop();
         self.0.stop.cancel();
         self.0.wake.notify_one();
     }

@@ -2,7 +2,7 @@
 //! ([`super::one_call`]), everything else in one statement for each table and piece.
 
 use super::{
-    Queued, Shared, Work,
+    QueuedWrite, Shared, Work,
     connection::{Engine, Failure, WriterConn},
     gathered::{Gathered, bind, chunks},
 };
@@ -20,7 +20,7 @@ statements! {
 
 impl WriterConn {
     /// Commits the batch, or stores nothing of it. Returns only when it is known which.
-    pub(super) async fn commit(&mut self, shared: &Shared, batch: &[Queued]) -> Result<(), Failure> {
+    pub(super) async fn commit(&mut self, shared: &Shared, batch: &[QueuedWrite]) -> Result<(), Failure> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
         };
@@ -39,13 +39,13 @@ impl WriterConn {
     }
 
     /// Sends the batch as [`Self::store`] does, after asking for the lock again if it was lost.
-    async fn lock_and_store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
+    async fn lock_and_store(&mut self, shared: &Shared, batch: &[QueuedWrite], last: Position) -> Result<(), Error> {
         self.lock_again().await?;
         self.store(shared, batch, last).await
     }
 
     /// Sends the batch. After an error it may be stored or not.
-    async fn store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
+    async fn store(&mut self, shared: &Shared, batch: &[QueuedWrite], last: Position) -> Result<(), Error> {
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
         let epoch = self.epoch;
         // Taken out while the connection is borrowed.
@@ -67,7 +67,7 @@ impl WriterConn {
 
 async fn commit_step_by_step(
     conn: &mut Conn<'_>,
-    batch: &[Queued],
+    batch: &[QueuedWrite],
     low: &[Kind],
     (epoch, last): (i64, Position),
 ) -> Result<Vec<(Kind, i64)>, Error> {

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Queued, Work,
+    QueuedWrite, Work,
     batch::MOVE_SLOT,
     gathered::{Gathered, bind},
 };
@@ -39,7 +39,7 @@ impl Texts {
     pub(super) async fn commit(
         &mut self,
         conn: &mut Conn<'_>,
-        batch: &[Queued],
+        batch: &[QueuedWrite],
         (epoch, last): (i64, Position),
     ) -> Result<bool, Error> {
         let mut gathered = Gathered::default();
