@@ -27,6 +27,7 @@ pub mod filters;
 pub mod jobs;
 pub mod key_backup;
 pub mod leftovers;
+pub mod log;
 pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;

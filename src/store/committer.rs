@@ -18,6 +18,7 @@ mod batch;
 mod connection;
 mod gathered;
 mod health;
+mod logged;
 mod one_call;
 mod queue;
 mod reserve;
@@ -45,7 +46,8 @@ pub use steps::{CommitStep, StepHook};
 use transaction::Slot;
 pub use transaction::Transaction;
 
-use super::{Counters, Error, Position, Row, ids::Ids, ids::lock};
+use super::{Counters, DatabaseOptions, Error, Position, Row, ids::Ids, ids::lock, log::Touch};
+use crate::clock::Clock;
 pub(super) use batch::RESERVE_IDS;
 pub(crate) use batch::insert_rows;
 pub(super) use connection::{Engine, LOCK_KEY, LOCK_POSTGRES, WriterConn, set_limits};
@@ -53,6 +55,7 @@ pub(super) use connection::{Engine, LOCK_KEY, LOCK_POSTGRES, WriterConn, set_lim
 pub(super) use {
     batch::STATEMENTS,
     connection::STATEMENTS as CONNECTION_STATEMENTS,
+    logged::INSERTS,
     one_call::{postgres_text, sqlite_text},
 };
 
@@ -149,6 +152,9 @@ impl Drop for Unfinished {
 #[derive(Default)]
 pub struct Write {
     pub(super) rows: Vec<Row>,
+    /// Each touch with its position; `None` is the position of the write.
+    pub(super) touches: Vec<(Option<Position>, Touch)>,
+    at: Option<Position>,
     pub(super) lineage: Option<Lineage>,
     pub(super) stored: Vec<Arc<AtomicBool>>,
     pub(super) after: Option<Hook>,
@@ -172,8 +178,26 @@ impl Write {
         self.rows.push(row);
     }
 
-    /// Adds `row`, and sets `stored` once it is committed.
-    pub fn add_new(&mut self, row: Row, stored: Arc<AtomicBool>) {
+    /// Names something that the write changes, for the entry of its batch in the commit log.
+    pub(crate) fn touch(&mut self, touch: Touch) {
+        self.touches.push((self.at, touch));
+    }
+
+    /// Names something that the write changes, as [`Self::touch`] does.
+    #[must_use]
+    pub(crate) fn touching(mut self, touch: Touch) -> Self {
+        self.touch(touch);
+        self
+    }
+
+    /// Sets the position of the touches that follow, for a write of several positions. Positions must not go back.
+    pub(crate) fn set_position(&mut self, position: Position) {
+        self.at = Some(position);
+    }
+
+    /// Adds the row of a new word, and sets `stored` once it is committed.
+    pub(crate) fn add_word(&mut self, row: Row, touch: Touch, stored: Arc<AtomicBool>) {
+        self.touch(touch);
         self.rows.push(row);
         self.stored.push(stored);
     }
@@ -206,10 +230,17 @@ pub(super) struct Shared {
     /// The disk reserve; `None` for PostgreSQL, whose disk is not ours.
     reserve: Option<Reserve>,
     notice: Duration,
+    clock: Clock,
     /// Cancelled when the server stops.
     stop: CancellationToken,
     pub(super) ids: Ids,
     pub(super) counters: Arc<Counters>,
+}
+
+impl Shared {
+    fn published(&self) -> Position {
+        Position(self.published.load(Ordering::Acquire))
+    }
 }
 
 /// A queued write. Waiting for it is waiting for its commit; dropping it lets the write go on.
@@ -238,7 +269,12 @@ impl Committed {
 }
 
 impl Committer {
-    pub(super) fn new(last: Position, counters: Arc<Counters>, notice: Duration, reserve: Option<Reserve>) -> Self {
+    pub(super) fn new(
+        last: Position,
+        counters: Arc<Counters>,
+        options: &DatabaseOptions,
+        reserve: Option<Reserve>,
+    ) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::new(Queue::after(last)),
             wake: Notify::new(),
@@ -247,7 +283,8 @@ impl Committer {
             on_published: OnPublished::default(),
             pulse: Pulse::default(),
             reserve,
-            notice,
+            notice: options.patience.notice,
+            clock: options.clock.clone(),
             stop: CancellationToken::new(),
             ids: Ids::default(),
             counters,
@@ -256,7 +293,7 @@ impl Committer {
 
     /// The position up to which everything is committed and visible in memory.
     pub fn published(&self) -> Position {
-        Position(self.0.published.load(Ordering::Acquire))
+        self.0.published()
     }
 
     /// Queues a write of `count` consecutive positions. `build` gets the first one and runs in the write's place in the
@@ -276,6 +313,9 @@ impl Committer {
             // Writes of a lineage have changed memory by now; their builders check for a NUL before.
             if write.lineage.is_none() && write.rows.iter().any(Row::holds_nul) {
                 return Err(Error::HoldsNul.into());
+            }
+            for row in &write.rows {
+                row.check_touched(write.touches.iter().map(|(_, touch)| touch));
             }
             Ok(Work::Write(write))
         })

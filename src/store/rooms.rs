@@ -55,18 +55,20 @@ statements! {
 }
 
 inserts! {
-    ROOM = "room" ("room_nid", "room_id", "version", "created_at") key 1 Fail;
+    ROOM = "room" ("room_nid", "room_id", "version", "created_at") key 1 Fail, followed by Event;
     EVENT = "event" ("event_nid", "event_id", "room_nid", "type_nid", "key_nid", "sender_nid", "pos", "depth", "ts",
-        "auth_depth", "state_pos", "flags", "prev", "auth") key 1 Fail;
-    EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace;
-    REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace;
-    TIMELINE = "timeline" ("room_nid", "pos", "event_nid") key 2 Fail;
-    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash") key 1 Replace;
-    STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership") key 3 Fail;
-    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "hash", "blob") key 2 Replace;
+        "auth_depth", "state_pos", "flags", "prev", "auth") key 1 Fail, followed by Event;
+    EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace, followed by Event;
+    REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace, followed by Redacted;
+    TIMELINE = "timeline" ("room_nid", "pos", "event_nid") key 2 Fail, followed by Event;
+    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash")
+        key 1 Replace, followed by Event;
+    STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership")
+        key 3 Fail, followed by State;
+    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "hash", "blob") key 2 Replace, not followed;
     MEMBER = "member" ("user_nid", "room_nid", "membership", "event_nid", "pos", "forgotten", "invite_state")
-        key 2 Replace;
-    TXN_ID = "txn_id" ("device_nid", "scope", "txn", "event_id", "created_at") key 3 Fail;
+        key 2 Replace, followed by Member;
+    TXN_ID = "txn_id" ("device_nid", "scope", "txn", "event_id", "created_at") key 3 Fail, followed by Txn;
 }
 
 /// A room with its head, as stored.

@@ -5,10 +5,15 @@ use std::sync::{Arc, Mutex};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, Transaction, Write};
-use crate::store::{
-    Conn, Database, DatabaseOptions, Durability, Error, Position, Row, conn::on, filters::FILTER, ids::lock,
-    tests::postgres::PostgresDatabase,
+use crate::{
+    clock::Clock,
+    store::{
+        Conn, Database, DatabaseOptions, Durability, Error, Position, Row, conn::on, filters::FILTER, ids::lock,
+        tests::postgres::PostgresDatabase,
+    },
 };
+
+mod log;
 
 /// An open database, with the directory or the PostgreSQL database that holds it.
 struct Opened {
@@ -75,7 +80,7 @@ async fn open(url: &str) -> Database {
         readers: 1,
         server_name: "sabha.test".to_owned(),
         incarnation: rand::random_range(1..i64::MAX),
-        now_ms: 0,
+        clock: Clock::manual(0),
         patience: Patience::default(),
     };
     Database::open(options).await.expect("it can be opened")
