@@ -12,7 +12,6 @@ mod damage;
 pub mod event;
 mod events;
 mod queued;
-pub mod state_log;
 
 mod load;
 pub mod txn;
@@ -45,6 +44,7 @@ use std::{
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
 use sabha_federation::ServerSigner;
+pub use sabha_federation::state_log;
 
 use self::{
     damage::Damage,

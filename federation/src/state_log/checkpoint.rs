@@ -14,7 +14,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{Membership, StateEntry};
-use crate::store::ids::{EventNid, KeyNid, Position};
+use crate::ids::{EventNid, KeyNid, Position};
 
 /// The version of the format, so that a later format can stand beside this one.
 const VERSION: u8 = 1;
