@@ -15,7 +15,7 @@ use super::{
     Room,
     event::{Replaced, StoredEvent},
 };
-use crate::store::{self, Database, Error, EventNid, KeyNid, Position, RoomNid, rooms as rows};
+use crate::store::{self, Database, Error, EventNid, KeyNid, Position, RoomNid, events as rows};
 
 /// The size of the cache in bytes, besides the events that rooms hold in their rings.
 const CACHE_BYTES: u64 = 32 << 20;
