@@ -230,7 +230,7 @@ impl Rooms {
             self.settled().await?;
         }
         let mut reader = self.db.read().await?;
-        let Some(row) = crate::store::rooms::find_room(&mut reader.conn(), room_id.as_str()).await? else {
+        let Some(row) = crate::store::room_heads::find_room(&mut reader.conn(), room_id.as_str()).await? else {
             return Ok(None);
         };
         let nid = RoomNid(row.room_nid);
@@ -258,7 +258,7 @@ impl Rooms {
             return Err(error);
         }
         let mut reader = self.db.read().await?;
-        let row = crate::store::rooms::find_room_by_nid(&mut reader.conn(), nid)
+        let row = crate::store::room_heads::find_room_by_nid(&mut reader.conn(), nid)
             .await?
             .ok_or_else(|| Error::damaged("room", format!("{} is missing", nid.0)))?;
         drop(reader);

@@ -34,8 +34,8 @@ use crate::{
         device_keys::DEVICE_KEY,
         devices::{self, DEVICE},
         key_backup::{self, Part},
-        rooms::find_txn_id,
         tests::count_rows,
+        txn_ids::find_txn_id,
     },
 };
 

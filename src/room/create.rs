@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     account::LocalDevice,
-    store::{self, Lineage, Position, aliases, rooms as rows},
+    store::{self, Lineage, Position, aliases, room_heads as rows},
 };
 
 /// The initial rules of a room; see the spec's table of presets.

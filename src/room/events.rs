@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     memory::budget::{Budget, Part},
-    store::{self, Database, Error, EventNid, KeyNid, Position, RoomNid, rooms as rows},
+    store::{self, Database, Error, EventNid, KeyNid, Position, RoomNid, events as rows},
 };
 
 /// The approximate number of events that fit into the cache, from which it sizes its tables.

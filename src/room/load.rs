@@ -15,9 +15,10 @@ use super::{
     state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
 use crate::store::{
-    Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid,
+    Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
     ids::unpack,
-    rooms::{self as rows, RoomRow, StateLogRow},
+    room_heads::RoomRow,
+    states::{self as rows, StateLogRow},
 };
 
 /// Reads a room. Nothing writes to a room that is not in memory, so the rows fit together.
@@ -38,7 +39,7 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     }
     let extremities = unpack(&row.extremities)?;
     let mut forward_extremities = Vec::with_capacity(extremities.len());
-    for event in rows::events(&mut reader.conn(), &extremities).await? {
+    for event in events::events(&mut reader.conn(), &extremities).await? {
         let event_id = EventId::parse(&event.event_id).map_err(|error| Error::damaged("event ID", error))?;
         forward_extremities.push((EventNid(event.event_nid), event_id));
     }

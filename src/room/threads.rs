@@ -8,7 +8,7 @@ use ruma::EventId;
 use serde::Deserialize;
 
 use super::{Room, Rooms, event::StoredEvent};
-use crate::store::{Error, EventNid, Position, rooms as rows};
+use crate::store::{Error, EventNid, Position, events as rows};
 
 /// The number of relations that are followed to find out whether an event is in a thread, as the spec recommends.
 const MAX_HOPS: usize = 3;

@@ -23,8 +23,8 @@ use crate::{
         Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
         device_keys, devices,
-        rooms::{TXN_ID, find_txn_id, set_txn_result},
         to_device::{TO_DEVICE, TO_DEVICE_SHARED},
+        txn_ids::{TXN_ID, find_txn_id, set_txn_result},
     },
 };
 

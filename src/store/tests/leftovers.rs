@@ -13,9 +13,9 @@ use crate::store::{
     leftovers,
     one_time_keys::{CLAIMED_KEY, FALLBACK_KEY, ONE_TIME_KEY},
     profiles::{self, PROFILE},
-    rooms::TXN_ID,
     to_device::{TO_DEVICE, TO_DEVICE_SHARED},
     tokens::ACCESS_TOKEN,
+    txn_ids::TXN_ID,
 };
 
 /// More rows than any piece has.
