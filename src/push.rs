@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::{
     account::{
         AccountData,
-        data::{ACCOUNT, PutError, render},
+        data::{ACCOUNT, PUSH_RULES, PutError, render},
     },
     store::{self, Position, UserNid, vocabulary::User},
 };
@@ -23,9 +23,6 @@ use crate::{
 pub use rules::RuleError;
 use rules::{carry_over, compiled::CompiledRules, evaluate::Evaluator};
 use unread::Tallies;
-
-/// The type of account data that holds the push rules.
-const PUSH_RULES: &str = "m.push_rules";
 
 /// Approximate number of cached rulesets, mostly of 10 kB. Others are read again when they are used.
 const CACHED_RULESETS: usize = 5_000;
