@@ -12,6 +12,7 @@ mod error;
 mod exists;
 pub mod ids;
 pub(crate) mod latest;
+pub mod log;
 mod migrations;
 mod open;
 pub mod rows;
