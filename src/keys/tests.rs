@@ -35,8 +35,8 @@ use crate::{
         devices::{self, DEVICE},
         key_backup::{self, Part},
         log::Touch,
-        rooms::find_txn_id,
         tests::count_rows,
+        txn_ids::find_txn_id,
     },
 };
 

@@ -2,12 +2,9 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+use std::sync::{
+    Arc, RwLock,
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use ruma::{
@@ -22,13 +19,14 @@ use super::{
     alias::{AliasError, aliases_in},
     profile::{MemberProfile, member_draft},
     queued::Queued,
+    ring::Ring,
     send::AUTHORISER,
     state_log::StateLog,
     writer::{AppendError, RoomWriter},
 };
 use crate::{
     account::LocalDevice,
-    store::{self, Lineage, Position, aliases, log::Touch, rooms as rows},
+    store::{self, Lineage, Position, aliases, log::Touch, room_heads as rows},
 };
 
 /// The initial rules of a room; see the spec's table of presets.
@@ -155,8 +153,7 @@ impl Rooms {
             queued: Queued::default(),
             view: RwLock::new(View {
                 state: StateLog::new(self.state_hash_key.clone(), Position::ZERO),
-                ring: VecDeque::new(),
-                ring_from: Position::ZERO,
+                ring: Ring::new(Position::ZERO, Arc::clone(&self.rings)),
             }),
             last_pos: AtomicI64::new(0),
             used: AtomicBool::new(true),

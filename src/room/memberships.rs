@@ -9,7 +9,7 @@ use ruma::{OwnedRoomId, RoomId};
 
 use super::{Rooms, state_log::Membership};
 use crate::store::{
-    Conn, Database, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, log::Touch, rooms as rows,
+    Conn, Database, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, log::Touch, members as rows,
 };
 
 /// A local user's membership in one room.

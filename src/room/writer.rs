@@ -191,7 +191,7 @@ impl RoomWriter<'_> {
             return Ok(Some(event));
         }
         let mut reader = self.rooms.db.read().await?;
-        let found = crate::store::rooms::find_event(&mut reader.conn(), event_id.as_str()).await?;
+        let found = crate::store::events::find_event(&mut reader.conn(), event_id.as_str()).await?;
         drop(reader);
         match found.filter(|(_, room)| *room == self.room.nid) {
             Some((nid, _)) => Ok(Some(self.event(nid).await?)),

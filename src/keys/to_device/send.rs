@@ -24,8 +24,8 @@ use crate::{
         committer::insert_rows,
         device_keys, devices,
         log::Touch,
-        rooms::{TXN_ID, find_txn_id, set_txn_result},
         to_device::{TO_DEVICE, TO_DEVICE_SHARED, small},
+        txn_ids::{TXN_ID, find_txn_id, set_txn_result},
     },
 };
 

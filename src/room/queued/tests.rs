@@ -13,7 +13,7 @@ use crate::{
         tests::{Server, message, new_room, server},
         writer::RoomWriter,
     },
-    store::{Committed, Error, rooms as rows, vocabulary::User},
+    store::{Committed, Error, room_heads as rows, vocabulary::User},
 };
 
 struct World {

@@ -13,7 +13,10 @@ use crate::{
         state_log::{Membership, checkpoint},
         txn::{QueuedTxn, TxnKey},
     },
-    store::{Error, EventNid, Position, UserNid, Write, ids::pack, log::Touch, rooms as rows},
+    store::{
+        Error, EventNid, Position, UserNid, Write, events, ids::pack, log::Touch, members, room_heads, states,
+        timelines,
+    },
 };
 
 /// The greatest number of state changes that are replayed when a room is loaded.
@@ -66,7 +69,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
                 before: change.before.map(|before| before.event_nid),
                 membership: event.membership.map(Membership::code),
             });
-            write.push(rows::STATE_LOG.row([
+            write.push(states::STATE_LOG.row([
                 room.nid.into(),
                 key.nid.into(),
                 pos.into(),
@@ -87,7 +90,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
                 membership: membership.code(),
                 forgotten: false,
             });
-            write.push(rows::MEMBER.row([
+            write.push(members::MEMBER.row([
                 user.nid.into(),
                 room.nid.into(),
                 i64::from(membership.code()).into(),
@@ -100,13 +103,13 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         }
         if let Some(redacts) = &event.redacts {
             write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: event.nid });
-            write.push(rows::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
-            write.push(rows::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
+            write.push(events::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
+            write.push(events::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
         }
         write.touch(Touch::Event { room: room.nid, event: event.nid, sub: LIVE, flags: PLAIN });
         write.push(event_row(&event, &room, pos, state_pos));
-        write.push(rows::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
-        write.push(rows::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
+        write.push(events::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
+        write.push(timelines::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
         writer.head.forward_extremities = vec![(event.nid, event.pdu.event_id.clone())];
         writer.head.depth = i64::try_from(event.pdu.depth).unwrap_or(i64::MAX);
         let redacts = event.redacts;
@@ -135,7 +138,12 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     if writer.head.unsaved_changes >= CHECKPOINT_EVERY {
         writer.head.unsaved_changes = 0;
         let blob = checkpoint::encode(view.state.entries());
-        write.push(rows::STATE_CHECKPOINT.row([room.nid.into(), last.into(), state_hash.clone().into(), blob.into()]));
+        write.push(states::STATE_CHECKPOINT.row([
+            room.nid.into(),
+            last.into(),
+            state_hash.clone().into(),
+            blob.into(),
+        ]));
     }
     drop(view);
     // In this order: for a redacted event that was queued just now, the redacted form counts.
@@ -143,7 +151,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         room.queued.add(*pos, Arc::clone(event));
     }
     let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
-    write.push(rows::ROOM_HEAD.row([
+    write.push(room_heads::ROOM_HEAD.row([
         room.nid.into(),
         last.into(),
         writer.head.depth.into(),
@@ -166,7 +174,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
 }
 
 fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -> crate::store::Row {
-    rows::EVENT.row([
+    events::EVENT.row([
         event.nid.into(),
         event.pdu.event_id.as_str().into(),
         room.nid.into(),

@@ -16,9 +16,9 @@ use crate::{
         log::Touch,
         one_time_keys::{CLAIMED_KEY, FALLBACK_KEY, ONE_TIME_KEY},
         profiles::{self, PROFILE},
-        rooms::TXN_ID,
         to_device::{TO_DEVICE, TO_DEVICE_SHARED},
         tokens::ACCESS_TOKEN,
+        txn_ids::TXN_ID,
     },
 };
 

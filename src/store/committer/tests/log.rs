@@ -16,7 +16,7 @@ impl Opened {
         let rows: Vec<(i64, Vec<u8>)> =
             on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_all(&mut **db).await).expect("it can be read");
         let read = |(row_pos, touched): (i64, Vec<u8>)| {
-            let LogEntry { after, pos, touches, .. } = decode(&touched).expect("it was encoded");
+            let LogEntry { after, pos, touches, .. } = decode(Position(row_pos), &touched).expect("it was encoded");
             assert_eq!(pos, Position(row_pos));
             (after, pos, touches)
         };
