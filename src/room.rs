@@ -8,6 +8,7 @@
 //! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
 //! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`].
 
+mod changed;
 mod damage;
 pub mod event;
 mod events;
