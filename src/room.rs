@@ -8,6 +8,7 @@
 //! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
 //! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`].
 
+mod absent_keys;
 mod damage;
 pub mod event;
 mod events;
@@ -47,6 +48,7 @@ use sabha_federation::ServerSigner;
 pub use sabha_federation::state_log;
 
 use self::{
+    absent_keys::AbsentKeys,
     damage::Damage,
     event::StoredEvent,
     events::Events,
@@ -91,6 +93,7 @@ pub struct Room {
     last_pos: AtomicI64,
     /// Set when somebody asks for the room; cleared whenever rooms are swept.
     used: AtomicBool,
+    absent: AbsentKeys,
 }
 
 /// The end of the room, on which the next event is built. It is ahead of the committed events.
@@ -260,7 +263,7 @@ impl Rooms {
             return Ok(None);
         };
         let nid = RoomNid(row.room_nid);
-        match load::load(&self.db, &self.state_hash_key, &mut reader, row).await {
+        match load::load(&self.state_hash_key, &mut reader, row).await {
             Ok(room) => {
                 self.damage.loaded(nid);
                 Ok(Some(self.register(room)))
@@ -357,8 +360,8 @@ impl Rooms {
         state_key: &str,
         upto: Position,
     ) -> Result<Option<Arc<StoredEvent>>, Error> {
-        let Some(key) = self.db.known_state_key(event_type, state_key) else { return Ok(None) };
-        let entry: Option<StateEntry> = self.entry_at(room, key.nid, upto).await?;
+        let Some(key) = self.find_key(room, event_type, state_key).await? else { return Ok(None) };
+        let entry: Option<StateEntry> = self.entry_at(room, key, upto).await?;
         match entry {
             Some(entry) => Ok(Some(self.events.get(room, entry.event_nid).await?)),
             None => Ok(None),

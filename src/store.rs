@@ -44,7 +44,7 @@ pub use exists::exists;
 pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};
 pub use open::{Database, DatabaseOptions, Durability, OpenError};
 pub use rows::{Insert, Row, Value};
-pub use vocabulary::{StateKey, Vocabulary};
+pub use vocabulary::{Vocabulary, keys::StateKey};
 
 pub(crate) use conn::{Sql, from_row, on, statements};
 

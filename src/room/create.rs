@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
     Head, Room, Rooms, View,
+    absent_keys::AbsentKeys,
     alias::{AliasError, aliases_in},
     profile::{MemberProfile, member_draft},
     queued::Queued,
@@ -160,6 +161,7 @@ impl Rooms {
             }),
             last_pos: AtomicI64::new(0),
             used: AtomicBool::new(true),
+            absent: AbsentKeys::default(),
         });
         let mut writer = self.enter_new(&room).await;
         let now_ms = writer.now_ms();

@@ -12,12 +12,13 @@ use ruma::{EventId, RoomId};
 
 use super::{
     Head, Room, Rooms, View,
+    absent_keys::AbsentKeys,
     events::rules_of,
     queued::Queued,
     state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
 use crate::store::{
-    Database, Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid,
+    Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid,
     ids::unpack,
     rooms::{self as rows, RoomRow, StateLogRow},
 };
@@ -26,19 +27,11 @@ use crate::store::{
 ///
 /// # Errors
 /// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".
-pub(super) async fn load(
-    db: &Database,
-    secret: &StateHashKey,
-    reader: &mut Reader<'_>,
-    row: RoomRow,
-) -> Result<Room, Error> {
+pub(super) async fn load(secret: &StateHashKey, reader: &mut Reader<'_>, row: RoomRow) -> Result<Room, Error> {
     let nid = RoomNid(row.room_nid);
     let (version, rules) = rules_of(&row.version)?;
     let room_id = RoomId::parse(&row.room_id).map_err(|error| Error::damaged("room ID", error))?;
     let last_pos = Position(row.last_pos);
-    for (key, event_type, state_key) in rows::state_keys(&mut reader.conn(), nid).await? {
-        db.learn_state_key(KeyNid(key), &event_type, &state_key, true);
-    }
     let (state, unsaved_changes) = load_state(secret, reader, nid, last_pos).await?;
     if state.hash().to_bytes().as_slice() != row.state_hash {
         return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
@@ -66,6 +59,7 @@ pub(super) async fn load(
         view: RwLock::new(view),
         last_pos: AtomicI64::new(last_pos.0),
         used: AtomicBool::new(true),
+        absent: AbsentKeys::default(),
     })
 }
 

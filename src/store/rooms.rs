@@ -16,8 +16,6 @@ statements! {
         ORDER BY p.pos DESC LIMIT 1) AS prev_membership FROM state_log l \
         WHERE l.room_nid = $1 AND l.pos > $2 AND l.pos <= $3 AND (l.membership IS NOT NULL OR l.key_nid = $4) \
         ORDER BY l.pos, l.key_nid";
-    STATE_KEYS_OF_ROOM = "SELECT key_nid, type, state_key FROM state_key WHERE key_nid IN \
-        (SELECT key_nid FROM state_log WHERE room_nid = $1)";
     KEY_HISTORY = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND key_nid = $2 ORDER BY pos";
     FIND_EVENT = "SELECT event_nid, room_nid FROM event WHERE event_id = $1";
@@ -192,11 +190,6 @@ pub(crate) async fn counted_changes(
     let other = other.map_or(0, |key| key.0);
     Ok(on!(conn, db => sqlx::query_as(COUNTED_CHANGES.text())
         .bind(room.0).bind(after.0).bind(upto.0).bind(other).fetch_all(&mut **db).await)?)
-}
-
-/// All pairs of type and state key that the room's state has ever had: short id, type, state key.
-pub(crate) async fn state_keys(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<(i64, String, String)>, Error> {
-    Ok(on!(conn, db => sqlx::query_as(STATE_KEYS_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?)
 }
 
 /// All changes of one key of the room's state, oldest first.

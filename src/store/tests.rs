@@ -37,6 +37,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("to_device.rs", super::to_device::STATEMENTS),
     ("tokens.rs", super::tokens::STATEMENTS),
     ("vocabulary.rs", super::vocabulary::STATEMENTS),
+    ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
@@ -60,6 +61,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("to_device.rs", super::to_device::INSERTS),
     ("tokens.rs", super::tokens::INSERTS),
     ("vocabulary.rs", super::vocabulary::INSERTS),
+    ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
 ];
 
 /// A connection to a new database of either engine, with our schema.

@@ -60,6 +60,9 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
                 change.before.map(|before| before.event_nid).into(),
                 event.membership.map(|membership| i64::from(membership.code())).into(),
             ]));
+            if change.before.is_none() {
+                room.absent.remove(&key.event_type, &key.state_key);
+            }
             view.state.apply(change);
             writer.head.state_pos = pos;
             writer.head.unsaved_changes += 1;
