@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`event`] and [`state_log`] (the parts of a room), [`load`] (from the database), [`writer`] (how
 //! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
-//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`].
+//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`], [`listing`].
 
 mod absent_keys;
 mod damage;
@@ -29,6 +29,7 @@ pub mod upgrade;
 
 pub mod circumstances;
 pub mod history;
+pub mod listing;
 pub mod relations;
 mod scan;
 pub mod threads;
@@ -52,6 +53,7 @@ use self::{
     damage::Damage,
     event::StoredEvent,
     events::Events,
+    listing::heroes::Heroes,
     memberships::Memberships,
     profile::Arrivals,
     queued::Queued,
@@ -102,6 +104,8 @@ struct Head {
     forward_extremities: Vec<(EventNid, OwnedEventId)>,
     depth: i64,
     state_pos: Position,
+    /// The position of the latest event for which clients move the room up in a list.
+    bump_pos: Position,
     /// Changes of state since the last checkpoint.
     unsaved_changes: usize,
 }
@@ -111,6 +115,8 @@ struct Head {
 #[derive(Debug)]
 struct View {
     state: StateLog,
+    /// As of the newest state.
+    heroes: Heroes,
     ring: VecDeque<(Position, Arc<StoredEvent>)>,
     /// The ring holds every event of the timeline after this position.
     ring_from: Position,

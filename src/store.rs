@@ -31,6 +31,7 @@ pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;
 pub mod relations;
+pub mod room_lists;
 pub mod rooms;
 pub mod server_keys;
 pub mod sweeps;

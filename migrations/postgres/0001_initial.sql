@@ -216,14 +216,29 @@ CREATE TABLE timeline (
 );
 
 -- table: room_head | owner: room | ends: when the room is purged
--- `extremities` are event_nids, eight bytes each, little endian.
+-- `extremities` and `heroes` are event_nids, eight bytes each, little endian. From `bump_pos` on it is what lists show of the
+-- room; a text is NULL or empty where there is none.
 CREATE TABLE room_head (
     room_nid BIGINT NOT NULL PRIMARY KEY,
     last_pos BIGINT NOT NULL,
     depth BIGINT NOT NULL,
     extremities BYTEA NOT NULL,
     state_pos BIGINT NOT NULL,
-    state_hash BYTEA NOT NULL
+    state_hash BYTEA NOT NULL,
+    bump_pos BIGINT NOT NULL,
+    joined BIGINT NOT NULL,
+    invited BIGINT NOT NULL,
+    name TEXT,
+    topic TEXT,
+    avatar TEXT,
+    alias TEXT,
+    encryption TEXT,
+    room_type TEXT,
+    join_rule TEXT,
+    history TEXT,
+    guests TEXT,
+    federates BIGINT,
+    heroes BYTEA
 );
 
 -- table: state_log | owner: room | ends: when the room is purged

@@ -14,6 +14,7 @@ use super::{
     Head, Room, Rooms, View,
     absent_keys::AbsentKeys,
     events::rules_of,
+    listing::heroes::Heroes,
     queued::Queued,
     state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
@@ -45,9 +46,11 @@ pub(super) async fn load(secret: &StateHashKey, reader: &mut Reader<'_>, row: Ro
     if forward_extremities.is_empty() || forward_extremities.len() != extremities.len() {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
-    let head = Head { forward_extremities, depth: row.depth, state_pos: Position(row.state_pos), unsaved_changes };
+    let (state_pos, bump_pos) = (Position(row.state_pos), Position(row.bump_pos));
+    let head = Head { forward_extremities, depth: row.depth, state_pos, bump_pos, unsaved_changes };
+    let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
     // The ring starts empty: older events are read from the database when someone asks.
-    let view = View { state, ring: VecDeque::new(), ring_from: last_pos };
+    let view = View { state, heroes, ring: VecDeque::new(), ring_from: last_pos };
     Ok(Room {
         nid,
         room_id,

@@ -3,10 +3,10 @@
 use super::{Conn, Error, EventNid, KeyNid, Position, RoomNid, UserNid, from_row, on, rows::inserts, statements};
 
 statements! {
-    FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash \
-        FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_id = $1";
+    FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash, \
+        h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_id = $1";
     FIND_ROOM_BY_NID = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, \
-        h.state_hash FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_nid = $1";
+        h.state_hash, h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_nid = $1";
     LATEST_CHECKPOINT = "SELECT pos, hash, blob FROM state_checkpoint WHERE room_nid = $1 AND pos <= $2 \
         ORDER BY pos DESC LIMIT 1";
     STATE_LOG_AFTER = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
@@ -59,7 +59,9 @@ inserts! {
     EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace;
     REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace;
     TIMELINE = "timeline" ("room_nid", "pos", "event_nid") key 2 Fail;
-    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash") key 1 Replace;
+    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash", "bump_pos", "joined",
+        "invited", "name", "topic", "avatar", "alias", "encryption", "room_type", "join_rule", "history", "guests",
+        "federates", "heroes") key 1 Merge;
     STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership") key 3 Fail;
     STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "hash", "blob") key 2 Replace;
     MEMBER = "member" ("user_nid", "room_nid", "membership", "event_nid", "pos", "forgotten", "invite_state")
@@ -78,9 +80,22 @@ pub(crate) struct RoomRow {
     pub extremities: Vec<u8>,
     pub state_pos: i64,
     pub state_hash: Vec<u8>,
+    pub bump_pos: i64,
+    pub heroes: Option<Vec<u8>>,
 }
 
-from_row!(RoomRow { room_nid, room_id, version, last_pos, depth, extremities, state_pos, state_hash });
+from_row!(RoomRow {
+    room_nid,
+    room_id,
+    version,
+    last_pos,
+    depth,
+    extremities,
+    state_pos,
+    state_hash,
+    bump_pos,
+    heroes
+});
 
 /// A change of state, as stored.
 #[derive(Debug)]

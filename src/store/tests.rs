@@ -31,6 +31,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("profiles.rs", super::profiles::STATEMENTS),
     ("receipts.rs", super::receipts::STATEMENTS),
     ("relations.rs", super::relations::STATEMENTS),
+    ("room_lists.rs", super::room_lists::STATEMENTS),
     ("rooms.rs", super::rooms::STATEMENTS),
     ("server_keys.rs", super::server_keys::STATEMENTS),
     ("sweeps.rs", super::sweeps::STATEMENTS),

@@ -8,6 +8,7 @@ use crate::{
     room::{
         Room, Rooms,
         event::StoredEvent,
+        listing::columns::{Columns, bumps},
         memberships::{MemberEntry, MembershipsHandle},
         relations,
         state_log::{Membership, checkpoint},
@@ -41,7 +42,10 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         members: Vec::new(),
         txn: None,
     };
-    let mut view = room.view_mut();
+    let mut columns = Columns::default();
+    let mut heroes_changed = false;
+    let mut view_guard = room.view_mut();
+    let view = &mut *view_guard;
     // Readers ask for the committed position, so changes after it must stay in memory.
     view.state.keep_since(rooms.db.committer().published());
     let mut pos = first;
@@ -64,6 +68,8 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
                 room.absent.remove(&key.event_type, &key.state_key);
             }
             view.state.apply(change);
+            heroes_changed |= view.heroes.follow(&change, &view.state);
+            columns.show(&event.pdu);
             writer.head.state_pos = pos;
             writer.head.unsaved_changes += 1;
         }
@@ -81,7 +87,14 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             ]));
             effects.members.push((user.nid, entry));
         }
+        if bumps(&event.pdu.event_type) {
+            writer.head.bump_pos = pos;
+        }
         if let Some(redacts) = &event.redacts {
+            let current = redacts.event.key.and_then(|key| view.state.get(key));
+            if current.is_some_and(|current| current.event_nid == redacts.event.nid) {
+                columns.show(&redacts.left);
+            }
             write.push(rows::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
             write.push(rows::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
         }
@@ -118,12 +131,15 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         let blob = checkpoint::encode(view.state.entries());
         write.push(rows::STATE_CHECKPOINT.row([room.nid.into(), last.into(), state_hash.clone().into(), blob.into()]));
     }
-    drop(view);
+    let (joined, invited) = (number(view.state.joined()), number(view.state.invited()));
+    let heroes = heroes_changed.then(|| pack(view.heroes.events()));
+    drop(view_guard);
     // In this order: for a redacted event that was queued just now, the redacted form counts.
     for (pos, event) in effects.events.iter().chain(&effects.redacted) {
         room.queued.add(*pos, Arc::clone(event));
     }
     let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
+    let [name, topic, avatar, alias, encryption, room_type, join_rule, history, guests] = columns.texts;
     write.push(rows::ROOM_HEAD.row([
         room.nid.into(),
         last.into(),
@@ -131,6 +147,20 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         pack(&extremities).into(),
         writer.head.state_pos.into(),
         state_hash.into(),
+        writer.head.bump_pos.into(),
+        joined.into(),
+        invited.into(),
+        name.into(),
+        topic.into(),
+        avatar.into(),
+        alias.into(),
+        encryption.into(),
+        room_type.into(),
+        join_rule.into(),
+        history.into(),
+        guests.into(),
+        columns.federates.into(),
+        heroes.into(),
     ]));
     if let (Some(txn), Some((_, event))) = (txn, effects.events.last()) {
         write.push(txn.row(event.event_id(), writer.now_ms));
@@ -140,6 +170,10 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         rooms.register_shared(&room);
     }
     Ok(with_effects(write, rooms, effects, last))
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -> crate::store::Row {

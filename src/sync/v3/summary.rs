@@ -81,6 +81,15 @@ fn is_set(event: Option<&StoredEvent>, field: &str) -> bool {
 async fn heroes(look: &Look<'_>, room: &RoomLook) -> Result<Vec<Hero>, Error> {
     let rooms = &look.app.rooms;
     let own = rooms.find_key(&room.room, "m.room.member", look.caller.user_id().as_str()).await?;
+    let hero = |event: &StoredEvent| Some(Hero { user_id: event.pdu.state_key.clone()?, key: event.key? });
+    if let Some(nids) = room.room.heroes(room.upto) {
+        let events = rooms.events.list(&room.room, &nids).await?;
+        let others = events.iter().filter(|event| event.key != own).filter_map(|event| hero(event));
+        let heroes: Vec<Hero> = others.take(HEROES).collect();
+        if !heroes.is_empty() {
+            return Ok(heroes);
+        }
+    }
     let state = rooms.state_at(&room.room, room.upto).await?;
     let members = |wanted: fn(Membership) -> bool| {
         let mut found: Vec<&(KeyNid, StateEntry)> =
@@ -93,6 +102,5 @@ async fn heroes(look: &Look<'_>, room: &RoomLook) -> Result<Vec<Hero>, Error> {
         nids = members(|membership| matches!(membership, Membership::Leave | Membership::Ban));
     }
     let events = rooms.events.list(&room.room, &nids).await?;
-    let hero = |event: &StoredEvent| Some(Hero { user_id: event.pdu.state_key.clone()?, key: event.key? });
     Ok(events.iter().filter_map(|event| hero(event)).collect())
 }
