@@ -9,6 +9,7 @@
 //! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`], [`listing`].
 
 mod absent_keys;
+mod checkpoints;
 mod damage;
 pub mod event;
 mod events;
@@ -50,6 +51,7 @@ pub use sabha_federation::state_log;
 
 use self::{
     absent_keys::AbsentKeys,
+    checkpoints::Unthinned,
     damage::Damage,
     event::StoredEvent,
     events::Events,
@@ -106,8 +108,10 @@ struct Head {
     state_pos: Position,
     /// The position of the latest event for which clients move the room up in a list.
     bump_pos: Position,
-    /// Changes of state since the last checkpoint.
-    unsaved_changes: usize,
+    /// The number of changes of the room's state so far.
+    changes: i64,
+    /// The number of changes up to the last checkpoint.
+    saved_changes: i64,
 }
 
 /// The part of the room that readers use. The state may be ahead of the committed events; readers name the position
@@ -212,6 +216,7 @@ pub struct Rooms {
     profile_turns: Turns,
     txn_ids: TransactionIds,
     damage: Damage,
+    unthinned: Unthinned,
     state_hash_key: StateHashKey,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being created, so that no two requests create the same one.
@@ -237,6 +242,7 @@ impl Rooms {
             profile_turns: Turns::default(),
             txn_ids: TransactionIds::new(Arc::clone(&db)),
             damage: Damage::default(),
+            unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),
             sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
             reserved_aliases: Mutex::default(),

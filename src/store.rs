@@ -20,6 +20,7 @@ pub mod vocabulary;
 pub mod account_data;
 pub mod accounts;
 pub mod aliases;
+pub mod checkpoints;
 pub mod cross_signing;
 pub mod device_keys;
 pub mod devices;

@@ -254,10 +254,12 @@ CREATE TABLE state_log (
 );
 CREATE INDEX state_log_pos ON state_log (room_nid, pos);
 
--- table: state_checkpoint | owner: room | ends: when the room is purged
+-- table: state_checkpoint | owner: room | ends: when newer ones make it superfluous, or the room is purged
+-- `changes` is the number of changes of the room's state up to `pos`.
 CREATE TABLE state_checkpoint (
     room_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
+    changes BIGINT NOT NULL,
     hash BYTEA NOT NULL,
     blob BYTEA NOT NULL,
     PRIMARY KEY (room_nid, pos)

@@ -254,10 +254,12 @@ CREATE TABLE state_log (
 ) WITHOUT ROWID;
 CREATE INDEX state_log_pos ON state_log (room_nid, pos);
 
--- table: state_checkpoint | owner: room | ends: when the room is purged
+-- table: state_checkpoint | owner: room | ends: when newer ones make it superfluous, or the room is purged
+-- `changes` is the number of changes of the room's state up to `pos`.
 CREATE TABLE state_checkpoint (
     room_nid INTEGER NOT NULL,
     pos INTEGER NOT NULL,
+    changes INTEGER NOT NULL,
     hash BLOB NOT NULL,
     blob BLOB NOT NULL,
     PRIMARY KEY (room_nid, pos)

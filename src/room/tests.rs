@@ -21,7 +21,7 @@ use crate::{
     app::App,
     config::Config,
     server::build::{Surroundings, app},
-    store::committer::CommitStep,
+    store::{committer::CommitStep, tests::count_rows},
     sync::{
         token::{Hints, SyncToken},
         v3,
@@ -378,4 +378,30 @@ async fn loading_a_room_reads_its_checkpoint_and_what_follows_but_no_keys() {
     assert_eq!(server.app.db.counters().statements() - before, 4);
     assert_eq!(room.view().state.entries(), state);
     rooms.send(&alice, &room_id, message("hello"), None).await.expect("sent");
+}
+
+#[tokio::test]
+async fn thinned_checkpoints_leave_every_state_readable() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
+    let room = rooms.find(&room_id).await.expect("read").expect("it is there");
+    let mut states = Vec::new();
+    for _ in 0..9 {
+        // Each of these commits ends with a checkpoint.
+        send_states(&server, &alice, &room, "org.example.test", 256).await;
+        let upto = server.app.db.committer().published();
+        states.push((upto, rooms.state_at(&room, upto).await.expect("read")));
+        server.app.rooms.thin_checkpoints().await.expect("thinned");
+    }
+    // Of the ages 0 to 8 these stay: 0, 1, 2, 4 and 8.
+    assert_eq!(count_rows(&server.app.db, "state_checkpoint").await, 5);
+    for (upto, state) in states {
+        assert_eq!(rooms.state_at(&room, upto).await.expect("read"), state, "as of {upto:?}");
+    }
+    drop(room);
+    rooms.forget_idle();
+    rooms.forget_idle();
+    rooms.send(&alice, &room_id, message("hello"), None).await.expect("the room loads, and its hash is right");
 }

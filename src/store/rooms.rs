@@ -7,7 +7,7 @@ statements! {
         h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_id = $1";
     FIND_ROOM_BY_NID = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, \
         h.state_hash, h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_nid = $1";
-    LATEST_CHECKPOINT = "SELECT pos, hash, blob FROM state_checkpoint WHERE room_nid = $1 AND pos <= $2 \
+    LATEST_CHECKPOINT = "SELECT pos, changes, hash, blob FROM state_checkpoint WHERE room_nid = $1 AND pos <= $2 \
         ORDER BY pos DESC LIMIT 1";
     STATE_LOG_AFTER = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos, key_nid";
@@ -63,7 +63,7 @@ inserts! {
         "invited", "name", "topic", "avatar", "alias", "encryption", "room_type", "join_rule", "history", "guests",
         "federates", "heroes") key 1 Merge;
     STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership") key 3 Fail;
-    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "hash", "blob") key 2 Replace;
+    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "changes", "hash", "blob") key 2 Replace;
     MEMBER = "member" ("user_nid", "room_nid", "membership", "event_nid", "pos", "forgotten", "invite_state")
         key 2 Replace;
     TXN_ID = "txn_id" ("device_nid", "scope", "txn", "event_id", "created_at") key 3 Fail;
@@ -173,12 +173,23 @@ pub(crate) async fn find_room_by_nid(conn: &mut Conn<'_>, room: RoomNid) -> Resu
     Ok(on!(conn, db => sqlx::query_as(FIND_ROOM_BY_NID.text()).bind(room.0).fetch_optional(&mut **db).await)?)
 }
 
-/// The newest stored state at or before `upto`: its position, hash and blob.
+/// A stored state.
+#[derive(Debug)]
+pub(crate) struct CheckpointRow {
+    pub pos: i64,
+    pub changes: i64,
+    pub hash: Vec<u8>,
+    pub blob: Vec<u8>,
+}
+
+from_row!(CheckpointRow { pos, changes, hash, blob });
+
+/// The newest stored state at or before `upto`.
 pub(crate) async fn latest_checkpoint(
     conn: &mut Conn<'_>,
     room: RoomNid,
     upto: Position,
-) -> Result<Option<(i64, Vec<u8>, Vec<u8>)>, Error> {
+) -> Result<Option<CheckpointRow>, Error> {
     Ok(on!(conn, db =>
         sqlx::query_as(LATEST_CHECKPOINT.text()).bind(room.0).bind(upto.0).fetch_optional(&mut **db).await)?)
 }

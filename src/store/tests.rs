@@ -17,6 +17,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("account_data.rs", super::account_data::STATEMENTS),
     ("accounts.rs", super::accounts::STATEMENTS),
     ("aliases.rs", super::aliases::STATEMENTS),
+    ("checkpoints.rs", super::checkpoints::STATEMENTS),
     ("committer/batch.rs", super::committer::STATEMENTS),
     ("committer/connection.rs", super::committer::CONNECTION_STATEMENTS),
     ("cross_signing.rs", super::cross_signing::STATEMENTS),

@@ -6,7 +6,7 @@ use super::{Pending, RoomWriter};
 use crate::{
     bus::Bus,
     room::{
-        Room, Rooms,
+        Room, Rooms, checkpoints,
         event::StoredEvent,
         listing::columns::{Columns, bumps},
         memberships::{MemberEntry, MembershipsHandle},
@@ -16,9 +16,6 @@ use crate::{
     },
     store::{Error, EventNid, Position, UserNid, Write, ids::pack, rooms as rows},
 };
-
-/// The greatest number of state changes that are replayed when a room is loaded.
-const CHECKPOINT_EVERY: usize = 256;
 
 /// The changes of memory that belong to a commit.
 struct Effects {
@@ -71,7 +68,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             heroes_changed |= view.heroes.follow(&change, &view.state);
             columns.show(&event.pdu);
             writer.head.state_pos = pos;
-            writer.head.unsaved_changes += 1;
+            writer.head.changes += 1;
         }
         if let (Some(user), Some(membership)) = (&event.local_member, event.membership) {
             user.write_if_new(&mut write);
@@ -126,10 +123,17 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     }
     let last = Position(pos.0 - 1);
     let state_hash = view.state.hash().to_bytes().to_vec();
-    if writer.head.unsaved_changes >= CHECKPOINT_EVERY {
-        writer.head.unsaved_changes = 0;
+    if writer.head.changes - writer.head.saved_changes >= checkpoints::distance(view.state.len()) {
+        writer.head.saved_changes = writer.head.changes;
         let blob = checkpoint::encode(view.state.entries());
-        write.push(rows::STATE_CHECKPOINT.row([room.nid.into(), last.into(), state_hash.clone().into(), blob.into()]));
+        write.push(rows::STATE_CHECKPOINT.row([
+            room.nid.into(),
+            last.into(),
+            writer.head.changes.into(),
+            state_hash.clone().into(),
+            blob.into(),
+        ]));
+        rooms.unthinned.add(room.nid);
     }
     let (joined, invited) = (number(view.state.joined()), number(view.state.invited()));
     let heroes = heroes_changed.then(|| pack(view.heroes.events()));
