@@ -55,7 +55,7 @@ impl WriterConn {
         let bytes_before = match known {
             Some(bytes) => bytes,
             // After a start, and after a commit whose outcome was not certain.
-            None => stored_log_bytes(&mut conn).await?,
+            None => stored_log_bytes(&mut conn, shared.published()).await?,
         };
         let frame = Frame { after: shared.published(), last, at_ms: shared.clock.now_ms(), epoch, bytes_before };
         let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, frame).await } else { Ok(None) };

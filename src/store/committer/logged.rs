@@ -12,7 +12,7 @@ use crate::{
 };
 
 statements! {
-    LAST_ENTRY = "SELECT pos, touched FROM commit_log ORDER BY pos DESC LIMIT 1";
+    LAST_ENTRY = "SELECT pos, touched FROM commit_log WHERE pos <= $1 ORDER BY pos DESC LIMIT 1";
 }
 
 inserts! {
@@ -50,10 +50,10 @@ pub(super) fn log_bytes(row: Option<&Row>) -> u64 {
     row.and_then(|row| row.values.iter().find_map(is_blob)).unwrap_or_default()
 }
 
-/// The bytes of the whole log, as its last entry knows them.
-pub(super) async fn stored_log_bytes(conn: &mut Conn<'_>) -> Result<u64, Error> {
+/// The bytes of the whole log up to `upto`, as its last entry knows them.
+pub(super) async fn stored_log_bytes(conn: &mut Conn<'_>, upto: Position) -> Result<u64, Error> {
     let last: Option<(i64, Vec<u8>)> =
-        at_writer!(conn, db => sqlx::query_as(LAST_ENTRY.text()).fetch_optional(&mut **db).await)?;
+        at_writer!(conn, db => sqlx::query_as(LAST_ENTRY.text()).bind(upto.0).fetch_optional(&mut **db).await)?;
     let Some((pos, blob)) = last else { return Ok(0) };
     match decode(Position(pos), &blob) {
         Ok(entry) => Ok(entry.bytes_before + blob.len() as u64),
