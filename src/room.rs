@@ -9,7 +9,7 @@
 //! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`], [`listing`].
 
 mod absent_keys;
-mod changed;
+pub mod changed;
 mod checkpoints;
 mod damage;
 pub mod event;
