@@ -27,6 +27,8 @@ use crate::{
     },
 };
 
+mod touches;
+
 pub(crate) struct Server {
     pub(crate) app: App,
     _dir: tempfile::TempDir,
