@@ -7,8 +7,8 @@
 //! ([`StandIn`]), asks for the answer, and gets the one in the slot.
 //!
 //! Promises: a client sees no difference between a parked request and another one; a request whose client hangs up is
-//! dropped, parked or not; bytes that arrive early are neither lost nor read twice, and unsent bytes of an earlier answer
-//! keep a request from being parked.
+//! dropped, parked or not; bytes that arrive early are neither lost nor read twice; while bytes of an earlier answer are
+//! unsent, no request is parked.
 
 use std::{
     convert::Infallible,
@@ -40,9 +40,10 @@ use super::{
 };
 use crate::store::ids::lock;
 
-/// The time after which a waiting request is parked. Nearly every request that does not wait for news is answered
-/// before, so the work of parking is done about once for each long poll.
-pub(super) const PARK_AFTER: Duration = Duration::from_secs(1);
+/// The time after which a waiting request is parked. Requests that do not wait for news take a few milliseconds, so
+/// parking happens about once for each long poll. A longer time would leave more buffers behind when many clients start
+/// to wait at once, as after a restart.
+pub(super) const PARK_AFTER: Duration = Duration::from_millis(100);
 
 /// The maximum number of bytes that are read while a request is parked. They begin the next request. Like hyper, we
 /// read no more before the answer, so the rest waits in the socket.
@@ -100,7 +101,7 @@ where
         if let Poll::Ready(served) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(served.map(|()| None));
         }
-        // When the server stops, requests are answered or dropped soon.
+        // When the server stops, requests end soon.
         if is_stopping {
             return Poll::Pending;
         }

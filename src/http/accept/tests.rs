@@ -464,7 +464,7 @@ async fn a_waiting_connections_task_is_small() {
     let counted = Transport::default().connect(None).unwrap();
     let connection = server.connection(Socket::Left(client), ClientAddress(None), counted);
     let size_bytes = size_of_val(&connection);
-    assert!(size_bytes <= 2048, "{size_bytes}");
+    assert!(size_bytes <= 1024, "{size_bytes}");
 }
 
 #[test]
