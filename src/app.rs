@@ -17,11 +17,12 @@ use crate::{
     config::Config,
     ephemeral::Ephemeral,
     filter::{FilterCache, Filters},
-    http::{BodyBudget, RateLimits, transport::Transport},
+    http::{BodyBudget, transport::Transport},
     jobs::Jobs,
     keys::Keys,
     lazy_members::LazyMembers,
-    limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs},
+    limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs, rate_limits::RateLimits},
+    memory::budget::Budget,
     outbound::Outbound,
     push::Push,
     remote::Federation,
@@ -60,6 +61,7 @@ pub struct Services {
     pub large_answers: LargeAnswers,
     /// The syncs that wait for news.
     pub parked_syncs: ParkedSyncs,
+    pub memory: Budget,
     /// The client for all requests to other hosts.
     pub outbound: Arc<Outbound>,
     /// `None` if this server does not talk to other servers.

@@ -20,8 +20,6 @@ pub mod cors;
 mod body;
 mod compress;
 mod error;
-mod network;
-mod rate_limit;
 mod reply;
 
 pub mod shutdown;
@@ -29,7 +27,5 @@ pub mod shutdown;
 pub use accept::ClientAddress;
 pub(crate) use body::{BodyBudget, Sender, read_body};
 pub use error::ApiError;
-pub use network::network;
-pub use rate_limit::{Action, Guess, RateLimits};
 pub use reply::{RawJson, Reply};
 pub(crate) use transport::ReceivingUser;

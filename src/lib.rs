@@ -3,8 +3,8 @@
 //! The modules from the bottom up; imports point down.
 //!
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
-//! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`]: wake-ups, the time, glob matching, the check of JSON that we
-//!   pass on, the allocator. [`report`]: an error with its causes.
+//! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`], [`network`]: wake-ups, the time, glob matching, the check of
+//!   JSON that we pass on, the allocator, the network of an address. [`report`]: an error with its causes.
 //! - [`appservice`]: the configured application services and their namespaces.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
 //! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data.
@@ -12,7 +12,7 @@
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
 //! - [`filter`]: filters of `/sync` and `/messages`. [`lazy_members`]: the members that each device was sent. [`limits`]:
-//!   the limits on large answers and on syncs that wait.
+//!   the limits on large answers, on syncs that wait, and on how often something is done.
 //! - [`outbound`]: the one client for requests to other hosts. [`remote`]: talking to other servers.
 //! - [`jobs`]: work that a commit promises.
 //! - [`http`]: turns a connection into a request, and the result into an answer.
@@ -45,6 +45,7 @@ pub mod keys;
 pub mod lazy_members;
 pub mod limits;
 pub mod memory;
+pub mod network;
 pub mod outbound;
 pub mod push;
 pub mod remote;

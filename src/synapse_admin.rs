@@ -18,7 +18,8 @@ use crate::{
     },
     app::App,
     endpoint::Routes,
-    http::{Action, ApiError, ClientAddress, RawJson, read_body},
+    http::{ApiError, ClientAddress, RawJson, read_body},
+    limits::rate_limits::Action,
 };
 
 const PATH: &str = "/_synapse/admin/v1/register";
@@ -96,7 +97,7 @@ async fn register(app: App, request: Request) -> Result<RawJson, ApiError> {
 /// Limits guesses of a MAC to the rate of registration.
 fn limit(app: &App, request: &Request) -> Result<(), ApiError> {
     let address = request.extensions().get::<ClientAddress>().and_then(|address| address.0);
-    app.rate_limits.check(Action::Register, None, address)
+    Ok(app.rate_limits.check(Action::Register, None, address)?)
 }
 
 impl From<SharedSecretError> for ApiError {

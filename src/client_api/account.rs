@@ -13,11 +13,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use ruma::api::error::ErrorKind;
 
-use crate::{
-    account::LocalDevice,
-    endpoint::Routes,
-    http::{Action, ApiError},
-};
+use crate::{account::LocalDevice, endpoint::Routes, http::ApiError, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

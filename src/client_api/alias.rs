@@ -9,11 +9,7 @@ use std::sync::Arc;
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, RoomAliasId};
 
 use crate::{
-    account::LocalDevice,
-    app::App,
-    endpoint::Routes,
-    http::{Action, ApiError},
-    room::Room,
+    account::LocalDevice, app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action, room::Room,
 };
 
 /// The maximum length of an alias with its sigil and server name, as the specification sets it.

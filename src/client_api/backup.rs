@@ -28,8 +28,9 @@ use ruma::{
 
 use crate::{
     endpoint::Routes,
-    http::{Action, ApiError},
+    http::ApiError,
     keys::backup::{BackupError, Stored},
+    limits::rate_limits::Action,
     store::Error,
 };
 

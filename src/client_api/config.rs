@@ -15,7 +15,8 @@ use crate::{
     account::{LocalDevice, data::SERVER_MANAGED},
     app::App,
     endpoint::Routes,
-    http::{Action, ApiError},
+    http::ApiError,
+    limits::rate_limits::Action,
     room::Room,
 };
 

@@ -9,10 +9,7 @@ mod update_device;
 use ruma::api::client::device::Device;
 use serde_json::{Value as JsonValue, json};
 
-use crate::{
-    endpoint::Routes,
-    http::{Action, ApiError},
-};
+use crate::{endpoint::Routes, http::ApiError, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

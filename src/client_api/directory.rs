@@ -6,7 +6,7 @@ mod get_room_visibility;
 pub(crate) mod public_rooms;
 mod set_room_visibility;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

@@ -3,7 +3,7 @@
 mod get_capabilities;
 mod get_supported_versions;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

@@ -3,7 +3,7 @@
 mod create_filter;
 mod get_filter;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Other, create_filter::handle).serve(Action::Other, get_filter::handle)

@@ -14,11 +14,12 @@ use serde_json::json;
 use crate::{
     account::AuthenticateError,
     endpoint::Routes,
-    http::{Action, ApiError},
+    http::ApiError,
     keys::{
         claim::ClaimError, cross_signing::SigningKeysError, query::QueryError, signatures::SignaturesError,
         upload::UploadError, validate::InvalidKeys,
     },
+    limits::rate_limits::Action,
 };
 
 pub(super) fn routes() -> Routes {

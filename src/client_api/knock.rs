@@ -2,7 +2,7 @@
 
 mod knock_room;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Join, knock_room::handle)

@@ -19,10 +19,7 @@ use serde_json::{Map, Value};
 
 use super::predecessor;
 use crate::{
-    account::LocalDevice,
-    app::App,
-    endpoint::Routes,
-    http::{Action, ApiError},
+    account::LocalDevice, app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action,
     room::send::SendError,
 };
 

@@ -9,11 +9,7 @@ use ruma::UserId;
 use serde_json::Value as JsonValue;
 
 use crate::{
-    account::LocalDevice,
-    app::App,
-    endpoint::Routes,
-    http::{Action, ApiError},
-    remote::Federation,
+    account::LocalDevice, app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action, remote::Federation,
     report::Report,
 };
 

@@ -11,7 +11,7 @@ mod set_pushrule;
 mod set_pushrule_actions;
 mod set_pushrule_enabled;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

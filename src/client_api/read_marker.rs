@@ -2,7 +2,7 @@
 
 mod set_read_marker;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Send, set_read_marker::handle)

@@ -10,7 +10,8 @@ use crate::{
     account::LocalDevice,
     app::App,
     endpoint::Routes,
-    http::{Action, ApiError},
+    http::ApiError,
+    limits::rate_limits::Action,
     room::{Room, state_log::Membership},
 };
 

@@ -6,7 +6,7 @@ mod get_room_event;
 mod upgrade_room;
 pub(super) mod version;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

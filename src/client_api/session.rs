@@ -8,7 +8,7 @@ mod logout;
 mod logout_all;
 mod refresh_token;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

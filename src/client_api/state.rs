@@ -4,7 +4,7 @@ mod get_state_event_for_key;
 mod get_state_events;
 mod send_state_event;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 /// The paths for an empty state key, which may be left out, with or without the slash before it.
 const EMPTY_KEY: [&str; 4] = [

@@ -4,7 +4,7 @@ mod create_tag;
 mod delete_tag;
 mod get_tags;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

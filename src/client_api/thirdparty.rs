@@ -2,7 +2,7 @@
 
 mod get_protocols;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Other, get_protocols::handle)

@@ -2,11 +2,7 @@
 
 mod send_event_to_device;
 
-use crate::{
-    endpoint::Routes,
-    http::{Action, ApiError},
-    keys::to_device::SendToDeviceError,
-};
+use crate::{endpoint::Routes, http::ApiError, keys::to_device::SendToDeviceError, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Send, send_event_to_device::handle)

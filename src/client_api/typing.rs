@@ -2,7 +2,7 @@
 
 mod create_typing_event;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default().serve(Action::Send, create_typing_event::handle)

@@ -20,7 +20,9 @@ use crate::{
     },
     app::App,
     client_api::with::same_endpoint,
-    http::{Action, ApiError, network},
+    http::ApiError,
+    limits::rate_limits::Action,
+    network::network,
 };
 
 /// A request that may hold a password. Clients from before r0.4.0 send `user` with it in place of an `identifier`; the

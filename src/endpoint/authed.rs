@@ -25,7 +25,8 @@ use crate::{
     account::{AuthenticateError, LocalDevice, appservice::Asserted},
     app::App,
     appservice::Appservice,
-    http::{Action, ApiError, ClientAddress, ReceivingUser, Sender},
+    http::{ApiError, ClientAddress, ReceivingUser, Sender},
+    limits::rate_limits::Action,
     remote::{KeyError, RemoteServer, UnverifiedError},
 };
 

@@ -13,10 +13,7 @@ use axum::{
 use ruma::api::{IncomingRequest, Metadata, auth_scheme::AuthScheme, path_builder::PathBuilder as _};
 
 use super::{Authed, Authenticate};
-use crate::{
-    app::App,
-    http::{Action, ApiError},
-};
+use crate::{app::App, http::ApiError, limits::rate_limits::Action};
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Endpoint = Arc<dyn Fn(App, Request) -> Answer + Send + Sync>;

@@ -3,7 +3,7 @@
 mod get_public_rooms;
 mod get_public_rooms_filtered;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

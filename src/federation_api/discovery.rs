@@ -7,11 +7,7 @@ mod get_server_version;
 
 use ruma::{api::federation::discovery::ServerSigningKeys, serde::Raw};
 
-use crate::{
-    app::App,
-    endpoint::Routes,
-    http::{Action, ApiError},
-};
+use crate::{app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

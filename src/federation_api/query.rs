@@ -3,7 +3,7 @@
 mod get_profile_information;
 mod get_room_information;
 
-use crate::{endpoint::Routes, http::Action};
+use crate::{endpoint::Routes, limits::rate_limits::Action};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

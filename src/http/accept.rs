@@ -36,16 +36,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tracing::{debug, error, warn};
 
-use self::answering::{Answering, Asked};
-use self::heads::Heads;
-use self::negotiate::Protocol;
-use self::unread::ReadToTheEnd;
-use self::wire::{ConnectionState, Wire};
-use super::compress::Compression;
-use super::listen::{Listener, Socket};
-use super::network::network;
-use super::shutdown::Shutdown;
-use super::transport::{self, ReceivingUser, SMALL_BYTES, Transport};
+use self::{
+    answering::{Answering, Asked},
+    heads::Heads,
+    negotiate::Protocol,
+    unread::ReadToTheEnd,
+    wire::{ConnectionState, Wire},
+};
+use super::{
+    compress::Compression,
+    listen::{Listener, Socket},
+    shutdown::Shutdown,
+    transport::{self, ReceivingUser, SMALL_BYTES, Transport},
+};
+use crate::network::network;
 
 /// The maximum number of connections of one listener; further ones wait in the kernel's backlog. Bounds memory: at 25
 /// kB each, 410 MB.

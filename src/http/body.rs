@@ -13,9 +13,10 @@ use hyper::body::Body as _;
 use ruma::api::error::ErrorKind;
 use tokio::time::Instant;
 
-use super::{ApiError, network::network};
+use super::ApiError;
 use crate::{
     config::Limits,
+    network::network,
     store::{UserNid, ids::lock},
 };
 

@@ -16,7 +16,9 @@ use ruma::api::{
     },
 };
 
-use crate::{account::AuthenticateError, remote::FederationError, report::Report, store};
+use crate::{
+    account::AuthenticateError, limits::rate_limits::LimitExceeded, remote::FederationError, report::Report, store,
+};
 
 /// A failed request, ready to be sent.
 #[derive(Debug)]
@@ -150,6 +152,12 @@ impl From<store::Error> for ApiError {
 }
 
 /// The error for the client when a request to another server failed.
+impl From<LimitExceeded> for ApiError {
+    fn from(LimitExceeded { wait }: LimitExceeded) -> Self {
+        Self::limit_exceeded(wait)
+    }
+}
+
 impl From<FederationError> for ApiError {
     fn from(error: FederationError) -> Self {
         match &error {

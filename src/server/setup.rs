@@ -19,7 +19,8 @@ use super::landing::Page;
 use crate::{
     account::register::RegisterError,
     app::App,
-    http::{Action, ApiError, ClientAddress, RawJson, read_body},
+    http::{ApiError, ClientAddress, RawJson, read_body},
+    limits::rate_limits::Action,
 };
 
 const PAGE: &str = include_str!("pages/setup.html");

@@ -22,7 +22,8 @@ use super::landing::Page;
 use crate::{
     account::interactive_auth::{Stage, StageError},
     app::App,
-    http::{Action, ApiError, ClientAddress, RawJson, read_body},
+    http::{ApiError, ClientAddress, RawJson, read_body},
+    limits::rate_limits::Action,
 };
 
 const PAGE: &str = include_str!("pages/stage.html");

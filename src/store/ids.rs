@@ -1,54 +1,9 @@
-//! The short ids and positions that are used inside the server, and how they are given out.
+//! How short ids are given out, and how lists of them are stored.
 
 use std::sync::Mutex;
 
 use super::Error;
-
-macro_rules! nid {
-    ($(#[$meta:meta])* $name:ident) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub i64);
-    };
-}
-
-nid! {
-    /// A place in the server's one order of everything that happened. Larger is later; gaps are normal.
-    Position
-}
-nid! {
-    /// Short id of a stored event.
-    EventNid
-}
-nid! {
-    /// Short id of a room. Room 0 stands for "no room" in account data.
-    RoomNid
-}
-nid! {
-    /// Short id of a user, local or remote.
-    UserNid
-}
-nid! {
-    /// Short id of a local user's device; never reused.
-    DeviceNid
-}
-nid! {
-    /// Short id of a pair of event type and state key.
-    KeyNid
-}
-nid! {
-    /// Short id of an event type.
-    TypeNid
-}
-nid! {
-    /// Short id of a stored filter.
-    FilterNid
-}
-
-impl Position {
-    /// The position before everything.
-    pub const ZERO: Self = Self(0);
-}
+pub use sabha_federation::ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};
 
 /// The size of a block. Ids are reserved in the database by the block, and given out from memory.
 pub(super) const BLOCK: i64 = 65_536;

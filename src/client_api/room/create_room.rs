@@ -25,7 +25,8 @@ use crate::{
         predecessor,
     },
     endpoint::Authed,
-    http::{Action, ApiError, Reply},
+    http::{ApiError, Reply},
+    limits::rate_limits::Action,
     room::create::{InitialState, Invitee, NewRoom, Preset},
 };
 

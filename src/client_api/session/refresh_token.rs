@@ -9,7 +9,8 @@ use crate::{
     account::AuthenticateError,
     app::App,
     endpoint::Authed,
-    http::{Action, ApiError, Reply},
+    http::{ApiError, Reply},
+    limits::rate_limits::Action,
 };
 
 /// Exchanges a refresh token for the next pair of tokens.

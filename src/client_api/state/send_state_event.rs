@@ -18,7 +18,8 @@ use crate::{
         with::{NewEvent, With},
     },
     endpoint::Authed,
-    http::{Action, ApiError, Reply},
+    http::{ApiError, Reply},
+    limits::rate_limits::Action,
 };
 
 /// Sends a state event. If the state is already the same, nothing is sent, and the current event's ID is returned.

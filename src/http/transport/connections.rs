@@ -9,10 +9,8 @@ use std::{
 };
 
 use crate::{
-    http::{
-        accept::MAX_CONNECTIONS,
-        network::{network, site},
-    },
+    http::accept::MAX_CONNECTIONS,
+    network::{network, site},
     store::ids::lock,
 };
 

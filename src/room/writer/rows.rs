@@ -13,11 +13,20 @@ use crate::{
         state_log::{Membership, checkpoint},
         txn::{QueuedTxn, TxnKey},
     },
-    store::{Error, EventNid, Position, UserNid, Write, ids::pack, rooms as rows},
+    store::{
+        Error, EventNid, Position, UserNid, Write, events, ids::pack, log::Touch, members, room_heads, states,
+        timelines,
+    },
 };
 
 /// The greatest number of state changes that are replayed when a room is loaded.
 const CHECKPOINT_EVERY: usize = 256;
+
+/// The flags of an accepted event of this server. There are no others yet.
+const PLAIN: i64 = 0;
+
+/// The sub-position of an event that was appended at the end of the timeline.
+const LIVE: i32 = 0;
 
 /// The changes of memory that belong to a commit.
 struct Effects {
@@ -46,13 +55,21 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     view.state.keep_since(rooms.db.committer().published());
     let mut pos = first;
     for event in pending {
+        write.set_position(pos);
         event.event_type.write_if_new(&mut write);
         event.sender.write_if_new(&mut write);
         let state_pos = writer.head.state_pos;
         if let Some(key) = &event.key {
             key.write_if_new(&mut write);
             let change = view.state.change(key.nid, pos, Some(event.nid), event.membership);
-            write.push(rows::STATE_LOG.row([
+            write.touch(Touch::State {
+                room: room.nid,
+                key: key.nid,
+                event: Some(event.nid),
+                before: change.before.map(|before| before.event_nid),
+                membership: event.membership.map(Membership::code),
+            });
+            write.push(states::STATE_LOG.row([
                 room.nid.into(),
                 key.nid.into(),
                 pos.into(),
@@ -67,7 +84,13 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         if let (Some(user), Some(membership)) = (&event.local_member, event.membership) {
             user.write_if_new(&mut write);
             let entry = member_entry(&event, membership, pos, room.nid);
-            write.push(rows::MEMBER.row([
+            write.touch(Touch::Member {
+                room: room.nid,
+                user: user.nid,
+                membership: membership.code(),
+                forgotten: false,
+            });
+            write.push(members::MEMBER.row([
                 user.nid.into(),
                 room.nid.into(),
                 i64::from(membership.code()).into(),
@@ -79,12 +102,14 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             effects.members.push((user.nid, entry));
         }
         if let Some(redacts) = &event.redacts {
-            write.push(rows::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
-            write.push(rows::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
+            write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: event.nid });
+            write.push(events::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
+            write.push(events::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
         }
+        write.touch(Touch::Event { room: room.nid, event: event.nid, sub: LIVE, flags: PLAIN });
         write.push(event_row(&event, &room, pos, state_pos));
-        write.push(rows::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
-        write.push(rows::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
+        write.push(events::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
+        write.push(timelines::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
         writer.head.forward_extremities = vec![(event.nid, event.pdu.event_id.clone())];
         writer.head.depth = i64::try_from(event.pdu.depth).unwrap_or(i64::MAX);
         let redacts = event.redacts;
@@ -113,7 +138,12 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     if writer.head.unsaved_changes >= CHECKPOINT_EVERY {
         writer.head.unsaved_changes = 0;
         let blob = checkpoint::encode(view.state.entries());
-        write.push(rows::STATE_CHECKPOINT.row([room.nid.into(), last.into(), state_hash.clone().into(), blob.into()]));
+        write.push(states::STATE_CHECKPOINT.row([
+            room.nid.into(),
+            last.into(),
+            state_hash.clone().into(),
+            blob.into(),
+        ]));
     }
     drop(view);
     // In this order: for a redacted event that was queued just now, the redacted form counts.
@@ -121,7 +151,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         room.queued.add(*pos, Arc::clone(event));
     }
     let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
-    write.push(rows::ROOM_HEAD.row([
+    write.push(room_heads::ROOM_HEAD.row([
         room.nid.into(),
         last.into(),
         writer.head.depth.into(),
@@ -129,7 +159,11 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         writer.head.state_pos.into(),
         state_hash.into(),
     ]));
+    for touch in std::mem::take(&mut writer.touches) {
+        write.touch(touch);
+    }
     if let (Some(txn), Some((_, event))) = (txn, effects.events.last()) {
+        write.touch(Touch::Txn { device: txn.device, event: event.nid });
         write.push(txn.row(event.event_id(), writer.now_ms));
         effects.txn = Some(rooms.txn_ids.queue(txn, event.event_id()));
     }
@@ -140,7 +174,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
 }
 
 fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -> crate::store::Row {
-    rows::EVENT.row([
+    events::EVENT.row([
         event.nid.into(),
         event.pdu.event_id.as_str().into(),
         room.nid.into(),
@@ -152,7 +186,7 @@ fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -
         i64::try_from(event.pdu.origin_server_ts).unwrap_or(i64::MAX).into(),
         event.auth_depth.into(),
         state_pos.into(),
-        0_i64.into(),
+        PLAIN.into(),
         pack(&event.prev).into(),
         pack(&event.auth).into(),
     ])

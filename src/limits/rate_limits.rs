@@ -11,10 +11,10 @@ use std::{
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 
 use self::guesses::{Budget, Guesses};
-use super::{ApiError, network::network};
 use crate::{
     account::LocalDevice,
     config::{Rate, RateLimits as Config},
+    network::network,
     store::UserNid,
 };
 
@@ -36,6 +36,14 @@ struct Limiter {
     burst: NonZeroU32,
     user: DefaultKeyedRateLimiter<UserNid>,
     address: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+/// The refusal of an action that came too soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many requests; try again in {} ms", wait.as_millis())]
+pub struct LimitExceeded {
+    /// The time to wait, at least a millisecond.
+    pub wait: Duration,
 }
 
 /// All rate limit counters. They are only in memory: a restart resets them.
@@ -92,8 +100,8 @@ impl RateLimits {
     /// Counts one action, for the user if there is one and for the address.
     ///
     /// # Errors
-    /// `M_LIMIT_EXCEEDED` with the time to wait.
-    pub fn check(&self, action: Action, user: Option<UserNid>, address: Option<IpAddr>) -> Result<(), ApiError> {
+    /// When it comes too soon.
+    pub fn check(&self, action: Action, user: Option<UserNid>, address: Option<IpAddr>) -> Result<(), LimitExceeded> {
         self.check_many(action, NonZeroU32::MIN, user, address)
     }
 
@@ -108,7 +116,7 @@ impl RateLimits {
         times: usize,
         caller: &LocalDevice,
         address: Option<IpAddr>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), LimitExceeded> {
         let times = NonZeroU32::new(u32::try_from(times).unwrap_or(u32::MAX));
         match times.filter(|_| !caller.is_exempt_from_rate_limits()) {
             Some(times) => self.check_many(action, times, Some(caller.user.nid), address),
@@ -123,7 +131,7 @@ impl RateLimits {
         times: NonZeroU32,
         user: Option<UserNid>,
         address: Option<IpAddr>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), LimitExceeded> {
         if !self.enabled {
             return Ok(());
         }
@@ -149,8 +157,8 @@ impl RateLimits {
     /// Counts a password guess at an account. `account` is its name; no such account need exist.
     ///
     /// # Errors
-    /// `M_LIMIT_EXCEEDED` with the time to wait.
-    pub fn guess<'a>(&'a self, account: &'a str, address: Option<IpAddr>) -> Result<Guess<'a>, ApiError> {
+    /// When it comes too soon.
+    pub fn guess<'a>(&'a self, account: &'a str, address: Option<IpAddr>) -> Result<Guess<'a>, LimitExceeded> {
         let address = address.map(network);
         let guesses = self.enabled.then_some(&self.guesses);
         if let Some(guesses) = guesses {
@@ -169,8 +177,8 @@ impl RateLimits {
     }
 }
 
-fn limit_exceeded(wait: Duration) -> ApiError {
-    ApiError::limit_exceeded(wait.max(Duration::from_millis(1)))
+fn limit_exceeded(wait: Duration) -> LimitExceeded {
+    LimitExceeded { wait: wait.max(Duration::from_millis(1)) }
 }
 
 fn budget(rate: &Rate, factor: f64) -> Budget {

@@ -1,6 +1,6 @@
 //! The parts of the state log: entries, and changes from one entry to another.
 
-use crate::store::ids::{EventNid, KeyNid, Position};
+use crate::ids::{EventNid, KeyNid, Position};
 
 /// The membership in an `m.room.member` event, in one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Change, LogRow, StateEntry, StateHash, StateHashKey, StateLog, overlay};
-use crate::store::ids::{KeyNid, Position};
+use crate::ids::{KeyNid, Position};
 
 /// A stored state, from which a log can start without the rows before it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::StateEntry;
-use crate::store::ids::{EventNid, KeyNid};
+use crate::ids::{EventNid, KeyNid};
 
 /// The secret of a database with which the states of its rooms are hashed. Without it, somebody who guesses the short ids of
 /// keys and events could choose state events whose hashes add up to the same sum.

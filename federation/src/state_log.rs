@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::store::ids::{EventNid, KeyNid, Position};
+use crate::ids::{EventNid, KeyNid, Position};
 
 pub mod checkpoint;
 mod entry;

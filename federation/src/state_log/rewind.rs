@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Change, StateEntry, StateLog, overlay};
-use crate::store::ids::{KeyNid, Position};
+use crate::ids::{KeyNid, Position};
 
 /// The entry of a key at an earlier position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
