@@ -10,7 +10,7 @@
 
 mod damage;
 pub mod event;
-mod events;
+pub(crate) mod events;
 mod queued;
 mod ring;
 

@@ -43,6 +43,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("to_device.rs", super::to_device::STATEMENTS),
     ("tokens.rs", super::tokens::STATEMENTS),
     ("txn_ids.rs", super::txn_ids::STATEMENTS),
+    ("unread.rs", super::unread::STATEMENTS),
     ("vocabulary.rs", super::vocabulary::STATEMENTS),
 ];
 
@@ -72,6 +73,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("to_device.rs", super::to_device::INSERTS),
     ("tokens.rs", super::tokens::INSERTS),
     ("txn_ids.rs", super::txn_ids::INSERTS),
+    ("unread.rs", super::unread::INSERTS),
     ("vocabulary.rs", super::vocabulary::INSERTS),
 ];
 
