@@ -22,7 +22,7 @@ use super::{
 use crate::{
     glob::Glob,
     room::{Room, Rooms, circumstances::Circumstances, event::StoredEvent, events::Redactions, timeline::PlainEvent},
-    store::{Error, EventNid, Position, RoomNid, vocabulary::User},
+    store::{Error, EventNid, KeyNid, Position, RoomNid, vocabulary::User},
 };
 
 /// Approximate number of cached events, a few kB each: those that whole rooms are reading now.
@@ -141,17 +141,17 @@ impl Evaluator {
         Ok(levels)
     }
 
-    /// The user's display name in the room as of `upto`.
+    /// The user's display name in the room as of `upto`, by the key of their membership in the room's state.
     pub(in crate::push) async fn display_name(
         &self,
         rooms: &Rooms,
         room: &Room,
-        user: &User,
+        (user, member_key): (&User, Option<KeyNid>),
         upto: Position,
     ) -> Result<Arc<DisplayName>, Error> {
         let redactions = rooms.events.redactions();
-        let member = match rooms.db.known_state_key("m.room.member", user.user_id.as_str()) {
-            Some(key) => rooms.entry_at(room, key.nid, upto).await?,
+        let member = match member_key {
+            Some(key) => rooms.entry_at(room, key, upto).await?,
             None => None,
         };
         let Some(nid) = member.map(|entry| entry.event_nid) else {

@@ -12,7 +12,7 @@ use crate::{
     ephemeral::receipts::Reads,
     push::{Push, rules::evaluate::Verdict},
     room::{Room, Rooms},
-    store::{Error, Position, vocabulary::User},
+    store::{Error, KeyNid, Position, vocabulary::User},
 };
 
 /// One look at a room by one user.
@@ -139,6 +139,7 @@ impl Look<'_> {
         let mut settled = Settled { verdicts: vec![Verdict::default(); found.events.len()], reach: found.reach };
         // The steps of all events count, whoever made them: so a count does not depend on who has looked before.
         let (mut steps, mut own_steps) = (0, 0);
+        let mut member_key = None;
         for (event, verdict) in found.events.iter().zip(&mut settled.verdicts).rev() {
             if steps > MAX_STEPS {
                 settled.reach = Reach::Latest;
@@ -149,8 +150,9 @@ impl Look<'_> {
                 continue;
             }
             let name = if rules.asks_display_name(&event.judgement) {
+                let key = *member_key.get_or_insert_with(|| self.member_key());
                 let evaluator = &self.push.evaluator;
-                Some(evaluator.display_name(self.rooms, self.room, self.user, event.pos).await?)
+                Some(evaluator.display_name(self.rooms, self.room, (self.user, key), event.pos).await?)
             } else {
                 None
             };
@@ -161,6 +163,10 @@ impl Look<'_> {
         }
         self.budget.spend(own_steps);
         Ok(settled)
+    }
+
+    fn member_key(&self) -> Option<KeyNid> {
+        self.rooms.db.known_state_key("m.room.member", self.user.user_id.as_str()).map(|key| key.nid)
     }
 
     /// Returns whether an event can count for the user at all.
