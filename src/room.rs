@@ -6,7 +6,8 @@
 //!
 //! Reading order: [`event`] and [`state_log`] (the parts of a room), [`load`] (from the database), [`writer`] (how
 //! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
-//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`].
+//! the ways to read: [`visibility`] and [`viewer`] (what a user is shown), [`timeline`] and [`pages`], [`history`],
+//! [`threads`].
 
 mod damage;
 pub mod event;
@@ -29,10 +30,12 @@ pub mod upgrade;
 
 pub mod circumstances;
 pub mod history;
+pub mod pages;
 pub mod relations;
 mod scan;
 pub mod threads;
 pub mod timeline;
+pub mod viewer;
 pub mod visibility;
 
 use std::{

@@ -1,168 +1,15 @@
-//! Reading a room: single events, pages of history, the surroundings of an event, and state.
+//! Reading a room's state, as it is or as it was.
 //!
-//! Promise: nothing is returned that the reader may not see, and hidden events look as if they did not exist.
+//! There is no check here of what a user may see: [`super::viewer`] gives the position up to which they see the state.
 
 use std::{collections::HashSet, sync::Arc};
 
-use ruma::{EventId, OwnedRoomId, RoomId, UserId};
+use ruma::UserId;
 
-use super::{
-    Room, Rooms,
-    event::StoredEvent,
-    relations::Related,
-    scan::{MAX_SCANNED, Scan},
-    state_log::Membership,
-    timeline::Placed,
-    visibility::Sight,
-};
-use crate::{
-    account::LocalDevice,
-    store::{self, EventNid, Position, events as rows},
-};
-
-/// Errors of reading a room.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    #[error("the user is not in {room_id} and never was")]
-    NotInRoom { room_id: OwnedRoomId },
-    #[error("there is no such event")]
-    UnknownEvent,
-    #[error("it could not be read")]
-    Storage(#[from] store::Error),
-}
-
-/// A page of history.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// The events in the order of reading: newest first when going back.
-    pub events: Vec<Placed>,
-    /// The start of the next page. `None` if this is the last one.
-    pub next: Option<Position>,
-}
+use super::{Room, Rooms, event::StoredEvent, state_log::Membership};
+use crate::store::{self, Position};
 
 impl Rooms {
-    /// The room and what the caller may see of it.
-    ///
-    /// # Errors
-    /// [`ReadError::NotInRoom`] also for rooms that do not exist.
-    pub async fn readable(&self, caller: &LocalDevice, room_id: &RoomId) -> Result<(Arc<Room>, Arc<Sight>), ReadError> {
-        let not_in_room = || ReadError::NotInRoom { room_id: room_id.to_owned() };
-        let room = self.find(room_id).await?.ok_or_else(not_in_room)?;
-        let sight = self.sight(&room, &caller.user).await?;
-        let now = self.db.committer().published();
-        let entry = self.member_entry(caller.user.nid, room.nid).await?;
-        // A former member who was invited again, or who knocks, may still read: the spec only asks that they were a
-        // member.
-        let was_in = entry.is_some_and(|entry| !entry.forgotten) && sight.ever_joined();
-        if was_in || sight.sees_now(now) { Ok((room, sight)) } else { Err(not_in_room()) }
-    }
-
-    /// The position up to which a user sees the room's state: now, or when they left.
-    pub fn state_horizon(&self, sight: &Sight) -> Position {
-        let now = self.db.committer().published();
-        if sight.sees_now(now) { now } else { sight.joined_until(now).unwrap_or(Position::ZERO) }
-    }
-
-    /// One event of a readable room.
-    ///
-    /// # Errors
-    /// [`ReadError::UnknownEvent`] also for one that the reader may not see.
-    pub async fn event(&self, room: &Room, sight: &Sight, event_id: &EventId) -> Result<Placed, ReadError> {
-        let mut reader = self.db.read().await?;
-        let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
-        drop(reader);
-        let (nid, _) = found.filter(|(_, of)| *of == room.nid).ok_or(ReadError::UnknownEvent)?;
-        let event = self.events.get(room, nid).await?;
-        match event.pos {
-            Some(pos) if sight.can_see(pos) => Ok((pos, event)),
-            _ => Err(ReadError::UnknownEvent),
-        }
-    }
-
-    /// The position of an event in the timeline of a room, without the visibility check.
-    pub async fn find_event(&self, room: &Room, event_id: &EventId) -> Result<Option<Position>, store::Error> {
-        let mut reader = self.db.read().await?;
-        let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
-        drop(reader);
-        match found.filter(|(_, of)| *of == room.nid) {
-            Some((nid, _)) => Ok(self.events.get(room, nid).await?.pos),
-            None => Ok(None),
-        }
-    }
-
-    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `wanted` accepts. With
-    /// `related`, only events to which such another one relates.
-    pub async fn read_back(
-        &self,
-        room: &Room,
-        sight: &Sight,
-        range: (Position, Position),
-        limit: usize,
-        related: Option<Related<'_>>,
-        wanted: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Page, ReadError> {
-        let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && wanted(event);
-        Ok(self.scan_back_at_most(room, range, (limit, MAX_SCANNED), related, accepts).await?.0)
-    }
-
-    /// Reads back from `from` (inclusive) to `until` (exclusive) without the visibility check; `accepts` must do it.
-    /// Reads no more than `max_scanned` events and relations, and also returns the number that it read.
-    pub(crate) async fn scan_back_at_most(
-        &self,
-        room: &Room,
-        (from, until): (Position, Position),
-        (limit, max_scanned): (usize, usize),
-        related: Option<Related<'_>>,
-        accepts: impl Fn(Position, &StoredEvent) -> bool,
-    ) -> Result<(Page, usize), store::Error> {
-        let mut scan = Scan::new(from, limit, max_scanned);
-        while let Some(mut count) = scan.next_count() {
-            let mut events = self.page_back(room, scan.next, until, count).await?;
-            let parents = match related {
-                Some(related) => {
-                    let found = Box::pin(self.related_until(room, &events, related, scan.left(), &accepts)).await?;
-                    Some(scan.settle(&mut events, &mut count, found))
-                }
-                None => None,
-            };
-            let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
-            if scan.take(events, count, |pos| Position(pos.0 - 1), accepts) {
-                break;
-            }
-        }
-        Ok(scan.end())
-    }
-
-    /// Reads forward from `after` (exclusive) to `upto` (inclusive): at most `limit` events, as [`Self::read_back`]
-    /// does.
-    pub async fn read_forward(
-        &self,
-        room: &Room,
-        sight: &Sight,
-        (after, upto): (Position, Position),
-        limit: usize,
-        related: Option<Related<'_>>,
-        wanted: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Page, ReadError> {
-        let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && wanted(event);
-        let mut scan = Scan::new(after, limit, MAX_SCANNED);
-        while let Some(mut count) = scan.next_count() {
-            let mut events = self.page_forward(room, scan.next, upto, count).await?;
-            let parents = match related {
-                Some(related) => {
-                    let found = Box::pin(self.related_until(room, &events, related, scan.left(), &accepts)).await?;
-                    Some(scan.settle(&mut events, &mut count, found))
-                }
-                None => None,
-            };
-            let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
-            if scan.take(events, count, |pos| pos, accepts) {
-                break;
-            }
-        }
-        Ok(scan.end().0)
-    }
-
     /// The whole state as of `upto`.
     pub async fn state_events(&self, room: &Room, upto: Position) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
         let nids: Vec<_> = self.state_at(room, upto).await?.into_iter().map(|(_, entry)| entry.event_nid).collect();
@@ -215,8 +62,4 @@ impl Rooms {
         let count = |wanted| state.iter().filter(|(_, entry)| entry.membership == Some(wanted)).count();
         Ok((count(Membership::Join), count(Membership::Invite)))
     }
-}
-
-fn is_among(parents: Option<&HashSet<EventNid>>, event: &StoredEvent) -> bool {
-    parents.is_none_or(|parents| parents.contains(&event.nid))
 }
