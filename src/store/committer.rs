@@ -55,7 +55,7 @@ pub(super) use connection::{Engine, LOCK_KEY, LOCK_POSTGRES, WriterConn, set_lim
 pub(super) use {
     batch::STATEMENTS,
     connection::STATEMENTS as CONNECTION_STATEMENTS,
-    logged::INSERTS,
+    logged::{INSERTS, STATEMENTS as LOG_STATEMENTS},
     one_call::{postgres_text, sqlite_text},
 };
 

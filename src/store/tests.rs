@@ -20,6 +20,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("aliases.rs", super::aliases::STATEMENTS),
     ("committer/batch.rs", super::committer::STATEMENTS),
     ("committer/connection.rs", super::committer::CONNECTION_STATEMENTS),
+    ("committer/logged.rs", super::committer::LOG_STATEMENTS),
     ("cross_signing.rs", super::cross_signing::STATEMENTS),
     ("device_keys.rs", super::device_keys::STATEMENTS),
     ("devices.rs", super::devices::STATEMENTS),

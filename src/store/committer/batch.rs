@@ -5,7 +5,7 @@ use super::{
     QueuedWrite, Shared, Work,
     connection::{Engine, Failure, WriterConn},
     gathered::{Gathered, bind, chunks},
-    logged::{Frame, touches_of},
+    logged::{Frame, log_bytes, stored_log_bytes, touches_of},
 };
 use crate::store::{
     Conn, Error, Position, Row, Value,
@@ -48,18 +48,26 @@ impl WriterConn {
     /// Sends the batch. After an error it may be stored or not.
     async fn store(&mut self, shared: &Shared, batch: &[QueuedWrite], last: Position) -> Result<(), Error> {
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
-        let frame = Frame { after: shared.published(), last, at_ms: shared.clock.now_ms(), epoch: self.epoch };
+        let (epoch, known) = (self.epoch, self.log_bytes.take());
         // Taken out while the connection is borrowed.
         let mut texts = std::mem::take(&mut self.texts);
         let mut conn = self.conn(&shared.counters);
-        let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, frame).await } else { Ok(false) };
+        let bytes_before = match known {
+            Some(bytes) => bytes,
+            // After a start, and after a commit whose outcome was not certain.
+            None => stored_log_bytes(&mut conn).await?,
+        };
+        let frame = Frame { after: shared.published(), last, at_ms: shared.clock.now_ms(), epoch, bytes_before };
+        let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, frame).await } else { Ok(None) };
         let blocks = match in_one_call {
-            Ok(true) => Ok(Vec::new()),
-            Ok(false) => commit_step_by_step(&mut conn, batch, &low, frame).await,
+            Ok(Some(bytes)) => Ok((Vec::new(), bytes)),
+            Ok(None) => commit_step_by_step(&mut conn, batch, &low, frame).await,
             Err(error) => Err(error),
         };
         self.texts = texts;
-        for (kind, start) in blocks? {
+        let (blocks, bytes) = blocks?;
+        self.log_bytes = Some(bytes_before + bytes);
+        for (kind, start) in blocks {
             shared.ids.add_block(kind, start);
         }
         Ok(())
@@ -71,7 +79,7 @@ async fn commit_step_by_step(
     batch: &[QueuedWrite],
     low: &[Kind],
     frame: Frame,
-) -> Result<Vec<(Kind, i64)>, Error> {
+) -> Result<(Vec<(Kind, i64)>, u64), Error> {
     let begin = if matches!(conn.link, Link::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
     at_writer!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
     let mut blocks = Vec::with_capacity(low.len());
@@ -100,7 +108,7 @@ async fn commit_step_by_step(
     insert(conn, gathered).await?;
     at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(frame.epoch).bind(frame.last.0).execute(&mut **db).await.map(|_| ()))?;
     at_writer!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(|_| ()))?;
-    Ok(blocks)
+    Ok((blocks, log_bytes(log_row.as_ref())))
 }
 
 async fn insert(conn: &mut Conn<'_>, gathered: Gathered<'_>) -> Result<(), Error> {
