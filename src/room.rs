@@ -14,6 +14,7 @@ mod damage;
 pub mod event;
 mod events;
 mod queued;
+mod ring;
 
 mod load;
 pub mod txn;
@@ -38,7 +39,7 @@ pub mod timeline;
 pub mod visibility;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -59,6 +60,7 @@ use self::{
     memberships::Memberships,
     profile::Arrivals,
     queued::Queued,
+    ring::{Ring, Rings},
     state_log::{StateEntry, StateHashKey, StateLog},
     txn::TransactionIds,
     visibility::CachedSight,
@@ -67,11 +69,9 @@ use crate::{
     account::turns::Turns,
     bus::Bus,
     clock::Clock,
+    memory::budget::Budget,
     store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write},
 };
-
-/// The number of latest events that a room keeps in memory for `/sync`.
-const RING_EVENTS: usize = 64;
 
 /// The number of pairs of user and room whose [`Sight`](visibility::Sight) is cached.
 const CACHED_SIGHTS: usize = 50_000;
@@ -121,9 +121,7 @@ struct View {
     state: StateLog,
     /// As of the newest state.
     heroes: Heroes,
-    ring: VecDeque<(Position, Arc<StoredEvent>)>,
-    /// The ring holds every event of the timeline after this position.
-    ring_from: Position,
+    ring: Ring,
 }
 
 impl Room {
@@ -149,53 +147,27 @@ impl Room {
     /// The latest events in (`after`, `upto`], oldest first, if the ring reaches back that far. The range may end
     /// before it starts, and is then empty: a receipt may be newer than the position of its reader.
     pub fn recent(&self, after: Position, upto: Position) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
-        let view = self.view();
-        if after < view.ring_from {
-            return None;
-        }
-        let start = view.ring.partition_point(|(pos, _)| *pos <= after);
-        let end = view.ring.partition_point(|(pos, _)| *pos <= upto);
-        Some(view.ring.range(start..end.max(start)).cloned().collect())
+        self.view().ring.between(after, upto)
     }
 
     /// At most the `limit` latest events up to `upto`, oldest first, if the ring has that many.
     pub fn latest(&self, upto: Position, limit: usize) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
-        let view = self.view();
-        let end = view.ring.partition_point(|(pos, _)| *pos <= upto);
-        if end < limit && view.ring_from > Position::ZERO {
-            return None;
-        }
-        Some(view.ring.range(end.saturating_sub(limit)..end).cloned().collect())
+        self.view().ring.latest(upto, limit)
     }
 
     /// Makes committed events visible. Called in the order of positions.
     fn publish(&self, events: &[(Position, Arc<StoredEvent>)]) {
         let Some((last, _)) = events.last() else { return };
         let mut view = self.view_mut();
-        view.ring.extend(events.iter().cloned());
-        while view.ring.len() > RING_EVENTS {
-            if let Some((pos, _)) = view.ring.pop_front() {
-                view.ring_from = pos;
-            }
-        }
+        view.ring.extend(events);
         view.state.keep_since(*last);
         drop(view);
         self.last_pos.store(last.0, Ordering::Release);
     }
 
-    /// Replaces an event by its redacted form. If it is state, the event that replaced it shows that form too; if it is
-    /// a redaction, the event that it redacted does.
+    /// Shows the redacted form of an event from now on.
     fn replace_in_ring(&self, event: &Arc<StoredEvent>) {
-        let mut view = self.view_mut();
-        for (_, held) in &mut view.ring {
-            if held.nid == event.nid {
-                *held = Arc::clone(event);
-            } else if held.redacted_because.as_ref().is_some_and(|because| because.nid == event.nid) {
-                *held = Arc::new(held.with_redaction(Arc::clone(event)));
-            } else if held.shows(event) {
-                *held = Arc::new(held.replacing(&event.pdu.content));
-            }
-        }
+        self.view_mut().ring.replace(event);
     }
 }
 
@@ -218,6 +190,7 @@ pub struct Rooms {
     damage: Damage,
     unthinned: Unthinned,
     state_hash_key: StateHashKey,
+    rings: Arc<Rings>,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being created, so that no two requests create the same one.
     reserved_aliases: Mutex<HashSet<String>>,
@@ -232,9 +205,10 @@ struct Registry {
 }
 
 impl Rooms {
-    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>) -> Self {
+    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>, budget: &Budget) -> Self {
         Self {
-            events: Events::new(Arc::clone(&db)),
+            events: Events::new(Arc::clone(&db), budget),
+            rings: Rings::new(budget),
             registry: RwLock::default(),
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             memberships: Memberships::new(Arc::clone(&db)),
@@ -271,11 +245,11 @@ impl Rooms {
             self.settled().await?;
         }
         let mut reader = self.db.read().await?;
-        let Some(row) = crate::store::rooms::find_room(&mut reader.conn(), room_id.as_str()).await? else {
+        let Some(row) = crate::store::room_heads::find_room(&mut reader.conn(), room_id.as_str()).await? else {
             return Ok(None);
         };
         let nid = RoomNid(row.room_nid);
-        match load::load(&self.state_hash_key, &mut reader, row).await {
+        match load::load(self, &mut reader, row).await {
             Ok(room) => {
                 self.damage.loaded(nid);
                 Ok(Some(self.register(room)))
@@ -299,7 +273,7 @@ impl Rooms {
             return Err(error);
         }
         let mut reader = self.db.read().await?;
-        let row = crate::store::rooms::find_room_by_nid(&mut reader.conn(), nid)
+        let row = crate::store::room_heads::find_room_by_nid(&mut reader.conn(), nid)
             .await?
             .ok_or_else(|| Error::damaged("room", format!("{} is missing", nid.0)))?;
         drop(reader);

@@ -11,7 +11,7 @@
 //! - [`discovery`]: the address of a server name, by the specification's steps. [`x_matrix`]: requests with a server's
 //!   signature.
 //! - [`published_keys`]: the published keys of servers, ours and those of others.
-//! - [`ids`], [`state_log`]: a room's state and its changes, by short ids.
+//! - [`ids`], [`state_log`]: a room's state and its changes, by short ids. [`varint`]: the parts of their stored form.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;
@@ -24,6 +24,7 @@ pub mod redact;
 pub mod room_version;
 pub mod signing;
 pub mod state_log;
+pub mod varint;
 pub mod verify;
 pub mod x_matrix;
 

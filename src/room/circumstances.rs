@@ -11,7 +11,7 @@ use super::{
     Room, Rooms,
     state_log::{Change, Membership, StateEntry},
 };
-use crate::store::{Error, EventNid, KeyNid, Position, rooms as rows};
+use crate::store::{Error, EventNid, KeyNid, Position, states as rows};
 
 /// The facts for one user, from a position on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,12 +2,9 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+use std::sync::{
+    Arc, RwLock,
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use ruma::{
@@ -24,13 +21,14 @@ use super::{
     listing::heroes::Heroes,
     profile::{MemberProfile, member_draft},
     queued::Queued,
+    ring::Ring,
     send::AUTHORISER,
     state_log::StateLog,
     writer::{AppendError, RoomWriter},
 };
 use crate::{
     account::LocalDevice,
-    store::{self, Lineage, Position, aliases, rooms as rows},
+    store::{self, Lineage, Position, aliases, log::Touch, room_heads as rows},
 };
 
 /// The initial rules of a room; see the spec's table of presets.
@@ -160,8 +158,7 @@ impl Rooms {
             view: RwLock::new(View {
                 state: StateLog::new(self.state_hash_key.clone(), Position::ZERO),
                 heroes: Heroes::default(),
-                ring: VecDeque::new(),
-                ring_from: Position::ZERO,
+                ring: Ring::new(Position::ZERO, Arc::clone(&self.rings)),
             }),
             last_pos: AtomicI64::new(0),
             used: AtomicBool::new(true),
@@ -169,18 +166,16 @@ impl Rooms {
         });
         let mut writer = self.enter_new(&room).await;
         let now_ms = writer.now_ms();
-        writer.add_row(rows::ROOM.row([
-            nid.into(),
-            room_id.as_str().into(),
-            new.version.as_str().into(),
-            now_ms.into(),
-        ]));
+        let row = rows::ROOM.row([nid.into(), room_id.as_str().into(), new.version.as_str().into(), now_ms.into()]);
+        writer.add_row(row, None);
         if let Some(reserved) = &reserved {
             let creator = caller.user.nid.into();
-            writer.add_row(aliases::ALIAS.row([reserved.alias.as_str().into(), nid.into(), creator, now_ms.into()]));
+            let row = aliases::ALIAS.row([reserved.alias.as_str().into(), nid.into(), creator, now_ms.into()]);
+            writer.add_row(row, Some(Touch::Alias { room: nid }));
         }
         if new.publish {
-            writer.add_row(aliases::PUBLISHED.row([nid.into(), now_ms.into()]));
+            let row = aliases::PUBLISHED.row([nid.into(), now_ms.into()]);
+            writer.add_row(row, Some(Touch::Directory { room: nid }));
         }
         writer
             .push_create(&caller.user, create)

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     account::LocalDevice,
-    store::{self, EventNid, Position, rooms as rows},
+    store::{self, EventNid, Position, events as rows},
 };
 
 /// Errors of reading a room.

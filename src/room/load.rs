@@ -1,11 +1,8 @@
 //! Loading a room from the database: its head, and its current and earlier state.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicBool, AtomicI64},
-    },
+use std::sync::{
+    Arc, RwLock,
+    atomic::{AtomicBool, AtomicI64},
 };
 
 use ruma::{EventId, RoomId};
@@ -16,30 +13,33 @@ use super::{
     events::rules_of,
     listing::heroes::Heroes,
     queued::Queued,
+    ring::Ring,
     state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
 use crate::store::{
-    Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid,
+    Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
     ids::unpack,
-    rooms::{self as rows, RoomRow, StateLogRow},
+    room_heads::RoomRow,
+    states::{self as rows, StateLogRow},
 };
 
 /// Reads a room. Nothing writes to a room that is not in memory, so the rows fit together.
 ///
 /// # Errors
 /// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".
-pub(super) async fn load(secret: &StateHashKey, reader: &mut Reader<'_>, row: RoomRow) -> Result<Room, Error> {
+pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -> Result<Room, Error> {
     let nid = RoomNid(row.room_nid);
     let (version, rules) = rules_of(&row.version)?;
     let room_id = RoomId::parse(&row.room_id).map_err(|error| Error::damaged("room ID", error))?;
     let last_pos = Position(row.last_pos);
-    let LoadedState { state, changes, saved_changes } = load_state(secret, reader, nid, last_pos).await?;
+    let LoadedState { state, changes, saved_changes } =
+        load_state(&rooms.state_hash_key, reader, nid, last_pos).await?;
     if state.hash().to_bytes().as_slice() != row.state_hash {
         return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
     }
     let extremities = unpack(&row.extremities)?;
     let mut forward_extremities = Vec::with_capacity(extremities.len());
-    for event in rows::events(&mut reader.conn(), &extremities).await? {
+    for event in events::events(&mut reader.conn(), &extremities).await? {
         let event_id = EventId::parse(&event.event_id).map_err(|error| Error::damaged("event ID", error))?;
         forward_extremities.push((EventNid(event.event_nid), event_id));
     }
@@ -50,7 +50,7 @@ pub(super) async fn load(secret: &StateHashKey, reader: &mut Reader<'_>, row: Ro
     let head = Head { forward_extremities, depth: row.depth, state_pos, bump_pos, changes, saved_changes };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
     // The ring starts empty: older events are read from the database when someone asks.
-    let view = View { state, heroes, ring: VecDeque::new(), ring_from: last_pos };
+    let view = View { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
     Ok(Room {
         nid,
         room_id,

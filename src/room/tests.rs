@@ -270,7 +270,7 @@ async fn what_was_read_before_a_redaction_is_not_kept_after_it() {
     let second = rooms.send_state(&alice, &room_id, topic("fine")).await.expect("sent");
     let room = rooms.find(&room_id).await.expect("read").expect("it was created");
     let mut reader = rooms.db.read().await.expect("a reader");
-    let found = crate::store::rooms::find_event(&mut reader.conn(), second.as_str()).await.expect("read");
+    let found = crate::store::events::find_event(&mut reader.conn(), second.as_str()).await.expect("read");
     drop(reader);
     let (nid, _) = found.expect("it was sent");
     let shows = async || {

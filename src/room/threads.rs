@@ -8,7 +8,7 @@ use ruma::EventId;
 use serde::Deserialize;
 
 use super::{Room, Rooms, event::StoredEvent};
-use crate::store::{Error, EventNid, Position, rooms as rows};
+use crate::store::{Error, EventNid, Position, events as rows};
 
 /// The number of relations that are followed to find out whether an event is in a thread, as the spec recommends.
 const MAX_HOPS: usize = 3;
@@ -101,7 +101,7 @@ impl Rooms {
         room: &Room,
         event_id: &EventId,
     ) -> Result<Option<Arc<StoredEvent>>, Error> {
-        let recent = room.view().ring.iter().rev().find(|(_, event)| event.event_id() == event_id).cloned();
+        let recent = room.view().ring.find(event_id);
         if let Some((_, event)) = recent {
             return Ok(Some(event));
         }

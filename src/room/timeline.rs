@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Room, Rooms, event::StoredEvent};
-use crate::store::{Error, Position, rooms as rows};
+use crate::store::{Error, Position, timelines as rows};
 
 /// An event with its place in the timeline.
 pub type Placed = (Position, Arc<StoredEvent>);

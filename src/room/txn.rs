@@ -20,7 +20,7 @@ use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId};
 use tokio::sync::OnceCell;
 
-use crate::store::{Database, DeviceNid, Error, Row, ids::lock, rooms as rows};
+use crate::store::{Database, DeviceNid, Error, Row, ids::lock, txn_ids as rows};
 
 /// The number of a device's latest requests whose results are kept in memory; at most twice as many are. A client
 /// repeats only what it has just sent.

@@ -22,6 +22,7 @@ use crate::{
     keys::Keys,
     lazy_members::LazyMembers,
     limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs, rate_limits::RateLimits},
+    memory::budget::Budget,
     outbound::Outbound,
     push::Push,
     remote::Federation,
@@ -72,6 +73,8 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     let Surroundings { clock, hashing, stopping, patience: _ } = surroundings;
     let bus = Arc::new(Bus::default());
     let account_data = Arc::new(AccountData::new(Arc::clone(&db), Arc::clone(&bus), &config.limits));
+    let memory = Budget::new(config.memory.budget.bytes() as u64);
+    db.limit_state_keys(&memory);
     let app = App::new(Services {
         accounts: Accounts::new(
             Arc::clone(&db),
@@ -82,7 +85,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             Arc::clone(&appservices),
         ),
         filters: Filters::new(Arc::clone(&db), &config.limits),
-        filter_cache: FilterCache::default(),
+        filter_cache: FilterCache::new(&memory),
         push: Push::new(Arc::clone(&account_data)),
         ephemeral: Ephemeral::new(
             Arc::clone(&db),
@@ -90,12 +93,13 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             clock.clone(),
             Arc::clone(&account_data),
             &config.presence,
+            &memory,
         ),
         keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
         jobs: Jobs::default(),
-        lazy_members: LazyMembers::default(),
+        lazy_members: LazyMembers::new(&memory),
         account_data,
-        rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
+        rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer), &memory),
         rate_limits: RateLimits::new(&config.rate_limits),
         bodies: BodyBudget::new(&config.limits),
         transport: Transport::new(
@@ -104,6 +108,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         ),
         large_answers: LargeAnswers::new(stopping.clone()),
         parked_syncs: ParkedSyncs::default(),
+        memory,
         federation: config
             .federation
             .enabled
@@ -157,7 +162,7 @@ fn database_options(config: &Config, surroundings: &Surroundings) -> Result<Data
         readers,
         server_name: config.server_name.to_string(),
         incarnation: i64::from(rand::random::<u32>()),
-        now_ms: surroundings.clock.now_ms(),
+        clock: surroundings.clock.clone(),
         patience: surroundings.patience,
     })
 }

@@ -49,11 +49,18 @@ const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// was switched off in between.
 const KEEP_TXN_IDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The interval for telling the metrics how large the caches are.
+const SIZES_EVERY: Duration = Duration::from_secs(15);
+
 /// Starts every sweep in its own task.
 pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
     every(app, tasks, "idle users and addresses", FORGET_IDLE_EVERY, |app: App| async move {
         app.rate_limits.forget_idle();
         app.bus.forget_idle(app.clock.now_ms() - millis(FORGET_SYNCING_AFTER));
+        Ok(())
+    });
+    every(app, tasks, "sizes of caches", SIZES_EVERY, |app: App| async move {
+        app.memory.record();
         Ok(())
     });
     every(app, tasks, "idle rooms, offline users and rare words", ROOMS_EVERY, |app: App| async move {

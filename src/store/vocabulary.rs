@@ -20,7 +20,13 @@ use std::{
 use ruma::{OwnedUserId, UserId};
 
 use self::keys::Keys;
-use super::{Database, Error, TypeNid, UserNid, Write, on, rows::inserts, statements};
+use super::{
+    Database, Error, TypeNid, UserNid, Write,
+    log::{Touch, WordKind},
+    on,
+    rows::inserts,
+    statements,
+};
 
 statements! {
     FIND_USER = "SELECT user_nid, local FROM matrix_user WHERE user_id = $1";
@@ -29,8 +35,8 @@ statements! {
 }
 
 inserts! {
-    USER = "matrix_user" ("user_nid", "user_id", "local") key 1 Keep;
-    EVENT_TYPE = "event_type" ("type_nid", "type") key 1 Keep;
+    USER = "matrix_user" ("user_nid", "user_id", "local") key 1 Keep, followed by Word;
+    EVENT_TYPE = "event_type" ("type_nid", "type") key 1 Keep, followed by Word;
 }
 
 /// A user, local or remote, with its short id.
@@ -51,11 +57,16 @@ pub struct EventType {
 }
 
 impl User {
+    /// The touch of a commit that stores the user.
+    pub(crate) fn touch(&self) -> Touch {
+        Touch::Word { kind: WordKind::User, nid: self.nid.0 }
+    }
+
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.load(Ordering::Acquire) {
             let row = USER.row([self.nid.into(), self.user_id.as_str().into(), self.local.into()]);
-            write.add_new(row, Arc::clone(&self.stored));
+            write.add_word(row, self.touch(), Arc::clone(&self.stored));
         }
     }
 }
@@ -65,7 +76,7 @@ impl EventType {
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.load(Ordering::Acquire) {
             let row = EVENT_TYPE.row([self.nid.into(), self.event_type.clone().into()]);
-            write.add_new(row, Arc::clone(&self.stored));
+            write.add_word(row, Touch::Word { kind: WordKind::EventType, nid: self.nid.0 }, Arc::clone(&self.stored));
         }
     }
 }

@@ -14,8 +14,17 @@ use crate::{
         state_log::{Membership, checkpoint},
         txn::{QueuedTxn, TxnKey},
     },
-    store::{Error, EventNid, Position, UserNid, Write, ids::pack, rooms as rows},
+    store::{
+        Error, EventNid, Position, UserNid, Write, events, ids::pack, log::Touch, members, room_heads, states,
+        timelines,
+    },
 };
+
+/// The flags of an accepted event of this server. There are no others yet.
+const PLAIN: i64 = 0;
+
+/// The sub-position of an event that was appended at the end of the timeline.
+const LIVE: i32 = 0;
 
 /// The changes of memory that belong to a commit.
 struct Effects {
@@ -47,13 +56,21 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     view.state.keep_since(rooms.db.committer().published());
     let mut pos = first;
     for event in pending {
+        write.set_position(pos);
         event.event_type.write_if_new(&mut write);
         event.sender.write_if_new(&mut write);
         let state_pos = writer.head.state_pos;
         if let Some(key) = &event.key {
             key.write_if_new(&mut write);
             let change = view.state.change(key.nid, pos, Some(event.nid), event.membership);
-            write.push(rows::STATE_LOG.row([
+            write.touch(Touch::State {
+                room: room.nid,
+                key: key.nid,
+                event: Some(event.nid),
+                before: change.before.map(|before| before.event_nid),
+                membership: event.membership.map(Membership::code),
+            });
+            write.push(states::STATE_LOG.row([
                 room.nid.into(),
                 key.nid.into(),
                 pos.into(),
@@ -73,7 +90,13 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         if let (Some(user), Some(membership)) = (&event.local_member, event.membership) {
             user.write_if_new(&mut write);
             let entry = member_entry(&event, membership, pos, room.nid);
-            write.push(rows::MEMBER.row([
+            write.touch(Touch::Member {
+                room: room.nid,
+                user: user.nid,
+                membership: membership.code(),
+                forgotten: false,
+            });
+            write.push(members::MEMBER.row([
                 user.nid.into(),
                 room.nid.into(),
                 i64::from(membership.code()).into(),
@@ -92,12 +115,14 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             if current.is_some_and(|current| current.event_nid == redacts.event.nid) {
                 columns.show(&redacts.left);
             }
-            write.push(rows::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
-            write.push(rows::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
+            write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: event.nid });
+            write.push(events::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
+            write.push(events::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
         }
+        write.touch(Touch::Event { room: room.nid, event: event.nid, sub: LIVE, flags: PLAIN });
         write.push(event_row(&event, &room, pos, state_pos));
-        write.push(rows::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
-        write.push(rows::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
+        write.push(events::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
+        write.push(timelines::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
         writer.head.forward_extremities = vec![(event.nid, event.pdu.event_id.clone())];
         writer.head.depth = i64::try_from(event.pdu.depth).unwrap_or(i64::MAX);
         let redacts = event.redacts;
@@ -126,7 +151,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     if writer.head.changes - writer.head.saved_changes >= checkpoints::distance(view.state.len()) {
         writer.head.saved_changes = writer.head.changes;
         let blob = checkpoint::encode(view.state.entries());
-        write.push(rows::STATE_CHECKPOINT.row([
+        write.push(states::STATE_CHECKPOINT.row([
             room.nid.into(),
             last.into(),
             writer.head.changes.into(),
@@ -144,7 +169,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     }
     let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
     let [name, topic, avatar, alias, encryption, room_type, join_rule, history, guests] = columns.texts;
-    write.push(rows::ROOM_HEAD.row([
+    write.push(room_heads::ROOM_HEAD.row([
         room.nid.into(),
         last.into(),
         writer.head.depth.into(),
@@ -166,7 +191,11 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         columns.federates.into(),
         heroes.into(),
     ]));
+    for touch in std::mem::take(&mut writer.touches) {
+        write.touch(touch);
+    }
     if let (Some(txn), Some((_, event))) = (txn, effects.events.last()) {
+        write.touch(Touch::Txn { device: txn.device, event: event.nid });
         write.push(txn.row(event.event_id(), writer.now_ms));
         effects.txn = Some(rooms.txn_ids.queue(txn, event.event_id()));
     }
@@ -181,7 +210,7 @@ fn number(count: usize) -> i64 {
 }
 
 fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -> crate::store::Row {
-    rows::EVENT.row([
+    events::EVENT.row([
         event.nid.into(),
         event.pdu.event_id.as_str().into(),
         room.nid.into(),
@@ -193,7 +222,7 @@ fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -
         i64::try_from(event.pdu.origin_server_ts).unwrap_or(i64::MAX).into(),
         event.auth_depth.into(),
         state_pos.into(),
-        0_i64.into(),
+        PLAIN.into(),
         pack(&event.prev).into(),
         pack(&event.auth).into(),
     ])

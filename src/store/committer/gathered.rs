@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::store::{
-    Row, Value,
+    Counters, Row, Value,
     rows::{Insert, MAX_CHUNK, OnConflict},
 };
 
@@ -31,18 +31,38 @@ pub(super) use bind;
 pub(super) struct Gathered<'a> {
     order: Vec<&'static Insert>,
     by_table: HashMap<usize, Vec<&'a Row>>,
+    /// The number of rows, without the one of the commit log.
     pub(super) rows: usize,
+    has_log_row: bool,
 }
 
 impl<'a> Gathered<'a> {
     pub(super) fn add(&mut self, rows: &'a [Row]) {
-        for row in rows {
-            let rows = self.by_table.entry(std::ptr::from_ref(row.insert).addr()).or_insert_with(|| {
-                self.order.push(row.insert);
-                Vec::new()
-            });
-            rows.push(row);
-            self.rows += 1;
+        rows.iter().for_each(|row| self.push(row));
+        self.rows += rows.len();
+    }
+
+    /// Adds the batch's row of the commit log, after all others.
+    pub(super) fn add_log_row(&mut self, row: Option<&'a Row>) {
+        if let Some(row) = row {
+            self.push(row);
+            self.has_log_row = true;
+        }
+    }
+
+    fn push(&mut self, row: &'a Row) {
+        let rows = self.by_table.entry(std::ptr::from_ref(row.insert).addr()).or_insert_with(|| {
+            self.order.push(row.insert);
+            Vec::new()
+        });
+        rows.push(row);
+    }
+
+    /// Counts the rows as written.
+    pub(super) fn count(&self, counters: &Counters) {
+        counters.add_rows_written(self.rows as u64);
+        if self.has_log_row {
+            counters.add_log_row();
         }
     }
 
@@ -124,8 +144,8 @@ pub(super) fn chunks<'r, 'a>(mut rows: &'r [Cow<'a, Row>]) -> impl Iterator<Item
 mod tests {
     use super::*;
 
-    static REPLACED: Insert = Insert::new("replaced", &["a", "b"], 1, OnConflict::Replace);
-    static MERGED: Insert = Insert::new("merged", &["a", "b", "c"], 1, OnConflict::Merge);
+    static REPLACED: Insert = Insert::new("replaced", &["a", "b"], 1, OnConflict::Replace, None);
+    static MERGED: Insert = Insert::new("merged", &["a", "b", "c"], 1, OnConflict::Merge, None);
 
     fn values(rows: &[Row]) -> Vec<Vec<Value>> {
         let mut gathered = Gathered::default();

@@ -8,12 +8,13 @@ use std::{collections::HashMap, sync::Arc};
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Queued, Work,
+    QueuedWrite, Work,
     batch::MOVE_SLOT,
     gathered::{Gathered, bind},
+    logged::{Frame, log_bytes, touches_of},
 };
 use crate::store::{
-    Conn, Error, Position, Value,
+    Conn, Error, Value,
     conn::{Link, at_writer},
     rows::Insert,
 };
@@ -34,31 +35,35 @@ type Shape = Vec<(usize, usize)>;
 pub(super) struct Texts(HashMap<Shape, Arc<str>>);
 
 impl Texts {
-    /// Commits a small batch of nothing but rows. Returns `false` if this batch needs the long way; nothing was done
-    /// then.
+    /// Commits a small batch of nothing but rows. Returns the bytes that it added to the log, or `None` if this
+    /// batch needs the long way; nothing was done then.
     pub(super) async fn commit(
         &mut self,
         conn: &mut Conn<'_>,
-        batch: &[Queued],
-        (epoch, last): (i64, Position),
-    ) -> Result<bool, Error> {
+        batch: &[QueuedWrite],
+        frame: Frame,
+    ) -> Result<Option<u64>, Error> {
+        let log_row;
         let mut gathered = Gathered::default();
         for queued in batch {
             let Work::Write(write) = &queued.work else {
-                return Ok(false);
+                return Ok(None);
             };
             gathered.add(&write.rows);
         }
         if gathered.rows > ONE_CALL_ROWS {
-            return Ok(false);
+            return Ok(None);
         }
+        // The last table of every text, so that texts of the same tables begin alike.
+        log_row = frame.log_row(batch.iter().flat_map(touches_of).collect());
+        gathered.add_log_row(log_row.as_ref());
         let tables: Vec<_> = gathered.tables().collect();
         let shape: Shape =
             tables.iter().map(|(insert, rows)| (std::ptr::from_ref::<Insert>(insert).addr(), rows.len())).collect();
         let text = self.text(shape, matches!(conn.link, Link::Postgres(_)), || {
             tables.iter().map(|(insert, rows)| (*insert, rows.len())).collect()
         });
-        let slot_values = [Value::Int(epoch), Value::Int(last.0)];
+        let slot_values = [Value::Int(frame.epoch), Value::Int(frame.last.0)];
         let values =
             tables.iter().flat_map(|(_, rows)| rows.iter().flat_map(|row| row.values.iter())).chain(&slot_values);
         at_writer!(conn, db => {
@@ -68,8 +73,8 @@ impl Texts {
             }
             query.execute(&mut **db).await.map(|_| ())
         })?;
-        conn.counters.add_rows_written(gathered.rows as u64);
-        Ok(true)
+        gathered.count(conn.counters);
+        Ok(Some(log_bytes(log_row.as_ref())))
     }
 
     fn text(

@@ -1,0 +1,92 @@
+//! Rows of events: the events themselves, their JSON and their redactions.
+
+use super::{Conn, Error, EventNid, RoomNid, from_row, on, rows::inserts, statements};
+
+statements! {
+    FIND_EVENT = "SELECT event_nid, room_nid FROM event WHERE event_id = $1";
+    EVENT_BY_NID = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, \
+        j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
+        JOIN event_json j ON j.event_nid = e.event_nid \
+        LEFT JOIN redaction r ON r.event_nid = e.event_nid \
+        LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
+        LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
+        LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid \
+        WHERE e.event_nid = $1";
+    EVENTS_BY_NID_32 = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, \
+        j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
+        JOIN event_json j ON j.event_nid = e.event_nid \
+        LEFT JOIN redaction r ON r.event_nid = e.event_nid \
+        LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
+        LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
+        LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid \
+        WHERE e.event_nid IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+        $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)";
+}
+
+inserts! {
+    EVENT = "event" ("event_nid", "event_id", "room_nid", "type_nid", "key_nid", "sender_nid", "pos", "depth", "ts",
+        "auth_depth", "state_pos", "flags", "prev", "auth") key 1 Fail, followed by Event;
+    EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace, followed by Event;
+    REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace, followed by Redacted;
+}
+
+/// A stored event with its data for `unsigned`.
+#[derive(Debug)]
+pub(crate) struct EventRow {
+    pub event_nid: i64,
+    pub event_id: String,
+    pub room_nid: i64,
+    pub key_nid: Option<i64>,
+    pub pos: Option<i64>,
+    pub state_pos: i64,
+    pub auth_depth: i64,
+    pub json: String,
+    pub redaction_nid: Option<i64>,
+    pub prev_event_id: Option<String>,
+    pub prev_json: Option<String>,
+}
+
+from_row!(EventRow {
+    event_nid,
+    event_id,
+    room_nid,
+    key_nid,
+    pos,
+    state_pos,
+    auth_depth,
+    json,
+    redaction_nid,
+    prev_event_id,
+    prev_json
+});
+
+/// The short ids of an event and of its room.
+pub(crate) async fn find_event(conn: &mut Conn<'_>, event_id: &str) -> Result<Option<(EventNid, RoomNid)>, Error> {
+    // No event ID holds a NUL, and PostgreSQL would not even compare one.
+    if event_id.contains('\0') {
+        return Ok(None);
+    }
+    let row: Option<(i64, i64)> =
+        on!(conn, db => sqlx::query_as(FIND_EVENT.text()).bind(event_id).fetch_optional(&mut **db).await)?;
+    Ok(row.map(|(event, room)| (EventNid(event), RoomNid(room))))
+}
+
+/// The stored events, in no particular order; those that do not exist are missing.
+pub(crate) async fn events(conn: &mut Conn<'_>, nids: &[EventNid]) -> Result<Vec<EventRow>, Error> {
+    if let [nid] = nids {
+        return Ok(on!(conn, db => sqlx::query_as(EVENT_BY_NID.text()).bind(nid.0).fetch_all(&mut **db).await)?);
+    }
+    let mut rows = Vec::with_capacity(nids.len());
+    for chunk in nids.chunks(32) {
+        let found: Vec<EventRow> = on!(conn, db => {
+            let mut query = sqlx::query_as(EVENTS_BY_NID_32.text());
+            for index in 0..32 {
+                // Ids start at 1, so 0 finds nothing.
+                query = query.bind(chunk.get(index).map_or(0, |nid| nid.0));
+            }
+            query.fetch_all(&mut **db).await
+        })?;
+        rows.extend(found);
+    }
+    Ok(rows)
+}

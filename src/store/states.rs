@@ -1,0 +1,98 @@
+//! Rows of the rooms' state: its changes and its checkpoints.
+
+use super::{Conn, Error, KeyNid, Position, RoomNid, from_row, on, rows::inserts, statements};
+
+statements! {
+    LATEST_CHECKPOINT = "SELECT pos, changes, hash, blob FROM state_checkpoint WHERE room_nid = $1 AND pos <= $2 \
+        ORDER BY pos DESC LIMIT 1";
+    STATE_LOG_AFTER = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
+        WHERE room_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos, key_nid";
+    COUNTED_CHANGES = "SELECT l.key_nid, l.pos, l.event_nid, l.membership, l.prev_event_nid, \
+        (SELECT p.membership FROM state_log p WHERE p.room_nid = l.room_nid AND p.key_nid = l.key_nid AND p.pos < l.pos \
+        ORDER BY p.pos DESC LIMIT 1) AS prev_membership FROM state_log l \
+        WHERE l.room_nid = $1 AND l.pos > $2 AND l.pos <= $3 AND (l.membership IS NOT NULL OR l.key_nid = $4) \
+        ORDER BY l.pos, l.key_nid";
+    KEY_HISTORY = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
+        WHERE room_nid = $1 AND key_nid = $2 ORDER BY pos";
+}
+
+inserts! {
+    STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership")
+        key 3 Fail, followed by State;
+    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "changes", "hash", "blob") key 2 Replace, not followed;
+}
+
+/// A change of state, as stored.
+#[derive(Debug)]
+pub(crate) struct StateLogRow {
+    pub key_nid: i64,
+    pub pos: i64,
+    pub event_nid: Option<i64>,
+    pub membership: Option<i64>,
+    pub prev_event_nid: Option<i64>,
+}
+
+from_row!(StateLogRow { key_nid, pos, event_nid, membership, prev_event_nid });
+
+/// A change of a membership or of one other key, with the membership before it.
+#[derive(Debug)]
+pub(crate) struct CountedChangeRow {
+    pub key_nid: i64,
+    pub pos: i64,
+    pub event_nid: Option<i64>,
+    pub membership: Option<i64>,
+    pub prev_event_nid: Option<i64>,
+    pub prev_membership: Option<i64>,
+}
+
+from_row!(CountedChangeRow { key_nid, pos, event_nid, membership, prev_event_nid, prev_membership });
+
+/// A stored state.
+#[derive(Debug)]
+pub(crate) struct CheckpointRow {
+    pub pos: i64,
+    pub changes: i64,
+    pub hash: Vec<u8>,
+    pub blob: Vec<u8>,
+}
+
+from_row!(CheckpointRow { pos, changes, hash, blob });
+
+/// The newest stored state at or before `upto`.
+pub(crate) async fn latest_checkpoint(
+    conn: &mut Conn<'_>,
+    room: RoomNid,
+    upto: Position,
+) -> Result<Option<CheckpointRow>, Error> {
+    Ok(on!(conn, db =>
+        sqlx::query_as(LATEST_CHECKPOINT.text()).bind(room.0).bind(upto.0).fetch_optional(&mut **db).await)?)
+}
+
+/// The changes of state in (`after`, `upto`], oldest first.
+pub(crate) async fn state_log(
+    conn: &mut Conn<'_>,
+    room: RoomNid,
+    after: Position,
+    upto: Position,
+) -> Result<Vec<StateLogRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(STATE_LOG_AFTER.text())
+        .bind(room.0).bind(after.0).bind(upto.0).fetch_all(&mut **db).await)?)
+}
+
+/// The changes of memberships and of `other` in (`after`, `upto`], oldest first.
+pub(crate) async fn counted_changes(
+    conn: &mut Conn<'_>,
+    room: RoomNid,
+    (after, upto): (Position, Position),
+    other: Option<KeyNid>,
+) -> Result<Vec<CountedChangeRow>, Error> {
+    // Ids start at 1, so 0 finds nothing.
+    let other = other.map_or(0, |key| key.0);
+    Ok(on!(conn, db => sqlx::query_as(COUNTED_CHANGES.text())
+        .bind(room.0).bind(after.0).bind(upto.0).bind(other).fetch_all(&mut **db).await)?)
+}
+
+/// All changes of one key of the room's state, oldest first.
+pub(crate) async fn key_history(conn: &mut Conn<'_>, room: RoomNid, key: KeyNid) -> Result<Vec<StateLogRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(KEY_HISTORY.text()).bind(room.0).bind(key.0).fetch_all(&mut **db).await)?)
+}
