@@ -18,6 +18,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("account_data.rs", super::account_data::STATEMENTS),
     ("accounts.rs", super::accounts::STATEMENTS),
     ("aliases.rs", super::aliases::STATEMENTS),
+    ("checkpoints.rs", super::checkpoints::STATEMENTS),
     ("committer/batch.rs", super::committer::STATEMENTS),
     ("committer/connection.rs", super::committer::CONNECTION_STATEMENTS),
     ("committer/logged.rs", super::committer::LOG_STATEMENTS),
@@ -36,6 +37,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("receipts.rs", super::receipts::STATEMENTS),
     ("relations.rs", super::relations::STATEMENTS),
     ("room_heads.rs", super::room_heads::STATEMENTS),
+    ("room_lists.rs", super::room_lists::STATEMENTS),
     ("server_keys.rs", super::server_keys::STATEMENTS),
     ("states.rs", super::states::STATEMENTS),
     ("sweeps.rs", super::sweeps::STATEMENTS),
@@ -44,6 +46,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("tokens.rs", super::tokens::STATEMENTS),
     ("txn_ids.rs", super::txn_ids::STATEMENTS),
     ("vocabulary.rs", super::vocabulary::STATEMENTS),
+    ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
@@ -73,6 +76,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("tokens.rs", super::tokens::INSERTS),
     ("txn_ids.rs", super::txn_ids::INSERTS),
     ("vocabulary.rs", super::vocabulary::INSERTS),
+    ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
 ];
 
 /// A connection to a new database of either engine, with our schema.
