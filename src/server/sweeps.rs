@@ -34,6 +34,9 @@ const ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(10);
 /// The interval for deleting the rows of expired tokens, which are refused anyway.
 const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 
+/// The interval for deleting checkpoints of rooms' states that newer ones make superfluous. They take only space.
+const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1800);
+
 /// The interval for deleting transaction IDs older than [`KEEP_TXN_IDS`]; an hour more does not matter.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
 
@@ -70,6 +73,9 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.keys.delete_acknowledged().await
     });
     every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
+    every(app, tasks, "superfluous checkpoints", CHECKPOINTS_EVERY, |app: App| async move {
+        app.rooms.thin_checkpoints().await
+    });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
     every(app, tasks, "ended server keys", SERVER_KEYS_EVERY, |app: App| async move {
         remote::key_ring::forget_ended(&app.db, app.clock.now_ms() - millis(remote::FORGET_AFTER)).await
