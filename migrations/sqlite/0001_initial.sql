@@ -28,6 +28,13 @@ CREATE TABLE commit_log (
     touched BLOB NOT NULL
 );
 
+-- table: log_cursor | owner: store | ends: when its consumer is gone from the program, at the next start
+-- How far each consumer of the commit log has come: everything up to `pos` is done.
+CREATE TABLE log_cursor (
+    consumer TEXT NOT NULL PRIMARY KEY,
+    pos INTEGER NOT NULL
+);
+
 -- table: incarnation | owner: store | ends: the oldest go at start, the newest 1000 stay
 -- One row per start. A sync token names the incarnation that made it, so a restored backup is noticed.
 CREATE TABLE incarnation (

@@ -21,7 +21,6 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("checkpoints.rs", super::checkpoints::STATEMENTS),
     ("committer/batch.rs", super::committer::STATEMENTS),
     ("committer/connection.rs", super::committer::CONNECTION_STATEMENTS),
-    ("committer/logged.rs", super::committer::LOG_STATEMENTS),
     ("cross_signing.rs", super::cross_signing::STATEMENTS),
     ("device_keys.rs", super::device_keys::STATEMENTS),
     ("devices.rs", super::devices::STATEMENTS),
@@ -31,6 +30,9 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("key_backup.rs", super::key_backup::STATEMENTS),
     ("leftovers.rs", super::leftovers::STATEMENTS),
     ("members.rs", super::members::STATEMENTS),
+    ("log/cursors.rs", super::log::cursors::STATEMENTS),
+    ("log/feed.rs", super::log::feed::STATEMENTS),
+    ("log/trim.rs", super::log::trim::STATEMENTS),
     ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
     ("open.rs", super::open::STATEMENTS),
     ("profiles.rs", super::profiles::STATEMENTS),
@@ -218,7 +220,7 @@ fn no_table_has_two_inserts() {
 }
 
 /// Tables that the store alone writes, each with a statement of its own. Nobody follows them.
-const OWN_TABLES: [&str; 3] = ["counter", "incarnation", "writer_slot"];
+const OWN_TABLES: [&str; 4] = ["counter", "incarnation", "log_cursor", "writer_slot"];
 
 /// Each [`Insert`] says by which touch its table is followed, or that it is not.
 #[test]
