@@ -85,7 +85,7 @@ async fn open(url: &str, clock: &Clock) -> Arc<Database> {
         durability: Durability::Process,
         readers: 1,
         server_name: "sabha.test".to_owned(),
-        incarnation: 1,
+        incarnation: i64::from(rand::random::<u32>()),
         clock: clock.clone(),
         patience: Patience::default(),
     };
