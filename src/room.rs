@@ -6,8 +6,10 @@
 //!
 //! Reading order: [`event`] and [`state_log`] (the parts of a room), [`load`] (from the database), [`writer`] (how
 //! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
-//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`].
+//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`], [`listing`].
 
+mod absent_keys;
+mod checkpoints;
 mod damage;
 pub mod event;
 pub(crate) mod events;
@@ -29,6 +31,7 @@ pub mod upgrade;
 
 pub mod circumstances;
 pub mod history;
+pub mod listing;
 pub mod relations;
 mod scan;
 pub mod threads;
@@ -48,9 +51,12 @@ use sabha_federation::ServerSigner;
 pub use sabha_federation::state_log;
 
 use self::{
+    absent_keys::AbsentKeys,
+    checkpoints::Unthinned,
     damage::Damage,
     event::StoredEvent,
     events::Events,
+    listing::heroes::Heroes,
     memberships::Memberships,
     profile::Arrivals,
     queued::Queued,
@@ -91,6 +97,7 @@ pub struct Room {
     last_pos: AtomicI64,
     /// Set when somebody asks for the room; cleared whenever rooms are swept.
     used: AtomicBool,
+    absent: AbsentKeys,
 }
 
 /// The end of the room, on which the next event is built. It is ahead of the committed events.
@@ -99,8 +106,12 @@ struct Head {
     forward_extremities: Vec<(EventNid, OwnedEventId)>,
     depth: i64,
     state_pos: Position,
-    /// Changes of state since the last checkpoint.
-    unsaved_changes: usize,
+    /// The position of the latest event for which clients move the room up in a list.
+    bump_pos: Position,
+    /// The number of changes of the room's state so far.
+    changes: i64,
+    /// The number of changes up to the last checkpoint.
+    saved_changes: i64,
 }
 
 /// The part of the room that readers use. The state may be ahead of the committed events; readers name the position
@@ -108,6 +119,8 @@ struct Head {
 #[derive(Debug)]
 struct View {
     state: StateLog,
+    /// As of the newest state.
+    heroes: Heroes,
     ring: Ring,
 }
 
@@ -175,6 +188,7 @@ pub struct Rooms {
     profile_turns: Turns,
     txn_ids: TransactionIds,
     damage: Damage,
+    unthinned: Unthinned,
     state_hash_key: StateHashKey,
     rings: Arc<Rings>,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
@@ -202,6 +216,7 @@ impl Rooms {
             profile_turns: Turns::default(),
             txn_ids: TransactionIds::new(Arc::clone(&db)),
             damage: Damage::default(),
+            unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),
             sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
             reserved_aliases: Mutex::default(),
@@ -331,8 +346,8 @@ impl Rooms {
         state_key: &str,
         upto: Position,
     ) -> Result<Option<Arc<StoredEvent>>, Error> {
-        let Some(key) = self.db.known_state_key(event_type, state_key) else { return Ok(None) };
-        let entry: Option<StateEntry> = self.entry_at(room, key.nid, upto).await?;
+        let Some(key) = self.find_key(room, event_type, state_key).await? else { return Ok(None) };
+        let entry: Option<StateEntry> = self.entry_at(room, key, upto).await?;
         match entry {
             Some(entry) => Ok(Some(self.events.get(room, entry.event_nid).await?)),
             None => Ok(None),

@@ -21,6 +21,7 @@ pub mod vocabulary;
 pub mod account_data;
 pub mod accounts;
 pub mod aliases;
+pub mod checkpoints;
 pub mod cross_signing;
 pub mod device_keys;
 pub mod devices;
@@ -35,6 +36,7 @@ pub mod profiles;
 pub mod receipts;
 pub mod relations;
 pub mod room_heads;
+pub mod room_lists;
 pub mod server_keys;
 pub mod states;
 pub mod sweeps;
@@ -51,7 +53,7 @@ pub use exists::exists;
 pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};
 pub use open::{Database, DatabaseOptions, Durability, OpenError};
 pub use rows::{Insert, Row, Value};
-pub use vocabulary::{StateKey, Vocabulary};
+pub use vocabulary::{Vocabulary, keys::StateKey};
 
 pub(crate) use conn::{Sql, from_row, on, statements};
 

@@ -55,7 +55,7 @@ impl Rewind {
 impl Rooms {
     /// The facts right after `after` and ever since, oldest first. Never empty.
     pub(crate) async fn circumstances(&self, room: &Room, after: Position) -> Result<Vec<Circumstances>, Error> {
-        let levels_key = self.db.known_state_key("m.room.power_levels", "").map(|key| key.nid);
+        let levels_key = self.find_key(room, "m.room.power_levels", "").await?;
         let (mut rewind, known_from) = {
             let view = room.view();
             let power_levels = levels_key.and_then(|key| view.state.get(key)).map(|entry| entry.event_nid);

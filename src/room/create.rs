@@ -16,7 +16,9 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
     Head, Room, Rooms, View,
+    absent_keys::AbsentKeys,
     alias::{AliasError, aliases_in},
+    listing::heroes::Heroes,
     profile::{MemberProfile, member_draft},
     queued::Queued,
     ring::Ring,
@@ -147,16 +149,20 @@ impl Rooms {
                 forward_extremities: Vec::new(),
                 depth: 0,
                 state_pos: Position::ZERO,
-                unsaved_changes: 0,
+                bump_pos: Position::ZERO,
+                changes: 0,
+                saved_changes: 0,
             })),
             lineage: Lineage::default(),
             queued: Queued::default(),
             view: RwLock::new(View {
                 state: StateLog::new(self.state_hash_key.clone(), Position::ZERO),
+                heroes: Heroes::default(),
                 ring: Ring::new(Position::ZERO, Arc::clone(&self.rings)),
             }),
             last_pos: AtomicI64::new(0),
             used: AtomicBool::new(true),
+            absent: AbsentKeys::default(),
         });
         let mut writer = self.enter_new(&room).await;
         let now_ms = writer.now_ms();

@@ -11,7 +11,7 @@ use super::{
     event::StoredEvent,
     state_log::{LogRow, Membership},
 };
-use crate::store::{Error, Position, UserNid, vocabulary::User};
+use crate::store::{Error, KeyNid, Position, UserNid, vocabulary::User};
 
 /// The `history_visibility` of a room: the users who may read events from before they joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,13 +121,12 @@ pub(crate) struct CachedSight {
 impl Rooms {
     /// The user's [`Sight`] of the room.
     pub async fn sight(&self, room: &Room, user: &User) -> Result<Arc<Sight>, Error> {
-        let member_key = self.db.known_state_key("m.room.member", user.user_id.as_str());
-        let visibility_key = self.db.known_state_key("m.room.history_visibility", "");
+        let member_key = self.find_key(room, "m.room.member", user.user_id.as_str()).await?;
+        let visibility_key = self.find_key(room, "m.room.history_visibility", "").await?;
         let versions = {
             let view = room.view();
-            let pos_of =
-                |key: Option<crate::store::KeyNid>| key.and_then(|key| view.state.get(key)).map(|entry| entry.pos);
-            (pos_of(member_key.as_ref().map(|key| key.nid)), pos_of(visibility_key.as_ref().map(|key| key.nid)))
+            let pos_of = |key: Option<KeyNid>| key.and_then(|key| view.state.get(key)).map(|entry| entry.pos);
+            (pos_of(member_key), pos_of(visibility_key))
         };
         let cache_key: (UserNid, crate::store::RoomNid) = (user.nid, room.nid);
         if let Some(cached) = self.sights.get(&cache_key)
@@ -137,12 +136,12 @@ impl Rooms {
         }
         let mut sight = Sight::default();
         if let Some(key) = member_key {
-            let history = self.key_history(room, key.nid).await?;
+            let history = self.key_history(room, key).await?;
             sight.memberships =
                 history.iter().filter_map(|row| row.membership.map(|membership| (row.pos, membership))).collect();
         }
         if let Some(key) = visibility_key {
-            for LogRow { pos, event_nid, .. } in self.key_history(room, key.nid).await? {
+            for LogRow { pos, event_nid, .. } in self.key_history(room, key).await? {
                 let Some(event_nid) = event_nid else { continue };
                 let event = self.events.get(room, event_nid).await?;
                 sight.visibilities.push((pos, visibility_in(&event)));

@@ -154,26 +154,27 @@ impl RoomWriter<'_> {
     }
 
     async fn current(&self, event_type: &str, state_key: &str) -> Result<Option<Current>, Error> {
-        let Some(key) = self.rooms.db.known_state_key(event_type, state_key) else { return Ok(None) };
-        let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key.nid);
+        let Some(key) = self.rooms.find_key(&self.room, event_type, state_key).await? else { return Ok(None) };
+        let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key);
         if let Some(pending) = self.pending.iter().rev().find(of_key) {
             let Pending { nid, auth_depth, pdu, .. } = pending;
             return Ok(Some(Current { nid: *nid, auth_depth: *auth_depth, pdu: Arc::clone(pdu) }));
         }
-        let entry: Option<StateEntry> = self.room.view().state.get(key.nid);
+        let entry: Option<StateEntry> = self.room.view().state.get(key);
         let Some(entry) = entry else { return Ok(None) };
         let event = self.event(entry.event_nid).await?;
         Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
     }
 
     /// The membership of a user, including the events that were appended just now.
-    pub fn membership(&self, user_id: &UserId) -> Option<Membership> {
-        let key = self.rooms.db.known_state_key("m.room.member", user_id.as_str())?;
-        let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key.nid);
-        match self.pending.iter().rev().find(of_key) {
+    pub async fn membership(&self, user_id: &UserId) -> Result<Option<Membership>, Error> {
+        let key = self.rooms.find_key(&self.room, "m.room.member", user_id.as_str()).await?;
+        let Some(key) = key else { return Ok(None) };
+        let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key);
+        Ok(match self.pending.iter().rev().find(of_key) {
             Some(pending) => pending.membership,
-            None => self.room.view().state.get(key.nid)?.membership,
-        }
+            None => self.room.view().state.get(key).and_then(|entry| entry.membership),
+        })
     }
 
     /// An event of the room, queued or committed.

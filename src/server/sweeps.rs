@@ -40,6 +40,9 @@ const QUIET_TALLIES_EVERY: Duration = Duration::from_secs(600);
 /// The interval for deleting the rows of expired tokens, which are refused anyway.
 const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 
+/// The interval for deleting checkpoints of rooms' states that newer ones make superfluous. They take only space.
+const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1800);
+
 /// The interval for deleting transaction IDs older than [`KEEP_TXN_IDS`]; an hour more does not matter.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
 
@@ -89,6 +92,9 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         Ok(())
     });
     every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
+    every(app, tasks, "superfluous checkpoints", CHECKPOINTS_EVERY, |app: App| async move {
+        app.rooms.thin_checkpoints().await
+    });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
     every(app, tasks, "what is left over of devices and accounts", LEFTOVERS_EVERY, |app: App| async move {
         store::leftovers::sweep(&app.db).await

@@ -18,9 +18,9 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("account_data.rs", super::account_data::STATEMENTS),
     ("accounts.rs", super::accounts::STATEMENTS),
     ("aliases.rs", super::aliases::STATEMENTS),
+    ("checkpoints.rs", super::checkpoints::STATEMENTS),
     ("committer/batch.rs", super::committer::STATEMENTS),
     ("committer/connection.rs", super::committer::CONNECTION_STATEMENTS),
-    ("committer/logged.rs", super::committer::LOG_STATEMENTS),
     ("cross_signing.rs", super::cross_signing::STATEMENTS),
     ("device_keys.rs", super::device_keys::STATEMENTS),
     ("devices.rs", super::devices::STATEMENTS),
@@ -30,12 +30,16 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("key_backup.rs", super::key_backup::STATEMENTS),
     ("leftovers.rs", super::leftovers::STATEMENTS),
     ("members.rs", super::members::STATEMENTS),
+    ("log/cursors.rs", super::log::cursors::STATEMENTS),
+    ("log/feed.rs", super::log::feed::STATEMENTS),
+    ("log/trim.rs", super::log::trim::STATEMENTS),
     ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
     ("open.rs", super::open::STATEMENTS),
     ("profiles.rs", super::profiles::STATEMENTS),
     ("receipts.rs", super::receipts::STATEMENTS),
     ("relations.rs", super::relations::STATEMENTS),
     ("room_heads.rs", super::room_heads::STATEMENTS),
+    ("room_lists.rs", super::room_lists::STATEMENTS),
     ("server_keys.rs", super::server_keys::STATEMENTS),
     ("states.rs", super::states::STATEMENTS),
     ("sweeps.rs", super::sweeps::STATEMENTS),
@@ -45,6 +49,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("txn_ids.rs", super::txn_ids::STATEMENTS),
     ("unread.rs", super::unread::STATEMENTS),
     ("vocabulary.rs", super::vocabulary::STATEMENTS),
+    ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
@@ -75,6 +80,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("txn_ids.rs", super::txn_ids::INSERTS),
     ("unread.rs", super::unread::INSERTS),
     ("vocabulary.rs", super::vocabulary::INSERTS),
+    ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
 ];
 
 /// A connection to a new database of either engine, with our schema.
@@ -216,7 +222,7 @@ fn no_table_has_two_inserts() {
 }
 
 /// Tables that the store alone writes, each with a statement of its own. Nobody follows them.
-const OWN_TABLES: [&str; 3] = ["counter", "incarnation", "writer_slot"];
+const OWN_TABLES: [&str; 4] = ["counter", "incarnation", "log_cursor", "writer_slot"];
 
 /// Each [`Insert`] says by which touch its table is followed, or that it is not.
 #[test]

@@ -150,7 +150,10 @@ impl Look<'_> {
                 continue;
             }
             let name = if rules.asks_display_name(&event.judgement) {
-                let key = *member_key.get_or_insert_with(|| self.member_key());
+                let key = match member_key {
+                    Some(key) => key,
+                    None => *member_key.insert(self.member_key().await?),
+                };
                 let evaluator = &self.push.evaluator;
                 Some(evaluator.display_name(self.rooms, self.room, (self.user, key), event.pos).await?)
             } else {
@@ -165,8 +168,8 @@ impl Look<'_> {
         Ok(settled)
     }
 
-    fn member_key(&self) -> Option<KeyNid> {
-        self.rooms.db.known_state_key("m.room.member", self.user.user_id.as_str()).map(|key| key.nid)
+    async fn member_key(&self) -> Result<Option<KeyNid>, Error> {
+        self.rooms.find_key(self.room, "m.room.member", self.user.user_id.as_str()).await
     }
 
     /// Returns whether an event can count for the user at all.

@@ -6,8 +6,9 @@ use super::{Pending, RoomWriter};
 use crate::{
     bus::Bus,
     room::{
-        Room, Rooms,
+        Room, Rooms, checkpoints,
         event::StoredEvent,
+        listing::columns::{Columns, bumps},
         memberships::{MemberEntry, MembershipsHandle},
         relations,
         state_log::{Membership, checkpoint},
@@ -18,9 +19,6 @@ use crate::{
         timelines,
     },
 };
-
-/// The greatest number of state changes that are replayed when a room is loaded.
-const CHECKPOINT_EVERY: usize = 256;
 
 /// The flags of an accepted event of this server. There are no others yet.
 const PLAIN: i64 = 0;
@@ -50,7 +48,10 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         members: Vec::new(),
         txn: None,
     };
-    let mut view = room.view_mut();
+    let mut columns = Columns::default();
+    let mut heroes_changed = false;
+    let mut view_guard = room.view_mut();
+    let view = &mut *view_guard;
     // Readers ask for the committed position, so changes after it must stay in memory.
     view.state.keep_since(rooms.db.committer().published());
     let mut pos = first;
@@ -77,9 +78,14 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
                 change.before.map(|before| before.event_nid).into(),
                 event.membership.map(|membership| i64::from(membership.code())).into(),
             ]));
+            if change.before.is_none() {
+                room.absent.remove(&key.event_type, &key.state_key);
+            }
             view.state.apply(change);
+            heroes_changed |= view.heroes.follow(&change, &view.state);
+            columns.show(&event.pdu);
             writer.head.state_pos = pos;
-            writer.head.unsaved_changes += 1;
+            writer.head.changes += 1;
         }
         if let (Some(user), Some(membership)) = (&event.local_member, event.membership) {
             user.write_if_new(&mut write);
@@ -101,7 +107,14 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             ]));
             effects.members.push((user.nid, entry));
         }
+        if bumps(&event.pdu.event_type) {
+            writer.head.bump_pos = pos;
+        }
         if let Some(redacts) = &event.redacts {
+            let current = redacts.event.key.and_then(|key| view.state.get(key));
+            if current.is_some_and(|current| current.event_nid == redacts.event.nid) {
+                columns.show(&redacts.left);
+            }
             write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: event.nid });
             write.push(events::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
             write.push(events::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
@@ -135,22 +148,27 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     }
     let last = Position(pos.0 - 1);
     let state_hash = view.state.hash().to_bytes().to_vec();
-    if writer.head.unsaved_changes >= CHECKPOINT_EVERY {
-        writer.head.unsaved_changes = 0;
+    if writer.head.changes - writer.head.saved_changes >= checkpoints::distance(view.state.len()) {
+        writer.head.saved_changes = writer.head.changes;
         let blob = checkpoint::encode(view.state.entries());
         write.push(states::STATE_CHECKPOINT.row([
             room.nid.into(),
             last.into(),
+            writer.head.changes.into(),
             state_hash.clone().into(),
             blob.into(),
         ]));
+        rooms.unthinned.add(room.nid);
     }
-    drop(view);
+    let (joined, invited) = (number(view.state.joined()), number(view.state.invited()));
+    let heroes = heroes_changed.then(|| pack(view.heroes.events()));
+    drop(view_guard);
     // In this order: for a redacted event that was queued just now, the redacted form counts.
     for (pos, event) in effects.events.iter().chain(&effects.redacted) {
         room.queued.add(*pos, Arc::clone(event));
     }
     let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
+    let [name, topic, avatar, alias, encryption, room_type, join_rule, history, guests] = columns.texts;
     write.push(room_heads::ROOM_HEAD.row([
         room.nid.into(),
         last.into(),
@@ -158,6 +176,20 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         pack(&extremities).into(),
         writer.head.state_pos.into(),
         state_hash.into(),
+        writer.head.bump_pos.into(),
+        joined.into(),
+        invited.into(),
+        name.into(),
+        topic.into(),
+        avatar.into(),
+        alias.into(),
+        encryption.into(),
+        room_type.into(),
+        join_rule.into(),
+        history.into(),
+        guests.into(),
+        columns.federates.into(),
+        heroes.into(),
     ]));
     for touch in std::mem::take(&mut writer.touches) {
         write.touch(touch);
@@ -171,6 +203,10 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         rooms.register_shared(&room);
     }
     Ok(with_effects(write, rooms, effects, last))
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -> crate::store::Row {

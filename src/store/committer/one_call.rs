@@ -41,7 +41,7 @@ impl Texts {
         &mut self,
         conn: &mut Conn<'_>,
         batch: &[QueuedWrite],
-        frame: Frame,
+        frame: Frame<'_>,
     ) -> Result<Option<u64>, Error> {
         let log_row;
         let mut gathered = Gathered::default();

@@ -74,17 +74,15 @@ async fn a_batch_has_one_entry_with_the_touches_of_its_writes_in_their_order() {
         assert_eq!(opened.log().await, std::slice::from_ref(&first));
         // Step by step, because of the transaction between the writes.
         let waiting = queue();
-        let transaction = tokio::spawn({
-            let committer = committer.clone();
-            async move { committer.transact(Change { user: 4, fails: false }).await }
-        });
-        // The spawned task queues its work before the committer runs: both wait for this one thread.
-        tokio::task::yield_now().await;
+        let mut transaction = std::pin::pin!(committer.transact(Change { user: 4, fails: false }));
+        // It queues its work at once, and the committer waits for this one thread.
+        let first_poll = std::future::poll_fn(|context| std::task::Poll::Ready(transaction.as_mut().poll(context)));
+        assert!(first_poll.await.is_pending());
         let last = opened.db.committer().submit::<Error>(1, |_| Ok(Write::default().touching(touch(5))));
         for committed in waiting.into_iter().chain([last.expect("there is room")]) {
             committed.wait().await.expect("nothing is wrong with it");
         }
-        transaction.await.expect("it does not panic").expect("nothing is wrong with it");
+        transaction.await.expect("nothing is wrong with it");
         let touches = [(4, 1), (5, 2), (6, 3), (7, 4), (8, 5)].map(|(step, user)| (at(step), touch(user)));
         assert_eq!(opened.log().await, [first, (at(3), at(8), touches.into())]);
         assert_eq!(opened.db.counters().log_rows(), 2);
