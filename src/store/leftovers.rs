@@ -2,12 +2,19 @@
 //! that was signed out, the data of an account that was deactivated, and the room keys of a backup that was deleted.
 //!
 //! Each of them can be a million rows. All other writers would wait if the commit that ends the owner deleted them. So
-//! that commit only stores a [`Leftover`], and [`sweep`] deletes the rows that it names. Nothing reads leftover rows:
-//! the device, the account or the version is gone, and its short id is never used again.
+//! that commit only stores a [`Leftover`], and [`sweep`] deletes the rows that it names, for which [`Sweeper`] follows the
+//! commit log. Nothing reads leftover rows: the device, the account or the version is gone, and its short id is never used
+//! again.
+
+use std::sync::Arc;
 
 use super::{
-    Conn, Database, DeviceNid, Error, Position, Transaction, UserNid, committer::insert_rows, log::Touch, on,
-    rows::inserts, statements, to_device,
+    Conn, Database, DeviceNid, Error, Position, Transaction, UserNid,
+    committer::insert_rows,
+    log::{Consumer, LogEntry, Touch},
+    on,
+    rows::inserts,
+    statements, to_device,
 };
 
 statements! {
@@ -28,6 +35,8 @@ statements! {
     SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1 AND (key_id, signer_nid, signer_key_id) IN \
         (SELECT key_id, signer_nid, signer_key_id FROM key_signature WHERE user_nid = $1 \
         ORDER BY key_id, signer_nid, signer_key_id LIMIT $2)";
+    UNREAD_TALLIES = "DELETE FROM unread_tally WHERE user_nid = $1 AND room_nid IN \
+        (SELECT room_nid FROM unread_tally WHERE user_nid = $1 ORDER BY room_nid LIMIT $2)";
     BACKUP_SESSIONS = "DELETE FROM key_backup_session WHERE user_nid = $1 AND (version, room_id, session_id) IN \
         (SELECT version, room_id, session_id FROM key_backup_session WHERE user_nid = $1 \
         ORDER BY version, room_id, session_id LIMIT $2)";
@@ -117,6 +126,38 @@ pub async fn sweep(db: &Database) -> Result<(), Error> {
     }
 }
 
+/// Sweeps after each commit that has left something.
+pub struct Sweeper {
+    db: Arc<Database>,
+}
+
+impl Sweeper {
+    pub fn new(db: Arc<Database>) -> Self {
+        Self { db }
+    }
+}
+
+impl Consumer for Sweeper {
+    const NAME: &'static str = "leftovers";
+    type Work = ();
+
+    fn concerns(touch: &Touch) -> bool {
+        matches!(touch, Touch::Leftover)
+    }
+
+    fn work(&self, _: &LogEntry) -> Option<()> {
+        Some(())
+    }
+
+    async fn perform(&self, _: Vec<()>) -> Result<(), Error> {
+        sweep(&self.db).await
+    }
+
+    async fn catch_up(&self, _: Position, _: Position) -> Result<(), Error> {
+        sweep(&self.db).await
+    }
+}
+
 struct DeletePiece(Leftover);
 
 impl Transaction for DeletePiece {
@@ -129,6 +170,7 @@ impl Transaction for DeletePiece {
             Leftover::Account(_) => &[
                 (ACCOUNT_DATA, HUGE_ROWS),
                 (FILTERS, HUGE_ROWS),
+                (UNREAD_TALLIES, SMALL_ROWS),
                 (SIGNATURES, SMALL_ROWS),
                 (BACKUP_SESSIONS, LARGE_ROWS),
                 (BACKUP_VERSIONS, HUGE_ROWS),

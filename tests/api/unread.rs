@@ -3,7 +3,9 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
 mod budget;
+mod capped;
 mod model;
+mod stored;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -65,6 +67,14 @@ fn in_thread(root: &str, mut content: Value) -> Value {
 
 fn text(body: &str) -> Value {
     json!({ "msgtype": "m.text", "body": body })
+}
+
+/// Returns the ID of the client's member event in a room.
+async fn member_event(client: &Client, room: &str) -> String {
+    let state = client.get(&v3(["rooms", room, "state"])).await.ok();
+    let own = |event: &&Value| event["type"] == "m.room.member" && event["state_key"] == *client.user_id;
+    let member = state.as_array().expect("a list").iter().find(own).expect("the client is a member");
+    member["event_id"].as_str().expect("a string").to_owned()
 }
 
 /// Creates Alice, Bob and a room in which both may do everything.

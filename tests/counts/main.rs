@@ -2,6 +2,7 @@
 //! allocations.
 
 mod allocations;
+mod unread;
 
 use std::{
     collections::HashMap,

@@ -110,7 +110,6 @@ async fn commit_step_by_step(
             .bind(BLOCK).bind(kind.counter_name()).fetch_one(&mut **db).await)?;
         blocks.push((*kind, end - BLOCK));
     }
-    let log_row;
     let mut gathered = Gathered::default();
     let mut touches = Vec::new();
     for queued in batch {
@@ -125,7 +124,7 @@ async fn commit_step_by_step(
         }
     }
     // In the transaction of the batch, so the log holds exactly what is stored.
-    log_row = frame.log_row(touches);
+    let log_row = frame.log_row(touches);
     gathered.add_log_row(log_row.as_ref());
     insert(conn, gathered).await?;
     at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(frame.epoch).bind(frame.last.0).execute(&mut **db).await.map(|_| ()))?;

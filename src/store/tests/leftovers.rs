@@ -1,5 +1,7 @@
 //! Leftovers of devices and accounts are deleted piece by piece, and nothing else with them.
 
+use std::sync::Arc;
+
 use super::{count_rows, postgres};
 use crate::{
     clock::Clock,
@@ -12,20 +14,21 @@ use crate::{
         devices::{self, DEVICE},
         filters::FILTER,
         key_backup::{KEY_BACKUP_SESSION, KEY_BACKUP_VERSION},
-        leftovers,
-        log::Touch,
+        leftovers::Sweeper,
+        log::{Cursor, Touch},
         one_time_keys::{CLAIMED_KEY, FALLBACK_KEY, ONE_TIME_KEY},
         profiles::{self, PROFILE},
         to_device::{TO_DEVICE, TO_DEVICE_SHARED},
         tokens::ACCESS_TOKEN,
         txn_ids::TXN_ID,
+        unread::TALLY,
     },
 };
 
 /// More rows than any piece has.
 const MANY: i64 = 1_100;
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "access_token",
     "account_data",
     "claimed_key",
@@ -41,6 +44,7 @@ const TABLES: [&str; 15] = [
     "to_device",
     "to_device_shared",
     "txn_id",
+    "unread_tally",
 ];
 
 async fn open(url: &str) -> Database {
@@ -118,6 +122,7 @@ fn rows(user: UserNid, device: DeviceNid, number: i64) -> Vec<Row> {
             TO_DEVICE_SHARED.row([(index + 1).into(), user.0.into(), "{}".into()]),
             ACCOUNT_DATA.row([user.into(), RoomNid(0).into(), name.clone().into(), "{}".into(), 1.into(), 2.into()]),
             FILTER.row([user.into(), index.into(), "{}".into()]),
+            TALLY.row([user.into(), index.into(), 1.into(), Vec::<u8>::new().into(), Vec::<u8>::new().into()]),
             KEY_BACKUP_SESSION.row([
                 user.into(),
                 1.into(),
@@ -168,7 +173,9 @@ async fn what_is_left_over_goes_piece_by_piece_and_nothing_else_goes() {
     let postgres = postgres::PostgresDatabase::create().await;
     urls.extend(postgres.as_ref().map(|database| database.url.clone()));
     for url in urls {
-        let db = open(&url).await;
+        let db = Arc::new(open(&url).await);
+        let sweeper = Cursor::new(Sweeper::new(Arc::clone(&db)), Arc::clone(&db), Clock::manual(0));
+        sweeper.step().await.expect("nothing is left over yet");
         let (ended, other) = ((UserNid(1), DeviceNid(1)), (UserNid(2), DeviceNid(2)));
         for ((user, device), number) in [(ended, MANY), (other, 3)] {
             let write = touches(user, device).into_iter().fold(Write::new(rows(user, device, number)), Write::touching);
@@ -187,7 +194,7 @@ async fn what_is_left_over_goes_piece_by_piece_and_nothing_else_goes() {
             assert_eq!(count, 1, "{table} goes at once");
         }
         let before = db.committer().published();
-        leftovers::sweep(&db).await.expect("swept");
+        sweeper.step().await.expect("swept");
         assert!(db.committer().published().0 > before.0 + 20, "in many commits");
         let once = [&seen[..], &["key_backup_version", "key_signature"]].concat();
         let expected: Vec<_> =

@@ -14,7 +14,6 @@ const MAY_SCAN: &[(&str, &str, &str)] = &[
     ("accounts.rs", "ANY_ADMIN", "asked only with a right setup secret, of which there is one in a server's life"),
     ("accounts.rs", "DELETE_SETUP_SECRETS", "the table has one row"),
     ("aliases.rs", "PUBLISHED_ROOMS", "the whole directory is what is asked for"),
-    ("committer/logged.rs", "LAST_ENTRY", "it reads one row from the end"),
     ("devices.rs", "LAST_SEEN_USERS", "asked once after a start, for those who were seen last of all"),
     ("jobs.rs", "LIST_JOBS", "the whole table is what is asked for, from the front and with a limit"),
     ("leftovers.rs", "LEFTOVERS", "the whole table is what is asked for, from the front and with a limit"),
