@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use crate::{
     account::{
         AccountData,
-        data::{ACCOUNT, PutError, render},
+        data::{ACCOUNT, PUSH_RULES, PutError, render},
     },
     store::{self, Position, UserNid, vocabulary::User},
 };
@@ -29,9 +29,6 @@ use compiled::CompiledRules;
 use evaluate::Evaluator;
 pub use rules::RuleError;
 use unread::Tallies;
-
-/// The type of account data that holds the push rules.
-const PUSH_RULES: &str = "m.push_rules";
 
 /// Approximate number of cached rulesets, mostly of 10 kB. Others are read again when they are used.
 const CACHED_RULESETS: usize = 5_000;

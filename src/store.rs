@@ -28,6 +28,7 @@ pub mod filters;
 pub mod jobs;
 pub mod key_backup;
 pub mod leftovers;
+pub mod log;
 pub mod members;
 pub mod one_time_keys;
 pub mod profiles;

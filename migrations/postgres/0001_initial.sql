@@ -20,6 +20,14 @@ CREATE TABLE writer_slot (
     holder BIGINT NOT NULL
 );
 
+-- table: commit_log | owner: store | ends: when the slowest cursor is past it; after seven days or 1 GiB in any case
+-- The feed of everything that follows the commits: one row for each batch, with its last position, that names what the batch
+-- has changed. A batch that touched nothing has no row. The format of `touched` is in `src/store/log.rs`.
+CREATE TABLE commit_log (
+    pos BIGINT NOT NULL PRIMARY KEY,
+    touched BYTEA NOT NULL
+);
+
 -- table: incarnation | owner: store | ends: the oldest go at start, the newest 1000 stay
 -- One row per start. A sync token names the incarnation that made it, so a restored backup is noticed.
 CREATE TABLE incarnation (

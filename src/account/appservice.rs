@@ -24,6 +24,7 @@ use crate::{
     store::{
         self, Conn, DeviceNid, Position, Transaction, UserNid, accounts as account_rows,
         devices::{self as device_rows, DEVICE},
+        log::Touch,
         tokens as token_rows,
     },
 };
@@ -236,6 +237,7 @@ impl Transaction for CreateDevice {
             None::<i64>.into(),
             None::<String>.into(),
         ]);
+        conn.touch(Touch::Device { user: self.user, device: self.nid, gone: false });
         store::committer::insert_rows(conn, &[row]).await?;
         Ok(Ok(true))
     }

@@ -15,7 +15,10 @@ use super::{
 use crate::{
     bus::Bus,
     config::Limits,
-    store::{self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock, latest::Latest},
+    store::{
+        self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock, latest::Latest,
+        log::Touch,
+    },
 };
 
 /// Means "no room": data of the account itself.
@@ -24,8 +27,26 @@ pub const ACCOUNT: RoomNid = RoomNid(0);
 /// Maximum length of a type's name, as for event types.
 pub const MAX_TYPE_BYTES: usize = 255;
 
+/// The push rules, see [`crate::push`].
+pub(crate) const PUSH_RULES: &str = "m.push_rules";
+
+/// The users whom the account ignores, see [`super::ignored`].
+pub(crate) const IGNORED_USER_LIST: &str = "m.ignored_user_list";
+
+/// The rooms that are direct chats.
+pub(crate) const DIRECT: &str = "m.direct";
+
+/// The read marker of a room, see [`crate::ephemeral`].
+pub(crate) const FULLY_READ: &str = "m.fully_read";
+
 /// The types that have their own endpoints. Clients may read them here, but not write them.
-pub const SERVER_MANAGED: [&str; 2] = ["m.fully_read", "m.push_rules"];
+pub const SERVER_MANAGED: [&str; 2] = [FULLY_READ, PUSH_RULES];
+
+/// The types that the commit log tells apart, because the server itself reads them. Their numbers there begin with 1.
+const NAMED_KINDS: [&str; 4] = [PUSH_RULES, IGNORED_USER_LIST, DIRECT, FULLY_READ];
+
+/// The number of all other types in the commit log.
+const OTHER_KIND: u8 = 0;
 
 /// The service of account data.
 pub struct AccountData {
@@ -146,9 +167,16 @@ impl AccountData {
         let user = turn.user;
         // Whether the write succeeds or fails, the next reader starts from the stored content.
         self.ignored.will_change(user, room, event_type);
-        self.write(user, |position| vec![Self::row(user, room, event_type, content, position)])
-            .await
-            .map_err(PutError::Storage)?;
+        let (latest, bus) = (Arc::clone(&self.latest), Arc::clone(&self.bus));
+        let write = |position| {
+            let write = Write::new(vec![Self::row(user, room, event_type, content, position)]);
+            Ok(write.touching(Self::touch(user, room, event_type)).after(move || {
+                lock(&latest).changed(user, position);
+                bus.mark_user(user, position);
+            }))
+        };
+        let committed = self.db.committer().submit(1, write).map_err(PutError::Storage)?;
+        committed.wait().await.map_err(PutError::Storage)?;
         Ok(())
     }
 
@@ -179,21 +207,15 @@ impl AccountData {
         Ok(())
     }
 
-    async fn write(&self, user: UserNid, rows: impl FnOnce(Position) -> Vec<Row>) -> Result<(), store::Error> {
-        let latest = Arc::clone(&self.latest);
-        let bus = Arc::clone(&self.bus);
-        let committed = self.db.committer().submit::<store::Error>(1, |position| {
-            Ok(Write::new(rows(position)).after(move || {
-                lock(&latest).changed(user, position);
-                bus.mark_user(user, position);
-            }))
-        })?;
-        committed.wait().await?;
-        Ok(())
+    /// The touch of a commit that stores one type.
+    pub(crate) fn touch(user: UserNid, room: RoomNid, event_type: &str) -> Touch {
+        let named = NAMED_KINDS.iter().position(|named| *named == event_type);
+        let kind = named.and_then(|index| u8::try_from(index + 1).ok()).unwrap_or(OTHER_KIND);
+        Touch::AccountData { user, room, kind }
     }
 
     /// The row that stores one type, for a commit with more than account data. Call [`Self::committed`] after the
-    /// commit.
+    /// commit, and name [`Self::touch`] in it.
     pub(crate) fn row(user: UserNid, room: RoomNid, event_type: &str, json: Arc<str>, position: Position) -> Row {
         let bytes = i64::try_from(json.len()).unwrap_or(i64::MAX);
         rows::ACCOUNT_DATA.row([

@@ -20,7 +20,7 @@ use crate::{
     bus::Bus,
     store::{
         self, Conn, DeviceNid, Position, Transaction, UserNid, accounts as account_rows,
-        devices::{self as rows, DEVICE_CHANGE, DeviceRow},
+        devices::{self as rows, DeviceRow},
         profiles as profile_rows, tokens as token_rows,
     },
 };
@@ -138,7 +138,7 @@ impl Transaction for EndDevices {
             }
         }
         if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
-            store::committer::insert_rows(conn, &[DEVICE_CHANGE.row([self.user.into(), position.into()])]).await?;
+            rows::change_list(conn, self.user, position).await?;
         }
         Ok(ended)
     }
@@ -165,7 +165,7 @@ impl Transaction for Rename {
         let found = rows::rename_device(conn, self.user, self.device_id.as_str(), self.name.as_deref()).await?;
         if found {
             // Other users see the name with the device's keys.
-            store::committer::insert_rows(conn, &[DEVICE_CHANGE.row([self.user.into(), position.into()])]).await?;
+            rows::change_list(conn, self.user, position).await?;
         }
         Ok(found)
     }

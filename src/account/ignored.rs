@@ -13,11 +13,8 @@ use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::data::{ACCOUNT, AccountData};
+use super::data::{ACCOUNT, AccountData, IGNORED_USER_LIST};
 use crate::store::{self, Position, RoomNid, UserNid, vocabulary::User};
-
-/// The type of account data that holds the list.
-const IGNORED_USER_LIST: &str = "m.ignored_user_list";
 
 /// Maximum number of accounts with a cached list. Most lists are empty and take 100 bytes.
 const CACHED: usize = 50_000;

@@ -11,6 +11,7 @@ use super::{
 use crate::store::{
     self, Conn, DeviceNid, Row,
     devices::{self as device_rows, DEVICE},
+    log::Touch,
     tokens::{self as token_rows, ACCESS_TOKEN, REFRESH_TOKEN},
 };
 
@@ -160,7 +161,10 @@ impl Draft {
         place: Place,
     ) -> Result<token_rows::Deleted, store::Error> {
         let (rows, revoked) = match place {
-            Place::New => (self.rows(user), Vec::new()),
+            Place::New => {
+                conn.touch(self.touch(user));
+                (self.rows(user), Vec::new())
+            }
             Place::Known(device) => {
                 let revoked = token_rows::delete_of_device(conn, device).await?;
                 (self.tokens.rows(user, device, self.now), revoked)
@@ -168,6 +172,11 @@ impl Draft {
         };
         store::committer::insert_rows(conn, &rows).await?;
         Ok(revoked)
+    }
+
+    /// The touch of a session on a new device.
+    pub fn touch(&self, user: store::UserNid) -> Touch {
+        Touch::Device { user, device: self.new_nid, gone: false }
     }
 
     /// The rows of a session on a new device.

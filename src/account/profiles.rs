@@ -7,6 +7,7 @@ use super::Accounts;
 use crate::store::{
     self, Conn, Position, Transaction, UserNid,
     jobs::Task,
+    log::Touch,
     profiles::{self as rows, PROFILE},
 };
 
@@ -95,6 +96,7 @@ impl Transaction for SetField {
         let mut new_rows = Vec::with_capacity(2);
         if is_shown(&self.field) {
             // Needed also for an equal value: the client may repeat it because a room shows the old one.
+            conn.touch(Touch::Job);
             new_rows.push(Task::ShowProfile(self.user).row(position));
         }
         if before == self.json.as_ref() {
@@ -113,6 +115,7 @@ impl Transaction for SetField {
         if size_bytes > MAX_PROFILE_BYTES || (before.is_none() && fields.len() >= MAX_FIELDS) {
             return Ok(Err(ProfileError::ProfileTooLarge));
         }
+        conn.touch(Touch::Profile { user: self.user });
         new_rows.push(PROFILE.row([self.user.into(), self.field.as_str().into(), json.as_str().into()]));
         store::committer::insert_rows(conn, &new_rows).await?;
         Ok(Ok(()))

@@ -17,6 +17,7 @@ use crate::{
     store::{
         self, Conn, Position, Transaction,
         accounts::{self as rows, ACCOUNT},
+        log::Touch,
         profiles::PROFILE,
         vocabulary::{USER, User},
     },
@@ -118,6 +119,9 @@ impl Transaction for CreateAccount {
             }
         }
         let user = &self.user;
+        for touch in [user.touch(), Touch::Account { user: user.nid }, Touch::Profile { user: user.nid }] {
+            conn.touch(touch);
+        }
         let displayname = self.displayname.as_deref().unwrap_or(user.user_id.localpart());
         let displayname = serde_json::Value::from(displayname).to_string();
         let mut rows = vec![
@@ -132,6 +136,7 @@ impl Transaction for CreateAccount {
             PROFILE.row([user.nid.into(), "displayname".into(), displayname.into()]),
         ];
         if let Some(session) = &self.session {
+            conn.touch(session.touch(user.nid));
             rows.extend(session.rows(user.nid));
         }
         store::committer::insert_rows(conn, &rows).await?;

@@ -7,14 +7,11 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::data::{ACCOUNT, AccountData, PutError};
+use super::data::{ACCOUNT, AccountData, DIRECT, PutError};
 use crate::store::{self, RoomNid, UserNid};
 
 /// The type of account data that holds tags.
 const TAG: &str = "m.tag";
-
-/// The type of account data that lists direct chats, by user.
-const DIRECT: &str = "m.direct";
 
 /// The spec's limit on a tag's name.
 pub const MAX_TAG_BYTES: usize = 255;

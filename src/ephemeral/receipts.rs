@@ -18,17 +18,19 @@ use tokio::sync::OnceCell;
 use self::shown::{Key, Receipt, Shown};
 use super::Ephemeral;
 use crate::{
-    account::{data::PutError, ignored::Ignored},
+    account::{
+        AccountData,
+        data::{FULLY_READ, PutError},
+        ignored::Ignored,
+    },
     room::{Room, Rooms},
     store::{
-        self, Position, RoomNid, Row, UserNid, Write, ids::lock, latest::Latest, receipts as rows, vocabulary::User,
+        self, Position, RoomNid, Row, UserNid, Write, ids::lock, latest::Latest, log::Touch, receipts as rows,
+        vocabulary::User,
     },
 };
 
 pub use shown::Kind;
-
-/// The type of account data that holds the read marker.
-const FULLY_READ: &str = "m.fully_read";
 
 /// Maximum number of rooms with cached receipts, about 200 bytes for each member who reads.
 const CACHED_ROOMS: usize = 10_000;
@@ -200,6 +202,13 @@ impl Ephemeral {
         let (memory, data, bus) = (Arc::clone(&self.receipts), Arc::clone(&self.data), Arc::clone(&self.bus));
         let public = receipts.iter().any(|(key, _)| key.kind == Kind::Read);
         let marker = fully_read.is_some();
+        let mut touches: Vec<Touch> = Vec::new();
+        if !receipts.is_empty() {
+            touches.push(Touch::Receipt { room, user, private: !public });
+        }
+        if marker {
+            touches.push(AccountData::touch(user, room, FULLY_READ));
+        }
         let committed = self.db.committer().submit::<store::Error>(1, move |position| {
             let mut rows: Vec<Row> = Vec::with_capacity(receipts.len() + 1);
             for (key, receipt) in &mut receipts {
@@ -215,9 +224,10 @@ impl Ephemeral {
                 ]));
             }
             if let Some(content) = fully_read {
-                rows.push(crate::account::AccountData::row(user, room, FULLY_READ, content, position));
+                rows.push(AccountData::row(user, room, FULLY_READ, content, position));
             }
-            Ok(Write::new(rows).after(move || {
+            let write = touches.into_iter().fold(Write::new(rows), Write::touching);
+            Ok(write.after(move || {
                 memory.committed(room, receipts, position);
                 if marker {
                     data.committed(user, position);

@@ -263,7 +263,7 @@ impl Transaction for DeleteVersion {
             Some(row) if row.deleted => {}
             Some(_) => {
                 key_backup::mark_deleted(conn, self.user, self.version).await?;
-                insert_rows(conn, &[Leftover::Backup(self.user, self.version).row()]).await?;
+                Leftover::Backup(self.user, self.version).leave(conn).await?;
             }
         }
         Ok(Ok(()))

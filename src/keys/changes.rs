@@ -13,7 +13,7 @@ use ruma::OwnedUserId;
 use super::Keys;
 use crate::{
     bus::Bus,
-    store::{Error, Position, RoomNid, Row, UserNid, device_keys, devices::DEVICE_CHANGE, ids::lock},
+    store::{Conn, Error, Position, RoomNid, Row, UserNid, device_keys, devices::DEVICE_CHANGE, ids::lock, log::Touch},
 };
 
 /// Changes kept in memory: some minutes of a busy server. Clients that were away longer cost a query.
@@ -70,7 +70,7 @@ impl Changes {
     }
 }
 
-/// A change of device lists on its way to the database. Add [`Self::rows`] to the rows of the write, and call
+/// A change of device lists on its way to the database. Add [`Self::rows`] to the rows of the transaction, and call
 /// [`Self::committed`] after the commit.
 #[derive(Debug, Clone)]
 pub struct DeviceChange {
@@ -91,8 +91,11 @@ impl DeviceChange {
         Self { users, ..self.clone() }
     }
 
-    /// The rows that store the change.
-    pub fn rows(&self, position: Position) -> Vec<Row> {
+    /// Touches the lists, and returns the rows that store the change.
+    pub fn rows(&self, conn: &mut Conn<'_>, position: Position) -> Vec<Row> {
+        for user in &self.users {
+            conn.touch(Touch::DeviceList { user: *user });
+        }
         self.users.iter().map(|user| DEVICE_CHANGE.row([(*user).into(), position.into()])).collect()
     }
 

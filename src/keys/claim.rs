@@ -20,6 +20,7 @@ use crate::{
         Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
         device_keys,
+        log::Touch,
         one_time_keys::{self, CLAIMED_KEY},
     },
 };
@@ -151,6 +152,10 @@ impl Transaction for ClaimKeys {
             {
                 taken.push(Taken { target: index, key_id, json });
             }
+        }
+        for taken in &taken {
+            let Target { user, device, .. } = self.targets[taken.target];
+            conn.touch(Touch::KeyCounts { user, device });
         }
         insert_rows(conn, &digests).await?;
         Ok(taken)

@@ -281,7 +281,7 @@ impl Transaction for UploadSigningKeys {
             cross_signing::delete_signatures(conn, self.user, old).await?;
         }
         let mut rows = self.rows.clone();
-        rows.extend(self.change.rows(position));
+        rows.extend(self.change.rows(conn, position));
         insert_rows(conn, &rows).await?;
         Ok(true)
     }

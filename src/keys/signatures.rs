@@ -415,7 +415,7 @@ impl Transaction for UploadSignatures {
             ]));
         }
         // Another user's list counts as changed too: the caller's other devices must fetch it to see the signature.
-        rows.extend(self.change.of_users(outcome.changed.iter().copied().collect()).rows(position));
+        rows.extend(self.change.of_users(outcome.changed.iter().copied().collect()).rows(conn, position));
         insert_rows(conn, &rows).await?;
         Ok(outcome)
     }

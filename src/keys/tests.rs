@@ -34,6 +34,7 @@ use crate::{
         device_keys::DEVICE_KEY,
         devices::{self, DEVICE},
         key_backup::{self, Part},
+        log::Touch,
         tests::count_rows,
         txn_ids::find_txn_id,
     },
@@ -67,7 +68,7 @@ async fn open(path: &std::path::Path, incarnation: i64) -> Arc<Database> {
         readers: 4,
         server_name: "example.org".to_owned(),
         incarnation,
-        now_ms: 0,
+        clock: Clock::manual(0),
         patience: Patience::default(),
     };
     Arc::new(Database::open(options).await.expect("a new database opens"))
@@ -107,7 +108,8 @@ impl Fixture {
             None::<i64>.into(),
             None::<String>.into(),
         ]);
-        let mut write = Write::new(vec![row]);
+        let touch = Touch::Device { user: user.nid, device: device_nid, gone: false };
+        let mut write = Write::new(vec![row]).touching(touch);
         user.write_if_new(&mut write);
         self.db.committer().write(write).await.expect("it is stored");
         let revoked = CancellationToken::new();
@@ -324,7 +326,8 @@ async fn only_the_named_keys_are_read_for_signatures_and_uploads() {
     let other = fixture.device(&owned_user_id!("@alice:example.org"), "OTHER").await;
     // Malformed JSON, so that reading this row fails.
     let row = DEVICE_KEY.row([other.device_nid.into(), other.user.nid.into(), "{".into()]);
-    fixture.db.committer().write(Write::new(vec![row])).await.expect("stored");
+    let write = Write::new(vec![row]).touching(Touch::DeviceList { user: other.user.nid });
+    fixture.db.committer().write(write).await.expect("stored");
     let signed = |key_id: &str| SignedKey {
         user_id: alice.user_id().to_owned(),
         key_id: key_id.to_owned(),

@@ -22,6 +22,7 @@ use crate::{
         committer::insert_rows,
         device_keys::{self, DEVICE_KEY},
         devices,
+        log::Touch,
         one_time_keys::{self, FALLBACK_KEY, ONE_TIME_KEY},
     },
 };
@@ -207,13 +208,14 @@ impl Transaction for UploadKeys {
         }
         if let Some(json) = &self.device_keys {
             rows.push(DEVICE_KEY.row([self.device.into(), self.user.into(), json.clone().into()]));
-            rows.extend(self.change.rows(position));
+            rows.extend(self.change.rows(conn, position));
+        }
+        let counts = !one_time_keys.is_empty() || !fallback_keys.is_empty();
+        if counts {
+            conn.touch(Touch::KeyCounts { user: self.user, device: self.device });
         }
         insert_rows(conn, &rows).await?;
-        Ok(Ok(Uploaded {
-            device_keys: self.device_keys.is_some(),
-            counts: !one_time_keys.is_empty() || !fallback_keys.is_empty(),
-        }))
+        Ok(Ok(Uploaded { device_keys: self.device_keys.is_some(), counts }))
     }
 
     fn committed(&self, output: &Self::Output, position: Position) {

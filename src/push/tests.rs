@@ -8,6 +8,7 @@ use ruma::{
 use super::*;
 use crate::{
     bus::Bus,
+    clock::Clock,
     config::Config,
     store::{Database, DatabaseOptions, Durability, Patience},
 };
@@ -19,7 +20,7 @@ async fn open(path: &std::path::Path) -> Arc<Database> {
         readers: 4,
         server_name: "example.org".to_owned(),
         incarnation: 1,
-        now_ms: 0,
+        clock: Clock::manual(0),
         patience: Patience::default(),
     };
     Arc::new(Database::open(options).await.expect("a new database opens"))

@@ -15,7 +15,7 @@ use serde_json::{
 use super::{Room, Rooms, send::SendError, state_log::Membership, writer::AppendError};
 use crate::{
     account::LocalDevice,
-    store::{self, Conn, Position, RoomNid, Transaction, Write, aliases as rows, ids::lock},
+    store::{self, Conn, Position, RoomNid, Transaction, Write, aliases as rows, ids::lock, log::Touch},
 };
 
 /// Errors of creating or deleting an alias.
@@ -95,7 +95,7 @@ impl Rooms {
             caller.user.nid.into(),
             self.clock.now_ms().into(),
         ]);
-        self.db.committer().write(Write::new(vec![row])).await?;
+        self.db.committer().write(Write::new(vec![row]).touching(Touch::Alias { room: room.nid })).await?;
         drop(reserved);
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Rooms {
         }
         if publish {
             let row = rows::PUBLISHED.row([room.nid.into(), self.clock.now_ms().into()]);
-            self.db.committer().write(Write::new(vec![row])).await?;
+            self.db.committer().write(Write::new(vec![row]).touching(Touch::Directory { room: room.nid })).await?;
         } else {
             self.db.committer().transact(Unpublish(room.nid)).await?;
         }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     account::LocalDevice,
-    store::{self, Lineage, Position, aliases, room_heads as rows},
+    store::{self, Lineage, Position, aliases, log::Touch, room_heads as rows},
 };
 
 /// The initial rules of a room; see the spec's table of presets.
@@ -163,18 +163,16 @@ impl Rooms {
         });
         let mut writer = self.enter_new(&room).await;
         let now_ms = writer.now_ms();
-        writer.add_row(rows::ROOM.row([
-            nid.into(),
-            room_id.as_str().into(),
-            new.version.as_str().into(),
-            now_ms.into(),
-        ]));
+        let row = rows::ROOM.row([nid.into(), room_id.as_str().into(), new.version.as_str().into(), now_ms.into()]);
+        writer.add_row(row, None);
         if let Some(reserved) = &reserved {
             let creator = caller.user.nid.into();
-            writer.add_row(aliases::ALIAS.row([reserved.alias.as_str().into(), nid.into(), creator, now_ms.into()]));
+            let row = aliases::ALIAS.row([reserved.alias.as_str().into(), nid.into(), creator, now_ms.into()]);
+            writer.add_row(row, Some(Touch::Alias { room: nid }));
         }
         if new.publish {
-            writer.add_row(aliases::PUBLISHED.row([nid.into(), now_ms.into()]));
+            let row = aliases::PUBLISHED.row([nid.into(), now_ms.into()]);
+            writer.add_row(row, Some(Touch::Directory { room: nid }));
         }
         writer
             .push_create(&caller.user, create)

@@ -9,7 +9,7 @@ use ruma::{OwnedRoomId, RoomId};
 
 use super::{Rooms, state_log::Membership};
 use crate::store::{
-    Conn, Database, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, members as rows,
+    Conn, Database, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, log::Touch, members as rows,
 };
 
 /// A local user's membership in one room.
@@ -131,7 +131,12 @@ impl Transaction for Forget {
     type Output = bool;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<bool, Error> {
-        rows::forget_membership(conn, self.user, self.entry.room, self.entry.pos).await
+        let MemberEntry { room, membership, pos, .. } = self.entry;
+        let found = rows::forget_membership(conn, self.user, room, pos).await?;
+        if found {
+            conn.touch(Touch::Member { room, user: self.user, membership: membership.code(), forgotten: true });
+        }
+        Ok(found)
     }
 
     fn committed(&self, found: &bool, _: Position) {

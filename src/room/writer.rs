@@ -24,6 +24,7 @@ use super::{
 };
 use crate::store::{
     Committed, Error, EventNid, Position, Row, StateKey, Write,
+    log::Touch,
     vocabulary::{EventType, User},
 };
 
@@ -51,6 +52,8 @@ pub struct RoomWriter<'a> {
     date_ms: Option<i64>,
     pending: Vec<Pending>,
     extra: Vec<Row>,
+    /// The touches of `extra`.
+    touches: Vec<Touch>,
     is_new_room: bool,
 }
 
@@ -122,8 +125,8 @@ impl Rooms {
 
     fn writer(&self, room: Arc<Room>, head: OwnedMutexGuard<Head>, is_new_room: bool) -> RoomWriter<'_> {
         let now_ms = self.clock.now_ms();
-        let (pending, extra) = (Vec::new(), Vec::new());
-        RoomWriter { rooms: self, room, head, now_ms, date_ms: None, pending, extra, is_new_room }
+        let (pending, extra, touches) = (Vec::new(), Vec::new(), Vec::new());
+        RoomWriter { rooms: self, room, head, now_ms, date_ms: None, pending, extra, touches, is_new_room }
     }
 }
 
@@ -138,9 +141,11 @@ impl RoomWriter<'_> {
         self.date_ms = date.map(|date| i64::from(date.get()));
     }
 
-    /// Adds a row to be committed together with the events.
-    pub fn add_row(&mut self, row: Row) {
+    /// Adds a row to be committed together with the events, and names what it changes. The events themselves name the
+    /// room.
+    pub(super) fn add_row(&mut self, row: Row, touch: Option<Touch>) {
         self.extra.push(row);
+        self.touches.extend(touch);
     }
 
     /// The current event of a key of the state, including the events that were appended just now.

@@ -157,7 +157,7 @@ fn database_options(config: &Config, surroundings: &Surroundings) -> Result<Data
         readers,
         server_name: config.server_name.to_string(),
         incarnation: i64::from(rand::random::<u32>()),
-        now_ms: surroundings.clock.now_ms(),
+        clock: surroundings.clock.clone(),
         patience: surroundings.patience,
     })
 }

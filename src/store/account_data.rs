@@ -12,7 +12,8 @@ statements! {
 }
 
 inserts! {
-    ACCOUNT_DATA = "account_data" ("user_nid", "room_nid", "type", "json", "pos", "bytes") key 3 Replace;
+    ACCOUNT_DATA = "account_data" ("user_nid", "room_nid", "type", "json", "pos", "bytes")
+        key 3 Replace, followed by AccountData;
 }
 
 /// The largest number of rows that `limits.account_data_per_user` can allow.

@@ -1,6 +1,6 @@
 //! Rows of accounts, of registration tokens, and of the secret that makes the first administrator.
 
-use super::{Conn, Error, UserNid, from_row, on, rows::inserts, statements};
+use super::{Conn, Error, UserNid, from_row, log::Touch, on, rows::inserts, statements};
 
 statements! {
     FIND_ACCOUNT = "SELECT password_hash, admin, created_at, deactivated_at FROM account WHERE user_nid = $1";
@@ -23,9 +23,11 @@ statements! {
 }
 
 inserts! {
-    ACCOUNT = "account" ("user_nid", "password_hash", "admin", "created_at", "deactivated_at") key 1 Fail;
-    REGISTRATION_TOKEN = "registration_token" ("token", "uses_allowed", "used", "expires_at", "created_at") key 1 Fail;
-    SETUP_SECRET = "setup_secret" ("secret_hash", "expires_at") key 1 Fail;
+    ACCOUNT = "account" ("user_nid", "password_hash", "admin", "created_at", "deactivated_at")
+        key 1 Fail, followed by Account;
+    REGISTRATION_TOKEN = "registration_token" ("token", "uses_allowed", "used", "expires_at", "created_at")
+        key 1 Fail, not followed;
+    SETUP_SECRET = "setup_secret" ("secret_hash", "expires_at") key 1 Fail, not followed;
 }
 
 /// An account; its password hash is in no `Debug` output.
@@ -92,21 +94,29 @@ pub(crate) async fn list_accounts(
 pub(crate) async fn set_password(conn: &mut Conn<'_>, user: UserNid, hash: &str) -> Result<bool, Error> {
     let changed = on!(conn, db => sqlx::query(SET_PASSWORD.text()).bind(hash).bind(user.0)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
-    Ok(changed > 0)
+    Ok(is_changed(conn, user, changed))
+}
+
+/// Touches the account if its row was changed, and returns whether it was.
+fn is_changed(conn: &mut Conn<'_>, user: UserNid, changed: u64) -> bool {
+    if changed > 0 {
+        conn.touch(Touch::Account { user });
+    }
+    changed > 0
 }
 
 /// Gives an active account the rights of an admin, or takes them. Returns whether there was one.
 pub(crate) async fn set_admin(conn: &mut Conn<'_>, user: UserNid, admin: bool) -> Result<bool, Error> {
     let changed = on!(conn, db => sqlx::query(SET_ADMIN.text()).bind(admin).bind(user.0)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
-    Ok(changed > 0)
+    Ok(is_changed(conn, user, changed))
 }
 
 /// Removes the password and the rights of an active account, for ever. Returns whether there was one.
 pub(crate) async fn deactivate(conn: &mut Conn<'_>, user: UserNid, at: i64) -> Result<bool, Error> {
     let changed = on!(conn, db => sqlx::query(DEACTIVATE.text()).bind(at).bind(user.0)
         .execute(&mut **db).await.map(|done| done.rows_affected()))?;
-    Ok(changed > 0)
+    Ok(is_changed(conn, user, changed))
 }
 
 pub(crate) async fn find_registration_token(

@@ -1,13 +1,13 @@
 //! Rows of room aliases and of the public room directory.
 
-use super::{Conn, Error, RoomNid, UserNid, on, rows::inserts, statements};
+use super::{Conn, Error, RoomNid, UserNid, log::Touch, on, rows::inserts, statements};
 
 statements! {
     FIND_ALIAS = "SELECT room_nid, creator_nid FROM room_alias WHERE alias = $1";
     ALIASES_OF_ROOM = "SELECT alias FROM room_alias WHERE room_nid = $1 ORDER BY alias LIMIT 1000";
     MOVE_ALIASES = "UPDATE room_alias SET room_nid = $1 WHERE alias IN \
         (SELECT alias FROM room_alias WHERE room_nid = $2 ORDER BY alias LIMIT $3)";
-    DELETE_ALIAS = "DELETE FROM room_alias WHERE alias = $1";
+    DELETE_ALIAS = "DELETE FROM room_alias WHERE alias = $1 RETURNING room_nid";
     IS_PUBLISHED = "SELECT published_at FROM room_directory WHERE room_nid = $1";
     UNPUBLISH = "DELETE FROM room_directory WHERE room_nid = $1";
     PUBLISHED_ROOMS = "SELECT d.room_nid, COUNT(m.user_nid) FROM room_directory d \
@@ -16,8 +16,8 @@ statements! {
 }
 
 inserts! {
-    ALIAS = "room_alias" ("alias", "room_nid", "creator_nid", "created_at") key 1 Fail;
-    PUBLISHED = "room_directory" ("room_nid", "published_at") key 1 Replace;
+    ALIAS = "room_alias" ("alias", "room_nid", "creator_nid", "created_at") key 1 Fail, followed by Alias;
+    PUBLISHED = "room_directory" ("room_nid", "published_at") key 1 Replace, followed by Directory;
 }
 
 /// The room that an alias points to, and the creator of the alias.
@@ -36,15 +36,23 @@ pub(crate) async fn aliases_of_room(conn: &mut Conn<'_>, room: RoomNid) -> Resul
 
 /// Points at most `limit` aliases of one room to another, and returns their number.
 pub(crate) async fn move_aliases(conn: &mut Conn<'_>, from: RoomNid, to: RoomNid, limit: i64) -> Result<u64, Error> {
-    Ok(on!(conn, db => sqlx::query(MOVE_ALIASES.text())
-        .bind(to.0).bind(from.0).bind(limit).execute(&mut **db).await.map(|done| done.rows_affected()))?)
+    let moved = on!(conn, db => sqlx::query(MOVE_ALIASES.text())
+        .bind(to.0).bind(from.0).bind(limit).execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    if moved > 0 {
+        conn.touch(Touch::Alias { room: from });
+        conn.touch(Touch::Alias { room: to });
+    }
+    Ok(moved)
 }
 
 /// Deletes an alias. Returns whether there was one.
 pub(crate) async fn delete_alias(conn: &mut Conn<'_>, alias: &str) -> Result<bool, Error> {
-    let deleted = on!(conn, db =>
-        sqlx::query(DELETE_ALIAS.text()).bind(alias).execute(&mut **db).await.map(|done| done.rows_affected()))?;
-    Ok(deleted > 0)
+    let deleted: Option<(i64,)> =
+        on!(conn, db => sqlx::query_as(DELETE_ALIAS.text()).bind(alias).fetch_optional(&mut **db).await)?;
+    if let Some((room,)) = deleted {
+        conn.touch(Touch::Alias { room: RoomNid(room) });
+    }
+    Ok(deleted.is_some())
 }
 
 /// Returns whether the room is in the public directory.
@@ -55,7 +63,11 @@ pub(crate) async fn is_published(conn: &mut Conn<'_>, room: RoomNid) -> Result<b
 }
 
 pub(crate) async fn unpublish(conn: &mut Conn<'_>, room: RoomNid) -> Result<(), Error> {
-    on!(conn, db => sqlx::query(UNPUBLISH.text()).bind(room.0).execute(&mut **db).await.map(|_| ()))?;
+    let deleted = on!(conn, db =>
+        sqlx::query(UNPUBLISH.text()).bind(room.0).execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    if deleted > 0 {
+        conn.touch(Touch::Directory { room });
+    }
     Ok(())
 }
 

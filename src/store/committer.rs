@@ -5,7 +5,8 @@
 //! any timer. After the commit, in this order: memory is updated ([`Write::after`]), the new position becomes visible
 //! ([`Committer::published`]), and the writers are answered.
 //!
-//! Positions are given out when a write is queued. The queue is first in, first out, so positions are in commit order.
+//! Positions are given out with a write's place in the queue, before the write is built. The queue is first in, first
+//! out, so positions are in commit order ([`queue`]).
 //!
 //! A batch that fails is rolled back and each of its writes is tried once more alone. A write that fails again breaks its
 //! [`Lineage`]: all writes that were built on it fail too, and nothing of them is stored.
@@ -17,14 +18,15 @@ mod batch;
 mod connection;
 mod gathered;
 mod health;
+mod logged;
 mod one_call;
+mod queue;
 mod reserve;
 mod run;
 mod steps;
 mod transaction;
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -37,13 +39,15 @@ use tokio_util::sync::CancellationToken;
 
 use health::Pulse;
 pub use health::{Ended, Health};
+use queue::{Builder, Queue, QueuedWrite, Work};
 pub(super) use reserve::Reserve;
 use steps::Steps;
 pub use steps::{CommitStep, StepHook};
+use transaction::Slot;
 pub use transaction::Transaction;
-use transaction::{Erased, Slot};
 
-use super::{Counters, Error, Position, Row, ids::Ids, ids::lock};
+use super::{Counters, DatabaseOptions, Error, Position, Row, ids::Ids, ids::lock, log::Touch};
+use crate::clock::Clock;
 pub(super) use batch::RESERVE_IDS;
 pub(crate) use batch::insert_rows;
 pub(super) use connection::{Engine, LOCK_KEY, LOCK_POSTGRES, WriterConn, set_limits};
@@ -51,6 +55,7 @@ pub(super) use connection::{Engine, LOCK_KEY, LOCK_POSTGRES, WriterConn, set_lim
 pub(super) use {
     batch::STATEMENTS,
     connection::STATEMENTS as CONNECTION_STATEMENTS,
+    logged::INSERTS,
     one_call::{postgres_text, sqlite_text},
 };
 
@@ -147,6 +152,9 @@ impl Drop for Unfinished {
 #[derive(Default)]
 pub struct Write {
     pub(super) rows: Vec<Row>,
+    /// Each touch with its position; `None` is the position of the write.
+    pub(super) touches: Vec<(Option<Position>, Touch)>,
+    at: Option<Position>,
     pub(super) lineage: Option<Lineage>,
     pub(super) stored: Vec<Arc<AtomicBool>>,
     pub(super) after: Option<Hook>,
@@ -170,8 +178,26 @@ impl Write {
         self.rows.push(row);
     }
 
-    /// Adds `row`, and sets `stored` once it is committed.
-    pub fn add_new(&mut self, row: Row, stored: Arc<AtomicBool>) {
+    /// Names something that the write changes, for the entry of its batch in the commit log.
+    pub(crate) fn touch(&mut self, touch: Touch) {
+        self.touches.push((self.at, touch));
+    }
+
+    /// Names something that the write changes, as [`Self::touch`] does.
+    #[must_use]
+    pub(crate) fn touching(mut self, touch: Touch) -> Self {
+        self.touch(touch);
+        self
+    }
+
+    /// Sets the position of the touches that follow, for a write of several positions. Positions must not go back.
+    pub(crate) fn set_position(&mut self, position: Position) {
+        self.at = Some(position);
+    }
+
+    /// Adds the row of a new word, and sets `stored` once it is committed.
+    pub(crate) fn add_word(&mut self, row: Row, touch: Touch, stored: Arc<AtomicBool>) {
+        self.touch(touch);
         self.rows.push(row);
         self.stored.push(stored);
     }
@@ -184,41 +210,6 @@ impl Write {
         self.after = Some(Box::new(after));
         self
     }
-}
-
-enum Work {
-    Write(Write),
-    Transaction(Box<dyn Erased>),
-}
-
-struct Queued {
-    position: Position,
-    work: Work,
-    answer: oneshot::Sender<Result<(), Error>>,
-}
-
-impl Work {
-    fn lineage(&self) -> Option<&Lineage> {
-        match self {
-            Self::Write(write) => write.lineage.as_ref(),
-            Self::Transaction(_) => None,
-        }
-    }
-
-    fn is_essential(&self) -> bool {
-        match self {
-            Self::Write(_) => false,
-            Self::Transaction(transaction) => transaction.is_essential(),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Queued>,
-    /// The last position that was given out.
-    last: i64,
-    stopping: bool,
 }
 
 /// The write side of the database. Cheap to clone.
@@ -239,10 +230,17 @@ pub(super) struct Shared {
     /// The disk reserve; `None` for PostgreSQL, whose disk is not ours.
     reserve: Option<Reserve>,
     notice: Duration,
+    clock: Clock,
     /// Cancelled when the server stops.
     stop: CancellationToken,
     pub(super) ids: Ids,
     pub(super) counters: Arc<Counters>,
+}
+
+impl Shared {
+    fn published(&self) -> Position {
+        Position(self.published.load(Ordering::Acquire))
+    }
 }
 
 /// A queued write. Waiting for it is waiting for its commit; dropping it lets the write go on.
@@ -271,16 +269,22 @@ impl Committed {
 }
 
 impl Committer {
-    pub(super) fn new(last: Position, counters: Arc<Counters>, notice: Duration, reserve: Option<Reserve>) -> Self {
+    pub(super) fn new(
+        last: Position,
+        counters: Arc<Counters>,
+        options: &DatabaseOptions,
+        reserve: Option<Reserve>,
+    ) -> Self {
         Self(Arc::new(Shared {
-            queue: Mutex::new(Queue { last: last.0, ..Queue::default() }),
+            queue: Mutex::new(Queue::after(last)),
             wake: Notify::new(),
             published: AtomicI64::new(last.0),
             steps: Steps::default(),
             on_published: OnPublished::default(),
             pulse: Pulse::default(),
             reserve,
-            notice,
+            notice: options.patience.notice,
+            clock: options.clock.clone(),
             stop: CancellationToken::new(),
             ids: Ids::default(),
             counters,
@@ -289,15 +293,16 @@ impl Committer {
 
     /// The position up to which everything is committed and visible in memory.
     pub fn published(&self) -> Position {
-        Position(self.0.published.load(Ordering::Acquire))
+        self.0.published()
     }
 
-    /// Queues a write of `count` consecutive positions. `build` gets the first one and must be quick: it runs under the
-    /// queue's lock, so that positions are in the order of the queue. The position of the write is its last one.
+    /// Queues a write of `count` consecutive positions. `build` gets the first one and runs in the write's place in the
+    /// queue: others build at the same time, but those behind it are committed only after it. So it must be quick. The
+    /// position of the write is its last one.
     ///
     /// # Errors
     /// [`Error::Overloaded`], [`Error::Waiting`] or [`Error::Stopping`], before `build` has run. [`Error::HoldsNul`].
-    /// The errors of `build`. Nothing is queued then.
+    /// The errors of `build`. Nothing is stored then, and the positions stay unused.
     pub fn submit<E: From<Error>>(
         &self,
         count: usize,
@@ -308,6 +313,9 @@ impl Committer {
             // Writes of a lineage have changed memory by now; their builders check for a NUL before.
             if write.lineage.is_none() && write.rows.iter().any(Row::holds_nul) {
                 return Err(Error::HoldsNul.into());
+            }
+            for row in &write.rows {
+                row.check_touched(write.touches.iter().map(|(_, touch)| touch));
             }
             Ok(Work::Write(write))
         })
@@ -334,27 +342,11 @@ impl Committer {
     fn push<E: From<Error>>(
         &self,
         count: usize,
-        work: impl FnOnce(Position) -> Result<Work, E>,
+        build: impl FnOnce(Position) -> Result<Work, E>,
     ) -> Result<Committed, E> {
-        let mut queue = lock(&self.0.queue);
-        if queue.stopping {
-            return Err(Error::Stopping.into());
-        }
-        // A new write could not be answered; queued writes are settled when the database is back.
-        if self.0.pulse.get() == Health::Waiting {
-            return Err(Error::Waiting.into());
-        }
-        if queue.waiting.len() >= MAX_QUEUE {
-            return Err(Error::Overloaded.into());
-        }
-        let work = work(Position(queue.last + 1))?;
-        queue.last += i64::try_from(count).unwrap_or(i64::MAX).max(1);
-        let position = Position(queue.last);
-        let (answer, receiver) = oneshot::channel();
-        queue.waiting.push_back(Queued { position, work, answer });
-        drop(queue);
-        self.0.wake.notify_one();
-        Ok(Committed { position, answer: receiver })
+        let builder = Builder::enter(&self.0, count)?;
+        let work = build(builder.first())?;
+        Ok(builder.fill(work))
     }
 
     pub fn ids(&self) -> &Ids {
@@ -401,7 +393,7 @@ impl Committer {
 
     /// Takes no more writes; queued writes are still committed.
     pub(super) fn stop(&self) {
-        lock(&self.0.queue).stopping = true;
+        lock(&self.0.queue).stop();
         self.0.stop.cancel();
         self.0.wake.notify_one();
     }

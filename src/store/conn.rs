@@ -10,11 +10,14 @@ use std::{
 
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, pool::PoolConnection};
 
+use super::log::Touch;
+
 /// The work that the database was asked to do since the start. Tests and benchmarks check these counts.
 #[derive(Debug, Default)]
 pub struct Counters {
     statements: AtomicU64,
     rows_written: AtomicU64,
+    log_rows: AtomicU64,
 }
 
 impl Counters {
@@ -23,9 +26,14 @@ impl Counters {
         self.statements.load(Ordering::Relaxed)
     }
 
-    /// Rows that the committer inserted or replaced.
+    /// Rows that the committer inserted or replaced, without those of the commit log.
     pub fn rows_written(&self) -> u64 {
         self.rows_written.load(Ordering::Relaxed)
+    }
+
+    /// Rows of the commit log: at most one for each batch.
+    pub fn log_rows(&self) -> u64 {
+        self.log_rows.load(Ordering::Relaxed)
     }
 
     pub(super) fn add_statement(&self) {
@@ -37,6 +45,11 @@ impl Counters {
         self.rows_written.fetch_add(rows, Ordering::Relaxed);
         metrics::counter!("sabha_db_rows_written_total").increment(rows);
     }
+
+    pub(super) fn add_log_row(&self) {
+        self.log_rows.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("sabha_db_log_rows_total").increment(1);
+    }
 }
 
 /// A connection to one of the two engines, borrowed for one piece of work.
@@ -44,6 +57,8 @@ pub struct Conn<'a> {
     pub(crate) link: Link<'a>,
     pub(super) counters: &'a Counters,
     pub(super) watch: Option<Watch<'a>>,
+    /// The touches of the transaction that runs on the writing connection.
+    pub(super) touches: Vec<Touch>,
 }
 
 /// The time limit for one query, and the flag that is set when one took longer.
@@ -61,6 +76,12 @@ pub(crate) enum Link<'a> {
 impl Conn<'_> {
     pub(crate) fn count_statement(&self) {
         self.counters.add_statement();
+    }
+
+    /// Names something that a [`Transaction`](super::Transaction) writes, for the entry of its batch in the commit log.
+    /// Must come before the rows of a followed table.
+    pub(crate) fn touch(&mut self, touch: Touch) {
+        self.touches.push(touch);
     }
 
     /// The time limit for one query in PostgreSQL.
@@ -198,7 +219,7 @@ impl<'a> Reader<'a> {
             Held::Postgres(conn) => Link::Postgres(conn),
         };
         let watch = Watch { limit: self.bounds.query, silent: &self.silent };
-        Conn { link, counters: self.counters, watch: Some(watch) }
+        Conn { link, counters: self.counters, watch: Some(watch), touches: Vec::new() }
     }
 }
 

@@ -22,8 +22,9 @@ statements! {
 }
 
 inserts! {
-    CROSS_SIGNING_KEY = "cross_signing_key" ("user_nid", "usage", "json") key 2 Replace;
-    KEY_SIGNATURE = "key_signature" ("user_nid", "key_id", "signer_nid", "signer_key_id", "signature") key 4 Replace;
+    CROSS_SIGNING_KEY = "cross_signing_key" ("user_nid", "usage", "json") key 2 Replace, followed by DeviceList;
+    KEY_SIGNATURE = "key_signature" ("user_nid", "key_id", "signer_nid", "signer_key_id", "signature")
+        key 4 Replace, followed by DeviceList;
 }
 
 /// A signature on a key, with its signer, the signing key and the signed key.

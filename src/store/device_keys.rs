@@ -27,7 +27,7 @@ statements! {
 }
 
 inserts! {
-    DEVICE_KEY = "device_key" ("device_nid", "user_nid", "json") key 1 Replace;
+    DEVICE_KEY = "device_key" ("device_nid", "user_nid", "json") key 1 Replace, followed by DeviceList;
 }
 
 /// A device that has published its keys.

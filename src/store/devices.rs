@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use super::{
-    Conn, DeviceNid, Error, UserNid,
+    Conn, DeviceNid, Error, Position, UserNid,
     committer::insert_rows,
     device_keys::in_32,
     from_row,
     leftovers::{Leftover, leave_devices},
+    log::Touch,
     on,
     rows::inserts,
     statements, tokens,
@@ -19,7 +20,7 @@ statements! {
     LIST_DEVICES = "SELECT device_nid, device_id, display_name, last_seen_at, last_seen_ip FROM device \
         WHERE user_nid = $1 ORDER BY device_nid LIMIT $2";
     COUNT_DEVICES = "SELECT COUNT(*) FROM device WHERE user_nid = $1";
-    RENAME_DEVICE = "UPDATE device SET display_name = $1 WHERE user_nid = $2 AND device_id = $3";
+    RENAME_DEVICE = "UPDATE device SET display_name = $1 WHERE user_nid = $2 AND device_id = $3 RETURNING device_nid";
     LAST_SEEN_USERS = "SELECT user_nid, MAX(last_seen_at) AS seen_at FROM device WHERE last_seen_at IS NOT NULL \
         GROUP BY user_nid ORDER BY seen_at DESC, user_nid LIMIT $1";
     STARTED_AT = "SELECT started_at FROM incarnation WHERE incarnation = $1";
@@ -35,13 +36,13 @@ statements! {
         (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2)";
     DELETE_SIGNATURES_OF_DEVICES = "DELETE FROM key_signature WHERE user_nid = $1 AND key_id IN \
         (SELECT device_id FROM device WHERE user_nid = $1 AND device_nid <> $2)";
-    DELETE_DEVICES = "DELETE FROM device WHERE user_nid = $1 AND device_nid <> $2";
+    DELETE_DEVICES = "DELETE FROM device WHERE user_nid = $1 AND device_nid <> $2 RETURNING device_nid";
 }
 
 inserts! {
     DEVICE = "device" ("device_nid", "user_nid", "device_id", "display_name", "created_at", "last_seen_at", "last_seen_ip")
-        key 1 Fail;
-    DEVICE_CHANGE = "device_change" ("user_nid", "pos") key 1 Replace;
+        key 1 Fail, followed by Device;
+    DEVICE_CHANGE = "device_change" ("user_nid", "pos") key 1 Replace, followed by DeviceList;
 }
 
 /// A device of a local user.
@@ -100,9 +101,18 @@ pub(crate) async fn rename_device(
     id: &str,
     name: Option<&str>,
 ) -> Result<bool, Error> {
-    let changed = on!(conn, db => sqlx::query(RENAME_DEVICE.text()).bind(name).bind(user.0).bind(id)
-        .execute(&mut **db).await.map(|done| done.rows_affected()))?;
-    Ok(changed > 0)
+    let renamed: Option<(i64,)> = on!(conn, db => sqlx::query_as(RENAME_DEVICE.text()).bind(name).bind(user.0).bind(id)
+        .fetch_optional(&mut **db).await)?;
+    if let Some((device,)) = renamed {
+        conn.touch(Touch::Device { user, device: DeviceNid(device), gone: false });
+    }
+    Ok(renamed.is_some())
+}
+
+/// Marks the user's list of devices as changed at `position`.
+pub(crate) async fn change_list(conn: &mut Conn<'_>, user: UserNid, position: Position) -> Result<(), Error> {
+    conn.touch(Touch::DeviceList { user });
+    insert_rows(conn, &[DEVICE_CHANGE.row([user.into(), position.into()])]).await
 }
 
 /// The users whose devices were seen last, with the time in milliseconds since 1970, latest first.
@@ -137,7 +147,8 @@ pub(crate) async fn delete_device(
     device: DeviceNid,
     device_id: &str,
 ) -> Result<tokens::Deleted, Error> {
-    insert_rows(conn, &[Leftover::Device(device).row()]).await?;
+    conn.touch(Touch::Device { user, device, gone: true });
+    Leftover::Device(device).leave(conn).await?;
     for statement in [DELETE_DEVICE_KEY, DELETE_FALLBACK_KEYS, DELETE_DEVICE] {
         on!(conn, db => sqlx::query(statement.text()).bind(device.0).execute(&mut **db).await.map(drop))?;
     }
@@ -155,12 +166,14 @@ pub(crate) async fn delete_devices(
 ) -> Result<(u64, tokens::Deleted), Error> {
     leave_devices(conn, user, kept).await?;
     let revoked = tokens::delete_of_devices(conn, user, kept).await?;
-    let mut devices = 0;
-    // The devices are deleted last, because the other statements look them up.
-    for statement in [DELETE_KEYS_OF_DEVICES, DELETE_FALLBACK_OF_DEVICES, DELETE_SIGNATURES_OF_DEVICES, DELETE_DEVICES]
-    {
-        devices = on!(conn, db => sqlx::query(statement.text()).bind(user.0).bind(kept.0)
-            .execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    for statement in [DELETE_KEYS_OF_DEVICES, DELETE_FALLBACK_OF_DEVICES, DELETE_SIGNATURES_OF_DEVICES] {
+        on!(conn, db => sqlx::query(statement.text()).bind(user.0).bind(kept.0).execute(&mut **db).await.map(drop))?;
     }
-    Ok((devices, revoked))
+    // The devices are deleted last, because the other statements look them up.
+    let devices: Vec<(i64,)> = on!(conn, db => sqlx::query_as(DELETE_DEVICES.text())
+        .bind(user.0).bind(kept.0).fetch_all(&mut **db).await)?;
+    for (device,) in &devices {
+        conn.touch(Touch::Device { user, device: DeviceNid(*device), gone: true });
+    }
+    Ok((devices.len() as u64, revoked))
 }

@@ -25,9 +25,9 @@ statements! {
 
 inserts! {
     EVENT = "event" ("event_nid", "event_id", "room_nid", "type_nid", "key_nid", "sender_nid", "pos", "depth", "ts",
-        "auth_depth", "state_pos", "flags", "prev", "auth") key 1 Fail;
-    EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace;
-    REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace;
+        "auth_depth", "state_pos", "flags", "prev", "auth") key 1 Fail, followed by Event;
+    EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace, followed by Event;
+    REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace, followed by Redacted;
 }
 
 /// A stored event with its data for `unsigned`.

@@ -10,7 +10,7 @@ statements! {
 }
 
 inserts! {
-    FILTER = "filter" ("user_nid", "filter_id", "json") key 2 Fail;
+    FILTER = "filter" ("user_nid", "filter_id", "json") key 2 Fail, not followed;
 }
 
 pub(crate) async fn find_filter(conn: &mut Conn<'_>, user: UserNid, filter_id: i64) -> Result<Option<String>, Error> {

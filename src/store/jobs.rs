@@ -8,7 +8,7 @@ statements! {
 }
 
 inserts! {
-    JOB = "job" ("kind", "subject", "pos") key 2 Replace;
+    JOB = "job" ("kind", "subject", "pos") key 2 Replace, followed by Job;
 }
 
 /// A kind of work, and its subject.

@@ -36,9 +36,9 @@ statements! {
 
 inserts! {
     KEY_BACKUP_VERSION = "key_backup_version" ("user_nid", "version", "algorithm", "auth_data", "etag", "count", "bytes",
-        "deleted") key 2 Fail;
+        "deleted") key 2 Fail, not followed;
     KEY_BACKUP_SESSION = "key_backup_session" ("user_nid", "version", "room_id", "session_id", "first_message_index",
-        "forwarded_count", "is_verified", "bytes", "json") key 4 Replace;
+        "forwarded_count", "is_verified", "bytes", "json") key 4 Replace, not followed;
 }
 
 /// A version of a user's backup.

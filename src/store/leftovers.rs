@@ -6,7 +6,8 @@
 //! the device, the account or the version is gone, and its short id is never used again.
 
 use super::{
-    Conn, Database, DeviceNid, Error, Position, Row, Transaction, UserNid, on, rows::inserts, statements, to_device,
+    Conn, Database, DeviceNid, Error, Position, Transaction, UserNid, committer::insert_rows, log::Touch, on,
+    rows::inserts, statements, to_device,
 };
 
 statements! {
@@ -38,7 +39,7 @@ statements! {
 }
 
 inserts! {
-    LEFTOVER = "leftover" ("kind", "owner", "part") key 3 Keep;
+    LEFTOVER = "leftover" ("kind", "owner", "part") key 3 Keep, followed by Leftover;
 }
 
 /// The number of rows that are deleted in one commit, for tables with small rows.
@@ -81,15 +82,17 @@ impl Leftover {
         }
     }
 
-    /// The row to be stored in the commit that ends the owner.
-    pub(crate) fn row(self) -> Row {
+    /// Stores the leftover, in the commit that ends the owner.
+    pub(crate) async fn leave(self, conn: &mut Conn<'_>) -> Result<(), Error> {
         let (kind, owner, part) = self.columns();
-        LEFTOVER.row([kind.into(), owner.into(), part.into()])
+        conn.touch(Touch::Leftover);
+        insert_rows(conn, &[LEFTOVER.row([kind.into(), owner.into(), part.into()])]).await
     }
 }
 
 /// Stores a leftover for each of the user's devices, except the kept one.
 pub(crate) async fn leave_devices(conn: &mut Conn<'_>, user: UserNid, kept: DeviceNid) -> Result<(), Error> {
+    conn.touch(Touch::Leftover);
     Ok(on!(conn, db => sqlx::query(OF_DEVICES.text())
         .bind(user.0).bind(kept.0).execute(&mut **db).await.map(|_| ()))?)
 }

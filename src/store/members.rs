@@ -14,7 +14,7 @@ statements! {
 
 inserts! {
     MEMBER = "member" ("user_nid", "room_nid", "membership", "event_nid", "pos", "forgotten", "invite_state")
-        key 2 Replace;
+        key 2 Replace, followed by Member;
 }
 
 /// A local user's membership in a room, as stored.

@@ -21,9 +21,11 @@ statements! {
 }
 
 inserts! {
-    ONE_TIME_KEY = "one_time_key" ("device_nid", "algorithm", "key_id", "seq", "digest", "json") key 3 Fail;
-    CLAIMED_KEY = "claimed_key" ("device_nid", "digest") key 2 Keep;
-    FALLBACK_KEY = "fallback_key" ("device_nid", "algorithm", "key_id", "json", "used") key 2 Replace;
+    ONE_TIME_KEY = "one_time_key" ("device_nid", "algorithm", "key_id", "seq", "digest", "json")
+        key 3 Fail, followed by KeyCounts;
+    CLAIMED_KEY = "claimed_key" ("device_nid", "digest") key 2 Keep, followed by KeyCounts;
+    FALLBACK_KEY = "fallback_key" ("device_nid", "algorithm", "key_id", "json", "used")
+        key 2 Replace, followed by KeyCounts;
 }
 
 /// A key as it was uploaded: algorithm, ID without its algorithm, JSON.

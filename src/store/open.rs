@@ -28,6 +28,7 @@ use super::{
     migrations,
     rows::inserts,
 };
+use crate::clock::Clock;
 
 statements! {
     FIND_INFO = "SELECT value FROM server_info WHERE name = $1";
@@ -41,7 +42,7 @@ statements! {
 }
 
 inserts! {
-    SERVER_INFO = "server_info" ("name", "value") key 1 Fail;
+    SERVER_INFO = "server_info" ("name", "value") key 1 Fail, not followed;
 }
 
 /// The name of the secret in `server_info`, where it is in base64.
@@ -94,8 +95,7 @@ pub struct DatabaseOptions {
     pub server_name: String,
     /// A random number that names this start of the server.
     pub incarnation: i64,
-    /// The present time, in milliseconds since 1970.
-    pub now_ms: i64,
+    pub clock: Clock,
     pub patience: Patience,
 }
 
@@ -212,7 +212,7 @@ impl Database {
             Location::Sqlite(path) => Some(Reserve::beside(path).await),
             Location::Postgres(_) => None,
         };
-        let committer = Committer::new(last, Arc::clone(&counters), options.patience.notice, reserve);
+        let committer = Committer::new(last, Arc::clone(&counters), &options, reserve);
         for kind in Kind::ALL {
             on!(&mut conn, db => sqlx::query(NEW_COUNTER.text()).bind(kind.counter_name()).execute(&mut **db).await.map(|_| ()))?;
             let (end,): (i64,) = on!(&mut conn, db => sqlx::query_as(RESERVE_IDS.text())
@@ -479,6 +479,6 @@ async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<(i6
         on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(options.incarnation).fetch_one(&mut **db).await)?;
     on!(conn, db => sqlx::query(FORGET_INCARNATIONS.text()).bind(epoch - KEPT_INCARNATIONS).execute(&mut **db).await.map(|_| ()))?;
     on!(conn, db => sqlx::query(NEW_INCARNATION.text())
-        .bind(options.incarnation).bind(epoch).bind(pos).bind(options.now_ms).execute(&mut **db).await.map(|_| ()))?;
+        .bind(options.incarnation).bind(epoch).bind(pos).bind(options.clock.now_ms()).execute(&mut **db).await.map(|_| ()))?;
     Ok((epoch, Position(pos)))
 }

@@ -1,6 +1,6 @@
 //! Rows of profiles, and of other data that is deleted with an account.
 
-use super::{Conn, Error, UserNid, committer::insert_rows, leftovers::Leftover, on, rows::inserts, statements};
+use super::{Conn, Error, UserNid, leftovers::Leftover, log::Touch, on, rows::inserts, statements};
 
 statements! {
     LIST_FIELDS = "SELECT field, json FROM profile WHERE user_nid = $1 ORDER BY field LIMIT $2";
@@ -13,7 +13,7 @@ statements! {
 }
 
 inserts! {
-    PROFILE = "profile" ("user_nid", "field", "json") key 2 Replace;
+    PROFILE = "profile" ("user_nid", "field", "json") key 2 Replace, followed by Profile;
 }
 
 /// The most fields that are read: more than fit into a profile of 64 KiB.
@@ -47,13 +47,15 @@ pub(crate) async fn find_shown(conn: &mut Conn<'_>, user: UserNid) -> Result<(Op
 }
 
 pub(crate) async fn delete_field(conn: &mut Conn<'_>, user: UserNid, field: &str) -> Result<(), Error> {
+    conn.touch(Touch::Profile { user });
     Ok(on!(conn, db => sqlx::query(DELETE_FIELD.text()).bind(user.0).bind(field).execute(&mut **db).await.map(drop))?)
 }
 
 /// Deletes the parts of a deactivated account that others see: profile and cross-signing keys. A sweep deletes the rest
 /// later.
 pub(crate) async fn delete_belongings(conn: &mut Conn<'_>, user: UserNid) -> Result<(), Error> {
-    insert_rows(conn, &[Leftover::Account(user).row()]).await?;
+    conn.touch(Touch::Profile { user });
+    Leftover::Account(user).leave(conn).await?;
     for statement in [DELETE_PROFILE, DELETE_CROSS_SIGNING] {
         on!(conn, db => sqlx::query(statement.text()).bind(user.0).execute(&mut **db).await.map(drop))?;
     }

@@ -9,7 +9,8 @@ statements! {
 }
 
 inserts! {
-    RECEIPT = "receipt" ("room_nid", "user_nid", "kind", "thread", "event_id", "ts", "pos") key 4 Replace;
+    RECEIPT = "receipt" ("room_nid", "user_nid", "kind", "thread", "event_id", "ts", "pos")
+        key 4 Replace, followed by Receipt;
 }
 
 /// A stored receipt, with the place of its event in the room's timeline.

@@ -10,8 +10,9 @@ statements! {
 }
 
 inserts! {
-    ROOM = "room" ("room_nid", "room_id", "version", "created_at") key 1 Fail;
-    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash") key 1 Replace;
+    ROOM = "room" ("room_nid", "room_id", "version", "created_at") key 1 Fail, followed by Event;
+    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash")
+        key 1 Replace, followed by Event;
 }
 
 /// A room with its head, as stored.

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::log::Touch;
+
 /// The value of one column. NULL has a type because PostgreSQL needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -98,6 +100,8 @@ pub struct Insert {
     /// The number of leading columns that are the key.
     pub key_columns: usize,
     pub on_conflict: OnConflict,
+    /// Recognizes the touches of this table, if somebody follows the table through the commit log.
+    followed: Option<fn(&Touch) -> bool>,
     texts: [[OnceLock<String>; 7]; 2],
 }
 
@@ -107,9 +111,10 @@ impl Insert {
         columns: &'static [&'static str],
         key_columns: usize,
         on_conflict: OnConflict,
+        followed: Option<fn(&Touch) -> bool>,
     ) -> Self {
         let texts = [const { [const { OnceLock::new() }; 7] }; 2];
-        Self { table, columns, key_columns, on_conflict, texts }
+        Self { table, columns, key_columns, on_conflict, followed, texts }
     }
 
     /// The statement for `2^size_log2` rows. SQLite gets `?`, so that several statements can share one list of values;
@@ -166,18 +171,35 @@ impl Row {
         })
     }
 
+    /// Panics in debug builds if somebody follows the row's table and none of `touches` is of this table.
+    pub(super) fn check_touched<'a>(&self, mut touches: impl Iterator<Item = &'a Touch>) {
+        if cfg!(debug_assertions) {
+            let is_touched = self.insert.followed.is_none_or(|is_of_table| touches.any(is_of_table));
+            assert!(is_touched, "a write to {} without a touch of it", self.insert.table);
+        }
+    }
+
     pub(super) fn key(&self) -> &[Value] {
         &self.values[..self.insert.key_columns]
     }
 }
 
 /// Declares the inserts of a file, and lists them in `INSERTS` for the test that prepares them all.
+///
+/// A table is `followed by` the kind of [`Touch`] without which none of its rows may be written, or `not followed`:
+/// nothing in memory and no reader of the commit log depends on its rows.
 macro_rules! inserts {
-    ($($(#[$meta:meta])* $name:ident = $table:literal ($($column:literal),+) key $key:literal $conflict:ident;)+) => {
+    ($($(#[$meta:meta])* $name:ident = $table:literal ($($column:literal),+) key $key:literal $conflict:ident,
+        $($followed:ident)+;)+) => {
         $($(#[$meta])* pub(crate) static $name: $crate::store::Insert = $crate::store::Insert::new(
-            $table, &[$($column),+], $key, $crate::store::rows::OnConflict::$conflict);)+
+            $table, &[$($column),+], $key, $crate::store::rows::OnConflict::$conflict,
+            $crate::store::rows::inserts!(@ $($followed)+));)+
         #[cfg(test)]
         pub(in crate::store) const INSERTS: &[&$crate::store::Insert] = &[$(&$name),+];
+    };
+    (@ not followed) => { None };
+    (@ followed by $kind:ident) => {
+        Some(|touch: &$crate::store::log::Touch| matches!(touch, $crate::store::log::Touch::$kind { .. }))
     };
 }
 pub(crate) use inserts;
@@ -188,7 +210,7 @@ mod tests {
 
     #[test]
     fn an_insert_is_rendered_for_both_engines() {
-        static T: Insert = Insert::new("t", &["a", "b"], 1, OnConflict::Replace);
+        static T: Insert = Insert::new("t", &["a", "b"], 1, OnConflict::Replace, None);
         assert_eq!(T.text(0, false), "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT (a) DO UPDATE SET b = excluded.b");
         assert_eq!(
             T.text(1, true),

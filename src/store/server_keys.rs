@@ -10,7 +10,7 @@ statements! {
 }
 
 inserts! {
-    SERVER_KEY = "server_key" ("server_name", "key_id", "public_key", "valid_until") key 2 Replace;
+    SERVER_KEY = "server_key" ("server_name", "key_id", "public_key", "valid_until") key 2 Replace, not followed;
 }
 
 /// A key that a server signs with.

@@ -19,8 +19,9 @@ statements! {
 }
 
 inserts! {
-    STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership") key 3 Fail;
-    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "hash", "blob") key 2 Replace;
+    STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership")
+        key 3 Fail, followed by State;
+    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "hash", "blob") key 2 Replace, not followed;
 }
 
 /// A change of state, as stored.

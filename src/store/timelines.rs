@@ -10,7 +10,7 @@ statements! {
 }
 
 inserts! {
-    TIMELINE = "timeline" ("room_nid", "pos", "event_nid") key 2 Fail;
+    TIMELINE = "timeline" ("room_nid", "pos", "event_nid") key 2 Fail, followed by Event;
 }
 
 /// The timeline from `from` (inclusive) back to `until` (exclusive), newest first.

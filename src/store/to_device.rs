@@ -4,7 +4,7 @@
 //! `to_device_shared`, under the position of the commit and a number. It is deleted with the last message that names
 //! it.
 
-use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, log::Touch, on, rows::inserts, statements};
 
 /// Places for 16 pairs of whole numbers, from the second or third value of a statement on. PostgreSQL takes the types of
 /// all from the first.
@@ -40,8 +40,9 @@ statements! {
 
 inserts! {
     /// Either `json` or `share` is given.
-    TO_DEVICE = "to_device" ("device_nid", "pos", "seq", "sender_nid", "type", "bytes", "share", "json") key 3 Fail;
-    TO_DEVICE_SHARED = "to_device_shared" ("pos", "share", "json") key 2 Fail;
+    TO_DEVICE = "to_device" ("device_nid", "pos", "seq", "sender_nid", "type", "bytes", "share", "json")
+        key 3 Fail, followed by ToDevice;
+    TO_DEVICE_SHARED = "to_device_shared" ("pos", "share", "json") key 2 Fail, followed by ToDevice;
 }
 
 /// A waiting message.
@@ -76,6 +77,18 @@ pub(crate) struct FromSender {
 pub(crate) struct Removed {
     pub messages: u64,
     pub bytes: u64,
+}
+
+impl Removed {
+    /// The touch of a commit that deletes these messages. None is left up to `upto`.
+    pub(crate) fn touch(self, device: DeviceNid, upto: Position) -> Touch {
+        Touch::ToDeviceGone { device, upto, messages: small(self.messages), bytes: small(self.bytes) }
+    }
+}
+
+/// The number in the size that a touch has for it. A commit has far fewer messages and bytes.
+pub(crate) fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// A place among the messages of a device: position and number.

@@ -1,23 +1,23 @@
 //! Rows of access tokens, refresh tokens and login tokens. All of them are stored as hashes only.
 
-use super::{Conn, DeviceNid, Error, Sql, from_row, on, rows::inserts, statements};
+use super::{Conn, DeviceNid, Error, Sql, UserNid, from_row, log::Touch, on, rows::inserts, statements};
 
 statements! {
     FIND_SESSION = "SELECT t.user_nid, t.device_nid, d.device_id, t.expires_at, t.refresh_hash, a.admin \
         FROM access_token t JOIN device d ON d.device_nid = t.device_nid JOIN account a ON a.user_nid = t.user_nid \
         WHERE t.token_hash = $1";
-    DELETE_ACCESS_OF_DEVICE = "DELETE FROM access_token WHERE device_nid = $1 RETURNING token_hash";
+    DELETE_ACCESS_OF_DEVICE = "DELETE FROM access_token WHERE device_nid = $1 RETURNING user_nid, token_hash";
     DELETE_REFRESH_OF_DEVICE = "DELETE FROM refresh_token WHERE device_nid = $1";
     FIND_REFRESH = "SELECT user_nid, device_nid, next_hash, expires_at FROM refresh_token WHERE token_hash = $1";
     FIND_PREDECESSOR = "SELECT token_hash FROM refresh_token WHERE next_hash = $1";
     SET_SUCCESSOR = "UPDATE refresh_token SET next_hash = $1 WHERE token_hash = $2";
     DELETE_REFRESH = "DELETE FROM refresh_token WHERE token_hash = $1";
-    DELETE_ACCESS_OF_REFRESH = "DELETE FROM access_token WHERE refresh_hash = $1 RETURNING token_hash";
+    DELETE_ACCESS_OF_REFRESH = "DELETE FROM access_token WHERE refresh_hash = $1 RETURNING user_nid, token_hash";
     FIND_LOGIN_TOKEN = "SELECT user_nid FROM login_token WHERE token_hash = $1";
     TAKE_LOGIN_TOKEN = "DELETE FROM login_token WHERE token_hash = $1 RETURNING user_nid, expires_at";
     DELETE_LOGIN_OF_USER = "DELETE FROM login_token WHERE user_nid = $1";
     DELETE_ACCESS_OF_DEVICES = "DELETE FROM access_token WHERE device_nid IN \
-        (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2) RETURNING token_hash";
+        (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2) RETURNING user_nid, token_hash";
     DELETE_REFRESH_OF_DEVICES = "DELETE FROM refresh_token WHERE device_nid IN \
         (SELECT device_nid FROM device WHERE user_nid = $1 AND device_nid <> $2)";
     EXPIRED_LOGIN = "SELECT token_hash FROM login_token WHERE expires_at < $1 ORDER BY expires_at, token_hash LIMIT $2";
@@ -33,10 +33,10 @@ statements! {
 
 inserts! {
     ACCESS_TOKEN = "access_token"
-        ("token_hash", "user_nid", "device_nid", "created_at", "expires_at", "refresh_hash") key 1 Fail;
+        ("token_hash", "user_nid", "device_nid", "created_at", "expires_at", "refresh_hash") key 1 Fail, not followed;
     REFRESH_TOKEN = "refresh_token"
-        ("token_hash", "user_nid", "device_nid", "next_hash", "created_at", "expires_at") key 1 Fail;
-    LOGIN_TOKEN = "login_token" ("token_hash", "user_nid", "expires_at") key 1 Fail;
+        ("token_hash", "user_nid", "device_nid", "next_hash", "created_at", "expires_at") key 1 Fail, not followed;
+    LOGIN_TOKEN = "login_token" ("token_hash", "user_nid", "expires_at") key 1 Fail, not followed;
 }
 
 /// A stored session, by its token.
@@ -67,6 +67,20 @@ from_row!(RefreshRow { user_nid, device_nid, next_hash, expires_at });
 /// Hashes of access tokens that have just been deleted.
 pub(crate) type Deleted = Vec<Vec<u8>>;
 
+/// The number of revoked sessions that one touch names: an account may have thousands.
+const SESSIONS_PER_TOUCH: usize = 64;
+
+/// Touches the sessions of deleted access tokens. `rows` are their users and hashes.
+fn revoked(conn: &mut Conn<'_>, rows: Vec<(i64, Vec<u8>)>) -> Deleted {
+    for sessions in rows.chunks(SESSIONS_PER_TOUCH) {
+        // The tokens of one statement belong to one user.
+        let Some((user, _)) = sessions.first() else { continue };
+        let tokens = sessions.iter().filter_map(|(_, hash)| hash.as_slice().try_into().ok()).collect();
+        conn.touch(Touch::Sessions { user: UserNid(*user), tokens });
+    }
+    rows.into_iter().map(|(_, hash)| hash).collect()
+}
+
 /// The session that holds this token.
 pub(crate) async fn find_session(conn: &mut Conn<'_>, token_hash: &[u8]) -> Result<Option<SessionRow>, Error> {
     Ok(on!(conn, db =>
@@ -76,9 +90,9 @@ pub(crate) async fn find_session(conn: &mut Conn<'_>, token_hash: &[u8]) -> Resu
 /// Deletes all access and refresh tokens of a device.
 pub(crate) async fn delete_of_device(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Deleted, Error> {
     on!(conn, db => sqlx::query(DELETE_REFRESH_OF_DEVICE.text()).bind(device.0).execute(&mut **db).await.map(drop))?;
-    let rows: Vec<(Vec<u8>,)> = on!(conn, db =>
+    let rows = on!(conn, db =>
         sqlx::query_as(DELETE_ACCESS_OF_DEVICE.text()).bind(device.0).fetch_all(&mut **db).await)?;
-    Ok(rows.into_iter().map(|(hash,)| hash).collect())
+    Ok(revoked(conn, rows))
 }
 
 pub(crate) async fn find_refresh(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<RefreshRow>, Error> {
@@ -100,9 +114,9 @@ pub(crate) async fn set_successor(conn: &mut Conn<'_>, hash: &[u8], next: &[u8])
 /// Deletes a refresh token and the access tokens that were given out with it.
 pub(crate) async fn delete_refresh(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Deleted, Error> {
     on!(conn, db => sqlx::query(DELETE_REFRESH.text()).bind(hash).execute(&mut **db).await.map(drop))?;
-    let rows: Vec<(Vec<u8>,)> = on!(conn, db =>
+    let rows = on!(conn, db =>
         sqlx::query_as(DELETE_ACCESS_OF_REFRESH.text()).bind(hash).fetch_all(&mut **db).await)?;
-    Ok(rows.into_iter().map(|(hash,)| hash).collect())
+    Ok(revoked(conn, rows))
 }
 
 /// The user of an unused login token.
@@ -117,7 +131,7 @@ pub(crate) async fn take_login_token(conn: &mut Conn<'_>, hash: &[u8]) -> Result
     Ok(on!(conn, db => sqlx::query_as(TAKE_LOGIN_TOKEN.text()).bind(hash).fetch_optional(&mut **db).await)?)
 }
 
-pub(crate) async fn delete_login_tokens(conn: &mut Conn<'_>, user: super::UserNid) -> Result<(), Error> {
+pub(crate) async fn delete_login_tokens(conn: &mut Conn<'_>, user: UserNid) -> Result<(), Error> {
     Ok(on!(conn, db => sqlx::query(DELETE_LOGIN_OF_USER.text()).bind(user.0).execute(&mut **db).await.map(drop))?)
 }
 
@@ -152,14 +166,10 @@ pub(crate) async fn delete_expired(conn: &mut Conn<'_>, expired: &Expired) -> Re
 }
 
 /// Deletes all access and refresh tokens of a user's devices, except the kept one.
-pub(crate) async fn delete_of_devices(
-    conn: &mut Conn<'_>,
-    user: super::UserNid,
-    kept: DeviceNid,
-) -> Result<Deleted, Error> {
+pub(crate) async fn delete_of_devices(conn: &mut Conn<'_>, user: UserNid, kept: DeviceNid) -> Result<Deleted, Error> {
     on!(conn, db => sqlx::query(DELETE_REFRESH_OF_DEVICES.text())
         .bind(user.0).bind(kept.0).execute(&mut **db).await.map(drop))?;
-    let rows: Vec<(Vec<u8>,)> = on!(conn, db => sqlx::query_as(DELETE_ACCESS_OF_DEVICES.text())
+    let rows = on!(conn, db => sqlx::query_as(DELETE_ACCESS_OF_DEVICES.text())
         .bind(user.0).bind(kept.0).fetch_all(&mut **db).await)?;
-    Ok(rows.into_iter().map(|(hash,)| hash).collect())
+    Ok(revoked(conn, rows))
 }

@@ -9,7 +9,7 @@ statements! {
 }
 
 inserts! {
-    TXN_ID = "txn_id" ("device_nid", "scope", "txn", "event_id", "created_at") key 3 Fail;
+    TXN_ID = "txn_id" ("device_nid", "scope", "txn", "event_id", "created_at") key 3 Fail, followed by Txn;
 }
 
 /// The latest transaction IDs of a device: scope, transaction ID and event ID, newest first.

@@ -17,7 +17,13 @@ use std::{
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Database, Error, KeyNid, TypeNid, UserNid, Write, on, rows::inserts, statements};
+use super::{
+    Database, Error, KeyNid, TypeNid, UserNid, Write,
+    log::{Touch, WordKind},
+    on,
+    rows::inserts,
+    statements,
+};
 
 statements! {
     FIND_USER = "SELECT user_nid, local FROM matrix_user WHERE user_id = $1";
@@ -27,9 +33,9 @@ statements! {
 }
 
 inserts! {
-    USER = "matrix_user" ("user_nid", "user_id", "local") key 1 Keep;
-    EVENT_TYPE = "event_type" ("type_nid", "type") key 1 Keep;
-    STATE_KEY = "state_key" ("key_nid", "type", "state_key") key 1 Keep;
+    USER = "matrix_user" ("user_nid", "user_id", "local") key 1 Keep, followed by Word;
+    EVENT_TYPE = "event_type" ("type_nid", "type") key 1 Keep, followed by Word;
+    STATE_KEY = "state_key" ("key_nid", "type", "state_key") key 1 Keep, followed by Word;
 }
 
 /// A user, local or remote, with its short id.
@@ -59,11 +65,16 @@ pub struct EventType {
 }
 
 impl User {
+    /// The touch of a commit that stores the user.
+    pub(crate) fn touch(&self) -> Touch {
+        Touch::Word { kind: WordKind::User, nid: self.nid.0 }
+    }
+
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.load(Ordering::Acquire) {
             let row = USER.row([self.nid.into(), self.user_id.as_str().into(), self.local.into()]);
-            write.add_new(row, Arc::clone(&self.stored));
+            write.add_word(row, self.touch(), Arc::clone(&self.stored));
         }
     }
 }
@@ -73,7 +84,7 @@ impl StateKey {
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.load(Ordering::Acquire) {
             let row = STATE_KEY.row([self.nid.into(), self.event_type.clone().into(), self.state_key.clone().into()]);
-            write.add_new(row, Arc::clone(&self.stored));
+            write.add_word(row, Touch::Word { kind: WordKind::StateKey, nid: self.nid.0 }, Arc::clone(&self.stored));
         }
     }
 }
@@ -83,7 +94,7 @@ impl EventType {
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.load(Ordering::Acquire) {
             let row = EVENT_TYPE.row([self.nid.into(), self.event_type.clone().into()]);
-            write.add_new(row, Arc::clone(&self.stored));
+            write.add_word(row, Touch::Word { kind: WordKind::EventType, nid: self.nid.0 }, Arc::clone(&self.stored));
         }
     }
 }

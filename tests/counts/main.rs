@@ -30,6 +30,9 @@ use serde_json::{json, value::to_raw_value};
 /// Rows of a plain message: the event, its JSON, its place in the timeline, the room's head, the transaction ID.
 const ROWS_PER_MESSAGE: u64 = 5;
 
+/// Rows of the commit log, for however many messages are in a batch.
+const LOG_ROWS_PER_BATCH: u64 = 1;
+
 /// One statement commits a message on SQLite.
 const STATEMENTS_PER_MESSAGE: u64 = 1;
 
@@ -134,9 +137,10 @@ async fn a_message_costs_the_same_in_rooms_of_every_size() {
         // The first message reads data that is not in memory yet.
         server.send(&alice, &room, size * 10).await;
         let counters = server.app.db.counters();
-        let (statements, rows) = (counters.statements(), counters.rows_written());
+        let (statements, rows, log_rows) = (counters.statements(), counters.rows_written(), counters.log_rows());
         server.send(&alice, &room, size * 10 + 1).await;
         assert_eq!(counters.rows_written() - rows, ROWS_PER_MESSAGE, "rows, {size} members");
+        assert_eq!(counters.log_rows() - log_rows, LOG_ROWS_PER_BATCH, "rows of the commit log, {size} members");
         assert_eq!(counters.statements() - statements, STATEMENTS_PER_MESSAGE, "statements, {size} members");
         let allocations = allocations::during(server.send(&alice, &room, size * 10 + 2)).await;
         println!("{allocations} allocations for a message among {size} members");

@@ -75,7 +75,9 @@ impl Transaction for Delete {
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
         let mut deleted = Vec::with_capacity(self.devices.len());
         for (device, upto) in &self.devices {
-            deleted.push(to_device::delete_upto(conn, *device, *upto, self.per_device).await?);
+            let (removed, all_to) = to_device::delete_upto(conn, *device, *upto, self.per_device).await?;
+            conn.touch(removed.touch(*device, all_to));
+            deleted.push((removed, all_to));
         }
         Ok(deleted)
     }

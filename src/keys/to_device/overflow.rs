@@ -109,7 +109,10 @@ impl Transaction for DropMessages {
     type Output = Removed;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Removed, Error> {
-        to_device::delete(conn, self.device, &self.places).await
+        let removed = to_device::delete(conn, self.device, &self.places).await?;
+        // Others before these stay.
+        conn.touch(removed.touch(self.device, Position::ZERO));
+        Ok(removed)
     }
 
     fn committed(&self, removed: &Removed, _: Position) {

@@ -20,10 +20,11 @@ use crate::{
     bus::Bus,
     keys::{Keys, validate},
     store::{
-        Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
+        Conn, DeviceNid, Error, EventNid, Position, Row, Transaction, UserNid,
         committer::insert_rows,
         device_keys, devices,
-        to_device::{TO_DEVICE, TO_DEVICE_SHARED},
+        log::Touch,
+        to_device::{TO_DEVICE, TO_DEVICE_SHARED, small},
         txn_ids::{TXN_ID, find_txn_id, set_txn_result},
     },
 };
@@ -43,6 +44,9 @@ const MESSAGES_PER_COMMIT: usize = 250;
 /// The scope of our transaction IDs. The event type is part of the stored ID, because it is part of the endpoint's
 /// path.
 const TXN_SCOPE: &str = "to_device";
+
+/// No event: short ids start at 1.
+const NO_EVENT: EventNid = EventNid(0);
 
 /// Why messages were not sent.
 #[derive(Debug, thiserror::Error)]
@@ -277,12 +281,17 @@ impl Transaction for SendToDevice {
                 .into_iter()
                 .map(|(share, json)| TO_DEVICE_SHARED.row([position.into(), share.into(), Arc::clone(json).into()])),
         );
+        for delivery in sent.to.iter().map(|index| &self.deliveries[*index]) {
+            let bytes = small(size_bytes(&self.event_type, &delivery.body.json));
+            conn.touch(Touch::ToDevice { user: delivery.user, device: delivery.device, messages: 1, bytes });
+        }
         // A part that an earlier request has sent, and which got further than this one, must not set the mark back.
         let moves_mark = self.is_last || self.deliveries.last().is_some_and(is_left);
         if moves_mark && existing.contains(&self.sender_device) {
             if mark.is_some() {
                 set_txn_result(conn, self.sender_device, TXN_SCOPE, &self.txn, &self.mark()).await?;
             } else {
+                conn.touch(Touch::Txn { device: self.sender_device, event: NO_EVENT });
                 rows.push(TXN_ID.row([
                     self.sender_device.into(),
                     TXN_SCOPE.into(),

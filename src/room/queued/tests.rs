@@ -142,7 +142,7 @@ async fn a_failed_write_takes_what_was_built_on_it_along_and_leaves_nothing_in_m
     writer.append(&world.alice, topic("never stored")).await.expect("allowed");
     // A room of this number is there already.
     let taken = [world.room.nid.into(), "!other:sabha.test".into(), "11".into(), 0_i64.into()];
-    writer.add_row(rows::ROOM.row(taken));
+    writer.add_row(rows::ROOM.row(taken), None);
     let fails = writer.commit(None).expect("queued");
     let (_, built_on_it) = world.queue(topic("neither")).await;
     assert_eq!(world.room.queued.len(), 2);

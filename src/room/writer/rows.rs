@@ -13,11 +13,20 @@ use crate::{
         state_log::{Membership, checkpoint},
         txn::{QueuedTxn, TxnKey},
     },
-    store::{Error, EventNid, Position, UserNid, Write, events, ids::pack, members, room_heads, states, timelines},
+    store::{
+        Error, EventNid, Position, UserNid, Write, events, ids::pack, log::Touch, members, room_heads, states,
+        timelines,
+    },
 };
 
 /// The greatest number of state changes that are replayed when a room is loaded.
 const CHECKPOINT_EVERY: usize = 256;
+
+/// The flags of an accepted event of this server. There are no others yet.
+const PLAIN: i64 = 0;
+
+/// The sub-position of an event that was appended at the end of the timeline.
+const LIVE: i32 = 0;
 
 /// The changes of memory that belong to a commit.
 struct Effects {
@@ -46,12 +55,20 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     view.state.keep_since(rooms.db.committer().published());
     let mut pos = first;
     for event in pending {
+        write.set_position(pos);
         event.event_type.write_if_new(&mut write);
         event.sender.write_if_new(&mut write);
         let state_pos = writer.head.state_pos;
         if let Some(key) = &event.key {
             key.write_if_new(&mut write);
             let change = view.state.change(key.nid, pos, Some(event.nid), event.membership);
+            write.touch(Touch::State {
+                room: room.nid,
+                key: key.nid,
+                event: Some(event.nid),
+                before: change.before.map(|before| before.event_nid),
+                membership: event.membership.map(Membership::code),
+            });
             write.push(states::STATE_LOG.row([
                 room.nid.into(),
                 key.nid.into(),
@@ -67,6 +84,12 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         if let (Some(user), Some(membership)) = (&event.local_member, event.membership) {
             user.write_if_new(&mut write);
             let entry = member_entry(&event, membership, pos, room.nid);
+            write.touch(Touch::Member {
+                room: room.nid,
+                user: user.nid,
+                membership: membership.code(),
+                forgotten: false,
+            });
             write.push(members::MEMBER.row([
                 user.nid.into(),
                 room.nid.into(),
@@ -79,9 +102,11 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             effects.members.push((user.nid, entry));
         }
         if let Some(redacts) = &event.redacts {
+            write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: event.nid });
             write.push(events::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
             write.push(events::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
         }
+        write.touch(Touch::Event { room: room.nid, event: event.nid, sub: LIVE, flags: PLAIN });
         write.push(event_row(&event, &room, pos, state_pos));
         write.push(events::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
         write.push(timelines::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
@@ -134,7 +159,11 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         writer.head.state_pos.into(),
         state_hash.into(),
     ]));
+    for touch in std::mem::take(&mut writer.touches) {
+        write.touch(touch);
+    }
     if let (Some(txn), Some((_, event))) = (txn, effects.events.last()) {
+        write.touch(Touch::Txn { device: txn.device, event: event.nid });
         write.push(txn.row(event.event_id(), writer.now_ms));
         effects.txn = Some(rooms.txn_ids.queue(txn, event.event_id()));
     }
@@ -157,7 +186,7 @@ fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -
         i64::try_from(event.pdu.origin_server_ts).unwrap_or(i64::MAX).into(),
         event.auth_depth.into(),
         state_pos.into(),
-        0_i64.into(),
+        PLAIN.into(),
         pack(&event.prev).into(),
         pack(&event.auth).into(),
     ])

@@ -2,9 +2,10 @@
 //! ([`super::one_call`]), everything else in one statement for each table and piece.
 
 use super::{
-    Queued, Shared, Work,
+    QueuedWrite, Shared, Work,
     connection::{Engine, Failure, WriterConn},
     gathered::{Gathered, bind, chunks},
+    logged::{Frame, touches_of},
 };
 use crate::store::{
     Conn, Error, Position, Row, Value,
@@ -20,7 +21,7 @@ statements! {
 
 impl WriterConn {
     /// Commits the batch, or stores nothing of it. Returns only when it is known which.
-    pub(super) async fn commit(&mut self, shared: &Shared, batch: &[Queued]) -> Result<(), Failure> {
+    pub(super) async fn commit(&mut self, shared: &Shared, batch: &[QueuedWrite]) -> Result<(), Failure> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
         };
@@ -39,22 +40,22 @@ impl WriterConn {
     }
 
     /// Sends the batch as [`Self::store`] does, after asking for the lock again if it was lost.
-    async fn lock_and_store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
+    async fn lock_and_store(&mut self, shared: &Shared, batch: &[QueuedWrite], last: Position) -> Result<(), Error> {
         self.lock_again().await?;
         self.store(shared, batch, last).await
     }
 
     /// Sends the batch. After an error it may be stored or not.
-    async fn store(&mut self, shared: &Shared, batch: &[Queued], last: Position) -> Result<(), Error> {
+    async fn store(&mut self, shared: &Shared, batch: &[QueuedWrite], last: Position) -> Result<(), Error> {
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
-        let epoch = self.epoch;
+        let frame = Frame { after: shared.published(), last, at_ms: shared.clock.now_ms(), epoch: self.epoch };
         // Taken out while the connection is borrowed.
         let mut texts = std::mem::take(&mut self.texts);
         let mut conn = self.conn(&shared.counters);
-        let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, (epoch, last)).await } else { Ok(false) };
+        let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, frame).await } else { Ok(false) };
         let blocks = match in_one_call {
             Ok(true) => Ok(Vec::new()),
-            Ok(false) => commit_step_by_step(&mut conn, batch, &low, (epoch, last)).await,
+            Ok(false) => commit_step_by_step(&mut conn, batch, &low, frame).await,
             Err(error) => Err(error),
         };
         self.texts = texts;
@@ -67,9 +68,9 @@ impl WriterConn {
 
 async fn commit_step_by_step(
     conn: &mut Conn<'_>,
-    batch: &[Queued],
+    batch: &[QueuedWrite],
     low: &[Kind],
-    (epoch, last): (i64, Position),
+    frame: Frame,
 ) -> Result<Vec<(Kind, i64)>, Error> {
     let begin = if matches!(conn.link, Link::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
     at_writer!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
@@ -79,18 +80,25 @@ async fn commit_step_by_step(
             .bind(BLOCK).bind(kind.counter_name()).fetch_one(&mut **db).await)?;
         blocks.push((*kind, end - BLOCK));
     }
+    let log_row;
     let mut gathered = Gathered::default();
+    let mut touches = Vec::new();
     for queued in batch {
+        touches.extend(touches_of(queued));
         match &queued.work {
             Work::Write(write) => gathered.add(&write.rows),
             Work::Transaction(transaction) => {
                 insert(conn, std::mem::take(&mut gathered)).await?;
                 transaction.run(conn, queued.position).await?;
+                touches.extend(conn.touches.drain(..).map(|touch| (queued.position, touch)));
             }
         }
     }
+    // In the transaction of the batch, so the log holds exactly what is stored.
+    log_row = frame.log_row(touches);
+    gathered.add_log_row(log_row.as_ref());
     insert(conn, gathered).await?;
-    at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(epoch).bind(last.0).execute(&mut **db).await.map(|_| ()))?;
+    at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(frame.epoch).bind(frame.last.0).execute(&mut **db).await.map(|_| ()))?;
     at_writer!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(|_| ()))?;
     Ok(blocks)
 }
@@ -109,12 +117,15 @@ async fn insert(conn: &mut Conn<'_>, gathered: Gathered<'_>) -> Result<(), Error
             })?;
         }
     }
-    conn.counters.add_rows_written(gathered.rows as u64);
+    gathered.count(conn.counters);
     Ok(())
 }
 
-/// Inserts rows right away, inside a [`super::Transaction`].
+/// Inserts rows right away, inside a [`super::Transaction`] that has touched their tables ([`Conn::touch`]).
 pub(crate) async fn insert_rows(conn: &mut Conn<'_>, rows: &[Row]) -> Result<(), Error> {
+    for row in rows {
+        row.check_touched(conn.touches.iter());
+    }
     let mut gathered = Gathered::default();
     gathered.add(rows);
     insert(conn, gathered).await

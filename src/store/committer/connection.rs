@@ -97,7 +97,7 @@ impl WriterConn {
             }
         };
         // A commit has a time limit as a whole.
-        Conn { link, counters, watch: None }
+        Conn { link, counters, watch: None, touches: Vec::new() }
     }
 
     pub(super) fn is_lost(&self) -> bool {

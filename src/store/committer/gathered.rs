@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::store::{
-    Row, Value,
+    Counters, Row, Value,
     rows::{Insert, MAX_CHUNK, OnConflict},
 };
 
@@ -28,18 +28,38 @@ pub(super) use bind;
 pub(super) struct Gathered<'a> {
     order: Vec<&'static Insert>,
     by_table: HashMap<usize, Vec<&'a Row>>,
+    /// The number of rows, without the one of the commit log.
     pub(super) rows: usize,
+    has_log_row: bool,
 }
 
 impl<'a> Gathered<'a> {
     pub(super) fn add(&mut self, rows: &'a [Row]) {
-        for row in rows {
-            let rows = self.by_table.entry(std::ptr::from_ref(row.insert).addr()).or_insert_with(|| {
-                self.order.push(row.insert);
-                Vec::new()
-            });
-            rows.push(row);
-            self.rows += 1;
+        rows.iter().for_each(|row| self.push(row));
+        self.rows += rows.len();
+    }
+
+    /// Adds the batch's row of the commit log, after all others.
+    pub(super) fn add_log_row(&mut self, row: Option<&'a Row>) {
+        if let Some(row) = row {
+            self.push(row);
+            self.has_log_row = true;
+        }
+    }
+
+    fn push(&mut self, row: &'a Row) {
+        let rows = self.by_table.entry(std::ptr::from_ref(row.insert).addr()).or_insert_with(|| {
+            self.order.push(row.insert);
+            Vec::new()
+        });
+        rows.push(row);
+    }
+
+    /// Counts the rows as written.
+    pub(super) fn count(&self, counters: &Counters) {
+        counters.add_rows_written(self.rows as u64);
+        if self.has_log_row {
+            counters.add_log_row();
         }
     }
 

@@ -8,12 +8,13 @@ use std::{collections::HashMap, sync::Arc};
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Queued, Work,
+    QueuedWrite, Work,
     batch::MOVE_SLOT,
     gathered::{Gathered, bind},
+    logged::{Frame, touches_of},
 };
 use crate::store::{
-    Conn, Error, Position, Value,
+    Conn, Error, Value,
     conn::{Link, at_writer},
     rows::Insert,
 };
@@ -39,9 +40,10 @@ impl Texts {
     pub(super) async fn commit(
         &mut self,
         conn: &mut Conn<'_>,
-        batch: &[Queued],
-        (epoch, last): (i64, Position),
+        batch: &[QueuedWrite],
+        frame: Frame,
     ) -> Result<bool, Error> {
+        let log_row;
         let mut gathered = Gathered::default();
         for queued in batch {
             let Work::Write(write) = &queued.work else {
@@ -52,13 +54,16 @@ impl Texts {
         if gathered.rows > ONE_CALL_ROWS {
             return Ok(false);
         }
+        // The last table of every text, so that texts of the same tables begin alike.
+        log_row = frame.log_row(batch.iter().flat_map(touches_of).collect());
+        gathered.add_log_row(log_row.as_ref());
         let tables: Vec<_> = gathered.tables().collect();
         let shape: Shape =
             tables.iter().map(|(insert, rows)| (std::ptr::from_ref::<Insert>(insert).addr(), rows.len())).collect();
         let text = self.text(shape, matches!(conn.link, Link::Postgres(_)), || {
             tables.iter().map(|(insert, rows)| (*insert, rows.len())).collect()
         });
-        let slot_values = [Value::Int(epoch), Value::Int(last.0)];
+        let slot_values = [Value::Int(frame.epoch), Value::Int(frame.last.0)];
         let values =
             tables.iter().flat_map(|(_, rows)| rows.iter().flat_map(|row| row.values.iter())).chain(&slot_values);
         at_writer!(conn, db => {
@@ -68,7 +73,7 @@ impl Texts {
             }
             query.execute(&mut **db).await.map(|_| ())
         })?;
-        conn.counters.add_rows_written(gathered.rows as u64);
+        gathered.count(conn.counters);
         Ok(true)
     }
 

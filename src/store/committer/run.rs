@@ -8,7 +8,7 @@ use std::{
 use tracing::{Instrument as _, debug_span};
 
 use super::{
-    CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, Queued, Reserve, Shared, Work,
+    CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, QueuedWrite, Reserve, Shared, Work,
     connection::{Failure, WriterConn},
 };
 use crate::{
@@ -26,9 +26,9 @@ impl Committer {
     pub(in crate::store) async fn run(self, mut conn: WriterConn) -> WriterConn {
         let mut ending = Ending { shared: &self.0, why: None };
         loop {
-            let (batch, stopping) = self.take();
+            let (batch, has_ended) = self.take();
             if batch.is_empty() {
-                if stopping {
+                if has_ended {
                     ending.why = Some(Ended::Stopped);
                     break;
                 }
@@ -45,13 +45,12 @@ impl Committer {
         conn
     }
 
-    fn take(&self) -> (Vec<Queued>, bool) {
+    fn take(&self) -> (Vec<QueuedWrite>, bool) {
         let mut queue = lock(&self.0.queue);
-        let count = queue.waiting.len().min(MAX_BATCH);
-        (queue.waiting.drain(..count).collect(), queue.stopping)
+        (queue.take(MAX_BATCH), queue.has_ended())
     }
 
-    async fn commit(&self, conn: &mut WriterConn, mut batch: Vec<Queued>) -> Result<(), Ended> {
+    async fn commit(&self, conn: &mut WriterConn, mut batch: Vec<QueuedWrite>) -> Result<(), Ended> {
         metrics::histogram!("sabha_db_batch_writes").record(batch.len() as f64);
         self.0.steps.reached(CommitStep::Taken).await;
         fail_superseded(&mut batch);
@@ -77,7 +76,7 @@ impl Committer {
     }
 
     /// Commits the batch. The inner error says that nothing of it is stored.
-    async fn store(&self, conn: &mut WriterConn, batch: &[Queued]) -> Result<Result<(), Error>, Ended> {
+    async fn store(&self, conn: &mut WriterConn, batch: &[QueuedWrite]) -> Result<Result<(), Error>, Ended> {
         let mut resends = 0;
         let is_essential = batch.iter().all(|queued| queued.work.is_essential());
         let reserve = self.0.reserve.as_ref();
@@ -113,7 +112,7 @@ impl Committer {
     }
 
     /// Commits the batch, and reports when that takes long.
-    async fn watched(&self, conn: &mut WriterConn, batch: &[Queued]) -> Result<(), Failure> {
+    async fn watched(&self, conn: &mut WriterConn, batch: &[QueuedWrite]) -> Result<(), Failure> {
         let notice = tokio::time::sleep(self.0.notice);
         let commit = conn.commit(&self.0, batch);
         tokio::pin!(notice, commit);
@@ -128,7 +127,7 @@ impl Committer {
     }
 
     /// Updates memory, makes the position visible, and answers.
-    async fn succeed(&self, batch: Vec<Queued>) -> Result<(), Ended> {
+    async fn succeed(&self, batch: Vec<QueuedWrite>) -> Result<(), Ended> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
         };
@@ -159,7 +158,7 @@ impl Committer {
 type Answer = (tokio::sync::oneshot::Sender<Result<(), Error>>, Option<super::Hook>);
 
 /// Updates memory, in the order of the queue.
-fn remember(batch: Vec<Queued>) -> Result<Vec<Answer>, Ended> {
+fn remember(batch: Vec<QueuedWrite>) -> Result<Vec<Answer>, Ended> {
     let mut answers = Vec::with_capacity(batch.len());
     for queued in batch {
         let mut output = None;
@@ -186,14 +185,14 @@ fn contained(hook: impl FnOnce()) -> Result<(), Ended> {
 }
 
 /// Answers writes whose chain is already broken, and leaves the others.
-fn fail_superseded(batch: &mut Vec<Queued>) {
-    let broken = |queued: &mut Queued| queued.work.lineage().is_some_and(Lineage::is_broken);
+fn fail_superseded(batch: &mut Vec<QueuedWrite>) {
+    let broken = |queued: &mut QueuedWrite| queued.work.lineage().is_some_and(Lineage::is_broken);
     for queued in batch.extract_if(.., broken) {
         let _ = queued.answer.send(Err(Error::Superseded));
     }
 }
 
-fn fail(batch: Vec<Queued>, error: &Error) {
+fn fail(batch: Vec<QueuedWrite>, error: &Error) {
     for queued in batch {
         tracing::error!(error = %Report(error), position = queued.position.0, "write not stored");
         if let Some(lineage) = queued.work.lineage() {
@@ -216,11 +215,7 @@ impl Drop for Ending<'_> {
             // A task that is dropped without a panic belongs to a runtime that is ending.
             if std::thread::panicking() { Ended::Panicked } else { Ended::Stopped }
         });
-        let waiting = {
-            let mut queue = lock(&self.shared.queue);
-            queue.stopping = true;
-            std::mem::take(&mut queue.waiting)
-        };
+        let waiting = lock(&self.shared.queue).close();
         match why {
             Ended::Stopped => {}
             Ended::Unsettled => tracing::warn!(reason = %why, "no more writes"),

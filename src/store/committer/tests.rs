@@ -5,10 +5,15 @@ use std::sync::{Arc, Mutex};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, Transaction, Write};
-use crate::store::{
-    Conn, Database, DatabaseOptions, Durability, Error, Position, Row, conn::on, filters::FILTER, ids::lock,
-    tests::postgres::PostgresDatabase,
+use crate::{
+    clock::Clock,
+    store::{
+        Conn, Database, DatabaseOptions, Durability, Error, Position, Row, conn::on, filters::FILTER, ids::lock,
+        tests::postgres::PostgresDatabase,
+    },
 };
+
+mod log;
 
 /// An open database, with the directory or the PostgreSQL database that holds it.
 struct Opened {
@@ -75,7 +80,7 @@ async fn open(url: &str) -> Database {
         readers: 1,
         server_name: "sabha.test".to_owned(),
         incarnation: rand::random_range(1..i64::MAX),
-        now_ms: 0,
+        clock: Clock::manual(0),
         patience: Patience::default(),
     };
     Database::open(options).await.expect("it can be opened")
@@ -252,7 +257,7 @@ async fn a_transaction_that_panics_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_write_whose_making_panics_leaves_the_queue_as_it_was() {
+async fn a_write_whose_building_panics_lets_the_next_ones_pass() {
     let opened = Opened::sqlite().await;
     let (committer, lineage) = (opened.db.committer(), Lineage::default());
     let before = opened.submit(vec![row(1)]);
@@ -265,7 +270,7 @@ async fn a_write_whose_making_panics_leaves_the_queue_as_it_was() {
     assert!(panicked.is_err());
     assert!(lineage.is_broken(), "half of the change is in memory");
     let after = opened.submit(vec![row(2)]);
-    assert_eq!(after.position().0, before.position().0 + 1);
+    assert_eq!(after.position().0, before.position().0 + 4, "its positions stay unused");
     for committed in [before, after] {
         committed.wait().await.expect("nothing is wrong with it");
     }
@@ -273,6 +278,53 @@ async fn a_write_whose_making_panics_leaves_the_queue_as_it_was() {
     let whole = Lineage::default();
     whole.until_finished().finish();
     assert!(!whole.is_broken());
+}
+
+#[tokio::test]
+async fn a_write_that_is_refused_while_it_is_built_lets_the_next_ones_pass() {
+    let opened = Opened::sqlite().await;
+    let before = opened.submit(vec![row(1)]);
+    let nul = FILTER.row([USER.into(), 2.into(), "\0".into()]);
+    let refused = opened.db.committer().submit::<Error>(1, |_| Ok(Write::new(vec![nul])));
+    assert!(matches!(refused, Err(Error::HoldsNul)));
+    let after = opened.submit(vec![row(3)]);
+    assert_eq!(after.position().0, before.position().0 + 2);
+    for committed in [before, after] {
+        committed.wait().await.expect("nothing is wrong with it");
+    }
+    assert_eq!(opened.stored().await, [1, 3]);
+}
+
+#[tokio::test]
+async fn a_slow_builder_keeps_back_those_behind_it_and_not_those_before() {
+    for opened in Opened::both().await {
+        let before = opened.submit(vec![row(1)]);
+        let committer = opened.db.committer().clone();
+        let (entered, is_in_its_place) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel();
+        let slow = std::thread::spawn(move || {
+            committer.submit::<Error>(1, |_| {
+                entered.send(()).expect("the test waits");
+                released.recv().expect("the test says when");
+                Ok(Write::new(vec![row(2)]))
+            })
+        });
+        is_in_its_place.recv().expect("there is room");
+        // Others build meanwhile.
+        let behind = opened.submit(vec![row(3)]);
+        let positions = [before.position(), behind.position()];
+        assert_eq!(positions[1].0, positions[0].0 + 2);
+        assert_eq!(before.wait().await.expect("nothing is wrong with it"), positions[0]);
+        assert_eq!(opened.stored().await, [1]);
+        opened.db.committer().stop();
+        release.send(()).expect("it waits");
+        let slow = slow.join().expect("it does not panic").expect("it has a place");
+        slow.wait().await.expect("it was queued before the stop");
+        behind.wait().await.expect("it was queued before the stop");
+        assert_eq!(opened.db.committer().published(), positions[1]);
+        opened.db.close().await;
+        assert_eq!(opened.reopen().await.stored().await, [1, 2, 3]);
+    }
 }
 
 #[tokio::test]

@@ -1,21 +1,25 @@
 //! Leftovers of devices and accounts are deleted piece by piece, and nothing else with them.
 
 use super::{count_rows, postgres};
-use crate::store::{
-    Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, RoomNid, Row, Transaction,
-    UserNid, Write,
-    account_data::ACCOUNT_DATA,
-    cross_signing::KEY_SIGNATURE,
-    device_keys::DEVICE_KEY,
-    devices::{self, DEVICE},
-    filters::FILTER,
-    key_backup::{KEY_BACKUP_SESSION, KEY_BACKUP_VERSION},
-    leftovers,
-    one_time_keys::{CLAIMED_KEY, FALLBACK_KEY, ONE_TIME_KEY},
-    profiles::{self, PROFILE},
-    to_device::{TO_DEVICE, TO_DEVICE_SHARED},
-    tokens::ACCESS_TOKEN,
-    txn_ids::TXN_ID,
+use crate::{
+    clock::Clock,
+    store::{
+        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, EventNid, Patience, Position, RoomNid, Row,
+        Transaction, UserNid, Write,
+        account_data::ACCOUNT_DATA,
+        cross_signing::KEY_SIGNATURE,
+        device_keys::DEVICE_KEY,
+        devices::{self, DEVICE},
+        filters::FILTER,
+        key_backup::{KEY_BACKUP_SESSION, KEY_BACKUP_VERSION},
+        leftovers,
+        log::Touch,
+        one_time_keys::{CLAIMED_KEY, FALLBACK_KEY, ONE_TIME_KEY},
+        profiles::{self, PROFILE},
+        to_device::{TO_DEVICE, TO_DEVICE_SHARED},
+        tokens::ACCESS_TOKEN,
+        txn_ids::TXN_ID,
+    },
 };
 
 /// More rows than any piece has.
@@ -46,7 +50,7 @@ async fn open(url: &str) -> Database {
         readers: 1,
         server_name: "sabha.test".to_owned(),
         incarnation: 1,
-        now_ms: 0,
+        clock: Clock::manual(0),
         patience: Patience::default(),
     };
     Database::open(options).await.expect("a new database")
@@ -130,6 +134,19 @@ fn rows(user: UserNid, device: DeviceNid, number: i64) -> Vec<Row> {
     rows
 }
 
+/// The touches of [`rows`].
+fn touches(user: UserNid, device: DeviceNid) -> [Touch; 7] {
+    [
+        Touch::Device { user, device, gone: false },
+        Touch::DeviceList { user },
+        Touch::KeyCounts { user, device },
+        Touch::Profile { user },
+        Touch::Txn { device, event: EventNid(1) },
+        Touch::ToDevice { user, device, messages: 1, bytes: 1 },
+        Touch::AccountData { user, room: RoomNid(0), kind: 0 },
+    ]
+}
+
 /// Ends all devices of a user, and what belongs to the account.
 struct End(UserNid);
 
@@ -154,7 +171,8 @@ async fn what_is_left_over_goes_piece_by_piece_and_nothing_else_goes() {
         let db = open(&url).await;
         let (ended, other) = ((UserNid(1), DeviceNid(1)), (UserNid(2), DeviceNid(2)));
         for ((user, device), number) in [(ended, MANY), (other, 3)] {
-            db.committer().write(Write::new(rows(user, device, number))).await.expect("stored");
+            let write = touches(user, device).into_iter().fold(Write::new(rows(user, device, number)), Write::touching);
+            db.committer().write(write).await.expect("stored");
         }
         let counts = async || {
             let mut counts = Vec::new();

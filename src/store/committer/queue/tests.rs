@@ -1,0 +1,112 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A write at the end of `ticket`.
+fn ready(ticket: Ticket) -> QueuePlace {
+    let (answer, _) = oneshot::channel();
+    QueuePlace::Ready(QueuedWrite { position: ticket.last, work: Work::Write(Write::default()), answer })
+}
+
+fn enter(queue: &mut Queue, count: usize) -> Ticket {
+    queue.take_place(count, Health::Working).expect("there is room")
+}
+
+fn taken(queue: &mut Queue, most: usize) -> Vec<i64> {
+    queue.take(most).iter().map(|queued| queued.position.0).collect()
+}
+
+#[test]
+fn positions_follow_the_places() {
+    let mut queue = Queue::after(Position(10));
+    let tickets: Vec<_> = [1, 3, 0, 1].map(|count| enter(&mut queue, count)).into();
+    let positions: Vec<_> = tickets.iter().map(|ticket| (ticket.first.0, ticket.last.0)).collect();
+    // A write without events still has a position.
+    assert_eq!(positions, [(11, 11), (12, 14), (15, 15), (16, 16)]);
+}
+
+#[test]
+fn a_place_that_is_being_built_keeps_back_those_behind_it_and_not_those_before() {
+    let mut queue = Queue::default();
+    let [first, second, third] = [1, 1, 1].map(|count| enter(&mut queue, count));
+    assert!(!queue.fill(third.number, &mut ready(third)), "the committer does not wait for it");
+    assert!(taken(&mut queue, 9).is_empty());
+    assert!(queue.fill(first.number, &mut ready(first)));
+    assert_eq!(taken(&mut queue, 9), [1]);
+    assert!(queue.fill(second.number, &mut ready(second)));
+    assert_eq!(taken(&mut queue, 1), [2], "the limit");
+    assert_eq!(taken(&mut queue, 9), [3]);
+}
+
+#[test]
+fn a_place_that_was_given_up_lets_the_next_ones_pass() {
+    let mut queue = Queue::default();
+    let [first, second, third] = [2, 1, 1].map(|count| enter(&mut queue, count));
+    queue.fill(second.number, &mut ready(second));
+    queue.fill(third.number, &mut QueuePlace::Void);
+    assert!(queue.fill(first.number, &mut QueuePlace::Void));
+    assert_eq!(taken(&mut queue, 9), [3], "the positions of the first stay unused");
+    assert_eq!(enter(&mut queue, 1).first, Position(5));
+}
+
+#[test]
+fn places_that_are_being_built_count_for_the_limit() {
+    let mut queue = Queue::default();
+    let tickets: Vec<_> = (0..MAX_QUEUE).map(|_| enter(&mut queue, 1)).collect();
+    assert!(matches!(queue.take_place(1, Health::Working), Err(Error::Overloaded)));
+    queue.fill(tickets[0].number, &mut ready(tickets[0]));
+    assert_eq!(taken(&mut queue, 9), [1]);
+    assert_eq!(enter(&mut queue, 1).first.0, 1 + MAX_QUEUE as i64, "a refused write takes no position");
+}
+
+#[test]
+fn a_queue_that_stops_ends_once_the_last_place_is_taken() {
+    let mut queue = Queue::default();
+    let ticket = enter(&mut queue, 1);
+    queue.stop();
+    assert!(matches!(queue.take_place(1, Health::Waiting), Err(Error::Stopping)));
+    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (0, false), "one is being built");
+    queue.fill(ticket.number, &mut ready(ticket));
+    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (1, true));
+}
+
+#[test]
+fn a_closed_queue_leaves_late_writes_to_their_builders() {
+    let mut queue = Queue::default();
+    let [first, second] = [1, 1].map(|count| enter(&mut queue, count));
+    queue.fill(first.number, &mut ready(first));
+    assert_eq!(queue.close().len(), 2);
+    let mut late = ready(second);
+    assert!(!queue.fill(second.number, &mut late));
+    assert!(matches!(late, QueuePlace::Ready(_)));
+    assert!(queue.has_ended());
+}
+
+proptest! {
+    #[test]
+    fn every_ready_write_is_taken_once_and_in_order(
+        writes in prop::collection::vec((0..3_usize, any::<bool>(), any::<u16>()), 0..40),
+        most in 1..5_usize,
+    ) {
+        let mut queue = Queue::default();
+        let tickets: Vec<_> = writes.iter().map(|(count, ..)| enter(&mut queue, *count)).collect();
+        let mut order: Vec<usize> = (0..writes.len()).collect();
+        order.sort_by_key(|index| writes[*index].2);
+        let mut found = Vec::new();
+        for (done, index) in order.iter().enumerate() {
+            let ticket = tickets[*index];
+            let mut filled = if writes[*index].1 { ready(ticket) } else { QueuePlace::Void };
+            queue.fill(ticket.number, &mut filled);
+            found.extend(taken(&mut queue, most));
+            let building = order[done + 1..].iter().min();
+            let limit = building.map_or(i64::MAX, |index| tickets[*index].first.0);
+            prop_assert!(found.iter().all(|position| *position < limit));
+        }
+        while !queue.places.is_empty() {
+            found.extend(taken(&mut queue, most));
+        }
+        let is_ready = tickets.iter().zip(&writes).filter(|(_, (_, is_ready, _))| *is_ready);
+        let wanted: Vec<_> = is_ready.map(|(ticket, _)| ticket.last.0).collect();
+        prop_assert_eq!(found, wanted);
+    }
+}
