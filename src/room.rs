@@ -61,7 +61,7 @@ use crate::{
     account::turns::Turns,
     bus::Bus,
     clock::Clock,
-    store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write},
+    store::{Database, Error, EventNid, Lineage, Position, RoomNid, TimelinePlace, UserNid, Write},
 };
 
 /// The number of latest events that a room keeps in memory for `/sync`.
@@ -93,11 +93,19 @@ pub struct Room {
     used: AtomicBool,
 }
 
+/// An event that no other event of the room follows on.
+type Extremity = (EventNid, OwnedEventId);
+
 /// The end of the room, on which the next event is built. It is ahead of the committed events.
 #[derive(Debug)]
 struct Head {
-    forward_extremities: Vec<(EventNid, OwnedEventId)>,
+    /// Never empty once the room has its create event.
+    forward_extremities: Vec<Extremity>,
+    /// The greatest depth of the events that others may follow on.
     depth: i64,
+    /// The position of the last event of the line, or of a later change of state.
+    last_pos: Position,
+    /// The position of the last change of state.
     state_pos: Position,
     /// Changes of state since the last checkpoint.
     unsaved_changes: usize,
@@ -149,23 +157,24 @@ impl Room {
     pub fn latest(&self, upto: Position, limit: usize) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
         let view = self.view();
         let end = view.ring.partition_point(|(pos, _)| *pos <= upto);
-        if end < limit && view.ring_from > Position::ZERO {
+        if end < limit && !view.ring_from.is_before_all() {
             return None;
         }
         Some(view.ring.range(end.saturating_sub(limit)..end).cloned().collect())
     }
 
-    /// Makes committed events visible. Called in the order of positions.
-    fn publish(&self, events: &[(Position, Arc<StoredEvent>)]) {
-        let Some((last, _)) = events.last() else { return };
+    /// Makes the committed events of the line visible, and moves the room's end to `last`. Called in the order of
+    /// positions.
+    fn publish(&self, events: &[(Position, Arc<StoredEvent>)], last: Position) {
         let mut view = self.view_mut();
-        view.ring.extend(events.iter().cloned());
+        let is_on_line = |event: &StoredEvent| event.place().is_some_and(TimelinePlace::is_on_line);
+        view.ring.extend(events.iter().filter(|(_, event)| is_on_line(event)).cloned());
         while view.ring.len() > RING_EVENTS {
             if let Some((pos, _)) = view.ring.pop_front() {
                 view.ring_from = pos;
             }
         }
-        view.state.keep_since(*last);
+        view.state.keep_since(last);
         drop(view);
         self.last_pos.store(last.0, Ordering::Release);
     }

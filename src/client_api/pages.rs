@@ -6,7 +6,7 @@ use crate::{
         event::StoredEvent,
         history::{Page, ReadError},
     },
-    store::Position,
+    store::TimelinePlace,
 };
 
 /// Events that are read at once. Their bytes are counted only when they are in memory: at most 6.5 MB.
@@ -33,16 +33,16 @@ impl PageLimit {
         (Self { events, bytes }, Self { events: self.events - events, bytes })
     }
 
-    /// Reads a page step by step. `read` gets the position to begin at and the number of events wanted. `next` gives
-    /// the position to continue from after the event at a position.
+    /// Reads a page step by step. `read` gets the place to begin at and the number of events wanted. `next` gives the
+    /// place to continue from after an event.
     ///
     /// The page ends with the event that reaches its byte limit. So it has at least one event, and reading makes
     /// progress.
     pub(super) async fn read<F: Future<Output = Result<Page, ReadError>>>(
         self,
-        from: Position,
-        next: fn(Position) -> Position,
-        mut read: impl FnMut(Position, usize) -> F,
+        from: TimelinePlace,
+        next: fn(TimelinePlace) -> TimelinePlace,
+        mut read: impl FnMut(TimelinePlace, usize) -> F,
     ) -> Result<Page, ReadError> {
         let mut page = Page { events: Vec::new(), next: Some(from) };
         let mut bytes = 0;
@@ -53,12 +53,12 @@ impl PageLimit {
             let part = read(from, count).await?;
             let (found, mut events) = (part.events.len(), part.events.into_iter());
             page.next = part.next;
-            while let Some((pos, event)) = events.next() {
+            while let Some((place, event)) = events.next() {
                 bytes += size_bytes(&event);
-                page.events.push((pos, event));
+                page.events.push((place, event));
                 if bytes >= self.bytes {
                     if events.len() > 0 {
-                        page.next = Some(next(pos));
+                        page.next = Some(next(place));
                     }
                     return Ok(page);
                 }
@@ -73,14 +73,14 @@ impl PageLimit {
     }
 }
 
-/// The position from which reading backward continues after an event.
-pub(super) fn back(pos: Position) -> Position {
-    Position(pos.0 - 1)
+/// The place from which reading backward continues after an event.
+pub(super) fn back(place: TimelinePlace) -> TimelinePlace {
+    place.just_before()
 }
 
-/// The position from which reading forward continues after an event.
-pub(super) fn forward(pos: Position) -> Position {
-    pos
+/// The place from which reading forward continues after an event.
+pub(super) fn forward(place: TimelinePlace) -> TimelinePlace {
+    place
 }
 
 /// The approximate bytes of an event in an answer.

@@ -22,8 +22,8 @@ use crate::{
     http::{ApiError, RawJson},
     limits::rate_limits::Action,
     room::{event::StoredEvent, history::ReadError, relations::MAX_DEPTH},
-    store::Position,
-    sync::{json::Object, token::Place},
+    store::TimelinePlace,
+    sync::{json::Object, token::PageToken},
 };
 
 /// The default number of events on a page.
@@ -71,8 +71,8 @@ async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJs
         ReadError::NotInRoom { .. } => ReadError::UnknownEvent,
         error => error,
     })?;
-    let now = app.rooms.state_horizon(&sight);
-    let place = |token: Option<&str>| token.map(Place::parse).transpose();
+    let now = TimelinePlace::on_line(app.rooms.state_horizon(&sight));
+    let place = |token: Option<&str>| token.map(PageToken::parse).transpose();
     let (from, to) = (place(asked.from)?.map(|from| from.0), place(asked.to)?.map(|to| to.0));
     let limit = PageLimit::new(app, asked.limit.map_or(DEFAULT_LIMIT.into(), u64::from));
     let ignored = app.account_data.ignored(&caller.user).await?;
@@ -83,12 +83,12 @@ async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJs
     let relations = &app.rooms.relations(whose, asked.event_id, asked.rel_type, asked.recurse).await?;
     let page = match asked.dir {
         Direction::Backward => {
-            let (start, until) = (from.map_or(now, |from| from.min(now)), to.unwrap_or(Position::ZERO));
+            let (start, until) = (from.map_or(now, |from| from.min(now)), to.unwrap_or(TimelinePlace::BEFORE_ALL));
             let read = |from, count| app.rooms.relations_back(whose, relations, (from, until), count, &accepts);
             limit.read(start, pages::back, read).await?
         }
         Direction::Forward => {
-            let (start, upto) = (from.unwrap_or(Position::ZERO), to.map_or(now, |to| to.min(now)));
+            let (start, upto) = (from.unwrap_or(TimelinePlace::BEFORE_ALL), to.map_or(now, |to| to.min(now)));
             let read = |after, count| app.rooms.relations_forward(whose, relations, (after, upto), count, &accepts);
             limit.read(start, pages::forward, read).await?
         }
@@ -97,11 +97,11 @@ async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJs
     let mut object = Object::begin(&mut out);
     Events::new(app, caller, &sight).write_timeline(object.key("chunk"), &page.events).await?;
     if let Some(next) = page.next {
-        object.string("next_batch", &Place(next).to_string());
+        object.string("next_batch", &PageToken(next).to_string());
     }
     // Reading in the other direction from the start of this page gives the events before it.
     if let Some(from) = from {
-        object.string("prev_batch", &Place(from).to_string());
+        object.string("prev_batch", &PageToken(from).to_string());
     }
     if asked.recurse {
         object.raw("recursion_depth", &MAX_DEPTH.to_string());

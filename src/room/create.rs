@@ -148,6 +148,7 @@ impl Rooms {
             head: Arc::new(tokio::sync::Mutex::new(Head {
                 forward_extremities: Vec::new(),
                 depth: 0,
+                last_pos: Position::ZERO,
                 state_pos: Position::ZERO,
                 unsaved_changes: 0,
             })),

@@ -15,7 +15,7 @@ use super::{
     Room,
     event::{Replaced, StoredEvent},
 };
-use crate::store::{self, Database, Error, EventNid, KeyNid, Position, RoomNid, events as rows};
+use crate::store::{self, Database, Error, EventNid, KeyNid, RoomNid, events as rows};
 
 /// The size of the cache in bytes, besides the events that rooms hold in their rings.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -163,6 +163,7 @@ fn parse(
     row: rows::EventRow,
     redacted_because: Option<Arc<StoredEvent>>,
 ) -> Result<StoredEvent, Error> {
+    let standing = row.standing();
     let event_id = EventId::parse(&row.event_id).map_err(|error| Error::damaged("event ID", error))?;
     let pdu = Pdu::from_stored(rules, event_id, row.json).map_err(|error| Error::damaged("event", error))?;
     let replaces = match (row.prev_event_id, row.prev_json) {
@@ -172,8 +173,7 @@ fn parse(
     Ok(StoredEvent::new(
         EventNid(row.event_nid),
         RoomNid(row.room_nid),
-        row.pos.map(Position),
-        Position(row.state_pos),
+        standing,
         row.auth_depth,
         row.key_nid.map(KeyNid),
         Arc::new(pdu),

@@ -12,12 +12,12 @@ use super::{
     relations::Related,
     scan::{MAX_SCANNED, Scan},
     state_log::Membership,
-    timeline::Placed,
+    timeline::{Part, TimelineEvent},
     visibility::Sight,
 };
 use crate::{
     account::LocalDevice,
-    store::{self, EventNid, Position, events as rows},
+    store::{self, EventNid, Position, TimelinePlace, events as rows},
 };
 
 /// Errors of reading a room.
@@ -35,9 +35,9 @@ pub enum ReadError {
 #[derive(Debug, Default)]
 pub struct Page {
     /// The events in the order of reading: newest first when going back.
-    pub events: Vec<Placed>,
+    pub events: Vec<TimelineEvent>,
     /// The start of the next page. `None` if this is the last one.
-    pub next: Option<Position>,
+    pub next: Option<TimelinePlace>,
 }
 
 impl Rooms {
@@ -67,25 +67,26 @@ impl Rooms {
     ///
     /// # Errors
     /// [`ReadError::UnknownEvent`] also for one that the reader may not see.
-    pub async fn event(&self, room: &Room, sight: &Sight, event_id: &EventId) -> Result<Placed, ReadError> {
+    pub async fn event(&self, room: &Room, sight: &Sight, event_id: &EventId) -> Result<TimelineEvent, ReadError> {
         let mut reader = self.db.read().await?;
         let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
         drop(reader);
         let (nid, _) = found.filter(|(_, of)| *of == room.nid).ok_or(ReadError::UnknownEvent)?;
         let event = self.events.get(room, nid).await?;
-        match event.pos {
-            Some(pos) if sight.can_see(pos) => Ok((pos, event)),
+        match event.place() {
+            Some(place) if sight.sees(&event) => Ok((place, event)),
             _ => Err(ReadError::UnknownEvent),
         }
     }
 
-    /// The position of an event in the timeline of a room, without the visibility check.
+    /// The position of the line at which an event is read: its own, or that of the event before its gap. Without the
+    /// visibility check.
     pub async fn find_event(&self, room: &Room, event_id: &EventId) -> Result<Option<Position>, store::Error> {
         let mut reader = self.db.read().await?;
         let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
         drop(reader);
         match found.filter(|(_, of)| *of == room.nid) {
-            Some((nid, _)) => Ok(self.events.get(room, nid).await?.pos),
+            Some((nid, _)) => Ok(self.events.get(room, nid).await?.place().map(TimelinePlace::line_upto)),
             None => Ok(None),
         }
     }
@@ -96,28 +97,28 @@ impl Rooms {
         &self,
         room: &Room,
         sight: &Sight,
-        range: (Position, Position),
+        range: (TimelinePlace, TimelinePlace),
         limit: usize,
         related: Option<Related<'_>>,
         wanted: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
-        let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && wanted(event);
-        Ok(self.scan_back_at_most(room, range, (limit, MAX_SCANNED), related, accepts).await?.0)
+        let accepts = |event: &StoredEvent| sight.sees(event) && wanted(event);
+        Ok(self.scan_back_at_most((room, Part::WithHistory), range, (limit, MAX_SCANNED), related, accepts).await?.0)
     }
 
-    /// Reads back from `from` (inclusive) to `until` (exclusive) without the visibility check; `accepts` must do it.
-    /// Reads no more than `max_scanned` events and relations, and also returns the number that it read.
+    /// Reads a part of the timeline back from `from` (inclusive) to `until` (exclusive) without the visibility check;
+    /// `accepts` must do it. Reads no more than `max_scanned` events and relations, and also returns the number that it read.
     pub(crate) async fn scan_back_at_most(
         &self,
-        room: &Room,
-        (from, until): (Position, Position),
+        (room, part): (&Room, Part),
+        (from, until): (TimelinePlace, TimelinePlace),
         (limit, max_scanned): (usize, usize),
         related: Option<Related<'_>>,
-        accepts: impl Fn(Position, &StoredEvent) -> bool,
+        accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<(Page, usize), store::Error> {
         let mut scan = Scan::new(from, limit, max_scanned);
         while let Some(mut count) = scan.next_count() {
-            let mut events = self.page_back(room, scan.next, until, count).await?;
+            let mut events = self.page_back(room, part, (scan.next, until), count).await?;
             let parents = match related {
                 Some(related) => {
                     let found = Box::pin(self.related_until(room, &events, related, scan.left(), &accepts)).await?;
@@ -125,8 +126,8 @@ impl Rooms {
                 }
                 None => None,
             };
-            let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
-            if scan.take(events, count, |pos| Position(pos.0 - 1), accepts) {
+            let accepts = |event: &StoredEvent| accepts(event) && is_among(parents.as_ref(), event);
+            if scan.take(events, count, TimelinePlace::just_before, accepts) {
                 break;
             }
         }
@@ -139,15 +140,15 @@ impl Rooms {
         &self,
         room: &Room,
         sight: &Sight,
-        (after, upto): (Position, Position),
+        (after, upto): (TimelinePlace, TimelinePlace),
         limit: usize,
         related: Option<Related<'_>>,
         wanted: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, ReadError> {
-        let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && wanted(event);
+        let accepts = |event: &StoredEvent| sight.sees(event) && wanted(event);
         let mut scan = Scan::new(after, limit, MAX_SCANNED);
         while let Some(mut count) = scan.next_count() {
-            let mut events = self.page_forward(room, scan.next, upto, count).await?;
+            let mut events = self.page_forward(room, (scan.next, upto), count).await?;
             let parents = match related {
                 Some(related) => {
                     let found = Box::pin(self.related_until(room, &events, related, scan.left(), &accepts)).await?;
@@ -155,8 +156,8 @@ impl Rooms {
                 }
                 None => None,
             };
-            let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
-            if scan.take(events, count, |pos| pos, accepts) {
+            let accepts = |event: &StoredEvent| accepts(event) && is_among(parents.as_ref(), event);
+            if scan.take(events, count, |place| place, accepts) {
                 break;
             }
         }

@@ -47,13 +47,17 @@ pub(super) async fn load(
     let extremities = unpack(&row.extremities)?;
     let mut forward_extremities = Vec::with_capacity(extremities.len());
     for event in events::events(&mut reader.conn(), &extremities).await? {
+        if !event.standing().flags.is_accepted() {
+            return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
+        }
         let event_id = EventId::parse(&event.event_id).map_err(|error| Error::damaged("event ID", error))?;
         forward_extremities.push((EventNid(event.event_nid), event_id));
     }
     if forward_extremities.is_empty() || forward_extremities.len() != extremities.len() {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
-    let head = Head { forward_extremities, depth: row.depth, state_pos: Position(row.state_pos), unsaved_changes };
+    let head =
+        Head { forward_extremities, depth: row.depth, last_pos, state_pos: Position(row.state_pos), unsaved_changes };
     // The ring starts empty: older events are read from the database when someone asks.
     let view = View { state, ring: VecDeque::new(), ring_from: last_pos };
     Ok(Room {

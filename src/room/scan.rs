@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use super::{event::StoredEvent, history::Page, timeline::Placed};
-use crate::store::{EventNid, Position, relations::RelatedParents};
+use super::{event::StoredEvent, history::Page, timeline::TimelineEvent};
+use crate::store::{EventNid, TimelinePlace, relations::RelatedParents};
 
 /// The number of events that are read for one page, when most of them are filtered out. A relation that is read for a
 /// filter counts as one more.
@@ -26,13 +26,13 @@ pub(super) struct Scan {
     max_scanned: usize,
     scanned: usize,
     bytes: usize,
-    /// The position where reading continues.
-    pub(super) next: Position,
+    /// The place where reading continues.
+    pub(super) next: TimelinePlace,
     exhausted: bool,
 }
 
 impl Scan {
-    pub(super) fn new(next: Position, limit: usize, max_scanned: usize) -> Self {
+    pub(super) fn new(next: TimelinePlace, limit: usize, max_scanned: usize) -> Self {
         Self { page: Page::default(), limit, max_scanned, scanned: 0, bytes: 0, next, exhausted: false }
     }
 
@@ -56,7 +56,7 @@ impl Scan {
     /// are not settled, where reading continues. Returns the events that another one relates to.
     pub(super) fn settle(
         &mut self,
-        events: &mut Vec<Placed>,
+        events: &mut Vec<TimelineEvent>,
         count: &mut usize,
         parents: RelatedParents,
     ) -> HashSet<EventNid> {
@@ -69,21 +69,21 @@ impl Scan {
     }
 
     /// Takes the accepted ones of these events, of which `count` were asked for. Returns whether the page is complete.
-    /// `after` gives the position where reading continues after an event.
+    /// `after` gives the place where reading continues after an event.
     pub(super) fn take(
         &mut self,
-        events: Vec<Placed>,
+        events: Vec<TimelineEvent>,
         count: usize,
-        after: impl Fn(Position) -> Position,
-        accepts: impl Fn(Position, &StoredEvent) -> bool,
+        after: impl Fn(TimelinePlace) -> TimelinePlace,
+        accepts: impl Fn(&StoredEvent) -> bool,
     ) -> bool {
         let read = events.len();
-        for (index, (pos, event)) in events.into_iter().enumerate() {
-            self.next = after(pos);
+        for (index, (place, event)) in events.into_iter().enumerate() {
+            self.next = after(place);
             self.scanned += 1;
             self.bytes += event.pdu.json.len();
-            if accepts(pos, &event) {
-                self.page.events.push((pos, event));
+            if accepts(&event) {
+                self.page.events.push((place, event));
             }
             if self.page.events.len() == self.limit {
                 self.exhausted = read < count && index + 1 == read;

@@ -8,7 +8,7 @@ use ruma::EventId;
 use serde::Deserialize;
 
 use super::{Room, Rooms, event::StoredEvent};
-use crate::store::{Error, EventNid, Position, events as rows};
+use crate::store::{Error, EventNid, events as rows};
 
 /// The number of relations that are followed to find out whether an event is in a thread, as the spec recommends.
 const MAX_HOPS: usize = 3;
@@ -111,7 +111,7 @@ impl Rooms {
         match found.filter(|(_, of)| *of == room.nid) {
             Some((nid, _)) => {
                 let event = self.events.get(room, nid).await?;
-                Ok(Some(event).filter(|event| event.pos.is_some_and(|pos| pos > Position::ZERO)))
+                Ok(Some(event).filter(|event| event.place().is_some()))
             }
             None => Ok(None),
         }

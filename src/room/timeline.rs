@@ -3,10 +3,21 @@
 use std::sync::Arc;
 
 use super::{Room, Rooms, event::StoredEvent};
-use crate::store::{Error, Position, timelines as rows};
+use crate::store::{Error, EventNid, Position, TimelinePlace, timelines as rows};
 
-/// An event with its place in the timeline.
+/// An event of the line with its position.
 pub type Placed = (Position, Arc<StoredEvent>);
+
+/// An event of the timeline with its place: an event of the line, or one of fetched history.
+pub type TimelineEvent = (TimelinePlace, Arc<StoredEvent>);
+
+/// The events of a timeline that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The events that arrived as news, which is what `/sync` tells and what counts as unread.
+    Line,
+    WithHistory,
+}
 
 impl Rooms {
     /// At most the `limit` latest events in (`after`, `upto`], oldest first, and whether there are more of them.
@@ -31,48 +42,58 @@ impl Rooms {
             events.drain(..events.len().saturating_sub(limit));
             return Ok((events, more));
         }
-        let mut events = self.page_back(room, upto, after, limit + 1).await?;
+        let mut reader = self.db.read().await?;
+        let places = rows::line_back(&mut reader.conn(), room.nid, upto, after, limit + 1).await?;
+        drop(reader);
+        let mut events = self.with_events(room, places).await?;
         let more = events.len() > limit;
         events.truncate(limit);
         events.reverse();
         Ok((events, more))
     }
 
-    /// The timeline from `from` (inclusive) back to `until` (exclusive), newest first.
+    /// The timeline, or a part of it, from `from` (inclusive) back to `until` (exclusive), newest first.
     pub async fn page_back(
         &self,
         room: &Room,
-        from: Position,
-        until: Position,
+        part: Part,
+        (from, until): (TimelinePlace, TimelinePlace),
         limit: usize,
-    ) -> Result<Vec<Placed>, Error> {
+    ) -> Result<Vec<TimelineEvent>, Error> {
         let mut reader = self.db.read().await?;
-        let places = rows::timeline_back(&mut reader.conn(), room.nid, from, until, limit).await?;
+        let conn = &mut reader.conn();
+        let places = match part {
+            Part::WithHistory => rows::timeline_back(conn, room.nid, from, until, limit).await?,
+            Part::Line => {
+                let line = rows::line_back(conn, room.nid, from.line_upto(), until.line_upto(), limit).await?;
+                line.into_iter().map(|(pos, event)| (TimelinePlace::on_line(pos), event)).collect()
+            }
+        };
         drop(reader);
-        self.place(room, places).await
+        self.with_events(room, places).await
     }
 
     /// The timeline from `after` (exclusive) to `upto` (inclusive), oldest first.
     pub async fn page_forward(
         &self,
         room: &Room,
-        after: Position,
-        upto: Position,
+        (after, upto): (TimelinePlace, TimelinePlace),
         limit: usize,
-    ) -> Result<Vec<Placed>, Error> {
+    ) -> Result<Vec<TimelineEvent>, Error> {
         let mut reader = self.db.read().await?;
         let places = rows::timeline_forward(&mut reader.conn(), room.nid, after, upto, limit).await?;
         drop(reader);
-        self.place(room, places).await
+        self.with_events(room, places).await
     }
 
-    pub(super) async fn place(
+    /// Reads the events at these places.
+    pub(super) async fn with_events<P>(
         &self,
         room: &Room,
-        places: Vec<(Position, crate::store::EventNid)>,
-    ) -> Result<Vec<Placed>, Error> {
+        places: Vec<(P, EventNid)>,
+    ) -> Result<Vec<(P, Arc<StoredEvent>)>, Error> {
         let nids: Vec<_> = places.iter().map(|(_, nid)| *nid).collect();
         let events = self.events.list(room, &nids).await?;
-        Ok(places.into_iter().map(|(pos, _)| pos).zip(events).collect())
+        Ok(places.into_iter().map(|(place, _)| place).zip(events).collect())
     }
 }

@@ -76,7 +76,7 @@ macro_rules! from_nid {
         }
     )+};
 }
-from_nid!(Position, EventNid, RoomNid, UserNid, DeviceNid, KeyNid, TypeNid, FilterNid);
+from_nid!(Position, EventNid, SideNid, RoomNid, UserNid, DeviceNid, KeyNid, TypeNid, FilterNid);
 
 /// The largest number of rows in one statement: a power of two whose variables stay far below SQLite's 32,766.
 pub(super) const MAX_CHUNK: usize = 64;

@@ -22,9 +22,9 @@ use crate::{
     endpoint::Authed,
     filter::{EventFilter, fields_in_query},
     http::{ApiError, RawJson},
-    room::{event::StoredEvent, history::ReadError, relations::RelatedBy, timeline::Placed},
-    store::Position,
-    sync::{json::Object, token::Place},
+    room::{event::StoredEvent, history::ReadError, relations::RelatedBy, timeline::TimelineEvent},
+    store::TimelinePlace,
+    sync::{json::Object, token::PageToken},
 };
 
 /// Returns an event, the events right before and after it, and the room's state at the last of them.
@@ -43,21 +43,22 @@ pub(super) async fn handle(
     if event.1.is_hidden_by(&ignored) {
         return Err(ReadError::UnknownEvent.into());
     }
-    let (pos, now) = (event.0, app.db.committer().published());
+    let (place, now) = (event.0, TimelinePlace::on_line(app.db.committer().published()));
     let mut turn = StateTurn::of(&app, &caller, &room).await?;
     let (limit_before, limit_after) = PageLimit::new(&app, wanted_events.into()).halves();
-    let read_back = |from, count| app.rooms.read_back(&room, &sight, (from, Position::ZERO), count, related, &wanted);
-    let before = limit_before.read(pages::back(pos), pages::back, read_back).await?.events;
+    let read_back =
+        |from, count| app.rooms.read_back(&room, &sight, (from, TimelinePlace::BEFORE_ALL), count, related, &wanted);
+    let before = limit_before.read(pages::back(place), pages::back, read_back).await?.events;
     let read_on = |after, count| app.rooms.read_forward(&room, &sight, (after, now), count, related, &wanted);
-    let after = limit_after.read(pos, pages::forward, read_on).await?.events;
-    let start = pages::back(before.last().map_or(pos, |(pos, _)| *pos));
-    let end = after.last().map_or(pos, |(pos, _)| *pos);
+    let after = limit_after.read(place, pages::forward, read_on).await?.events;
+    let start = pages::back(before.last().map_or(place, |(place, _)| *place));
+    let end = after.last().map_or(place, |(place, _)| *place);
 
     let state = if filter.lazy_load.is_disabled() {
-        turn.read(|| app.rooms.state_events(&room, end)).await?
+        turn.read(|| app.rooms.state_events(&room, end.line_upto())).await?
     } else {
         let senders = senders(before.iter().chain(&after).chain([&event]));
-        turn.read(|| app.rooms.state_events_with_members(&room, end, &senders)).await?
+        turn.read(|| app.rooms.state_events_with_members(&room, end.line_upto(), &senders)).await?
     };
     let events = Events::new(&app, &caller, &sight);
     let mut out = Vec::new();
@@ -66,8 +67,8 @@ pub(super) async fn handle(
     events.write_timeline(object.key("events_before"), &before).await?;
     events.write_timeline(object.key("events_after"), &after).await?;
     events.write_state(object.key("state"), &state);
-    object.string("start", &Place(start).to_string());
-    object.string("end", &Place(end).to_string());
+    object.string("start", &PageToken(start).to_string());
+    object.string("end", &PageToken(end).to_string());
     object.end();
     Ok(RawJson(Bytes::from(out)))
 }
@@ -95,6 +96,6 @@ impl IncomingRequest for Asked {
 }
 
 /// The senders of these events.
-fn senders<'a>(shown: impl Iterator<Item = &'a Placed>) -> HashSet<&'a UserId> {
+fn senders<'a>(shown: impl Iterator<Item = &'a TimelineEvent>) -> HashSet<&'a UserId> {
     shown.map(|(_, event)| event.sender()).collect()
 }

@@ -1,10 +1,11 @@
 //! Reading the fields of events, also of malformed ones.
 
 use ruma::{RoomVersionId, event_id};
+use sabha_federation::standing::Standing;
 use serde_json::{json, value::RawValue};
 
 use super::*;
-use crate::{room::event::StoredEvent, store::Position};
+use crate::room::event::StoredEvent;
 
 fn event(content: &str) -> StoredEvent {
     let rules = sabha_federation::room_version::rules(&RoomVersionId::V11).expect("a known version");
@@ -15,7 +16,7 @@ fn event(content: &str) -> StoredEvent {
     let event_id = event_id!("$e").to_owned();
     let mut pdu = sabha_federation::Pdu::from_stored(&rules, event_id, json.to_string()).expect("an event");
     pdu.content = RawValue::from_string(content.to_owned()).expect("it is JSON");
-    StoredEvent::new(EventNid(1), RoomNid(1), None, Position::ZERO, 0, None, Arc::new(pdu), None, None)
+    StoredEvent::new(EventNid(1), RoomNid(1), Standing::OUTLIER, 0, None, Arc::new(pdu), None, None)
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::{
     room::{
         create::Preset,
         tests::{Server, message, new_room, server},
+        timeline::{Placed, TimelineEvent},
     },
     store::{Write, relations::MAX_RELATIONS_OF_EVENT},
 };
@@ -43,6 +44,7 @@ impl World {
                 self.room.nid.into(),
                 event.event_id().as_str().into(),
                 Position(pos as i64).into(),
+                0_i64.into(),
                 event.nid.into(),
                 rel_type.into(),
                 None::<Vec<u8>>.into(),
@@ -52,15 +54,15 @@ impl World {
         self.server.app.db.committer().write(write).await.expect("stored");
     }
 
-    /// The numbers of the messages from `from` back that an event of this type relates to, and the position where
+    /// The numbers of the messages from `from` back that an event of this type relates to, and the place where
     /// reading continues.
-    async fn read_back(&self, from: Position, rel_type: &str) -> (Vec<usize>, Option<Position>) {
+    async fn read_back(&self, from: TimelinePlace, rel_type: &str) -> (Vec<usize>, Option<TimelinePlace>) {
         let by = RelatedBy { rel_types: Some(vec![rel_type.to_owned()]), senders: None };
         let related = Some(Related { by: &by, upto: Position(i64::MAX) });
-        let range = (from, Position::ZERO);
+        let range = (from, TimelinePlace::BEFORE_ALL);
         let page = self.server.app.rooms.read_back(&self.room, &self.sight, range, 100, related, |_| true).await;
         let page = page.expect("read");
-        let number = |(pos, _): &Placed| self.messages.iter().position(|(other, _)| other == pos);
+        let number = |(place, _): &TimelineEvent| self.messages.iter().position(|(other, _)| *other == place.pos);
         (page.events.iter().filter_map(number).collect(), page.next)
     }
 }
@@ -73,7 +75,7 @@ async fn an_event_with_many_relations_hides_no_other() {
     }
     world.relate(0, "org.new", 1..MAX_RELATIONS_OF_EVENT).await;
     world.relate(2, "org.new", 1..MAX_RELATIONS_OF_EVENT + 1).await;
-    let end = world.room.last_pos();
+    let end = TimelinePlace::on_line(world.room.last_pos());
     assert_eq!(world.read_back(end, "org.new").await, (vec![2, 0], None));
     assert_eq!(
         world.read_back(end, "org.old").await,
@@ -90,9 +92,9 @@ async fn a_page_ends_where_enough_relations_were_looked_at_and_the_next_goes_on(
         world.relate(message, "org.many", 0..MAX_RELATIONS_OF_EVENT).await;
     }
     world.relate(0, "org.one", 0..1).await;
-    let (found, next) = world.read_back(world.room.last_pos(), "org.one").await;
+    let (found, next) = world.read_back(TimelinePlace::on_line(world.room.last_pos()), "org.one").await;
     assert_eq!(found, [0; 0], "enough was looked at before");
     let next = next.expect("there is more");
-    assert!(next > world.messages[0].0);
+    assert!(next.pos > world.messages[0].0);
     assert_eq!(world.read_back(next, "org.one").await, (vec![0], None));
 }

@@ -8,7 +8,7 @@ pub enum WordKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Touch {
     Word { kind: WordKind, nid: i64 },
-    Event { room: RoomNid, event: EventNid, sub: i32, flags: i64 },
+    Event { room: RoomNid, event: EventNid, sub: i64, flags: i64 },
     State { room: RoomNid, key: KeyNid, event: Option<EventNid>, before: Option<EventNid>, membership: Option<u8> },
     Redacted { room: RoomNid, event: EventNid, by: EventNid },
     Member { room: RoomNid, user: UserNid, membership: u8, forgotten: bool },
