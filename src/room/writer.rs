@@ -427,3 +427,6 @@ impl RoomWriter<'_> {
         self.rooms.db.committer().submit(1, |_| Ok(Write::default().in_lineage(lineage)))
     }
 }
+
+#[cfg(test)]
+mod tests;
