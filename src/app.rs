@@ -22,6 +22,7 @@ use crate::{
     keys::Keys,
     lazy_members::LazyMembers,
     limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs, rate_limits::RateLimits},
+    memory::budget::Budget,
     outbound::Outbound,
     push::Push,
     remote::Federation,
@@ -60,6 +61,7 @@ pub struct Services {
     pub large_answers: LargeAnswers,
     /// The syncs that wait for news.
     pub parked_syncs: ParkedSyncs,
+    pub memory: Budget,
     /// The client for all requests to other hosts.
     pub outbound: Arc<Outbound>,
     /// `None` if this server does not talk to other servers.

@@ -38,7 +38,8 @@ pub use self::outbound::{HostAddress, Hosts, Outbound};
 pub use self::problem::{Origin, Problem, Problems};
 pub use self::secret::Secret;
 pub use self::sections::{
-    AppserviceFiles, Client, Federation, Log, LogFormat, Presence, Registration, RegistrationMode, Rooms, Sessions,
+    AppserviceFiles, Client, Federation, Log, LogFormat, Memory, Presence, Registration, RegistrationMode, Rooms,
+    Sessions,
 };
 pub use self::sources::{Loaded, Sources, load};
 pub use self::values::{ByteSize, FileMode, IpRange, TimeSpan};
@@ -80,6 +81,8 @@ section! {
         pub rate_limits: RateLimits = RateLimits::default(),
         /// Upper bounds on what clients may send and store.
         pub limits: Limits = Limits::default(),
+        /// Memory for caches.
+        pub memory: Memory = Memory::default(),
         /// The log on standard error.
         pub log: Log = Log::default(),
     }

@@ -23,6 +23,7 @@ use crate::{
     account::AccountData,
     bus::Bus,
     clock::Clock,
+    memory::budget::Budget,
     room::Rooms,
     store::{Database, ids::lock},
 };
@@ -47,8 +48,9 @@ impl Ephemeral {
         clock: Clock,
         data: Arc<AccountData>,
         config: &crate::config::Presence,
+        budget: &Budget,
     ) -> Self {
-        let receipts = Arc::new(Receipts::new(db.committer().published()));
+        let receipts = Arc::new(Receipts::new(db.committer().published(), budget));
         let presence = Arc::new(Presence::new(config.enabled, clock.clone()));
         let typing = Arc::new(Mutex::new(Typing::default()));
         bus.on_departure({

@@ -10,11 +10,20 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use quick_cache::sync::Cache;
+use crate::{
+    memory::{
+        budget::{Budget, Part},
+        growing::GrowingCache,
+    },
+    store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, ids::lock},
+};
 
-use crate::store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, ids::lock};
+/// The memory of a pair of device and room without members, and of each member, in bytes. For pairs that do not fit into
+/// the budget, members are sent again.
+const PAIR_BYTES: u64 = 160;
+const MEMBER_BYTES: u64 = 36;
 
-/// The number of pairs of device and room whose sent members are cached. For other pairs, members are sent again.
+/// The approximate number of pairs that fit in.
 const REMEMBERED: usize = 50_000;
 
 /// The number of members cached for each pair.
@@ -24,16 +33,19 @@ type Sent = HashMap<KeyNid, (EventNid, Position)>;
 
 /// The members that each device knows.
 pub struct LazyMembers {
-    sent: Cache<(DeviceNid, RoomNid), Arc<Mutex<Sent>>>,
-}
-
-impl Default for LazyMembers {
-    fn default() -> Self {
-        Self { sent: Cache::new(REMEMBERED) }
-    }
+    sent: Arc<GrowingCache<(DeviceNid, RoomNid), Mutex<Sent>>>,
 }
 
 impl LazyMembers {
+    pub fn new(budget: &Budget) -> Self {
+        let sent = Arc::new(GrowingCache::new(budget.share(Part::LazyMembers), REMEMBERED));
+        budget.watch(Part::LazyMembers, {
+            let sent: Arc<GrowingCache<_, _>> = Arc::clone(&sent);
+            move || sent.bytes()
+        });
+        Self { sent }
+    }
+
     /// Returns whether the device, which has everything up to `since`, has this event for the key.
     pub fn knows(&self, device: DeviceNid, room: RoomNid, key: KeyNid, event: EventNid, since: Position) -> bool {
         let Some(sent) = self.sent.get(&(device, room)) else { return false };
@@ -43,13 +55,18 @@ impl LazyMembers {
 
     /// Records that the device is sent this event for the key, in an answer that ends at `upto`.
     pub fn send(&self, device: DeviceNid, room: RoomNid, key: KeyNid, event: EventNid, upto: Position) {
-        let made = self.sent.get_or_insert_with(&(device, room), || Ok::<_, std::convert::Infallible>(Arc::default()));
-        let Ok(sent) = made;
-        let mut sent = lock(&sent);
+        let held = self.sent.get_or_default(&(device, room), PAIR_BYTES);
+        let mut sent = lock(&held);
+        let before = sent.capacity();
         if sent.len() >= MEMBERS {
             sent.clear();
         }
         sent.insert(key, (event, upto));
+        let after = sent.capacity();
+        drop(sent);
+        if after != before {
+            self.sent.has_grown(&(device, room), &held, PAIR_BYTES + after as u64 * MEMBER_BYTES);
+        }
     }
 
     /// Records that the device has returned with the token of `since`, so no answer after it has arrived.

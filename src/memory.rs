@@ -1,8 +1,11 @@
-//! Returns unused memory of the C library's allocator to the system: a part at once, by settings at the start, and the
-//! rest later, on request.
+//! Memory: the budget of the caches ([`budget`]), and unused memory of the C library's allocator, which goes back to the
+//! system: a part at once, by settings at the start, and the rest later, on request.
 //!
 //! The reasons and the numbers are in `docs/decisions/0013-glibc-tuned-no-lto.md`. On other systems than Linux with
-//! glibc, this module does nothing.
+//! glibc, nothing goes back.
+
+pub mod budget;
+pub mod growing;
 
 use std::{fs, time::Duration};
 

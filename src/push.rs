@@ -1,13 +1,8 @@
 //! Push rules: the events that an account wants to be notified of.
 //!
 //! The rules are stored as the account data `m.push_rules`. An account that never changed them has the server's
-//! defaults. Next: [`defaults`]; [`rules`], the changes that clients may make; [`compiled`] and [`evaluate`], the
-//! evaluation of events; [`unread`], the counts for `/sync`.
+//! defaults. Next: [`rules`], their changes and the evaluation of events; [`unread`], the counts for `/sync`.
 
-mod carry_over;
-pub mod compiled;
-mod defaults;
-pub mod evaluate;
 pub mod rules;
 pub mod unread;
 
@@ -25,9 +20,8 @@ use crate::{
     store::{self, Position, UserNid, vocabulary::User},
 };
 
-use compiled::CompiledRules;
-use evaluate::Evaluator;
 pub use rules::RuleError;
+use rules::{carry_over, compiled::CompiledRules, evaluate::Evaluator};
 use unread::Tallies;
 
 /// Approximate number of cached rulesets, mostly of 10 kB. Others are read again when they are used.

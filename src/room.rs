@@ -6,12 +6,15 @@
 //!
 //! Reading order: [`event`] and [`state_log`] (the parts of a room), [`load`] (from the database), [`writer`] (how
 //! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
-//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`].
+//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`], [`listing`].
 
+mod absent_keys;
+mod checkpoints;
 mod damage;
 pub mod event;
 mod events;
 mod queued;
+mod ring;
 
 mod load;
 pub mod txn;
@@ -28,6 +31,7 @@ pub mod upgrade;
 
 pub mod circumstances;
 pub mod history;
+pub mod listing;
 pub mod relations;
 mod scan;
 pub mod threads;
@@ -35,7 +39,7 @@ pub mod timeline;
 pub mod visibility;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -47,12 +51,16 @@ use sabha_federation::ServerSigner;
 pub use sabha_federation::state_log;
 
 use self::{
+    absent_keys::AbsentKeys,
+    checkpoints::Unthinned,
     damage::Damage,
     event::StoredEvent,
     events::Events,
+    listing::heroes::Heroes,
     memberships::Memberships,
     profile::Arrivals,
     queued::Queued,
+    ring::{Ring, Rings},
     state_log::{StateEntry, StateHashKey, StateLog},
     txn::TransactionIds,
     visibility::CachedSight,
@@ -61,11 +69,9 @@ use crate::{
     account::turns::Turns,
     bus::Bus,
     clock::Clock,
-    store::{Database, Error, EventNid, Lineage, Position, RoomNid, TimelinePlace, UserNid, Write},
+    memory::budget::Budget,
+    store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write},
 };
-
-/// The number of latest events that a room keeps in memory for `/sync`.
-const RING_EVENTS: usize = 64;
 
 /// The number of pairs of user and room whose [`Sight`](visibility::Sight) is cached.
 const CACHED_SIGHTS: usize = 50_000;
@@ -91,6 +97,7 @@ pub struct Room {
     last_pos: AtomicI64,
     /// Set when somebody asks for the room; cleared whenever rooms are swept.
     used: AtomicBool,
+    absent: AbsentKeys,
 }
 
 /// An event that no other event of the room follows on.
@@ -107,8 +114,12 @@ struct Head {
     last_pos: Position,
     /// The position of the last change of state.
     state_pos: Position,
-    /// Changes of state since the last checkpoint.
-    unsaved_changes: usize,
+    /// The position of the latest event for which clients move the room up in a list.
+    bump_pos: Position,
+    /// The number of changes of the room's state so far.
+    changes: i64,
+    /// The number of changes up to the last checkpoint.
+    saved_changes: i64,
 }
 
 /// The part of the room that readers use. The state may be ahead of the committed events; readers name the position
@@ -116,9 +127,9 @@ struct Head {
 #[derive(Debug)]
 struct View {
     state: StateLog,
-    ring: VecDeque<(Position, Arc<StoredEvent>)>,
-    /// The ring holds every event of the timeline after this position.
-    ring_from: Position,
+    /// As of the newest state.
+    heroes: Heroes,
+    ring: Ring,
 }
 
 impl Room {
@@ -144,54 +155,27 @@ impl Room {
     /// The latest events in (`after`, `upto`], oldest first, if the ring reaches back that far. The range may end
     /// before it starts, and is then empty: a receipt may be newer than the position of its reader.
     pub fn recent(&self, after: Position, upto: Position) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
-        let view = self.view();
-        if after < view.ring_from {
-            return None;
-        }
-        let start = view.ring.partition_point(|(pos, _)| *pos <= after);
-        let end = view.ring.partition_point(|(pos, _)| *pos <= upto);
-        Some(view.ring.range(start..end.max(start)).cloned().collect())
+        self.view().ring.between(after, upto)
     }
 
     /// At most the `limit` latest events up to `upto`, oldest first, if the ring has that many.
     pub fn latest(&self, upto: Position, limit: usize) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
-        let view = self.view();
-        let end = view.ring.partition_point(|(pos, _)| *pos <= upto);
-        if end < limit && !view.ring_from.is_before_all() {
-            return None;
-        }
-        Some(view.ring.range(end.saturating_sub(limit)..end).cloned().collect())
+        self.view().ring.latest(upto, limit)
     }
 
     /// Makes the committed events of the line visible, and moves the room's end to `last`. Called in the order of
     /// positions.
     fn publish(&self, events: &[(Position, Arc<StoredEvent>)], last: Position) {
         let mut view = self.view_mut();
-        let is_on_line = |event: &StoredEvent| event.place().is_some_and(TimelinePlace::is_on_line);
-        view.ring.extend(events.iter().filter(|(_, event)| is_on_line(event)).cloned());
-        while view.ring.len() > RING_EVENTS {
-            if let Some((pos, _)) = view.ring.pop_front() {
-                view.ring_from = pos;
-            }
-        }
+        view.ring.extend(events);
         view.state.keep_since(last);
         drop(view);
         self.last_pos.store(last.0, Ordering::Release);
     }
 
-    /// Replaces an event by its redacted form. If it is state, the event that replaced it shows that form too; if it is
-    /// a redaction, the event that it redacted does.
+    /// Shows the redacted form of an event from now on.
     fn replace_in_ring(&self, event: &Arc<StoredEvent>) {
-        let mut view = self.view_mut();
-        for (_, held) in &mut view.ring {
-            if held.nid == event.nid {
-                *held = Arc::clone(event);
-            } else if held.redacted_because.as_ref().is_some_and(|because| because.nid == event.nid) {
-                *held = Arc::new(held.with_redaction(Arc::clone(event)));
-            } else if held.shows(event) {
-                *held = Arc::new(held.replacing(&event.pdu.content));
-            }
-        }
+        self.view_mut().ring.replace(event);
     }
 }
 
@@ -212,7 +196,9 @@ pub struct Rooms {
     profile_turns: Turns,
     txn_ids: TransactionIds,
     damage: Damage,
+    unthinned: Unthinned,
     state_hash_key: StateHashKey,
+    rings: Arc<Rings>,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being created, so that no two requests create the same one.
     reserved_aliases: Mutex<HashSet<String>>,
@@ -227,9 +213,10 @@ struct Registry {
 }
 
 impl Rooms {
-    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>) -> Self {
+    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>, budget: &Budget) -> Self {
         Self {
-            events: Events::new(Arc::clone(&db)),
+            events: Events::new(Arc::clone(&db), budget),
+            rings: Rings::new(budget),
             registry: RwLock::default(),
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             memberships: Memberships::new(Arc::clone(&db)),
@@ -237,6 +224,7 @@ impl Rooms {
             profile_turns: Turns::default(),
             txn_ids: TransactionIds::new(Arc::clone(&db)),
             damage: Damage::default(),
+            unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),
             sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
             reserved_aliases: Mutex::default(),
@@ -269,7 +257,7 @@ impl Rooms {
             return Ok(None);
         };
         let nid = RoomNid(row.room_nid);
-        match load::load(&self.db, &self.state_hash_key, &mut reader, row).await {
+        match load::load(self, &mut reader, row).await {
             Ok(room) => {
                 self.damage.loaded(nid);
                 Ok(Some(self.register(room)))
@@ -366,8 +354,8 @@ impl Rooms {
         state_key: &str,
         upto: Position,
     ) -> Result<Option<Arc<StoredEvent>>, Error> {
-        let Some(key) = self.db.known_state_key(event_type, state_key) else { return Ok(None) };
-        let entry: Option<StateEntry> = self.entry_at(room, key.nid, upto).await?;
+        let Some(key) = self.find_key(room, event_type, state_key).await? else { return Ok(None) };
+        let entry: Option<StateEntry> = self.entry_at(room, key, upto).await?;
         match entry {
             Some(entry) => Ok(Some(self.events.get(room, entry.event_nid).await?)),
             None => Ok(None),

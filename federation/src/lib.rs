@@ -12,7 +12,7 @@
 //!   signature.
 //! - [`published_keys`]: the published keys of servers, ours and those of others.
 //! - [`ids`], [`state_log`]: a room's state and its changes, by short ids. [`standing`]: the place of an event in its
-//!   room.
+//!   room. [`varint`]: the parts of their stored form.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;
@@ -26,6 +26,7 @@ pub mod room_version;
 pub mod signing;
 pub mod standing;
 pub mod state_log;
+pub mod varint;
 pub mod verify;
 pub mod x_matrix;
 

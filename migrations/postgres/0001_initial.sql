@@ -28,6 +28,13 @@ CREATE TABLE commit_log (
     touched BYTEA NOT NULL
 );
 
+-- table: log_cursor | owner: store | ends: when its consumer is gone from the program, at the next start
+-- How far each consumer of the commit log has come: everything up to `pos` is done.
+CREATE TABLE log_cursor (
+    consumer TEXT NOT NULL PRIMARY KEY,
+    pos BIGINT NOT NULL
+);
+
 -- table: incarnation | owner: store | ends: the oldest go at start, the newest 1000 stay
 -- One row per start. A sync token names the incarnation that made it, so a restored backup is noticed.
 CREATE TABLE incarnation (
@@ -232,14 +239,29 @@ CREATE TABLE timeline (
 );
 
 -- table: room_head | owner: room | ends: when the room is purged
--- `extremities` are event_nids, eight bytes each, little endian.
+-- `extremities` and `heroes` are event_nids, eight bytes each, little endian. From `bump_pos` on it is what lists show of the
+-- room; a text is NULL or empty where there is none.
 CREATE TABLE room_head (
     room_nid BIGINT NOT NULL PRIMARY KEY,
     last_pos BIGINT NOT NULL,
     depth BIGINT NOT NULL,
     extremities BYTEA NOT NULL,
     state_pos BIGINT NOT NULL,
-    state_hash BYTEA NOT NULL
+    state_hash BYTEA NOT NULL,
+    bump_pos BIGINT NOT NULL,
+    joined BIGINT NOT NULL,
+    invited BIGINT NOT NULL,
+    name TEXT,
+    topic TEXT,
+    avatar TEXT,
+    alias TEXT,
+    encryption TEXT,
+    room_type TEXT,
+    join_rule TEXT,
+    history TEXT,
+    guests TEXT,
+    federates BIGINT,
+    heroes BYTEA
 );
 
 -- table: state_log | owner: room | ends: when the room is purged
@@ -255,10 +277,12 @@ CREATE TABLE state_log (
 );
 CREATE INDEX state_log_pos ON state_log (room_nid, pos);
 
--- table: state_checkpoint | owner: room | ends: when the room is purged
+-- table: state_checkpoint | owner: room | ends: when newer ones make it superfluous, or the room is purged
+-- `changes` is the number of changes of the room's state up to `pos`.
 CREATE TABLE state_checkpoint (
     room_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
+    changes BIGINT NOT NULL,
     hash BYTEA NOT NULL,
     blob BYTEA NOT NULL,
     PRIMARY KEY (room_nid, pos)

@@ -6,7 +6,7 @@ use ruma::RoomVersionId;
 
 use super::keys::{choice, section};
 use super::secret::Secret;
-use super::values::TimeSpan;
+use super::values::{ByteSize, TimeSpan};
 
 section! {
     /// Registration of accounts. `sabha user create` always works.
@@ -97,6 +97,16 @@ section! {
     pub struct Presence {
         /// Whether clients can see which users are online.
         pub enabled: bool = true,
+    }
+}
+
+section! {
+    /// Memory for caches.
+    pub struct Memory {
+        /// Bytes that all caches together may fill: events, receipts, the members that devices were sent, filters. With
+        /// more, fewer requests read the database. The process takes more than this: about 20 MB, the state of the rooms in
+        /// use, sessions, and the requests in flight.
+        pub budget: ByteSize [ByteSize::mib(16) => ByteSize::mib(65_536)] = ByteSize::mib(128),
     }
 }
 

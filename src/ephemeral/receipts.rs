@@ -9,7 +9,6 @@ mod shown;
 
 use std::sync::{Arc, Mutex};
 
-use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -23,6 +22,10 @@ use crate::{
         data::{FULLY_READ, PutError},
         ignored::Ignored,
     },
+    memory::{
+        budget::{Budget, Part},
+        growing::GrowingCache,
+    },
     room::{Room, Rooms},
     store::{
         self, Position, RoomNid, Row, UserNid, Write, ids::lock, latest::Latest, log::Touch, receipts as rows,
@@ -32,12 +35,15 @@ use crate::{
 
 pub use shown::Kind;
 
-/// Maximum number of rooms with cached receipts, about 200 bytes for each member who reads.
+/// The approximate number of rooms whose receipts fit into the budget.
 const CACHED_ROOMS: usize = 10_000;
+
+/// The memory of a room without receipts, in bytes.
+const ROOM_BYTES: u64 = 200;
 
 /// The cached receipts of active rooms.
 pub(super) struct Receipts {
-    rooms: Cache<RoomNid, Arc<RoomReceipts>>,
+    rooms: Arc<GrowingCache<RoomNid, RoomReceipts>>,
     /// The position of each room's last receipt.
     latest: Mutex<Latest<RoomNid>>,
 }
@@ -87,15 +93,21 @@ struct FullyRead {
 }
 
 impl Receipts {
-    pub(super) fn new(started_at: Position) -> Self {
-        Self { rooms: Cache::new(CACHED_ROOMS), latest: Mutex::new(Latest::new(started_at)) }
+    pub(super) fn new(started_at: Position, budget: &Budget) -> Self {
+        let rooms = Arc::new(GrowingCache::new(budget.share(Part::Receipts), CACHED_ROOMS));
+        budget.watch(Part::Receipts, {
+            let rooms: Arc<GrowingCache<RoomNid, RoomReceipts>> = Arc::clone(&rooms);
+            move || rooms.bytes()
+        });
+        Self { rooms, latest: Mutex::new(Latest::new(started_at)) }
     }
 
     fn room(&self, room: RoomNid) -> Arc<RoomReceipts> {
-        match self.rooms.get_or_insert_with(&room, || Ok::<_, std::convert::Infallible>(Arc::default())) {
-            Ok(receipts) => receipts,
-            Err(never) => match never {},
-        }
+        self.rooms.get_or_default(&room, ROOM_BYTES)
+    }
+
+    fn has_grown(&self, room: RoomNid, receipts: &Arc<RoomReceipts>, bytes: u64) {
+        self.rooms.has_grown(&room, receipts, ROOM_BYTES + bytes);
     }
 
     /// Adds committed receipts to the cache. A room that is being loaded gets them too, so none is lost.
@@ -105,8 +117,14 @@ impl Receipts {
         }
         if let Some(known) = self.rooms.peek(&room) {
             let mut shown = lock(&known.shown);
+            let before = shown.bytes();
             for (key, receipt) in receipts {
                 shown.apply(key, receipt);
+            }
+            let after = shown.bytes();
+            drop(shown);
+            if after != before {
+                self.has_grown(room, &known, after);
             }
         }
         lock(&self.latest).changed(room, position);
@@ -132,6 +150,9 @@ impl Ephemeral {
                 let (key, receipt) = read_row(row)?;
                 shown.apply(key, receipt);
             }
+            let bytes = shown.bytes();
+            drop(shown);
+            self.receipts.has_grown(room, &receipts, bytes);
             Ok::<_, store::Error>(())
         };
         receipts.loaded.get_or_try_init(|| Box::pin(load)).await?;

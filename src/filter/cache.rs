@@ -5,17 +5,17 @@ use std::sync::Arc;
 use quick_cache::{Weighter, sync::Cache};
 
 use super::{FilterError, Filters, SyncFilter};
-use crate::store::{self, UserNid};
+use crate::{
+    memory::budget::{Budget, Part},
+    store::{self, UserNid},
+};
 
-/// Memory for compiled filters. A filter of an ordinary client takes a kilobyte, and eight more for each list with
-/// patterns.
-const CACHE_BYTES: u64 = 16 << 20;
-
-/// The approximate number of filters that fit in.
+/// The approximate number of filters that fit in. A filter of an ordinary client takes a kilobyte, and eight more for each
+/// list with patterns.
 const CACHED_FILTERS: usize = 10_000;
 
 /// Compiled filters by owner and id. A stored filter never changes.
-pub struct FilterCache(Cache<(UserNid, i64), Arc<SyncFilter>, ByBytes>);
+pub struct FilterCache(Arc<Cache<(UserNid, i64), Arc<SyncFilter>, ByBytes>>);
 
 #[derive(Clone)]
 struct ByBytes;
@@ -35,13 +35,16 @@ pub enum FindFilterError {
     Storage(#[from] store::Error),
 }
 
-impl Default for FilterCache {
-    fn default() -> Self {
-        Self(Cache::with_weighter(CACHED_FILTERS, CACHE_BYTES, ByBytes))
-    }
-}
-
 impl FilterCache {
+    pub fn new(budget: &Budget) -> Self {
+        let cache = Arc::new(Cache::with_weighter(CACHED_FILTERS, budget.share(Part::Filters), ByBytes));
+        budget.watch(Part::Filters, {
+            let cache: Arc<Cache<_, _, _>> = Arc::clone(&cache);
+            move || cache.weight()
+        });
+        Self(cache)
+    }
+
     /// The user's filter with this id.
     ///
     /// # Errors

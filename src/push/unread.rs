@@ -32,7 +32,7 @@ use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::Mutex;
 
 use self::{hold::Reach, tally::Tally};
-use super::{Push, UserRules, evaluate::Verdict};
+use super::{Push, UserRules, rules::evaluate::Verdict};
 use crate::{
     account::ignored::Ignored,
     ephemeral::{Ephemeral, receipts::Reads},

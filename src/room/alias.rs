@@ -194,10 +194,10 @@ impl Rooms {
         Ok(())
     }
 
-    /// The rooms of the public directory, those with the most local members first.
+    /// The rooms of the public directory, those with the most members first.
     pub async fn published_rooms(&self) -> Result<Vec<RoomNid>, store::Error> {
         let mut reader = self.db.read().await?;
-        rows::published_rooms(&mut reader.conn(), Membership::Join.code()).await
+        rows::published_rooms(&mut reader.conn()).await
     }
 
     /// Checks that the aliases that are new in an `m.room.canonical_alias` event point to the room.

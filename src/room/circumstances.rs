@@ -69,8 +69,8 @@ impl Rooms {
         user_id: &UserId,
         after: Position,
     ) -> Result<Vec<Circumstances>, Error> {
-        let key = |event_type, state_key| self.db.known_state_key(event_type, state_key).map(|key| key.nid);
-        let (member_key, levels_key) = (key("m.room.member", user_id.as_str()), key("m.room.power_levels", ""));
+        let member_key = self.find_key(room, "m.room.member", user_id.as_str()).await?;
+        let levels_key = self.find_key(room, "m.room.power_levels", "").await?;
         let (mut rewind, known_from) = {
             let view = room.view();
             let current = |key: Option<KeyNid>| Some(view.state.get(key?)?.event_nid);

@@ -2,12 +2,9 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+use std::sync::{
+    Arc, RwLock,
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use ruma::{
@@ -19,9 +16,12 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
     Head, Room, Rooms, View,
+    absent_keys::AbsentKeys,
     alias::{AliasError, aliases_in},
+    listing::heroes::Heroes,
     profile::{MemberProfile, member_draft},
     queued::Queued,
+    ring::Ring,
     send::AUTHORISER,
     state_log::StateLog,
     writer::{AppendError, RoomWriter},
@@ -150,17 +150,20 @@ impl Rooms {
                 depth: 0,
                 last_pos: Position::ZERO,
                 state_pos: Position::ZERO,
-                unsaved_changes: 0,
+                bump_pos: Position::ZERO,
+                changes: 0,
+                saved_changes: 0,
             })),
             lineage: Lineage::default(),
             queued: Queued::default(),
             view: RwLock::new(View {
                 state: StateLog::new(self.state_hash_key.clone(), Position::ZERO),
-                ring: VecDeque::new(),
-                ring_from: Position::ZERO,
+                heroes: Heroes::default(),
+                ring: Ring::new(Position::ZERO, Arc::clone(&self.rings)),
             }),
             last_pos: AtomicI64::new(0),
             used: AtomicBool::new(true),
+            absent: AbsentKeys::default(),
         });
         let mut writer = self.enter_new(&room).await;
         let now_ms = writer.now_ms();

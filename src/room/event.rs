@@ -102,6 +102,11 @@ impl StoredEvent {
         self.standing.place
     }
 
+    /// Returns whether the event is on the line, as news for clients.
+    pub fn is_on_line(&self) -> bool {
+        self.place().is_some_and(TimelinePlace::is_on_line)
+    }
+
     pub fn event_id(&self) -> &EventId {
         &self.pdu.event_id
     }

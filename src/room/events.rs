@@ -15,13 +15,17 @@ use super::{
     Room,
     event::{Replaced, StoredEvent},
 };
-use crate::store::{self, Database, Error, EventNid, KeyNid, RoomNid, events as rows};
+use crate::{
+    memory::budget::{Budget, Part},
+    store::{self, Database, Error, EventNid, KeyNid, RoomNid, events as rows},
+};
 
-/// The size of the cache in bytes, besides the events that rooms hold in their rings.
-const CACHE_BYTES: u64 = 32 << 20;
-
-/// The approximate number of events that fit into [`CACHE_BYTES`], from which the cache sizes its tables.
+/// The approximate number of events that fit into the cache, from which it sizes its tables.
 const CACHE_EVENTS: usize = 16_384;
+
+/// The number of events of one reading from which they are not cached: they would evict everybody's events for one
+/// request, such as all members of a large room.
+const MANY_EVENTS: usize = 1_000;
 
 #[derive(Clone)]
 struct ByBytes;
@@ -46,12 +50,13 @@ pub(crate) struct Events {
 pub(super) struct Redactions(u64);
 
 impl Events {
-    pub(super) fn new(db: Arc<Database>) -> Self {
-        Self {
-            db,
-            cache: Arc::new(Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, ByBytes)),
-            redactions: Arc::default(),
-        }
+    pub(super) fn new(db: Arc<Database>, budget: &Budget) -> Self {
+        let cache = Arc::new(Cache::with_weighter(CACHE_EVENTS, budget.share(Part::Events), ByBytes));
+        budget.watch(Part::Events, {
+            let cache: Arc<Cache<_, _, _>> = Arc::clone(&cache);
+            move || cache.weight()
+        });
+        Self { db, cache, redactions: Arc::default() }
     }
 
     /// The redactions so far. Rows that are read from now on show all of them.
@@ -152,7 +157,7 @@ impl Events {
             .map(|row| {
                 let redacted_because = row.redaction_nid.and_then(|nid| because.get(&EventNid(nid)).cloned());
                 let event = Arc::new(parse(rules, row, redacted_because)?);
-                Ok(self.keep(event, before))
+                Ok(if nids.len() < MANY_EVENTS { self.keep(event, before) } else { event })
             })
             .collect()
     }

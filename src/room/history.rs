@@ -177,8 +177,8 @@ impl Rooms {
         upto: Position,
         users: &HashSet<&UserId>,
     ) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
-        let known = users.iter().filter_map(|user| self.db.known_state_key("m.room.member", user.as_str()));
-        let members: HashSet<_> = known.map(|key| key.nid).collect();
+        let users = users.iter().map(|user| user.as_str());
+        let members: HashSet<_> = self.db.find_state_keys("m.room.member", users).await?.into_iter().collect();
         let state = self.state_at(room, upto).await?;
         let nids: Vec<_> = state
             .into_iter()

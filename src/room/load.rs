@@ -1,23 +1,23 @@
 //! Loading a room from the database: its head, and its current and earlier state.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicBool, AtomicI64},
-    },
+use std::sync::{
+    Arc, RwLock,
+    atomic::{AtomicBool, AtomicI64},
 };
 
 use ruma::{EventId, RoomId};
 
 use super::{
     Head, Room, Rooms, View,
+    absent_keys::AbsentKeys,
     events::rules_of,
+    listing::heroes::Heroes,
     queued::Queued,
+    ring::Ring,
     state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
 use crate::store::{
-    Database, Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
+    Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
     ids::unpack,
     room_heads::RoomRow,
     states::{self as rows, StateLogRow},
@@ -27,20 +27,13 @@ use crate::store::{
 ///
 /// # Errors
 /// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".
-pub(super) async fn load(
-    db: &Database,
-    secret: &StateHashKey,
-    reader: &mut Reader<'_>,
-    row: RoomRow,
-) -> Result<Room, Error> {
+pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -> Result<Room, Error> {
     let nid = RoomNid(row.room_nid);
     let (version, rules) = rules_of(&row.version)?;
     let room_id = RoomId::parse(&row.room_id).map_err(|error| Error::damaged("room ID", error))?;
     let last_pos = Position(row.last_pos);
-    for (key, event_type, state_key) in rows::state_keys(&mut reader.conn(), nid).await? {
-        db.learn_state_key(KeyNid(key), &event_type, &state_key, true);
-    }
-    let (state, unsaved_changes) = load_state(secret, reader, nid, last_pos).await?;
+    let LoadedState { state, changes, saved_changes } =
+        load_state(&rooms.state_hash_key, reader, nid, last_pos).await?;
     if state.hash().to_bytes().as_slice() != row.state_hash {
         return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
     }
@@ -56,10 +49,11 @@ pub(super) async fn load(
     if forward_extremities.is_empty() || forward_extremities.len() != extremities.len() {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
-    let head =
-        Head { forward_extremities, depth: row.depth, last_pos, state_pos: Position(row.state_pos), unsaved_changes };
+    let (state_pos, bump_pos) = (Position(row.state_pos), Position(row.bump_pos));
+    let head = Head { forward_extremities, depth: row.depth, last_pos, state_pos, bump_pos, changes, saved_changes };
+    let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
     // The ring starts empty: older events are read from the database when someone asks.
-    let view = View { state, ring: VecDeque::new(), ring_from: last_pos };
+    let view = View { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
     Ok(Room {
         nid,
         room_id,
@@ -71,37 +65,46 @@ pub(super) async fn load(
         view: RwLock::new(view),
         last_pos: AtomicI64::new(last_pos.0),
         used: AtomicBool::new(true),
+        absent: AbsentKeys::default(),
     })
 }
 
-/// The state at `upto`, from the latest checkpoint before it and the changes since then, with the number of these
-/// changes.
+struct LoadedState {
+    state: StateLog,
+    /// The number of changes up to this state, and up to the checkpoint before it.
+    changes: i64,
+    saved_changes: i64,
+}
+
+/// The state at `upto`, from the latest checkpoint before it and the changes since then.
 async fn load_state(
     secret: &StateHashKey,
     reader: &mut Reader<'_>,
     room: RoomNid,
     upto: Position,
-) -> Result<(StateLog, usize), Error> {
+) -> Result<LoadedState, Error> {
     let stored = rows::latest_checkpoint(&mut reader.conn(), room, upto).await?;
+    let saved_changes = stored.as_ref().map_or(0, |row| row.changes);
     let checkpoint = match stored {
-        Some((pos, hash, blob)) => Some(Checkpoint {
-            pos: Position(pos),
+        Some(row) => Some(Checkpoint {
+            pos: Position(row.pos),
             hash: StateHash::from_bytes(
-                hash.try_into().map_err(|_| Error::damaged("state checkpoint", "hash of a wrong length"))?,
+                row.hash.try_into().map_err(|_| Error::damaged("state checkpoint", "hash of a wrong length"))?,
             ),
-            entries: checkpoint::decode(&blob).map_err(|error| Error::damaged("state checkpoint", error))?,
+            entries: checkpoint::decode(&row.blob).map_err(|error| Error::damaged("state checkpoint", error))?,
         }),
         None => None,
     };
     let after = checkpoint.as_ref().map_or(Position::ZERO, |checkpoint| checkpoint.pos);
-    let changes = rows::state_log(&mut reader.conn(), room, after, upto).await?;
-    let count = changes.len();
-    let changes = changes.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
+    let rows = rows::state_log(&mut reader.conn(), room, after, upto).await?;
+    let changes = saved_changes + i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    let rows = rows.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
     let state = match checkpoint {
-        Some(checkpoint) => StateLog::from_checkpoint(secret.clone(), checkpoint, changes),
-        None => StateLog::new(secret.clone(), Position::ZERO).replay(changes),
+        Some(checkpoint) => StateLog::from_checkpoint(secret.clone(), checkpoint, rows),
+        None => StateLog::new(secret.clone(), Position::ZERO).replay(rows),
     };
-    Ok((state.map_err(|error| Error::damaged("state log", error))?, count))
+    let state = state.map_err(|error| Error::damaged("state log", error))?;
+    Ok(LoadedState { state, changes, saved_changes })
 }
 
 /// The membership that a row holds.
@@ -155,8 +158,8 @@ impl Rooms {
             return Ok(state);
         }
         let mut reader = self.db.read().await?;
-        let (state, _) = load_state(&self.state_hash_key, &mut reader, room.nid, upto).await?;
-        Ok(state.entries().to_vec())
+        let loaded = load_state(&self.state_hash_key, &mut reader, room.nid, upto).await?;
+        Ok(loaded.state.entries().to_vec())
     }
 
     /// The keys whose event at `upto` differs from the one at `after`, each with its entry at `upto`.

@@ -59,7 +59,7 @@ impl Rooms {
     ) -> Result<OwnedRoomId, SendError> {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
-        let current = writer.membership(caller.user_id());
+        let current = writer.membership(caller.user_id()).await?;
         if current == Some(Membership::Join) {
             let barrier = writer.barrier()?;
             drop(writer);
@@ -120,7 +120,7 @@ impl Rooms {
     ) -> Result<(), SendError> {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
-        check_joined(&writer, caller)?;
+        check_joined(&writer, caller).await?;
         let draft = member_draft(user_id, MembershipState::Invite, profile, &[("reason", reason.map(Value::from))]);
         writer.append(&caller.user, draft).await?;
         Ok(self.finish(writer, None).await?)
@@ -174,7 +174,7 @@ impl Rooms {
         mut writer: RoomWriter<'_>,
         user: &Arc<User>,
     ) -> Result<Option<Committed>, store::Error> {
-        if !may_leave(writer.membership(&user.user_id)) {
+        if !may_leave(writer.membership(&user.user_id).await?) {
             return Ok(None);
         }
         let draft = member_draft(&user.user_id, MembershipState::Leave, &MemberProfile::default(), &[]);
@@ -250,10 +250,10 @@ impl Rooms {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
         if user_id != caller.user_id() {
-            check_joined(&writer, caller)?;
+            check_joined(&writer, caller).await?;
         }
         let current = writer.state("m.room.member", user_id.as_str()).await?;
-        if !may_go(writer.membership(user_id)) {
+        if !may_go(writer.membership(user_id).await?) {
             return Err(SendError::NotInRoom { user_id: user_id.to_owned() });
         }
         // The name that the user had in the room stays visible in the event that removes them.
@@ -300,7 +300,7 @@ impl Rooms {
         for user in self.local_joined_members(writer.room.nid).await?.into_iter().take(MAX_AUTHORISERS) {
             let user = self.db.user_by_nid(user).await?;
             // The database has the committed members; the head says whether they are still in the room.
-            let is_there = writer.membership(&user.user_id) == Some(Membership::Join);
+            let is_there = writer.membership(&user.user_id).await? == Some(Membership::Join);
             if is_there && power_levels.user_can_invite(&user.user_id) {
                 return Ok(Some(user.user_id.clone()));
             }

@@ -197,7 +197,7 @@ impl Rooms {
         profile: &MemberProfile,
     ) -> Result<Option<Committed>, Error> {
         // Checked at the head: a user who has just left must not be joined again.
-        if writer.membership(&user.user_id) != Some(Membership::Join) {
+        if writer.membership(&user.user_id).await? != Some(Membership::Join) {
             return Ok(None);
         }
         let member = writer.state("m.room.member", user.user_id.as_str()).await?;

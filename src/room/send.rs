@@ -96,7 +96,7 @@ impl Rooms {
                 _ => Err(store::Error::Superseded.into()),
             };
         }
-        check_joined(&writer, caller)?;
+        check_joined(&writer, caller).await?;
         self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
         writer.date(date);
         let event_id = writer.append(&caller.user, draft).instrument(debug_span!("room.append")).await?;
@@ -139,7 +139,7 @@ impl Rooms {
         let is_own_member =
             draft.event_type == "m.room.member" && draft.state_key.as_deref() == Some(caller.user_id().as_str());
         if !is_own_member {
-            check_joined(&writer, caller)?;
+            check_joined(&writer, caller).await?;
         }
         if draft.event_type == "m.room.member" {
             self.set_authoriser(&writer, caller, &mut draft).await?;
@@ -186,7 +186,7 @@ impl Rooms {
         let dropped = content.remove(AUTHORISER).is_some();
         let joins = content.get("membership").is_some_and(|membership| membership == "join")
             && draft.state_key.as_deref() == Some(caller.user_id().as_str());
-        let is_in = matches!(writer.membership(caller.user_id()), Some(Membership::Join | Membership::Invite));
+        let is_in = matches!(writer.membership(caller.user_id()).await?, Some(Membership::Join | Membership::Invite));
         let authoriser = if joins && !is_in { self.authoriser(writer, caller).await? } else { None };
         if let Some(user_id) = &authoriser {
             content.insert(AUTHORISER.to_owned(), user_id.as_str().into());
@@ -234,8 +234,8 @@ impl Rooms {
 
 /// Refuses everyone outside the room with the same error. Otherwise they would learn who is in the room and which
 /// events exist.
-pub(super) fn check_joined(writer: &RoomWriter<'_>, caller: &LocalDevice) -> Result<(), SendError> {
-    if writer.membership(caller.user_id()) == Some(Membership::Join) {
+pub(super) async fn check_joined(writer: &RoomWriter<'_>, caller: &LocalDevice) -> Result<(), SendError> {
+    if writer.membership(caller.user_id()).await? == Some(Membership::Join) {
         return Ok(());
     }
     Err(SendError::NotJoined { room_id: writer.room.room_id.clone() })

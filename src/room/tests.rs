@@ -8,6 +8,7 @@ use serde_json::{Value, json, value::to_raw_value};
 use zeroize::Zeroizing;
 
 use super::{
+    Room,
     create::{NewRoom, Preset},
     txn::TxnKey,
 };
@@ -20,12 +21,14 @@ use crate::{
     app::App,
     config::Config,
     server::build::{Surroundings, app},
-    store::committer::CommitStep,
+    store::{committer::CommitStep, tests::count_rows},
     sync::{
         token::{Hints, SyncToken},
         v3,
     },
 };
+
+mod touches;
 
 pub(crate) struct Server {
     pub(crate) app: App,
@@ -336,4 +339,71 @@ async fn a_broken_room_is_read_again_only_when_its_writes_are_settled() {
     let found = found.await.expect("no panic").expect("read").expect("it is there");
     assert!(!Arc::ptr_eq(&found, &room));
     rooms.send(&alice, &room_id, message("still here"), None).await.expect("sent");
+}
+
+/// Sends `count` state events with different state keys in one commit.
+pub(crate) async fn send_states(
+    server: &Server,
+    sender: &LocalDevice,
+    room: &Arc<Room>,
+    event_type: &str,
+    count: usize,
+) {
+    let mut writer = server.app.rooms.enter(room).await.expect("entered");
+    for number in 0..count {
+        let content = to_raw_value(&json!({ "number": number })).expect("JSON");
+        let state_key = Some(format!("key{number}"));
+        let draft = EventDraft { event_type: event_type.to_owned(), state_key, content, redacts: None };
+        writer.append(&sender.user, draft).await.expect("allowed");
+    }
+    writer.commit(None).expect("queued").wait().await.expect("committed");
+}
+
+#[tokio::test]
+async fn loading_a_room_reads_its_checkpoint_and_what_follows_but_no_keys() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
+    let room = rooms.find(&room_id).await.expect("read").expect("it is there");
+    for event_type in ["org.example.first", "org.example.second"] {
+        send_states(&server, &alice, &room, event_type, 300).await;
+    }
+    let state = room.view().state.entries().to_vec();
+    drop(room);
+    // The first call notes that nobody has used the room since.
+    rooms.forget_idle();
+    rooms.forget_idle();
+    let before = server.app.db.counters().statements();
+    let room = rooms.find(&room_id).await.expect("read").expect("it is there");
+    // The room with its head, the checkpoint, the changes after it, the forward extremities.
+    assert_eq!(server.app.db.counters().statements() - before, 4);
+    assert_eq!(room.view().state.entries(), state);
+    rooms.send(&alice, &room_id, message("hello"), None).await.expect("sent");
+}
+
+#[tokio::test]
+async fn thinned_checkpoints_leave_every_state_readable() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
+    let room = rooms.find(&room_id).await.expect("read").expect("it is there");
+    let mut states = Vec::new();
+    for _ in 0..9 {
+        // Each of these commits ends with a checkpoint.
+        send_states(&server, &alice, &room, "org.example.test", 256).await;
+        let upto = server.app.db.committer().published();
+        states.push((upto, rooms.state_at(&room, upto).await.expect("read")));
+        server.app.rooms.thin_checkpoints().await.expect("thinned");
+    }
+    // Of the ages 0 to 8 these stay: 0, 1, 2, 4 and 8.
+    assert_eq!(count_rows(&server.app.db, "state_checkpoint").await, 5);
+    for (upto, state) in states {
+        assert_eq!(rooms.state_at(&room, upto).await.expect("read"), state, "as of {upto:?}");
+    }
+    drop(room);
+    rooms.forget_idle();
+    rooms.forget_idle();
+    rooms.send(&alice, &room_id, message("hello"), None).await.expect("the room loads, and its hash is right");
 }

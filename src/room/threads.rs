@@ -101,7 +101,7 @@ impl Rooms {
         room: &Room,
         event_id: &EventId,
     ) -> Result<Option<Arc<StoredEvent>>, Error> {
-        let recent = room.view().ring.iter().rev().find(|(_, event)| event.event_id() == event_id).cloned();
+        let recent = room.view().ring.find(event_id);
         if let Some((_, event)) = recent {
             return Ok(Some(event));
         }

@@ -86,7 +86,7 @@ impl Rooms {
     ) -> Result<OwnedRoomId, UpgradeError> {
         let old = self.require(room_id).await?;
         let mut writer = self.enter(&old).await?;
-        let joined = writer.membership(caller.user_id()) == Some(Membership::Join);
+        let joined = writer.membership(caller.user_id()).await? == Some(Membership::Join);
         let levels = writer.power_levels().await?;
         if !joined || !levels.user_can_send_state(caller.user_id(), StateEventType::RoomTombstone) {
             return Err(UpgradeError::NotAllowed);

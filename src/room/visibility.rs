@@ -166,34 +166,30 @@ pub(crate) struct CachedSight {
 impl Rooms {
     /// The user's [`Sight`] of the room.
     pub async fn sight(&self, room: &Room, user: &User) -> Result<Arc<Sight>, Error> {
-        let member_key = self.db.known_state_key("m.room.member", user.user_id.as_str());
-        let visibility_key = self.db.known_state_key("m.room.history_visibility", "");
+        let member_key = self.find_key(room, "m.room.member", user.user_id.as_str()).await?;
+        let visibility_key = self.find_key(room, "m.room.history_visibility", "").await?;
         let versions = {
             let view = room.view();
             let pos_of = |key: Option<KeyNid>| key.and_then(|key| view.state.get(key)).map(|entry| entry.pos);
-            (pos_of(member_key.as_ref().map(|key| key.nid)), pos_of(visibility_key.as_ref().map(|key| key.nid)))
+            (pos_of(member_key), pos_of(visibility_key))
         };
         let cache_key: (UserNid, crate::store::RoomNid) = (user.nid, room.nid);
         if let Some(cached) = self.sights.get(&cache_key)
             && cached.versions == versions
-            && cached.sight.member_key == member_key.as_ref().map(|key| key.nid)
+            && cached.sight.member_key == member_key
         {
             return Ok(cached.sight);
         }
-        let mut sight = Sight {
-            member_key: member_key.as_ref().map(|key| key.nid),
-            visibility_key: visibility_key.as_ref().map(|key| key.nid),
-            ..Sight::default()
-        };
+        let mut sight = Sight { member_key, visibility_key, ..Sight::default() };
         if let Some(key) = member_key {
-            for LogRow { pos, event_nid, membership, .. } in self.key_history(room, key.nid).await? {
+            for LogRow { pos, event_nid, membership, .. } in self.key_history(room, key).await? {
                 // A state without the key is one without the user.
                 let membership = if event_nid.is_none() { Some(Membership::Leave) } else { membership };
                 sight.memberships.extend(membership.map(|membership| (pos, membership)));
             }
         }
         if let Some(key) = visibility_key {
-            for LogRow { pos, event_nid, .. } in self.key_history(room, key.nid).await? {
+            for LogRow { pos, event_nid, .. } in self.key_history(room, key).await? {
                 let visibility = match event_nid {
                     Some(event_nid) => visibility_in(&*self.events.get(room, event_nid).await?),
                     None => HistoryVisibility::Shared,

@@ -6,6 +6,7 @@
 //!
 //! A writer reads the room at the head, with the events that are still on their way to the disk ([`super::queued`]).
 
+mod changes;
 pub mod outcome;
 mod rows;
 mod stripped;
@@ -149,10 +150,10 @@ impl RoomWriter<'_> {
     }
 
     async fn current(&self, event_type: &str, state_key: &str) -> Result<Option<Current>, Error> {
-        let Some(key) = self.rooms.db.known_state_key(event_type, state_key) else { return Ok(None) };
-        let nid = match self.pending_change(key.nid) {
-            Some(change) => change.to.map(|(nid, _)| nid),
-            None => self.room.view().state.get(key.nid).map(|entry: StateEntry| entry.event_nid),
+        let Some(key) = self.rooms.find_key(&self.room, event_type, state_key).await? else { return Ok(None) };
+        let nid = match self.pending_change(key) {
+            Some(change) => change.to.as_ref().map(|to| to.nid),
+            None => self.room.view().state.get(key).map(|entry: StateEntry| entry.event_nid),
         };
         let Some(nid) = nid else { return Ok(None) };
         if let Some(Pending { built, .. }) = self.pending.iter().rev().find(|pending| pending.built.nid == nid) {
@@ -169,12 +170,13 @@ impl RoomWriter<'_> {
     }
 
     /// The membership of a user, including the events that were appended just now.
-    pub fn membership(&self, user_id: &UserId) -> Option<Membership> {
-        let key = self.rooms.db.known_state_key("m.room.member", user_id.as_str())?;
-        match self.pending_change(key.nid) {
-            Some(change) => change.to?.1,
-            None => self.room.view().state.get(key.nid)?.membership,
-        }
+    pub async fn membership(&self, user_id: &UserId) -> Result<Option<Membership>, Error> {
+        let key = self.rooms.find_key(&self.room, "m.room.member", user_id.as_str()).await?;
+        let Some(key) = key else { return Ok(None) };
+        Ok(match self.pending_change(key) {
+            Some(change) => change.to.as_ref().and_then(|to| to.membership),
+            None => self.room.view().state.get(key).and_then(|entry| entry.membership),
+        })
     }
 
     /// An event of the room, queued or committed.

@@ -22,6 +22,7 @@ use crate::{
     keys::Keys,
     lazy_members::LazyMembers,
     limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs, rate_limits::RateLimits},
+    memory::budget::Budget,
     outbound::Outbound,
     push::Push,
     remote::Federation,
@@ -72,6 +73,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     let Surroundings { clock, hashing, stopping, patience: _ } = surroundings;
     let bus = Arc::new(Bus::default());
     let account_data = Arc::new(AccountData::new(Arc::clone(&db), Arc::clone(&bus), &config.limits));
+    let memory = Budget::new(config.memory.budget.bytes() as u64);
     let app = App::new(Services {
         accounts: Accounts::new(
             Arc::clone(&db),
@@ -82,7 +84,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             Arc::clone(&appservices),
         ),
         filters: Filters::new(Arc::clone(&db), &config.limits),
-        filter_cache: FilterCache::default(),
+        filter_cache: FilterCache::new(&memory),
         push: Push::new(Arc::clone(&account_data)),
         ephemeral: Ephemeral::new(
             Arc::clone(&db),
@@ -90,12 +92,13 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             clock.clone(),
             Arc::clone(&account_data),
             &config.presence,
+            &memory,
         ),
         keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
         jobs: Jobs::default(),
-        lazy_members: LazyMembers::default(),
+        lazy_members: LazyMembers::new(&memory),
         account_data,
-        rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer)),
+        rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer), &memory),
         rate_limits: RateLimits::new(&config.rate_limits),
         bodies: BodyBudget::new(&config.limits),
         transport: Transport::new(
@@ -104,6 +107,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         ),
         large_answers: LargeAnswers::new(stopping.clone()),
         parked_syncs: ParkedSyncs::default(),
+        memory,
         federation: config
             .federation
             .enabled

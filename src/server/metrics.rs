@@ -80,6 +80,7 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
 
 fn record_build_info() {
     metrics::describe_gauge!("sabha_build_info", "Which Sabha this is, in the labels; always 1.");
+    metrics::describe_gauge!("sabha_memory_bytes", "Bytes in each cache of the memory budget.");
     metrics::gauge!("sabha_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

@@ -33,6 +33,9 @@ const ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(10);
 /// The interval for deleting the rows of expired tokens, which are refused anyway.
 const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 
+/// The interval for deleting checkpoints of rooms' states that newer ones make superfluous. They take only space.
+const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1800);
+
 /// The interval for deleting transaction IDs older than [`KEEP_TXN_IDS`]; an hour more does not matter.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
 
@@ -46,11 +49,18 @@ const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// was switched off in between.
 const KEEP_TXN_IDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The interval for telling the metrics how large the caches are.
+const SIZES_EVERY: Duration = Duration::from_secs(15);
+
 /// Starts every sweep in its own task.
 pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
     every(app, tasks, "idle users and addresses", FORGET_IDLE_EVERY, |app: App| async move {
         app.rate_limits.forget_idle();
         app.bus.forget_idle(app.clock.now_ms() - millis(FORGET_SYNCING_AFTER));
+        Ok(())
+    });
+    every(app, tasks, "sizes of caches", SIZES_EVERY, |app: App| async move {
+        app.memory.record();
         Ok(())
     });
     every(app, tasks, "idle rooms, offline users and rare words", ROOMS_EVERY, |app: App| async move {
@@ -64,6 +74,9 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.keys.delete_acknowledged().await
     });
     every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
+    every(app, tasks, "superfluous checkpoints", CHECKPOINTS_EVERY, |app: App| async move {
+        app.rooms.thin_checkpoints().await
+    });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
     every(app, tasks, "what is left over of devices and accounts", LEFTOVERS_EVERY, |app: App| async move {
         store::leftovers::sweep(&app.db).await

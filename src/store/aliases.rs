@@ -10,9 +10,8 @@ statements! {
     DELETE_ALIAS = "DELETE FROM room_alias WHERE alias = $1 RETURNING room_nid";
     IS_PUBLISHED = "SELECT published_at FROM room_directory WHERE room_nid = $1";
     UNPUBLISH = "DELETE FROM room_directory WHERE room_nid = $1";
-    PUBLISHED_ROOMS = "SELECT d.room_nid, COUNT(m.user_nid) FROM room_directory d \
-        LEFT JOIN member m ON m.room_nid = d.room_nid AND m.membership = $1 \
-        GROUP BY d.room_nid ORDER BY 2 DESC, 1 LIMIT 10000";
+    PUBLISHED_ROOMS = "SELECT d.room_nid FROM room_directory d JOIN room_head h ON h.room_nid = d.room_nid \
+        ORDER BY h.joined DESC, d.room_nid LIMIT 10000";
 }
 
 inserts! {
@@ -71,9 +70,8 @@ pub(crate) async fn unpublish(conn: &mut Conn<'_>, room: RoomNid) -> Result<(), 
     Ok(())
 }
 
-/// The first ten thousand rooms of the public directory, those with the most local members of this membership first.
-pub(crate) async fn published_rooms(conn: &mut Conn<'_>, membership: u8) -> Result<Vec<RoomNid>, Error> {
-    let rows: Vec<(i64, i64)> = on!(conn, db =>
-        sqlx::query_as(PUBLISHED_ROOMS.text()).bind(i64::from(membership)).fetch_all(&mut **db).await)?;
-    Ok(rows.into_iter().map(|(room, _)| RoomNid(room)).collect())
+/// The first ten thousand rooms of the public directory, those with the most members first.
+pub(crate) async fn published_rooms(conn: &mut Conn<'_>) -> Result<Vec<RoomNid>, Error> {
+    let rows: Vec<(i64,)> = on!(conn, db => sqlx::query_as(PUBLISHED_ROOMS.text()).fetch_all(&mut **db).await)?;
+    Ok(rows.into_iter().map(|(room,)| RoomNid(room)).collect())
 }

@@ -3,16 +3,17 @@
 use super::{Conn, Error, RoomNid, from_row, on, rows::inserts, statements};
 
 statements! {
-    FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash \
-        FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_id = $1";
+    FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash, \
+        h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_id = $1";
     FIND_ROOM_BY_NID = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, \
-        h.state_hash FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_nid = $1";
+        h.state_hash, h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_nid = $1";
 }
 
 inserts! {
     ROOM = "room" ("room_nid", "room_id", "version", "created_at") key 1 Fail, followed by Event;
-    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash")
-        key 1 Replace, followed by Event;
+    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash", "bump_pos", "joined",
+        "invited", "name", "topic", "avatar", "alias", "encryption", "room_type", "join_rule", "history", "guests",
+        "federates", "heroes") key 1 Merge, followed by Event;
 }
 
 /// A room with its head, as stored.
@@ -26,9 +27,22 @@ pub(crate) struct RoomRow {
     pub extremities: Vec<u8>,
     pub state_pos: i64,
     pub state_hash: Vec<u8>,
+    pub bump_pos: i64,
+    pub heroes: Option<Vec<u8>>,
 }
 
-from_row!(RoomRow { room_nid, room_id, version, last_pos, depth, extremities, state_pos, state_hash });
+from_row!(RoomRow {
+    room_nid,
+    room_id,
+    version,
+    last_pos,
+    depth,
+    extremities,
+    state_pos,
+    state_hash,
+    bump_pos,
+    heroes
+});
 
 pub(crate) async fn find_room(conn: &mut Conn<'_>, room_id: &str) -> Result<Option<RoomRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(FIND_ROOM.text()).bind(room_id).fetch_optional(&mut **db).await)?)

@@ -78,6 +78,12 @@ macro_rules! from_nid {
 }
 from_nid!(Position, EventNid, SideNid, RoomNid, UserNid, DeviceNid, KeyNid, TypeNid, FilterNid);
 
+impl Value {
+    fn is_null(&self) -> bool {
+        matches!(self, Self::OptInt(None) | Self::OptText(None) | Self::OptBlob(None))
+    }
+}
+
 /// The largest number of rows in one statement: a power of two whose variables stay far below SQLite's 32,766.
 pub(super) const MAX_CHUNK: usize = 64;
 
@@ -90,6 +96,9 @@ pub enum OnConflict {
     Keep,
     /// Replaces all columns but the key.
     Replace,
+    /// Replaces the columns for which the row has a value. NULL leaves a column as it is, so no column can be set back to
+    /// NULL.
+    Merge,
 }
 
 /// The insert statements of one table. They come in sizes of powers of two, so that few texts are prepared.
@@ -135,15 +144,16 @@ impl Insert {
             .map(|_| format!("({})", (0..self.columns.len()).map(|_| place()).collect::<Vec<_>>().join(", ")))
             .collect::<Vec<_>>()
             .join(", ");
+        let update = |set: &dyn Fn(&&str) -> String| {
+            let (key, others) = self.columns.split_at(self.key_columns);
+            let sets: Vec<_> = others.iter().map(set).collect();
+            format!(" ON CONFLICT ({}) DO UPDATE SET {}", key.join(", "), sets.join(", "))
+        };
         let conflict = match self.on_conflict {
             OnConflict::Fail => String::new(),
             OnConflict::Keep => " ON CONFLICT DO NOTHING".to_owned(),
-            OnConflict::Replace => {
-                let key = self.columns[..self.key_columns].join(", ");
-                let sets: Vec<_> =
-                    self.columns[self.key_columns..].iter().map(|c| format!("{c} = excluded.{c}")).collect();
-                format!(" ON CONFLICT ({key}) DO UPDATE SET {}", sets.join(", "))
-            }
+            OnConflict::Replace => update(&|c| format!("{c} = excluded.{c}")),
+            OnConflict::Merge => update(&|c| format!("{c} = COALESCE(excluded.{c}, {}.{c})", self.table)),
         };
         format!("INSERT INTO {} ({columns}) VALUES {values}{conflict}", self.table)
     }
@@ -182,6 +192,12 @@ impl Row {
     pub(super) fn key(&self) -> &[Value] {
         &self.values[..self.insert.key_columns]
     }
+
+    /// The row that leaves what this row and then `later` leave, which has the same key. For [`OnConflict::Merge`].
+    pub(super) fn merged(&self, later: &Self) -> Self {
+        let value = |(earlier, later): (&Value, &Value)| if later.is_null() { earlier.clone() } else { later.clone() };
+        Self { insert: self.insert, values: self.values.iter().zip(&later.values).map(value).collect() }
+    }
 }
 
 /// Declares the inserts of a file, and lists them in `INSERTS` for the test that prepares them all.
@@ -215,6 +231,11 @@ mod tests {
         assert_eq!(
             T.text(1, true),
             "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT (a) DO UPDATE SET b = excluded.b"
+        );
+        static M: Insert = Insert::new("m", &["a", "b"], 1, OnConflict::Merge, None);
+        assert_eq!(
+            M.text(0, true),
+            "INSERT INTO m (a, b) VALUES ($1, $2) ON CONFLICT (a) DO UPDATE SET b = COALESCE(excluded.b, m.b)"
         );
     }
 }

@@ -3,7 +3,7 @@
 use super::{Conn, Error, KeyNid, Position, RoomNid, from_row, on, rows::inserts, statements};
 
 statements! {
-    LATEST_CHECKPOINT = "SELECT pos, hash, blob FROM state_checkpoint WHERE room_nid = $1 AND pos <= $2 \
+    LATEST_CHECKPOINT = "SELECT pos, changes, hash, blob FROM state_checkpoint WHERE room_nid = $1 AND pos <= $2 \
         ORDER BY pos DESC LIMIT 1";
     STATE_LOG_AFTER = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos, key_nid";
@@ -12,8 +12,6 @@ statements! {
         ORDER BY p.pos DESC LIMIT 1) AS prev_membership FROM state_log l \
         WHERE l.room_nid = $1 AND l.pos > $2 AND l.pos <= $3 AND (l.membership IS NOT NULL OR l.key_nid = $4) \
         ORDER BY l.pos, l.key_nid";
-    STATE_KEYS_OF_ROOM = "SELECT key_nid, type, state_key FROM state_key WHERE key_nid IN \
-        (SELECT key_nid FROM state_log WHERE room_nid = $1)";
     KEY_HISTORY = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND key_nid = $2 ORDER BY pos";
 }
@@ -21,7 +19,7 @@ statements! {
 inserts! {
     STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership")
         key 3 Fail, followed by State;
-    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "hash", "blob") key 2 Replace, not followed;
+    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "changes", "hash", "blob") key 2 Replace, not followed;
 }
 
 /// A change of state, as stored.
@@ -49,12 +47,23 @@ pub(crate) struct CountedChangeRow {
 
 from_row!(CountedChangeRow { key_nid, pos, event_nid, membership, prev_event_nid, prev_membership });
 
-/// The newest stored state at or before `upto`: its position, hash and blob.
+/// A stored state.
+#[derive(Debug)]
+pub(crate) struct CheckpointRow {
+    pub pos: i64,
+    pub changes: i64,
+    pub hash: Vec<u8>,
+    pub blob: Vec<u8>,
+}
+
+from_row!(CheckpointRow { pos, changes, hash, blob });
+
+/// The newest stored state at or before `upto`.
 pub(crate) async fn latest_checkpoint(
     conn: &mut Conn<'_>,
     room: RoomNid,
     upto: Position,
-) -> Result<Option<(i64, Vec<u8>, Vec<u8>)>, Error> {
+) -> Result<Option<CheckpointRow>, Error> {
     Ok(on!(conn, db =>
         sqlx::query_as(LATEST_CHECKPOINT.text()).bind(room.0).bind(upto.0).fetch_optional(&mut **db).await)?)
 }
@@ -81,11 +90,6 @@ pub(crate) async fn counted_changes(
     let other = other.map_or(0, |key| key.0);
     Ok(on!(conn, db => sqlx::query_as(COUNTED_CHANGES.text())
         .bind(room.0).bind(after.0).bind(upto.0).bind(other).fetch_all(&mut **db).await)?)
-}
-
-/// All pairs of type and state key that the room's state has ever had: short id, type, state key.
-pub(crate) async fn state_keys(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<(i64, String, String)>, Error> {
-    Ok(on!(conn, db => sqlx::query_as(STATE_KEYS_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?)
 }
 
 /// All changes of one key of the room's state, oldest first.

@@ -3,9 +3,11 @@
 //! A new word gets its short id at once; its row travels with the first write that uses it. Until that write has been
 //! committed, every further write that uses the word carries the row again, so a failed write leaves no dangling id.
 //!
-//! Users and event types that are stored and that nobody holds can be evicted and read again
-//! ([`Database::forget_words`]). State keys stay: a lookup in a loaded room takes a missing key for the answer, and
-//! does not ask the database.
+//! Memory is a cache with the database behind it. Users and event types that are stored and that nobody holds can be
+//! evicted and read again ([`Database::forget_words`]); pairs of type and state key, of which a room may have any
+//! number, are in [`keys`].
+
+pub mod keys;
 
 use std::{
     collections::HashMap,
@@ -17,8 +19,9 @@ use std::{
 
 use ruma::{OwnedUserId, UserId};
 
+use self::keys::Keys;
 use super::{
-    Database, Error, KeyNid, TypeNid, UserNid, Write,
+    Database, Error, TypeNid, UserNid, Write,
     log::{Touch, WordKind},
     on,
     rows::inserts,
@@ -29,13 +32,11 @@ statements! {
     FIND_USER = "SELECT user_nid, local FROM matrix_user WHERE user_id = $1";
     FIND_USER_BY_NID = "SELECT user_id, local FROM matrix_user WHERE user_nid = $1";
     FIND_TYPE = "SELECT type_nid FROM event_type WHERE type = $1";
-    FIND_KEY = "SELECT key_nid FROM state_key WHERE type = $1 AND state_key = $2";
 }
 
 inserts! {
     USER = "matrix_user" ("user_nid", "user_id", "local") key 1 Keep, followed by Word;
     EVENT_TYPE = "event_type" ("type_nid", "type") key 1 Keep, followed by Word;
-    STATE_KEY = "state_key" ("key_nid", "type", "state_key") key 1 Keep, followed by Word;
 }
 
 /// A user, local or remote, with its short id.
@@ -44,15 +45,6 @@ pub struct User {
     pub nid: UserNid,
     pub user_id: OwnedUserId,
     pub local: bool,
-    stored: Arc<AtomicBool>,
-}
-
-/// A pair of event type and state key, with its short id.
-#[derive(Debug)]
-pub struct StateKey {
-    pub nid: KeyNid,
-    pub event_type: Arc<str>,
-    pub state_key: Arc<str>,
     stored: Arc<AtomicBool>,
 }
 
@@ -79,16 +71,6 @@ impl User {
     }
 }
 
-impl StateKey {
-    /// Adds the row to `write`, unless it is known to be stored.
-    pub fn write_if_new(&self, write: &mut Write) {
-        if !self.stored.load(Ordering::Acquire) {
-            let row = STATE_KEY.row([self.nid.into(), self.event_type.clone().into(), self.state_key.clone().into()]);
-            write.add_word(row, Touch::Word { kind: WordKind::StateKey, nid: self.nid.0 }, Arc::clone(&self.stored));
-        }
-    }
-}
-
 impl EventType {
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
@@ -102,15 +84,12 @@ impl EventType {
 /// The number of users, and of event types, that stay in memory when nobody holds them; about 200 bytes each.
 const KEPT_WORDS: usize = 100_000;
 
-/// Pairs of type and state key, by type, then by state key.
-type Keys = HashMap<Arc<str>, HashMap<Arc<str>, Arc<StateKey>>>;
-
 /// All words that this process has met.
 #[derive(Debug, Default)]
 pub struct Vocabulary {
     users: RwLock<Users>,
     types: RwLock<HashMap<Arc<str>, Arc<EventType>>>,
-    keys: RwLock<Keys>,
+    keys: Keys,
 }
 
 #[derive(Debug, Default)]
@@ -229,42 +208,6 @@ impl Database {
         let known = Arc::new(EventType { nid, event_type: Arc::clone(&event_type), stored });
         types.insert(event_type, Arc::clone(&known));
         Ok(known)
-    }
-
-    /// The pair of event type and state key, with a new short id if there was none.
-    pub async fn state_key(&self, event_type: &str, state_key: &str) -> Result<Arc<StateKey>, Error> {
-        if let Some(known) = self.known_state_key(event_type, state_key) {
-            return Ok(known);
-        }
-        let mut reader = self.read().await?;
-        let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
-            sqlx::query_as(FIND_KEY.text()).bind(event_type).bind(state_key).fetch_optional(&mut **db).await)?;
-        let (nid, stored) = match row {
-            Some((nid,)) => (KeyNid(nid), true),
-            None => (self.committer().ids().key()?, false),
-        };
-        Ok(self.learn_state_key(nid, event_type, state_key, stored))
-    }
-
-    /// The pair, if this process has met it. A loaded room has met all pairs of its state.
-    pub fn known_state_key(&self, event_type: &str, state_key: &str) -> Option<Arc<StateKey>> {
-        read(&self.vocabulary().keys).get(event_type)?.get(state_key).cloned()
-    }
-
-    /// Remembers a pair that was read from the database.
-    pub fn learn_state_key(&self, nid: KeyNid, event_type: &str, state_key: &str, stored: bool) -> Arc<StateKey> {
-        let mut keys = write(&self.vocabulary().keys);
-        let event_type: Arc<str> =
-            keys.get_key_value(event_type).map_or_else(|| event_type.into(), |(known, _)| Arc::clone(known));
-        let of_type = keys.entry(Arc::clone(&event_type)).or_default();
-        if let Some(known) = of_type.get(state_key) {
-            return Arc::clone(known);
-        }
-        let state_key: Arc<str> = state_key.into();
-        let stored = Arc::new(AtomicBool::new(stored));
-        let known = Arc::new(StateKey { nid, event_type, state_key: Arc::clone(&state_key), stored });
-        of_type.insert(state_key, Arc::clone(&known));
-        known
     }
 }
 

@@ -42,6 +42,7 @@ mod push_rules;
 mod receipts;
 mod redaction;
 mod relations;
+mod room_lists;
 mod routes;
 mod send;
 mod session;

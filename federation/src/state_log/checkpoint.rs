@@ -11,10 +11,11 @@
 //! Promise: a damaged blob is an error, never a smaller or another state. The result of [`decode`] is sorted, without
 //! repeats, and encodes to the same bytes again.
 
-use sha2::{Digest, Sha256};
-
 use super::{Membership, StateEntry};
-use crate::ids::{EventNid, KeyNid, Position};
+use crate::{
+    ids::{EventNid, KeyNid, Position},
+    varint::{Malformed, Reader, checksum, put_varint, unzigzag, zigzag},
+};
 
 /// The version of the format, so that a later format can stand beside this one.
 const VERSION: u8 = 1;
@@ -35,6 +36,12 @@ pub enum CodecError {
     UnknownVersion(u8),
     #[error("the checkpoint is damaged: {0}")]
     Corrupt(&'static str),
+}
+
+impl From<Malformed> for CodecError {
+    fn from(Malformed(reason): Malformed) -> Self {
+        Self::Corrupt(reason)
+    }
 }
 
 /// The blob for a state that is sorted by key, without repeats.
@@ -63,7 +70,7 @@ pub fn encode(entries: &[(KeyNid, StateEntry)]) -> Vec<u8> {
         blob.push(membership.map_or(NO_MEMBERSHIP, Membership::code));
         last = Some((key, event_nid, pos));
     }
-    let checksum = checksum(&blob);
+    let checksum: [u8; CHECKSUM_BYTES] = checksum(&[&blob]);
     blob.extend_from_slice(&checksum);
     blob
 }
@@ -82,14 +89,14 @@ pub fn decode(blob: &[u8]) -> Result<Vec<(KeyNid, StateEntry)>, CodecError> {
         .split_last_chunk::<CHECKSUM_BYTES>()
         .filter(|(content, _)| !content.is_empty())
         .ok_or(CodecError::Corrupt("it is shorter than its checksum"))?;
-    if checksum(content) != *stored {
+    if checksum::<CHECKSUM_BYTES>(&[content]) != *stored {
         return Err(CodecError::Corrupt("its checksum is wrong"));
     }
 
-    let mut reader = Reader { rest: &content[1..] };
+    let mut reader = Reader::new(&content[1..]);
     let count = usize::try_from(reader.varint()?)
         .ok()
-        .filter(|count| *count <= reader.rest.len() / MIN_ENTRY_BYTES)
+        .filter(|count| *count <= reader.len() / MIN_ENTRY_BYTES)
         .ok_or(CodecError::Corrupt("it names more entries than it has room for"))?;
 
     let mut entries = Vec::with_capacity(count);
@@ -114,61 +121,10 @@ pub fn decode(blob: &[u8]) -> Result<Vec<(KeyNid, StateEntry)>, CodecError> {
         entries.push((KeyNid(key), entry));
         last = Some((key, event_nid, pos));
     }
-    if !reader.rest.is_empty() {
+    if !reader.is_empty() {
         return Err(CodecError::Corrupt("it has bytes after its last entry"));
     }
     Ok(entries)
-}
-
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn byte(&mut self) -> Result<u8, CodecError> {
-        let (first, rest) = self.rest.split_first().ok_or(CodecError::Corrupt("it ends too early"))?;
-        self.rest = rest;
-        Ok(*first)
-    }
-
-    fn varint(&mut self) -> Result<u64, CodecError> {
-        let mut value = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            // A zero at the end would be a second way to write the same number.
-            if bits << shift >> shift != bits || (shift > 0 && byte == 0) {
-                break;
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(CodecError::Corrupt("a number is not well formed"))
-    }
-}
-
-fn put_varint(blob: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        blob.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    blob.push(value as u8);
-}
-
-/// Maps small numbers of either sign to small numbers: 0, -1, 1, -2 become 0, 1, 2, 3.
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let digest = Sha256::digest(bytes);
-    std::array::from_fn(|index| digest[index])
 }
 
 #[cfg(test)]

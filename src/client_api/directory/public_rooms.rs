@@ -1,22 +1,17 @@
-//! Pages of the public directory, for clients and for other servers: this server's rooms, those with the most local
+//! Pages of the public directory, for clients and for other servers: this server's rooms, those with the most
 //! members first. A client may also ask for another server's directory; we then request it from that server.
+//! No room is loaded: what a page shows is in columns of `room_head` ([`crate::room::listing`]).
 //!
 //! A token is the number of rooms before the page. Rooms that are added or removed between two pages may shift it; the
 //! specification allows that.
 
 use ruma::{
-    OwnedMxcUri, OwnedRoomAliasId, ServerName, UInt,
+    OwnedMxcUri, ServerName, UInt,
     directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomTypeFilter},
     room::RoomType,
 };
-use serde::de::DeserializeOwned;
 
-use crate::{
-    app::App,
-    http::ApiError,
-    room::Room,
-    store::{self, Position, RoomNid},
-};
+use crate::{app::App, http::ApiError, room::listing::Listing};
 
 /// The maximum number of rooms per page, and the default.
 const MAX_PAGE: usize = 100;
@@ -68,15 +63,27 @@ pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiErro
     let rooms = app.rooms.published_rooms().await?;
     let mut chunk = Vec::new();
     let mut next = start;
-    for nid in rooms.iter().skip(start).take(MAX_SCANNED) {
+    let scanned = &rooms[start.min(rooms.len())..];
+    let scanned = &scanned[..scanned.len().min(MAX_SCANNED)];
+    for piece in scanned.chunks(MAX_PAGE) {
         if chunk.len() == limit {
             break;
         }
-        next += 1;
-        let entry = shown(app, *nid, query.federating).await;
-        let Some(entry) = app.rooms.contain(*nid, entry)?.flatten() else { continue };
-        if matches(&entry, &term) && is_of_type(&entry, &query.filter.room_types) {
-            chunk.push(entry);
+        let mut listings = app.rooms.listings(piece).await?.into_iter().peekable();
+        for nid in piece {
+            if chunk.len() == limit {
+                break;
+            }
+            next += 1;
+            // A room that is damaged is left out.
+            let Some(listing) = listings.next_if(|listing| listing.nid == *nid) else { continue };
+            if query.federating && !listing.federates {
+                continue;
+            }
+            let entry = entry(listing);
+            if matches(&entry, &term) && is_of_type(&entry, &query.filter.room_types) {
+                chunk.push(entry);
+            }
         }
     }
     Ok(Listed {
@@ -113,63 +120,21 @@ fn is_of_type(entry: &PublicRoomsChunk, types: &[RoomTypeFilter]) -> bool {
     types.is_empty() || types.contains(&RoomTypeFilter::from(entry.room_type.clone()))
 }
 
-/// Returns whether users of other servers may join the room ([spec]).
-///
-/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#mroomcreate
-async fn federates(app: &App, room: &Room) -> Result<bool, store::Error> {
-    let read = Reader { app, room, now: app.db.committer().published() };
-    Ok(read.field::<bool>("m.room.create", "m.federate").await?.unwrap_or(true))
-}
-
-/// The directory's entry for a room, or `None` if the room is not open to the asking server.
-async fn shown(app: &App, nid: RoomNid, federating: bool) -> Result<Option<PublicRoomsChunk>, store::Error> {
-    let room = app.rooms.by_nid(nid).await?;
-    if federating && !federates(app, &room).await? {
-        return Ok(None);
-    }
-    entry(app, &room).await.map(Some)
-}
-
-/// The directory's entry for a room, from its current state.
-async fn entry(app: &App, room: &Room) -> Result<PublicRoomsChunk, store::Error> {
-    let now = app.db.committer().published();
-    let (joined, _) = app.rooms.member_counts(room, now).await?;
-    let read = Reader { app, room, now };
-    let history = read.text("m.room.history_visibility", "history_visibility").await?;
-    let guests = read.text("m.room.guest_access", "guest_access").await?;
+/// The directory's entry for a room.
+fn entry(listing: Listing) -> PublicRoomsChunk {
     let mut entry = PublicRoomsChunk::from(PublicRoomsChunkInit {
-        num_joined_members: UInt::try_from(joined).unwrap_or(UInt::MAX),
-        room_id: room.room_id.clone(),
-        world_readable: history.as_deref() == Some("world_readable"),
-        guest_can_join: guests.as_deref() == Some("can_join"),
+        num_joined_members: UInt::try_from(listing.joined).unwrap_or_default(),
+        room_id: listing.room_id,
+        world_readable: listing.history.as_deref() == Some("world_readable"),
+        guest_can_join: listing.guests.as_deref() == Some("can_join"),
     });
-    entry.name = read.text("m.room.name", "name").await?.filter(|name| !name.is_empty());
-    entry.topic = read.text("m.room.topic", "topic").await?.filter(|topic| !topic.is_empty());
-    entry.canonical_alias = read.field::<OwnedRoomAliasId>("m.room.canonical_alias", "alias").await?;
-    entry.avatar_url = read.field::<OwnedMxcUri>("m.room.avatar", "url").await?;
-    entry.room_type = read.field::<RoomType>("m.room.create", "type").await?;
-    if let Some(join_rule) = read.text("m.room.join_rules", "join_rule").await? {
+    entry.name = listing.name;
+    entry.topic = listing.topic;
+    entry.canonical_alias = listing.alias.and_then(|alias| alias.try_into().ok());
+    entry.avatar_url = listing.avatar.map(OwnedMxcUri::from);
+    entry.room_type = listing.room_type.map(RoomType::from);
+    if let Some(join_rule) = listing.join_rule {
         entry.join_rule = join_rule.into();
     }
-    Ok(entry)
-}
-
-struct Reader<'a> {
-    app: &'a App,
-    room: &'a Room,
-    now: Position,
-}
-
-impl Reader<'_> {
-    async fn text(&self, event_type: &str, field: &str) -> Result<Option<String>, store::Error> {
-        self.field(event_type, field).await
-    }
-
-    /// A field of a state event's content. Also `None` if the field has another type.
-    async fn field<T: DeserializeOwned>(&self, event_type: &str, field: &str) -> Result<Option<T>, store::Error> {
-        let event = self.app.rooms.state_event(self.room, event_type, "", self.now).await?;
-        let content = event.and_then(|event| event.content::<serde_json::Map<String, serde_json::Value>>());
-        let value = content.and_then(|mut content| content.remove(field));
-        Ok(value.and_then(|value| serde_json::from_value(value).ok()))
-    }
+    entry
 }

@@ -17,6 +17,9 @@ use crate::{
 /// Maximum number of other users' receipts in one answer, the newest ones. Nobody looks at more faces under a timeline.
 pub(super) const MAX_SHOWN: usize = 5_000;
 
+/// The memory of a receipt in both maps, with its two IDs.
+const RECEIPT_BYTES: u64 = 360;
+
 /// The kind of a receipt, which says who may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -87,6 +90,11 @@ impl Shown {
         }
         self.by_pos.insert((receipt.pos, key.clone()));
         self.by_key.insert(key, receipt);
+    }
+
+    /// The approximate memory of all receipts, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.by_key.len() as u64 * RECEIPT_BYTES
     }
 
     /// Returns whether a receipt for an event at `event_at` would not move forwards.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Basis, Look};
 use crate::{
-    push::evaluate::Verdict,
+    push::rules::evaluate::Verdict,
     room::{circumstances::Circumstances, event::StoredEvent, timeline::Placed},
     store::{Error, Position},
 };

@@ -33,7 +33,8 @@ impl Server {
     async fn shown(&self, room: &Arc<Room>, user: &LocalDevice) -> (Option<Membership>, Option<String>) {
         let writer = self.app.rooms.enter(room).await.expect("entered");
         let member = writer.state("m.room.member", user.user_id().as_str()).await.expect("read");
-        (writer.membership(user.user_id()), member.and_then(|member| MemberProfile::shown_in(&member).displayname))
+        let membership = writer.membership(user.user_id()).await.expect("read");
+        (membership, member.and_then(|member| MemberProfile::shown_in(&member).displayname))
     }
 }
 

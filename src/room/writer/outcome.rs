@@ -80,10 +80,18 @@ pub enum StateBefore {
 /// A change of one key of the room's state.
 pub struct KeyChange {
     pub key: Arc<StateKey>,
-    /// The new event with the membership in it; `None` removes the key.
-    pub to: Option<(EventNid, Option<Membership>)>,
+    /// The new event; `None` removes the key.
+    pub to: Option<CurrentEvent>,
     /// Set if the key is the membership of a local user.
     pub member: Option<LocalMember>,
+}
+
+/// The current event of a key of the state.
+pub struct CurrentEvent {
+    pub nid: EventNid,
+    pub pdu: Arc<Pdu>,
+    /// Set for `m.room.member`.
+    pub membership: Option<Membership>,
 }
 
 /// A local user whose membership changes.
@@ -108,8 +116,10 @@ impl Outcome {
         member: Option<LocalMember>,
         redacts: Option<Redacts>,
     ) -> Self {
-        let to = Some((built.nid, membership));
-        let change = built.key.as_ref().map(|key| KeyChange { key: Arc::clone(key), to, member });
+        let change = built.key.as_ref().map(|key| {
+            let now = CurrentEvent { nid: built.nid, pdu: Arc::clone(&built.pdu), membership };
+            KeyChange { key: Arc::clone(key), to: Some(now), member }
+        });
         Self {
             flags: Flags::OURS,
             placing: Placing::EndOfLine,

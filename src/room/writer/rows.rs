@@ -6,26 +6,25 @@ use sabha_federation::standing::{Standing, StateAt};
 
 use super::{
     Pending, RoomWriter,
-    outcome::{Built, KeyChange, LocalMember, Outcome, Placing, StateBefore},
+    changes::{StateChanges, change_member},
+    outcome::{Built, Outcome, Placing, StateBefore},
 };
 use crate::{
     bus::Bus,
     room::{
-        Head, Room, Rooms,
+        Head, Room, Rooms, checkpoints,
         event::StoredEvent,
+        listing::columns::bumps,
         memberships::{MemberEntry, MembershipsHandle},
         relations,
-        state_log::{Membership, StateLog, checkpoint},
+        state_log::{Membership, checkpoint},
         txn::{QueuedTxn, TxnKey},
     },
     store::{
-        Error, EventNid, Position, RoomNid, Row, TimelinePlace, UserNid, Write, events, ids::pack, log::Touch, members,
+        Error, EventNid, Position, RoomNid, Row, TimelinePlace, UserNid, Write, events, ids::pack, log::Touch,
         room_heads, states, timelines,
     },
 };
-
-/// The greatest number of state changes that are replayed when a room is loaded.
-const CHECKPOINT_EVERY: usize = 256;
 
 /// The changes of memory that belong to a commit.
 struct Effects {
@@ -58,7 +57,9 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         last: writer.head.last_pos,
         end: first,
     };
-    let mut view = room.view_mut();
+    let mut changes = StateChanges::default();
+    let mut view_guard = room.view_mut();
+    let view = &mut *view_guard;
     // Readers ask for the committed position, so changes after it must stay in memory.
     view.state.keep_since(rooms.db.committer().published());
     let mut pos = first;
@@ -76,14 +77,18 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             writer.head.last_pos = pos;
         }
         for change in outcome.changes {
-            change_state(&mut write, (&room, &mut view.state), &change, pos);
-            writer.head.state_pos = pos;
-            writer.head.unsaved_changes += 1;
+            changes.apply(&mut write, (&room, view), &change, pos);
             if let Some(member) = change.member {
-                effects.members.push(change_member(&mut write, &room, member, change.to, (pos, built.nid)));
+                effects.members.push(change_member(&mut write, &room, member, change.to.as_ref(), (pos, built.nid)));
             }
+            writer.head.state_pos = pos;
+            writer.head.changes += 1;
+        }
+        if outcome.placing == Placing::EndOfLine && bumps(&built.pdu.event_type) {
+            writer.head.bump_pos = pos;
         }
         if let Some(redacts) = &outcome.redacts {
+            changes.redact(&view.state, redacts);
             write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: built.nid });
             write.push(events::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
             write.push(events::REDACTION.row([redacts.event.nid.into(), built.nid.into()]));
@@ -93,8 +98,8 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         write.push(event_row(&built, room.nid, standing));
         write.push(events::EVENT_JSON.row([built.nid.into(), built.pdu.json.clone().into()]));
         if let Some(place) = standing.place {
-            let place = [room.nid.into(), place.pos.into(), place.sub.into(), built.nid.into()];
-            write.push(timelines::TIMELINE.row(place));
+            let row = [room.nid.into(), place.pos.into(), place.sub.into(), built.nid.into()];
+            write.push(timelines::TIMELINE.row(row));
         }
         if outcome.is_extremity {
             writer.head.depth = writer.head.depth.max(built.depth());
@@ -120,17 +125,21 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     }
     let last = writer.head.last_pos;
     let state_hash = view.state.hash().to_bytes().to_vec();
-    if writer.head.unsaved_changes >= CHECKPOINT_EVERY {
-        writer.head.unsaved_changes = 0;
+    if writer.head.changes - writer.head.saved_changes >= checkpoints::distance(view.state.len()) {
+        writer.head.saved_changes = writer.head.changes;
         let blob = checkpoint::encode(view.state.entries());
         write.push(states::STATE_CHECKPOINT.row([
             room.nid.into(),
             last.into(),
+            writer.head.changes.into(),
             state_hash.clone().into(),
             blob.into(),
         ]));
+        rooms.unthinned.add(room.nid);
     }
-    drop(view);
+    let (joined, invited) = (number(view.state.joined()), number(view.state.invited()));
+    let heroes = changes.heroes_changed.then(|| pack(view.heroes.events()));
+    drop(view_guard);
     // In this order: for a redacted event that was queued just now, the redacted form counts.
     for (pos, event) in effects.events.iter().chain(&effects.redacted) {
         room.queued.add(*pos, Arc::clone(event));
@@ -139,11 +148,12 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     (effects.last, effects.end) = (last, Position(pos.0 - 1));
     let extremities = writer.extremities.take();
     // Events that are only stored, such as outliers, leave the head as it is.
-    if effects.is_news || extremities.is_some() {
+    if effects.is_news || extremities.is_some() || !changes.columns.is_unchanged() {
         if let Some(extremities) = extremities {
             writer.head.forward_extremities = extremities;
         }
         let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
+        let [name, topic, avatar, alias, encryption, room_type, join_rule, history, guests] = changes.columns.texts;
         write.push(room_heads::ROOM_HEAD.row([
             room.nid.into(),
             last.into(),
@@ -151,6 +161,20 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             pack(&extremities).into(),
             writer.head.state_pos.into(),
             state_hash.into(),
+            writer.head.bump_pos.into(),
+            joined.into(),
+            invited.into(),
+            name.into(),
+            topic.into(),
+            avatar.into(),
+            alias.into(),
+            encryption.into(),
+            room_type.into(),
+            join_rule.into(),
+            history.into(),
+            guests.into(),
+            changes.columns.federates.into(),
+            heroes.into(),
         ]));
     }
     for touch in std::mem::take(&mut writer.touches) {
@@ -167,6 +191,10 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     Ok(with_effects(write, rooms, effects))
 }
 
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// The standing that an outcome gives to an event whose write has this position.
 fn standing(outcome: &Outcome, pos: Position, head: &Head) -> Standing {
     let place = match outcome.placing {
@@ -179,52 +207,6 @@ fn standing(outcome: &Outcome, pos: Position, head: &Head) -> Standing {
         StateBefore::Known(state) => state,
     };
     Standing { flags: outcome.flags, place, before }
-}
-
-/// Applies a change of the room's state, and writes it into the log.
-fn change_state(write: &mut Write, (room, state): (&Room, &mut StateLog), change: &KeyChange, pos: Position) {
-    change.key.write_if_new(write);
-    let (event, membership) = change.to.map_or((None, None), |(event, membership)| (Some(event), membership));
-    let applied = state.change(change.key.nid, pos, event, membership);
-    let before = applied.before.map(|before| before.event_nid);
-    let membership = membership.map(Membership::code);
-    write.touch(Touch::State { room: room.nid, key: change.key.nid, event, before, membership });
-    write.push(states::STATE_LOG.row([
-        room.nid.into(),
-        change.key.nid.into(),
-        pos.into(),
-        event.into(),
-        before.into(),
-        membership.map(i64::from).into(),
-    ]));
-    state.apply(applied);
-}
-
-/// Writes the new membership of a local user. A membership that is gone is one of a user who has left; `by`, the event
-/// with which that came, stands for it then.
-fn change_member(
-    write: &mut Write,
-    room: &Room,
-    LocalMember { user, invite_state }: LocalMember,
-    to: Option<(EventNid, Option<Membership>)>,
-    (pos, by): (Position, EventNid),
-) -> (UserNid, MemberEntry) {
-    let (event_nid, membership) = to.map_or((by, None), |(event, membership)| (event, membership));
-    let membership = membership.unwrap_or(Membership::Leave);
-    user.write_if_new(write);
-    let touch = Touch::Member { room: room.nid, user: user.nid, membership: membership.code(), forgotten: false };
-    write.touch(touch);
-    write.push(members::MEMBER.row([
-        user.nid.into(),
-        room.nid.into(),
-        i64::from(membership.code()).into(),
-        event_nid.into(),
-        pos.into(),
-        false.into(),
-        invite_state.clone().into(),
-    ]));
-    let invite_state = invite_state.map(Arc::from);
-    (user.nid, MemberEntry { room: room.nid, membership, event_nid, pos, forgotten: false, invite_state })
 }
 
 fn event_row(event: &Built, room: RoomNid, Standing { flags, place, before }: Standing) -> Row {

@@ -330,7 +330,7 @@ async fn an_event_can_change_several_keys_and_take_a_membership_back() {
         assert_eq!(current("m.room.member", bob.user_id().as_str()).await, None);
         let entry = rooms.member_entry(bob.user.nid, room.nid).await.expect("read").expect("he was in it");
         assert_eq!((entry.membership, entry.event_nid), (Membership::Leave, nid));
-        assert_eq!(world.enter().await.membership(bob.user_id()), None);
+        assert_eq!(world.enter().await.membership(bob.user_id()).await.expect("read"), None);
         let sight = rooms.sight(&room, &bob.user).await.expect("read");
         assert_eq!(sight.membership_at(room.last_pos()), Some(Membership::Leave));
         drop(room);

@@ -41,6 +41,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct WriterConn {
     pub(crate) engine: Engine,
     pub(crate) epoch: i64,
+    /// The bytes of the commit log so far; `None` if the database must be asked.
+    pub(crate) log_bytes: Option<u64>,
     pub(crate) holder: i64,
     /// The highest epoch that was asked for. The outcome of an attempt without an answer is not known.
     asked_epoch: i64,
@@ -71,7 +73,16 @@ pub(super) enum Failure {
 
 impl WriterConn {
     pub(crate) fn new(engine: Engine, holder: i64, patience: Patience) -> Self {
-        Self { engine, epoch: 0, holder, asked_epoch: 0, unlocked: false, patience, texts: Texts::default() }
+        Self {
+            engine,
+            epoch: 0,
+            log_bytes: None,
+            holder,
+            asked_epoch: 0,
+            unlocked: false,
+            patience,
+            texts: Texts::default(),
+        }
     }
 
     /// Closes the connection. SQLite's log is moved into the database file before, which works only while nobody reads.

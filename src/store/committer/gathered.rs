@@ -1,6 +1,9 @@
 //! The rows of a batch, by table, on their way into statements.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet, hash_map::Entry},
+};
 
 use crate::store::{
     Counters, Row, Value,
@@ -63,19 +66,46 @@ impl<'a> Gathered<'a> {
         }
     }
 
-    pub(super) fn tables(&self) -> impl Iterator<Item = (&'static Insert, Vec<&'a Row>)> {
+    /// The rows to be sent. There is one for each key where rows replace each other: PostgreSQL replaces a row only once
+    /// in a statement.
+    pub(super) fn tables(&self) -> impl Iterator<Item = (&'static Insert, Vec<Cow<'a, Row>>)> {
         self.order.iter().map(|insert| {
             let rows = &self.by_table[&std::ptr::from_ref::<Insert>(insert).addr()];
-            (*insert, if insert.on_conflict == OnConflict::Replace { latest(rows) } else { rows.clone() })
+            let rows = match insert.on_conflict {
+                OnConflict::Fail | OnConflict::Keep => rows.iter().map(|row| Cow::Borrowed(*row)).collect(),
+                OnConflict::Replace => latest(rows),
+                OnConflict::Merge => merged(rows),
+            };
+            (*insert, rows)
         })
     }
 }
 
-/// Keeps the last one of rows with the same key: PostgreSQL replaces a row only once in a statement.
-fn latest<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
+/// Keeps the last one of rows with the same key.
+fn latest<'a>(rows: &[&'a Row]) -> Vec<Cow<'a, Row>> {
     let mut seen = HashSet::with_capacity(rows.len());
-    let mut kept: Vec<&Row> = rows.iter().rev().filter(|row| seen.insert(key_bytes(row))).copied().collect();
+    let last = rows.iter().rev().filter(|row| seen.insert(key_bytes(row)));
+    let mut kept: Vec<_> = last.map(|row| Cow::Borrowed(*row)).collect();
     kept.reverse();
+    kept
+}
+
+/// Makes one row of those with the same key.
+fn merged<'a>(rows: &[&'a Row]) -> Vec<Cow<'a, Row>> {
+    let mut places = HashMap::with_capacity(rows.len());
+    let mut kept: Vec<Cow<'a, Row>> = Vec::with_capacity(rows.len());
+    for row in rows {
+        match places.entry(key_bytes(row)) {
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(Cow::Borrowed(row));
+            }
+            Entry::Occupied(place) => {
+                let earlier = &mut kept[*place.get()];
+                *earlier = Cow::Owned(earlier.merged(row));
+            }
+        }
+    }
     kept
 }
 
@@ -98,7 +128,7 @@ fn key_bytes(row: &Row) -> Vec<u8> {
 }
 
 /// Cuts rows into pieces of powers of two, the largest first.
-pub(super) fn chunks<'r, 'a>(mut rows: &'r [&'a Row]) -> impl Iterator<Item = &'r [&'a Row]> {
+pub(super) fn chunks<'r, 'a>(mut rows: &'r [Cow<'a, Row>]) -> impl Iterator<Item = &'r [Cow<'a, Row>]> {
     std::iter::from_fn(move || {
         if rows.is_empty() {
             return None;
@@ -108,4 +138,39 @@ pub(super) fn chunks<'r, 'a>(mut rows: &'r [&'a Row]) -> impl Iterator<Item = &'
         rows = rest;
         Some(chunk)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static REPLACED: Insert = Insert::new("replaced", &["a", "b"], 1, OnConflict::Replace, None);
+    static MERGED: Insert = Insert::new("merged", &["a", "b", "c"], 1, OnConflict::Merge, None);
+
+    fn values(rows: &[Row]) -> Vec<Vec<Value>> {
+        let mut gathered = Gathered::default();
+        gathered.add(rows);
+        gathered.tables().flat_map(|(_, rows)| rows).map(|row| row.values.to_vec()).collect()
+    }
+
+    #[test]
+    fn the_last_of_rows_that_replace_each_other_is_sent() {
+        let row = |key: i64, b: Option<i64>| REPLACED.row([key.into(), b.into()]);
+        let sent = values(&[row(1, Some(10)), row(2, Some(20)), row(1, None)]);
+        assert_eq!(sent, [[2.into(), Some(20).into()], [1.into(), Value::OptInt(None)]]);
+    }
+
+    #[test]
+    fn rows_that_merge_are_sent_as_one() {
+        let row = |key: i64, b: i64, c: Option<&str>| MERGED.row([key.into(), b.into(), c.map(str::to_owned).into()]);
+        let sent = values(&[
+            row(1, 10, Some("tea")),
+            row(2, 20, None),
+            row(1, 11, None),
+            row(2, 21, Some("")),
+            row(1, 12, None),
+        ]);
+        let expected = |key: i64, b: i64, c: &str| [key.into(), b.into(), Value::from(Some(c.to_owned()))];
+        assert_eq!(sent, [expected(1, 12, "tea"), expected(2, 21, "")]);
+    }
 }

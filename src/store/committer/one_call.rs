@@ -11,7 +11,7 @@ use super::{
     QueuedWrite, Work,
     batch::MOVE_SLOT,
     gathered::{Gathered, bind},
-    logged::{Frame, touches_of},
+    logged::{Frame, log_bytes, touches_of},
 };
 use crate::store::{
     Conn, Error, Value,
@@ -35,27 +35,26 @@ type Shape = Vec<(usize, usize)>;
 pub(super) struct Texts(HashMap<Shape, Arc<str>>);
 
 impl Texts {
-    /// Commits a small batch of nothing but rows. Returns `false` if this batch needs the long way; nothing was done
-    /// then.
+    /// Commits a small batch of nothing but rows. Returns the bytes that it added to the log, or `None` if this
+    /// batch needs the long way; nothing was done then.
     pub(super) async fn commit(
         &mut self,
         conn: &mut Conn<'_>,
         batch: &[QueuedWrite],
-        frame: Frame,
-    ) -> Result<bool, Error> {
-        let log_row;
+        frame: Frame<'_>,
+    ) -> Result<Option<u64>, Error> {
         let mut gathered = Gathered::default();
         for queued in batch {
             let Work::Write(write) = &queued.work else {
-                return Ok(false);
+                return Ok(None);
             };
             gathered.add(&write.rows);
         }
         if gathered.rows > ONE_CALL_ROWS {
-            return Ok(false);
+            return Ok(None);
         }
         // The last table of every text, so that texts of the same tables begin alike.
-        log_row = frame.log_row(batch.iter().flat_map(touches_of).collect());
+        let log_row = frame.log_row(batch.iter().flat_map(touches_of).collect());
         gathered.add_log_row(log_row.as_ref());
         let tables: Vec<_> = gathered.tables().collect();
         let shape: Shape =
@@ -74,7 +73,7 @@ impl Texts {
             query.execute(&mut **db).await.map(|_| ())
         })?;
         gathered.count(conn.counters);
-        Ok(true)
+        Ok(Some(log_bytes(log_row.as_ref())))
     }
 
     fn text(

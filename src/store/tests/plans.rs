@@ -17,6 +17,7 @@ const MAY_SCAN: &[(&str, &str, &str)] = &[
     ("devices.rs", "LAST_SEEN_USERS", "asked once after a start, for those who were seen last of all"),
     ("jobs.rs", "LIST_JOBS", "the whole table is what is asked for, from the front and with a limit"),
     ("leftovers.rs", "LEFTOVERS", "the whole table is what is asked for, from the front and with a limit"),
+    ("log/cursors.rs", "LIST_CURSORS", "the table has a row for each consumer, and this is done at the start"),
     ("open.rs", "FORGET_INCARNATIONS", "the table has a thousand rows, and this is done at the start"),
     ("open.rs", "LIST_INCARNATIONS", "the table has a thousand rows, and this is done at the start"),
     ("relations.rs", "RELATED_OVER_OTHERS", "what is read as a whole are the relations found one step before"),

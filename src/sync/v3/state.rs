@@ -182,8 +182,8 @@ impl Lazy<'_> {
         if self.full {
             senders.insert(caller.user_id().as_str());
         }
-        let senders = senders.into_iter().filter_map(|user| app.db.known_state_key("m.room.member", user));
-        let keys: BTreeSet<KeyNid> = senders.map(|key| key.nid).chain(owed.iter().copied()).collect();
+        let senders = app.db.find_state_keys("m.room.member", senders).await?;
+        let keys: BTreeSet<KeyNid> = senders.into_iter().chain(owed.iter().copied()).collect();
         // In a room that could not be read for a while, the client may know members that have changed since.
         if self.full && !self.look.was_left_out(room) {
             let known_up_to = self.known_up_to();

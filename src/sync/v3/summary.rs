@@ -64,13 +64,12 @@ async fn has_changed(look: &Look<'_>, room: &RoomLook) -> Result<bool, Error> {
     if room.room.last_pos() <= since {
         return Ok(false);
     }
-    let names = |key: &KeyNid| {
-        ["m.room.name", "m.room.canonical_alias"]
-            .iter()
-            .any(|kind| look.app.db.known_state_key(kind, "").is_some_and(|known| known.nid == *key))
-    };
-    let changes = look.app.rooms.state_changes(&room.room, since, room.upto).await?;
-    Ok(changes.iter().any(|(key, entry)| names(key) || entry.is_some_and(|entry| entry.membership.is_some())))
+    let rooms = &look.app.rooms;
+    let name = rooms.find_key(&room.room, "m.room.name", "").await?;
+    let alias = rooms.find_key(&room.room, "m.room.canonical_alias", "").await?;
+    let names = |key: KeyNid| [name, alias].contains(&Some(key));
+    let changes = rooms.state_changes(&room.room, since, room.upto).await?;
+    Ok(changes.iter().any(|(key, entry)| names(*key) || entry.is_some_and(|entry| entry.membership.is_some())))
 }
 
 fn is_set(event: Option<&StoredEvent>, field: &str) -> bool {
@@ -81,7 +80,16 @@ fn is_set(event: Option<&StoredEvent>, field: &str) -> bool {
 /// The first members besides the user: those who are joined or invited, or else those who have left.
 async fn heroes(look: &Look<'_>, room: &RoomLook) -> Result<Vec<Hero>, Error> {
     let rooms = &look.app.rooms;
-    let own = look.app.db.known_state_key("m.room.member", look.caller.user_id().as_str()).map(|key| key.nid);
+    let own = rooms.find_key(&room.room, "m.room.member", look.caller.user_id().as_str()).await?;
+    let hero = |event: &StoredEvent| Some(Hero { user_id: event.pdu.state_key.clone()?, key: event.key? });
+    if let Some(nids) = room.room.heroes(room.upto) {
+        let events = rooms.events.list(&room.room, &nids).await?;
+        let others = events.iter().filter(|event| event.key != own).filter_map(|event| hero(event));
+        let heroes: Vec<Hero> = others.take(HEROES).collect();
+        if !heroes.is_empty() {
+            return Ok(heroes);
+        }
+    }
     let state = rooms.state_at(&room.room, room.upto).await?;
     let members = |wanted: fn(Membership) -> bool| {
         let mut found: Vec<&(KeyNid, StateEntry)> =
@@ -94,6 +102,5 @@ async fn heroes(look: &Look<'_>, room: &RoomLook) -> Result<Vec<Hero>, Error> {
         nids = members(|membership| matches!(membership, Membership::Leave | Membership::Ban));
     }
     let events = rooms.events.list(&room.room, &nids).await?;
-    let hero = |event: &StoredEvent| Some(Hero { user_id: event.pdu.state_key.clone()?, key: event.key? });
     Ok(events.iter().filter_map(|event| hero(event)).collect())
 }

@@ -1,26 +1,12 @@
 //! The row of the commit log that each batch writes, in both ways of committing.
 
 use super::*;
-use crate::store::{
-    UserNid,
-    committer::insert_rows,
-    log::{LogEntry, Touch, decode},
-    profiles::PROFILE,
-};
+use crate::store::{UserNid, committer::insert_rows, log::Touch, profiles::PROFILE, tests::commit_log};
 
 impl Opened {
     /// The whole commit log: for each entry the positions of its batch, and its touches.
     async fn log(&self) -> Vec<(Position, Position, Vec<(Position, Touch)>)> {
-        let mut reader = self.db.read().await.expect("it is open");
-        let text = "SELECT pos, touched FROM commit_log ORDER BY pos";
-        let rows: Vec<(i64, Vec<u8>)> =
-            on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_all(&mut **db).await).expect("it can be read");
-        let read = |(row_pos, touched): (i64, Vec<u8>)| {
-            let LogEntry { after, pos, touches, .. } = decode(&touched).expect("it was encoded");
-            assert_eq!(pos, Position(row_pos));
-            (after, pos, touches)
-        };
-        rows.into_iter().map(read).collect()
+        commit_log(&self.db).await.into_iter().map(|entry| (entry.after, entry.pos, entry.touches)).collect()
     }
 }
 
@@ -74,17 +60,15 @@ async fn a_batch_has_one_entry_with_the_touches_of_its_writes_in_their_order() {
         assert_eq!(opened.log().await, std::slice::from_ref(&first));
         // Step by step, because of the transaction between the writes.
         let waiting = queue();
-        let transaction = tokio::spawn({
-            let committer = committer.clone();
-            async move { committer.transact(Change { user: 4, fails: false }).await }
-        });
-        // The spawned task queues its work before the committer runs: both wait for this one thread.
-        tokio::task::yield_now().await;
+        let mut transaction = std::pin::pin!(committer.transact(Change { user: 4, fails: false }));
+        // It queues its work at once, and the committer waits for this one thread.
+        let first_poll = std::future::poll_fn(|context| std::task::Poll::Ready(transaction.as_mut().poll(context)));
+        assert!(first_poll.await.is_pending());
         let last = opened.db.committer().submit::<Error>(1, |_| Ok(Write::default().touching(touch(5))));
         for committed in waiting.into_iter().chain([last.expect("there is room")]) {
             committed.wait().await.expect("nothing is wrong with it");
         }
-        transaction.await.expect("it does not panic").expect("nothing is wrong with it");
+        transaction.await.expect("nothing is wrong with it");
         let touches = [(4, 1), (5, 2), (6, 3), (7, 4), (8, 5)].map(|(step, user)| (at(step), touch(user)));
         assert_eq!(opened.log().await, [first, (at(3), at(8), touches.into())]);
         assert_eq!(opened.db.counters().log_rows(), 2);

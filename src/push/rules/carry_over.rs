@@ -7,11 +7,11 @@ use ruma::{
     push::{ConditionalPushRule, NewConditionalPushRule, NewPushRule, NewSimplePushRule, PushCondition, Ruleset},
 };
 
-use super::{RuleError, rules};
+use super::changes::{self, RuleError};
 
 /// Copies of the rules named after the room `old`, made for the room `new`, and whether each is enabled. Existing rules
 /// for `new` are left alone.
-pub(super) fn copies(ruleset: &Ruleset, old: &RoomId, new: &RoomId) -> Vec<(NewPushRule, bool)> {
+pub(in crate::push) fn copies(ruleset: &Ruleset, old: &RoomId, new: &RoomId) -> Vec<(NewPushRule, bool)> {
     let mut copies = Vec::new();
     if let Some(rule) = ruleset.room.get(old.as_str())
         && !ruleset.room.contains(new.as_str())
@@ -47,11 +47,11 @@ fn conditional(rule: &ConditionalPushRule, old: &RoomId, new: &RoomId) -> NewCon
 }
 
 /// Adds the copied rules.
-pub(super) fn add(ruleset: &mut Ruleset, copies: Vec<(NewPushRule, bool)>) -> Result<(), RuleError> {
+pub(in crate::push) fn add(ruleset: &mut Ruleset, copies: Vec<(NewPushRule, bool)>) -> Result<(), RuleError> {
     for (rule, enabled) in copies {
         let (kind, rule_id) = (rule.kind(), rule.rule_id().to_owned());
-        rules::put(ruleset, rule, None, None)?;
-        rules::set_enabled(ruleset, kind, &rule_id, enabled)?;
+        changes::put(ruleset, rule, None, None)?;
+        changes::set_enabled(ruleset, kind, &rule_id, enabled)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use ruma::{
 use serde_json::json;
 
 use super::*;
-use crate::push::defaults;
+use crate::push::rules::defaults;
 
 fn levels() -> PushConditionPowerLevelsCtx {
     let rules = RoomVersionId::V11.rules().expect("a known version");

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
+    changes::MAX_GLOB_BYTES,
     compiled::{Asked, CompiledRules},
-    rules::MAX_GLOB_BYTES,
 };
 use crate::{
     glob::Glob,
@@ -69,7 +69,7 @@ impl Weighter<EventNid, Fields> for ByBytes {
 }
 
 /// The caches of evaluations.
-pub(super) struct Evaluator {
+pub(in crate::push) struct Evaluator {
     events: Cache<EventNid, Fields, ByBytes>,
     contexts: Cache<(UserNid, RoomNid), Arc<Context>>,
 }
@@ -87,7 +87,7 @@ impl Evaluator {
     /// Evaluates `rules` for an event that was sent in the circumstances `held`. A malformed event notifies nobody,
     /// because its sender must not be able to break anybody's `/sync`. Adds the work of the event to `steps`, cached or
     /// not.
-    pub(super) async fn verdict(
+    pub(in crate::push) async fn verdict(
         &self,
         rooms: &Rooms,
         (room, user): (&Room, &User),

@@ -2,7 +2,7 @@
 //!
 //! Promise: evaluating an event against the rules takes time proportional to [`MAX_TEXT_BYTES`] times [`MAX_WORK`] at
 //! most, is counted in steps, never recurses and yields to other tasks, whatever the sender and the owner of the rules
-//! wrote. Ruma keeps and changes rulesets ([`super::rules`]). It does not evaluate them here, because it compiles each
+//! wrote. Ruma keeps and changes rulesets ([`super::changes`]). It does not evaluate them here, because it compiles each
 //! pattern again and recurses for each word.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules

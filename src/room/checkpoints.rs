@@ -1,0 +1,164 @@
+//! The stored states of rooms, from which loading starts: how far apart they are, and which of them stay.
+//!
+//! Every change of state is in the log for ever, so a checkpoint only saves time: reading a state starts from the newest
+//! checkpoint before it and replays the changes after that. A missing one makes a reader replay more. A reader that has read
+//! one needs nothing but the log afterwards, so a checkpoint can be deleted at any time.
+//!
+//! Nearly all reads are of the newest state, or of one a little before it. So the newest two stay, and further back one for
+//! each doubling of the distance: what is read from long ago costs in proportion to how long ago it was.
+
+use std::{collections::HashSet, sync::Mutex};
+
+use super::Rooms;
+use crate::store::{
+    Error, Position, RoomNid,
+    checkpoints::{self as rows, DeleteCheckpoints},
+    ids::lock,
+};
+
+/// The smallest number of changes between two checkpoints. Replaying as many takes less than a millisecond.
+const MIN_DISTANCE: i64 = 256;
+
+/// The part of a room's entries that must have changed before the next checkpoint, as a divisor. A checkpoint has all
+/// entries, so each change pays for writing eight of them; loading replays an eighth of what it reads anyway.
+const DISTANCE_DIVISOR: i64 = 8;
+
+/// The number of rooms that wait to be thinned. Above it, a room is thinned after a later checkpoint.
+const MAX_WAITING: usize = 10_000;
+
+/// The number of checkpoints that are deleted in one commit. One of a large room has half a megabyte.
+const DELETED_AT_ONCE: usize = 16;
+
+/// Returns the number of changes after which a state of this size is stored again.
+pub(super) fn distance(entries: usize) -> i64 {
+    (i64::try_from(entries).unwrap_or(i64::MAX) / DISTANCE_DIVISOR).max(MIN_DISTANCE)
+}
+
+/// The rooms with new checkpoints since the last sweep. A restart forgets them; their next checkpoint brings them back.
+#[derive(Debug, Default)]
+pub(super) struct Unthinned(Mutex<HashSet<RoomNid>>);
+
+impl Unthinned {
+    /// Notes that the room gets another checkpoint.
+    pub(super) fn add(&self, room: RoomNid) {
+        let mut rooms = lock(&self.0);
+        if rooms.len() < MAX_WAITING {
+            rooms.insert(room);
+        }
+    }
+
+    fn take(&self) -> HashSet<RoomNid> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
+impl Rooms {
+    /// Deletes checkpoints that are not worth their place, of the rooms that have got new ones since the last call.
+    ///
+    /// # Errors
+    /// Database errors; a room that was not reached is thinned after its next checkpoint.
+    pub async fn thin_checkpoints(&self) -> Result<(), Error> {
+        for room in self.unthinned.take() {
+            let mut reader = self.db.read().await?;
+            let checkpoints = rows::list(&mut reader.conn(), room).await?;
+            drop(reader);
+            for positions in superfluous(&checkpoints).chunks(DELETED_AT_ONCE) {
+                let positions = positions.to_vec();
+                self.db.committer().transact(DeleteCheckpoints { room, positions }).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The checkpoints that may go, of a room's checkpoints with the numbers of changes before them, newest first.
+///
+/// One goes if its neighbours are then no further apart than the younger of them is from the newest checkpoint. So a
+/// state that is `n` changes old costs at most `n` more to read than it did, and of three neighbours that stay, the
+/// oldest is at least twice as old as the youngest.
+fn superfluous(checkpoints: &[(Position, i64)]) -> Vec<Position> {
+    let [(_, newest), (_, second), older @ ..] = checkpoints else { return Vec::new() };
+    let mut superfluous = Vec::new();
+    let mut younger = second;
+    for pair in older.windows(2) {
+        let [(pos, changes), (_, next)] = pair else { continue };
+        if younger - next <= newest - younger {
+            superfluous.push(*pos);
+        } else {
+            younger = changes;
+        }
+    }
+    superfluous
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn large_states_are_stored_less_often() {
+        let check = |entries: usize, expected: i64| assert_eq!(distance(entries), expected, "{entries} entries");
+        check(0, 256);
+        check(2_048, 256);
+        check(2_056, 257);
+        check(50_000, 6_250);
+    }
+
+    fn check(ages: &[i64], expected: &[i64]) {
+        let checkpoints: Vec<_> = ages.iter().map(|age| (Position(1_000_000 - age), 100_000 - age)).collect();
+        let kept: Vec<i64> = left(&checkpoints).iter().map(|(_, changes)| 100_000 - changes).collect();
+        assert_eq!(kept, expected);
+    }
+
+    fn left(checkpoints: &[(Position, i64)]) -> Vec<(Position, i64)> {
+        let gone = superfluous(checkpoints);
+        checkpoints.iter().copied().filter(|(pos, _)| !gone.contains(pos)).collect()
+    }
+
+    #[test]
+    fn the_newest_two_stay_and_then_one_for_each_doubling() {
+        check(&[], &[]);
+        check(&[0], &[0]);
+        check(&[0, 1, 2], &[0, 1, 2]);
+        check(&[0, 1, 2, 3], &[0, 1, 2, 3]);
+        check(&[0, 1, 2, 3, 4], &[0, 1, 2, 4]);
+        check(&(0..=20).collect::<Vec<_>>(), &[0, 1, 2, 4, 8, 16, 20]);
+        check(&[0, 1_000, 1_001, 1_002, 1_003], &[0, 1_000, 1_003]);
+    }
+
+    proptest! {
+        /// A room gets checkpoints one after the other, and is thinned now and then.
+        #[test]
+        fn no_state_becomes_dear_to_read_and_few_checkpoints_stay(
+            steps in prop::collection::vec((1..50_i64, any::<bool>()), 1..80),
+        ) {
+            let mut all: Vec<(Position, i64)> = Vec::new();
+            let mut stored: Vec<(Position, i64)> = Vec::new();
+            for (distance, thin) in steps {
+                let changes = all.first().map_or(0, |(_, changes)| *changes) + distance;
+                all.insert(0, (Position(changes * 3), changes));
+                stored.insert(0, (Position(changes * 3), changes));
+                if !thin {
+                    continue;
+                }
+                stored = left(&stored);
+                prop_assert_eq!(left(&stored), stored.clone(), "nothing more goes");
+                prop_assert_eq!(&stored[..stored.len().min(2)], &all[..all.len().min(2)]);
+                prop_assert_eq!(stored.last(), all.last());
+                let bound = 2 * usize::try_from(changes.ilog2()).expect("small") + 4;
+                prop_assert!(stored.len() <= bound, "{} of {changes} changes", stored.len());
+                // What follows on a checkpoint costs least just after it, and most just before the next one.
+                for state in all.iter().flat_map(|(_, changes)| [*changes, changes - 1]) {
+                    let replayed = |checkpoints: &[(Position, i64)]| {
+                        checkpoints.iter().find(|(_, before)| *before <= state).map(|(_, before)| state - before)
+                    };
+                    let (cost, best) = (replayed(&stored), replayed(&all));
+                    prop_assert_eq!(cost.is_some(), best.is_some());
+                    prop_assert!(cost.unwrap_or_default() <= best.unwrap_or_default().max(changes - state));
+                }
+            }
+        }
+    }
+}

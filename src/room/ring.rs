@@ -1,0 +1,187 @@
+//! The latest events of a room, in memory.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use ruma::EventId;
+
+use super::event::StoredEvent;
+use crate::{
+    memory::budget::{Budget, Part},
+    store::Position,
+};
+
+/// The number of latest events that a room keeps in memory for `/sync`.
+pub(super) const RING_EVENTS: usize = 64;
+
+/// The number that a room keeps when the rings of all rooms together are full: what a client that waits for news is sent.
+const FEW_EVENTS: usize = 8;
+
+/// The rings of all rooms together.
+#[derive(Debug)]
+pub(super) struct Rings {
+    /// The bytes that they may have.
+    share: u64,
+    bytes: AtomicU64,
+}
+
+impl Rings {
+    pub(super) fn new(budget: &Budget) -> Arc<Self> {
+        let rings = Arc::new(Self { share: budget.share(Part::LatestEvents), bytes: AtomicU64::new(0) });
+        budget.watch(Part::LatestEvents, {
+            let rings = Arc::clone(&rings);
+            move || rings.bytes.load(Ordering::Relaxed)
+        });
+        rings
+    }
+
+    fn are_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.share
+    }
+}
+
+/// The latest committed events of a room, oldest first.
+#[derive(Debug)]
+pub(super) struct Ring {
+    events: VecDeque<(Position, Arc<StoredEvent>)>,
+    /// The ring holds every event of the timeline after this position.
+    from: Position,
+    bytes: u64,
+    all: Arc<Rings>,
+}
+
+impl Ring {
+    /// A ring without events, of a room that has none after `from`.
+    pub(super) fn new(from: Position, all: Arc<Rings>) -> Self {
+        Self { events: VecDeque::new(), from, bytes: 0, all }
+    }
+
+    /// The events in (`after`, `upto`], if the ring reaches back that far. The range may end before it starts, and is then
+    /// empty.
+    pub(super) fn between(&self, after: Position, upto: Position) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
+        if after < self.from {
+            return None;
+        }
+        let start = self.events.partition_point(|(pos, _)| *pos <= after);
+        let end = self.events.partition_point(|(pos, _)| *pos <= upto);
+        Some(self.events.range(start..end.max(start)).cloned().collect())
+    }
+
+    /// At most the `limit` latest events up to `upto`, if the ring has that many.
+    pub(super) fn latest(&self, upto: Position, limit: usize) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
+        let end = self.events.partition_point(|(pos, _)| *pos <= upto);
+        if end < limit && !self.from.is_before_all() {
+            return None;
+        }
+        Some(self.events.range(end.saturating_sub(limit)..end).cloned().collect())
+    }
+
+    /// The event with this ID.
+    pub(super) fn find(&self, event_id: &EventId) -> Option<(Position, Arc<StoredEvent>)> {
+        self.events.iter().rev().find(|(_, event)| event.event_id() == event_id).cloned()
+    }
+
+    /// Adds those of the committed events that are on the line, in the order of positions.
+    pub(super) fn extend(&mut self, events: &[(Position, Arc<StoredEvent>)]) {
+        for (pos, event) in events.iter().filter(|(_, event)| event.is_on_line()) {
+            self.count(event.weight(), 0);
+            self.events.push_back((*pos, Arc::clone(event)));
+        }
+        while self.events.len() > RING_EVENTS || self.events.len() > FEW_EVENTS && self.all.are_full() {
+            let Some((pos, event)) = self.events.pop_front() else { break };
+            self.count(0, event.weight());
+            self.from = pos;
+        }
+    }
+
+    /// Replaces an event by its redacted form. If it is state, the event that replaced it shows that form too; if it is a
+    /// redaction, the event that it redacted does.
+    pub(super) fn replace(&mut self, event: &Arc<StoredEvent>) {
+        let (mut added, mut removed) = (0, 0);
+        for (_, held) in &mut self.events {
+            let now = if held.nid == event.nid {
+                Arc::clone(event)
+            } else if held.redacted_because.as_ref().is_some_and(|because| because.nid == event.nid) {
+                Arc::new(held.with_redaction(Arc::clone(event)))
+            } else if held.shows(event) {
+                Arc::new(held.replacing(&event.pdu.content))
+            } else {
+                continue;
+            };
+            added += now.weight();
+            removed += held.weight();
+            *held = now;
+        }
+        self.count(added, removed);
+    }
+
+    fn count(&mut self, added: u64, removed: u64) {
+        self.bytes = self.bytes + added - removed;
+        self.all.bytes.fetch_add(added, Ordering::Relaxed);
+        self.all.bytes.fetch_sub(removed, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{RoomVersionId, event_id};
+    use sabha_federation::{
+        Pdu,
+        standing::{Flags, Standing, StateAt},
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::{EventNid, RoomNid, TimelinePlace};
+
+    fn event(number: i64) -> (Position, Arc<StoredEvent>) {
+        let rules = RoomVersionId::V11.rules().expect("a known version");
+        let json = json!({ "room_id": "!r:localhost", "sender": "@a:localhost", "type": "m.room.message",
+            "content": { "body": "hello" }, "depth": number, "origin_server_ts": 1, "prev_events": [], "auth_events": [],
+            "hashes": { "sha256": "" }, "signatures": {} });
+        let pdu = Pdu::from_stored(&rules, event_id!("$e").to_owned(), json.to_string()).expect("an event");
+        let (nid, pos) = (EventNid(number), Position(number));
+        let place = Some(TimelinePlace::on_line(pos));
+        let standing = Standing { flags: Flags::NONE, place, before: StateAt::EMPTY };
+        let stored = StoredEvent::new(nid, RoomNid(1), standing, 0, None, Arc::new(pdu), None, None);
+        (pos, Arc::new(stored))
+    }
+
+    fn held(ring: &Ring) -> usize {
+        ring.latest(Position(i64::MAX), 1).map_or(0, |_| ring.events.len())
+    }
+
+    #[test]
+    fn rings_that_are_full_together_keep_few_events_each() {
+        let weight = event(1).1.weight();
+        // Room for a whole ring and a half.
+        let budget = Budget::new(weight * RING_EVENTS as u64 * 3 / 2 * 5);
+        let rings = Rings::new(&budget);
+        let (mut first, mut second) =
+            (Ring::new(Position(0), Arc::clone(&rings)), Ring::new(Position(0), Arc::clone(&rings)));
+        let events: Vec<_> = (1..=100).map(event).collect();
+        first.extend(&events);
+        assert_eq!(held(&first), RING_EVENTS, "nobody else needs the room");
+        second.extend(&events);
+        assert!((FEW_EVENTS..RING_EVENTS).contains(&held(&second)), "{}", held(&second));
+        assert!(rings.bytes.load(Ordering::Relaxed) <= rings.share + weight);
+        first.extend(&[event(101)]);
+        assert!(
+            first.between(Position(100), Position(101)).is_some_and(|events| events.len() == 1),
+            "the newest stays"
+        );
+        drop((first, second));
+        assert_eq!(rings.bytes.load(Ordering::Relaxed), 0, "a room that is evicted gives its bytes back");
+    }
+}

@@ -1,0 +1,293 @@
+//! Pairs of event type and state key. A room may have any number of them, so memory holds a bounded part: the cache
+//! evicts by bytes, and the database knows the others.
+//!
+//! A pair that is not stored yet stays while somebody can still store it. Otherwise another lookup would give it a second
+//! short id. What a room's state has, and what it surely lacks, is the room's own knowledge (`room::absent_keys`).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, Weighter, sync::Cache};
+
+use crate::store::{
+    Database, Error, KeyNid, Write,
+    log::{Touch, WordKind},
+    on,
+    rows::inserts,
+    statements,
+};
+
+statements! {
+    FIND_KEY = "SELECT key_nid FROM state_key WHERE type = $1 AND state_key = $2";
+    FIND_KEYS_32 = "SELECT key_nid, state_key FROM state_key WHERE type = $1 AND state_key IN \
+        ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+        $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)";
+}
+
+inserts! {
+    STATE_KEY = "state_key" ("key_nid", "type", "state_key") key 1 Keep, followed by Word;
+}
+
+/// The size of the cache in bytes: about 80,000 members of rooms.
+const CACHE_BYTES: u64 = 24 << 20;
+
+/// The approximate number of pairs that fit into [`CACHE_BYTES`], from which the cache sizes its tables.
+const CACHE_KEYS: usize = 80_000;
+
+/// The memory that a pair takes besides its two texts: the pair, its flag, and its place in the cache.
+const BYTES_PER_KEY: usize = 240;
+
+/// A pair of event type and state key, with its short id.
+#[derive(Debug)]
+pub struct StateKey {
+    pub nid: KeyNid,
+    pub event_type: Arc<str>,
+    pub state_key: Arc<str>,
+    stored: Arc<AtomicBool>,
+}
+
+impl StateKey {
+    /// Adds the row to `write`, unless it is known to be stored.
+    pub fn write_if_new(&self, write: &mut Write) {
+        if !self.stored.load(Ordering::Acquire) {
+            let row = STATE_KEY.row([self.nid.into(), self.event_type.clone().into(), self.state_key.clone().into()]);
+            write.add_word(row, Touch::Word { kind: WordKind::StateKey, nid: self.nid.0 }, Arc::clone(&self.stored));
+        }
+    }
+}
+
+/// Event type and state key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Words(Arc<str>, Arc<str>);
+
+/// Borrowed [`Words`]. Both have the hash of their texts.
+#[derive(Hash)]
+struct BorrowedWords<'a>(&'a str, &'a str);
+
+impl Equivalent<Words> for BorrowedWords<'_> {
+    fn equivalent(&self, words: &Words) -> bool {
+        *self.0 == *words.0 && *self.1 == *words.1
+    }
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Words, Arc<StateKey>> for ByBytes {
+    fn weight(&self, words: &Words, _: &Arc<StateKey>) -> u64 {
+        (words.0.len() + words.1.len() + BYTES_PER_KEY) as u64
+    }
+}
+
+/// Keeps a pair that is not stored while somebody holds it, or a write on its way does.
+#[derive(Clone)]
+struct KeepUnstored;
+
+impl Lifecycle<Words, Arc<StateKey>> for KeepUnstored {
+    type RequestState = ();
+
+    fn is_pinned(&self, _: &Words, key: &Arc<StateKey>) -> bool {
+        // The flag is set before the write lets go of it.
+        (Arc::strong_count(key) > 1 || Arc::strong_count(&key.stored) > 1) && !key.stored.load(Ordering::Acquire)
+    }
+}
+
+/// The pairs in memory.
+#[derive(Debug)]
+pub(super) struct Keys(Cache<Words, Arc<StateKey>, ByBytes, DefaultHashBuilder, KeepUnstored>);
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::with_capacity(CACHE_KEYS, CACHE_BYTES)
+    }
+}
+
+impl Keys {
+    fn with_capacity(keys: usize, bytes: u64) -> Self {
+        Self(Cache::with(keys, bytes, ByBytes, DefaultHashBuilder::default(), KeepUnstored))
+    }
+
+    fn get(&self, event_type: &str, state_key: &str) -> Option<Arc<StateKey>> {
+        self.0.get(&BorrowedWords(event_type, state_key))
+    }
+
+    /// The pair in memory, or the one that `read` finds or makes. Only one `read` runs for a pair at a time, so two that
+    /// make one cannot make two.
+    async fn get_or_read<E>(
+        &self,
+        event_type: &str,
+        state_key: &str,
+        read: impl Future<Output = Result<(KeyNid, bool), E>>,
+    ) -> Result<Arc<StateKey>, E> {
+        let words = Words(event_type.into(), state_key.into());
+        let guard = match self.0.get_value_or_guard_async(&words).await {
+            Ok(known) => return Ok(known),
+            Err(guard) => guard,
+        };
+        let (nid, stored) = read.await?;
+        let Words(event_type, state_key) = words;
+        let key = Arc::new(StateKey { nid, event_type, state_key, stored: Arc::new(AtomicBool::new(stored)) });
+        // Fails only if somebody has put another one there meanwhile, and nobody does.
+        let _ = guard.insert(Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+impl Database {
+    /// The pair of event type and state key, with a new short id if there was none.
+    pub async fn state_key(&self, event_type: &str, state_key: &str) -> Result<Arc<StateKey>, Error> {
+        let keys = &self.vocabulary().keys;
+        if let Some(known) = keys.get(event_type, state_key) {
+            return Ok(known);
+        }
+        let read = async {
+            match self.read_state_key(event_type, state_key).await? {
+                Some(nid) => Ok((nid, true)),
+                None => Ok((self.committer().ids().key()?, false)),
+            }
+        };
+        keys.get_or_read(event_type, state_key, read).await
+    }
+
+    /// The pair, if it is in memory.
+    pub(crate) fn state_key_in_memory(&self, event_type: &str, state_key: &str) -> Option<Arc<StateKey>> {
+        self.vocabulary().keys.get(event_type, state_key)
+    }
+
+    /// The pair, if a room's state has ever had it.
+    pub(crate) async fn find_state_key(
+        &self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Arc<StateKey>>, Error> {
+        let keys = &self.vocabulary().keys;
+        if let Some(known) = keys.get(event_type, state_key) {
+            return Ok(Some(known));
+        }
+        // `None` stands for a pair that does not exist.
+        let read = async {
+            let found = self.read_state_key(event_type, state_key).await.map_err(Some)?;
+            found.map(|nid| (nid, true)).ok_or(None::<Error>)
+        };
+        match keys.get_or_read(event_type, state_key, read).await {
+            Ok(known) => Ok(Some(known)),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
+        }
+    }
+
+    /// The pairs of this type with these state keys, in no particular order; those that no room has ever had are
+    /// missing.
+    pub(crate) async fn find_state_keys<'k>(
+        &self,
+        event_type: &str,
+        state_keys: impl IntoIterator<Item = &'k str>,
+    ) -> Result<Vec<KeyNid>, Error> {
+        let keys = &self.vocabulary().keys;
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for state_key in state_keys {
+            match keys.get(event_type, state_key) {
+                Some(known) => found.push(known.nid),
+                None => missing.push(state_key),
+            }
+        }
+        for chunk in missing.chunks(32) {
+            for (state_key, nid) in self.read_state_keys(event_type, chunk).await? {
+                keys.get_or_read(event_type, &state_key, std::future::ready(Ok::<_, Error>((nid, true)))).await?;
+                found.push(nid);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read_state_key(&self, event_type: &str, state_key: &str) -> Result<Option<KeyNid>, Error> {
+        // No stored text holds a NUL, and PostgreSQL would not even compare one.
+        if event_type.contains('\0') || state_key.contains('\0') {
+            return Ok(None);
+        }
+        let mut reader = self.read().await?;
+        let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
+            sqlx::query_as(FIND_KEY.text()).bind(event_type).bind(state_key).fetch_optional(&mut **db).await)?;
+        Ok(row.map(|(nid,)| KeyNid(nid)))
+    }
+
+    /// At most 32 pairs, by their state key.
+    async fn read_state_keys(&self, event_type: &str, wanted: &[&str]) -> Result<HashMap<String, KeyNid>, Error> {
+        let mut reader = self.read().await?;
+        let rows: Vec<(i64, String)> = on!(&mut reader.conn(), db => {
+            let mut query = sqlx::query_as(FIND_KEYS_32.text()).bind(event_type);
+            for index in 0..32 {
+                // The first one again finds nothing more.
+                query = query.bind(wanted.get(index).or(wanted.first()).copied().unwrap_or_default());
+            }
+            query.fetch_all(&mut **db).await
+        })?;
+        Ok(rows.into_iter().map(|(nid, state_key)| (state_key, KeyNid(nid))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = 64 << 10;
+
+    async fn add(keys: &Keys, nid: i64, stored: bool) -> Arc<StateKey> {
+        let row = std::future::ready(Ok::<_, Error>((KeyNid(nid), stored)));
+        keys.get_or_read("flood", &nid.to_string(), row).await.expect("no database is asked")
+    }
+
+    fn is_there(keys: &Keys, nid: i64) -> bool {
+        keys.0.peek(&BorrowedWords("flood", &nid.to_string())).is_some_and(|key| key.nid == KeyNid(nid))
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_pairs_does_not_grow_memory() {
+        let keys = Keys::with_capacity(256, BYTES);
+        for nid in 0..20_000 {
+            add(&keys, nid, nid % 2 == 0).await;
+            assert!(keys.0.weight() <= keys.0.capacity(), "{} bytes after {nid} pairs", keys.0.weight());
+        }
+        assert!(keys.0.len() > 10, "some stay");
+    }
+
+    #[tokio::test]
+    async fn a_pair_that_is_on_its_way_to_the_disk_keeps_its_short_id() {
+        let keys = Keys::with_capacity(256, BYTES);
+        let flood = async |nids: std::ops::Range<i64>| {
+            for nid in nids {
+                add(&keys, nid, true).await;
+            }
+        };
+        flood(1_000..10_000).await;
+        // One that somebody holds, and one whose write is queued.
+        let held = add(&keys, 1, false).await;
+        let mut write = Write::default();
+        add(&keys, 2, false).await.write_if_new(&mut write);
+        flood(10_000..20_000).await;
+        assert!(is_there(&keys, 1) && is_there(&keys, 2));
+        // A write that failed takes its pairs along.
+        drop((held, write));
+        flood(20_000..30_000).await;
+        assert!(!is_there(&keys, 1) && !is_there(&keys, 2));
+    }
+
+    #[tokio::test]
+    async fn two_who_ask_at_once_get_one_short_id() {
+        let keys = Keys::default();
+        let ask = async |nid: i64| {
+            let read = async {
+                tokio::task::yield_now().await;
+                Ok::<_, Error>((KeyNid(nid), false))
+            };
+            keys.get_or_read("m.room.name", "", read).await.expect("no database is asked").nid
+        };
+        assert_eq!(tokio::join!(ask(1), ask(2)), (KeyNid(1), KeyNid(1)));
+    }
+}
