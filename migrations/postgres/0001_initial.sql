@@ -496,3 +496,16 @@ CREATE TABLE relation (
     PRIMARY KEY (room_nid, parent_id, pos, sub)
 );
 CREATE INDEX relation_annotation ON relation (annotation, pos) WHERE annotation IS NOT NULL;
+
+-- table: unread_tally | owner: push | ends: replaced by the next tally of the user in the room; with the account
+-- Counts of unread events that took long to count, so that a restart need not count them again. `upto` is the last counted
+-- position, `basis` a digest of everything else that the count depends on: with another basis, a row is not used. The
+-- format of `tally` is in `src/push/unread/tally/encoding.rs`.
+CREATE TABLE unread_tally (
+    user_nid BIGINT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    upto BIGINT NOT NULL,
+    basis BYTEA NOT NULL,
+    tally BYTEA NOT NULL,
+    PRIMARY KEY (user_nid, room_nid)
+);

@@ -496,3 +496,16 @@ CREATE TABLE relation (
     PRIMARY KEY (room_nid, parent_id, pos, sub)
 ) WITHOUT ROWID;
 CREATE INDEX relation_annotation ON relation (annotation, pos) WHERE annotation IS NOT NULL;
+
+-- table: unread_tally | owner: push | ends: replaced by the next tally of the user in the room; with the account
+-- Counts of unread events that took long to count, so that a restart need not count them again. `upto` is the last counted
+-- position, `basis` a digest of everything else that the count depends on: with another basis, a row is not used. The
+-- format of `tally` is in `src/push/unread/tally/encoding.rs`.
+CREATE TABLE unread_tally (
+    user_nid INTEGER NOT NULL,
+    room_nid INTEGER NOT NULL,
+    upto INTEGER NOT NULL,
+    basis BLOB NOT NULL,
+    tally BLOB NOT NULL,
+    PRIMARY KEY (user_nid, room_nid)
+) WITHOUT ROWID;

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::state_log::Membership;
 use crate::{
     account::ignored::Ignored,
-    store::{EventNid, KeyNid, RoomNid, TimelinePlace},
+    store::{EventNid, KeyNid, Position, RoomNid, TimelinePlace},
 };
 
 /// An event of a room, as it is stored.
@@ -102,6 +102,12 @@ impl StoredEvent {
         self.standing.place
     }
 
+    /// The position up to which somebody has read the line who has read this event: its own, or that of the event before
+    /// its gap. `None`: it is not part of the timeline.
+    pub fn read_at(&self) -> Option<Position> {
+        self.place().map(TimelinePlace::line_upto)
+    }
+
     /// Returns whether the event is on the line, as news for clients.
     pub fn is_on_line(&self) -> bool {
         self.place().is_some_and(TimelinePlace::is_on_line)
@@ -134,6 +140,13 @@ impl StoredEvent {
             return None;
         }
         membership_of(&self.pdu.content)
+    }
+
+    /// The approximate bytes of the event in an answer.
+    pub fn size_bytes(&self) -> usize {
+        let replaced = self.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len());
+        let redaction = self.redacted_because.as_ref().map_or(0, |redaction| redaction.pdu.json.len());
+        self.pdu.json.len() + replaced + redaction
     }
 
     /// The approximate memory that it takes once it was rendered, in bytes. It must not change, or the cache would

@@ -15,10 +15,10 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Room, Rooms,
     event::StoredEvent,
-    history::{Page, ReadError},
-    scan::{MAX_SCANNED, Scan},
+    pages::PageRange,
     threads::relation,
-    visibility::Sight,
+    timeline::TimelineEvent,
+    viewer::{ReadError, Viewer},
     writer::RoomWriter,
 };
 use crate::store::{
@@ -138,7 +138,7 @@ pub(super) fn annotation(pdu: &Pdu) -> Option<Annotation> {
 /// The relation row of an event, if it is in the timeline and relates to another one.
 pub(super) fn row(event: &StoredEvent) -> Option<Row> {
     let place = event.place()?;
-    let relation = relation(event)?;
+    let relation = relation(&event.pdu)?;
     let (rel_type, parent) = (relation.rel_type?, relation.event_id?);
     if !fits(&rel_type) || !fits(&parent) {
         return None;
@@ -220,78 +220,56 @@ impl Rooms {
     /// up to [`MAX_DEPTH`] steps from the parent.
     ///
     /// # Errors
-    /// [`ReadError::UnknownEvent`] when the reader may not see the parent.
+    /// [`ReadError::UnknownEvent`] when the viewer is not shown the parent.
     pub async fn relations<'a>(
         &self,
-        (room, sight): (&Room, &Sight),
+        viewer: &Viewer<'_>,
         parent: &'a EventId,
         rel_type: Option<&'a str>,
         recurse: bool,
     ) -> Result<Relations<'a>, ReadError> {
-        self.event(room, sight, parent).await?;
+        self.event(viewer, parent).await?;
         let mut relations = Relations { parent, rel_type, over_others: Vec::new() };
         if recurse {
             let mut reader = self.db.read().await?;
-            let over_others = rows::related_over_others(&mut reader.conn(), relations.wanted(room)).await?;
+            let over_others = rows::related_over_others(&mut reader.conn(), relations.wanted(&viewer.room)).await?;
             drop(reader);
             relations.over_others = over_others;
         }
         Ok(relations)
     }
 
-    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `accepts` lets through, newest
-    /// first.
-    pub async fn relations_back(
+    /// Reads at most `limit` events of the range that relate to the event, without the visibility check.
+    pub(super) async fn relating(
         &self,
-        (room, sight): (&Room, &Sight),
+        room: &Room,
         relations: &Relations<'_>,
-        (from, until): (TimelinePlace, TimelinePlace),
+        range: PageRange,
         limit: usize,
-        accepts: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Page, ReadError> {
-        let mut scan = Scan::new(from, limit, MAX_SCANNED);
-        while let Some(count) = scan.next_count() {
-            let range = (scan.next, until);
-            let mut reader = self.db.read().await?;
-            let mut places = rows::related_back(&mut reader.conn(), relations.wanted(room), range, count).await?;
-            drop(reader);
-            places.extend(relations.between(scan.next, until).iter().take(count));
-            places.sort_unstable_by_key(|(place, _)| Reverse(*place));
-            places.truncate(count);
-            let events = self.with_events(room, places).await?;
-            let accepts = |event: &StoredEvent| sight.sees(event) && accepts(event);
-            if scan.take(events, count, TimelinePlace::just_before, accepts) {
-                break;
+    ) -> Result<Vec<TimelineEvent>, Error> {
+        let wanted = relations.wanted(room);
+        let mut reader = self.db.read().await?;
+        let mut places = match range {
+            PageRange::Back { from, until } => {
+                rows::related_back(&mut reader.conn(), wanted, (from, until), limit).await?
+            }
+            PageRange::Forward { after, upto } => {
+                rows::related_forward(&mut reader.conn(), wanted, (after, upto), limit).await?
+            }
+        };
+        drop(reader);
+        match range {
+            PageRange::Back { from, until } => {
+                places.extend(relations.between(from, until).iter().take(limit));
+                places.sort_unstable_by_key(|(place, _)| Reverse(*place));
+            }
+            PageRange::Forward { after, upto } => {
+                places.extend(relations.between(upto, after).iter().rev().take(limit));
+                places.sort_unstable_by_key(|(place, _)| *place);
             }
         }
-        Ok(scan.end().0)
-    }
-
-    /// Reads forward from `after` (exclusive) to `upto` (inclusive), oldest first.
-    pub async fn relations_forward(
-        &self,
-        (room, sight): (&Room, &Sight),
-        relations: &Relations<'_>,
-        (after, upto): (TimelinePlace, TimelinePlace),
-        limit: usize,
-        accepts: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Page, ReadError> {
-        let mut scan = Scan::new(after, limit, MAX_SCANNED);
-        while let Some(count) = scan.next_count() {
-            let range = (scan.next, upto);
-            let mut reader = self.db.read().await?;
-            let mut places = rows::related_forward(&mut reader.conn(), relations.wanted(room), range, count).await?;
-            drop(reader);
-            places.extend(relations.between(upto, scan.next).iter().rev().take(count));
-            places.sort_unstable_by_key(|(place, _)| *place);
-            places.truncate(count);
-            let events = self.with_events(room, places).await?;
-            let accepts = |event: &StoredEvent| sight.sees(event) && accepts(event);
-            if scan.take(events, count, |place| place, accepts) {
-                break;
-            }
-        }
-        Ok(scan.end().0)
+        places.truncate(limit);
+        self.with_events(room, places).await
     }
 }
 

@@ -5,7 +5,11 @@
 
 use std::collections::HashSet;
 
-use super::{event::StoredEvent, history::Page, timeline::TimelineEvent};
+use super::{
+    event::StoredEvent,
+    pages::{Page, PageRange},
+    timeline::TimelineEvent,
+};
 use crate::store::{EventNid, TimelinePlace, relations::RelatedParents};
 
 /// The number of events that are read for one page, when most of them are filtered out. A relation that is read for a
@@ -26,14 +30,21 @@ pub(super) struct Scan {
     max_scanned: usize,
     scanned: usize,
     bytes: usize,
+    range: PageRange,
     /// The place where reading continues.
-    pub(super) next: TimelinePlace,
+    next: TimelinePlace,
     exhausted: bool,
 }
 
 impl Scan {
-    pub(super) fn new(next: TimelinePlace, limit: usize, max_scanned: usize) -> Self {
-        Self { page: Page::default(), limit, max_scanned, scanned: 0, bytes: 0, next, exhausted: false }
+    pub(super) fn new(range: PageRange, limit: usize, max_scanned: usize) -> Self {
+        let (page, next) = (Page::default(), range.start());
+        Self { page, limit, max_scanned, scanned: 0, bytes: 0, range, next, exhausted: false }
+    }
+
+    /// The part of the range that is not read yet.
+    pub(super) fn rest(&self) -> PageRange {
+        self.range.starting_at(self.next)
     }
 
     /// The number of events to read next. `None`: the page is full, or enough was read.
@@ -69,17 +80,15 @@ impl Scan {
     }
 
     /// Takes the accepted ones of these events, of which `count` were asked for. Returns whether the page is complete.
-    /// `after` gives the place where reading continues after an event.
     pub(super) fn take(
         &mut self,
         events: Vec<TimelineEvent>,
         count: usize,
-        after: impl Fn(TimelinePlace) -> TimelinePlace,
         accepts: impl Fn(&StoredEvent) -> bool,
     ) -> bool {
         let read = events.len();
         for (index, (place, event)) in events.into_iter().enumerate() {
-            self.next = after(place);
+            self.next = self.range.beyond(place);
             self.scanned += 1;
             self.bytes += event.pdu.json.len();
             if accepts(&event) {

@@ -52,6 +52,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("to_device.rs", super::to_device::STATEMENTS),
     ("tokens.rs", super::tokens::STATEMENTS),
     ("txn_ids.rs", super::txn_ids::STATEMENTS),
+    ("unread.rs", super::unread::STATEMENTS),
     ("vocabulary.rs", super::vocabulary::STATEMENTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
 ];
@@ -82,6 +83,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("to_device.rs", super::to_device::INSERTS),
     ("tokens.rs", super::tokens::INSERTS),
     ("txn_ids.rs", super::txn_ids::INSERTS),
+    ("unread.rs", super::unread::INSERTS),
     ("vocabulary.rs", super::vocabulary::INSERTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
 ];

@@ -9,6 +9,7 @@ use crate::{
     account::LocalDevice,
     room::{
         create::Preset,
+        pages::{Page, PageLimit, PageRange, PageSource},
         tests::{Server, message, new_room, server},
     },
     store::{SideNid, TimelinePlace, events::events, tests::count_rows},
@@ -207,28 +208,30 @@ async fn clients_read_the_line_and_history_and_no_other_events() {
     // Now nothing is in memory, and sync reads the line from the database.
     world.evict().await;
     let rooms = world.rooms();
-    let (room, sight) = rooms.readable(&world.alice, &world.room_id).await.expect("it is her room");
-    let subs = |page: crate::room::history::Page| page.events.iter().map(|(place, _)| place.sub).collect::<Vec<_>>();
-    let back = async |from| {
-        let range = (from, first.just_before());
-        subs(rooms.read_back(&room, &sight, range, 10, None, |_| true).await.expect("read"))
+    let data = &world.server.app.account_data;
+    let viewer = rooms.viewer(data, &world.alice, &world.room_id).await.expect("it is her room");
+    let room = &viewer.room;
+    let subs = |page: Page| page.events.iter().map(|(place, _)| place.sub).collect::<Vec<_>>();
+    let read = async |range| {
+        let limit = PageLimit::new(&world.server.app.config.limits, 10);
+        subs(rooms.page(&viewer, PageSource::Timeline(None), range, limit, |_| true).await.expect("read"))
     };
+    let back = |from| read(PageRange::Back { from, until: first.just_before() });
     assert_eq!(back(last).await, [0, -1, -2, 0]);
     assert_eq!(back(last.just_before()).await, [-1, -2, 0], "a token before the event shows the history in the gap");
-    let forward = rooms.read_forward(&room, &sight, (first, last), 10, None, |_| true).await.expect("read");
-    assert_eq!(subs(forward), [-2, -1, 0]);
-    let (line, more) = rooms.timeline(&room, Position(first.pos.0 - 1), room.last_pos(), 10).await.expect("read");
+    assert_eq!(read(PageRange::Forward { after: first, upto: last }).await, [-2, -1, 0]);
+    let (line, more) = rooms.timeline(room, Position(first.pos.0 - 1), room.last_pos(), 10).await.expect("read");
     assert_eq!((line.iter().map(|(pos, _)| *pos).collect::<Vec<_>>(), more), (vec![first.pos, last.pos], false));
     for nid in history {
-        let event = rooms.events.get(&room, nid).await.expect("stored");
-        rooms.event(&room, &sight, event.event_id()).await.expect("she may read it");
-        let read_at = rooms.find_event(&room, event.event_id()).await.expect("read");
-        assert_eq!(read_at, Some(Position(last.pos.0 - 1)), "a receipt for it leaves the event after the gap unread");
+        let event = rooms.events.get(room, nid).await.expect("stored");
+        rooms.event(&viewer, event.event_id()).await.expect("she may read it");
+        let before = Position(last.pos.0 - 1);
+        assert_eq!(event.read_at(), Some(before), "a receipt for it leaves the event after the gap unread");
     }
     for nid in unplaced {
-        let event = rooms.events.get(&room, nid).await.expect("stored");
-        assert!(rooms.event(&room, &sight, event.event_id()).await.is_err());
-        assert_eq!(rooms.find_event(&room, event.event_id()).await.expect("read"), None);
+        let event = rooms.events.get(room, nid).await.expect("stored");
+        assert!(rooms.event(&viewer, event.event_id()).await.is_err());
+        assert!(rooms.find_in_timeline(room, event.event_id()).await.expect("read").is_none());
     }
 }
 

@@ -4,8 +4,9 @@ use super::{Look, budget::written_bytes, membership::RoomLook};
 use crate::{
     room::{
         event::{StoredEvent, View},
+        pages::{PageRange, PageSource},
         state_log::Membership,
-        timeline::{Part, Placed},
+        timeline::Placed,
     },
     store::{Error, EventNid, Position, TimelinePlace},
     sync::{
@@ -136,22 +137,20 @@ impl Timeline {
         let filter = &look.request.filter.room.timeline;
         let ignored = look.ignored().await?;
         let accepts = |event: &StoredEvent| {
-            is_visible(look, room, event) && filter.accepts(event) && !event.is_hidden_by(ignored)
+            event.is_on_line() && is_visible(look, room, event) && filter.accepts(event) && !event.is_hidden_by(ignored)
         };
         // One more event than wanted shows whether any is missing.
         let most = (limit + 1, look.budgets.scans.left().min(MAX_SCANNED));
-        let range = (TimelinePlace::on_line(room.upto), TimelinePlace::on_line(after));
-        let (page, scanned) = look
-            .app
-            .rooms
-            .scan_back_at_most((&room.room, Part::Line), range, most, filter.related(room.upto), accepts)
-            .await?;
+        let source = PageSource::Timeline(filter.related(room.upto));
+        let end = TimelinePlace::on_line(room.upto);
+        let range = PageRange::Back { from: end, until: TimelinePlace::on_line(after) };
+        let (page, scanned) = look.app.rooms.scan(&room.room, source, range, most, accepts).await?;
         look.budgets.scans.spend(scanned);
         let mut events: Vec<Placed> = page.events.into_iter().map(|(place, event)| (place.pos, event)).collect();
         let more = events.len() > limit;
         events.truncate(limit);
         events.reverse();
-        let start = before_first(&events, range.0);
+        let start = before_first(&events, end);
         // A scan that stopped early may have missed some.
         let gave_up = !more && page.next.is_some_and(|next| next.line_upto() > after);
         Ok(Self { events, limited: may_have_gap(look, room) || more || gave_up, start })
