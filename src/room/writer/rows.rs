@@ -262,7 +262,7 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects) -> Write {
                 bus.departed(user, room);
             }
             // This includes users who were never in the room (invites) or just left it.
-            bus.mark_user(user, effects.end);
+            bus.mark_user_in(user, room, effects.end);
         }
         if effects.is_news {
             bus.mark_room(room, effects.end);

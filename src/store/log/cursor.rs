@@ -68,7 +68,7 @@ impl<C: Consumer> Cursor<C> {
     }
 
     /// Waits for entries, and does their work.
-    pub(super) async fn step(&mut self) -> Result<(), Error> {
+    pub(in crate::store) async fn step(&mut self) -> Result<(), Error> {
         let Some(done) = self.done else { return self.begin().await };
         let feed = self.db.committer().feed();
         feed.wait_past(done).await;

@@ -46,12 +46,10 @@ both_engines! {
         let third = carol.send_text(&room, "3", "I do").await;
         bob.send_text(&room, "4", "Carol and alice").await;
         let badge = async |user: &Client| unread(&user.sync(None).await, &room);
-        let before_carol = unread(&bob.sync(None).await, &room);
-        assert_eq!((badge(&alice).await, badge(&carol).await), (Some((5, 2)), Some((1, 1))));
+        assert_eq!((badge(&alice).await, badge(&carol).await), (Some((4, 2)), Some((1, 1))));
         // A redaction is a redaction for everyone.
         bob.put(&v3(["rooms", &room, "redact", &third, "5"]), json!({})).await.ok();
-        assert_eq!((badge(&alice).await, badge(&carol).await), (Some((4, 2)), Some((3, 2))));
-        assert_ne!(badge(&bob).await, before_carol, "carol's message was the only one after his own");
+        assert_eq!((badge(&alice).await, badge(&carol).await), (Some((3, 2)), Some((3, 2))));
     }
 
     async fn redacted_names_and_power_levels_no_longer_count(server: TestServer) {
