@@ -73,8 +73,12 @@ impl Consumer for NewJobs {
     const NAME: &'static str = "jobs";
     type Work = ();
 
-    fn work(&self, entry: &LogEntry) -> Option<()> {
-        entry.touches.iter().any(|(_, touch)| matches!(touch, Touch::Job)).then_some(())
+    fn concerns(touch: &Touch) -> bool {
+        matches!(touch, Touch::Job)
+    }
+
+    fn work(&self, _: &LogEntry) -> Option<()> {
+        Some(())
     }
 
     async fn perform(&self, _: Vec<()>) -> Result<(), Error> {

@@ -141,8 +141,12 @@ impl Consumer for Sweeper {
     const NAME: &'static str = "leftovers";
     type Work = ();
 
-    fn work(&self, entry: &LogEntry) -> Option<()> {
-        entry.touches.iter().any(|(_, touch)| matches!(touch, Touch::Leftover)).then_some(())
+    fn concerns(touch: &Touch) -> bool {
+        matches!(touch, Touch::Leftover)
+    }
+
+    fn work(&self, _: &LogEntry) -> Option<()> {
+        Some(())
     }
 
     async fn perform(&self, _: Vec<()>) -> Result<(), Error> {

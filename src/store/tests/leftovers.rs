@@ -174,7 +174,7 @@ async fn what_is_left_over_goes_piece_by_piece_and_nothing_else_goes() {
     urls.extend(postgres.as_ref().map(|database| database.url.clone()));
     for url in urls {
         let db = Arc::new(open(&url).await);
-        let mut sweeper = Cursor::new(Sweeper::new(Arc::clone(&db)), Arc::clone(&db), Clock::manual(0));
+        let sweeper = Cursor::new(Sweeper::new(Arc::clone(&db)), Arc::clone(&db), Clock::manual(0));
         sweeper.step().await.expect("nothing is left over yet");
         let (ended, other) = ((UserNid(1), DeviceNid(1)), (UserNid(2), DeviceNid(2)));
         for ((user, device), number) in [(ended, MANY), (other, 3)] {

@@ -122,6 +122,10 @@ impl Consumer for Recorder {
     const NAME: &'static str = "recorder";
     type Work = i64;
 
+    fn concerns(touch: &Touch) -> bool {
+        matches!(touch, Touch::Profile { .. })
+    }
+
     fn work(&self, entry: &LogEntry) -> Option<i64> {
         entry
             .touches
@@ -151,6 +155,10 @@ impl Consumer for Other {
     const NAME: &'static str = "other";
     type Work = i64;
 
+    fn concerns(touch: &Touch) -> bool {
+        Recorder::concerns(touch)
+    }
+
     fn work(&self, entry: &LogEntry) -> Option<i64> {
         self.0.work(entry)
     }
@@ -168,7 +176,7 @@ impl Consumer for Other {
 async fn work_that_was_not_stored_is_done_again_after_a_kill() {
     for mut world in World::both().await {
         let recorder = Recorder::default();
-        let mut cursor = world.cursor(recorder.clone());
+        let cursor = world.cursor(recorder.clone());
         cursor.step().await.expect("it begins");
         assert_eq!(recorder.caught_up(), [(Position::ZERO, Position::ZERO)], "a new consumer begins with the tables");
         for user in [1, 2] {
@@ -181,7 +189,7 @@ async fn work_that_was_not_stored_is_done_again_after_a_kill() {
         assert_eq!(recorder.users(), [1, 2]);
         drop(cursor);
         world = world.kill().await;
-        let mut cursor = world.cursor(recorder.clone());
+        let cursor = world.cursor(recorder.clone());
         for _ in ["it finds its place", "it does the rest"] {
             cursor.step().await.expect("done");
         }
@@ -192,7 +200,7 @@ async fn work_that_was_not_stored_is_done_again_after_a_kill() {
         world.store().await;
         drop(cursor);
         world = world.kill().await;
-        let mut cursor = world.cursor(recorder.clone());
+        let cursor = world.cursor(recorder.clone());
         cursor.step().await.expect("it finds its place");
         world.touch(4).await;
         cursor.step().await.expect("done");
@@ -227,7 +235,7 @@ async fn a_cursor_too_far_behind_reads_the_tables_and_then_goes_on() {
     for distance in [Distance::Near, Distance::Old, Distance::Long, Distance::Damaged, Distance::Trimmed] {
         for mut world in World::both().await {
             let recorder = Recorder::default();
-            let mut cursor = world.cursor(recorder.clone());
+            let cursor = world.cursor(recorder.clone());
             cursor.step().await.expect("it begins");
             let first = world.touch(1).await;
             cursor.step().await.expect("done");
@@ -252,7 +260,7 @@ async fn a_cursor_too_far_behind_reads_the_tables_and_then_goes_on() {
                 }
             }
             world = world.kill().await;
-            let mut cursor = world.cursor(recorder.clone());
+            let cursor = world.cursor(recorder.clone());
             let latest = world.db.committer().feed().latest();
             for _ in ["it finds its place", "it goes on"] {
                 cursor.step().await.expect("done");
@@ -287,7 +295,7 @@ impl Transaction for Damage {
 async fn a_consumer_whose_work_fails_stops_only_itself_and_tries_again() {
     for world in World::both().await {
         let (failing, fine) = (Recorder::default(), Recorder::default());
-        let (mut first, mut second) = (world.cursor(failing.clone()), world.cursor(Other(fine.clone())));
+        let (first, second) = (world.cursor(failing.clone()), world.cursor(Other(fine.clone())));
         first.step().await.expect("it begins");
         second.step().await.expect("it begins");
         failing.fails(true);
@@ -311,7 +319,7 @@ async fn a_consumer_whose_work_fails_stops_only_itself_and_tries_again() {
 #[tokio::test]
 async fn nothing_is_written_while_nothing_happens() {
     for world in World::both().await {
-        let mut cursor = world.cursor(Recorder::default());
+        let cursor = world.cursor(Recorder::default());
         cursor.step().await.expect("it begins");
         let start = world.published();
         let keep = async || {
@@ -341,7 +349,7 @@ async fn nothing_is_written_while_nothing_happens() {
 async fn entries_go_behind_the_slowest_cursor_after_ten_minutes_and_in_any_case_after_seven_days() {
     for mut world in World::both().await {
         let recorder = Recorder::default();
-        let (mut fast, mut slow) = (world.cursor(Recorder::default()), world.cursor(Other(recorder.clone())));
+        let (fast, slow) = (world.cursor(Recorder::default()), world.cursor(Other(recorder.clone())));
         fast.step().await.expect("it begins");
         slow.step().await.expect("it begins");
         for user in [1, 2, 3] {
@@ -364,8 +372,8 @@ async fn entries_go_behind_the_slowest_cursor_after_ten_minutes_and_in_any_case_
         drop((fast, slow));
         world = world.kill().await;
         // The slow one does not go on.
-        let mut fast = world.cursor(Recorder::default());
-        let mut slow = world.cursor(Other(recorder.clone()));
+        let fast = world.cursor(Recorder::default());
+        let slow = world.cursor(Other(recorder.clone()));
         fast.step().await.expect("it finds its place");
         slow.step().await.expect("it finds its place");
         world.trim().await;
@@ -386,7 +394,7 @@ async fn entries_go_behind_the_slowest_cursor_after_ten_minutes_and_in_any_case_
 #[tokio::test]
 async fn a_consumer_that_is_gone_holds_nothing_back() {
     for mut world in World::both().await {
-        let (mut stays, mut goes) = (world.cursor(Recorder::default()), world.cursor(Other(Recorder::default())));
+        let (stays, goes) = (world.cursor(Recorder::default()), world.cursor(Other(Recorder::default())));
         stays.step().await.expect("it begins");
         goes.step().await.expect("it begins");
         world.touch(1).await;
@@ -396,7 +404,7 @@ async fn a_consumer_that_is_gone_holds_nothing_back() {
         assert_eq!(count_rows(&world.db, "log_cursor").await, 2);
         drop((stays, goes));
         world = world.kill().await;
-        let mut stays = world.cursor(Recorder::default());
+        let stays = world.cursor(Recorder::default());
         world.db.cursors().forget_unknown(&world.db).await.expect("forgotten");
         assert_eq!(count_rows(&world.db, "log_cursor").await, 1);
         stays.step().await.expect("it finds its place");
@@ -418,11 +426,36 @@ async fn whoever_waits_for_a_consumer_waits_until_it_is_there() {
         let touched = world.touch(1).await;
         let reached = cursors.reached(Recorder::NAME, touched);
         let steps = async {
-            let mut cursor = world.cursor(Recorder::default());
+            let cursor = world.cursor(Recorder::default());
             // A new consumer catches up with the tables, and is there at once.
             cursor.step().await.expect("done");
         };
         tokio::join!(reached, steps);
+    }
+}
+
+#[tokio::test]
+async fn entries_without_work_pass_by_and_wake_nobody_who_is_done() {
+    for world in World::both().await {
+        let recorder = Recorder::default();
+        let cursor = world.cursor(recorder.clone());
+        cursor.step().await.expect("it begins");
+        let cursors = world.db.cursors();
+        let other = async || {
+            let write = Write::default().touching(Touch::Job);
+            world.db.committer().write(write).await.expect("committed")
+        };
+        for _ in 0..2 {
+            assert_eq!(cursors.done(Recorder::NAME), Some(world.db.committer().feed().latest()));
+            other().await;
+        }
+        assert_eq!(cursors.done(Recorder::NAME), Some(world.published()));
+        // Not past an entry with work.
+        let touched = world.touch(1).await;
+        other().await;
+        assert_eq!(cursors.done(Recorder::NAME), Some(Position(touched.0 - 1)));
+        cursor.step().await.expect("done");
+        assert_eq!((cursors.done(Recorder::NAME), recorder.users()), (Some(world.published()), vec![1]));
     }
 }
 
@@ -439,8 +472,8 @@ async fn memory_holds_the_newest_entries_and_the_table_the_others() {
         }
         assert_eq!(feed.latest(), Position(2000));
         let positions = async |after: i64| match feed.after(&world.db, Position(after), 0).await.expect("read") {
-            feed::Next::Entries(entries) => entries.iter().map(|entry| entry.pos.0).collect::<Vec<_>>(),
-            feed::Next::TooFar => vec![],
+            feed::Upcoming::Entries(entries) => entries.iter().map(|entry| entry.pos.0).collect::<Vec<_>>(),
+            feed::Upcoming::TooFar => vec![],
         };
         // 655 entries of a hundred touches.
         assert_eq!(positions(1345).await, (1346..=1545).collect::<Vec<_>>());
