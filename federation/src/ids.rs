@@ -52,9 +52,6 @@ impl Position {
     /// The position before everything. Nothing has it: the first change has position 1.
     pub const BEFORE_ALL: Self = Self(0);
 
-    /// The position before everything.
-    pub const ZERO: Self = Self::BEFORE_ALL;
-
     /// Returns whether nothing can have happened up to here.
     pub fn is_before_all(self) -> bool {
         self <= Self::BEFORE_ALL

@@ -183,7 +183,7 @@ impl Ephemeral {
             if lock(&known.shown).is_ahead(&key, at) {
                 continue;
             }
-            let (user_id, pos) = (user.user_id.clone(), Position::ZERO);
+            let (user_id, pos) = (user.user_id.clone(), Position::BEFORE_ALL);
             receipts.push((key, Receipt { user_id, event_id: new.event_id, ts: now, pos, event_at: Some(at) }));
         }
         let fully_read = match markers.fully_read {
@@ -314,7 +314,7 @@ impl Reads {
     /// The later of the public and the private receipt for a thread, for `main`, or without a thread (empty). Zero if
     /// there is none.
     pub fn up_to(&self, thread: &str) -> Position {
-        lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::ZERO)
+        lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::BEFORE_ALL)
     }
 }
 

@@ -153,7 +153,7 @@ impl StoredEvent {
     /// miscount: the cache asks when an event is added and again when it is evicted.
     pub fn weight(&self) -> u64 {
         let replaces = self.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len() + 128);
-        (self.pdu.json.len() + 2 * self.pdu.content.get().len() + replaces + 1344) as u64
+        (self.pdu.json.len() + 2 * self.pdu.content.get().len() + replaces + 1376) as u64
     }
 
     /// Appends the event as JSON in the client format ([spec]).

@@ -95,13 +95,13 @@ async fn load_state(
         }),
         None => None,
     };
-    let after = checkpoint.as_ref().map_or(Position::ZERO, |checkpoint| checkpoint.pos);
+    let after = checkpoint.as_ref().map_or(Position::BEFORE_ALL, |checkpoint| checkpoint.pos);
     let rows = rows::state_log(&mut reader.conn(), room, after, upto).await?;
     let changes = saved_changes + i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let rows = rows.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
     let state = match checkpoint {
         Some(checkpoint) => StateLog::from_checkpoint(secret.clone(), checkpoint, rows),
-        None => StateLog::new(secret.clone(), Position::ZERO).replay(rows),
+        None => StateLog::new(secret.clone(), Position::BEFORE_ALL).replay(rows),
     };
     let state = state.map_err(|error| Error::damaged("state log", error))?;
     Ok(LoadedState { state, changes, saved_changes })

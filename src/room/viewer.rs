@@ -80,7 +80,7 @@ impl Rooms {
     /// The position up to which a user sees the room's state: now, or when they left.
     pub fn state_horizon(&self, sight: &Sight) -> Position {
         let now = self.db.committer().published();
-        if sight.sees_now(now) { now } else { sight.joined_until(now).unwrap_or(Position::ZERO) }
+        if sight.sees_now(now) { now } else { sight.joined_until(now).unwrap_or(Position::BEFORE_ALL) }
     }
 
     /// One event of the room's timeline.

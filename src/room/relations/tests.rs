@@ -33,7 +33,7 @@ impl World {
             rooms.send(&alice, &room_id, message(&number.to_string()), None).await.expect("sent");
         }
         let room = rooms.find(&room_id).await.expect("read").expect("it is her room");
-        let (messages, _) = rooms.timeline(&room, Position::ZERO, room.last_pos(), count).await.expect("read");
+        let (messages, _) = rooms.timeline(&room, Position::BEFORE_ALL, room.last_pos(), count).await.expect("read");
         Self { server, room, messages }
     }
 

@@ -101,7 +101,7 @@ impl Timeline {
             };
             return Ok(Self { events, limited, start: TimelinePlace::on_line(room.upto).just_before() });
         }
-        let after = room.since.unwrap_or(Position::ZERO);
+        let after = room.since.unwrap_or(Position::BEFORE_ALL);
         if !wants_room {
             let limited = room.room.last_pos() > after;
             return Ok(Self { events: Vec::new(), limited, start: TimelinePlace::on_line(room.upto) });
