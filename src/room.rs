@@ -10,7 +10,7 @@
 //! [`threads`], [`listing`].
 
 mod absent_keys;
-mod changed;
+pub mod changed;
 mod checkpoints;
 mod damage;
 pub mod event;
