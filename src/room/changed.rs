@@ -118,11 +118,9 @@ impl Rooms {
         let by_nid: HashMap<EventNid, _> = read.rows.iter().map(|row| (EventNid(row.event_nid), row)).collect();
         for stored in stored {
             let room = RoomNid(stored.row.room_nid);
-            let found =
-                extremities(&stored.row.extremities).into_iter().filter_map(|nid| Some((nid, by_nid.get(&nid)?)));
-            let found = found.filter(|(_, row)| row.standing().flags.is_accepted());
+            let nids = extremities(&stored.row.extremities);
             let rows = RoomRows {
-                extremities: found.map(|(nid, row)| (nid, row.event_id.clone())).collect(),
+                extremities: nids.iter().filter_map(|nid| by_nid.get(nid)).map(|row| load::extremity(row)).collect(),
                 row: stored.row,
                 checkpoint: stored.checkpoint,
                 changes: changes.remove(&room).unwrap_or_default(),

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use ruma::{EventId, RoomId};
+use sabha_federation::standing::Flags;
 
 use super::{
     Head, Room, Rooms, View,
@@ -30,8 +31,8 @@ pub(super) struct RoomRows {
     pub(super) checkpoint: Option<CheckpointRow>,
     /// The changes of state since then.
     pub(super) changes: Vec<StateLogRow>,
-    /// The short ids and the IDs of the forward extremities that are stored.
-    pub(super) extremities: Vec<(EventNid, String)>,
+    /// The short ids, the IDs and the flags of the forward extremities that are stored.
+    pub(super) extremities: Vec<(EventNid, String, Flags)>,
 }
 
 /// Reads a room. Nothing writes to a room that is not in memory, so the rows fit together.
@@ -42,9 +43,7 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     let (nid, last_pos) = (RoomNid(row.room_nid), Position(row.last_pos));
     let (checkpoint, changes) = state_rows(reader, nid, last_pos).await?;
     let extremities = events::events(&mut reader.conn(), &unpack(&row.extremities)?).await?;
-    // An extremity that was not accepted counts as missing.
-    let accepted = extremities.into_iter().filter(|event| event.standing().flags.is_accepted());
-    let extremities = accepted.map(|event| (EventNid(event.event_nid), event.event_id)).collect();
+    let extremities = extremities.iter().map(extremity).collect();
     from_rows(rooms, RoomRows { row, checkpoint, changes, extremities })
 }
 
@@ -64,7 +63,10 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
     }
     let extremities = unpack(&row.extremities)?;
     let mut forward_extremities = Vec::with_capacity(extremities.len());
-    for (event, event_id) in stored {
+    for (event, event_id, flags) in stored {
+        if !flags.is_accepted() {
+            return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
+        }
         let event_id = EventId::parse(&event_id).map_err(|error| Error::damaged("event ID", error))?;
         forward_extremities.push((event, event_id));
     }
@@ -89,6 +91,11 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         used: AtomicBool::new(true),
         absent: AbsentKeys::default(),
     })
+}
+
+/// A forward extremity, as it is stored.
+pub(super) fn extremity(row: &events::EventRow) -> (EventNid, String, Flags) {
+    (EventNid(row.event_nid), row.event_id.clone(), row.standing().flags)
 }
 
 struct LoadedState {

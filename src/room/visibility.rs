@@ -200,7 +200,8 @@ impl Rooms {
 
     fn cached_sight(&self, room: &Room, user: &User, keys: &SightKeys) -> Option<Arc<Sight>> {
         let cached = self.sights.get(&(user.nid, room.nid))?;
-        (cached.versions == keys.versions && cached.sight.member_key == keys.member).then_some(cached.sight)
+        let same_keys = (cached.sight.member_key, cached.sight.visibility_key) == (keys.member, keys.visibility);
+        (same_keys && cached.versions == keys.versions).then_some(cached.sight)
     }
 
     /// The sight that follows from every change of the two keys. Keeps it in the cache.
@@ -211,12 +212,15 @@ impl Rooms {
         keys: &SightKeys,
         (memberships, visibilities): (&[LogRow], &[LogRow]),
     ) -> Result<Arc<Sight>, Error> {
-        let mut sight = Sight { member_key: keys.member, visibility_key: keys.visibility, ..Sight::default() };
-        for LogRow { pos, event_nid, membership, .. } in memberships {
-            // A state without the key is one without the user.
-            let membership = if event_nid.is_none() { Some(Membership::Leave) } else { *membership };
-            sight.memberships.extend(membership.map(|membership| (*pos, membership)));
-        }
+        // A state without the key is one without the user.
+        let gone = |row: &LogRow| row.event_nid.is_none().then_some(Membership::Leave);
+        let of_user = memberships.iter().filter_map(|row| Some((row.pos, row.membership.or_else(|| gone(row))?)));
+        let mut sight = Sight {
+            member_key: keys.member,
+            visibility_key: keys.visibility,
+            memberships: of_user.collect(),
+            visibilities: Vec::with_capacity(visibilities.len()),
+        };
         for LogRow { pos, event_nid, .. } in visibilities {
             let visibility = match event_nid {
                 Some(event_nid) => visibility_in(&*self.events.get(room, *event_nid).await?),

@@ -55,8 +55,8 @@ statements! {
 }
 
 inserts! {
-    RELATION = "relation" ("room_nid", "parent_id", "pos", "event_nid", "rel_type", "annotation")
-        key 3 Fail, not followed;
+    RELATION = "relation" ("room_nid", "parent_id", "pos", "sub", "event_nid", "rel_type", "annotation")
+        key 4 Fail, not followed;
 }
 
 /// The number of relations that are followed one after the other, as in the statement.
