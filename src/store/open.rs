@@ -184,7 +184,7 @@ pub struct Database {
     /// The places of those who follow the commit log in this process.
     cursors: Cursors,
     counters: Arc<Counters>,
-    vocabulary: Vocabulary,
+    vocabulary: Arc<Vocabulary>,
     state_hash_secret: [u8; 32],
     incarnation: i64,
     incarnations: Vec<(i64, Position)>,
@@ -225,6 +225,8 @@ impl Database {
         }
         writer.epoch = epoch;
         writer.log_bytes = Some(log_end.bytes);
+        let vocabulary = Arc::new(Vocabulary::default());
+        committer.remember(Arc::<Vocabulary>::clone(&vocabulary));
         let task = tokio::spawn(committer.clone().run(writer));
         Ok(Self {
             pool,
@@ -233,7 +235,7 @@ impl Database {
             committer_task: std::sync::Mutex::new(Some(task)),
             cursors: Cursors::default(),
             counters,
-            vocabulary: Vocabulary::default(),
+            vocabulary,
             state_hash_secret,
             incarnation: options.incarnation,
             incarnations: incarnations.into_iter().map(|(id, pos)| (id, Position(pos))).collect(),
