@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     account::{AccountData, Accounts},
     appservice::Appservices,
-    bus::Bus,
+    bus::{Bus, Marks},
     clock::Clock,
     config::Config,
     ephemeral::Ephemeral,
@@ -73,9 +73,17 @@ pub struct Services {
 impl App {
     pub fn new(services: Services) -> Self {
         let app = Self(Arc::new(services));
+        app.mark_commits();
         app.wake_on_commits();
         app.listen_to_device_changes();
         app
+    }
+
+    /// Marks the users whom a commit concerns, before its position is visible.
+    fn mark_commits(&self) {
+        let memberships = self.rooms.memberships_in_memory();
+        let marks = Marks::new(Arc::clone(&self.bus), move |user| memberships.joined_rooms(user));
+        self.db.committer().remember(Arc::new(marks));
     }
 
     /// Wakes the users whom a commit has marked, once its position is visible.

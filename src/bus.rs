@@ -7,6 +7,8 @@
 //! wakes them when it is visible. So a request that sees a position finds the marks of everything up to it, and a
 //! request that is woken sees the position.
 
+mod marks;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -17,6 +19,8 @@ use std::{
 };
 
 use tokio::sync::{Notify, OnceCell};
+
+pub use marks::Marks;
 
 use crate::store::{Position, RoomNid, UserNid};
 

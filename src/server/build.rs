@@ -72,7 +72,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     };
     let Surroundings { clock, hashing, stopping, patience: _ } = surroundings;
     let bus = Arc::new(Bus::default());
-    let account_data = Arc::new(AccountData::new(Arc::clone(&db), Arc::clone(&bus), &config.limits));
+    let account_data = Arc::new(AccountData::new(Arc::clone(&db), &config.limits));
     let memory = Budget::new(config.memory.budget.bytes() as u64);
     let app = App::new(Services {
         accounts: Accounts::new(
