@@ -36,7 +36,6 @@ mod errors;
 mod events;
 mod large_state;
 mod member_profile;
-mod pages;
 mod predecessor;
 mod txn;
 mod uiaa;

@@ -6,9 +6,11 @@
 //!
 //! Reading order: [`event`] and [`state_log`] (the parts of a room), [`load`] (from the database), [`writer`] (how
 //! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
-//! the ways to read: [`history`], [`visibility`], [`timeline`], [`threads`], [`listing`].
+//! the ways to read: [`visibility`] and [`viewer`] (what a user is shown), [`timeline`] and [`pages`], [`state`],
+//! [`threads`], [`listing`].
 
 mod absent_keys;
+mod changed;
 mod checkpoints;
 mod damage;
 pub mod event;
@@ -30,12 +32,14 @@ pub mod send;
 pub mod upgrade;
 
 pub mod circumstances;
-pub mod history;
 pub mod listing;
+pub mod pages;
 pub mod relations;
 mod scan;
+pub mod state;
 pub mod threads;
 pub mod timeline;
+pub mod viewer;
 pub mod visibility;
 
 use std::{

@@ -8,6 +8,9 @@ use crate::store::{
     log::{LogEntry, Memory, Touch},
 };
 
+/// The room of account data that belongs to no room.
+const ACCOUNT: RoomNid = RoomNid(0);
+
 /// Returns the rooms that a user is joined to; `None` if memory does not hold them.
 type JoinedRooms = Box<dyn Fn(UserNid) -> Option<Vec<RoomNid>> + Send + Sync>;
 
@@ -27,19 +30,15 @@ impl Marks {
 
     fn mark(&self, touch: &Touch, at: Position) {
         match *touch {
-            Touch::Receipt { room, user, private } => {
-                if !private {
-                    self.bus.mark_room(room, at);
-                }
-                self.bus.mark_user(user, at);
-            }
-            Touch::AccountData { user, .. } | Touch::KeyCounts { user, .. } | Touch::ToDevice { user, .. } => {
-                self.bus.mark_user(user, at);
-            }
+            Touch::Receipt { room, user, private } => self.bus.mark_receipts(user, room, !private, at),
+            Touch::AccountData { user, room: ACCOUNT, .. }
+            | Touch::KeyCounts { user, .. }
+            | Touch::ToDevice { user, .. } => self.bus.mark_user(user, at),
+            Touch::AccountData { user, room, .. } => self.bus.mark_user_in(user, room, at),
             Touch::DeviceList { user } => {
                 self.bus.mark_user(user, at);
                 match (self.joined_rooms)(user) {
-                    Some(rooms) => rooms.into_iter().for_each(|room| self.bus.mark_room(room, at)),
+                    Some(rooms) => self.bus.mark_members(&rooms, at),
                     // An extra wake-up costs little; a missing one hides the change.
                     None => self.bus.mark_everyone(at),
                 }

@@ -13,7 +13,7 @@ use crate::{
     http::ApiError,
     limits::large_answers::NoTurn,
     room::{
-        alias::AliasError, create::CreateError, history::ReadError, send::SendError, upgrade::UpgradeError,
+        alias::AliasError, create::CreateError, send::SendError, upgrade::UpgradeError, viewer::ReadError,
         writer::AppendError,
     },
     sync::token::InvalidToken,

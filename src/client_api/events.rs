@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    account::LocalDevice,
     app::App,
     room::{
         event::{StoredEvent, View},
         state_log::Membership,
         timeline::Placed,
-        visibility::Sight,
+        viewer::Viewer,
     },
     store,
     sync::json::Array,
@@ -21,21 +20,21 @@ const EVENT_BYTES: usize = 640;
 /// An answer that is being written for one reader.
 pub(super) struct Events<'a> {
     app: &'a App,
-    caller: &'a LocalDevice,
-    sight: &'a Sight,
+    viewer: &'a Viewer<'a>,
     now_ms: i64,
 }
 
 impl<'a> Events<'a> {
-    pub(super) fn new(app: &'a App, caller: &'a LocalDevice, sight: &'a Sight) -> Self {
-        Self { app, caller, sight, now_ms: app.clock.now_ms() }
+    pub(super) fn new(app: &'a App, viewer: &'a Viewer<'a>) -> Self {
+        Self { app, viewer, now_ms: app.clock.now_ms() }
     }
 
     /// Appends one event.
     pub(super) async fn write(&self, out: &mut Vec<u8>, event: &StoredEvent) -> Result<(), store::Error> {
         // Only the sender has a transaction ID for an event, and the lookup takes a lock.
-        let transaction_id = if event.sender() == self.caller.user_id() {
-            self.app.rooms.transaction_id_of(self.caller.device_nid, event.event_id()).await?
+        let caller = self.viewer.caller;
+        let transaction_id = if event.sender() == caller.user_id() {
+            self.app.rooms.transaction_id_of(caller.device_nid, event.event_id()).await?
         } else {
             None
         };
@@ -66,7 +65,7 @@ impl<'a> Events<'a> {
 
     fn view(&self, event: &StoredEvent) -> View<'static> {
         // A user without a member event counts as having left, as the specification says.
-        let membership = event.pos.map(|pos| self.sight.membership_at(pos).unwrap_or(Membership::Leave));
+        let membership = event.pos.map(|pos| self.viewer.sight.membership_at(pos).unwrap_or(Membership::Leave));
         View { with_room_id: true, transaction_id: None, membership, now_ms: self.now_ms }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::pages::size_bytes;
 use crate::{
     account::LocalDevice,
     app::App,
@@ -38,7 +37,7 @@ impl<'a> StateTurn<'a> {
         F: Future<Output = Result<Vec<Arc<StoredEvent>>, store::Error>>,
     {
         let events = read().await?;
-        let bytes: usize = events.iter().map(|event| size_bytes(event)).sum();
+        let bytes: usize = events.iter().map(|event| event.size_bytes()).sum();
         if self.turn.is_some() || bytes < LARGE_BYTES {
             return Ok(events);
         }

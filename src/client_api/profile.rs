@@ -43,8 +43,7 @@ async fn change(
         return Err(ApiError::forbidden("This is not your profile."));
     }
     if app.accounts.set_profile_field(caller.user.nid, field, value).await? {
-        app.jobs.ask();
-        // The job updates all rooms. The rooms that the client looks at next are updated before the answer.
+        // The job of the commit updates all rooms. The rooms that the client looks at next are updated before the answer.
         if let Err(error) = app.rooms.show_profile_soon(&caller.user).await {
             tracing::warn!(user_id = %caller.user_id(), error = %Report(&error), "profile not shown in the first rooms yet");
         }

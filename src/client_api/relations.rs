@@ -12,7 +12,6 @@ use ruma::{
 
 use super::{
     events::Events,
-    pages::{self, PageLimit},
     with::{Besides, With},
 };
 use crate::{
@@ -21,7 +20,12 @@ use crate::{
     endpoint::Routes,
     http::{ApiError, RawJson},
     limits::rate_limits::Action,
-    room::{event::StoredEvent, history::ReadError, relations::MAX_DEPTH},
+    room::{
+        event::StoredEvent,
+        pages::{PageLimit, PageRange, PageSource},
+        relations::MAX_DEPTH,
+        viewer::ReadError,
+    },
     store::Position,
     sync::{json::Object, token::Place},
 };
@@ -66,36 +70,25 @@ struct Asked<'a> {
 
 /// A page of the events that relate to an event. `next_batch` is missing when there are no more.
 async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJson, ApiError> {
-    let (room, sight) = app.rooms.readable(caller, asked.room_id).await.map_err(|error| match error {
-        // The specification's only refusal here is for an event that may not be read.
-        ReadError::NotInRoom { .. } => ReadError::UnknownEvent,
-        error => error,
-    })?;
-    let now = app.rooms.state_horizon(&sight);
+    let viewer = app.rooms.viewer(&app.account_data, caller, asked.room_id).await.map_err(ReadError::of_event)?;
+    let now = app.rooms.state_horizon(&viewer.sight);
     let place = |token: Option<&str>| token.map(Place::parse).transpose();
     let (from, to) = (place(asked.from)?.map(|from| from.0), place(asked.to)?.map(|to| to.0));
-    let limit = PageLimit::new(app, asked.limit.map_or(DEFAULT_LIMIT.into(), u64::from));
-    let ignored = app.account_data.ignored(&caller.user).await?;
-    let accepts = |event: &StoredEvent| {
-        asked.event_type.is_none_or(|event_type| event.pdu.event_type == event_type) && !event.is_hidden_by(&ignored)
-    };
-    let whose = (&*room, &*sight);
-    let relations = &app.rooms.relations(whose, asked.event_id, asked.rel_type, asked.recurse).await?;
-    let page = match asked.dir {
+    let limit = PageLimit::new(&app.config.limits, asked.limit.map_or(DEFAULT_LIMIT.into(), u64::from));
+    let wanted = |event: &StoredEvent| asked.event_type.is_none_or(|event_type| event.pdu.event_type == event_type);
+    let relations = app.rooms.relations(&viewer, asked.event_id, asked.rel_type, asked.recurse).await?;
+    let range = match asked.dir {
         Direction::Backward => {
-            let (start, until) = (from.map_or(now, |from| from.min(now)), to.unwrap_or(Position::ZERO));
-            let read = |from, count| app.rooms.relations_back(whose, relations, (from, until), count, &accepts);
-            limit.read(start, pages::back, read).await?
+            PageRange::Back { from: from.map_or(now, |from| from.min(now)), until: to.unwrap_or(Position::ZERO) }
         }
         Direction::Forward => {
-            let (start, upto) = (from.unwrap_or(Position::ZERO), to.map_or(now, |to| to.min(now)));
-            let read = |after, count| app.rooms.relations_forward(whose, relations, (after, upto), count, &accepts);
-            limit.read(start, pages::forward, read).await?
+            PageRange::Forward { after: from.unwrap_or(Position::ZERO), upto: to.map_or(now, |to| to.min(now)) }
         }
     };
+    let page = app.rooms.page(&viewer, PageSource::Relations(&relations), range, limit, wanted).await?;
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
-    Events::new(app, caller, &sight).write_timeline(object.key("chunk"), &page.events).await?;
+    Events::new(app, &viewer).write_timeline(object.key("chunk"), &page.events).await?;
     if let Some(next) = page.next {
         object.string("next_batch", &Place(next).to_string());
     }

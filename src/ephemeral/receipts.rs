@@ -144,7 +144,8 @@ impl Memory for Receipts {
     fn apply(&self, entry: &LogEntry) {
         for (at, touch) in &entry.touches {
             let Touch::Receipt { room, .. } = *touch else { continue };
-            match lock(&self.queued).remove(at) {
+            let queued = lock(&self.queued).remove(at);
+            match queued {
                 Some(receipts) => self.committed(room, receipts),
                 // Another process has them.
                 None => self.rooms.remove(&room),
@@ -218,7 +219,7 @@ impl Ephemeral {
                 let at = position_of(rooms, room, &event_id).await?;
                 let old = self.data.find(user.nid, room.nid, FULLY_READ).await?;
                 let old_at = match old.as_deref().map(RawValue::get).map(serde_json::from_str::<FullyRead>) {
-                    Some(Ok(old)) => rooms.find_event(room, &old.event_id).await?,
+                    Some(Ok(old)) => rooms.find_in_timeline(room, &old.event_id).await?.and_then(|event| event.pos),
                     _ => None,
                 };
                 if old_at.is_some_and(|old_at| at <= old_at) {
@@ -337,7 +338,8 @@ impl Reads {
 }
 
 async fn position_of(rooms: &Rooms, room: &Arc<Room>, event_id: &EventId) -> Result<Position, MarkError> {
-    rooms.find_event(room, event_id).await?.ok_or_else(|| MarkError::UnknownEvent(event_id.to_owned()))
+    let found = rooms.find_in_timeline(room, event_id).await?.and_then(|event| event.pos);
+    found.ok_or_else(|| MarkError::UnknownEvent(event_id.to_owned()))
 }
 
 fn read_row(row: rows::ReceiptRow) -> Result<(Key, Receipt), store::Error> {

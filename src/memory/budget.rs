@@ -18,10 +18,13 @@ pub enum Part {
     LazyMembers,
     /// Compiled filters.
     Filters,
+    /// Pairs of event type and state key.
+    StateKeys,
 }
 
 impl Part {
-    pub const ALL: [Self; 5] = [Self::Events, Self::LatestEvents, Self::Receipts, Self::LazyMembers, Self::Filters];
+    pub const ALL: [Self; 6] =
+        [Self::Events, Self::LatestEvents, Self::Receipts, Self::LazyMembers, Self::Filters, Self::StateKeys];
 
     /// The name in the metrics.
     fn name(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Part {
             Self::Receipts => "receipts",
             Self::LazyMembers => "lazy_members",
             Self::Filters => "filters",
+            Self::StateKeys => "state_keys",
         }
     }
 
@@ -42,6 +46,7 @@ impl Part {
             Self::Receipts => 15,
             Self::LazyMembers => 10,
             Self::Filters => 4,
+            Self::StateKeys => 8,
         }
     }
 }

@@ -130,6 +130,13 @@ impl StoredEvent {
         membership_of(&self.pdu.content)
     }
 
+    /// The approximate bytes of the event in an answer.
+    pub fn size_bytes(&self) -> usize {
+        let replaced = self.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len());
+        let redaction = self.redacted_because.as_ref().map_or(0, |redaction| redaction.pdu.json.len());
+        self.pdu.json.len() + replaced + redaction
+    }
+
     /// The approximate memory that it takes once it was rendered, in bytes. It must not change, or the cache would
     /// miscount: the cache asks when an event is added and again when it is evicted.
     pub fn weight(&self) -> u64 {

@@ -15,11 +15,10 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Room, Rooms,
     event::StoredEvent,
-    history::{Page, ReadError},
-    scan::{MAX_SCANNED, Scan},
+    pages::PageRange,
     threads::relation,
     timeline::Placed,
-    visibility::Sight,
+    viewer::{ReadError, Viewer},
     writer::RoomWriter,
 };
 use crate::store::{
@@ -219,77 +218,59 @@ impl Rooms {
     /// up to [`MAX_DEPTH`] steps from the parent.
     ///
     /// # Errors
-    /// [`ReadError::UnknownEvent`] when the reader may not see the parent.
+    /// [`ReadError::UnknownEvent`] when the viewer may not see the parent. That of an ignored user has relations too.
     pub async fn relations<'a>(
         &self,
-        (room, sight): (&Room, &Sight),
+        viewer: &Viewer<'_>,
         parent: &'a EventId,
         rel_type: Option<&'a str>,
         recurse: bool,
     ) -> Result<Relations<'a>, ReadError> {
-        self.event(room, sight, parent).await?;
+        let found = self.find_in_timeline(&viewer.room, parent).await?;
+        if !found.and_then(|event| event.pos).is_some_and(|pos| viewer.sight.can_see(pos)) {
+            return Err(ReadError::UnknownEvent);
+        }
         let mut relations = Relations { parent, rel_type, over_others: Vec::new() };
         if recurse {
             let mut reader = self.db.read().await?;
-            let over_others = rows::related_over_others(&mut reader.conn(), relations.wanted(room)).await?;
+            let over_others = rows::related_over_others(&mut reader.conn(), relations.wanted(&viewer.room)).await?;
             drop(reader);
             relations.over_others = over_others;
         }
         Ok(relations)
     }
 
-    /// Reads back from `from` (inclusive) to `until` (exclusive): at most `limit` events that `accepts` lets through, newest
-    /// first.
-    pub async fn relations_back(
+    /// Reads at most `limit` events of the range that relate to the event, without the visibility check.
+    pub(super) async fn relating(
         &self,
-        (room, sight): (&Room, &Sight),
+        room: &Room,
         relations: &Relations<'_>,
-        (from, until): (Position, Position),
+        range: PageRange,
         limit: usize,
-        accepts: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Page, ReadError> {
-        let mut scan = Scan::new(from, limit, MAX_SCANNED);
-        while let Some(count) = scan.next_count() {
-            let range = (scan.next, until);
-            let mut reader = self.db.read().await?;
-            let mut places = rows::related_back(&mut reader.conn(), relations.wanted(room), range, count).await?;
-            drop(reader);
-            places.extend(relations.between(scan.next, until).iter().take(count));
-            places.sort_unstable_by_key(|(pos, _)| Reverse(*pos));
-            places.truncate(count);
-            let events = self.place(room, places).await?;
-            let accepts = |pos, event: &StoredEvent| sight.can_see(pos) && accepts(event);
-            if scan.take(events, count, |pos| Position(pos.0 - 1), accepts) {
-                break;
+    ) -> Result<Vec<Placed>, Error> {
+        let wanted = relations.wanted(room);
+        let mut reader = self.db.read().await?;
+        let mut places = match range {
+            PageRange::Back { from, until } => {
+                rows::related_back(&mut reader.conn(), wanted, (from, until), limit).await?
+            }
+            PageRange::Forward { after, upto } => {
+                rows::related_forward(&mut reader.conn(), wanted, (after, upto), limit).await?
+            }
+        };
+        drop(reader);
+        match range {
+            PageRange::Back { from, until } => {
+                places.extend(relations.between(from, until).iter().take(limit));
+                places.sort_unstable_by_key(|(pos, _)| Reverse(*pos));
+            }
+            PageRange::Forward { after, upto } => {
+                places.extend(relations.between(upto, after).iter().rev().take(limit));
+                places.sort_unstable_by_key(|(pos, _)| *pos);
             }
         }
-        Ok(scan.end().0)
-    }
-
-    /// Reads forward from `after` (exclusive) to `upto` (inclusive), oldest first.
-    pub async fn relations_forward(
-        &self,
-        (room, sight): (&Room, &Sight),
-        relations: &Relations<'_>,
-        (after, upto): (Position, Position),
-        limit: usize,
-        accepts: impl Fn(&StoredEvent) -> bool,
-    ) -> Result<Page, ReadError> {
-        let mut scan = Scan::new(after, limit, MAX_SCANNED);
-        while let Some(count) = scan.next_count() {
-            let range = (scan.next, upto);
-            let mut reader = self.db.read().await?;
-            let mut places = rows::related_forward(&mut reader.conn(), relations.wanted(room), range, count).await?;
-            drop(reader);
-            places.extend(relations.between(upto, scan.next).iter().rev().take(count));
-            places.sort_unstable_by_key(|(pos, _)| *pos);
-            places.truncate(count);
-            let events = self.place(room, places).await?;
-            if scan.take(events, count, |pos| pos, |pos, event| sight.can_see(pos) && accepts(event)) {
-                break;
-            }
-        }
-        Ok(scan.end().0)
+        places.truncate(limit);
+        self.place(room, places).await
     }
 }
 

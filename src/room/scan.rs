@@ -5,7 +5,11 @@
 
 use std::collections::HashSet;
 
-use super::{event::StoredEvent, history::Page, timeline::Placed};
+use super::{
+    event::StoredEvent,
+    pages::{Page, PageRange},
+    timeline::Placed,
+};
 use crate::store::{EventNid, Position, relations::RelatedParents};
 
 /// The number of events that are read for one page, when most of them are filtered out. A relation that is read for a
@@ -26,14 +30,21 @@ pub(super) struct Scan {
     max_scanned: usize,
     scanned: usize,
     bytes: usize,
+    range: PageRange,
     /// The position where reading continues.
-    pub(super) next: Position,
+    next: Position,
     exhausted: bool,
 }
 
 impl Scan {
-    pub(super) fn new(next: Position, limit: usize, max_scanned: usize) -> Self {
-        Self { page: Page::default(), limit, max_scanned, scanned: 0, bytes: 0, next, exhausted: false }
+    pub(super) fn new(range: PageRange, limit: usize, max_scanned: usize) -> Self {
+        let (page, next) = (Page::default(), range.start());
+        Self { page, limit, max_scanned, scanned: 0, bytes: 0, range, next, exhausted: false }
+    }
+
+    /// The part of the range that is not read yet.
+    pub(super) fn rest(&self) -> PageRange {
+        self.range.starting_at(self.next)
     }
 
     /// The number of events to read next. `None`: the page is full, or enough was read.
@@ -69,17 +80,15 @@ impl Scan {
     }
 
     /// Takes the accepted ones of these events, of which `count` were asked for. Returns whether the page is complete.
-    /// `after` gives the position where reading continues after an event.
     pub(super) fn take(
         &mut self,
         events: Vec<Placed>,
         count: usize,
-        after: impl Fn(Position) -> Position,
         accepts: impl Fn(Position, &StoredEvent) -> bool,
     ) -> bool {
         let read = events.len();
         for (index, (pos, event)) in events.into_iter().enumerate() {
-            self.next = after(pos);
+            self.next = self.range.beyond(pos);
             self.scanned += 1;
             self.bytes += event.pdu.json.len();
             if accepts(pos, &event) {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sabha_federation::Pdu;
 
 use super::{Room, Rooms, event::StoredEvent};
-use crate::store::{Error, EventNid, Position, events as rows};
+use crate::store::{Error, EventNid};
 
 /// The number of relations that are followed to find out whether an event is in a thread, as the spec recommends.
 const MAX_HOPS: usize = 3;
@@ -101,27 +101,5 @@ impl Rooms {
             }
         }
         Ok(false)
-    }
-
-    /// An event of the room's timeline, without the visibility check. Recent events come from memory.
-    pub(crate) async fn find_in_timeline(
-        &self,
-        room: &Room,
-        event_id: &EventId,
-    ) -> Result<Option<Arc<StoredEvent>>, Error> {
-        let recent = room.view().ring.find(event_id);
-        if let Some((_, event)) = recent {
-            return Ok(Some(event));
-        }
-        let mut reader = self.db.read().await?;
-        let found = rows::find_event(&mut reader.conn(), event_id.as_str()).await?;
-        drop(reader);
-        match found.filter(|(_, of)| *of == room.nid) {
-            Some((nid, _)) => {
-                let event = self.events.get(room, nid).await?;
-                Ok(Some(event).filter(|event| event.pos.is_some_and(|pos| pos > Position::ZERO)))
-            }
-            None => Ok(None),
-        }
     }
 }

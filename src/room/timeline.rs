@@ -6,7 +6,7 @@ use ruma::EventId;
 use sabha_federation::Pdu;
 
 use super::{Room, Rooms, event::StoredEvent};
-use crate::store::{Error, EventNid, Position, timelines as rows};
+use crate::store::{Error, EventNid, Position, events, timelines as rows};
 
 /// An event with its place in the timeline.
 pub type Placed = (Position, Arc<StoredEvent>);
@@ -21,6 +21,31 @@ pub(crate) struct PlainEvent {
 }
 
 impl Rooms {
+    /// The event of the room with this ID, without the visibility check. Recent events come from memory.
+    pub(super) async fn find_event(&self, room: &Room, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, Error> {
+        let recent = room.view().ring.find(event_id);
+        if let Some((_, event)) = recent {
+            return Ok(Some(event));
+        }
+        let mut reader = self.db.read().await?;
+        let found = events::find_event(&mut reader.conn(), event_id.as_str()).await?;
+        drop(reader);
+        match found.filter(|(_, of)| *of == room.nid) {
+            Some((nid, _)) => Ok(Some(self.events.get(room, nid).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Like [`Self::find_event`], but only an event that has a place in the timeline.
+    pub(crate) async fn find_in_timeline(
+        &self,
+        room: &Room,
+        event_id: &EventId,
+    ) -> Result<Option<Arc<StoredEvent>>, Error> {
+        let found = self.find_event(room, event_id).await?;
+        Ok(found.filter(|event| event.pos.is_some_and(|pos| pos > Position::ZERO)))
+    }
+
     /// At most the `limit` latest events in (`after`, `upto`], oldest first, and whether there are more of them.
     pub async fn timeline(
         &self,

@@ -187,16 +187,11 @@ impl RoomWriter<'_> {
 
     /// The event of the room with this ID, queued or committed.
     pub async fn find_event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, Error> {
-        // The queue first: an event that is committed meanwhile is found in the database afterwards.
-        if let Some(event) = self.room.queued.find(event_id) {
-            return Ok(Some(event));
-        }
-        let mut reader = self.rooms.db.read().await?;
-        let found = crate::store::events::find_event(&mut reader.conn(), event_id.as_str()).await?;
-        drop(reader);
-        match found.filter(|(_, room)| *room == self.room.nid) {
-            Some((nid, _)) => Ok(Some(self.event(nid).await?)),
-            None => Ok(None),
+        // The queue first: an event that is committed meanwhile is found among the committed ones afterwards, in the form
+        // that its redaction left.
+        match self.room.queued.find(event_id) {
+            Some(event) => Ok(Some(event)),
+            None => self.rooms.find_event(&self.room, event_id).await,
         }
     }
 

@@ -74,6 +74,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     let bus = Arc::new(Bus::default());
     let account_data = Arc::new(AccountData::new(Arc::clone(&db), &config.limits));
     let memory = Budget::new(config.memory.budget.bytes() as u64);
+    db.limit_state_keys(&memory);
     let app = App::new(Services {
         accounts: Accounts::new(
             Arc::clone(&db),
@@ -95,7 +96,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             &memory,
         ),
         keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
-        jobs: Jobs::default(),
+        jobs: Jobs::new(Arc::clone(&db)),
         lazy_members: LazyMembers::new(&memory),
         account_data,
         rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer), &memory),

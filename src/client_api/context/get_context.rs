@@ -13,16 +13,16 @@ use ruma::{
 
 use crate::{
     app::App,
-    client_api::{
-        events::Events,
-        large_state::StateTurn,
-        pages::{self, PageLimit},
-        with::same_endpoint,
-    },
+    client_api::{events::Events, large_state::StateTurn, with::same_endpoint},
     endpoint::Authed,
     filter::{EventFilter, fields_in_query},
     http::{ApiError, RawJson},
-    room::{event::StoredEvent, history::ReadError, relations::RelatedBy, timeline::Placed},
+    room::{
+        event::StoredEvent,
+        pages::{PageLimit, PageRange, PageSource, just_before},
+        relations::RelatedBy,
+        timeline::Placed,
+    },
     store::Position,
     sync::{json::Object, token::Place},
 };
@@ -32,34 +32,30 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request: Asked { request, related }, .. }: Authed<Asked>,
 ) -> Result<RawJson, ApiError> {
-    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
+    let viewer = app.rooms.viewer(&app.account_data, &caller, &request.room_id).await?;
     let filter = EventFilter::new(&request.filter, related)?;
     // If the filter excludes the room, only the event itself is shown.
-    let wanted_events = if filter.accepts_room(&room.room_id) { request.limit } else { UInt::MIN };
-    let ignored = app.account_data.ignored(&caller.user).await?;
-    let related = filter.related(app.rooms.state_horizon(&sight));
-    let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
-    let event = app.rooms.event(&room, &sight, &request.event_id).await?;
-    if event.1.is_hidden_by(&ignored) {
-        return Err(ReadError::UnknownEvent.into());
-    }
+    let wanted_events = if filter.accepts_room(&viewer.room.room_id) { request.limit } else { UInt::MIN };
+    let source = PageSource::Timeline(filter.related(app.rooms.state_horizon(&viewer.sight)));
+    let wanted = |event: &StoredEvent| filter.accepts(event);
+    let event = app.rooms.event(&viewer, &request.event_id).await?;
     let (pos, now) = (event.0, app.db.committer().published());
-    let mut turn = StateTurn::of(&app, &caller, &room).await?;
-    let (limit_before, limit_after) = PageLimit::new(&app, wanted_events.into()).halves();
-    let read_back = |from, count| app.rooms.read_back(&room, &sight, (from, Position::ZERO), count, related, &wanted);
-    let before = limit_before.read(pages::back(pos), pages::back, read_back).await?.events;
-    let read_on = |after, count| app.rooms.read_forward(&room, &sight, (after, now), count, related, &wanted);
-    let after = limit_after.read(pos, pages::forward, read_on).await?.events;
-    let start = pages::back(before.last().map_or(pos, |(pos, _)| *pos));
+    let mut turn = StateTurn::of(&app, &caller, &viewer.room).await?;
+    let (limit_before, limit_after) = PageLimit::new(&app.config.limits, wanted_events.into()).halves();
+    let back = PageRange::Back { from: just_before(pos), until: Position::ZERO };
+    let before = app.rooms.page(&viewer, source, back, limit_before, wanted).await?.events;
+    let forward = PageRange::Forward { after: pos, upto: now };
+    let after = app.rooms.page(&viewer, source, forward, limit_after, wanted).await?.events;
+    let start = just_before(before.last().map_or(pos, |(pos, _)| *pos));
     let end = after.last().map_or(pos, |(pos, _)| *pos);
 
     let state = if filter.lazy_load.is_disabled() {
-        turn.read(|| app.rooms.state_events(&room, end)).await?
+        turn.read(|| app.rooms.state_events(&viewer.room, end)).await?
     } else {
         let senders = senders(before.iter().chain(&after).chain([&event]));
-        turn.read(|| app.rooms.state_events_with_members(&room, end, &senders)).await?
+        turn.read(|| app.rooms.state_events_with_members(&viewer.room, end, &senders)).await?
     };
-    let events = Events::new(&app, &caller, &sight);
+    let events = Events::new(&app, &viewer);
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
     events.write(object.key("event"), &event.1).await?;

@@ -20,8 +20,8 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
-    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let horizon = app.rooms.state_horizon(&sight);
+    let viewer = app.rooms.viewer(&app.account_data, &caller, &request.room_id).await?;
+    let horizon = app.rooms.state_horizon(&viewer.sight);
     let upto = match &request.at {
         Some(at) => Place::parse(at)?.0.min(horizon),
         None => horizon,
@@ -34,11 +34,11 @@ pub(super) async fn handle(
             only.is_some_and(|only| only == membership) || without.is_some_and(|without| without != membership)
         }
     };
-    let mut turn = StateTurn::of(&app, &caller, &room).await?;
-    let members = turn.read(|| app.rooms.member_events(&room, upto, wanted)).await?;
+    let mut turn = StateTurn::of(&app, &caller, &viewer.room).await?;
+    let members = turn.read(|| app.rooms.member_events(&viewer.room, upto, wanted)).await?;
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
-    Events::new(&app, &caller, &sight).write_state(object.key("chunk"), &members);
+    Events::new(&app, &viewer).write_state(object.key("chunk"), &members);
     object.end();
     Ok(RawJson(Bytes::from(out)))
 }

@@ -14,15 +14,17 @@ use ruma::api::{
 
 use crate::{
     app::App,
-    client_api::{
-        events::Events,
-        pages::{self, PageLimit},
-        with::same_endpoint,
-    },
+    client_api::{events::Events, with::same_endpoint},
     endpoint::Authed,
     filter::{EventFilter, fields_in_query},
     http::{ApiError, RawJson},
-    room::{Room, event::StoredEvent, history::Page, relations::RelatedBy, timeline::Placed},
+    room::{
+        Room,
+        event::StoredEvent,
+        pages::{Page, PageLimit, PageRange, PageSource},
+        relations::RelatedBy,
+        timeline::Placed,
+    },
     store::{self, Position},
     sync::{json::Object, token::Place},
 };
@@ -35,27 +37,25 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Asked>,
 ) -> Result<RawJson, ApiError> {
     let Asked { request, related, names_direction } = request;
-    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
+    let viewer = app.rooms.viewer(&app.account_data, &caller, &request.room_id).await?;
     if !names_direction {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::MissingParam, "dir is missing: b or f."));
     }
-    let now = app.rooms.state_horizon(&sight);
+    let now = app.rooms.state_horizon(&viewer.sight);
     let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
     let filter = EventFilter::new(&request.filter, related)?;
     let wanted = filter.limit.map_or(u64::from(request.limit), |limit| limit.min(request.limit.into()));
-    let limit = PageLimit::new(&app, wanted);
-    let ignored = app.account_data.ignored(&caller.user).await?;
-    let related = filter.related(now);
-    let wanted = |event: &StoredEvent| filter.accepts(event) && !event.is_hidden_by(&ignored);
+    let limit = PageLimit::new(&app.config.limits, wanted);
+    let source = PageSource::Timeline(filter.related(now));
+    let wanted = |event: &StoredEvent| filter.accepts(event);
 
-    let (start, page) = if !filter.accepts_room(&room.room_id) {
+    let (start, page) = if !filter.accepts_room(&viewer.room.room_id) {
         (from.unwrap_or(now), Page::default())
     } else if request.dir == Direction::Backward {
         let start = from.unwrap_or(now);
-        let until = to.unwrap_or(Position::ZERO);
-        let read = |from, count| app.rooms.read_back(&room, &sight, (from, until), count, related, &wanted);
-        let mut page = limit.read(start.min(now), pages::back, read).await?;
+        let range = PageRange::Back { from: start.min(now), until: to.unwrap_or(Position::ZERO) };
+        let mut page = app.rooms.page(&viewer, source, range, limit, wanted).await?;
         // No event precedes the room's first, so the client need not ask.
         if page.events.last().is_some_and(|(_, event)| event.pdu.event_type == "m.room.create") {
             page.next = None;
@@ -64,18 +64,21 @@ pub(super) async fn handle(
     } else {
         let start = from.unwrap_or(Position::ZERO);
         let upto = to.map_or(now, |to| to.min(now));
-        let read = |after, count| app.rooms.read_forward(&room, &sight, (after, upto), count, related, &wanted);
-        let mut page = limit.read(start, pages::forward, read).await?;
-        if page.next.is_none() && upto == now && sight.sees_now(now) {
+        let range = PageRange::Forward { after: start, upto };
+        let mut page = app.rooms.page(&viewer, source, range, limit, wanted).await?;
+        if page.next.is_none() && upto == now && viewer.sight.sees_now(now) {
             // The token stays the same while no event arrives; clients notice by this that they are at the live end.
-            page.next = Some(start.max(room.last_pos().min(now)));
+            page.next = Some(start.max(viewer.room.last_pos().min(now)));
         }
         (start, page)
     };
 
-    let members =
-        if filter.lazy_load.is_disabled() { Vec::new() } else { members_of_senders(&app, &room, &page.events).await? };
-    let events = Events::new(&app, &caller, &sight);
+    let members = if filter.lazy_load.is_disabled() {
+        Vec::new()
+    } else {
+        members_of_senders(&app, &viewer.room, &page.events).await?
+    };
+    let events = Events::new(&app, &viewer);
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
     events.write_timeline(object.key("chunk"), &page.events).await?;

@@ -28,7 +28,7 @@ pub(super) async fn handle(
         ReceiptThread::Main => request.thread.as_str().map(str::to_owned),
         // Each thread adds a permanent row, so its root event must exist.
         ReceiptThread::Thread(root) => {
-            app.rooms.find_event(&room, root).await?.ok_or_else(no_thread)?;
+            app.rooms.find_in_timeline(&room, root).await?.ok_or_else(no_thread)?;
             Some(root.to_string())
         }
         _ => return Err(no_thread()),

@@ -16,6 +16,6 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    let (room, _) = app.rooms.readable(&caller, &request.room_id).await?;
-    Ok(Reply(Response::new(app.rooms.aliases(&room).await?)))
+    let viewer = app.rooms.viewer(&app.account_data, &caller, &request.room_id).await?;
+    Ok(Reply(Response::new(app.rooms.aliases(&viewer.room).await?)))
 }

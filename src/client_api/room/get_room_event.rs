@@ -11,7 +11,7 @@ use crate::{
     client_api::events::Events,
     endpoint::Authed,
     http::{ApiError, RawJson},
-    room::history::ReadError,
+    room::viewer::ReadError,
 };
 
 /// One event, if the caller may see it.
@@ -19,16 +19,9 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
-    // For a room that the caller may not see, this endpoint answers that the event is not found.
-    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await.map_err(|error| match error {
-        ReadError::NotInRoom { .. } => ReadError::UnknownEvent,
-        error => error,
-    })?;
-    let (_, event) = app.rooms.event(&room, &sight, &request.event_id).await?;
-    if event.is_hidden_by(&*app.account_data.ignored(&caller.user).await?) {
-        return Err(ReadError::UnknownEvent.into());
-    }
+    let viewer = app.rooms.viewer(&app.account_data, &caller, &request.room_id).await.map_err(ReadError::of_event)?;
+    let (_, event) = app.rooms.event(&viewer, &request.event_id).await?;
     let mut out = Vec::new();
-    Events::new(&app, &caller, &sight).write(&mut out, &event).await?;
+    Events::new(&app, &viewer).write(&mut out, &event).await?;
     Ok(RawJson(Bytes::from(out)))
 }

@@ -22,18 +22,18 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<With<ExactType, Request>>,
 ) -> Result<RawJson, ApiError> {
     let With { besides: ExactType(event_type), request } = request;
-    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let upto = app.rooms.state_horizon(&sight);
+    let viewer = app.rooms.viewer(&app.account_data, &caller, &request.room_id).await?;
+    let upto = app.rooms.state_horizon(&viewer.sight);
     let event = app
         .rooms
-        .state_event(&room, &event_type, &request.state_key, upto)
+        .state_event(&viewer.room, &event_type, &request.state_key, upto)
         .await?
         .ok_or_else(|| ApiError::not_found("The room has no such state."))?;
     let json = match request.format {
         StateEventFormat::Content => event.pdu.content.get().as_bytes().to_vec(),
         StateEventFormat::Event => {
             let mut out = Vec::new();
-            Events::new(&app, &caller, &sight).write(&mut out, &event).await?;
+            Events::new(&app, &viewer).write(&mut out, &event).await?;
             out
         }
         _ => return Err(ApiError::invalid_param("format is content or event.")),

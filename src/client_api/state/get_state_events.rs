@@ -18,11 +18,11 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<RawJson, ApiError> {
-    let (room, sight) = app.rooms.readable(&caller, &request.room_id).await?;
-    let upto = app.rooms.state_horizon(&sight);
-    let mut turn = StateTurn::of(&app, &caller, &room).await?;
-    let state = turn.read(|| app.rooms.state_events(&room, upto)).await?;
+    let viewer = app.rooms.viewer(&app.account_data, &caller, &request.room_id).await?;
+    let upto = app.rooms.state_horizon(&viewer.sight);
+    let mut turn = StateTurn::of(&app, &caller, &viewer.room).await?;
+    let state = turn.read(|| app.rooms.state_events(&viewer.room, upto)).await?;
     let mut out = Vec::new();
-    Events::new(&app, &caller, &sight).write_state(&mut out, &state);
+    Events::new(&app, &viewer).write_state(&mut out, &state);
     Ok(RawJson(Bytes::from(out)))
 }

@@ -8,6 +8,8 @@ use super::*;
 use crate::{
     room::{
         create::Preset,
+        pages::PageSource,
+        scan::MAX_SCANNED,
         tests::{Server, message, new_room, server},
     },
     store::{Write, relations::MAX_RELATIONS_OF_EVENT},
@@ -17,7 +19,6 @@ use crate::{
 struct World {
     server: Server,
     room: Arc<Room>,
-    sight: Arc<Sight>,
     messages: Vec<Placed>,
 }
 
@@ -30,9 +31,9 @@ impl World {
         for number in 0..count {
             rooms.send(&alice, &room_id, message(&number.to_string()), None).await.expect("sent");
         }
-        let (room, sight) = rooms.readable(&alice, &room_id).await.expect("it is her room");
+        let room = rooms.find(&room_id).await.expect("read").expect("it is her room");
         let (messages, _) = rooms.timeline(&room, Position::ZERO, room.last_pos(), count).await.expect("read");
-        Self { server, room, sight, messages }
+        Self { server, room, messages }
     }
 
     /// Stores relations to a message: one event for each of the positions.
@@ -56,10 +57,10 @@ impl World {
     /// reading continues.
     async fn read_back(&self, from: Position, rel_type: &str) -> (Vec<usize>, Option<Position>) {
         let by = RelatedBy { rel_types: Some(vec![rel_type.to_owned()]), senders: None };
-        let related = Some(Related { by: &by, upto: Position(i64::MAX) });
-        let range = (from, Position::ZERO);
-        let page = self.server.app.rooms.read_back(&self.room, &self.sight, range, 100, related, |_| true).await;
-        let page = page.expect("read");
+        let source = PageSource::Timeline(Some(Related { by: &by, upto: Position(i64::MAX) }));
+        let range = PageRange::Back { from, until: Position::ZERO };
+        let page = self.server.app.rooms.scan(&self.room, source, range, (100, MAX_SCANNED), |_, _| true).await;
+        let (page, _) = page.expect("read");
         let number = |(pos, _): &Placed| self.messages.iter().position(|(other, _)| other == pos);
         (page.events.iter().filter_map(number).collect(), page.next)
     }

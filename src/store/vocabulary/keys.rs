@@ -14,13 +14,16 @@ use std::{
 
 use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, Weighter, sync::Cache};
 
-use crate::store::{
-    Database, Error, KeyNid, Write,
-    ids::lock,
-    log::{Touch, WordKind},
-    on,
-    rows::inserts,
-    statements,
+use crate::{
+    memory::budget::{Budget, Part},
+    store::{
+        Database, Error, KeyNid, Write,
+        ids::lock,
+        log::{Touch, WordKind},
+        on,
+        rows::inserts,
+        statements,
+    },
 };
 
 statements! {
@@ -34,11 +37,12 @@ inserts! {
     STATE_KEY = "state_key" ("key_nid", "type", "state_key") key 1 Keep, followed by Word;
 }
 
-/// The size of the cache in bytes: about 80,000 members of rooms.
-const CACHE_BYTES: u64 = 24 << 20;
+/// The size of the cache in bytes before it has its share of the memory budget, and in tools without a budget: about
+/// 25,000 members of rooms.
+const FIRST_BYTES: u64 = 8 << 20;
 
-/// The approximate number of pairs that fit into [`CACHE_BYTES`], from which the cache sizes its tables.
-const CACHE_KEYS: usize = 80_000;
+/// The approximate number of pairs that fit into the cache, from which it sizes its tables.
+const CACHE_KEYS: usize = 32_768;
 
 /// The memory that a pair takes besides its two texts: the pair, its flag, and its place in the cache.
 const BYTES_PER_KEY: usize = 240;
@@ -101,7 +105,7 @@ impl Lifecycle<Words, Arc<StateKey>> for KeepUnstored {
 /// The pairs in memory.
 #[derive(Debug)]
 pub(super) struct Keys {
-    cache: Cache<Words, Arc<StateKey>, ByBytes, DefaultHashBuilder, KeepUnstored>,
+    cache: Arc<Cache<Words, Arc<StateKey>, ByBytes, DefaultHashBuilder, KeepUnstored>>,
     new: Mutex<New>,
 }
 
@@ -129,13 +133,13 @@ impl New {
 
 impl Default for Keys {
     fn default() -> Self {
-        Self::with_capacity(CACHE_KEYS, CACHE_BYTES)
+        Self::with_capacity(CACHE_KEYS, FIRST_BYTES)
     }
 }
 
 impl Keys {
     fn with_capacity(keys: usize, bytes: u64) -> Self {
-        let cache = Cache::with(keys, bytes, ByBytes, DefaultHashBuilder::default(), KeepUnstored);
+        let cache = Arc::new(Cache::with(keys, bytes, ByBytes, DefaultHashBuilder::default(), KeepUnstored));
         Self { cache, new: Mutex::default() }
     }
 
@@ -178,6 +182,13 @@ impl Keys {
 }
 
 impl Database {
+    /// Limits the pairs in memory to their share of the budget.
+    pub fn limit_state_keys(&self, budget: &Budget) {
+        let cache = Arc::clone(&self.vocabulary().keys.cache);
+        cache.set_capacity(budget.share(Part::StateKeys));
+        budget.watch(Part::StateKeys, move || cache.weight());
+    }
+
     /// The pair of event type and state key, with a new short id if there was none.
     pub async fn state_key(&self, event_type: &str, state_key: &str) -> Result<Arc<StateKey>, Error> {
         let keys = &self.vocabulary().keys;

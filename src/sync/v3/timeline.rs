@@ -4,6 +4,7 @@ use super::{Look, budget::written_bytes, membership::RoomLook};
 use crate::{
     room::{
         event::{StoredEvent, View},
+        pages::{PageRange, PageSource},
         state_log::Membership,
         timeline::Placed,
     },
@@ -140,11 +141,9 @@ impl Timeline {
         };
         // One more event than wanted shows whether any is missing.
         let most = (limit + 1, look.budgets.scans.left().min(MAX_SCANNED));
-        let (page, scanned) = look
-            .app
-            .rooms
-            .scan_back_at_most(&room.room, (room.upto, after), most, filter.related(room.upto), accepts)
-            .await?;
+        let source = PageSource::Timeline(filter.related(room.upto));
+        let range = PageRange::Back { from: room.upto, until: after };
+        let (page, scanned) = look.app.rooms.scan(&room.room, source, range, most, accepts).await?;
         look.budgets.scans.spend(scanned);
         let mut events = page.events;
         let more = events.len() > limit;
