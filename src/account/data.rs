@@ -15,7 +15,9 @@ use super::{
 use crate::{
     config::Limits,
     store::{
-        self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock, latest::Latest,
+        self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows,
+        ids::lock,
+        latest::Latest,
         log::{LogEntry, Memory, Touch},
     },
 };

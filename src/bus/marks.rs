@@ -21,10 +21,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    pub fn new(
-        bus: Arc<Bus>,
-        joined_rooms: impl Fn(UserNid) -> Option<Vec<RoomNid>> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(bus: Arc<Bus>, joined_rooms: impl Fn(UserNid) -> Option<Vec<RoomNid>> + Send + Sync + 'static) -> Self {
         Self { bus, joined_rooms: Box::new(joined_rooms) }
     }
 

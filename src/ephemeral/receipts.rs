@@ -355,3 +355,6 @@ fn read_row(row: rows::ReceiptRow) -> Result<(Key, Receipt), store::Error> {
     };
     Ok((key, receipt))
 }
+
+#[cfg(test)]
+mod tests;

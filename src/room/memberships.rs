@@ -194,6 +194,11 @@ impl Rooms {
         Ok(rooms.joined().collect())
     }
 
+    /// Loads the rooms of the user into memory, for a commit that marks those who share one.
+    pub async fn load_memberships(&self, user: UserNid) -> Result<(), Error> {
+        self.memberships.of(user).await.map(drop)
+    }
+
     /// A handle to the memberships in memory, for code that must not wait for the database.
     pub(crate) fn memberships_in_memory(&self) -> MembershipsHandle {
         self.memberships.handle()

@@ -28,8 +28,8 @@ pub use cursors::{Cursors, Lag};
 pub use decode::{DecodeError, decode};
 pub use encode::encode;
 pub use feed::Feed;
-pub use memory::Memory;
 pub(super) use memory::Memories;
+pub use memory::Memory;
 pub use touch::{Touch, WordKind};
 
 use super::Position;
