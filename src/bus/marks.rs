@@ -1,6 +1,8 @@
 //! The marks of a commit, from its entry in the commit log: the users and rooms whom it concerns.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+
+use sabha_federation::state_log::Membership;
 
 use super::Bus;
 use crate::store::{
@@ -40,10 +42,20 @@ impl Marks {
                     None => self.bus.mark_everyone(at),
                 }
             }
-            // The room's writer marks these itself.
-            Touch::Event { .. } | Touch::State { .. } | Touch::Redacted { .. } | Touch::Member { .. } => {}
+            Touch::Member { room, user, membership, forgotten: false } => {
+                if membership == Membership::Join.code() {
+                    self.bus.watch(user, room);
+                } else {
+                    self.bus.departed(user, room);
+                }
+                // This includes users who were never in the room (invites) or just left it.
+                self.bus.mark_user_in(user, room, at);
+            }
+            // The event of the same position marks its room, see `apply`.
+            Touch::Event { .. } | Touch::State { .. } | Touch::Redacted { .. } => {}
             // No sync shows these.
-            Touch::Word { .. }
+            Touch::Member { forgotten: true, .. }
+            | Touch::Word { .. }
             | Touch::RemoteMember { .. }
             | Touch::Txn { .. }
             | Touch::Device { .. }
@@ -62,8 +74,16 @@ impl Marks {
 
 impl Memory for Marks {
     fn apply(&self, entry: &LogEntry) {
+        // Each room once: a busy one has many events in a batch. Looks see all of the batch, or nothing.
+        let mut rooms: BTreeMap<RoomNid, Position> = BTreeMap::new();
         for (at, touch) in &entry.touches {
             self.mark(touch, *at);
+            if let Touch::Event { room, sub: 0, .. } = touch {
+                rooms.insert(*room, *at);
+            }
+        }
+        for (room, at) in rooms {
+            self.bus.mark_room(room, at);
         }
     }
 }
@@ -71,7 +91,7 @@ impl Memory for Marks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::DeviceNid;
+    use crate::store::{DeviceNid, EventNid};
 
     const ALICE: UserNid = UserNid(1);
     const BOB: UserNid = UserNid(2);
@@ -92,6 +112,10 @@ mod tests {
         live.iter().filter(|live| live.latest() == AT).map(|live| live.user).collect()
     }
 
+    fn member(user: UserNid, membership: Membership) -> Touch {
+        Touch::Member { room: ROOM, user, membership: membership.code(), forgotten: false }
+    }
+
     #[test]
     fn a_touch_marks_those_who_can_see_it() {
         let device = DeviceNid(5);
@@ -105,6 +129,10 @@ mod tests {
             (Touch::DeviceList { user: ALICE }, vec![ALICE, BOB]),
             (Touch::DeviceList { user: BOB }, vec![ALICE, BOB, STRANGER]),
             (Touch::Account { user: ALICE }, vec![]),
+            (Touch::Event { room: ROOM, event: EventNid(1), sub: 0, flags: 0 }, vec![ALICE, BOB]),
+            (Touch::Event { room: ROOM, event: EventNid(1), sub: -1, flags: 0 }, vec![]),
+            (member(STRANGER, Membership::Invite), vec![STRANGER]),
+            (member(ALICE, Membership::Leave), vec![ALICE]),
         ] {
             assert_eq!(marked(touch.clone()), expected, "{touch:?}");
         }

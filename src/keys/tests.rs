@@ -1,6 +1,7 @@
 //! The life of keys and messages, with a real database.
 
 mod backups;
+mod memory;
 mod to_device;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -38,15 +38,15 @@ const DELETED_PER_COMMIT: usize = 500;
 
 /// The bounds of a device's waiting messages, as known in memory. They are never too low, but not always exact.
 #[derive(Debug, Clone, Copy)]
-struct Inbox {
+pub(in crate::keys) struct Inbox {
     /// No message is before this one.
     oldest: Position,
     /// No message is after this one.
-    newest: Position,
+    pub(in crate::keys) newest: Position,
     /// At most this many messages wait.
-    count: u64,
+    pub(in crate::keys) count: u64,
     /// At most this many bytes wait.
-    bytes: u64,
+    pub(in crate::keys) bytes: u64,
 }
 
 const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::ZERO, count: 0, bytes: 0 };
@@ -153,7 +153,7 @@ struct Event<'a> {
 
 impl Keys {
     /// The bounds of the device's waiting messages; read from the database when not cached.
-    async fn inbox(&self, device: DeviceNid) -> Result<Inbox, Error> {
+    pub(in crate::keys) async fn inbox(&self, device: DeviceNid) -> Result<Inbox, Error> {
         let load = match self.memory.inboxes.find_or_load(device) {
             Ok(inbox) => return Ok(inbox),
             Err(load) => load,

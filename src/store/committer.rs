@@ -164,7 +164,6 @@ pub struct Write {
     pub(super) lineage: Option<Lineage>,
     /// The marks of the new words, which are set when the words are stored. A word whose mark is held here stays in memory.
     words: Vec<Arc<AtomicBool>>,
-    pub(super) after: Option<Hook>,
 }
 
 type Hook = Box<dyn FnOnce() + Send + Sync>;
@@ -212,15 +211,6 @@ impl Write {
         self.touch(touch);
         self.rows.push(row);
         self.words.push(stored);
-    }
-
-    /// Sets a function that runs after the commit, once memory has followed the entry, and before the position becomes
-    /// visible, in the order of the queue. It updates what does not follow the entry yet. It must be short and must not
-    /// block: every writer waits for it.
-    #[must_use]
-    pub fn after(mut self, after: impl FnOnce() + Send + Sync + 'static) -> Self {
-        self.after = Some(Box::new(after));
-        self
     }
 }
 

@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use super::{Pending, RoomWriter};
 use crate::{
-    bus::Bus,
     room::{
-        Room, Rooms, checkpoints,
+        Room, Rooms,
+        applied::Effects,
+        checkpoints,
         event::StoredEvent,
         listing::columns::{Columns, bumps},
-        memberships::{MemberEntry, MembershipsHandle},
+        memberships::MemberEntry,
         relations,
         state_log::{Membership, checkpoint},
-        txn::{QueuedTxn, TxnKey},
+        txn::TxnKey,
     },
-    store::{
-        Error, EventNid, Position, UserNid, Write, events, ids::pack, log::Touch, members, room_heads, states,
-        timelines,
-    },
+    store::{Error, EventNid, Position, Write, events, ids::pack, log::Touch, members, room_heads, states, timelines},
 };
 
 /// The flags of an accepted event of this server. There are no others yet.
@@ -26,16 +24,6 @@ const PLAIN: i64 = 0;
 /// The sub-position of an event that was appended at the end of the timeline.
 const LIVE: i32 = 0;
 
-/// The changes of memory that belong to a commit.
-struct Effects {
-    room: Arc<Room>,
-    events: Vec<(Position, Arc<StoredEvent>)>,
-    /// Redacted forms of events, each with the position of the redaction.
-    redacted: Vec<(Position, Arc<StoredEvent>)>,
-    members: Vec<(UserNid, MemberEntry)>,
-    txn: Option<QueuedTxn>,
-}
-
 pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
     let rooms = writer.rooms;
     let room = Arc::clone(&writer.room);
@@ -43,6 +31,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     let mut write = Write::new(std::mem::take(&mut writer.extra)).in_lineage(room.lineage.clone());
     let mut effects = Effects {
         room: Arc::clone(&room),
+        cache: rooms.events.clone(),
         events: Vec::with_capacity(pending.len()),
         redacted: Vec::new(),
         members: Vec::new(),
@@ -202,7 +191,11 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     if writer.is_new_room {
         rooms.register_shared(&room);
     }
-    Ok(with_effects(write, rooms, effects, last))
+    // Last: nothing can fail any more.
+    if !effects.events.is_empty() {
+        rooms.memory.queue(first, last, effects);
+    }
+    Ok(write)
 }
 
 fn number(count: usize) -> i64 {
@@ -231,44 +224,6 @@ fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -
 fn member_entry(event: &Pending, membership: Membership, pos: Position, room: crate::store::RoomNid) -> MemberEntry {
     let invite_state = event.invite_state.as_deref().map(Arc::from);
     MemberEntry { room, membership, event_nid: event.nid, pos, forgotten: false, invite_state }
-}
-
-fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -> Write {
-    let bus: Arc<Bus> = Arc::clone(&rooms.bus);
-    let events = rooms.events.clone();
-    let memberships: MembershipsHandle = rooms.memberships.handle();
-    let room = effects.room.nid;
-    let members: Vec<(UserNid, Membership)> =
-        effects.members.iter().map(|(user, entry)| (*user, entry.membership)).collect();
-    write.after(move || {
-        if let Some(txn) = effects.txn {
-            txn.committed();
-        }
-        for (_, event) in &effects.events {
-            events.insert(Arc::clone(event));
-        }
-        effects.room.publish(&effects.events);
-        for (_, event) in &effects.redacted {
-            events.redact(Arc::clone(event));
-            effects.room.replace_in_ring(event);
-        }
-        // Only now: the cache or the database has all of these events.
-        let committed = effects.events.iter().chain(&effects.redacted);
-        effects.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
-        for (user, entry) in effects.members {
-            memberships.update(user, entry);
-        }
-        for (user, membership) in members {
-            if membership == Membership::Join {
-                bus.watch(user, room);
-            } else {
-                bus.departed(user, room);
-            }
-            // This includes users who were never in the room (invites) or just left it.
-            bus.mark_user_in(user, room, last);
-        }
-        bus.mark_room(room, last);
-    })
 }
 
 impl Rooms {

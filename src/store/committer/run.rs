@@ -152,12 +152,10 @@ impl Committer {
         let steps = &self.0.steps;
         steps.reached(CommitStep::Stored).await;
         let span = debug_span!("committer.publish");
-        let answers = span.in_scope(|| {
-            if let Some(entry) = &entry {
-                contained(|| self.0.memory.apply(entry))?;
-            }
-            remember(batch)
-        })?;
+        if let Some(entry) = &entry {
+            span.in_scope(|| contained(|| self.0.memory.apply(entry)))?;
+        }
+        let answers: Vec<Answer> = batch.into_iter().map(answer).collect();
         steps.reached(CommitStep::Remembered).await;
         self.0.published.store(last.0, Ordering::Release);
         if let Some(entry) = entry {
@@ -202,22 +200,12 @@ impl Committer {
 /// An answer, and the function that hands over a transaction's output before it.
 type Answer = (tokio::sync::oneshot::Sender<Result<(), Error>>, Option<super::Hook>);
 
-/// Updates the memory that does not follow the entry, in the order of the queue.
-fn remember(batch: Vec<QueuedWrite>) -> Result<Vec<Answer>, Ended> {
-    let mut answers = Vec::with_capacity(batch.len());
-    for queued in batch {
-        let mut output = None;
-        match queued.work {
-            Work::Write(write) => {
-                if let Some(after) = write.after {
-                    contained(after)?;
-                }
-            }
-            Work::Transaction(transaction) => contained(|| output = transaction.committed(queued.position))?,
-        }
-        answers.push((queued.answer, output));
-    }
-    Ok(answers)
+fn answer(queued: QueuedWrite) -> Answer {
+    let output = match queued.work {
+        Work::Write(_) => None,
+        Work::Transaction(transaction) => transaction.answer(),
+    };
+    (queued.answer, output)
 }
 
 /// Runs a change of memory. A change that panics may be half done, for any number of rooms and users. Readers would
