@@ -11,7 +11,7 @@
 
 mod absent_keys;
 mod applied;
-mod changed;
+pub mod changed;
 mod checkpoints;
 mod damage;
 pub mod event;

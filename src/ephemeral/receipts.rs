@@ -15,7 +15,7 @@ use std::{
 use ruma::{EventId, OwnedEventId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, SetError};
 
 use self::shown::{Key, Receipt, Shown};
 use super::Ephemeral;
@@ -32,6 +32,7 @@ use crate::{
     room::{Room, Rooms},
     store::{
         self, Position, RoomNid, Row, UserNid, Write,
+        changed_rooms::AT_ONCE,
         ids::lock,
         latest::Latest,
         log::{LogEntry, Memory, Touch},
@@ -172,19 +173,58 @@ impl Ephemeral {
         }
         let load = async {
             let mut reader = self.db.read().await?;
-            let rows = rows::receipts_of_room(&mut reader.conn(), room).await?;
-            let mut shown = lock(&receipts.shown);
-            for row in rows {
-                let (key, receipt) = read_row(row)?;
-                shown.apply(key, receipt);
-            }
-            let bytes = shown.bytes();
-            drop(shown);
-            self.receipts.has_grown(room, &receipts, bytes);
-            Ok::<_, store::Error>(())
+            let stored = rows::receipts_of_rooms(&mut reader.conn(), &[room]).await?;
+            drop(reader);
+            self.add_stored(room, &receipts, stored.into_iter().map(|stored| stored.row))
         };
         receipts.loaded.get_or_try_init(|| Box::pin(load)).await?;
         Ok(receipts)
+    }
+
+    /// Adds the stored receipts of a room to those that were committed meanwhile.
+    fn add_stored(
+        &self,
+        room: RoomNid,
+        receipts: &Arc<RoomReceipts>,
+        stored: impl Iterator<Item = rows::ReceiptRow>,
+    ) -> Result<(), store::Error> {
+        let mut shown = lock(&receipts.shown);
+        for row in stored {
+            let (key, receipt) = read_row(row)?;
+            shown.apply(key, receipt);
+        }
+        let bytes = shown.bytes();
+        drop(shown);
+        self.receipts.has_grown(room, receipts, bytes);
+        Ok(())
+    }
+
+    /// Reads the receipts of these rooms that are not cached, many rooms with one statement. Rooms with damaged ones are
+    /// left out: they are reported when somebody asks for them.
+    pub async fn prepare_receipts(&self, rooms: &[RoomNid]) -> Result<(), store::Error> {
+        // In the cache before they are read, so that a commit in between finds them.
+        let cached = rooms.iter().map(|room| (*room, self.receipts.room(*room)));
+        let missing: Vec<_> = cached.filter(|(_, receipts)| !receipts.loaded.initialized()).collect();
+        for chunk in missing.chunks(AT_ONCE) {
+            let nids: Vec<RoomNid> = chunk.iter().map(|(room, _)| *room).collect();
+            let stored = rows::receipts_of_rooms(&mut self.db.read().await?.conn(), &nids).await;
+            let stored = match stored {
+                Err(error) if error.is_damage() => continue,
+                stored => stored?,
+            };
+            let mut by_room: HashMap<RoomNid, Vec<rows::ReceiptRow>> = HashMap::new();
+            for stored in stored {
+                by_room.entry(stored.room).or_default().push(stored.row);
+            }
+            for (room, receipts) in chunk {
+                let stored = by_room.remove(room).unwrap_or_default();
+                if self.add_stored(*room, receipts, stored.into_iter()).is_ok() {
+                    // An error means that another task reads or has read them too.
+                    let _: Result<(), SetError<()>> = receipts.loaded.set(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Marks events of the room as read. Events that were already read stay so. The caller must check that the user is

@@ -1,11 +1,11 @@
 //! Rows of read receipts.
 
-use super::{Conn, Error, RoomNid, from_row, on, rows::inserts, statements};
+use super::{Conn, Error, RoomNid, conn::OfRoom, from_row, ids_32, on, rows::inserts, statements};
 
 statements! {
-    RECEIPTS_OF_ROOM = "SELECT r.user_nid, u.user_id, r.kind, r.thread, r.event_id, r.ts, r.pos, e.pos AS event_pos \
-        FROM receipt r JOIN matrix_user u ON u.user_nid = r.user_nid LEFT JOIN event e ON e.event_id = r.event_id \
-        WHERE r.room_nid = $1 ORDER BY r.pos, r.user_nid, r.kind, r.thread";
+    RECEIPTS_OF_ROOMS_32 = concat!("SELECT r.room_nid, r.user_nid, u.user_id, r.kind, r.thread, r.event_id, r.ts, r.pos, \
+        e.pos AS event_pos FROM receipt r JOIN matrix_user u ON u.user_nid = r.user_nid \
+        LEFT JOIN event e ON e.event_id = r.event_id WHERE r.room_nid IN (", ids_32!(), ")");
 }
 
 inserts! {
@@ -28,7 +28,16 @@ pub(crate) struct ReceiptRow {
 
 from_row!(ReceiptRow { user_nid, user_id, kind, thread, event_id, ts, pos, event_pos });
 
-/// All receipts of a room, oldest first: one for each user, kind and thread.
-pub(crate) async fn receipts_of_room(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<ReceiptRow>, Error> {
-    Ok(on!(conn, db => sqlx::query_as(RECEIPTS_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?)
+/// All receipts of at most 32 rooms, in no particular order: one for each room, user, kind and thread.
+pub(crate) async fn receipts_of_rooms(
+    conn: &mut Conn<'_>,
+    rooms: &[RoomNid],
+) -> Result<Vec<OfRoom<ReceiptRow>>, Error> {
+    Ok(on!(conn, db => {
+        let mut query = sqlx::query_as(RECEIPTS_OF_ROOMS_32.text());
+        for index in 0..32 {
+            query = query.bind(rooms.get(index).map_or(0, |room| room.0));
+        }
+        query.fetch_all(&mut **db).await
+    })?)
 }

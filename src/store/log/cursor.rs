@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The pause after a failure: long enough for a database in trouble, and short for a user who waits for the work.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+pub(super) const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// A follower of the commit log: a function from an entry to work, and the work.
 pub trait Consumer: Send + Sync + 'static {

@@ -10,7 +10,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{LogEntry, Touch, trim};
+use super::{LogEntry, Touch, cursor::TRY_AGAIN_AFTER, trim};
 use crate::{
     clock::Clock,
     report::Report,
@@ -36,9 +36,6 @@ const STORE_IDLE_EVERY: Duration = Duration::from_secs(60);
 
 /// The interval for deleting entries that nobody needs any more; more often would delete a few at a time.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
-
-/// The pause after a failure: long enough for a database in trouble.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// The number of rows that are looked through for consumers that no longer exist; far more than there ever were.
 const MAX_CONSUMERS: i64 = 1000;
