@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sabha_federation::state_log::Membership;
+use sabha_federation::{standing::Flags, state_log::Membership};
 
 use super::Bus;
 use crate::store::{
@@ -51,7 +51,7 @@ impl Marks {
                 // This includes users who were never in the room (invites) or just left it.
                 self.bus.mark_user_in(user, room, at);
             }
-            // The event of the same position marks its room, see `apply`.
+            // These mark rooms, see `apply`.
             Touch::Event { .. } | Touch::State { .. } | Touch::Redacted { .. } => {}
             // No sync shows these.
             Touch::Member { forgotten: true, .. }
@@ -78,8 +78,13 @@ impl Memory for Marks {
         let mut rooms: BTreeMap<RoomNid, Position> = BTreeMap::new();
         for (at, touch) in &entry.touches {
             self.mark(touch, *at);
-            if let Touch::Event { room, sub: 0, .. } = touch {
-                rooms.insert(*room, *at);
+            match touch {
+                Touch::State { room, .. } => _ = rooms.insert(*room, *at),
+                // Only on the line an accepted event is news: clients do not see the others.
+                Touch::Event { room, sub: 0, flags, .. } if Flags::from_bits(*flags).is_accepted() => {
+                    rooms.insert(*room, *at);
+                }
+                _ => {}
             }
         }
         for (room, at) in rooms {
@@ -131,6 +136,7 @@ mod tests {
             (Touch::Account { user: ALICE }, vec![]),
             (Touch::Event { room: ROOM, event: EventNid(1), sub: 0, flags: 0 }, vec![ALICE, BOB]),
             (Touch::Event { room: ROOM, event: EventNid(1), sub: -1, flags: 0 }, vec![]),
+            (Touch::Event { room: ROOM, event: EventNid(1), sub: 0, flags: Flags::OUTLIER.bits() }, vec![]),
             (member(STRANGER, Membership::Invite), vec![STRANGER]),
             (member(ALICE, Membership::Leave), vec![ALICE]),
         ] {

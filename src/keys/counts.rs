@@ -66,8 +66,10 @@ impl Counts {
         entries.make_room();
         entries.loads += 1;
         let load = entries.loads;
-        let entry =
-            entries.by_device.entry(device).or_insert(Entry { changed_at: Position::ZERO, state: State::Unknown });
+        let entry = entries
+            .by_device
+            .entry(device)
+            .or_insert(Entry { changed_at: Position::BEFORE_ALL, state: State::Unknown });
         if let State::Known(counts) = &entry.state {
             return Ok(Arc::clone(counts));
         }

@@ -49,7 +49,7 @@ pub(in crate::keys) struct Inbox {
     pub(in crate::keys) bytes: u64,
 }
 
-const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::ZERO, count: 0, bytes: 0 };
+const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::BEFORE_ALL, count: 0, bytes: 0 };
 
 /// Maximum number of cached inboxes. When it is reached we clear the cache, which costs each device one query.
 const MAX_CACHED: usize = 100_000;

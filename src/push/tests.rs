@@ -33,7 +33,7 @@ async fn check_what_is_read_again(db: &Arc<Database>) {
         let (rules, ignored) = (push.rules(&user).await.unwrap(), push.data.ignored(&user).await.unwrap());
         assert!(rules.version == of_follower.0.version && rules.digest == of_follower.0.digest);
         assert_eq!(ignored.version(), of_follower.1.version());
-        unread::Basis { rules, ignored, joined_at: Position::ZERO }
+        unread::Basis { rules, ignored, joined_at: Position::BEFORE_ALL }
     };
     let first = basis().await;
     let same = |one: &unread::Basis, other: &unread::Basis| {
@@ -59,7 +59,8 @@ async fn check_what_is_read_again(db: &Arc<Database>) {
     assert!(!same(&third, &later), "another stay");
 
     let published = db.committer().published();
-    let since_start = async |push: &Push| push.data.list_since(user.nid, Position::ZERO, published).await.unwrap();
+    let since_start =
+        async |push: &Push| push.data.list_since(user.nid, Position::BEFORE_ALL, published).await.unwrap();
     assert_eq!(since_start(&follower).await.len(), 2, "memory does not reach back, and reads the table");
     let before = Position(published.0 - 1);
     assert_eq!(follower.data.list_since(user.nid, before, published).await.unwrap().len(), 1);

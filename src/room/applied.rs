@@ -31,6 +31,8 @@ pub(super) struct Effects {
     pub(super) redacted: Vec<(Position, Arc<StoredEvent>)>,
     pub(super) members: Vec<(UserNid, MemberEntry)>,
     pub(super) txn: Option<QueuedTxn>,
+    /// The position of the room's end after it.
+    pub(super) last: Position,
 }
 
 impl Effects {
@@ -41,7 +43,7 @@ impl Effects {
         for (_, event) in &self.events {
             self.cache.insert(Arc::clone(event));
         }
-        self.room.publish(&self.events);
+        self.room.publish(&self.events, self.last);
         for (_, event) in &self.redacted {
             self.cache.redact(Arc::clone(event));
             self.room.replace_in_ring(event);

@@ -120,6 +120,7 @@ impl Rooms {
             let room = RoomNid(stored.row.room_nid);
             let found =
                 extremities(&stored.row.extremities).into_iter().filter_map(|nid| Some((nid, by_nid.get(&nid)?)));
+            let found = found.filter(|(_, row)| row.standing().flags.is_accepted());
             let rows = RoomRows {
                 extremities: found.map(|(nid, row)| (nid, row.event_id.clone())).collect(),
                 row: stored.row,

@@ -42,7 +42,9 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     let (nid, last_pos) = (RoomNid(row.room_nid), Position(row.last_pos));
     let (checkpoint, changes) = state_rows(reader, nid, last_pos).await?;
     let extremities = events::events(&mut reader.conn(), &unpack(&row.extremities)?).await?;
-    let extremities = extremities.into_iter().map(|event| (EventNid(event.event_nid), event.event_id)).collect();
+    // An extremity that was not accepted counts as missing.
+    let accepted = extremities.into_iter().filter(|event| event.standing().flags.is_accepted());
+    let extremities = accepted.map(|event| (EventNid(event.event_nid), event.event_id)).collect();
     from_rows(rooms, RoomRows { row, checkpoint, changes, extremities })
 }
 
@@ -70,7 +72,7 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
     let (state_pos, bump_pos) = (Position(row.state_pos), Position(row.bump_pos));
-    let head = Head { forward_extremities, depth: row.depth, state_pos, bump_pos, changes, saved_changes };
+    let head = Head { forward_extremities, depth: row.depth, last_pos, state_pos, bump_pos, changes, saved_changes };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
     // The ring starts empty: older events are read from the database when someone asks.
     let view = View { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
@@ -103,7 +105,7 @@ async fn state_rows(
     upto: Position,
 ) -> Result<(Option<CheckpointRow>, Vec<StateLogRow>), Error> {
     let checkpoint = rows::latest_checkpoint(&mut reader.conn(), room, upto).await?;
-    let after = checkpoint.as_ref().map_or(Position::ZERO, |checkpoint| Position(checkpoint.pos));
+    let after = checkpoint.as_ref().map_or(Position::BEFORE_ALL, |checkpoint| Position(checkpoint.pos));
     let changes = rows::state_log(&mut reader.conn(), room, after, upto).await?;
     Ok((checkpoint, changes))
 }
@@ -129,7 +131,7 @@ fn state_of(
     let rows = rows.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
     let state = match checkpoint {
         Some(checkpoint) => StateLog::from_checkpoint(secret.clone(), checkpoint, rows),
-        None => StateLog::new(secret.clone(), Position::ZERO).replay(rows),
+        None => StateLog::new(secret.clone(), Position::BEFORE_ALL).replay(rows),
     };
     let state = state.map_err(|error| Error::damaged("state log", error))?;
     Ok(LoadedState { state, changes, saved_changes })

@@ -32,8 +32,8 @@ statements! {
         WHERE h.room_nid IN (", ids_32!(), ") ORDER BY l.room_nid, l.pos, l.key_nid");
     LATEST_PLACES_32 = concat!("SELECT t.room_nid, t.pos, t.event_nid FROM room_head h \
         JOIN timeline t ON t.room_nid = h.room_nid AND t.pos > COALESCE((SELECT s.pos FROM timeline s \
-        WHERE s.room_nid = h.room_nid ORDER BY s.pos DESC LIMIT 1 OFFSET $33), 0) \
-        WHERE h.room_nid IN (", ids_32!(), ") ORDER BY t.room_nid, t.pos");
+        WHERE s.room_nid = h.room_nid AND s.sub = 0 ORDER BY s.pos DESC LIMIT 1 OFFSET $33), 0) \
+        WHERE h.room_nid IN (", ids_32!(), ") AND t.sub = 0 ORDER BY t.room_nid, t.pos");
     HISTORIES_32 = concat!("SELECT room_nid, key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid IN (", ids_32!(), ") AND key_nid IN ($33, $34) ORDER BY room_nid, key_nid, pos");
 }

@@ -4,7 +4,7 @@ use super::{Conn, Error, RoomNid, conn::OfRoom, from_row, ids_32, on, rows::inse
 
 statements! {
     RECEIPTS_OF_ROOMS_32 = concat!("SELECT r.room_nid, r.user_nid, u.user_id, r.kind, r.thread, r.event_id, r.ts, r.pos, \
-        e.pos AS event_pos FROM receipt r JOIN matrix_user u ON u.user_nid = r.user_nid \
+        CASE WHEN e.sub < 0 THEN e.pos - 1 ELSE e.pos END AS event_pos FROM receipt r JOIN matrix_user u ON u.user_nid = r.user_nid \
         LEFT JOIN event e ON e.event_id = r.event_id WHERE r.room_nid IN (", ids_32!(), ")");
 }
 
@@ -13,7 +13,8 @@ inserts! {
         key 4 Replace, followed by Receipt;
 }
 
-/// A stored receipt, with the place of its event in the room's timeline.
+/// A stored receipt, with the position of the line up to which it reads. For an event of history that is the one before its
+/// gap.
 #[derive(Debug)]
 pub(crate) struct ReceiptRow {
     pub user_nid: i64,

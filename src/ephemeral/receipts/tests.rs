@@ -21,13 +21,13 @@ fn service(db: &Arc<Database>) -> Ephemeral {
 
 fn receipt(user: &User, kind: Kind, thread: &str, event_id: OwnedEventId) -> (Key, Receipt) {
     let key = Key { user: user.nid, kind, thread: thread.into() };
-    let pos = Position::ZERO;
+    let pos = Position::BEFORE_ALL;
     (key, Receipt { user_id: user.user_id.clone(), event_id, ts: 5, pos, event_at: None })
 }
 
 async fn seen_by(service: &Ephemeral, viewer: &User) -> Option<String> {
     let upto = service.db.committer().published();
-    let seen = service.receipts_since(ROOM, viewer.nid, &Ignored::default(), (Position::ZERO, upto)).await;
+    let seen = service.receipts_since(ROOM, viewer.nid, &Ignored::default(), (Position::BEFORE_ALL, upto)).await;
     seen.unwrap().map(|event| event.get().to_owned())
 }
 

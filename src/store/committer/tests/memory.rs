@@ -26,7 +26,7 @@ async fn memory_changes_in_the_order_of_positions_and_before_they_are_visible() 
         move |position| lock(&said).push((what, position, committer.published()))
     };
     let wake = tell("wake");
-    committer.on_published(move || wake(Position::ZERO));
+    committer.on_published(move || wake(Position::BEFORE_ALL));
     let follow = tell("memory");
     committer.remember(Arc::new(Follow(move |at, _: &Touch| follow(at))));
     for id in 1..=3 {
@@ -42,7 +42,7 @@ async fn memory_changes_in_the_order_of_positions_and_before_they_are_visible() 
     let said = lock(&said).clone();
     let expected: Vec<_> = positions.iter().map(|at| ("memory", *at, before)).collect();
     assert_eq!(said[..3], expected, "no position is visible before all of the batch is in memory");
-    assert_eq!(said[3..], [("wake", Position::ZERO, positions[2])], "who is woken sees the position");
+    assert_eq!(said[3..], [("wake", Position::BEFORE_ALL, positions[2])], "who is woken sees the position");
 }
 
 /// The positions of the touches that memory was told of, and whether their write was stored.
