@@ -31,8 +31,13 @@ use crate::{
     },
     room::{Room, Rooms},
     store::{
-        self, Position, RoomNid, Row, UserNid, Write, changed_rooms::AT_ONCE, ids::lock, latest::Latest, log::Touch,
-        receipts as rows, vocabulary::User,
+        self, Position, RoomNid, Row, UserNid, Write,
+        changed_rooms::AT_ONCE,
+        ids::lock,
+        latest::Latest,
+        log::{LogEntry, Memory, Touch},
+        receipts as rows,
+        vocabulary::User,
     },
 };
 
@@ -49,6 +54,8 @@ pub(super) struct Receipts {
     rooms: Arc<GrowingCache<RoomNid, RoomReceipts>>,
     /// The position of each room's last receipt.
     latest: Mutex<Latest<RoomNid>>,
+    /// The receipts whose write is queued, by its position.
+    queued: Mutex<HashMap<Position, Vec<(Key, Receipt)>>>,
 }
 
 #[derive(Default)]
@@ -102,7 +109,7 @@ impl Receipts {
             let rooms: Arc<GrowingCache<RoomNid, RoomReceipts>> = Arc::clone(&rooms);
             move || rooms.bytes()
         });
-        Self { rooms, latest: Mutex::new(Latest::new(started_at)) }
+        Self { rooms, latest: Mutex::new(Latest::new(started_at)), queued: Mutex::default() }
     }
 
     fn room(&self, room: RoomNid) -> Arc<RoomReceipts> {
@@ -114,10 +121,7 @@ impl Receipts {
     }
 
     /// Adds committed receipts to the cache. A room that is being loaded gets them too, so none is lost.
-    fn committed(&self, room: RoomNid, receipts: Vec<(Key, Receipt)>, position: Position) {
-        if receipts.is_empty() {
-            return;
-        }
+    fn committed(&self, room: RoomNid, receipts: Vec<(Key, Receipt)>) {
         if let Some(known) = self.rooms.peek(&room) {
             let mut shown = lock(&known.shown);
             let before = shown.bytes();
@@ -130,11 +134,33 @@ impl Receipts {
                 self.has_grown(room, &known, after);
             }
         }
-        lock(&self.latest).changed(room, position);
     }
 
     fn unchanged(&self, room: RoomNid, since: Position) -> bool {
         lock(&self.latest).is_unchanged(&room, since)
+    }
+}
+
+impl Memory for Receipts {
+    fn apply(&self, entry: &LogEntry) {
+        for (at, touch) in &entry.touches {
+            let Touch::Receipt { room, .. } = *touch else { continue };
+            let queued = lock(&self.queued).remove(at);
+            match queued {
+                Some(receipts) => self.committed(room, receipts),
+                // Another process has them.
+                None => self.rooms.remove(&room),
+            }
+            lock(&self.latest).changed(room, *at);
+        }
+    }
+
+    fn abandoned(&self, touches: &[(Position, Touch)]) {
+        for (at, touch) in touches {
+            if matches!(touch, Touch::Receipt { .. }) {
+                lock(&self.queued).remove(at);
+            }
+        }
     }
 }
 
@@ -264,17 +290,15 @@ impl Ephemeral {
         mut receipts: Vec<(Key, Receipt)>,
         fully_read: Option<Arc<str>>,
     ) -> Result<(), store::Error> {
-        let (memory, data, bus) = (Arc::clone(&self.receipts), Arc::clone(&self.data), Arc::clone(&self.bus));
         let public = receipts.iter().any(|(key, _)| key.kind == Kind::Read);
-        let marker = fully_read.is_some();
         let mut touches: Vec<Touch> = Vec::new();
         if !receipts.is_empty() {
             touches.push(Touch::Receipt { room, user, private: !public });
         }
-        if marker {
+        if fully_read.is_some() {
             touches.push(AccountData::touch(user, room, FULLY_READ));
         }
-        let committed = self.db.committer().submit::<store::Error>(1, move |position| {
+        let committed = self.db.committer().submit::<store::Error>(1, |position| {
             let mut rows: Vec<Row> = Vec::with_capacity(receipts.len() + 1);
             for (key, receipt) in &mut receipts {
                 receipt.pos = position;
@@ -291,15 +315,10 @@ impl Ephemeral {
             if let Some(content) = fully_read {
                 rows.push(AccountData::row(user, room, FULLY_READ, content, position));
             }
-            let write = touches.into_iter().fold(Write::new(rows), Write::touching);
-            Ok(write.after(move || {
-                memory.committed(room, receipts, position);
-                bus.mark_receipts(user, room, public, position);
-                if marker {
-                    data.committed(user, position);
-                    bus.mark_user_in(user, room, position);
-                }
-            }))
+            if !receipts.is_empty() {
+                lock(&self.receipts.queued).insert(position, receipts);
+            }
+            Ok(touches.into_iter().fold(Write::new(rows), Write::touching))
         })?;
         committed.wait().await?;
         Ok(())
@@ -378,3 +397,6 @@ fn read_row(row: rows::ReceiptRow) -> Result<(Key, Receipt), store::Error> {
     };
     Ok((key, receipt))
 }
+
+#[cfg(test)]
+mod tests;

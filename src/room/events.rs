@@ -49,7 +49,27 @@ pub(crate) struct Events {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Redactions(u64);
 
+/// A handle to the cache without the database, for what follows the commits.
+pub(super) struct EventsHandle {
+    cache: Arc<Cache<EventNid, Arc<StoredEvent>, ByBytes>>,
+    redactions: Arc<RwLock<Redactions>>,
+}
+
+impl EventsHandle {
+    /// Evicts an event that another process has redacted, and all events of the room that may show a part of it.
+    pub(super) fn evict_redacted(&self, room: RoomNid, redacted: EventNid) {
+        let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
+        redactions.0 += 1;
+        let may_show = |event: &StoredEvent| event.replaces.is_some() || event.redacted_because.is_some();
+        self.cache.retain(|nid, event| *nid != redacted && (event.room != room || !may_show(event)));
+    }
+}
+
 impl Events {
+    pub(super) fn handle(&self) -> EventsHandle {
+        EventsHandle { cache: Arc::clone(&self.cache), redactions: Arc::clone(&self.redactions) }
+    }
+
     pub(super) fn new(db: Arc<Database>, budget: &Budget) -> Self {
         let cache = Arc::new(Cache::with_weighter(CACHE_EVENTS, budget.share(Part::Events), ByBytes));
         budget.watch(Part::Events, {
