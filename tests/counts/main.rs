@@ -264,7 +264,9 @@ async fn a_wake_costs_the_same_in_few_rooms_and_in_many() {
         costs.push(cost);
     }
     assert_eq!(costs[0].0, 0, "statements");
-    assert_eq!(costs[0], costs[1]);
+    assert_eq!(costs[1].0, 0, "statements");
+    // A table that happens to grow, but nothing for each room.
+    assert!(costs[0].1.abs_diff(costs[1].1) <= 4, "{costs:?}");
 }
 
 /// After a restart, one statement says which rooms changed, and only these are loaded.

@@ -93,10 +93,11 @@ fn postgres_scans(steps: &[String]) -> Vec<String> {
     scans
 }
 
-/// Makes PostgreSQL plan as for large tables and for any values.
+/// Makes PostgreSQL plan as for large tables and for any values. For empty tables it would join whole indexes.
 async fn prefer_indexes(empty: &mut Empty) {
     if let Empty::Postgres(conn, _) = empty {
-        let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
+        let settings = "SET enable_seqscan = off; SET enable_mergejoin = off; SET enable_hashjoin = off; \
+            SET plan_cache_mode = force_generic_plan";
         sqlx::raw_sql(settings).execute(conn).await.expect("settings of PostgreSQL");
     }
 }
