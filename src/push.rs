@@ -11,6 +11,7 @@ use std::sync::Arc;
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{RoomId, push::Ruleset};
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     account::{
@@ -22,7 +23,7 @@ use crate::{
 
 pub use rules::RuleError;
 use rules::{carry_over, compiled::CompiledRules, evaluate::Evaluator};
-use unread::Tallies;
+use unread::{JudgedRooms, Stored, Tallies};
 
 /// Approximate number of cached rulesets, mostly of 10 kB. Others are read again when they are used.
 const CACHED_RULESETS: usize = 5_000;
@@ -40,6 +41,8 @@ pub struct UserRules {
     /// The position of their last change, or zero if there never was one. Rules that were read at different times are
     /// the same if their versions are equal.
     version: Position,
+    /// A digest of all rules, also of those that the user has not changed.
+    digest: [u8; 32],
     bytes: u64,
 }
 
@@ -57,7 +60,9 @@ pub struct Push {
     data: Arc<AccountData>,
     rulesets: Cache<UserNid, Arc<UserRules>, ByBytes>,
     evaluator: Evaluator,
+    judged: JudgedRooms,
     tallies: Tallies,
+    stored: Stored,
 }
 
 /// Why push rules were not changed.
@@ -75,7 +80,9 @@ impl Push {
             data,
             rulesets: Cache::with_weighter(CACHED_RULESETS, CACHED_RULESET_BYTES, ByBytes),
             evaluator: Evaluator::default(),
+            judged: JudgedRooms::default(),
             tallies: Tallies::default(),
+            stored: Stored::default(),
         }
     }
 
@@ -100,7 +107,8 @@ impl Push {
         let compiled = CompiledRules::new(&ruleset);
         let stored_bytes = content.map_or(DEFAULTS_BYTES, |content| 2 * content.get().len() as u64);
         let bytes = compiled.bytes() as u64 + stored_bytes;
-        let rules = Arc::new(UserRules { ruleset, compiled, version, bytes });
+        let digest = Sha256::digest(rules::content(&ruleset)?.get()).into();
+        let rules = Arc::new(UserRules { ruleset, compiled, version, digest, bytes });
         self.rulesets.insert(user.nid, Arc::clone(&rules));
         Ok(rules)
     }

@@ -13,7 +13,7 @@ mod absent_keys;
 mod checkpoints;
 mod damage;
 pub mod event;
-mod events;
+pub(crate) mod events;
 mod queued;
 mod ring;
 

@@ -44,6 +44,7 @@ pub mod timelines;
 pub mod to_device;
 pub mod tokens;
 pub mod txn_ids;
+pub mod unread;
 
 pub use committer::{Committed, Committer, Lineage, Patience, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};

@@ -28,6 +28,13 @@ CREATE TABLE commit_log (
     touched BLOB NOT NULL
 );
 
+-- table: log_cursor | owner: store | ends: when its consumer is gone from the program, at the next start
+-- How far each consumer of the commit log has come: everything up to `pos` is done.
+CREATE TABLE log_cursor (
+    consumer TEXT NOT NULL PRIMARY KEY,
+    pos INTEGER NOT NULL
+);
+
 -- table: incarnation | owner: store | ends: the oldest go at start, the newest 1000 stay
 -- One row per start. A sync token names the incarnation that made it, so a restored backup is noticed.
 CREATE TABLE incarnation (
@@ -480,3 +487,16 @@ CREATE TABLE relation (
     PRIMARY KEY (room_nid, parent_id, pos)
 ) WITHOUT ROWID;
 CREATE INDEX relation_annotation ON relation (annotation, pos) WHERE annotation IS NOT NULL;
+
+-- table: unread_tally | owner: push | ends: replaced by the next tally of the user in the room; with the account
+-- Counts of unread events that took long to count, so that a restart need not count them again. `upto` is the last counted
+-- position, `basis` a digest of everything else that the count depends on: with another basis, a row is not used. The
+-- format of `tally` is in `src/push/unread/tally/encoding.rs`.
+CREATE TABLE unread_tally (
+    user_nid INTEGER NOT NULL,
+    room_nid INTEGER NOT NULL,
+    upto INTEGER NOT NULL,
+    basis BLOB NOT NULL,
+    tally BLOB NOT NULL,
+    PRIMARY KEY (user_nid, room_nid)
+) WITHOUT ROWID;

@@ -93,31 +93,26 @@ impl Transaction for SetField {
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, store::Error> {
         let fields = rows::list_fields(conn, self.user).await?;
         let before = fields.iter().find(|(field, _)| *field == self.field).map(|(_, json)| json);
-        let mut new_rows = Vec::with_capacity(2);
+        let is_changed = before != self.json.as_ref();
+        if let Some(json) = self.json.as_ref().filter(|_| is_changed) {
+            let others = fields.iter().filter(|(field, _)| *field != self.field);
+            let entries = others.map(|(field, json)| (field, json)).chain([(&self.field, json)]);
+            // Two braces, and for each entry two quotes, a colon and a comma.
+            let size_bytes = 2 + entries.map(|(field, json)| field.len() + json.len() + 4).sum::<usize>();
+            if size_bytes > MAX_PROFILE_BYTES || (before.is_none() && fields.len() >= MAX_FIELDS) {
+                return Ok(Err(ProfileError::ProfileTooLarge));
+            }
+            conn.touch(Touch::Profile { user: self.user });
+            let row = PROFILE.row([self.user.into(), self.field.as_str().into(), json.as_str().into()]);
+            store::committer::insert_rows(conn, &[row]).await?;
+        } else if is_changed {
+            rows::delete_field(conn, self.user, &self.field).await?;
+        }
         if is_shown(&self.field) {
             // Needed also for an equal value: the client may repeat it because a room shows the old one.
             conn.touch(Touch::Job);
-            new_rows.push(Task::ShowProfile(self.user).row(position));
+            store::committer::insert_rows(conn, &[Task::ShowProfile(self.user).row(position)]).await?;
         }
-        if before == self.json.as_ref() {
-            store::committer::insert_rows(conn, &new_rows).await?;
-            return Ok(Ok(()));
-        }
-        let Some(json) = &self.json else {
-            rows::delete_field(conn, self.user, &self.field).await?;
-            store::committer::insert_rows(conn, &new_rows).await?;
-            return Ok(Ok(()));
-        };
-        let others = fields.iter().filter(|(field, _)| *field != self.field);
-        let entries = others.map(|(field, json)| (field, json)).chain([(&self.field, json)]);
-        // Two braces, and for each entry two quotes, a colon and a comma.
-        let size_bytes = 2 + entries.map(|(field, json)| field.len() + json.len() + 4).sum::<usize>();
-        if size_bytes > MAX_PROFILE_BYTES || (before.is_none() && fields.len() >= MAX_FIELDS) {
-            return Ok(Err(ProfileError::ProfileTooLarge));
-        }
-        conn.touch(Touch::Profile { user: self.user });
-        new_rows.push(PROFILE.row([self.user.into(), self.field.as_str().into(), json.as_str().into()]));
-        store::committer::insert_rows(conn, &new_rows).await?;
         Ok(Ok(()))
     }
 }

@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use axum::{
     Router,
     extract::{FromRequest as _, Request, State},
+    handler::Handler,
     http::Method,
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
@@ -16,6 +17,18 @@ use crate::{app::App, http::ApiError, limits::rate_limits::Action};
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Endpoint = Arc<dyn Fn(App, Request) -> Answer + Send + Sync>;
+
+/// An endpoint as a handler. axum would keep the parts of a request beside the future of a function until it ends.
+#[derive(Clone)]
+struct Erased(Endpoint);
+
+impl Handler<(), App> for Erased {
+    type Future = Answer;
+
+    fn call(self, request: Request, app: App) -> Answer {
+        (self.0)(app, request)
+    }
+}
 
 /// Endpoints of one API. All handlers are erased to one type, which keeps the code small with hundreds of them.
 #[derive(Default)]
@@ -89,8 +102,7 @@ impl Routes {
 
     fn add(mut self, method: Method, path: &'static str, endpoint: Endpoint) -> Self {
         let filter = MethodFilter::try_from(method.clone()).expect("Matrix uses only the common HTTP methods");
-        let serve = move |State(app): State<App>, request: Request| endpoint(app, request);
-        self.router = self.router.route(path, on(filter, serve));
+        self.router = self.router.route(path, on(filter, Erased(endpoint)));
         self.list.push((method, path));
         self
     }

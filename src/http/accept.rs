@@ -1,8 +1,8 @@
 //! Accepting: from a bound [`Listener`] to requests on a router.
 //!
 //! This is our own loop instead of `axum::serve`, to control everything between a socket and a handler. Most of our
-//! connections are waiting long polls, so a waiting connection (over HTTP/1, as most are) holds only one small task,
-//! hyper's two 8 KiB buffers and no timer.
+//! connections are waiting long polls, so a waiting connection (over HTTP/1, as most are) holds only one small task, no
+//! buffer and no timer.
 //!
 //! Promises: neither clients nor the system's limits can end the loop; no client holds a connection without sending a
 //! request for longer than the timeouts below, or without reading its answers for longer than [`Transport`] allows; on
@@ -11,12 +11,12 @@
 
 mod answering;
 mod heads;
+mod http1;
 mod http2;
 mod negotiate;
 mod unread;
 mod wire;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -26,15 +26,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::Response;
 use http::header::{EXPECT, TRANSFER_ENCODING};
 use hyper::body::{Body as _, Incoming};
-use hyper::server::conn::{http1, http2 as hyper_http2};
+use hyper::server::conn::{http1 as hyper_http1, http2 as hyper_http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 use tracing::{debug, error, warn};
 
 use self::{
@@ -110,7 +109,6 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
     let address = listener.address().clone();
     let transport = listener.transport.clone();
     let server = Arc::new(Server::new(router, listener.tls.clone(), transport.clone(), shutdown.clone()));
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut stopping = pin!(shutdown.token().cancelled());
     let (mut exhausted_logged_at, mut refused_logged_at) = (None::<Instant>, None::<Instant>);
@@ -123,7 +121,7 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
                 Ok((socket, client)) => match transport.connect(client) {
                     Some(counted) => {
                         let client = ClientAddress(client);
-                        connections.spawn(server.clone().connection(socket, client, counted, graceful.watcher()));
+                        connections.spawn(server.clone().connection(socket, client, counted));
                     }
                     None if refused_logged_at.is_none_or(|at| at.elapsed() >= EXHAUSTED_LOG_INTERVAL) => {
                         refused_logged_at = Some(Instant::now());
@@ -148,7 +146,12 @@ pub async fn serve(listener: Listener, router: Router, shutdown: Shutdown) {
         }
     }
     drop(listener);
-    if tokio::time::timeout_at(shutdown.deadline(), graceful.shutdown()).await.is_err() {
+    let finished = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    if tokio::time::timeout_at(shutdown.deadline(), finished).await.is_err() {
         warn!(%address, connections = connections.len(), "dropped connections that did not finish in time");
     }
     connections.shutdown().await;
@@ -178,13 +181,13 @@ struct Server {
     tls: Option<TlsAcceptor>,
     transport: Transport,
     shutdown: Shutdown,
-    http1: http1::Builder,
+    http1: hyper_http1::Builder,
     http2: hyper_http2::Builder<TokioExecutor>,
 }
 
 impl Server {
     fn new(router: Router, tls: Option<TlsAcceptor>, transport: Transport, shutdown: Shutdown) -> Self {
-        let mut http1 = http1::Builder::new();
+        let mut http1 = hyper_http1::Builder::new();
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
@@ -203,15 +206,9 @@ impl Server {
         Self { router, tls, transport, shutdown, http1, http2 }
     }
 
-    /// Serves one connection from its first byte to its last. The size of this future is the cost of a waiting client,
-    /// besides the buffers.
-    async fn connection(
-        self: Arc<Self>,
-        socket: Socket,
-        client: ClientAddress,
-        _counted: transport::Connected,
-        watcher: Watcher,
-    ) {
+    /// Serves one connection from its first byte to its last. The size of this future is a part of the cost of a
+    /// waiting client.
+    async fn connection(self: Arc<Self>, socket: Socket, client: ClientAddress, _counted: transport::Connected) {
         // Boxed, like HTTP/2 below: otherwise every waiting connection would keep the state of the largest part.
         let negotiated = tokio::select! {
             biased;
@@ -226,25 +223,20 @@ impl Server {
         };
         let state = Arc::<ConnectionState>::default();
         let heads = matches!(protocol, Protocol::Http1).then(Heads::new);
-        let io = TokioIo::new(Wire::new(io, heads, Arc::clone(&state)));
-        let service = Connected { server: Arc::clone(&self), client, protocol, state: Arc::clone(&state) };
-        let served = match protocol {
-            Protocol::Http1 => tokio::select! {
-                biased;
-                served = watcher.watch(self.http1.serve_connection(io, service)) => Some(served),
-                () = state.hangup.wanted() => None,
-            },
+        // Boxed, because it moves into hyper's connection and out again.
+        let wire = Box::new(Wire::new(io, heads, Arc::clone(&state)));
+        let connected = Connected { server: Arc::clone(&self), client, protocol, state: Arc::clone(&state) };
+        let serving = match protocol {
+            Protocol::Http1 => Either::Left(http1::serve(&self, wire, connected)),
             Protocol::Http2 => {
-                let serving = Box::pin(http2::serve(&self.http2, io, service, self.shutdown.token()));
-                let served = tokio::select! {
-                    biased;
-                    served = serving => Some(served),
-                    () = state.hangup.wanted() => None,
-                };
-                // Held until here, because shutdown waits for it.
-                drop(watcher);
-                served
+                let serving = http2::serve(&self.http2, TokioIo::new(wire), connected, self.shutdown.token());
+                Either::Right(Box::pin(serving))
             }
+        };
+        let served = tokio::select! {
+            biased;
+            served = serving => Some(served),
+            () = state.hangup.wanted() => None,
         };
         match served {
             Some(Ok(())) => {}
@@ -254,7 +246,7 @@ impl Server {
     }
 }
 
-/// The router as a service for one connection.
+/// The router for one connection.
 struct Connected {
     server: Arc<Server>,
     client: ClientAddress,
@@ -262,12 +254,8 @@ struct Connected {
     state: Arc<ConnectionState>,
 }
 
-impl hyper::service::Service<hyper::Request<Incoming>> for Connected {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn call(&self, request: hyper::Request<Incoming>) -> Answering {
+impl Connected {
+    fn answer(&self, request: hyper::Request<Incoming>) -> Answering {
         let is_http1 = matches!(self.protocol, Protocol::Http1);
         let asked = Asked {
             compression: Compression::of(request.method(), request.uri().path(), request.headers()),

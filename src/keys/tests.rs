@@ -35,7 +35,7 @@ use crate::{
         devices::{self, DEVICE},
         key_backup::{self, Part},
         log::Touch,
-        tests::count_rows,
+        tests::{count_rows, touched_by},
         txn_ids::find_txn_id,
     },
 };
@@ -285,6 +285,30 @@ async fn changes_are_told_from_memory_and_from_the_database() {
     let fixture = fixture.reopen().await;
     assert_eq!(ask(&fixture, before).await, [owned_user_id!("@alice:example.org")]);
     assert!(ask(&fixture, changed).await.is_empty());
+}
+
+#[tokio::test]
+async fn requests_about_keys_name_what_they_change() {
+    let fixture = Fixture::new(|_| {}).await;
+    let (db, keys) = (&fixture.db, &fixture.keys);
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB").await;
+
+    let (result, touched) = touched_by(db, upload(keys, &alice, &[("A", one_time_key(1))], &[])).await;
+    result.expect("it is new");
+    assert_eq!(touched, ["KeyCounts"]);
+    let (result, touched) = touched_by(db, upload(keys, &alice, &[("A", one_time_key(1))], &[])).await;
+    result.expect("it is the same");
+    assert!(touched.is_empty(), "{touched:?}");
+
+    let ((), touched) = touched_by(db, send(&fixture, &alice, "t", &bob, 1)).await;
+    assert_eq!(touched, ["ToDevice", "Txn"]);
+    let ((), touched) = touched_by(db, send(&fixture, &alice, "t", &bob, 1)).await;
+    assert!(touched.is_empty(), "{touched:?}");
+    keys.acknowledge_to_device(bob.device_nid, db.committer().published()).await.expect("acknowledged");
+    let (result, touched) = touched_by(db, keys.delete_acknowledged()).await;
+    result.expect("deleted");
+    assert_eq!(touched, ["ToDeviceGone"]);
 }
 
 /// Signs a device out.

@@ -77,6 +77,11 @@ impl<K: Hash + Eq + Clone, V: Default> GrowingCache<K, V> {
         self.held.remove(key);
     }
 
+    /// All values, which do not count as used.
+    pub fn iter(&self) -> impl Iterator<Item = (K, Arc<V>)> {
+        self.held.iter().map(|(key, held)| (key, held.value))
+    }
+
     /// The bytes of all values.
     pub fn bytes(&self) -> u64 {
         self.held.weight()

@@ -2,11 +2,14 @@
 //!
 //! Promises:
 //!
-//! - A count always equals a new count of the timeline.
-//! - Counting takes at most `MAX_STEPS` for a room and `MAX_STEPS_IN_ALL` for an answer ([`hold`]), plus the steps of
+//! - A count has every event that counts among the latest [`COLD_EVENTS`] of the timeline, and none that does not count.
+//!   A count that is kept goes on to more events, up to [`MAX_EVENTS`]. A new count starts with the latest
+//!   [`COLD_EVENTS`]; older events then no longer count.
+//! - Counting takes at most `MAX_STEPS` for a room and `MAX_STEPS_IN_ALL` for an answer ([`steps`]), plus the steps of
 //!   one event, for any rules and events.
-//! - Sending an event writes nothing for it. A user who follows a room costs the evaluation of each new event, and no
-//!   query.
+//! - Sending an event writes nothing for it. A user who follows a room costs no query.
+//! - An event is evaluated once for each class of rules ([`judged`]). A user is looked at alone only where the event may
+//!   name them.
 //!
 //! An event counts if all of these hold:
 //!
@@ -14,79 +17,91 @@
 //! - It is after the user's join, and after the user's receipts for its thread.
 //! - It is neither redacted, nor sent by the user or by somebody whom they ignore.
 //!
-//! Sending a message marks the earlier events in the same thread as read. A new count starts with the latest
-//! [`MAX_EVENTS`] events; older ones no longer count. If `MAX_STEPS` ends before the oldest of them, the rest does not
-//! count either. If only the [`StepBudget`] of an answer ends, the next look at the room completes the count.
+//! Sending a message marks the earlier events in the same thread as read. If `MAX_STEPS` ends before the oldest event of
+//! a count, the rest does not count either. If only the [`WorkBudget`] of an answer ends, the next look at the room
+//! completes the count.
 //!
-//! The tally of unread events ([`tally`]) is kept in memory. New events are added to it; receipts and redactions remove
-//! events.
+//! The tally of unread events ([`tally`]) is kept in memory ([`look`]). New events are added to it; receipts and redactions
+//! remove events. Tallies that took many events are also stored ([`stored`]), so that a restart does not count them again.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
-mod hold;
+mod judged;
+mod look;
+mod steps;
+mod stored;
 mod tally;
 
-use std::{collections::HashSet, convert::Infallible, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::Mutex;
 
-use self::{hold::Reach, tally::Tally};
-use super::{Push, UserRules, rules::evaluate::Verdict};
+use self::{look::Look, tally::Tally};
+use super::{Push, UserRules};
 use crate::{
     account::ignored::Ignored,
-    ephemeral::{Ephemeral, receipts::Reads},
-    room::{Room, Rooms, event::StoredEvent, timeline::Placed, visibility::Sight},
+    ephemeral::Ephemeral,
+    memory::growing::GrowingCache,
+    room::{Room, Rooms, visibility::Sight},
     store::{Error, EventNid, Position, RoomNid, UserNid, vocabulary::User},
 };
 
+pub(super) use self::{judged::JudgedRooms, stored::Stored};
 pub use self::{
-    hold::StepBudget,
+    steps::WorkBudget,
     tally::{Counts, Unread},
 };
 
-/// Maximum number of events in a new count, newest first, and of counted notifications. Badges say "99+" long before.
+/// Maximum number of events in a new count, newest first. Badges say "99+", and a room costs no more than this however
+/// long nobody has looked at it.
+pub const COLD_EVENTS: usize = 100;
+
+/// Maximum number of counted notifications, and of events that are added to an earlier count at once.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// Capacity of the cache: notifications of 48 bytes, and [`ENTRY_WEIGHT`] more for each pair of user and room.
-const REMEMBERED: u64 = 1_000_000;
+/// Approximate memory for tallies: a million notifications.
+const CACHED_BYTES: u64 = 48 * 1024 * 1024;
 
-/// The weight of a pair of user and room without notifications, in notifications.
-const ENTRY_WEIGHT: u64 = 8;
+/// Approximate memory of a pair of user and room without notifications.
+const EMPTY_BYTES: u64 = 400;
 
-/// Approximate number of pairs that fit into [`REMEMBERED`].
-const REMEMBERED_PAIRS: usize = 50_000;
+/// Approximate memory of a notification.
+const NOTIFICATION_BYTES: u64 = 48;
+
+/// Approximate number of pairs that fit into [`CACHED_BYTES`].
+const CACHED_PAIRS: usize = 50_000;
 
 /// Maximum number of related events kept for a pair. With more, the next look counts anew.
 const MAX_THROUGH: usize = 1_000;
 
-/// A user's tally of a room. Locked while new events are added, which may read the database: two devices of a user need
-/// not do that twice.
-type Entry = Arc<Mutex<Option<Counted>>>;
-
-/// An entry with the number of notifications that the cache has reserved for it. A value must not change its weight
-/// while it is in the cache, so an entry that has grown is inserted again.
-#[derive(Clone, Default)]
-struct Slot {
-    entry: Entry,
-    room_for: u64,
+/// A user's tally of a room.
+#[derive(Default)]
+struct Entry {
+    /// Set by each look, and cleared by the search for tallies that nobody looks at.
+    is_looked_at: AtomicBool,
+    /// Locked while new events are added, which may read the database: two devices of a user need not do that twice.
+    counted: Mutex<Option<Counted>>,
 }
 
-#[derive(Clone)]
-struct ByNotifications;
-
-impl Weighter<(UserNid, RoomNid), Slot> for ByNotifications {
-    fn weight(&self, _: &(UserNid, RoomNid), slot: &Slot) -> u64 {
-        ENTRY_WEIGHT + slot.room_for
+impl Counted {
+    /// Approximate memory that it takes.
+    fn bytes(&self) -> u64 {
+        EMPTY_BYTES + NOTIFICATION_BYTES * self.tally.len().next_power_of_two() as u64
     }
 }
 
 /// The tallies of active users.
-pub(super) struct Tallies(Cache<(UserNid, RoomNid), Slot, ByNotifications>);
+pub(super) struct Tallies(GrowingCache<(UserNid, RoomNid), Entry>);
 
 impl Default for Tallies {
     fn default() -> Self {
-        Self(Cache::with_weighter(REMEMBERED_PAIRS, REMEMBERED, ByNotifications))
+        Self(GrowingCache::new(CACHED_BYTES, CACHED_PAIRS))
     }
 }
 
@@ -99,9 +114,13 @@ struct Counted {
     /// Events through which another event belongs to its thread.
     through: HashSet<EventNid>,
     owed: Owed,
+    /// The number of events that a new count would have to read, and that the stored tally does not have.
+    unsaved: usize,
+    /// Set by a new count until it was stored or found not worth it.
+    is_new: bool,
 }
 
-/// The work that a look left undone because its [`StepBudget`] ended. The next look does it and reports changed counts,
+/// The work that a look left undone because its [`WorkBudget`] ended. The next look does it and reports changed counts,
 /// because the client got others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owed {
@@ -112,7 +131,9 @@ enum Owed {
     All,
 }
 
-/// The inputs of a count. If one of them changes, everything is counted anew.
+/// The inputs of a count, besides the events and receipts of the room. If one of them changes, everything is counted
+/// anew.
+#[derive(Clone)]
 pub(super) struct Basis {
     pub(super) rules: Arc<UserRules>,
     pub(super) ignored: Arc<Ignored>,
@@ -128,17 +149,6 @@ impl PartialEq for Basis {
     }
 }
 
-/// One look at a room by one user.
-struct Look<'a> {
-    push: &'a Push,
-    rooms: &'a Rooms,
-    room: &'a Room,
-    user: &'a User,
-    reads: Reads,
-    upto: Position,
-    budget: &'a StepBudget,
-}
-
 impl Push {
     /// The unread events of a room for the user as of `upto`; none if they are not joined. Counts as far as `budget`
     /// reaches.
@@ -148,19 +158,25 @@ impl Push {
         (room, sight): (&Room, &Sight),
         user: &User,
         upto: Position,
-        budget: &StepBudget,
+        budget: &WorkBudget,
     ) -> Result<Unread, Error> {
         let Some(joined_at) = sight.joined_since(upto) else { return Ok(Unread::default()) };
         let (rules, ignored) = (self.rules(user).await?, self.data.ignored(user).await?);
         let reads = ephemeral.reads(room.nid, user.nid).await?;
         let look = Look { push: self, rooms, room, user, reads, upto, budget };
         let key = (user.nid, room.nid);
-        let Ok(slot) = self.tallies.0.get_or_insert_with(&key, || Ok::<_, Infallible>(Slot::default()));
-        let mut held = slot.entry.lock().await;
+        let entry = self.tallies.0.get_or_default(&key, EMPTY_BYTES);
+        entry.is_looked_at.store(true, Ordering::Relaxed);
+        let mut held = entry.counted.lock().await;
 
         let basis = Basis { rules, ignored, joined_at };
+        let bytes_before = held.as_ref().map(Counted::bytes);
+        let known = match held.take() {
+            Some(counted) => Some(counted),
+            None => look.stored(&basis).await?,
+        };
         let read_up_to = |thread: &str| look.reads.up_to(thread);
-        let mut counted = match held.take() {
+        let mut counted = match known {
             Some(mut counted) if counted.basis == basis && counted.owed != Owed::All => {
                 match look.go_on(&mut counted).await? {
                     Outcome::Counted => counted,
@@ -182,17 +198,21 @@ impl Push {
             None => look.count_anew(basis).await?,
         };
         counted.tally.read(read_up_to);
+        if look.reads.up_to("") >= counted.upto {
+            // A new count would find nothing to read.
+            counted.unsaved = 0;
+        }
+        if std::mem::take(&mut counted.is_new) && counted.is_worth_storing() {
+            self.stored.note_due(key);
+        }
         let unread = counted.tally.unread(upto);
-        let room_for = match counted.tally.len() as u64 {
-            0 => 0,
-            notifications => notifications.next_power_of_two(),
-        };
+        let bytes = counted.bytes();
         if counted.through.len() <= MAX_THROUGH {
             *held = Some(counted);
         }
         drop(held);
-        if room_for != slot.room_for {
-            self.tallies.0.insert(key, Slot { room_for, ..slot });
+        if bytes_before != Some(bytes) {
+            self.tallies.0.has_grown(&key, &entry, bytes);
         }
         Ok(unread)
     }
@@ -203,112 +223,4 @@ enum Outcome {
     Counted,
     /// The earlier count is no longer right.
     CountAnew,
-}
-
-impl Look<'_> {
-    /// Counts from the user's join, or from their receipt for the whole room.
-    async fn count_anew(&self, basis: Basis) -> Result<Counted, Error> {
-        let start = basis.joined_at.max(self.reads.up_to(""));
-        let (tally, through) = (Tally::default(), HashSet::new());
-        let mut counted = Counted { basis, upto: start, tally, through, owed: Owed::Nothing };
-        if self.is_beyond_budget(start) {
-            counted.owed = Owed::All;
-            return Ok(counted);
-        }
-        let (events, _) = self.rooms.timeline(self.room, start, self.upto, MAX_EVENTS).await?;
-        let held = self.hold(&counted.basis, &events).await?;
-        self.add(&mut counted, &events, &held.verdicts).await?;
-        if held.reach == Reach::OutOfBudget {
-            counted.owed = Owed::All;
-            // These only serve to add events to this tally, and it will be counted anew. Cleared, so that their number
-            // does not stop the tally from being kept.
-            counted.through.clear();
-        }
-        counted.upto = counted.upto.max(self.upto);
-        Ok(counted)
-    }
-
-    /// Returns whether the room has events after a position but the budget has no steps left for them.
-    fn is_beyond_budget(&self, after: Position) -> bool {
-        self.budget.is_spent() && after < self.room.last_pos()
-    }
-
-    /// Adds the events since the last look.
-    async fn go_on(&self, counted: &mut Counted) -> Result<Outcome, Error> {
-        if self.upto <= counted.upto {
-            return Ok(Outcome::Counted);
-        }
-        if self.is_beyond_budget(counted.upto) {
-            counted.owed = Owed::News;
-            return Ok(Outcome::Counted);
-        }
-        let (events, more) = self.rooms.timeline(self.room, counted.upto, self.upto, MAX_EVENTS).await?;
-        if more {
-            return Ok(Outcome::CountAnew);
-        }
-        for (pos, event) in &events {
-            if self.redact(counted, *pos, event).await? == Outcome::CountAnew {
-                return Ok(Outcome::CountAnew);
-            }
-        }
-        let held = self.hold(&counted.basis, &events).await?;
-        match held.reach {
-            Reach::All => {}
-            Reach::Latest => {
-                // A new count would not reach the events that were counted before.
-                counted.tally = Tally::default();
-                counted.tally.changed(self.upto);
-            }
-            Reach::OutOfBudget => {
-                counted.owed = Owed::News;
-                return Ok(Outcome::Counted);
-            }
-        }
-        self.add(counted, &events, &held.verdicts).await?;
-        counted.upto = self.upto;
-        if std::mem::replace(&mut counted.owed, Owed::Nothing) == Owed::News {
-            counted.tally.changed(self.upto);
-        }
-        Ok(Outcome::Counted)
-    }
-
-    /// Removes the event that `event` redacts.
-    async fn redact(&self, counted: &mut Counted, pos: Position, event: &StoredEvent) -> Result<Outcome, Error> {
-        let Some(event_id) = &event.pdu.redacts else { return Ok(Outcome::Counted) };
-        let target = self.rooms.find_in_timeline(self.room, event_id).await?;
-        let Some(target) = target.filter(|target| target.redacted_because.is_some()) else {
-            return Ok(Outcome::Counted);
-        };
-        // The user's own events say what they have read, and related events say to which thread an event belongs. The
-        // redacted event no longer does.
-        if target.sender() == self.user.user_id || counted.through.contains(&target.nid) {
-            return Ok(Outcome::CountAnew);
-        }
-        counted.tally.redacted(pos, target.nid);
-        Ok(Outcome::Counted)
-    }
-
-    /// Adds events with their verdicts, oldest first. All must be newer than the events added before.
-    async fn add(&self, counted: &mut Counted, events: &[Placed], verdicts: &[Verdict]) -> Result<(), Error> {
-        for ((pos, event), verdict) in events.iter().zip(verdicts) {
-            let is_redaction = event.pdu.event_type == "m.room.redaction";
-            if event.redacted_because.is_some() || counted.basis.ignored.contains(event.sender()) {
-                continue;
-            }
-            if event.sender() == self.user.user_id {
-                // A state event, such as a membership or topic change, or a redaction can be sent without looking at
-                // the room, so it marks nothing as read.
-                if event.pdu.state_key.is_none() && !is_redaction {
-                    let conversation = self.rooms.conversation(self.room, event).await?;
-                    counted.through.extend(conversation.through);
-                    counted.tally.sent(*pos, &conversation.thread);
-                }
-            } else if verdict.notify {
-                let conversation = self.rooms.conversation(self.room, event).await?;
-                counted.through.extend(conversation.through);
-                counted.tally.notified(*pos, event.nid, conversation.thread, verdict.highlight);
-            }
-        }
-        Ok(())
-    }
 }

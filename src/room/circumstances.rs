@@ -1,11 +1,9 @@
-//! The facts about a room that push rules need besides the event itself: the number of members, the user's name in the
-//! room and the power levels, all at the time when the event was sent.
+//! The facts about a room that push rules need besides the event itself: the number of members and the power levels, at
+//! the time when the event was sent.
 //!
 //! Promise: the state events that were current when an event was sent never change afterwards. Only a redaction changes
-//! what they say: it removes the name from a member event, or some levels from the power levels. Counting again after
-//! that may give another count. Needs no database as long as the state log's tail reaches back.
-
-use ruma::UserId;
+//! what they say: it removes some levels from the power levels. Needs no database as long as the state log's tail reaches
+//! back.
 
 use super::{
     Room, Rooms,
@@ -13,14 +11,12 @@ use super::{
 };
 use crate::store::{Error, EventNid, KeyNid, Position, states as rows};
 
-/// The facts for one user, from a position on.
+/// The facts, from a position on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Circumstances {
     pub from: Position,
     /// The number of joined users.
     pub joined: usize,
-    /// The user's member event.
-    pub member: Option<EventNid>,
     /// The room's power levels.
     pub power_levels: Option<EventNid>,
 }
@@ -36,7 +32,6 @@ impl Circumstances {
 struct Rewind {
     /// The facts after the change that is undone next.
     now: Circumstances,
-    member_key: Option<KeyNid>,
     levels_key: Option<KeyNid>,
     newest_first: Vec<Circumstances>,
 }
@@ -44,15 +39,11 @@ struct Rewind {
 impl Rewind {
     fn undo(&mut self, change: &Change) {
         let joined = |entry: Option<StateEntry>| entry.is_some_and(|entry| entry.membership == Some(Membership::Join));
-        let before = change.before.map(|entry| entry.event_nid);
         let mut then = self.now;
         then.joined =
             (then.joined + usize::from(joined(change.before))).saturating_sub(usize::from(joined(change.now)));
-        if Some(change.key) == self.member_key {
-            then.member = before;
-        }
         if Some(change.key) == self.levels_key {
-            then.power_levels = before;
+            then.power_levels = change.before.map(|entry| entry.event_nid);
         }
         if then != self.now {
             self.newest_first.push(Circumstances { from: change.pos, ..self.now });
@@ -63,24 +54,13 @@ impl Rewind {
 
 impl Rooms {
     /// The facts right after `after` and ever since, oldest first. Never empty.
-    pub(crate) async fn circumstances(
-        &self,
-        room: &Room,
-        user_id: &UserId,
-        after: Position,
-    ) -> Result<Vec<Circumstances>, Error> {
-        let member_key = self.find_key(room, "m.room.member", user_id.as_str()).await?;
+    pub(crate) async fn circumstances(&self, room: &Room, after: Position) -> Result<Vec<Circumstances>, Error> {
         let levels_key = self.find_key(room, "m.room.power_levels", "").await?;
         let (mut rewind, known_from) = {
             let view = room.view();
-            let current = |key: Option<KeyNid>| Some(view.state.get(key?)?.event_nid);
-            let now = Circumstances {
-                from: after,
-                joined: view.state.joined(),
-                member: current(member_key),
-                power_levels: current(levels_key),
-            };
-            let mut rewind = Rewind { now, member_key, levels_key, newest_first: Vec::new() };
+            let power_levels = levels_key.and_then(|key| view.state.get(key)).map(|entry| entry.event_nid);
+            let now = Circumstances { from: after, joined: view.state.joined(), power_levels };
+            let mut rewind = Rewind { now, levels_key, newest_first: Vec::new() };
             let known_from = view.state.tail_from().max(after);
             view.state.changes_after(known_from).rev().for_each(|change| rewind.undo(change));
             (rewind, known_from)

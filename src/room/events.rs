@@ -47,7 +47,7 @@ pub(crate) struct Events {
 /// The number of events that were redacted since the start. Rows that were read before a redaction are not cached after
 /// it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Redactions(u64);
+pub(crate) struct Redactions(u64);
 
 impl Events {
     pub(super) fn new(db: Arc<Database>, budget: &Budget) -> Self {
@@ -60,7 +60,7 @@ impl Events {
     }
 
     /// The redactions so far. Rows that are read from now on show all of them.
-    pub(super) fn redactions(&self) -> Redactions {
+    pub(crate) fn redactions(&self) -> Redactions {
         *self.redactions.read().unwrap_or_else(PoisonError::into_inner)
     }
 

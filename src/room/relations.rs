@@ -137,7 +137,7 @@ pub(super) fn annotation(pdu: &Pdu) -> Option<Annotation> {
 
 /// The relation row of an event, if it relates to another one.
 pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
-    let relation = relation(event)?;
+    let relation = relation(&event.pdu)?;
     let (rel_type, parent) = (relation.rel_type?, relation.event_id?);
     if !fits(&rel_type) || !fits(&parent) {
         return None;

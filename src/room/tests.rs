@@ -28,6 +28,8 @@ use crate::{
     },
 };
 
+mod touches;
+
 pub(crate) struct Server {
     pub(crate) app: App,
     _dir: tempfile::TempDir,

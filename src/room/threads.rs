@@ -7,6 +7,8 @@ use std::{borrow::Cow, sync::Arc};
 use ruma::EventId;
 use serde::Deserialize;
 
+use sabha_federation::Pdu;
+
 use super::{Room, Rooms, event::StoredEvent};
 use crate::store::{Error, EventNid};
 
@@ -34,28 +36,34 @@ pub(super) struct RelatesTo<'a> {
 }
 
 /// The relation in an event's content, if it names a valid event ID.
-pub(super) fn relation(event: &StoredEvent) -> Option<RelatesTo<'_>> {
+pub(super) fn relation(pdu: &Pdu) -> Option<RelatesTo<'_>> {
     #[derive(Deserialize)]
     struct Content<'a> {
         #[serde(borrow, rename = "m.relates_to")]
         relates_to: RelatesTo<'a>,
     }
     // Most events relate to nothing, and are not parsed for this.
-    if !event.pdu.content.get().contains("relates_to") {
+    if !pdu.content.get().contains("relates_to") {
         return None;
     }
-    let relates_to = event.content::<Content<'_>>()?.relates_to;
+    let relates_to = serde_json::from_str::<Content<'_>>(pdu.content.get()).ok()?.relates_to;
     let names_event = |event_id: &Cow<'_, str>| <&EventId>::try_from(&**event_id).is_ok();
     (relates_to.rel_type.is_some() && relates_to.event_id.as_ref().is_some_and(names_event)).then_some(relates_to)
 }
 
+/// Returns whether the event relates to another one. One that does not is in the main timeline.
+pub(crate) fn is_related(pdu: &Pdu) -> bool {
+    relation(pdu).is_some()
+}
+
 impl Rooms {
     /// The conversation that the event belongs to. Reads the database only for events that relate to an old one.
-    pub async fn conversation(&self, room: &Room, event: &StoredEvent) -> Result<Conversation, Error> {
+    pub async fn conversation(&self, room: &Room, event: &Pdu) -> Result<Conversation, Error> {
         let mut conversation = Conversation::default();
         let mut parent: Option<Arc<StoredEvent>> = None;
         for _ in 0..=MAX_HOPS {
-            let Some(RelatesTo { rel_type, event_id: Some(event_id) }) = relation(parent.as_deref().unwrap_or(event))
+            let Some(RelatesTo { rel_type, event_id: Some(event_id) }) =
+                relation(parent.as_ref().map_or(event, |parent| &parent.pdu))
             else {
                 return Ok(conversation);
             };
@@ -82,7 +90,7 @@ impl Rooms {
             return Ok(true);
         }
         let Some(event) = self.find_in_timeline(room, event_id).await? else { return Ok(true) };
-        let conversation = self.conversation(room, &event).await?;
+        let conversation = self.conversation(room, &event.pdu).await?;
         if conversation.thread.as_deref().unwrap_or(MAIN) == thread || event.redacted_because.is_some() {
             return Ok(true);
         }

@@ -3,26 +3,21 @@
 //! Promise: only the headers of a proxy that the listener trusts are used; every other client has the address of its
 //! socket, whatever headers it sends.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
-use axum::{
-    extract::{Request, State},
-    http::HeaderMap,
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, http::HeaderMap};
 
 use crate::{config::Listener, http::ClientAddress};
 
 const HEADER: &str = "x-forwarded-for";
 
-/// Replaces the proxy's address with its client's.
-pub(super) async fn believe(State(listener): State<Arc<Listener>>, mut request: Request, next: Next) -> Response {
+/// Returns the request with the client's address instead of the proxy's.
+pub(super) fn believe(listener: &Listener, mut request: Request) -> Request {
     if let Some(ClientAddress(peer)) = request.extensions().get().copied() {
-        let origin = origin(&listener, peer, request.headers());
+        let origin = origin(listener, peer, request.headers());
         request.extensions_mut().insert(ClientAddress(origin));
     }
-    next.run(request).await
+    request
 }
 
 /// Walks back from the peer: the first address that is not a trusted proxy's is the client's.

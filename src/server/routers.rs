@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, http::Method, middleware};
+use axum::{Router, extract::Request, http::Method};
+use tower::util::MapRequestLayer;
 
 use super::{forwarded, health, landing, request, setup, stage, well_known};
 use crate::{
@@ -37,7 +38,8 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
         open_to_browsers = open_to_browsers.merge(well_known::router(&app.config, client_address));
     }
     // The CORS layer is outside: browsers must also be able to read answers that the other layer makes itself.
-    let open_to_browsers = open_to_browsers.layer(tracked(app, shutdown)).layer(CorsLayer);
+    // Layers in one call share one boxed future, which a parked request keeps.
+    let open_to_browsers = open_to_browsers.layer((CorsLayer, tracked(app, shutdown)));
     let mut ours = health_of(app);
     if serves_clients {
         ours = ours
@@ -45,10 +47,9 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
             .merge(setup::router(app, client_address))
             .merge(stage::router(app, client_address));
     }
-    open_to_browsers
-        .merge(ours.layer(tracked(app, shutdown)))
-        .layer(middleware::from_fn(request::trace))
-        .layer(middleware::from_fn_with_state(Arc::new(listener.clone()), forwarded::believe))
+    let listener = Arc::new(listener.clone());
+    let believe = MapRequestLayer::new(move |request: Request| forwarded::believe(&listener, request));
+    open_to_browsers.merge(ours.layer(tracked(app, shutdown))).layer((believe, request::TraceLayer))
 }
 
 /// The layer that runs writing requests to their end, and answers early if the database does not answer.

@@ -30,6 +30,13 @@ const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
 /// gather the acknowledgements of many devices in one commit.
 const ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(10);
 
+/// The interval for storing unread counts that took long to count. A few seconds gather those of a first sync.
+const TALLIES_EVERY: Duration = Duration::from_secs(10);
+
+/// The interval for finding unread counts that nobody looks at any more. They are stored after once or twice this time;
+/// until then a restart counts them anew.
+const QUIET_TALLIES_EVERY: Duration = Duration::from_secs(600);
+
 /// The interval for deleting the rows of expired tokens, which are refused anyway.
 const TOKENS_EVERY: Duration = Duration::from_secs(3600);
 
@@ -72,6 +79,17 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
     every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });
     every(app, tasks, "acknowledged messages", ACKNOWLEDGED_EVERY, |app: App| async move {
         app.keys.delete_acknowledged().await
+    });
+    every(
+        app,
+        tasks,
+        "unread counts",
+        TALLIES_EVERY,
+        |app: App| async move { app.push.store_tallies(&app.rooms).await },
+    );
+    every(app, tasks, "quiet unread counts", QUIET_TALLIES_EVERY, |app: App| async move {
+        app.push.find_quiet_tallies();
+        Ok(())
     });
     every(app, tasks, "expired tokens", TOKENS_EVERY, |app: App| async move { app.accounts.sweep_tokens().await });
     every(app, tasks, "superfluous checkpoints", CHECKPOINTS_EVERY, |app: App| async move {

@@ -46,7 +46,12 @@ pub use steps::{CommitStep, StepHook};
 use transaction::Slot;
 pub use transaction::Transaction;
 
-use super::{Counters, DatabaseOptions, Error, Position, Row, ids::Ids, ids::lock, log::Touch};
+use super::{
+    Counters, DatabaseOptions, Error, Position, Row,
+    ids::Ids,
+    ids::lock,
+    log::{Feed, Touch},
+};
 use crate::clock::Clock;
 pub(super) use batch::RESERVE_IDS;
 pub(crate) use batch::insert_rows;
@@ -55,7 +60,7 @@ pub(super) use connection::{Engine, LOCK_KEY, LOCK_POSTGRES, WriterConn, set_lim
 pub(super) use {
     batch::STATEMENTS,
     connection::STATEMENTS as CONNECTION_STATEMENTS,
-    logged::{INSERTS, STATEMENTS as LOG_STATEMENTS},
+    logged::INSERTS,
     one_call::{postgres_text, sqlite_text},
 };
 
@@ -224,6 +229,7 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
     published: AtomicI64,
+    feed: Feed,
     steps: Steps,
     on_published: OnPublished,
     pulse: Pulse,
@@ -271,6 +277,7 @@ impl Committed {
 impl Committer {
     pub(super) fn new(
         last: Position,
+        feed: Feed,
         counters: Arc<Counters>,
         options: &DatabaseOptions,
         reserve: Option<Reserve>,
@@ -279,6 +286,7 @@ impl Committer {
             queue: Mutex::new(Queue::after(last)),
             wake: Notify::new(),
             published: AtomicI64::new(last.0),
+            feed,
             steps: Steps::default(),
             on_published: OnPublished::default(),
             pulse: Pulse::default(),
@@ -347,6 +355,11 @@ impl Committer {
         let builder = Builder::enter(&self.0, count)?;
         let work = build(builder.first())?;
         Ok(builder.fill(work))
+    }
+
+    /// The entries of the commit log, for those who follow it.
+    pub fn feed(&self) -> &Feed {
+        &self.0.feed
     }
 
     pub fn ids(&self) -> &Ids {

@@ -28,6 +28,8 @@ statements! {
     SIGNATURES = "DELETE FROM key_signature WHERE user_nid = $1 AND (key_id, signer_nid, signer_key_id) IN \
         (SELECT key_id, signer_nid, signer_key_id FROM key_signature WHERE user_nid = $1 \
         ORDER BY key_id, signer_nid, signer_key_id LIMIT $2)";
+    UNREAD_TALLIES = "DELETE FROM unread_tally WHERE user_nid = $1 AND room_nid IN \
+        (SELECT room_nid FROM unread_tally WHERE user_nid = $1 ORDER BY room_nid LIMIT $2)";
     BACKUP_SESSIONS = "DELETE FROM key_backup_session WHERE user_nid = $1 AND (version, room_id, session_id) IN \
         (SELECT version, room_id, session_id FROM key_backup_session WHERE user_nid = $1 \
         ORDER BY version, room_id, session_id LIMIT $2)";
@@ -129,6 +131,7 @@ impl Transaction for DeletePiece {
             Leftover::Account(_) => &[
                 (ACCOUNT_DATA, HUGE_ROWS),
                 (FILTERS, HUGE_ROWS),
+                (UNREAD_TALLIES, SMALL_ROWS),
                 (SIGNATURES, SMALL_ROWS),
                 (BACKUP_SESSIONS, LARGE_ROWS),
                 (BACKUP_VERSIONS, HUGE_ROWS),

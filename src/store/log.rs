@@ -4,17 +4,28 @@
 //! entry names what was touched and holds none of it: whoever follows the log reads the rest from the tables, as it is by
 //! then. A batch that touched nothing has no entry.
 //!
-//! [`touch`] lists what can be touched; [`encode`] and [`decode`] are the stored form.
+//! [`touch`] lists what can be touched; [`encode`] and [`decode`] are the stored form. [`cursor`] is for those who follow
+//! the log, each at its own pace: a [`Consumer`] says what to do, [`feed`] brings the entries, [`cursors`] stores how far each
+//! has come, [`trim`] deletes what nobody needs any more.
 
+pub(super) mod cursor;
+pub(super) mod cursors;
 mod decode;
 mod encode;
+pub(super) mod feed;
 mod touch;
+pub(super) mod trim;
 
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
+pub use cursor::{Consumer, Cursor};
+pub use cursors::{Cursors, Lag};
 pub use decode::{DecodeError, decode};
 pub use encode::encode;
+pub use feed::Feed;
 pub use touch::{Touch, WordKind};
 
 use super::Position;
@@ -34,4 +45,11 @@ pub struct LogEntry {
     /// The touches in the order of the queue, each with the position of its write. Positions do not go back; all of them
     /// are after `after`, and none is after `pos`.
     pub touches: Vec<(Position, Touch)>,
+}
+
+impl LogEntry {
+    /// The time between the commit and now. An entry from a clock that was ahead ages too, or it would stay for ever.
+    fn age(&self, now_ms: i64) -> Duration {
+        Duration::from_millis(now_ms.abs_diff(self.at_ms))
+    }
 }

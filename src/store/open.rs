@@ -25,6 +25,7 @@ use super::{
     committer::{Engine, LOCK_KEY, LOCK_POSTGRES, Patience, RESERVE_IDS, Reserve, WriterConn, set_limits},
     conn::{Bounds, Held, on, statements},
     ids::{BLOCK, Kind},
+    log::{Cursors, Feed, feed::LogEnd},
     migrations,
     rows::inserts,
 };
@@ -180,6 +181,8 @@ pub struct Database {
     committer: Committer,
     /// The committer's task, which returns the writing connection at its end.
     committer_task: std::sync::Mutex<Option<JoinHandle<WriterConn>>>,
+    /// The places of those who follow the commit log in this process.
+    cursors: Cursors,
     counters: Arc<Counters>,
     vocabulary: Vocabulary,
     state_hash_secret: [u8; 32],
@@ -212,7 +215,8 @@ impl Database {
             Location::Sqlite(path) => Some(Reserve::beside(path).await),
             Location::Postgres(_) => None,
         };
-        let committer = Committer::new(last, Arc::clone(&counters), &options, reserve);
+        let log_end = LogEnd::find(&mut conn).await?;
+        let committer = Committer::new(last, Feed::new(log_end), Arc::clone(&counters), &options, reserve);
         for kind in Kind::ALL {
             on!(&mut conn, db => sqlx::query(NEW_COUNTER.text()).bind(kind.counter_name()).execute(&mut **db).await.map(|_| ()))?;
             let (end,): (i64,) = on!(&mut conn, db => sqlx::query_as(RESERVE_IDS.text())
@@ -220,12 +224,14 @@ impl Database {
             committer.ids().add_block(kind, end - BLOCK);
         }
         writer.epoch = epoch;
+        writer.log_bytes = Some(log_end.bytes);
         let task = tokio::spawn(committer.clone().run(writer));
         Ok(Self {
             pool,
             bounds: Bounds { query: options.patience.read, question: question(&options.patience) },
             committer,
             committer_task: std::sync::Mutex::new(Some(task)),
+            cursors: Cursors::default(),
             counters,
             vocabulary: Vocabulary::default(),
             state_hash_secret,
@@ -251,6 +257,10 @@ impl Database {
 
     pub fn committer(&self) -> &Committer {
         &self.committer
+    }
+
+    pub fn cursors(&self) -> &Cursors {
+        &self.cursors
     }
 
     pub fn counters(&self) -> &Counters {

@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
-use super::{Database, DatabaseOptions, Durability, Insert, Patience, Sql, on, rows::MAX_CHUNK};
+use super::{
+    Database, DatabaseOptions, Durability, Insert, Patience, Position, Sql,
+    log::{LogEntry, Touch, decode},
+    on,
+    rows::MAX_CHUNK,
+};
 use crate::clock::Clock;
 
 mod leftovers;
@@ -21,7 +26,6 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("checkpoints.rs", super::checkpoints::STATEMENTS),
     ("committer/batch.rs", super::committer::STATEMENTS),
     ("committer/connection.rs", super::committer::CONNECTION_STATEMENTS),
-    ("committer/logged.rs", super::committer::LOG_STATEMENTS),
     ("cross_signing.rs", super::cross_signing::STATEMENTS),
     ("device_keys.rs", super::device_keys::STATEMENTS),
     ("devices.rs", super::devices::STATEMENTS),
@@ -31,6 +35,9 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("key_backup.rs", super::key_backup::STATEMENTS),
     ("leftovers.rs", super::leftovers::STATEMENTS),
     ("members.rs", super::members::STATEMENTS),
+    ("log/cursors.rs", super::log::cursors::STATEMENTS),
+    ("log/feed.rs", super::log::feed::STATEMENTS),
+    ("log/trim.rs", super::log::trim::STATEMENTS),
     ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
     ("open.rs", super::open::STATEMENTS),
     ("profiles.rs", super::profiles::STATEMENTS),
@@ -45,6 +52,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("to_device.rs", super::to_device::STATEMENTS),
     ("tokens.rs", super::tokens::STATEMENTS),
     ("txn_ids.rs", super::txn_ids::STATEMENTS),
+    ("unread.rs", super::unread::STATEMENTS),
     ("vocabulary.rs", super::vocabulary::STATEMENTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
 ];
@@ -75,6 +83,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("to_device.rs", super::to_device::INSERTS),
     ("tokens.rs", super::tokens::INSERTS),
     ("txn_ids.rs", super::txn_ids::INSERTS),
+    ("unread.rs", super::unread::INSERTS),
     ("vocabulary.rs", super::vocabulary::INSERTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
 ];
@@ -163,6 +172,26 @@ pub(crate) async fn count_rows(db: &Database, table: &str) -> i64 {
         .expect("it can be counted")
 }
 
+/// All entries of the commit log.
+pub(crate) async fn commit_log(db: &Database) -> Vec<LogEntry> {
+    let mut reader = db.read().await.expect("a reader");
+    let text = "SELECT pos, touched FROM commit_log ORDER BY pos";
+    let rows: Vec<(i64, Vec<u8>)> =
+        on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_all(&mut **db).await).expect("it can be read");
+    rows.into_iter().map(|(pos, touched)| decode(Position(pos), &touched).expect("it was encoded")).collect()
+}
+
+/// The result of `work`, and the kinds of what it touched. Without words: which of them are new depends on what was
+/// done before.
+pub(crate) async fn touched_by<T>(db: &Database, work: impl Future<Output = T>) -> (T, Vec<String>) {
+    let before = db.committer().published();
+    let result = work.await;
+    let entries = commit_log(db).await.into_iter().filter(|entry| entry.pos > before);
+    let touches = entries.flat_map(|entry| entry.touches).filter(|(_, touch)| !matches!(touch, Touch::Word { .. }));
+    let kind = |touch: Touch| format!("{touch:?}").split(' ').next().unwrap_or_default().to_owned();
+    (result, touches.map(|(_, touch)| kind(touch)).collect())
+}
+
 async fn migrate(url: &str) {
     let options = DatabaseOptions {
         location: DatabaseOptions::location(url).expect("a URL of ours"),
@@ -218,7 +247,7 @@ fn no_table_has_two_inserts() {
 }
 
 /// Tables that the store alone writes, each with a statement of its own. Nobody follows them.
-const OWN_TABLES: [&str; 3] = ["counter", "incarnation", "writer_slot"];
+const OWN_TABLES: [&str; 4] = ["counter", "incarnation", "log_cursor", "writer_slot"];
 
 /// Each [`Insert`] says by which touch its table is followed, or that it is not.
 #[test]

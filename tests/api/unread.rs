@@ -3,7 +3,9 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
 mod budget;
+mod capped;
 mod model;
+mod stored;
 
 use http::Method;
 use serde_json::{Value, json};

@@ -48,7 +48,7 @@ pub async fn long_polls(bench: &mut Bench) -> Result<Vec<Row>> {
     let after_mb = bench.subject.resident_mb()?;
     let each_kb = after_mb.zip(before_mb).map(|(after, before)| (after - before) * 1000.0 / parked.len() as f64);
     let goals = vec![
-        Goal::at_most("server kB each", each_kb, 20.0).peers(1.2, 28.2, 85.0),
+        Goal::at_most("server kB each", each_kb, 12.0).peers(1.2, 28.2, 85.0),
         Goal::shown("RSS MB with all", after_mb),
     ];
     let held = format!("{} long polls of {} accounts", parked.len(), crowd.len());

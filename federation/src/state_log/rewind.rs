@@ -28,7 +28,9 @@ impl StateLog {
     /// The entry of `key` as of `pos`.
     pub fn get_at(&self, key: KeyNid, pos: Position) -> Lookup {
         if pos < self.tail_from {
-            return Lookup::NotInMemory;
+            // An entry that is older has been there ever since.
+            let unchanged = self.get(key).filter(|entry| entry.pos <= pos);
+            return unchanged.map_or(Lookup::NotInMemory, Lookup::Present);
         }
         let next_change = self.changes_after(pos).find(|change| change.key == key);
         Lookup::from(next_change.map_or_else(|| self.get(key), |change| change.before))

@@ -239,7 +239,9 @@ fn the_tail_is_bounded_and_says_where_it_starts() {
     assert_eq!(log.state_at(before), None);
     assert_eq!(log.changes_between(from, log.latest()).map(|delta| delta.len()), Some(TAIL_CHANGES));
     assert_eq!(log.changes_between(before, log.latest()), None);
-    assert_eq!(log.get_at(KeyNid(0), before), Lookup::NotInMemory);
+    assert_eq!(log.get_at(KeyNid(100), before), Lookup::NotInMemory);
+    // An entry that is older than the position has not changed since.
+    assert_eq!(log.get_at(KeyNid(0), before), Lookup::from(log.get(KeyNid(0))));
     assert_eq!(log.get_at(KeyNid(100), from), Lookup::Absent);
     assert_eq!(log.len(), TAIL_CHANGES + 100);
 }

@@ -52,8 +52,8 @@ enum Step {
     /// Compresses a large answer on another thread. Boxed, because few requests get here and each parked request would
     /// need the space.
     Compressing(Pin<Box<dyn Future<Output = Response> + Send>>),
-    /// A request that was refused before it reached the router.
-    Refused(Option<Response>),
+    /// The answer is there: of a request that was refused before it reached the router, or of a parked one.
+    Answered(Option<Response>),
 }
 
 impl Answering {
@@ -65,7 +65,14 @@ impl Answering {
     pub(super) fn refuse_two_lengths(asked: Asked) -> Self {
         let message = "A request must not have both Transfer-Encoding and Content-Length.";
         let refused = ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, message).into_response();
-        Self { asked: Asked { closes: true, ..asked }, step: Step::Refused(Some(refused)) }
+        Self { asked: Asked { closes: true, ..asked }, step: Step::Answered(Some(refused)) }
+    }
+
+    /// Ready when the answer is there. It is kept for the next poll.
+    pub(super) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Ok(response) = ready!(Pin::new(&mut *self).poll(cx));
+        self.step = Step::Answered(Some(response));
+        Poll::Ready(())
     }
 }
 
@@ -87,7 +94,7 @@ impl Future for Answering {
                     }
                 }
                 Step::Compressing(compressing) => ready!(compressing.as_mut().poll(cx)),
-                Step::Refused(response) => response.take().expect("a future is not polled after its end"),
+                Step::Answered(response) => response.take().expect("a future is not polled after its end"),
             };
             if asked.closes {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

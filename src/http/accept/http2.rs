@@ -103,7 +103,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Counted {
             requests.any = true;
         });
         let in_flight = InFlight(Arc::clone(&self.requests));
-        let answer = self.connected.call(request);
+        let answer = self.connected.answer(request);
         Box::pin(async move {
             let _in_flight = in_flight;
             answer.await

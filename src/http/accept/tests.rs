@@ -20,15 +20,27 @@ use crate::http::tracked::TrackedLayer;
 /// More bytes than a connection's buffers and an HTTP/2 client's window hold.
 const LARGE_BYTES: usize = 32 << 20;
 
-/// A served router. Reports when a handler is entered and finished, and holds the gate that `/gated` waits for.
+/// A served router. Reports when a handler is entered and finished and when `/parked` is left, and holds the gate that
+/// `/gated` waits for.
 struct Fixture {
     address: Address,
     shutdown: Shutdown,
     serving: JoinHandle<()>,
     entered: mpsc::Receiver<()>,
     finished: mpsc::Receiver<()>,
+    left: mpsc::Receiver<()>,
     gate: Arc<Semaphore>,
     transport: Transport,
+}
+
+/// Reports when a handler's future is dropped, finished or not.
+struct Leaving(mpsc::Sender<()>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        // No test listens any more when the runtime ends.
+        let _ = self.0.try_send(());
+    }
 }
 
 impl Fixture {
@@ -36,11 +48,13 @@ impl Fixture {
         let shutdown = Shutdown::new();
         let (enter, entered) = mpsc::channel(8);
         let (finish, finished) = mpsc::channel(8);
+        let (leave, left) = mpsc::channel(8);
         let gate = Arc::new(Semaphore::new(0));
 
         let token = shutdown.token().clone();
         let enter_parked = enter.clone();
         let parked = async move || {
+            let _leaving = Leaving(leave.clone());
             enter_parked.send(()).await.unwrap();
             token.cancelled().await;
             "nothing new"
@@ -64,7 +78,7 @@ impl Fixture {
         let listener = Listener::bind(&ListenerSpec { address, tls }).await.unwrap().within(transport.clone());
         let address = listener.address().clone();
         let serving = tokio::spawn(serve(listener, router, shutdown.clone()));
-        Self { address, shutdown, serving, entered, finished, gate, transport }
+        Self { address, shutdown, serving, entered, finished, left, gate, transport }
     }
 
     async fn tcp() -> Self {
@@ -84,6 +98,14 @@ impl Fixture {
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.port()).await.unwrap()
+    }
+
+    /// Waits until the handler is entered, and then until its request is parked.
+    async fn park(&mut self) {
+        self.entered.recv().await.unwrap();
+        tokio::time::pause();
+        tokio::time::sleep(2 * http1::PARK_AFTER).await;
+        tokio::time::resume();
     }
 
     async fn stop(self) {
@@ -258,6 +280,61 @@ async fn stopping_answers_parked_requests_and_finishes_writes_in_flight() {
 }
 
 #[tokio::test]
+async fn a_parked_request_is_answered_and_its_connection_goes_on() {
+    let mut server = Fixture::tcp().await;
+    let mut client = server.connect().await;
+    send(&mut client, "GET", "/gated").await;
+    server.park().await;
+    server.gate.add_permits(1);
+    server.finished.recv().await.unwrap();
+    let answers = ask(client, "/").await;
+    assert!(answers.contains("\r\n\r\ndoneHTTP/1.1 200"), "{answers}");
+    assert_answer(&answers, "200", "Some(127.0.0.1)");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_parked_request_is_dropped_when_its_client_hangs_up() {
+    let mut server = Fixture::tcp().await;
+    let mut client = server.connect().await;
+    send(&mut client, "GET", "/parked").await;
+    server.park().await;
+    drop(client);
+    server.left.recv().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_answers_a_parked_request_at_once() {
+    let mut server = Fixture::tcp().await;
+    let mut client = server.connect().await;
+    send(&mut client, "GET", "/parked").await;
+    server.park().await;
+    server.shutdown.begin();
+    let answer = rest(&mut client).await;
+    assert_answer(&answer, "200", "nothing new");
+    assert!(answer.contains("connection: close"), "{answer}");
+    server.serving.await.unwrap();
+    assert!(tokio::time::Instant::now() < server.shutdown.deadline());
+}
+
+#[tokio::test]
+async fn a_request_is_parked_with_tls_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, root) = self_signed(folder.path(), "server");
+    let mut server = Fixture::start(Address::Tcp(([127, 0, 0, 1], 0).into()), Some(files)).await;
+    let (mut client, _) = connect_tls(&server, root, &[b"http/1.1"]).await;
+    send(&mut client, "GET", "/gated").await;
+    server.park().await;
+    server.gate.add_permits(1);
+    server.finished.recv().await.unwrap();
+    let answers = ask(client, "/").await;
+    assert!(answers.contains("\r\n\r\ndoneHTTP/1.1 200"), "{answers}");
+    assert_answer(&answers, "200", "Some(127.0.0.1)");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn stopping_closes_idle_and_silent_connections_at_once() {
     let server = Fixture::tcp().await;
     let mut silent = server.connect().await;
@@ -384,11 +461,10 @@ async fn a_waiting_connections_task_is_small() {
     let server = Arc::new(Server::new(Router::new(), None, Transport::default(), Shutdown::new()));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let graceful = GracefulShutdown::new();
     let counted = Transport::default().connect(None).unwrap();
-    let connection = server.connection(Socket::Left(client), ClientAddress(None), counted, graceful.watcher());
+    let connection = server.connection(Socket::Left(client), ClientAddress(None), counted);
     let size_bytes = size_of_val(&connection);
-    assert!(size_bytes <= 2048, "{size_bytes}");
+    assert!(size_bytes <= 1024, "{size_bytes}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::heads::Heads;
@@ -21,6 +22,7 @@ use crate::http::transport::{Hangup, Pace};
 pub(super) struct ConnectionState {
     pub(super) hangup: Hangup,
     has_two_lengths: AtomicBool,
+    has_unsent: AtomicBool,
 }
 
 impl ConnectionState {
@@ -29,11 +31,19 @@ impl ConnectionState {
     pub(super) fn has_two_lengths(&self) -> bool {
         self.has_two_lengths.load(Ordering::Relaxed)
     }
+
+    /// Returns whether hyper may have bytes for the client that the socket has not taken yet. It writes until all are
+    /// sent or the socket takes no more.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.has_unsent.load(Ordering::Relaxed)
+    }
 }
 
 /// The stream. Its writes fail when the client reads too slowly.
 pub(super) struct Wire<Io> {
     io: Io,
+    /// The bytes that a reader gets before those of `io`. They are not checked again.
+    before: Bytes,
     pace: Pace,
     /// `None` for HTTP/2, where each frame has one length.
     heads: Option<Heads>,
@@ -42,7 +52,12 @@ pub(super) struct Wire<Io> {
 
 impl<Io> Wire<Io> {
     pub(super) fn new(io: Io, heads: Option<Heads>, state: Arc<ConnectionState>) -> Self {
-        Self { io, pace: Pace::new(), heads, state }
+        Self { io, before: Bytes::new(), pace: Pace::new(), heads, state }
+    }
+
+    /// Gives a reader these bytes before those of the socket.
+    pub(super) fn put_before(&mut self, bytes: Bytes) {
+        self.before = bytes;
     }
 
     /// Passes on the result of a write. A pending write fails once the client has fallen too far behind.
@@ -52,6 +67,7 @@ impl<Io> Wire<Io> {
         poll: Poll<io::Result<T>>,
         bytes: impl Fn(&T) -> usize,
     ) -> Poll<io::Result<T>> {
+        self.state.has_unsent.store(poll.is_pending(), Ordering::Relaxed);
         match poll {
             Poll::Ready(Ok(done)) => {
                 self.pace.wrote(bytes(&done));
@@ -65,11 +81,16 @@ impl<Io> Wire<Io> {
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Wire<Io> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
+        if !self.before.is_empty() {
+            let given = self.before.len().min(buf.remaining());
+            buf.put_slice(&self.before.split_to(given));
+            return Poll::Ready(Ok(()));
+        }
+        let filled = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         let Self { heads, state, .. } = &mut *self;
         if let Some(heads) = heads
-            && heads.feed(buf.filled().get(before..).unwrap_or_default())
+            && heads.feed(buf.filled().get(filled..).unwrap_or_default())
         {
             state.has_two_lengths.store(true, Ordering::Relaxed);
         }

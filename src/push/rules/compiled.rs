@@ -1,5 +1,10 @@
 //! Push rules compiled for many events: paths are split, patterns compiled, and disabled rules left out ([spec]).
 //!
+//! Most users have the same rules, but for the words that name the user: the ID, the name, the display name. So an event
+//! is evaluated in two parts. [`CompiledRules::judge`] evaluates it for everyone whose rules are of the same
+//! [`ClassId`], and lists the rules that apply only to the users whom the event names. [`CompiledRules::settle`] tries
+//! those few for one user. Both together give the verdict of the first rule that applies.
+//!
 //! Promise: evaluating an event against the rules takes time proportional to [`MAX_TEXT_BYTES`] times [`MAX_WORK`] at
 //! most, is counted in steps, never recurses and yields to other tasks, whatever the sender and the owner of the rules
 //! wrote. Ruma keeps and changes rulesets ([`super::changes`]). It does not evaluate them here, because it compiles each
@@ -13,14 +18,19 @@ use ruma::{
     OwnedRoomId, OwnedUserId, UInt, UserId,
     power_levels::NotificationPowerLevelsKey,
     push::{
-        AnyPushRuleRef, NewPushRule, PushCondition, PushConditionPowerLevelsCtx, RoomMemberCountIs, Ruleset,
-        ScalarJsonValue,
+        AnyPushRuleRef, ConditionalPushRule, NewPushRule, PushCondition, PushConditionPowerLevelsCtx,
+        RoomMemberCountIs, Ruleset, ScalarJsonValue,
     },
 };
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::task::{coop::consume_budget, yield_now};
 
-use super::{defaults::OLD_MENTIONS, evaluate::Verdict};
+use super::{
+    defaults::{CONTAINS_USER_NAME, OLD_MENTIONS},
+    evaluate::Verdict,
+    judgement::{Judgement, Naming, Personal},
+};
 use crate::glob::Glob;
 
 /// Maximum work of all rules that a user added: bytes of keys, patterns and values, and [`WORK_OF_PART`] for each rule
@@ -32,22 +42,44 @@ pub const MAX_WORK: usize = 32 * 1024;
 pub(super) const MAX_TEXT_BYTES: usize = 8 * 1024;
 
 /// The work of a rule or a condition besides its text.
-const WORK_OF_PART: usize = 32;
+pub(super) const WORK_OF_PART: usize = 32;
+
+/// A number at the end of each rule in the hash of a class. Like the numbers of [`Personal::class`], it is no length of
+/// a text.
+const END_OF_RULE: u64 = u64::MAX;
 
 /// Steps of matching before we yield to other tasks: well below a millisecond.
 const STEPS_BEFORE_OTHERS: usize = 64 * 1024;
+
+/// The server's rules whose conditions name the user, besides [`CONTAINS_USER_NAME`].
+const INVITE_FOR_ME: &str = ".m.rule.invite_for_me";
+const IS_USER_MENTION: &str = ".m.rule.is_user_mention";
+
+/// The class of a user's rules. Rules of the same class differ only in the words that name the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClassId([u8; 16]);
 
 /// The enabled rules of one user, in the order in which they are tried.
 pub struct CompiledRules {
     rules: Vec<Rule>,
     /// The properties that patterns are matched against, each once.
     paths: Vec<Path>,
+    class: ClassId,
 }
 
 struct Rule {
-    conditions: Vec<Condition>,
+    /// The conditions that are the same for all users with this rule.
+    shared: Vec<Condition>,
+    /// The conditions that name the user.
+    personal: Vec<Personal>,
     verdict: Verdict,
     old_mention: bool,
+}
+
+/// A condition that was compiled.
+enum Compiled {
+    Shared(Condition),
+    Personal(Personal),
 }
 
 enum Condition {
@@ -55,7 +87,6 @@ enum Condition {
     Matches(usize, Glob),
     /// The body contains the pattern as whole words.
     BodyHas(Glob),
-    DisplayName,
     MemberCount(RoomMemberCountIs),
     SenderMayNotify(NotificationPowerLevelsKey),
     Is(Path, ScalarJsonValue),
@@ -70,24 +101,21 @@ enum Condition {
 #[derive(Debug, PartialEq, Eq)]
 struct Path(Vec<String>);
 
-/// The values that rules need besides the event.
+/// The values that shared conditions need besides the event.
 pub(super) struct Asked<'a> {
-    pub user_id: &'a UserId,
-    /// The user's display name in the room, in lower case.
-    pub display_name: Option<&'a Glob>,
     pub members: UInt,
     pub power_levels: Option<&'a PushConditionPowerLevelsCtx>,
 }
 
 /// The texts of one event, in lower case and cut at [`MAX_TEXT_BYTES`]. Each is computed when it is first needed.
-struct Lower<'a> {
-    event: &'a Value,
+pub(super) struct Lower<'a> {
+    pub(super) event: &'a Value,
     body: Option<Option<Cow<'a, str>>>,
     by_path: Vec<Option<Option<Cow<'a, str>>>>,
 }
 
 /// The beginning of a text in lower case. Copies it only if it is not lower-case ASCII.
-fn lower_case(text: &str) -> Cow<'_, str> {
+pub(super) fn lower_case(text: &str) -> Cow<'_, str> {
     let end = (0..=text.len().min(MAX_TEXT_BYTES)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
     let text = &text[..end];
     // Outside of ASCII a text has several forms, and checking costs as much as copying.
@@ -120,7 +148,7 @@ impl Path {
 }
 
 impl Lower<'_> {
-    fn body(&mut self) -> Option<&str> {
+    pub(super) fn body(&mut self) -> Option<&str> {
         let Self { event, body, .. } = self;
         body.get_or_insert_with(|| Some(lower_case(event.get("content")?.get("body")?.as_str()?))).as_deref()
     }
@@ -136,7 +164,8 @@ impl CompiledRules {
     /// Compiles the enabled rules. Skips a user's rules beyond [`MAX_WORK`]: they were stored before that limit
     /// existed.
     pub fn new(ruleset: &Ruleset) -> Self {
-        let mut compiled = Self { rules: Vec::new(), paths: Vec::new() };
+        let mut compiled = Self { rules: Vec::new(), paths: Vec::new(), class: ClassId([0; 16]) };
+        let mut class = Sha256::new();
         let mut work = 0;
         for rule in ruleset.iter().filter(|rule| rule.enabled()) {
             if !rule.is_server_default() {
@@ -145,34 +174,83 @@ impl CompiledRules {
                     continue;
                 }
             }
-            let conditions = match rule {
-                AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => {
-                    rule.conditions.iter().map(|condition| compiled.condition(condition)).collect()
-                }
-                AnyPushRuleRef::Content(rule) => {
-                    Glob::new(&rule.pattern.to_lowercase()).map(|g| vec![Condition::BodyHas(g)])
-                }
-                AnyPushRuleRef::Room(rule) => Some(vec![Condition::Room(rule.rule_id.clone())]),
-                AnyPushRuleRef::Sender(rule) => Some(vec![Condition::Sender(rule.rule_id.clone())]),
-                _ => None,
+            let Some(conditions) = compiled.conditions(rule) else {
+                // A rule with a condition that nothing can meet never applies.
+                continue;
             };
             let notify = rule.triggers_notification();
             let verdict = Verdict { notify, highlight: notify && rule.triggers_highlight() };
             let old_mention = OLD_MENTIONS.contains(&rule.rule_id());
-            // A rule with a condition that nothing can meet never applies.
-            compiled.rules.extend(conditions.map(|conditions| Rule { conditions, verdict, old_mention }));
+            class.update([u8::from(verdict.notify), u8::from(verdict.highlight), u8::from(old_mention)]);
+            let (mut shared, mut personal) = (Vec::new(), Vec::new());
+            for (condition, source) in conditions {
+                match condition {
+                    Compiled::Shared(condition) => {
+                        class.update((source.len() as u64).to_le_bytes());
+                        class.update(source);
+                        shared.push(condition);
+                    }
+                    Compiled::Personal(condition) => {
+                        class.update(condition.class().to_le_bytes());
+                        personal.push(condition);
+                    }
+                }
+            }
+            class.update(END_OF_RULE.to_le_bytes());
+            compiled.rules.push(Rule { shared, personal, verdict, old_mention });
         }
+        let class = class.finalize();
+        compiled.class = ClassId(std::array::from_fn(|index| class[index]));
         compiled
     }
 
+    /// The class of these rules.
+    pub fn class(&self) -> ClassId {
+        self.class
+    }
+
+    /// Compiles the conditions of a rule, each with the text that it is compiled from. `None` if nothing can meet one.
+    fn conditions(&mut self, rule: AnyPushRuleRef<'_>) -> Option<Vec<(Compiled, String)>> {
+        let one = |condition, kind: &str, text: &str| Some(vec![(condition, format!("{kind} {text}"))]);
+        match rule {
+            AnyPushRuleRef::Override(ConditionalPushRule { conditions, .. })
+            | AnyPushRuleRef::Underride(ConditionalPushRule { conditions, .. }) => {
+                let compile = |condition: &PushCondition| {
+                    let source = serde_json::to_string(condition).expect("a condition is texts and numbers");
+                    Some((self.condition(condition, rule)?, source))
+                };
+                conditions.iter().map(compile).collect()
+            }
+            AnyPushRuleRef::Content(content) => {
+                let glob = Glob::new(&content.pattern.to_lowercase())?;
+                if content.default && content.rule_id == CONTAINS_USER_NAME {
+                    return one(Compiled::Personal(Personal::BodyHas(glob)), "", "");
+                }
+                one(Compiled::Shared(Condition::BodyHas(glob)), "body", &content.pattern)
+            }
+            AnyPushRuleRef::Room(room) => {
+                one(Compiled::Shared(Condition::Room(room.rule_id.clone())), "room", room.rule_id.as_str())
+            }
+            AnyPushRuleRef::Sender(sender) => {
+                one(Compiled::Shared(Condition::Sender(sender.rule_id.clone())), "sender", sender.rule_id.as_str())
+            }
+            _ => None,
+        }
+    }
+
     /// Compiles a condition; `None` if nothing can meet it.
-    fn condition(&mut self, condition: &PushCondition) -> Option<Condition> {
+    fn condition(&mut self, condition: &PushCondition, rule: AnyPushRuleRef<'_>) -> Option<Compiled> {
+        // The user cannot change the conditions of these rules.
+        let names_the_user = |rule_id: &str| rule.is_server_default() && rule.rule_id() == rule_id;
         #[expect(deprecated, reason = "clients still show these rules, and the spec still says what they do")]
-        Some(match condition {
+        Some(Compiled::Shared(match condition {
             PushCondition::EventMatch(condition) => {
                 let (path, glob) = (Path::new(&condition.key), Glob::new(&condition.pattern.to_lowercase())?);
+                if condition.key == "state_key" && names_the_user(INVITE_FOR_ME) {
+                    return Some(Compiled::Personal(Personal::StateKey(glob)));
+                }
                 if path.is_body() {
-                    return Some(Condition::BodyHas(glob));
+                    return Some(Compiled::Shared(Condition::BodyHas(glob)));
                 }
                 let number = self.paths.iter().position(|known| *known == path).unwrap_or_else(|| {
                     self.paths.push(path);
@@ -180,53 +258,65 @@ impl CompiledRules {
                 });
                 Condition::Matches(number, glob)
             }
-            PushCondition::ContainsDisplayName => Condition::DisplayName,
+            PushCondition::ContainsDisplayName => return Some(Compiled::Personal(Personal::DisplayName)),
             PushCondition::RoomMemberCount(condition) => Condition::MemberCount(condition.is),
             PushCondition::SenderNotificationPermission(condition) => Condition::SenderMayNotify(condition.key.clone()),
             PushCondition::EventPropertyIs(condition) => {
                 Condition::Is(Path::new(&condition.key), condition.value.clone())
             }
-            PushCondition::EventPropertyContains(condition) => {
-                Condition::Contains(Path::new(&condition.key), condition.value.clone())
-            }
+            PushCondition::EventPropertyContains(condition) => match &condition.value {
+                ScalarJsonValue::String(user_id) if names_the_user(IS_USER_MENTION) => {
+                    return Some(Compiled::Personal(Personal::Mentioned(user_id.clone())));
+                }
+                value => Condition::Contains(Path::new(&condition.key), value.clone()),
+            },
             _ => return None,
-        })
+        }))
     }
 
     /// Approximate memory that the rules take.
     pub fn bytes(&self) -> usize {
         let of_path = |path: &Path| path.0.iter().map(|name| 24 + name.len()).sum::<usize>();
         let of_value = |value: &ScalarJsonValue| value.as_str().map_or(0, str::len);
-        let of_condition = |condition: &Condition| {
+        let of_shared = |condition: &Condition| {
             size_of::<Condition>()
                 + match condition {
                     Condition::Matches(_, glob) | Condition::BodyHas(glob) => glob.bytes(),
                     Condition::Is(path, value) | Condition::Contains(path, value) => of_path(path) + of_value(value),
                     Condition::Room(room_id) => room_id.as_str().len(),
                     Condition::Sender(user_id) => user_id.as_str().len(),
-                    Condition::DisplayName | Condition::MemberCount(_) | Condition::SenderMayNotify(_) => 64,
+                    Condition::MemberCount(_) | Condition::SenderMayNotify(_) => 64,
                 }
         };
-        let of_rule = |rule: &Rule| size_of::<Rule>() + rule.conditions.iter().map(of_condition).sum::<usize>();
+        let of_personal = |condition: &Personal| {
+            size_of::<Personal>()
+                + match condition {
+                    Personal::BodyHas(glob) | Personal::StateKey(glob) => glob.bytes(),
+                    Personal::Mentioned(user_id) => user_id.len(),
+                    Personal::DisplayName => 0,
+                }
+        };
+        let of_rule = |rule: &Rule| {
+            let of_shared = rule.shared.iter().map(of_shared).sum::<usize>();
+            size_of::<Rule>() + of_shared + rule.personal.iter().map(of_personal).sum::<usize>()
+        };
         self.rules.iter().map(of_rule).sum::<usize>() + self.paths.iter().map(of_path).sum::<usize>()
     }
 
-    /// The verdict of the first rule that applies to an event of another user, `{"type": …, "sender": …, "content":
-    /// …}`. Adds the work to `steps`, which is always the same for the same event and rules.
-    pub(super) async fn verdict(&self, event: &Value, asked: &Asked<'_>, steps: &mut usize) -> Verdict {
+    /// Evaluates an event, `{"type": …, "sender": …, "content": …}`, for all users with rules of this class, except its
+    /// sender. Adds the work to `steps`, which is always the same for the same event and rules.
+    pub(super) async fn judge(&self, event: &Value, asked: &Asked<'_>, steps: &mut usize) -> Judgement {
         consume_budget().await;
-        let sender = event.get("sender").and_then(Value::as_str);
-        if sender == Some(asked.user_id.as_str()) {
-            return Verdict::default();
-        }
         let mentions = event.get("content").is_some_and(|content| content.get("m.mentions").is_some());
         let mut lower = Lower { event, body: None, by_path: Vec::new() };
+        let (mut naming, mut rules) = (Naming::default(), Vec::new());
+        let mut for_others = Verdict::default();
         let mut others_ran_at = *steps;
-        'rules: for rule in &self.rules {
+        'rules: for (index, rule) in self.rules.iter().enumerate() {
             if rule.old_mention && mentions {
                 continue;
             }
-            for condition in &rule.conditions {
+            for condition in &rule.shared {
                 if !self.is_met(condition, &mut lower, asked, steps) {
                     if *steps - others_ran_at > STEPS_BEFORE_OTHERS {
                         others_ran_at = *steps;
@@ -235,9 +325,47 @@ impl CompiledRules {
                     continue 'rules;
                 }
             }
-            return rule.verdict;
+            if rule.personal.is_empty() {
+                for_others = rule.verdict;
+                break;
+            }
+            if rule.personal.iter().all(|condition| naming.add(condition, &mut lower, steps)) {
+                rules.push(index);
+            }
         }
-        Verdict::default()
+        Judgement::new(for_others, naming, rules)
+    }
+
+    /// The verdict for the owner of these rules, from the judgement of their class. `display_name` is the user's display
+    /// name in the room, in lower case. Adds the work to `steps`.
+    pub(in crate::push) async fn settle(
+        &self,
+        judgement: &Judgement,
+        display_name: Option<&Glob>,
+        steps: &mut usize,
+    ) -> Verdict {
+        let mut others_ran_at = *steps;
+        for rule in self.naming(judgement) {
+            if rule.personal.iter().all(|condition| judgement.meets(condition, display_name, steps)) {
+                return rule.verdict;
+            }
+            if *steps - others_ran_at > STEPS_BEFORE_OTHERS {
+                others_ran_at = *steps;
+                yield_now().await;
+            }
+        }
+        judgement.for_others
+    }
+
+    /// Returns whether the verdict for a user depends on their display name.
+    pub(in crate::push) fn asks_display_name(&self, judgement: &Judgement) -> bool {
+        let mut conditions = self.naming(judgement).flat_map(|rule| &rule.personal);
+        conditions.any(|condition| matches!(condition, Personal::DisplayName))
+    }
+
+    /// The rules that apply if the event names the user, in their order.
+    fn naming(&self, judgement: &Judgement) -> impl Iterator<Item = &Rule> {
+        judgement.rules().iter().filter_map(|index| self.rules.get(*index))
     }
 
     fn is_met(&self, condition: &Condition, lower: &mut Lower<'_>, asked: &Asked<'_>, steps: &mut usize) -> bool {
@@ -254,11 +382,6 @@ impl CompiledRules {
                 counted(body, glob);
                 glob.occurs_in(body)
             }),
-            Condition::DisplayName => {
-                let (Some(name), Some(body)) = (asked.display_name, lower.body()) else { return false };
-                counted(body, name);
-                name.occurs_in(body)
-            }
             Condition::MemberCount(is) => is.contains(&asked.members),
             Condition::SenderMayNotify(key) => {
                 let sender = text_at("sender").and_then(|sender| <&UserId>::try_from(sender).ok());

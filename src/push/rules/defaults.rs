@@ -18,7 +18,7 @@ use ruma::{
 
 const CONTAINS_DISPLAY_NAME: &str = ".m.rule.contains_display_name";
 const ROOM_NOTIF: &str = ".m.rule.roomnotif";
-const CONTAINS_USER_NAME: &str = ".m.rule.contains_user_name";
+pub(super) const CONTAINS_USER_NAME: &str = ".m.rule.contains_user_name";
 
 /// The old rules for mentions. They do not apply to an event with `m.mentions` ([spec]).
 ///

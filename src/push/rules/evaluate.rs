@@ -1,8 +1,8 @@
-//! Evaluation of an event against an account's push rules ([spec]).
+//! Evaluation of an event against push rules ([spec]).
 //!
 //! Promise: the answer depends on the event, the rules and the state of the room when the event was sent. Nothing that
 //! happened later changes it, except a redaction that removes a name or power levels. The fields read from an event are
-//! shared by all users who look at it. Next: [`super::compiled`], which matches them against the rules.
+//! shared by all classes of rules. Next: [`super::compiled`], which matches them against the rules.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#push-rules
 
@@ -10,17 +10,19 @@ use std::{convert::Infallible, sync::Arc};
 
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{UInt, push::PushConditionPowerLevelsCtx};
+use sabha_federation::Pdu;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
     changes::MAX_GLOB_BYTES,
     compiled::{Asked, CompiledRules},
+    judgement::Judgement,
 };
 use crate::{
     glob::Glob,
-    room::{Room, Rooms, circumstances::Circumstances, event::StoredEvent},
-    store::{Error, EventNid, RoomNid, UserNid, vocabulary::User},
+    room::{Room, Rooms, circumstances::Circumstances, event::StoredEvent, events::Redactions, timeline::PlainEvent},
+    store::{Error, EventNid, KeyNid, Position, RoomNid, vocabulary::User},
 };
 
 /// Approximate number of cached events, a few kB each: those that whole rooms are reading now.
@@ -29,8 +31,11 @@ const CACHED_EVENTS: usize = 1_000;
 /// Approximate memory for cached events. One event of 64 KiB can take 7 MiB when it is made of tiny objects.
 const CACHED_EVENT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Number of cached contexts, one for each pair of user and room: of rooms where people are talking now.
-const CACHED_CONTEXTS: usize = 5_000;
+/// Number of rooms with cached power levels: those where people are talking now.
+const CACHED_LEVELS: usize = 5_000;
+
+/// Number of cached display names, one for each user in each room where people are talking now.
+const CACHED_NAMES: usize = 20_000;
 
 /// Steps of matching that reading one byte of an event costs. An event may be made of thousands of tiny objects.
 const STEPS_OF_BYTE: usize = 4;
@@ -43,13 +48,25 @@ pub struct Verdict {
     pub highlight: bool,
 }
 
-/// The state of the room at an event, as rules need it.
-struct Context {
-    held: Circumstances,
-    /// Matches the user's display name of that time, in lower case.
-    display_name: Option<Glob>,
-    members: UInt,
-    power_levels: PushConditionPowerLevelsCtx,
+/// The power levels of one state event, as rules need them.
+struct Levels {
+    event: Option<EventNid>,
+    /// The redactions before the event was read. A later one may have changed it.
+    redactions: Redactions,
+    levels: PushConditionPowerLevelsCtx,
+}
+
+/// The display name in one member event, as rules need it.
+pub(in crate::push) struct DisplayName {
+    redactions: Redactions,
+    /// Matches the name in lower case. `None` for names longer than patterns may be.
+    glob: Option<Glob>,
+}
+
+impl DisplayName {
+    pub(in crate::push) fn glob(&self) -> Option<&Glob> {
+        self.glob.as_ref()
+    }
 }
 
 /// The fields of an event that rules may read, with their size. `None` for a malformed event, which notifies nobody.
@@ -71,14 +88,16 @@ impl Weighter<EventNid, Fields> for ByBytes {
 /// The caches of evaluations.
 pub(in crate::push) struct Evaluator {
     events: Cache<EventNid, Fields, ByBytes>,
-    contexts: Cache<(UserNid, RoomNid), Arc<Context>>,
+    levels: Cache<RoomNid, Arc<Levels>>,
+    names: Cache<EventNid, Arc<DisplayName>>,
 }
 
 impl Default for Evaluator {
     fn default() -> Self {
         Self {
             events: Cache::with_weighter(CACHED_EVENTS, CACHED_EVENT_BYTES, ByBytes),
-            contexts: Cache::new(CACHED_CONTEXTS),
+            levels: Cache::new(CACHED_LEVELS),
+            names: Cache::new(CACHED_NAMES),
         }
     }
 }
@@ -87,55 +106,65 @@ impl Evaluator {
     /// Evaluates `rules` for an event that was sent in the circumstances `held`. A malformed event notifies nobody,
     /// because its sender must not be able to break anybody's `/sync`. Adds the work of the event to `steps`, cached or
     /// not.
-    pub(in crate::push) async fn verdict(
-        &self,
-        rooms: &Rooms,
-        (room, user): (&Room, &User),
-        rules: &CompiledRules,
-        event: &StoredEvent,
-        held: Circumstances,
-        steps: &mut usize,
-    ) -> Result<Verdict, Error> {
-        *steps += event.pdu.content.get().len() * STEPS_OF_BYTE;
-        let Some(value) = self.fields(event).value else { return Ok(Verdict::default()) };
-        let context = self.context(rooms, room, user, held).await?;
-        let asked = Asked {
-            user_id: &user.user_id,
-            display_name: context.display_name.as_ref(),
-            members: context.members,
-            power_levels: Some(&context.power_levels),
-        };
-        Ok(rules.verdict(&value, &asked, steps).await)
-    }
-
-    fn fields(&self, event: &StoredEvent) -> Fields {
-        let Ok(fields) = self.events.get_or_insert_with(&event.nid, || Ok::<_, Infallible>(Fields::new(fields(event))));
-        fields
-    }
-
-    async fn context(
+    pub(in crate::push) async fn judge(
         &self,
         rooms: &Rooms,
         room: &Room,
-        user: &User,
+        rules: &CompiledRules,
+        event: &PlainEvent,
         held: Circumstances,
-    ) -> Result<Arc<Context>, Error> {
-        // The position since which they hold makes no difference.
-        let same = |known: &Circumstances| Circumstances { from: held.from, ..*known } == held;
-        if let Some(known) = self.contexts.get(&(user.nid, room.nid)).filter(|known| same(&known.held)) {
+        steps: &mut usize,
+    ) -> Result<Judgement, Error> {
+        *steps += event.pdu.content.get().len() * STEPS_OF_BYTE;
+        let Some(value) = self.fields(event).value else { return Ok(Judgement::default()) };
+        let levels = self.levels(rooms, room, held).await?;
+        let members = UInt::try_from(held.joined).unwrap_or(UInt::MAX);
+        let asked = Asked { members, power_levels: Some(&levels.levels) };
+        Ok(rules.judge(&value, &asked, steps).await)
+    }
+
+    fn fields(&self, event: &PlainEvent) -> Fields {
+        let fields = || Ok::<_, Infallible>(Fields::new(fields(&event.pdu)));
+        let Ok(fields) = self.events.get_or_insert_with(&event.nid, fields);
+        fields
+    }
+
+    async fn levels(&self, rooms: &Rooms, room: &Room, held: Circumstances) -> Result<Arc<Levels>, Error> {
+        let redactions = rooms.events.redactions();
+        let fits = |known: &Arc<Levels>| known.event == held.power_levels && known.redactions == redactions;
+        if let Some(known) = self.levels.get(&room.nid).filter(fits) {
             return Ok(known);
         }
-        let levels = rooms.power_levels_in(room, held.power_levels, held.from).await?;
-        let display_name = match held.member {
-            Some(nid) => display_name(&*rooms.events.get(room, nid).await?),
+        let levels = rooms.power_levels_in(room, held.power_levels, held.from).await?.into();
+        let levels = Arc::new(Levels { event: held.power_levels, redactions, levels });
+        self.levels.insert(room.nid, Arc::clone(&levels));
+        Ok(levels)
+    }
+
+    /// The user's display name in the room as of `upto`, by the key of their membership in the room's state.
+    pub(in crate::push) async fn display_name(
+        &self,
+        rooms: &Rooms,
+        room: &Room,
+        (user, member_key): (&User, Option<KeyNid>),
+        upto: Position,
+    ) -> Result<Arc<DisplayName>, Error> {
+        let redactions = rooms.events.redactions();
+        let member = match member_key {
+            Some(key) => rooms.entry_at(room, key, upto).await?,
             None => None,
         };
-        let display_name = display_name.unwrap_or_else(|| user.user_id.to_string());
-        let members = UInt::try_from(held.joined).unwrap_or(UInt::MAX);
-        let display_name = named(&display_name);
-        let context = Arc::new(Context { held, display_name, members, power_levels: levels.into() });
-        self.contexts.insert((user.nid, room.nid), Arc::clone(&context));
-        Ok(context)
+        let Some(nid) = member.map(|entry| entry.event_nid) else {
+            return Ok(Arc::new(DisplayName { redactions, glob: named(user.user_id.as_str()) }));
+        };
+        if let Some(known) = self.names.get(&nid).filter(|known| known.redactions == redactions) {
+            return Ok(known);
+        }
+        let name = display_name(&*rooms.events.get(room, nid).await?);
+        let glob = named(name.as_deref().unwrap_or(user.user_id.as_str()));
+        let name = Arc::new(DisplayName { redactions, glob });
+        self.names.insert(nid, Arc::clone(&name));
+        Ok(name)
     }
 }
 
@@ -167,8 +196,7 @@ impl Fields {
 ///
 /// The result has the shape of the event, so its memory is proportional to the event's. A list of all properties with
 /// their paths would repeat a long name for everything below it.
-fn fields(event: &StoredEvent) -> Option<Value> {
-    let pdu = &event.pdu;
+fn fields(pdu: &Pdu) -> Option<Value> {
     // Parsed alone, because inside the event it would be one level deeper than the parser's limit allows.
     let content: Value = serde_json::from_str(pdu.content.get()).ok()?;
     let mut fields = serde_json::Map::new();

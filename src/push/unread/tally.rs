@@ -3,6 +3,8 @@
 //! Promise: a tally that takes events one after the other, with receipts and redactions in between, gives the same
 //! counts as one that is made from all of them at once.
 
+mod encoding;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

@@ -1,16 +1,19 @@
 //! One transaction of the committer, with as few statements as possible: a small batch of rows goes in one call
 //! ([`super::one_call`]), everything else in one statement for each table and piece.
 
+use std::sync::{Arc, OnceLock};
+
 use super::{
     QueuedWrite, Shared, Work,
     connection::{Engine, Failure, WriterConn},
     gathered::{Gathered, bind, chunks},
-    logged::{Frame, log_bytes, stored_log_bytes, touches_of},
+    logged::{Frame, log_bytes, touches_of},
 };
 use crate::store::{
     Conn, Error, Position, Row, Value,
     conn::{Link, at_writer, statements},
     ids::{BLOCK, Kind},
+    log::{LogEntry, feed::LogEnd},
 };
 
 statements! {
@@ -20,33 +23,52 @@ statements! {
 }
 
 impl WriterConn {
-    /// Commits the batch, or stores nothing of it. Returns only when it is known which.
-    pub(super) async fn commit(&mut self, shared: &Shared, batch: &[QueuedWrite]) -> Result<(), Failure> {
+    /// Commits the batch, or stores nothing of it. Returns only when it is known which. Returns the entry of the commit
+    /// log, if the batch has one.
+    pub(super) async fn commit(
+        &mut self,
+        shared: &Shared,
+        batch: &[QueuedWrite],
+    ) -> Result<Option<Arc<LogEntry>>, Failure> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
-            return Ok(());
+            return Ok(None);
         };
         let limit = self.patience.commit;
+        // Outside of what a time limit may drop: the batch may be stored then.
+        let sent = OnceLock::new();
         let stored = match &self.engine {
-            Engine::Sqlite(_) => self.store(shared, batch, last).await,
+            Engine::Sqlite(_) => self.store(shared, batch, last, &sent).await,
             Engine::Postgres { .. } => {
-                let stored = tokio::time::timeout(limit, self.lock_and_store(shared, batch, last)).await;
+                let stored = tokio::time::timeout(limit, self.lock_and_store(shared, batch, last, &sent)).await;
                 stored.unwrap_or_else(|_| Err(self.give_up(limit)))
             }
         };
-        match stored {
-            Ok(()) => Ok(()),
-            Err(error) => self.settle(shared, last, error).await,
+        if let Err(error) = stored {
+            self.settle(shared, last, error).await?;
         }
+        Ok(sent.into_inner())
     }
 
     /// Sends the batch as [`Self::store`] does, after asking for the lock again if it was lost.
-    async fn lock_and_store(&mut self, shared: &Shared, batch: &[QueuedWrite], last: Position) -> Result<(), Error> {
+    async fn lock_and_store(
+        &mut self,
+        shared: &Shared,
+        batch: &[QueuedWrite],
+        last: Position,
+        sent: &OnceLock<Arc<LogEntry>>,
+    ) -> Result<(), Error> {
         self.lock_again().await?;
-        self.store(shared, batch, last).await
+        self.store(shared, batch, last, sent).await
     }
 
     /// Sends the batch. After an error it may be stored or not.
-    async fn store(&mut self, shared: &Shared, batch: &[QueuedWrite], last: Position) -> Result<(), Error> {
+    async fn store(
+        &mut self,
+        shared: &Shared,
+        batch: &[QueuedWrite],
+        last: Position,
+        sent: &OnceLock<Arc<LogEntry>>,
+    ) -> Result<(), Error> {
         let low: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| shared.ids.is_low(*kind)).collect();
         let (epoch, known) = (self.epoch, self.log_bytes.take());
         // Taken out while the connection is borrowed.
@@ -55,9 +77,9 @@ impl WriterConn {
         let bytes_before = match known {
             Some(bytes) => bytes,
             // After a start, and after a commit whose outcome was not certain.
-            None => stored_log_bytes(&mut conn).await?,
+            None => LogEnd::find(&mut conn).await?.bytes,
         };
-        let frame = Frame { after: shared.published(), last, at_ms: shared.clock.now_ms(), epoch, bytes_before };
+        let frame = Frame { after: shared.published(), last, at_ms: shared.clock.now_ms(), epoch, bytes_before, sent };
         let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, frame).await } else { Ok(None) };
         let blocks = match in_one_call {
             Ok(Some(bytes)) => Ok((Vec::new(), bytes)),
@@ -78,7 +100,7 @@ async fn commit_step_by_step(
     conn: &mut Conn<'_>,
     batch: &[QueuedWrite],
     low: &[Kind],
-    frame: Frame,
+    frame: Frame<'_>,
 ) -> Result<(Vec<(Kind, i64)>, u64), Error> {
     let begin = if matches!(conn.link, Link::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
     at_writer!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
@@ -88,7 +110,6 @@ async fn commit_step_by_step(
             .bind(BLOCK).bind(kind.counter_name()).fetch_one(&mut **db).await)?;
         blocks.push((*kind, end - BLOCK));
     }
-    let log_row;
     let mut gathered = Gathered::default();
     let mut touches = Vec::new();
     for queued in batch {
@@ -103,7 +124,7 @@ async fn commit_step_by_step(
         }
     }
     // In the transaction of the batch, so the log holds exactly what is stored.
-    log_row = frame.log_row(touches);
+    let log_row = frame.log_row(touches);
     gathered.add_log_row(log_row.as_ref());
     insert(conn, gathered).await?;
     at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(frame.epoch).bind(frame.last.0).execute(&mut **db).await.map(|_| ()))?;

@@ -42,7 +42,7 @@ pub(crate) struct WriterConn {
     pub(crate) engine: Engine,
     pub(crate) epoch: i64,
     /// The bytes of the commit log so far; `None` if the database must be asked.
-    pub(super) log_bytes: Option<u64>,
+    pub(crate) log_bytes: Option<u64>,
     pub(crate) holder: i64,
     /// The highest epoch that was asked for. The outcome of an attempt without an answer is not known.
     asked_epoch: i64,

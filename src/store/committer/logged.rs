@@ -1,19 +1,13 @@
 //! The entry of a batch in the commit log, from the touches of its writes.
 
-use super::{QueuedWrite, Work};
-use crate::{
-    report::Report,
-    store::{
-        Conn, Error, Position, Row, Value,
-        conn::{at_writer, statements},
-        log::{LogEntry, Touch, decode, encode},
-        rows::inserts,
-    },
-};
+use std::sync::{Arc, OnceLock};
 
-statements! {
-    LAST_ENTRY = "SELECT pos, touched FROM commit_log ORDER BY pos DESC LIMIT 1";
-}
+use super::{QueuedWrite, Work};
+use crate::store::{
+    Position, Row, Value,
+    log::{LogEntry, Touch, encode},
+    rows::inserts,
+};
 
 inserts! {
     COMMIT_LOG = "commit_log" ("pos", "touched") key 1 Fail, not followed;
@@ -21,7 +15,7 @@ inserts! {
 
 /// The place of a batch in the order of all commits, and the right to write it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Frame {
+pub(super) struct Frame<'a> {
     /// The last position of the batch before.
     pub(super) after: Position,
     /// The last position of the batch.
@@ -30,17 +24,22 @@ pub(super) struct Frame {
     pub(super) epoch: i64,
     /// The bytes of the log before the batch.
     pub(super) bytes_before: u64,
+    /// The place for the entry, which is needed when the batch is stored.
+    pub(super) sent: &'a OnceLock<Arc<LogEntry>>,
 }
 
-impl Frame {
-    /// The row of the commit log; `None` if nothing was touched.
+impl Frame<'_> {
+    /// The row of the commit log; `None` if nothing was touched. Keeps its entry.
     pub(super) fn log_row(self, touches: Vec<(Position, Touch)>) -> Option<Row> {
         if touches.is_empty() {
             return None;
         }
         let Self { after, last: pos, at_ms, bytes_before, .. } = self;
         let entry = LogEntry { after, pos, at_ms, bytes_before, touches };
-        Some(COMMIT_LOG.row([pos.into(), encode(&entry).into()]))
+        let row = COMMIT_LOG.row([pos.into(), encode(&entry).into()]);
+        // A batch is sent once for each frame.
+        let _: Result<(), _> = self.sent.set(Arc::new(entry));
+        Some(row)
     }
 }
 
@@ -48,21 +47,6 @@ impl Frame {
 pub(super) fn log_bytes(row: Option<&Row>) -> u64 {
     let is_blob = |value: &Value| if let Value::Blob(blob) = value { Some(blob.len() as u64) } else { None };
     row.and_then(|row| row.values.iter().find_map(is_blob)).unwrap_or_default()
-}
-
-/// The bytes of the whole log, as its last entry knows them.
-pub(super) async fn stored_log_bytes(conn: &mut Conn<'_>) -> Result<u64, Error> {
-    let last: Option<(i64, Vec<u8>)> =
-        at_writer!(conn, db => sqlx::query_as(LAST_ENTRY.text()).fetch_optional(&mut **db).await)?;
-    let Some((pos, blob)) = last else { return Ok(0) };
-    match decode(Position(pos), &blob) {
-        Ok(entry) => Ok(entry.bytes_before + blob.len() as u64),
-        // Followers of the log see the damage as well, and read the tables instead. Writing must go on.
-        Err(error) => {
-            tracing::error!(error = %Report(&error), pos, "the last entry of the commit log is damaged");
-            Ok(0)
-        }
-    }
 }
 
 /// The touches of a queued write. A transaction knows its touches only when it runs.

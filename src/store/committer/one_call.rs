@@ -41,9 +41,8 @@ impl Texts {
         &mut self,
         conn: &mut Conn<'_>,
         batch: &[QueuedWrite],
-        frame: Frame,
+        frame: Frame<'_>,
     ) -> Result<Option<u64>, Error> {
-        let log_row;
         let mut gathered = Gathered::default();
         for queued in batch {
             let Work::Write(write) = &queued.work else {
@@ -55,7 +54,7 @@ impl Texts {
             return Ok(None);
         }
         // The last table of every text, so that texts of the same tables begin alike.
-        log_row = frame.log_row(batch.iter().flat_map(touches_of).collect());
+        let log_row = frame.log_row(batch.iter().flat_map(touches_of).collect());
         gathered.add_log_row(log_row.as_ref());
         let tables: Vec<_> = gathered.tables().collect();
         let shape: Shape =

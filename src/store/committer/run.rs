@@ -2,7 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
 use tracing::{Instrument as _, debug_span};
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     report::Report,
-    store::{Error, ids::lock},
+    store::{Error, ids::lock, log::LogEntry},
 };
 
 /// The number of times that a batch is sent again when the connection was lost and nothing of it is stored. If the
@@ -55,7 +55,7 @@ impl Committer {
         self.0.steps.reached(CommitStep::Taken).await;
         fail_superseded(&mut batch);
         match self.store(conn, &batch).await? {
-            Ok(()) => self.succeed(batch).await,
+            Ok(entry) => self.succeed(batch, entry).await,
             Err(error) if batch.len() == 1 => {
                 fail(batch, &error);
                 Ok(())
@@ -66,7 +66,7 @@ impl Committer {
                     let mut alone = vec![queued];
                     fail_superseded(&mut alone);
                     match self.store(conn, &alone).await? {
-                        Ok(()) => self.succeed(alone).await?,
+                        Ok(entry) => self.succeed(alone, entry).await?,
                         Err(error) => fail(alone, &error),
                     }
                 }
@@ -75,8 +75,12 @@ impl Committer {
         }
     }
 
-    /// Commits the batch. The inner error says that nothing of it is stored.
-    async fn store(&self, conn: &mut WriterConn, batch: &[QueuedWrite]) -> Result<Result<(), Error>, Ended> {
+    /// Commits the batch, and returns its entry of the commit log. The inner error says that nothing of it is stored.
+    async fn store(
+        &self,
+        conn: &mut WriterConn,
+        batch: &[QueuedWrite],
+    ) -> Result<Result<Option<Arc<LogEntry>>, Error>, Ended> {
         let mut resends = 0;
         let is_essential = batch.iter().all(|queued| queued.work.is_essential());
         let reserve = self.0.reserve.as_ref();
@@ -88,10 +92,10 @@ impl Committer {
         }
         loop {
             let error = match self.watched(conn, batch).await {
-                Ok(()) => {
+                Ok(entry) => {
                     let is_full = reserve.is_some_and(Reserve::is_free);
                     self.0.pulse.set(if is_full { Health::DiskFull } else { Health::Working });
-                    return Ok(Ok(()));
+                    return Ok(Ok(entry));
                 }
                 Err(Failure::Lost(_)) if resends < RESENDS => {
                     resends += 1;
@@ -112,7 +116,7 @@ impl Committer {
     }
 
     /// Commits the batch, and reports when that takes long.
-    async fn watched(&self, conn: &mut WriterConn, batch: &[QueuedWrite]) -> Result<(), Failure> {
+    async fn watched(&self, conn: &mut WriterConn, batch: &[QueuedWrite]) -> Result<Option<Arc<LogEntry>>, Failure> {
         let notice = tokio::time::sleep(self.0.notice);
         let commit = conn.commit(&self.0, batch);
         tokio::pin!(notice, commit);
@@ -127,7 +131,7 @@ impl Committer {
     }
 
     /// Updates memory, makes the position visible, and answers.
-    async fn succeed(&self, batch: Vec<QueuedWrite>) -> Result<(), Ended> {
+    async fn succeed(&self, batch: Vec<QueuedWrite>, entry: Option<Arc<LogEntry>>) -> Result<(), Ended> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
         };
@@ -137,6 +141,9 @@ impl Committer {
         let answers = span.in_scope(|| remember(batch))?;
         steps.reached(CommitStep::Remembered).await;
         self.0.published.store(last.0, Ordering::Release);
+        if let Some(entry) = entry {
+            self.0.feed.append(entry);
+        }
         steps.reached(CommitStep::Published).await;
         if let Some(wake) = self.0.on_published.0.get() {
             span.in_scope(|| contained(wake))?;

@@ -19,13 +19,14 @@ use crate::{
         to_device::{TO_DEVICE, TO_DEVICE_SHARED},
         tokens::ACCESS_TOKEN,
         txn_ids::TXN_ID,
+        unread::TALLY,
     },
 };
 
 /// More rows than any piece has.
 const MANY: i64 = 1_100;
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "access_token",
     "account_data",
     "claimed_key",
@@ -41,6 +42,7 @@ const TABLES: [&str; 15] = [
     "to_device",
     "to_device_shared",
     "txn_id",
+    "unread_tally",
 ];
 
 async fn open(url: &str) -> Database {
@@ -118,6 +120,7 @@ fn rows(user: UserNid, device: DeviceNid, number: i64) -> Vec<Row> {
             TO_DEVICE_SHARED.row([(index + 1).into(), user.0.into(), "{}".into()]),
             ACCOUNT_DATA.row([user.into(), RoomNid(0).into(), name.clone().into(), "{}".into(), 1.into(), 2.into()]),
             FILTER.row([user.into(), index.into(), "{}".into()]),
+            TALLY.row([user.into(), index.into(), 1.into(), Vec::<u8>::new().into(), Vec::<u8>::new().into()]),
             KEY_BACKUP_SESSION.row([
                 user.into(),
                 1.into(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{push::unread::StepBudget, room::event::StoredEvent};
+use crate::{push::unread::WorkBudget, room::event::StoredEvent};
 
 /// The maximum number of events that one answer examines for filtered timelines: about a second of work. Once it is
 /// spent, a room gets a gap, which the client fills with `/messages`.
@@ -39,7 +39,7 @@ pub(super) struct Budgets {
     pub(super) scans: Budget,
     pub(super) timelines: Budget,
     pub(super) states: Budget,
-    pub(super) unread: StepBudget,
+    pub(super) unread: WorkBudget,
 }
 
 impl Default for Budgets {
@@ -48,7 +48,7 @@ impl Default for Budgets {
             scans: Budget::new(MAX_SCANNED_IN_ALL),
             timelines: Budget::new(MAX_TIMELINE_BYTES),
             states: Budget::new(MAX_STATE_BYTES),
-            unread: StepBudget::default(),
+            unread: WorkBudget::default(),
         }
     }
 }

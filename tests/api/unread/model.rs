@@ -13,7 +13,7 @@ const STEPS: usize = 120;
 const THREADS: usize = 2;
 
 /// Notifications and highlights, if an answer has them.
-type Badge = Option<(u64, u64)>;
+pub(super) type Badge = Option<(u64, u64)>;
 
 /// A message in the model.
 struct Message {
@@ -27,7 +27,7 @@ struct Message {
 
 /// Everything that the counts depend on.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     messages: Vec<Message>,
     roots: Vec<String>,
     /// Numbers of messages up to which alice has read: everything, the main timeline, each thread.
@@ -40,6 +40,22 @@ struct Model {
 }
 
 impl Model {
+    /// Sends the roots of the threads, and so many texts that they are stored with the count.
+    pub(super) async fn begin(bob: &Client, room: &str, texts: u64) -> Self {
+        let mut model = Self::default();
+        for number in 0..THREADS as u64 + texts {
+            let event_id = bob.send_text(room, &format!("begin{number}"), "hello").await;
+            if model.roots.len() < THREADS {
+                model.roots.push(event_id.clone());
+            }
+            let (has_cake, mentions_alice) = (false, false);
+            let message =
+                Message { event_id, by_alice: false, thread: None, has_cake, mentions_alice, redacted: false };
+            model.messages.push(message);
+        }
+        model
+    }
+
     /// Counts notifications and highlights of the main timeline (`None`) or of a thread.
     fn count(&self, thread: Option<usize>) -> (u64, u64) {
         let read = self.read_all.max(thread.map_or(self.read_main, |thread| self.read_thread[thread]));
@@ -65,12 +81,12 @@ impl Model {
 
     /// Returns the expected counts of the main timeline and of each thread; `None` for a thread without unread
     /// messages.
-    fn all(&self) -> (Badge, Vec<Badge>) {
+    pub(super) fn all(&self) -> (Badge, Vec<Badge>) {
         let threads = (0..THREADS).map(|thread| Some(self.count(Some(thread))).filter(|counts| counts.0 > 0)).collect();
         (Some(self.count(None)), threads)
     }
 
-    fn shown(&self, answer: &Value, room: &str) -> (Badge, Vec<Badge>) {
+    pub(super) fn shown(&self, answer: &Value, room: &str) -> (Badge, Vec<Badge>) {
         let threads = self.roots.iter().map(|root| unread_of_thread(answer, room, root)).collect();
         (unread(answer, room), threads)
     }
@@ -88,7 +104,7 @@ impl Model {
         self.messages.push(Message { event_id, by_alice, thread, has_cake, mentions_alice, redacted: false });
     }
 
-    async fn act(&mut self, step: usize, alice: &Client, bob: &Client, room: &str, rng: &mut StdRng) {
+    pub(super) async fn act(&mut self, step: usize, alice: &Client, bob: &Client, room: &str, rng: &mut StdRng) {
         let some = rng.random_range(0..self.messages.len());
         let event_id = self.messages[some].event_id.clone();
         match rng.random_range(0..20) {
@@ -144,20 +160,20 @@ impl Model {
     }
 }
 
+/// Returns a generator with the seed of `SABHA_UNREAD_SEED`, or a new seed.
+pub(super) fn rng() -> StdRng {
+    let seed = std::env::var("SABHA_UNREAD_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(rand::random);
+    println!("SABHA_UNREAD_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
 both_engines! {
     async fn a_badge_is_what_counting_everything_gives(server: TestServer) {
         let mut server = server;
-        let seed: u64 = std::env::var("SABHA_UNREAD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-        println!("SABHA_UNREAD_SEED={seed}");
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = rng();
         let (alice, bob, room) = scene(&server).await;
-        let mut model = Model::default();
-        for thread in 0..THREADS {
-            let event_id = bob.send_text(&room, &format!("root{thread}"), "root").await;
-            model.roots.push(event_id.clone());
-            let (has_cake, mentions_alice) = (false, false);
-            model.messages.push(Message { event_id, by_alice: false, thread: None, has_cake, mentions_alice, redacted: false });
-        }
+        let mut model = Model::begin(&bob, &room, 0).await;
         let mut since: Option<String> = None;
         let mut known = None;
         for step in 0..STEPS {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use ruma::{
     RoomVersionId, owned_room_id, owned_user_id,
     power_levels::NotificationPowerLevels,
-    push::{FlattenedJson, PushConditionRoomCtx},
+    push::{
+        Action, FlattenedJson, NewPatternedPushRule, NewSimplePushRule, PushConditionRoomCtx, RuleKind,
+        SoundTweakValue, Tweak,
+    },
     room_version_rules::RoomPowerLevelsRules,
     serde::Raw,
     uint, user_id,
@@ -26,7 +29,7 @@ fn levels() -> PushConditionPowerLevelsCtx {
 }
 
 /// The server's rules, enabled, and one of each kind that users may add.
-fn ruleset() -> Ruleset {
+fn ruleset(user_id: &UserId) -> Ruleset {
     let match_of = |key: &str, pattern: &str| json!({ "kind": "event_match", "key": key, "pattern": pattern });
     let rule = |id: &str, conditions: Value| {
         json!({ "rule_id": id, "default": false, "enabled": true, "conditions": conditions,
@@ -60,15 +63,39 @@ fn ruleset() -> Ruleset {
         "sender": [mute("@bot:x")],
     }))
     .expect("rules");
-    added.update_with_server_default(defaults::server_default(user_id!("@alice:x")));
+    added.update_with_server_default(defaults::server_default(user_id));
     added
 }
 
+/// The verdict for the owner of the rules, from a judgement that was made with the rules of `judge`.
+async fn verdict(
+    (judge, rules): (&CompiledRules, &CompiledRules),
+    event: &Value,
+    asked: &Asked<'_>,
+    display_name: Option<&Glob>,
+    steps: &mut usize,
+) -> Verdict {
+    let judgement = judge.judge(event, asked, steps).await;
+    assert!(
+        rules.asks_display_name(&judgement) || display_name.is_none() || {
+            let without = rules.settle(&judgement, None, &mut 0).await;
+            without == rules.settle(&judgement, display_name, &mut 0).await
+        }
+    );
+    rules.settle(&judgement, display_name, steps).await
+}
+
 #[tokio::test]
-async fn verdicts_are_those_of_ruma() {
-    let (ruleset, levels) = (ruleset(), levels());
-    let compiled = CompiledRules::new(&ruleset);
-    let name = Glob::literal("ally w.");
+async fn verdicts_are_those_of_ruma_whoever_of_the_class_is_judged_for() {
+    let levels = levels();
+    let users =
+        [(owned_user_id!("@alice:x"), "Ally W."), (owned_user_id!("@carol:x"), "Look")].map(|(user_id, name)| {
+            let ruleset = ruleset(&user_id);
+            let compiled = CompiledRules::new(&ruleset);
+            (user_id, name, ruleset, compiled)
+        });
+    let [(.., of_alice), (.., of_carol)] = &users;
+    assert_eq!(of_alice.class(), of_carol.class());
     let mut seen = BTreeMap::new();
     let text = |body: &str| ("m.room.message", json!({ "msgtype": "m.text", "body": body }));
     let contents = [
@@ -115,39 +142,75 @@ async fn verdicts_are_those_of_ruma() {
         ("x", json!({ "yes": "true", "nothing": 0 })),
     ];
     for (event_type, content) in &contents {
-        for (sender, room_id) in
-            [("@bob:x", "!r:x"), ("@mod:x", "!r:x"), ("@bot:x", "!r:x"), ("@bob:x", "!quiet:x"), ("@alice:x", "!r:x")]
-        {
+        for (sender, room_id) in [("@bob:x", "!r:x"), ("@mod:x", "!r:x"), ("@bot:x", "!r:x"), ("@bob:x", "!quiet:x")] {
             for (members, state_key) in [(2_u32, None), (3, None), (3, Some("")), (3, Some("@alice:x"))] {
                 let mut event = json!({ "type": event_type, "sender": sender, "room_id": room_id, "content": content });
                 if let Some(state_key) = state_key {
                     event["state_key"] = json!(state_key);
                 }
                 let room = if room_id == "!r:x" { owned_room_id!("!r:x") } else { owned_room_id!("!quiet:x") };
-                let alice = owned_user_id!("@alice:x");
-                let context = PushConditionRoomCtx::new(room, members.into(), alice, "Ally W.".to_owned())
-                    .with_power_levels(levels.clone());
                 let flat = FlattenedJson::from_raw(&Raw::new(&event).expect("it is JSON"));
-                let mut expected = Verdict::default();
-                for rule in &ruleset {
-                    if rule.applies(&flat, &context).await {
-                        let notify = rule.triggers_notification();
-                        expected = Verdict { notify, highlight: notify && rule.triggers_highlight() };
-                        break;
+                for (user_id, name, ruleset, compiled) in &users {
+                    let context =
+                        PushConditionRoomCtx::new(room.clone(), members.into(), user_id.clone(), (*name).to_owned())
+                            .with_power_levels(levels.clone());
+                    let mut expected = Verdict::default();
+                    for rule in ruleset {
+                        if rule.applies(&flat, &context).await {
+                            let notify = rule.triggers_notification();
+                            expected = Verdict { notify, highlight: notify && rule.triggers_highlight() };
+                            break;
+                        }
                     }
+                    let asked = Asked { members: members.into(), power_levels: Some(&levels) };
+                    let name = Glob::literal(&name.to_lowercase());
+                    for judge in [of_alice, of_carol] {
+                        let verdict = verdict((judge, compiled), &event, &asked, name.as_ref(), &mut 0).await;
+                        assert_eq!(verdict, expected, "{user_id}, {members} members, {event}");
+                    }
+                    *seen.entry((expected.notify, expected.highlight)).or_insert(0) += 1;
                 }
-                let asked = Asked {
-                    user_id: user_id!("@alice:x"),
-                    display_name: name.as_ref(),
-                    members: members.into(),
-                    power_levels: Some(&levels),
-                };
-                assert_eq!(compiled.verdict(&event, &asked, &mut 0).await, expected, "{members} members, {event}");
-                *seen.entry((expected.notify, expected.highlight)).or_insert(0) += 1;
             }
         }
     }
     assert_eq!(seen.len(), 3, "{seen:?}: the table has all kinds of answers");
+}
+
+#[test]
+fn rules_are_of_one_class_if_only_the_user_differs() {
+    let class = |ruleset: &Ruleset| CompiledRules::new(ruleset).class();
+    let (alice, bob) = (user_id!("@alice:x"), user_id!("@bob:x"));
+    let defaults = defaults::server_default(alice);
+    let check = |expected: bool, what: &str, change: &dyn Fn(&mut Ruleset)| {
+        let mut changed = defaults::server_default(bob);
+        change(&mut changed);
+        assert_eq!(class(&changed) == class(&defaults), expected, "{what}");
+    };
+    let word = |pattern: &str| {
+        let actions = vec![Action::Notify];
+        NewPushRule::Content(NewPatternedPushRule::new("word".to_owned(), pattern.to_owned(), actions))
+    };
+    let put = |rule: NewPushRule| move |ruleset: &mut Ruleset| ruleset.insert(rule.clone(), None, None).expect("added");
+    check(true, "the same rules", &|_| {});
+    check(true, "another sound", &|ruleset| {
+        let loud = vec![Action::Notify, Action::SetTweak(Tweak::Sound(SoundTweakValue::from("bell".to_owned())))];
+        ruleset.set_actions(RuleKind::Underride, ".m.rule.message", loud).expect("it exists");
+    });
+    check(false, "no notification", &|ruleset| {
+        ruleset.set_actions(RuleKind::Underride, ".m.rule.message", vec![]).expect("it exists");
+    });
+    check(false, "a rule is off", &|ruleset| {
+        ruleset.set_enabled(RuleKind::Content, ".m.rule.contains_user_name", false).expect("it exists");
+    });
+    check(false, "a word", &put(word("cake")));
+    check(false, "the own name as a word", &put(word("bob")));
+    let room = NewSimplePushRule::new(owned_room_id!("!r:x"), vec![]);
+    check(false, "a quiet room", &put(NewPushRule::Room(room)));
+    let mut others = [defaults::server_default(alice), defaults::server_default(bob)];
+    for ruleset in &mut others {
+        put(word("cake"))(ruleset);
+    }
+    assert_eq!(class(&others[0]), class(&others[1]), "the same word");
 }
 
 /// Names are searched only in an event without `m.mentions`.
@@ -157,13 +220,8 @@ async fn names_in_a_body_are_mentions_where_nothing_says_who_is_mentioned() {
     let (levels, name) = (levels(), Glob::literal("ally w."));
     let check = async |sender: &str, content: Value, expected: bool| {
         let event = json!({ "type": "m.room.message", "sender": sender, "room_id": "!r:x", "content": content });
-        let asked = Asked {
-            user_id: user_id!("@alice:x"),
-            display_name: name.as_ref(),
-            members: uint!(3),
-            power_levels: Some(&levels),
-        };
-        let verdict = compiled.verdict(&event, &asked, &mut 0).await;
+        let asked = Asked { members: uint!(3), power_levels: Some(&levels) };
+        let verdict = verdict((&compiled, &compiled), &event, &asked, name.as_ref(), &mut 0).await;
         assert_eq!((verdict.notify, verdict.highlight), (true, expected), "{event}");
     };
     let text = |body: &str| json!({ "msgtype": "m.text", "body": body });
@@ -197,9 +255,9 @@ fn words(patterns: impl IntoIterator<Item = String>) -> Ruleset {
 /// Returns whether an event is highlighted, and the number of steps of the evaluation.
 async fn hold(ruleset: &Ruleset, content: Value) -> (bool, usize) {
     let event = json!({ "type": "m.room.message", "sender": "@bob:x", "content": content });
-    let asked = Asked { user_id: user_id!("@alice:x"), display_name: None, members: uint!(3), power_levels: None };
-    let mut steps = 0;
-    let verdict = CompiledRules::new(ruleset).verdict(&event, &asked, &mut steps).await;
+    let asked = Asked { members: uint!(3), power_levels: None };
+    let (rules, mut steps) = (CompiledRules::new(ruleset), 0);
+    let verdict = verdict((&rules, &rules), &event, &asked, None, &mut steps).await;
     (verdict.highlight, steps)
 }
 

@@ -1,5 +1,7 @@
 //! A tally compared with a naive count of everything that happened.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -93,8 +95,9 @@ fn naive(steps: &[Step]) -> (Counts, BTreeMap<Arc<str>, Counts>) {
 }
 
 proptest! {
+    /// Also if it is stored and loaded in between.
     #[test]
-    fn a_tally_counts_what_a_naive_count_counts(steps in steps(), look_every in 1..7_usize) {
+    fn a_tally_counts_what_a_naive_count_counts(steps in steps(), look_every in 1..7_usize, store_every in 1..9_usize) {
         let mut tally = Tally::default();
         for (at, step) in steps.iter().enumerate() {
             match step {
@@ -105,6 +108,13 @@ proptest! {
                 Step::Redacted { index } => tally.redacted(pos(at), EventNid(pos(index.index(at + 1)).0)),
                 Step::Read { .. } => {}
             }
+            if at % store_every == 0 {
+                let through: HashSet<EventNid> = (0..at % 4).map(|nid| EventNid(7 * nid as i64 - 3)).collect();
+                let blob = tally.encode(&through);
+                let (loaded, loaded_through) = Tally::decode(&blob).expect("it was encoded");
+                prop_assert_eq!((loaded_through, loaded.changed_at), (through, tally.changed_at));
+                tally = loaded;
+            }
             if at % look_every == 0 || at + 1 == steps.len() {
                 let so_far = &steps[..=at];
                 tally.read(|thread| read_up_to(so_far, thread));
@@ -113,6 +123,36 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn damaged_bytes_are_an_error_or_another_tally_of_their_own(
+        steps in steps(), at in any::<prop::sample::Index>(), byte: u8, rest in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut tally = Tally::default();
+        for (at, step) in steps.iter().enumerate() {
+            if let Step::Notified { thread, highlight } = step {
+                tally.notified(pos(at), EventNid(pos(at).0), named(*thread), *highlight);
+            }
+        }
+        let mut blob = tally.encode(&HashSet::new());
+        let at = at.index(blob.len());
+        prop_assert!(Tally::decode(&blob[..at]).is_err(), "its end is missing");
+        blob[at] = byte;
+        let _ = Tally::decode(&blob);
+        let _ = Tally::decode(&rest);
+    }
+}
+
+#[test]
+fn a_tally_takes_a_few_bytes_for_an_event() {
+    let mut tally = Tally::default();
+    for at in 0..100 {
+        tally.notified(Position(5_000_000 + 30 * at), EventNid(9_000_000 + 25 * at), None, at % 10 == 0);
+    }
+    let bytes = tally.encode(&HashSet::new()).len();
+    assert!(bytes < 320, "{bytes}");
 }
 
 #[test]

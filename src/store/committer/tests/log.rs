@@ -1,26 +1,12 @@
 //! The row of the commit log that each batch writes, in both ways of committing.
 
 use super::*;
-use crate::store::{
-    UserNid,
-    committer::insert_rows,
-    log::{LogEntry, Touch, decode},
-    profiles::PROFILE,
-};
+use crate::store::{UserNid, committer::insert_rows, log::Touch, profiles::PROFILE, tests::commit_log};
 
 impl Opened {
     /// The whole commit log: for each entry the positions of its batch, and its touches.
     async fn log(&self) -> Vec<(Position, Position, Vec<(Position, Touch)>)> {
-        let mut reader = self.db.read().await.expect("it is open");
-        let text = "SELECT pos, touched FROM commit_log ORDER BY pos";
-        let rows: Vec<(i64, Vec<u8>)> =
-            on!(&mut reader.conn(), db => sqlx::query_as(text).fetch_all(&mut **db).await).expect("it can be read");
-        let read = |(row_pos, touched): (i64, Vec<u8>)| {
-            let LogEntry { after, pos, touches, .. } = decode(Position(row_pos), &touched).expect("it was encoded");
-            assert_eq!(pos, Position(row_pos));
-            (after, pos, touches)
-        };
-        rows.into_iter().map(read).collect()
+        commit_log(&self.db).await.into_iter().map(|entry| (entry.after, entry.pos, entry.touches)).collect()
     }
 }
 

@@ -1,0 +1,414 @@
+//! The latest events of a room with their verdicts, shared by all users whose rules are of one class.
+//!
+//! An event is read and evaluated once for a class, and each user's count takes it from here. Promise: what is here is
+//! what reading the timeline again would give. So an event that is redacted is replaced, and the verdicts of a room whose
+//! power levels are redacted are thrown away.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
+
+use ruma::{OwnedEventId, OwnedUserId, UserId};
+use tokio::sync::Mutex;
+
+use super::{
+    COLD_EVENTS, Look,
+    steps::{MAX_STEPS, Reach},
+};
+use crate::{
+    memory::growing::GrowingCache,
+    push::rules::{
+        compiled::{ClassId, CompiledRules},
+        judgement::Judgement,
+    },
+    room::{
+        Room, Rooms,
+        circumstances::Circumstances,
+        event::StoredEvent,
+        threads::{Conversation, is_related},
+        timeline::PlainEvent,
+    },
+    store::{Error, EventNid, Position, RoomNid},
+};
+
+/// Maximum number of events kept for a room and a class: those of a new count, and some that come after it before the
+/// oldest ones go.
+const KEPT_EVENTS: usize = COLD_EVENTS + COLD_EVENTS / 4;
+
+/// Approximate memory for judged events. Those of a room take 10 to 30 kB, so an account with a thousand rooms fits.
+const CACHED_BYTES: u64 = 48 * 1024 * 1024;
+
+/// Approximate memory of an entry without events.
+const EMPTY_BYTES: u64 = 256;
+
+/// Approximate number of pairs of room and class that fit into [`CACHED_BYTES`].
+const CACHED_ROOMS: usize = 5_000;
+
+/// Approximate memory of a judged event without its texts.
+const EVENT_BYTES: usize = 160;
+
+/// The judged events of active rooms.
+pub(in crate::push) struct JudgedRooms(GrowingCache<(RoomNid, ClassId), Mutex<JudgedRoom>>);
+
+impl Default for JudgedRooms {
+    fn default() -> Self {
+        Self(GrowingCache::new(CACHED_BYTES, CACHED_ROOMS))
+    }
+}
+
+/// The latest events of a room, judged by one class of rules. Locked while new events are added, which may read the
+/// database: two looks need not do that twice.
+struct JudgedRoom {
+    /// `events` has all events of the timeline after this position, up to `upto`.
+    from: Position,
+    upto: Position,
+    events: VecDeque<Arc<Judged>>,
+    bytes: usize,
+}
+
+impl Default for JudgedRoom {
+    fn default() -> Self {
+        Self::after(Position::ZERO)
+    }
+}
+
+/// An event with the verdict of a class, and with all that a count needs of it.
+pub(super) struct Judged {
+    pub(super) pos: Position,
+    pub(super) nid: EventNid,
+    sender: Arc<OwnedUserId>,
+    /// Set for a message: its sender has read the thread that it goes to. A state event, such as a membership or topic
+    /// change, or a redaction can be sent without looking at the room.
+    pub(super) marks_as_read: bool,
+    pub(super) is_redacted: bool,
+    pub(super) judgement: Judgement,
+    /// The work of the judgement.
+    pub(super) steps: usize,
+    redacts: Redacts,
+    /// The conversation, once it is known; `None` for the main timeline without related events.
+    conversation: OnceLock<Option<Box<Conversation>>>,
+}
+
+/// The redaction that an event makes.
+enum Redacts {
+    Nothing,
+    Event(Box<OwnedEventId>, OnceLock<Option<Redacted>>),
+    /// A redaction that was itself redacted and no longer says what it redacted.
+    Unknown,
+}
+
+/// An event that was redacted.
+pub(super) struct Redacted {
+    pub(super) nid: EventNid,
+    sender: OwnedUserId,
+    /// The user whose display name was removed with it.
+    named: Option<String>,
+    is_power_levels: bool,
+}
+
+/// The effect of an event on earlier ones.
+pub(super) enum Effect<'a> {
+    None,
+    Redacts(&'a Redacted),
+    /// It redacted an event that nobody knows any more.
+    Unknown,
+}
+
+impl Redacted {
+    fn new(event: &StoredEvent) -> Self {
+        let pdu = &event.pdu;
+        let named = pdu.state_key.clone().filter(|_| pdu.event_type == "m.room.member");
+        let is_power_levels = pdu.is_state("m.room.power_levels", "");
+        Self { nid: event.nid, sender: pdu.sender.clone(), named, is_power_levels }
+    }
+
+    /// Returns whether all events of the room may count otherwise for the user. Their own events say what they have read,
+    /// and the others hold their name in the room or the power levels.
+    pub(super) fn changes_all(&self, user_id: &UserId) -> bool {
+        self.sender == user_id || self.named.as_deref() == Some(user_id.as_str()) || self.is_power_levels
+    }
+}
+
+impl Judged {
+    pub(super) fn sender(&self) -> &UserId {
+        &self.sender
+    }
+
+    /// The event in its redacted form.
+    fn redacted(&self) -> Self {
+        let (judgement, conversation) = (Judgement::default(), OnceLock::from(None));
+        Self { is_redacted: true, judgement, steps: 0, conversation, ..self.unsettled() }
+    }
+
+    /// The event without its conversation, which has changed.
+    fn unsettled(&self) -> Self {
+        let redacts = match &self.redacts {
+            Redacts::Nothing => Redacts::Nothing,
+            Redacts::Event(event_id, _) => Redacts::Event(event_id.clone(), OnceLock::new()),
+            Redacts::Unknown => Redacts::Unknown,
+        };
+        let (sender, judgement, conversation) = (Arc::clone(&self.sender), self.judgement.clone(), OnceLock::new());
+        Self { sender, judgement, redacts, conversation, ..*self }
+    }
+
+    /// The conversation that the event belongs to.
+    pub(super) async fn conversation(&self, rooms: &Rooms, room: &Room) -> Result<Option<&Conversation>, Error> {
+        if let Some(known) = self.conversation.get() {
+            return Ok(known.as_deref());
+        }
+        let event = rooms.events.get(room, self.nid).await?;
+        let conversation = rooms.conversation(room, &event.pdu).await?;
+        Ok(self.conversation.get_or_init(|| boxed(conversation)).as_deref())
+    }
+
+    /// The effect of the event on earlier ones.
+    pub(super) async fn effect(&self, rooms: &Rooms, room: &Room) -> Result<Effect<'_>, Error> {
+        let (event_id, redacted) = match &self.redacts {
+            Redacts::Nothing => return Ok(Effect::None),
+            Redacts::Unknown => return Ok(Effect::Unknown),
+            Redacts::Event(event_id, redacted) => (event_id, redacted),
+        };
+        if redacted.get().is_none() {
+            let found = rooms.find_in_timeline(room, event_id).await?;
+            let found = found.filter(|event| event.redacted_because.is_some());
+            let _ = redacted.set(found.as_deref().map(Redacted::new));
+        }
+        Ok(redacted.get().and_then(Option::as_ref).map_or(Effect::None, Effect::Redacts))
+    }
+
+    /// Approximate memory that it takes.
+    fn bytes(&self) -> usize {
+        EVENT_BYTES + self.judgement.bytes()
+    }
+}
+
+fn boxed(conversation: Conversation) -> Option<Box<Conversation>> {
+    (conversation != Conversation::default()).then(|| Box::new(conversation))
+}
+
+impl JudgedRoom {
+    /// A room of which nothing is known but that it goes on after a position.
+    fn after(pos: Position) -> Self {
+        Self { from: pos, upto: pos, events: VecDeque::new(), bytes: 0 }
+    }
+
+    /// The known events after a position, up to another one.
+    fn within(&self, after: Position, upto: Position) -> impl ExactSizeIterator<Item = &Arc<Judged>> {
+        let start = self.events.partition_point(|event| event.pos <= after);
+        let end = self.events.partition_point(|event| event.pos <= upto);
+        self.events.range(start..end.max(start))
+    }
+
+    fn clear(&mut self, from: Position) {
+        self.events.clear();
+        (self.bytes, self.from) = (0, from);
+    }
+
+    fn push_back(&mut self, event: Arc<Judged>) {
+        self.bytes += event.bytes();
+        self.events.push_back(event);
+    }
+
+    fn push_front(&mut self, event: Arc<Judged>) {
+        self.bytes += event.bytes();
+        self.events.push_front(event);
+    }
+
+    /// Forgets the oldest events beyond [`KEPT_EVENTS`].
+    fn trim(&mut self) {
+        while self.events.len() > KEPT_EVENTS {
+            if let Some(oldest) = self.events.pop_front() {
+                self.bytes -= oldest.bytes();
+                self.from = oldest.pos;
+            }
+        }
+    }
+
+    /// Applies a redaction to the events that are known.
+    fn redact(&mut self, redacted: &Redacted) {
+        if redacted.is_power_levels {
+            self.clear(self.upto);
+        }
+        for event in &mut self.events {
+            let through = |known: &Option<Box<Conversation>>| {
+                known.as_ref().is_some_and(|conversation| conversation.through.contains(&redacted.nid))
+            };
+            let changed = if event.nid == redacted.nid {
+                event.redacted()
+            } else if event.conversation.get().is_none_or(through) {
+                // Somebody may be reading the conversation right now, through the event as it was.
+                event.unsettled()
+            } else {
+                continue;
+            };
+            self.bytes = self.bytes + changed.bytes() - event.bytes();
+            *event = Arc::new(changed);
+        }
+    }
+}
+
+/// The judged events of a look.
+pub(super) struct Found {
+    /// Oldest first.
+    pub(super) events: Vec<Arc<Judged>>,
+    /// True if there may be older ones in the range.
+    pub(super) more: bool,
+    pub(super) reach: Reach,
+}
+
+/// The work of judging, newest event first.
+struct Work {
+    /// The steps of the newer events, whenever they were judged.
+    steps: usize,
+    fresh: usize,
+    left: usize,
+    reach: Reach,
+}
+
+impl Look<'_> {
+    /// The latest events after a position up to the one of this look, at most `limit`, judged by the class of `rules`.
+    pub(super) async fn judged(&self, rules: &CompiledRules, after: Position, limit: usize) -> Result<Found, Error> {
+        let key = (self.room.nid, rules.class());
+        let entry = self.push.judged.0.get_or_default(&key, EMPTY_BYTES);
+        let mut known = entry.lock().await;
+        let before = known.bytes;
+        let mut work = Work { steps: 0, fresh: 0, left: self.budget.steps_left(), reach: Reach::All };
+        if known.upto < after {
+            *known = JudgedRoom::after(after);
+        }
+        if known.upto < self.upto {
+            self.add_newer(&mut known, rules, limit, &mut work).await?;
+        }
+        let mut have = known.within(after, self.upto).len();
+        while after < known.from && have < limit && work.reach == Reach::All {
+            work.steps = known.within(after, self.upto).map(|event| event.steps).sum();
+            self.add_older(&mut known, rules, (after, limit - have), &mut work).await?;
+            have = known.within(after, self.upto).len();
+        }
+        let events: Vec<_> = known.within(after, self.upto).skip(have.saturating_sub(limit)).cloned().collect();
+        let more = after < known.from || have > limit;
+        known.trim();
+        let bytes = known.bytes;
+        drop(known);
+        if bytes != before {
+            self.push.judged.0.has_grown(&key, &entry, EMPTY_BYTES + bytes as u64);
+        }
+        self.budget.spend(work.fresh);
+        Ok(Found { events, more, reach: work.reach })
+    }
+
+    /// Adds the events after those that are known, the latest `limit` of them.
+    async fn add_newer(
+        &self,
+        known: &mut JudgedRoom,
+        rules: &CompiledRules,
+        limit: usize,
+        work: &mut Work,
+    ) -> Result<(), Error> {
+        let (new, more) = self.rooms.plain_timeline(self.room, known.upto, self.upto, limit).await?;
+        let judged = self.judge(known, rules, &new, work).await?;
+        let newest_left_out = new.len().checked_sub(judged.len() + 1).and_then(|index| new.get(index));
+        match newest_left_out {
+            Some(event) => known.clear(event.pos),
+            None if more => known.clear(new.first().map_or(self.upto, |event| Position(event.pos.0 - 1))),
+            None => {
+                // The new events were read in their present form. The older ones were not.
+                for event in &judged {
+                    match event.effect(self.rooms, self.room).await? {
+                        Effect::None => {}
+                        Effect::Redacts(redacted) => known.redact(redacted),
+                        Effect::Unknown => known.clear(known.upto),
+                    }
+                }
+            }
+        }
+        known.upto = self.upto;
+        judged.into_iter().for_each(|event| known.push_back(event));
+        Ok(())
+    }
+
+    /// Adds the events before those that are known: the latest `limit` after a position.
+    async fn add_older(
+        &self,
+        known: &mut JudgedRoom,
+        rules: &CompiledRules,
+        (after, limit): (Position, usize),
+        work: &mut Work,
+    ) -> Result<(), Error> {
+        let (old, more) = self.rooms.plain_timeline(self.room, after, known.from, limit).await?;
+        let judged = self.judge(known, rules, &old, work).await?;
+        let newest_left_out = old.len().checked_sub(judged.len() + 1).and_then(|index| old.get(index));
+        known.from = match newest_left_out {
+            Some(event) => event.pos,
+            None if more => old.first().map_or(known.from, |event| Position(event.pos.0 - 1)),
+            None => after,
+        };
+        judged.into_iter().rev().for_each(|event| known.push_front(event));
+        Ok(())
+    }
+
+    /// Judges events, newest first, until the steps end. Returns those that were judged, oldest first.
+    async fn judge(
+        &self,
+        known: &JudgedRoom,
+        rules: &CompiledRules,
+        events: &[PlainEvent],
+        work: &mut Work,
+    ) -> Result<Vec<Arc<Judged>>, Error> {
+        let Some(first) = events.first() else { return Ok(Vec::new()) };
+        let found = self.rooms.circumstances(self.room, Position(first.pos.0 - 1)).await?;
+        let mut judged: Vec<Arc<Judged>> = Vec::with_capacity(events.len());
+        for event in events.iter().rev() {
+            if work.steps > MAX_STEPS {
+                work.reach = Reach::Latest;
+                break;
+            }
+            if work.fresh >= work.left {
+                work.reach = Reach::OutOfBudget;
+                break;
+            }
+            // People write several messages in a row: their ID is kept once.
+            let last = judged.last().or_else(|| known.events.back()).filter(|last| last.sender() == event.pdu.sender);
+            let sender = last.map_or_else(|| Arc::new(event.pdu.sender.clone()), |last| Arc::clone(&last.sender));
+            let event = self.judge_one(rules, event, sender, &found).await?;
+            work.steps += event.steps;
+            work.fresh += event.steps;
+            judged.push(Arc::new(event));
+        }
+        judged.reverse();
+        Ok(judged)
+    }
+
+    async fn judge_one(
+        &self,
+        rules: &CompiledRules,
+        event: &PlainEvent,
+        sender: Arc<OwnedUserId>,
+        found: &[Circumstances],
+    ) -> Result<Judged, Error> {
+        let PlainEvent { pos, nid, pdu, is_redacted } = event;
+        let (mut judgement, mut steps) = (Judgement::default(), 0);
+        if !is_redacted {
+            let held = Circumstances::at(found, *pos)
+                .ok_or_else(|| Error::damaged("state log", "it does not reach an event of the timeline"))?;
+            judgement = self.push.evaluator.judge(self.rooms, self.room, rules, event, held, &mut steps).await?;
+        }
+        let conversation = if *is_redacted || !is_related(pdu) {
+            OnceLock::from(None)
+        } else if judgement.may_notify() {
+            OnceLock::from(boxed(self.rooms.conversation(self.room, pdu).await?))
+        } else {
+            OnceLock::new()
+        };
+        let is_redaction = pdu.event_type == "m.room.redaction";
+        let redacts = match &pdu.redacts {
+            Some(event_id) => Redacts::Event(Box::new(event_id.clone()), OnceLock::new()),
+            None if is_redaction && *is_redacted => Redacts::Unknown,
+            None => Redacts::Nothing,
+        };
+        let marks_as_read = pdu.state_key.is_none() && !is_redaction;
+        let (pos, nid, is_redacted) = (*pos, *nid, *is_redacted);
+        Ok(Judged { pos, nid, sender, marks_as_read, is_redacted, judgement, steps, redacts, conversation })
+    }
+}

@@ -1,0 +1,211 @@
+//! Stored tallies: a count that took long is not made again after a restart.
+//!
+//! Promises:
+//!
+//! - A stored tally is used only if a count on the same [`Basis`] made it. The events after it, with their redactions, are
+//!   then added as to a tally in memory, and the receipts are the present ones. So it does not matter how old it is.
+//! - Sending an event, following a room and resting store nothing. A tally is stored after a new count of many events, and
+//!   when nobody has looked at it for a while.
+//! - The tallies of all rooms of a user are read in one statement.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, atomic::Ordering},
+};
+
+use quick_cache::{Weighter, sync::Cache};
+use sabha_federation::varint::Malformed;
+use sha2::{Digest as _, Sha256};
+use tracing::warn;
+
+use super::{Basis, Counted, Owed, look::Look, tally::Tally};
+use crate::{
+    push::Push,
+    room::Rooms,
+    store::{Database, Error, Position, RoomNid, Row, UserNid, Write, ids::lock, unread as rows},
+};
+
+/// The version of everything that decides which events count: the evaluation of rules, the rules of threads, the format
+/// of the tally. Raise it with each change of one of them, so that the tallies of earlier releases are not used.
+const VERSION: u8 = 1;
+
+/// The number of events that a new count would have to read, and from which a tally is stored. Reading fewer costs about
+/// as much as a row.
+const STORE_AFTER: usize = 64;
+
+/// The number of tallies that are stored in one commit: every other write waits for it.
+const BATCH: usize = 200;
+
+/// Maximum number of tallies that wait to be stored. The others are counted anew when they are needed.
+const MAX_DUE: usize = 20_000;
+
+/// Approximate memory for tallies that were read and not used yet.
+const READ_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Approximate number of users whose tallies fit into [`READ_BYTES`]. Most have none.
+const READ_USERS: usize = 10_000;
+
+/// Approximate memory of a read tally besides its bytes.
+const ROW_BYTES: usize = 160;
+
+type Key = (UserNid, RoomNid);
+
+/// The stored tallies of one user that nobody has used yet.
+struct ReadRows {
+    bytes: u64,
+    rooms: Mutex<HashMap<RoomNid, rows::TallyRow>>,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<UserNid, Arc<ReadRows>> for ByBytes {
+    fn weight(&self, _: &UserNid, read: &Arc<ReadRows>) -> u64 {
+        read.bytes
+    }
+}
+
+/// The tallies between memory and the database.
+pub(in crate::push) struct Stored {
+    read: Cache<UserNid, Arc<ReadRows>, ByBytes>,
+    due: Mutex<BTreeSet<Key>>,
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self { read: Cache::with_weighter(READ_USERS, READ_BYTES, ByBytes), due: Mutex::default() }
+    }
+}
+
+impl Stored {
+    /// Notes that a tally should be stored.
+    pub(super) fn note_due(&self, key: Key) {
+        let mut due = lock(&self.due);
+        if due.len() < MAX_DUE {
+            due.insert(key);
+        }
+    }
+
+    fn next_due(&self) -> Vec<Key> {
+        let mut due = lock(&self.due);
+        std::iter::from_fn(|| due.pop_first()).take(BATCH).collect()
+    }
+
+    /// Takes the stored tally of a room. The first call for a user reads those of all rooms.
+    async fn take(&self, db: &Database, (user, room): Key) -> Result<Option<rows::TallyRow>, Error> {
+        if let Some(read) = self.read.get(&user) {
+            return Ok(lock(&read.rooms).remove(&room));
+        }
+        let mut reader = db.read().await?;
+        let found = rows::tallies_of_user(&mut reader.conn(), user).await?;
+        drop(reader);
+        let bytes = found.iter().map(|row| ROW_BYTES + row.basis.len() + row.tally.len()).sum::<usize>() + ROW_BYTES;
+        let mut rooms: HashMap<RoomNid, _> = found.into_iter().map(|row| (RoomNid(row.room_nid), row)).collect();
+        let row = rooms.remove(&room);
+        self.read.insert(user, Arc::new(ReadRows { bytes: bytes as u64, rooms: Mutex::new(rooms) }));
+        Ok(row)
+    }
+}
+
+impl Basis {
+    /// A digest of the basis, which is the same after a restart.
+    fn digest(&self) -> Vec<u8> {
+        let mut digest = Sha256::new();
+        digest.update([VERSION]);
+        digest.update(self.rules.digest);
+        for Position(pos) in [self.ignored.version(), self.joined_at] {
+            digest.update(pos.to_le_bytes());
+        }
+        digest.finalize()[..16].to_vec()
+    }
+}
+
+impl Counted {
+    pub(super) fn is_worth_storing(&self) -> bool {
+        self.owed == Owed::Nothing && self.unsaved >= STORE_AFTER
+    }
+
+    fn row(&self, (user, room): Key) -> Row {
+        let tally = self.tally.encode(&self.through);
+        rows::TALLY.row([user.into(), room.into(), self.upto.into(), self.basis.digest().into(), tally.into()])
+    }
+}
+
+impl Look<'_> {
+    /// The stored count of this user in this room, if it is on the same basis and saves work.
+    pub(super) async fn stored(&self, basis: &Basis) -> Result<Option<Counted>, Error> {
+        let start = self.start(basis);
+        if self.room.last_pos() <= start {
+            return Ok(None);
+        }
+        let Some(row) = self.push.stored.take(&self.rooms.db, (self.user.nid, self.room.nid)).await? else {
+            return Ok(None);
+        };
+        let upto = Position(row.upto);
+        if upto <= start || row.basis != basis.digest() {
+            return Ok(None);
+        }
+        match Tally::decode(&row.tally) {
+            Ok((tally, through)) => {
+                let (basis, owed) = (basis.clone(), Owed::Nothing);
+                Ok(Some(Counted { basis, upto, tally, through, owed, unsaved: 0, is_new: false }))
+            }
+            Err(Malformed(reason)) => {
+                let (user_id, room_id) = (&self.user.user_id, &self.room.room_id);
+                warn!(%user_id, %room_id, reason, "a stored unread count is damaged; counting anew");
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Push {
+    /// Finds the tallies that nobody has looked at since the last call, and notes that they should be stored. Clients of a
+    /// user who is away look at nothing, and a room where nothing happens is not looked at.
+    pub fn find_quiet_tallies(&self) {
+        for (key, entry) in self.tallies.0.iter() {
+            if entry.is_looked_at.swap(false, Ordering::Relaxed) {
+                continue;
+            }
+            // A tally that is locked is being looked at.
+            let Ok(held) = entry.counted.try_lock() else { continue };
+            if held.as_ref().is_some_and(Counted::is_worth_storing) {
+                self.stored.note_due(key);
+            }
+        }
+    }
+
+    /// Stores the tallies that should be. Does nothing if there are none.
+    ///
+    /// # Errors
+    /// Database errors. The tallies that were not stored are counted anew when they are needed.
+    pub async fn store_tallies(&self, rooms: &Rooms) -> Result<(), Error> {
+        loop {
+            let due = self.stored.next_due();
+            if due.is_empty() {
+                return Ok(());
+            }
+            let (mut rows, mut users) = (Vec::with_capacity(due.len()), BTreeSet::new());
+            let mut joined: (Option<UserNid>, BTreeSet<RoomNid>) = (None, BTreeSet::new());
+            for key @ (user, room) in due {
+                // No row is left of a user who has left the room, or whose account has ended.
+                if joined.0 != Some(user) {
+                    joined = (Some(user), rooms.joined_rooms(user).await?.into_iter().collect());
+                }
+                let Some(entry) = self.tallies.0.peek(&key).filter(|_| joined.1.contains(&room)) else { continue };
+                let mut held = entry.counted.lock().await;
+                if let Some(counted) = held.as_mut().filter(|counted| counted.is_worth_storing()) {
+                    rows.push(counted.row(key));
+                    users.insert(user);
+                    counted.unsaved = 0;
+                }
+            }
+            if rows.is_empty() {
+                continue;
+            }
+            rooms.db.committer().write(Write::new(rows)).await?;
+            // What was read before lacks these rows.
+            users.iter().for_each(|user| _ = self.stored.read.remove(user));
+        }
+    }
+}

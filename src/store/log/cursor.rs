@@ -1,0 +1,121 @@
+//! Cursors: consumers of the commit log, and how far each of them has come.
+//!
+//! Promise: a consumer sees each entry at least once and in order, across restarts too. Work that was done shortly before
+//! the process was killed is done again. A consumer whose work fails tries again later and stops nobody else. One that is
+//! too far behind gets the tables to read instead of the log ([`Consumer::catch_up`]).
+//!
+//! A cursor's position is in memory; [`super::cursors`] stores it from time to time.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{LogEntry, feed::Next};
+use crate::{
+    clock::Clock,
+    report::Report,
+    store::{Database, Error, Position},
+};
+
+/// The pause after a failure: long enough for a database in trouble, and short for a user who waits for the work.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// A follower of the commit log: a function from an entry to work, and the work.
+pub trait Consumer: Send + Sync + 'static {
+    /// The name of its row in `log_cursor`, and its label in the metrics.
+    const NAME: &'static str;
+
+    type Work: Send;
+
+    /// The work that follows from an entry. It only looks at the entry.
+    fn work(&self, entry: &LogEntry) -> Option<Self::Work>;
+
+    /// Does the work of some entries, in their order. It may be done more than once, so doing it twice must be safe.
+    fn perform(&self, work: Vec<Self::Work>) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Does all work that the commits in (`from`, `to`] may have made, as the tables show it. Called instead of
+    /// [`Self::perform`] when the log does not reach back, and for a new consumer.
+    fn catch_up(&self, from: Position, to: Position) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// A consumer and its place in the log.
+pub struct Cursor<C> {
+    consumer: C,
+    db: Arc<Database>,
+    clock: Clock,
+    /// The position up to which everything is done; `None` until it is read from the table.
+    done: Option<Position>,
+}
+
+impl<C: Consumer> Cursor<C> {
+    /// Creates the cursor of a consumer, and keeps the log for it from now on.
+    pub fn new(consumer: C, db: Arc<Database>, clock: Clock) -> Self {
+        db.cursors().register(C::NAME);
+        Self { consumer, db, clock, done: None }
+    }
+
+    /// Follows the log until the server stops.
+    pub async fn run(mut self, stopping: &CancellationToken) {
+        let follow = async {
+            loop {
+                if let Err(error) = self.step().await {
+                    tracing::warn!(consumer = C::NAME, error = %Report(&error), "commit log not followed, trying again later");
+                    tokio::time::sleep(TRY_AGAIN_AFTER).await;
+                }
+            }
+        };
+        let _: Option<()> = stopping.run_until_cancelled(follow).await;
+    }
+
+    /// Waits for entries, and does their work.
+    pub(super) async fn step(&mut self) -> Result<(), Error> {
+        let Some(done) = self.done else { return self.begin().await };
+        let feed = self.db.committer().feed();
+        feed.wait_past(done).await;
+        match feed.after(&self.db, done, self.clock.now_ms()).await? {
+            Next::Entries(entries) => self.perform(&entries).await,
+            Next::TooFar => {
+                tracing::warn!(
+                    consumer = C::NAME,
+                    position = done.0,
+                    "too far behind in the commit log: reading the tables"
+                );
+                self.catch_up(done).await
+            }
+        }
+    }
+
+    /// Finds the place where the consumer was. A new consumer begins with the tables.
+    async fn begin(&mut self) -> Result<(), Error> {
+        match self.db.cursors().find_stored(&self.db, C::NAME).await? {
+            Some(stored) => {
+                self.done = Some(stored);
+                Ok(())
+            }
+            None => self.catch_up(Position::ZERO).await,
+        }
+    }
+
+    async fn catch_up(&mut self, from: Position) -> Result<(), Error> {
+        let to = self.db.committer().feed().latest();
+        self.consumer.catch_up(from, to).await?;
+        self.moved(to, self.clock.now_ms(), true);
+        Ok(())
+    }
+
+    async fn perform(&mut self, entries: &[Arc<LogEntry>]) -> Result<(), Error> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let work: Vec<C::Work> = entries.iter().filter_map(|entry| self.consumer.work(entry)).collect();
+        let has_worked = !work.is_empty();
+        if has_worked {
+            self.consumer.perform(work).await?;
+        }
+        self.moved(last.pos, last.at_ms, has_worked);
+        Ok(())
+    }
+
+    fn moved(&mut self, to: Position, at_ms: i64, has_worked: bool) {
+        self.done = Some(to);
+        self.db.cursors().moved(C::NAME, to, at_ms, has_worked);
+    }
+}

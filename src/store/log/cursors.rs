@@ -1,0 +1,257 @@
+//! The places of all cursors: kept in memory as they move, and stored together.
+//!
+//! Promise: places are stored at most once a second, and nothing is written while nothing happens. A cursor that only
+//! passes entries without work for it is stored once a minute: passing them again costs little.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+
+use super::trim;
+use crate::{
+    clock::Clock,
+    report::Report,
+    store::{
+        Conn, Database, Error, Position, Transaction,
+        committer::Health,
+        conn::{on, statements},
+    },
+};
+
+statements! {
+    FIND_CURSOR = "SELECT pos FROM log_cursor WHERE consumer = $1";
+    LIST_CURSORS = "SELECT consumer FROM log_cursor ORDER BY consumer LIMIT $1";
+    STORE_CURSOR = "INSERT INTO log_cursor (consumer, pos) VALUES ($1, $2) ON CONFLICT (consumer) DO UPDATE SET pos = excluded.pos";
+    DELETE_CURSOR = "DELETE FROM log_cursor WHERE consumer = $1";
+}
+
+/// The interval for storing cursors that have done work: as much is done again after the process was killed.
+const STORE_EVERY: Duration = Duration::from_secs(1);
+
+/// The interval for storing cursors that had no work.
+const STORE_IDLE_EVERY: Duration = Duration::from_secs(60);
+
+/// The interval for deleting entries that nobody needs any more; more often would delete a few at a time.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+
+/// The pause after a failure: long enough for a database in trouble.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// The number of rows that are looked through for consumers that no longer exist; far more than there ever were.
+const MAX_CONSUMERS: i64 = 1000;
+
+/// The place of one cursor.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    /// The position up to which everything is done; `None` until the cursor knows.
+    done: Option<Position>,
+    /// The time of the last entry that is done.
+    done_at_ms: i64,
+    /// The position in the table; [`Position::ZERO`] if there is none.
+    stored: Position,
+    /// Set when work was done that is not stored yet.
+    has_worked: bool,
+}
+
+impl Progress {
+    const NEW: Self = Self { done: None, done_at_ms: 0, stored: Position::ZERO, has_worked: false };
+}
+
+/// The distance of a cursor from the end of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    pub consumer: &'static str,
+    pub positions: i64,
+    /// The time for which the oldest entry that is not done has waited.
+    pub time: Duration,
+}
+
+/// The places of all cursors of this process.
+#[derive(Debug, Default)]
+pub struct Cursors(watch::Sender<BTreeMap<&'static str, Progress>>);
+
+impl Cursors {
+    pub(super) fn register(&self, consumer: &'static str) {
+        self.0.send_modify(|all| _ = all.insert(consumer, Progress::NEW));
+    }
+
+    /// Reads the stored place of a consumer.
+    pub(super) async fn find_stored(&self, db: &Database, consumer: &'static str) -> Result<Option<Position>, Error> {
+        let mut reader = db.read().await?;
+        let stored: Option<(i64,)> = on!(&mut reader.conn(), db => sqlx::query_as(FIND_CURSOR.text())
+            .bind(consumer).fetch_optional(&mut **db).await)?;
+        let stored = stored.map(|(pos,)| Position(pos));
+        if let Some(pos) = stored {
+            self.change(consumer, |progress| (progress.done, progress.stored) = (Some(pos), pos));
+        }
+        Ok(stored)
+    }
+
+    pub(super) fn moved(&self, consumer: &'static str, done: Position, at_ms: i64, has_worked: bool) {
+        self.change(consumer, |progress| {
+            (progress.done, progress.done_at_ms) = (Some(done), at_ms);
+            progress.has_worked |= has_worked;
+        });
+    }
+
+    fn change(&self, consumer: &'static str, change: impl FnOnce(&mut Progress)) {
+        self.0.send_modify(|all| {
+            if let Some(progress) = all.get_mut(consumer) {
+                change(progress);
+            }
+        });
+    }
+
+    /// Waits until a consumer has done everything up to `pos`. It need not be registered yet. Cancel safe.
+    pub async fn reached(&self, consumer: &'static str, pos: Position) {
+        let has_reached = |all: &BTreeMap<&'static str, Progress>| {
+            all.get(consumer).and_then(|progress| progress.done).is_some_and(|done| done >= pos)
+        };
+        // The sender is in `self`, so the wait ends only when the place is reached.
+        let _ = self.0.subscribe().wait_for(has_reached).await;
+    }
+
+    /// The distance of each cursor from the end of the log.
+    pub fn lags(&self, db: &Database, now_ms: i64) -> Vec<Lag> {
+        let feed = db.committer().feed();
+        let latest = feed.latest();
+        let lag = |(consumer, progress): (&&'static str, &Progress)| {
+            let done = progress.done.unwrap_or(progress.stored);
+            let since_ms = if done >= latest { now_ms } else { feed.time_after(done).unwrap_or(progress.done_at_ms) };
+            let waited_ms = u64::try_from(now_ms - since_ms).unwrap_or_default();
+            let positions = (latest.0 - done.0).max(0);
+            Lag { consumer, positions, time: Duration::from_millis(waited_ms) }
+        };
+        self.0.borrow().iter().map(lag).collect()
+    }
+
+    /// Tells the metrics how far behind each cursor is.
+    pub fn record(&self, db: &Database, now_ms: i64) {
+        for Lag { consumer, positions, time } in self.lags(db, now_ms) {
+            metrics::gauge!("sabha_log_cursor_lag_positions", "consumer" => consumer).set(positions as f64);
+            metrics::gauge!("sabha_log_cursor_lag_seconds", "consumer" => consumer).set(time.as_secs_f64());
+        }
+    }
+
+    /// The position up to which every cursor is stored; `None` if there are no cursors.
+    pub(super) fn slowest(&self) -> Option<Position> {
+        self.0.borrow().values().map(|progress| progress.stored).min()
+    }
+
+    /// Stores the cursors that have moved. Called at a clean stop too.
+    ///
+    /// # Errors
+    /// When the database fails. The next call stores them.
+    pub async fn store(&self, db: &Database) -> Result<(), Error> {
+        let moved: Vec<(&'static str, Position)> = {
+            let all = self.0.borrow();
+            let moved = |(consumer, progress): (&&'static str, &Progress)| {
+                progress.done.filter(|done| *done > progress.stored).map(|done| (*consumer, done))
+            };
+            all.iter().filter_map(moved).collect()
+        };
+        if moved.is_empty() {
+            return Ok(());
+        }
+        db.committer().transact(StoreCursors(moved.clone())).await?;
+        for (consumer, pos) in moved {
+            self.change(consumer, |progress| {
+                progress.stored = pos;
+                progress.has_worked &= progress.done > Some(pos);
+            });
+        }
+        Ok(())
+    }
+
+    /// Stores the cursors and trims the log, for as long as it is polled. Call it when all consumers are registered.
+    pub async fn keep(&self, db: &Database, clock: &Clock) {
+        let mut trim_at = Instant::now();
+        let mut is_clean = false;
+        loop {
+            let latest = db.committer().feed().latest();
+            // A disk that is full, or a database that does not answer, is left to the writes of users.
+            if db.committer().health() == Health::Working {
+                let kept = async {
+                    if !is_clean {
+                        self.forget_unknown(db).await?;
+                        is_clean = true;
+                    }
+                    self.store(db).await?;
+                    if trim_at <= Instant::now() {
+                        trim::trim(db, clock.now_ms()).await?;
+                        trim_at = Instant::now() + TRIM_EVERY;
+                    }
+                    Ok::<_, Error>(())
+                };
+                if let Err(error) = kept.await {
+                    tracing::warn!(error = %Report(&error), "cursors of the commit log not stored, trying again later");
+                    tokio::time::sleep(TRY_AGAIN_AFTER).await;
+                }
+            }
+            self.wait_for_need(db, latest).await;
+        }
+    }
+
+    /// Waits until something should be stored: at once after work, later after entries without work, and never while there
+    /// are neither.
+    async fn wait_for_need(&self, db: &Database, latest: Position) {
+        let mut progress = self.0.subscribe();
+        let worked = async {
+            let _ = progress.wait_for(|all| all.values().any(|progress| progress.has_worked)).await;
+        };
+        let passed = async {
+            tokio::time::sleep(STORE_IDLE_EVERY).await;
+            db.committer().feed().wait_past(latest).await;
+        };
+        tokio::select! {
+            () = worked => {}
+            () = passed => {}
+        }
+        tokio::time::sleep(STORE_EVERY).await;
+    }
+
+    /// Deletes the places of consumers that this release does not have, which would be taken for the slowest ones.
+    pub(super) async fn forget_unknown(&self, db: &Database) -> Result<(), Error> {
+        let mut reader = db.read().await?;
+        let stored: Vec<(String,)> = on!(&mut reader.conn(), db => sqlx::query_as(LIST_CURSORS.text())
+            .bind(MAX_CONSUMERS).fetch_all(&mut **db).await)?;
+        drop(reader);
+        let unknown: Vec<String> = {
+            let known = self.0.borrow();
+            stored.into_iter().map(|(name,)| name).filter(|name| !known.contains_key(name.as_str())).collect()
+        };
+        if !unknown.is_empty() {
+            db.committer().transact(ForgetCursors(unknown)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Stores places. They touch nothing: a row of the log for each would never end.
+struct StoreCursors(Vec<(&'static str, Position)>);
+
+impl Transaction for StoreCursors {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        for (consumer, pos) in &self.0 {
+            on!(conn, db => sqlx::query(STORE_CURSOR.text())
+                .bind(*consumer).bind(pos.0).execute(&mut **db).await.map(drop))?;
+        }
+        Ok(())
+    }
+}
+
+struct ForgetCursors(Vec<String>);
+
+impl Transaction for ForgetCursors {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        for consumer in &self.0 {
+            on!(conn, db => sqlx::query(DELETE_CURSOR.text())
+                .bind(consumer.as_str()).execute(&mut **db).await.map(drop))?;
+        }
+        Ok(())
+    }
+}

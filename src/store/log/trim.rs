@@ -1,0 +1,80 @@
+//! Trimming: deleting the entries of the log that nobody needs any more.
+//!
+//! An entry goes when every stored cursor is past it, ten minutes after its commit at the earliest. It goes in any case
+//! after seven days, or when the log after it has more than 1 GiB: a cursor that is still before it reads the tables then.
+//! The last entry of those that may go always stays. It shows a cursor that nothing after it is missing, and the newest
+//! entry of all knows the size of the log.
+
+use std::time::Duration;
+
+use super::{
+    LogEntry, decode,
+    feed::{ENTRIES, EntryRow, MAX_AGE, MAX_BYTES},
+};
+use crate::store::{
+    Conn, Database, Error, Position, Transaction,
+    conn::{on, statements},
+};
+
+statements! {
+    DELETE_BEFORE = "DELETE FROM commit_log WHERE pos < $1";
+}
+
+/// The age at which an entry may go. Until then another process finds it that had lost a hint and looks for what it missed.
+const MIN_AGE: Duration = Duration::from_secs(600);
+
+/// The number of entries that are looked at, and deleted in one commit: a few milliseconds, for which others wait.
+const AT_ONCE: usize = 2000;
+
+/// Deletes the entries that may go, a piece in each commit.
+pub(super) async fn trim(db: &Database, now_ms: i64) -> Result<(), Error> {
+    let Some(slowest) = db.cursors().slowest() else { return Ok(()) };
+    loop {
+        let limits = Limits { slowest, now_ms, bytes: db.committer().feed().bytes() };
+        let mut reader = db.read().await?;
+        let oldest: Vec<EntryRow> = on!(&mut reader.conn(), db => sqlx::query_as(ENTRIES.text())
+            .bind(0_i64).bind(i64::MAX).bind(AT_ONCE as i64).fetch_all(&mut **db).await)?;
+        drop(reader);
+        let free = oldest.iter().take_while(|row| limits.may_go(row)).count();
+        // The last one of them stays.
+        let Some((before, _)) = free.checked_sub(1).filter(|gone| *gone > 0).and_then(|last| oldest.get(last)) else {
+            return Ok(());
+        };
+        db.committer().transact(DeleteBefore(Position(*before))).await?;
+        if free < AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
+/// The limits that decide whether an entry may go.
+struct Limits {
+    slowest: Position,
+    now_ms: i64,
+    bytes: u64,
+}
+
+impl Limits {
+    fn may_go(&self, (pos, blob): &EntryRow) -> bool {
+        let is_passed = Position(*pos) <= self.slowest;
+        match decode(Position(*pos), blob) {
+            Ok(entry) => (is_passed && entry.age(self.now_ms) >= MIN_AGE) || self.is_too_old(&entry),
+            // It says nothing any more.
+            Err(_) => is_passed,
+        }
+    }
+
+    fn is_too_old(&self, entry: &LogEntry) -> bool {
+        entry.age(self.now_ms) > MAX_AGE || self.bytes.saturating_sub(entry.bytes_before) > MAX_BYTES
+    }
+}
+
+struct DeleteBefore(Position);
+
+impl Transaction for DeleteBefore {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        Ok(on!(conn, db => sqlx::query(DELETE_BEFORE.text()).bind(self.0.0).execute(&mut **db).await.map(drop))?)
+    }
+}

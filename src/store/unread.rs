@@ -1,0 +1,27 @@
+//! Rows of stored unread tallies.
+
+use super::{Conn, Error, UserNid, from_row, on, rows::inserts, statements};
+
+statements! {
+    TALLIES_OF_USER = "SELECT room_nid, upto, basis, tally FROM unread_tally WHERE user_nid = $1 ORDER BY room_nid";
+}
+
+inserts! {
+    TALLY = "unread_tally" ("user_nid", "room_nid", "upto", "basis", "tally") key 2 Replace, not followed;
+}
+
+/// A stored tally of one room.
+#[derive(Debug)]
+pub(crate) struct TallyRow {
+    pub room_nid: i64,
+    pub upto: i64,
+    pub basis: Vec<u8>,
+    pub tally: Vec<u8>,
+}
+
+from_row!(TallyRow { room_nid, upto, basis, tally });
+
+/// All tallies of a user, at most one for each of their rooms.
+pub(crate) async fn tallies_of_user(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<TallyRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(TALLIES_OF_USER.text()).bind(user.0).fetch_all(&mut **db).await)?)
+}
