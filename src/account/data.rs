@@ -218,14 +218,15 @@ impl AccountData {
     /// commit, and name [`Self::touch`] in it.
     pub(crate) fn row(user: UserNid, room: RoomNid, event_type: &str, json: Arc<str>, position: Position) -> Row {
         let bytes = i64::try_from(json.len()).unwrap_or(i64::MAX);
-        rows::ACCOUNT_DATA.row([
-            user.into(),
-            room.into(),
-            event_type.into(),
-            json.into(),
-            position.into(),
-            bytes.into(),
-        ])
+        rows::AccountDataColumns {
+            user_nid: user,
+            room_nid: room,
+            r#type: event_type.into(),
+            json,
+            pos: position,
+            bytes,
+        }
+        .row()
     }
 
     /// Records that the user's data changed at `position`.

@@ -13,7 +13,9 @@ use ruma::OwnedUserId;
 use super::Keys;
 use crate::{
     bus::Bus,
-    store::{Conn, Error, Position, RoomNid, Row, UserNid, device_keys, devices::DEVICE_CHANGE, ids::lock, log::Touch},
+    store::{
+        Conn, Error, Position, RoomNid, Row, UserNid, device_keys, devices::DeviceChangeColumns, ids::lock, log::Touch,
+    },
 };
 
 /// Changes kept in memory: some minutes of a busy server. Clients that were away longer cost a query.
@@ -96,7 +98,7 @@ impl DeviceChange {
         for user in &self.users {
             conn.touch(Touch::DeviceList { user: *user });
         }
-        self.users.iter().map(|user| DEVICE_CHANGE.row([(*user).into(), position.into()])).collect()
+        self.users.iter().map(|user| DeviceChangeColumns { user_nid: *user, pos: position }.row()).collect()
     }
 
     /// Records the change. Must be called after the commit, before its position is visible.

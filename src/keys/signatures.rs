@@ -20,7 +20,7 @@ use crate::{
     store::{
         Conn, Error, Position, RoomNid, Row, Transaction, UserNid,
         committer::insert_rows,
-        cross_signing::{self, KEY_SIGNATURE},
+        cross_signing::{self, KeySignatureColumns},
         device_keys,
     },
 };
@@ -406,13 +406,16 @@ impl Transaction for UploadSignatures {
                 continue;
             }
             outcome.changed.insert(valid.owner);
-            rows.push(KEY_SIGNATURE.row([
-                valid.owner.into(),
-                valid.key_id.clone().into(),
-                self.user.into(),
-                valid.signer_key_id.clone().into(),
-                valid.signature.clone().into(),
-            ]));
+            rows.push(
+                KeySignatureColumns {
+                    user_nid: valid.owner,
+                    key_id: valid.key_id.clone().into(),
+                    signer_nid: self.user,
+                    signer_key_id: valid.signer_key_id.clone().into(),
+                    signature: valid.signature.clone().into(),
+                }
+                .row(),
+            );
         }
         // Another user's list counts as changed too: the caller's other devices must fetch it to see the signature.
         rows.extend(self.change.of_users(outcome.changed.iter().copied().collect()).rows(conn, position));

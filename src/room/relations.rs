@@ -143,14 +143,17 @@ pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
         return None;
     }
     let annotation = annotation(&event.pdu).map(|Annotation(digest)| digest.to_vec());
-    Some(rows::RELATION.row([
-        event.room.into(),
-        (&*parent).into(),
-        pos.into(),
-        event.nid.into(),
-        (&*rel_type).into(),
-        annotation.into(),
-    ]))
+    Some(
+        rows::RelationColumns {
+            room_nid: event.room,
+            parent_id: (&*parent).into(),
+            pos,
+            event_nid: event.nid,
+            rel_type: (&*rel_type).into(),
+            annotation,
+        }
+        .row(),
+    )
 }
 
 impl RoomWriter<'_> {

@@ -1,6 +1,10 @@
 //! Rows of read receipts.
 
-use super::{Conn, Error, RoomNid, from_row, on, rows::inserts, statements};
+use super::{
+    Conn, Error, Position, RoomNid, UserNid, from_row, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     RECEIPTS_OF_ROOM = "SELECT r.user_nid, u.user_id, r.kind, r.thread, r.event_id, r.ts, r.pos, e.pos AS event_pos \
@@ -9,8 +13,9 @@ statements! {
 }
 
 inserts! {
-    RECEIPT = "receipt" ("room_nid", "user_nid", "kind", "thread", "event_id", "ts", "pos")
-        key 4 Replace, followed by Receipt;
+    RECEIPT: ReceiptColumns = "receipt" (
+        room_nid: RoomNid, user_nid: UserNid, kind: i64, thread: Text, event_id: Text, ts: i64, pos: Position
+    ) key 4 Replace, followed by Receipt;
 }
 
 /// A stored receipt, with the place of its event in the room's timeline.

@@ -3,7 +3,11 @@
 
 use std::collections::HashSet;
 
-use super::{Conn, Error, EventNid, Position, RoomNid, Sql, UserNid, on, rows::inserts, statements};
+use super::{
+    Conn, Error, EventNid, Position, RoomNid, Sql, UserNid, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 // Relation types have no short ids here: an empty `rel_type` stands for all of them.
 statements! {
@@ -48,8 +52,10 @@ statements! {
 }
 
 inserts! {
-    RELATION = "relation" ("room_nid", "parent_id", "pos", "event_nid", "rel_type", "annotation")
-        key 3 Fail, not followed;
+    RELATION: RelationColumns = "relation" (
+        room_nid: RoomNid, parent_id: Text, pos: Position, event_nid: EventNid, rel_type: Text,
+        annotation: Option<Vec<u8>>
+    ) key 3 Fail, not followed;
 }
 
 /// The number of relations that are followed one after the other, as in the statement.

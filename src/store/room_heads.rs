@@ -1,6 +1,10 @@
 //! Rows of rooms and of their heads.
 
-use super::{Conn, Error, RoomNid, from_row, on, rows::inserts, statements};
+use super::{
+    Conn, Error, RoomNid, from_row, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash, \
@@ -10,7 +14,9 @@ statements! {
 }
 
 inserts! {
-    ROOM = "room" ("room_nid", "room_id", "version", "created_at") key 1 Fail, followed by Event;
+    ROOM: RoomColumns = "room" (
+        room_nid: RoomNid, room_id: Text, version: Text, created_at: i64
+    ) key 1 Fail, followed by Event;
     ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash", "bump_pos", "joined",
         "invited", "name", "topic", "avatar", "alias", "encryption", "room_type", "join_rule", "history", "guests",
         "federates", "heroes") key 1 Merge, followed by Event;

@@ -160,8 +160,7 @@ impl Insert {
 
     /// A row for this table.
     pub fn row<const N: usize>(&'static self, values: [Value; N]) -> Row {
-        debug_assert_eq!(N, self.columns.len(), "{} has {} columns", self.table, self.columns.len());
-        Row { insert: self, values: values.into() }
+        Row::new(self, values)
     }
 }
 
@@ -173,6 +172,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row with the values of all columns, in their order.
+    pub(super) fn new<const N: usize>(insert: &'static Insert, values: [Value; N]) -> Self {
+        debug_assert_eq!(N, insert.columns.len(), "{} has {} columns", insert.table, insert.columns.len());
+        Self { insert, values: values.into() }
+    }
+
     /// Returns whether a text of the row holds a NUL, which PostgreSQL cannot store.
     pub(super) fn holds_nul(&self) -> bool {
         self.values.iter().any(|value| match value {
@@ -200,18 +205,55 @@ impl Row {
     }
 }
 
+/// A text column. Shared, so that a text that memory keeps is not copied for its row.
+pub type Text = Arc<str>;
+
+/// The name of a column whose field is `field`: a field that is called `type` has a `r#` before it.
+pub(super) const fn column_name(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
 /// Declares the inserts of a file, and lists them in `INSERTS` for the test that prepares them all.
+///
+/// Each has a struct with a field for each column, which makes the rows of the table. So a value cannot get into another
+/// column, and a column that is added must be given everywhere.
 ///
 /// A table is `followed by` the kind of [`Touch`] without which none of its rows may be written, or `not followed`:
 /// nothing in memory and no reader of the commit log depends on its rows.
 macro_rules! inserts {
-    ($($(#[$meta:meta])* $name:ident = $table:literal ($($column:literal),+) key $key:literal $conflict:ident,
+    ($($(#[$meta:meta])* $name:ident $(: $struct:ident)? = $table:literal $columns:tt key $key:literal $conflict:ident,
         $($followed:ident)+;)+) => {
-        $($(#[$meta])* pub(crate) static $name: $crate::store::Insert = $crate::store::Insert::new(
-            $table, &[$($column),+], $key, $crate::store::rows::OnConflict::$conflict,
-            $crate::store::rows::inserts!(@ $($followed)+));)+
+        $($crate::store::rows::inserts!(@table [$(#[$meta])*] $name $($struct)? = $table $columns $key $conflict
+            [$crate::store::rows::inserts!(@ $($followed)+)]);)+
         #[cfg(test)]
         pub(in crate::store) const INSERTS: &[&$crate::store::Insert] = &[$(&$name),+];
+    };
+    (@table [$(#[$meta:meta])*] $name:ident $struct:ident = $table:literal ($($column:ident: $type:ty),+ $(,)?)
+        $key:literal $conflict:ident [$followed:expr]) => {
+        pub(in crate::store) static $name: $crate::store::Insert = $crate::store::Insert::new(
+            $table, &[$($crate::store::rows::column_name(stringify!($column))),+], $key,
+            $crate::store::rows::OnConflict::$conflict, $followed);
+
+        #[doc = concat!("The columns of a row of `", $table, "`.")]
+        ///
+        $(#[$meta])*
+        pub(crate) struct $struct {
+            $(pub(crate) $column: $type,)+
+        }
+
+        impl $struct {
+            pub(crate) fn row(self) -> $crate::store::Row {
+                $crate::store::Row::new(&$name, [$(self.$column.into()),+])
+            }
+        }
+    };
+    (@table [$(#[$meta:meta])*] $name:ident = $table:literal ($($column:literal),+) $key:literal $conflict:ident
+        [$followed:expr]) => {
+        $(#[$meta])* pub(crate) static $name: $crate::store::Insert = $crate::store::Insert::new(
+            $table, &[$($column),+], $key, $crate::store::rows::OnConflict::$conflict, $followed);
     };
     (@ not followed) => { None };
     (@ followed by $kind:ident) => {

@@ -4,7 +4,13 @@
 //! `to_device_shared`, under the position of the commit and a number. It is deleted with the last message that names
 //! it.
 
-use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, log::Touch, on, rows::inserts, statements};
+use super::{
+    Conn, DeviceNid, Error, Position, UserNid, from_row,
+    log::Touch,
+    on,
+    rows::{Text, inserts},
+    statements,
+};
 
 /// Places for 16 pairs of whole numbers, from the second or third value of a statement on. PostgreSQL takes the types of
 /// all from the first.
@@ -40,9 +46,13 @@ statements! {
 
 inserts! {
     /// Either `json` or `share` is given.
-    TO_DEVICE = "to_device" ("device_nid", "pos", "seq", "sender_nid", "type", "bytes", "share", "json")
-        key 3 Fail, followed by ToDevice;
-    TO_DEVICE_SHARED = "to_device_shared" ("pos", "share", "json") key 2 Fail, followed by ToDevice;
+    TO_DEVICE: ToDeviceColumns = "to_device" (
+        device_nid: DeviceNid, pos: Position, seq: i64, sender_nid: UserNid, r#type: Text, bytes: i64,
+        share: Option<i64>, json: Option<Text>
+    ) key 3 Fail, followed by ToDevice;
+    TO_DEVICE_SHARED: ToDeviceSharedColumns = "to_device_shared" (
+        pos: Position, share: i64, json: Text
+    ) key 2 Fail, followed by ToDevice;
 }
 
 /// A waiting message.

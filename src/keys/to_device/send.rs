@@ -24,8 +24,8 @@ use crate::{
         committer::insert_rows,
         device_keys, devices,
         log::Touch,
-        to_device::{TO_DEVICE, TO_DEVICE_SHARED, small},
-        txn_ids::{TXN_ID, find_txn_id, set_txn_result},
+        to_device::{ToDeviceColumns, ToDeviceSharedColumns, small},
+        txn_ids::{TxnIdColumns, find_txn_id, set_txn_result},
     },
 };
 
@@ -264,22 +264,25 @@ impl Transaction for SendToDevice {
             }
             let Body { json, share } = &delivery.body;
             shared.extend(share.map(|share| (share, json)));
-            rows.push(TO_DEVICE.row([
-                delivery.device.into(),
-                position.into(),
-                delivery.seq.into(),
-                self.sender.into(),
-                self.event_type.clone().into(),
-                size_bytes(&self.event_type, json).cast_signed().into(),
-                (*share).into(),
-                share.is_none().then(|| Arc::clone(json)).into(),
-            ]));
+            rows.push(
+                ToDeviceColumns {
+                    device_nid: delivery.device,
+                    pos: position,
+                    seq: delivery.seq,
+                    sender_nid: self.sender,
+                    r#type: Arc::clone(&self.event_type),
+                    bytes: size_bytes(&self.event_type, json).cast_signed(),
+                    share: *share,
+                    json: share.is_none().then(|| Arc::clone(json)),
+                }
+                .row(),
+            );
             sent.to.push(index);
         }
         rows.extend(
             shared
                 .into_iter()
-                .map(|(share, json)| TO_DEVICE_SHARED.row([position.into(), share.into(), Arc::clone(json).into()])),
+                .map(|(share, json)| ToDeviceSharedColumns { pos: position, share, json: Arc::clone(json) }.row()),
         );
         for delivery in sent.to.iter().map(|index| &self.deliveries[*index]) {
             let bytes = small(size_bytes(&self.event_type, &delivery.body.json));
@@ -292,13 +295,16 @@ impl Transaction for SendToDevice {
                 set_txn_result(conn, self.sender_device, TXN_SCOPE, &self.txn, &self.mark()).await?;
             } else {
                 conn.touch(Touch::Txn { device: self.sender_device, event: NO_EVENT });
-                rows.push(TXN_ID.row([
-                    self.sender_device.into(),
-                    TXN_SCOPE.into(),
-                    self.txn.clone().into(),
-                    self.mark().into(),
-                    self.now_ms.into(),
-                ]));
+                rows.push(
+                    TxnIdColumns {
+                        device_nid: self.sender_device,
+                        scope: TXN_SCOPE.into(),
+                        txn: Arc::clone(&self.txn),
+                        event_id: self.mark().into(),
+                        created_at: self.now_ms,
+                    }
+                    .row(),
+                );
             }
         }
         insert_rows(conn, &rows).await?;
