@@ -138,7 +138,7 @@ impl TokenPair {
 
 /// The device of a draft: a new or an existing one.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum SessionDevice {
     New,
     Known(DeviceNid),
 }
@@ -149,14 +149,14 @@ impl Draft {
         &self,
         conn: &mut Conn<'_>,
         user: store::UserNid,
-    ) -> Result<Result<Place, SessionRefusal>, store::Error> {
+    ) -> Result<Result<SessionDevice, SessionRefusal>, store::Error> {
         if let Some(device) = device_rows::find_device(conn, user, self.device_id.as_str()).await? {
-            return Ok(Ok(Place::Known(DeviceNid(device.device_nid))));
+            return Ok(Ok(SessionDevice::Known(DeviceNid(device.device_nid))));
         }
         if device_rows::count_devices(conn, user).await? >= self.max_devices {
             return Ok(Err(SessionRefusal::TooManyDevices));
         }
-        Ok(Ok(Place::New))
+        Ok(Ok(SessionDevice::New))
     }
 
     /// Stores the session. Returns the hashes of the access tokens that it replaces.
@@ -164,14 +164,14 @@ impl Draft {
         &self,
         conn: &mut Conn<'_>,
         user: store::UserNid,
-        place: Place,
+        place: SessionDevice,
     ) -> Result<token_rows::Deleted, store::Error> {
         let (rows, revoked) = match place {
-            Place::New => {
+            SessionDevice::New => {
                 conn.touch(self.touch(user));
                 (self.rows(user), Vec::new())
             }
-            Place::Known(device) => {
+            SessionDevice::Known(device) => {
                 let revoked = token_rows::delete_of_device(conn, device).await?;
                 (self.tokens.rows(user, device, self.now), revoked)
             }

@@ -15,7 +15,7 @@ use sabha_federation::{EventDraft, EventPosition, Pdu, build_and_sign};
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
-    Head, Room, Rooms, View,
+    Head, Room, RoomView, Rooms,
     absent_keys::AbsentKeys,
     alias::{AliasError, aliases_in},
     listing::heroes::Heroes,
@@ -155,7 +155,7 @@ impl Rooms {
             })),
             lineage: Lineage::default(),
             queued: Queued::default(),
-            view: RwLock::new(View {
+            view: RwLock::new(RoomView {
                 state: StateLog::new(self.state_hash_key.clone(), Position::ZERO),
                 heroes: Heroes::default(),
                 ring: Ring::new(Position::ZERO, Arc::clone(&self.rings)),

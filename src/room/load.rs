@@ -8,7 +8,7 @@ use std::sync::{
 use ruma::{EventId, RoomId};
 
 use super::{
-    Head, Room, Rooms, View,
+    Head, Room, RoomView, Rooms,
     absent_keys::AbsentKeys,
     events::rules_of,
     listing::heroes::Heroes,
@@ -50,7 +50,7 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     let head = Head { forward_extremities, depth: row.depth, state_pos, bump_pos, changes, saved_changes };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
     // The ring starts empty: older events are read from the database when someone asks.
-    let view = View { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
+    let view = RoomView { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
     Ok(Room {
         nid,
         room_id,

@@ -102,7 +102,7 @@ pub(crate) fn small(number: u64) -> u32 {
 }
 
 /// A place among the messages of a device: position and number.
-pub(crate) type Place = (i64, i64);
+pub(crate) type MessagePlace = (i64, i64);
 
 /// Position, share and bytes of a deleted message.
 type DeletedRow = (i64, Option<i64>, i64);
@@ -137,7 +137,7 @@ pub(crate) async fn oldest_of_sender(
     device: DeviceNid,
     sender: UserNid,
     limit: usize,
-) -> Result<Vec<(Place, u64)>, Error> {
+) -> Result<Vec<(MessagePlace, u64)>, Error> {
     let rows: Vec<(i64, i64, i64)> = on!(conn, db => sqlx::query_as(OLDEST_OF_SENDER.text())
         .bind(device.0).bind(sender.0).bind(limit as i64).fetch_all(&mut **db).await)?;
     Ok(rows.into_iter().map(|(pos, seq, bytes)| ((pos, seq), bytes.unsigned_abs())).collect())
@@ -185,7 +185,7 @@ pub(crate) async fn delete_upto(
 }
 
 /// Deletes these messages of a device, as far as they are still there.
-pub(crate) async fn delete(conn: &mut Conn<'_>, device: DeviceNid, places: &[Place]) -> Result<Removed, Error> {
+pub(crate) async fn delete(conn: &mut Conn<'_>, device: DeviceNid, places: &[MessagePlace]) -> Result<Removed, Error> {
     let mut rows: Vec<DeletedRow> = Vec::new();
     for chunk in places.chunks(16) {
         let found: Vec<DeletedRow> = on!(conn, db => {
