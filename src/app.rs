@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     account::{AccountData, Accounts},
     appservice::Appservices,
-    bus::Bus,
+    bus::{Bus, notify},
     clock::Clock,
     config::Config,
     ephemeral::Ephemeral,
@@ -78,10 +78,12 @@ impl App {
         app
     }
 
-    /// Wakes the users whom a commit has marked, once its position is visible.
+    /// Wakes the users whom a commit has marked, once its position is visible: in a task that ends with the committer.
     fn wake_on_commits(&self) {
+        let (bus, committer) = (Arc::clone(&self.bus), self.db.committer().clone());
+        tokio::spawn(async move { notify::run(&bus, &committer).await });
         let bus = Arc::clone(&self.bus);
-        self.db.committer().on_published(move || bus.wake_marked());
+        self.db.committer().on_published(move || bus.published());
     }
 
     /// Marks a change of a user's devices for everyone who shares a room with the user.
@@ -93,13 +95,13 @@ impl App {
             Box::pin(async move { load_rooms_of(&services, user).await })
         };
         let (bus, memberships) = (Arc::clone(&self.bus), self.rooms.memberships_in_memory());
-        let mark_rooms = move |user, position| match memberships.joined_rooms(user) {
-            Some(rooms) => rooms.into_iter().for_each(|room| bus.mark_room(room, position)),
+        let mark_members = move |user, position| match memberships.joined_rooms(user) {
+            Some(rooms) => bus.mark_members(&rooms, position),
             // The memberships were evicted after they were loaded. An extra wake-up costs little; a missing one hides
             // the change.
             None => bus.mark_everyone(position),
         };
-        self.accounts.on_device_change(self.keys.device_change_listener(prepare, mark_rooms));
+        self.accounts.on_device_change(self.keys.device_change_listener(prepare, mark_members));
     }
 }
 

@@ -74,7 +74,8 @@ impl Ephemeral {
 
     /// Ends expired typing and presence, and wakes the users who see it.
     pub async fn expire(&self, rooms: &Rooms) {
-        let ended = lock(&self.typing).expire(self.clock.now_ms(), || self.bus.next_ephemeral());
+        let number = |room| self.bus.next_ephemeral_in(room);
+        let ended = lock(&self.typing).expire(self.clock.now_ms(), number);
         for (room, number) in ended {
             self.bus.wake_room_ephemeral(room, number);
         }

@@ -5,48 +5,89 @@
 //! done. It survives a restart, runs again when it is asked for while it runs, and is retried when it fails. So every
 //! kind of job must be safe to run twice, and must read the current state when it runs.
 //!
-//! [`Jobs::ask`] is called after the commit of such a row. If a call is lost, the job waits for the next call or the
-//! next start. `server::jobs` runs them. A new kind of job is a variant of [`Task`](crate::store::jobs::Task) and a line
-//! in `perform` there.
+//! The row is enough: its commit touches [`Touch::Job`], and [`NewJobs`] follows the commit log and wakes the runner,
+//! `server::jobs`. A new kind of job is a variant of [`Task`](crate::store::jobs::Task) and a line in `perform` there.
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The handle with which other code asks for jobs.
+use crate::store::{
+    Database, Error, Position,
+    log::{Consumer, LogEntry, Touch},
+};
+
+/// The jobs that were asked for and those that are done, in numbers.
 pub struct Jobs {
-    /// The number of asks so far.
+    db: Arc<Database>,
+    /// The number of times that the runner was woken.
     asked: watch::Sender<u64>,
-    /// The number of asks after which no job was left.
+    /// The number of times after which no job was left.
     settled: watch::Sender<u64>,
 }
 
-impl Default for Jobs {
-    fn default() -> Self {
-        // The start counts as an ask, for the jobs that the last run left.
-        Self { asked: watch::Sender::new(1), settled: watch::Sender::new(0) }
-    }
-}
-
 impl Jobs {
-    /// Asks for the jobs whose rows were just committed.
-    pub fn ask(&self) {
-        self.asked.send_modify(|asked| *asked += 1);
+    pub fn new(db: Arc<Database>) -> Self {
+        // The start counts as one time, for the jobs that the last run left.
+        Self { db, asked: watch::Sender::new(1), settled: watch::Sender::new(0) }
     }
 
-    /// The number of asks so far, and its changes.
+    /// The follower of the commit log that wakes the runner.
+    pub fn consumer(&self) -> NewJobs {
+        NewJobs { asked: self.asked.clone() }
+    }
+
+    /// The number of times that the runner was woken, and its changes.
     pub fn asked(&self) -> watch::Receiver<u64> {
         self.asked.subscribe()
     }
 
-    /// Notes that no job was left after so many asks.
+    /// Notes that no job was left after the runner was woken so many times.
     pub fn settle(&self, upto: u64) {
         self.settled.send_replace(upto);
     }
 
-    /// Waits until all jobs are done that were asked for before.
+    /// Waits until all jobs are done that were committed before.
     pub async fn settled(&self) {
+        let latest = self.db.committer().feed().latest();
+        self.db.cursors().reached(NewJobs::NAME, latest).await;
         let asked = *self.asked.borrow();
         let mut settled = self.settled.subscribe();
         // The sender is in `self`, so the wait ends only when the jobs are done.
         let _ = settled.wait_for(|settled| *settled >= asked).await;
+    }
+}
+
+/// Wakes the runner for the jobs of each commit. It does not wait for them: their rows stay until they are done.
+pub struct NewJobs {
+    asked: watch::Sender<u64>,
+}
+
+impl NewJobs {
+    fn wake(&self) {
+        self.asked.send_modify(|asked| *asked += 1);
+    }
+}
+
+impl Consumer for NewJobs {
+    const NAME: &'static str = "jobs";
+    type Work = ();
+
+    fn concerns(touch: &Touch) -> bool {
+        matches!(touch, Touch::Job)
+    }
+
+    fn work(&self, _: &LogEntry) -> Option<()> {
+        Some(())
+    }
+
+    async fn perform(&self, _: Vec<()>) -> Result<(), Error> {
+        self.wake();
+        Ok(())
+    }
+
+    async fn catch_up(&self, _: Position, _: Position) -> Result<(), Error> {
+        self.wake();
+        Ok(())
     }
 }

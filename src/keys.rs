@@ -98,18 +98,18 @@ impl Keys {
     }
 
     /// The listener for changes of device lists that come from accounts: devices that are deleted or renamed. `prepare`
-    /// loads the user's rooms into memory. `mark_rooms` wakes the users who share one of them.
+    /// loads the user's rooms into memory. `mark_members` marks the users who share one of them.
     pub fn device_change_listener(
         &self,
         prepare: impl Fn(UserNid) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> + Send + Sync + 'static,
-        mark_rooms: impl Fn(UserNid, Position) + Send + Sync + 'static,
+        mark_members: impl Fn(UserNid, Position) + Send + Sync + 'static,
     ) -> DeviceChangeListener {
         let changes = Arc::clone(&self.changes);
         DeviceChangeListener {
             prepare: Box::new(prepare),
             committed: Box::new(move |user, position| {
                 changes.add(position, &[user]);
-                mark_rooms(user, position);
+                mark_members(user, position);
             }),
         }
     }

@@ -10,6 +10,7 @@
 //! [`threads`], [`listing`].
 
 mod absent_keys;
+mod changed;
 mod checkpoints;
 mod damage;
 pub mod event;

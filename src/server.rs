@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`build`] makes the services from the configuration, [`run`](mod@run) starts and stops a server,
 //! [`sockets`] binds its listeners, [`routers`] defines what each listener serves, [`sweeps`] runs the periodic
-//! cleanup, [`control`] lets the command line talk to a running server.
+//! cleanup, [`consumers`] follows the commit log, [`control`] lets the command line talk to a running server.
 
 pub mod build;
 pub mod signing_key;
@@ -15,6 +15,7 @@ pub mod sockets;
 pub mod start;
 
 mod announce;
+mod consumers;
 mod forwarded;
 pub(crate) mod jobs;
 mod request;

@@ -21,6 +21,7 @@ pub mod vocabulary;
 pub mod account_data;
 pub mod accounts;
 pub mod aliases;
+pub mod changed_rooms;
 pub mod checkpoints;
 pub mod cross_signing;
 pub mod device_keys;

@@ -8,6 +8,7 @@ mod rooms;
 mod send;
 mod start;
 mod sync;
+mod unread;
 
 use clap::ValueEnum;
 
@@ -52,6 +53,8 @@ pub enum Workload {
     LongPolls,
     /// Start on the filled database.
     ColdStart,
+    /// First /sync of an account in 1,000 rooms full of unread messages.
+    Unread,
 }
 
 impl Workload {
@@ -78,6 +81,7 @@ impl Workload {
             Self::InitialSync => sync::initial(bench).await,
             Self::LongPolls => idle::long_polls(bench).await,
             Self::ColdStart => start::cold(bench).await,
+            Self::Unread => unread::unread(bench).await,
         }
     }
 }

@@ -253,13 +253,11 @@ impl Ephemeral {
             let write = touches.into_iter().fold(Write::new(rows), Write::touching);
             Ok(write.after(move || {
                 memory.committed(room, receipts, position);
+                bus.mark_receipts(user, room, public, position);
                 if marker {
                     data.committed(user, position);
+                    bus.mark_user_in(user, room, position);
                 }
-                if public {
-                    bus.mark_room(room, position);
-                }
-                bus.mark_user(user, position);
             }))
         })?;
         committed.wait().await?;

@@ -69,7 +69,7 @@ impl Typing {
         user: (UserNid, &UserId),
         until: Option<i64>,
         now: i64,
-        number: impl FnOnce() -> u64,
+        number: impl FnOnce(RoomNid) -> u64,
     ) -> Option<u64> {
         let (user, user_id) = user;
         let Some(until) = until else { return self.end(room, user, now, number) };
@@ -87,7 +87,7 @@ impl Typing {
     }
 
     /// Ends the user's typing.
-    fn end(&mut self, room: RoomNid, user: UserNid, now: i64, number: impl FnOnce() -> u64) -> Option<u64> {
+    fn end(&mut self, room: RoomNid, user: UserNid, now: i64, number: impl FnOnce(RoomNid) -> u64) -> Option<u64> {
         let typing = self.rooms.get_mut(&room)?;
         let index = typing.typists.iter().position(|typist| typist.user == user)?;
         typing.typists.remove(index);
@@ -96,8 +96,8 @@ impl Typing {
 
     /// Records a change. Takes the number under the lock, so that a reader who reads a number before the room sees
     /// every change up to it.
-    fn change(&mut self, room: RoomNid, now: i64, number: impl FnOnce() -> u64) -> u64 {
-        let number = number();
+    fn change(&mut self, room: RoomNid, now: i64, number: impl FnOnce(RoomNid) -> u64) -> u64 {
+        let number = number(room);
         self.latest = number;
         if let Some(typing) = self.rooms.get_mut(&room) {
             typing.changed = number;
@@ -107,7 +107,7 @@ impl Typing {
     }
 
     /// Ends expired typing. Returns the changed rooms.
-    pub(super) fn expire(&mut self, now: i64, mut number: impl FnMut() -> u64) -> Vec<(RoomNid, u64)> {
+    pub(super) fn expire(&mut self, now: i64, mut number: impl FnMut(RoomNid) -> u64) -> Vec<(RoomNid, u64)> {
         let mut ended = Vec::new();
         for (room, typing) in &mut self.rooms {
             let before = typing.typists.len();
@@ -132,6 +132,11 @@ impl Typing {
         self.rooms.contains_key(&room)
     }
 
+    /// The rooms in which the list of typing users changed after `since`.
+    fn rooms_since(&self, since: u64) -> Vec<RoomNid> {
+        self.rooms.iter().filter(|(_, typing)| typing.changed > since).map(|(room, _)| *room).collect()
+    }
+
     fn since(&self, room: RoomNid, since: u64) -> Option<impl Iterator<Item = &UserId>> {
         if self.latest <= since {
             return None;
@@ -143,7 +148,7 @@ impl Typing {
 
 /// Ends the typing of a user who has left the room.
 pub(super) fn end(typing: &Mutex<Typing>, bus: &Bus, clock: &Clock, user: UserNid, room: RoomNid) {
-    let changed = lock(typing).end(room, user, clock.now_ms(), || bus.next_ephemeral());
+    let changed = lock(typing).end(room, user, clock.now_ms(), |room| bus.next_ephemeral_in(room));
     if let Some(number) = changed {
         bus.wake_room_ephemeral(room, number);
     }
@@ -154,11 +159,18 @@ impl Ephemeral {
     pub fn set_typing(&self, room: RoomNid, user: &User, typing_for: Option<Duration>) {
         let now = self.clock.now_ms();
         let until = typing_for.map(|time| now + i64::try_from(time.min(MAX_TYPING).as_millis()).unwrap_or(0));
-        let changed = lock(&self.typing).set(room, (user.nid, &user.user_id), until, now, || self.bus.next_ephemeral());
+        let number = |room| self.bus.next_ephemeral_in(room);
+        let changed = lock(&self.typing).set(room, (user.nid, &user.user_id), until, now, number);
         if let Some(number) = changed {
             self.bus.wake_room_ephemeral(room, number);
         }
         self.sooner.notify_one();
+    }
+
+    /// The rooms in memory in which the list of typing users changed after `since`, for a look whose user's set of rooms
+    /// does not reach back that far.
+    pub fn typing_rooms_since(&self, since: u64) -> Vec<RoomNid> {
+        lock(&self.typing).rooms_since(self.known(since))
     }
 
     /// The room's `m.typing` event, if it changed after `since`; 0 is before everything. Omits users whom the viewer
@@ -197,7 +209,7 @@ mod tests {
         fn set(&mut self, user: i64, until: Option<i64>, now: i64) -> Option<u64> {
             let id = if user == 1 { user_id!("@alice:example.org") } else { user_id!("@bob:example.org") };
             let last = &mut self.last;
-            self.typing.set(ROOM, (UserNid(user), id), until, now, || {
+            self.typing.set(ROOM, (UserNid(user), id), until, now, |_| {
                 *last += 1;
                 *last
             })
@@ -205,7 +217,7 @@ mod tests {
 
         fn expire(&mut self, now: i64) -> Vec<(RoomNid, u64)> {
             let last = &mut self.last;
-            self.typing.expire(now, || {
+            self.typing.expire(now, |_| {
                 *last += 1;
                 *last
             })
@@ -233,6 +245,7 @@ mod tests {
         assert_eq!(room.shown(2), None);
         assert_eq!(room.set(1, None, 600), Some(3));
         assert_eq!(room.shown(2).unwrap(), ["bob"]);
+        assert_eq!((room.typing.rooms_since(2), room.typing.rooms_since(3)), (vec![ROOM], vec![]));
     }
 
     #[test]

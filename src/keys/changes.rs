@@ -108,9 +108,7 @@ impl DeviceChange {
             return;
         }
         self.changes.bus.mark_user(self.owner, position);
-        for room in &self.rooms {
-            self.changes.bus.mark_room(*room, position);
-        }
+        self.changes.bus.mark_members(&self.rooms, position);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rooms that local users are in, kept in memory for live users.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -153,6 +153,13 @@ impl Rooms {
         let mut entries: Vec<_> = lock(&rooms).rooms.values().cloned().collect();
         entries.sort_unstable_by_key(|entry| entry.room);
         Ok(entries)
+    }
+
+    /// The user's memberships in some of `rooms`, sorted by room. Rooms without one are left out.
+    pub async fn memberships_in(&self, user: UserNid, rooms: &BTreeSet<RoomNid>) -> Result<Vec<MemberEntry>, Error> {
+        let held = self.memberships.of(user).await?;
+        let held = lock(&held);
+        Ok(rooms.iter().filter_map(|room| held.rooms.get(room).cloned()).collect())
     }
 
     /// The rooms of the user whose membership is damaged in the database. They are in no other list.

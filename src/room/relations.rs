@@ -221,7 +221,7 @@ impl Rooms {
     /// up to [`MAX_DEPTH`] steps from the parent.
     ///
     /// # Errors
-    /// [`ReadError::UnknownEvent`] when the viewer is not shown the parent.
+    /// [`ReadError::UnknownEvent`] when the viewer may not see the parent. That of an ignored user has relations too.
     pub async fn relations<'a>(
         &self,
         viewer: &Viewer<'_>,
@@ -229,7 +229,10 @@ impl Rooms {
         rel_type: Option<&'a str>,
         recurse: bool,
     ) -> Result<Relations<'a>, ReadError> {
-        self.event(viewer, parent).await?;
+        let found = self.find_in_timeline(&viewer.room, parent).await?;
+        if !found.and_then(|event| event.pos).is_some_and(|pos| viewer.sight.can_see(pos)) {
+            return Err(ReadError::UnknownEvent);
+        }
         let mut relations = Relations { parent, rel_type, over_others: Vec::new() };
         if recurse {
             let mut reader = self.db.read().await?;

@@ -10,12 +10,15 @@ use tokio::{
     time::Instant,
 };
 
+use super::consumers;
 use crate::{
     app::App,
+    jobs::NewJobs,
     report::Report,
     store::{
         Error,
         jobs::{Done, Job, Task, list_jobs},
+        log::Cursor,
     },
 };
 
@@ -25,9 +28,15 @@ const SIDE_BY_SIDE: usize = 4;
 /// The pause before a failed job is retried: short for a user, and long enough for a database in trouble.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Runs jobs until the server stops.
-pub async fn run(app: &App) {
-    let _: Option<()> = app.stopping.clone().run_until_cancelled(work(app)).await;
+/// The place in the commit log up to which jobs were noticed.
+pub fn cursor(app: &App) -> Cursor<NewJobs> {
+    consumers::cursor(app, app.jobs.consumer())
+}
+
+/// Notices jobs and runs them until the server stops.
+pub async fn run(app: &App, cursor: Cursor<NewJobs>) {
+    let working = app.stopping.run_until_cancelled(work(app));
+    tokio::join!(cursor.run(&app.stopping), working);
 }
 
 async fn work(app: &App) {
@@ -54,7 +63,7 @@ async fn work(app: &App) {
             }
         };
         tokio::select! {
-            // The sender is in `app`, so the channel is open and this is an ask.
+            // The sender is in `app`, so the channel is open and there are new jobs.
             _ = asked.changed() => {}
             Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
             () = pause => {}

@@ -81,6 +81,11 @@ fn recorder() -> Result<PrometheusRecorder, BuildError> {
 fn record_build_info() {
     metrics::describe_gauge!("sabha_build_info", "Which Sabha this is, in the labels; always 1.");
     metrics::describe_gauge!("sabha_memory_bytes", "Bytes in each cache of the memory budget.");
+    metrics::describe_gauge!(
+        "sabha_log_cursor_lag_positions",
+        "Positions of the commit log that a consumer has not done."
+    );
+    metrics::describe_gauge!("sabha_log_cursor_lag_seconds", "Seconds that the oldest of them has waited.");
     metrics::gauge!("sabha_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

@@ -17,8 +17,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    announce, build, control, jobs, metrics::Metrics, routers, signals::Signals, sockets::Sockets, start::StartError,
-    sweeps,
+    announce, build, consumers, control, metrics::Metrics, routers, signals::Signals, sockets::Sockets,
+    start::StartError, sweeps,
 };
 use crate::{
     app::App,
@@ -140,8 +140,7 @@ impl Server {
         server
             .tasks
             .spawn(async move { stopping.run_until_cancelled(memory::give_holes_back()).await.unwrap_or_default() });
-        let app = server.app.clone();
-        server.tasks.spawn(async move { jobs::run(&app).await });
+        consumers::spawn(&server.app, &mut server.tasks);
         let app = server.app.clone();
         server.tasks.spawn(async move { ephemeral::run(&app.ephemeral, &app.rooms, &app.stopping).await });
         server
@@ -189,6 +188,9 @@ impl Server {
             }
             if let Err(error) = self.app.keys.delete_acknowledged().await {
                 warn!(error = %Report(&error), "messages that had arrived at their devices were not deleted");
+            }
+            if let Err(error) = self.app.db.cursors().store(&self.app.db).await {
+                warn!(error = %Report(&error), "the cursors of the commit log were not stored");
             }
         };
         if timeout(LAST_WRITES_TIMEOUT, writes).await.is_err() {

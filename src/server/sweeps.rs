@@ -27,7 +27,8 @@ const ROOMS_EVERY: Duration = Duration::from_secs(30 * 60);
 const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
 
 /// The interval for deleting the rows of acknowledged messages, which are not delivered again anyway. A few seconds
-/// gather the acknowledgements of many devices in one commit.
+/// gather the acknowledgements of many devices in one commit. An acknowledgement is not a commit (a sync writes nothing), so
+/// no entry of the commit log tells of it.
 const ACKNOWLEDGED_EVERY: Duration = Duration::from_secs(10);
 
 /// The interval for storing unread counts that took long to count. A few seconds gather those of a first sync.
@@ -46,9 +47,6 @@ const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1800);
 /// The interval for deleting transaction IDs older than [`KEEP_TXN_IDS`]; an hour more does not matter.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
 
-/// The interval for deleting the leftover rows of devices and accounts, which no one can see.
-const LEFTOVERS_EVERY: Duration = Duration::from_secs(60);
-
 /// The interval for deleting the rows of other servers' keys, which expire by themselves.
 const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
 
@@ -56,7 +54,7 @@ const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// was switched off in between.
 const KEEP_TXN_IDS: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The interval for telling the metrics how large the caches are.
+/// The interval for telling the metrics how large the caches are, and how far the consumers of the commit log are behind.
 const SIZES_EVERY: Duration = Duration::from_secs(15);
 
 /// Starts every sweep in its own task.
@@ -66,8 +64,9 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.bus.forget_idle(app.clock.now_ms() - millis(FORGET_SYNCING_AFTER));
         Ok(())
     });
-    every(app, tasks, "sizes of caches", SIZES_EVERY, |app: App| async move {
+    every(app, tasks, "sizes of caches and lags", SIZES_EVERY, |app: App| async move {
         app.memory.record();
+        app.db.cursors().record(&app.db, app.clock.now_ms());
         Ok(())
     });
     every(app, tasks, "idle rooms, offline users and rare words", ROOMS_EVERY, |app: App| async move {
@@ -96,9 +95,6 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.rooms.thin_checkpoints().await
     });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
-    every(app, tasks, "what is left over of devices and accounts", LEFTOVERS_EVERY, |app: App| async move {
-        store::leftovers::sweep(&app.db).await
-    });
     every(app, tasks, "ended server keys", SERVER_KEYS_EVERY, |app: App| async move {
         remote::key_ring::forget_ended(&app.db, app.clock.now_ms() - millis(remote::FORGET_AFTER)).await
     });

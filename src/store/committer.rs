@@ -366,10 +366,15 @@ impl Committer {
         &self.0.ids
     }
 
-    /// Runs `wake` each time a position has become visible, to wake the users whom it concerns. Only the first call
-    /// counts.
-    pub fn on_published(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let _: Result<(), Box<dyn Fn() + Send + Sync>> = self.0.on_published.0.set(Box::new(wake));
+    /// Runs `tell` each time a position has become visible and its writers are answered. It must only set a flag for the
+    /// task that wakes the users whom the position concerns: the next batch waits. Only the first call counts.
+    pub fn on_published(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _: Result<(), Box<dyn Fn() + Send + Sync>> = self.0.on_published.0.set(Box::new(tell));
+    }
+
+    /// Says that the users whom visible positions concern were woken. For tests, which may wait at this step.
+    pub async fn woken(&self) {
+        self.0.steps.reached(CommitStep::Woken).await;
     }
 
     /// Waits for `hook` after each step of each commit from now on. For tests; only the first hook counts.

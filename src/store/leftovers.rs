@@ -2,12 +2,19 @@
 //! that was signed out, the data of an account that was deactivated, and the room keys of a backup that was deleted.
 //!
 //! Each of them can be a million rows. All other writers would wait if the commit that ends the owner deleted them. So
-//! that commit only stores a [`Leftover`], and [`sweep`] deletes the rows that it names. Nothing reads leftover rows:
-//! the device, the account or the version is gone, and its short id is never used again.
+//! that commit only stores a [`Leftover`], and [`sweep`] deletes the rows that it names, for which [`Sweeper`] follows the
+//! commit log. Nothing reads leftover rows: the device, the account or the version is gone, and its short id is never used
+//! again.
+
+use std::sync::Arc;
 
 use super::{
-    Conn, Database, DeviceNid, Error, Position, Transaction, UserNid, committer::insert_rows, log::Touch, on,
-    rows::inserts, statements, to_device,
+    Conn, Database, DeviceNid, Error, Position, Transaction, UserNid,
+    committer::insert_rows,
+    log::{Consumer, LogEntry, Touch},
+    on,
+    rows::inserts,
+    statements, to_device,
 };
 
 statements! {
@@ -116,6 +123,38 @@ pub async fn sweep(db: &Database) -> Result<(), Error> {
             let leftover = Leftover::from_columns(row)?;
             while db.committer().transact(DeletePiece(leftover)).await? {}
         }
+    }
+}
+
+/// Sweeps after each commit that has left something.
+pub struct Sweeper {
+    db: Arc<Database>,
+}
+
+impl Sweeper {
+    pub fn new(db: Arc<Database>) -> Self {
+        Self { db }
+    }
+}
+
+impl Consumer for Sweeper {
+    const NAME: &'static str = "leftovers";
+    type Work = ();
+
+    fn concerns(touch: &Touch) -> bool {
+        matches!(touch, Touch::Leftover)
+    }
+
+    fn work(&self, _: &LogEntry) -> Option<()> {
+        Some(())
+    }
+
+    async fn perform(&self, _: Vec<()>) -> Result<(), Error> {
+        sweep(&self.db).await
+    }
+
+    async fn catch_up(&self, _: Position, _: Position) -> Result<(), Error> {
+        sweep(&self.db).await
     }
 }
 

@@ -181,8 +181,6 @@ pub struct Database {
     committer: Committer,
     /// The committer's task, which returns the writing connection at its end.
     committer_task: std::sync::Mutex<Option<JoinHandle<WriterConn>>>,
-    /// The places of those who follow the commit log in this process.
-    cursors: Cursors,
     counters: Arc<Counters>,
     vocabulary: Vocabulary,
     state_hash_secret: [u8; 32],
@@ -231,7 +229,6 @@ impl Database {
             bounds: Bounds { query: options.patience.read, question: question(&options.patience) },
             committer,
             committer_task: std::sync::Mutex::new(Some(task)),
-            cursors: Cursors::default(),
             counters,
             vocabulary: Vocabulary::default(),
             state_hash_secret,
@@ -259,8 +256,9 @@ impl Database {
         &self.committer
     }
 
+    /// The places of those who follow the commit log in this process.
     pub fn cursors(&self) -> &Cursors {
-        &self.cursors
+        self.committer.feed().cursors()
     }
 
     pub fn counters(&self) -> &Counters {

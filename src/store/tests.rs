@@ -23,6 +23,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("account_data.rs", super::account_data::STATEMENTS),
     ("accounts.rs", super::accounts::STATEMENTS),
     ("aliases.rs", super::aliases::STATEMENTS),
+    ("changed_rooms.rs", super::changed_rooms::STATEMENTS),
     ("checkpoints.rs", super::checkpoints::STATEMENTS),
     ("committer/batch.rs", super::committer::STATEMENTS),
     ("committer/connection.rs", super::committer::CONNECTION_STATEMENTS),

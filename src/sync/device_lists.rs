@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use super::visit::ToVisit;
 use crate::{
     app::App,
     limits::large_answers::LARGE_EVENTS,
@@ -48,7 +49,8 @@ struct ChangedRoom {
 }
 
 impl ChangedRooms {
-    /// The rooms of `user` with changes in (`since`, `upto`]. The client knows nothing of the rooms in `left_out`.
+    /// The rooms of `user` with changes in (`since`, `upto`], which are among those to visit. The client knows nothing of
+    /// the rooms in `left_out`, which are among them too.
     ///
     /// # Errors
     /// When the database fails; a damaged room is left out.
@@ -57,13 +59,14 @@ impl ChangedRooms {
         user: &User,
         (since, upto): (Position, Position),
         left_out: &BTreeSet<RoomNid>,
+        visit: &ToVisit,
     ) -> Result<Self, Error> {
         let mut changed = Self { since, upto, rooms: Vec::new(), left_out: BTreeSet::new() };
         if since >= upto && left_out.is_empty() {
             return Ok(changed);
         }
-        for entry in app.rooms.memberships(user.nid).await? {
-            // Most rooms are quiet: for them, not even the future below is made.
+        for entry in visit.memberships(app, user.nid).await? {
+            // A room may be visited for other news: for those, not even the future below is made.
             let is_quiet = |room: Arc<Room>| entry.pos <= since && room.last_pos() <= since;
             if !left_out.contains(&entry.room) && app.rooms.in_memory(entry.room).is_some_and(is_quiet) {
                 continue;

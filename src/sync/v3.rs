@@ -21,6 +21,7 @@ use self::{budget::Budgets, size::Size};
 use super::{
     json::Object,
     token::{Hints, SyncToken},
+    visit::ToVisit,
 };
 use crate::{
     account::{LocalDevice, ignored::Ignored},
@@ -65,9 +66,18 @@ pub(super) struct Look<'a> {
     now_ms: i64,
     ignored: OnceCell<Arc<Ignored>>,
     budgets: Budgets,
+    live: &'a LiveUser,
 }
 
 impl Look<'_> {
+    /// The rooms to look at: all of them for a client that knows nothing or asks for everything.
+    async fn to_visit(&self) -> Result<ToVisit, Error> {
+        match self.since.filter(|_| !self.request.full_state) {
+            Some(since) => ToVisit::since(self.app, self.live, &since, &self.request.hints).await,
+            None => Ok(ToVisit::All),
+        }
+    }
+
     /// The users that the user ignores: the same for the whole answer, and read when first needed.
     async fn ignored(&self) -> Result<&Ignored, Error> {
         // Called for every room: creating the future that reads them would copy all of it each time.
@@ -169,9 +179,10 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             now_ms: app.clock.now_ms(),
             ignored: OnceCell::new(),
             budgets: Budgets::default(),
+            live: &live,
         };
         let over = stopping || Instant::now() >= deadline;
-        match look.since.filter(|since| !may_have_news(&look, since, &live)) {
+        match look.since.filter(|since| !may_have_news(&look, since)) {
             Some(since) if over && !is_far_behind(&look, &since) => {
                 return Ok(Box::pin(empty(&look, &since)).instrument(debug_span!("sync.empty")).await?);
             }
@@ -207,26 +218,24 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
 /// Returns the user's live entry, which is woken from now on by everything that concerns the user.
 async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
     let live = app.bus.live(caller.user.nid, app.db.committer().published(), app.clock.now_ms());
-    let watch = async {
-        for room in app.rooms.joined_rooms(caller.user.nid).await? {
-            app.bus.watch(caller.user.nid, room);
-        }
-        Ok::<_, Error>(())
-    };
     if !live.watching.initialized() {
+        let watch = async {
+            app.bus.watch_all(&live, &app.rooms.joined_rooms(caller.user.nid).await?);
+            Ok::<_, Error>(())
+        };
         live.watching.get_or_try_init(|| Box::pin(watch)).await?;
     }
     Ok(live)
 }
 
-fn may_have_news(look: &Look<'_>, since: &SyncToken, live: &LiveUser) -> bool {
+fn may_have_news(look: &Look<'_>, since: &SyncToken) -> bool {
     look.request.full_state
         || since.to_device.is_some()
         // Rooms that were left out may be sent now, and ephemeral state of an earlier start must be ended.
         || !look.request.hints.left_out.is_empty()
         || look.earlier_start().is_some()
-        || live.latest() > since.position
-        || live.latest_ephemeral() > since.ephemeral
+        || look.live.latest() > since.position
+        || look.live.latest_ephemeral() > since.ephemeral
 }
 
 /// Returns whether the client's token is so old that memory will soon no longer reach back to it.
@@ -251,10 +260,11 @@ async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), Syn
     }
     let mut has_news = look.is_initial() || look.request.full_state;
     has_news |= account_data.write_global(look, &mut object).await?;
-    let lists = devices::lists(look, &mut size).await?;
+    let visit = look.to_visit().instrument(debug_span!("sync.visit")).await?;
+    let lists = devices::lists(look, &visit, &mut size).await?;
     has_news |= account::write_presence(look, &lists.met, &mut object).await?;
     let left_out = lists.left_out.clone();
-    let rooms = membership::RoomNews::load(look, &account_data, left_out).instrument(debug_span!("sync.rooms"));
+    let rooms = membership::RoomNews::load(look, &account_data, visit, left_out).instrument(debug_span!("sync.rooms"));
     let mut rooms = rooms.await?;
     if rooms.has_whole_room() {
         size.may_be_large().await?;

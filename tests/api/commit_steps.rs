@@ -54,7 +54,9 @@ impl Steps {
                     let (step, go_on) = reached.expect("the committer holds the sender");
                     between(step).await;
                     let _: Result<(), ()> = go_on.send(());
-                    if step == CommitStep::Answered && done {
+                    // The task that wakes may come before or after the end of the action.
+                    let may_be_last = matches!(step, CommitStep::Answered | CommitStep::Woken);
+                    if may_be_last && done && self.reached.is_empty() {
                         break;
                     }
                 }
@@ -84,10 +86,18 @@ enum News {
     AccountData,
     RoomAccountData,
     Receipt,
+    PrivateReceipt,
+    ReadMarker,
     ToDevice,
+    Knock,
+    Ban,
+    Forget,
+    Typing,
+    Presence,
 }
 
-const ALL: [News; 8] = [
+/// The changes that are stored.
+const STORED: [News; 13] = [
     News::Message,
     News::Invite,
     News::Join,
@@ -95,8 +105,16 @@ const ALL: [News; 8] = [
     News::AccountData,
     News::RoomAccountData,
     News::Receipt,
+    News::PrivateReceipt,
+    News::ReadMarker,
     News::ToDevice,
+    News::Knock,
+    News::Ban,
+    News::Forget,
 ];
+
+/// The changes that are only in memory, and have no commit.
+const EPHEMERAL: [News; 2] = [News::Typing, News::Presence];
 
 /// Alice, Bob, and their rooms.
 #[derive(Clone)]
@@ -105,23 +123,30 @@ struct World {
     bob: Client,
     shared: String,
     open: String,
+    closed: String,
     read: String,
 }
 
 impl World {
-    /// Registers Alice and Bob with a common room, another one for Bob to join, and a third of Alice's.
+    /// Registers Alice and Bob with a common room, and two of Alice's: one for Bob to join, and one to knock on.
     async fn new(server: &TestServer, news: News) -> Self {
-        let name = |who: &str| format!("{who}-{}", format!("{news:?}").to_lowercase());
+        Self::of(server, &format!("{news:?}").to_lowercase()).await
+    }
+
+    async fn of(server: &TestServer, name: &str) -> Self {
+        let name = |who: &str| format!("{who}-{name}");
         let (alice, bob) = (server.register(&name("alice")).await, server.register(&name("bob")).await);
         let shared = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&shared).await;
         let open = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let knock = json!([{ "type": "m.room.join_rules", "content": { "join_rule": "knock" } }]);
+        let closed = alice.create_room(json!({ "preset": "private_chat", "initial_state": knock })).await;
         let read = alice.send_text(&shared, "first", "hello").await;
-        Self { alice, bob, shared, open, read }
+        Self { alice, bob, shared, open, closed, read }
     }
 
     async fn happens(self, news: News) {
-        let Self { alice, bob, shared, open, read } = self;
+        let Self { alice, bob, shared, open, closed, read } = self;
         match news {
             News::Message => _ = alice.send_text(&shared, "second", "the news").await,
             News::Invite => alice.invite(&open, &bob.user_id).await,
@@ -139,6 +164,28 @@ impl World {
             }
             News::Receipt => {
                 alice.post(&v3(["rooms", &shared, "receipt", "m.read", &read]), json!({})).await.ok();
+            }
+            News::PrivateReceipt => {
+                bob.post(&v3(["rooms", &shared, "receipt", "m.read.private", &read]), json!({})).await.ok();
+            }
+            News::ReadMarker => {
+                bob.post(&v3(["rooms", &shared, "read_markers"]), json!({ "m.fully_read": read })).await.ok();
+            }
+            News::Knock => _ = bob.post(&v3(["knock", &closed]), json!({})).await.ok(),
+            News::Ban => {
+                alice.post(&v3(["rooms", &shared, "ban"]), json!({ "user_id": bob.user_id })).await.ok();
+            }
+            News::Forget => {
+                bob.leave(&shared).await;
+                bob.post(&v3(["rooms", &shared, "forget"]), json!({})).await.ok();
+            }
+            News::Typing => {
+                let path = v3(["rooms", &shared, "typing", &alice.user_id]);
+                alice.put(&path, json!({ "typing": true, "timeout": 30_000 })).await.ok();
+            }
+            News::Presence => {
+                let path = v3(["presence", &alice.user_id, "status"]);
+                alice.put(&path, json!({ "presence": "online", "status_msg": "the news" })).await.ok();
             }
             News::ToDevice => {
                 let messages = json!({ "messages": { &bob.user_id: { &bob.device_id: { "a": 1 } } } });
@@ -164,7 +211,12 @@ impl World {
             }
             News::AccountData => events(&answer["account_data"], &of_type("the.news")),
             News::RoomAccountData => events(&joined["account_data"], &of_type("the.news")),
-            News::Receipt => events(&joined["ephemeral"], &of_type("m.receipt")),
+            News::Receipt | News::PrivateReceipt => events(&joined["ephemeral"], &of_type("m.receipt")),
+            News::ReadMarker => events(&joined["account_data"], &of_type("m.fully_read")),
+            News::Knock => usize::from(answer["rooms"]["knock"][&self.closed].is_object()),
+            News::Ban | News::Forget => usize::from(answer["rooms"]["leave"][&self.shared].is_object()),
+            News::Typing => events(&joined["ephemeral"], &of_type("m.typing")),
+            News::Presence => events(&answer["presence"], &|event| event["content"]["status_msg"] == "the news"),
             News::ToDevice => events(&answer["to_device"], &of_type("the.news")),
         }
     }
@@ -177,7 +229,7 @@ fn next_batch(answer: &Value) -> String {
 both_engines! {
     async fn a_sync_that_ends_between_two_steps_of_a_commit_skips_nothing(server: TestServer) {
         let mut steps = Steps::of(server.app());
-        for news in ALL {
+        for news in STORED {
             let world = World::new(&server, news).await;
             let mut since = next_batch(&world.bob.sync(None).await);
             let (mut told, mut seen) = (0, Vec::new());
@@ -199,7 +251,7 @@ both_engines! {
 
     async fn who_comes_back_between_two_steps_of_a_commit_skips_nothing(server: TestServer) {
         let mut steps = Steps::of(server.app());
-        for news in ALL {
+        for news in STORED {
             let world = World::new(&server, news).await;
             let mut since = next_batch(&world.bob.sync(None).await);
             let mut told = 0;
@@ -220,7 +272,7 @@ both_engines! {
 
     async fn a_sync_that_begins_to_wait_between_two_steps_of_a_commit_is_woken(server: TestServer) {
         let mut steps = Steps::of(server.app());
-        for news in ALL {
+        for news in STORED {
             let world = World::new(&server, news).await;
             let since = next_batch(&world.bob.sync(None).await);
             let mut parked = Vec::new();
@@ -239,6 +291,48 @@ both_engines! {
         }
     }
 
+    async fn ephemeral_news_is_told_once_whoever_was_forgotten_meanwhile(server: TestServer) {
+        let forgets = [[false, false], [true, false], [false, true]];
+        let cases = EPHEMERAL.into_iter().flat_map(|news| forgets.map(|forgets| (news, forgets)));
+        for (index, (news, [before, after])) in cases.enumerate() {
+            let world = World::of(&server, &index.to_string()).await;
+            let mut since = next_batch(&world.bob.sync(None).await);
+            if before {
+                server.app().bus.forget_idle(i64::MAX);
+            }
+            world.clone().happens(news).await;
+            if after {
+                server.app().bus.forget_idle(i64::MAX);
+            }
+            let mut told = 0;
+            for _ in 0..2 {
+                let answer = world.bob.sync(Some(&since)).await;
+                told += world.told(news, &answer);
+                since = next_batch(&answer);
+            }
+            assert_eq!(told, 1, "{news:?}, {before}, {after}");
+        }
+    }
+
+    /// The task that wakes may be late; an answer does not wait for it, and neither does a sync that begins afterwards.
+    async fn a_sync_that_begins_after_the_answer_sees_the_write_whoever_is_woken_late(server: TestServer) {
+        let world = World::of(&server, "late").await;
+        let mut since = next_batch(&world.bob.sync(None).await);
+        server.app().db.committer().on_step(Arc::new(|step| Box::pin(async move {
+            if step == CommitStep::Woken {
+                std::future::pending::<()>().await;
+            }
+        })));
+        // From the first of these on, nobody is woken.
+        for (txn, body) in [("late1", "held"), ("late2", "the news")] {
+            world.alice.send_text(&world.shared, txn, body).await;
+            let answer = world.bob.sync_with(Some(&since), "timeout=60000").await;
+            let told = &answer["rooms"]["join"][&world.shared]["timeline"]["events"];
+            assert_eq!(told[0]["content"]["body"], body, "{answer}");
+            since = next_batch(&answer);
+        }
+    }
+
     async fn an_answer_without_news_repeats_the_token_of_the_client(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let since = next_batch(&bob.sync(None).await);
@@ -254,4 +348,40 @@ both_engines! {
         assert!(answer["rooms"]["invite"][&room].is_object(), "{answer}");
         assert_ne!(next_batch(&answer), since);
     }
+}
+
+/// Two devices with different tokens, one of which looks in between, and so many rooms with news that these push each
+/// other out of the user's set. The set does not depend on the engine.
+#[tokio::test]
+async fn each_device_is_told_all_news_however_many_rooms_have_some() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let mut rooms = Vec::new();
+    for _ in 0..300 {
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        bob.join(&room).await;
+        rooms.push(room);
+    }
+    let tablet = bob.login_again().await;
+    let (mut of_bob, of_tablet) = (next_batch(&bob.sync(None).await), next_batch(&tablet.sync(None).await));
+    let bodies = |answer: &Value| {
+        let in_room = |room: &String| {
+            answer["rooms"]["join"][room]["timeline"]["events"]
+                .as_array()
+                .map_or(0, |events| events.iter().filter(|event| event["content"]["body"] == "the news").count())
+        };
+        rooms.iter().map(in_room).sum::<usize>()
+    };
+    let mut told = 0;
+    for (index, room) in rooms.iter().enumerate() {
+        alice.send_text(room, "news", "the news").await;
+        if index % 100 == 50 {
+            let answer = bob.sync(Some(&of_bob)).await;
+            told += bodies(&answer);
+            of_bob = next_batch(&answer);
+        }
+    }
+    told += bodies(&bob.sync(Some(&of_bob)).await);
+    assert_eq!(told, rooms.len());
+    assert_eq!(bodies(&tablet.sync(Some(&of_tablet)).await), rooms.len(), "it has not looked since");
 }

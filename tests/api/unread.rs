@@ -69,6 +69,14 @@ fn text(body: &str) -> Value {
     json!({ "msgtype": "m.text", "body": body })
 }
 
+/// Returns the ID of the client's member event in a room.
+async fn member_event(client: &Client, room: &str) -> String {
+    let state = client.get(&v3(["rooms", room, "state"])).await.ok();
+    let own = |event: &&Value| event["type"] == "m.room.member" && event["state_key"] == *client.user_id;
+    let member = state.as_array().expect("a list").iter().find(own).expect("the client is a member");
+    member["event_id"].as_str().expect("a string").to_owned()
+}
+
 /// Creates Alice, Bob and a room in which both may do everything.
 async fn scene(server: &TestServer) -> (Client, Client, String) {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);

@@ -2,6 +2,7 @@
 //! allocations.
 
 mod allocations;
+mod unread;
 
 use std::{sync::Arc, time::Duration};
 

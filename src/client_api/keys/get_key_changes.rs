@@ -18,6 +18,7 @@ use crate::{
     sync::{
         device_lists::{ChangedRooms, DeviceLists},
         token::{Hints, SyncToken},
+        visit::ToVisit,
     },
 };
 
@@ -33,7 +34,9 @@ pub(super) async fn handle(
     let from = Some(from).filter(known).map_or(Position::ZERO, |token| token.position);
     let to = Some(to).filter(known).map_or_else(|| app.db.committer().published(), |token| token.position);
     let left_out = Hints::of(&request.from)?.left_out;
-    let changed = ChangedRooms::find(&app, &caller.user, (from, to), &left_out).await?;
+    let mut visit = ToVisit::changed_since(&app, caller.user.nid, from).await?;
+    visit.add(left_out.iter().copied());
+    let changed = ChangedRooms::find(&app, &caller.user, (from, to), &left_out, &visit).await?;
     let _turn = if changed.may_be_large() { Some(app.large_answers.turn(caller.user.nid).await?) } else { None };
     let lists = DeviceLists::of(&app, &caller.user, changed).await?;
     Ok(Reply(Response::new(user_ids(&lists.changed), user_ids(&lists.left))))

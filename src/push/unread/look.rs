@@ -185,7 +185,8 @@ impl Look<'_> {
                 continue;
             }
             let is_own = event.sender() == self.user.user_id;
-            if if is_own { !event.marks_as_read } else { !verdict.notify } {
+            let matters = if is_own { event.marks_as_read } else { verdict.notify };
+            if !matters {
                 continue;
             }
             let conversation = event.conversation(self.rooms, self.room).await?;

@@ -140,9 +140,9 @@ async fn more_jobs_than_run_side_by_side_are_all_done() {
         server.rename(&user, "New").await;
         places.push((user, room));
     }
-    // No job is asked for: this is how a start finds the jobs that the last run left.
-    let app = server.app.clone();
-    let worker = tokio::spawn(async move { jobs::run(&app).await });
+    // Only now does the runner start: this is how a start finds the jobs that the last run left.
+    let (app, cursor) = (server.app.clone(), jobs::cursor(&server.app));
+    let worker = tokio::spawn(async move { jobs::run(&app, cursor).await });
     server.app.jobs.settled().await;
     for (user, room) in &places {
         assert_eq!(server.shown(room, user).await.1.as_deref(), Some("New"));

@@ -265,7 +265,7 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
                 bus.departed(user, room);
             }
             // This includes users who were never in the room (invites) or just left it.
-            bus.mark_user(user, last);
+            bus.mark_user_in(user, room, last);
         }
         bus.mark_room(room, last);
     })

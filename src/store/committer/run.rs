@@ -130,7 +130,7 @@ impl Committer {
         commit.await
     }
 
-    /// Updates memory, makes the position visible, and answers.
+    /// Updates memory, makes the position visible, and answers. Others wake those who wait for news.
     async fn succeed(&self, batch: Vec<QueuedWrite>, entry: Option<Arc<LogEntry>>) -> Result<(), Ended> {
         let Some(last) = batch.last().map(|queued| queued.position) else {
             return Ok(());
@@ -145,16 +145,15 @@ impl Committer {
             self.0.feed.append(entry);
         }
         steps.reached(CommitStep::Published).await;
-        if let Some(wake) = self.0.on_published.0.get() {
-            span.in_scope(|| contained(wake))?;
-        }
-        steps.reached(CommitStep::Woken).await;
         for (answer, output) in answers {
             if let Some(output) = output {
                 output();
             }
             // A writer that went away does not wait for its answer.
             let _ = answer.send(Ok(()));
+        }
+        if let Some(tell) = self.0.on_published.0.get() {
+            tell();
         }
         steps.reached(CommitStep::Answered).await;
         Ok(())

@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// The step of a batch that the committer has just done. The steps come in this order; a batch that fails has only the
-/// first.
+/// The step of a batch that was just done. The steps come in this order; a batch that fails has only the first. Only
+/// [`Self::Woken`] comes from another task, once for all batches that were published since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CommitStep {
     /// The batch was taken out of the queue.
@@ -20,13 +20,13 @@ pub enum CommitStep {
     Remembered,
     /// Its last position is visible.
     Published,
-    /// Those who wait for news were woken.
-    Woken,
     /// Its writers were answered.
     Answered,
+    /// Those who wait for news were woken.
+    Woken,
 }
 
-/// The function that the committer waits for between two steps.
+/// The function that is waited for between two steps.
 pub type StepHook = Arc<dyn Fn(CommitStep) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 #[derive(Default)]

@@ -10,7 +10,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{LogEntry, feed::Next};
+use super::{LogEntry, Touch, feed::Upcoming};
 use crate::{
     clock::Clock,
     report::Report,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The pause after a failure: long enough for a database in trouble, and short for a user who waits for the work.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+pub(super) const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// A follower of the commit log: a function from an entry to work, and the work.
 pub trait Consumer: Send + Sync + 'static {
@@ -27,7 +27,10 @@ pub trait Consumer: Send + Sync + 'static {
 
     type Work: Send;
 
-    /// The work that follows from an entry. It only looks at the entry.
+    /// Returns whether an entry with this touch may make work. Entries without such a touch pass by.
+    fn concerns(touch: &Touch) -> bool;
+
+    /// The work that follows from an entry that concerns it. It only looks at the entry.
     fn work(&self, entry: &LogEntry) -> Option<Self::Work>;
 
     /// Does the work of some entries, in their order. It may be done more than once, so doing it twice must be safe.
@@ -43,19 +46,17 @@ pub struct Cursor<C> {
     consumer: C,
     db: Arc<Database>,
     clock: Clock,
-    /// The position up to which everything is done; `None` until it is read from the table.
-    done: Option<Position>,
 }
 
 impl<C: Consumer> Cursor<C> {
     /// Creates the cursor of a consumer, and keeps the log for it from now on.
     pub fn new(consumer: C, db: Arc<Database>, clock: Clock) -> Self {
-        db.cursors().register(C::NAME);
-        Self { consumer, db, clock, done: None }
+        db.cursors().register(C::NAME, C::concerns);
+        Self { consumer, db, clock }
     }
 
     /// Follows the log until the server stops.
-    pub async fn run(mut self, stopping: &CancellationToken) {
+    pub async fn run(self, stopping: &CancellationToken) {
         let follow = async {
             loop {
                 if let Err(error) = self.step().await {
@@ -68,13 +69,13 @@ impl<C: Consumer> Cursor<C> {
     }
 
     /// Waits for entries, and does their work.
-    pub(super) async fn step(&mut self) -> Result<(), Error> {
-        let Some(done) = self.done else { return self.begin().await };
-        let feed = self.db.committer().feed();
-        feed.wait_past(done).await;
-        match feed.after(&self.db, done, self.clock.now_ms()).await? {
-            Next::Entries(entries) => self.perform(&entries).await,
-            Next::TooFar => {
+    pub(in crate::store) async fn step(&self) -> Result<(), Error> {
+        let cursors = self.db.cursors();
+        cursors.wait_for_entries(C::NAME).await;
+        let Some(done) = cursors.done(C::NAME) else { return self.begin().await };
+        match self.db.committer().feed().after(&self.db, done, self.clock.now_ms()).await? {
+            Upcoming::Entries(entries) => self.perform(&entries).await,
+            Upcoming::TooFar => {
                 tracing::warn!(
                     consumer = C::NAME,
                     position = done.0,
@@ -86,36 +87,29 @@ impl<C: Consumer> Cursor<C> {
     }
 
     /// Finds the place where the consumer was. A new consumer begins with the tables.
-    async fn begin(&mut self) -> Result<(), Error> {
+    async fn begin(&self) -> Result<(), Error> {
         match self.db.cursors().find_stored(&self.db, C::NAME).await? {
-            Some(stored) => {
-                self.done = Some(stored);
-                Ok(())
-            }
+            Some(_) => Ok(()),
             None => self.catch_up(Position::ZERO).await,
         }
     }
 
-    async fn catch_up(&mut self, from: Position) -> Result<(), Error> {
+    async fn catch_up(&self, from: Position) -> Result<(), Error> {
         let to = self.db.committer().feed().latest();
         self.consumer.catch_up(from, to).await?;
-        self.moved(to, self.clock.now_ms(), true);
+        self.db.cursors().moved(C::NAME, to, self.clock.now_ms(), true);
         Ok(())
     }
 
-    async fn perform(&mut self, entries: &[Arc<LogEntry>]) -> Result<(), Error> {
+    async fn perform(&self, entries: &[Arc<LogEntry>]) -> Result<(), Error> {
         let Some(last) = entries.last() else { return Ok(()) };
-        let work: Vec<C::Work> = entries.iter().filter_map(|entry| self.consumer.work(entry)).collect();
+        let concerning = entries.iter().filter(|entry| entry.touches.iter().any(|(_, touch)| C::concerns(touch)));
+        let work: Vec<C::Work> = concerning.filter_map(|entry| self.consumer.work(entry)).collect();
         let has_worked = !work.is_empty();
         if has_worked {
             self.consumer.perform(work).await?;
         }
-        self.moved(last.pos, last.at_ms, has_worked);
+        self.db.cursors().moved(C::NAME, last.pos, last.at_ms, has_worked);
         Ok(())
-    }
-
-    fn moved(&mut self, to: Position, at_ms: i64, has_worked: bool) {
-        self.done = Some(to);
-        self.db.cursors().moved(C::NAME, to, at_ms, has_worked);
     }
 }

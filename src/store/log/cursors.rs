@@ -5,9 +5,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
-use super::trim;
+use super::{LogEntry, Touch, cursor::TRY_AGAIN_AFTER, trim};
 use crate::{
     clock::Clock,
     report::Report,
@@ -34,27 +37,33 @@ const STORE_IDLE_EVERY: Duration = Duration::from_secs(60);
 /// The interval for deleting entries that nobody needs any more; more often would delete a few at a time.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 
-/// The pause after a failure: long enough for a database in trouble.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
-
 /// The number of rows that are looked through for consumers that no longer exist; far more than there ever were.
 const MAX_CONSUMERS: i64 = 1000;
 
 /// The place of one cursor.
 #[derive(Debug, Clone, Copy)]
-struct Progress {
+struct CursorPlace {
+    /// Returns whether an entry with this touch may make work for the consumer.
+    concerns: fn(&Touch) -> bool,
     /// The position up to which everything is done; `None` until the cursor knows.
     done: Option<Position>,
     /// The time of the last entry that is done.
     done_at_ms: i64,
     /// The position in the table; [`Position::ZERO`] if there is none.
     stored: Position,
-    /// Set when work was done that is not stored yet.
-    has_worked: bool,
 }
 
-impl Progress {
-    const NEW: Self = Self { done: None, done_at_ms: 0, stored: Position::ZERO, has_worked: false };
+/// The end of the log, and the places of all cursors.
+#[derive(Debug)]
+struct Places {
+    latest: Position,
+    by_consumer: BTreeMap<&'static str, CursorPlace>,
+}
+
+impl Places {
+    fn done(&self, consumer: &'static str) -> Option<Position> {
+        self.by_consumer.get(consumer)?.done
+    }
 }
 
 /// The distance of a cursor from the end of the log.
@@ -67,62 +76,103 @@ pub struct Lag {
 }
 
 /// The places of all cursors of this process.
-#[derive(Debug, Default)]
-pub struct Cursors(watch::Sender<BTreeMap<&'static str, Progress>>);
+#[derive(Debug)]
+pub struct Cursors {
+    places: watch::Sender<Places>,
+    /// Told when work was done that is not stored yet.
+    worked: Notify,
+}
 
 impl Cursors {
-    pub(super) fn register(&self, consumer: &'static str) {
-        self.0.send_modify(|all| _ = all.insert(consumer, Progress::NEW));
+    pub(super) fn new(latest: Position) -> Self {
+        let places = Places { latest, by_consumer: BTreeMap::new() };
+        Self { places: watch::Sender::new(places), worked: Notify::new() }
     }
 
-    /// Reads the stored place of a consumer.
+    /// The position of the newest entry.
+    pub(super) fn latest(&self) -> Position {
+        self.places.borrow().latest
+    }
+
+    pub(super) fn register(&self, consumer: &'static str, concerns: fn(&Touch) -> bool) {
+        let place = CursorPlace { concerns, done: None, done_at_ms: 0, stored: Position::ZERO };
+        self.places.send_modify(|places| _ = places.by_consumer.insert(consumer, place));
+    }
+
+    /// Notes the newest entry. A cursor that has done everything before passes an entry without work for it, and is not
+    /// woken: most commits wake nobody.
+    pub(super) fn appended(&self, entry: &LogEntry) {
+        self.places.send_if_modified(|places| {
+            let before = std::mem::replace(&mut places.latest, entry.pos);
+            let mut is_work = false;
+            for place in places.by_consumer.values_mut() {
+                if place.done == Some(before) && !entry.touches.iter().any(|(_, touch)| (place.concerns)(touch)) {
+                    (place.done, place.done_at_ms) = (Some(entry.pos), entry.at_ms);
+                } else {
+                    is_work = true;
+                }
+            }
+            is_work
+        });
+    }
+
+    /// Reads the stored place of a consumer, which goes on from there.
     pub(super) async fn find_stored(&self, db: &Database, consumer: &'static str) -> Result<Option<Position>, Error> {
         let mut reader = db.read().await?;
         let stored: Option<(i64,)> = on!(&mut reader.conn(), db => sqlx::query_as(FIND_CURSOR.text())
             .bind(consumer).fetch_optional(&mut **db).await)?;
         let stored = stored.map(|(pos,)| Position(pos));
         if let Some(pos) = stored {
-            self.change(consumer, |progress| (progress.done, progress.stored) = (Some(pos), pos));
+            self.change(consumer, |place| (place.done, place.stored) = (Some(pos), pos));
         }
         Ok(stored)
     }
 
-    pub(super) fn moved(&self, consumer: &'static str, done: Position, at_ms: i64, has_worked: bool) {
-        self.change(consumer, |progress| {
-            (progress.done, progress.done_at_ms) = (Some(done), at_ms);
-            progress.has_worked |= has_worked;
-        });
+    /// The position up to which a consumer has done everything, if it knows that already.
+    pub(super) fn done(&self, consumer: &'static str) -> Option<Position> {
+        self.places.borrow().done(consumer)
     }
 
-    fn change(&self, consumer: &'static str, change: impl FnOnce(&mut Progress)) {
-        self.0.send_modify(|all| {
-            if let Some(progress) = all.get_mut(consumer) {
-                change(progress);
+    /// Waits until there are entries that a consumer has not done, or its place is not known. Cancel safe.
+    pub(super) async fn wait_for_entries(&self, consumer: &'static str) {
+        // The sender is in `self`, so the wait ends only with an entry.
+        let _ = self.places.subscribe().wait_for(|places| places.done(consumer) < Some(places.latest)).await;
+    }
+
+    pub(super) fn moved(&self, consumer: &'static str, done: Position, at_ms: i64, has_worked: bool) {
+        self.change(consumer, |place| (place.done, place.done_at_ms) = (Some(done), at_ms));
+        if has_worked {
+            self.worked.notify_one();
+        }
+    }
+
+    fn change(&self, consumer: &'static str, change: impl FnOnce(&mut CursorPlace)) {
+        self.places.send_modify(|places| {
+            if let Some(place) = places.by_consumer.get_mut(consumer) {
+                change(place);
             }
         });
     }
 
     /// Waits until a consumer has done everything up to `pos`. It need not be registered yet. Cancel safe.
     pub async fn reached(&self, consumer: &'static str, pos: Position) {
-        let has_reached = |all: &BTreeMap<&'static str, Progress>| {
-            all.get(consumer).and_then(|progress| progress.done).is_some_and(|done| done >= pos)
-        };
         // The sender is in `self`, so the wait ends only when the place is reached.
-        let _ = self.0.subscribe().wait_for(has_reached).await;
+        let _ = self.places.subscribe().wait_for(|places| places.done(consumer) >= Some(pos)).await;
     }
 
     /// The distance of each cursor from the end of the log.
     pub fn lags(&self, db: &Database, now_ms: i64) -> Vec<Lag> {
         let feed = db.committer().feed();
-        let latest = feed.latest();
-        let lag = |(consumer, progress): (&&'static str, &Progress)| {
-            let done = progress.done.unwrap_or(progress.stored);
-            let since_ms = if done >= latest { now_ms } else { feed.time_after(done).unwrap_or(progress.done_at_ms) };
+        let places = self.places.borrow();
+        let lag = |(consumer, place): (&&'static str, &CursorPlace)| {
+            let done = place.done.unwrap_or(place.stored);
+            let since_ms =
+                if done >= places.latest { now_ms } else { feed.time_after(done).unwrap_or(place.done_at_ms) };
             let waited_ms = u64::try_from(now_ms - since_ms).unwrap_or_default();
-            let positions = (latest.0 - done.0).max(0);
+            let positions = (places.latest.0 - done.0).max(0);
             Lag { consumer, positions, time: Duration::from_millis(waited_ms) }
         };
-        self.0.borrow().iter().map(lag).collect()
+        places.by_consumer.iter().map(lag).collect()
     }
 
     /// Tells the metrics how far behind each cursor is.
@@ -135,7 +185,7 @@ impl Cursors {
 
     /// The position up to which every cursor is stored; `None` if there are no cursors.
     pub(super) fn slowest(&self) -> Option<Position> {
-        self.0.borrow().values().map(|progress| progress.stored).min()
+        self.places.borrow().by_consumer.values().map(|place| place.stored).min()
     }
 
     /// Stores the cursors that have moved. Called at a clean stop too.
@@ -144,21 +194,18 @@ impl Cursors {
     /// When the database fails. The next call stores them.
     pub async fn store(&self, db: &Database) -> Result<(), Error> {
         let moved: Vec<(&'static str, Position)> = {
-            let all = self.0.borrow();
-            let moved = |(consumer, progress): (&&'static str, &Progress)| {
-                progress.done.filter(|done| *done > progress.stored).map(|done| (*consumer, done))
+            let places = self.places.borrow();
+            let moved = |(consumer, place): (&&'static str, &CursorPlace)| {
+                place.done.filter(|done| *done > place.stored).map(|done| (*consumer, done))
             };
-            all.iter().filter_map(moved).collect()
+            places.by_consumer.iter().filter_map(moved).collect()
         };
         if moved.is_empty() {
             return Ok(());
         }
         db.committer().transact(StoreCursors(moved.clone())).await?;
         for (consumer, pos) in moved {
-            self.change(consumer, |progress| {
-                progress.stored = pos;
-                progress.has_worked &= progress.done > Some(pos);
-            });
+            self.change(consumer, |place| place.stored = pos);
         }
         Ok(())
     }
@@ -168,7 +215,7 @@ impl Cursors {
         let mut trim_at = Instant::now();
         let mut is_clean = false;
         loop {
-            let latest = db.committer().feed().latest();
+            let latest = self.latest();
             // A disk that is full, or a database that does not answer, is left to the writes of users.
             if db.committer().health() == Health::Working {
                 let kept = async {
@@ -185,26 +232,29 @@ impl Cursors {
                 };
                 if let Err(error) = kept.await {
                     tracing::warn!(error = %Report(&error), "cursors of the commit log not stored, trying again later");
+                    self.worked.notify_one();
                     tokio::time::sleep(TRY_AGAIN_AFTER).await;
                 }
+            } else {
+                self.worked.notify_one();
             }
-            self.wait_for_need(db, latest).await;
+            self.wait_for_need(latest).await;
         }
     }
 
-    /// Waits until something should be stored: at once after work, later after entries without work, and never while there
+    /// Waits until something should be stored: soon after work, later after entries without work, and never while there
     /// are neither.
-    async fn wait_for_need(&self, db: &Database, latest: Position) {
-        let mut progress = self.0.subscribe();
-        let worked = async {
-            let _ = progress.wait_for(|all| all.values().any(|progress| progress.has_worked)).await;
-        };
+    async fn wait_for_need(&self, latest: Position) {
         let passed = async {
-            tokio::time::sleep(STORE_IDLE_EVERY).await;
-            db.committer().feed().wait_past(latest).await;
+            loop {
+                tokio::time::sleep(STORE_IDLE_EVERY).await;
+                if self.latest() > latest {
+                    return;
+                }
+            }
         };
         tokio::select! {
-            () = worked => {}
+            () = self.worked.notified() => {}
             () = passed => {}
         }
         tokio::time::sleep(STORE_EVERY).await;
@@ -217,7 +267,7 @@ impl Cursors {
             .bind(MAX_CONSUMERS).fetch_all(&mut **db).await)?;
         drop(reader);
         let unknown: Vec<String> = {
-            let known = self.0.borrow();
+            let known = &self.places.borrow().by_consumer;
             stored.into_iter().map(|(name,)| name).filter(|name| !known.contains_key(name.as_str())).collect()
         };
         if !unknown.is_empty() {

@@ -7,9 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
-
-use super::{LogEntry, decode};
+use super::{Cursors, LogEntry, decode};
 use crate::{
     report::Report,
     store::{
@@ -73,7 +71,7 @@ async fn newest_upto(conn: &mut Conn<'_>, upto: Position) -> Result<Option<Entry
 
 /// The next piece of the log for a consumer.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum Upcoming {
     /// Entries, the oldest first. There may be more after them.
     Entries(Vec<Arc<LogEntry>>),
     /// The log does not reach back so far, is damaged there, or is too long: the tables must be read instead.
@@ -84,7 +82,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub struct Feed {
     recent: Mutex<Recent>,
-    latest: watch::Sender<Position>,
+    cursors: Cursors,
 }
 
 /// The newest entries.
@@ -103,13 +101,13 @@ impl Feed {
     /// The feed of a log that ends here.
     pub(in crate::store) fn new(end: LogEnd) -> Self {
         let recent = Recent { entries: VecDeque::new(), touches: 0, complete_from: end.pos, bytes: end.bytes };
-        Self { recent: Mutex::new(recent), latest: watch::Sender::new(end.pos) }
+        Self { recent: Mutex::new(recent), cursors: Cursors::new(end.pos) }
     }
 
-    /// Adds the entry of a commit, and wakes the consumers. Call it for each entry in order, once its position is visible
+    /// Adds the entry of a commit, and wakes the consumers that it concerns. Call it for each entry in order, once its position is visible
     /// and before its writers are answered.
     pub(in crate::store) fn append(&self, entry: Arc<LogEntry>) {
-        let pos = entry.pos;
+        let newest = Arc::clone(&entry);
         let mut recent = lock(&self.recent);
         recent.touches += entry.touches.len();
         recent.bytes = entry.bytes_before;
@@ -120,18 +118,17 @@ impl Feed {
             recent.complete_from = oldest.pos;
         }
         drop(recent);
-        self.latest.send_replace(pos);
+        self.cursors.appended(&newest);
     }
 
     /// The position of the newest entry.
     pub fn latest(&self) -> Position {
-        *self.latest.borrow()
+        self.cursors.latest()
     }
 
-    /// Waits for an entry after `pos`. Cancel safe.
-    pub(super) async fn wait_past(&self, pos: Position) {
-        // The sender is in `self`, so the wait ends only with an entry.
-        let _ = self.latest.subscribe().wait_for(|latest| *latest > pos).await;
+    /// The places of those who follow the log in this process.
+    pub(in crate::store) fn cursors(&self) -> &Cursors {
+        &self.cursors
     }
 
     /// The bytes of the log before its newest entry.
@@ -146,12 +143,12 @@ impl Feed {
     }
 
     /// The next entries after `pos`, at most [`PAGE`].
-    pub(super) async fn after(&self, db: &Database, pos: Position, now_ms: i64) -> Result<Next, Error> {
+    pub(super) async fn after(&self, db: &Database, pos: Position, now_ms: i64) -> Result<Upcoming, Error> {
         let latest = self.latest();
         let bytes = {
             let recent = lock(&self.recent);
             if let Some(entries) = recent.after(pos) {
-                return Ok(Next::Entries(entries.take(PAGE).cloned().collect()));
+                return Ok(Upcoming::Entries(entries.take(PAGE).cloned().collect()));
             }
             recent.bytes
         };
@@ -159,7 +156,7 @@ impl Feed {
         let mut conn = reader.conn();
         // Trimming keeps an entry at or before the slowest cursor. Without one, entries after the cursor may be gone.
         if newest_upto(&mut conn, pos).await?.is_none() {
-            return Ok(Next::TooFar);
+            return Ok(Upcoming::TooFar);
         }
         let rows: Vec<EntryRow> = on!(&mut conn, db => sqlx::query_as(ENTRIES.text())
             .bind(pos.0).bind(latest.0).bind(PAGE as i64).fetch_all(&mut **db).await)?;
@@ -170,14 +167,14 @@ impl Feed {
                 Ok(entry) => entries.push(Arc::new(entry)),
                 Err(error) => {
                     tracing::error!(error = %Report(&error), position = pos, "an entry of the commit log is damaged");
-                    return Ok(Next::TooFar);
+                    return Ok(Upcoming::TooFar);
                 }
             }
         }
         let is_near = |first: &Arc<LogEntry>| {
             first.age(now_ms) <= MAX_AGE && bytes.saturating_sub(first.bytes_before) <= MAX_BYTES
         };
-        Ok(if entries.first().is_some_and(is_near) { Next::Entries(entries) } else { Next::TooFar })
+        Ok(if entries.first().is_some_and(is_near) { Upcoming::Entries(entries) } else { Upcoming::TooFar })
     }
 }
 

@@ -1,3 +1,5 @@
+mod cursors;
+
 use proptest::prelude::*;
 use sabha_federation::varint::checksum;
 

@@ -30,12 +30,12 @@ const AT_ONCE: usize = 2000;
 pub(super) async fn trim(db: &Database, now_ms: i64) -> Result<(), Error> {
     let Some(slowest) = db.cursors().slowest() else { return Ok(()) };
     loop {
-        let limits = Limits { slowest, now_ms, bytes: db.committer().feed().bytes() };
+        let expiry = Expiry { slowest, now_ms, bytes: db.committer().feed().bytes() };
         let mut reader = db.read().await?;
         let oldest: Vec<EntryRow> = on!(&mut reader.conn(), db => sqlx::query_as(ENTRIES.text())
             .bind(0_i64).bind(i64::MAX).bind(AT_ONCE as i64).fetch_all(&mut **db).await)?;
         drop(reader);
-        let free = oldest.iter().take_while(|row| limits.may_go(row)).count();
+        let free = oldest.iter().take_while(|row| expiry.may_go(row)).count();
         // The last one of them stays.
         let Some((before, _)) = free.checked_sub(1).filter(|gone| *gone > 0).and_then(|last| oldest.get(last)) else {
             return Ok(());
@@ -47,14 +47,14 @@ pub(super) async fn trim(db: &Database, now_ms: i64) -> Result<(), Error> {
     }
 }
 
-/// The limits that decide whether an entry may go.
-struct Limits {
+/// The facts that decide whether an entry may go.
+struct Expiry {
     slowest: Position,
     now_ms: i64,
     bytes: u64,
 }
 
-impl Limits {
+impl Expiry {
     fn may_go(&self, (pos, blob): &EntryRow) -> bool {
         let is_passed = Position(*pos) <= self.slowest;
         match decode(Position(*pos), blob) {

@@ -1,5 +1,7 @@
 //! Leftovers of devices and accounts are deleted piece by piece, and nothing else with them.
 
+use std::sync::Arc;
+
 use super::{count_rows, postgres};
 use crate::{
     clock::Clock,
@@ -12,8 +14,8 @@ use crate::{
         devices::{self, DeviceColumns},
         filters::FilterColumns,
         key_backup::{KeyBackupSessionColumns, KeyBackupVersionColumns},
-        leftovers,
-        log::Touch,
+        leftovers::Sweeper,
+        log::{Cursor, Touch},
         one_time_keys::{ClaimedKeyColumns, FallbackKeyColumns, OneTimeKeyColumns},
         profiles::{self, ProfileColumns},
         to_device::{ToDeviceColumns, ToDeviceSharedColumns},
@@ -213,7 +215,9 @@ async fn what_is_left_over_goes_piece_by_piece_and_nothing_else_goes() {
     let postgres = postgres::PostgresDatabase::create().await;
     urls.extend(postgres.as_ref().map(|database| database.url.clone()));
     for url in urls {
-        let db = open(&url).await;
+        let db = Arc::new(open(&url).await);
+        let sweeper = Cursor::new(Sweeper::new(Arc::clone(&db)), Arc::clone(&db), Clock::manual(0));
+        sweeper.step().await.expect("nothing is left over yet");
         let (ended, other) = ((UserNid(1), DeviceNid(1)), (UserNid(2), DeviceNid(2)));
         for ((user, device), number) in [(ended, MANY), (other, 3)] {
             let write = touches(user, device).into_iter().fold(Write::new(rows(user, device, number)), Write::touching);
@@ -232,7 +236,7 @@ async fn what_is_left_over_goes_piece_by_piece_and_nothing_else_goes() {
             assert_eq!(count, 1, "{table} goes at once");
         }
         let before = db.committer().published();
-        leftovers::sweep(&db).await.expect("swept");
+        sweeper.step().await.expect("swept");
         assert!(db.committer().published().0 > before.0 + 20, "in many commits");
         let once = [&seen[..], &["key_backup_version", "key_signature"]].concat();
         let expected: Vec<_> =

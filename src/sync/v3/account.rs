@@ -34,6 +34,11 @@ impl AccountDataNews {
         Ok(Self { by_room })
     }
 
+    /// The rooms with changed data.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = RoomNid> {
+        self.by_room.keys().copied().filter(|room| *room != NO_ROOM)
+    }
+
     /// Returns the approximate bytes of memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         self.by_room.values().flatten().map(|(kind, event)| kind.len() + event.get().len()).sum()

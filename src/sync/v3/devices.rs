@@ -6,6 +6,7 @@ use crate::{
     sync::{
         device_lists::{ChangedRooms, DeviceLists},
         json::{Array, Object},
+        visit::ToVisit,
     },
 };
 
@@ -16,11 +17,11 @@ const MESSAGES: usize = 100;
 ///
 /// Only rooms with news are examined. If much state changed in them, the answer waits for its turn before any of it is
 /// read.
-pub(super) async fn lists(look: &Look<'_>, size: &mut Size<'_>) -> Result<DeviceLists, SyncError> {
+pub(super) async fn lists(look: &Look<'_>, visit: &ToVisit, size: &mut Size<'_>) -> Result<DeviceLists, SyncError> {
     let Look { app, caller, request, since, upto, .. } = look;
     let Some(since) = since else { return Ok(DeviceLists::default()) };
     let left_out = &request.hints.left_out;
-    let changed = ChangedRooms::find(app, &caller.user, (since.position, *upto), left_out).await?;
+    let changed = ChangedRooms::find(app, &caller.user, (since.position, *upto), left_out, visit).await?;
     if changed.may_be_large() {
         size.may_be_large().await?;
     }

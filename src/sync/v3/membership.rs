@@ -19,6 +19,7 @@ use crate::{
     sync::{
         json::Object,
         token::{Hints, MAX_HINTED_ROOMS},
+        visit::ToVisit,
     },
 };
 
@@ -49,10 +50,11 @@ pub(super) struct RoomNews {
 }
 
 impl RoomNews {
-    /// Finds the rooms with news. Rooms in `left_out` are skipped.
+    /// Finds the rooms with news among those to visit. Rooms in `left_out` are skipped.
     pub(super) async fn load(
         look: &Look<'_>,
         account_data: &AccountDataNews,
+        mut visit: ToVisit,
         left_out: BTreeSet<RoomNid>,
     ) -> Result<Self, Error> {
         let mut news = Self { hints: Hints { left_out, ..Hints::default() }, ..Self::default() };
@@ -61,7 +63,8 @@ impl RoomNews {
         for room in look.app.rooms.unreadable_memberships(look.caller.user.nid).await? {
             news.leave_out(look, room)?;
         }
-        for entry in look.app.rooms.memberships(look.caller.user.nid).await? {
+        visit.add(account_data.rooms());
+        for entry in visit.memberships(look.app, look.caller.user.nid).await? {
             if news.hints.left_out.contains(&entry.room) {
                 continue;
             }

@@ -42,6 +42,7 @@ async fn answer_within(
     (timelines, states): (usize, usize),
 ) -> Result<(Value, bool), SyncError> {
     let app = &server.app;
+    let live = live(app, caller).await?;
     let look = Look {
         app,
         caller,
@@ -52,6 +53,7 @@ async fn answer_within(
         now_ms: 0,
         ignored: OnceCell::new(),
         budgets: Budgets { timelines: Budget::new(timelines), states: Budget::new(states), ..Budgets::default() },
+        live: &live,
     };
     let (bytes, has_news) = answer(&look, Instant::now()).await?;
     Ok((serde_json::from_slice(&bytes).expect("it is JSON"), has_news))

@@ -98,11 +98,8 @@ both_engines! {
         assert_eq!(unread(&alice.sync(None).await, &room), Some((TEXTS, TEXTS)));
         store_and_restart(&mut server).await;
         assert_eq!(unread(&alice.sync(None).await, &room), Some((TEXTS, TEXTS)));
-        let state = alice.get(&v3(["rooms", &room, "state"])).await.ok();
-        let named = |event: &&Value| event["type"] == "m.room.member" && event["state_key"] == *alice.user_id;
-        let member = state.as_array().expect("a list").iter().find(named).expect("alice is a member");
-        let event_id = member["event_id"].as_str().expect("a string");
-        bob.put(&v3(["rooms", &room, "redact", event_id, "r"]), json!({})).await.ok();
+        let event_id = member_event(&alice, &room).await;
+        bob.put(&v3(["rooms", &room, "redact", &event_id, "r"]), json!({})).await.ok();
         server.restart().await;
         assert_eq!(unread(&alice.sync(None).await, &room), Some((TEXTS, 0)));
     }

@@ -1,0 +1,113 @@
+//! The notifier: the task that wakes parked requests, so that the committer need not.
+//!
+//! The committer only says that a position is visible ([`Bus::published`]). The notifier then wakes the users who were
+//! marked. Those whom only receipts concern are woken a little later, all at once: a receipt is worth no hurry, and
+//! everyone in a room reads a new message at about the same time.
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::{Bus, LiveUser, live::Urgency};
+use crate::store::{Committer, Position, ids::lock};
+
+/// The time for which receipts wait for others. Nobody notices it, and a room of active readers is woken some times a
+/// second instead of for each of them.
+const RECEIPTS_WAIT: Duration = Duration::from_millis(50);
+
+/// The users who are to be woken.
+#[derive(Debug, Default)]
+pub(super) struct ToWake {
+    now: Mutex<Vec<Arc<LiveUser>>>,
+    for_receipts: Mutex<Vec<Arc<LiveUser>>>,
+    published: Notify,
+}
+
+impl ToWake {
+    fn list(&self, urgency: Urgency) -> &Mutex<Vec<Arc<LiveUser>>> {
+        match urgency {
+            Urgency::Now => &self.now,
+            Urgency::Receipts => &self.for_receipts,
+        }
+    }
+
+    pub(super) fn add(&self, urgency: Urgency, mut users: Vec<Arc<LiveUser>>) {
+        if !users.is_empty() {
+            lock(self.list(urgency)).append(&mut users);
+        }
+    }
+
+    /// Wakes the users of a list. `visible` is the visible position.
+    fn wake(&self, urgency: Urgency, visible: Position) {
+        let mut users = std::mem::take(&mut *lock(self.list(urgency)));
+        users.retain(|live| {
+            // In this order: a mark that comes now adds the user again.
+            if !live.take_due(urgency) {
+                return false;
+            }
+            live.wake();
+            // A commit whose position is not visible yet has marked them too. They must be woken again.
+            live.latest() > visible && live.is_newly_due(urgency)
+        });
+        self.add(urgency, users);
+    }
+}
+
+impl Bus {
+    /// Says that a position is visible. Its users are woken by the notifier.
+    pub fn published(&self) {
+        self.to_wake.published.notify_one();
+    }
+
+    /// Wakes everyone who was marked, except for receipts. `visible` is the visible position.
+    pub fn wake_marked(&self, visible: Position) {
+        let _span = tracing::debug_span!("bus.wake").entered();
+        self.to_wake.wake(Urgency::Now, visible);
+    }
+
+    /// Wakes everyone who was marked for receipts only.
+    pub fn wake_for_receipts(&self, visible: Position) {
+        self.to_wake.wake(Urgency::Receipts, visible);
+    }
+
+    fn has_receipts(&self) -> bool {
+        !lock(&self.to_wake.for_receipts).is_empty()
+    }
+}
+
+/// Wakes users when positions become visible, until the committer ends.
+pub async fn run(bus: &Bus, committer: &Committer) {
+    let mut ended = pin!(committer.ended());
+    let mut receipts_due: Option<Instant> = None;
+    loop {
+        let due = async {
+            match receipts_due {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = &mut ended => return bus.wake_all(),
+            () = bus.to_wake.published.notified() => {}
+            () = due => {}
+        }
+        // Read first: whoever was marked for a later position stays in the list.
+        let visible = committer.published();
+        bus.wake_marked(visible);
+        if receipts_due.is_some_and(|at| at <= Instant::now()) {
+            bus.wake_for_receipts(visible);
+            receipts_due = None;
+        }
+        if receipts_due.is_none() && bus.has_receipts() {
+            receipts_due = Some(Instant::now() + RECEIPTS_WAIT);
+        }
+        committer.woken().await;
+    }
+}
