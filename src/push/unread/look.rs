@@ -80,7 +80,7 @@ impl Look<'_> {
             counted.owed = Owed::News;
             return Ok(Outcome::Counted);
         }
-        let limit = self.budget.added_left().min(MAX_EVENTS).max(COLD_EVENTS);
+        let limit = self.budget.added_left().clamp(COLD_EVENTS, MAX_EVENTS);
         let found = self.judged(&counted.basis.rules.compiled, counted.upto, limit).await?;
         self.budget.add(found.events.len());
         match found.reach {

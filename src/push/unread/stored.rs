@@ -109,7 +109,7 @@ impl Stored {
 
 impl Basis {
     /// A digest of the basis, which is the same after a restart.
-    fn digest(&self) -> Vec<u8> {
+    pub(in crate::push) fn digest(&self) -> Vec<u8> {
         let mut digest = Sha256::new();
         digest.update([VERSION]);
         digest.update(self.rules.digest);

@@ -24,9 +24,9 @@ fn touch(kind: u8, numbers: [i64; 3], small: u32, code: u8, flag: bool) -> Touch
         3 => Touch::State {
             room,
             key: KeyNid(third),
-            event: (small % 2 == 0).then_some(event),
+            event: small.is_multiple_of(2).then_some(event),
             before: flag.then_some(EventNid(first)),
-            membership: (small % 3 == 0).then_some(code),
+            membership: small.is_multiple_of(3).then_some(code),
         },
         4 => Touch::Redacted { room, event, by: EventNid(third) },
         5 => Touch::Member { room, user, membership: code, forgotten: flag },
