@@ -14,7 +14,7 @@ use sabha::{
     },
     store::{EventNid, KeyNid, Position, RoomNid},
 };
-use sabha_federation::{EventDraft, EventPosition, Pdu, ServerSigner, build_and_sign, rules};
+use sabha_federation::{EventDraft, EventPosition, Pdu, ServerSigner, build_and_sign, rules, standing::Standing};
 use serde_json::{json, value::to_raw_value};
 
 fn main() {
@@ -53,7 +53,7 @@ fn built(signer: &ServerSigner) -> Pdu {
 
 fn stored(signer: &ServerSigner) -> StoredEvent {
     let pdu = Arc::new(built(signer));
-    StoredEvent::new(EventNid(1), RoomNid(1), Some(Position(1)), Position(0), 1, None, pdu, None, None)
+    StoredEvent::new(EventNid(1), RoomNid(1), Standing::OUTLIER, 1, None, pdu, None, None)
 }
 
 fn signer() -> ServerSigner {

@@ -102,7 +102,8 @@ impl Push {
             return Ok(rules);
         }
         let stored = self.data.find_version(user.nid, ACCOUNT, PUSH_RULES).await?;
-        let (content, version) = stored.map_or((None, Position::ZERO), |(content, version)| (Some(content), version));
+        let (content, version) =
+            stored.map_or((None, Position::BEFORE_ALL), |(content, version)| (Some(content), version));
         let ruleset = Arc::new(rules::merged(&user.user_id, content.as_deref())?);
         let compiled = CompiledRules::new(&ruleset);
         let stored_bytes = content.map_or(DEFAULTS_BYTES, |content| 2 * content.get().len() as u64);

@@ -104,11 +104,19 @@ pub struct Room {
     absent: AbsentKeys,
 }
 
+/// An event that no other event of the room follows on.
+type Extremity = (EventNid, OwnedEventId);
+
 /// The end of the room, on which the next event is built. It is ahead of the committed events.
 #[derive(Debug)]
 struct Head {
-    forward_extremities: Vec<(EventNid, OwnedEventId)>,
+    /// Never empty once the room has its create event.
+    forward_extremities: Vec<Extremity>,
+    /// The greatest depth of the events that others may follow on.
     depth: i64,
+    /// The position of the last event of the line, or of a later change of state.
+    last_pos: Position,
+    /// The position of the last change of state.
     state_pos: Position,
     /// The position of the latest event for which clients move the room up in a list.
     bump_pos: Position,
@@ -159,12 +167,12 @@ impl Room {
         self.view().ring.latest(upto, limit)
     }
 
-    /// Makes committed events visible. Called in the order of positions.
-    fn publish(&self, events: &[(Position, Arc<StoredEvent>)]) {
-        let Some((last, _)) = events.last() else { return };
+    /// Makes the committed events of the line visible, and moves the room's end to `last`. Called in the order of
+    /// positions.
+    fn publish(&self, events: &[(Position, Arc<StoredEvent>)], last: Position) {
         let mut view = self.view_mut();
         view.ring.extend(events);
-        view.state.keep_since(*last);
+        view.state.keep_since(last);
         drop(view);
         self.last_pos.store(last.0, Ordering::Release);
     }

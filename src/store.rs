@@ -51,7 +51,7 @@ pub use committer::{Committed, Committer, Lineage, Patience, Transaction, Write}
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
 pub use exists::exists;
-pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};
+pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid};
 pub use open::{Database, DatabaseOptions, Durability, OpenError};
 pub use rows::{Insert, Row, Value};
 pub use vocabulary::{Vocabulary, keys::StateKey};

@@ -11,7 +11,8 @@
 //! - [`discovery`]: the address of a server name, by the specification's steps. [`x_matrix`]: requests with a server's
 //!   signature.
 //! - [`published_keys`]: the published keys of servers, ours and those of others.
-//! - [`ids`], [`state_log`]: a room's state and its changes, by short ids. [`varint`]: the parts of their stored form.
+//! - [`ids`], [`state_log`]: a room's state and its changes, by short ids. [`standing`]: the place of an event in its
+//!   room. [`varint`]: the parts of their stored form.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;
@@ -23,6 +24,7 @@ pub mod published_keys;
 pub mod redact;
 pub mod room_version;
 pub mod signing;
+pub mod standing;
 pub mod state_log;
 pub mod varint;
 pub mod verify;

@@ -191,7 +191,9 @@ CREATE TABLE state_key (
 );
 
 -- table: event | owner: room | ends: when the room is purged
--- `pos` is the place in the room's timeline, NULL for an outlier; `state_pos` the last change of state before it.
+-- (`pos`, `sub`) is the place in the room's timeline; `pos` is NULL if it has none, because it is an outlier or was not
+-- accepted. `state_pos` is the last change of state before it, or if `side_nid` is set, the state before it is that of a
+-- branch. `flags`: see `federation/src/standing.rs`.
 -- `prev` and `auth` are event_nids, eight bytes each, little endian.
 CREATE TABLE event (
     event_nid BIGINT NOT NULL PRIMARY KEY,
@@ -201,14 +203,17 @@ CREATE TABLE event (
     key_nid BIGINT,
     sender_nid BIGINT NOT NULL,
     pos BIGINT,
+    sub BIGINT NOT NULL,
     depth BIGINT NOT NULL,
     ts BIGINT NOT NULL,
     auth_depth BIGINT NOT NULL,
     state_pos BIGINT NOT NULL,
+    side_nid BIGINT,
     flags BIGINT NOT NULL,
     prev BYTEA NOT NULL,
     auth BYTEA NOT NULL
 );
+CREATE INDEX event_outlier ON event (room_nid) WHERE pos IS NULL;
 
 -- table: event_json | owner: room | ends: when the room is purged; redaction replaces it with the redacted form
 CREATE TABLE event_json (
@@ -223,11 +228,14 @@ CREATE TABLE redaction (
 );
 
 -- table: timeline | owner: room | ends: when the room is purged
+-- The line are the events with `sub` 0, by their arrival. History that was fetched into a gap comes right before the event
+-- that ends the gap, with its `pos` and a negative `sub`.
 CREATE TABLE timeline (
     room_nid BIGINT NOT NULL,
     pos BIGINT NOT NULL,
+    sub BIGINT NOT NULL,
     event_nid BIGINT NOT NULL,
-    PRIMARY KEY (room_nid, pos)
+    PRIMARY KEY (room_nid, pos, sub)
 );
 
 -- table: room_head | owner: room | ends: when the room is purged
@@ -481,10 +489,11 @@ CREATE TABLE relation (
     room_nid BIGINT NOT NULL,
     parent_id TEXT NOT NULL,
     pos BIGINT NOT NULL,
+    sub BIGINT NOT NULL,
     event_nid BIGINT NOT NULL,
     rel_type TEXT NOT NULL,
     annotation BYTEA,
-    PRIMARY KEY (room_nid, parent_id, pos)
+    PRIMARY KEY (room_nid, parent_id, pos, sub)
 );
 CREATE INDEX relation_annotation ON relation (annotation, pos) WHERE annotation IS NOT NULL;
 

@@ -191,7 +191,9 @@ CREATE TABLE state_key (
 );
 
 -- table: event | owner: room | ends: when the room is purged
--- `pos` is the place in the room's timeline, NULL for an outlier; `state_pos` the last change of state before it.
+-- (`pos`, `sub`) is the place in the room's timeline; `pos` is NULL if it has none, because it is an outlier or was not
+-- accepted. `state_pos` is the last change of state before it, or if `side_nid` is set, the state before it is that of a
+-- branch. `flags`: see `federation/src/standing.rs`.
 -- `prev` and `auth` are event_nids, eight bytes each, little endian.
 CREATE TABLE event (
     event_nid INTEGER NOT NULL PRIMARY KEY,
@@ -201,14 +203,17 @@ CREATE TABLE event (
     key_nid INTEGER,
     sender_nid INTEGER NOT NULL,
     pos INTEGER,
+    sub INTEGER NOT NULL,
     depth INTEGER NOT NULL,
     ts INTEGER NOT NULL,
     auth_depth INTEGER NOT NULL,
     state_pos INTEGER NOT NULL,
+    side_nid INTEGER,
     flags INTEGER NOT NULL,
     prev BLOB NOT NULL,
     auth BLOB NOT NULL
 );
+CREATE INDEX event_outlier ON event (room_nid) WHERE pos IS NULL;
 
 -- table: event_json | owner: room | ends: when the room is purged; redaction replaces it with the redacted form
 CREATE TABLE event_json (
@@ -223,11 +228,14 @@ CREATE TABLE redaction (
 );
 
 -- table: timeline | owner: room | ends: when the room is purged
+-- The line are the events with `sub` 0, by their arrival. History that was fetched into a gap comes right before the event
+-- that ends the gap, with its `pos` and a negative `sub`.
 CREATE TABLE timeline (
     room_nid INTEGER NOT NULL,
     pos INTEGER NOT NULL,
+    sub INTEGER NOT NULL,
     event_nid INTEGER NOT NULL,
-    PRIMARY KEY (room_nid, pos)
+    PRIMARY KEY (room_nid, pos, sub)
 ) WITHOUT ROWID;
 
 -- table: room_head | owner: room | ends: when the room is purged
@@ -481,10 +489,11 @@ CREATE TABLE relation (
     room_nid INTEGER NOT NULL,
     parent_id TEXT NOT NULL,
     pos INTEGER NOT NULL,
+    sub INTEGER NOT NULL,
     event_nid INTEGER NOT NULL,
     rel_type TEXT NOT NULL,
     annotation BLOB,
-    PRIMARY KEY (room_nid, parent_id, pos)
+    PRIMARY KEY (room_nid, parent_id, pos, sub)
 ) WITHOUT ROWID;
 CREATE INDEX relation_annotation ON relation (annotation, pos) WHERE annotation IS NOT NULL;
 

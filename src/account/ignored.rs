@@ -29,7 +29,7 @@ pub struct Ignored {
 
 impl Default for Ignored {
     fn default() -> Self {
-        Self { users: Vec::new(), version: Position::ZERO }
+        Self { users: Vec::new(), version: Position::BEFORE_ALL }
     }
 }
 
@@ -61,7 +61,7 @@ impl Ignored {
         let mut users: Vec<OwnedUserId> =
             names.into_keys().filter_map(|name| UserId::parse(name).ok()).filter(|user_id| user_id != owner).collect();
         users.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-        Self { users, version: Position::ZERO }
+        Self { users, version: Position::BEFORE_ALL }
     }
 }
 
@@ -95,7 +95,8 @@ impl AccountData {
             return Ok(ignored);
         }
         let stored = self.find_version(user.nid, ACCOUNT, IGNORED_USER_LIST).await?;
-        let (content, version) = stored.map_or((None, Position::ZERO), |(content, version)| (Some(content), version));
+        let (content, version) =
+            stored.map_or((None, Position::BEFORE_ALL), |(content, version)| (Some(content), version));
         let ignored = Arc::new(Ignored { version, ..Ignored::read(&user.user_id, content.as_deref()) });
         self.ignored.0.insert(user.nid, Arc::clone(&ignored));
         Ok(ignored)

@@ -35,7 +35,7 @@ struct Dirty {
 
 impl Dirty {
     fn mark(&mut self, room: RoomNid, news: Marks) {
-        let marks = self.rooms.entry(room).or_insert(Marks { pos: Position::ZERO, ephemeral: 0 });
+        let marks = self.rooms.entry(room).or_insert(Marks { pos: Position::BEFORE_ALL, ephemeral: 0 });
         marks.pos = marks.pos.max(news.pos);
         marks.ephemeral = marks.ephemeral.max(news.ephemeral);
         if self.rooms.len() > MAX_DIRTY_ROOMS {
@@ -157,7 +157,7 @@ impl LiveUser {
 
     /// Notes an ephemeral change of the room, before its number is visible.
     pub(super) fn mark_ephemeral(&self, room: RoomNid, number: u64) {
-        self.dirty().mark(room, Marks { pos: Position::ZERO, ephemeral: number });
+        self.dirty().mark(room, Marks { pos: Position::BEFORE_ALL, ephemeral: number });
     }
 
     /// Notes that news of the room up to these may have missed the user. Returns as [`Self::mark`] does.

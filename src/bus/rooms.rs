@@ -100,7 +100,7 @@ impl Bus {
     /// Makes a user watch all rooms that they are joined to. The rooms must have been read after the user became live,
     /// or a join in between is missed.
     pub fn watch_all(&self, live: &Arc<LiveUser>, joined: &[RoomNid]) {
-        let (mut position, mut ephemeral) = (Position::ZERO, 0);
+        let (mut position, mut ephemeral) = (Position::BEFORE_ALL, 0);
         for shard in 0..SHARDS {
             let mut of_shard = joined.iter().filter(|room| shard_of(room.0) == shard).peekable();
             if of_shard.peek().is_none() {

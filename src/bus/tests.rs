@@ -5,7 +5,7 @@ const ROOM: RoomNid = RoomNid(1);
 const OTHER: RoomNid = RoomNid(18);
 
 fn live(bus: &Bus, now_ms: i64) -> Arc<LiveUser> {
-    bus.live(USER, Position::ZERO, now_ms)
+    bus.live(USER, Position::BEFORE_ALL, now_ms)
 }
 
 /// The rooms that a look visits, and whether it need not ask for more.
@@ -72,10 +72,10 @@ fn who_is_woken_too_early_is_woken_again() {
 fn receipts_wake_later_unless_there_is_other_news() {
     let bus = Bus::default();
     let reader = UserNid(2);
-    let other = bus.live(reader, Position::ZERO, 5);
+    let other = bus.live(reader, Position::BEFORE_ALL, 5);
     let live = live(&bus, 5);
     bus.watch(USER, ROOM);
-    bus.wake_marked(Position::ZERO);
+    bus.wake_marked(Position::BEFORE_ALL);
     bus.mark_receipts(reader, ROOM, true, Position(7));
     assert_eq!((dirty(&live, 0, 0).0, dirty(&other, 0, 0).0), (vec![1], vec![1]), "a look finds them at once");
     assert!(!is_woken(&live, || bus.wake_marked(Position(7))));
@@ -125,8 +125,8 @@ fn a_number_is_visible_only_after_its_marks() {
     bus.number_change(|number| {
         assert_eq!((number, bus.ephemeral()), (1, 0));
         // Who comes now may miss the marks of this number, and asks for everything up to it.
-        let late = bus.live(UserNid(2), Position::ZERO, 5);
-        assert!(!late.dirty_since(Position::ZERO, 0).ephemeral_reaches_back);
+        let late = bus.live(UserNid(2), Position::BEFORE_ALL, 5);
+        assert!(!late.dirty_since(Position::BEFORE_ALL, 0).ephemeral_reaches_back);
         bus.watch(USER, OTHER);
     });
     assert_eq!(bus.ephemeral(), 1);
@@ -155,7 +155,7 @@ fn who_comes_between_a_mark_and_its_position_has_the_news() {
         bus.mark_room(ROOM, Position(7));
         let number = bus.next_ephemeral_in(ROOM);
         bus.wake_room_ephemeral(ROOM, number);
-        assert_eq!((live.latest(), live.latest_ephemeral()), (Position::ZERO, 0), "the room is not watched");
+        assert_eq!((live.latest(), live.latest_ephemeral()), (Position::BEFORE_ALL, 0), "the room is not watched");
         watch(&bus, &live);
         assert_eq!((live.latest(), live.latest_ephemeral()), (Position(7), number));
         // One room is added to the set; of many rooms, the set says that it does not know them.
@@ -179,7 +179,7 @@ fn who_was_forgotten_watches_anew() {
     bus.watch_all(&before, &[ROOM, OTHER]);
     bus.mark_room(ROOM, Position(7));
     bus.mark_room(OTHER, Position(8));
-    assert_eq!((before.latest(), after.latest()), (Position::ZERO, Position(7)));
+    assert_eq!((before.latest(), after.latest()), (Position::BEFORE_ALL, Position(7)));
     assert!(!dirty(&before, 8, 0).1, "it misses marks, and knows that");
 }
 
@@ -190,7 +190,7 @@ fn who_has_left_a_room_is_not_marked_for_it() {
     bus.watch(USER, ROOM);
     bus.departed(USER, ROOM);
     bus.mark_room(ROOM, Position(7));
-    assert_eq!(live.latest(), Position::ZERO);
+    assert_eq!(live.latest(), Position::BEFORE_ALL);
 }
 
 #[test]
@@ -199,12 +199,12 @@ fn many_users_watch_many_rooms_again_after_they_were_forgotten() {
     let rooms: Vec<_> = (1..=40).map(RoomNid).collect();
     for round in 1..=2 {
         for user in 1..=1_000 {
-            let live = bus.live(UserNid(user), Position::ZERO, round);
+            let live = bus.live(UserNid(user), Position::BEFORE_ALL, round);
             bus.watch_all(&live, &rooms);
         }
         bus.mark_room(RoomNid(40), Position(round));
         for user in 1..=1_000 {
-            assert_eq!(bus.live(UserNid(user), Position::ZERO, round).latest(), Position(round));
+            assert_eq!(bus.live(UserNid(user), Position::BEFORE_ALL, round).latest(), Position(round));
         }
         bus.forget_idle(round + 1);
         assert!(!bus.is_live(USER));

@@ -7,7 +7,7 @@ use crate::{
     room::{
         event::{StoredEvent, View},
         state_log::Membership,
-        timeline::Placed,
+        timeline::TimelineEvent,
         viewer::Viewer,
     },
     store,
@@ -43,7 +43,7 @@ impl<'a> Events<'a> {
     }
 
     /// Appends an array of events of the timeline.
-    pub(super) async fn write_timeline(&self, out: &mut Vec<u8>, events: &[Placed]) -> Result<(), store::Error> {
+    pub(super) async fn write_timeline(&self, out: &mut Vec<u8>, events: &[TimelineEvent]) -> Result<(), store::Error> {
         out.reserve(events.len() * EVENT_BYTES);
         let mut array = Array::begin(out);
         for (_, event) in events {
@@ -65,7 +65,7 @@ impl<'a> Events<'a> {
 
     fn view(&self, event: &StoredEvent) -> View<'static> {
         // A user without a member event counts as having left, as the specification says.
-        let membership = event.pos.map(|pos| self.viewer.sight.membership_at(pos).unwrap_or(Membership::Leave));
+        let membership = event.place().map(|_| self.viewer.sight.membership_after(event).unwrap_or(Membership::Leave));
         View { with_room_id: true, transaction_id: None, membership, now_ms: self.now_ms }
     }
 }

@@ -25,7 +25,7 @@ impl<'a> StateTurn<'a> {
     /// Waits for the turn if the room's state may be large. The caller must hold nothing large while it waits.
     pub(super) async fn of(app: &'a App, caller: &LocalDevice, room: &Room) -> Result<Self, NoTurn> {
         let user = caller.user.nid;
-        let may_be_large = room.state_changed_at_most(Position::ZERO) > LARGE_EVENTS;
+        let may_be_large = room.state_changed_at_most(Position::BEFORE_ALL) > LARGE_EVENTS;
         let turn = if may_be_large { Some(app.large_answers.turn(user).await?) } else { None };
         Ok(Self { app, user, turn })
     }

@@ -26,8 +26,8 @@ use crate::{
         relations::MAX_DEPTH,
         viewer::ReadError,
     },
-    store::Position,
-    sync::{json::Object, token::Place},
+    store::TimelinePlace,
+    sync::{json::Object, token::PageToken},
 };
 
 /// The default number of events on a page.
@@ -71,30 +71,32 @@ struct Asked<'a> {
 /// A page of the events that relate to an event. `next_batch` is missing when there are no more.
 async fn page(app: &App, caller: &LocalDevice, asked: Asked<'_>) -> Result<RawJson, ApiError> {
     let viewer = app.rooms.viewer(&app.account_data, caller, asked.room_id).await.map_err(ReadError::of_event)?;
-    let now = app.rooms.state_horizon(&viewer.sight);
-    let place = |token: Option<&str>| token.map(Place::parse).transpose();
+    let now = TimelinePlace::on_line(app.rooms.state_horizon(&viewer.sight));
+    let place = |token: Option<&str>| token.map(PageToken::parse).transpose();
     let (from, to) = (place(asked.from)?.map(|from| from.0), place(asked.to)?.map(|to| to.0));
     let limit = PageLimit::new(&app.config.limits, asked.limit.map_or(DEFAULT_LIMIT.into(), u64::from));
     let wanted = |event: &StoredEvent| asked.event_type.is_none_or(|event_type| event.pdu.event_type == event_type);
     let relations = app.rooms.relations(&viewer, asked.event_id, asked.rel_type, asked.recurse).await?;
     let range = match asked.dir {
-        Direction::Backward => {
-            PageRange::Back { from: from.map_or(now, |from| from.min(now)), until: to.unwrap_or(Position::ZERO) }
-        }
-        Direction::Forward => {
-            PageRange::Forward { after: from.unwrap_or(Position::ZERO), upto: to.map_or(now, |to| to.min(now)) }
-        }
+        Direction::Backward => PageRange::Back {
+            from: from.map_or(now, |from| from.min(now)),
+            until: to.unwrap_or(TimelinePlace::BEFORE_ALL),
+        },
+        Direction::Forward => PageRange::Forward {
+            after: from.unwrap_or(TimelinePlace::BEFORE_ALL),
+            upto: to.map_or(now, |to| to.min(now)),
+        },
     };
     let page = app.rooms.page(&viewer, PageSource::Relations(&relations), range, limit, wanted).await?;
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
     Events::new(app, &viewer).write_timeline(object.key("chunk"), &page.events).await?;
     if let Some(next) = page.next {
-        object.string("next_batch", &Place(next).to_string());
+        object.string("next_batch", &PageToken(next).to_string());
     }
     // Reading in the other direction from the start of this page gives the events before it.
     if let Some(from) = from {
-        object.string("prev_batch", &Place(from).to_string());
+        object.string("prev_batch", &PageToken(from).to_string());
     }
     if asked.recurse {
         object.raw("recursion_depth", &MAX_DEPTH.to_string());

@@ -183,7 +183,7 @@ impl Ephemeral {
             if lock(&known.shown).is_ahead(&key, at) {
                 continue;
             }
-            let (user_id, pos) = (user.user_id.clone(), Position::ZERO);
+            let (user_id, pos) = (user.user_id.clone(), Position::BEFORE_ALL);
             receipts.push((key, Receipt { user_id, event_id: new.event_id, ts: now, pos, event_at: Some(at) }));
         }
         let fully_read = match markers.fully_read {
@@ -191,7 +191,9 @@ impl Ephemeral {
                 let at = position_of(rooms, room, &event_id).await?;
                 let old = self.data.find(user.nid, room.nid, FULLY_READ).await?;
                 let old_at = match old.as_deref().map(RawValue::get).map(serde_json::from_str::<FullyRead>) {
-                    Some(Ok(old)) => rooms.find_in_timeline(room, &old.event_id).await?.and_then(|event| event.pos),
+                    Some(Ok(old)) => {
+                        rooms.find_in_timeline(room, &old.event_id).await?.and_then(|event| event.read_at())
+                    }
                     _ => None,
                 };
                 if old_at.is_some_and(|old_at| at <= old_at) {
@@ -315,12 +317,12 @@ impl Reads {
     /// The later of the public and the private receipt for a thread, for `main`, or without a thread (empty). Zero if
     /// there is none.
     pub fn up_to(&self, thread: &str) -> Position {
-        lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::ZERO)
+        lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::BEFORE_ALL)
     }
 }
 
 async fn position_of(rooms: &Rooms, room: &Arc<Room>, event_id: &EventId) -> Result<Position, MarkError> {
-    let found = rooms.find_in_timeline(room, event_id).await?.and_then(|event| event.pos);
+    let found = rooms.find_in_timeline(room, event_id).await?.and_then(|event| event.read_at());
     found.ok_or_else(|| MarkError::UnknownEvent(event_id.to_owned()))
 }
 

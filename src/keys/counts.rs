@@ -69,7 +69,7 @@ impl Counts {
         let entry = entries
             .by_device
             .entry(device)
-            .or_insert(CachedCounts { changed_at: Position::ZERO, state: State::Unknown });
+            .or_insert(CachedCounts { changed_at: Position::BEFORE_ALL, state: State::Unknown });
         if let State::Known(counts) = &entry.state {
             return Ok(Arc::clone(counts));
         }

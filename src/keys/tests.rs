@@ -338,7 +338,7 @@ async fn a_device_that_was_signed_out_meanwhile_leaves_nothing() {
 
     // Its message still arrives, but its transaction ID is not stored, as no device is left for it.
     send(&fixture, &alice, "t", &bob, 1).await;
-    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [1]);
+    assert_eq!(received(&fixture, bob.device_nid, Position::BEFORE_ALL, 10).await.0, [1]);
     let mut reader = fixture.db.read().await.expect("a reader");
     let txn = find_txn_id(&mut reader.conn(), alice.device_nid, "to_device", "m.test/t").await.expect("read");
     assert_eq!(txn, None);

@@ -49,7 +49,7 @@ struct Inbox {
     bytes: u64,
 }
 
-const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::ZERO, count: 0, bytes: 0 };
+const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::BEFORE_ALL, count: 0, bytes: 0 };
 
 impl Inbox {
     fn removed(&mut self, removed: Removed) {

@@ -37,7 +37,7 @@ async fn what_is_forgotten_and_read_again_is_the_same_until_it_changes() {
         // A new service has empty caches.
         let push = service();
         let (rules, ignored) = (push.rules(&user).await.unwrap(), push.data.ignored(&user).await.unwrap());
-        unread::Basis { rules, ignored, joined_at: Position::ZERO }
+        unread::Basis { rules, ignored, joined_at: Position::BEFORE_ALL }
     };
     let first = basis().await;
     let same = |one: &unread::Basis, other: &unread::Basis| {

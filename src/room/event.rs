@@ -6,24 +6,21 @@
 use std::sync::{Arc, OnceLock};
 
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
-use sabha_federation::Pdu;
+use sabha_federation::{Pdu, standing::Standing};
 use serde_json::value::RawValue;
 
 use super::state_log::Membership;
 use crate::{
     account::ignored::Ignored,
-    store::{EventNid, KeyNid, Position, RoomNid},
+    store::{EventNid, KeyNid, Position, RoomNid, TimelinePlace},
 };
 
-/// An event of a room: signed, authorized and committed.
+/// An event of a room, as it is stored.
 #[derive(Debug)]
 pub struct StoredEvent {
     pub nid: EventNid,
     pub room: RoomNid,
-    /// Its place in the timeline. `None`: known, but not part of it.
-    pub pos: Option<Position>,
-    /// The position of the last change of state before it.
-    pub state_pos: Position,
+    pub standing: Standing,
     /// One more than the greatest `auth_depth` of its auth events.
     pub auth_depth: i64,
     /// Set for state events.
@@ -62,15 +59,14 @@ impl StoredEvent {
     pub fn new(
         nid: EventNid,
         room: RoomNid,
-        pos: Option<Position>,
-        state_pos: Position,
+        standing: Standing,
         auth_depth: i64,
         key: Option<KeyNid>,
         pdu: Arc<Pdu>,
         replaces: Option<Replaced>,
         redacted_because: Option<Arc<Self>>,
     ) -> Self {
-        Self { nid, room, pos, state_pos, auth_depth, key, pdu, replaces, redacted_because, rendered: OnceLock::new() }
+        Self { nid, room, standing, auth_depth, key, pdu, replaces, redacted_because, rendered: OnceLock::new() }
     }
 
     /// A copy of the event with new content for the event that it replaced.
@@ -90,8 +86,8 @@ impl StoredEvent {
     }
 
     fn shown_as(&self, pdu: Arc<Pdu>, replaces: Option<Replaced>, because: Option<Arc<Self>>) -> Self {
-        let Self { nid, room, pos, state_pos, auth_depth, key, .. } = *self;
-        Self::new(nid, room, pos, state_pos, auth_depth, key, pdu, replaces, because)
+        let Self { nid, room, standing, auth_depth, key, .. } = *self;
+        Self::new(nid, room, standing, auth_depth, key, pdu, replaces, because)
     }
 
     /// Returns whether this event shows a part of the other one: its content, if this event replaced it, or its reason,
@@ -99,6 +95,22 @@ impl StoredEvent {
     pub(super) fn shows(&self, other: &Self) -> bool {
         self.replaces.as_ref().is_some_and(|replaced| replaced.event_id == other.pdu.event_id)
             || self.redacted_because.as_ref().is_some_and(|because| because.nid == other.nid)
+    }
+
+    /// The event's place in the timeline. `None`: it is stored, but clients do not read it there.
+    pub fn place(&self) -> Option<TimelinePlace> {
+        self.standing.place
+    }
+
+    /// The position up to which somebody has read the line who has read this event: its own, or that of the event before
+    /// its gap. `None`: it is not part of the timeline.
+    pub fn read_at(&self) -> Option<Position> {
+        self.place().map(TimelinePlace::line_upto)
+    }
+
+    /// Returns whether the event is on the line, as news for clients.
+    pub fn is_on_line(&self) -> bool {
+        self.place().is_some_and(TimelinePlace::is_on_line)
     }
 
     pub fn event_id(&self) -> &EventId {
@@ -141,7 +153,7 @@ impl StoredEvent {
     /// miscount: the cache asks when an event is added and again when it is evicted.
     pub fn weight(&self) -> u64 {
         let replaces = self.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len() + 128);
-        (self.pdu.json.len() + 2 * self.pdu.content.get().len() + replaces + 1344) as u64
+        (self.pdu.json.len() + 2 * self.pdu.content.get().len() + replaces + 1376) as u64
     }
 
     /// Appends the event as JSON in the client format ([spec]).
@@ -284,7 +296,7 @@ mod tests {
         });
         let pdu = Pdu::from_stored(&rules, event_id!("$e").to_owned(), json.to_string()).unwrap();
         let (nid, room) = (EventNid(1), RoomNid(1));
-        let event = StoredEvent::new(nid, room, None, Position::ZERO, 0, None, Arc::new(pdu), None, None);
+        let event = StoredEvent::new(nid, room, Standing::OUTLIER, 0, None, Arc::new(pdu), None, None);
         let before = event.weight();
         event.write(&mut Vec::new(), View::default());
         assert_eq!(event.weight(), before);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     memory::budget::{Budget, Part},
-    store::{self, Database, Error, EventNid, KeyNid, Position, RoomNid, events as rows},
+    store::{self, Database, Error, EventNid, KeyNid, RoomNid, events as rows},
 };
 
 /// The approximate number of events that fit into the cache, from which it sizes its tables.
@@ -168,6 +168,7 @@ fn parse(
     row: rows::EventRow,
     redacted_because: Option<Arc<StoredEvent>>,
 ) -> Result<StoredEvent, Error> {
+    let standing = row.standing();
     let event_id = EventId::parse(&row.event_id).map_err(|error| Error::damaged("event ID", error))?;
     let pdu = Pdu::from_stored(rules, event_id, row.json).map_err(|error| Error::damaged("event", error))?;
     let replaces = match (row.prev_event_id, row.prev_json) {
@@ -177,8 +178,7 @@ fn parse(
     Ok(StoredEvent::new(
         EventNid(row.event_nid),
         RoomNid(row.room_nid),
-        row.pos.map(Position),
-        Position(row.state_pos),
+        standing,
         row.auth_depth,
         row.key_nid.map(KeyNid),
         Arc::new(pdu),

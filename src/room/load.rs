@@ -40,6 +40,9 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     let extremities = unpack(&row.extremities)?;
     let mut forward_extremities = Vec::with_capacity(extremities.len());
     for event in events::events(&mut reader.conn(), &extremities).await? {
+        if !event.standing().flags.is_accepted() {
+            return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
+        }
         let event_id = EventId::parse(&event.event_id).map_err(|error| Error::damaged("event ID", error))?;
         forward_extremities.push((EventNid(event.event_nid), event_id));
     }
@@ -47,7 +50,7 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
     let (state_pos, bump_pos) = (Position(row.state_pos), Position(row.bump_pos));
-    let head = Head { forward_extremities, depth: row.depth, state_pos, bump_pos, changes, saved_changes };
+    let head = Head { forward_extremities, depth: row.depth, last_pos, state_pos, bump_pos, changes, saved_changes };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
     // The ring starts empty: older events are read from the database when someone asks.
     let view = RoomView { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
@@ -92,13 +95,13 @@ async fn load_state(
         }),
         None => None,
     };
-    let after = checkpoint.as_ref().map_or(Position::ZERO, |checkpoint| checkpoint.pos);
+    let after = checkpoint.as_ref().map_or(Position::BEFORE_ALL, |checkpoint| checkpoint.pos);
     let rows = rows::state_log(&mut reader.conn(), room, after, upto).await?;
     let changes = saved_changes + i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let rows = rows.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
     let state = match checkpoint {
         Some(checkpoint) => StateLog::from_checkpoint(secret.clone(), checkpoint, rows),
-        None => StateLog::new(secret.clone(), Position::ZERO).replay(rows),
+        None => StateLog::new(secret.clone(), Position::BEFORE_ALL).replay(rows),
     };
     let state = state.map_err(|error| Error::damaged("state log", error))?;
     Ok(LoadedState { state, changes, saved_changes })

@@ -10,29 +10,29 @@ use super::{
     event::StoredEvent,
     relations::{Related, Relations},
     scan::{MAX_SCANNED, Scan},
-    timeline::Placed,
+    timeline::TimelineEvent,
     viewer::Viewer,
 };
 use crate::{
     config::Limits,
-    store::{Error, EventNid, Position},
+    store::{Error, EventNid, TimelinePlace},
 };
 
 /// Events that are read at once. Their bytes are counted only when they are in memory: at most 6.5 MB.
 const STEP: usize = 100;
 
-/// The positions to read, and the direction.
+/// The places to read, and the direction.
 #[derive(Debug, Clone, Copy)]
 pub enum PageRange {
     /// From `from` (inclusive) back to `until` (exclusive), newest first.
-    Back { from: Position, until: Position },
+    Back { from: TimelinePlace, until: TimelinePlace },
     /// From `after` (exclusive) forward to `upto` (inclusive), oldest first.
-    Forward { after: Position, upto: Position },
+    Forward { after: TimelinePlace, upto: TimelinePlace },
 }
 
 impl PageRange {
-    /// The position where reading starts.
-    pub fn start(self) -> Position {
+    /// The place where reading starts.
+    pub fn start(self) -> TimelinePlace {
         match self {
             Self::Back { from, .. } => from,
             Self::Forward { after, .. } => after,
@@ -41,25 +41,20 @@ impl PageRange {
 
     /// The same range, read from `start` on.
     #[must_use]
-    pub(super) fn starting_at(self, start: Position) -> Self {
+    pub(super) fn starting_at(self, start: TimelinePlace) -> Self {
         match self {
             Self::Back { until, .. } => Self::Back { from: start, until },
             Self::Forward { upto, .. } => Self::Forward { after: start, upto },
         }
     }
 
-    /// The position where reading continues after the event at `pos`.
-    pub(super) fn beyond(self, pos: Position) -> Position {
+    /// The place where reading continues after the event at `place`.
+    pub(super) fn beyond(self, place: TimelinePlace) -> TimelinePlace {
         match self {
-            Self::Back { .. } => just_before(pos),
-            Self::Forward { .. } => pos,
+            Self::Back { .. } => place.just_before(),
+            Self::Forward { .. } => place,
         }
     }
-}
-
-/// The position from which reading backward continues after the event at `pos`.
-pub fn just_before(pos: Position) -> Position {
-    Position(pos.0 - 1)
 }
 
 /// The events that a page is made of.
@@ -75,9 +70,9 @@ pub enum PageSource<'a> {
 #[derive(Debug, Default)]
 pub struct Page {
     /// The events in the order of reading: newest first when going back.
-    pub events: Vec<Placed>,
+    pub events: Vec<TimelineEvent>,
     /// The start of the next page. `None` if this is the last one.
-    pub next: Option<Position>,
+    pub next: Option<TimelinePlace>,
 }
 
 /// The maximum size of a page.
@@ -115,7 +110,7 @@ impl Rooms {
         limit: PageLimit,
         wanted: impl Fn(&StoredEvent) -> bool,
     ) -> Result<Page, Error> {
-        let accepts = |pos, event: &StoredEvent| viewer.is_shown(pos, event) && wanted(event);
+        let accepts = |event: &StoredEvent| viewer.is_shown(event) && wanted(event);
         let mut page = Page { events: Vec::new(), next: Some(range.start()) };
         let mut bytes = 0;
         while let Some(start) = page.next
@@ -126,12 +121,12 @@ impl Rooms {
             let (part, _) = self.scan(&viewer.room, source, rest, (count, MAX_SCANNED), &accepts).await?;
             let (found, mut events) = (part.events.len(), part.events.into_iter());
             page.next = part.next;
-            while let Some((pos, event)) = events.next() {
+            while let Some((place, event)) = events.next() {
                 bytes += event.size_bytes();
-                page.events.push((pos, event));
+                page.events.push((place, event));
                 if bytes >= limit.bytes {
                     if events.len() > 0 {
-                        page.next = Some(range.beyond(pos));
+                        page.next = Some(range.beyond(place));
                     }
                     return Ok(page);
                 }
@@ -152,7 +147,7 @@ impl Rooms {
         source: PageSource<'_>,
         range: PageRange,
         (limit, max_scanned): (usize, usize),
-        accepts: impl Fn(Position, &StoredEvent) -> bool,
+        accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<(Page, usize), Error> {
         let mut scan = Scan::new(range, limit, max_scanned);
         while let Some(mut count) = scan.next_count() {
@@ -172,7 +167,7 @@ impl Rooms {
                 }
                 PageSource::Timeline(None) | PageSource::Relations(_) => None,
             };
-            let accepts = |pos, event: &StoredEvent| accepts(pos, event) && is_among(parents.as_ref(), event);
+            let accepts = |event: &StoredEvent| accepts(event) && is_among(parents.as_ref(), event);
             if scan.take(events, count, accepts) {
                 break;
             }

@@ -5,7 +5,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#forwarding-event-relationships
 
-use std::{borrow::Cow, cmp::Reverse, collections::HashSet};
+use std::{borrow::Cow, cmp::Reverse, collections::HashSet, sync::Arc};
 
 use ruma::{EventId, OwnedUserId};
 use sabha_federation::Pdu;
@@ -17,12 +17,12 @@ use super::{
     event::StoredEvent,
     pages::PageRange,
     threads::relation,
-    timeline::Placed,
+    timeline::TimelineEvent,
     viewer::{ReadError, Viewer},
     writer::RoomWriter,
 };
 use crate::store::{
-    Error, EventNid, Position, Row,
+    Error, EventNid, Position, Row, TimelinePlace,
     relations::{self as rows, By, RelatedParents, Wanted},
 };
 
@@ -39,7 +39,7 @@ pub struct Relations<'a> {
     rel_type: Option<&'a str>,
     /// The events that relate to the parent through other events, newest first, of the whole room. A page is read in
     /// many steps. Following relations is the most expensive part, so it is done once for all steps.
-    over_others: Vec<(Position, EventNid)>,
+    over_others: Vec<(TimelinePlace, EventNid)>,
 }
 
 impl Relations<'_> {
@@ -48,9 +48,9 @@ impl Relations<'_> {
     }
 
     /// The part of `over_others` that comes next, newest first, from `highest` (inclusive) down to `below` (exclusive).
-    fn between(&self, highest: Position, below: Position) -> &[(Position, EventNid)] {
-        let newer = self.over_others.partition_point(|(pos, _)| *pos > highest);
-        let up_to = self.over_others.partition_point(|(pos, _)| *pos > below);
+    fn between(&self, highest: TimelinePlace, below: TimelinePlace) -> &[(TimelinePlace, EventNid)] {
+        let newer = self.over_others.partition_point(|(place, _)| *place > highest);
+        let up_to = self.over_others.partition_point(|(place, _)| *place > below);
         &self.over_others[newer..up_to.max(newer)]
     }
 }
@@ -135,8 +135,9 @@ pub(super) fn annotation(pdu: &Pdu) -> Option<Annotation> {
     Some(Annotation(digest.finalize().into()))
 }
 
-/// The relation row of an event, if it relates to another one.
-pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
+/// The relation row of an event, if it is in the timeline and relates to another one.
+pub(super) fn row(event: &StoredEvent) -> Option<Row> {
+    let place = event.place()?;
     let relation = relation(&event.pdu)?;
     let (rel_type, parent) = (relation.rel_type?, relation.event_id?);
     if !fits(&rel_type) || !fits(&parent) {
@@ -147,7 +148,8 @@ pub(super) fn row(event: &StoredEvent, pos: Position) -> Option<Row> {
         rows::RelationColumns {
             room_nid: event.room,
             parent_id: (&*parent).into(),
-            pos,
+            pos: place.pos,
+            sub: place.sub,
             event_nid: event.nid,
             rel_type: (&*rel_type).into(),
             annotation,
@@ -176,26 +178,26 @@ impl RoomWriter<'_> {
 
 impl Rooms {
     /// Finds the events that another one relates to as asked for, among those that `accepts` lets through.
-    pub(crate) async fn related(
+    pub(crate) async fn related<P>(
         &self,
         room: &Room,
-        events: &[Placed],
+        events: &[(P, Arc<StoredEvent>)],
         related: Related<'_>,
-        accepts: impl Fn(Position, &StoredEvent) -> bool,
+        accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<HashSet<EventNid>, Error> {
         Ok(self.related_until(room, events, related, usize::MAX, accepts).await?.found)
     }
 
     /// Finds events as [`Self::related`] does. Checks only the first events if `enough` relations were read for them.
-    pub(super) async fn related_until(
+    pub(super) async fn related_until<P>(
         &self,
         room: &Room,
-        events: &[Placed],
+        events: &[(P, Arc<StoredEvent>)],
         Related { by, upto }: Related<'_>,
         enough: usize,
-        accepts: impl Fn(Position, &StoredEvent) -> bool,
+        accepts: impl Fn(&StoredEvent) -> bool,
     ) -> Result<RelatedParents, Error> {
-        let accepted = events.iter().enumerate().filter(|(_, (pos, event))| accepts(*pos, event));
+        let accepted = events.iter().enumerate().filter(|(_, (_, event))| accepts(event));
         let (indexes, nids): (Vec<usize>, Vec<EventNid>) =
             accepted.map(|(index, (_, event))| (index, event.nid)).unzip();
         let mut senders = Vec::new();
@@ -230,7 +232,7 @@ impl Rooms {
         recurse: bool,
     ) -> Result<Relations<'a>, ReadError> {
         let found = self.find_in_timeline(&viewer.room, parent).await?;
-        if !found.and_then(|event| event.pos).is_some_and(|pos| viewer.sight.can_see(pos)) {
+        if !found.is_some_and(|event| viewer.sight.sees(&event)) {
             return Err(ReadError::UnknownEvent);
         }
         let mut relations = Relations { parent, rel_type, over_others: Vec::new() };
@@ -250,7 +252,7 @@ impl Rooms {
         relations: &Relations<'_>,
         range: PageRange,
         limit: usize,
-    ) -> Result<Vec<Placed>, Error> {
+    ) -> Result<Vec<TimelineEvent>, Error> {
         let wanted = relations.wanted(room);
         let mut reader = self.db.read().await?;
         let mut places = match range {
@@ -265,15 +267,15 @@ impl Rooms {
         match range {
             PageRange::Back { from, until } => {
                 places.extend(relations.between(from, until).iter().take(limit));
-                places.sort_unstable_by_key(|(pos, _)| Reverse(*pos));
+                places.sort_unstable_by_key(|(place, _)| Reverse(*place));
             }
             PageRange::Forward { after, upto } => {
                 places.extend(relations.between(upto, after).iter().rev().take(limit));
-                places.sort_unstable_by_key(|(pos, _)| *pos);
+                places.sort_unstable_by_key(|(place, _)| *place);
             }
         }
         places.truncate(limit);
-        self.place(room, places).await
+        self.with_events(room, places).await
     }
 }
 

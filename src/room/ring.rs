@@ -75,7 +75,7 @@ impl Ring {
     /// At most the `limit` latest events up to `upto`, if the ring has that many.
     pub(super) fn latest(&self, upto: Position, limit: usize) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
         let end = self.events.partition_point(|(pos, _)| *pos <= upto);
-        if end < limit && self.from > Position::ZERO {
+        if end < limit && !self.from.is_before_all() {
             return None;
         }
         Some(self.events.range(end.saturating_sub(limit)..end).cloned().collect())
@@ -86,9 +86,9 @@ impl Ring {
         self.events.iter().rev().find(|(_, event)| event.event_id() == event_id).cloned()
     }
 
-    /// Adds committed events, in the order of positions.
+    /// Adds those of the committed events that are on the line, in the order of positions.
     pub(super) fn extend(&mut self, events: &[(Position, Arc<StoredEvent>)]) {
-        for (pos, event) in events {
+        for (pos, event) in events.iter().filter(|(_, event)| event.is_on_line()) {
             self.count(event.weight(), 0);
             self.events.push_back((*pos, Arc::clone(event)));
         }
@@ -136,11 +136,14 @@ impl Drop for Ring {
 #[cfg(test)]
 mod tests {
     use ruma::{RoomVersionId, event_id};
-    use sabha_federation::Pdu;
+    use sabha_federation::{
+        Pdu,
+        standing::{Flags, Standing, StateAt},
+    };
     use serde_json::json;
 
     use super::*;
-    use crate::store::{EventNid, RoomNid};
+    use crate::store::{EventNid, RoomNid, TimelinePlace};
 
     fn event(number: i64) -> (Position, Arc<StoredEvent>) {
         let rules = RoomVersionId::V11.rules().expect("a known version");
@@ -149,7 +152,9 @@ mod tests {
             "hashes": { "sha256": "" }, "signatures": {} });
         let pdu = Pdu::from_stored(&rules, event_id!("$e").to_owned(), json.to_string()).expect("an event");
         let (nid, pos) = (EventNid(number), Position(number));
-        let stored = StoredEvent::new(nid, RoomNid(1), Some(pos), Position(0), 0, None, Arc::new(pdu), None, None);
+        let place = Some(TimelinePlace::on_line(pos));
+        let standing = Standing { flags: Flags::NONE, place, before: StateAt::EMPTY };
+        let stored = StoredEvent::new(nid, RoomNid(1), standing, 0, None, Arc::new(pdu), None, None);
         (pos, Arc::new(stored))
     }
 

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use super::{
     event::StoredEvent,
     pages::{Page, PageRange},
-    timeline::Placed,
+    timeline::TimelineEvent,
 };
-use crate::store::{EventNid, Position, relations::RelatedParents};
+use crate::store::{EventNid, TimelinePlace, relations::RelatedParents};
 
 /// The number of events that are read for one page, when most of them are filtered out. A relation that is read for a
 /// filter counts as one more.
@@ -31,8 +31,8 @@ pub(super) struct Scan {
     scanned: usize,
     bytes: usize,
     range: PageRange,
-    /// The position where reading continues.
-    next: Position,
+    /// The place where reading continues.
+    next: TimelinePlace,
     exhausted: bool,
 }
 
@@ -67,7 +67,7 @@ impl Scan {
     /// are not settled, where reading continues. Returns the events that another one relates to.
     pub(super) fn settle(
         &mut self,
-        events: &mut Vec<Placed>,
+        events: &mut Vec<TimelineEvent>,
         count: &mut usize,
         parents: RelatedParents,
     ) -> HashSet<EventNid> {
@@ -82,17 +82,17 @@ impl Scan {
     /// Takes the accepted ones of these events, of which `count` were asked for. Returns whether the page is complete.
     pub(super) fn take(
         &mut self,
-        events: Vec<Placed>,
+        events: Vec<TimelineEvent>,
         count: usize,
-        accepts: impl Fn(Position, &StoredEvent) -> bool,
+        accepts: impl Fn(&StoredEvent) -> bool,
     ) -> bool {
         let read = events.len();
-        for (index, (pos, event)) in events.into_iter().enumerate() {
-            self.next = self.range.beyond(pos);
+        for (index, (place, event)) in events.into_iter().enumerate() {
+            self.next = self.range.beyond(place);
             self.scanned += 1;
             self.bytes += event.pdu.json.len();
-            if accepts(pos, &event) {
-                self.page.events.push((pos, event));
+            if accepts(&event) {
+                self.page.events.push((place, event));
             }
             if self.page.events.len() == self.limit {
                 self.exhausted = read < count && index + 1 == read;

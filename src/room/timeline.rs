@@ -6,12 +6,15 @@ use ruma::EventId;
 use sabha_federation::Pdu;
 
 use super::{Room, Rooms, event::StoredEvent};
-use crate::store::{Error, EventNid, Position, events, timelines as rows};
+use crate::store::{Error, EventNid, Position, TimelinePlace, events, timelines as rows};
 
-/// An event with its place in the timeline.
+/// An event of the line with its position.
 pub type Placed = (Position, Arc<StoredEvent>);
 
-/// An event of the timeline without the other events that clients see with it.
+/// An event of the timeline with its place: an event of the line, or one of fetched history.
+pub type TimelineEvent = (TimelinePlace, Arc<StoredEvent>);
+
+/// An event of the line without the other events that clients see with it.
 #[derive(Debug)]
 pub(crate) struct PlainEvent {
     pub(crate) pos: Position,
@@ -43,10 +46,11 @@ impl Rooms {
         event_id: &EventId,
     ) -> Result<Option<Arc<StoredEvent>>, Error> {
         let found = self.find_event(room, event_id).await?;
-        Ok(found.filter(|event| event.pos.is_some_and(|pos| pos > Position::ZERO)))
+        Ok(found.filter(|event| event.place().is_some()))
     }
 
-    /// At most the `limit` latest events in (`after`, `upto`], oldest first, and whether there are more of them.
+    /// At most the `limit` latest events of the line in (`after`, `upto`], oldest first, and whether there are more of
+    /// them.
     pub async fn timeline(
         &self,
         room: &Room,
@@ -68,7 +72,7 @@ impl Rooms {
             events.drain(..events.len().saturating_sub(limit));
             return Ok((events, more));
         }
-        let mut events = self.page_back(room, upto, after, limit + 1).await?;
+        let mut events = self.line_back(room, upto, after, limit + 1).await?;
         let more = events.len() > limit;
         events.truncate(limit);
         events.reverse();
@@ -96,7 +100,7 @@ impl Rooms {
             return Ok((recent.into_iter().map(plain).collect(), more));
         }
         let mut reader = self.db.read().await?;
-        let mut found = rows::plain_timeline_back(&mut reader.conn(), room.nid, upto, after, limit + 1).await?;
+        let mut found = rows::plain_line_back(&mut reader.conn(), room.nid, upto, after, limit + 1).await?;
         drop(reader);
         let more = found.len() > limit;
         found.truncate(limit);
@@ -117,8 +121,8 @@ impl Rooms {
         Ok((events, more))
     }
 
-    /// The timeline from `from` (inclusive) back to `until` (exclusive), newest first.
-    pub async fn page_back(
+    /// The line from `from` (inclusive) back to `until` (exclusive), newest first.
+    pub async fn line_back(
         &self,
         room: &Room,
         from: Position,
@@ -126,28 +130,47 @@ impl Rooms {
         limit: usize,
     ) -> Result<Vec<Placed>, Error> {
         let mut reader = self.db.read().await?;
+        let places = rows::line_back(&mut reader.conn(), room.nid, from, until, limit).await?;
+        drop(reader);
+        self.with_events(room, places).await
+    }
+
+    /// The timeline from `from` (inclusive) back to `until` (exclusive), newest first.
+    pub async fn page_back(
+        &self,
+        room: &Room,
+        from: TimelinePlace,
+        until: TimelinePlace,
+        limit: usize,
+    ) -> Result<Vec<TimelineEvent>, Error> {
+        let mut reader = self.db.read().await?;
         let places = rows::timeline_back(&mut reader.conn(), room.nid, from, until, limit).await?;
         drop(reader);
-        self.place(room, places).await
+        self.with_events(room, places).await
     }
 
     /// The timeline from `after` (exclusive) to `upto` (inclusive), oldest first.
     pub async fn page_forward(
         &self,
         room: &Room,
-        after: Position,
-        upto: Position,
+        after: TimelinePlace,
+        upto: TimelinePlace,
         limit: usize,
-    ) -> Result<Vec<Placed>, Error> {
+    ) -> Result<Vec<TimelineEvent>, Error> {
         let mut reader = self.db.read().await?;
         let places = rows::timeline_forward(&mut reader.conn(), room.nid, after, upto, limit).await?;
         drop(reader);
-        self.place(room, places).await
+        self.with_events(room, places).await
     }
 
-    pub(super) async fn place(&self, room: &Room, places: Vec<(Position, EventNid)>) -> Result<Vec<Placed>, Error> {
+    /// Reads the events of these places.
+    pub(super) async fn with_events<P>(
+        &self,
+        room: &Room,
+        places: Vec<(P, EventNid)>,
+    ) -> Result<Vec<(P, Arc<StoredEvent>)>, Error> {
         let nids: Vec<_> = places.iter().map(|(_, nid)| *nid).collect();
         let events = self.events.list(room, &nids).await?;
-        Ok(places.into_iter().map(|(pos, _)| pos).zip(events).collect())
+        Ok(places.into_iter().map(|(place, _)| place).zip(events).collect())
     }
 }

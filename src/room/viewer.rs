@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ruma::{EventId, OwnedRoomId, RoomId};
 
-use super::{Room, Rooms, event::StoredEvent, timeline::Placed, visibility::Sight};
+use super::{Room, Rooms, event::StoredEvent, timeline::TimelineEvent, visibility::Sight};
 use crate::{
     account::{AccountData, LocalDevice, ignored::Ignored},
     store::{self, Position},
@@ -45,9 +45,9 @@ pub struct Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// Returns whether the user is shown the event at `pos`.
-    pub fn is_shown(&self, pos: Position, event: &StoredEvent) -> bool {
-        self.sight.can_see(pos) && !event.is_hidden_by(&self.ignored)
+    /// Returns whether the user is shown the event.
+    pub fn is_shown(&self, event: &StoredEvent) -> bool {
+        self.sight.sees(event) && !event.is_hidden_by(&self.ignored)
     }
 }
 
@@ -80,17 +80,17 @@ impl Rooms {
     /// The position up to which a user sees the room's state: now, or when they left.
     pub fn state_horizon(&self, sight: &Sight) -> Position {
         let now = self.db.committer().published();
-        if sight.sees_now(now) { now } else { sight.joined_until(now).unwrap_or(Position::ZERO) }
+        if sight.sees_now(now) { now } else { sight.joined_until(now).unwrap_or(Position::BEFORE_ALL) }
     }
 
     /// One event of the room's timeline.
     ///
     /// # Errors
     /// [`ReadError::UnknownEvent`] also for one that the viewer is not shown.
-    pub async fn event(&self, viewer: &Viewer<'_>, event_id: &EventId) -> Result<Placed, ReadError> {
+    pub async fn event(&self, viewer: &Viewer<'_>, event_id: &EventId) -> Result<TimelineEvent, ReadError> {
         let event = self.find_in_timeline(&viewer.room, event_id).await?.ok_or(ReadError::UnknownEvent)?;
-        match event.pos {
-            Some(pos) if viewer.is_shown(pos, &event) => Ok((pos, event)),
+        match event.place() {
+            Some(place) if viewer.is_shown(&event) => Ok((place, event)),
             _ => Err(ReadError::UnknownEvent),
         }
     }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use sabha_federation::standing::Flags;
 use serde::Deserialize;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     event::StoredEvent,
     state_log::{LogRow, Membership},
 };
-use crate::store::{Error, KeyNid, Position, UserNid, vocabulary::User};
+use crate::store::{Error, KeyNid, Position, TimelinePlace, UserNid, vocabulary::User};
 
 /// The `history_visibility` of a room: the users who may read events from before they joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,17 +23,34 @@ pub enum HistoryVisibility {
     Joined,
 }
 
-/// The parts of one room that one user may see: the history of their membership and of the room's visibility.
+/// The parts of one room that one user may see: the history of their membership and of the room's visibility in the state
+/// log.
 #[derive(Debug, Clone, Default)]
 pub struct Sight {
+    /// The user's membership as a key of the state. `None`: the state has never had it.
+    member_key: Option<KeyNid>,
+    visibility_key: Option<KeyNid>,
     memberships: Vec<(Position, Membership)>,
     visibilities: Vec<(Position, HistoryVisibility)>,
+}
+
+/// The part of a state that decides what a user may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moment {
+    membership: Option<Membership>,
+    visibility: HistoryVisibility,
 }
 
 impl Sight {
     /// The user's membership right after `pos`.
     pub fn membership_at(&self, pos: Position) -> Option<Membership> {
         at(&self.memberships, pos)
+    }
+
+    /// The user's membership right after the event, in the state that the event itself stands in. `None` also if the
+    /// event is not part of the timeline.
+    pub fn membership_after(&self, event: &StoredEvent) -> Option<Membership> {
+        event.place().and_then(|place| self.moment_after(event, place).membership)
     }
 
     /// The last change of the user's membership up to `upto`.
@@ -44,12 +62,42 @@ impl Sight {
         at(&self.visibilities, pos).unwrap_or(HistoryVisibility::Shared)
     }
 
-    /// Returns whether the user may see the event at `pos`. A change of membership or of visibility is judged by the
-    /// values before and after it, and the more open one counts.
-    pub fn can_see(&self, pos: Position) -> bool {
-        let before = Position(pos.0 - 1);
+    fn moment_at(&self, pos: Position) -> Moment {
+        Moment { membership: self.membership_at(pos), visibility: self.visibility_at(pos) }
+    }
+
+    /// The state after an event at this place.
+    fn moment_after(&self, event: &StoredEvent, place: TimelinePlace) -> Moment {
+        if event.standing.flags.contains(Flags::TIP) {
+            return self.moment_at(place.pos);
+        }
+        let before = self.moment_at(event.standing.before.pos);
+        match event.key {
+            Some(key) if Some(key) == self.member_key => Moment { membership: event.membership(), ..before },
+            Some(key) if Some(key) == self.visibility_key => Moment { visibility: visibility_in(event), ..before },
+            _ => before,
+        }
+    }
+
+    /// Returns whether the user may see the event. It is judged by the states right before and right after it, wherever
+    /// it stands in the room's graph, and the more open of the values counts. Events without a place are not seen.
+    pub fn sees(&self, event: &StoredEvent) -> bool {
+        let Some(place) = event.place() else { return false };
+        let moments = [self.moment_at(event.standing.before.pos), self.moment_after(event, place)];
+        self.allows(moments, |joined_at| TimelinePlace::on_line(joined_at) > place)
+    }
+
+    /// Returns whether the user may see an event of the line at `pos` that follows on all events before it.
+    fn sees_line_at(&self, pos: Position) -> bool {
+        let moments = [self.moment_at(Position(pos.0 - 1)), self.moment_at(pos)];
+        self.allows(moments, |joined_at| joined_at > pos)
+    }
+
+    /// Decides by the moments before and after an event. `is_later` says of the position of a change whether it comes
+    /// after the event.
+    fn allows(&self, moments: [Moment; 2], is_later: impl Fn(Position) -> bool) -> bool {
         // From the end: for a user who is in the room, the first entry decides.
-        let mut later = self.memberships.iter().rev().take_while(|(at, _)| *at > pos);
+        let mut later = self.memberships.iter().rev().take_while(|(at, _)| is_later(*at));
         let joins_later = later.any(|(_, membership)| *membership == Membership::Join);
         let allows = |visibility: HistoryVisibility, membership: Option<Membership>| match visibility {
             HistoryVisibility::WorldReadable => true,
@@ -57,20 +105,17 @@ impl Sight {
             HistoryVisibility::Invited => matches!(membership, Some(Membership::Join | Membership::Invite)),
             HistoryVisibility::Joined => membership == Some(Membership::Join),
         };
-        let (membership_before, membership_after) = (self.membership_at(before), self.membership_at(pos));
-        let (visibility_before, visibility_after) = (self.visibility_at(before), self.visibility_at(pos));
-        [visibility_before, visibility_after]
-            .into_iter()
-            .any(|visibility| allows(visibility, membership_before) || allows(visibility, membership_after))
+        let mut visibilities = moments.iter().map(|moment| moment.visibility);
+        visibilities.any(|visibility| moments.iter().any(|moment| allows(visibility, moment.membership)))
     }
 
-    /// Returns whether the user may see any event up to `pos`, if there is one.
+    /// Returns whether the user may see any event of the line up to `pos`, if there is one.
     pub fn sees_any_up_to(&self, pos: Position) -> bool {
         let memberships = self.memberships.iter().map(|(at, _)| at.0);
         let changes = memberships.chain(self.visibilities.iter().map(|(at, _)| at.0));
         // All positions between two changes are alike, so one position of each stretch is enough.
         let mut stretches = changes.flat_map(|at| [at - 1, at, at + 1]).chain([pos.0]);
-        stretches.any(|at| 0 < at && at <= pos.0 && self.can_see(Position(at)))
+        stretches.any(|at| 0 < at && at <= pos.0 && self.sees_line_at(Position(at)))
     }
 
     /// Returns whether the user has ever been in the room.
@@ -131,20 +176,25 @@ impl Rooms {
         let cache_key: (UserNid, crate::store::RoomNid) = (user.nid, room.nid);
         if let Some(cached) = self.sights.get(&cache_key)
             && cached.versions == versions
+            && cached.sight.member_key == member_key
         {
             return Ok(cached.sight);
         }
-        let mut sight = Sight::default();
+        let mut sight = Sight { member_key, visibility_key, ..Sight::default() };
         if let Some(key) = member_key {
-            let history = self.key_history(room, key).await?;
-            sight.memberships =
-                history.iter().filter_map(|row| row.membership.map(|membership| (row.pos, membership))).collect();
+            for LogRow { pos, event_nid, membership, .. } in self.key_history(room, key).await? {
+                // A state without the key is one without the user.
+                let membership = if event_nid.is_none() { Some(Membership::Leave) } else { membership };
+                sight.memberships.extend(membership.map(|membership| (pos, membership)));
+            }
         }
         if let Some(key) = visibility_key {
             for LogRow { pos, event_nid, .. } in self.key_history(room, key).await? {
-                let Some(event_nid) = event_nid else { continue };
-                let event = self.events.get(room, event_nid).await?;
-                sight.visibilities.push((pos, visibility_in(&event)));
+                let visibility = match event_nid {
+                    Some(event_nid) => visibility_in(&*self.events.get(room, event_nid).await?),
+                    None => HistoryVisibility::Shared,
+                };
+                sight.visibilities.push((pos, visibility));
             }
         }
         let known = (sight.memberships.last().map(|(pos, _)| *pos), sight.visibilities.last().map(|(pos, _)| *pos));
@@ -171,105 +221,4 @@ fn visibility_in(event: &StoredEvent) -> HistoryVisibility {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use HistoryVisibility::{Invited, Joined, Shared, WorldReadable};
-    use Membership::{Ban, Invite, Join, Leave};
-
-    fn check(visibility: HistoryVisibility, memberships: &[(i64, Membership)], pos: i64, expected: bool) {
-        let sight = Sight {
-            memberships: memberships.iter().map(|(pos, membership)| (Position(*pos), *membership)).collect(),
-            visibilities: vec![(Position(1), visibility)],
-        };
-        assert_eq!(sight.can_see(Position(pos)), expected, "{visibility:?}, {memberships:?}, at {pos}");
-    }
-
-    #[test]
-    fn what_a_user_sees_follows_the_table_of_the_spec() {
-        let came_late = [(10, Invite), (20, Join)];
-        let left = [(10, Join), (20, Leave)];
-        let came_back = [(10, Join), (20, Leave), (30, Join)];
-        check(WorldReadable, &[], 5, true);
-        check(WorldReadable, &left, 25, true);
-        check(Shared, &[], 5, false);
-        check(Shared, &came_late, 5, true);
-        check(Shared, &left, 15, true);
-        check(Shared, &left, 25, false);
-        check(Shared, &came_back, 25, true);
-        check(Shared, &[(10, Invite)], 15, false);
-        check(Shared, &[(10, Ban)], 15, false);
-        check(Invited, &came_late, 5, false);
-        check(Invited, &came_late, 15, true);
-        check(Invited, &came_late, 10, true);
-        check(Invited, &left, 25, false);
-        check(Joined, &came_late, 15, false);
-        check(Joined, &came_late, 20, true);
-        check(Joined, &came_late, 25, true);
-        check(Joined, &left, 20, true);
-        check(Joined, &left, 21, false);
-    }
-
-    #[test]
-    fn something_before_a_position_is_seen_or_nothing() {
-        let check = |visibilities: &[(i64, HistoryVisibility)], memberships: &[(i64, Membership)], upto, expected| {
-            let sight = Sight {
-                memberships: memberships.iter().map(|(pos, membership)| (Position(*pos), *membership)).collect(),
-                visibilities: visibilities.iter().map(|(pos, visibility)| (Position(*pos), *visibility)).collect(),
-            };
-            assert_eq!(sight.sees_any_up_to(Position(upto)), expected, "{visibilities:?}, {memberships:?}, to {upto}");
-        };
-        check(&[(1, Joined)], &[(20, Join)], 19, true); // Before its first visibility, the room is shared.
-        check(&[(1, Joined)], &[(20, Join)], 0, false);
-        check(&[(1, WorldReadable), (5, Joined)], &[(20, Join)], 19, true);
-        check(&[(0, Joined)], &[(20, Join)], 19, false);
-        check(&[(0, Joined)], &[(20, Join)], 20, true);
-        check(&[(0, Joined)], &[(5, Join), (8, Leave), (20, Join)], 19, true);
-        check(&[(0, Joined)], &[(5, Join), (8, Leave), (20, Join)], 4, false);
-        check(&[(0, Invited)], &[(10, Invite), (20, Join)], 19, true);
-        check(&[(0, Invited)], &[(10, Invite), (20, Join)], 9, false);
-        check(&[(0, Joined), (10, Shared), (12, Joined)], &[(20, Join)], 15, true);
-        check(&[(0, Joined), (10, Shared), (12, Joined)], &[(20, Join)], 9, false);
-    }
-
-    #[test]
-    fn who_left_saw_the_room_until_they_left_whatever_came_later() {
-        let check = |memberships: &[(i64, Membership)], expected: Option<i64>| {
-            let memberships = memberships.iter().map(|(pos, membership)| (Position(*pos), *membership)).collect();
-            let sight = Sight { memberships, visibilities: vec![] };
-            assert_eq!(sight.joined_until(Position(50)), expected.map(Position));
-        };
-        check(&[], None);
-        check(&[(10, Invite), (20, Leave)], None);
-        check(&[(10, Join)], Some(50));
-        check(&[(10, Join), (20, Leave)], Some(20));
-        check(&[(10, Join), (20, Leave), (30, Invite), (40, Leave)], Some(20));
-        check(&[(10, Join), (20, Leave), (30, Ban)], Some(20));
-        check(&[(10, Join), (20, Leave), (30, Join), (40, Ban)], Some(40));
-        check(&[(10, Join), (60, Leave)], Some(50));
-    }
-
-    #[test]
-    fn a_stay_begins_with_the_last_join_and_not_with_a_new_name() {
-        let check = |memberships: &[(i64, Membership)], expected: Option<i64>| {
-            let memberships = memberships.iter().map(|(pos, membership)| (Position(*pos), *membership)).collect();
-            let sight = Sight { memberships, visibilities: vec![] };
-            assert_eq!(sight.joined_since(Position(50)), expected.map(Position));
-        };
-        check(&[], None);
-        check(&[(10, Invite)], None);
-        check(&[(10, Invite), (20, Join)], Some(20));
-        check(&[(20, Join), (30, Join), (40, Join)], Some(20));
-        check(&[(20, Join), (30, Leave), (35, Join), (40, Join)], Some(35));
-        check(&[(20, Join), (30, Leave)], None);
-        check(&[(20, Join), (60, Leave)], Some(20));
-        check(&[(60, Join)], None);
-    }
-
-    #[test]
-    fn a_change_of_visibility_is_seen_by_those_who_could_see_before_it() {
-        let sight =
-            Sight { memberships: vec![], visibilities: vec![(Position(1), WorldReadable), (Position(5), Joined)] };
-        assert!(sight.can_see(Position(5)));
-        assert!(!sight.can_see(Position(6)));
-    }
-}
+mod tests;

@@ -1,10 +1,13 @@
 //! Appending to a room: the only way for events into a room's graph.
 //!
 //! [`Rooms::enter`] waits for its turn; [`RoomWriter::append`] builds, signs and authorizes events on top of each
-//! other; [`RoomWriter::commit`] hands all of them to the committer as one write. Nothing is changed before that.
+//! other; [`RoomWriter::accept`] takes each with its outcome ([`outcome`]); [`RoomWriter::commit`] hands all of them to
+//! the committer as one write. Nothing is changed before that.
 //!
 //! A writer reads the room at the head, with the events that are still on their way to the disk ([`super::queued`]).
 
+mod changes;
+pub mod outcome;
 mod rows;
 mod stripped;
 
@@ -13,20 +16,18 @@ use std::sync::Arc;
 use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId, events::StateEventType};
 use sabha_federation::{
     AuthRuleError, BuildError, EventDraft, EventPosition, Pdu, auth, build::MAX_PREV_EVENTS, build_and_sign,
+    standing::Flags,
 };
 use tokio::sync::OwnedMutexGuard;
 
+use self::outcome::{Built, KeyChange, LocalMember, Outcome, Redacts};
 use super::{
-    Head, Room, Rooms,
+    Extremity, Head, Room, Rooms,
     event::{Replaced, StoredEvent, membership_of},
     state_log::{Membership, StateEntry},
     txn::TxnKey,
 };
-use crate::store::{
-    Committed, Error, EventNid, Position, Row, StateKey, Write,
-    log::Touch,
-    vocabulary::{EventType, User},
-};
+use crate::store::{Committed, Error, EventNid, KeyNid, Position, Row, Write, log::Touch, vocabulary::User};
 
 /// Errors of appending events.
 #[derive(Debug, thiserror::Error)]
@@ -51,34 +52,18 @@ pub struct RoomWriter<'a> {
     /// The `origin_server_ts` of appended events, if the sender may choose it.
     date_ms: Option<i64>,
     pending: Vec<Pending>,
+    /// The forward extremities after the pending events, if they differ from those of the head.
+    extremities: Option<Vec<Extremity>>,
     extra: Vec<Row>,
     /// The touches of `extra`.
     touches: Vec<Touch>,
     is_new_room: bool,
 }
 
-/// An event that has been built but not committed.
+/// An event that has been appended but not committed.
 struct Pending {
-    nid: EventNid,
-    pdu: Arc<Pdu>,
-    event_type: Arc<EventType>,
-    sender: Arc<User>,
-    key: Option<Arc<StateKey>>,
-    auth_depth: i64,
-    prev: Vec<EventNid>,
-    auth: Vec<EventNid>,
-    membership: Option<Membership>,
-    /// The local user whose membership this is.
-    local_member: Option<Arc<User>>,
-    invite_state: Option<String>,
-    replaces: Option<Replaced>,
-    redacts: Option<Redacts>,
-}
-
-/// An event that is about to be redacted, and its redacted form.
-struct Redacts {
-    event: Arc<StoredEvent>,
-    left: Arc<Pdu>,
+    built: Built,
+    outcome: Outcome,
 }
 
 /// A state event as the writer sees it: committed, or built a moment ago.
@@ -126,7 +111,18 @@ impl Rooms {
     fn writer(&self, room: Arc<Room>, head: OwnedMutexGuard<Head>, is_new_room: bool) -> RoomWriter<'_> {
         let now_ms = self.clock.now_ms();
         let (pending, extra, touches) = (Vec::new(), Vec::new(), Vec::new());
-        RoomWriter { rooms: self, room, head, now_ms, date_ms: None, pending, extra, touches, is_new_room }
+        RoomWriter {
+            rooms: self,
+            room,
+            head,
+            now_ms,
+            date_ms: None,
+            pending,
+            extremities: None,
+            extra,
+            touches,
+            is_new_room,
+        }
     }
 }
 
@@ -155,24 +151,30 @@ impl RoomWriter<'_> {
 
     async fn current(&self, event_type: &str, state_key: &str) -> Result<Option<Current>, Error> {
         let Some(key) = self.rooms.find_key(&self.room, event_type, state_key).await? else { return Ok(None) };
-        let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key);
-        if let Some(pending) = self.pending.iter().rev().find(of_key) {
-            let Pending { nid, auth_depth, pdu, .. } = pending;
-            return Ok(Some(Current { nid: *nid, auth_depth: *auth_depth, pdu: Arc::clone(pdu) }));
+        let nid = match self.pending_change(key) {
+            Some(change) => change.to.as_ref().map(|to| to.nid),
+            None => self.room.view().state.get(key).map(|entry: StateEntry| entry.event_nid),
+        };
+        let Some(nid) = nid else { return Ok(None) };
+        if let Some(Pending { built, .. }) = self.pending.iter().rev().find(|pending| pending.built.nid == nid) {
+            return Ok(Some(Current { nid, auth_depth: built.auth_depth, pdu: Arc::clone(&built.pdu) }));
         }
-        let entry: Option<StateEntry> = self.room.view().state.get(key);
-        let Some(entry) = entry else { return Ok(None) };
-        let event = self.event(entry.event_nid).await?;
+        let event = self.event(nid).await?;
         Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
+    }
+
+    /// The last change of a key of the state that a pending event makes.
+    fn pending_change(&self, key: KeyNid) -> Option<&KeyChange> {
+        let mut changes = self.pending.iter().rev().flat_map(|pending| &pending.outcome.changes);
+        changes.find(|change| change.key.nid == key)
     }
 
     /// The membership of a user, including the events that were appended just now.
     pub async fn membership(&self, user_id: &UserId) -> Result<Option<Membership>, Error> {
         let key = self.rooms.find_key(&self.room, "m.room.member", user_id.as_str()).await?;
         let Some(key) = key else { return Ok(None) };
-        let of_key = |pending: &&Pending| pending.key.as_ref().is_some_and(|other| other.nid == key);
-        Ok(match self.pending.iter().rev().find(of_key) {
-            Some(pending) => pending.membership,
+        Ok(match self.pending_change(key) {
+            Some(change) => change.to.as_ref().and_then(|to| to.membership),
             None => self.room.view().state.get(key).and_then(|entry| entry.membership),
         })
     }
@@ -304,10 +306,16 @@ impl RoomWriter<'_> {
             Some(event_id) => self.redaction_of(event_id).await?,
             None => None,
         };
-        let stripped = matches!(membership, Some(Membership::Invite | Membership::Knock)) && local_member.is_some();
-        let invite_state = if stripped { Some(self.stripped_state(&pdu).await?) } else { None };
+        let member = match local_member {
+            Some(user) => {
+                let is_shown = matches!(membership, Some(Membership::Invite | Membership::Knock));
+                let invite_state = if is_shown { Some(self.stripped_state(&pdu).await?) } else { None };
+                Some(LocalMember { user, invite_state })
+            }
+            None => None,
+        };
         let event_id = pdu.event_id.clone();
-        self.pending.push(Pending {
+        let built = Built {
             nid: rooms.db.committer().ids().event()?,
             auth_depth: auth.iter().map(|(.., current)| current.auth_depth + 1).max().unwrap_or_default(),
             auth: auth.iter().map(|(.., current)| current.nid).collect(),
@@ -316,13 +324,34 @@ impl RoomWriter<'_> {
             sender: Arc::clone(sender),
             key,
             prev,
-            membership,
-            local_member,
-            invite_state,
             replaces,
-            redacts,
-        });
+        };
+        let outcome = Outcome::of_local(&built, membership, member, redacts);
+        self.accept(built, outcome)?;
         Ok(event_id)
+    }
+
+    /// Adds an event with its outcome to what will be committed.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the room would have no forward extremity left; nothing is added then.
+    pub fn accept(&mut self, built: Built, mut outcome: Outcome) -> Result<(), Error> {
+        if outcome.is_extremity || !outcome.covers.is_empty() {
+            let is_left = |(nid, _): &&Extremity| !outcome.covers.contains(nid);
+            let mut extremities: Vec<_> = self.extremities().iter().filter(is_left).cloned().collect();
+            if outcome.is_extremity {
+                extremities.push((built.nid, built.pdu.event_id.clone()));
+                if extremities.len() == 1 {
+                    outcome.flags |= Flags::TIP;
+                }
+            }
+            if extremities.is_empty() {
+                return Err(Error::damaged("room", format!("{}: no forward extremity is left", self.room.room_id)));
+            }
+            self.extremities = Some(extremities);
+        }
+        self.pending.push(Pending { built, outcome });
+        Ok(())
     }
 
     /// The event that a redaction names, with its redacted form, if it is an event of this room.
@@ -344,15 +373,18 @@ impl RoomWriter<'_> {
 
     /// The events that the next one is built on.
     fn previous(&self) -> (Vec<EventNid>, Vec<OwnedEventId>) {
-        match self.pending.last() {
-            Some(last) => (vec![last.nid], vec![last.pdu.event_id.clone()]),
-            None => self.head.forward_extremities.iter().take(MAX_PREV_EVENTS).cloned().unzip(),
-        }
+        self.extremities().iter().take(MAX_PREV_EVENTS).cloned().unzip()
     }
 
+    /// The forward extremities after the pending events.
+    fn extremities(&self) -> &[Extremity] {
+        self.extremities.as_deref().unwrap_or(&self.head.forward_extremities)
+    }
+
+    /// The greatest depth of the events that others may follow on.
     fn depth(&self) -> i64 {
-        let pending = self.pending.last().map(|last| i64::try_from(last.pdu.depth).unwrap_or(i64::MAX));
-        pending.unwrap_or(self.head.depth)
+        let extremities = self.pending.iter().filter(|pending| pending.outcome.is_extremity);
+        extremities.map(|pending| pending.built.depth()).fold(self.head.depth, i64::max)
     }
 
     /// Hands everything to the committer as one write, and lets the next writer in. The appended events are visible to
@@ -378,7 +410,7 @@ impl RoomWriter<'_> {
 
     /// The event that was appended last.
     pub(super) fn last_appended(&self) -> Option<&Pdu> {
-        self.pending.last().map(|pending| &*pending.pdu)
+        self.pending.last().map(|pending| &*pending.built.pdu)
     }
 
     /// Returns whether nothing has been appended.
@@ -392,3 +424,6 @@ impl RoomWriter<'_> {
         self.rooms.db.committer().submit(1, |_| Ok(Write::default().in_lineage(lineage)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,28 @@
 //! Rows of events: the events themselves, their JSON and their redactions.
 
-use super::{Conn, Error, EventNid, RoomNid, from_row, on, rows::inserts, statements};
+use sabha_federation::standing::{Flags, Standing, StateAt};
+
+use super::{
+    Conn, Error, EventNid, Position, RoomNid, SideNid, TimelinePlace, from_row, on, rows::inserts, statements,
+};
 
 statements! {
     FIND_EVENT = "SELECT event_nid, room_nid FROM event WHERE event_id = $1";
-    EVENT_BY_NID = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, \
-        j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
+    EVENT_BY_NID = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.state_pos, e.side_nid, \
+        e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
         JOIN event_json j ON j.event_nid = e.event_nid \
         LEFT JOIN redaction r ON r.event_nid = e.event_nid \
         LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
+        AND l.event_nid = e.event_nid \
         LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
         LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid \
         WHERE e.event_nid = $1";
-    EVENTS_BY_NID_32 = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.state_pos, e.auth_depth, \
-        j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
+    EVENTS_BY_NID_32 = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.state_pos, e.side_nid, \
+        e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
         JOIN event_json j ON j.event_nid = e.event_nid \
         LEFT JOIN redaction r ON r.event_nid = e.event_nid \
         LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
+        AND l.event_nid = e.event_nid \
         LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
         LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid \
         WHERE e.event_nid IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
@@ -24,8 +30,8 @@ statements! {
 }
 
 inserts! {
-    EVENT = "event" ("event_nid", "event_id", "room_nid", "type_nid", "key_nid", "sender_nid", "pos", "depth", "ts",
-        "auth_depth", "state_pos", "flags", "prev", "auth") key 1 Fail, followed by Event;
+    EVENT = "event" ("event_nid", "event_id", "room_nid", "type_nid", "key_nid", "sender_nid", "pos", "sub", "depth",
+        "ts", "auth_depth", "state_pos", "side_nid", "flags", "prev", "auth") key 1 Fail, followed by Event;
     EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace, followed by Event;
     REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace, followed by Redacted;
 }
@@ -38,8 +44,11 @@ pub(crate) struct EventRow {
     pub room_nid: i64,
     pub key_nid: Option<i64>,
     pub pos: Option<i64>,
+    pub sub: i64,
     pub state_pos: i64,
+    pub side_nid: Option<i64>,
     pub auth_depth: i64,
+    pub flags: i64,
     pub json: String,
     pub redaction_nid: Option<i64>,
     pub prev_event_id: Option<String>,
@@ -52,13 +61,26 @@ from_row!(EventRow {
     room_nid,
     key_nid,
     pos,
+    sub,
     state_pos,
+    side_nid,
     auth_depth,
+    flags,
     json,
     redaction_nid,
     prev_event_id,
     prev_json
 });
+
+impl EventRow {
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            flags: Flags::from_bits(self.flags),
+            place: self.pos.map(|pos| TimelinePlace { pos: Position(pos), sub: self.sub }),
+            before: StateAt { pos: Position(self.state_pos), side: self.side_nid.map(SideNid) },
+        }
+    }
+}
 
 /// The short ids of an event and of its room.
 pub(crate) async fn find_event(conn: &mut Conn<'_>, event_id: &str) -> Result<Option<(EventNid, RoomNid)>, Error> {

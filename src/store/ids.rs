@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use super::Error;
-pub use sabha_federation::ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, TypeNid, UserNid};
+pub use sabha_federation::ids::{
+    DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid,
+};
 
 /// The size of a block. Ids are reserved in the database by the block, and given out from memory.
 pub(super) const BLOCK: i64 = 65_536;

@@ -4,43 +4,48 @@
 use std::collections::HashSet;
 
 use super::{
-    Conn, Error, EventNid, Position, RoomNid, Sql, UserNid, on,
+    Conn, Error, EventNid, Position, RoomNid, Sql, TimelinePlace, UserNid, on,
     rows::{Text, inserts},
     statements,
+    timelines::places,
 };
 
 // Relation types have no short ids here: an empty `rel_type` stands for all of them.
 statements! {
-    RELATED_BACK = "SELECT r.pos, r.event_nid FROM relation r \
-        WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) AND r.pos <= $4 AND r.pos > $5 \
-        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) ORDER BY r.pos DESC LIMIT $6";
-    RELATED_FORWARD = "SELECT r.pos, r.event_nid FROM relation r \
-        WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) AND r.pos <= $4 AND r.pos > $5 \
-        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) ORDER BY r.pos LIMIT $6";
+    RELATED_BACK = "SELECT r.pos, r.sub, r.event_nid FROM relation r \
+        WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) \
+        AND (r.pos, r.sub) <= ($4, $5) AND (r.pos, r.sub) > ($6, $7) \
+        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) \
+        ORDER BY r.pos DESC, r.sub DESC LIMIT $8";
+    RELATED_FORWARD = "SELECT r.pos, r.sub, r.event_nid FROM relation r \
+        WHERE r.room_nid = $1 AND r.parent_id = $2 AND ($3 = '' OR r.rel_type = $3) \
+        AND (r.pos, r.sub) <= ($4, $5) AND (r.pos, r.sub) > ($6, $7) \
+        AND NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid) \
+        ORDER BY r.pos, r.sub LIMIT $8";
     // Each step ends after so many rows, redacted ones among them, before the next one begins: a recursion would first
     // queue all relations. `CROSS JOIN` keeps SQLite from beginning with all relations of the room.
-    RELATED_OVER_OTHERS = "WITH direct (pos, event_nid, rel_type) AS (SELECT r.pos, r.event_nid, r.rel_type FROM (\
-        SELECT r.pos, r.event_nid, r.rel_type FROM relation r WHERE r.room_nid = $1 AND r.parent_id = $2 \
-        ORDER BY r.pos DESC LIMIT $4) r \
+    RELATED_OVER_OTHERS = "WITH direct (pos, sub, event_nid, rel_type) AS (SELECT r.pos, r.sub, r.event_nid, r.rel_type FROM (\
+        SELECT r.pos, r.sub, r.event_nid, r.rel_type FROM relation r WHERE r.room_nid = $1 AND r.parent_id = $2 \
+        ORDER BY r.pos DESC, r.sub DESC LIMIT $4) r \
         WHERE NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)), \
-        two (pos, event_nid, rel_type) AS (SELECT r.pos, r.event_nid, r.rel_type FROM (\
-        SELECT r.pos, r.event_nid, r.rel_type FROM direct d CROSS JOIN event e CROSS JOIN relation r \
+        two (pos, sub, event_nid, rel_type) AS (SELECT r.pos, r.sub, r.event_nid, r.rel_type FROM (\
+        SELECT r.pos, r.sub, r.event_nid, r.rel_type FROM direct d CROSS JOIN event e CROSS JOIN relation r \
         WHERE e.event_nid = d.event_nid AND r.room_nid = $1 AND r.parent_id = e.event_id LIMIT $4) r \
         WHERE NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)), \
-        three (pos, event_nid, rel_type) AS (SELECT r.pos, r.event_nid, r.rel_type FROM (\
-        SELECT r.pos, r.event_nid, r.rel_type FROM two d CROSS JOIN event e CROSS JOIN relation r \
+        three (pos, sub, event_nid, rel_type) AS (SELECT r.pos, r.sub, r.event_nid, r.rel_type FROM (\
+        SELECT r.pos, r.sub, r.event_nid, r.rel_type FROM two d CROSS JOIN event e CROSS JOIN relation r \
         WHERE e.event_nid = d.event_nid AND r.room_nid = $1 AND r.parent_id = e.event_id LIMIT $4) r \
         WHERE NOT EXISTS (SELECT 1 FROM redaction x WHERE x.event_nid = r.event_nid)) \
-        SELECT d.pos, d.event_nid FROM (SELECT s.pos, s.event_nid, s.rel_type FROM two s \
-        UNION ALL SELECT t.pos, t.event_nid, t.rel_type FROM three t) d \
-        WHERE ($3 = '' OR d.rel_type = $3) ORDER BY d.pos DESC";
+        SELECT d.pos, d.sub, d.event_nid FROM (SELECT s.pos, s.sub, s.event_nid, s.rel_type FROM two s \
+        UNION ALL SELECT t.pos, t.sub, t.event_nid, t.rel_type FROM three t) d \
+        WHERE ($3 = '' OR d.rel_type = $3) ORDER BY d.pos DESC, d.sub DESC";
     // For each event: the number of relations that were read, and whether one of them is as asked for. Each event has
     // its own limit, so that one with many relations hides no other's. PostgreSQL uses the index because of the order,
     // and because it knows the limit. `CROSS JOIN` keeps SQLite from beginning with the events of the senders.
     RELATED_PARENTS_32 = "SELECT e.event_nid, (SELECT COUNT(*) FROM (SELECT r.pos FROM relation r \
-        WHERE r.room_nid = $1 AND r.parent_id = e.event_id AND r.pos <= $2 ORDER BY r.pos DESC LIMIT 1000) h), \
+        WHERE r.room_nid = $1 AND r.parent_id = e.event_id AND r.pos <= $2 ORDER BY r.pos DESC, r.sub DESC LIMIT 1000) h), \
         (SELECT COUNT(*) FROM (SELECT d.event_nid FROM (SELECT r.event_nid, r.rel_type FROM relation r \
-        WHERE r.room_nid = $1 AND r.parent_id = e.event_id AND r.pos <= $2 ORDER BY r.pos DESC LIMIT 1000) d \
+        WHERE r.room_nid = $1 AND r.parent_id = e.event_id AND r.pos <= $2 ORDER BY r.pos DESC, r.sub DESC LIMIT 1000) d \
         CROSS JOIN event c WHERE c.event_nid = d.event_nid \
         AND ($3 = '' OR d.rel_type IN ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)) \
         AND ($19 = CAST(0 AS BIGINT) OR c.sender_nid IN ($19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)) \
@@ -53,9 +58,9 @@ statements! {
 
 inserts! {
     RELATION: RelationColumns = "relation" (
-        room_nid: RoomNid, parent_id: Text, pos: Position, event_nid: EventNid, rel_type: Text,
+        room_nid: RoomNid, parent_id: Text, pos: Position, sub: i64, event_nid: EventNid, rel_type: Text,
         annotation: Option<Vec<u8>>
-    ) key 3 Fail, not followed;
+    ) key 4 Fail, not followed;
 }
 
 /// The number of relations that are followed one after the other, as in the statement.
@@ -86,9 +91,9 @@ pub(crate) async fn find_annotation(conn: &mut Conn<'_>, digest: &[u8]) -> Resul
 pub(crate) async fn related_back(
     conn: &mut Conn<'_>,
     wanted: Wanted<'_>,
-    (from, until): (Position, Position),
+    (from, until): (TimelinePlace, TimelinePlace),
     limit: usize,
-) -> Result<Vec<(Position, EventNid)>, Error> {
+) -> Result<Vec<(TimelinePlace, EventNid)>, Error> {
     related(conn, RELATED_BACK, wanted, (from, until), limit).await
 }
 
@@ -96,9 +101,9 @@ pub(crate) async fn related_back(
 pub(crate) async fn related_forward(
     conn: &mut Conn<'_>,
     wanted: Wanted<'_>,
-    (after, upto): (Position, Position),
+    (after, upto): (TimelinePlace, TimelinePlace),
     limit: usize,
-) -> Result<Vec<(Position, EventNid)>, Error> {
+) -> Result<Vec<(TimelinePlace, EventNid)>, Error> {
     related(conn, RELATED_FORWARD, wanted, (upto, after), limit).await
 }
 
@@ -107,12 +112,12 @@ pub(crate) async fn related_forward(
 pub(crate) async fn related_over_others(
     conn: &mut Conn<'_>,
     wanted: Wanted<'_>,
-) -> Result<Vec<(Position, EventNid)>, Error> {
+) -> Result<Vec<(TimelinePlace, EventNid)>, Error> {
     if !wanted.can_be_stored() {
         return Ok(Vec::new());
     }
     let Wanted { room, parent_id, rel_type } = wanted;
-    let rows: Vec<(i64, i64)> = on!(conn, db => sqlx::query_as(RELATED_OVER_OTHERS.text())
+    let rows: Vec<(i64, i64, i64)> = on!(conn, db => sqlx::query_as(RELATED_OVER_OTHERS.text())
         .bind(room.0).bind(parent_id).bind(rel_type.unwrap_or_default()).bind(MAX_FOLLOWED as i64)
         .fetch_all(&mut **db).await)?;
     Ok(places(rows))
@@ -122,21 +127,18 @@ async fn related(
     conn: &mut Conn<'_>,
     text: Sql,
     wanted: Wanted<'_>,
-    (highest, below): (Position, Position),
+    (highest, below): (TimelinePlace, TimelinePlace),
     limit: usize,
-) -> Result<Vec<(Position, EventNid)>, Error> {
+) -> Result<Vec<(TimelinePlace, EventNid)>, Error> {
     if !wanted.can_be_stored() {
         return Ok(Vec::new());
     }
     let Wanted { room, parent_id, rel_type } = wanted;
-    let rows: Vec<(i64, i64)> = on!(conn, db => sqlx::query_as(text.text())
-        .bind(room.0).bind(parent_id).bind(rel_type.unwrap_or_default()).bind(highest.0).bind(below.0).bind(limit as i64)
+    let rows: Vec<(i64, i64, i64)> = on!(conn, db => sqlx::query_as(text.text())
+        .bind(room.0).bind(parent_id).bind(rel_type.unwrap_or_default())
+        .bind(highest.pos.0).bind(highest.sub).bind(below.pos.0).bind(below.sub).bind(limit as i64)
         .fetch_all(&mut **db).await)?;
     Ok(places(rows))
-}
-
-fn places(rows: Vec<(i64, i64)>) -> Vec<(Position, EventNid)> {
-    rows.into_iter().map(|(pos, event)| (Position(pos), EventNid(event))).collect()
 }
 
 impl Wanted<'_> {

@@ -76,7 +76,7 @@ macro_rules! from_nid {
         }
     )+};
 }
-from_nid!(Position, EventNid, RoomNid, UserNid, DeviceNid, KeyNid, TypeNid, FilterNid);
+from_nid!(Position, EventNid, SideNid, RoomNid, UserNid, DeviceNid, KeyNid, TypeNid, FilterNid);
 
 impl Value {
     fn is_null(&self) -> bool {

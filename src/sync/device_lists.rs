@@ -85,7 +85,7 @@ impl ChangedRooms {
         let events = self.rooms.iter().map(|changed| match (changed.was_in, changed.is_in) {
             (true, true) => changed.room.state_changed_at_most(self.since),
             // All members are looked up, and for a new room the whole state is sent.
-            _ => changed.room.state_changed_at_most(Position::ZERO),
+            _ => changed.room.state_changed_at_most(Position::BEFORE_ALL),
         });
         events.sum::<usize>() > LARGE_EVENTS
     }

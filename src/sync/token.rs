@@ -4,11 +4,12 @@
 //! the changes that are only in memory (typing, presence), and the start of the server that gave these out. If messages
 //! to the device are left for the next answer, `_<position>` of the last one sent follows. Notes about single rooms
 //! come after that ([`Hints`]). They are in the token so that they survive a restart without being stored. A page token
-//! is `p<position>`: a place between two events. Where the spec allows either, [`Place::parse`] accepts both.
+//! is `t<position>_<sub>`: the point right after a place in a room's timeline. Where the spec allows either,
+//! [`PageToken::parse`] accepts both.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use crate::store::{Position, RoomNid};
+use crate::store::{Position, RoomNid, TimelinePlace};
 
 /// A client's position in `/sync`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,26 +113,28 @@ fn position(text: &str) -> Result<Position, InvalidToken> {
     if position < 0 { Err(InvalidToken) } else { Ok(Position(position)) }
 }
 
-/// A place between two events of a timeline: after the event at this position.
+/// A point between two events of a timeline: after the event with this place, whether there is one or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(pub Position);
+pub struct PageToken(pub TimelinePlace);
 
-impl Place {
+impl PageToken {
     /// Parses a page token or a sync token.
     ///
     /// # Errors
     /// If it is neither.
     pub fn parse(text: &str) -> Result<Self, InvalidToken> {
-        if let Some(text) = text.strip_prefix('p') {
-            return position(text).map(Self);
-        }
-        text.parse::<SyncToken>().map(|token| Self(token.position))
+        let Some(text) = text.strip_prefix('t') else {
+            return text.parse::<SyncToken>().map(|token| Self(TimelinePlace::on_line(token.position)));
+        };
+        let (pos, sub) = text.split_once('_').ok_or(InvalidToken)?;
+        let sub = sub.parse().ok().filter(|sub| *sub <= 0).ok_or(InvalidToken)?;
+        Ok(Self(TimelinePlace { pos: position(pos)?, sub }))
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for PageToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p{}", self.0.0)
+        write!(f, "t{}_{}", self.0.pos.0, self.0.sub)
     }
 }
 
@@ -147,8 +150,12 @@ mod tests {
         let token = SyncToken { to_device: Some(Position(40)), ..token };
         assert_eq!(token.to_string(), "s42_7_1f_40");
         assert_eq!("s42_7_1f_40".parse(), Ok(token));
-        assert_eq!(Place::parse("s42_7_1f"), Ok(Place(Position(42))));
-        assert_eq!(Place::parse("p41"), Ok(Place(Position(41))));
+        assert_eq!(PageToken::parse("s42_7_1f"), Ok(PageToken(TimelinePlace::on_line(Position(42)))));
+        for sub in [0, -1, i64::MIN] {
+            let token = PageToken(TimelinePlace { pos: Position(41), sub });
+            assert_eq!(token.to_string(), format!("t41_{sub}"));
+            assert_eq!(PageToken::parse(&token.to_string()), Ok(token));
+        }
     }
 
     #[test]
@@ -173,9 +180,11 @@ mod tests {
 
     #[test]
     fn what_we_did_not_write_is_refused() {
-        for text in ["", "s", "s1", "s1_2", "s-1_0_1", "p-1", "p", "x5", "s1_2_zz", "p99999999999999999999", "t1_2_3"] {
+        let sync = ["", "s", "s1", "s1_2", "s-1_0_1", "s1_2_zz", "x5"];
+        let pages = ["p41", "t", "t41", "t_0", "t41_", "t-1_0", "t41_1", "t41_-", "t1_2_3", "t99999999999999999999_0"];
+        for text in sync.into_iter().chain(pages) {
             assert_eq!(text.parse::<SyncToken>(), Err(InvalidToken), "{text}");
-            assert_eq!(Place::parse(text), Err(InvalidToken), "{text}");
+            assert_eq!(PageToken::parse(text), Err(InvalidToken), "{text}");
         }
     }
 }

@@ -90,7 +90,7 @@ impl Look<'_> {
 
     /// The position of the client, or zero if it knows nothing.
     fn since_pos(&self) -> Position {
-        self.since.map_or(Position::ZERO, |token| token.position)
+        self.since.map_or(Position::BEFORE_ALL, |token| token.position)
     }
 
     fn since_ephemeral(&self) -> u64 {

@@ -71,7 +71,7 @@ both_engines! {
         let last = alice.send_text(&room, "last", "hello").await;
         assert_eq!(ids(&page(&alice, &room, &format!("dir=f&from={next_batch}")).await), [last]);
         assert_eq!(ids(&page(&alice, &room, &format!("dir=b&limit=1&from={next_batch}")).await), sent[5..]);
-        for bad in ["x", "p-1", "s1"] {
+        for bad in ["x", "p1", "t1", "t1_1", "s1"] {
             let path = v3(["rooms", &room, "messages"]) + "?dir=b&from=" + bad;
             alice.get(&path).await.error(400, "M_INVALID_PARAM");
         }

@@ -19,12 +19,12 @@ use crate::{
     http::{ApiError, RawJson},
     room::{
         event::StoredEvent,
-        pages::{PageLimit, PageRange, PageSource, just_before},
+        pages::{PageLimit, PageRange, PageSource},
         relations::RelatedBy,
-        timeline::Placed,
+        timeline::TimelineEvent,
     },
-    store::Position,
-    sync::{json::Object, token::Place},
+    store::TimelinePlace,
+    sync::{json::Object, token::PageToken},
 };
 
 /// Returns an event, the events right before and after it, and the room's state at the last of them.
@@ -39,21 +39,21 @@ pub(super) async fn handle(
     let source = PageSource::Timeline(filter.related(app.rooms.state_horizon(&viewer.sight)));
     let wanted = |event: &StoredEvent| filter.accepts(event);
     let event = app.rooms.event(&viewer, &request.event_id).await?;
-    let (pos, now) = (event.0, app.db.committer().published());
+    let (place, now) = (event.0, TimelinePlace::on_line(app.db.committer().published()));
     let mut turn = StateTurn::of(&app, &caller, &viewer.room).await?;
     let (limit_before, limit_after) = PageLimit::new(&app.config.limits, wanted_events.into()).halves();
-    let back = PageRange::Back { from: just_before(pos), until: Position::ZERO };
+    let back = PageRange::Back { from: place.just_before(), until: TimelinePlace::BEFORE_ALL };
     let before = app.rooms.page(&viewer, source, back, limit_before, wanted).await?.events;
-    let forward = PageRange::Forward { after: pos, upto: now };
+    let forward = PageRange::Forward { after: place, upto: now };
     let after = app.rooms.page(&viewer, source, forward, limit_after, wanted).await?.events;
-    let start = just_before(before.last().map_or(pos, |(pos, _)| *pos));
-    let end = after.last().map_or(pos, |(pos, _)| *pos);
+    let start = before.last().map_or(place, |(place, _)| *place).just_before();
+    let end = after.last().map_or(place, |(place, _)| *place);
 
     let state = if filter.lazy_load.is_disabled() {
-        turn.read(|| app.rooms.state_events(&viewer.room, end)).await?
+        turn.read(|| app.rooms.state_events(&viewer.room, end.line_upto())).await?
     } else {
         let senders = senders(before.iter().chain(&after).chain([&event]));
-        turn.read(|| app.rooms.state_events_with_members(&viewer.room, end, &senders)).await?
+        turn.read(|| app.rooms.state_events_with_members(&viewer.room, end.line_upto(), &senders)).await?
     };
     let events = Events::new(&app, &viewer);
     let mut out = Vec::new();
@@ -62,8 +62,8 @@ pub(super) async fn handle(
     events.write_timeline(object.key("events_before"), &before).await?;
     events.write_timeline(object.key("events_after"), &after).await?;
     events.write_state(object.key("state"), &state);
-    object.string("start", &Place(start).to_string());
-    object.string("end", &Place(end).to_string());
+    object.string("start", &PageToken(start).to_string());
+    object.string("end", &PageToken(end).to_string());
     object.end();
     Ok(RawJson(Bytes::from(out)))
 }
@@ -91,6 +91,6 @@ impl IncomingRequest for Asked {
 }
 
 /// The senders of these events.
-fn senders<'a>(shown: impl Iterator<Item = &'a Placed>) -> HashSet<&'a UserId> {
+fn senders<'a>(shown: impl Iterator<Item = &'a TimelineEvent>) -> HashSet<&'a UserId> {
     shown.map(|(_, event)| event.sender()).collect()
 }

@@ -31,7 +31,7 @@ pub(super) async fn handle(
     let to = request.to.parse::<SyncToken>()?;
     let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
     // As in `/sync`, a client with a token of another database starts over: everyone counts as changed, up to now.
-    let from = Some(from).filter(known).map_or(Position::ZERO, |token| token.position);
+    let from = Some(from).filter(known).map_or(Position::BEFORE_ALL, |token| token.position);
     let to = Some(to).filter(known).map_or_else(|| app.db.committer().published(), |token| token.position);
     let left_out = Hints::of(&request.from)?.left_out;
     let mut visit = ToVisit::changed_since(&app, caller.user.nid, from).await?;

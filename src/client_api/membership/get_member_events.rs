@@ -12,7 +12,7 @@ use crate::{
     endpoint::Authed,
     http::{ApiError, RawJson},
     room::{event::membership_named, state_log::Membership},
-    sync::{json::Object, token::Place},
+    sync::{json::Object, token::PageToken},
 };
 
 /// The member events of a room: now, at the time when the caller left, or at an earlier point.
@@ -23,7 +23,7 @@ pub(super) async fn handle(
     let viewer = app.rooms.viewer(&app.account_data, &caller, &request.room_id).await?;
     let horizon = app.rooms.state_horizon(&viewer.sight);
     let upto = match &request.at {
-        Some(at) => Place::parse(at)?.0.min(horizon),
+        Some(at) => PageToken::parse(at)?.0.line_upto().min(horizon),
         None => horizon,
     };
     let (only, without) = (named(request.membership.as_ref())?, named(request.not_membership.as_ref())?);

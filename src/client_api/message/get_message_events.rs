@@ -23,10 +23,10 @@ use crate::{
         event::StoredEvent,
         pages::{Page, PageLimit, PageRange, PageSource},
         relations::RelatedBy,
-        timeline::Placed,
+        timeline::TimelineEvent,
     },
-    store::{self, Position},
-    sync::{json::Object, token::Place},
+    store::{self, TimelinePlace},
+    sync::{json::Object, token::PageToken},
 };
 
 /// A page of the room's history, in either direction. `end` is missing when no more events can follow: at the room's
@@ -41,20 +41,21 @@ pub(super) async fn handle(
     if !names_direction {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::MissingParam, "dir is missing: b or f."));
     }
-    let now = app.rooms.state_horizon(&viewer.sight);
-    let place = |token: &Option<String>| token.as_deref().map(Place::parse).transpose();
+    let horizon = app.rooms.state_horizon(&viewer.sight);
+    let now = TimelinePlace::on_line(horizon);
+    let place = |token: &Option<String>| token.as_deref().map(PageToken::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
     let filter = EventFilter::new(&request.filter, related)?;
     let wanted = filter.limit.map_or(u64::from(request.limit), |limit| limit.min(request.limit.into()));
     let limit = PageLimit::new(&app.config.limits, wanted);
-    let source = PageSource::Timeline(filter.related(now));
+    let source = PageSource::Timeline(filter.related(horizon));
     let wanted = |event: &StoredEvent| filter.accepts(event);
 
     let (start, page) = if !filter.accepts_room(&viewer.room.room_id) {
         (from.unwrap_or(now), Page::default())
     } else if request.dir == Direction::Backward {
         let start = from.unwrap_or(now);
-        let range = PageRange::Back { from: start.min(now), until: to.unwrap_or(Position::ZERO) };
+        let range = PageRange::Back { from: start.min(now), until: to.unwrap_or(TimelinePlace::BEFORE_ALL) };
         let mut page = app.rooms.page(&viewer, source, range, limit, wanted).await?;
         // No event precedes the room's first, so the client need not ask.
         if page.events.last().is_some_and(|(_, event)| event.pdu.event_type == "m.room.create") {
@@ -62,13 +63,13 @@ pub(super) async fn handle(
         }
         (start, page)
     } else {
-        let start = from.unwrap_or(Position::ZERO);
+        let start = from.unwrap_or(TimelinePlace::BEFORE_ALL);
         let upto = to.map_or(now, |to| to.min(now));
         let range = PageRange::Forward { after: start, upto };
         let mut page = app.rooms.page(&viewer, source, range, limit, wanted).await?;
-        if page.next.is_none() && upto == now && viewer.sight.sees_now(now) {
+        if page.next.is_none() && upto == now && viewer.sight.sees_now(horizon) {
             // The token stays the same while no event arrives; clients notice by this that they are at the live end.
-            page.next = Some(start.max(viewer.room.last_pos().min(now)));
+            page.next = Some(start.max(TimelinePlace::on_line(viewer.room.last_pos().min(horizon))));
         }
         (start, page)
     };
@@ -82,9 +83,9 @@ pub(super) async fn handle(
     let mut out = Vec::new();
     let mut object = Object::begin(&mut out);
     events.write_timeline(object.key("chunk"), &page.events).await?;
-    object.string("start", &Place(start).to_string());
+    object.string("start", &PageToken(start).to_string());
     if let Some(next) = page.next {
-        object.string("end", &Place(next).to_string());
+        object.string("end", &PageToken(next).to_string());
     }
     if !members.is_empty() {
         events.write_state(object.key("state"), &members);
@@ -127,8 +128,12 @@ impl IncomingRequest for Asked {
 }
 
 /// The member events of all senders on the page, as of its newest event.
-async fn members_of_senders(app: &App, room: &Room, page: &[Placed]) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
-    let Some(upto) = page.iter().map(|(pos, _)| *pos).max() else { return Ok(Vec::new()) };
+async fn members_of_senders(
+    app: &App,
+    room: &Room,
+    page: &[TimelineEvent],
+) -> Result<Vec<Arc<StoredEvent>>, store::Error> {
+    let Some(upto) = page.iter().map(|(place, _)| place.line_upto()).max() else { return Ok(Vec::new()) };
     let senders: BTreeSet<_> = page.iter().map(|(_, event)| event.sender()).collect();
     let mut members = Vec::with_capacity(senders.len());
     for sender in senders {

@@ -51,17 +51,17 @@ async fn messages_stay_until_they_are_acknowledged() {
     }
     // Repeating a transaction ID sends nothing.
     send(&fixture, &alice, "t0", &bob, 9).await;
-    let (first, next) = received(&fixture, bob.device_nid, Position::ZERO, 2).await;
+    let (first, next) = received(&fixture, bob.device_nid, Position::BEFORE_ALL, 2).await;
     assert_eq!(first, [0, 1]);
     // The answer was lost, so the client asks again, also after a restart.
     let fixture = fixture.reopen().await;
-    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 2).await, (first, next));
+    assert_eq!(received(&fixture, bob.device_nid, Position::BEFORE_ALL, 2).await, (first, next));
     fixture.keys.acknowledge_to_device(bob.device_nid, next).await.expect("acknowledged");
-    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [2, 3, 4]);
+    assert_eq!(received(&fixture, bob.device_nid, Position::BEFORE_ALL, 10).await.0, [2, 3, 4]);
     assert_eq!(received(&fixture, bob.device_nid, next, 10).await.0, [2, 3, 4]);
     let upto = fixture.db.committer().published();
     fixture.keys.acknowledge_to_device(bob.device_nid, upto).await.expect("acknowledged");
-    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [0; 0]);
+    assert_eq!(received(&fixture, bob.device_nid, Position::BEFORE_ALL, 10).await.0, [0; 0]);
 }
 
 #[tokio::test]
@@ -71,10 +71,10 @@ async fn a_device_that_fetches_nothing_keeps_the_newest_messages() {
     let bob = fixture.device(&owned_user_id!("@bob:example.org"), "BOB").await;
     for number in 0..40 {
         send(&fixture, &alice, &format!("t{number}"), &bob, number).await;
-        let (waiting, _) = received(&fixture, bob.device_nid, Position::ZERO, 100).await;
+        let (waiting, _) = received(&fixture, bob.device_nid, Position::BEFORE_ALL, 100).await;
         assert!(waiting.len() <= 16 && waiting.last() == Some(&number), "{waiting:?}");
     }
-    assert!(received(&fixture, bob.device_nid, Position::ZERO, 100).await.0.len() >= 15);
+    assert!(received(&fixture, bob.device_nid, Position::BEFORE_ALL, 100).await.0.len() >= 15);
 }
 
 #[tokio::test]
@@ -85,12 +85,12 @@ async fn what_was_fetched_makes_room_for_what_comes() {
     for number in 0..10 {
         send(&fixture, &alice, &format!("t{number}"), &bob, number).await;
     }
-    let (_, next) = received(&fixture, bob.device_nid, Position::ZERO, 6).await;
+    let (_, next) = received(&fixture, bob.device_nid, Position::BEFORE_ALL, 6).await;
     fixture.keys.acknowledge_to_device(bob.device_nid, next).await.expect("acknowledged");
     for number in 10..22 {
         send(&fixture, &alice, &format!("t{number}"), &bob, number).await;
     }
-    let (waiting, _) = received(&fixture, bob.device_nid, Position::ZERO, 100).await;
+    let (waiting, _) = received(&fixture, bob.device_nid, Position::BEFORE_ALL, 100).await;
     assert_eq!(waiting, (6..22).collect::<Vec<_>>());
 }
 
@@ -107,7 +107,7 @@ async fn all_devices_are_reached_and_unknown_ones_ignored() {
     send("1", "*", json!({ "number": 1 })).await.expect("sent");
     send("2", "NOBODY", json!({ "number": 2 })).await.expect("ignored");
     for device in [&bob, &bob2] {
-        assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, [1]);
+        assert_eq!(received(&fixture, device.device_nid, Position::BEFORE_ALL, 10).await.0, [1]);
     }
     assert!(matches!(send("3", "*", json!("text")).await, Err(SendToDeviceError::NotAnObject)));
     assert!(matches!(send("4", "*", json!({ "x": "x".repeat(65_536) })).await, Err(SendToDeviceError::TooLarge)));
@@ -125,8 +125,8 @@ async fn a_message_to_a_device_that_is_signed_out_meanwhile_is_not_stored() {
     for part in prepared {
         fixture.db.committer().transact(part).await.expect("sent");
     }
-    assert_eq!(received(&fixture, bob.device_nid, Position::ZERO, 10).await.0, [0; 0]);
-    assert_eq!(received(&fixture, bob2.device_nid, Position::ZERO, 10).await.0, [1]);
+    assert_eq!(received(&fixture, bob.device_nid, Position::BEFORE_ALL, 10).await.0, [0; 0]);
+    assert_eq!(received(&fixture, bob2.device_nid, Position::BEFORE_ALL, 10).await.0, [1]);
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_message_to_many_devices_has_one_body_until_the_last_of_them_has_it() 
     let upto = fixture.db.committer().published();
     for (index, device) in devices.iter().enumerate() {
         let expected = if index == 0 { vec![1, 2] } else { vec![1] };
-        assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, expected);
+        assert_eq!(received(&fixture, device.device_nid, Position::BEFORE_ALL, 10).await.0, expected);
         assert_eq!(rows().await.1, 1);
         fixture.keys.acknowledge_to_device(device.device_nid, upto).await.expect("acknowledged");
         fixture.keys.delete_acknowledged().await.expect("deleted");
@@ -189,7 +189,7 @@ async fn a_message_to_very_many_devices_goes_on_where_it_was_interrupted() {
     }
     for (index, device) in devices.iter().enumerate() {
         let expected = if index == 7 { vec![1, 1, 2, 2, 3, 3] } else { vec![1, 2, 3] };
-        assert_eq!(received(&fixture, device.device_nid, Position::ZERO, 10).await.0, expected, "device {index}");
+        assert_eq!(received(&fixture, device.device_nid, Position::BEFORE_ALL, 10).await.0, expected, "device {index}");
     }
 }
 
@@ -208,7 +208,7 @@ async fn whoever_floods_an_inbox_loses_their_own_messages() {
     send(&fixture, &alice, "last", &other, 3).await;
     let upto = fixture.db.committer().published();
     let (waiting, _) =
-        fixture.keys.to_device_messages(other.device_nid, Position::ZERO, upto, 100).await.expect("messages");
+        fixture.keys.to_device_messages(other.device_nid, Position::BEFORE_ALL, upto, 100).await.expect("messages");
     assert!(waiting.len() <= 16);
     let waiting: Vec<Value> = waiting.iter().map(|event| serde_json::from_str(event.get()).expect("JSON")).collect();
     let of_alice = waiting.iter().filter(|event| event["sender"] == "@alice:example.org");
@@ -230,7 +230,7 @@ async fn an_inbox_is_bounded_in_bytes_and_so_is_an_answer() {
         let txn = <&TransactionId>::from(txn.as_str());
         fixture.keys.send_to_device(&alice, "m.test", txn, &large(number)).await.expect("sent");
     }
-    let (mut all, mut since) = (Vec::new(), Position::ZERO);
+    let (mut all, mut since) = (Vec::new(), Position::BEFORE_ALL);
     loop {
         let (some, next) = received(&fixture, bob.device_nid, since, 100).await;
         if some.is_empty() {

@@ -111,7 +111,7 @@ impl Transaction for DropMessages {
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Removed, Error> {
         let removed = to_device::delete(conn, self.device, &self.places).await?;
         // Others before these stay.
-        conn.touch(removed.touch(self.device, Position::ZERO));
+        conn.touch(removed.touch(self.device, Position::BEFORE_ALL));
         Ok(removed)
     }
 

@@ -69,7 +69,7 @@ struct JudgedRoom {
 
 impl Default for JudgedRoom {
     fn default() -> Self {
-        Self::after(Position::ZERO)
+        Self::after(Position::BEFORE_ALL)
     }
 }
 

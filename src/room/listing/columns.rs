@@ -53,20 +53,26 @@ pub(in crate::room) struct Columns {
 }
 
 impl Columns {
-    /// Takes over the fields of an event that is the current one of its key: it was appended, or it was redacted.
-    pub(in crate::room) fn show(&mut self, event: &Pdu) {
-        let is_shown =
-            event.state_key.as_deref() == Some("") && SHOWN.iter().any(|(kind, _)| event.event_type == *kind);
+    /// Returns whether no column changes.
+    pub(in crate::room) fn is_unchanged(&self) -> bool {
+        self.federates.is_none() && self.texts.iter().all(Option::is_none)
+    }
+
+    /// Takes over the fields of an event that has become the current one of its key, or that is it and was redacted.
+    /// `None`: the key has no event any more.
+    pub(in crate::room) fn show(&mut self, (event_type, state_key): (&str, &str), event: Option<&Pdu>) {
+        let is_shown = state_key.is_empty() && SHOWN.iter().any(|(kind, _)| event_type == *kind);
         if !is_shown {
             return;
         }
-        let content: Map<String, Value> = serde_json::from_str(event.content.get()).unwrap_or_default();
+        let content = event.map(|event| serde_json::from_str(event.content.get()).unwrap_or_default());
+        let content: Map<String, Value> = content.unwrap_or_default();
         for (column, (kind, field)) in self.texts.iter_mut().zip(SHOWN) {
-            if event.event_type == kind {
+            if event_type == kind {
                 *column = Some(text(content.get(field)));
             }
         }
-        if event.event_type == "m.room.create" {
+        if event_type == "m.room.create" {
             let federates = content.get("m.federate").and_then(Value::as_bool).unwrap_or(true);
             self.federates = Some(i64::from(federates));
         }

@@ -72,7 +72,7 @@ mod tests {
         fn heroes_are_the_first_members_whatever_changes(
             steps in prop::collection::vec((0..12_i64, prop::option::weighted(0.95, 0..6_u8)), 0..80),
         ) {
-            let mut state = StateLog::new(StateHashKey::new(&[7; 32]), Position::ZERO);
+            let mut state = StateLog::new(StateHashKey::new(&[7; 32]), Position::BEFORE_ALL);
             let mut heroes = Heroes::default();
             for ((key, code), number) in steps.into_iter().zip(1..) {
                 // Code 0 is no membership: another key of the state.

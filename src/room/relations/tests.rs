@@ -11,6 +11,7 @@ use crate::{
         pages::PageSource,
         scan::MAX_SCANNED,
         tests::{Server, message, new_room, server},
+        timeline::Placed,
     },
     store::{Write, relations::MAX_RELATIONS_OF_EVENT},
 };
@@ -32,7 +33,7 @@ impl World {
             rooms.send(&alice, &room_id, message(&number.to_string()), None).await.expect("sent");
         }
         let room = rooms.find(&room_id).await.expect("read").expect("it is her room");
-        let (messages, _) = rooms.timeline(&room, Position::ZERO, room.last_pos(), count).await.expect("read");
+        let (messages, _) = rooms.timeline(&room, Position::BEFORE_ALL, room.last_pos(), count).await.expect("read");
         Self { server, room, messages }
     }
 
@@ -44,6 +45,7 @@ impl World {
                 room_nid: self.room.nid,
                 parent_id: event.event_id().as_str().into(),
                 pos: Position(pos as i64),
+                sub: 0,
                 event_nid: event.nid,
                 rel_type: rel_type.into(),
                 annotation: None,
@@ -54,15 +56,15 @@ impl World {
         self.server.app.db.committer().write(write).await.expect("stored");
     }
 
-    /// The numbers of the messages from `from` back that an event of this type relates to, and the position where
+    /// The numbers of the messages from `from` back that an event of this type relates to, and the place where
     /// reading continues.
-    async fn read_back(&self, from: Position, rel_type: &str) -> (Vec<usize>, Option<Position>) {
+    async fn read_back(&self, from: TimelinePlace, rel_type: &str) -> (Vec<usize>, Option<TimelinePlace>) {
         let by = RelatedBy { rel_types: Some(vec![rel_type.to_owned()]), senders: None };
         let source = PageSource::Timeline(Some(Related { by: &by, upto: Position(i64::MAX) }));
-        let range = PageRange::Back { from, until: Position::ZERO };
-        let page = self.server.app.rooms.scan(&self.room, source, range, (100, MAX_SCANNED), |_, _| true).await;
+        let range = PageRange::Back { from, until: TimelinePlace::BEFORE_ALL };
+        let page = self.server.app.rooms.scan(&self.room, source, range, (100, MAX_SCANNED), |_| true).await;
         let (page, _) = page.expect("read");
-        let number = |(pos, _): &Placed| self.messages.iter().position(|(other, _)| other == pos);
+        let number = |(place, _): &TimelineEvent| self.messages.iter().position(|(other, _)| *other == place.pos);
         (page.events.iter().filter_map(number).collect(), page.next)
     }
 }
@@ -75,7 +77,7 @@ async fn an_event_with_many_relations_hides_no_other() {
     }
     world.relate(0, "org.new", 1..MAX_RELATIONS_OF_EVENT).await;
     world.relate(2, "org.new", 1..MAX_RELATIONS_OF_EVENT + 1).await;
-    let end = world.room.last_pos();
+    let end = TimelinePlace::on_line(world.room.last_pos());
     assert_eq!(world.read_back(end, "org.new").await, (vec![2, 0], None));
     assert_eq!(
         world.read_back(end, "org.old").await,
@@ -92,9 +94,9 @@ async fn a_page_ends_where_enough_relations_were_looked_at_and_the_next_goes_on(
         world.relate(message, "org.many", 0..MAX_RELATIONS_OF_EVENT).await;
     }
     world.relate(0, "org.one", 0..1).await;
-    let (found, next) = world.read_back(world.room.last_pos(), "org.one").await;
+    let (found, next) = world.read_back(TimelinePlace::on_line(world.room.last_pos()), "org.one").await;
     assert_eq!(found, [0; 0], "enough was looked at before");
     let next = next.expect("there is more");
-    assert!(next > world.messages[0].0);
+    assert!(next.pos > world.messages[0].0);
     assert_eq!(world.read_back(next, "org.one").await, (vec![0], None));
 }

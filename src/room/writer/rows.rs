@@ -2,29 +2,29 @@
 
 use std::sync::Arc;
 
-use super::{Pending, RoomWriter};
+use sabha_federation::standing::{Standing, StateAt};
+
+use super::{
+    Pending, RoomWriter,
+    changes::{StateChanges, change_member},
+    outcome::{Built, Outcome, Placing, StateBefore},
+};
 use crate::{
     bus::Bus,
     room::{
-        Room, Rooms, checkpoints,
+        Head, Room, Rooms, checkpoints,
         event::StoredEvent,
-        listing::columns::{Columns, bumps},
+        listing::columns::bumps,
         memberships::{MemberEntry, MembershipsHandle},
         relations,
         state_log::{Membership, checkpoint},
         txn::{QueuedTxn, TxnKey},
     },
     store::{
-        Error, EventNid, Position, UserNid, Write, events, ids::pack, log::Touch, members, room_heads, states,
-        timelines,
+        Error, EventNid, Position, RoomNid, Row, TimelinePlace, UserNid, Write, events, ids::pack, log::Touch,
+        room_heads, states, timelines,
     },
 };
-
-/// The flags of an accepted event of this server. There are no others yet.
-const PLAIN: i64 = 0;
-
-/// The sub-position of an event that was appended at the end of the timeline.
-const LIVE: i32 = 0;
 
 /// The changes of memory that belong to a commit.
 struct Effects {
@@ -34,6 +34,12 @@ struct Effects {
     redacted: Vec<(Position, Arc<StoredEvent>)>,
     members: Vec<(UserNid, MemberEntry)>,
     txn: Option<QueuedTxn>,
+    /// Set if the line or the state goes on, which clients are told.
+    is_news: bool,
+    /// The position of the room's end after it.
+    last: Position,
+    /// The position of the write.
+    end: Position,
 }
 
 pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
@@ -47,106 +53,77 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         redacted: Vec::new(),
         members: Vec::new(),
         txn: None,
+        is_news: false,
+        last: writer.head.last_pos,
+        end: first,
     };
-    let mut columns = Columns::default();
-    let mut heroes_changed = false;
+    let mut changes = StateChanges::default();
     let mut view_guard = room.view_mut();
     let view = &mut *view_guard;
     // Readers ask for the committed position, so changes after it must stay in memory.
     view.state.keep_since(rooms.db.committer().published());
     let mut pos = first;
-    for event in pending {
+    for Pending { built, outcome } in pending {
         write.set_position(pos);
-        event.event_type.write_if_new(&mut write);
-        event.sender.write_if_new(&mut write);
-        let state_pos = writer.head.state_pos;
-        if let Some(key) = &event.key {
+        built.event_type.write_if_new(&mut write);
+        built.sender.write_if_new(&mut write);
+        let standing = standing(&outcome, pos, &writer.head);
+        if outcome.changes.is_empty()
+            && let Some(key) = &built.key
+        {
             key.write_if_new(&mut write);
-            let change = view.state.change(key.nid, pos, Some(event.nid), event.membership);
-            write.touch(Touch::State {
-                room: room.nid,
-                key: key.nid,
-                event: Some(event.nid),
-                before: change.before.map(|before| before.event_nid),
-                membership: event.membership.map(Membership::code),
-            });
-            write.push(states::STATE_LOG.row([
-                room.nid.into(),
-                key.nid.into(),
-                pos.into(),
-                Some(event.nid).into(),
-                change.before.map(|before| before.event_nid).into(),
-                event.membership.map(|membership| i64::from(membership.code())).into(),
-            ]));
-            if change.before.is_none() {
-                room.absent.remove(&key.event_type, &key.state_key);
+        }
+        if outcome.placing == Placing::EndOfLine || !outcome.changes.is_empty() {
+            writer.head.last_pos = pos;
+        }
+        for change in outcome.changes {
+            changes.apply(&mut write, (&room, view), &change, pos);
+            if let Some(member) = change.member {
+                effects.members.push(change_member(&mut write, &room, member, change.to.as_ref(), (pos, built.nid)));
             }
-            view.state.apply(change);
-            heroes_changed |= view.heroes.follow(&change, &view.state);
-            columns.show(&event.pdu);
             writer.head.state_pos = pos;
             writer.head.changes += 1;
         }
-        if let (Some(user), Some(membership)) = (&event.local_member, event.membership) {
-            user.write_if_new(&mut write);
-            let entry = member_entry(&event, membership, pos, room.nid);
-            write.touch(Touch::Member {
-                room: room.nid,
-                user: user.nid,
-                membership: membership.code(),
-                forgotten: false,
-            });
-            write.push(members::MEMBER.row([
-                user.nid.into(),
-                room.nid.into(),
-                i64::from(membership.code()).into(),
-                event.nid.into(),
-                pos.into(),
-                false.into(),
-                event.invite_state.clone().into(),
-            ]));
-            effects.members.push((user.nid, entry));
-        }
-        if bumps(&event.pdu.event_type) {
+        if outcome.placing == Placing::EndOfLine && bumps(&built.pdu.event_type) {
             writer.head.bump_pos = pos;
         }
-        if let Some(redacts) = &event.redacts {
-            let current = redacts.event.key.and_then(|key| view.state.get(key));
-            if current.is_some_and(|current| current.event_nid == redacts.event.nid) {
-                columns.show(&redacts.left);
-            }
-            write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: event.nid });
+        if let Some(redacts) = &outcome.redacts {
+            changes.redact(&view.state, redacts);
+            write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: built.nid });
             write.push(events::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
-            write.push(events::REDACTION.row([redacts.event.nid.into(), event.nid.into()]));
+            write.push(events::REDACTION.row([redacts.event.nid.into(), built.nid.into()]));
         }
-        write.touch(Touch::Event { room: room.nid, event: event.nid, sub: LIVE, flags: PLAIN });
-        write.push(event_row(&event, &room, pos, state_pos));
-        write.push(events::EVENT_JSON.row([event.nid.into(), event.pdu.json.clone().into()]));
-        write.push(timelines::TIMELINE.row([room.nid.into(), pos.into(), event.nid.into()]));
-        writer.head.forward_extremities = vec![(event.nid, event.pdu.event_id.clone())];
-        writer.head.depth = i64::try_from(event.pdu.depth).unwrap_or(i64::MAX);
-        let redacts = event.redacts;
+        let sub = standing.place.map_or(0, |place| place.sub);
+        write.touch(Touch::Event { room: room.nid, event: built.nid, sub, flags: standing.flags.bits() });
+        write.push(event_row(&built, room.nid, standing));
+        write.push(events::EVENT_JSON.row([built.nid.into(), built.pdu.json.clone().into()]));
+        if let Some(place) = standing.place {
+            let row = [room.nid.into(), place.pos.into(), place.sub.into(), built.nid.into()];
+            write.push(timelines::TIMELINE.row(row));
+        }
+        if outcome.is_extremity {
+            writer.head.depth = writer.head.depth.max(built.depth());
+        }
         let stored = Arc::new(StoredEvent::new(
-            event.nid,
+            built.nid,
             room.nid,
-            Some(pos),
-            state_pos,
-            event.auth_depth,
-            event.key.as_ref().map(|key| key.nid),
-            event.pdu,
-            event.replaces,
+            standing,
+            built.auth_depth,
+            built.key.as_ref().map(|key| key.nid),
+            built.pdu,
+            built.replaces,
             None,
         ));
-        if let Some(relation) = relations::row(&stored, pos) {
+        if let Some(relation) = relations::row(&stored) {
             write.push(relation);
         }
-        if let Some(redacts) = redacts {
+        if let Some(redacts) = outcome.redacts {
             effects.redacted.push((pos, Arc::new(redacts.event.redacted(redacts.left, Arc::clone(&stored)))));
         }
         effects.events.push((pos, stored));
         pos.0 += 1;
     }
-    let last = Position(pos.0 - 1);
+    let last = writer.head.last_pos;
     let state_hash = view.state.hash().to_bytes().to_vec();
     if writer.head.changes - writer.head.saved_changes >= checkpoints::distance(view.state.len()) {
         writer.head.saved_changes = writer.head.changes;
@@ -161,36 +138,45 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         rooms.unthinned.add(room.nid);
     }
     let (joined, invited) = (number(view.state.joined()), number(view.state.invited()));
-    let heroes = heroes_changed.then(|| pack(view.heroes.events()));
+    let heroes = changes.heroes_changed.then(|| pack(view.heroes.events()));
     drop(view_guard);
     // In this order: for a redacted event that was queued just now, the redacted form counts.
     for (pos, event) in effects.events.iter().chain(&effects.redacted) {
         room.queued.add(*pos, Arc::clone(event));
     }
-    let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
-    let [name, topic, avatar, alias, encryption, room_type, join_rule, history, guests] = columns.texts;
-    write.push(room_heads::ROOM_HEAD.row([
-        room.nid.into(),
-        last.into(),
-        writer.head.depth.into(),
-        pack(&extremities).into(),
-        writer.head.state_pos.into(),
-        state_hash.into(),
-        writer.head.bump_pos.into(),
-        joined.into(),
-        invited.into(),
-        name.into(),
-        topic.into(),
-        avatar.into(),
-        alias.into(),
-        encryption.into(),
-        room_type.into(),
-        join_rule.into(),
-        history.into(),
-        guests.into(),
-        columns.federates.into(),
-        heroes.into(),
-    ]));
+    effects.is_news = last > effects.last;
+    (effects.last, effects.end) = (last, Position(pos.0 - 1));
+    let extremities = writer.extremities.take();
+    // Events that are only stored, such as outliers, leave the head as it is.
+    if effects.is_news || extremities.is_some() || !changes.columns.is_unchanged() {
+        if let Some(extremities) = extremities {
+            writer.head.forward_extremities = extremities;
+        }
+        let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
+        let [name, topic, avatar, alias, encryption, room_type, join_rule, history, guests] = changes.columns.texts;
+        write.push(room_heads::ROOM_HEAD.row([
+            room.nid.into(),
+            last.into(),
+            writer.head.depth.into(),
+            pack(&extremities).into(),
+            writer.head.state_pos.into(),
+            state_hash.into(),
+            writer.head.bump_pos.into(),
+            joined.into(),
+            invited.into(),
+            name.into(),
+            topic.into(),
+            avatar.into(),
+            alias.into(),
+            encryption.into(),
+            room_type.into(),
+            join_rule.into(),
+            history.into(),
+            guests.into(),
+            changes.columns.federates.into(),
+            heroes.into(),
+        ]));
+    }
     for touch in std::mem::take(&mut writer.touches) {
         write.touch(touch);
     }
@@ -202,38 +188,49 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     if writer.is_new_room {
         rooms.register_shared(&room);
     }
-    Ok(with_effects(write, rooms, effects, last))
+    Ok(with_effects(write, rooms, effects))
 }
 
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn event_row(event: &Pending, room: &Room, pos: Position, state_pos: Position) -> crate::store::Row {
+/// The standing that an outcome gives to an event whose write has this position.
+fn standing(outcome: &Outcome, pos: Position, head: &Head) -> Standing {
+    let place = match outcome.placing {
+        Placing::EndOfLine => Some(TimelinePlace::on_line(pos)),
+        Placing::Gap(place) => Some(place),
+        Placing::Nowhere => None,
+    };
+    let before = match outcome.before {
+        StateBefore::Current => StateAt::in_log(head.state_pos),
+        StateBefore::Known(state) => state,
+    };
+    Standing { flags: outcome.flags, place, before }
+}
+
+fn event_row(event: &Built, room: RoomNid, Standing { flags, place, before }: Standing) -> Row {
     events::EVENT.row([
         event.nid.into(),
         event.pdu.event_id.as_str().into(),
-        room.nid.into(),
+        room.into(),
         event.event_type.nid.into(),
         event.key.as_ref().map(|key| key.nid).into(),
         event.sender.nid.into(),
-        Some(pos).into(),
-        i64::try_from(event.pdu.depth).unwrap_or(i64::MAX).into(),
+        place.map(|place| place.pos).into(),
+        place.map_or(0, |place| place.sub).into(),
+        event.depth().into(),
         i64::try_from(event.pdu.origin_server_ts).unwrap_or(i64::MAX).into(),
         event.auth_depth.into(),
-        state_pos.into(),
-        PLAIN.into(),
+        before.pos.into(),
+        before.side.into(),
+        flags.bits().into(),
         pack(&event.prev).into(),
         pack(&event.auth).into(),
     ])
 }
 
-fn member_entry(event: &Pending, membership: Membership, pos: Position, room: crate::store::RoomNid) -> MemberEntry {
-    let invite_state = event.invite_state.as_deref().map(Arc::from);
-    MemberEntry { room, membership, event_nid: event.nid, pos, forgotten: false, invite_state }
-}
-
-fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -> Write {
+fn with_effects(write: Write, rooms: &Rooms, effects: Effects) -> Write {
     let bus: Arc<Bus> = Arc::clone(&rooms.bus);
     let events = rooms.events.clone();
     let memberships: MembershipsHandle = rooms.memberships.handle();
@@ -247,7 +244,7 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
         for (_, event) in &effects.events {
             events.insert(Arc::clone(event));
         }
-        effects.room.publish(&effects.events);
+        effects.room.publish(&effects.events, effects.last);
         for (_, event) in &effects.redacted {
             events.redact(Arc::clone(event));
             effects.room.replace_in_ring(event);
@@ -265,9 +262,11 @@ fn with_effects(write: Write, rooms: &Rooms, effects: Effects, last: Position) -
                 bus.departed(user, room);
             }
             // This includes users who were never in the room (invites) or just left it.
-            bus.mark_user_in(user, room, last);
+            bus.mark_user_in(user, room, effects.end);
         }
-        bus.mark_room(room, last);
+        if effects.is_news {
+            bus.mark_room(room, effects.end);
+        }
     })
 }
 

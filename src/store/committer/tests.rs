@@ -147,7 +147,7 @@ async fn memory_changes_in_the_order_of_positions_and_before_they_are_visible() 
         move |position| lock(&said).push((what, position, committer.published()))
     };
     let wake = tell("wake");
-    committer.on_published(move || wake(Position::ZERO));
+    committer.on_published(move || wake(Position::BEFORE_ALL));
     for id in 1..=3 {
         let after = tell("after");
         let committed = committer.submit::<Error>(2, |first| {
@@ -165,7 +165,7 @@ async fn memory_changes_in_the_order_of_positions_and_before_they_are_visible() 
     let said = lock(&said).clone();
     let expected: Vec<_> = positions.iter().map(|at| ("after", *at, before)).collect();
     assert_eq!(said[..3], expected, "no position is visible before all of the batch is in memory");
-    assert_eq!(said[3..], [("wake", Position::ZERO, positions[2])], "who is woken sees the position");
+    assert_eq!(said[3..], [("wake", Position::BEFORE_ALL, positions[2])], "who is woken sees the position");
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ impl<C: Consumer> Cursor<C> {
     async fn begin(&self) -> Result<(), Error> {
         match self.db.cursors().find_stored(&self.db, C::NAME).await? {
             Some(_) => Ok(()),
-            None => self.catch_up(Position::ZERO).await,
+            None => self.catch_up(Position::BEFORE_ALL).await,
         }
     }
 

@@ -49,7 +49,7 @@ struct CursorPlace {
     done: Option<Position>,
     /// The time of the last entry that is done.
     done_at_ms: i64,
-    /// The position in the table; [`Position::ZERO`] if there is none.
+    /// The position in the table; [`Position::BEFORE_ALL`] if there is none.
     stored: Position,
 }
 
@@ -95,7 +95,7 @@ impl Cursors {
     }
 
     pub(super) fn register(&self, consumer: &'static str, concerns: fn(&Touch) -> bool) {
-        let place = CursorPlace { concerns, done: None, done_at_ms: 0, stored: Position::ZERO };
+        let place = CursorPlace { concerns, done: None, done_at_ms: 0, stored: Position::BEFORE_ALL };
         self.places.send_modify(|places| _ = places.by_consumer.insert(consumer, place));
     }
 

@@ -7,7 +7,7 @@ use sabha_federation::varint::{Malformed, Reader, checksum, unzigzag};
 
 use super::{
     LogEntry, Touch, WordKind,
-    encode::{CHECKSUM_BYTES, IdKind, KIND_BITS, LONG_STEP, LastIds, VERSION, is_plain, kind},
+    encode::{CHECKSUM_BYTES, IdKind, KIND_BITS, LONG_STEP, LastIds, PLAIN_FLAGS, VERSION, is_plain, kind},
 };
 use crate::store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, UserNid};
 
@@ -151,12 +151,10 @@ impl Parser<'_> {
                 };
                 Touch::Word { kind, nid: self.id(IdKind::Word)? }
             }
-            kind::PLAIN_EVENT => Touch::Event { room: self.room()?, event: self.event()?, sub: 0, flags: 0 },
+            kind::PLAIN_EVENT => Touch::Event { room: self.room()?, event: self.event()?, sub: 0, flags: PLAIN_FLAGS },
             kind::EVENT => {
                 let (room, event) = (self.room()?, self.event()?);
-                let sub =
-                    i32::try_from(self.signed()?).map_err(|_| DecodeError::Corrupt("a sub-position is too large"))?;
-                let flags = self.signed()?;
+                let (sub, flags) = (self.signed()?, self.signed()?);
                 if is_plain(sub, flags) {
                     return Err(DecodeError::Corrupt("a plain event is in the long form"));
                 }

@@ -11,7 +11,10 @@
 //!
 //! Reading is in [`super::decode`].
 
-use sabha_federation::varint::{checksum, put_varint, zigzag};
+use sabha_federation::{
+    standing::Flags,
+    varint::{checksum, put_varint, zigzag},
+};
 
 use super::{LogEntry, Touch, WordKind};
 use crate::store::{DeviceNid, EventNid, Position, RoomNid, UserNid};
@@ -31,10 +34,13 @@ pub(super) const LONG_STEP: u64 = 7;
 /// The bytes of most entries, so that the usual blob is allocated once.
 const USUAL_BYTES: usize = 64;
 
+/// The flags of most events: those that a user of ours has sent, one after the other.
+pub(super) const PLAIN_FLAGS: i64 = Flags::OURS.and(Flags::TIP).bits();
+
 /// The kinds of touch as they are stored.
 pub(super) mod kind {
     pub(in super::super) const WORD: u8 = 0;
-    /// An event with sub-position 0 and no flags, which is what most touches are.
+    /// An event with sub-position 0 and [`PLAIN_FLAGS`](super::PLAIN_FLAGS), which is what most touches are.
     pub(in super::super) const PLAIN_EVENT: u8 = 1;
     pub(in super::super) const EVENT: u8 = 2;
     pub(in super::super) const STATE: u8 = 3;
@@ -148,7 +154,7 @@ impl Writer {
                 self.room(*room);
                 self.event(*event);
                 if !is_plain(*sub, *flags) {
-                    self.signed((*sub).into());
+                    self.signed(*sub);
                     self.signed(*flags);
                 }
             }
@@ -228,8 +234,8 @@ impl Writer {
 }
 
 /// Returns whether an event of this kind is stored in the short form.
-pub(super) fn is_plain(sub: i32, flags: i64) -> bool {
-    sub == 0 && flags == 0
+pub(super) fn is_plain(sub: i64, flags: i64) -> bool {
+    sub == 0 && flags == PLAIN_FLAGS
 }
 
 fn stored_kind(touch: &Touch) -> u8 {

@@ -48,10 +48,10 @@ pub(in crate::store) struct LogEnd {
 }
 
 impl LogEnd {
-    /// Reads the end of the stored log. A log without entries ends at [`Position::ZERO`]: trimming keeps the newest entry.
+    /// Reads the end of the stored log. A log without entries ends at [`Position::BEFORE_ALL`]: trimming keeps the newest entry.
     pub(in crate::store) async fn find(conn: &mut Conn<'_>) -> Result<Self, Error> {
         let Some((pos, blob)) = newest_upto(conn, Position(i64::MAX)).await? else {
-            return Ok(Self { pos: Position::ZERO, bytes: 0 });
+            return Ok(Self { pos: Position::BEFORE_ALL, bytes: 0 });
         };
         let bytes = match decode(Position(pos), &blob) {
             Ok(entry) => entry.bytes_before + blob.len() as u64,

@@ -3,7 +3,10 @@ mod cursors;
 use proptest::prelude::*;
 use sabha_federation::varint::checksum;
 
-use super::{encode::CHECKSUM_BYTES, *};
+use super::{
+    encode::{CHECKSUM_BYTES, PLAIN_FLAGS},
+    *,
+};
 use crate::store::{DeviceNid, EventNid, KeyNid, RoomNid, UserNid};
 
 /// The number of kinds that [`touch`] makes.
@@ -19,8 +22,8 @@ fn touch(kind: u8, numbers: [i64; 3], small: u32, code: u8, flag: bool) -> Touch
             kind: [WordKind::User, WordKind::EventType, WordKind::StateKey][small as usize % 3],
             nid: first,
         },
-        1 => Touch::Event { room, event, sub: small as i32, flags: third },
-        2 => Touch::Event { room, event, sub: 0, flags: 0 },
+        1 => Touch::Event { room, event, sub: -i64::from(small), flags: third },
+        2 => Touch::Event { room, event, sub: 0, flags: PLAIN_FLAGS },
         3 => Touch::State {
             room,
             key: KeyNid(third),
@@ -158,7 +161,7 @@ fn message() -> LogEntry {
         at_ms: 1_790_000_000_000,
         bytes_before: 200_000_000,
         touches: vec![
-            (pos, Touch::Event { room: RoomNid(20_000), event, sub: 0, flags: 0 }),
+            (pos, Touch::Event { room: RoomNid(20_000), event, sub: 0, flags: PLAIN_FLAGS }),
             (pos, Touch::Txn { device: DeviceNid(5_000), event }),
         ],
     }
@@ -175,7 +178,7 @@ fn each_further_message_of_a_batch_takes_few_bytes() {
     for step in 1..=100 {
         let at = Position(5_000_000 + step);
         let event = EventNid(3_000_000 + step);
-        entry.touches.push((at, Touch::Event { room: RoomNid(20_000 + step % 7), event, sub: 0, flags: 0 }));
+        entry.touches.push((at, Touch::Event { room: RoomNid(20_000 + step % 7), event, sub: 0, flags: PLAIN_FLAGS }));
         entry.touches.push((at, Touch::Txn { device: DeviceNid(5_000 + step % 5), event }));
         entry.pos = at;
     }
@@ -186,7 +189,7 @@ fn each_further_message_of_a_batch_takes_few_bytes() {
 #[test]
 fn the_format_does_not_change_under_stored_blobs() {
     let pos = Position(5);
-    let event = Touch::Event { room: RoomNid(7), event: EventNid(9), sub: 0, flags: 0 };
+    let event = Touch::Event { room: RoomNid(7), event: EventNid(9), sub: 0, flags: PLAIN_FLAGS };
     let touches = vec![(pos, event), (pos, Touch::Job)];
     let entry = LogEntry { after: Position(4), pos, at_ms: 3, bytes_before: 2, touches };
     assert_eq!(encode(&entry), sealed(pos, &[1, 6, 2, 1, 1 | 1 << 5, 14, 18, 20]));
@@ -212,7 +215,7 @@ fn content_that_encode_never_writes_is_refused() {
     check(&head(&[20 | 7 << 5]), too_short);
     check(&head(&[31 | 1 << 5]), DecodeError::Corrupt("a kind of touch is unknown"));
     check(&head(&[1 << 5, 3, 0]), DecodeError::Corrupt("a kind of word is unknown"));
-    check(&head(&[2 | 1 << 5, 0, 0, 0, 0]), DecodeError::Corrupt("a plain event is in the long form"));
+    check(&head(&[2 | 1 << 5, 0, 0, 0, 0x90, 1]), DecodeError::Corrupt("a plain event is in the long form"));
     check(&head(&[6 | 1 << 5, 2, 0, 0]), DecodeError::Corrupt("a flag is neither set nor unset"));
     check(&head(&[5 | 1 << 5, 0x80, 4, 0, 0]), DecodeError::Corrupt("a membership is too large"));
     // Memory must not be allocated for a million tokens.

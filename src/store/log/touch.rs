@@ -18,11 +18,11 @@ pub enum Touch {
         kind: WordKind,
         nid: i64,
     },
-    /// An event that was added. `sub` is its place at the position: 0 at the end of the timeline, negative in history.
+    /// An event that was added. `sub` is its place at the position: 0 on the line, negative in history.
     Event {
         room: RoomNid,
         event: EventNid,
-        sub: i32,
+        sub: i64,
         flags: i64,
     },
     /// A key of a room's state that went from the event `before` to `event`. `membership` is a code of the state log, for

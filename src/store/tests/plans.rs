@@ -33,10 +33,17 @@ async fn sqlite_steps(conn: &mut SqliteConnection, text: &'static str) -> Vec<St
 
 /// The steps of a plan that read a whole table or a whole index.
 async fn scans(empty: &mut Empty, text: &'static str) -> Vec<String> {
+    let steps = steps(empty, text).await;
+    if empty.is_postgres() {
+        return postgres_scans(&steps);
+    }
+    steps.into_iter().filter(|step| is_sqlite_scan(step)).collect()
+}
+
+/// The steps of the engine's plan.
+async fn steps(empty: &mut Empty, text: &'static str) -> Vec<String> {
     match empty {
-        Empty::Sqlite(conn, _) => {
-            sqlite_steps(conn, text).await.into_iter().filter(|step| is_sqlite_scan(step)).collect()
-        }
+        Empty::Sqlite(conn, _) => sqlite_steps(conn, text).await,
         Empty::Postgres(conn, _) => {
             let values = (1..).take_while(|number| text.contains(&format!("${number}"))).map(|_| "NULL");
             let values = values.collect::<Vec<_>>().join(", ");
@@ -51,7 +58,7 @@ async fn scans(empty: &mut Empty, text: &'static str) -> Vec<String> {
             let steps = steps.fetch_all(&mut *conn).await.unwrap_or_else(|error| panic!("{text}: {error}"));
             let steps: Vec<String> = steps.iter().map(|step| step.get::<String, _>(0)).collect();
             sqlx::raw_sql("DEALLOCATE planned").execute(&mut *conn).await.expect("it was prepared");
-            postgres_scans(&steps)
+            steps
         }
     }
 }
@@ -86,16 +93,21 @@ fn postgres_scans(steps: &[String]) -> Vec<String> {
     scans
 }
 
+/// Makes PostgreSQL plan as for large tables and for any values.
+async fn prefer_indexes(empty: &mut Empty) {
+    if let Empty::Postgres(conn, _) = empty {
+        let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
+        sqlx::raw_sql(settings).execute(conn).await.expect("settings of PostgreSQL");
+    }
+}
+
 #[tokio::test]
 async fn no_statement_reads_a_whole_table() {
     let mut found = String::new();
     let mut needed = BTreeSet::new();
     for mut empty in Empty::both().await {
         let engine = if empty.is_postgres() { "PostgreSQL" } else { "SQLite" };
-        if let Empty::Postgres(conn, _) = &mut empty {
-            let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
-            sqlx::raw_sql(settings).execute(conn).await.expect("settings of PostgreSQL");
-        }
+        prefer_indexes(&mut empty).await;
         for (file, statements) in STATEMENTS {
             for (name, sql) in *statements {
                 let scans = scans(&mut empty, sql.text()).await;
@@ -136,6 +148,33 @@ async fn relations_are_followed_by_their_whole_key() {
         searches >= 8,
         "{searches} searches: direct relations both ways, three steps of others, filters, annotations"
     );
+}
+
+/// A room has few events without a place among millions with one.
+#[tokio::test]
+async fn the_events_of_a_room_that_have_no_place_are_found_by_their_index() {
+    for mut empty in Empty::both().await {
+        prefer_indexes(&mut empty).await;
+        let steps = steps(&mut empty, "SELECT event_nid FROM event WHERE room_nid = $1 AND pos IS NULL").await;
+        assert!(steps.iter().any(|step| step.contains("event_outlier")), "{steps:?}");
+    }
+}
+
+/// The place has two columns. A search by the first alone would read all history of a gap for each page of it.
+#[tokio::test]
+async fn pages_of_a_timeline_are_found_by_the_whole_place() {
+    let mut empty = Empty::sqlite().await;
+    let Empty::Sqlite(conn, _) = &mut empty else { panic!("it is SQLite") };
+    let paged = [("timelines.rs", "TIMELINE_BACK"), ("timelines.rs", "TIMELINE_FORWARD")];
+    for (file, name) in paged.into_iter().chain([("relations.rs", "RELATED_BACK"), ("relations.rs", "RELATED_FORWARD")])
+    {
+        let of_file = STATEMENTS.iter().find(|(known, _)| *known == file).map(|(_, statements)| *statements);
+        let sql = of_file.into_iter().flatten().find(|(known, _)| *known == name).map(|(_, sql)| sql);
+        let steps = sqlite_steps(conn, sql.expect("it is in this file").text()).await;
+        let by_place = |step: &String| step.contains("(pos,sub)>(?,?) AND (pos,sub)<(?,?)");
+        assert!(steps.iter().any(by_place), "{name}: {steps:?}");
+        assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{name} sorts: {steps:?}");
+    }
 }
 
 #[test]

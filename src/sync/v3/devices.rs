@@ -44,7 +44,7 @@ pub(super) async fn write_messages(
     look: &Look<'_>,
     object: &mut Object<'_>,
 ) -> Result<(bool, Option<Position>), Error> {
-    let since = look.since.map_or(Position::ZERO, |token| token.to_device.unwrap_or(token.position));
+    let since = look.since.map_or(Position::BEFORE_ALL, |token| token.to_device.unwrap_or(token.position));
     let (messages, next) = look.app.keys.to_device_messages(look.caller.device_nid, since, look.upto, MESSAGES).await?;
     if messages.is_empty() {
         return Ok((false, None));

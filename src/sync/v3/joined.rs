@@ -54,7 +54,8 @@ pub(super) async fn write(
     let heroes = summary.as_ref().map(Summary::hero_keys).unwrap_or_default();
     let state = state::find(look, room, &mut timeline, &heroes).instrument(debug_span!("sync.state")).await?;
     // Everything is news in a room that is new to the client.
-    let since = if room.since.is_some() { (look.since_pos(), look.since_ephemeral()) } else { (Position::ZERO, 0) };
+    let since =
+        if room.since.is_some() { (look.since_pos(), look.since_ephemeral()) } else { (Position::BEFORE_ALL, 0) };
     let ephemeral = if joined { Ephemeral::load(look, &room.room, since).await? } else { Ephemeral::default() };
     let account_data = account_data.of_room(look, &room.room);
     let unread = if joined { Some(unread(look, room).instrument(debug_span!("sync.unread")).await?) } else { None };

@@ -59,9 +59,10 @@ pub(super) async fn find(
         if let Some(pos) = outdated {
             timeline.begin_after(pos);
         }
-        let mut entries = entries(look, room, timeline.start, full).await?;
+        let at = timeline.start.line_upto();
+        let mut entries = entries(look, room, at, full).await?;
         entries.extend(hidden);
-        (timeline.start, entries)
+        (at, entries)
     };
     if let LazyLoadOptions::Enabled { include_redundant_members } = filter.lazy_load {
         let lazy = Lazy { look, room, timeline, at, full, redundant: include_redundant_members };
@@ -131,10 +132,11 @@ async fn entries(look: &Look<'_>, room: &RoomLook, at: Position, full: bool) -> 
 /// Only keys that the state filter accepts are included.
 async fn hidden(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result<Entries, Error> {
     let rooms = &look.app.rooms;
-    if timeline.start >= room.upto {
+    let start = timeline.start.line_upto();
+    if start >= room.upto {
         return Ok(Entries::new());
     }
-    let changes = rooms.state_changes(&room.room, timeline.start, room.upto).await?;
+    let changes = rooms.state_changes(&room.room, start, room.upto).await?;
     let mut hidden: Entries = changes
         .into_iter()
         .filter_map(|(key, entry)| Some((key, entry?)))

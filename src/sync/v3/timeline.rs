@@ -8,10 +8,10 @@ use crate::{
         state_log::Membership,
         timeline::Placed,
     },
-    store::{Error, EventNid, Position},
+    store::{Error, EventNid, Position, TimelinePlace},
     sync::{
         json::{Array, Object},
-        token::Place,
+        token::PageToken,
     },
 };
 
@@ -32,8 +32,8 @@ pub(super) struct Timeline {
     /// Oldest first.
     pub(super) events: Vec<Placed>,
     limited: bool,
-    /// The position just before the first event.
-    pub(super) start: Position,
+    /// The place just before the first event.
+    pub(super) start: TimelinePlace,
 }
 
 impl Timeline {
@@ -44,7 +44,7 @@ impl Timeline {
     /// Leaves out the events up to `pos`. The client finds them with `/messages`, like events that a limit leaves out.
     pub(super) fn begin_after(&mut self, pos: Position) {
         self.events.retain(|(at, _)| *at > pos);
-        self.start = pos;
+        self.start = TimelinePlace::on_line(pos);
         self.limited = true;
     }
 
@@ -86,25 +86,25 @@ impl Timeline {
         if room.only_departure {
             let just_before = Position(room.upto.0 - 1);
             let (mut events, _) = look.app.rooms.timeline(&room.room, just_before, room.upto, 1).await?;
-            let accepts = |_, event: &StoredEvent| wants_room && filter.accepts(event);
+            let accepts = |event: &StoredEvent| wants_room && filter.accepts(event);
             let parents = match filter.related(room.upto) {
                 Some(related) => Some(Box::pin(look.app.rooms.related(&room.room, &events, related, accepts)).await?),
                 None => None,
             };
             let is_parent = |event: &StoredEvent| parents.as_ref().is_none_or(|parents| parents.contains(&event.nid));
-            events.retain(|(pos, event)| accepts(*pos, event) && is_parent(event));
+            events.retain(|(_, event)| accepts(event) && is_parent(event));
             // A user who forgot a room at once is not told the events in between, so the client must not take the
             // departure for the next event.
             let limited = match room.since {
                 Some(since) => !look.app.rooms.timeline(&room.room, since, just_before, 1).await?.0.is_empty(),
                 None => false,
             };
-            return Ok(Self { events, limited, start: just_before });
+            return Ok(Self { events, limited, start: TimelinePlace::on_line(room.upto).just_before() });
         }
-        let after = room.since.unwrap_or(Position::ZERO);
+        let after = room.since.unwrap_or(Position::BEFORE_ALL);
         if !wants_room {
             let limited = room.room.last_pos() > after;
-            return Ok(Self { events: Vec::new(), limited, start: room.upto });
+            return Ok(Self { events: Vec::new(), limited, start: TimelinePlace::on_line(room.upto) });
         }
         if filter.accepts_all()
             && let Some(timeline) = Self::latest(look, room, after, limit).await?
@@ -123,12 +123,12 @@ impl Timeline {
             return Ok(None);
         }
         events.retain(|(_, event)| !event.is_hidden_by(ignored));
-        let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
-        events.retain(|(pos, event)| is_visible(look, room, *pos, event));
+        let start = before_first(&events, TimelinePlace::on_line(room.upto));
+        events.retain(|(_, event)| is_visible(look, room, event));
         // Before hidden events there may be older ones that the user sees, such as those from before the history was
         // hidden. Then a cut remains a gap. A user who has just joined and sees nothing older has no gap to fill.
-        limited = limited && (room.since.is_some() || room.sight.sees_any_up_to(start));
-        let start = if limited { start } else { events.first().map_or(start, |(pos, _)| Position(pos.0 - 1)) };
+        limited = limited && (room.since.is_some() || room.sight.sees_any_up_to(start.line_upto()));
+        let start = if limited { start } else { before_first(&events, start) };
         Ok(Some(Self { events, limited: limited || may_have_gap(look, room), start }))
     }
 
@@ -136,22 +136,23 @@ impl Timeline {
     async fn scan(look: &Look<'_>, room: &RoomLook, after: Position, limit: usize) -> Result<Self, Error> {
         let filter = &look.request.filter.room.timeline;
         let ignored = look.ignored().await?;
-        let accepts = |pos, event: &StoredEvent| {
-            is_visible(look, room, pos, event) && filter.accepts(event) && !event.is_hidden_by(ignored)
+        let accepts = |event: &StoredEvent| {
+            event.is_on_line() && is_visible(look, room, event) && filter.accepts(event) && !event.is_hidden_by(ignored)
         };
         // One more event than wanted shows whether any is missing.
         let most = (limit + 1, look.budgets.scans.left().min(MAX_SCANNED));
         let source = PageSource::Timeline(filter.related(room.upto));
-        let range = PageRange::Back { from: room.upto, until: after };
+        let end = TimelinePlace::on_line(room.upto);
+        let range = PageRange::Back { from: end, until: TimelinePlace::on_line(after) };
         let (page, scanned) = look.app.rooms.scan(&room.room, source, range, most, accepts).await?;
         look.budgets.scans.spend(scanned);
-        let mut events = page.events;
+        let mut events: Vec<Placed> = page.events.into_iter().map(|(place, event)| (place.pos, event)).collect();
         let more = events.len() > limit;
         events.truncate(limit);
         events.reverse();
-        let start = events.first().map_or(room.upto, |(pos, _)| Position(pos.0 - 1));
+        let start = before_first(&events, end);
         // A scan that stopped early may have missed some.
-        let gave_up = !more && page.next.is_some_and(|next| next > after);
+        let gave_up = !more && page.next.is_some_and(|next| next.line_upto() > after);
         Ok(Self { events, limited: may_have_gap(look, room) || more || gave_up, start })
     }
 
@@ -167,11 +168,11 @@ impl Timeline {
         }
         let mut json = Object::begin(object.key("timeline"));
         let mut array = Array::begin(json.key("events"));
-        for ((pos, event), transaction_id) in self.events.iter().zip(&transaction_ids) {
+        for ((_, event), transaction_id) in self.events.iter().zip(&transaction_ids) {
             let view = View {
                 transaction_id: transaction_id.as_deref(),
                 // A user who has never been here counts as one who has left.
-                membership: Some(room.sight.membership_at(*pos).unwrap_or(Membership::Leave)),
+                membership: Some(room.sight.membership_after(event).unwrap_or(Membership::Leave)),
                 now_ms: look.now_ms,
                 with_room_id: false,
             };
@@ -179,7 +180,7 @@ impl Timeline {
         }
         array.end();
         json.raw("limited", if self.limited { "true" } else { "false" });
-        json.string("prev_batch", &Place(self.start).to_string());
+        json.string("prev_batch", &PageToken(self.start).to_string());
         json.end();
         Ok(())
     }
@@ -191,9 +192,14 @@ fn may_have_gap(look: &Look<'_>, room: &RoomLook) -> bool {
     room.since.is_none() && !look.is_initial()
 }
 
-fn is_visible(look: &Look<'_>, room: &RoomLook, pos: Position, event: &StoredEvent) -> bool {
+/// The place just before the first of these events of the line; `end` if there are none.
+fn before_first(events: &[Placed], end: TimelinePlace) -> TimelinePlace {
+    events.first().map_or(end, |(pos, _)| TimelinePlace::on_line(*pos).just_before())
+}
+
+fn is_visible(look: &Look<'_>, room: &RoomLook, event: &StoredEvent) -> bool {
     // A user always sees their own membership changes, such as a withdrawn invitation.
-    room.sight.can_see(pos) || event.pdu.is_state("m.room.member", look.caller.user_id().as_str())
+    room.sight.sees(event) || event.pdu.is_state("m.room.member", look.caller.user_id().as_str())
 }
 
 /// Writes an event in the format that the filter asks for.

@@ -70,7 +70,7 @@ fn read_up_to(steps: &[Step], thread: &str) -> Position {
         Step::Read { index, what } if what.name() == thread => Some(pos(index.index(at + 1))),
         _ => None,
     });
-    reads.max().unwrap_or(Position::ZERO)
+    reads.max().unwrap_or(Position::BEFORE_ALL)
 }
 
 /// Counts every notification that is not redacted, not read, and not followed by an event of the user in its thread.

@@ -1,0 +1,93 @@
+//! The changes of a room's state that a write makes: in the log, in the members of the room, and in the columns of its head
+//! that show the state.
+
+use std::sync::Arc;
+
+use super::outcome::{CurrentEvent, KeyChange, LocalMember, Redacts};
+use crate::{
+    room::{
+        Room, RoomView,
+        listing::columns::Columns,
+        memberships::MemberEntry,
+        state_log::{Membership, StateLog},
+    },
+    store::{EventNid, Position, UserNid, Write, log::Touch, members, states},
+};
+
+/// The changes so far.
+#[derive(Debug, Default)]
+pub(super) struct StateChanges {
+    pub(super) columns: Columns,
+    pub(super) heroes_changed: bool,
+}
+
+impl StateChanges {
+    /// Applies a change, and writes it into the log.
+    pub(super) fn apply(
+        &mut self,
+        write: &mut Write,
+        (room, view): (&Room, &mut RoomView),
+        change: &KeyChange,
+        pos: Position,
+    ) {
+        let KeyChange { key, to, .. } = change;
+        key.write_if_new(write);
+        let (event, membership) = match to {
+            Some(to) => (Some(to.nid), to.membership),
+            None => (None, None),
+        };
+        let applied = view.state.change(key.nid, pos, event, membership);
+        let before = applied.before.map(|before| before.event_nid);
+        let membership = membership.map(Membership::code);
+        write.touch(Touch::State { room: room.nid, key: key.nid, event, before, membership });
+        write.push(states::STATE_LOG.row([
+            room.nid.into(),
+            key.nid.into(),
+            pos.into(),
+            event.into(),
+            before.into(),
+            membership.map(i64::from).into(),
+        ]));
+        if before.is_none() {
+            room.absent.remove(&key.event_type, &key.state_key);
+        }
+        view.state.apply(applied);
+        self.heroes_changed |= view.heroes.follow(&applied, &view.state);
+        self.columns.show((&key.event_type, &key.state_key), to.as_ref().map(|to| &*to.pdu));
+    }
+
+    /// Shows the redacted form of an event, if it is current.
+    pub(super) fn redact(&mut self, state: &StateLog, Redacts { event, left }: &Redacts) {
+        let current = event.key.and_then(|key| state.get(key));
+        if current.is_some_and(|current| current.event_nid == event.nid) {
+            self.columns.show((&left.event_type, left.state_key.as_deref().unwrap_or_default()), Some(left));
+        }
+    }
+}
+
+/// Writes the new membership of a local user. A user whose membership is gone has left; `by`, the event with which that
+/// came, stands for it then.
+pub(super) fn change_member(
+    write: &mut Write,
+    room: &Room,
+    LocalMember { user, invite_state }: LocalMember,
+    to: Option<&CurrentEvent>,
+    (pos, by): (Position, EventNid),
+) -> (UserNid, MemberEntry) {
+    let event_nid = to.map_or(by, |to| to.nid);
+    let membership = to.and_then(|to| to.membership).unwrap_or(Membership::Leave);
+    user.write_if_new(write);
+    let touch = Touch::Member { room: room.nid, user: user.nid, membership: membership.code(), forgotten: false };
+    write.touch(touch);
+    write.push(members::MEMBER.row([
+        user.nid.into(),
+        room.nid.into(),
+        i64::from(membership.code()).into(),
+        event_nid.into(),
+        pos.into(),
+        false.into(),
+        invite_state.clone().into(),
+    ]));
+    let invite_state = invite_state.map(Arc::from);
+    (user.nid, MemberEntry { room: room.nid, membership, event_nid, pos, forgotten: false, invite_state })
+}
