@@ -31,16 +31,6 @@ impl From<bool> for Value {
         Self::Bool(value)
     }
 }
-impl From<&str> for Value {
-    fn from(value: &str) -> Self {
-        Self::Text(value.into())
-    }
-}
-impl From<String> for Value {
-    fn from(value: String) -> Self {
-        Self::Text(value.into())
-    }
-}
 impl From<Arc<str>> for Value {
     fn from(value: Arc<str>) -> Self {
         Self::Text(value)
@@ -49,11 +39,6 @@ impl From<Arc<str>> for Value {
 impl From<Option<Arc<str>>> for Value {
     fn from(value: Option<Arc<str>>) -> Self {
         Self::OptText(value)
-    }
-}
-impl From<Option<String>> for Value {
-    fn from(value: Option<String>) -> Self {
-        Self::OptText(value.map(Into::into))
     }
 }
 impl From<Vec<u8>> for Value {
@@ -157,11 +142,6 @@ impl Insert {
         };
         format!("INSERT INTO {} ({columns}) VALUES {values}{conflict}", self.table)
     }
-
-    /// A row for this table.
-    pub fn row<const N: usize>(&'static self, values: [Value; N]) -> Row {
-        Row::new(self, values)
-    }
 }
 
 /// One row on its way to a table.
@@ -224,18 +204,12 @@ pub(super) const fn column_name(field: &'static str) -> &'static str {
 /// A table is `followed by` the kind of [`Touch`] without which none of its rows may be written, or `not followed`:
 /// nothing in memory and no reader of the commit log depends on its rows.
 macro_rules! inserts {
-    ($($(#[$meta:meta])* $name:ident $(: $struct:ident)? = $table:literal $columns:tt key $key:literal $conflict:ident,
-        $($followed:ident)+;)+) => {
-        $($crate::store::rows::inserts!(@table [$(#[$meta])*] $name $($struct)? = $table $columns $key $conflict
-            [$crate::store::rows::inserts!(@ $($followed)+)]);)+
-        #[cfg(test)]
-        pub(in crate::store) const INSERTS: &[&$crate::store::Insert] = &[$(&$name),+];
-    };
-    (@table [$(#[$meta:meta])*] $name:ident $struct:ident = $table:literal ($($column:ident: $type:ty),+ $(,)?)
-        $key:literal $conflict:ident [$followed:expr]) => {
+    ($($(#[$meta:meta])* $name:ident: $struct:ident = $table:literal ($($column:ident: $type:ty),+)
+        key $key:literal $conflict:ident, $($followed:ident)+;)+) => {
+        $(
         pub(in crate::store) static $name: $crate::store::Insert = $crate::store::Insert::new(
             $table, &[$($crate::store::rows::column_name(stringify!($column))),+], $key,
-            $crate::store::rows::OnConflict::$conflict, $followed);
+            $crate::store::rows::OnConflict::$conflict, $crate::store::rows::inserts!(@ $($followed)+));
 
         #[doc = concat!("The columns of a row of `", $table, "`.")]
         ///
@@ -249,11 +223,10 @@ macro_rules! inserts {
                 $crate::store::Row::new(&$name, [$(self.$column.into()),+])
             }
         }
-    };
-    (@table [$(#[$meta:meta])*] $name:ident = $table:literal ($($column:literal),+) $key:literal $conflict:ident
-        [$followed:expr]) => {
-        $(#[$meta])* pub(crate) static $name: $crate::store::Insert = $crate::store::Insert::new(
-            $table, &[$($column),+], $key, $crate::store::rows::OnConflict::$conflict, $followed);
+        )+
+
+        #[cfg(test)]
+        pub(in crate::store) const INSERTS: &[&$crate::store::Insert] = &[$(&$name),+];
     };
     (@ not followed) => { None };
     (@ followed by $kind:ident) => {
