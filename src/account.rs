@@ -42,7 +42,7 @@ use ruma::OwnedServerName;
 use tokio::sync::OnceCell;
 
 pub use data::AccountData;
-pub use devices::DeviceChangeListener;
+pub use devices::BeforeDeviceChange;
 pub use directory::Account;
 pub use new_session::{NewSession, Session};
 pub use session::{AuthenticateError, LocalDevice};
@@ -50,7 +50,6 @@ pub use tokens::TokenHash;
 
 use crate::{
     appservice::Appservices,
-    bus::Bus,
     clock::Clock,
     config::{Config, RegistrationMode, Secret, TimeSpan},
     store::Database,
@@ -92,7 +91,6 @@ impl From<&Config> for Settings {
 /// The service of everything that belongs to an account.
 pub struct Accounts {
     pub(crate) db: Arc<Database>,
-    pub(crate) bus: Arc<Bus>,
     pub(crate) clock: Clock,
     settings: Settings,
     appservices: Arc<Appservices>,
@@ -103,32 +101,32 @@ pub struct Accounts {
     interactive_auth: InteractiveAuth,
     shared_secret: Option<SharedSecret>,
     last_seen: LastSeen,
-    on_device_change: Arc<OnceLock<DeviceChangeListener>>,
+    before_device_change: OnceLock<BeforeDeviceChange>,
 }
 
 impl Accounts {
     pub fn new(
         db: Arc<Database>,
-        bus: Arc<Bus>,
         clock: Clock,
         hashing: password::Hashing,
         settings: impl Into<Settings>,
         appservices: Arc<Appservices>,
     ) -> Self {
         let settings = settings.into();
+        let sessions = Arc::new(SessionCache::new(db.committer().published()));
+        db.committer().remember(Arc::<SessionCache>::clone(&sessions));
         Self {
             interactive_auth: InteractiveAuth::new(settings.interactive_auth_lifetime),
             shared_secret: settings.shared_secret.clone().map(SharedSecret::new),
             db,
-            bus,
             clock,
             settings,
             appservices,
-            sessions: Arc::default(),
+            sessions,
             hashing,
             nobodys_hash: OnceCell::new(),
             last_seen: LastSeen::default(),
-            on_device_change: Arc::default(),
+            before_device_change: OnceLock::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     account::{AccountData, Accounts},
     appservice::Appservices,
-    bus::{Bus, notify},
+    bus::{Bus, Marks, notify},
     clock::Clock,
     config::Config,
     ephemeral::Ephemeral,
@@ -73,9 +73,17 @@ pub struct Services {
 impl App {
     pub fn new(services: Services) -> Self {
         let app = Self(Arc::new(services));
+        app.mark_commits();
         app.wake_on_commits();
-        app.listen_to_device_changes();
+        app.load_rooms_before_device_changes();
         app
+    }
+
+    /// Marks the users whom a commit concerns, before its position is visible.
+    fn mark_commits(&self) {
+        let memberships = self.rooms.memberships_in_memory();
+        let marks = Marks::new(Arc::clone(&self.bus), move |user| memberships.joined_rooms(user));
+        self.db.committer().remember(Arc::new(marks));
     }
 
     /// Wakes the users whom a commit has marked, once its position is visible: in a task that ends with the committer.
@@ -86,22 +94,15 @@ impl App {
         self.db.committer().on_published(move || bus.published());
     }
 
-    /// Marks a change of a user's devices for everyone who shares a room with the user.
-    fn listen_to_device_changes(&self) {
+    /// Loads the rooms of a user before a change of their devices, so that its commit marks those who share one.
+    fn load_rooms_before_device_changes(&self) {
         // A weak reference: the services own the accounts, which keep this closure.
         let services = Arc::downgrade(&self.0);
         let prepare = move |user| -> Pin<Box<dyn Future<Output = _> + Send>> {
             let services = services.clone();
             Box::pin(async move { load_rooms_of(&services, user).await })
         };
-        let (bus, memberships) = (Arc::clone(&self.bus), self.rooms.memberships_in_memory());
-        let mark_members = move |user, position| match memberships.joined_rooms(user) {
-            Some(rooms) => bus.mark_members(&rooms, position),
-            // The memberships were evicted after they were loaded. An extra wake-up costs little; a missing one hides
-            // the change.
-            None => bus.mark_everyone(position),
-        };
-        self.accounts.on_device_change(self.keys.device_change_listener(prepare, mark_members));
+        self.accounts.before_device_change(Box::new(prepare));
     }
 }
 
@@ -116,7 +117,7 @@ impl Deref for App {
 /// Loads the rooms of a user into memory.
 async fn load_rooms_of(services: &Weak<Services>, user: UserNid) -> Result<(), Error> {
     match services.upgrade() {
-        Some(services) => services.rooms.joined_rooms(user).await.map(drop),
+        Some(services) => services.rooms.load_memberships(user).await,
         None => Ok(()),
     }
 }

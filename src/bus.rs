@@ -13,6 +13,7 @@
 //! of anyone under the lock that a mark takes: the user's set then does not claim to know what came before.
 
 mod live;
+mod marks;
 pub mod notify;
 mod rooms;
 
@@ -31,7 +32,10 @@ use self::{
 };
 use crate::store::{Position, RoomNid, UserNid, ids::lock};
 
-pub use self::live::{DirtyRooms, LiveUser};
+pub use self::{
+    live::{DirtyRooms, LiveUser},
+    marks::Marks,
+};
 
 /// A function that is called with a user who is no longer in a room.
 type OnDeparture = Box<dyn Fn(&Bus, UserNid, RoomNid) + Send + Sync>;

@@ -51,6 +51,7 @@ impl Ephemeral {
         budget: &Budget,
     ) -> Self {
         let receipts = Arc::new(Receipts::new(db.committer().published(), budget));
+        db.committer().remember(Arc::<Receipts>::clone(&receipts));
         let presence = Arc::new(Presence::new(config.enabled, clock.clone()));
         let typing = Arc::new(Mutex::new(Typing::default()));
         bus.on_departure({

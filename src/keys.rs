@@ -35,26 +35,24 @@ pub mod backup;
 #[cfg(test)]
 mod tests;
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use ruma::{OwnedServerName, UserId};
 
-pub use self::{
-    changes::{DeviceChange, SharedRooms},
-    counts::KeyCounts,
-};
+pub use self::{changes::SharedRooms, counts::KeyCounts};
 use crate::{
-    account::{devices::DeviceChangeListener, turns::Turns},
-    bus::Bus,
+    account::turns::Turns,
     clock::Clock,
     config::Config,
-    store::{Database, Error, Position, RoomNid, UserNid},
+    store::{
+        Database, Position,
+        log::{LogEntry, Memory, Touch},
+    },
 };
 
 /// The service of keys and to-device messages.
 pub struct Keys {
     db: Arc<Database>,
-    bus: Arc<Bus>,
     clock: Clock,
     server_name: OwnedServerName,
     /// The limit on one-time keys of a device.
@@ -63,54 +61,58 @@ pub struct Keys {
     to_device_per_device: usize,
     /// The limit on bytes of messages waiting for a device.
     to_device_bytes: u64,
-    changes: Arc<changes::Changes>,
-    counts: Arc<counts::Counts>,
-    inboxes: Arc<to_device::Inboxes>,
+    memory: Arc<KeysMemory>,
     /// Held by the request that evicts messages from a full inbox, also across commits.
     overflow: tokio::sync::Mutex<()>,
     /// Locks for uploads of keys and changes of backups: their writes depend on what they have read before.
     turns: Turns,
 }
 
+/// The part of the service in memory, which follows the commits.
+struct KeysMemory {
+    changes: changes::Changes,
+    counts: counts::Counts,
+    inboxes: to_device::Inboxes,
+}
+
+impl KeysMemory {
+    /// Empty memory, which follows the commits after `started_at`.
+    fn new(started_at: Position) -> Self {
+        let changes = changes::Changes::new(started_at);
+        Self { changes, counts: counts::Counts::default(), inboxes: to_device::Inboxes::default() }
+    }
+}
+
+impl Memory for KeysMemory {
+    fn apply(&self, entry: &LogEntry) {
+        for (at, touch) in &entry.touches {
+            match *touch {
+                Touch::DeviceList { user } => self.changes.add(*at, user),
+                Touch::KeyCounts { device, .. } => self.counts.changed(device, *at),
+                Touch::ToDevice { device, messages, bytes, .. } => self.inboxes.added(device, *at, (messages, bytes)),
+                Touch::ToDeviceGone { device, upto, messages, bytes } => {
+                    self.inboxes.removed(device, upto, (messages, bytes));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 impl Keys {
-    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, config: &Config) -> Self {
-        let published = db.committer().published();
+    pub fn new(db: Arc<Database>, clock: Clock, config: &Config) -> Self {
+        let memory = Arc::new(KeysMemory::new(db.committer().published()));
+        db.committer().remember(Arc::<KeysMemory>::clone(&memory));
         Self {
-            changes: Arc::new(changes::Changes::new(Arc::clone(&bus), published)),
-            counts: Arc::default(),
-            inboxes: Arc::default(),
+            memory,
             overflow: tokio::sync::Mutex::default(),
             turns: Turns::default(),
             db,
-            bus,
             clock,
             server_name: config.server_name.clone(),
             one_time_keys_per_device: config.limits.one_time_keys_per_device as usize,
             to_device_per_device: config.limits.to_device_per_device as usize,
             to_device_bytes: to_device::MAX_INBOX_BYTES,
-        }
-    }
-
-    /// A change of the user's device list. Its rows must be stored with what changed. `rooms` are the user's joined
-    /// rooms.
-    pub fn device_change(&self, user: UserNid, rooms: Vec<RoomNid>) -> DeviceChange {
-        DeviceChange::new(Arc::clone(&self.changes), user, rooms)
-    }
-
-    /// The listener for changes of device lists that come from accounts: devices that are deleted or renamed. `prepare`
-    /// loads the user's rooms into memory. `mark_members` marks the users who share one of them.
-    pub fn device_change_listener(
-        &self,
-        prepare: impl Fn(UserNid) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> + Send + Sync + 'static,
-        mark_members: impl Fn(UserNid, Position) + Send + Sync + 'static,
-    ) -> DeviceChangeListener {
-        let changes = Arc::clone(&self.changes);
-        DeviceChangeListener {
-            prepare: Box::new(prepare),
-            committed: Box::new(move |user, position| {
-                changes.add(position, &[user]);
-                mark_members(user, position);
-            }),
         }
     }
 

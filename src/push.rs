@@ -16,9 +16,13 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     account::{
         AccountData,
-        data::{ACCOUNT, PUSH_RULES, PutError, render},
+        data::{ACCOUNT, PUSH_RULES, PutError, is_kind, render},
     },
-    store::{self, Position, UserNid, vocabulary::User},
+    store::{
+        self, Position, UserNid,
+        log::{LogEntry, Memory, Touch},
+        vocabulary::User,
+    },
 };
 
 pub use rules::RuleError;
@@ -55,10 +59,25 @@ impl Weighter<UserNid, Arc<UserRules>> for ByBytes {
     }
 }
 
+/// The cached rules of active users.
+struct Rulesets(Cache<UserNid, Arc<UserRules>, ByBytes>);
+
+impl Memory for Rulesets {
+    fn apply(&self, entry: &LogEntry) {
+        for (_, touch) in &entry.touches {
+            if let Touch::AccountData { user, kind, .. } = touch
+                && is_kind(*kind, PUSH_RULES)
+            {
+                self.0.remove(user);
+            }
+        }
+    }
+}
+
 /// The service of push rules.
 pub struct Push {
     data: Arc<AccountData>,
-    rulesets: Cache<UserNid, Arc<UserRules>, ByBytes>,
+    rulesets: Arc<Rulesets>,
     evaluator: Evaluator,
     judged: JudgedRooms,
     tallies: Tallies,
@@ -76,9 +95,12 @@ pub enum ChangeError {
 
 impl Push {
     pub fn new(data: Arc<AccountData>) -> Self {
+        let rulesets = Cache::with_weighter(CACHED_RULESETS, CACHED_RULESET_BYTES, ByBytes);
+        let rulesets = Arc::new(Rulesets(rulesets));
+        data.remember(Arc::<Rulesets>::clone(&rulesets));
         Self {
             data,
-            rulesets: Cache::with_weighter(CACHED_RULESETS, CACHED_RULESET_BYTES, ByBytes),
+            rulesets,
             evaluator: Evaluator::default(),
             judged: JudgedRooms::default(),
             tallies: Tallies::default(),
@@ -93,14 +115,15 @@ impl Push {
 
     /// The rules of a local user, both as clients see them and compiled.
     async fn rules(&self, user: &User) -> Result<Arc<UserRules>, store::Error> {
-        if let Some(rules) = self.rulesets.get(&user.nid) {
+        if let Some(rules) = self.rulesets.0.get(&user.nid) {
             return Ok(rules);
         }
-        // Needs a turn, or a reader could overwrite newly changed rules in the cache with older ones.
+        // One reader at a time, and after a change that is on its way.
         let _turn = self.data.turn(user.nid).await;
-        if let Some(rules) = self.rulesets.get(&user.nid) {
+        if let Some(rules) = self.rulesets.0.get(&user.nid) {
             return Ok(rules);
         }
+        let read_at = self.data.published();
         let stored = self.data.find_version(user.nid, ACCOUNT, PUSH_RULES).await?;
         let (content, version) =
             stored.map_or((None, Position::BEFORE_ALL), |(content, version)| (Some(content), version));
@@ -110,7 +133,7 @@ impl Push {
         let bytes = compiled.bytes() as u64 + stored_bytes;
         let digest = Sha256::digest(rules::content(&ruleset)?.get()).into();
         let rules = Arc::new(UserRules { ruleset, compiled, version, digest, bytes });
-        self.rulesets.insert(user.nid, Arc::clone(&rules));
+        self.data.keep_if_unchanged(user.nid, read_at, || self.rulesets.0.insert(user.nid, Arc::clone(&rules)));
         Ok(rules)
     }
 
@@ -131,8 +154,6 @@ impl Push {
         change: impl FnOnce(&mut Ruleset) -> Result<(), RuleError>,
     ) -> Result<(), ChangeError> {
         let turn = self.data.turn(user.nid).await;
-        // Whether the write succeeds or fails, the next reader starts from the stored rules.
-        self.rulesets.remove(&user.nid);
         self.data
             .update(&turn, ACCOUNT, PUSH_RULES, |stored| {
                 let mut ruleset = rules::merged(&user.user_id, stored).map_err(PutError::Storage)?;

@@ -10,7 +10,8 @@
 //! [`threads`], [`listing`].
 
 mod absent_keys;
-mod changed;
+mod applied;
+pub mod changed;
 mod checkpoints;
 mod damage;
 pub mod event;
@@ -56,6 +57,7 @@ pub use sabha_federation::state_log;
 
 use self::{
     absent_keys::AbsentKeys,
+    applied::RoomsMemory,
     checkpoints::Unthinned,
     damage::Damage,
     event::StoredEvent,
@@ -190,7 +192,8 @@ pub struct Rooms {
     pub(crate) clock: Clock,
     signer: Arc<ServerSigner>,
     pub(crate) events: Events,
-    registry: RwLock<Registry>,
+    registry: Arc<RwLock<Registry>>,
+    memory: Arc<RoomsMemory>,
     loading: Vec<tokio::sync::Mutex<()>>,
     memberships: Memberships,
     /// Joins that are not committed yet, for changes of profiles.
@@ -218,15 +221,23 @@ struct Registry {
 
 impl Rooms {
     pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>, budget: &Budget) -> Self {
+        let events = Events::new(Arc::clone(&db), budget);
+        let registry = Arc::<RwLock<Registry>>::default();
+        let memberships = Memberships::new(Arc::clone(&db));
+        let txn_ids = TransactionIds::new(Arc::clone(&db));
+        let memory = RoomsMemory::new(Arc::clone(&registry), events.handle(), memberships.handle(), txn_ids.known());
+        let memory = Arc::new(memory);
+        db.committer().remember(Arc::<RoomsMemory>::clone(&memory));
         Self {
-            events: Events::new(Arc::clone(&db), budget),
+            events,
             rings: Rings::new(budget),
-            registry: RwLock::default(),
+            registry,
+            memory,
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
-            memberships: Memberships::new(Arc::clone(&db)),
+            memberships,
             arrivals: Arrivals::default(),
             profile_turns: Turns::default(),
-            txn_ids: TransactionIds::new(Arc::clone(&db)),
+            txn_ids,
             damage: Damage::default(),
             unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),

@@ -56,7 +56,7 @@ pub use open::{Database, DatabaseOptions, Durability, OpenError};
 pub use rows::{Insert, Row, Value};
 pub use vocabulary::{Vocabulary, keys::StateKey};
 
-pub(crate) use conn::{Sql, from_row, on, statements};
+pub(crate) use conn::{Sql, from_row, ids_32, on, statements};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,18 +1,15 @@
 //! Admins of the server: giving an account admin rights, and removing them.
 //!
-//! Promise: cached sessions have the new rights right after the commit, and stay signed in.
-
-use std::sync::Arc;
+//! Promise: cached sessions are read again after the commit, so they have the new rights. They stay signed in.
 
 use ruma::UserId;
 
-use super::{Accounts, session_cache::SessionCache};
+use super::Accounts;
 use crate::store::{self, Conn, Position, Transaction, UserNid, accounts as rows};
 
 struct SetAdmin {
     user: UserNid,
     admin: bool,
-    sessions: Arc<SessionCache>,
 }
 
 impl Transaction for SetAdmin {
@@ -20,12 +17,6 @@ impl Transaction for SetAdmin {
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<bool, store::Error> {
         rows::set_admin(conn, self.user, self.admin).await
-    }
-
-    fn committed(&self, found: &bool, _: Position) {
-        if *found {
-            self.sessions.set_admin(self.user, self.admin);
-        }
     }
 }
 
@@ -35,8 +26,7 @@ impl Accounts {
         let Some(user) = self.db.find_user(user_id).await? else {
             return Ok(false);
         };
-        let set = SetAdmin { user: user.nid, admin, sessions: Arc::clone(&self.sessions) };
-        let found = self.db.committer().transact(set).await?;
+        let found = self.db.committer().transact(SetAdmin { user: user.nid, admin }).await?;
         if found {
             tracing::info!(%user_id, admin, "rights of an account changed");
         }

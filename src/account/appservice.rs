@@ -17,7 +17,6 @@ use super::{
     names::named_user,
     new_session::{Draft, SessionRefusal, check_device},
     register::{Permit, RegisterError, Registration},
-    session_cache::SessionCache,
 };
 use crate::{
     appservice::{Appservice, Exclusive},
@@ -25,7 +24,6 @@ use crate::{
         self, Conn, DeviceNid, Position, Transaction, UserNid, accounts as account_rows,
         devices::{self as device_rows, DeviceColumns},
         log::Touch,
-        tokens as token_rows,
     },
 };
 
@@ -123,7 +121,7 @@ impl Accounts {
         let open = async {
             let user = self.db.find_user(&user_id).await?.ok_or(LoginError::Forbidden)?;
             let (draft, session) = self.draft_session(&user_id, wanted)??;
-            let open = OpenSession { user: user.nid, session: draft, sessions: Arc::clone(&self.sessions) };
+            let open = OpenSession { user: user.nid, session: draft };
             self.db.committer().transact(open).await??;
             Ok(session)
         };
@@ -181,12 +179,10 @@ impl Accounts {
 struct OpenSession {
     user: UserNid,
     session: Draft,
-    sessions: Arc<SessionCache>,
 }
 
 impl Transaction for OpenSession {
-    /// Hashes of the access tokens that the session replaces.
-    type Output = Result<token_rows::Deleted, LoginError>;
+    type Output = Result<(), LoginError>;
     const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
@@ -199,12 +195,6 @@ impl Transaction for OpenSession {
         match self.session.place(conn, self.user).await? {
             Ok(place) => Ok(Ok(self.session.store(conn, self.user, place).await?)),
             Err(refusal) => Ok(Err(refusal.into())),
-        }
-    }
-
-    fn committed(&self, output: &Self::Output, _: Position) {
-        if let Ok(revoked) = output {
-            self.sessions.revoke(revoked);
         }
     }
 }

@@ -13,11 +13,12 @@ use super::{
     turns::{Turn, Turns},
 };
 use crate::{
-    bus::Bus,
     config::Limits,
     store::{
-        self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows, ids::lock, latest::Latest,
-        log::Touch,
+        self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows,
+        ids::lock,
+        latest::Latest,
+        log::{LogEntry, Memory, Touch},
     },
 };
 
@@ -51,14 +52,42 @@ const OTHER_KIND: u8 = 0;
 /// The service of account data.
 pub struct AccountData {
     db: Arc<Database>,
-    bus: Arc<Bus>,
     pub(crate) max_bytes: usize,
     max_per_user: i64,
     max_bytes_per_user: usize,
     turns: Turns,
-    pub(super) ignored: IgnoredLists,
+    pub(super) memory: Arc<DataMemory>,
+}
+
+/// The part of account data in memory, which follows the commits.
+pub(super) struct DataMemory {
     /// The position of each user's last change.
-    latest: Arc<Mutex<Latest<UserNid>>>,
+    latest: Mutex<Latest<UserNid>>,
+    pub(super) ignored: IgnoredLists,
+}
+
+impl Memory for DataMemory {
+    fn apply(&self, entry: &LogEntry) {
+        for (at, touch) in &entry.touches {
+            let Touch::AccountData { user, kind, .. } = *touch else { continue };
+            // In this order: a list that is being read now is kept only if nothing has changed.
+            lock(&self.latest).changed(user, *at);
+            if is_kind(kind, IGNORED_USER_LIST) {
+                self.ignored.remove(user);
+            }
+        }
+    }
+}
+
+/// The number of a type in the commit log.
+fn kind_of(event_type: &str) -> u8 {
+    let named = NAMED_KINDS.iter().position(|named| *named == event_type);
+    named.and_then(|index| u8::try_from(index + 1).ok()).unwrap_or(OTHER_KIND)
+}
+
+/// Returns whether a number in the commit log stands for this type, which must be one of [`NAMED_KINDS`].
+pub(crate) fn is_kind(kind: u8, event_type: &str) -> bool {
+    kind == kind_of(event_type)
 }
 
 /// One type of account data, as clients see it: `event` is `{"type": …, "content": …}`.
@@ -86,17 +115,17 @@ pub enum PutError {
 }
 
 impl AccountData {
-    pub fn new(db: Arc<Database>, bus: Arc<Bus>, limits: &Limits) -> Self {
-        let latest = Arc::new(Mutex::new(Latest::new(db.committer().published())));
+    pub fn new(db: Arc<Database>, limits: &Limits) -> Self {
+        let latest = Mutex::new(Latest::new(db.committer().published()));
+        let memory = Arc::new(DataMemory { latest, ignored: IgnoredLists::default() });
+        db.committer().remember(Arc::<DataMemory>::clone(&memory));
         Self {
             db,
-            bus,
             max_bytes: limits.account_data_bytes.bytes(),
             max_per_user: i64::from(limits.account_data_per_user),
             max_bytes_per_user: limits.account_data_bytes_per_user.bytes(),
             turns: Turns::default(),
-            ignored: IgnoredLists::default(),
-            latest,
+            memory,
         }
     }
 
@@ -165,15 +194,9 @@ impl AccountData {
         self.check_room_for(turn, old_bytes, content.get().len()).await?;
         let content: Arc<str> = content.get().into();
         let user = turn.user;
-        // Whether the write succeeds or fails, the next reader starts from the stored content.
-        self.ignored.will_change(user, room, event_type);
-        let (latest, bus) = (Arc::clone(&self.latest), Arc::clone(&self.bus));
         let write = |position| {
             let write = Write::new(vec![Self::row(user, room, event_type, content, position)]);
-            Ok(write.touching(Self::touch(user, room, event_type)).after(move || {
-                lock(&latest).changed(user, position);
-                bus.mark_user(user, position);
-            }))
+            Ok(write.touching(Self::touch(user, room, event_type)))
         };
         let committed = self.db.committer().submit(1, write).map_err(PutError::Storage)?;
         committed.wait().await.map_err(PutError::Storage)?;
@@ -209,13 +232,10 @@ impl AccountData {
 
     /// The touch of a commit that stores one type.
     pub(crate) fn touch(user: UserNid, room: RoomNid, event_type: &str) -> Touch {
-        let named = NAMED_KINDS.iter().position(|named| *named == event_type);
-        let kind = named.and_then(|index| u8::try_from(index + 1).ok()).unwrap_or(OTHER_KIND);
-        Touch::AccountData { user, room, kind }
+        Touch::AccountData { user, room, kind: kind_of(event_type) }
     }
 
-    /// The row that stores one type, for a commit with more than account data. Call [`Self::committed`] after the
-    /// commit, and name [`Self::touch`] in it.
+    /// The row that stores one type, for a commit with more than account data. Name [`Self::touch`] in it.
     pub(crate) fn row(user: UserNid, room: RoomNid, event_type: &str, json: Arc<str>, position: Position) -> Row {
         let bytes = i64::try_from(json.len()).unwrap_or(i64::MAX);
         rows::AccountDataColumns {
@@ -229,9 +249,24 @@ impl AccountData {
         .row()
     }
 
-    /// Records that the user's data changed at `position`.
-    pub(crate) fn committed(&self, user: UserNid, position: Position) {
-        lock(&self.latest).changed(user, position);
+    /// Runs `keep`, which caches something of the user's data, if that has not changed since the data was read. `read_at` is a
+    /// position that was visible before. A later change finds what was cached and evicts it.
+    pub(crate) fn keep_if_unchanged(&self, user: UserNid, read_at: Position, keep: impl FnOnce()) {
+        let latest = lock(&self.memory.latest);
+        if latest.is_unchanged(&user, read_at) {
+            keep();
+        }
+    }
+
+    /// The position up to which everything is visible.
+    pub(crate) fn published(&self) -> Position {
+        self.db.committer().published()
+    }
+
+    /// Makes a part of memory follow the commits, for something that is cached of account data. It takes its turn after the
+    /// changes are noted, as [`Self::keep_if_unchanged`] needs.
+    pub(crate) fn remember(&self, memory: Arc<dyn Memory>) {
+        self.db.committer().remember(memory);
     }
 
     /// The changes in (`since`, `upto`], oldest first. Needs no query when nothing changed.
@@ -241,7 +276,7 @@ impl AccountData {
         since: Position,
         upto: Position,
     ) -> Result<Vec<DataEvent>, store::Error> {
-        if lock(&self.latest).is_unchanged(&user, since) {
+        if lock(&self.memory.latest).is_unchanged(&user, since) {
             return Ok(Vec::new());
         }
         let mut reader = self.db.read().await?;

@@ -4,35 +4,23 @@
 //! changed. Right after it, the device's cached sessions and parked requests end. Data that nobody can see any more,
 //! such as messages to the device, is deleted later ([`crate::store::leftovers`]).
 
-use std::{
-    pin::Pin,
-    sync::{Arc, OnceLock},
-};
+use std::pin::Pin;
 
 use ruma::{DeviceId, MilliSecondsSinceUnixEpoch, OwnedDeviceId, UInt, api::client::device::Device};
 
 use super::{
     Accounts,
     new_session::{SessionRefusal, is_device_id, is_device_name},
-    session_cache::SessionCache,
 };
-use crate::{
-    bus::Bus,
-    store::{
-        self, Conn, DeviceNid, Position, Transaction, UserNid, accounts as account_rows,
-        devices::{self as rows, DeviceRow},
-        profiles as profile_rows, tokens as token_rows,
-    },
+use crate::store::{
+    self, Conn, DeviceNid, Position, Transaction, UserNid, accounts as account_rows,
+    devices::{self as rows, DeviceRow},
+    profiles as profile_rows, tokens as token_rows,
 };
 
-/// The functions that are called when a user's device list changes.
-pub struct DeviceChangeListener {
-    /// Called before a change is queued, so that it can load what `committed` needs into memory.
-    pub prepare: Box<dyn Fn(UserNid) -> Prepared + Send + Sync>,
-    /// Called after the commit and before its position is visible, so that every later reader sees the change. It must
-    /// be short and must not block. The user's own requests are marked without it.
-    pub committed: Box<dyn Fn(UserNid, Position) + Send + Sync>,
-}
+/// A function that runs before a change of a user's device list is queued. It loads the rooms of the user into memory, so
+/// that the commit marks those who share one.
+pub type BeforeDeviceChange = Box<dyn Fn(UserNid) -> Prepared + Send + Sync>;
 
 type Prepared = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send>>;
 
@@ -65,38 +53,12 @@ pub(super) struct EndDevices {
     /// `None` keeps all devices.
     pub which: Option<Which>,
     pub also: Also,
-    sessions: Arc<SessionCache>,
-    changes: Changes,
-}
-
-/// The listeners for changed device lists.
-struct Changes {
-    bus: Arc<Bus>,
-    listener: Arc<OnceLock<DeviceChangeListener>>,
-}
-
-impl Changes {
-    async fn prepare(&self, user: UserNid) -> Result<(), store::Error> {
-        match self.listener.get() {
-            Some(listener) => (listener.prepare)(user).await,
-            None => Ok(()),
-        }
-    }
-
-    fn committed(&self, user: UserNid, position: Position) {
-        self.bus.mark_user(user, position);
-        if let Some(listener) = self.listener.get() {
-            (listener.committed)(user, position);
-        }
-    }
 }
 
 /// The result of [`EndDevices`].
 pub(super) struct Ended {
     /// `false` if there is no such active account. Then nothing was changed.
     pub account_found: bool,
-    devices: u64,
-    revoked: token_rows::Deleted,
 }
 
 impl Transaction for EndDevices {
@@ -109,10 +71,10 @@ impl Transaction for EndDevices {
             Also::Password(hash) => account_rows::set_password(conn, self.user, hash).await?,
             Also::Deactivate(at) => account_rows::deactivate(conn, self.user, *at).await?,
         };
-        let mut ended = Ended { account_found, devices: 0, revoked: Vec::new() };
         if !account_found {
-            return Ok(ended);
+            return Ok(Ended { account_found });
         }
+        let mut devices = 0;
         if !matches!(self.also, Also::Nothing) {
             token_rows::delete_login_tokens(conn, self.user).await?;
         }
@@ -125,29 +87,18 @@ impl Transaction for EndDevices {
                 for id in ids {
                     if let Some(device) = rows::find_device(conn, self.user, id.as_str()).await? {
                         let nid = DeviceNid(device.device_nid);
-                        ended.revoked.extend(rows::delete_device(conn, self.user, nid, &device.device_id).await?);
-                        ended.devices += 1;
+                        rows::delete_device(conn, self.user, nid, &device.device_id).await?;
+                        devices += 1;
                     }
                 }
             }
-            Some(Which::All) => {
-                (ended.devices, ended.revoked) = rows::delete_devices(conn, self.user, NO_DEVICE).await?
-            }
-            Some(Which::AllBut(kept)) => {
-                (ended.devices, ended.revoked) = rows::delete_devices(conn, self.user, *kept).await?;
-            }
+            Some(Which::All) => devices = rows::delete_devices(conn, self.user, NO_DEVICE).await?,
+            Some(Which::AllBut(kept)) => devices = rows::delete_devices(conn, self.user, *kept).await?,
         }
-        if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
+        if devices > 0 || matches!(self.also, Also::Deactivate(_)) {
             rows::change_list(conn, self.user, position).await?;
         }
-        Ok(ended)
-    }
-
-    fn committed(&self, ended: &Ended, position: Position) {
-        self.sessions.revoke(&ended.revoked);
-        if ended.devices > 0 || matches!(self.also, Also::Deactivate(_)) {
-            self.changes.committed(self.user, position);
-        }
+        Ok(Ended { account_found })
     }
 }
 
@@ -155,7 +106,6 @@ struct Rename {
     user: UserNid,
     device_id: OwnedDeviceId,
     name: Option<String>,
-    changes: Changes,
 }
 
 impl Transaction for Rename {
@@ -169,24 +119,21 @@ impl Transaction for Rename {
         }
         Ok(found)
     }
-
-    fn committed(&self, found: &bool, position: Position) {
-        if *found {
-            self.changes.committed(self.user, position);
-        }
-    }
 }
 
 impl Accounts {
-    /// Sets the listener for changed device lists of all users. Only the first call has an effect.
-    pub fn on_device_change(&self, listener: DeviceChangeListener) {
-        if self.on_device_change.set(listener).is_err() {
-            tracing::error!("a second listener for changed device lists was ignored");
+    /// Sets the function that runs before each change of a device list. Only the first call has an effect.
+    pub fn before_device_change(&self, prepare: BeforeDeviceChange) {
+        if self.before_device_change.set(prepare).is_err() {
+            tracing::error!("a second function before changes of device lists was ignored");
         }
     }
 
-    fn changes(&self) -> Changes {
-        Changes { bus: Arc::clone(&self.bus), listener: Arc::clone(&self.on_device_change) }
+    async fn prepare_change(&self, user: UserNid) -> Result<(), store::Error> {
+        match self.before_device_change.get() {
+            Some(prepare) => prepare(user).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn end_devices(
@@ -195,10 +142,8 @@ impl Accounts {
         which: Option<Which>,
         also: Also,
     ) -> Result<Ended, store::Error> {
-        let changes = self.changes();
-        changes.prepare(user).await?;
-        let end = EndDevices { user, which, also, sessions: Arc::clone(&self.sessions), changes };
-        self.db.committer().transact(end).await
+        self.prepare_change(user).await?;
+        self.db.committer().transact(EndDevices { user, which, also }).await
     }
 
     /// All devices of a user, oldest first.
@@ -242,9 +187,8 @@ impl Accounts {
         if name.as_ref().is_some_and(|name| !is_device_name(name)) {
             return Ok(Err(SessionRefusal::DeviceName));
         }
-        let changes = self.changes();
-        changes.prepare(user).await?;
-        let rename = Rename { user, device_id: id.to_owned(), name, changes };
+        self.prepare_change(user).await?;
+        let rename = Rename { user, device_id: id.to_owned(), name };
         Ok(Ok(self.db.committer().transact(rename).await?))
     }
 

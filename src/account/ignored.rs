@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::data::{ACCOUNT, AccountData, IGNORED_USER_LIST};
-use crate::store::{self, Position, RoomNid, UserNid, vocabulary::User};
+use crate::store::{self, Position, UserNid, vocabulary::User};
 
 /// Maximum number of accounts with a cached list. Most lists are empty and take 100 bytes.
 const CACHED: usize = 50_000;
@@ -75,30 +75,30 @@ impl Default for IgnoredLists {
 }
 
 impl IgnoredLists {
-    /// Evicts the list before a change, while the caller holds the owner's turn. The next reader waits for the commit.
-    pub(super) fn will_change(&self, user: UserNid, room: RoomNid, event_type: &str) {
-        if room == ACCOUNT && event_type == IGNORED_USER_LIST {
-            self.0.remove(&user);
-        }
+    /// Evicts the list after a change.
+    pub(super) fn remove(&self, user: UserNid) {
+        self.0.remove(&user);
     }
 }
 
 impl AccountData {
     /// The users that the account ignores. Cached after the first call.
     pub async fn ignored(&self, user: &User) -> Result<Arc<Ignored>, store::Error> {
-        if let Some(ignored) = self.ignored.0.get(&user.nid) {
+        let lists = &self.memory.ignored.0;
+        if let Some(ignored) = lists.get(&user.nid) {
             return Ok(ignored);
         }
-        // Needs a turn, or a reader could overwrite a newly changed list in the cache with an older one.
+        // One reader at a time, and after a change that is on its way.
         let _turn = self.turn(user.nid).await;
-        if let Some(ignored) = self.ignored.0.get(&user.nid) {
+        if let Some(ignored) = lists.get(&user.nid) {
             return Ok(ignored);
         }
+        let read_at = self.published();
         let stored = self.find_version(user.nid, ACCOUNT, IGNORED_USER_LIST).await?;
         let (content, version) =
             stored.map_or((None, Position::BEFORE_ALL), |(content, version)| (Some(content), version));
         let ignored = Arc::new(Ignored { version, ..Ignored::read(&user.user_id, content.as_deref()) });
-        self.ignored.0.insert(user.nid, Arc::clone(&ignored));
+        self.keep_if_unchanged(user.nid, read_at, || lists.insert(user.nid, Arc::clone(&ignored)));
         Ok(ignored)
     }
 }

@@ -9,7 +9,6 @@ use super::{
     names::named_user,
     new_session::{Draft, SessionRefusal},
     password::HashingBusy,
-    session_cache::SessionCache,
     tokens::{NewToken, TokenKind, hash_token},
 };
 use crate::store::{
@@ -60,12 +59,10 @@ struct OpenSession {
     proof: Proof,
     session: Draft,
     now: i64,
-    sessions: Arc<SessionCache>,
 }
 
 impl Transaction for OpenSession {
-    /// Hashes of the access tokens that the session replaces.
-    type Output = Result<token_rows::Deleted, LoginError>;
+    type Output = Result<(), LoginError>;
     const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
@@ -91,12 +88,6 @@ impl Transaction for OpenSession {
             Err(refusal) => Ok(Err(refusal.into())),
         }
     }
-
-    fn committed(&self, output: &Self::Output, _: Position) {
-        if let Ok(revoked) = output {
-            self.sessions.revoke(revoked);
-        }
-    }
 }
 
 impl Accounts {
@@ -117,8 +108,7 @@ impl Accounts {
             }
         };
         let (draft, session) = self.draft_session(&user.user_id, wanted)??;
-        let sessions = Arc::clone(&self.sessions);
-        let open = OpenSession { user: user.nid, proof, session: draft, now: self.clock.now_ms(), sessions };
+        let open = OpenSession { user: user.nid, proof, session: draft, now: self.clock.now_ms() };
         self.db.committer().transact(open).await??;
         Ok(session)
     }

@@ -159,25 +159,24 @@ impl Draft {
         Ok(Ok(SessionDevice::New))
     }
 
-    /// Stores the session. Returns the hashes of the access tokens that it replaces.
+    /// Stores the session, and deletes the tokens that it replaces.
     pub async fn store(
         &self,
         conn: &mut Conn<'_>,
         user: store::UserNid,
         place: SessionDevice,
-    ) -> Result<token_rows::Deleted, store::Error> {
-        let (rows, revoked) = match place {
+    ) -> Result<(), store::Error> {
+        let rows = match place {
             SessionDevice::New => {
                 conn.touch(self.touch(user));
-                (self.rows(user), Vec::new())
+                self.rows(user)
             }
             SessionDevice::Known(device) => {
-                let revoked = token_rows::delete_of_device(conn, device).await?;
-                (self.tokens.rows(user, device, self.now), revoked)
+                token_rows::delete_of_device(conn, device).await?;
+                self.tokens.rows(user, device, self.now)
             }
         };
-        store::committer::insert_rows(conn, &rows).await?;
-        Ok(revoked)
+        store::committer::insert_rows(conn, &rows).await
     }
 
     /// The touch of a session on a new device.

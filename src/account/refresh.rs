@@ -5,12 +5,9 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#refreshing-access-tokens
 
-use std::sync::Arc;
-
 use super::{
     Accounts, AuthenticateError, TokenHash,
     new_session::{Secrets, TokenPair},
-    session_cache::SessionCache,
     tokens::{TokenKind, has_shape, hash_token},
 };
 use crate::store::{self, Conn, DeviceNid, Position, Transaction, UserNid, tokens as rows};
@@ -20,12 +17,10 @@ struct Rotate {
     hash: TokenHash,
     next: TokenPair,
     now: i64,
-    sessions: Arc<SessionCache>,
 }
 
 impl Transaction for Rotate {
-    /// Hashes of the access tokens that are no longer needed.
-    type Output = Result<rows::Deleted, AuthenticateError>;
+    type Output = Result<(), AuthenticateError>;
     const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
@@ -34,27 +29,20 @@ impl Transaction for Rotate {
             Ok(current) => current,
             Err(refused) => return Ok(Err(refused)),
         };
-        let mut revoked = Vec::new();
         // This token is in use, so the one before it is no longer needed.
         if let Some(predecessor) = rows::find_predecessor(conn, &self.hash).await? {
-            revoked.extend(rows::delete_refresh(conn, &predecessor).await?);
+            rows::delete_refresh(conn, &predecessor).await?;
         }
         // The token was exchanged before, but the answer did not arrive.
         if let Some(unused) = &current.next_hash {
-            revoked.extend(rows::delete_refresh(conn, unused).await?);
+            rows::delete_refresh(conn, unused).await?;
         }
         let (user, device) = (UserNid(current.user_nid), DeviceNid(current.device_nid));
         store::committer::insert_rows(conn, &self.next.rows(user, device, self.now)).await?;
         if let Some(next) = self.next.refresh_hash() {
             rows::set_successor(conn, &self.hash, next).await?;
         }
-        Ok(Ok(revoked))
-    }
-
-    fn committed(&self, output: &Self::Output, _: Position) {
-        if let Ok(revoked) = output {
-            self.sessions.revoke(revoked);
-        }
+        Ok(Ok(()))
     }
 }
 
@@ -68,21 +56,14 @@ fn check(found: Option<&rows::RefreshRow>, now: i64) -> Result<&rows::RefreshRow
 }
 
 /// Deletes a refresh token whose successor is in use, with its access tokens.
-struct Retire {
-    hash: Vec<u8>,
-    sessions: Arc<SessionCache>,
-}
+struct Retire(Vec<u8>);
 
 impl Transaction for Retire {
-    type Output = rows::Deleted;
+    type Output = ();
     const ESSENTIAL: bool = true;
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, store::Error> {
-        rows::delete_refresh(conn, &self.hash).await
-    }
-
-    fn committed(&self, revoked: &Self::Output, _: Position) {
-        self.sessions.revoke(revoked);
+        rows::delete_refresh(conn, &self.0).await
     }
 }
 
@@ -120,14 +101,14 @@ impl Accounts {
         drop(reader);
         check(current.as_ref(), now)?;
         let (next, secrets) = self.new_tokens(true);
-        let rotate = Rotate { hash, next, now, sessions: Arc::clone(&self.sessions) };
+        let rotate = Rotate { hash, next, now };
         self.db.committer().transact(rotate).await??;
         Ok(secrets)
     }
 
     /// Retires a refresh token, because its successor is in use.
     pub(super) async fn retire_refresh_token(&self, hash: Vec<u8>) -> Result<(), store::Error> {
-        self.db.committer().transact(Retire { hash, sessions: Arc::clone(&self.sessions) }).await.map(drop)
+        self.db.committer().transact(Retire(hash)).await
     }
 
     /// Deletes tokens that expired more than a day ago. Called regularly.

@@ -98,6 +98,7 @@ impl Accounts {
     async fn load_session(&self, hash: TokenHash) -> Result<Arc<LocalDevice>, AuthenticateError> {
         loop {
             let revocations = self.sessions.revocations();
+            let read_at = self.db.committer().published();
             let mut reader = self.db.read().await?;
             let Some(row) = rows::find_session(&mut reader.conn(), &hash).await? else {
                 // The previous iteration may have cached it before it was revoked.
@@ -124,7 +125,7 @@ impl Accounts {
                 revoked: CancellationToken::new(),
                 appservice: None,
             });
-            let device = self.sessions.keep(hash, device);
+            let device = self.sessions.keep(hash, device, read_at);
             if self.sessions.revocations() == revocations {
                 return Ok(device);
             }

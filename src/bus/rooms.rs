@@ -40,13 +40,16 @@ impl<K: Hash + Eq, V> Shards<K, V> {
     }
 }
 
+/// The live users who watch a room.
+type OfRoom = HashMap<UserNid, Arc<LiveUser>>;
+
 /// The watchers of each room.
 #[derive(Debug, Default)]
-pub(super) struct Watchers(Shards<RoomNid, HashMap<UserNid, Arc<LiveUser>>>);
+pub(super) struct Watchers(Shards<RoomNid, OfRoom>);
 
 impl Watchers {
     /// Adds a watcher, unless the user was forgotten: there may be a newer entry of the user, which must stay.
-    fn add(rooms: &mut HashMap<RoomNid, HashMap<UserNid, Arc<LiveUser>>>, room: RoomNid, live: &Arc<LiveUser>) -> bool {
+    fn add(rooms: &mut HashMap<RoomNid, OfRoom>, room: RoomNid, live: &Arc<LiveUser>) -> bool {
         if live.is_retired() {
             return false;
         }

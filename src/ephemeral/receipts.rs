@@ -7,12 +7,15 @@
 
 mod shown;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use ruma::{EventId, OwnedEventId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, SetError};
 
 use self::shown::{Key, Receipt, Shown};
 use super::Ephemeral;
@@ -28,7 +31,12 @@ use crate::{
     },
     room::{Room, Rooms},
     store::{
-        self, Position, RoomNid, Row, UserNid, Write, ids::lock, latest::Latest, log::Touch, receipts as rows,
+        self, Position, RoomNid, Row, UserNid, Write,
+        changed_rooms::AT_ONCE,
+        ids::lock,
+        latest::Latest,
+        log::{LogEntry, Memory, Touch},
+        receipts as rows,
         vocabulary::User,
     },
 };
@@ -46,6 +54,8 @@ pub(super) struct Receipts {
     rooms: Arc<GrowingCache<RoomNid, RoomReceipts>>,
     /// The position of each room's last receipt.
     latest: Mutex<Latest<RoomNid>>,
+    /// The receipts whose write is queued, by its position.
+    queued: Mutex<HashMap<Position, Vec<(Key, Receipt)>>>,
 }
 
 #[derive(Default)]
@@ -99,7 +109,7 @@ impl Receipts {
             let rooms: Arc<GrowingCache<RoomNid, RoomReceipts>> = Arc::clone(&rooms);
             move || rooms.bytes()
         });
-        Self { rooms, latest: Mutex::new(Latest::new(started_at)) }
+        Self { rooms, latest: Mutex::new(Latest::new(started_at)), queued: Mutex::default() }
     }
 
     fn room(&self, room: RoomNid) -> Arc<RoomReceipts> {
@@ -111,10 +121,7 @@ impl Receipts {
     }
 
     /// Adds committed receipts to the cache. A room that is being loaded gets them too, so none is lost.
-    fn committed(&self, room: RoomNid, receipts: Vec<(Key, Receipt)>, position: Position) {
-        if receipts.is_empty() {
-            return;
-        }
+    fn committed(&self, room: RoomNid, receipts: Vec<(Key, Receipt)>) {
         if let Some(known) = self.rooms.peek(&room) {
             let mut shown = lock(&known.shown);
             let before = shown.bytes();
@@ -127,11 +134,33 @@ impl Receipts {
                 self.has_grown(room, &known, after);
             }
         }
-        lock(&self.latest).changed(room, position);
     }
 
     fn unchanged(&self, room: RoomNid, since: Position) -> bool {
         lock(&self.latest).is_unchanged(&room, since)
+    }
+}
+
+impl Memory for Receipts {
+    fn apply(&self, entry: &LogEntry) {
+        for (at, touch) in &entry.touches {
+            let Touch::Receipt { room, .. } = *touch else { continue };
+            let queued = lock(&self.queued).remove(at);
+            match queued {
+                Some(receipts) => self.committed(room, receipts),
+                // Another process has them.
+                None => self.rooms.remove(&room),
+            }
+            lock(&self.latest).changed(room, *at);
+        }
+    }
+
+    fn abandoned(&self, touches: &[(Position, Touch)]) {
+        for (at, touch) in touches {
+            if matches!(touch, Touch::Receipt { .. }) {
+                lock(&self.queued).remove(at);
+            }
+        }
     }
 }
 
@@ -144,19 +173,58 @@ impl Ephemeral {
         }
         let load = async {
             let mut reader = self.db.read().await?;
-            let rows = rows::receipts_of_room(&mut reader.conn(), room).await?;
-            let mut shown = lock(&receipts.shown);
-            for row in rows {
-                let (key, receipt) = read_row(row)?;
-                shown.apply(key, receipt);
-            }
-            let bytes = shown.bytes();
-            drop(shown);
-            self.receipts.has_grown(room, &receipts, bytes);
-            Ok::<_, store::Error>(())
+            let stored = rows::receipts_of_rooms(&mut reader.conn(), &[room]).await?;
+            drop(reader);
+            self.add_stored(room, &receipts, stored.into_iter().map(|stored| stored.row))
         };
         receipts.loaded.get_or_try_init(|| Box::pin(load)).await?;
         Ok(receipts)
+    }
+
+    /// Adds the stored receipts of a room to those that were committed meanwhile.
+    fn add_stored(
+        &self,
+        room: RoomNid,
+        receipts: &Arc<RoomReceipts>,
+        stored: impl Iterator<Item = rows::ReceiptRow>,
+    ) -> Result<(), store::Error> {
+        let mut shown = lock(&receipts.shown);
+        for row in stored {
+            let (key, receipt) = read_row(row)?;
+            shown.apply(key, receipt);
+        }
+        let bytes = shown.bytes();
+        drop(shown);
+        self.receipts.has_grown(room, receipts, bytes);
+        Ok(())
+    }
+
+    /// Reads the receipts of these rooms that are not cached, many rooms with one statement. Rooms with damaged ones are
+    /// left out: they are reported when somebody asks for them.
+    pub async fn prepare_receipts(&self, rooms: &[RoomNid]) -> Result<(), store::Error> {
+        // In the cache before they are read, so that a commit in between finds them.
+        let cached = rooms.iter().map(|room| (*room, self.receipts.room(*room)));
+        let missing: Vec<_> = cached.filter(|(_, receipts)| !receipts.loaded.initialized()).collect();
+        for chunk in missing.chunks(AT_ONCE) {
+            let nids: Vec<RoomNid> = chunk.iter().map(|(room, _)| *room).collect();
+            let stored = rows::receipts_of_rooms(&mut self.db.read().await?.conn(), &nids).await;
+            let stored = match stored {
+                Err(error) if error.is_damage() => continue,
+                stored => stored?,
+            };
+            let mut by_room: HashMap<RoomNid, Vec<rows::ReceiptRow>> = HashMap::new();
+            for stored in stored {
+                by_room.entry(stored.room).or_default().push(stored.row);
+            }
+            for (room, receipts) in chunk {
+                let stored = by_room.remove(room).unwrap_or_default();
+                if self.add_stored(*room, receipts, stored.into_iter()).is_ok() {
+                    // An error means that another task reads or has read them too.
+                    let _: Result<(), SetError<()>> = receipts.loaded.set(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Marks events of the room as read. Events that were already read stay so. The caller must check that the user is
@@ -222,17 +290,15 @@ impl Ephemeral {
         mut receipts: Vec<(Key, Receipt)>,
         fully_read: Option<Arc<str>>,
     ) -> Result<(), store::Error> {
-        let (memory, data, bus) = (Arc::clone(&self.receipts), Arc::clone(&self.data), Arc::clone(&self.bus));
         let public = receipts.iter().any(|(key, _)| key.kind == Kind::Read);
-        let marker = fully_read.is_some();
         let mut touches: Vec<Touch> = Vec::new();
         if !receipts.is_empty() {
             touches.push(Touch::Receipt { room, user, private: !public });
         }
-        if marker {
+        if fully_read.is_some() {
             touches.push(AccountData::touch(user, room, FULLY_READ));
         }
-        let committed = self.db.committer().submit::<store::Error>(1, move |position| {
+        let committed = self.db.committer().submit::<store::Error>(1, |position| {
             let mut rows: Vec<Row> = Vec::with_capacity(receipts.len() + 1);
             for (key, receipt) in &mut receipts {
                 receipt.pos = position;
@@ -252,15 +318,10 @@ impl Ephemeral {
             if let Some(content) = fully_read {
                 rows.push(AccountData::row(user, room, FULLY_READ, content, position));
             }
-            let write = touches.into_iter().fold(Write::new(rows), Write::touching);
-            Ok(write.after(move || {
-                memory.committed(room, receipts, position);
-                bus.mark_receipts(user, room, public, position);
-                if marker {
-                    data.committed(user, position);
-                    bus.mark_user_in(user, room, position);
-                }
-            }))
+            if !receipts.is_empty() {
+                lock(&self.receipts.queued).insert(position, receipts);
+            }
+            Ok(touches.into_iter().fold(Write::new(rows), Write::touching))
         })?;
         committed.wait().await?;
         Ok(())
@@ -339,3 +400,6 @@ fn read_row(row: rows::ReceiptRow) -> Result<(Key, Receipt), store::Error> {
     };
     Ok((key, receipt))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,18 @@
 //! Changes of device lists: which users must fetch whose keys again.
 //!
-//! Every change of a user's devices or keys stores a row with it, through [`DeviceChange`], and wakes the users who
-//! share a room. The latest changes are also kept in memory, so that a `/sync` without changes needs no query.
+//! Every change of a user's devices or keys stores a row with it ([`list_change`]), and wakes the users who share a room. The
+//! latest changes are also kept in memory, so that a `/sync` without changes needs no query.
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, Mutex},
+    sync::Mutex,
 };
 
 use ruma::OwnedUserId;
 
 use super::Keys;
-use crate::{
-    bus::Bus,
-    store::{
-        Conn, Error, Position, RoomNid, Row, UserNid, device_keys, devices::DeviceChangeColumns, ids::lock, log::Touch,
-    },
+use crate::store::{
+    Conn, Error, Position, Row, UserNid, device_keys, devices::DeviceChangeColumns, ids::lock, log::Touch,
 };
 
 /// Changes kept in memory: some minutes of a busy server. Clients that were away longer cost a query.
@@ -41,24 +38,23 @@ struct Log {
 #[derive(Debug)]
 pub(super) struct Changes {
     log: Mutex<Log>,
-    bus: Arc<Bus>,
 }
 
 impl Changes {
-    pub(super) fn new(bus: Arc<Bus>, published: Position) -> Self {
-        Self { log: Mutex::new(Log { complete_from: published, changes: VecDeque::new() }), bus }
+    /// No changes, of those after `started_at`.
+    pub(super) fn new(started_at: Position) -> Self {
+        Self { log: Mutex::new(Log { complete_from: started_at, changes: VecDeque::new() }) }
     }
 
-    pub(super) fn add(&self, position: Position, users: &[UserNid]) {
+    /// Adds the change of a user's list that was committed at `position`.
+    pub(super) fn add(&self, position: Position, user: UserNid) {
         let mut log = lock(&self.log);
-        for user in users {
-            if log.changes.len() == MAX_LOGGED
-                && let Some((dropped, _)) = log.changes.pop_front()
-            {
-                log.complete_from = dropped;
-            }
-            log.changes.push_back((position, *user));
+        if log.changes.len() == MAX_LOGGED
+            && let Some((dropped, _)) = log.changes.pop_front()
+        {
+            log.complete_from = dropped;
         }
+        log.changes.push_back((position, user));
     }
 
     /// The users whose lists changed in (`since`, `upto`]; `None` if memory does not reach back that far.
@@ -72,44 +68,10 @@ impl Changes {
     }
 }
 
-/// A change of device lists on its way to the database. Add [`Self::rows`] to the rows of the transaction, and call
-/// [`Self::committed`] after the commit.
-#[derive(Debug, Clone)]
-pub struct DeviceChange {
-    changes: Arc<Changes>,
-    users: Vec<UserNid>,
-    rooms: Vec<RoomNid>,
-    /// The user who makes the change. All their devices are notified.
-    owner: UserNid,
-}
-
-impl DeviceChange {
-    pub(super) fn new(changes: Arc<Changes>, user: UserNid, rooms: Vec<RoomNid>) -> Self {
-        Self { changes, users: vec![user], rooms, owner: user }
-    }
-
-    /// Copies the change for the lists of `users`, instead of the user it was made for.
-    pub(super) fn of_users(&self, users: Vec<UserNid>) -> Self {
-        Self { users, ..self.clone() }
-    }
-
-    /// Touches the lists, and returns the rows that store the change.
-    pub fn rows(&self, conn: &mut Conn<'_>, position: Position) -> Vec<Row> {
-        for user in &self.users {
-            conn.touch(Touch::DeviceList { user: *user });
-        }
-        self.users.iter().map(|user| DeviceChangeColumns { user_nid: *user, pos: position }.row()).collect()
-    }
-
-    /// Records the change. Must be called after the commit, before its position is visible.
-    pub fn committed(&self, position: Position) {
-        self.changes.add(position, &self.users);
-        if self.users.is_empty() {
-            return;
-        }
-        self.changes.bus.mark_user(self.owner, position);
-        self.changes.bus.mark_members(&self.rooms, position);
-    }
+/// Touches a user's list, and returns the row that stores its change.
+pub(super) fn list_change(conn: &mut Conn<'_>, user: UserNid, position: Position) -> Row {
+    conn.touch(Touch::DeviceList { user });
+    DeviceChangeColumns { user_nid: user, pos: position }.row()
 }
 
 impl Keys {
@@ -125,7 +87,7 @@ impl Keys {
         since: Position,
         upto: Position,
     ) -> Result<Vec<OwnedUserId>, Error> {
-        let changed = match self.changes.between(since, upto) {
+        let changed = match self.memory.changes.between(since, upto) {
             Some(changed) => changed,
             None => {
                 let mut reader = self.db.read().await?;

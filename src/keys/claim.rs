@@ -13,16 +13,13 @@ use ruma::{
     encryption::OneTimeKey, serde::Raw,
 };
 
-use super::{Keys, counts::Counts, validate};
-use crate::{
-    bus::Bus,
-    store::{
-        Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
-        committer::insert_rows,
-        device_keys,
-        log::Touch,
-        one_time_keys::{self, ClaimedKeyColumns},
-    },
+use super::{Keys, validate};
+use crate::store::{
+    Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
+    committer::insert_rows,
+    device_keys,
+    log::Touch,
+    one_time_keys::{self, ClaimedKeyColumns},
 };
 
 /// Maximum number of devices in one claim: a room of a thousand people with several devices each.
@@ -69,8 +66,6 @@ pub(super) struct Taken {
 
 struct ClaimKeys {
     targets: Arc<[Target]>,
-    counts: Arc<Counts>,
-    bus: Arc<Bus>,
 }
 
 impl Keys {
@@ -88,11 +83,7 @@ impl Keys {
         let targets = self.find_targets(wanted, &mut claimed).await?;
         for chunk in targets.chunks(DEVICES_PER_TRANSACTION) {
             let targets: Arc<[Target]> = chunk.into();
-            let transaction = ClaimKeys {
-                targets: Arc::clone(&targets),
-                counts: Arc::clone(&self.counts),
-                bus: Arc::clone(&self.bus),
-            };
+            let transaction = ClaimKeys { targets: Arc::clone(&targets) };
             for taken in self.db.committer().transact(transaction).await? {
                 let target = &targets[taken.target];
                 let id = format!("{}:{}", target.algorithm, taken.key_id);
@@ -159,13 +150,5 @@ impl Transaction for ClaimKeys {
         }
         insert_rows(conn, &digests).await?;
         Ok(taken)
-    }
-
-    fn committed(&self, output: &Self::Output, position: Position) {
-        for taken in output {
-            let target = &self.targets[taken.target];
-            self.counts.changed(target.device, position);
-            self.bus.mark_user(target.user, position);
-        }
     }
 }

@@ -100,7 +100,7 @@ impl Keys {
     /// # Errors
     /// When the database fails.
     pub async fn counts(&self, device: DeviceNid) -> Result<Arc<KeyCounts>, Error> {
-        let (load, changed_at) = match self.counts.find_or_load(device) {
+        let (load, changed_at) = match self.memory.counts.find_or_load(device) {
             Ok(counts) => return Ok(counts),
             Err(load) => load,
         };
@@ -112,7 +112,7 @@ impl Keys {
         }
         let unused_fallback = one_time_keys::unused_fallback(&mut conn, device).await?;
         let counts = Arc::new(KeyCounts { one_time, unused_fallback, changed_at });
-        self.counts.loaded(device, load, &counts);
+        self.memory.counts.loaded(device, load, &counts);
         Ok(counts)
     }
 }

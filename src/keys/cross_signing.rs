@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 
 use super::{
     Keys,
-    changes::DeviceChange,
+    changes::list_change,
     signatures::{self, Stored},
     validate,
 };
 use crate::{
     account::LocalDevice,
     store::{
-        Conn, Error, Position, RoomNid, Row, Transaction, UserNid,
+        Conn, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
         cross_signing::{self, CrossSigningKeyColumns},
         devices,
@@ -177,12 +177,11 @@ struct UploadSigningKeys {
     /// Usage and public key of the keys that are deleted.
     replaced: Vec<(Usage, String)>,
     rows: Vec<Row>,
-    change: DeviceChange,
 }
 
 impl Keys {
     /// Stores cross-signing keys. `authenticated` means that the user has just authenticated, which replacing keys
-    /// needs. `rooms` are the user's joined rooms, which are notified of the change.
+    /// needs. The caller's rooms should be in memory: the commit marks their members, or else everyone.
     ///
     /// # Errors
     /// [`SigningKeysError`]. Nothing is stored then.
@@ -191,11 +190,9 @@ impl Keys {
         caller: &LocalDevice,
         keys: SigningKeys,
         authenticated: bool,
-        rooms: Vec<RoomNid>,
     ) -> Result<(), SigningKeysError> {
         for _ in 0..MAX_TRIES {
-            let change = self.device_change(caller.user.nid, rooms.clone());
-            let Some(transaction) = self.prepare_signing_keys(caller, &keys, authenticated, change).await? else {
+            let Some(transaction) = self.prepare_signing_keys(caller, &keys, authenticated).await? else {
                 return Ok(());
             };
             if self.db.committer().transact(transaction).await? {
@@ -211,7 +208,6 @@ impl Keys {
         caller: &LocalDevice,
         keys: &SigningKeys,
         authenticated: bool,
-        change: DeviceChange,
     ) -> Result<Option<UploadSigningKeys>, SigningKeysError> {
         let (user, user_id) = (caller.user.nid, caller.user_id());
         let signing = keys.0.iter().flat_map(|key| signatures::signing_devices(&key.object, user_id));
@@ -266,7 +262,7 @@ impl Keys {
             None => new_master.is_some_and(|new| Some(new) != stored_master),
         };
         let replaced = known.iter().filter(|(usage, old)| is_replaced(*usage, old)).cloned().collect();
-        Ok(Some(UploadSigningKeys { user, replaced, rows, change, stored }))
+        Ok(Some(UploadSigningKeys { user, replaced, rows, stored }))
     }
 }
 
@@ -283,14 +279,8 @@ impl Transaction for UploadSigningKeys {
             cross_signing::delete_signatures(conn, self.user, old).await?;
         }
         let mut rows = self.rows.clone();
-        rows.extend(self.change.rows(conn, position));
+        rows.push(list_change(conn, self.user, position));
         insert_rows(conn, &rows).await?;
         Ok(true)
-    }
-
-    fn committed(&self, stored: &bool, position: Position) {
-        if *stored {
-            self.change.committed(position);
-        }
     }
 }

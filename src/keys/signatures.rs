@@ -14,11 +14,11 @@ use ruma::{
     signatures::{to_canonical_json_string_for_signing, verify_canonical_json_bytes},
 };
 
-use super::{Keys, changes::DeviceChange, cross_signing::Usage, validate};
+use super::{Keys, changes::list_change, cross_signing::Usage, validate};
 use crate::{
     account::LocalDevice,
     store::{
-        Conn, Error, Position, RoomNid, Row, Transaction, UserNid,
+        Conn, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
         cross_signing::{self, KeySignatureColumns},
         device_keys,
@@ -222,19 +222,11 @@ struct UploadSignatures {
     stored: Stored,
     valid: Vec<Valid>,
     failures: Failures,
-    change: DeviceChange,
-}
-
-/// The result of an upload: what was stored and what was not.
-#[derive(Default)]
-pub(super) struct Outcome {
-    failures: Failures,
-    changed: BTreeSet<UserNid>,
 }
 
 impl Keys {
-    /// Stores the caller's signatures on these keys. `rooms` are the caller's joined rooms, which are notified of
-    /// signatures on the caller's own keys.
+    /// Stores the caller's signatures on these keys. The rooms of the keys' owners should be in memory: the commit marks
+    /// their members, or else everyone.
     ///
     /// # Errors
     /// [`SignaturesError`]. Nothing is stored then. The mistakes in single keys are in the answer.
@@ -242,7 +234,6 @@ impl Keys {
         &self,
         caller: &LocalDevice,
         signed: Vec<SignedKey>,
-        rooms: Vec<RoomNid>,
     ) -> Result<Failures, SignaturesError> {
         if signed.len() > MAX_SIGNED_KEYS {
             return Err(SignaturesError::TooMany);
@@ -252,16 +243,9 @@ impl Keys {
             let owner = if self.is_local(&key.user_id) { self.db.find_user(&key.user_id).await? } else { None };
             keys.push((owner.map(|owner| owner.nid), key));
         }
-        let touches_own = keys.iter().any(|(owner, _)| *owner == Some(caller.user.nid));
-        let rooms = if touches_own { rooms } else { Vec::new() };
         let stored = self.stored_for(caller, &keys).await?;
-        let mut transaction = UploadSignatures {
-            user: caller.user.nid,
-            valid: Vec::new(),
-            failures: Failures::new(),
-            change: self.device_change(caller.user.nid, rooms),
-            stored,
-        };
+        let mut transaction =
+            UploadSignatures { user: caller.user.nid, valid: Vec::new(), failures: Failures::new(), stored };
         for (owner, key) in keys {
             match transaction.check(caller.user_id(), owner, &key)? {
                 Ok(valid) => transaction.valid.extend(valid),
@@ -273,7 +257,7 @@ impl Keys {
         if transaction.valid.is_empty() {
             return Ok(transaction.failures);
         }
-        Ok(self.db.committer().transact(transaction).await?.failures)
+        Ok(self.db.committer().transact(transaction).await?)
     }
 
     /// Reads the stored texts of the keys in the upload, and of the keys that may have signed them.
@@ -393,19 +377,19 @@ fn unsigned(object: &CanonicalJsonObject) -> CanonicalJsonObject {
 }
 
 impl Transaction for UploadSignatures {
-    type Output = Outcome;
+    type Output = Failures;
 
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
         let now = self.stored.read_again(conn).await?;
-        let mut outcome = Outcome { failures: self.failures.clone(), changed: BTreeSet::new() };
+        let (mut failures, mut changed) = (self.failures.clone(), BTreeSet::new());
         let mut rows: Vec<Row> = Vec::new();
         for valid in &self.valid {
             if valid.relies_on.iter().any(|place| now.get(place) != self.stored.get(place)) {
-                let of_owner = outcome.failures.entry(valid.owner_id.clone()).or_default();
+                let of_owner = failures.entry(valid.owner_id.clone()).or_default();
                 of_owner.insert(valid.key_id.clone(), SignatureFailure::OtherKey);
                 continue;
             }
-            outcome.changed.insert(valid.owner);
+            changed.insert(valid.owner);
             rows.push(
                 KeySignatureColumns {
                     user_nid: valid.owner,
@@ -418,12 +402,8 @@ impl Transaction for UploadSignatures {
             );
         }
         // Another user's list counts as changed too: the caller's other devices must fetch it to see the signature.
-        rows.extend(self.change.of_users(outcome.changed.iter().copied().collect()).rows(conn, position));
+        rows.extend(changed.into_iter().map(|owner| list_change(conn, owner, position)));
         insert_rows(conn, &rows).await?;
-        Ok(outcome)
-    }
-
-    fn committed(&self, output: &Self::Output, position: Position) {
-        self.change.of_users(output.changed.iter().copied().collect()).committed(position);
+        Ok(failures)
     }
 }

@@ -1,6 +1,7 @@
 //! The life of keys and messages, with a real database.
 
 mod backups;
+mod memory;
 mod to_device;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -80,7 +81,7 @@ impl Fixture {
         let mut config = Config { server_name: owned_server_name!("example.org"), ..Config::default() };
         change(&mut config);
         let db = open(&directory.path().join("db"), 1).await;
-        let keys = Arc::new(Keys::new(Arc::clone(&db), Arc::default(), Clock::manual(0), &config));
+        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
         Self { directory, db, keys, config }
     }
 
@@ -92,7 +93,7 @@ impl Fixture {
         db.close().await;
         drop(db);
         let db = open(&directory.path().join("db"), next).await;
-        let keys = Arc::new(Keys::new(Arc::clone(&db), Arc::default(), Clock::manual(0), &config));
+        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
         Self { directory, db, keys, config }
     }
 
@@ -148,7 +149,7 @@ async fn upload(
 ) -> Result<u64, UploadError> {
     let own = (device.user_id(), id_of(device));
     let checked = Upload::check(own, None, &key_map(one_time), &key_map(fallback)).expect("the tests upload good keys");
-    Ok(keys.upload(device, checked, Vec::new()).await?.one_time[SIGNED])
+    Ok(keys.upload(device, checked).await?.one_time[SIGNED])
 }
 
 /// Claims a key of the device, and returns its ID.
@@ -273,10 +274,10 @@ async fn changes_are_told_from_memory_and_from_the_database() {
     let device_keys = Raw::from_json_string(device_keys.to_string()).expect("JSON");
     let own = (alice.user_id(), id_of(&alice));
     let checked = || Upload::check(own, Some(&device_keys), &BTreeMap::new(), &BTreeMap::new()).expect("good keys");
-    fixture.keys.upload(&alice, checked(), Vec::new()).await.expect("uploaded");
+    fixture.keys.upload(&alice, checked()).await.expect("uploaded");
     let changed = fixture.db.committer().published();
     // Uploading equal keys is no change.
-    fixture.keys.upload(&alice, checked(), Vec::new()).await.expect("uploaded");
+    fixture.keys.upload(&alice, checked()).await.expect("uploaded");
     let upto = fixture.db.committer().published();
     let ask = async |fixture: &Fixture, since| {
         fixture.keys.device_lists_changed(&OneRoom, bob.user.nid, since, upto).await.expect("changes")
@@ -358,10 +359,10 @@ async fn only_the_named_keys_are_read_for_signatures_and_uploads() {
         key_id: key_id.to_owned(),
         json: "{}".to_owned(),
     };
-    let failures = fixture.keys.upload_signatures(&alice, vec![signed("DEV"), signed("NONE")], Vec::new()).await;
+    let failures = fixture.keys.upload_signatures(&alice, vec![signed("DEV"), signed("NONE")]).await;
     let failures = failures.expect("the damaged key is not read");
     assert!(failures[alice.user_id()].values().all(|failure| *failure == SignatureFailure::NotFound));
-    fixture.keys.upload_signatures(&alice, vec![signed("OTHER")], Vec::new()).await.expect_err("it is read");
+    fixture.keys.upload_signatures(&alice, vec![signed("OTHER")]).await.expect_err("it is read");
 }
 
 #[tokio::test]
@@ -377,7 +378,7 @@ async fn a_device_has_keys_of_few_algorithms() {
         let one_time = Upload::check(own, None, &key(algorithm), &BTreeMap::new()).expect("a good key");
         let fallback = Upload::check(own, None, &BTreeMap::new(), &key(algorithm)).expect("a good key");
         for upload in [one_time, fallback] {
-            let uploaded = fixture.keys.upload(&alice, upload, Vec::new()).await;
+            let uploaded = fixture.keys.upload(&alice, upload).await;
             assert_eq!(uploaded.is_ok(), algorithm < MAX_ALGORITHMS, "{algorithm}: {uploaded:?}");
         }
     }

@@ -23,7 +23,7 @@ use super::Keys;
 use crate::store::{
     DeviceNid, Error, Position,
     ids::lock,
-    to_device::{self, MessageRow, Removed},
+    to_device::{self, MessageRow},
 };
 
 /// Maximum bytes of waiting messages of a device. A message counts fully for each device, although several devices
@@ -38,25 +38,18 @@ const DELETED_PER_COMMIT: usize = 500;
 
 /// The bounds of a device's waiting messages, as known in memory. They are never too low, but not always exact.
 #[derive(Debug, Clone, Copy)]
-struct Inbox {
+pub(in crate::keys) struct Inbox {
     /// No message is before this one.
     oldest: Position,
     /// No message is after this one.
-    newest: Position,
+    pub(in crate::keys) newest: Position,
     /// At most this many messages wait.
-    count: u64,
+    pub(in crate::keys) count: u64,
     /// At most this many bytes wait.
-    bytes: u64,
+    pub(in crate::keys) bytes: u64,
 }
 
 const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::BEFORE_ALL, count: 0, bytes: 0 };
-
-impl Inbox {
-    fn removed(&mut self, removed: Removed) {
-        self.count = self.count.saturating_sub(removed.messages);
-        self.bytes = self.bytes.saturating_sub(removed.bytes);
-    }
-}
 
 /// Maximum number of cached inboxes. When it is reached we clear the cache, which costs each device one query.
 const MAX_CACHED: usize = 100_000;
@@ -116,6 +109,30 @@ impl Inboxes {
         }
     }
 
+    /// Adds a message, or several of one position, to the cached inbox.
+    pub(super) fn added(&self, device: DeviceNid, at: Position, (messages, bytes): (u32, u32)) {
+        self.update(device, |inbox| {
+            inbox.oldest = inbox.oldest.min(at);
+            inbox.newest = inbox.newest.max(at);
+            inbox.count += u64::from(messages);
+            inbox.bytes += u64::from(bytes);
+        });
+    }
+
+    /// Removes messages from the cached inbox. None is left up to `upto`.
+    pub(super) fn removed(&self, device: DeviceNid, upto: Position, (messages, bytes): (u32, u32)) {
+        self.update(device, |inbox| {
+            if inbox.newest <= upto {
+                *inbox = EMPTY;
+            } else {
+                inbox.oldest = inbox.oldest.max(Position(upto.0 + 1));
+                inbox.count = inbox.count.saturating_sub(u64::from(messages));
+                inbox.bytes = inbox.bytes.saturating_sub(u64::from(bytes));
+            }
+        });
+        self.acknowledged.deleted(device, upto);
+    }
+
     fn update(&self, device: DeviceNid, update: impl FnOnce(&mut Inbox)) {
         let mut entries = lock(&self.entries);
         match entries.by_device.get_mut(&device) {
@@ -136,8 +153,8 @@ struct Event<'a> {
 
 impl Keys {
     /// The bounds of the device's waiting messages; read from the database when not cached.
-    async fn inbox(&self, device: DeviceNid) -> Result<Inbox, Error> {
-        let load = match self.inboxes.find_or_load(device) {
+    pub(in crate::keys) async fn inbox(&self, device: DeviceNid) -> Result<Inbox, Error> {
+        let load = match self.memory.inboxes.find_or_load(device) {
             Ok(inbox) => return Ok(inbox),
             Err(load) => load,
         };
@@ -148,7 +165,7 @@ impl Keys {
             count: waiting.messages,
             bytes: waiting.bytes,
         };
-        self.inboxes.loaded(device, load, inbox);
+        self.memory.inboxes.loaded(device, load, inbox);
         Ok(inbox)
     }
 
@@ -166,7 +183,7 @@ impl Keys {
         limit: usize,
     ) -> Result<(Vec<Box<RawValue>>, Position), Error> {
         // An earlier request has acknowledged these, so they count as deleted.
-        let since = self.inboxes.acknowledged.find(device).map_or(since, |acknowledged| acknowledged.max(since));
+        let since = self.memory.inboxes.acknowledged.find(device).map_or(since, |acknowledged| acknowledged.max(since));
         if self.inbox(device).await?.newest <= since {
             return Ok((Vec::new(), upto));
         }

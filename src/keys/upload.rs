@@ -10,15 +10,14 @@ use std::{
 
 use super::{
     Keys,
-    changes::DeviceChange,
-    counts::{Counts, KeyCounts},
+    changes::list_change,
+    counts::KeyCounts,
     validate::{Upload, UploadedKey},
 };
 use crate::{
     account::LocalDevice,
-    bus::Bus,
     store::{
-        Conn, DeviceNid, Error, Position, RoomNid, Row, Transaction, UserNid,
+        Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
         device_keys::{self, DeviceKeyColumns},
         devices,
@@ -49,13 +48,6 @@ pub enum UploadError {
     Storage(#[from] Error),
 }
 
-/// The changes that an upload made.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Uploaded {
-    device_keys: bool,
-    counts: bool,
-}
-
 /// The new keys of an upload.
 struct UploadKeys {
     user: UserNid,
@@ -63,28 +55,20 @@ struct UploadKeys {
     device_keys: Option<Arc<str>>,
     one_time_keys: Vec<UploadedKey>,
     fallback_keys: Vec<UploadedKey>,
-    change: DeviceChange,
-    counts: Arc<Counts>,
-    bus: Arc<Bus>,
 }
 
 impl Keys {
-    /// Stores what the device uploads, and returns the number of its one-time keys afterwards. `rooms` are the user's
-    /// joined rooms, which are notified of new device keys.
+    /// Stores what the device uploads, and returns the number of its one-time keys afterwards. For new device keys, the
+    /// caller's rooms should be in memory: the commit marks their members, or else everyone.
     ///
     /// # Errors
     /// [`UploadError`]. Nothing of the upload is stored then.
-    pub async fn upload(
-        &self,
-        caller: &LocalDevice,
-        upload: Upload,
-        rooms: Vec<RoomNid>,
-    ) -> Result<Arc<KeyCounts>, UploadError> {
+    pub async fn upload(&self, caller: &LocalDevice, upload: Upload) -> Result<Arc<KeyCounts>, UploadError> {
         if !upload.is_empty() {
             // Only uploads add keys, so a key that is missing now is still missing at the commit. Claims only remove
             // keys: one that is handed out before the commit was already found here.
             let _turn = self.turns.take(caller.user.nid).await;
-            let new = self.find_new(caller, upload, rooms).await?;
+            let new = self.find_new(caller, upload).await?;
             // Needed also when nothing is new: a device that was signed out meanwhile must get an error.
             self.db.committer().transact(new).await??;
         }
@@ -92,12 +76,7 @@ impl Keys {
     }
 
     /// Checks the upload, and returns its keys that are not stored yet.
-    async fn find_new(
-        &self,
-        caller: &LocalDevice,
-        upload: Upload,
-        rooms: Vec<RoomNid>,
-    ) -> Result<UploadKeys, UploadError> {
+    async fn find_new(&self, caller: &LocalDevice, upload: Upload) -> Result<UploadKeys, UploadError> {
         let device = caller.device_nid;
         let mut reader = self.db.read().await?;
         let conn = &mut reader.conn();
@@ -136,16 +115,7 @@ impl Keys {
         {
             device_keys = None;
         }
-        Ok(UploadKeys {
-            user: caller.user.nid,
-            device,
-            device_keys,
-            one_time_keys,
-            fallback_keys,
-            change: self.device_change(caller.user.nid, rooms),
-            counts: Arc::clone(&self.counts),
-            bus: Arc::clone(&self.bus),
-        })
+        Ok(UploadKeys { user: caller.user.nid, device, device_keys, one_time_keys, fallback_keys })
     }
 }
 
@@ -179,7 +149,7 @@ async fn new_one_time_keys(
 }
 
 impl Transaction for UploadKeys {
-    type Output = Result<Uploaded, UploadError>;
+    type Output = Result<(), UploadError>;
 
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
         if !devices::existing(conn, &[self.device]).await?.contains(&self.device) {
@@ -214,26 +184,12 @@ impl Transaction for UploadKeys {
         }
         if let Some(json) = &self.device_keys {
             rows.push(DeviceKeyColumns { device_nid: self.device, user_nid: self.user, json: Arc::clone(json) }.row());
-            rows.extend(self.change.rows(conn, position));
+            rows.push(list_change(conn, self.user, position));
         }
-        let counts = !one_time_keys.is_empty() || !fallback_keys.is_empty();
-        if counts {
+        if !one_time_keys.is_empty() || !fallback_keys.is_empty() {
             conn.touch(Touch::KeyCounts { user: self.user, device: self.device });
         }
         insert_rows(conn, &rows).await?;
-        Ok(Ok(Uploaded { device_keys: self.device_keys.is_some(), counts }))
-    }
-
-    fn committed(&self, output: &Self::Output, position: Position) {
-        let Ok(uploaded) = output else {
-            return;
-        };
-        if uploaded.device_keys {
-            self.change.committed(position);
-        }
-        if uploaded.counts {
-            self.counts.changed(self.device, position);
-            self.bus.mark_user(self.user, position);
-        }
+        Ok(Ok(()))
     }
 }

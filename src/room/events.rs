@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     memory::budget::{Budget, Part},
-    store::{self, Database, Error, EventNid, KeyNid, RoomNid, events as rows},
+    store::{self, Database, Error, EventNid, KeyNid, Reader, RoomNid, events as rows},
 };
 
 /// The approximate number of events that fit into the cache, from which it sizes its tables.
@@ -49,7 +49,27 @@ pub(crate) struct Events {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Redactions(u64);
 
+/// A handle to the cache without the database, for what follows the commits.
+pub(super) struct EventsHandle {
+    cache: Arc<Cache<EventNid, Arc<StoredEvent>, ByBytes>>,
+    redactions: Arc<RwLock<Redactions>>,
+}
+
+impl EventsHandle {
+    /// Evicts an event that another process has redacted, and all events of the room that may show a part of it.
+    pub(super) fn evict_redacted(&self, room: RoomNid, redacted: EventNid) {
+        let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
+        redactions.0 += 1;
+        let may_show = |event: &StoredEvent| event.replaces.is_some() || event.redacted_because.is_some();
+        self.cache.retain(|nid, event| *nid != redacted && (event.room != room || !may_show(event)));
+    }
+}
+
 impl Events {
+    pub(super) fn handle(&self) -> EventsHandle {
+        EventsHandle { cache: Arc::clone(&self.cache), redactions: Arc::clone(&self.redactions) }
+    }
+
     pub(super) fn new(db: Arc<Database>, budget: &Budget) -> Self {
         let cache = Arc::new(Cache::with_weighter(CACHE_EVENTS, budget.share(Part::Events), ByBytes));
         budget.watch(Part::Events, {
@@ -138,41 +158,80 @@ impl Events {
     }
 
     async fn load(&self, rules: &RoomVersionRules, nids: &[EventNid]) -> Result<Vec<Arc<StoredEvent>>, Error> {
-        let before = self.redactions();
         let mut reader = self.db.read().await?;
-        let found = rows::events(&mut reader.conn(), nids).await?;
-        let redactions: Vec<EventNid> = found.iter().filter_map(|row| row.redaction_nid.map(EventNid)).collect();
-        let mut because = HashMap::new();
-        if !redactions.is_empty() {
-            for row in rows::events(&mut reader.conn(), &redactions).await? {
-                // A redaction that was itself redacted is shown in its redacted form, without its own
-                // `redacted_because`.
-                let event = Arc::new(parse(rules, row, None)?);
-                because.insert(event.nid, event);
-            }
-        }
+        let read = self.read(&mut reader, nids).await?;
         drop(reader);
-        found
-            .into_iter()
+        read.rows
+            .iter()
             .map(|row| {
-                let redacted_because = row.redaction_nid.and_then(|nid| because.get(&EventNid(nid)).cloned());
-                let event = Arc::new(parse(rules, row, redacted_because)?);
-                Ok(if nids.len() < MANY_EVENTS { self.keep(event, before) } else { event })
+                let event = read.parse(rules, row)?;
+                Ok(if nids.len() < MANY_EVENTS { self.keep(event, read.before) } else { event })
             })
             .collect()
+    }
+
+    /// Reads the rows of events, of one room or of several.
+    pub(super) async fn read(&self, reader: &mut Reader<'_>, nids: &[EventNid]) -> Result<ReadEvents, Error> {
+        let before = self.redactions();
+        let rows = rows::events(&mut reader.conn(), nids).await?;
+        let redactions: Vec<EventNid> = rows.iter().filter_map(|row| row.redaction_nid.map(EventNid)).collect();
+        let because =
+            if redactions.is_empty() { Vec::new() } else { rows::events(&mut reader.conn(), &redactions).await? };
+        let because = because.into_iter().map(|row| (EventNid(row.event_nid), row)).collect();
+        Ok(ReadEvents { before, rows, because })
+    }
+
+    /// Reads events of several rooms into the cache. Those that cannot be read are left out: they are reported when
+    /// somebody asks for them.
+    pub(super) async fn prefetch(&self, wanted: &[(&Room, EventNid)]) -> Result<(), Error> {
+        let is_missing = |(_, nid): &&(&Room, EventNid)| self.cache.peek(nid).is_none();
+        let missing: HashMap<EventNid, &Room> =
+            wanted.iter().filter(is_missing).map(|(room, nid)| (*nid, *room)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let nids: Vec<EventNid> = missing.keys().copied().collect();
+        let read = self.read(&mut self.db.read().await?, &nids).await?;
+        for row in &read.rows {
+            if let Some(room) = missing.get(&EventNid(row.event_nid))
+                && let Ok(event) = read.parse(&room.rules, row)
+            {
+                self.keep(event, read.before);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows of events, as they were read.
+pub(super) struct ReadEvents {
+    /// The redactions that the rows show.
+    pub(super) before: Redactions,
+    pub(super) rows: Vec<rows::EventRow>,
+    /// The redactions of these events.
+    because: HashMap<EventNid, rows::EventRow>,
+}
+
+impl ReadEvents {
+    /// The event of a row.
+    pub(super) fn parse(&self, rules: &RoomVersionRules, row: &rows::EventRow) -> Result<Arc<StoredEvent>, Error> {
+        let redaction = row.redaction_nid.and_then(|nid| self.because.get(&EventNid(nid)));
+        // A redaction that was itself redacted is shown in its redacted form, without its own `redacted_because`.
+        let because = redaction.map(|row| parse(rules, row, None).map(Arc::new)).transpose()?;
+        Ok(Arc::new(parse(rules, row, because)?))
     }
 }
 
 fn parse(
     rules: &RoomVersionRules,
-    row: rows::EventRow,
+    row: &rows::EventRow,
     redacted_because: Option<Arc<StoredEvent>>,
 ) -> Result<StoredEvent, Error> {
     let standing = row.standing();
     let event_id = EventId::parse(&row.event_id).map_err(|error| Error::damaged("event ID", error))?;
-    let pdu = Pdu::from_stored(rules, event_id, row.json).map_err(|error| Error::damaged("event", error))?;
-    let replaces = match (row.prev_event_id, row.prev_json) {
-        (Some(event_id), Some(json)) => Some(replaced(&event_id, &json)?),
+    let pdu = Pdu::from_stored(rules, event_id, row.json.as_str()).map_err(|error| Error::damaged("event", error))?;
+    let replaces = match (&row.prev_event_id, &row.prev_json) {
+        (Some(event_id), Some(json)) => Some(replaced(event_id, json)?),
         _ => None,
     };
     Ok(StoredEvent::new(

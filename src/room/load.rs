@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use ruma::{EventId, RoomId};
+use sabha_federation::standing::Flags;
 
 use super::{
     Head, Room, RoomView, Rooms,
@@ -20,31 +21,54 @@ use crate::store::{
     Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
     ids::unpack,
     room_heads::RoomRow,
-    states::{self as rows, StateLogRow},
+    states::{self as rows, CheckpointRow, StateLogRow},
 };
+
+/// The rows of a room, from which it is made.
+pub(super) struct RoomRows {
+    pub(super) row: RoomRow,
+    /// The latest checkpoint.
+    pub(super) checkpoint: Option<CheckpointRow>,
+    /// The changes of state since then.
+    pub(super) changes: Vec<StateLogRow>,
+    /// The short ids, the IDs and the flags of the forward extremities that are stored.
+    pub(super) extremities: Vec<(EventNid, String, Flags)>,
+}
 
 /// Reads a room. Nothing writes to a room that is not in memory, so the rows fit together.
 ///
 /// # Errors
 /// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".
 pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -> Result<Room, Error> {
+    let (nid, last_pos) = (RoomNid(row.room_nid), Position(row.last_pos));
+    let (checkpoint, changes) = state_rows(reader, nid, last_pos).await?;
+    let extremities = events::events(&mut reader.conn(), &unpack(&row.extremities)?).await?;
+    let extremities = extremities.iter().map(extremity).collect();
+    from_rows(rooms, RoomRows { row, checkpoint, changes, extremities })
+}
+
+/// Makes the room from its rows.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
+    let RoomRows { row, checkpoint, changes, extremities: stored } = rows;
     let nid = RoomNid(row.room_nid);
     let (version, rules) = rules_of(&row.version)?;
     let room_id = RoomId::parse(&row.room_id).map_err(|error| Error::damaged("room ID", error))?;
     let last_pos = Position(row.last_pos);
-    let LoadedState { state, changes, saved_changes } =
-        load_state(&rooms.state_hash_key, reader, nid, last_pos).await?;
+    let LoadedState { state, changes, saved_changes } = state_of(&rooms.state_hash_key, checkpoint, changes)?;
     if state.hash().to_bytes().as_slice() != row.state_hash {
         return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
     }
     let extremities = unpack(&row.extremities)?;
     let mut forward_extremities = Vec::with_capacity(extremities.len());
-    for event in events::events(&mut reader.conn(), &extremities).await? {
-        if !event.standing().flags.is_accepted() {
+    for (event, event_id, flags) in stored {
+        if !flags.is_accepted() {
             return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
         }
-        let event_id = EventId::parse(&event.event_id).map_err(|error| Error::damaged("event ID", error))?;
-        forward_extremities.push((EventNid(event.event_nid), event_id));
+        let event_id = EventId::parse(&event_id).map_err(|error| Error::damaged("event ID", error))?;
+        forward_extremities.push((event, event_id));
     }
     if forward_extremities.is_empty() || forward_extremities.len() != extremities.len() {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
@@ -69,6 +93,11 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     })
 }
 
+/// A forward extremity, as it is stored.
+pub(super) fn extremity(row: &events::EventRow) -> (EventNid, String, Flags) {
+    (EventNid(row.event_nid), row.event_id.clone(), row.standing().flags)
+}
+
 struct LoadedState {
     state: StateLog,
     /// The number of changes up to this state, and up to the checkpoint before it.
@@ -76,14 +105,24 @@ struct LoadedState {
     saved_changes: i64,
 }
 
-/// The state at `upto`, from the latest checkpoint before it and the changes since then.
-async fn load_state(
-    secret: &StateHashKey,
+/// The latest checkpoint before `upto`, and the changes since then.
+async fn state_rows(
     reader: &mut Reader<'_>,
     room: RoomNid,
     upto: Position,
+) -> Result<(Option<CheckpointRow>, Vec<StateLogRow>), Error> {
+    let checkpoint = rows::latest_checkpoint(&mut reader.conn(), room, upto).await?;
+    let after = checkpoint.as_ref().map_or(Position::BEFORE_ALL, |checkpoint| Position(checkpoint.pos));
+    let changes = rows::state_log(&mut reader.conn(), room, after, upto).await?;
+    Ok((checkpoint, changes))
+}
+
+/// The state, from a checkpoint and the changes since then.
+fn state_of(
+    secret: &StateHashKey,
+    stored: Option<CheckpointRow>,
+    rows: Vec<StateLogRow>,
 ) -> Result<LoadedState, Error> {
-    let stored = rows::latest_checkpoint(&mut reader.conn(), room, upto).await?;
     let saved_changes = stored.as_ref().map_or(0, |row| row.changes);
     let checkpoint = match stored {
         Some(row) => Some(Checkpoint {
@@ -95,8 +134,6 @@ async fn load_state(
         }),
         None => None,
     };
-    let after = checkpoint.as_ref().map_or(Position::BEFORE_ALL, |checkpoint| checkpoint.pos);
-    let rows = rows::state_log(&mut reader.conn(), room, after, upto).await?;
     let changes = saved_changes + i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let rows = rows.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
     let state = match checkpoint {
@@ -112,7 +149,7 @@ pub(super) fn membership(code: i64) -> Result<Membership, Error> {
     u8::try_from(code).ok().and_then(Membership::from_code).ok_or_else(|| Error::damaged("membership", code))
 }
 
-fn log_row(row: StateLogRow) -> Result<LogRow, Error> {
+pub(super) fn log_row(row: StateLogRow) -> Result<LogRow, Error> {
     let membership = match row.membership {
         Some(code) => Some(self::membership(code)?),
         None => None,
@@ -158,7 +195,9 @@ impl Rooms {
             return Ok(state);
         }
         let mut reader = self.db.read().await?;
-        let loaded = load_state(&self.state_hash_key, &mut reader, room.nid, upto).await?;
+        let (checkpoint, changes) = state_rows(&mut reader, room.nid, upto).await?;
+        drop(reader);
+        let loaded = state_of(&self.state_hash_key, checkpoint, changes)?;
         Ok(loaded.state.entries().to_vec())
     }
 

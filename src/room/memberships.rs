@@ -68,6 +68,26 @@ impl MembershipsHandle {
         }
     }
 
+    /// Marks the membership in a room as forgotten by the commit at `at`, if it is in memory.
+    pub(super) fn forget(&self, user: UserNid, room: RoomNid, at: Position) {
+        let Some(rooms) = lock(&self.0).get(&user).cloned() else { return };
+        let mut rooms = lock(&rooms);
+        match rooms.rooms.get_mut(&room) {
+            // A later one was read already, and is not forgotten.
+            Some(entry) => entry.forgotten |= entry.pos < at,
+            None => {
+                // Its row may have been read just before, and is not here yet.
+                drop(rooms);
+                self.evict(user);
+            }
+        }
+    }
+
+    /// Evicts a user whose memberships have changed elsewhere.
+    pub(super) fn evict(&self, user: UserNid) {
+        lock(&self.0).remove(&user);
+    }
+
     /// The rooms that the user is joined to; `None` if they are not in memory.
     pub(crate) fn joined_rooms(&self, user: UserNid) -> Option<Vec<RoomNid>> {
         let rooms = lock(&self.0).get(&user).cloned()?;
@@ -124,7 +144,6 @@ impl Memberships {
 struct Forget {
     user: UserNid,
     entry: MemberEntry,
-    memory: MembershipsHandle,
 }
 
 impl Transaction for Forget {
@@ -137,12 +156,6 @@ impl Transaction for Forget {
             conn.touch(Touch::Member { room, user: self.user, membership: membership.code(), forgotten: true });
         }
         Ok(found)
-    }
-
-    fn committed(&self, found: &bool, _: Position) {
-        if *found {
-            self.memory.update(self.user, self.entry.clone());
-        }
     }
 }
 
@@ -192,6 +205,11 @@ impl Rooms {
         let rooms = self.memberships.of(user).await?;
         let rooms = lock(&rooms);
         Ok(rooms.joined().collect())
+    }
+
+    /// Loads the rooms of the user into memory, for a commit that marks those who share one.
+    pub async fn load_memberships(&self, user: UserNid) -> Result<(), Error> {
+        self.memberships.of(user).await.map(drop)
     }
 
     /// A handle to the memberships in memory, for code that must not wait for the database.
@@ -245,8 +263,7 @@ impl Rooms {
             return Ok(false);
         }
         let entry = MemberEntry { forgotten: true, invite_state: None, ..entry };
-        let forget = Forget { user, entry, memory: self.memberships.handle() };
-        self.db.committer().transact(forget).await
+        self.db.committer().transact(Forget { user, entry }).await
     }
 }
 

@@ -61,6 +61,15 @@ impl Ring {
         Self { events: VecDeque::new(), from, bytes: 0, all }
     }
 
+    /// Fills a ring that is still empty with the latest events of a room, up to the position that it was made with. With
+    /// `is_all`, the room has no others.
+    pub(super) fn fill(&mut self, events: &[(Position, Arc<StoredEvent>)], is_all: bool) {
+        if let Some((first, _)) = events.first() {
+            self.from = if is_all { Position::BEFORE_ALL } else { Position(first.0 - 1) };
+            self.extend(events);
+        }
+    }
+
     /// The events in (`after`, `upto`], if the ring reaches back that far. The range may end before it starts, and is then
     /// empty.
     pub(super) fn between(&self, after: Position, upto: Position) -> Option<Vec<(Position, Arc<StoredEvent>)>> {
@@ -160,6 +169,19 @@ mod tests {
 
     fn held(ring: &Ring) -> usize {
         ring.latest(Position(i64::MAX), 1).map_or(0, |_| ring.events.len())
+    }
+
+    #[test]
+    fn a_ring_that_was_filled_reaches_back_to_its_first_event() {
+        let rings = Rings::new(&Budget::new(1 << 30));
+        let events: Vec<_> = (5..=9).map(event).collect();
+        for (is_all, from) in [(false, 4), (true, 0)] {
+            let mut ring = Ring::new(Position(9), Arc::clone(&rings));
+            ring.fill(&events, is_all);
+            assert_eq!(ring.between(Position(from), Position(9)).map(|events| events.len()), Some(5));
+            assert_eq!(ring.between(Position(3), Position(9)).is_some(), is_all);
+            assert_eq!(ring.latest(Position(9), 6).is_some(), is_all);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{RoomVersionId, presence::PresenceState};
+use ruma::{EventId, RoomVersionId, presence::PresenceState};
 use sabha_federation::EventDraft;
 use serde_json::{Value, json, value::to_raw_value};
 use zeroize::Zeroizing;
@@ -98,6 +98,16 @@ pub(crate) fn message(body: &str) -> EventDraft {
         state_key: None,
         content: to_raw_value(&json!({ "msgtype": "m.text", "body": body })).expect("JSON"),
         redacts: None,
+    }
+}
+
+pub(crate) fn redaction(event_id: &EventId) -> EventDraft {
+    let content = to_raw_value(&json!({})).expect("JSON");
+    EventDraft {
+        event_type: "m.room.redaction".to_owned(),
+        state_key: None,
+        content,
+        redacts: Some(event_id.to_owned()),
     }
 }
 

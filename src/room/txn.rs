@@ -82,7 +82,21 @@ pub(super) struct QueuedTxn {
     is_committed: bool,
 }
 
+/// A handle to the devices in memory, for what follows the commits.
+pub(super) struct KnownTxns(Arc<Kept>);
+
+impl KnownTxns {
+    /// Evicts a device that has used an ID elsewhere.
+    pub(super) fn evict(&self, device: DeviceNid) {
+        self.0.devices.remove(&device);
+    }
+}
+
 impl TransactionIds {
+    pub(super) fn known(&self) -> KnownTxns {
+        KnownTxns(Arc::clone(&self.kept))
+    }
+
     pub(super) fn new(db: Arc<Database>) -> Self {
         Self { db, kept: Arc::new(Kept { devices: Cache::new(KEPT_DEVICES), queued: Mutex::default() }) }
     }

@@ -2,6 +2,8 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
 
+mod many;
+
 use std::sync::Arc;
 
 use sabha_federation::standing::Flags;
@@ -12,7 +14,7 @@ use super::{
     event::StoredEvent,
     state_log::{LogRow, Membership},
 };
-use crate::store::{Error, KeyNid, Position, TimelinePlace, UserNid, vocabulary::User};
+use crate::store::{Error, KeyNid, Position, TimelinePlace, vocabulary::User};
 
 /// The `history_visibility` of a room: the users who may read events from before they joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,45 +165,75 @@ pub(crate) struct CachedSight {
     sight: Arc<Sight>,
 }
 
+/// The keys of a room's state that decide what a user sees, and the positions of their latest changes.
+struct SightKeys {
+    member: Option<KeyNid>,
+    visibility: Option<KeyNid>,
+    versions: (Option<Position>, Option<Position>),
+}
+
 impl Rooms {
     /// The user's [`Sight`] of the room.
     pub async fn sight(&self, room: &Room, user: &User) -> Result<Arc<Sight>, Error> {
-        let member_key = self.find_key(room, "m.room.member", user.user_id.as_str()).await?;
-        let visibility_key = self.find_key(room, "m.room.history_visibility", "").await?;
-        let versions = {
-            let view = room.view();
-            let pos_of = |key: Option<KeyNid>| key.and_then(|key| view.state.get(key)).map(|entry| entry.pos);
-            (pos_of(member_key), pos_of(visibility_key))
+        let keys = self.sight_keys(room, user).await?;
+        if let Some(sight) = self.cached_sight(room, user, &keys) {
+            return Ok(sight);
+        }
+        let memberships = match keys.member {
+            Some(key) => self.key_history(room, key).await?,
+            None => Vec::new(),
         };
-        let cache_key: (UserNid, crate::store::RoomNid) = (user.nid, room.nid);
-        if let Some(cached) = self.sights.get(&cache_key)
-            && cached.versions == versions
-            && cached.sight.member_key == member_key
-        {
-            return Ok(cached.sight);
-        }
-        let mut sight = Sight { member_key, visibility_key, ..Sight::default() };
-        if let Some(key) = member_key {
-            for LogRow { pos, event_nid, membership, .. } in self.key_history(room, key).await? {
-                // A state without the key is one without the user.
-                let membership = if event_nid.is_none() { Some(Membership::Leave) } else { membership };
-                sight.memberships.extend(membership.map(|membership| (pos, membership)));
-            }
-        }
-        if let Some(key) = visibility_key {
-            for LogRow { pos, event_nid, .. } in self.key_history(room, key).await? {
-                let visibility = match event_nid {
-                    Some(event_nid) => visibility_in(&*self.events.get(room, event_nid).await?),
-                    None => HistoryVisibility::Shared,
-                };
-                sight.visibilities.push((pos, visibility));
-            }
+        let visibilities = match keys.visibility {
+            Some(key) => self.key_history(room, key).await?,
+            None => Vec::new(),
+        };
+        self.sight_from(room, user, &keys, (&memberships, &visibilities)).await
+    }
+
+    async fn sight_keys(&self, room: &Room, user: &User) -> Result<SightKeys, Error> {
+        let member = self.find_key(room, "m.room.member", user.user_id.as_str()).await?;
+        let visibility = self.find_key(room, "m.room.history_visibility", "").await?;
+        let view = room.view();
+        let pos_of = |key: Option<KeyNid>| key.and_then(|key| view.state.get(key)).map(|entry| entry.pos);
+        Ok(SightKeys { member, visibility, versions: (pos_of(member), pos_of(visibility)) })
+    }
+
+    fn cached_sight(&self, room: &Room, user: &User, keys: &SightKeys) -> Option<Arc<Sight>> {
+        let cached = self.sights.get(&(user.nid, room.nid))?;
+        let same_keys = (cached.sight.member_key, cached.sight.visibility_key) == (keys.member, keys.visibility);
+        (same_keys && cached.versions == keys.versions).then_some(cached.sight)
+    }
+
+    /// The sight that follows from every change of the two keys. Keeps it in the cache.
+    async fn sight_from(
+        &self,
+        room: &Room,
+        user: &User,
+        keys: &SightKeys,
+        (memberships, visibilities): (&[LogRow], &[LogRow]),
+    ) -> Result<Arc<Sight>, Error> {
+        // A state without the key is one without the user.
+        let gone = |row: &LogRow| row.event_nid.is_none().then_some(Membership::Leave);
+        let of_user = memberships.iter().filter_map(|row| Some((row.pos, row.membership.or_else(|| gone(row))?)));
+        let mut sight = Sight {
+            member_key: keys.member,
+            visibility_key: keys.visibility,
+            memberships: of_user.collect(),
+            visibilities: Vec::with_capacity(visibilities.len()),
+        };
+        for LogRow { pos, event_nid, .. } in visibilities {
+            let visibility = match event_nid {
+                Some(event_nid) => visibility_in(&*self.events.get(room, *event_nid).await?),
+                None => HistoryVisibility::Shared,
+            };
+            sight.visibilities.push((*pos, visibility));
         }
         let known = (sight.memberships.last().map(|(pos, _)| *pos), sight.visibilities.last().map(|(pos, _)| *pos));
         let sight = Arc::new(sight);
         // The rows lack a change that is not committed yet. The result is right for now then, but must not be cached.
-        if known == versions {
-            self.sights.insert(cache_key, CachedSight { versions, sight: Arc::clone(&sight) });
+        if known == keys.versions {
+            let cached = CachedSight { versions: keys.versions, sight: Arc::clone(&sight) };
+            self.sights.insert((user.nid, room.nid), cached);
         }
         Ok(sight)
     }

@@ -72,18 +72,11 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     };
     let Surroundings { clock, hashing, stopping, patience: _ } = surroundings;
     let bus = Arc::new(Bus::default());
-    let account_data = Arc::new(AccountData::new(Arc::clone(&db), Arc::clone(&bus), &config.limits));
+    let account_data = Arc::new(AccountData::new(Arc::clone(&db), &config.limits));
     let memory = Budget::new(config.memory.budget.bytes() as u64);
     db.limit_state_keys(&memory);
     let app = App::new(Services {
-        accounts: Accounts::new(
-            Arc::clone(&db),
-            Arc::clone(&bus),
-            clock.clone(),
-            hashing,
-            &config,
-            Arc::clone(&appservices),
-        ),
+        accounts: Accounts::new(Arc::clone(&db), clock.clone(), hashing, &config, Arc::clone(&appservices)),
         filters: Filters::new(Arc::clone(&db), &config.limits),
         filter_cache: FilterCache::new(&memory),
         push: Push::new(Arc::clone(&account_data)),
@@ -95,7 +88,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             &config.presence,
             &memory,
         ),
-        keys: Keys::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), &config),
+        keys: Keys::new(Arc::clone(&db), clock.clone(), &config),
         jobs: Jobs::new(Arc::clone(&db)),
         lazy_members: LazyMembers::new(&memory),
         account_data,

@@ -2,8 +2,8 @@
 //!
 //! Writers queue their writes and wait. The committer takes everything that is waiting, up to [`MAX_BATCH`] writes,
 //! into one transaction, and commits. While it commits, the next batch gathers, so batches grow with the load without
-//! any timer. After the commit, in this order: memory is updated ([`Write::after`]), the new position becomes visible
-//! ([`Committer::published`]), and the writers are answered.
+//! any timer. After the commit, in this order: memory is updated from the batch's entry of the commit log ([`Memory`]), the new
+//! position becomes visible ([`Committer::published`]), and the writers are answered.
 //!
 //! Positions are given out with a write's place in the queue, before the write is built. The queue is first in, first
 //! out, so positions are in commit order ([`queue`]).
@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use health::Pulse;
 pub use health::{Ended, Health};
+use logged::touches_of;
 use queue::{Builder, Queue, QueuedWrite, Work};
 pub(super) use reserve::Reserve;
 use steps::Steps;
@@ -50,7 +51,7 @@ use super::{
     Counters, DatabaseOptions, Error, Position, Row,
     ids::Ids,
     ids::lock,
-    log::{Feed, Touch},
+    log::{Feed, Memories, Memory, Touch},
 };
 use crate::clock::Clock;
 pub(super) use batch::RESERVE_IDS;
@@ -161,8 +162,8 @@ pub struct Write {
     pub(super) touches: Vec<(Option<Position>, Touch)>,
     at: Option<Position>,
     pub(super) lineage: Option<Lineage>,
-    pub(super) stored: Vec<Arc<AtomicBool>>,
-    pub(super) after: Option<Hook>,
+    /// The marks of the new words, which are set when the words are stored. A word whose mark is held here stays in memory.
+    words: Vec<Arc<AtomicBool>>,
 }
 
 type Hook = Box<dyn FnOnce() + Send + Sync>;
@@ -195,25 +196,21 @@ impl Write {
         self
     }
 
+    /// The touches with their positions, for a write at `position`.
+    fn touches_at(&self, position: Position) -> impl Iterator<Item = (Position, Touch)> {
+        self.touches.iter().map(move |(at, touch)| (at.unwrap_or(position), touch.clone()))
+    }
+
     /// Sets the position of the touches that follow, for a write of several positions. Positions must not go back.
     pub(crate) fn set_position(&mut self, position: Position) {
         self.at = Some(position);
     }
 
-    /// Adds the row of a new word, and sets `stored` once it is committed.
+    /// Adds the row of a new word. The word stays in memory for as long as the write, which holds the mark `stored`.
     pub(crate) fn add_word(&mut self, row: Row, touch: Touch, stored: Arc<AtomicBool>) {
         self.touch(touch);
         self.rows.push(row);
-        self.stored.push(stored);
-    }
-
-    /// Sets a function that runs after the commit and before the position becomes visible, in the order of the queue.
-    /// It updates memory, and marks the users whom the write concerns on the bus. It must be short and must not block:
-    /// every writer waits for it.
-    #[must_use]
-    pub fn after(mut self, after: impl FnOnce() + Send + Sync + 'static) -> Self {
-        self.after = Some(Box::new(after));
-        self
+        self.words.push(stored);
     }
 }
 
@@ -230,6 +227,7 @@ pub(super) struct Shared {
     wake: Notify,
     published: AtomicI64,
     feed: Feed,
+    memory: Memories,
     steps: Steps,
     on_published: OnPublished,
     pulse: Pulse,
@@ -246,6 +244,11 @@ pub(super) struct Shared {
 impl Shared {
     fn published(&self) -> Position {
         Position(self.published.load(Ordering::Acquire))
+    }
+
+    /// Tells memory that a write was not stored.
+    fn abandon(&self, queued: &QueuedWrite) {
+        self.memory.abandoned(&touches_of(queued).collect::<Vec<_>>());
     }
 }
 
@@ -287,6 +290,7 @@ impl Committer {
             wake: Notify::new(),
             published: AtomicI64::new(last.0),
             feed,
+            memory: Memories::default(),
             steps: Steps::default(),
             on_published: OnPublished::default(),
             pulse: Pulse::default(),
@@ -320,6 +324,8 @@ impl Committer {
             let write = build(position)?;
             // Writes of a lineage have changed memory by now; their builders check for a NUL before.
             if write.lineage.is_none() && write.rows.iter().any(Row::holds_nul) {
+                let last = Position(position.0 + i64::try_from(count).unwrap_or(1).max(1) - 1);
+                self.0.memory.abandoned(&write.touches_at(last).collect::<Vec<_>>());
                 return Err(Error::HoldsNul.into());
             }
             for row in &write.rows {
@@ -360,6 +366,11 @@ impl Committer {
     /// The entries of the commit log, for those who follow it.
     pub fn feed(&self) -> &Feed {
         &self.0.feed
+    }
+
+    /// Makes a part of memory follow the commits from now on.
+    pub fn remember(&self, memory: Arc<dyn Memory>) {
+        self.0.memory.add(memory);
     }
 
     pub fn ids(&self) -> &Ids {

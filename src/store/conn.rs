@@ -10,6 +10,8 @@ use std::{
 
 use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, pool::PoolConnection};
 
+use super::RoomNid;
+
 use super::log::Touch;
 
 /// The work that the database was asked to do since the start. Tests and benchmarks check these counts.
@@ -149,6 +151,15 @@ impl Sql {
     }
 }
 
+/// The parameters of 32 short ids, the first of a query text. Fewer ids are filled up with 0, which no row has.
+macro_rules! ids_32 {
+    () => {
+        "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+        $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32"
+    };
+}
+pub(crate) use ids_32;
+
 /// Declares the query texts of a file and lists them in `STATEMENTS` for the test that prepares them all.
 macro_rules! statements {
     ($($(#[$meta:meta])* $vis:vis $name:ident = $text:expr;)+) => {
@@ -180,6 +191,23 @@ macro_rules! from_row {
     (@column $field:ident $column:literal) => { $column };
 }
 pub(crate) use from_row;
+
+/// A row of one of several rooms; the column `room_nid` says of which.
+#[derive(Debug)]
+pub(crate) struct OfRoom<T> {
+    pub(crate) room: RoomNid,
+    pub(crate) row: T,
+}
+
+impl<'r, R: sqlx::Row, T: sqlx::FromRow<'r, R>> sqlx::FromRow<'r, R> for OfRoom<T>
+where
+    &'static str: sqlx::ColumnIndex<R>,
+    i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self { room: RoomNid(row.try_get("room_nid")?), row: T::from_row(row)? })
+    }
+}
 
 /// A connection for reading, returned to its pool when dropped.
 pub struct Reader<'a> {

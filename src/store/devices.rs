@@ -143,14 +143,14 @@ pub(crate) async fn set_last_seen(
         .execute(&mut **db).await.map(drop))?)
 }
 
-/// Deletes a device with its tokens and public keys; returns the hashes of its access tokens. A sweep deletes its
+/// Deletes a device with its tokens and public keys. A sweep deletes its
 /// messages, one-time keys and transaction IDs later.
 pub(crate) async fn delete_device(
     conn: &mut Conn<'_>,
     user: UserNid,
     device: DeviceNid,
     device_id: &str,
-) -> Result<tokens::Deleted, Error> {
+) -> Result<(), Error> {
     conn.touch(Touch::Device { user, device, gone: true });
     Leftover::Device(device).leave(conn).await?;
     for statement in [DELETE_DEVICE_KEY, DELETE_FALLBACK_KEYS, DELETE_DEVICE] {
@@ -161,15 +161,11 @@ pub(crate) async fn delete_device(
     tokens::delete_of_device(conn, device).await
 }
 
-/// Deletes all devices of a user except the kept one (0: none), as [`delete_device`] does, however many there are. Also
-/// returns their number.
-pub(crate) async fn delete_devices(
-    conn: &mut Conn<'_>,
-    user: UserNid,
-    kept: DeviceNid,
-) -> Result<(u64, tokens::Deleted), Error> {
+/// Deletes all devices of a user except the kept one (0: none), as [`delete_device`] does, however many there are.
+/// Returns their number.
+pub(crate) async fn delete_devices(conn: &mut Conn<'_>, user: UserNid, kept: DeviceNid) -> Result<u64, Error> {
     leave_devices(conn, user, kept).await?;
-    let revoked = tokens::delete_of_devices(conn, user, kept).await?;
+    tokens::delete_of_devices(conn, user, kept).await?;
     for statement in [DELETE_KEYS_OF_DEVICES, DELETE_FALLBACK_OF_DEVICES, DELETE_SIGNATURES_OF_DEVICES] {
         on!(conn, db => sqlx::query(statement.text()).bind(user.0).bind(kept.0).execute(&mut **db).await.map(drop))?;
     }
@@ -179,5 +175,5 @@ pub(crate) async fn delete_devices(
     for (device,) in &devices {
         conn.touch(Touch::Device { user, device: DeviceNid(*device), gone: true });
     }
-    Ok((devices.len() as u64, revoked))
+    Ok(devices.len() as u64)
 }

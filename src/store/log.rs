@@ -4,7 +4,8 @@
 //! entry names what was touched and holds none of it: whoever follows the log reads the rest from the tables, as it is by
 //! then. A batch that touched nothing has no entry.
 //!
-//! [`touch`] lists what can be touched; [`encode`] and [`decode`] are the stored form. [`cursor`] is for those who follow
+//! [`touch`] lists what can be touched; [`encode`] and [`decode`] are the stored form. [`memory`] is for what follows each commit at
+//! once. [`cursor`] is for those who follow
 //! the log, each at its own pace: a [`Consumer`] says what to do, [`feed`] brings the entries, [`cursors`] stores how far each
 //! has come, [`trim`] deletes what nobody needs any more.
 
@@ -13,6 +14,7 @@ pub(super) mod cursors;
 mod decode;
 mod encode;
 pub(super) mod feed;
+mod memory;
 mod touch;
 pub(super) mod trim;
 
@@ -26,6 +28,8 @@ pub use cursors::{Cursors, Lag};
 pub use decode::{DecodeError, decode};
 pub use encode::encode;
 pub use feed::Feed;
+pub(super) use memory::Memories;
+pub use memory::Memory;
 pub use touch::{Touch, WordKind};
 
 use super::Position;

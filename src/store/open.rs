@@ -182,7 +182,7 @@ pub struct Database {
     /// The committer's task, which returns the writing connection at its end.
     committer_task: std::sync::Mutex<Option<JoinHandle<WriterConn>>>,
     counters: Arc<Counters>,
-    vocabulary: Vocabulary,
+    vocabulary: Arc<Vocabulary>,
     state_hash_secret: [u8; 32],
     incarnation: i64,
     incarnations: Vec<(i64, Position)>,
@@ -223,6 +223,8 @@ impl Database {
         }
         writer.epoch = epoch;
         writer.log_bytes = Some(log_end.bytes);
+        let vocabulary = Arc::new(Vocabulary::default());
+        committer.remember(Arc::<Vocabulary>::clone(&vocabulary));
         let task = tokio::spawn(committer.clone().run(writer));
         Ok(Self {
             pool,
@@ -230,7 +232,7 @@ impl Database {
             committer,
             committer_task: std::sync::Mutex::new(Some(task)),
             counters,
-            vocabulary: Vocabulary::default(),
+            vocabulary,
             state_hash_secret,
             incarnation: options.incarnation,
             incarnations: incarnations.into_iter().map(|(id, pos)| (id, Position(pos))).collect(),

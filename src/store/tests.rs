@@ -1,11 +1,11 @@
 //! Rules for the whole store, on both engines: every query text is valid, every table has an owner and an end.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Patience, Position, Sql,
+    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Sql, Write,
     log::{LogEntry, Touch, decode},
     on,
     rows::MAX_CHUNK,
@@ -193,7 +193,39 @@ pub(crate) async fn touched_by<T>(db: &Database, work: impl Future<Output = T>) 
     (result, touches.map(|(_, touch)| kind(touch)).collect())
 }
 
+/// A new database, with the directory or the PostgreSQL database that holds it.
+pub(crate) struct NewDatabase {
+    pub(crate) db: Arc<Database>,
+    _dir: Option<tempfile::TempDir>,
+    _postgres: Option<postgres::PostgresDatabase>,
+}
+
+impl NewDatabase {
+    /// A database of each engine that this machine has.
+    pub(crate) async fn of_both_engines() -> Vec<Self> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let db = Arc::new(open(&format!("sqlite:{}", dir.path().join("sabha.db").display())).await);
+        let mut both = vec![Self { db, _dir: Some(dir), _postgres: None }];
+        if let Some(postgres) = postgres::PostgresDatabase::create().await {
+            let db = Arc::new(open(&postgres.url).await);
+            both.push(Self { db, _dir: None, _postgres: Some(postgres) });
+        }
+        both
+    }
+}
+
+/// Makes a write fail: it belongs to a chain of which an earlier write has failed.
+pub(crate) fn failing(write: Write) -> Write {
+    let lineage = Lineage::default();
+    drop(lineage.until_finished());
+    write.in_lineage(lineage)
+}
+
 async fn migrate(url: &str) {
+    open(url).await.close().await;
+}
+
+async fn open(url: &str) -> Database {
     let options = DatabaseOptions {
         location: DatabaseOptions::location(url).expect("a URL of ours"),
         durability: Durability::Process,
@@ -203,7 +235,7 @@ async fn migrate(url: &str) {
         clock: Clock::manual(0),
         patience: Patience::default(),
     };
-    Database::open(options).await.expect("a new database").close().await;
+    Database::open(options).await.expect("a new database")
 }
 
 #[tokio::test]

@@ -70,21 +70,17 @@ pub struct RefreshRow {
 
 from_row!(RefreshRow { user_nid, device_nid, next_hash, expires_at });
 
-/// Hashes of access tokens that have just been deleted.
-pub(crate) type Deleted = Vec<Vec<u8>>;
-
 /// The number of revoked sessions that one touch names: an account may have thousands.
 const SESSIONS_PER_TOUCH: usize = 64;
 
 /// Touches the sessions of deleted access tokens. `rows` are their users and hashes.
-fn revoked(conn: &mut Conn<'_>, rows: Vec<(i64, Vec<u8>)>) -> Deleted {
+fn revoked(conn: &mut Conn<'_>, rows: &[(i64, Vec<u8>)]) {
     for sessions in rows.chunks(SESSIONS_PER_TOUCH) {
         // The tokens of one statement belong to one user.
         let Some((user, _)) = sessions.first() else { continue };
         let tokens = sessions.iter().filter_map(|(_, hash)| hash.as_slice().try_into().ok()).collect();
         conn.touch(Touch::Sessions { user: UserNid(*user), tokens });
     }
-    rows.into_iter().map(|(_, hash)| hash).collect()
 }
 
 /// The session that holds this token.
@@ -94,11 +90,12 @@ pub(crate) async fn find_session(conn: &mut Conn<'_>, token_hash: &[u8]) -> Resu
 }
 
 /// Deletes all access and refresh tokens of a device.
-pub(crate) async fn delete_of_device(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Deleted, Error> {
+pub(crate) async fn delete_of_device(conn: &mut Conn<'_>, device: DeviceNid) -> Result<(), Error> {
     on!(conn, db => sqlx::query(DELETE_REFRESH_OF_DEVICE.text()).bind(device.0).execute(&mut **db).await.map(drop))?;
-    let rows = on!(conn, db =>
+    let rows: Vec<(i64, Vec<u8>)> = on!(conn, db =>
         sqlx::query_as(DELETE_ACCESS_OF_DEVICE.text()).bind(device.0).fetch_all(&mut **db).await)?;
-    Ok(revoked(conn, rows))
+    revoked(conn, &rows);
+    Ok(())
 }
 
 pub(crate) async fn find_refresh(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Option<RefreshRow>, Error> {
@@ -118,11 +115,12 @@ pub(crate) async fn set_successor(conn: &mut Conn<'_>, hash: &[u8], next: &[u8])
 }
 
 /// Deletes a refresh token and the access tokens that were given out with it.
-pub(crate) async fn delete_refresh(conn: &mut Conn<'_>, hash: &[u8]) -> Result<Deleted, Error> {
+pub(crate) async fn delete_refresh(conn: &mut Conn<'_>, hash: &[u8]) -> Result<(), Error> {
     on!(conn, db => sqlx::query(DELETE_REFRESH.text()).bind(hash).execute(&mut **db).await.map(drop))?;
-    let rows = on!(conn, db =>
+    let rows: Vec<(i64, Vec<u8>)> = on!(conn, db =>
         sqlx::query_as(DELETE_ACCESS_OF_REFRESH.text()).bind(hash).fetch_all(&mut **db).await)?;
-    Ok(revoked(conn, rows))
+    revoked(conn, &rows);
+    Ok(())
 }
 
 /// The user of an unused login token.
@@ -172,10 +170,11 @@ pub(crate) async fn delete_expired(conn: &mut Conn<'_>, expired: &Expired) -> Re
 }
 
 /// Deletes all access and refresh tokens of a user's devices, except the kept one.
-pub(crate) async fn delete_of_devices(conn: &mut Conn<'_>, user: UserNid, kept: DeviceNid) -> Result<Deleted, Error> {
+pub(crate) async fn delete_of_devices(conn: &mut Conn<'_>, user: UserNid, kept: DeviceNid) -> Result<(), Error> {
     on!(conn, db => sqlx::query(DELETE_REFRESH_OF_DEVICES.text())
         .bind(user.0).bind(kept.0).execute(&mut **db).await.map(drop))?;
-    let rows = on!(conn, db => sqlx::query_as(DELETE_ACCESS_OF_DEVICES.text())
+    let rows: Vec<(i64, Vec<u8>)> = on!(conn, db => sqlx::query_as(DELETE_ACCESS_OF_DEVICES.text())
         .bind(user.0).bind(kept.0).fetch_all(&mut **db).await)?;
-    Ok(revoked(conn, rows))
+    revoked(conn, &rows);
+    Ok(())
 }

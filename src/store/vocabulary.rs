@@ -21,8 +21,8 @@ use ruma::{OwnedUserId, UserId};
 
 use self::keys::Keys;
 use super::{
-    Database, Error, TypeNid, UserNid, Write,
-    log::{Touch, WordKind},
+    Database, Error, KeyNid, TypeNid, UserNid, Write,
+    log::{LogEntry, Memory, Touch, WordKind},
     on,
     rows::{Text, inserts},
     statements,
@@ -89,7 +89,7 @@ const KEPT_WORDS: usize = 100_000;
 #[derive(Debug, Default)]
 pub struct Vocabulary {
     users: RwLock<Users>,
-    types: RwLock<HashMap<Arc<str>, Arc<EventType>>>,
+    types: RwLock<Types>,
     keys: Keys,
 }
 
@@ -109,6 +109,35 @@ impl Users {
         self.by_id.insert(user_id.to_owned(), Arc::clone(&user));
         self.by_nid.insert(nid, Arc::clone(&user));
         user
+    }
+}
+
+#[derive(Debug, Default)]
+struct Types {
+    by_name: HashMap<Arc<str>, Arc<EventType>>,
+    /// The types that are not stored yet.
+    new: HashMap<TypeNid, Arc<EventType>>,
+}
+
+impl Memory for Vocabulary {
+    /// Notes which words are stored from now on. A word that is not in memory is read when it is looked up.
+    fn apply(&self, entry: &LogEntry) {
+        for (_, touch) in &entry.touches {
+            let Touch::Word { kind, nid } = *touch else { continue };
+            match kind {
+                WordKind::User => {
+                    if let Some(user) = read(&self.users).by_nid.get(&UserNid(nid)) {
+                        user.stored.store(true, Ordering::Release);
+                    }
+                }
+                WordKind::EventType => {
+                    if let Some(known) = write(&self.types).new.remove(&TypeNid(nid)) {
+                        known.stored.store(true, Ordering::Release);
+                    }
+                }
+                WordKind::StateKey => self.keys.stored(KeyNid(nid)),
+            }
+        }
     }
 }
 
@@ -143,7 +172,7 @@ impl Database {
     /// Evicts users and event types if there are many; called now and then, so that memory stays bounded.
     pub fn forget_words(&self) {
         write(&self.vocabulary().users).forget(KEPT_WORDS);
-        let mut types = write(&self.vocabulary().types);
+        let types = &mut write(&self.vocabulary().types).by_name;
         if types.len() > KEPT_WORDS {
             types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.load(Ordering::Acquire));
         }
@@ -190,14 +219,14 @@ impl Database {
     /// The event type, with a new short id if there was none.
     pub async fn event_type(&self, event_type: &str) -> Result<Arc<EventType>, Error> {
         let types = &self.vocabulary().types;
-        if let Some(known) = read(types).get(event_type) {
+        if let Some(known) = read(types).by_name.get(event_type) {
             return Ok(Arc::clone(known));
         }
         let mut reader = self.read().await?;
         let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_TYPE.text()).bind(event_type).fetch_optional(&mut **db).await)?;
         let mut types = write(types);
-        if let Some(known) = types.get(event_type) {
+        if let Some(known) = types.by_name.get(event_type) {
             return Ok(Arc::clone(known));
         }
         let nid = match row {
@@ -207,7 +236,10 @@ impl Database {
         let event_type: Arc<str> = event_type.into();
         let stored = Arc::new(AtomicBool::new(row.is_some()));
         let known = Arc::new(EventType { nid, event_type: Arc::clone(&event_type), stored });
-        types.insert(event_type, Arc::clone(&known));
+        if row.is_none() {
+            types.new.insert(nid, Arc::clone(&known));
+        }
+        types.by_name.insert(event_type, Arc::clone(&known));
         Ok(known)
     }
 }
@@ -217,6 +249,45 @@ mod tests {
     use ruma::user_id;
 
     use super::*;
+    use crate::store::{
+        StateKey,
+        tests::{NewDatabase, failing},
+    };
+
+    /// A write of the words that are not known to be stored.
+    fn write_new(user: &User, event_type: &EventType, key: &StateKey) -> Write {
+        let mut write = Write::default();
+        user.write_if_new(&mut write);
+        event_type.write_if_new(&mut write);
+        key.write_if_new(&mut write);
+        write
+    }
+
+    #[tokio::test]
+    async fn words_are_known_to_be_stored_once_their_write_is() {
+        for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
+            let user = db.user(user_id!("@alice:sabha.test"), true).await.unwrap();
+            let event_type = db.event_type("m.example").await.unwrap();
+            let key = db.state_key("m.example", "a").await.unwrap();
+            let write = || write_new(&user, &event_type, &key);
+            db.committer().write(failing(write())).await.unwrap_err();
+            assert_eq!(write().rows.len(), 3, "the next write must carry them again");
+            // Another one with the same words is on its way.
+            let other = db.committer().submit::<Error>(1, |_| Ok(write())).unwrap();
+            db.committer().write(write()).await.unwrap();
+            other.wait().await.unwrap();
+            assert_eq!(write().rows.len(), 0);
+            let vocabulary = db.vocabulary();
+            assert!(super::read(&vocabulary.types).new.is_empty(), "none is on its way any more");
+            // Empty memory reads the same words.
+            *super::write(&vocabulary.users) = Users::default();
+            *super::write(&vocabulary.types) = Types::default();
+            let user_again = db.find_user(&user.user_id).await.unwrap().unwrap();
+            let type_again = db.event_type("m.example").await.unwrap();
+            assert_eq!((user_again.nid, type_again.nid), (user.nid, event_type.nid));
+            assert_eq!(write_new(&user_again, &type_again, &key).rows.len(), 0);
+        }
+    }
 
     #[test]
     fn only_users_who_can_be_read_again_are_forgotten() {

@@ -29,7 +29,7 @@ use crate::{
     bus::LiveUser,
     filter::SyncFilter,
     limits::large_answers::NoTurn,
-    room::{state_log::Membership, visibility::Sight},
+    room::{Room, state_log::Membership, visibility::Sight},
     store::{Error, Position, RoomNid},
 };
 
@@ -73,8 +73,11 @@ impl Look<'_> {
     /// The rooms to look at: all of them for a client that knows nothing or asks for everything.
     async fn to_visit(&self) -> Result<ToVisit, Error> {
         match self.since.filter(|_| !self.request.full_state) {
-            Some(since) => ToVisit::since(self.app, self.live, &since, &self.request.hints).await,
-            None => Ok(ToVisit::All),
+            Some(since) => {
+                let (who, token) = ((&*self.caller.user, self.live), (&since, &self.request.hints));
+                ToVisit::since(self.app, who, token, |room| self.wants(room)).await
+            }
+            None => ToVisit::all(self.app, &self.caller.user, |room| self.wants(room)).await,
         }
     }
 
@@ -86,6 +89,11 @@ impl Look<'_> {
         }
         let read = || Box::pin(self.app.account_data.ignored(&self.caller.user));
         Ok(self.ignored.get_or_try_init(read).await?)
+    }
+
+    /// Returns whether the filter accepts any part of the room.
+    fn wants(&self, room: &Room) -> bool {
+        self.request.filter.room.rooms.accepts(&room.room_id)
     }
 
     /// The position of the client, or zero if it knows nothing.

@@ -1,11 +1,26 @@
 //! Stopping in order: waiting requests are answered, and acknowledged writes exist afterwards.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use sabha::store::{Write, committer::Ended};
+use sabha::store::{
+    committer::Ended,
+    log::{LogEntry, Memory},
+};
 use serde_json::json;
 
 use crate::harness::{Parks, TestServer, v3};
+
+/// Memory with a mistake in it.
+struct Panics;
+
+impl Memory for Panics {
+    fn apply(&self, _: &LogEntry) {
+        panic!("a mistake in what changes memory");
+    }
+}
 
 both_engines! {
     async fn a_parked_sync_is_answered_when_the_server_stops(mut server: TestServer) {
@@ -28,8 +43,9 @@ both_engines! {
         let alice = server.register("alice").await;
         assert_eq!(alice.get("/ready").await.status, 200);
         let committer = server.app().db.committer();
-        let panicking = committer.write(Write::default().after(|| panic!("a mistake in what changes memory"))).await;
-        assert!(panicking.is_err());
+        committer.remember(Arc::new(Panics));
+        let panicking = alice.post(&v3(["createRoom"]), json!({})).await;
+        assert_eq!(panicking.status, 503);
         assert_eq!(committer.ended().await, Ended::MemoryBehind);
         let ready = alice.get("/ready").await;
         assert_eq!(ready.status, 503);

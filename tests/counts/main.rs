@@ -4,9 +4,13 @@
 mod allocations;
 mod unread;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use ruma::{OwnedRoomId, RoomVersionId, presence::PresenceState};
+use ruma::{OwnedRoomId, RoomAliasId, RoomVersionId, presence::PresenceState};
 use sabha::{
     account::{
         LocalDevice, NewSession,
@@ -20,6 +24,7 @@ use sabha::{
         txn::TxnKey,
     },
     server::build::{Surroundings, app},
+    store::{Error, Write},
     sync::{
         token::{Hints, SyncToken},
         v3,
@@ -50,17 +55,49 @@ const BYTES_PER_PARKED_SYNC: usize = 1024;
 /// Allocations of a sync that finds nothing; measured 17.
 const ALLOCATIONS_PER_IDLE_SYNC: u64 = 24;
 
+/// The rooms of a user who is in few, and of one who is in many.
+const ROOMS: [usize; 2] = [3, 500];
+
+/// Positions that pass before anything is counted, so that all tokens have the same length.
+const LONG_POSITIONS: usize = 100_000;
+
+/// The rooms of a client that comes back after a restart.
+const ROOMS_BEFORE_RESTART: usize = 200;
+
+/// Statements of its first sync, when two of these rooms have a new message.
+const STATEMENTS_AFTER_RESTART: u64 = 20;
+
 struct Server {
     app: App,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+    /// The access token of each user.
+    tokens: Mutex<HashMap<String, String>>,
 }
 
 impl Server {
     async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        Self { app: Self::app(&dir).await, dir, tokens: Mutex::default() }
+    }
+
+    async fn app(dir: &tempfile::TempDir) -> App {
         let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
         let surroundings = Surroundings { hashing: Hashing::cheap(), ..Surroundings::default() };
-        Self { app: app(config, surroundings).await.expect("the server starts"), _dir: dir }
+        app(config, surroundings).await.expect("the server starts")
+    }
+
+    /// Starts another server on the same data.
+    async fn restart(self) -> Self {
+        self.app.db.close().await;
+        let Self { app: old, dir, tokens } = self;
+        drop(old);
+        Self { app: Self::app(&dir).await, dir, tokens }
+    }
+
+    /// The device of a user who was registered before a restart.
+    async fn device(&self, name: &str) -> Arc<LocalDevice> {
+        let token = self.tokens.lock().expect("no test panics with it")[name].clone();
+        self.app.accounts.authenticate(&token, None).await.expect("the token works")
     }
 
     async fn register(&self, name: &str) -> Arc<LocalDevice> {
@@ -74,19 +111,26 @@ impl Server {
         };
         let (_, session) = self.app.accounts.register(registration).await.expect("the account is made");
         let token = session.expect("a session was asked for").secrets.access_token;
+        self.tokens.lock().expect("no test panics with it").insert(name.to_owned(), token.clone());
         self.app.accounts.authenticate(&token, None).await.expect("the token works")
     }
 
     async fn room(&self, creator: &LocalDevice) -> OwnedRoomId {
+        self.named_room(creator, None).await
+    }
+
+    /// Creates a room with this name and alias.
+    async fn named_room(&self, creator: &LocalDevice, name: Option<&str>) -> OwnedRoomId {
+        let alias = |name| RoomAliasId::parse(format!("#{name}:{}", self.app.config.server_name)).expect("an alias");
         let new = NewRoom {
             version: RoomVersionId::V12,
             preset: Preset::Public,
             creation_content: serde_json::Map::new(),
             initial_state: Vec::new(),
             power_level_override: serde_json::Map::new(),
-            name: None,
+            name: name.map(str::to_owned),
             topic: None,
-            alias: None,
+            alias: name.map(alias),
             invite: Vec::new(),
             bans: Vec::new(),
             is_direct: false,
@@ -107,6 +151,10 @@ impl Server {
     }
 
     async fn sync(&self, caller: &LocalDevice, since: Option<SyncToken>) -> SyncToken {
+        self.answer(caller, since).await["next_batch"].as_str().expect("a token").parse().expect("one of ours")
+    }
+
+    async fn answer(&self, caller: &LocalDevice, since: Option<SyncToken>) -> serde_json::Value {
         let request = v3::Request {
             filter: Arc::default(),
             since,
@@ -118,8 +166,7 @@ impl Server {
             timeout: Duration::ZERO,
         };
         let answer = v3::sync(&self.app, caller, &request).await.expect("sync answers");
-        let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
-        answer["next_batch"].as_str().expect("a token").parse().expect("one of ours")
+        serde_json::from_slice(&answer).expect("JSON")
     }
 }
 
@@ -183,6 +230,78 @@ async fn a_sync_that_brings_one_message_costs_no_statement() {
         assert!(txn == 0 || statements() == 0, "{} statements", statements());
         assert!(txn == 0 || allocations <= ALLOCATIONS_PER_SYNC_WITH_MESSAGE, "{allocations} allocations");
     }
+}
+
+/// A wake costs the same whatever the number of rooms: only the room with news is looked at.
+#[tokio::test]
+async fn a_wake_costs_the_same_in_few_rooms_and_in_many() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let nothing = |_| Ok::<_, Error>(Write::default());
+    let passed = server.app.db.committer().submit(LONG_POSITIONS, nothing).expect("there is room in the queue");
+    passed.wait().await.expect("committed");
+    let counters = server.app.db.counters();
+    let (mut rooms, mut costs) = (0, Vec::new());
+    for size in ROOMS {
+        let mut room = None;
+        while rooms < size {
+            let new = server.room(&alice).await;
+            server.app.rooms.join(&bob, &new, None).await.expect("joined");
+            room = Some(new);
+            rooms += 1;
+        }
+        let room = room.expect("there are more rooms than before");
+        let mut since = server.sync(&bob, None).await;
+        let mut cost = (0, 0);
+        // The first syncs read data that is not in memory yet.
+        for txn in 0..3 {
+            server.send(&alice, &room, txn).await;
+            let before = counters.statements();
+            let allocations = allocations::during(async { since = server.sync(&bob, Some(since)).await }).await;
+            cost = (counters.statements() - before, allocations);
+        }
+        println!("{} statements, {} allocations for a wake in {size} rooms", cost.0, cost.1);
+        costs.push(cost);
+    }
+    assert_eq!(costs[0].0, 0, "statements");
+    assert_eq!(costs[0], costs[1]);
+}
+
+/// After a restart, one statement says which rooms changed, and only these are loaded.
+#[tokio::test]
+async fn the_first_sync_after_a_restart_reads_what_changed_and_nothing_else() {
+    let server = Server::start().await;
+    let [alice, bob, carol] =
+        [server.register("alice").await, server.register("bob").await, server.register("carol").await];
+    let mut rooms = Vec::new();
+    for _ in 0..ROOMS_BEFORE_RESTART {
+        rooms.push(server.room(&alice).await);
+    }
+    let named = server.named_room(&carol, Some("named")).await;
+    let changed = [&rooms[7], &rooms[ROOMS_BEFORE_RESTART - 7], &named];
+    for room in changed {
+        server.app.rooms.join(&bob, room, None).await.expect("joined");
+    }
+    let (since, of_carol) = (server.sync(&alice, None).await, server.sync(&carol, None).await);
+    for (txn, room) in changed.into_iter().enumerate() {
+        server.send(&bob, room, txn).await;
+    }
+    let server = server.restart().await;
+    // The first who syncs reads the words that all rooms share.
+    server.sync(&*server.device("carol").await, Some(of_carol)).await;
+    let alice = server.device("alice").await;
+    let before = server.app.db.counters().statements();
+    let answer = server.answer(&alice, Some(since)).await;
+    let statements = server.app.db.counters().statements() - before;
+    println!("{statements} statements after a restart");
+    let told = answer["rooms"]["join"].as_object().expect("rooms");
+    assert_eq!(told.len(), 2, "{answer}");
+    assert!(told.values().all(|room| room["timeline"]["events"][0]["content"]["body"] == "hello"), "{answer}");
+    assert!(statements <= STATEMENTS_AFTER_RESTART, "{statements} statements");
+    let next = answer["next_batch"].as_str().expect("a token").parse().expect("one of ours");
+    let before = server.app.db.counters().statements();
+    server.sync(&alice, Some(next)).await;
+    assert_eq!(server.app.db.counters().statements() - before, 0, "from now on, memory knows what changes");
 }
 
 /// A parked sync keeps only its future in memory, besides its connection.

@@ -9,16 +9,6 @@ const ROOMS: usize = 20;
 const MESSAGES: usize = 70;
 
 impl Server {
-    /// Starts another server on the same data.
-    async fn restart(self) -> Self {
-        self.app.db.close().await;
-        let Self { app: old, _dir } = self;
-        let config = old.config.clone();
-        drop(old);
-        let surroundings = Surroundings { hashing: Hashing::cheap(), ..Surroundings::default() };
-        Self { app: app(config, surroundings).await.expect("the server starts again"), _dir }
-    }
-
     /// Stores the tallies that should be. Returns the numbers of rows and statements.
     async fn store_tallies(&self) -> (u64, u64) {
         let counters = self.app.db.counters();

@@ -30,8 +30,10 @@ pub(super) async fn handle(
         &request.one_time_keys,
         &request.fallback_keys,
     )?;
-    let rooms = if upload.device_keys.is_some() { app.rooms.joined_rooms(caller.user.nid).await? } else { Vec::new() };
-    let counts = app.keys.upload(&caller, upload, rooms).await?;
+    if upload.device_keys.is_some() {
+        app.rooms.load_memberships(caller.user.nid).await?;
+    }
+    let counts = app.keys.upload(&caller, upload).await?;
     let counts: BTreeMap<_, _> = counts
         .one_time
         .iter()

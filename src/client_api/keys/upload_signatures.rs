@@ -20,13 +20,15 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let mut signed = Vec::new();
     for (user_id, keys) in &request.signed_keys {
+        if let Some(owner) = app.db.find_user(user_id).await?.filter(|owner| owner.local) {
+            app.rooms.load_memberships(owner.nid).await?;
+        }
         for (key_id, json) in keys {
             let (key_id, json) = (key_id.to_owned(), json.get().to_owned());
             signed.push(SignedKey { user_id: user_id.clone(), key_id, json });
         }
     }
-    let rooms = app.rooms.joined_rooms(caller.user.nid).await?;
-    let failures = app.keys.upload_signatures(&caller, signed, rooms).await?;
+    let failures = app.keys.upload_signatures(&caller, signed).await?;
     let mut response = Response::new();
     for (user_id, keys) in failures {
         let of_user = response.failures.entry(user_id).or_default();

@@ -28,12 +28,12 @@ pub(super) async fn handle(
         self_signing_key.as_ref(),
         user_signing_key.as_ref(),
     )?;
-    let rooms = app.rooms.joined_rooms(caller.user.nid).await?;
+    app.rooms.load_memberships(caller.user.nid).await?;
     // The transaction decides whether these keys replace others, so that no other request can come in between.
-    match app.keys.upload_signing_keys(&caller, keys.clone(), false, rooms.clone()).await {
+    match app.keys.upload_signing_keys(&caller, keys.clone(), false).await {
         Err(SigningKeysError::NeedsAuthentication) => {
             uiaa::require_password_of_person(&app, &caller, OPERATION, auth.as_ref(), address).await?;
-            app.keys.upload_signing_keys(&caller, keys, true, rooms).await?;
+            app.keys.upload_signing_keys(&caller, keys, true).await?;
         }
         result => result?,
     }

@@ -4,12 +4,9 @@
 //! also works while the disk is full. Acknowledged messages are not delivered again. A background job deletes them, for
 //! many devices at a time. After a crash the client's token acknowledges them once more.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, sync::Mutex};
 
-use super::{DELETED_PER_COMMIT, EMPTY, Inboxes};
+use super::DELETED_PER_COMMIT;
 use crate::{
     keys::Keys,
     store::{
@@ -52,7 +49,7 @@ impl Acknowledged {
     }
 
     /// Removes the device if everything that it has acknowledged is deleted up to `upto`.
-    fn deleted(&self, device: DeviceNid, upto: Position) {
+    pub(super) fn deleted(&self, device: DeviceNid, upto: Position) {
         let mut devices = lock(&self.0);
         if devices.get(&device).is_some_and(|known| *known <= upto) {
             devices.remove(&device);
@@ -65,7 +62,6 @@ struct Delete {
     /// The devices, each with the position up to which to delete.
     devices: Vec<(DeviceNid, Position)>,
     per_device: usize,
-    inboxes: Arc<Inboxes>,
 }
 
 impl Transaction for Delete {
@@ -81,20 +77,6 @@ impl Transaction for Delete {
         }
         Ok(deleted)
     }
-
-    fn committed(&self, deleted: &Self::Output, _: Position) {
-        for ((device, _), (removed, upto)) in self.devices.iter().zip(deleted) {
-            self.inboxes.update(*device, |inbox| {
-                if inbox.newest <= *upto {
-                    *inbox = EMPTY;
-                } else {
-                    inbox.oldest = inbox.oldest.max(Position(upto.0 + 1));
-                    inbox.removed(*removed);
-                }
-            });
-            self.inboxes.acknowledged.deleted(*device, *upto);
-        }
-    }
 }
 
 impl Keys {
@@ -105,7 +87,7 @@ impl Keys {
     /// When the database cannot be read.
     pub async fn acknowledge_to_device(&self, device: DeviceNid, since: Position) -> Result<(), Error> {
         if self.inbox(device).await?.oldest <= since {
-            self.inboxes.acknowledged.note(device, since);
+            self.memory.inboxes.acknowledged.note(device, since);
         }
         Ok(())
     }
@@ -119,7 +101,7 @@ impl Keys {
         loop {
             let mut devices = Vec::with_capacity(DEVICES_AT_ONCE);
             while devices.len() < DEVICES_AT_ONCE
-                && let Some((device, upto)) = self.inboxes.acknowledged.next(after)
+                && let Some((device, upto)) = self.memory.inboxes.acknowledged.next(after)
             {
                 devices.push((device, upto));
                 after = device;
@@ -139,7 +121,7 @@ impl Keys {
 
     /// Deletes the acknowledged messages of one device.
     pub(super) async fn delete_acknowledged_of(&self, device: DeviceNid) -> Result<(), Error> {
-        while let Some(upto) = self.inboxes.acknowledged.find(device) {
+        while let Some(upto) = self.memory.inboxes.acknowledged.find(device) {
             self.delete(vec![(device, upto)], DELETED_PER_COMMIT).await?;
         }
         Ok(())
@@ -150,8 +132,7 @@ impl Keys {
         devices: Vec<(DeviceNid, Position)>,
         per_device: usize,
     ) -> Result<Vec<(Removed, Position)>, Error> {
-        let delete = Delete { devices, per_device, inboxes: Arc::clone(&self.inboxes) };
-        self.db.committer().transact(delete).await
+        self.db.committer().transact(Delete { devices, per_device }).await
     }
 }
 

@@ -4,9 +4,7 @@
 //! push out the room keys in it. So the largest senders lose their messages, and those of other senders stay. The
 //! reasons and the cost are in `docs/decisions/0016-who-fills-an-inbox-pays.md`.
 
-use std::sync::Arc;
-
-use super::{DELETED_PER_COMMIT, Inbox, Inboxes};
+use super::{DELETED_PER_COMMIT, Inbox};
 use crate::{
     keys::Keys,
     store::{
@@ -22,7 +20,6 @@ const MAX_SENDERS: usize = 32;
 struct DropMessages {
     device: DeviceNid,
     places: Vec<MessagePlace>,
-    inboxes: Arc<Inboxes>,
 }
 
 impl Keys {
@@ -70,8 +67,7 @@ impl Keys {
         let mut dropped = 0;
         for places in places.chunks(DELETED_PER_COMMIT) {
             let places = places.to_vec();
-            let transaction = DropMessages { device, places, inboxes: Arc::clone(&self.inboxes) };
-            dropped += self.db.committer().transact(transaction).await?.messages;
+            dropped += self.db.committer().transact(DropMessages { device, places }).await?.messages;
         }
         if dropped > 0 {
             tracing::warn!(device_nid = device.0, messages = dropped, "dropped messages of a device that fetches none");
@@ -113,10 +109,6 @@ impl Transaction for DropMessages {
         // Others before these stay.
         conn.touch(removed.touch(self.device, Position::BEFORE_ALL));
         Ok(removed)
-    }
-
-    fn committed(&self, removed: &Removed, _: Position) {
-        self.inboxes.update(self.device, |inbox| inbox.removed(*removed));
     }
 }
 

@@ -14,10 +14,8 @@ use ruma::{
     to_device::DeviceIdOrAllDevices,
 };
 
-use super::Inboxes;
 use crate::{
     account::LocalDevice,
-    bus::Bus,
     keys::{Keys, validate},
     store::{
         Conn, DeviceNid, Error, EventNid, Position, Row, Transaction, UserNid,
@@ -90,13 +88,6 @@ pub(in crate::keys) struct SendToDevice {
     deliveries: Vec<Delivery>,
     /// Whether no commit of the request follows.
     is_last: bool,
-    inboxes: Arc<Inboxes>,
-    bus: Arc<Bus>,
-}
-
-/// The devices that got a message, as indexes of [`SendToDevice::deliveries`]. Empty if an earlier request did it.
-pub(in crate::keys) struct Sent {
-    to: Vec<usize>,
 }
 
 impl Keys {
@@ -143,8 +134,6 @@ impl Keys {
             now_ms: self.clock.now_ms(),
             deliveries: deliveries.to_vec(),
             is_last,
-            inboxes: Arc::clone(&self.inboxes),
-            bus: Arc::clone(&self.bus),
         };
         if deliveries.is_empty() {
             // The transaction ID is stored all the same.
@@ -239,13 +228,13 @@ fn parse_mark(mark: &str) -> Option<(i64, i64)> {
 }
 
 impl Transaction for SendToDevice {
-    type Output = Sent;
+    type Output = ();
 
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
         let mark = find_txn_id(conn, self.sender_device, TXN_SCOPE, &self.txn).await?;
         let sent_upto = mark.as_deref().map(parse_mark);
         if sent_upto == Some(None) {
-            return Ok(Sent { to: Vec::new() });
+            return Ok(());
         }
         let sent_upto = sent_upto.flatten().unwrap_or((0, 0));
         let is_left = |delivery: &Delivery| mark.is_none() || (delivery.device.0, delivery.seq) > sent_upto;
@@ -256,14 +245,20 @@ impl Transaction for SendToDevice {
         devices.dedup();
         let existing = devices::existing(conn, &devices).await?;
         let mut rows: Vec<Row> = Vec::with_capacity(self.deliveries.len() + 1);
-        let mut sent = Sent { to: Vec::with_capacity(self.deliveries.len()) };
         let mut shared: BTreeMap<i64, &Arc<str>> = BTreeMap::new();
-        for (index, delivery) in self.deliveries.iter().enumerate() {
+        for delivery in &self.deliveries {
             if !existing.contains(&delivery.device) || !is_left(delivery) {
                 continue;
             }
             let Body { json, share } = &delivery.body;
             shared.extend(share.map(|share| (share, json)));
+            let bytes = size_bytes(&self.event_type, json);
+            conn.touch(Touch::ToDevice {
+                user: delivery.user,
+                device: delivery.device,
+                messages: 1,
+                bytes: small(bytes),
+            });
             rows.push(
                 ToDeviceColumns {
                     device_nid: delivery.device,
@@ -271,23 +266,18 @@ impl Transaction for SendToDevice {
                     seq: delivery.seq,
                     sender_nid: self.sender,
                     r#type: Arc::clone(&self.event_type),
-                    bytes: size_bytes(&self.event_type, json).cast_signed(),
+                    bytes: bytes.cast_signed(),
                     share: *share,
                     json: share.is_none().then(|| Arc::clone(json)),
                 }
                 .row(),
             );
-            sent.to.push(index);
         }
         rows.extend(
             shared
                 .into_iter()
                 .map(|(share, json)| ToDeviceSharedColumns { pos: position, share, json: Arc::clone(json) }.row()),
         );
-        for delivery in sent.to.iter().map(|index| &self.deliveries[*index]) {
-            let bytes = small(size_bytes(&self.event_type, &delivery.body.json));
-            conn.touch(Touch::ToDevice { user: delivery.user, device: delivery.device, messages: 1, bytes });
-        }
         // A part that an earlier request has sent, and which got further than this one, must not set the mark back.
         let moves_mark = self.is_last || self.deliveries.last().is_some_and(is_left);
         if moves_mark && existing.contains(&self.sender_device) {
@@ -307,19 +297,6 @@ impl Transaction for SendToDevice {
                 );
             }
         }
-        insert_rows(conn, &rows).await?;
-        Ok(sent)
-    }
-
-    fn committed(&self, sent: &Sent, position: Position) {
-        for delivery in sent.to.iter().map(|index| &self.deliveries[*index]) {
-            self.inboxes.update(delivery.device, |inbox| {
-                inbox.oldest = inbox.oldest.min(position);
-                inbox.newest = inbox.newest.max(position);
-                inbox.count += 1;
-                inbox.bytes += size_bytes(&self.event_type, &delivery.body.json);
-            });
-            self.bus.mark_user(delivery.user, position);
-        }
+        insert_rows(conn, &rows).await
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     room::{
         Room, Rooms,
         create::Preset,
-        tests::{Server, message, new_room, server},
+        tests::{Server, message, new_room, redaction, server},
         writer::RoomWriter,
     },
     store::{Committed, Error, room_heads as rows, vocabulary::User},
@@ -69,16 +69,6 @@ fn state(event_type: &str, content: &Value) -> EventDraft {
         state_key: Some(String::new()),
         content: to_raw_value(content).expect("JSON"),
         redacts: None,
-    }
-}
-
-fn redaction(event_id: &EventId) -> EventDraft {
-    let content = to_raw_value(&json!({})).expect("JSON");
-    EventDraft {
-        event_type: "m.room.redaction".to_owned(),
-        state_key: None,
-        content,
-        redacts: Some(event_id.to_owned()),
     }
 }
 

@@ -10,37 +10,15 @@ use super::{
     outcome::{Built, Outcome, Placing, StateBefore},
 };
 use crate::{
-    bus::Bus,
     room::{
-        Head, Room, Rooms, checkpoints,
-        event::StoredEvent,
-        listing::columns::bumps,
-        memberships::{MemberEntry, MembershipsHandle},
-        relations,
-        state_log::{Membership, checkpoint},
-        txn::{QueuedTxn, TxnKey},
+        Head, Room, Rooms, applied::Effects, checkpoints, event::StoredEvent, listing::columns::bumps, relations,
+        state_log::checkpoint, txn::TxnKey,
     },
     store::{
-        Error, EventNid, Position, RoomNid, Row, TimelinePlace, UserNid, Write, events, ids::pack, log::Touch,
-        room_heads, states, timelines,
+        Error, EventNid, Position, RoomNid, Row, TimelinePlace, Write, events, ids::pack, log::Touch, room_heads,
+        states, timelines,
     },
 };
-
-/// The changes of memory that belong to a commit.
-struct Effects {
-    room: Arc<Room>,
-    events: Vec<(Position, Arc<StoredEvent>)>,
-    /// Redacted forms of events, each with the position of the redaction.
-    redacted: Vec<(Position, Arc<StoredEvent>)>,
-    members: Vec<(UserNid, MemberEntry)>,
-    txn: Option<QueuedTxn>,
-    /// Set if the line or the state goes on, which clients are told.
-    is_news: bool,
-    /// The position of the room's end after it.
-    last: Position,
-    /// The position of the write.
-    end: Position,
-}
 
 pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
     let rooms = writer.rooms;
@@ -49,13 +27,12 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     let mut write = Write::new(std::mem::take(&mut writer.extra)).in_lineage(room.lineage.clone());
     let mut effects = Effects {
         room: Arc::clone(&room),
+        cache: rooms.events.clone(),
         events: Vec::with_capacity(pending.len()),
         redacted: Vec::new(),
         members: Vec::new(),
         txn: None,
-        is_news: false,
         last: writer.head.last_pos,
-        end: first,
     };
     let mut changes = StateChanges::default();
     let mut view_guard = room.view_mut();
@@ -151,11 +128,11 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     for (pos, event) in effects.events.iter().chain(&effects.redacted) {
         room.queued.add(*pos, Arc::clone(event));
     }
-    effects.is_news = last > effects.last;
-    (effects.last, effects.end) = (last, Position(pos.0 - 1));
+    let is_news = last > effects.last;
+    effects.last = last;
     let extremities = writer.extremities.take();
     // Events that are only stored, such as outliers, leave the head as it is.
-    if effects.is_news || extremities.is_some() || !changes.columns.is_unchanged() {
+    if is_news || extremities.is_some() || !changes.columns.is_unchanged() {
         if let Some(extremities) = extremities {
             writer.head.forward_extremities = extremities;
         }
@@ -198,7 +175,12 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     if writer.is_new_room {
         rooms.register_shared(&room);
     }
-    Ok(with_effects(write, rooms, effects))
+    // Last: nothing can fail any more.
+    if !effects.events.is_empty() {
+        let end = Position(pos.0 - 1);
+        rooms.memory.queue(first, end, effects);
+    }
+    Ok(write)
 }
 
 fn number(count: usize) -> i64 {
@@ -239,46 +221,6 @@ fn event_row(event: &Built, room: RoomNid, Standing { flags, place, before }: St
         auth: pack(&event.auth),
     }
     .row()
-}
-
-fn with_effects(write: Write, rooms: &Rooms, effects: Effects) -> Write {
-    let bus: Arc<Bus> = Arc::clone(&rooms.bus);
-    let events = rooms.events.clone();
-    let memberships: MembershipsHandle = rooms.memberships.handle();
-    let room = effects.room.nid;
-    let members: Vec<(UserNid, Membership)> =
-        effects.members.iter().map(|(user, entry)| (*user, entry.membership)).collect();
-    write.after(move || {
-        if let Some(txn) = effects.txn {
-            txn.committed();
-        }
-        for (_, event) in &effects.events {
-            events.insert(Arc::clone(event));
-        }
-        effects.room.publish(&effects.events, effects.last);
-        for (_, event) in &effects.redacted {
-            events.redact(Arc::clone(event));
-            effects.room.replace_in_ring(event);
-        }
-        // Only now: the cache or the database has all of these events.
-        let committed = effects.events.iter().chain(&effects.redacted);
-        effects.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
-        for (user, entry) in effects.members {
-            memberships.update(user, entry);
-        }
-        for (user, membership) in members {
-            if membership == Membership::Join {
-                bus.watch(user, room);
-            } else {
-                bus.departed(user, room);
-            }
-            // This includes users who were never in the room (invites) or just left it.
-            bus.mark_user_in(user, room, effects.end);
-        }
-        if effects.is_news {
-            bus.mark_room(room, effects.end);
-        }
-    })
 }
 
 impl Rooms {

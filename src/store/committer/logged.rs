@@ -51,9 +51,9 @@ pub(super) fn log_bytes(row: Option<&Row>) -> u64 {
 
 /// The touches of a queued write. A transaction knows its touches only when it runs.
 pub(super) fn touches_of(queued: &QueuedWrite) -> impl Iterator<Item = (Position, Touch)> {
-    let touches: &[(Option<Position>, Touch)] = match &queued.work {
-        Work::Write(write) => &write.touches,
-        Work::Transaction(_) => &[],
+    let write = match &queued.work {
+        Work::Write(write) => Some(write),
+        Work::Transaction(_) => None,
     };
-    touches.iter().map(|(at, touch)| (at.unwrap_or(queued.position), touch.clone()))
+    write.into_iter().flat_map(|write| write.touches_at(queued.position))
 }

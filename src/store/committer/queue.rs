@@ -166,6 +166,10 @@ impl<'a> Builder<'a> {
 impl Drop for Builder<'_> {
     fn drop(&mut self) {
         let is_first = lock(&self.shared.queue).fill(self.ticket.number, &mut self.filled);
+        // The queue was closed, and nobody takes the write any more.
+        if let QueuePlace::Ready(queued) = &self.filled {
+            self.shared.abandon(queued);
+        }
         // The committer stops at a place that is being built, and takes those behind it together with it.
         if is_first {
             self.shared.wake.notify_one();

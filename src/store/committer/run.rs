@@ -10,6 +10,7 @@ use tracing::{Instrument as _, debug_span};
 use super::{
     CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, QueuedWrite, Reserve, Shared, Work,
     connection::{Failure, WriterConn},
+    queue::QueuePlace,
 };
 use crate::{
     report::Report,
@@ -53,26 +54,39 @@ impl Committer {
     async fn commit(&self, conn: &mut WriterConn, mut batch: Vec<QueuedWrite>) -> Result<(), Ended> {
         metrics::histogram!("sabha_db_batch_writes").record(batch.len() as f64);
         self.0.steps.reached(CommitStep::Taken).await;
-        fail_superseded(&mut batch);
-        match self.store(conn, &batch).await? {
+        self.fail_superseded(&mut batch);
+        match self.settled(conn, &batch).await? {
             Ok(entry) => self.succeed(batch, entry).await,
             Err(error) if batch.len() == 1 => {
-                fail(batch, &error);
+                self.fail(batch, &error);
                 Ok(())
             }
             Err(error) => {
                 tracing::warn!(error = %Report(&error), writes = batch.len(), "batch not committed, trying each write alone");
                 for queued in batch {
                     let mut alone = vec![queued];
-                    fail_superseded(&mut alone);
-                    match self.store(conn, &alone).await? {
+                    self.fail_superseded(&mut alone);
+                    match self.settled(conn, &alone).await? {
                         Ok(entry) => self.succeed(alone, entry).await?,
-                        Err(error) => fail(alone, &error),
+                        Err(error) => self.fail(alone, &error),
                     }
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Commits the batch as [`Self::store`] does. If the committer ends over it, memory gives it up.
+    async fn settled(
+        &self,
+        conn: &mut WriterConn,
+        batch: &[QueuedWrite],
+    ) -> Result<Result<Option<Arc<LogEntry>>, Error>, Ended> {
+        let stored = self.store(conn, batch).await;
+        if stored.is_err() {
+            batch.iter().for_each(|queued| self.0.abandon(queued));
+        }
+        stored
     }
 
     /// Commits the batch, and returns its entry of the commit log. The inner error says that nothing of it is stored.
@@ -138,7 +152,10 @@ impl Committer {
         let steps = &self.0.steps;
         steps.reached(CommitStep::Stored).await;
         let span = debug_span!("committer.publish");
-        let answers = span.in_scope(|| remember(batch))?;
+        if let Some(entry) = &entry {
+            span.in_scope(|| contained(|| self.0.memory.apply(entry)))?;
+        }
+        let answers: Vec<Answer> = batch.into_iter().map(answer).collect();
         steps.reached(CommitStep::Remembered).await;
         self.0.published.store(last.0, Ordering::Release);
         if let Some(entry) = entry {
@@ -158,54 +175,43 @@ impl Committer {
         steps.reached(CommitStep::Answered).await;
         Ok(())
     }
+
+    /// Answers writes whose chain is already broken, and leaves the others.
+    fn fail_superseded(&self, batch: &mut Vec<QueuedWrite>) {
+        let broken = |queued: &mut QueuedWrite| queued.work.lineage().is_some_and(Lineage::is_broken);
+        for queued in batch.extract_if(.., broken) {
+            self.0.abandon(&queued);
+            let _ = queued.answer.send(Err(Error::Superseded));
+        }
+    }
+
+    fn fail(&self, batch: Vec<QueuedWrite>, error: &Error) {
+        for queued in batch {
+            tracing::error!(error = %Report(error), position = queued.position.0, "write not stored");
+            self.0.abandon(&queued);
+            if let Some(lineage) = queued.work.lineage() {
+                lineage.break_off();
+            }
+            let _ = queued.answer.send(Err(error.clone()));
+        }
+    }
 }
 
 /// An answer, and the function that hands over a transaction's output before it.
 type Answer = (tokio::sync::oneshot::Sender<Result<(), Error>>, Option<super::Hook>);
 
-/// Updates memory, in the order of the queue.
-fn remember(batch: Vec<QueuedWrite>) -> Result<Vec<Answer>, Ended> {
-    let mut answers = Vec::with_capacity(batch.len());
-    for queued in batch {
-        let mut output = None;
-        match queued.work {
-            Work::Write(write) => {
-                for stored in write.stored {
-                    stored.store(true, Ordering::Release);
-                }
-                if let Some(after) = write.after {
-                    contained(after)?;
-                }
-            }
-            Work::Transaction(transaction) => contained(|| output = transaction.committed(queued.position))?,
-        }
-        answers.push((queued.answer, output));
-    }
-    Ok(answers)
+fn answer(queued: QueuedWrite) -> Answer {
+    let output = match queued.work {
+        Work::Write(_) => None,
+        Work::Transaction(transaction) => transaction.answer(),
+    };
+    (queued.answer, output)
 }
 
 /// Runs a change of memory. A change that panics may be half done, for any number of rooms and users. Readers would
 /// take the missing part for "nothing new" and skip it for ever, so nothing may become visible any more.
 fn contained(hook: impl FnOnce()) -> Result<(), Ended> {
     catch_unwind(AssertUnwindSafe(hook)).map_err(|_| Ended::MemoryBehind)
-}
-
-/// Answers writes whose chain is already broken, and leaves the others.
-fn fail_superseded(batch: &mut Vec<QueuedWrite>) {
-    let broken = |queued: &mut QueuedWrite| queued.work.lineage().is_some_and(Lineage::is_broken);
-    for queued in batch.extract_if(.., broken) {
-        let _ = queued.answer.send(Err(Error::Superseded));
-    }
-}
-
-fn fail(batch: Vec<QueuedWrite>, error: &Error) {
-    for queued in batch {
-        tracing::error!(error = %Report(error), position = queued.position.0, "write not stored");
-        if let Some(lineage) = queued.work.lineage() {
-            lineage.break_off();
-        }
-        let _ = queued.answer.send(Err(error.clone()));
-    }
 }
 
 /// Reports that the committer has ended, for whatever reason, and releases everyone who waits for it.
@@ -230,6 +236,11 @@ impl Drop for Ending<'_> {
             }
         }
         self.shared.pulse.set(Health::Ended(why));
+        for place in &waiting {
+            if let QueuePlace::Ready(queued) = place {
+                self.shared.abandon(queued);
+            }
+        }
         // Their writers are told that the server stops.
         drop(waiting);
     }

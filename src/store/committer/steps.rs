@@ -16,7 +16,7 @@ pub enum CommitStep {
     Taken,
     /// The database has committed it.
     Stored,
-    /// Memory was updated, by [`super::Write::after`] and [`super::Transaction::committed`].
+    /// Memory was updated, by [`super::Memory`].
     Remembered,
     /// Its last position is visible.
     Published,

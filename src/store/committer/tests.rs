@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod log;
+mod memory;
 
 /// An open database, with the directory or the PostgreSQL database that holds it.
 struct Opened {
@@ -131,41 +132,6 @@ async fn what_builds_on_a_refused_write_fails_with_it() {
         assert!(matches!(submit(&broken, 5).wait().await, Err(Error::Superseded)));
         assert_eq!(opened.stored().await, [1, 2, 4]);
     }
-}
-
-/// The name of the hook that ran, the position of its write, and the position that was visible then.
-type Said = (&'static str, Position, Position);
-
-#[tokio::test]
-async fn memory_changes_in_the_order_of_positions_and_before_they_are_visible() {
-    let opened = Opened::sqlite().await;
-    let said: Arc<Mutex<Vec<Said>>> = Arc::default();
-    let mut waiting = Vec::new();
-    let committer = opened.db.committer();
-    let tell = |what| {
-        let (said, committer) = (Arc::clone(&said), committer.clone());
-        move |position| lock(&said).push((what, position, committer.published()))
-    };
-    let wake = tell("wake");
-    committer.on_published(move || wake(Position::BEFORE_ALL));
-    for id in 1..=3 {
-        let after = tell("after");
-        let committed = committer.submit::<Error>(2, |first| {
-            let last = Position(first.0 + 1);
-            Ok(Write::new(vec![row(id)]).after(move || after(last)))
-        });
-        waiting.push(committed.expect("there is room"));
-    }
-    let before = committer.published();
-    let positions: Vec<Position> = waiting.iter().map(Committed::position).collect();
-    assert_eq!(positions, [2, 4, 6].map(|step| Position(before.0 + step)));
-    for committed in waiting {
-        committed.wait().await.expect("nothing is wrong with it");
-    }
-    let said = lock(&said).clone();
-    let expected: Vec<_> = positions.iter().map(|at| ("after", *at, before)).collect();
-    assert_eq!(said[..3], expected, "no position is visible before all of the batch is in memory");
-    assert_eq!(said[3..], [("wake", Position::BEFORE_ALL, positions[2])], "who is woken sees the position");
 }
 
 #[tokio::test]
@@ -324,25 +290,6 @@ async fn a_slow_builder_keeps_back_those_behind_it_and_not_those_before() {
         assert_eq!(opened.db.committer().published(), positions[1]);
         opened.db.close().await;
         assert_eq!(opened.reopen().await.stored().await, [1, 2, 3]);
-    }
-}
-
-#[tokio::test]
-async fn memory_that_cannot_follow_a_commit_ends_the_committer() {
-    for opened in Opened::both().await {
-        let committer = opened.db.committer();
-        opened.submit(vec![row(1)]).wait().await.expect("nothing is wrong with it");
-        let published = committer.published();
-        let write = Write::new(vec![row(2)]).after(|| panic!("a mistake in what changes memory"));
-        let panicking = committer.submit::<Error>(1, |_| Ok(write)).expect("there is room");
-        let next = opened.submit(vec![row(3)]);
-        assert!(matches!(panicking.wait().await, Err(Error::Stopping)));
-        assert!(matches!(next.wait().await, Err(Error::Stopping)));
-        assert_eq!(committer.ended().await, Ended::MemoryBehind);
-        assert_eq!(committer.published(), published, "readers would skip what memory does not hold");
-        opened.db.close().await;
-        let stored = opened.reopen().await.stored().await;
-        assert!(stored.starts_with(&[1, 2]), "it was committed: {stored:?}");
     }
 }
 

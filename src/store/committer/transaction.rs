@@ -24,12 +24,6 @@ pub trait Transaction: Send + Sync + 'static {
     /// Reads and writes. It may run more than once when a commit fails, so it keeps nothing between runs. One that panics
     /// fails alone, with [`Error::Panicked`].
     fn run(&self, conn: &mut Conn<'_>, position: Position) -> impl Future<Output = Result<Self::Output, Error>> + Send;
-
-    /// Runs after the commit and before its position becomes visible. It updates memory, and marks the users whom the
-    /// change concerns on the bus. Must be short and must not block.
-    fn committed(&self, output: &Self::Output, position: Position) {
-        let _ = (output, position);
-    }
 }
 
 pub(super) trait Erased: Send + Sync {
@@ -41,8 +35,8 @@ pub(super) trait Erased: Send + Sync {
 
     fn is_essential(&self) -> bool;
 
-    /// Updates memory. Returns a function that hands the output to the caller, to be run once the position is visible.
-    fn committed(self: Box<Self>, position: Position) -> Option<Hook>;
+    /// Returns a function that hands the output to the caller, to be run once the position is visible.
+    fn answer(self: Box<Self>) -> Option<Hook>;
 }
 
 /// A transaction with the place for its output.
@@ -75,10 +69,9 @@ impl<T: Transaction> Erased for Slot<T> {
         T::ESSENTIAL
     }
 
-    fn committed(self: Box<Self>, position: Position) -> Option<Hook> {
+    fn answer(self: Box<Self>) -> Option<Hook> {
         // A transaction without output has not run, and was not in the commit.
         let output = lock(&self.output).take()?;
-        self.transaction.committed(&output, position);
         let sender = self.sender;
         let output = Mutex::new(output);
         Some(Box::new(move || {

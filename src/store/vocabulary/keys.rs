@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -18,6 +18,7 @@ use crate::{
     memory::budget::{Budget, Part},
     store::{
         Database, Error, KeyNid, Write,
+        ids::lock,
         log::{Touch, WordKind},
         on,
         rows::{Text, inserts},
@@ -103,14 +104,39 @@ impl Lifecycle<Words, Arc<StateKey>> for KeepUnstored {
     type RequestState = ();
 
     fn is_pinned(&self, _: &Words, key: &Arc<StateKey>) -> bool {
-        // The flag is set before the write lets go of it.
+        // The mark is set before the write lets go of it.
         (Arc::strong_count(key) > 1 || Arc::strong_count(&key.stored) > 1) && !key.stored.load(Ordering::Acquire)
     }
 }
 
 /// The pairs in memory.
 #[derive(Debug)]
-pub(super) struct Keys(Arc<Cache<Words, Arc<StateKey>, ByBytes, DefaultHashBuilder, KeepUnstored>>);
+pub(super) struct Keys {
+    cache: Arc<Cache<Words, Arc<StateKey>, ByBytes, DefaultHashBuilder, KeepUnstored>>,
+    new: Mutex<New>,
+}
+
+/// The marks of pairs that are not stored yet. The pairs and the writes on their way hold them; a mark that nobody holds is
+/// of no use.
+#[derive(Debug, Default)]
+struct New {
+    marks: HashMap<KeyNid, Weak<AtomicBool>>,
+    /// The number of marks at which those that nobody holds are removed.
+    sweep_at: usize,
+}
+
+/// The smallest number of marks at which it is worth looking for those that nobody holds: 16 kB of them.
+const SWEEP_AT_LEAST: usize = 512;
+
+impl New {
+    fn add(&mut self, nid: KeyNid, mark: &Arc<AtomicBool>) {
+        if self.marks.len() >= self.sweep_at {
+            self.marks.retain(|_, mark| mark.strong_count() > 0);
+            self.sweep_at = (2 * self.marks.len()).max(SWEEP_AT_LEAST);
+        }
+        self.marks.insert(nid, Arc::downgrade(mark));
+    }
+}
 
 impl Default for Keys {
     fn default() -> Self {
@@ -120,11 +146,19 @@ impl Default for Keys {
 
 impl Keys {
     fn with_capacity(keys: usize, bytes: u64) -> Self {
-        Self(Arc::new(Cache::with(keys, bytes, ByBytes, DefaultHashBuilder::default(), KeepUnstored)))
+        let cache = Arc::new(Cache::with(keys, bytes, ByBytes, DefaultHashBuilder::default(), KeepUnstored));
+        Self { cache, new: Mutex::default() }
     }
 
     fn get(&self, event_type: &str, state_key: &str) -> Option<Arc<StateKey>> {
-        self.0.get(&BorrowedWords(event_type, state_key))
+        self.cache.get(&BorrowedWords(event_type, state_key))
+    }
+
+    /// Notes that a pair is stored from now on, if it was made here.
+    pub(super) fn stored(&self, nid: KeyNid) {
+        if let Some(mark) = lock(&self.new).marks.remove(&nid).and_then(|mark| mark.upgrade()) {
+            mark.store(true, Ordering::Release);
+        }
     }
 
     /// The pair in memory, or the one that `read` finds or makes. Only one `read` runs for a pair at a time, so two that
@@ -136,13 +170,18 @@ impl Keys {
         read: impl Future<Output = Result<(KeyNid, bool), E>>,
     ) -> Result<Arc<StateKey>, E> {
         let words = Words(event_type.into(), state_key.into());
-        let guard = match self.0.get_value_or_guard_async(&words).await {
+        let guard = match self.cache.get_value_or_guard_async(&words).await {
             Ok(known) => return Ok(known),
             Err(guard) => guard,
         };
         let (nid, stored) = read.await?;
         let Words(event_type, state_key) = words;
-        let key = Arc::new(StateKey { nid, event_type, state_key, stored: Arc::new(AtomicBool::new(stored)) });
+        let mark = Arc::new(AtomicBool::new(stored));
+        if !stored {
+            // Before anybody finds the pair and stores it.
+            lock(&self.new).add(nid, &mark);
+        }
+        let key = Arc::new(StateKey { nid, event_type, state_key, stored: mark });
         // Fails only if somebody has put another one there meanwhile, and nobody does.
         let _ = guard.insert(Arc::clone(&key));
         Ok(key)
@@ -152,7 +191,7 @@ impl Keys {
 impl Database {
     /// Limits the pairs in memory to their share of the budget.
     pub fn limit_state_keys(&self, budget: &Budget) {
-        let cache = Arc::clone(&self.vocabulary().keys.0);
+        let cache = Arc::clone(&self.vocabulary().keys.cache);
         cache.set_capacity(budget.share(Part::StateKeys));
         budget.watch(Part::StateKeys, move || cache.weight());
     }
@@ -262,7 +301,7 @@ mod tests {
     }
 
     fn is_there(keys: &Keys, nid: i64) -> bool {
-        keys.0.peek(&BorrowedWords("flood", &nid.to_string())).is_some_and(|key| key.nid == KeyNid(nid))
+        keys.cache.peek(&BorrowedWords("flood", &nid.to_string())).is_some_and(|key| key.nid == KeyNid(nid))
     }
 
     #[tokio::test]
@@ -270,9 +309,11 @@ mod tests {
         let keys = Keys::with_capacity(256, BYTES);
         for nid in 0..20_000 {
             add(&keys, nid, nid % 2 == 0).await;
-            assert!(keys.0.weight() <= keys.0.capacity(), "{} bytes after {nid} pairs", keys.0.weight());
+            assert!(keys.cache.weight() <= keys.cache.capacity(), "{} bytes after {nid} pairs", keys.cache.weight());
         }
-        assert!(keys.0.len() > 10, "some stay");
+        assert!(keys.cache.len() > 10, "some stay");
+        let marks = lock(&keys.new).marks.len();
+        assert!(marks <= 2 * keys.cache.len() + SWEEP_AT_LEAST, "{marks} marks");
     }
 
     #[tokio::test]

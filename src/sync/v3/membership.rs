@@ -143,7 +143,7 @@ impl RoomNews {
     ) -> Result<(), Error> {
         let app = look.app;
         let room = app.rooms.by_nid(entry.room).await?;
-        if !is_wanted(look, &room) {
+        if !look.wants(&room) {
             return Ok(());
         }
         let full = look.is_initial() || look.request.full_state;
@@ -175,7 +175,7 @@ impl RoomNews {
             return Ok(());
         }
         let room = look.app.rooms.by_nid(entry.room).await?;
-        if !is_wanted(look, &room) {
+        if !look.wants(&room) {
             return Ok(());
         }
         let sight = look.app.rooms.sight(&room, &look.caller.user).await?;
@@ -306,7 +306,7 @@ async fn write_stripped(
     json: &mut Object<'_>,
 ) -> Result<(), Error> {
     let room = look.app.rooms.by_nid(room).await?;
-    if is_wanted(look, &room) {
+    if look.wants(&room) {
         let mut object = Object::begin(json.key(room.room_id.as_str()));
         let mut stripped = Object::begin(object.key(field));
         stripped.raw("events", state);
@@ -325,8 +325,4 @@ async fn is_from_ignored(look: &Look<'_>, entry: &MemberEntry) -> Result<bool, E
     let room = look.app.rooms.by_nid(entry.room).await?;
     let invite = look.app.rooms.events.get(&room, entry.event_nid).await?;
     Ok(ignored.contains(invite.sender()))
-}
-
-fn is_wanted(look: &Look<'_>, room: &Room) -> bool {
-    look.request.filter.room.rooms.accepts(&room.room_id)
 }

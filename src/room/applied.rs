@@ -1,0 +1,157 @@
+//! The rooms in memory, which follow the commits.
+//!
+//! The objects of a write of this process, such as its events, wait here from the moment when the write has its place in the
+//! queue. Its touches find them by its positions. A commit of another process has no objects here: what it changed is evicted,
+//! and read again when somebody asks for it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use super::{
+    Registry, Room,
+    event::StoredEvent,
+    events::{Events, EventsHandle},
+    memberships::{MemberEntry, MembershipsHandle},
+    txn::{KnownTxns, QueuedTxn},
+};
+use crate::store::{
+    EventNid, Position, RoomNid, UserNid,
+    ids::lock,
+    log::{LogEntry, Memory, Touch},
+};
+
+/// The objects of one write of a room.
+pub(super) struct Effects {
+    pub(super) room: Arc<Room>,
+    pub(super) cache: Events,
+    pub(super) events: Vec<(Position, Arc<StoredEvent>)>,
+    /// Redacted forms of events, each with the position of the redaction.
+    pub(super) redacted: Vec<(Position, Arc<StoredEvent>)>,
+    pub(super) members: Vec<(UserNid, MemberEntry)>,
+    pub(super) txn: Option<QueuedTxn>,
+    /// The position of the room's end after it.
+    pub(super) last: Position,
+}
+
+impl Effects {
+    fn apply(self, memberships: &MembershipsHandle) {
+        if let Some(txn) = self.txn {
+            txn.committed();
+        }
+        for (_, event) in &self.events {
+            self.cache.insert(Arc::clone(event));
+        }
+        self.room.publish(&self.events, self.last);
+        for (_, event) in &self.redacted {
+            self.cache.redact(Arc::clone(event));
+            self.room.replace_in_ring(event);
+        }
+        // Only now: the cache or the database has all of these events.
+        let committed = self.events.iter().chain(&self.redacted);
+        self.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
+        for (user, entry) in self.members {
+            memberships.update(user, entry);
+        }
+    }
+}
+
+/// The positions of a write, and its objects.
+struct QueuedEffects {
+    first: Position,
+    effects: Effects,
+}
+
+/// The part of the service in memory that follows the commits.
+pub(super) struct RoomsMemory {
+    registry: Arc<RwLock<Registry>>,
+    events: EventsHandle,
+    memberships: MembershipsHandle,
+    txns: KnownTxns,
+    /// The objects of queued writes, by the last position of each.
+    queued: Mutex<BTreeMap<Position, QueuedEffects>>,
+}
+
+impl RoomsMemory {
+    pub(super) fn new(
+        registry: Arc<RwLock<Registry>>,
+        events: EventsHandle,
+        memberships: MembershipsHandle,
+        txns: KnownTxns,
+    ) -> Self {
+        Self { registry, events, memberships, txns, queued: Mutex::default() }
+    }
+
+    /// Keeps the objects of a write with these positions until it is stored or has failed.
+    pub(super) fn queue(&self, first: Position, last: Position, effects: Effects) {
+        lock(&self.queued).insert(last, QueuedEffects { first, effects });
+    }
+
+    /// Takes the objects of the write that has this position. Returns them with the last position of the write.
+    fn take(&self, at: Position) -> Option<(Position, Effects)> {
+        let mut queued = lock(&self.queued);
+        let (last, found) = queued.range(at..).next()?;
+        let last = (found.first <= at).then_some(*last)?;
+        queued.remove(&last).map(|found| (last, found.effects))
+    }
+
+    /// Evicts what a commit of another process has changed.
+    fn evict(&self, touch: &Touch, at: Position) {
+        match *touch {
+            Touch::Event { room, .. } | Touch::State { room, .. } => self.evict_room(room),
+            Touch::Redacted { room, event, .. } => {
+                self.evict_room(room);
+                self.events.evict_redacted(room, event);
+            }
+            Touch::Member { room, user, forgotten: true, .. } => self.memberships.forget(user, room, at),
+            Touch::Member { user, .. } => self.memberships.evict(user),
+            Touch::Txn { device, event } if event != NO_EVENT => self.txns.evict(device),
+            _ => {}
+        }
+    }
+
+    fn evict_room(&self, room: RoomNid) {
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(room) = registry.by_nid.remove(&room) {
+            registry.by_id.remove(&room.room_id);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn queued_len(&self) -> usize {
+        lock(&self.queued).len()
+    }
+}
+
+/// The event of a request that made none.
+const NO_EVENT: EventNid = EventNid(0);
+
+impl Memory for RoomsMemory {
+    fn apply(&self, entry: &LogEntry) {
+        // The last position of the writes whose objects were here.
+        let mut applied = entry.after;
+        for (at, touch) in &entry.touches {
+            if *at <= applied {
+                continue;
+            }
+            match self.take(*at) {
+                Some((last, effects)) => {
+                    effects.apply(&self.memberships);
+                    applied = last;
+                }
+                None => self.evict(touch, *at),
+            }
+        }
+    }
+
+    fn abandoned(&self, touches: &[(Position, Touch)]) {
+        for (at, _) in touches {
+            // Dropped outside of the lock.
+            drop(self.take(*at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
