@@ -10,6 +10,7 @@ use crate::{
     account::{deactivate::SetPasswordError, names::named_user, register::RegisterError},
     app::App,
     store,
+    use_cases::deactivation,
 };
 
 /// Entries that one read of a listing returns. To read on, pass the last entry as `after`.
@@ -95,10 +96,7 @@ pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, Operati
         }
         Operation::DeactivateUser { name } => {
             let user_id = our_user(app, name)?;
-            if let Some(user) = app.db.find_user(&user_id).await? {
-                app.rooms.leave_all(&user).await?;
-            }
-            if !app.accounts.deactivate(&user_id).await? {
+            if !deactivation::deactivate(app, &user_id).await? {
                 return Err(OperationError::NoAccount(user_id));
             }
             Ok(json!({ "user_id": user_id }))

@@ -33,7 +33,7 @@ use zeroize::Zeroizing;
 
 pub use self::database::{Database, DatabaseTarget, DatabaseUrl, Durability};
 pub use self::limits::{Limits, Rate, RateLimits};
-pub use self::listeners::{Listener, Metrics, Place, Resource, Tls};
+pub use self::listeners::{Listener, ListenerPlace, Metrics, Resource, Tls};
 pub use self::outbound::{HostAddress, Hosts, Outbound};
 pub use self::problem::{Origin, Problem, Problems};
 pub use self::secret::Secret;

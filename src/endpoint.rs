@@ -3,6 +3,7 @@
 //! [`Routes`] finds the handler, [`Authed`] makes the typed request.
 
 mod authed;
+mod errors;
 mod routes;
 
 pub(crate) use authed::NoBody;

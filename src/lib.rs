@@ -17,6 +17,7 @@
 //! - [`jobs`]: work that a commit promises.
 //! - [`http`]: turns a connection into a request, and the result into an answer.
 //! - [`app`]: all services in one place.
+//! - [`use_cases`]: what several services do together for one request: joining, profiles, deactivation, the directory.
 //! - [`endpoint`]: typed requests with a known caller, and their handlers.
 //! - [`sync`]: the changes since a client's last request.
 //! - [`client_api`]: the client-server API, one file per endpoint. [`federation_api`]: the server-server API, likewise.
@@ -55,3 +56,4 @@ pub mod server;
 pub mod store;
 pub mod synapse_admin;
 pub mod sync;
+pub mod use_cases;

@@ -99,7 +99,7 @@ pub struct Room {
     lineage: Lineage,
     /// Events that the head is built on and that are not on disk yet.
     queued: Queued,
-    view: RwLock<View>,
+    view: RwLock<RoomView>,
     last_pos: AtomicI64,
     /// Set when somebody asks for the room; cleared whenever rooms are swept.
     used: AtomicBool,
@@ -131,7 +131,7 @@ struct Head {
 /// The part of the room that readers use. The state may be ahead of the committed events; readers name the position
 /// that they want.
 #[derive(Debug)]
-struct View {
+struct RoomView {
     state: StateLog,
     /// As of the newest state.
     heroes: Heroes,
@@ -150,11 +150,11 @@ impl Room {
         self.view().state.changed_at_most(pos)
     }
 
-    fn view(&self) -> std::sync::RwLockReadGuard<'_, View> {
+    fn view(&self) -> std::sync::RwLockReadGuard<'_, RoomView> {
         self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn view_mut(&self) -> std::sync::RwLockWriteGuard<'_, View> {
+    fn view_mut(&self) -> std::sync::RwLockWriteGuard<'_, RoomView> {
         self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

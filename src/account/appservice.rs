@@ -22,7 +22,7 @@ use crate::{
     appservice::{Appservice, Exclusive},
     store::{
         self, Conn, DeviceNid, Position, Transaction, UserNid, accounts as account_rows,
-        devices::{self as device_rows, DEVICE},
+        devices::{self as device_rows, DeviceColumns},
         log::Touch,
     },
 };
@@ -218,15 +218,16 @@ impl Transaction for CreateDevice {
         if device_rows::count_devices(conn, self.user).await? >= self.max_devices {
             return Ok(Err(SessionRefusal::TooManyDevices));
         }
-        let row = DEVICE.row([
-            self.nid.into(),
-            self.user.into(),
-            self.id.as_str().into(),
-            self.display_name.clone().into(),
-            self.now.into(),
-            None::<i64>.into(),
-            None::<String>.into(),
-        ]);
+        let row = DeviceColumns {
+            device_nid: self.nid,
+            user_nid: self.user,
+            device_id: self.id.as_str().into(),
+            display_name: self.display_name.clone().map(Into::into),
+            created_at: self.now,
+            last_seen_at: None,
+            last_seen_ip: None,
+        }
+        .row();
         conn.touch(Touch::Device { user: self.user, device: self.nid, gone: false });
         store::committer::insert_rows(conn, &[row]).await?;
         Ok(Ok(true))

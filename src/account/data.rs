@@ -238,14 +238,15 @@ impl AccountData {
     /// The row that stores one type, for a commit with more than account data. Name [`Self::touch`] in it.
     pub(crate) fn row(user: UserNid, room: RoomNid, event_type: &str, json: Arc<str>, position: Position) -> Row {
         let bytes = i64::try_from(json.len()).unwrap_or(i64::MAX);
-        rows::ACCOUNT_DATA.row([
-            user.into(),
-            room.into(),
-            event_type.into(),
-            json.into(),
-            position.into(),
-            bytes.into(),
-        ])
+        rows::AccountDataColumns {
+            user_nid: user,
+            room_nid: room,
+            r#type: event_type.into(),
+            json,
+            pos: position,
+            bytes,
+        }
+        .row()
     }
 
     /// Runs `keep`, which caches something of the user's data, if that has not changed since the data was read. `read_at` is a

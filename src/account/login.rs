@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::{
     self, Conn, Position, Transaction, UserNid, Write, accounts as rows,
-    tokens::{self as token_rows, LOGIN_TOKEN},
+    tokens::{self as token_rows, LoginTokenColumns},
 };
 
 /// Lifetime of a login token: the time it takes to scan a code.
@@ -145,7 +145,7 @@ impl Accounts {
     pub async fn create_login_token(&self, caller: &LocalDevice) -> Result<String, store::Error> {
         let token = NewToken::generate(TokenKind::Login);
         let expires_at = self.clock.now_ms() + millis(LOGIN_TOKEN_LIFETIME);
-        let row = LOGIN_TOKEN.row([token.hash.to_vec().into(), caller.user.nid.into(), expires_at.into()]);
+        let row = LoginTokenColumns { token_hash: token.hash.to_vec(), user_nid: caller.user.nid, expires_at }.row();
         self.db.committer().write(Write::new(vec![row])).await?;
         Ok(token.secret)
     }

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::store::{
     self, Conn, DeviceNid, Row,
-    devices::{self as device_rows, DEVICE},
+    devices::{self as device_rows, DeviceColumns},
     log::Touch,
-    tokens::{self as token_rows, ACCESS_TOKEN, REFRESH_TOKEN},
+    tokens::{self as token_rows, AccessTokenColumns, RefreshTokenColumns},
 };
 
 /// Maximum length of a device ID from a client.
@@ -103,23 +103,29 @@ impl TokenPair {
     pub fn rows(&self, user: store::UserNid, device: DeviceNid, now: i64) -> Vec<Row> {
         let at = |time: Option<Duration>| time.map(|time| now.saturating_add(millis(time)));
         let refresh_hash = self.refresh.map(|hash| hash.to_vec());
-        let mut rows = vec![ACCESS_TOKEN.row([
-            self.access.to_vec().into(),
-            user.into(),
-            device.into(),
-            now.into(),
-            at(self.expires_in).into(),
-            refresh_hash.clone().into(),
-        ])];
+        let mut rows = vec![
+            AccessTokenColumns {
+                token_hash: self.access.to_vec(),
+                user_nid: user,
+                device_nid: device,
+                created_at: now,
+                expires_at: at(self.expires_in),
+                refresh_hash: refresh_hash.clone(),
+            }
+            .row(),
+        ];
         if let Some(hash) = refresh_hash {
-            rows.push(REFRESH_TOKEN.row([
-                hash.into(),
-                user.into(),
-                device.into(),
-                None::<Vec<u8>>.into(),
-                now.into(),
-                at(self.refresh_expires_in).into(),
-            ]));
+            rows.push(
+                RefreshTokenColumns {
+                    token_hash: hash,
+                    user_nid: user,
+                    device_nid: device,
+                    next_hash: None,
+                    created_at: now,
+                    expires_at: at(self.refresh_expires_in),
+                }
+                .row(),
+            );
         }
         rows
     }
@@ -132,7 +138,7 @@ impl TokenPair {
 
 /// The device of a draft: a new or an existing one.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum SessionDevice {
     New,
     Known(DeviceNid),
 }
@@ -143,24 +149,29 @@ impl Draft {
         &self,
         conn: &mut Conn<'_>,
         user: store::UserNid,
-    ) -> Result<Result<Place, SessionRefusal>, store::Error> {
+    ) -> Result<Result<SessionDevice, SessionRefusal>, store::Error> {
         if let Some(device) = device_rows::find_device(conn, user, self.device_id.as_str()).await? {
-            return Ok(Ok(Place::Known(DeviceNid(device.device_nid))));
+            return Ok(Ok(SessionDevice::Known(DeviceNid(device.device_nid))));
         }
         if device_rows::count_devices(conn, user).await? >= self.max_devices {
             return Ok(Err(SessionRefusal::TooManyDevices));
         }
-        Ok(Ok(Place::New))
+        Ok(Ok(SessionDevice::New))
     }
 
     /// Stores the session, and deletes the tokens that it replaces.
-    pub async fn store(&self, conn: &mut Conn<'_>, user: store::UserNid, place: Place) -> Result<(), store::Error> {
+    pub async fn store(
+        &self,
+        conn: &mut Conn<'_>,
+        user: store::UserNid,
+        place: SessionDevice,
+    ) -> Result<(), store::Error> {
         let rows = match place {
-            Place::New => {
+            SessionDevice::New => {
                 conn.touch(self.touch(user));
                 self.rows(user)
             }
-            Place::Known(device) => {
+            SessionDevice::Known(device) => {
                 token_rows::delete_of_device(conn, device).await?;
                 self.tokens.rows(user, device, self.now)
             }
@@ -175,15 +186,18 @@ impl Draft {
 
     /// The rows of a session on a new device.
     pub fn rows(&self, user: store::UserNid) -> Vec<Row> {
-        let mut rows = vec![DEVICE.row([
-            self.new_nid.into(),
-            user.into(),
-            self.device_id.as_str().into(),
-            self.display_name.clone().into(),
-            self.now.into(),
-            None::<i64>.into(),
-            None::<String>.into(),
-        ])];
+        let mut rows = vec![
+            DeviceColumns {
+                device_nid: self.new_nid,
+                user_nid: user,
+                device_id: self.device_id.as_str().into(),
+                display_name: self.display_name.clone().map(Into::into),
+                created_at: self.now,
+                last_seen_at: None,
+                last_seen_ip: None,
+            }
+            .row(),
+        ];
         rows.extend(self.tokens.rows(user, self.new_nid, self.now));
         rows
     }

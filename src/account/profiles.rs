@@ -8,7 +8,7 @@ use crate::store::{
     self, Conn, Position, Transaction, UserNid,
     jobs::Task,
     log::Touch,
-    profiles::{self as rows, PROFILE},
+    profiles::{self as rows, ProfileColumns},
 };
 
 /// Maximum size of a profile as a JSON object, as in the specification.
@@ -103,7 +103,9 @@ impl Transaction for SetField {
                 return Ok(Err(ProfileError::ProfileTooLarge));
             }
             conn.touch(Touch::Profile { user: self.user });
-            let row = PROFILE.row([self.user.into(), self.field.as_str().into(), json.as_str().into()]);
+            let row =
+                ProfileColumns { user_nid: self.user, field: self.field.as_str().into(), json: json.as_str().into() }
+                    .row();
             store::committer::insert_rows(conn, &[row]).await?;
         } else if is_changed {
             rows::delete_field(conn, self.user, &self.field).await?;

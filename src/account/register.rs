@@ -16,10 +16,10 @@ use crate::{
     appservice::{Appservice, Exclusive},
     store::{
         self, Conn, Position, Transaction,
-        accounts::{self as rows, ACCOUNT},
+        accounts::{self as rows, AccountColumns},
         log::Touch,
-        profiles::PROFILE,
-        vocabulary::{USER, User},
+        profiles::ProfileColumns,
+        vocabulary::{User, UserColumns},
     },
 };
 
@@ -125,15 +125,16 @@ impl Transaction for CreateAccount {
         let displayname = self.displayname.as_deref().unwrap_or(user.user_id.localpart());
         let displayname = serde_json::Value::from(displayname).to_string();
         let mut rows = vec![
-            USER.row([user.nid.into(), user.user_id.as_str().into(), true.into()]),
-            ACCOUNT.row([
-                user.nid.into(),
-                self.password_hash.clone().into(),
-                self.admin.into(),
-                self.now.into(),
-                None::<i64>.into(),
-            ]),
-            PROFILE.row([user.nid.into(), "displayname".into(), displayname.into()]),
+            UserColumns { user_nid: user.nid, user_id: user.user_id.as_str().into(), local: true }.row(),
+            AccountColumns {
+                user_nid: user.nid,
+                password_hash: self.password_hash.clone().map(Into::into),
+                admin: self.admin,
+                created_at: self.now,
+                deactivated_at: None,
+            }
+            .row(),
+            ProfileColumns { user_nid: user.nid, field: "displayname".into(), json: displayname.into() }.row(),
         ];
         if let Some(session) = &self.session {
             conn.touch(session.touch(user.nid));

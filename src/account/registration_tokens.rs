@@ -3,7 +3,7 @@
 use super::{Accounts, tokens::random_text};
 use crate::store::{
     self, Conn, Position, Transaction, Write,
-    accounts::{self as rows, REGISTRATION_TOKEN, RegistrationTokenRow},
+    accounts::{self as rows, RegistrationTokenColumns, RegistrationTokenRow},
 };
 
 /// Length of a token: 24 characters of base 62 cannot be guessed, and can still be typed.
@@ -39,13 +39,14 @@ impl Accounts {
         expires_at: Option<i64>,
     ) -> Result<String, store::Error> {
         let token = random_text(LENGTH);
-        let row = REGISTRATION_TOKEN.row([
-            token.as_str().into(),
-            uses.map(i64::from).into(),
-            0.into(),
-            expires_at.into(),
-            self.clock.now_ms().into(),
-        ]);
+        let row = RegistrationTokenColumns {
+            token: token.as_str().into(),
+            uses_allowed: uses.map(i64::from),
+            used: 0,
+            expires_at,
+            created_at: self.clock.now_ms(),
+        }
+        .row();
         self.db.committer().write(Write::new(vec![row])).await?;
         Ok(token)
     }

@@ -115,10 +115,11 @@ mod tests {
 
     use super::*;
     use crate::store::{
-        Conn, Database, DeviceNid, Error, Transaction, Write, accounts as rows,
+        Conn, Database, DeviceNid, Error, Transaction, Write,
+        accounts::{self as rows, AccountColumns},
         committer::insert_rows,
         tests::NewDatabase,
-        tokens::{self, ACCESS_TOKEN},
+        tokens::{self, AccessTokenColumns},
     };
 
     const DEVICE: DeviceNid = DeviceNid(1);
@@ -142,14 +143,14 @@ mod tests {
             match change {
                 Change::Register => {
                     conn.touch(Touch::Account { user: *user });
-                    let account = rows::ACCOUNT.row([
-                        (*user).into(),
-                        None::<String>.into(),
-                        false.into(),
-                        0.into(),
-                        None::<i64>.into(),
-                    ]);
-                    insert_rows(conn, &[account]).await
+                    let account = AccountColumns {
+                        user_nid: *user,
+                        password_hash: None,
+                        admin: false,
+                        created_at: 0,
+                        deactivated_at: None,
+                    };
+                    insert_rows(conn, &[account.row()]).await
                 }
                 Change::Admin => rows::set_admin(conn, *user, true).await.map(drop),
                 Change::SignOut => tokens::delete_of_device(conn, DEVICE).await,
@@ -183,10 +184,15 @@ mod tests {
             let cache = Arc::new(SessionCache::new(db.committer().published()));
             db.committer().remember(Arc::<SessionCache>::clone(&cache));
             let user = db.user(user_id!("@alice:sabha.test"), true).await.unwrap();
-            let token = [ENDED.to_vec().into(), user.nid.into(), DEVICE.into(), 0.into(), None::<i64>.into()];
-            let [hash, owner, device, created_at, expires_at] = token;
-            let row = ACCESS_TOKEN.row([hash, owner, device, created_at, expires_at, None::<Vec<u8>>.into()]);
-            let mut write = Write::new(vec![row]);
+            let token = AccessTokenColumns {
+                token_hash: ENDED.to_vec(),
+                user_nid: user.nid,
+                device_nid: DEVICE,
+                created_at: 0,
+                expires_at: None,
+                refresh_hash: None,
+            };
+            let mut write = Write::new(vec![token.row()]);
             user.write_if_new(&mut write);
             db.committer().write(write).await.unwrap();
             let change = async |change| db.committer().transact(Changing(user.nid, change)).await.unwrap();

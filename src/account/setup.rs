@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::{
     self, Conn, Position, Transaction,
-    accounts::{self as rows, SETUP_SECRET},
+    accounts::{self as rows, SetupSecretColumns},
 };
 
 /// Lifetime of a setup secret, which is visible in a terminal or a log.
@@ -26,7 +26,7 @@ impl Transaction for Replace {
 
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), store::Error> {
         rows::delete_setup_secrets(conn).await?;
-        let row = SETUP_SECRET.row([self.hash.to_vec().into(), self.expires_at.into()]);
+        let row = SetupSecretColumns { secret_hash: self.hash.to_vec(), expires_at: self.expires_at }.row();
         store::committer::insert_rows(conn, &[row]).await
     }
 }

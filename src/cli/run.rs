@@ -14,7 +14,7 @@ use super::{
     token, user,
 };
 use crate::{
-    config::{Config, Listener, Loaded, Place, Resource, Sources, load},
+    config::{Config, Listener, ListenerPlace, Loaded, Resource, Sources, load},
     http::listen::Address,
     report::Report,
     server::{self, StartError},
@@ -125,7 +125,7 @@ fn first_listener(config: &Config) -> Option<Address> {
     let plain = || config.listeners.iter().filter(|listener| listener.tls.is_none());
     let chosen = plain().find(|listener| listener.serves(Resource::Client)).or_else(|| plain().next());
     chosen.and_then(Listener::place).map(|place| match place {
-        Place::Tcp(address) => Address::Tcp(address),
-        Place::Unix { path, mode } => Address::Unix { path, mode: mode.bits() },
+        ListenerPlace::Tcp(address) => Address::Tcp(address),
+        ListenerPlace::Unix { path, mode } => Address::Unix { path, mode: mode.bits() },
     })
 }

@@ -3,7 +3,6 @@
 mod get_public_rooms;
 mod get_public_rooms_filtered;
 mod get_room_visibility;
-pub(crate) mod public_rooms;
 mod set_room_visibility;
 
 use crate::{endpoint::Routes, limits::rate_limits::Action};

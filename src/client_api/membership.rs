@@ -14,14 +14,9 @@ mod unban_user;
 mod with_content;
 
 use axum::http::StatusCode;
-use ruma::{RoomId, UserId, api::error::ErrorKind};
-use serde_json::{Map, Value};
+use ruma::{UserId, api::error::ErrorKind};
 
-use super::predecessor;
-use crate::{
-    account::LocalDevice, app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action,
-    room::send::SendError,
-};
+use crate::{app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action, room::send::SendError};
 
 pub(super) fn routes() -> Routes {
     Routes::default()
@@ -36,19 +31,6 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, get_member_events::handle)
         .serve(Action::Other, joined_members::handle)
         .serve(Action::Other, joined_rooms::handle)
-}
-
-/// Joins the caller with their current profile, an optional reason and additional content.
-async fn join(
-    app: &App,
-    caller: &LocalDevice,
-    room_id: &RoomId,
-    (reason, more): (Option<&str>, &Map<String, Value>),
-) -> Result<(), ApiError> {
-    let joined = app.rooms.join_with(caller, room_id, (reason, more)).await;
-    let room_id = joined.map_err(unknown_room_is_not_found)?;
-    predecessor::carry_over(app, caller, &room_id).await;
-    Ok(())
 }
 
 /// Turns the error for an unknown room into `404`. This reveals nothing more: any other answer also shows whether the

@@ -10,7 +10,7 @@ use serde_json::Value as JsonValue;
 
 use crate::{
     account::LocalDevice, app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action, remote::Federation,
-    report::Report,
+    use_cases::profile,
 };
 
 pub(super) fn routes() -> Routes {
@@ -31,7 +31,7 @@ fn elsewhere<'a>(app: &'a App, user_id: &UserId) -> Option<&'a Federation> {
     app.federation.as_ref().filter(|_| user_id.server_name() != app.signer.server_name())
 }
 
-/// Sets or removes a field of the caller's own profile. A new name or avatar is also shown in their rooms.
+/// Sets or removes a field of the caller's own profile.
 async fn change(
     app: &App,
     caller: &LocalDevice,
@@ -42,11 +42,5 @@ async fn change(
     if user_id != caller.user_id() {
         return Err(ApiError::forbidden("This is not your profile."));
     }
-    if app.accounts.set_profile_field(caller.user.nid, field, value).await? {
-        // The job of the commit updates all rooms. The rooms that the client looks at next are updated before the answer.
-        if let Err(error) = app.rooms.show_profile_soon(&caller.user).await {
-            tracing::warn!(user_id = %caller.user_id(), error = %Report(&error), "profile not shown in the first rooms yet");
-        }
-    }
-    Ok(())
+    Ok(profile::change(app, &caller.user, field, value).await?)
 }

@@ -68,7 +68,7 @@ impl Resource {
 
 /// The place where a [`Listener`] accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenerPlace {
     Tcp(SocketAddr),
     Unix { path: PathBuf, mode: FileMode },
 }
@@ -80,10 +80,10 @@ impl Listener {
     }
 
     /// The place. `None` if neither or both keys are written, which [`super::Config::validate`] refuses.
-    pub fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<ListenerPlace> {
         match (self.address, &self.unix) {
-            (Some(address), None) => Some(Place::Tcp(address)),
-            (None, Some(path)) => Some(Place::Unix { path: path.clone(), mode: self.mode }),
+            (Some(address), None) => Some(ListenerPlace::Tcp(address)),
+            (None, Some(path)) => Some(ListenerPlace::Unix { path: path.clone(), mode: self.mode }),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use super::sources::{Loaded, origin_of};
 
 /// One line of `sabha config show`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
+pub struct ShownSetting {
     /// The key with its sections, `database.url`, or `listeners[0].address`.
     pub key: String,
     /// `None` if unset, and no value follows from other keys.
@@ -21,7 +21,7 @@ pub struct Entry {
 
 impl Loaded {
     /// Lists every key in the order of the reference, including values that follow from other keys.
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<ShownSetting> {
         let mut config = self.config.clone();
         config.database.url = Some(config.database_url());
         config.client.base_url = Some(config.client_base_url(None));
@@ -43,7 +43,7 @@ impl Loaded {
         entries
     }
 
-    fn flatten(&self, key: &str, value: &toml::Value, entries: &mut Vec<Entry>) {
+    fn flatten(&self, key: &str, value: &toml::Value, entries: &mut Vec<ShownSetting>) {
         match value {
             toml::Value::Table(values) => {
                 for (name, value) in values {
@@ -54,9 +54,9 @@ impl Loaded {
         }
     }
 
-    fn entry(&self, key: String, value: Option<toml::Value>) -> Entry {
+    fn entry(&self, key: String, value: Option<toml::Value>) -> ShownSetting {
         let origin = origin_of(&self.origins, &key);
-        Entry { key, value, origin: origin.kind(), from: origin.to_string() }
+        ShownSetting { key, value, origin: origin.kind(), from: origin.to_string() }
     }
 }
 
@@ -68,7 +68,7 @@ fn find<'a>(values: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
 }
 
 /// The listing for people: `key = value  # origin`, in columns.
-pub fn render(entries: &[Entry]) -> String {
+pub fn render(entries: &[ShownSetting]) -> String {
     let lines: Vec<(String, &str)> = entries
         .iter()
         .map(|entry| match &entry.value {

@@ -275,7 +275,7 @@ fn listeners_of_a_file_replace_the_built_in_one() {
     assert_eq!(config.listeners[0].mode.bits(), 0o600);
     assert_eq!(
         config.listeners[0].place(),
-        Some(Place::Unix { path: "/run/sabha.sock".into(), mode: config.listeners[0].mode })
+        Some(ListenerPlace::Unix { path: "/run/sabha.sock".into(), mode: config.listeners[0].mode })
     );
     assert!(config.listeners[0].serves(Resource::Client) && !config.listeners[0].serves(Resource::Federation));
     assert!(config.listeners[0].trusts(None) && !config.listeners[0].trusts(Some([127, 0, 0, 1].into())));

@@ -302,15 +302,18 @@ impl Ephemeral {
             let mut rows: Vec<Row> = Vec::with_capacity(receipts.len() + 1);
             for (key, receipt) in &mut receipts {
                 receipt.pos = position;
-                rows.push(rows::RECEIPT.row([
-                    room.into(),
-                    user.into(),
-                    key.kind.code().into(),
-                    Arc::clone(&key.thread).into(),
-                    receipt.event_id.as_str().into(),
-                    receipt.ts.into(),
-                    position.into(),
-                ]));
+                rows.push(
+                    rows::ReceiptColumns {
+                        room_nid: room,
+                        user_nid: user,
+                        kind: key.kind.code(),
+                        thread: Arc::clone(&key.thread),
+                        event_id: receipt.event_id.as_str().into(),
+                        ts: receipt.ts,
+                        pos: position,
+                    }
+                    .row(),
+                );
             }
             if let Some(content) = fully_read {
                 rows.push(AccountData::row(user, room, FULLY_READ, content, position));

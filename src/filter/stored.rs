@@ -63,7 +63,7 @@ impl Filters {
         // There is more than one to evict only after the limit was lowered.
         stored.truncate((stored.len() + 1).saturating_sub(self.max_per_user).min(EVICTED_AT_ONCE));
         let filter_id = self.db.committer().ids().filter()?;
-        let row = rows::FILTER.row([user.into(), filter_id.into(), json.into()]);
+        let row = rows::FilterColumns { user_nid: user, filter_id, json: json.into() }.row();
         if stored.is_empty() {
             self.db.committer().write(Write::new(vec![row])).await?;
         } else {

@@ -14,7 +14,7 @@ use super::Keys;
 use crate::store::{
     Conn, Error, Position, Transaction, UserNid,
     committer::insert_rows,
-    key_backup::{self, KEY_BACKUP_VERSION, Part, SessionRow, VersionRow},
+    key_backup::{self, KeyBackupVersionColumns, Part, SessionRow, VersionRow},
     leftovers::Leftover,
 };
 
@@ -224,16 +224,17 @@ impl Transaction for CreateVersion {
             return Ok(Err(BackupError::TooMany { what: "backups", limit: MAX_VERSIONS }));
         }
         let number = totals.last + 1;
-        let row = KEY_BACKUP_VERSION.row([
-            self.user.into(),
-            number.into(),
-            self.algorithm.algorithm.as_str().into(),
-            self.algorithm.auth_data.get().into(),
-            0.into(),
-            0.into(),
-            0.into(),
-            false.into(),
-        ]);
+        let row = KeyBackupVersionColumns {
+            user_nid: self.user,
+            version: number,
+            algorithm: self.algorithm.algorithm.as_str().into(),
+            auth_data: self.algorithm.auth_data.get().into(),
+            etag: 0,
+            count: 0,
+            bytes: 0,
+            deleted: false,
+        }
+        .row();
         insert_rows(conn, &[row]).await?;
         Ok(Ok(number))
     }

@@ -11,7 +11,9 @@ use std::{
 use ruma::OwnedUserId;
 
 use super::Keys;
-use crate::store::{Conn, Error, Position, Row, UserNid, device_keys, devices::DEVICE_CHANGE, ids::lock, log::Touch};
+use crate::store::{
+    Conn, Error, Position, Row, UserNid, device_keys, devices::DeviceChangeColumns, ids::lock, log::Touch,
+};
 
 /// Changes kept in memory: some minutes of a busy server. Clients that were away longer cost a query.
 const MAX_LOGGED: usize = 4096;
@@ -69,7 +71,7 @@ impl Changes {
 /// Touches a user's list, and returns the row that stores its change.
 pub(super) fn list_change(conn: &mut Conn<'_>, user: UserNid, position: Position) -> Row {
     conn.touch(Touch::DeviceList { user });
-    DEVICE_CHANGE.row([user.into(), position.into()])
+    DeviceChangeColumns { user_nid: user, pos: position }.row()
 }
 
 impl Keys {

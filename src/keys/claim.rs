@@ -19,7 +19,7 @@ use crate::store::{
     committer::insert_rows,
     device_keys,
     log::Touch,
-    one_time_keys::{self, CLAIMED_KEY},
+    one_time_keys::{self, ClaimedKeyColumns},
 };
 
 /// Maximum number of devices in one claim: a room of a thousand people with several devices each.
@@ -136,7 +136,7 @@ impl Transaction for ClaimKeys {
             if let Some((key_id, digest, json)) =
                 one_time_keys::take_next(conn, target.device, &target.algorithm).await?
             {
-                digests.push(CLAIMED_KEY.row([target.device.into(), digest.into()]));
+                digests.push(ClaimedKeyColumns { device_nid: target.device, digest }.row());
                 taken.push(Taken { target: index, key_id, json });
             } else if let Some((key_id, json)) =
                 one_time_keys::use_fallback(conn, target.device, &target.algorithm).await?

@@ -35,7 +35,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CachedCounts {
     changed_at: Position,
     state: State,
 }
@@ -43,12 +43,12 @@ struct Entry {
 /// The cached counts. The lock is held for single look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    entries: Mutex<Entries>,
+    entries: Mutex<CachedDevices>,
 }
 
 #[derive(Debug, Default)]
-struct Entries {
-    by_device: HashMap<DeviceNid, Entry>,
+struct CachedDevices {
+    by_device: HashMap<DeviceNid, CachedCounts>,
     loads: u64,
 }
 
@@ -57,7 +57,7 @@ impl Counts {
     pub(super) fn changed(&self, device: DeviceNid, position: Position) {
         let mut entries = lock(&self.entries);
         entries.make_room();
-        entries.by_device.insert(device, Entry { changed_at: position, state: State::Unknown });
+        entries.by_device.insert(device, CachedCounts { changed_at: position, state: State::Unknown });
     }
 
     /// The cached counts, or else a number under which the caller may store the counts that it reads.
@@ -69,7 +69,7 @@ impl Counts {
         let entry = entries
             .by_device
             .entry(device)
-            .or_insert(Entry { changed_at: Position::BEFORE_ALL, state: State::Unknown });
+            .or_insert(CachedCounts { changed_at: Position::BEFORE_ALL, state: State::Unknown });
         if let State::Known(counts) = &entry.state {
             return Ok(Arc::clone(counts));
         }
@@ -86,7 +86,7 @@ impl Counts {
     }
 }
 
-impl Entries {
+impl CachedDevices {
     fn make_room(&mut self) {
         if self.by_device.len() >= MAX_CACHED {
             self.by_device.clear();

@@ -17,7 +17,7 @@ use crate::{
     store::{
         Conn, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
-        cross_signing::{self, CROSS_SIGNING_KEY},
+        cross_signing::{self, CrossSigningKeyColumns},
         devices,
     },
 };
@@ -252,7 +252,9 @@ impl Keys {
             key.keep_valid_signatures(user_id, &signers);
             let json = serde_json::to_string(&CanonicalJsonValue::Object(key.object))
                 .map_err(|error| Error::damaged("cross-signing key", error))?;
-            rows.push(CROSS_SIGNING_KEY.row([user.into(), key.usage.as_str().into(), json.into()]));
+            rows.push(
+                CrossSigningKeyColumns { user_nid: user, usage: key.usage.as_str().into(), json: json.into() }.row(),
+            );
         }
         let is_replaced = |usage: Usage, old: &str| match keys.get(usage) {
             Some(key) => key.public_key != old,

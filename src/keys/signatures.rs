@@ -20,7 +20,7 @@ use crate::{
     store::{
         Conn, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
-        cross_signing::{self, KEY_SIGNATURE},
+        cross_signing::{self, KeySignatureColumns},
         device_keys,
     },
 };
@@ -106,7 +106,7 @@ pub(super) struct Stored {
 
 /// One of the keys in [`Stored`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum KeyPlace {
     Device(String),
     Own(Usage),
     Master(UserNid),
@@ -116,7 +116,7 @@ enum Place {
 struct Signer {
     key_id: String,
     public_key: [u8; 32],
-    place: Place,
+    place: KeyPlace,
 }
 
 impl Stored {
@@ -147,29 +147,29 @@ impl Stored {
         Self::read(conn, user, &device_ids, &others).await
     }
 
-    fn get(&self, place: &Place) -> Option<&str> {
+    fn get(&self, place: &KeyPlace) -> Option<&str> {
         match place {
-            Place::Device(device_id) => self.devices.get(device_id),
-            Place::Own(usage) => self.own.get(usage.as_str()),
-            Place::Master(owner) => self.masters.get(owner),
+            KeyPlace::Device(device_id) => self.devices.get(device_id),
+            KeyPlace::Own(usage) => self.own.get(usage.as_str()),
+            KeyPlace::Master(owner) => self.masters.get(owner),
         }
         .map(String::as_str)
     }
 
-    fn parsed(&self, place: &Place) -> Result<Option<CanonicalJsonObject>, Error> {
+    fn parsed(&self, place: &KeyPlace) -> Result<Option<CanonicalJsonObject>, Error> {
         self.get(place).map(parse_stored).transpose()
     }
 
     /// The public key of the caller's cross-signing key.
     pub(super) fn own_key(&self, usage: Usage) -> Result<Option<String>, Error> {
-        Ok(self.parsed(&Place::Own(usage))?.as_ref().and_then(public_key_of))
+        Ok(self.parsed(&KeyPlace::Own(usage))?.as_ref().and_then(public_key_of))
     }
 
     /// The caller's cross-signing key, as a signer.
     fn own_signer(&self, usage: Usage) -> Result<Option<Signer>, Error> {
         let signer = |public_key: String| {
             let bytes = validate::public_key(&public_key)?;
-            Some(Signer { key_id: format!("ed25519:{public_key}"), public_key: bytes, place: Place::Own(usage) })
+            Some(Signer { key_id: format!("ed25519:{public_key}"), public_key: bytes, place: KeyPlace::Own(usage) })
         };
         Ok(self.own_key(usage)?.and_then(signer))
     }
@@ -182,7 +182,7 @@ impl Stored {
             let key_id = format!("ed25519:{device_id}");
             let key = object.get("keys").and_then(CanonicalJsonValue::as_object).and_then(|keys| keys.get(&*key_id));
             let public_key = key.and_then(CanonicalJsonValue::as_str).and_then(validate::public_key);
-            let place = Place::Device(device_id.clone());
+            let place = KeyPlace::Device(device_id.clone());
             signers.extend(public_key.map(|public_key| Signer { key_id, public_key, place }));
         }
         Ok(signers)
@@ -214,7 +214,7 @@ struct Valid {
     key_id: String,
     signer_key_id: String,
     signature: String,
-    relies_on: [Place; 2],
+    relies_on: [KeyPlace; 2],
 }
 
 struct UploadSignatures {
@@ -297,25 +297,25 @@ impl UploadSignatures {
         &self,
         owner: UserNid,
         key_id: &str,
-    ) -> Result<Option<(Place, CanonicalJsonObject, Vec<Signer>)>, Error> {
-        let device = Place::Device(key_id.to_owned());
+    ) -> Result<Option<(KeyPlace, CanonicalJsonObject, Vec<Signer>)>, Error> {
+        let device = KeyPlace::Device(key_id.to_owned());
         let place = if owner != self.user {
-            Place::Master(owner)
+            KeyPlace::Master(owner)
         } else if self.stored.get(&device).is_some() {
             device
         } else {
-            Place::Own(Usage::Master)
+            KeyPlace::Own(Usage::Master)
         };
         let Some(object) = self.stored.parsed(&place)? else {
             return Ok(None);
         };
-        if !matches!(place, Place::Device(_)) && public_key_of(&object).as_deref() != Some(key_id) {
+        if !matches!(place, KeyPlace::Device(_)) && public_key_of(&object).as_deref() != Some(key_id) {
             return Ok(None);
         }
         let signers = match place {
-            Place::Device(_) => self.stored.own_signer(Usage::SelfSigning)?.into_iter().collect(),
-            Place::Master(_) => self.stored.own_signer(Usage::UserSigning)?.into_iter().collect(),
-            Place::Own(_) => self.stored.device_signers()?,
+            KeyPlace::Device(_) => self.stored.own_signer(Usage::SelfSigning)?.into_iter().collect(),
+            KeyPlace::Master(_) => self.stored.own_signer(Usage::UserSigning)?.into_iter().collect(),
+            KeyPlace::Own(_) => self.stored.device_signers()?,
         };
         Ok(Some((place, object, signers)))
     }
@@ -390,13 +390,16 @@ impl Transaction for UploadSignatures {
                 continue;
             }
             changed.insert(valid.owner);
-            rows.push(KEY_SIGNATURE.row([
-                valid.owner.into(),
-                valid.key_id.clone().into(),
-                self.user.into(),
-                valid.signer_key_id.clone().into(),
-                valid.signature.clone().into(),
-            ]));
+            rows.push(
+                KeySignatureColumns {
+                    user_nid: valid.owner,
+                    key_id: valid.key_id.clone().into(),
+                    signer_nid: self.user,
+                    signer_key_id: valid.signer_key_id.clone().into(),
+                    signature: valid.signature.clone().into(),
+                }
+                .row(),
+            );
         }
         // Another user's list counts as changed too: the caller's other devices must fetch it to see the signature.
         rows.extend(changed.into_iter().map(|owner| list_change(conn, owner, position)));

@@ -32,8 +32,8 @@ use crate::{
     config::Config,
     store::{
         Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Transaction, UserNid, Write,
-        device_keys::DEVICE_KEY,
-        devices::{self, DEVICE},
+        device_keys::DeviceKeyColumns,
+        devices::{self, DeviceColumns},
         key_backup::{self, Part},
         log::Touch,
         tests::{count_rows, touched_by},
@@ -100,15 +100,16 @@ impl Fixture {
     async fn device(&self, user_id: &UserId, device_id: &str) -> LocalDevice {
         let user = self.db.user(user_id, true).await.expect("a user");
         let device_nid = self.db.committer().ids().device().expect("an id");
-        let row = DEVICE.row([
-            device_nid.into(),
-            user.nid.into(),
-            device_id.into(),
-            None::<String>.into(),
-            0.into(),
-            None::<i64>.into(),
-            None::<String>.into(),
-        ]);
+        let row = DeviceColumns {
+            device_nid,
+            user_nid: user.nid,
+            device_id: device_id.into(),
+            display_name: None,
+            created_at: 0,
+            last_seen_at: None,
+            last_seen_ip: None,
+        }
+        .row();
         let touch = Touch::Device { user: user.nid, device: device_nid, gone: false };
         let mut write = Write::new(vec![row]).touching(touch);
         user.write_if_new(&mut write);
@@ -350,7 +351,7 @@ async fn only_the_named_keys_are_read_for_signatures_and_uploads() {
     let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
     let other = fixture.device(&owned_user_id!("@alice:example.org"), "OTHER").await;
     // Malformed JSON, so that reading this row fails.
-    let row = DEVICE_KEY.row([other.device_nid.into(), other.user.nid.into(), "{".into()]);
+    let row = DeviceKeyColumns { device_nid: other.device_nid, user_nid: other.user.nid, json: "{".into() }.row();
     let write = Write::new(vec![row]).touching(Touch::DeviceList { user: other.user.nid });
     fixture.db.committer().write(write).await.expect("stored");
     let signed = |key_id: &str| SignedKey {

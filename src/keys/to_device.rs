@@ -55,7 +55,7 @@ const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::BEFOR
 const MAX_CACHED: usize = 100_000;
 
 #[derive(Debug, Clone, Copy)]
-enum Entry {
+enum CachedInbox {
     /// A query is running. A change meanwhile makes its result outdated.
     Loading(u64),
     Known(Inbox),
@@ -67,13 +67,13 @@ enum Entry {
 /// the database. One that is not cached is read again.
 #[derive(Debug, Default)]
 pub(super) struct Inboxes {
-    entries: Mutex<Entries>,
+    entries: Mutex<CachedInboxes>,
     acknowledged: Acknowledged,
 }
 
 #[derive(Debug, Default)]
-struct Entries {
-    by_device: HashMap<DeviceNid, Entry>,
+struct CachedInboxes {
+    by_device: HashMap<DeviceNid, CachedInbox>,
     loads: u64,
 }
 
@@ -81,15 +81,15 @@ impl Inboxes {
     #[cfg(test)]
     fn find(&self, device: DeviceNid) -> Option<Inbox> {
         match lock(&self.entries).by_device.get(&device) {
-            Some(Entry::Known(inbox)) => Some(*inbox),
-            Some(Entry::Loading(_)) | None => None,
+            Some(CachedInbox::Known(inbox)) => Some(*inbox),
+            Some(CachedInbox::Loading(_)) | None => None,
         }
     }
 
     /// The cached inbox, or else a number under which the caller may store the inbox that it reads.
     fn find_or_load(&self, device: DeviceNid) -> Result<Inbox, u64> {
         let mut entries = lock(&self.entries);
-        if let Some(Entry::Known(inbox)) = entries.by_device.get(&device) {
+        if let Some(CachedInbox::Known(inbox)) = entries.by_device.get(&device) {
             return Ok(*inbox);
         }
         if entries.by_device.len() >= MAX_CACHED {
@@ -97,15 +97,15 @@ impl Inboxes {
         }
         entries.loads += 1;
         let load = entries.loads;
-        entries.by_device.insert(device, Entry::Loading(load));
+        entries.by_device.insert(device, CachedInbox::Loading(load));
         Err(load)
     }
 
     fn loaded(&self, device: DeviceNid, load: u64, inbox: Inbox) {
         if let Some(entry) = lock(&self.entries).by_device.get_mut(&device)
-            && matches!(entry, Entry::Loading(number) if *number == load)
+            && matches!(entry, CachedInbox::Loading(number) if *number == load)
         {
-            *entry = Entry::Known(inbox);
+            *entry = CachedInbox::Known(inbox);
         }
     }
 
@@ -136,8 +136,8 @@ impl Inboxes {
     fn update(&self, device: DeviceNid, update: impl FnOnce(&mut Inbox)) {
         let mut entries = lock(&self.entries);
         match entries.by_device.get_mut(&device) {
-            Some(Entry::Known(inbox)) => update(inbox),
-            Some(Entry::Loading(_)) => _ = entries.by_device.remove(&device),
+            Some(CachedInbox::Known(inbox)) => update(inbox),
+            Some(CachedInbox::Loading(_)) => _ = entries.by_device.remove(&device),
             None => {}
         }
     }

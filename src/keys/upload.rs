@@ -19,10 +19,10 @@ use crate::{
     store::{
         Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
-        device_keys::{self, DEVICE_KEY},
+        device_keys::{self, DeviceKeyColumns},
         devices,
         log::Touch,
-        one_time_keys::{self, FALLBACK_KEY, ONE_TIME_KEY},
+        one_time_keys::{self, FallbackKeyColumns, OneTimeKeyColumns},
     },
 };
 
@@ -158,26 +158,32 @@ impl Transaction for UploadKeys {
         let Self { one_time_keys, fallback_keys, .. } = self;
         let mut rows: Vec<Row> = Vec::with_capacity(one_time_keys.len() + fallback_keys.len() + 2);
         for (seq, key) in (position.0 * SEQ_PER_UPLOAD..).zip(one_time_keys) {
-            rows.push(ONE_TIME_KEY.row([
-                self.device.into(),
-                key.algorithm.clone().into(),
-                key.key_id.clone().into(),
-                seq.into(),
-                key.digest.to_vec().into(),
-                key.json.clone().into(),
-            ]));
+            rows.push(
+                OneTimeKeyColumns {
+                    device_nid: self.device,
+                    algorithm: Arc::clone(&key.algorithm),
+                    key_id: Arc::clone(&key.key_id),
+                    seq,
+                    digest: key.digest.to_vec(),
+                    json: Arc::clone(&key.json),
+                }
+                .row(),
+            );
         }
         for key in fallback_keys {
-            rows.push(FALLBACK_KEY.row([
-                self.device.into(),
-                key.algorithm.clone().into(),
-                key.key_id.clone().into(),
-                key.json.clone().into(),
-                false.into(),
-            ]));
+            rows.push(
+                FallbackKeyColumns {
+                    device_nid: self.device,
+                    algorithm: Arc::clone(&key.algorithm),
+                    key_id: Arc::clone(&key.key_id),
+                    json: Arc::clone(&key.json),
+                    used: false,
+                }
+                .row(),
+            );
         }
         if let Some(json) = &self.device_keys {
-            rows.push(DEVICE_KEY.row([self.device.into(), self.user.into(), json.clone().into()]));
+            rows.push(DeviceKeyColumns { device_nid: self.device, user_nid: self.user, json: Arc::clone(json) }.row());
             rows.push(list_change(conn, self.user, position));
         }
         if !one_time_keys.is_empty() || !fallback_keys.is_empty() {

@@ -43,7 +43,7 @@ struct Waiting {
 
 /// A place among the waiting syncs, until this is dropped.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct ParkedSync<'a> {
     parked: &'a ParkedSyncs,
     user: UserNid,
     number: u64,
@@ -52,11 +52,11 @@ pub struct Place<'a> {
 
 impl ParkedSyncs {
     /// Takes a place for the caller's sync. If that is one too many, the oldest gives way.
-    pub fn park(&self, caller: &LocalDevice) -> Place<'_> {
+    pub fn park(&self, caller: &LocalDevice) -> ParkedSync<'_> {
         self.park_device(caller.user.nid, caller.device_nid)
     }
 
-    fn park_device(&self, user: UserNid, device: DeviceNid) -> Place<'_> {
+    fn park_device(&self, user: UserNid, device: DeviceNid) -> ParkedSync<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let superseded = Arc::new(Notify::new());
         let mut users = lock(&self.users);
@@ -71,18 +71,18 @@ impl ParkedSyncs {
         if let Some(oldest) = oldest.and_then(|oldest| waiting.remove(oldest)) {
             oldest.superseded.notify_one();
         }
-        Place { parked: self, user, number, superseded }
+        ParkedSync { parked: self, user, number, superseded }
     }
 }
 
-impl Place<'_> {
+impl ParkedSync<'_> {
     /// Resolves when newer syncs have taken the place. Cancel safe.
     pub async fn superseded(&self) {
         self.superseded.notified().await;
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for ParkedSync<'_> {
     fn drop(&mut self) {
         let mut users = lock(&self.parked.users);
         let Some(waiting) = users.get_mut(&self.user) else { return };
@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    async fn is_superseded(place: &Place<'_>) -> bool {
+    async fn is_superseded(place: &ParkedSync<'_>) -> bool {
         tokio::time::timeout(Duration::ZERO, place.superseded()).await.is_ok()
     }
 

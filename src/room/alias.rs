@@ -89,12 +89,13 @@ impl Rooms {
             return Err(AliasError::NotAllowed);
         }
         let reserved = self.reserve(alias).await?;
-        let row = rows::ALIAS.row([
-            alias.as_str().into(),
-            room.nid.into(),
-            caller.user.nid.into(),
-            self.clock.now_ms().into(),
-        ]);
+        let row = rows::AliasColumns {
+            alias: alias.as_str().into(),
+            room_nid: room.nid,
+            creator_nid: caller.user.nid,
+            created_at: self.clock.now_ms(),
+        }
+        .row();
         self.db.committer().write(Write::new(vec![row]).touching(Touch::Alias { room: room.nid })).await?;
         drop(reserved);
         Ok(())
@@ -186,7 +187,7 @@ impl Rooms {
             }
         }
         if publish {
-            let row = rows::PUBLISHED.row([room.nid.into(), self.clock.now_ms().into()]);
+            let row = rows::PublishedColumns { room_nid: room.nid, published_at: self.clock.now_ms() }.row();
             self.db.committer().write(Write::new(vec![row]).touching(Touch::Directory { room: room.nid })).await?;
         } else {
             self.db.committer().transact(Unpublish(room.nid)).await?;

@@ -15,7 +15,7 @@ use sabha_federation::{EventDraft, EventPosition, Pdu, build_and_sign};
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
-    Head, Room, Rooms, View,
+    Head, Room, RoomView, Rooms,
     absent_keys::AbsentKeys,
     alias::{AliasError, aliases_in},
     listing::heroes::Heroes,
@@ -156,7 +156,7 @@ impl Rooms {
             })),
             lineage: Lineage::default(),
             queued: Queued::default(),
-            view: RwLock::new(View {
+            view: RwLock::new(RoomView {
                 state: StateLog::new(self.state_hash_key.clone(), Position::BEFORE_ALL),
                 heroes: Heroes::default(),
                 ring: Ring::new(Position::BEFORE_ALL, Arc::clone(&self.rings)),
@@ -167,15 +167,26 @@ impl Rooms {
         });
         let mut writer = self.enter_new(&room).await;
         let now_ms = writer.now_ms();
-        let row = rows::ROOM.row([nid.into(), room_id.as_str().into(), new.version.as_str().into(), now_ms.into()]);
+        let row = rows::RoomColumns {
+            room_nid: nid,
+            room_id: room_id.as_str().into(),
+            version: new.version.as_str().into(),
+            created_at: now_ms,
+        }
+        .row();
         writer.add_row(row, None);
         if let Some(reserved) = &reserved {
-            let creator = caller.user.nid.into();
-            let row = aliases::ALIAS.row([reserved.alias.as_str().into(), nid.into(), creator, now_ms.into()]);
+            let row = aliases::AliasColumns {
+                alias: reserved.alias.as_str().into(),
+                room_nid: nid,
+                creator_nid: caller.user.nid,
+                created_at: now_ms,
+            }
+            .row();
             writer.add_row(row, Some(Touch::Alias { room: nid }));
         }
         if new.publish {
-            let row = aliases::PUBLISHED.row([nid.into(), now_ms.into()]);
+            let row = aliases::PublishedColumns { room_nid: nid, published_at: now_ms }.row();
             writer.add_row(row, Some(Touch::Directory { room: nid }));
         }
         writer

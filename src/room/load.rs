@@ -9,7 +9,7 @@ use ruma::{EventId, RoomId};
 use sabha_federation::standing::Flags;
 
 use super::{
-    Head, Room, Rooms, View,
+    Head, Room, RoomView, Rooms,
     absent_keys::AbsentKeys,
     events::rules_of,
     listing::heroes::Heroes,
@@ -77,7 +77,7 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
     let head = Head { forward_extremities, depth: row.depth, last_pos, state_pos, bump_pos, changes, saved_changes };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
     // The ring starts empty: older events are read from the database when someone asks.
-    let view = View { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
+    let view = RoomView { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
     Ok(Room {
         nid,
         room_id,

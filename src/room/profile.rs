@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ruma::{OwnedMxcUri, events::room::member::MembershipState};
+use ruma::{OwnedMxcUri, UserId, events::room::member::MembershipState};
 use sabha_federation::{EventDraft, Pdu};
 use serde::Deserialize;
 use serde_json::{Value, json, value::to_raw_value};
@@ -123,6 +123,14 @@ impl Rooms {
             Err(error) => Err(Error::damaged("profile field", error)),
         };
         Ok(MemberProfile { displayname: text(displayname)?, avatar_url: text(avatar_url)?.map(OwnedMxcUri::from) })
+    }
+
+    /// The current profile of a user by their ID; empty for one that this server does not know.
+    pub async fn find_profile_of(&self, user_id: &UserId) -> Result<MemberProfile, Error> {
+        match self.db.find_user(user_id).await? {
+            Some(user) => self.profile_of(user.nid).await,
+            None => Ok(MemberProfile::default()),
+        }
     }
 
     /// Shows the user's profile in all rooms that they are joined to, where it is not shown already. Skips rooms that

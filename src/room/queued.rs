@@ -25,10 +25,10 @@ const KEPT_PLACES: usize = 64;
 
 /// Queued events by their short id.
 #[derive(Debug, Default)]
-pub(super) struct Queued(Mutex<HashMap<EventNid, Entry>>);
+pub(super) struct Queued(Mutex<HashMap<EventNid, QueuedEvent>>);
 
 #[derive(Debug)]
-struct Entry {
+struct QueuedEvent {
     /// The position whose commit makes the event known to everyone.
     pos: Position,
     event: Arc<StoredEvent>,
@@ -39,7 +39,7 @@ impl Queued {
     /// Adds the event as it will be once `pos` is committed.
     pub(super) fn add(&self, pos: Position, event: Arc<StoredEvent>) {
         let annotation = annotation(&event.pdu);
-        lock(&self.0).insert(event.nid, Entry { pos, event, annotation });
+        lock(&self.0).insert(event.nid, QueuedEvent { pos, event, annotation });
     }
 
     pub(super) fn get(&self, nid: EventNid) -> Option<Arc<StoredEvent>> {

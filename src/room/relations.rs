@@ -144,15 +144,18 @@ pub(super) fn row(event: &StoredEvent) -> Option<Row> {
         return None;
     }
     let annotation = annotation(&event.pdu).map(|Annotation(digest)| digest.to_vec());
-    Some(rows::RELATION.row([
-        event.room.into(),
-        (&*parent).into(),
-        place.pos.into(),
-        place.sub.into(),
-        event.nid.into(),
-        (&*rel_type).into(),
-        annotation.into(),
-    ]))
+    Some(
+        rows::RelationColumns {
+            room_nid: event.room,
+            parent_id: (&*parent).into(),
+            pos: place.pos,
+            sub: place.sub,
+            event_nid: event.nid,
+            rel_type: (&*rel_type).into(),
+            annotation,
+        }
+        .row(),
+    )
 }
 
 impl RoomWriter<'_> {

@@ -226,13 +226,14 @@ impl DeviceTxns {
 
 impl TxnKey {
     pub(super) fn row(&self, event_id: &EventId, now_ms: i64) -> Row {
-        rows::TXN_ID.row([
-            self.device.into(),
-            self.scope.as_str().into(),
-            self.txn.as_str().into(),
-            event_id.as_str().into(),
-            now_ms.into(),
-        ])
+        rows::TxnIdColumns {
+            device_nid: self.device,
+            scope: self.scope.as_str().into(),
+            txn: self.txn.as_str().into(),
+            event_id: event_id.as_str().into(),
+            created_at: now_ms,
+        }
+        .row()
     }
 }
 

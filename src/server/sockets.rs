@@ -8,7 +8,7 @@ use super::{
     start::{ListenKey, StartError},
 };
 use crate::{
-    config::{Config, Listener as ListenerConfig, Place, Resource},
+    config::{Config, Listener as ListenerConfig, ListenerPlace, Resource},
     http::{
         listen::{Address, Listener, ListenerSpec},
         tls::TlsFiles,
@@ -42,8 +42,8 @@ impl Sockets {
                 continue; // refused by `Config::validate`
             };
             let address = match place {
-                Place::Tcp(address) => Address::Tcp(address),
-                Place::Unix { path, mode } => Address::Unix { path, mode: mode.bits() },
+                ListenerPlace::Tcp(address) => Address::Tcp(address),
+                ListenerPlace::Unix { path, mode } => Address::Unix { path, mode: mode.bits() },
             };
             let tls = listener
                 .tls

@@ -1,6 +1,10 @@
 //! Rows of account data: small JSON documents that clients keep with the account or with a room.
 
-use super::{Conn, Error, Position, RoomNid, UserNid, on, rows::inserts, statements};
+use super::{
+    Conn, Error, Position, RoomNid, UserNid, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     FIND_DATA = "SELECT json, pos FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND type = $3";
@@ -12,8 +16,9 @@ statements! {
 }
 
 inserts! {
-    ACCOUNT_DATA = "account_data" ("user_nid", "room_nid", "type", "json", "pos", "bytes")
-        key 3 Replace, followed by AccountData;
+    ACCOUNT_DATA: AccountDataColumns = "account_data" (
+        user_nid: UserNid, room_nid: RoomNid, r#type: Text, json: Text, pos: Position, bytes: i64
+    ) key 3 Replace, followed by AccountData;
 }
 
 /// The largest number of rows that `limits.account_data_per_user` can allow.

@@ -1,6 +1,12 @@
 //! Rows of accounts, of registration tokens, and of the secret that makes the first administrator.
 
-use super::{Conn, Error, UserNid, from_row, log::Touch, on, rows::inserts, statements};
+use super::{
+    Conn, Error, UserNid, from_row,
+    log::Touch,
+    on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     FIND_ACCOUNT = "SELECT password_hash, admin, created_at, deactivated_at FROM account WHERE user_nid = $1";
@@ -23,11 +29,15 @@ statements! {
 }
 
 inserts! {
-    ACCOUNT = "account" ("user_nid", "password_hash", "admin", "created_at", "deactivated_at")
-        key 1 Fail, followed by Account;
-    REGISTRATION_TOKEN = "registration_token" ("token", "uses_allowed", "used", "expires_at", "created_at")
-        key 1 Fail, not followed;
-    SETUP_SECRET = "setup_secret" ("secret_hash", "expires_at") key 1 Fail, not followed;
+    ACCOUNT: AccountColumns = "account" (
+        user_nid: UserNid, password_hash: Option<Text>, admin: bool, created_at: i64, deactivated_at: Option<i64>
+    ) key 1 Fail, followed by Account;
+    REGISTRATION_TOKEN: RegistrationTokenColumns = "registration_token" (
+        token: Text, uses_allowed: Option<i64>, used: i64, expires_at: Option<i64>, created_at: i64
+    ) key 1 Fail, not followed;
+    SETUP_SECRET: SetupSecretColumns = "setup_secret" (
+        secret_hash: Vec<u8>, expires_at: i64
+    ) key 1 Fail, not followed;
 }
 
 /// An account; its password hash is in no `Debug` output.

@@ -1,6 +1,12 @@
 //! Rows of room aliases and of the public room directory.
 
-use super::{Conn, Error, RoomNid, UserNid, log::Touch, on, rows::inserts, statements};
+use super::{
+    Conn, Error, RoomNid, UserNid,
+    log::Touch,
+    on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     FIND_ALIAS = "SELECT room_nid, creator_nid FROM room_alias WHERE alias = $1";
@@ -15,8 +21,12 @@ statements! {
 }
 
 inserts! {
-    ALIAS = "room_alias" ("alias", "room_nid", "creator_nid", "created_at") key 1 Fail, followed by Alias;
-    PUBLISHED = "room_directory" ("room_nid", "published_at") key 1 Replace, followed by Directory;
+    ALIAS: AliasColumns = "room_alias" (
+        alias: Text, room_nid: RoomNid, creator_nid: UserNid, created_at: i64
+    ) key 1 Fail, followed by Alias;
+    PUBLISHED: PublishedColumns = "room_directory" (
+        room_nid: RoomNid, published_at: i64
+    ) key 1 Replace, followed by Directory;
 }
 
 /// The room that an alias points to, and the creator of the alias.

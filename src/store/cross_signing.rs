@@ -4,7 +4,7 @@ use super::{
     Conn, Error, UserNid,
     device_keys::{USERS_PER_STATEMENT, in_32},
     from_row, on,
-    rows::inserts,
+    rows::{Text, inserts},
     statements,
 };
 
@@ -22,9 +22,12 @@ statements! {
 }
 
 inserts! {
-    CROSS_SIGNING_KEY = "cross_signing_key" ("user_nid", "usage", "json") key 2 Replace, followed by DeviceList;
-    KEY_SIGNATURE = "key_signature" ("user_nid", "key_id", "signer_nid", "signer_key_id", "signature")
-        key 4 Replace, followed by DeviceList;
+    CROSS_SIGNING_KEY: CrossSigningKeyColumns = "cross_signing_key" (
+        user_nid: UserNid, usage: Text, json: Text
+    ) key 2 Replace, followed by DeviceList;
+    KEY_SIGNATURE: KeySignatureColumns = "key_signature" (
+        user_nid: UserNid, key_id: Text, signer_nid: UserNid, signer_key_id: Text, signature: Text
+    ) key 4 Replace, followed by DeviceList;
 }
 
 /// A signature on a key, with its signer, the signing key and the signed key.

@@ -1,6 +1,10 @@
 //! Rows of device keys, and of the order in which users' device lists changed.
 
-use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, on, rows::inserts, statements};
+use super::{
+    Conn, DeviceNid, Error, Position, UserNid, from_row, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 /// The number of users that one statement asks for.
 pub(crate) const USERS_PER_STATEMENT: usize = 32;
@@ -27,7 +31,9 @@ statements! {
 }
 
 inserts! {
-    DEVICE_KEY = "device_key" ("device_nid", "user_nid", "json") key 1 Replace, followed by DeviceList;
+    DEVICE_KEY: DeviceKeyColumns = "device_key" (
+        device_nid: DeviceNid, user_nid: UserNid, json: Text
+    ) key 1 Replace, followed by DeviceList;
 }
 
 /// A device that has published its keys.

@@ -10,7 +10,7 @@ use super::{
     leftovers::{Leftover, leave_devices},
     log::Touch,
     on,
-    rows::inserts,
+    rows::{Text, inserts},
     statements, tokens,
 };
 
@@ -40,9 +40,13 @@ statements! {
 }
 
 inserts! {
-    DEVICE = "device" ("device_nid", "user_nid", "device_id", "display_name", "created_at", "last_seen_at", "last_seen_ip")
-        key 1 Fail, followed by Device;
-    DEVICE_CHANGE = "device_change" ("user_nid", "pos") key 1 Replace, followed by DeviceList;
+    DEVICE: DeviceColumns = "device" (
+        device_nid: DeviceNid, user_nid: UserNid, device_id: Text, display_name: Option<Text>, created_at: i64,
+        last_seen_at: Option<i64>, last_seen_ip: Option<Text>
+    ) key 1 Fail, followed by Device;
+    DEVICE_CHANGE: DeviceChangeColumns = "device_change" (
+        user_nid: UserNid, pos: Position
+    ) key 1 Replace, followed by DeviceList;
 }
 
 /// A device of a local user.
@@ -112,7 +116,7 @@ pub(crate) async fn rename_device(
 /// Marks the user's list of devices as changed at `position`.
 pub(crate) async fn change_list(conn: &mut Conn<'_>, user: UserNid, position: Position) -> Result<(), Error> {
     conn.touch(Touch::DeviceList { user });
-    insert_rows(conn, &[DEVICE_CHANGE.row([user.into(), position.into()])]).await
+    insert_rows(conn, &[DeviceChangeColumns { user_nid: user, pos: position }.row()]).await
 }
 
 /// The users whose devices were seen last, with the time in milliseconds since 1970, latest first.

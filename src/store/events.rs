@@ -3,7 +3,9 @@
 use sabha_federation::standing::{Flags, Standing, StateAt};
 
 use super::{
-    Conn, Error, EventNid, Position, RoomNid, SideNid, TimelinePlace, from_row, on, rows::inserts, statements,
+    Conn, Error, EventNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid, from_row, on,
+    rows::{Text, inserts},
+    statements,
 };
 
 statements! {
@@ -30,10 +32,14 @@ statements! {
 }
 
 inserts! {
-    EVENT = "event" ("event_nid", "event_id", "room_nid", "type_nid", "key_nid", "sender_nid", "pos", "sub", "depth",
-        "ts", "auth_depth", "state_pos", "side_nid", "flags", "prev", "auth") key 1 Fail, followed by Event;
-    EVENT_JSON = "event_json" ("event_nid", "json") key 1 Replace, followed by Event;
-    REDACTION = "redaction" ("event_nid", "redaction_nid") key 1 Replace, followed by Redacted;
+    EVENT: EventColumns = "event" (
+        event_nid: EventNid, event_id: Text, room_nid: RoomNid, type_nid: TypeNid, key_nid: Option<KeyNid>,
+        sender_nid: UserNid, pos: Option<Position>, sub: i64, depth: i64, ts: i64, auth_depth: i64,
+        state_pos: Position, side_nid: Option<SideNid>, flags: i64, prev: Vec<u8>, auth: Vec<u8>
+    ) key 1 Fail, followed by Event;
+    EVENT_JSON: EventJsonColumns = "event_json" (event_nid: EventNid, json: Text) key 1 Replace, followed by Event;
+    REDACTION: RedactionColumns = "redaction" (event_nid: EventNid, redaction_nid: EventNid)
+        key 1 Replace, followed by Redacted;
 }
 
 /// A stored event with its data for `unsigned`.

@@ -1,6 +1,10 @@
 //! Rows of filters that clients have stored.
 
-use super::{Conn, Error, UserNid, on, rows::inserts, statements};
+use super::{
+    Conn, Error, FilterNid, UserNid, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     FIND_FILTER = "SELECT json FROM filter WHERE user_nid = $1 AND filter_id = $2";
@@ -10,7 +14,7 @@ statements! {
 }
 
 inserts! {
-    FILTER = "filter" ("user_nid", "filter_id", "json") key 2 Fail, not followed;
+    FILTER: FilterColumns = "filter" (user_nid: UserNid, filter_id: FilterNid, json: Text) key 2 Fail, not followed;
 }
 
 pub(crate) async fn find_filter(conn: &mut Conn<'_>, user: UserNid, filter_id: i64) -> Result<Option<String>, Error> {

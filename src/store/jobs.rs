@@ -1,6 +1,10 @@
 //! Rows of jobs: work that was promised in a commit and is done after it.
 
-use super::{Conn, Error, Position, Row, Transaction, UserNid, on, rows::inserts, statements};
+use super::{
+    Conn, Error, Position, Row, Transaction, UserNid, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     LIST_JOBS = "SELECT kind, subject, pos FROM job ORDER BY pos, kind, subject LIMIT $1";
@@ -8,7 +12,7 @@ statements! {
 }
 
 inserts! {
-    JOB = "job" ("kind", "subject", "pos") key 2 Replace, followed by Job;
+    JOB: JobColumns = "job" (kind: Text, subject: i64, pos: Position) key 2 Replace, followed by Job;
 }
 
 /// A kind of work, and its subject.
@@ -30,7 +34,7 @@ impl Task {
     /// again.
     pub(crate) fn row(self, pos: Position) -> Row {
         let (kind, subject) = self.columns();
-        JOB.row([kind.into(), subject.into(), pos.into()])
+        JobColumns { kind: kind.into(), subject, pos }.row()
     }
 
     fn columns(self) -> (&'static str, i64) {

@@ -1,6 +1,10 @@
 //! Rows of key backups: versions, and the room keys in them.
 
-use super::{Conn, Error, UserNid, from_row, on, rows::inserts, statements};
+use super::{
+    Conn, Error, UserNid, from_row, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     LATEST_VERSION = "SELECT version, algorithm, auth_data, etag, count, bytes, deleted FROM key_backup_version \
@@ -35,10 +39,14 @@ statements! {
 }
 
 inserts! {
-    KEY_BACKUP_VERSION = "key_backup_version" ("user_nid", "version", "algorithm", "auth_data", "etag", "count", "bytes",
-        "deleted") key 2 Fail, not followed;
-    KEY_BACKUP_SESSION = "key_backup_session" ("user_nid", "version", "room_id", "session_id", "first_message_index",
-        "forwarded_count", "is_verified", "bytes", "json") key 4 Replace, not followed;
+    KEY_BACKUP_VERSION: KeyBackupVersionColumns = "key_backup_version" (
+        user_nid: UserNid, version: i64, algorithm: Text, auth_data: Text, etag: i64, count: i64, bytes: i64,
+        deleted: bool
+    ) key 2 Fail, not followed;
+    KEY_BACKUP_SESSION: KeyBackupSessionColumns = "key_backup_session" (
+        user_nid: UserNid, version: i64, room_id: Text, session_id: Text, first_message_index: i64,
+        forwarded_count: i64, is_verified: bool, bytes: i64, json: Text
+    ) key 4 Replace, not followed;
 }
 
 /// A version of a user's backup.

@@ -48,7 +48,7 @@ statements! {
 }
 
 inserts! {
-    LEFTOVER = "leftover" ("kind", "owner", "part") key 3 Keep, followed by Leftover;
+    LEFTOVER: LeftoverColumns = "leftover" (kind: i64, owner: i64, part: i64) key 3 Keep, followed by Leftover;
 }
 
 /// The number of rows that are deleted in one commit, for tables with small rows.
@@ -95,7 +95,7 @@ impl Leftover {
     pub(crate) async fn leave(self, conn: &mut Conn<'_>) -> Result<(), Error> {
         let (kind, owner, part) = self.columns();
         conn.touch(Touch::Leftover);
-        insert_rows(conn, &[LEFTOVER.row([kind.into(), owner.into(), part.into()])]).await
+        insert_rows(conn, &[LeftoverColumns { kind, owner, part }.row()]).await
     }
 }
 

@@ -1,6 +1,10 @@
 //! Rows of the rooms' local members.
 
-use super::{Conn, Error, Position, RoomNid, UserNid, from_row, on, rows::inserts, statements};
+use super::{
+    Conn, Error, EventNid, Position, RoomNid, UserNid, from_row, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     MEMBERSHIPS_OF_USER = "SELECT room_nid, membership, event_nid, pos, forgotten, invite_state FROM member \
@@ -13,8 +17,10 @@ statements! {
 }
 
 inserts! {
-    MEMBER = "member" ("user_nid", "room_nid", "membership", "event_nid", "pos", "forgotten", "invite_state")
-        key 2 Replace, followed by Member;
+    MEMBER: MemberColumns = "member" (
+        user_nid: UserNid, room_nid: RoomNid, membership: i64, event_nid: EventNid, pos: Position, forgotten: bool,
+        invite_state: Option<Text>
+    ) key 2 Replace, followed by Member;
 }
 
 /// A local user's membership in a room, as stored.

@@ -1,6 +1,10 @@
 //! Rows of one-time and fallback keys, and the digests of those that were handed out.
 
-use super::{Conn, DeviceNid, Error, on, rows::inserts, statements};
+use super::{
+    Conn, DeviceNid, Error, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     NAMED_16 = "SELECT algorithm, key_id, json FROM one_time_key WHERE device_nid = $1 AND (algorithm, key_id) IN \
@@ -21,11 +25,15 @@ statements! {
 }
 
 inserts! {
-    ONE_TIME_KEY = "one_time_key" ("device_nid", "algorithm", "key_id", "seq", "digest", "json")
-        key 3 Fail, followed by KeyCounts;
-    CLAIMED_KEY = "claimed_key" ("device_nid", "digest") key 2 Keep, followed by KeyCounts;
-    FALLBACK_KEY = "fallback_key" ("device_nid", "algorithm", "key_id", "json", "used")
-        key 2 Replace, followed by KeyCounts;
+    ONE_TIME_KEY: OneTimeKeyColumns = "one_time_key" (
+        device_nid: DeviceNid, algorithm: Text, key_id: Text, seq: i64, digest: Vec<u8>, json: Text
+    ) key 3 Fail, followed by KeyCounts;
+    CLAIMED_KEY: ClaimedKeyColumns = "claimed_key" (
+        device_nid: DeviceNid, digest: Vec<u8>
+    ) key 2 Keep, followed by KeyCounts;
+    FALLBACK_KEY: FallbackKeyColumns = "fallback_key" (
+        device_nid: DeviceNid, algorithm: Text, key_id: Text, json: Text, used: bool
+    ) key 2 Replace, followed by KeyCounts;
 }
 
 /// A key as it was uploaded: algorithm, ID without its algorithm, JSON.

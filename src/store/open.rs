@@ -27,7 +27,7 @@ use super::{
     ids::{BLOCK, Kind},
     log::{Cursors, Feed, feed::LogEnd},
     migrations,
-    rows::inserts,
+    rows::{Text, inserts},
 };
 use crate::clock::Clock;
 
@@ -43,7 +43,7 @@ statements! {
 }
 
 inserts! {
-    SERVER_INFO = "server_info" ("name", "value") key 1 Fail, not followed;
+    SERVER_INFO: ServerInfoColumns = "server_info" (name: Text, value: Text) key 1 Fail, not followed;
 }
 
 /// The name of the secret in `server_info`, where it is in base64.
@@ -305,7 +305,10 @@ impl Database {
 
     /// Stores a fact for ever. Fails if there is one of this name.
     pub async fn set_info(&self, name: &'static str, value: String) -> Result<(), Error> {
-        self.committer.write(Write::new(vec![SERVER_INFO.row([name.into(), value.into()])])).await.map(|_| ())
+        self.committer
+            .write(Write::new(vec![ServerInfoColumns { name: name.into(), value: value.into() }.row()]))
+            .await
+            .map(|_| ())
     }
 
     /// Returns whether the start of the server named `incarnation` reached `position`, as far as this database knows.

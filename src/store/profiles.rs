@@ -1,6 +1,13 @@
 //! Rows of profiles, and of other data that is deleted with an account.
 
-use super::{Conn, Error, UserNid, leftovers::Leftover, log::Touch, on, rows::inserts, statements};
+use super::{
+    Conn, Error, UserNid,
+    leftovers::Leftover,
+    log::Touch,
+    on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     LIST_FIELDS = "SELECT field, json FROM profile WHERE user_nid = $1 ORDER BY field LIMIT $2";
@@ -13,7 +20,9 @@ statements! {
 }
 
 inserts! {
-    PROFILE = "profile" ("user_nid", "field", "json") key 2 Replace, followed by Profile;
+    PROFILE: ProfileColumns = "profile" (
+        user_nid: UserNid, field: Text, json: Text
+    ) key 2 Replace, followed by Profile;
 }
 
 /// The most fields that are read: more than fit into a profile of 64 KiB.

@@ -1,6 +1,12 @@
 //! Rows of read receipts.
 
-use super::{Conn, Error, RoomNid, conn::OfRoom, from_row, ids_32, on, rows::inserts, statements};
+use super::{
+    Conn, Error, Position, RoomNid, UserNid,
+    conn::OfRoom,
+    from_row, ids_32, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     RECEIPTS_OF_ROOMS_32 = concat!("SELECT r.room_nid, r.user_nid, u.user_id, r.kind, r.thread, r.event_id, r.ts, r.pos, \
@@ -9,8 +15,9 @@ statements! {
 }
 
 inserts! {
-    RECEIPT = "receipt" ("room_nid", "user_nid", "kind", "thread", "event_id", "ts", "pos")
-        key 4 Replace, followed by Receipt;
+    RECEIPT: ReceiptColumns = "receipt" (
+        room_nid: RoomNid, user_nid: UserNid, kind: i64, thread: Text, event_id: Text, ts: i64, pos: Position
+    ) key 4 Replace, followed by Receipt;
 }
 
 /// A stored receipt, with the position of the line up to which it reads. For an event of history that is the one before its

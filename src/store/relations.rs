@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 
 use super::{
-    Conn, Error, EventNid, Position, RoomNid, Sql, TimelinePlace, UserNid, on, rows::inserts, statements,
+    Conn, Error, EventNid, Position, RoomNid, Sql, TimelinePlace, UserNid, on,
+    rows::{Text, inserts},
+    statements,
     timelines::places,
 };
 
@@ -55,8 +57,10 @@ statements! {
 }
 
 inserts! {
-    RELATION = "relation" ("room_nid", "parent_id", "pos", "sub", "event_nid", "rel_type", "annotation")
-        key 4 Fail, not followed;
+    RELATION: RelationColumns = "relation" (
+        room_nid: RoomNid, parent_id: Text, pos: Position, sub: i64, event_nid: EventNid, rel_type: Text,
+        annotation: Option<Vec<u8>>
+    ) key 4 Fail, not followed;
 }
 
 /// The number of relations that are followed one after the other, as in the statement.

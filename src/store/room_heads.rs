@@ -1,6 +1,10 @@
 //! Rows of rooms and of their heads.
 
-use super::{Conn, Error, RoomNid, from_row, on, rows::inserts, statements};
+use super::{
+    Conn, Error, Position, RoomNid, from_row, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash, \
@@ -10,10 +14,16 @@ statements! {
 }
 
 inserts! {
-    ROOM = "room" ("room_nid", "room_id", "version", "created_at") key 1 Fail, followed by Event;
-    ROOM_HEAD = "room_head" ("room_nid", "last_pos", "depth", "extremities", "state_pos", "state_hash", "bump_pos", "joined",
-        "invited", "name", "topic", "avatar", "alias", "encryption", "room_type", "join_rule", "history", "guests",
-        "federates", "heroes") key 1 Merge, followed by Event;
+    ROOM: RoomColumns = "room" (
+        room_nid: RoomNid, room_id: Text, version: Text, created_at: i64
+    ) key 1 Fail, followed by Event;
+    ROOM_HEAD: RoomHeadColumns = "room_head" (
+        room_nid: RoomNid, last_pos: Position, depth: i64, extremities: Vec<u8>, state_pos: Position,
+        state_hash: Vec<u8>, bump_pos: Position, joined: i64, invited: i64, name: Option<Text>, topic: Option<Text>,
+        avatar: Option<Text>, alias: Option<Text>, encryption: Option<Text>, room_type: Option<Text>,
+        join_rule: Option<Text>, history: Option<Text>, guests: Option<Text>, federates: Option<i64>,
+        heroes: Option<Vec<u8>>
+    ) key 1 Merge, followed by Event;
 }
 
 /// A room with its head, as stored.

@@ -31,16 +31,6 @@ impl From<bool> for Value {
         Self::Bool(value)
     }
 }
-impl From<&str> for Value {
-    fn from(value: &str) -> Self {
-        Self::Text(value.into())
-    }
-}
-impl From<String> for Value {
-    fn from(value: String) -> Self {
-        Self::Text(value.into())
-    }
-}
 impl From<Arc<str>> for Value {
     fn from(value: Arc<str>) -> Self {
         Self::Text(value)
@@ -49,11 +39,6 @@ impl From<Arc<str>> for Value {
 impl From<Option<Arc<str>>> for Value {
     fn from(value: Option<Arc<str>>) -> Self {
         Self::OptText(value)
-    }
-}
-impl From<Option<String>> for Value {
-    fn from(value: Option<String>) -> Self {
-        Self::OptText(value.map(Into::into))
     }
 }
 impl From<Vec<u8>> for Value {
@@ -157,12 +142,6 @@ impl Insert {
         };
         format!("INSERT INTO {} ({columns}) VALUES {values}{conflict}", self.table)
     }
-
-    /// A row for this table.
-    pub fn row<const N: usize>(&'static self, values: [Value; N]) -> Row {
-        debug_assert_eq!(N, self.columns.len(), "{} has {} columns", self.table, self.columns.len());
-        Row { insert: self, values: values.into() }
-    }
 }
 
 /// One row on its way to a table.
@@ -173,6 +152,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row with the values of all columns, in their order.
+    pub(super) fn new<const N: usize>(insert: &'static Insert, values: [Value; N]) -> Self {
+        debug_assert_eq!(N, insert.columns.len(), "{} has {} columns", insert.table, insert.columns.len());
+        Self { insert, values: values.into() }
+    }
+
     /// Returns whether a text of the row holds a NUL, which PostgreSQL cannot store.
     pub(super) fn holds_nul(&self) -> bool {
         self.values.iter().any(|value| match value {
@@ -200,16 +185,46 @@ impl Row {
     }
 }
 
+/// A text column. Shared, so that a text that memory keeps is not copied for its row.
+pub type Text = Arc<str>;
+
+/// The name of a column whose field is `field`: a field that is called `type` has a `r#` before it.
+pub(super) const fn column_name(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
 /// Declares the inserts of a file, and lists them in `INSERTS` for the test that prepares them all.
+///
+/// Each has a struct with a field for each column, which makes the rows of the table. So a value cannot get into another
+/// column, and a column that is added must be given everywhere.
 ///
 /// A table is `followed by` the kind of [`Touch`] without which none of its rows may be written, or `not followed`:
 /// nothing in memory and no reader of the commit log depends on its rows.
 macro_rules! inserts {
-    ($($(#[$meta:meta])* $name:ident = $table:literal ($($column:literal),+) key $key:literal $conflict:ident,
-        $($followed:ident)+;)+) => {
-        $($(#[$meta])* pub(crate) static $name: $crate::store::Insert = $crate::store::Insert::new(
-            $table, &[$($column),+], $key, $crate::store::rows::OnConflict::$conflict,
-            $crate::store::rows::inserts!(@ $($followed)+));)+
+    ($($(#[$meta:meta])* $name:ident: $struct:ident = $table:literal ($($column:ident: $type:ty),+)
+        key $key:literal $conflict:ident, $($followed:ident)+;)+) => {
+        $(
+        pub(in crate::store) static $name: $crate::store::Insert = $crate::store::Insert::new(
+            $table, &[$($crate::store::rows::column_name(stringify!($column))),+], $key,
+            $crate::store::rows::OnConflict::$conflict, $crate::store::rows::inserts!(@ $($followed)+));
+
+        #[doc = concat!("The columns of a row of `", $table, "`.")]
+        ///
+        $(#[$meta])*
+        pub(crate) struct $struct {
+            $(pub(crate) $column: $type,)+
+        }
+
+        impl $struct {
+            pub(crate) fn row(self) -> $crate::store::Row {
+                $crate::store::Row::new(&$name, [$(self.$column.into()),+])
+            }
+        }
+        )+
+
         #[cfg(test)]
         pub(in crate::store) const INSERTS: &[&$crate::store::Insert] = &[$(&$name),+];
     };

@@ -1,6 +1,12 @@
 //! Rows of other servers' signing keys.
 
-use super::{Conn, Error, Position, Row, Transaction, committer::insert_rows, from_row, on, rows::inserts, statements};
+use super::{
+    Conn, Error, Position, Row, Transaction,
+    committer::insert_rows,
+    from_row, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     KEYS_OF_SERVER = "SELECT key_id, public_key, valid_until FROM server_key WHERE server_name = $1 ORDER BY key_id LIMIT 100";
@@ -10,7 +16,9 @@ statements! {
 }
 
 inserts! {
-    SERVER_KEY = "server_key" ("server_name", "key_id", "public_key", "valid_until") key 2 Replace, not followed;
+    SERVER_KEY: ServerKeyColumns = "server_key" (
+        server_name: Text, key_id: Text, public_key: Vec<u8>, valid_until: i64
+    ) key 2 Replace, not followed;
 }
 
 /// A key that a server signs with.
@@ -53,12 +61,13 @@ impl Transaction for ReplaceKeys {
         on!(conn, db => sqlx::query(DELETE_OF_SERVER.text())
             .bind(self.server_name.as_str()).execute(&mut **db).await.map(|_| ()))?;
         let row = |key: &ServerKeyRow| -> Row {
-            SERVER_KEY.row([
-                self.server_name.as_str().into(),
-                key.key_id.as_str().into(),
-                key.public_key.clone().into(),
-                key.valid_until.into(),
-            ])
+            ServerKeyColumns {
+                server_name: self.server_name.as_str().into(),
+                key_id: key.key_id.as_str().into(),
+                public_key: key.public_key.clone(),
+                valid_until: key.valid_until,
+            }
+            .row()
         };
         insert_rows(conn, &self.keys.iter().map(row).collect::<Vec<_>>()).await
     }

@@ -1,6 +1,6 @@
 //! Rows of the rooms' state: its changes and its checkpoints.
 
-use super::{Conn, Error, KeyNid, Position, RoomNid, from_row, on, rows::inserts, statements};
+use super::{Conn, Error, EventNid, KeyNid, Position, RoomNid, from_row, on, rows::inserts, statements};
 
 statements! {
     LATEST_CHECKPOINT = "SELECT pos, changes, hash, blob FROM state_checkpoint WHERE room_nid = $1 AND pos <= $2 \
@@ -17,9 +17,13 @@ statements! {
 }
 
 inserts! {
-    STATE_LOG = "state_log" ("room_nid", "key_nid", "pos", "event_nid", "prev_event_nid", "membership")
-        key 3 Fail, followed by State;
-    STATE_CHECKPOINT = "state_checkpoint" ("room_nid", "pos", "changes", "hash", "blob") key 2 Replace, not followed;
+    STATE_LOG: StateLogColumns = "state_log" (
+        room_nid: RoomNid, key_nid: KeyNid, pos: Position, event_nid: Option<EventNid>,
+        prev_event_nid: Option<EventNid>, membership: Option<i64>
+    ) key 3 Fail, followed by State;
+    STATE_CHECKPOINT: StateCheckpointColumns = "state_checkpoint" (
+        room_nid: RoomNid, pos: Position, changes: i64, hash: Vec<u8>, blob: Vec<u8>
+    ) key 2 Replace, not followed;
 }
 
 /// A change of state, as stored.

@@ -18,7 +18,9 @@ statements! {
 }
 
 inserts! {
-    TIMELINE = "timeline" ("room_nid", "pos", "sub", "event_nid") key 3 Fail, followed by Event;
+    TIMELINE: TimelineColumns = "timeline" (
+        room_nid: RoomNid, pos: Position, sub: i64, event_nid: EventNid
+    ) key 3 Fail, followed by Event;
 }
 
 /// An event of the line, as stored, without the other events that clients see with it.

@@ -4,7 +4,13 @@
 //! `to_device_shared`, under the position of the commit and a number. It is deleted with the last message that names
 //! it.
 
-use super::{Conn, DeviceNid, Error, Position, UserNid, from_row, log::Touch, on, rows::inserts, statements};
+use super::{
+    Conn, DeviceNid, Error, Position, UserNid, from_row,
+    log::Touch,
+    on,
+    rows::{Text, inserts},
+    statements,
+};
 
 /// Places for 16 pairs of whole numbers, from the second or third value of a statement on. PostgreSQL takes the types of
 /// all from the first.
@@ -40,9 +46,13 @@ statements! {
 
 inserts! {
     /// Either `json` or `share` is given.
-    TO_DEVICE = "to_device" ("device_nid", "pos", "seq", "sender_nid", "type", "bytes", "share", "json")
-        key 3 Fail, followed by ToDevice;
-    TO_DEVICE_SHARED = "to_device_shared" ("pos", "share", "json") key 2 Fail, followed by ToDevice;
+    TO_DEVICE: ToDeviceColumns = "to_device" (
+        device_nid: DeviceNid, pos: Position, seq: i64, sender_nid: UserNid, r#type: Text, bytes: i64,
+        share: Option<i64>, json: Option<Text>
+    ) key 3 Fail, followed by ToDevice;
+    TO_DEVICE_SHARED: ToDeviceSharedColumns = "to_device_shared" (
+        pos: Position, share: i64, json: Text
+    ) key 2 Fail, followed by ToDevice;
 }
 
 /// A waiting message.
@@ -92,7 +102,7 @@ pub(crate) fn small(number: u64) -> u32 {
 }
 
 /// A place among the messages of a device: position and number.
-pub(crate) type Place = (i64, i64);
+pub(crate) type MessagePlace = (i64, i64);
 
 /// Position, share and bytes of a deleted message.
 type DeletedRow = (i64, Option<i64>, i64);
@@ -127,7 +137,7 @@ pub(crate) async fn oldest_of_sender(
     device: DeviceNid,
     sender: UserNid,
     limit: usize,
-) -> Result<Vec<(Place, u64)>, Error> {
+) -> Result<Vec<(MessagePlace, u64)>, Error> {
     let rows: Vec<(i64, i64, i64)> = on!(conn, db => sqlx::query_as(OLDEST_OF_SENDER.text())
         .bind(device.0).bind(sender.0).bind(limit as i64).fetch_all(&mut **db).await)?;
     Ok(rows.into_iter().map(|(pos, seq, bytes)| ((pos, seq), bytes.unsigned_abs())).collect())
@@ -175,7 +185,7 @@ pub(crate) async fn delete_upto(
 }
 
 /// Deletes these messages of a device, as far as they are still there.
-pub(crate) async fn delete(conn: &mut Conn<'_>, device: DeviceNid, places: &[Place]) -> Result<Removed, Error> {
+pub(crate) async fn delete(conn: &mut Conn<'_>, device: DeviceNid, places: &[MessagePlace]) -> Result<Removed, Error> {
     let mut rows: Vec<DeletedRow> = Vec::new();
     for chunk in places.chunks(16) {
         let found: Vec<DeletedRow> = on!(conn, db => {

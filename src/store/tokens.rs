@@ -32,11 +32,17 @@ statements! {
 }
 
 inserts! {
-    ACCESS_TOKEN = "access_token"
-        ("token_hash", "user_nid", "device_nid", "created_at", "expires_at", "refresh_hash") key 1 Fail, not followed;
-    REFRESH_TOKEN = "refresh_token"
-        ("token_hash", "user_nid", "device_nid", "next_hash", "created_at", "expires_at") key 1 Fail, not followed;
-    LOGIN_TOKEN = "login_token" ("token_hash", "user_nid", "expires_at") key 1 Fail, not followed;
+    ACCESS_TOKEN: AccessTokenColumns = "access_token" (
+        token_hash: Vec<u8>, user_nid: UserNid, device_nid: DeviceNid, created_at: i64, expires_at: Option<i64>,
+        refresh_hash: Option<Vec<u8>>
+    ) key 1 Fail, not followed;
+    REFRESH_TOKEN: RefreshTokenColumns = "refresh_token" (
+        token_hash: Vec<u8>, user_nid: UserNid, device_nid: DeviceNid, next_hash: Option<Vec<u8>>, created_at: i64,
+        expires_at: Option<i64>
+    ) key 1 Fail, not followed;
+    LOGIN_TOKEN: LoginTokenColumns = "login_token" (
+        token_hash: Vec<u8>, user_nid: UserNid, expires_at: i64
+    ) key 1 Fail, not followed;
 }
 
 /// A stored session, by its token.

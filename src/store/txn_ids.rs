@@ -1,6 +1,10 @@
 //! Rows of transaction IDs.
 
-use super::{Conn, DeviceNid, Error, on, rows::inserts, statements};
+use super::{
+    Conn, DeviceNid, Error, on,
+    rows::{Text, inserts},
+    statements,
+};
 
 statements! {
     RECENT_TXN_IDS = "SELECT scope, txn, event_id FROM txn_id WHERE device_nid = $1 ORDER BY created_at DESC, txn LIMIT $2";
@@ -9,7 +13,9 @@ statements! {
 }
 
 inserts! {
-    TXN_ID = "txn_id" ("device_nid", "scope", "txn", "event_id", "created_at") key 3 Fail, followed by Txn;
+    TXN_ID: TxnIdColumns = "txn_id" (
+        device_nid: DeviceNid, scope: Text, txn: Text, event_id: Text, created_at: i64
+    ) key 3 Fail, followed by Txn;
 }
 
 /// The latest transaction IDs of a device: scope, transaction ID and event ID, newest first.

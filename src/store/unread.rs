@@ -1,13 +1,15 @@
 //! Rows of stored unread tallies.
 
-use super::{Conn, Error, UserNid, from_row, on, rows::inserts, statements};
+use super::{Conn, Error, Position, RoomNid, UserNid, from_row, on, rows::inserts, statements};
 
 statements! {
     TALLIES_OF_USER = "SELECT room_nid, upto, basis, tally FROM unread_tally WHERE user_nid = $1 ORDER BY room_nid";
 }
 
 inserts! {
-    TALLY = "unread_tally" ("user_nid", "room_nid", "upto", "basis", "tally") key 2 Replace, not followed;
+    TALLY: TallyColumns = "unread_tally" (
+        user_nid: UserNid, room_nid: RoomNid, upto: Position, basis: Vec<u8>, tally: Vec<u8>
+    ) key 2 Replace, not followed;
 }
 
 /// A stored tally of one room.

@@ -24,7 +24,7 @@ use super::{
     Database, Error, KeyNid, TypeNid, UserNid, Write,
     log::{LogEntry, Memory, Touch, WordKind},
     on,
-    rows::inserts,
+    rows::{Text, inserts},
     statements,
 };
 
@@ -35,8 +35,8 @@ statements! {
 }
 
 inserts! {
-    USER = "matrix_user" ("user_nid", "user_id", "local") key 1 Keep, followed by Word;
-    EVENT_TYPE = "event_type" ("type_nid", "type") key 1 Keep, followed by Word;
+    USER: UserColumns = "matrix_user" (user_nid: UserNid, user_id: Text, local: bool) key 1 Keep, followed by Word;
+    EVENT_TYPE: EventTypeColumns = "event_type" (type_nid: TypeNid, r#type: Text) key 1 Keep, followed by Word;
 }
 
 /// A user, local or remote, with its short id.
@@ -65,7 +65,8 @@ impl User {
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.load(Ordering::Acquire) {
-            let row = USER.row([self.nid.into(), self.user_id.as_str().into(), self.local.into()]);
+            let row =
+                UserColumns { user_nid: self.nid, user_id: self.user_id.as_str().into(), local: self.local }.row();
             write.add_word(row, self.touch(), Arc::clone(&self.stored));
         }
     }
@@ -75,7 +76,7 @@ impl EventType {
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.load(Ordering::Acquire) {
-            let row = EVENT_TYPE.row([self.nid.into(), self.event_type.clone().into()]);
+            let row = EventTypeColumns { type_nid: self.nid, r#type: Arc::clone(&self.event_type) }.row();
             write.add_word(row, Touch::Word { kind: WordKind::EventType, nid: self.nid.0 }, Arc::clone(&self.stored));
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     client_api::uiaa::{self, Interactive},
     endpoint::Authed,
     http::{ApiError, Reply},
+    use_cases::deactivation,
 };
 
 /// Deactivates the caller's account for ever. Profile, keys and account data always go, so `erase` changes nothing there.
@@ -23,8 +24,7 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let caller = signed_in(caller)?;
     uiaa::require_password(&app, &caller, "POST account/deactivate", request.auth.as_ref(), address).await?;
-    app.rooms.leave_all(&caller.user).await?;
-    app.accounts.deactivate(caller.user_id()).await?;
+    deactivation::deactivate(&app, caller.user_id()).await?;
     // We never tell identity servers anything.
     Ok(Reply(Response::new(ThirdPartyIdRemovalStatus::NoSupport)))
 }

@@ -8,11 +8,11 @@ use ruma::{
     directory::Filter,
 };
 
-use super::public_rooms::{Query, list};
 use crate::{
     app::App,
     endpoint::Authed,
     http::{ApiError, Reply},
+    use_cases::directory::{Query, list},
 };
 
 /// A page of the public directory.

@@ -5,11 +5,11 @@
 use axum::extract::State;
 use ruma::api::client::directory::get_public_rooms_filtered::v3::{Request, Response};
 
-use super::public_rooms::{Query, list};
 use crate::{
     app::App,
     endpoint::Authed,
     http::{ApiError, Reply},
+    use_cases::directory::{Query, list},
 };
 
 /// A page of the matching rooms of the public directory.

@@ -7,7 +7,7 @@ use ruma::api::client::knock::knock_room::v3::{Request, Response};
 
 use crate::{
     app::App,
-    client_api::{alias::resolve, member_profile, membership::unknown_room_is_not_found},
+    client_api::{alias::resolve, membership::unknown_room_is_not_found},
     endpoint::Authed,
     http::{ApiError, Reply},
 };
@@ -18,7 +18,7 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
     let room_id = resolve(&app, request.room_id_or_alias).await?;
-    let profile = member_profile::of_caller(&app, &caller).await?;
+    let profile = app.rooms.profile_of(caller.user.nid).await?;
     let knocked = app.rooms.knock(&caller, &room_id, &profile, request.reason.as_deref()).await;
     Ok(Reply(Response::new(knocked.map_err(unknown_room_is_not_found)?)))
 }

@@ -8,7 +8,6 @@ use ruma::api::client::membership::invite_user::v3::{InvitationRecipient, Reques
 use super::{check_is_local, no_third_party_invites};
 use crate::{
     app::App,
-    client_api::member_profile,
     endpoint::Authed,
     http::{ApiError, Reply},
 };
@@ -22,7 +21,7 @@ pub(super) async fn handle(
         return Err(no_third_party_invites());
     };
     check_is_local(&app, &invitee.user_id)?;
-    let profile = member_profile::of_user(&app, &invitee.user_id).await?;
+    let profile = app.rooms.find_profile_of(&invitee.user_id).await?;
     app.rooms.invite(&caller, &request.room_id, &invitee.user_id, &profile, invitee.reason.as_deref()).await?;
     Ok(Reply(Response::new()))
 }

@@ -5,12 +5,13 @@
 use axum::extract::State;
 use ruma::api::client::membership::join_room_by_id::v3::{Request, Response};
 
-use super::{join, with_content::Content};
+use super::{unknown_room_is_not_found, with_content::Content};
 use crate::{
     app::App,
     client_api::with::With,
     endpoint::Authed,
     http::{ApiError, Reply},
+    use_cases::joining,
 };
 
 /// Joins a room. Joining again changes nothing.
@@ -19,6 +20,7 @@ pub(super) async fn handle(
     Authed { caller, request, .. }: Authed<With<Content, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let With { besides: Content(content), request } = request;
-    join(&app, &caller, &request.room_id, (request.reason.as_deref(), &content)).await?;
+    let member = (request.reason.as_deref(), &content);
+    joining::join(&app, &caller, &request.room_id, member).await.map_err(unknown_room_is_not_found)?;
     Ok(Reply(Response::new(request.room_id)))
 }

@@ -5,13 +5,14 @@
 use axum::extract::State;
 use ruma::api::client::membership::join_room_by_id_or_alias::v3::{Request, Response};
 
-use super::{join, with_content::Content};
+use super::{unknown_room_is_not_found, with_content::Content};
 use crate::{
     app::App,
     client_api::alias::resolve,
     client_api::with::With,
     endpoint::Authed,
     http::{ApiError, Reply},
+    use_cases::joining,
 };
 
 /// Joins a room by its ID or an alias. Joining again changes nothing.
@@ -21,6 +22,7 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let With { besides: Content(content), request } = request;
     let room_id = resolve(&app, request.room_id_or_alias).await?;
-    join(&app, &caller, &room_id, (request.reason.as_deref(), &content)).await?;
+    let member = (request.reason.as_deref(), &content);
+    joining::join(&app, &caller, &room_id, member).await.map_err(unknown_room_is_not_found)?;
     Ok(Reply(Response::new(room_id)))
 }

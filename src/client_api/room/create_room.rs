@@ -20,14 +20,13 @@ use crate::{
     app::App,
     client_api::{
         alias::{check_exclusive, local_alias},
-        member_profile,
         membership::{check_is_local, no_third_party_invites},
-        predecessor,
     },
     endpoint::Authed,
     http::{ApiError, Reply},
     limits::rate_limits::Action,
     room::create::{InitialState, Invitee, NewRoom, Preset},
+    use_cases::joining,
 };
 
 use super::version::{RoomVersion, Versioned};
@@ -82,9 +81,7 @@ pub(super) async fn handle(
         is_direct: request.is_direct,
         publish,
     };
-    let room_id = app.rooms.create(&caller, new).await?;
-    predecessor::carry_over(&app, &caller, &room_id).await;
-    Ok(Reply(Response::new(room_id)))
+    Ok(Reply(Response::new(joining::create(&app, &caller, new).await?)))
 }
 
 async fn invitees(app: &App, user_ids: Vec<OwnedUserId>) -> Result<Vec<Invitee>, ApiError> {
@@ -97,7 +94,7 @@ async fn invitees(app: &App, user_ids: Vec<OwnedUserId>) -> Result<Vec<Invitee>,
     for user_id in user_ids {
         check_is_local(app, &user_id)?;
         if seen.insert(user_id.clone()) {
-            invitees.push(Invitee { profile: member_profile::of_user(app, &user_id).await?, user_id });
+            invitees.push(Invitee { profile: app.rooms.find_profile_of(&user_id).await?, user_id });
         }
     }
     Ok(invitees)

@@ -7,10 +7,10 @@ use ruma::api::client::room::upgrade_room::v3::{Request, Response};
 
 use crate::{
     app::App,
-    client_api::predecessor,
     endpoint::Authed,
     http::{ApiError, Reply},
     room::upgrade::Upgrade,
+    use_cases::joining,
 };
 
 use super::version::{NewVersion, Versioned};
@@ -29,7 +29,5 @@ pub(super) async fn handle(
         return Err(ApiError::invalid_param(message));
     }
     let upgrade = Upgrade { version: request.new_version, additional_creators: request.additional_creators };
-    let replacement = app.rooms.upgrade(&caller, &request.room_id, upgrade).await?;
-    predecessor::carry_over(&app, &caller, &replacement).await;
-    Ok(Reply(Response::new(replacement)))
+    Ok(Reply(Response::new(joining::upgrade(&app, &caller, &request.room_id, upgrade).await?)))
 }

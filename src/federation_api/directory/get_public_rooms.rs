@@ -10,9 +10,9 @@ use ruma::{
 
 use crate::{
     app::App,
-    client_api::directory::public_rooms::{Query, list},
     endpoint::Authed,
     http::{ApiError, Reply},
+    use_cases::directory::{Query, list},
 };
 
 /// A page of our public directory.

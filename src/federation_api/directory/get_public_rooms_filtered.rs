@@ -8,9 +8,9 @@ use ruma::api::federation::directory::{get_public_rooms::v1::Response, get_publi
 
 use crate::{
     app::App,
-    client_api::directory::public_rooms::{Query, list},
     endpoint::Authed,
     http::{ApiError, Reply},
+    use_cases::directory::{Query, list},
 };
 
 /// A page of the matching rooms in our public directory.

@@ -11,7 +11,7 @@ use crate::{
     store::{
         Conn, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
-        key_backup::{self, KEY_BACKUP_SESSION, Part, RankRow},
+        key_backup::{self, KeyBackupSessionColumns, Part, RankRow},
     },
 };
 
@@ -223,17 +223,18 @@ impl RoomKey {
     }
 
     fn row(&self, user: UserNid, version: i64) -> Row {
-        KEY_BACKUP_SESSION.row([
-            user.into(),
-            version.into(),
-            self.room_id.clone().into(),
-            self.session_id.clone().into(),
-            self.rank.first_message_index.into(),
-            self.rank.forwarded_count.into(),
-            self.rank.is_verified.into(),
-            self.size_bytes().into(),
-            self.json.clone().into(),
-        ])
+        KeyBackupSessionColumns {
+            user_nid: user,
+            version,
+            room_id: self.room_id.clone().into(),
+            session_id: self.session_id.clone().into(),
+            first_message_index: self.rank.first_message_index,
+            forwarded_count: self.rank.forwarded_count,
+            is_verified: self.rank.is_verified,
+            bytes: self.size_bytes(),
+            json: self.json.clone().into(),
+        }
+        .row()
     }
 }
 

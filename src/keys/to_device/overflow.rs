@@ -9,7 +9,7 @@ use crate::{
     keys::Keys,
     store::{
         Conn, DeviceNid, Error, Position, Transaction,
-        to_device::{self, FromSender, Place, Removed},
+        to_device::{self, FromSender, MessagePlace, Removed},
     },
 };
 
@@ -19,7 +19,7 @@ const MAX_SENDERS: usize = 32;
 /// Deletes messages of a device.
 struct DropMessages {
     device: DeviceNid,
-    places: Vec<Place>,
+    places: Vec<MessagePlace>,
 }
 
 impl Keys {

@@ -22,8 +22,8 @@ use crate::{
         committer::insert_rows,
         device_keys, devices,
         log::Touch,
-        to_device::{TO_DEVICE, TO_DEVICE_SHARED, small},
-        txn_ids::{TXN_ID, find_txn_id, set_txn_result},
+        to_device::{ToDeviceColumns, ToDeviceSharedColumns, small},
+        txn_ids::{TxnIdColumns, find_txn_id, set_txn_result},
     },
 };
 
@@ -259,21 +259,24 @@ impl Transaction for SendToDevice {
                 messages: 1,
                 bytes: small(bytes),
             });
-            rows.push(TO_DEVICE.row([
-                delivery.device.into(),
-                position.into(),
-                delivery.seq.into(),
-                self.sender.into(),
-                self.event_type.clone().into(),
-                bytes.cast_signed().into(),
-                (*share).into(),
-                share.is_none().then(|| Arc::clone(json)).into(),
-            ]));
+            rows.push(
+                ToDeviceColumns {
+                    device_nid: delivery.device,
+                    pos: position,
+                    seq: delivery.seq,
+                    sender_nid: self.sender,
+                    r#type: Arc::clone(&self.event_type),
+                    bytes: bytes.cast_signed(),
+                    share: *share,
+                    json: share.is_none().then(|| Arc::clone(json)),
+                }
+                .row(),
+            );
         }
         rows.extend(
             shared
                 .into_iter()
-                .map(|(share, json)| TO_DEVICE_SHARED.row([position.into(), share.into(), Arc::clone(json).into()])),
+                .map(|(share, json)| ToDeviceSharedColumns { pos: position, share, json: Arc::clone(json) }.row()),
         );
         // A part that an earlier request has sent, and which got further than this one, must not set the mark back.
         let moves_mark = self.is_last || self.deliveries.last().is_some_and(is_left);
@@ -282,13 +285,16 @@ impl Transaction for SendToDevice {
                 set_txn_result(conn, self.sender_device, TXN_SCOPE, &self.txn, &self.mark()).await?;
             } else {
                 conn.touch(Touch::Txn { device: self.sender_device, event: NO_EVENT });
-                rows.push(TXN_ID.row([
-                    self.sender_device.into(),
-                    TXN_SCOPE.into(),
-                    self.txn.clone().into(),
-                    self.mark().into(),
-                    self.now_ms.into(),
-                ]));
+                rows.push(
+                    TxnIdColumns {
+                        device_nid: self.sender_device,
+                        scope: TXN_SCOPE.into(),
+                        txn: Arc::clone(&self.txn),
+                        event_id: self.mark().into(),
+                        created_at: self.now_ms,
+                    }
+                    .row(),
+                );
             }
         }
         insert_rows(conn, &rows).await

@@ -127,7 +127,7 @@ impl Counted {
 
     fn row(&self, (user, room): Key) -> Row {
         let tally = self.tally.encode(&self.through);
-        rows::TALLY.row([user.into(), room.into(), self.upto.into(), self.basis.digest().into(), tally.into()])
+        rows::TallyColumns { user_nid: user, room_nid: room, upto: self.upto, basis: self.basis.digest(), tally }.row()
     }
 }
 

@@ -131,8 +131,13 @@ async fn a_failed_write_takes_what_was_built_on_it_along_and_leaves_nothing_in_m
     let mut writer = world.enter().await;
     writer.append(&world.alice, topic("never stored")).await.expect("allowed");
     // A room of this number is there already.
-    let taken = [world.room.nid.into(), "!other:sabha.test".into(), "11".into(), 0_i64.into()];
-    writer.add_row(rows::ROOM.row(taken), None);
+    let taken = rows::RoomColumns {
+        room_nid: world.room.nid,
+        room_id: "!other:sabha.test".into(),
+        version: "11".into(),
+        created_at: 0,
+    };
+    writer.add_row(taken.row(), None);
     let fails = writer.commit(None).expect("queued");
     let (_, built_on_it) = world.queue(topic("neither")).await;
     assert_eq!(world.room.queued.len(), 2);

@@ -41,15 +41,16 @@ impl World {
     async fn relate(&self, parent: usize, rel_type: &str, positions: Range<usize>) {
         let (_, event) = &self.messages[parent];
         let row = |pos: usize| {
-            rows::RELATION.row([
-                self.room.nid.into(),
-                event.event_id().as_str().into(),
-                Position(pos as i64).into(),
-                0_i64.into(),
-                event.nid.into(),
-                rel_type.into(),
-                None::<Vec<u8>>.into(),
-            ])
+            rows::RelationColumns {
+                room_nid: self.room.nid,
+                parent_id: event.event_id().as_str().into(),
+                pos: Position(pos as i64),
+                sub: 0,
+                event_nid: event.nid,
+                rel_type: rel_type.into(),
+                annotation: None,
+            }
+            .row()
         };
         let write = Write::new(positions.map(row).collect());
         self.server.app.db.committer().write(write).await.expect("stored");

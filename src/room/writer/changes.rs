@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::outcome::{CurrentEvent, KeyChange, LocalMember, Redacts};
 use crate::{
     room::{
-        Room, View,
+        Room, RoomView,
         listing::columns::Columns,
         memberships::MemberEntry,
         state_log::{Membership, StateLog},
@@ -26,7 +26,7 @@ impl StateChanges {
     pub(super) fn apply(
         &mut self,
         write: &mut Write,
-        (room, view): (&Room, &mut View),
+        (room, view): (&Room, &mut RoomView),
         change: &KeyChange,
         pos: Position,
     ) {
@@ -40,14 +40,17 @@ impl StateChanges {
         let before = applied.before.map(|before| before.event_nid);
         let membership = membership.map(Membership::code);
         write.touch(Touch::State { room: room.nid, key: key.nid, event, before, membership });
-        write.push(states::STATE_LOG.row([
-            room.nid.into(),
-            key.nid.into(),
-            pos.into(),
-            event.into(),
-            before.into(),
-            membership.map(i64::from).into(),
-        ]));
+        write.push(
+            states::StateLogColumns {
+                room_nid: room.nid,
+                key_nid: key.nid,
+                pos,
+                event_nid: event,
+                prev_event_nid: before,
+                membership: membership.map(i64::from),
+            }
+            .row(),
+        );
         if before.is_none() {
             room.absent.remove(&key.event_type, &key.state_key);
         }
@@ -79,15 +82,18 @@ pub(super) fn change_member(
     user.write_if_new(write);
     let touch = Touch::Member { room: room.nid, user: user.nid, membership: membership.code(), forgotten: false };
     write.touch(touch);
-    write.push(members::MEMBER.row([
-        user.nid.into(),
-        room.nid.into(),
-        i64::from(membership.code()).into(),
-        event_nid.into(),
-        pos.into(),
-        false.into(),
-        invite_state.clone().into(),
-    ]));
-    let invite_state = invite_state.map(Arc::from);
+    let invite_state: Option<Arc<str>> = invite_state.map(Arc::from);
+    write.push(
+        members::MemberColumns {
+            user_nid: user.nid,
+            room_nid: room.nid,
+            membership: i64::from(membership.code()),
+            event_nid,
+            pos,
+            forgotten: false,
+            invite_state: invite_state.clone(),
+        }
+        .row(),
+    );
     (user.nid, MemberEntry { room: room.nid, membership, event_nid, pos, forgotten: false, invite_state })
 }

@@ -67,16 +67,20 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         if let Some(redacts) = &outcome.redacts {
             changes.redact(&view.state, redacts);
             write.touch(Touch::Redacted { room: room.nid, event: redacts.event.nid, by: built.nid });
-            write.push(events::EVENT_JSON.row([redacts.event.nid.into(), redacts.left.json.clone().into()]));
-            write.push(events::REDACTION.row([redacts.event.nid.into(), built.nid.into()]));
+            write.push(
+                events::EventJsonColumns { event_nid: redacts.event.nid, json: Arc::clone(&redacts.left.json) }.row(),
+            );
+            write.push(events::RedactionColumns { event_nid: redacts.event.nid, redaction_nid: built.nid }.row());
         }
         let sub = standing.place.map_or(0, |place| place.sub);
         write.touch(Touch::Event { room: room.nid, event: built.nid, sub, flags: standing.flags.bits() });
         write.push(event_row(&built, room.nid, standing));
-        write.push(events::EVENT_JSON.row([built.nid.into(), built.pdu.json.clone().into()]));
+        write.push(events::EventJsonColumns { event_nid: built.nid, json: Arc::clone(&built.pdu.json) }.row());
         if let Some(place) = standing.place {
-            let row = [room.nid.into(), place.pos.into(), place.sub.into(), built.nid.into()];
-            write.push(timelines::TIMELINE.row(row));
+            write.push(
+                timelines::TimelineColumns { room_nid: room.nid, pos: place.pos, sub: place.sub, event_nid: built.nid }
+                    .row(),
+            );
         }
         if outcome.is_extremity {
             writer.head.depth = writer.head.depth.max(built.depth());
@@ -105,13 +109,16 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     if writer.head.changes - writer.head.saved_changes >= checkpoints::distance(view.state.len()) {
         writer.head.saved_changes = writer.head.changes;
         let blob = checkpoint::encode(view.state.entries());
-        write.push(states::STATE_CHECKPOINT.row([
-            room.nid.into(),
-            last.into(),
-            writer.head.changes.into(),
-            state_hash.clone().into(),
-            blob.into(),
-        ]));
+        write.push(
+            states::StateCheckpointColumns {
+                room_nid: room.nid,
+                pos: last,
+                changes: writer.head.changes,
+                hash: state_hash.clone(),
+                blob,
+            }
+            .row(),
+        );
         rooms.unthinned.add(room.nid);
     }
     let (joined, invited) = (number(view.state.joined()), number(view.state.invited()));
@@ -131,28 +138,31 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         }
         let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
         let [name, topic, avatar, alias, encryption, room_type, join_rule, history, guests] = changes.columns.texts;
-        write.push(room_heads::ROOM_HEAD.row([
-            room.nid.into(),
-            last.into(),
-            writer.head.depth.into(),
-            pack(&extremities).into(),
-            writer.head.state_pos.into(),
-            state_hash.into(),
-            writer.head.bump_pos.into(),
-            joined.into(),
-            invited.into(),
-            name.into(),
-            topic.into(),
-            avatar.into(),
-            alias.into(),
-            encryption.into(),
-            room_type.into(),
-            join_rule.into(),
-            history.into(),
-            guests.into(),
-            changes.columns.federates.into(),
-            heroes.into(),
-        ]));
+        write.push(
+            room_heads::RoomHeadColumns {
+                room_nid: room.nid,
+                last_pos: last,
+                depth: writer.head.depth,
+                extremities: pack(&extremities),
+                state_pos: writer.head.state_pos,
+                state_hash,
+                bump_pos: writer.head.bump_pos,
+                joined,
+                invited,
+                name,
+                topic,
+                avatar,
+                alias,
+                encryption,
+                room_type,
+                join_rule,
+                history,
+                guests,
+                federates: changes.columns.federates,
+                heroes,
+            }
+            .row(),
+        );
     }
     for touch in std::mem::take(&mut writer.touches) {
         write.touch(touch);
@@ -192,24 +202,25 @@ fn standing(outcome: &Outcome, pos: Position, head: &Head) -> Standing {
 }
 
 fn event_row(event: &Built, room: RoomNid, Standing { flags, place, before }: Standing) -> Row {
-    events::EVENT.row([
-        event.nid.into(),
-        event.pdu.event_id.as_str().into(),
-        room.into(),
-        event.event_type.nid.into(),
-        event.key.as_ref().map(|key| key.nid).into(),
-        event.sender.nid.into(),
-        place.map(|place| place.pos).into(),
-        place.map_or(0, |place| place.sub).into(),
-        event.depth().into(),
-        i64::try_from(event.pdu.origin_server_ts).unwrap_or(i64::MAX).into(),
-        event.auth_depth.into(),
-        before.pos.into(),
-        before.side.into(),
-        flags.bits().into(),
-        pack(&event.prev).into(),
-        pack(&event.auth).into(),
-    ])
+    events::EventColumns {
+        event_nid: event.nid,
+        event_id: event.pdu.event_id.as_str().into(),
+        room_nid: room,
+        type_nid: event.event_type.nid,
+        key_nid: event.key.as_ref().map(|key| key.nid),
+        sender_nid: event.sender.nid,
+        pos: place.map(|place| place.pos),
+        sub: place.map_or(0, |place| place.sub),
+        depth: event.depth(),
+        ts: i64::try_from(event.pdu.origin_server_ts).unwrap_or(i64::MAX),
+        auth_depth: event.auth_depth,
+        state_pos: before.pos,
+        side_nid: before.side,
+        flags: flags.bits(),
+        prev: pack(&event.prev),
+        auth: pack(&event.auth),
+    }
+    .row()
 }
 
 impl Rooms {

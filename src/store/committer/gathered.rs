@@ -142,6 +142,8 @@ pub(super) fn chunks<'r, 'a>(mut rows: &'r [Cow<'a, Row>]) -> impl Iterator<Item
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     static REPLACED: Insert = Insert::new("replaced", &["a", "b"], 1, OnConflict::Replace, None);
@@ -155,14 +157,16 @@ mod tests {
 
     #[test]
     fn the_last_of_rows_that_replace_each_other_is_sent() {
-        let row = |key: i64, b: Option<i64>| REPLACED.row([key.into(), b.into()]);
+        let row = |key: i64, b: Option<i64>| Row::new(&REPLACED, [key.into(), b.into()]);
         let sent = values(&[row(1, Some(10)), row(2, Some(20)), row(1, None)]);
         assert_eq!(sent, [[2.into(), Some(20).into()], [1.into(), Value::OptInt(None)]]);
     }
 
     #[test]
     fn rows_that_merge_are_sent_as_one() {
-        let row = |key: i64, b: i64, c: Option<&str>| MERGED.row([key.into(), b.into(), c.map(str::to_owned).into()]);
+        let row = |key: i64, b: i64, c: Option<&str>| {
+            Row::new(&MERGED, [key.into(), b.into(), c.map(Arc::<str>::from).into()])
+        };
         let sent = values(&[
             row(1, 10, Some("tea")),
             row(2, 20, None),
@@ -170,7 +174,7 @@ mod tests {
             row(2, 21, Some("")),
             row(1, 12, None),
         ]);
-        let expected = |key: i64, b: i64, c: &str| [key.into(), b.into(), Value::from(Some(c.to_owned()))];
+        let expected = |key: i64, b: i64, c: &str| [key.into(), b.into(), Value::from(Some(Arc::<str>::from(c)))];
         assert_eq!(sent, [expected(1, 12, "tea"), expected(2, 21, "")]);
     }
 }

@@ -10,7 +10,7 @@ use crate::store::{
 };
 
 inserts! {
-    COMMIT_LOG = "commit_log" ("pos", "touched") key 1 Fail, not followed;
+    COMMIT_LOG: CommitLogColumns = "commit_log" (pos: Position, touched: Vec<u8>) key 1 Fail, not followed;
 }
 
 /// The place of a batch in the order of all commits, and the right to write it.
@@ -36,7 +36,7 @@ impl Frame<'_> {
         }
         let Self { after, last: pos, at_ms, bytes_before, .. } = self;
         let entry = LogEntry { after, pos, at_ms, bytes_before, touches };
-        let row = COMMIT_LOG.row([pos.into(), encode(&entry).into()]);
+        let row = CommitLogColumns { pos, touched: encode(&entry) }.row();
         // A batch is sent once for each frame.
         let _: Result<(), _> = self.sent.set(Arc::new(entry));
         Some(row)

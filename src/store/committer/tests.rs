@@ -8,8 +8,8 @@ use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, 
 use crate::{
     clock::Clock,
     store::{
-        Conn, Database, DatabaseOptions, Durability, Error, Position, Row, conn::on, filters::FILTER, ids::lock,
-        tests::postgres::PostgresDatabase,
+        Conn, Database, DatabaseOptions, Durability, Error, FilterNid, Position, Row, UserNid, conn::on,
+        filters::FilterColumns, ids::lock, tests::postgres::PostgresDatabase,
     },
 };
 
@@ -91,7 +91,7 @@ const USER: i64 = 7;
 
 /// A row that the database takes once.
 fn row(id: i64) -> Row {
-    FILTER.row([USER.into(), id.into(), "{}".to_owned().into()])
+    FilterColumns { user_nid: UserNid(USER), filter_id: FilterNid(id), json: "{}".into() }.row()
 }
 
 #[tokio::test]
@@ -250,7 +250,7 @@ async fn a_write_whose_building_panics_lets_the_next_ones_pass() {
 async fn a_write_that_is_refused_while_it_is_built_lets_the_next_ones_pass() {
     let opened = Opened::sqlite().await;
     let before = opened.submit(vec![row(1)]);
-    let nul = FILTER.row([USER.into(), 2.into(), "\0".into()]);
+    let nul = FilterColumns { user_nid: UserNid(USER), filter_id: FilterNid(2), json: "\0".into() }.row();
     let refused = opened.db.committer().submit::<Error>(1, |_| Ok(Write::new(vec![nul])));
     assert!(matches!(refused, Err(Error::HoldsNul)));
     let after = opened.submit(vec![row(3)]);
@@ -382,7 +382,9 @@ async fn a_full_disk_refuses_writes_and_nothing_else() {
     opened.submit(vec![row(1)]).wait().await.expect("there is room");
     // The limit is less than there is: SQLite takes the present size instead.
     limit(1).await.expect("it can be set");
-    let large = |id: i64| FILTER.row([USER.into(), id.into(), "x".repeat(100_000).into()]);
+    let large = |id: i64| {
+        FilterColumns { user_nid: UserNid(USER), filter_id: FilterNid(id), json: "x".repeat(100_000).into() }.row()
+    };
     let mut waiting = vec![opened.submit(vec![large(2)]), opened.submit(vec![large(3)])];
     waiting.push(opened.submit((100..200).map(large).collect()));
     for refused in waiting {

@@ -6,22 +6,22 @@ use super::{count_rows, postgres};
 use crate::{
     clock::Clock,
     store::{
-        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, EventNid, Patience, Position, RoomNid, Row,
-        Transaction, UserNid, Write,
-        account_data::ACCOUNT_DATA,
-        cross_signing::KEY_SIGNATURE,
-        device_keys::DEVICE_KEY,
-        devices::{self, DEVICE},
-        filters::FILTER,
-        key_backup::{KEY_BACKUP_SESSION, KEY_BACKUP_VERSION},
+        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, EventNid, FilterNid, Patience, Position,
+        RoomNid, Row, Transaction, UserNid, Write,
+        account_data::AccountDataColumns,
+        cross_signing::KeySignatureColumns,
+        device_keys::DeviceKeyColumns,
+        devices::{self, DeviceColumns},
+        filters::FilterColumns,
+        key_backup::{KeyBackupSessionColumns, KeyBackupVersionColumns},
         leftovers::Sweeper,
         log::{Cursor, Touch},
-        one_time_keys::{CLAIMED_KEY, FALLBACK_KEY, ONE_TIME_KEY},
-        profiles::{self, PROFILE},
-        to_device::{TO_DEVICE, TO_DEVICE_SHARED},
-        tokens::ACCESS_TOKEN,
-        txn_ids::TXN_ID,
-        unread::TALLY,
+        one_time_keys::{ClaimedKeyColumns, FallbackKeyColumns, OneTimeKeyColumns},
+        profiles::{self, ProfileColumns},
+        to_device::{ToDeviceColumns, ToDeviceSharedColumns},
+        tokens::AccessTokenColumns,
+        txn_ids::TxnIdColumns,
+        unread::TallyColumns,
     },
 };
 
@@ -63,77 +63,119 @@ async fn open(url: &str) -> Database {
 /// `number` rows of everything that a user and their device may have.
 fn rows(user: UserNid, device: DeviceNid, number: i64) -> Vec<Row> {
     let mut rows = vec![
-        DEVICE.row([
-            device.into(),
-            user.into(),
-            "DEV".into(),
-            None::<String>.into(),
-            0.into(),
-            None::<i64>.into(),
-            None::<String>.into(),
-        ]),
-        DEVICE_KEY.row([device.into(), user.into(), "{}".into()]),
-        FALLBACK_KEY.row([device.into(), "a".into(), "k".into(), "{}".into(), false.into()]),
-        KEY_SIGNATURE.row([user.into(), "DEV".into(), user.into(), "k".into(), "s".into()]),
-        PROFILE.row([user.into(), "displayname".into(), "\"x\"".into()]),
-        KEY_BACKUP_VERSION.row([
-            user.into(),
-            1.into(),
-            "a".into(),
-            "{}".into(),
-            0.into(),
-            number.into(),
-            0.into(),
-            false.into(),
-        ]),
-        ACCESS_TOKEN.row([
-            device.0.to_le_bytes().to_vec().into(),
-            user.into(),
-            device.into(),
-            0.into(),
-            None::<i64>.into(),
-            None::<Vec<u8>>.into(),
-        ]),
+        DeviceColumns {
+            device_nid: device,
+            user_nid: user,
+            device_id: "DEV".into(),
+            display_name: None,
+            created_at: 0,
+            last_seen_at: None,
+            last_seen_ip: None,
+        }
+        .row(),
+        DeviceKeyColumns { device_nid: device, user_nid: user, json: "{}".into() }.row(),
+        FallbackKeyColumns {
+            device_nid: device,
+            algorithm: "a".into(),
+            key_id: "k".into(),
+            json: "{}".into(),
+            used: false,
+        }
+        .row(),
+        KeySignatureColumns {
+            user_nid: user,
+            key_id: "DEV".into(),
+            signer_nid: user,
+            signer_key_id: "k".into(),
+            signature: "s".into(),
+        }
+        .row(),
+        ProfileColumns { user_nid: user, field: "displayname".into(), json: "\"x\"".into() }.row(),
+        KeyBackupVersionColumns {
+            user_nid: user,
+            version: 1,
+            algorithm: "a".into(),
+            auth_data: "{}".into(),
+            etag: 0,
+            count: number,
+            bytes: 0,
+            deleted: false,
+        }
+        .row(),
+        AccessTokenColumns {
+            token_hash: device.0.to_le_bytes().to_vec(),
+            user_nid: user,
+            device_nid: device,
+            created_at: 0,
+            expires_at: None,
+            refresh_hash: None,
+        }
+        .row(),
     ];
     for index in 0..number {
         let name = format!("n{index:06}");
         let digest = index.to_le_bytes().to_vec();
         rows.extend([
-            TXN_ID.row([device.into(), "send".into(), name.clone().into(), "".into(), 0.into()]),
-            ONE_TIME_KEY.row([
-                device.into(),
-                "a".into(),
-                name.clone().into(),
-                index.into(),
-                digest.clone().into(),
-                "{}".into(),
-            ]),
-            CLAIMED_KEY.row([device.into(), digest.into()]),
-            TO_DEVICE.row([
-                device.into(),
-                (index + 1).into(),
-                0.into(),
-                user.into(),
-                "t".into(),
-                1.into(),
-                Some(user.0).into(),
-                None::<String>.into(),
-            ]),
-            TO_DEVICE_SHARED.row([(index + 1).into(), user.0.into(), "{}".into()]),
-            ACCOUNT_DATA.row([user.into(), RoomNid(0).into(), name.clone().into(), "{}".into(), 1.into(), 2.into()]),
-            FILTER.row([user.into(), index.into(), "{}".into()]),
-            TALLY.row([user.into(), index.into(), 1.into(), Vec::<u8>::new().into(), Vec::<u8>::new().into()]),
-            KEY_BACKUP_SESSION.row([
-                user.into(),
-                1.into(),
-                "!r".into(),
-                name.into(),
-                0.into(),
-                0.into(),
-                false.into(),
-                1.into(),
-                "{}".into(),
-            ]),
+            TxnIdColumns {
+                device_nid: device,
+                scope: "send".into(),
+                txn: name.clone().into(),
+                event_id: "".into(),
+                created_at: 0,
+            }
+            .row(),
+            OneTimeKeyColumns {
+                device_nid: device,
+                algorithm: "a".into(),
+                key_id: name.clone().into(),
+                seq: index,
+                digest: digest.clone(),
+                json: "{}".into(),
+            }
+            .row(),
+            ClaimedKeyColumns { device_nid: device, digest }.row(),
+            ToDeviceColumns {
+                device_nid: device,
+                pos: Position(index + 1),
+                seq: 0,
+                sender_nid: user,
+                r#type: "t".into(),
+                bytes: 1,
+                share: Some(user.0),
+                json: None,
+            }
+            .row(),
+            ToDeviceSharedColumns { pos: Position(index + 1), share: user.0, json: "{}".into() }.row(),
+            AccountDataColumns {
+                user_nid: user,
+                room_nid: RoomNid(0),
+                r#type: name.clone().into(),
+                json: "{}".into(),
+                pos: Position(1),
+                bytes: 2,
+            }
+            .row(),
+            FilterColumns { user_nid: user, filter_id: FilterNid(index), json: "{}".into() }.row(),
+            TallyColumns {
+                user_nid: user,
+                room_nid: RoomNid(index),
+                upto: Position(1),
+                basis: Vec::new(),
+                tally: Vec::new(),
+            }
+            .row(),
+            KeyBackupSessionColumns {
+                user_nid: user,
+                version: 1,
+                room_id: "!r".into(),
+                session_id: name.into(),
+                first_message_index: 0,
+                forwarded_count: 0,
+                is_verified: false,
+                bytes: 1,
+                json: "{}".into(),
+            }
+            .row(),
         ]);
     }
     rows

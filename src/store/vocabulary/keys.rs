@@ -21,7 +21,7 @@ use crate::{
         ids::lock,
         log::{Touch, WordKind},
         on,
-        rows::inserts,
+        rows::{Text, inserts},
         statements,
     },
 };
@@ -34,7 +34,9 @@ statements! {
 }
 
 inserts! {
-    STATE_KEY = "state_key" ("key_nid", "type", "state_key") key 1 Keep, followed by Word;
+    STATE_KEY: StateKeyColumns = "state_key" (
+        key_nid: KeyNid, r#type: Text, state_key: Text
+    ) key 1 Keep, followed by Word;
 }
 
 /// The size of the cache in bytes before it has its share of the memory budget, and in tools without a budget: about
@@ -60,7 +62,12 @@ impl StateKey {
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.load(Ordering::Acquire) {
-            let row = STATE_KEY.row([self.nid.into(), self.event_type.clone().into(), self.state_key.clone().into()]);
+            let row = StateKeyColumns {
+                key_nid: self.nid,
+                r#type: Arc::clone(&self.event_type),
+                state_key: Arc::clone(&self.state_key),
+            }
+            .row();
             write.add_word(row, Touch::Word { kind: WordKind::StateKey, nid: self.nid.0 }, Arc::clone(&self.stored));
         }
     }

@@ -1,7 +1,7 @@
 //! The row of the commit log that each batch writes, in both ways of committing.
 
 use super::*;
-use crate::store::{UserNid, committer::insert_rows, log::Touch, profiles::PROFILE, tests::commit_log};
+use crate::store::{UserNid, committer::insert_rows, log::Touch, profiles::ProfileColumns, tests::commit_log};
 
 impl Opened {
     /// The whole commit log: for each entry the positions of its batch, and its touches.
@@ -15,7 +15,7 @@ fn touch(user: i64) -> Touch {
 }
 
 fn profile(user: i64) -> Row {
-    PROFILE.row([user.into(), "displayname".into(), "\"x\"".into()])
+    ProfileColumns { user_nid: UserNid(user), field: "displayname".into(), json: "\"x\"".into() }.row()
 }
 
 /// A transaction that touches a profile, changes it, and fails if it is told to.

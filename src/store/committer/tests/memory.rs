@@ -77,7 +77,8 @@ async fn memory_is_told_once_of_each_write_whether_it_was_stored() {
         // The database refuses the second row of a key.
         let refused = submit(vec![row(1)], Some(&broken)).expect("there is room");
         let built_on_it = submit(vec![row(2)], Some(&broken)).expect("there is room");
-        let nul = submit(vec![FILTER.row([USER.into(), 3.into(), "\0".into()])], None);
+        let nul = FilterColumns { user_nid: UserNid(USER), filter_id: FilterNid(3), json: "\0".into() }.row();
+        let nul = submit(vec![nul], None);
         assert!(matches!(nul, Err(Error::HoldsNul)));
         let other = submit(vec![row(4)], None).expect("there is room");
         let mut expected: Vec<_> = [(&stored, true), (&refused, false), (&built_on_it, false), (&other, true)]

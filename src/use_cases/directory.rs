@@ -11,7 +11,7 @@ use ruma::{
     room::RoomType,
 };
 
-use crate::{app::App, http::ApiError, room::listing::Listing};
+use crate::{app::App, remote::FederationError, room::listing::Listing, store};
 
 /// The maximum number of rooms per page, and the default.
 const MAX_PAGE: usize = 100;
@@ -21,34 +21,49 @@ const MAX_PAGE: usize = 100;
 const MAX_SCANNED: usize = 500;
 
 /// The maximum length of a search term.
-const MAX_SEARCH_TERM_BYTES: usize = 255;
+pub const MAX_SEARCH_TERM_BYTES: usize = 255;
+
+/// Why there is no page of the directory.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("the search term is too long")]
+    LongSearchTerm,
+    #[error("the token is not one of this server")]
+    UnknownToken,
+    #[error("this server does not federate")]
+    NotFederating,
+    #[error("the other server gave no page")]
+    Federation(#[from] FederationError),
+    #[error("the directory could not be read")]
+    Storage(#[from] store::Error),
+}
 
 /// The query for a page of the directory.
-pub(crate) struct Query<'a> {
-    pub(crate) limit: Option<UInt>,
-    pub(crate) since: Option<&'a str>,
-    pub(crate) server: Option<&'a ServerName>,
-    pub(crate) filter: &'a Filter,
+pub struct Query<'a> {
+    pub limit: Option<UInt>,
+    pub since: Option<&'a str>,
+    pub server: Option<&'a ServerName>,
+    pub filter: &'a Filter,
     /// True if another server asks: then only rooms that other servers' users may join are listed.
-    pub(crate) federating: bool,
+    pub federating: bool,
 }
 
 /// A page of the directory.
-pub(crate) struct Listed {
-    pub(crate) chunk: Vec<PublicRoomsChunk>,
-    pub(crate) next_batch: Option<String>,
-    pub(crate) prev_batch: Option<String>,
-    pub(crate) total: UInt,
+pub struct Listed {
+    pub chunk: Vec<PublicRoomsChunk>,
+    pub next_batch: Option<String>,
+    pub prev_batch: Option<String>,
+    pub total: UInt,
 }
 
 /// Reads a page of the directory.
 ///
 /// # Errors
 /// For a token that is not ours, a search term that is too long, or another server's directory that we cannot get.
-pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiError> {
+pub async fn list(app: &App, query: &Query<'_>) -> Result<Listed, DirectoryError> {
     let term = query.filter.generic_search_term.as_deref().unwrap_or_default().to_lowercase();
     if term.len() > MAX_SEARCH_TERM_BYTES {
-        return Err(ApiError::invalid_param(format!("A search term has at most {MAX_SEARCH_TERM_BYTES} bytes.")));
+        return Err(DirectoryError::LongSearchTerm);
     }
     let limit = query.limit.map_or(MAX_PAGE, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_PAGE));
     let limit = limit.clamp(1, MAX_PAGE);
@@ -56,7 +71,7 @@ pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiErro
         return list_elsewhere(app, server, limit, query).await;
     }
     let start: usize = match query.since {
-        Some(since) => since.parse().map_err(|_| ApiError::invalid_param("since is a token of this server."))?,
+        Some(since) => since.parse().map_err(|_| DirectoryError::UnknownToken)?,
         None => 0,
     };
 
@@ -95,9 +110,14 @@ pub(crate) async fn list(app: &App, query: &Query<'_>) -> Result<Listed, ApiErro
 }
 
 /// A page of another server's directory. Its tokens are that server's.
-async fn list_elsewhere(app: &App, server: &ServerName, limit: usize, query: &Query<'_>) -> Result<Listed, ApiError> {
+async fn list_elsewhere(
+    app: &App,
+    server: &ServerName,
+    limit: usize,
+    query: &Query<'_>,
+) -> Result<Listed, DirectoryError> {
     let Some(federation) = &app.federation else {
-        return Err(ApiError::forbidden("This server does not federate, so it has only its own directory."));
+        return Err(DirectoryError::NotFederating);
     };
     let listed = federation.public_rooms(server, limit, query.since, query.filter).await?;
     let total = listed.total_room_count_estimate;
