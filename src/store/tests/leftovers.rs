@@ -103,7 +103,7 @@ fn rows(user: UserNid, device: DeviceNid, number: i64) -> Vec<Row> {
         }
         .row(),
         AccessTokenColumns {
-            token_hash: device.0.to_le_bytes().to_vec(),
+            token_hash: [device.0.to_le_bytes(); 4].concat(),
             user_nid: user,
             device_nid: device,
             created_at: 0,
