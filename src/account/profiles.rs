@@ -149,7 +149,7 @@ impl Accounts {
     }
 
     /// Sets a field, or removes it (`None`). Returns whether member events contain the field. In that case the same
-    /// commit stores a job that updates the user's rooms, to be started with [`Jobs::ask`](crate::jobs::Jobs::ask).
+    /// commit stores a job that updates the user's rooms, which the commit log starts.
     ///
     /// # Errors
     /// After [`ProfileError::Storage`] the field may have been set.

@@ -4,7 +4,7 @@
 //! entry names what was touched and holds none of it: whoever follows the log reads the rest from the tables, as it is by
 //! then. A batch that touched nothing has no entry.
 //!
-//! [`touch`] lists what can be touched; [`encode`] and [`decode`] are the stored form. [`memory`] is for what follows each commit at
+//! [`touch`] lists what can be touched; [`mod@encode`] and [`mod@decode`] are the stored form. [`memory`] is for what follows each commit at
 //! once. [`cursor`] is for those who follow
 //! the log, each at its own pace: a [`Consumer`] says what to do, [`feed`] brings the entries, [`cursors`] stores how far each
 //! has come, [`trim`] deletes what nobody needs any more.

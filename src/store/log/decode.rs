@@ -1,4 +1,4 @@
-//! Reading the stored form of an entry, which [`super::encode`] describes.
+//! Reading the stored form of an entry, which [`mod@super::encode`] describes.
 //!
 //! Promise: a damaged blob is an error, and so is one under another key; neither is ever another entry. The result of
 //! [`decode`] encodes to the same bytes again.
@@ -30,7 +30,7 @@ impl From<Malformed> for DecodeError {
 /// The entry in the blob of the row at `pos`.
 ///
 /// # Errors
-/// Fails if these are not exactly the bytes that [`encode`] gave for this position. Memory is allocated only for what the
+/// Fails if these are not exactly the bytes that [`encode`](super::encode()) gave for this position. Memory is allocated only for what the
 /// blob has room for.
 pub fn decode(pos: Position, blob: &[u8]) -> Result<LogEntry, DecodeError> {
     let version = *blob.first().ok_or(DecodeError::Corrupt("it is empty"))?;

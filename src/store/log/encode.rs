@@ -9,7 +9,7 @@
 //! first; 7 means that the step follows as a varint. A short id is the zigzag difference from the last id of its kind in
 //! the same blob, from 0 at first. The checksum is the first 4 bytes of the SHA-256 of the key and all that precedes.
 //!
-//! Reading is in [`super::decode`].
+//! Reading is in [`mod@super::decode`].
 
 use sabha_federation::{
     standing::Flags,
