@@ -1,4 +1,4 @@
-//! What several services do together for one request: entering a room, changing a profile, deactivating an account, the
+//! Requests that several services answer together: entering a room, changing a profile, deactivating an account, the
 //! public directory.
 //!
 //! The client-server API, the server-server API and the operator's commands call these. Their handlers only translate

@@ -124,7 +124,7 @@ fn a_number_is_visible_only_after_its_marks() {
     bus.watch(USER, ROOM);
     bus.number_change(|number| {
         assert_eq!((number, bus.ephemeral()), (1, 0));
-        // Who comes now may miss the marks of this number, and asks for everything up to it.
+        // A user who becomes live now may miss the marks of this number, and asks for everything up to it.
         let late = bus.live(UserNid(2), Position::BEFORE_ALL, 5);
         assert!(!late.dirty_since(Position::BEFORE_ALL, 0).ephemeral_reaches_back);
         bus.watch(USER, OTHER);

@@ -149,7 +149,7 @@ mod tests {
                 prop_assert_eq!(stored.last(), all.last());
                 let bound = 2 * usize::try_from(changes.ilog2()).expect("small") + 4;
                 prop_assert!(stored.len() <= bound, "{} of {changes} changes", stored.len());
-                // What follows on a checkpoint costs least just after it, and most just before the next one.
+                // A read costs least just after a checkpoint, and most just before the next one.
                 for state in all.iter().flat_map(|(_, changes)| [*changes, changes - 1]) {
                     let replayed = |checkpoints: &[(Position, i64)]| {
                         checkpoints.iter().find(|(_, before)| *before <= state).map(|(_, before)| state - before)

@@ -4,7 +4,7 @@
 
 use super::{
     Conn, Error, EventNid, KeyNid, Position, RoomNid, UserNid,
-    conn::OfRoom,
+    conn::{OfRoom, fetch_32},
     from_row, ids_32, on,
     room_heads::RoomRow,
     statements,
@@ -69,21 +69,6 @@ pub(crate) struct PlaceRow {
 
 from_row!(PlaceRow { pos, event_nid });
 
-/// Runs a query text whose first 32 parameters are rooms.
-macro_rules! of_rooms {
-    ($conn:expr, $sql:expr, $rooms:expr $(, $more:expr)*) => {
-        on!($conn, db => {
-            let mut query = sqlx::query_as($sql.text());
-            for index in 0..AT_ONCE {
-                // Ids start at 1, so 0 finds nothing.
-                query = query.bind($rooms.get(index).map_or(0, |room: &RoomNid| room.0));
-            }
-            $(query = query.bind($more);)*
-            query.fetch_all(&mut **db).await
-        })
-    };
-}
-
 /// The rooms of a local user in which something changed after `since`: the user's own membership, or in rooms where it
 /// is `joined`, an event or a receipt. Each with its ID, if it is there.
 pub(crate) async fn changed_rooms(
@@ -99,12 +84,12 @@ pub(crate) async fn changed_rooms(
 
 /// At most [`AT_ONCE`] rooms, in no particular order; those that do not exist, or have no head, are missing.
 pub(crate) async fn rooms(conn: &mut Conn<'_>, rooms: &[RoomNid]) -> Result<Vec<StoredRoom>, Error> {
-    Ok(of_rooms!(conn, ROOMS_32, rooms)?)
+    Ok(fetch_32!(conn, ROOMS_32, rooms)?)
 }
 
 /// The changes of state since the latest checkpoint of each of these rooms, oldest first.
 pub(crate) async fn state_logs(conn: &mut Conn<'_>, rooms: &[RoomNid]) -> Result<Vec<OfRoom<StateLogRow>>, Error> {
-    Ok(of_rooms!(conn, LOGS_OF_ROOMS_32, rooms)?)
+    Ok(fetch_32!(conn, LOGS_OF_ROOMS_32, rooms)?)
 }
 
 /// The latest places in the timelines of these rooms, at most `limit` of each, oldest first.
@@ -113,7 +98,7 @@ pub(crate) async fn latest_places(
     rooms: &[RoomNid],
     limit: usize,
 ) -> Result<Vec<(RoomNid, Position, EventNid)>, Error> {
-    let rows: Vec<OfRoom<PlaceRow>> = of_rooms!(conn, LATEST_PLACES_32, rooms, limit as i64)?;
+    let rows: Vec<OfRoom<PlaceRow>> = fetch_32!(conn, LATEST_PLACES_32, rooms, limit as i64)?;
     Ok(rows.into_iter().map(|place| (place.room, Position(place.row.pos), EventNid(place.row.event_nid))).collect())
 }
 
@@ -124,5 +109,5 @@ pub(crate) async fn key_histories(
     keys: [Option<KeyNid>; 2],
 ) -> Result<Vec<OfRoom<StateLogRow>>, Error> {
     let [first, second] = keys.map(|key| key.map_or(0, |key| key.0));
-    Ok(of_rooms!(conn, HISTORIES_32, rooms, first, second)?)
+    Ok(fetch_32!(conn, HISTORIES_32, rooms, first, second)?)
 }

@@ -160,6 +160,22 @@ macro_rules! ids_32 {
 }
 pub(crate) use ids_32;
 
+/// Runs a query whose text begins with the parameters of [`ids_32`], for at most 32 short ids and the values after them.
+macro_rules! fetch_32 {
+    ($conn:expr, $sql:expr, $ids:expr $(, $more:expr)*) => {
+        $crate::store::conn::on!($conn, db => {
+            let mut query = sqlx::query_as($sql.text());
+            for index in 0..32 {
+                // Ids start at 1, so 0 finds nothing.
+                query = query.bind($ids.get(index).map_or(0, |id| id.0));
+            }
+            $(query = query.bind($more);)*
+            query.fetch_all(&mut **db).await
+        })
+    };
+}
+pub(crate) use fetch_32;
+
 /// Declares the query texts of a file and lists them in `STATEMENTS` for the test that prepares them all.
 macro_rules! statements {
     ($($(#[$meta:meta])* $vis:vis $name:ident = $text:expr;)+) => {

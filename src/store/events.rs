@@ -3,32 +3,31 @@
 use sabha_federation::standing::{Flags, Standing, StateAt};
 
 use super::{
-    Conn, Error, EventNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid, from_row, on,
+    Conn, Error, EventNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid,
+    conn::{fetch_32, ids_32},
+    from_row, on,
     rows::{Text, inserts},
     statements,
 };
 
+/// The columns of an [`EventRow`], with the redaction of the event and the state event that it replaced.
+macro_rules! select_event {
+    () => {
+        "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.state_pos, e.side_nid, \
+        e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
+        JOIN event_json j ON j.event_nid = e.event_nid \
+        LEFT JOIN redaction r ON r.event_nid = e.event_nid \
+        LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
+        AND l.event_nid = e.event_nid \
+        LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
+        LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid "
+    };
+}
+
 statements! {
     FIND_EVENT = "SELECT event_nid, room_nid FROM event WHERE event_id = $1";
-    EVENT_BY_NID = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.state_pos, e.side_nid, \
-        e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
-        JOIN event_json j ON j.event_nid = e.event_nid \
-        LEFT JOIN redaction r ON r.event_nid = e.event_nid \
-        LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
-        AND l.event_nid = e.event_nid \
-        LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
-        LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid \
-        WHERE e.event_nid = $1";
-    EVENTS_BY_NID_32 = "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.state_pos, e.side_nid, \
-        e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
-        JOIN event_json j ON j.event_nid = e.event_nid \
-        LEFT JOIN redaction r ON r.event_nid = e.event_nid \
-        LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
-        AND l.event_nid = e.event_nid \
-        LEFT JOIN event p ON p.event_nid = l.prev_event_nid \
-        LEFT JOIN event_json pj ON pj.event_nid = l.prev_event_nid \
-        WHERE e.event_nid IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-        $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)";
+    EVENT_BY_NID = concat!(select_event!(), "WHERE e.event_nid = $1");
+    EVENTS_BY_NID_32 = concat!(select_event!(), "WHERE e.event_nid IN (", ids_32!(), ")");
 }
 
 inserts! {
@@ -106,14 +105,7 @@ pub(crate) async fn events(conn: &mut Conn<'_>, nids: &[EventNid]) -> Result<Vec
     }
     let mut rows = Vec::with_capacity(nids.len());
     for chunk in nids.chunks(32) {
-        let found: Vec<EventRow> = on!(conn, db => {
-            let mut query = sqlx::query_as(EVENTS_BY_NID_32.text());
-            for index in 0..32 {
-                // Ids start at 1, so 0 finds nothing.
-                query = query.bind(chunk.get(index).map_or(0, |nid| nid.0));
-            }
-            query.fetch_all(&mut **db).await
-        })?;
+        let found: Vec<EventRow> = fetch_32!(conn, EVENTS_BY_NID_32, chunk)?;
         rows.extend(found);
     }
     Ok(rows)

@@ -1,13 +1,16 @@
 //! Reading rooms as lists and directories show them, many at once.
 
-use super::{Conn, Error, RoomNid, from_row, on, statements};
+use super::{
+    Conn, Error, RoomNid,
+    conn::{fetch_32, ids_32},
+    from_row, statements,
+};
 
 statements! {
-    LISTED_ROOMS_32 = "SELECT r.room_nid, r.room_id, h.bump_pos, h.joined, h.invited, h.name, h.topic, h.avatar, h.alias, \
+    LISTED_ROOMS_32 = concat!("SELECT r.room_nid, r.room_id, h.bump_pos, h.joined, h.invited, h.name, h.topic, h.avatar, h.alias, \
         h.encryption, h.room_type, h.join_rule, h.history, h.guests, h.federates, h.heroes \
         FROM room_head h JOIN room r ON r.room_nid = h.room_nid \
-        WHERE h.room_nid IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-        $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)";
+        WHERE h.room_nid IN (", ids_32!(), ")");
 }
 
 /// A room as lists show it, as stored. The text of a column is NULL or empty where there is none.
@@ -54,14 +57,7 @@ from_row!(ListedRow {
 pub(crate) async fn list(conn: &mut Conn<'_>, rooms: &[RoomNid]) -> Result<Vec<ListedRow>, Error> {
     let mut rows = Vec::with_capacity(rooms.len());
     for chunk in rooms.chunks(32) {
-        let found: Vec<ListedRow> = on!(conn, db => {
-            let mut query = sqlx::query_as(LISTED_ROOMS_32.text());
-            for index in 0..32 {
-                // Ids start at 1, so 0 finds nothing.
-                query = query.bind(chunk.get(index).map_or(0, |nid| nid.0));
-            }
-            query.fetch_all(&mut **db).await
-        })?;
+        let found: Vec<ListedRow> = fetch_32!(conn, LISTED_ROOMS_32, chunk)?;
         rows.extend(found);
     }
     Ok(rows)

@@ -229,7 +229,7 @@ both_engines! {
             rooms.insert(room);
         }
         server.restart().await;
-        // What the start reads by itself is behind the first answer.
+        // The statements of the start itself come before the first answer.
         server.anonymous().get(&v3(["publicRooms"])).await.ok();
         let before = server.app().db.counters().statements();
         let page = server.anonymous().get(&v3(["publicRooms"])).await.ok();

@@ -204,7 +204,7 @@ impl Push {
                 continue;
             }
             rooms.db.committer().write(Write::new(rows)).await?;
-            // What was read before lacks these rows.
+            // An earlier read lacks these rows.
             users.iter().for_each(|user| _ = self.stored.read.remove(user));
         }
     }

@@ -1,4 +1,4 @@
-//! What each request names in the commit log.
+//! Tests of the names that each request leaves in the commit log.
 
 use ruma::{OwnedRoomAliasId, RoomAliasId};
 
