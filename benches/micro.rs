@@ -8,13 +8,14 @@ use std::sync::Arc;
 use divan::{Bencher, black_box};
 use ruma::{OwnedEventId, RoomVersionId, owned_room_id, owned_server_name, owned_user_id};
 use sabha::{
-    room::{
-        event::{StoredEvent, View},
-        state_log::{StateHashKey, StateLog, checkpoint},
-    },
+    room::event::{StoredEvent, View},
     store::{EventNid, KeyNid, Position, RoomNid},
 };
-use sabha_federation::{EventDraft, EventPosition, Pdu, ServerSigner, build_and_sign, rules, standing::Standing};
+use sabha_federation::{
+    EventDraft, EventPosition, Pdu, ServerSigner, build_and_sign, rules,
+    standing::Standing,
+    state_log::{StateHashKey, StateLog, checkpoint},
+};
 use serde_json::{json, value::to_raw_value};
 
 fn main() {

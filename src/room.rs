@@ -52,8 +52,10 @@ use std::{
 };
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
-use sabha_federation::ServerSigner;
-pub use sabha_federation::state_log;
+use sabha_federation::{
+    ServerSigner,
+    state_log::{StateEntry, StateHashKey, StateLog},
+};
 
 use self::{
     absent_keys::AbsentKeys,
@@ -67,7 +69,6 @@ use self::{
     profile::Arrivals,
     queued::Queued,
     ring::{Ring, Rings},
-    state_log::{StateEntry, StateHashKey, StateLog},
     txn::TransactionIds,
     visibility::CachedSight,
 };

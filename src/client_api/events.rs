@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use sabha_federation::state_log::Membership;
+
 use crate::{
     app::App,
     room::{
         event::{StoredEvent, View},
-        state_log::Membership,
         timeline::TimelineEvent,
         viewer::Viewer,
     },

@@ -5,14 +5,10 @@ mod create_receipt;
 use std::sync::Arc;
 
 use ruma::RoomId;
+use sabha_federation::state_log::Membership;
 
 use crate::{
-    account::LocalDevice,
-    app::App,
-    endpoint::Routes,
-    http::ApiError,
-    limits::rate_limits::Action,
-    room::{Room, state_log::Membership},
+    account::LocalDevice, app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action, room::Room,
 };
 
 pub(super) fn routes() -> Routes {

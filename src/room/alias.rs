@@ -5,14 +5,14 @@
 use std::{collections::HashSet, sync::Arc};
 
 use ruma::{OwnedRoomAliasId, RoomAliasId, RoomId, events::StateEventType};
-use sabha_federation::EventDraft;
+use sabha_federation::{EventDraft, state_log::Membership};
 use serde::Deserialize;
 use serde_json::{
     Map, Value,
     value::{RawValue, to_raw_value},
 };
 
-use super::{Room, Rooms, send::SendError, state_log::Membership, writer::AppendError};
+use super::{Room, Rooms, send::SendError, writer::AppendError};
 use crate::{
     account::LocalDevice,
     store::{self, Conn, Position, RoomNid, Transaction, Write, aliases as rows, ids::lock, log::Touch},

@@ -9,13 +9,13 @@ use std::{
 };
 
 use ruma::{OwnedRoomId, RoomId};
+use sabha_federation::state_log::Membership;
 
 use super::{
     Room, Rooms,
     load::{self, RoomRows},
     lock_of,
     ring::Ring,
-    state_log::Membership,
 };
 use crate::store::{
     Error, EventNid, Position, RoomNid, UserNid,

@@ -5,10 +5,9 @@
 //! what they say: it removes some levels from the power levels. Needs no database as long as the state log's tail reaches
 //! back.
 
-use super::{
-    Room, Rooms,
-    state_log::{Change, Membership, StateEntry},
-};
+use sabha_federation::state_log::{Change, Membership, StateEntry};
+
+use super::{Room, Rooms};
 use crate::store::{Error, EventNid, KeyNid, Position, states as rows};
 
 /// The facts, from a position on.

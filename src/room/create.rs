@@ -11,7 +11,7 @@ use ruma::{
     OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, events::room::member::MembershipState,
     room_version_rules::RoomVersionRules,
 };
-use sabha_federation::{EventDraft, EventPosition, Pdu, build_and_sign};
+use sabha_federation::{EventDraft, EventPosition, Pdu, build_and_sign, state_log::StateLog};
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
@@ -23,7 +23,6 @@ use super::{
     queued::Queued,
     ring::Ring,
     send::AUTHORISER,
-    state_log::StateLog,
     writer::{AppendError, RoomWriter},
 };
 use crate::{

@@ -6,10 +6,9 @@
 use std::sync::{Arc, OnceLock};
 
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
-use sabha_federation::{Pdu, standing::Standing};
+use sabha_federation::{Pdu, standing::Standing, state_log::Membership};
 use serde_json::value::RawValue;
 
-use super::state_log::Membership;
 use crate::{
     account::ignored::Ignored,
     store::{EventNid, KeyNid, Position, RoomNid, TimelinePlace},

@@ -6,16 +6,14 @@ use std::sync::{
 };
 
 use ruma::{EventId, RoomId};
-use sabha_federation::standing::Flags;
+use sabha_federation::{
+    standing::Flags,
+    state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
+};
 
 use super::{
-    Head, Room, RoomView, Rooms,
-    absent_keys::AbsentKeys,
-    events::rules_of,
-    listing::heroes::Heroes,
-    queued::Queued,
+    Head, Room, RoomView, Rooms, absent_keys::AbsentKeys, events::rules_of, listing::heroes::Heroes, queued::Queued,
     ring::Ring,
-    state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
 use crate::store::{
     Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, events::room::member::MembershipState};
+use sabha_federation::state_log::Membership;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -12,7 +13,6 @@ use super::{
     Rooms,
     profile::{MemberProfile, ROOMS_AT_ONCE, member_draft, wait_for},
     send::{AUTHORISER, SendError, check_joined},
-    state_log::Membership,
     writer::{AppendError, RoomWriter},
 };
 use crate::{

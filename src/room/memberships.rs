@@ -6,8 +6,9 @@ use std::{
 };
 
 use ruma::{OwnedRoomId, RoomId};
+use sabha_federation::state_log::Membership;
 
-use super::{Rooms, state_log::Membership};
+use super::Rooms;
 use crate::store::{
     Conn, Database, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, log::Touch, members as rows,
 };

@@ -11,13 +11,12 @@ use std::{
 };
 
 use ruma::{OwnedMxcUri, UserId, events::room::member::MembershipState};
-use sabha_federation::{EventDraft, Pdu};
+use sabha_federation::{EventDraft, Pdu, state_log::Membership};
 use serde::Deserialize;
 use serde_json::{Value, json, value::to_raw_value};
 
 use super::{
     Room, Rooms,
-    state_log::Membership,
     writer::{AppendError, RoomWriter},
 };
 use crate::{

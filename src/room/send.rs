@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
-use sabha_federation::EventDraft;
+use sabha_federation::{EventDraft, state_log::Membership};
 use serde_json::{
     Map, Value,
     value::{RawValue, to_raw_value},
@@ -15,7 +15,6 @@ use tracing::{Instrument as _, debug_span};
 
 use super::{
     Room, Rooms,
-    state_log::Membership,
     txn::TxnKey,
     writer::{AppendError, RoomWriter},
 };

@@ -5,8 +5,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use ruma::UserId;
+use sabha_federation::state_log::Membership;
 
-use super::{Room, Rooms, event::StoredEvent, state_log::Membership};
+use super::{Room, Rooms, event::StoredEvent};
 use crate::store::{self, Position};
 
 impl Rooms {

@@ -10,7 +10,7 @@ mod levels;
 use std::sync::Arc;
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, events::StateEventType};
-use sabha_federation::EventDraft;
+use sabha_federation::{EventDraft, state_log::Membership};
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
@@ -18,7 +18,6 @@ use super::{
     create::{CreateError, InitialState, NewRoom, Preset},
     event::StoredEvent,
     send::SendError,
-    state_log::Membership,
     writer::{AppendError, RoomWriter},
 };
 use crate::{

@@ -6,14 +6,13 @@ mod many;
 
 use std::sync::Arc;
 
-use sabha_federation::standing::Flags;
-use serde::Deserialize;
-
-use super::{
-    Room, Rooms,
-    event::StoredEvent,
+use sabha_federation::{
+    standing::Flags,
     state_log::{LogRow, Membership},
 };
+use serde::Deserialize;
+
+use super::{Room, Rooms, event::StoredEvent};
 use crate::store::{Error, KeyNid, Position, TimelinePlace, vocabulary::User};
 
 /// The `history_visibility` of a room: the users who may read events from before they joined.

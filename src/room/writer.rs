@@ -15,8 +15,11 @@ use std::sync::Arc;
 
 use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId, events::StateEventType};
 use sabha_federation::{
-    AuthRuleError, BuildError, EventDraft, EventPosition, Pdu, auth, build::MAX_PREV_EVENTS, build_and_sign,
+    AuthRuleError, BuildError, EventDraft, EventPosition, Pdu, auth,
+    build::MAX_PREV_EVENTS,
+    build_and_sign,
     standing::Flags,
+    state_log::{Membership, StateEntry},
 };
 use tokio::sync::OwnedMutexGuard;
 
@@ -24,7 +27,6 @@ use self::outcome::{Built, KeyChange, LocalMember, Outcome, Redacts};
 use super::{
     Extremity, Head, Room, Rooms,
     event::{Replaced, StoredEvent, membership_of},
-    state_log::{Membership, StateEntry},
     txn::TxnKey,
 };
 use crate::store::{Committed, Error, EventNid, KeyNid, Position, Row, Write, log::Touch, vocabulary::User};

@@ -5,15 +5,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use sabha_federation::state_log::{Membership, StateEntry};
+
 use super::visit::ToVisit;
 use crate::{
     app::App,
     limits::large_answers::LARGE_EVENTS,
-    room::{
-        Room,
-        memberships::MemberEntry,
-        state_log::{Membership, StateEntry},
-    },
+    room::{Room, memberships::MemberEntry},
     store::{Error, Position, RoomNid, vocabulary::User},
 };
 

@@ -14,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ruma::presence::PresenceState;
+use sabha_federation::state_log::Membership;
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument as _, debug_span};
 
@@ -29,7 +30,7 @@ use crate::{
     bus::LiveUser,
     filter::SyncFilter,
     limits::large_answers::NoTurn,
-    room::{Room, state_log::Membership, visibility::Sight},
+    room::{Room, visibility::Sight},
     store::{Error, Position, RoomNid},
 };
 

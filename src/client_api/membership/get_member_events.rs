@@ -5,13 +5,14 @@
 use axum::extract::State;
 use bytes::Bytes;
 use ruma::{api::client::membership::get_member_events::v3::Request, events::room::member::MembershipState};
+use sabha_federation::state_log::Membership;
 
 use crate::{
     app::App,
     client_api::{events::Events, large_state::StateTurn},
     endpoint::Authed,
     http::{ApiError, RawJson},
-    room::{event::membership_named, state_log::Membership},
+    room::event::membership_named,
     sync::{json::Object, token::PageToken},
 };
 

@@ -9,6 +9,7 @@ use ruma::{
     OwnedMxcUri, OwnedUserId, UserId,
     api::client::membership::joined_members::v3::{Request, Response, RoomMember},
 };
+use sabha_federation::state_log::Membership;
 use serde::Deserialize;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     client_api::large_state::StateTurn,
     endpoint::Authed,
     http::{ApiError, Reply},
-    room::{event::StoredEvent, state_log::Membership},
+    room::event::StoredEvent,
 };
 
 /// The joined members of the room with their names and avatars there. For members only.

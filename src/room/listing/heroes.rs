@@ -2,10 +2,9 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_roomsummary
 
-use crate::{
-    room::state_log::{Change, Membership, StateEntry, StateLog},
-    store::EventNid,
-};
+use sabha_federation::state_log::{Change, Membership, StateEntry, StateLog};
+
+use crate::store::EventNid;
 
 /// The number of members that are kept: the spec's five, and one more, because nobody is a hero of their own list.
 const KEPT: usize = 6;
@@ -62,10 +61,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        room::state_log::StateHashKey,
-        store::{KeyNid, Position},
-    };
+    use crate::store::{KeyNid, Position};
+    use sabha_federation::state_log::StateHashKey;
 
     proptest! {
         #[test]

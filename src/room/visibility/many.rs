@@ -2,9 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use sabha_federation::state_log::LogRow;
+
 use super::{super::changed::leave_damage, SightKeys};
 use crate::{
-    room::{Room, Rooms, load::log_row, state_log::LogRow},
+    room::{Room, Rooms, load::log_row},
     store::{
         Error, KeyNid, RoomNid,
         changed_rooms::{self as rows, AT_ONCE},

@@ -3,14 +3,11 @@
 
 use std::sync::Arc;
 
+use sabha_federation::state_log::{Membership, StateLog};
+
 use super::outcome::{CurrentEvent, KeyChange, LocalMember, Redacts};
 use crate::{
-    room::{
-        Room, RoomView,
-        listing::columns::Columns,
-        memberships::MemberEntry,
-        state_log::{Membership, StateLog},
-    },
+    room::{Room, RoomView, listing::columns::Columns, memberships::MemberEntry},
     store::{EventNid, Position, UserNid, Write, log::Touch, members, states},
 };
 

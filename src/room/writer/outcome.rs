@@ -8,13 +8,11 @@ use std::sync::Arc;
 use sabha_federation::{
     Pdu,
     standing::{Flags, StateAt},
+    state_log::Membership,
 };
 
 use crate::{
-    room::{
-        event::{Replaced, StoredEvent},
-        state_log::Membership,
-    },
+    room::event::{Replaced, StoredEvent},
     store::{
         EventNid, StateKey, TimelinePlace,
         vocabulary::{EventType, User},

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use sabha_federation::standing::{Standing, StateAt};
+use sabha_federation::{
+    standing::{Standing, StateAt},
+    state_log::checkpoint,
+};
 
 use super::{
     Pending, RoomWriter,
@@ -12,7 +15,7 @@ use super::{
 use crate::{
     room::{
         Head, Room, Rooms, applied::Effects, checkpoints, event::StoredEvent, listing::columns::bumps, relations,
-        state_log::checkpoint, txn::TxnKey,
+        txn::TxnKey,
     },
     store::{
         Error, EventNid, Position, RoomNid, Row, TimelinePlace, Write, events, ids::pack, log::Touch, room_heads,

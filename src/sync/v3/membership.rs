@@ -7,6 +7,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use sabha_federation::state_log::Membership;
+
 use super::{
     Look, SyncError,
     account::AccountDataNews,
@@ -14,7 +16,7 @@ use super::{
     size::Size,
 };
 use crate::{
-    room::{Room, memberships::MemberEntry, state_log::Membership, visibility::Sight},
+    room::{Room, memberships::MemberEntry, visibility::Sight},
     store::{Error, Position, RoomNid},
     sync::{
         json::Object,

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::api::client::filter::LazyLoadOptions;
+use sabha_federation::state_log::StateEntry;
 
 use super::{
     Look,
@@ -21,10 +22,7 @@ use super::{
     timeline::{Timeline, write_event},
 };
 use crate::{
-    room::{
-        event::{StoredEvent, View},
-        state_log::StateEntry,
-    },
+    room::event::{StoredEvent, View},
     store::{Error, EventNid, KeyNid, Position},
     sync::json::Array,
 };

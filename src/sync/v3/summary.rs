@@ -1,13 +1,11 @@
 //! A room's summary in an answer: its member counts, and the members that name it if it has no name.
 
+use sabha_federation::state_log::{Membership, StateEntry};
 use serde_json::json;
 
 use super::{Look, membership::RoomLook};
 use crate::{
-    room::{
-        event::StoredEvent,
-        state_log::{Membership, StateEntry},
-    },
+    room::event::StoredEvent,
     store::{Error, KeyNid},
 };
 

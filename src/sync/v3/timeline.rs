@@ -1,11 +1,12 @@
 //! The new events of a room's timeline that the user may see and the client wants.
 
+use sabha_federation::state_log::Membership;
+
 use super::{Look, budget::written_bytes, membership::RoomLook};
 use crate::{
     room::{
         event::{StoredEvent, View},
         pages::{PageRange, PageSource},
-        state_log::Membership,
         timeline::Placed,
     },
     store::{Error, EventNid, Position, TimelinePlace},
