@@ -4,33 +4,23 @@
 //! working at once, also for parked requests. An account, its first device and its tokens are stored together or not at
 //! all, and a name is never given out twice.
 //!
-//! Reading order: [`register`] creates accounts. [`login`] and [`refresh`] create sessions, [`session`] authenticates
-//! them, [`devices`] ends them. [`appservice`] does all of this for application services. [`interactive_auth`] asks for
+//! Reading order: [`register`] creates accounts. [`session::login`] and [`session::refresh`] create sessions, [`session`]
+//! authenticates them, [`session::devices`] ends them. [`appservice`] does all of this for application services. [`interactive_auth`] asks for
 //! the password again before an operation that cannot be undone.
 
 pub mod admin;
 pub mod appservice;
-pub mod data;
 pub mod deactivate;
-pub mod devices;
 pub mod directory;
-pub mod ignored;
 pub mod interactive_auth;
-pub mod last_seen;
-pub mod login;
 pub mod names;
-pub mod new_session;
 pub mod password;
 pub mod profiles;
-pub mod refresh;
 pub mod register;
 pub mod registration_tokens;
 pub mod session;
-mod session_cache;
 pub mod setup;
 pub mod shared_secret;
-pub mod tags;
-pub mod tokens;
 pub mod turns;
 
 use std::{
@@ -41,12 +31,13 @@ use std::{
 use ruma::OwnedServerName;
 use tokio::sync::OnceCell;
 
-pub use data::AccountData;
-pub use devices::BeforeDeviceChange;
 pub use directory::Account;
-pub use new_session::{NewSession, Session};
-pub use session::{AuthenticateError, LocalDevice};
-pub use tokens::TokenHash;
+pub use session::{
+    AuthenticateError, LocalDevice,
+    devices::BeforeDeviceChange,
+    new_session::{NewSession, Session},
+    tokens::TokenHash,
+};
 
 use crate::{
     appservice::Appservices,
@@ -55,8 +46,7 @@ use crate::{
     store::Database,
 };
 use interactive_auth::InteractiveAuth;
-use last_seen::LastSeen;
-use session_cache::SessionCache;
+use session::{cache::SessionCache, last_seen::LastSeen};
 use shared_secret::SharedSecret;
 
 /// The part of the configuration that concerns accounts.

@@ -10,7 +10,8 @@ use sabha_federation::ServerSigner;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::{AccountData, Accounts},
+    account::Accounts,
+    account_data::AccountData,
     appservice::Appservices,
     bus::{Bus, Marks, notify},
     clock::Clock,

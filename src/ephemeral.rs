@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{presence::Presence, receipts::Receipts, typing::Typing};
 use crate::{
-    account::AccountData,
+    account_data::AccountData,
     bus::Bus,
     clock::Clock,
     memory::budget::Budget,

@@ -33,7 +33,7 @@ pub use self::{
 use crate::{
     room::{
         event::StoredEvent,
-        relations::{MAX_RELATED_BY, Related, RelatedBy},
+        read::relations::{MAX_RELATED_BY, Related, RelatedBy},
     },
     store::Position,
 };

@@ -7,7 +7,8 @@
 //!   JSON that we pass on, the allocator, the network of an address. [`report`]: an error with its causes.
 //! - [`appservice`]: the configured application services and their namespaces.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
-//! - [`account`]: users, devices, tokens, profiles, interactive authentication, account data.
+//! - [`account`]: users, devices, sessions, tokens, profiles, interactive authentication. [`account_data`]: account data,
+//!   tags, ignored users.
 //! - [`room`]: the heart. Events are appended here, and only here.
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
@@ -26,6 +27,7 @@
 //! - [`cli`]: the command line.
 
 pub mod account;
+pub mod account_data;
 pub mod admin_api;
 pub mod app;
 pub mod appservice;

@@ -14,10 +14,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    account::{
-        AccountData,
-        data::{ACCOUNT, PUSH_RULES, PutError, is_kind, render},
-    },
+    account_data::{ACCOUNT, AccountData, PUSH_RULES, PutError, is_kind, render},
     store::{
         self, Position, UserNid,
         log::{LogEntry, Memory, Touch},

@@ -1,13 +1,11 @@
 //! Rooms: their events and their current state.
 //!
 //! A room in use is in memory ([`Room`]): its head, its current state and its latest events. Exactly one function
-//! appends to a room, [`RoomWriter::commit`](writer::RoomWriter::commit). All other code here prepares events for it or
+//! appends to a room, [`RoomWriter::commit`](write::RoomWriter::commit). All other code here prepares events for it or
 //! reads events that it appended.
 //!
-//! Reading order: [`event`] and [`state_log`] (the parts of a room), [`load`] (from the database), [`writer`] (how
-//! events are appended), then the actions of users: [`send`], [`create`], [`membership`], [`alias`], [`upgrade`], and
-//! the ways to read: [`visibility`] and [`viewer`] (what a user is shown), [`timeline`] and [`pages`], [`state`],
-//! [`threads`], [`listing`].
+//! Reading order: [`event`] and [`state`] (the parts of a room), [`load`] (from the database), [`mod@write`] (how events are
+//! appended, and the actions of users), [`read`] (what a user may see, and in which order), [`listing`].
 
 mod absent_keys;
 mod applied;
@@ -16,32 +14,14 @@ mod checkpoints;
 mod damage;
 pub mod event;
 pub(crate) mod events;
-mod queued;
-mod ring;
-
+pub mod listing;
 mod load;
-pub mod txn;
-pub mod writer;
-
-pub mod alias;
-pub mod create;
-pub mod membership;
 pub mod memberships;
 pub mod power;
-pub mod profile;
-pub mod send;
-pub mod upgrade;
-
-pub mod circumstances;
-pub mod listing;
-pub mod pages;
-pub mod relations;
-mod scan;
+pub mod read;
+mod ring;
 pub mod state;
-pub mod threads;
-pub mod timeline;
-pub mod viewer;
-pub mod visibility;
+pub mod write;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -66,11 +46,9 @@ use self::{
     events::Events,
     listing::heroes::Heroes,
     memberships::Memberships,
-    profile::Arrivals,
-    queued::Queued,
+    read::visibility::CachedSight,
     ring::{Ring, Rings},
-    txn::TransactionIds,
-    visibility::CachedSight,
+    write::{profile::Arrivals, queued::Queued, txn::TransactionIds},
 };
 use crate::{
     account::turns::Turns,
@@ -80,7 +58,7 @@ use crate::{
     store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write},
 };
 
-/// The number of pairs of user and room whose [`Sight`](visibility::Sight) is cached.
+/// The number of pairs of user and room whose [`Sight`](read::visibility::Sight) is cached.
 const CACHED_SIGHTS: usize = 50_000;
 
 /// The number of locks for loading rooms. Loads under different locks run at the same time.

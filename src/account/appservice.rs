@@ -13,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Accounts, LocalDevice, NewSession, Session,
-    login::LoginError,
     names::named_user,
-    new_session::{Draft, SessionRefusal, check_device},
     register::{Permit, RegisterError, Registration},
+    session::{
+        login::LoginError,
+        new_session::{Draft, SessionRefusal, check_device},
+    },
 };
 use crate::{
     appservice::{Appservice, Exclusive},

@@ -5,8 +5,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Accounts, LocalDevice,
-    devices::{Also, Which},
     password::{HashingBusy, NewPasswordError, WeakPassword},
+    session::devices::{Also, Which},
 };
 use crate::store::{self, UserNid};
 

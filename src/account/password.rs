@@ -8,7 +8,7 @@ use argon2::{
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::{Accounts, tokens::random_text};
+use super::{Accounts, session::tokens::random_text};
 
 /// Passwords hashed at the same time.
 const AT_ONCE: usize = 2;

@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 use super::{
     Accounts, NewSession, Session, TokenHash,
     names::{NameError, new_appservice_user_id, new_user_id, random_localpart},
-    new_session::{Draft, SessionRefusal},
     password::{HashingBusy, NewPasswordError, WeakPassword},
     registration_tokens::is_usable,
+    session::new_session::{Draft, SessionRefusal},
 };
 use crate::{
     appservice::{Appservice, Exclusive},

@@ -1,6 +1,6 @@
 //! Registration tokens: each allows a number of registrations.
 
-use super::{Accounts, tokens::random_text};
+use super::{Accounts, session::tokens::random_text};
 use crate::store::{
     self, Conn, Position, Transaction, Write,
     accounts::{self as rows, RegistrationTokenColumns, RegistrationTokenRow},

@@ -1,14 +1,20 @@
 //! Sessions: authenticates an access token and finds its device.
 
+pub(super) mod cache;
+pub mod devices;
+pub mod last_seen;
+pub mod login;
+pub mod new_session;
+pub mod refresh;
+pub mod tokens;
+
 use std::{net::IpAddr, sync::Arc};
 
 use ruma::{OwnedDeviceId, UserId};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Accounts, TokenHash,
-    tokens::{TokenKind, has_shape, hash_token},
-};
+use self::tokens::{TokenKind, has_shape, hash_token};
+use super::{Accounts, TokenHash};
 use crate::{
     appservice::Appservice,
     store::{self, DeviceNid, tokens as rows, vocabulary::User},

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{
     Accounts,
     register::{Permit, RegisterError, Registration},
-    tokens::{NewToken, TokenKind, hash_token},
+    session::tokens::{NewToken, TokenKind, hash_token},
 };
 use crate::store::{
     self, Conn, Position, Transaction,

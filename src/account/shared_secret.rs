@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     Accounts, NewSession, Session, millis,
     register::{Permit, RegisterError, Registration},
-    tokens::random_text,
+    session::tokens::random_text,
 };
 use crate::{config::Secret, store::ids::lock};
 

@@ -9,7 +9,7 @@ use super::{
     UserCommand,
     operator::{Operator, date, print, print_list},
 };
-use crate::{account::tokens::random_text, admin_api::Operation};
+use crate::{account::session::tokens::random_text, admin_api::Operation};
 
 /// Length of a password that we generate, in letters and digits: too long to guess, short enough to type.
 const PASSWORD_LENGTH: usize = 20;

@@ -12,12 +12,8 @@ use ruma::{RoomId, UserId, api::error::ErrorKind};
 use serde_json::value::RawValue;
 
 use crate::{
-    account::{LocalDevice, data::SERVER_MANAGED},
-    app::App,
-    endpoint::Routes,
-    http::ApiError,
-    limits::rate_limits::Action,
-    room::Room,
+    account::LocalDevice, account_data::SERVER_MANAGED, app::App, endpoint::Routes, http::ApiError,
+    limits::rate_limits::Action, room::Room,
 };
 
 pub(super) fn routes() -> Routes {

@@ -13,8 +13,8 @@ use crate::{
     http::ApiError,
     limits::large_answers::NoTurn,
     room::{
-        alias::AliasError, create::CreateError, send::SendError, upgrade::UpgradeError, viewer::ReadError,
-        writer::AppendError,
+        read::viewer::ReadError,
+        write::{AppendError, alias::AliasError, create::CreateError, send::SendError, upgrade::UpgradeError},
     },
     sync::token::InvalidToken,
 };

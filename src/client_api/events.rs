@@ -8,8 +8,7 @@ use crate::{
     app::App,
     room::{
         event::{StoredEvent, View},
-        timeline::TimelineEvent,
-        viewer::Viewer,
+        read::{timeline::TimelineEvent, viewer::Viewer},
     },
     store,
     sync::json::Array,

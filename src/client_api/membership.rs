@@ -16,7 +16,7 @@ mod with_content;
 use axum::http::StatusCode;
 use ruma::{UserId, api::error::ErrorKind};
 
-use crate::{app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action, room::send::SendError};
+use crate::{app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action, room::write::send::SendError};
 
 pub(super) fn routes() -> Routes {
     Routes::default()

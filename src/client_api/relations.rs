@@ -22,9 +22,11 @@ use crate::{
     limits::rate_limits::Action,
     room::{
         event::StoredEvent,
-        pages::{PageLimit, PageRange, PageSource},
-        relations::MAX_DEPTH,
-        viewer::ReadError,
+        read::{
+            pages::{PageLimit, PageRange, PageSource},
+            relations::MAX_DEPTH,
+            viewer::ReadError,
+        },
     },
     store::TimelinePlace,
     sync::{json::Object, token::PageToken},

@@ -4,7 +4,7 @@
 
 use ruma::TransactionId;
 
-use crate::{account::LocalDevice, http::ApiError, room::txn::TxnKey};
+use crate::{account::LocalDevice, http::ApiError, room::write::txn::TxnKey};
 
 /// The maximum length of a transaction ID. It is stored with every event; clients use counters or UUIDs.
 const MAX_TXN_ID_BYTES: usize = 255;

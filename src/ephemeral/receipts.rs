@@ -20,11 +20,7 @@ use tokio::sync::{OnceCell, SetError};
 use self::shown::{Key, Receipt, Shown};
 use super::Ephemeral;
 use crate::{
-    account::{
-        AccountData,
-        data::{FULLY_READ, PutError},
-        ignored::Ignored,
-    },
+    account_data::{AccountData, FULLY_READ, PutError, ignored::Ignored},
     memory::{
         budget::{Budget, Part},
         growing::GrowingCache,

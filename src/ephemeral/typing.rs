@@ -13,7 +13,7 @@ use serde_json::{
 
 use super::Ephemeral;
 use crate::{
-    account::ignored::Ignored,
+    account_data::ignored::Ignored,
     bus::Bus,
     clock::Clock,
     store::{RoomNid, UserNid, ids::lock, vocabulary::User},

@@ -6,7 +6,7 @@ use ruma::api::client::filter::FilterDefinition;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::room::relations::RelatedBy;
+use crate::room::read::relations::RelatedBy;
 
 /// The definition of a filter of `/sync`.
 #[derive(Debug, Clone, Default)]

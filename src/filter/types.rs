@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::ENTRY_BYTES;
-use crate::{glob::Glob, room::relations::MAX_RELATED_BY, store::ids::lock};
+use crate::{glob::Glob, room::read::relations::MAX_RELATED_BY, store::ids::lock};
 
 /// The maximum number of patterns with a `*` in all lists of one filter. Clients use a handful (`m.call.*`); each is
 /// matched against every new event type.

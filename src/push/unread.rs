@@ -45,10 +45,10 @@ use tokio::sync::Mutex;
 use self::{look::Look, tally::Tally};
 use super::{Push, UserRules};
 use crate::{
-    account::ignored::Ignored,
+    account_data::ignored::Ignored,
     ephemeral::Ephemeral,
     memory::growing::GrowingCache,
-    room::{Room, Rooms, visibility::Sight},
+    room::{Room, Rooms, read::visibility::Sight},
     store::{Error, EventNid, Position, RoomNid, UserNid, vocabulary::User},
 };
 

@@ -14,7 +14,7 @@ use super::{
     event::StoredEvent,
     events::{Events, EventsHandle},
     memberships::{MemberEntry, MembershipsHandle},
-    txn::{KnownTxns, QueuedTxn},
+    write::txn::{KnownTxns, QueuedTxn},
 };
 use crate::store::{
     EventNid, Position, RoomNid, UserNid,

@@ -10,7 +10,7 @@ use sabha_federation::{Pdu, standing::Standing, state_log::Membership};
 use serde_json::value::RawValue;
 
 use crate::{
-    account::ignored::Ignored,
+    account_data::ignored::Ignored,
     store::{EventNid, KeyNid, Position, RoomNid, TimelinePlace},
 };
 

@@ -12,8 +12,8 @@ use sabha_federation::{
 };
 
 use super::{
-    Head, Room, RoomView, Rooms, absent_keys::AbsentKeys, events::rules_of, listing::heroes::Heroes, queued::Queued,
-    ring::Ring,
+    Head, Room, RoomView, Rooms, absent_keys::AbsentKeys, events::rules_of, listing::heroes::Heroes, ring::Ring,
+    write::queued::Queued,
 };
 use crate::store::{
     Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,

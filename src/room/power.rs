@@ -8,7 +8,7 @@ use ruma::{
 use sabha_federation::Pdu;
 use serde::Deserialize;
 
-use super::{Room, Rooms, writer::RoomWriter};
+use super::{Room, Rooms, write::RoomWriter};
 use crate::store::{Error, EventNid, Position};
 
 impl RoomWriter<'_> {

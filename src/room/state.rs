@@ -1,6 +1,6 @@
 //! Reading a room's state, as it is or as it was.
 //!
-//! There is no check here of what a user may see: [`super::viewer`] gives the position up to which they see the state.
+//! There is no check here of what a user may see: [`super::read::viewer`] gives the position up to which they see the state.
 
 use std::{collections::HashSet, sync::Arc};
 

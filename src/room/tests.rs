@@ -9,8 +9,10 @@ use zeroize::Zeroizing;
 
 use super::{
     Room,
-    create::{NewRoom, Preset},
-    txn::TxnKey,
+    write::{
+        create::{NewRoom, Preset},
+        txn::TxnKey,
+    },
 };
 use crate::{
     account::{

@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{private_files, signing_key, start::StartError};
 use crate::{
-    account::{AccountData, Accounts, password::Hashing},
+    account::{Accounts, password::Hashing},
+    account_data::AccountData,
     app::{App, Services},
     appservice::Appservices,
     bus::Bus,

@@ -25,12 +25,13 @@ use super::{
     visit::ToVisit,
 };
 use crate::{
-    account::{LocalDevice, ignored::Ignored},
+    account::LocalDevice,
+    account_data::ignored::Ignored,
     app::App,
     bus::LiveUser,
     filter::SyncFilter,
     limits::large_answers::NoTurn,
-    room::{Room, visibility::Sight},
+    room::{Room, read::visibility::Sight},
     store::{Error, Position, RoomNid},
 };
 

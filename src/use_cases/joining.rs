@@ -8,7 +8,7 @@ use super::predecessor;
 use crate::{
     account::LocalDevice,
     app::App,
-    room::{
+    room::write::{
         create::{CreateError, NewRoom},
         send::SendError,
         upgrade::{Upgrade, UpgradeError},

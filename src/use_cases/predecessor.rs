@@ -4,13 +4,7 @@
 use ruma::{OwnedRoomId, RoomId};
 use serde::Deserialize;
 
-use crate::{
-    account::{LocalDevice, data::PutError},
-    app::App,
-    push::ChangeError,
-    report::Report,
-    store,
-};
+use crate::{account::LocalDevice, account_data::PutError, app::App, push::ChangeError, report::Report, store};
 
 /// Copies the caller's settings from the room's predecessor, if it has one. The caller is already in the room, so a
 /// failure here is only logged.

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules from the bottom up, as `src/lib.rs` describes them.
-const FLOORS: [&str; 33] = [
+const FLOORS: [&str; 34] = [
     "report",
     "clock",
     "glob",
@@ -19,6 +19,7 @@ const FLOORS: [&str; 33] = [
     "appservice",
     "config",
     "account",
+    "account_data",
     "room",
     "keys",
     "ephemeral",

@@ -19,7 +19,7 @@ use sabha::{
     },
     app::App,
     config::Config,
-    room::{
+    room::write::{
         create::{NewRoom, Preset},
         txn::TxnKey,
     },

@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    account::{millis, tokens::random_text},
+    account::{millis, session::tokens::random_text},
     store::{UserNid, ids::lock},
 };
 

@@ -10,7 +10,7 @@ use ruma::{
 
 use super::check_own;
 use crate::{
-    account::data::ACCOUNT,
+    account_data::ACCOUNT,
     app::App,
     endpoint::Authed,
     http::{ApiError, Reply},

@@ -7,7 +7,7 @@ use ruma::api::client::config::set_global_account_data::v3::{Request, Response};
 
 use super::{check_own, check_settable};
 use crate::{
-    account::data::ACCOUNT,
+    account_data::ACCOUNT,
     app::App,
     client_api::with::{NeededBody, With},
     endpoint::Authed,

@@ -19,9 +19,11 @@ use crate::{
     http::{ApiError, RawJson},
     room::{
         event::StoredEvent,
-        pages::{PageLimit, PageRange, PageSource},
-        relations::RelatedBy,
-        timeline::TimelineEvent,
+        read::{
+            pages::{PageLimit, PageRange, PageSource},
+            relations::RelatedBy,
+            timeline::TimelineEvent,
+        },
     },
     store::TimelinePlace,
     sync::{json::Object, token::PageToken},

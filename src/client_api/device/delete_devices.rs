@@ -6,7 +6,7 @@ use axum::extract::State;
 use ruma::api::client::device::delete_devices::v3::{Request, Response};
 
 use crate::{
-    account::new_session::MAX_DEVICE_ID_BYTES,
+    account::session::new_session::MAX_DEVICE_ID_BYTES,
     app::App,
     client_api::uiaa::{self, Interactive},
     endpoint::Authed,

@@ -6,15 +6,14 @@ use ruma::api::error::ErrorKind;
 use crate::{
     account::{
         appservice::{AppserviceLoginError, IdentityError},
-        data::PutError,
         deactivate::SetPasswordError,
         interactive_auth::InteractiveAuthError,
-        login::LoginError,
-        new_session::SessionRefusal,
         password::{BUSY_RETRY, HashingBusy, WeakPassword},
         profiles::ProfileError,
         register::RegisterError,
+        session::{login::LoginError, new_session::SessionRefusal},
     },
+    account_data::PutError,
     appservice::Exclusive,
     ephemeral::receipts::MarkError,
     filter,

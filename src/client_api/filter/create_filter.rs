@@ -15,7 +15,7 @@ use crate::{
     endpoint::Authed,
     filter::{Definition, SyncFilter, timeline_fields},
     http::{ApiError, Reply},
-    room::relations::RelatedBy,
+    room::read::relations::RelatedBy,
 };
 
 /// Ruma's request, with the fields that Ruma does not know.

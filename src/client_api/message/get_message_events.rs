@@ -21,9 +21,11 @@ use crate::{
     room::{
         Room,
         event::StoredEvent,
-        pages::{Page, PageLimit, PageRange, PageSource},
-        relations::RelatedBy,
-        timeline::TimelineEvent,
+        read::{
+            pages::{Page, PageLimit, PageRange, PageSource},
+            relations::RelatedBy,
+            timeline::TimelineEvent,
+        },
     },
     store::{self, TimelinePlace},
     sync::{json::Object, token::PageToken},

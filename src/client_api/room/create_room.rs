@@ -25,7 +25,7 @@ use crate::{
     endpoint::Authed,
     http::{ApiError, Reply},
     limits::rate_limits::Action,
-    room::create::{InitialState, Invitee, NewRoom, Preset},
+    room::write::create::{InitialState, Invitee, NewRoom, Preset},
     use_cases::joining,
 };
 

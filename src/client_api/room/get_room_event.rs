@@ -11,7 +11,7 @@ use crate::{
     client_api::events::Events,
     endpoint::Authed,
     http::{ApiError, RawJson},
-    room::viewer::ReadError,
+    room::read::viewer::ReadError,
 };
 
 /// One event, if the caller may see it.

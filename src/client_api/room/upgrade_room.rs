@@ -9,7 +9,7 @@ use crate::{
     app::App,
     endpoint::Authed,
     http::{ApiError, Reply},
-    room::upgrade::Upgrade,
+    room::write::upgrade::Upgrade,
     use_cases::joining,
 };
 

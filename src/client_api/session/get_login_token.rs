@@ -6,7 +6,7 @@ use axum::extract::State;
 use ruma::api::client::session::get_login_token::v1::{Request, Response};
 
 use crate::{
-    account::login::LOGIN_TOKEN_LIFETIME,
+    account::session::login::LOGIN_TOKEN_LIFETIME,
     app::App,
     client_api::uiaa::{self, Interactive},
     endpoint::Authed,

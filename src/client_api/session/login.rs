@@ -18,7 +18,7 @@ use super::appservice_login;
 use crate::{
     account::{
         NewSession, Session,
-        login::{Credentials, LoginError},
+        session::login::{Credentials, LoginError},
     },
     app::App,
     client_api::with::same_endpoint,

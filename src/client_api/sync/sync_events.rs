@@ -24,7 +24,7 @@ use crate::{
     endpoint::Authed,
     filter::{Definition, SyncFilter, timeline_fields_in_query},
     http::{ApiError, RawJson},
-    room::relations::RelatedBy,
+    room::read::relations::RelatedBy,
     sync::{
         token::{Hints, InvalidToken, SyncToken},
         v3::{self, SyncError},

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    account::ignored::Ignored,
+    account_data::ignored::Ignored,
     store::{Position, UserNid},
 };
 

@@ -21,7 +21,12 @@ use super::{
 };
 use crate::{
     glob::Glob,
-    room::{Room, Rooms, circumstances::Circumstances, event::StoredEvent, events::Redactions, timeline::PlainEvent},
+    room::{
+        Room, Rooms,
+        event::StoredEvent,
+        events::Redactions,
+        read::{circumstances::Circumstances, timeline::PlainEvent},
+    },
     store::{Error, EventNid, KeyNid, Position, RoomNid, vocabulary::User},
 };
 

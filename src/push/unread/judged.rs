@@ -24,10 +24,12 @@ use crate::{
     },
     room::{
         Room, Rooms,
-        circumstances::Circumstances,
         event::StoredEvent,
-        threads::{Conversation, is_related},
-        timeline::PlainEvent,
+        read::{
+            circumstances::Circumstances,
+            threads::{Conversation, is_related},
+            timeline::PlainEvent,
+        },
     },
     store::{Error, EventNid, Position, RoomNid},
 };

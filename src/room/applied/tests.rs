@@ -10,9 +10,8 @@ use crate::{
     memory::budget::Budget,
     room::{
         Rooms,
-        create::Preset,
         tests::{Server, message, new_room, server},
-        txn::TxnKey,
+        write::{create::Preset, txn::TxnKey},
     },
 };
 

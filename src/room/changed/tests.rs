@@ -4,8 +4,8 @@ use serde_json::Value;
 use super::*;
 use crate::{
     room::{
-        create::Preset,
         tests::{Server, message, new_room, redaction, server},
+        write::create::Preset,
     },
     sync::token::SyncToken,
 };

@@ -4,7 +4,7 @@ use ruma::{OwnedRoomAliasId, RoomAliasId};
 
 use super::*;
 use crate::{
-    account::data::ACCOUNT,
+    account_data::ACCOUNT,
     ephemeral::receipts::{Kind, Markers, NewReceipt},
     store::tests::touched_by,
 };

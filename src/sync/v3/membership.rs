@@ -16,7 +16,7 @@ use super::{
     size::Size,
 };
 use crate::{
-    room::{Room, memberships::MemberEntry, visibility::Sight},
+    room::{Room, memberships::MemberEntry, read::visibility::Sight},
     store::{Error, Position, RoomNid},
     sync::{
         json::Object,

@@ -7,8 +7,8 @@ use super::{budget::Budget, *};
 use crate::{
     room::{
         Room,
-        create::{InitialState, Preset},
         tests::{Server, message, new_room, server},
+        write::create::{InitialState, Preset},
     },
     sync::token::MAX_HINTED_ROOMS,
 };

@@ -6,8 +6,10 @@ use super::{Look, budget::written_bytes, membership::RoomLook};
 use crate::{
     room::{
         event::{StoredEvent, View},
-        pages::{PageRange, PageSource},
-        timeline::Placed,
+        read::{
+            pages::{PageRange, PageSource},
+            timeline::Placed,
+        },
     },
     store::{Error, EventNid, Position, TimelinePlace},
     sync::{

@@ -1,0 +1,141 @@
+//! Ignored users ([spec]): users whose events an account does not want to see.
+//!
+//! The list is the account data `m.ignored_user_list`. Promise: from the commit of a changed list on, every answer uses
+//! it. The events that it hides are defined where events are read:
+//! [`StoredEvent::is_hidden_by`](crate::room::event::StoredEvent).
+//!
+//! [spec]: https://spec.matrix.org/v1.19/client-server-api/#ignoring-users
+
+use std::{collections::HashMap, sync::Arc};
+
+use quick_cache::sync::Cache;
+use ruma::{OwnedUserId, UserId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{ACCOUNT, AccountData, IGNORED_USER_LIST};
+use crate::store::{self, Position, UserNid, vocabulary::User};
+
+/// Maximum number of accounts with a cached list. Most lists are empty and take 100 bytes.
+const CACHED: usize = 50_000;
+
+/// The users that one account ignores. Nobody ignores themselves.
+#[derive(Debug)]
+pub struct Ignored {
+    /// The ignored users, sorted.
+    users: Vec<OwnedUserId>,
+    version: Position,
+}
+
+impl Default for Ignored {
+    fn default() -> Self {
+        Self { users: Vec::new(), version: Position::BEFORE_ALL }
+    }
+}
+
+impl Ignored {
+    /// Returns whether the account ignores nobody.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    pub fn contains(&self, user_id: &UserId) -> bool {
+        self.users.binary_search_by(|other| other.as_str().cmp(user_id.as_str())).is_ok()
+    }
+
+    /// The version of the account's list: the position of its last change, or zero if there never was one. Lists that
+    /// were read at different times are the same if their versions are equal.
+    pub fn version(&self) -> Position {
+        self.version
+    }
+
+    /// Reads the list in the content of `m.ignored_user_list`. A client may write anything there; malformed content
+    /// ignores nobody.
+    fn read(owner: &UserId, content: Option<&RawValue>) -> Self {
+        #[derive(Deserialize)]
+        struct Content {
+            ignored_users: HashMap<String, serde::de::IgnoredAny>,
+        }
+        let content = content.and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
+        let names = content.map(|content| content.ignored_users).unwrap_or_default();
+        let mut users: Vec<OwnedUserId> =
+            names.into_keys().filter_map(|name| UserId::parse(name).ok()).filter(|user_id| user_id != owner).collect();
+        users.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        Self { users, version: Position::BEFORE_ALL }
+    }
+}
+
+/// The cached lists of active accounts.
+pub(crate) struct IgnoredLists(Cache<UserNid, Arc<Ignored>>);
+
+impl Default for IgnoredLists {
+    fn default() -> Self {
+        Self(Cache::new(CACHED))
+    }
+}
+
+impl IgnoredLists {
+    /// Evicts the list after a change.
+    pub(crate) fn remove(&self, user: UserNid) {
+        self.0.remove(&user);
+    }
+}
+
+impl AccountData {
+    /// The users that the account ignores. Cached after the first call.
+    pub async fn ignored(&self, user: &User) -> Result<Arc<Ignored>, store::Error> {
+        let lists = &self.memory.ignored.0;
+        if let Some(ignored) = lists.get(&user.nid) {
+            return Ok(ignored);
+        }
+        // One reader at a time, and after a change that is on its way.
+        let _turn = self.turn(user.nid).await;
+        if let Some(ignored) = lists.get(&user.nid) {
+            return Ok(ignored);
+        }
+        let read_at = self.published();
+        let stored = self.find_version(user.nid, ACCOUNT, IGNORED_USER_LIST).await?;
+        let (content, version) =
+            stored.map_or((None, Position::BEFORE_ALL), |(content, version)| (Some(content), version));
+        let ignored = Arc::new(Ignored { version, ..Ignored::read(&user.user_id, content.as_deref()) });
+        self.keep_if_unchanged(user.nid, read_at, || lists.insert(user.nid, Arc::clone(&ignored)));
+        Ok(ignored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::user_id;
+
+    use super::*;
+
+    #[test]
+    fn a_list_names_users_and_nothing_else_ignores_anyone() {
+        let check = |content: &str, expected: &[&str]| {
+            let content = RawValue::from_string(content.to_owned()).unwrap();
+            let ignored = Ignored::read(user_id!("@alice:example.org"), Some(&content));
+            assert_eq!(ignored.users.iter().map(|user_id| user_id.as_str()).collect::<Vec<_>>(), expected, "{content}");
+            assert_eq!(ignored.is_empty(), expected.is_empty());
+        };
+        check(
+            r#"{"ignored_users":{"@eve:example.org":{},"@bob:example.org":{}}}"#,
+            &["@bob:example.org", "@eve:example.org"],
+        );
+        check(
+            r#"{"ignored_users":{"@alice:example.org":{},"nobody":{},"@bob:example.org":{"x":1}}}"#,
+            &["@bob:example.org"],
+        );
+        check(r#"{"ignored_users":["@bob:example.org"]}"#, &[]);
+        check(r#"{}"#, &[]);
+        check(r#"[]"#, &[]);
+        assert!(Ignored::read(user_id!("@alice:example.org"), None).is_empty());
+    }
+
+    #[test]
+    fn those_on_the_list_are_ignored() {
+        let content = RawValue::from_string(r#"{"ignored_users":{"@bob:example.org":{}}}"#.to_owned()).unwrap();
+        let ignored = Ignored::read(user_id!("@alice:example.org"), Some(&content));
+        assert!(ignored.contains(user_id!("@bob:example.org")));
+        assert!(!ignored.contains(user_id!("@bobby:example.org")));
+    }
+}
