@@ -44,6 +44,7 @@ use crate::{
     account::turns::Turns,
     clock::Clock,
     config::Config,
+    memory::budget::Budget,
     store::{
         Database, Position,
         log::{LogEntry, Memory, Touch},
@@ -77,9 +78,9 @@ struct KeysMemory {
 
 impl KeysMemory {
     /// Empty memory, which follows the commits after `started_at`.
-    fn new(started_at: Position) -> Self {
+    fn new(started_at: Position, budget: &Budget) -> Self {
         let changes = changes::Changes::new(started_at);
-        Self { changes, counts: counts::Counts::default(), inboxes: to_device::Inboxes::default() }
+        Self { changes, counts: counts::Counts::new(budget), inboxes: to_device::Inboxes::new(budget) }
     }
 }
 
@@ -100,8 +101,8 @@ impl Memory for KeysMemory {
 }
 
 impl Keys {
-    pub fn new(db: Arc<Database>, clock: Clock, config: &Config) -> Self {
-        let memory = Arc::new(KeysMemory::new(db.committer().published()));
+    pub fn new(db: Arc<Database>, clock: Clock, config: &Config, budget: &Budget) -> Self {
+        let memory = Arc::new(KeysMemory::new(db.committer().published(), budget));
         db.committer().remember(Arc::<KeysMemory>::clone(&memory));
         Self {
             memory,

@@ -54,12 +54,12 @@ use crate::{
     account::turns::Turns,
     bus::Bus,
     clock::Clock,
-    memory::budget::Budget,
+    memory::{
+        budget::{Budget, Part},
+        cache::ByteCache,
+    },
     store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write},
 };
-
-/// The number of pairs of user and room whose [`Sight`](read::visibility::Sight) is cached.
-const CACHED_SIGHTS: usize = 50_000;
 
 /// The number of locks for loading rooms. Loads under different locks run at the same time.
 const LOAD_LOCKS: usize = 64;
@@ -185,7 +185,7 @@ pub struct Rooms {
     unthinned: Unthinned,
     state_hash_key: StateHashKey,
     rings: Arc<Rings>,
-    sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
+    sights: Arc<ByteCache<(UserNid, RoomNid), CachedSight>>,
     /// Aliases that are being created, so that no two requests create the same one.
     reserved_aliases: Mutex<HashSet<String>>,
     /// The creation time of the latest room, in milliseconds since 1970.
@@ -203,7 +203,7 @@ impl Rooms {
         let events = Events::new(Arc::clone(&db), budget);
         let registry = Arc::<RwLock<Registry>>::default();
         let memberships = Memberships::new(Arc::clone(&db));
-        let txn_ids = TransactionIds::new(Arc::clone(&db));
+        let txn_ids = TransactionIds::new(Arc::clone(&db), budget);
         let memory = RoomsMemory::new(Arc::clone(&registry), events.handle(), memberships.handle(), txn_ids.known());
         let memory = Arc::new(memory);
         db.committer().remember(Arc::<RoomsMemory>::clone(&memory));
@@ -220,7 +220,7 @@ impl Rooms {
             damage: Damage::default(),
             unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),
-            sights: quick_cache::sync::Cache::new(CACHED_SIGHTS),
+            sights: budget.cache(Part::Sights),
             reserved_aliases: Mutex::default(),
             last_creation_ms: AtomicI64::new(0),
             db,

@@ -39,9 +39,6 @@ use crate::{
 
 pub use shown::Kind;
 
-/// The approximate number of rooms whose receipts fit into the budget.
-const CACHED_ROOMS: usize = 10_000;
-
 /// The memory of a room without receipts, in bytes.
 const ROOM_BYTES: u64 = 200;
 
@@ -100,11 +97,7 @@ struct FullyRead {
 
 impl Receipts {
     pub(super) fn new(started_at: Position, budget: &Budget) -> Self {
-        let rooms = Arc::new(GrowingCache::new(budget.share(Part::Receipts), CACHED_ROOMS));
-        budget.watch(Part::Receipts, {
-            let rooms: Arc<GrowingCache<RoomNid, RoomReceipts>> = Arc::clone(&rooms);
-            move || rooms.bytes()
-        });
+        let rooms = budget.growing_cache(Part::Receipts);
         Self { rooms, latest: Mutex::new(Latest::new(started_at)), queued: Mutex::default() }
     }
 

@@ -30,6 +30,7 @@ use crate::{
     account::LocalDevice,
     clock::Clock,
     config::Config,
+    memory::budget::Budget,
     store::{
         Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Transaction, UserNid, Write,
         device_keys::DeviceKeyColumns,
@@ -81,7 +82,7 @@ impl Fixture {
         let mut config = Config { server_name: owned_server_name!("example.org"), ..Config::default() };
         change(&mut config);
         let db = open(&directory.path().join("db"), 1).await;
-        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
+        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config, &Budget::new(64 << 20)));
         Self { directory, db, keys, config }
     }
 
@@ -93,7 +94,7 @@ impl Fixture {
         db.close().await;
         drop(db);
         let db = open(&directory.path().join("db"), next).await;
-        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
+        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config, &Budget::new(64 << 20)));
         Self { directory, db, keys, config }
     }
 

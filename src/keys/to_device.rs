@@ -12,7 +12,10 @@ mod acknowledged;
 mod overflow;
 mod send;
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -20,10 +23,13 @@ use serde_json::value::{RawValue, to_raw_value};
 use self::acknowledged::Acknowledged;
 pub use self::send::{MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_NAME_BYTES, SendToDeviceError};
 use super::Keys;
-use crate::store::{
-    DeviceNid, Error, Position,
-    ids::lock,
-    to_device::{self, MessageRow},
+use crate::{
+    memory::budget::{Budget, Part},
+    store::{
+        DeviceNid, Error, Position,
+        ids::lock,
+        to_device::{self, MessageRow},
+    },
 };
 
 /// Maximum bytes of waiting messages of a device. A message counts fully for each device, although several devices
@@ -51,8 +57,8 @@ pub(in crate::keys) struct Inbox {
 
 const EMPTY: Inbox = Inbox { oldest: Position(i64::MAX), newest: Position::BEFORE_ALL, count: 0, bytes: 0 };
 
-/// Maximum number of cached inboxes. When it is reached we clear the cache, which costs each device one query.
-const MAX_CACHED: usize = 100_000;
+/// The memory of a cached inbox. When the budget is full we clear the cache, which costs each device one query.
+const CACHED_BYTES: u64 = 100;
 
 #[derive(Debug, Clone, Copy)]
 enum CachedInbox {
@@ -65,19 +71,34 @@ enum CachedInbox {
 ///
 /// Every commit updates the cached inboxes, and removes those that are being loaded. So a cached inbox is never behind
 /// the database. One that is not cached is read again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inboxes {
-    entries: Mutex<CachedInboxes>,
+    entries: Arc<Mutex<CachedInboxes>>,
     acknowledged: Acknowledged,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct CachedInboxes {
     by_device: HashMap<DeviceNid, CachedInbox>,
+    max_bytes: u64,
     loads: u64,
 }
 
+impl CachedInboxes {
+    fn bytes(&self) -> u64 {
+        self.by_device.len() as u64 * CACHED_BYTES
+    }
+}
+
 impl Inboxes {
+    pub(super) fn new(budget: &Budget) -> Self {
+        let max_bytes = budget.share(Part::Inboxes);
+        let entries = Arc::new(Mutex::new(CachedInboxes { by_device: HashMap::new(), max_bytes, loads: 0 }));
+        let weighed = Arc::clone(&entries);
+        budget.watch(Part::Inboxes, move || lock(&weighed).bytes());
+        Self { entries, acknowledged: Acknowledged::default() }
+    }
+
     #[cfg(test)]
     fn find(&self, device: DeviceNid) -> Option<Inbox> {
         match lock(&self.entries).by_device.get(&device) {
@@ -92,7 +113,7 @@ impl Inboxes {
         if let Some(CachedInbox::Known(inbox)) = entries.by_device.get(&device) {
             return Ok(*inbox);
         }
-        if entries.by_device.len() >= MAX_CACHED {
+        if entries.bytes() + CACHED_BYTES > entries.max_bytes {
             entries.by_device.clear();
         }
         entries.loads += 1;
@@ -228,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_read_while_something_is_committed_is_not_kept() {
-        let inboxes = Inboxes::default();
+        let inboxes = Inboxes::new(&Budget::new(64 << 20));
         let outdated = load(&inboxes);
         inboxes.update(DEVICE, |inbox| inbox.count += 1);
         inboxes.loaded(DEVICE, outdated, EMPTY);

@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -27,6 +27,7 @@ use super::{
     rows::{Text, inserts},
     statements,
 };
+use crate::memory::budget::{Budget, Part};
 
 statements! {
     FIND_USER = "SELECT user_nid, local FROM matrix_user WHERE user_id = $1";
@@ -82,15 +83,27 @@ impl EventType {
     }
 }
 
-/// The number of users, and of event types, that stay in memory when nobody holds them; about 200 bytes each.
-const KEPT_WORDS: usize = 100_000;
+/// The memory of a user or an event type, in two maps. Those that somebody holds stay, however many there are.
+const WORD_BYTES: usize = 300;
+
+/// The number of words in memory before they have their share of the memory budget, and in tools without a budget: 6 MB.
+const FIRST_WORDS: usize = 20_000;
 
 /// All words that this process has met.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Vocabulary {
-    users: RwLock<Users>,
-    types: RwLock<Types>,
+    users: Arc<RwLock<Users>>,
+    types: Arc<RwLock<Types>>,
     keys: Keys,
+    /// The number of users, and of event types, above which those that nobody holds are evicted.
+    kept: AtomicUsize,
+}
+
+impl Default for Vocabulary {
+    fn default() -> Self {
+        let (users, types, keys) = Default::default();
+        Self { users, types, keys, kept: AtomicUsize::new(FIRST_WORDS) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -169,11 +182,26 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 }
 
 impl Database {
+    /// Limits the words in memory to their shares of the budget.
+    pub fn limit_words(&self, budget: &Budget) {
+        let vocabulary = self.vocabulary();
+        vocabulary.keys.limit(budget);
+        // Half for each of users and event types, as nobody knows which of them a flood will bring.
+        let kept = usize::try_from(budget.share(Part::Words)).unwrap_or(usize::MAX) / WORD_BYTES / 2;
+        vocabulary.kept.store(kept, Ordering::Relaxed);
+        let (users, types) = (Arc::clone(&vocabulary.users), Arc::clone(&vocabulary.types));
+        budget.watch(Part::Words, move || {
+            let words = read(&users).by_id.len() + read(&types).by_name.len();
+            (words * WORD_BYTES) as u64
+        });
+    }
+
     /// Evicts users and event types if there are many; called now and then, so that memory stays bounded.
     pub fn forget_words(&self) {
-        write(&self.vocabulary().users).forget(KEPT_WORDS);
+        let kept = self.vocabulary().kept.load(Ordering::Relaxed);
+        write(&self.vocabulary().users).forget(kept);
         let types = &mut write(&self.vocabulary().types).by_name;
-        if types.len() > KEPT_WORDS {
+        if types.len() > kept {
             types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.load(Ordering::Acquire));
         }
     }

@@ -17,7 +17,10 @@ use super::{
     steps::{MAX_STEPS, Reach},
 };
 use crate::{
-    memory::growing::GrowingCache,
+    memory::{
+        budget::{Budget, Part},
+        growing::GrowingCache,
+    },
     push::rules::{
         compiled::{ClassId, CompiledRules},
         judgement::Judgement,
@@ -38,24 +41,18 @@ use crate::{
 /// oldest ones go.
 const KEPT_EVENTS: usize = COLD_EVENTS + COLD_EVENTS / 4;
 
-/// Approximate memory for judged events. Those of a room take 10 to 30 kB, so an account with a thousand rooms fits.
-const CACHED_BYTES: u64 = 48 * 1024 * 1024;
-
 /// Approximate memory of an entry without events.
 const EMPTY_BYTES: u64 = 256;
-
-/// Approximate number of pairs of room and class that fit into [`CACHED_BYTES`].
-const CACHED_ROOMS: usize = 5_000;
 
 /// Approximate memory of a judged event without its texts.
 const EVENT_BYTES: usize = 160;
 
-/// The judged events of active rooms.
-pub(in crate::push) struct JudgedRooms(GrowingCache<(RoomNid, ClassId), Mutex<JudgedRoom>>);
+/// The judged events of active rooms; those of a room take 10 to 30 kB.
+pub(in crate::push) struct JudgedRooms(Arc<GrowingCache<(RoomNid, ClassId), Mutex<JudgedRoom>>>);
 
-impl Default for JudgedRooms {
-    fn default() -> Self {
-        Self(GrowingCache::new(CACHED_BYTES, CACHED_ROOMS))
+impl JudgedRooms {
+    pub(in crate::push) fn new(budget: &Budget) -> Self {
+        Self(budget.growing_cache(Part::JudgedEvents))
     }
 }
 
