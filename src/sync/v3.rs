@@ -179,29 +179,32 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         tokio::pin!(wake);
         // From here on no wake-up is missed.
         wake.as_mut().enable();
-        let look = Look {
-            app,
-            caller,
-            request,
-            since,
-            upto: app.db.committer().published(),
-            ephemeral: app.bus.ephemeral(),
-            now_ms: app.clock.now_ms(),
-            ignored: OnceCell::new(),
-            budgets: Budgets::default(),
-            live: &live,
-        };
         let over = stopping || Instant::now() >= deadline;
-        match look.since.filter(|since| !may_have_news(&look, since)) {
-            Some(since) if over && !is_far_behind(&look, &since) => {
-                return Ok(Box::pin(empty(&look, &since)).instrument(debug_span!("sync.empty")).await?);
-            }
-            Some(_) if !over => {}
-            _ => {
-                let (answer, has_news) =
-                    Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?;
-                if has_news || over {
-                    return Ok(answer);
+        // In a block, because a parked request would keep the space of the look.
+        {
+            let look = Look {
+                app,
+                caller,
+                request,
+                since,
+                upto: app.db.committer().published(),
+                ephemeral: app.bus.ephemeral(),
+                now_ms: app.clock.now_ms(),
+                ignored: OnceCell::new(),
+                budgets: Budgets::default(),
+                live: &live,
+            };
+            match look.since.filter(|since| !may_have_news(&look, since)) {
+                Some(since) if over && !is_far_behind(&look, &since) => {
+                    return Ok(Box::pin(empty(&look, &since)).instrument(debug_span!("sync.empty")).await?);
+                }
+                Some(_) if !over => {}
+                _ => {
+                    let (answer, has_news) =
+                        Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?;
+                    if has_news || over {
+                        return Ok(answer);
+                    }
                 }
             }
         }
