@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
-use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, Transaction, Write};
+use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, Role, Transaction, Write};
 use crate::{
     clock::Clock,
     store::{
@@ -80,6 +80,7 @@ async fn open(url: &str) -> Database {
         durability: Durability::Process,
         readers: 1,
         server_name: "sabha.test".to_owned(),
+        role: Role::Lead,
         incarnation: rand::random_range(1..i64::MAX),
         clock: Clock::manual(0),
         patience: Patience::default(),
