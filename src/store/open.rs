@@ -229,7 +229,10 @@ impl Database {
                 committer.follow_others();
                 committer.begin_term(taken);
             }
-            Lease::OfAnother => committer.follow_others(),
+            Lease::OfAnother => {
+                writer.log_bytes = Some(log_end.bytes);
+                committer.follow_others();
+            }
         }
         let task = tokio::spawn(committer.clone().run(writer));
         Ok(Self {

@@ -46,7 +46,7 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct WriterConn {
     pub(crate) engine: Engine,
     pub(crate) epoch: i64,
-    /// The bytes of the commit log so far; `None` if the database must be asked.
+    /// The bytes of the commit log up to the visible position; `None` if the database must be asked.
     pub(crate) log_bytes: Option<u64>,
     pub(crate) holder: i64,
     /// The highest epoch that was asked for. The outcome of an attempt without an answer is not known.

@@ -176,6 +176,7 @@ impl Committer {
     async fn look(&self, conn: &mut WriterConn, following: &mut Following) -> Result<bool, Interrupted> {
         conn.reach().await?;
         let shared = &self.0;
+        let log_bytes = conn.log_bytes.take();
         let mut db = conn.conn(&shared.counters);
         let slot = lease::read(&mut db).await?;
         if slot.pos < self.published() {
@@ -186,9 +187,11 @@ impl Committer {
             shared.terms.set(terms::list(&mut db).await?);
             following.epoch = Some(slot.epoch);
         }
-        let mut place = match following.place {
-            Some(place) => place,
-            None => LogPlace::at(&mut db, self.published()).await?,
+        let visible = self.published();
+        let mut place = match (following.place, log_bytes) {
+            (Some(place), _) => place,
+            (None, Some(bytes)) => LogPlace::new(visible, bytes),
+            (None, None) => LogPlace::at(&mut db, visible).await?,
         };
         loop {
             let is_last = match place.page(&mut db, slot.pos).await? {

@@ -32,7 +32,12 @@ pub(in crate::store) enum Page {
 }
 
 impl LogPlace {
-    /// The place of a process whose memory has everything up to `pos`.
+    /// The place of a process whose memory has everything up to `pos`, where the log has so many bytes.
+    pub(in crate::store) fn new(pos: Position, bytes: u64) -> Self {
+        Self { pos, bytes }
+    }
+
+    /// The place of a process whose memory has everything up to `pos`, by what the log still has.
     pub(in crate::store) async fn at(conn: &mut Conn<'_>, pos: Position) -> Result<Self, Error> {
         Ok(Self { pos, bytes: LogEnd::find_upto(conn, pos).await?.bytes })
     }

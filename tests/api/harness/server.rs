@@ -9,7 +9,7 @@ use sabha::{
     clock::Clock,
     config::{Config, DatabaseUrl, Durability, Listener, RateLimits, RegistrationMode},
     http::{listen::Address, shutdown::Shutdown},
-    server::{Server, StartError, build},
+    server::{Server, StartError, build, signing_key},
     store::{Patience, Role},
 };
 use serde_json::json;
@@ -139,19 +139,23 @@ impl Builder {
         };
         let url = proxy.as_ref().map(Proxy::url).or_else(|| postgres.as_ref().map(|database| database.url.clone()));
         config.database.url = url.map(|url| DatabaseUrl::try_from(url).expect("a database URL"));
-        let mut setup = Setup { config, clock, patience, role, hashing, data, postgres, proxy };
-        let server = setup.start().await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
-        let Some(Address::Tcp(address)) = server.addresses.first() else {
-            panic!("the first listener of a test's server is TCP")
-        };
-        // A restarted server keeps its address.
-        setup.config.listeners[0].address = Some(*address);
-        let base = format!("http://{address}");
-        Some(TestServer { server: Some(server), setup, http: reqwest::Client::new(), base })
+        let setup = Setup { config, clock, patience, role, hashing, data, postgres, proxy };
+        Some(setup.first_start().await)
     }
 }
 
 impl Setup {
+    async fn first_start(mut self) -> TestServer {
+        let server = self.start().await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
+        let Some(Address::Tcp(address)) = server.addresses.first() else {
+            panic!("the first listener of a test's server is TCP")
+        };
+        // A restarted server keeps its address.
+        self.config.listeners[0].address = Some(*address);
+        let base = format!("http://{address}");
+        TestServer { server: Some(server), setup: self, http: reqwest::Client::new(), base }
+    }
+
     async fn start(&self) -> Result<Server, StartError> {
         let shutdown = Shutdown::new();
         let surroundings = build::Surroundings {
@@ -192,6 +196,21 @@ impl TestServer {
             hashing: Hashing::cheap(),
             config,
         }
+    }
+
+    /// Starts another process on the same PostgreSQL. Both must share it, as [`Role::Follow`] says.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn another(&self, clock: Clock) -> Self {
+        let data = tempfile::Builder::new().prefix("sabha-test-").tempdir().expect("a temporary directory");
+        let key = |dir: &Path| dir.join(signing_key::FILE);
+        std::fs::copy(key(self.data_dir()), key(data.path())).expect("the first process has made it");
+        let Setup { config, patience, role, hashing, .. } = &self.setup;
+        let (mut config, patience, role, hashing) = (config.clone(), *patience, *role, hashing.clone());
+        config.data_dir = data.path().to_owned();
+        config.listeners = vec![Listener::tcp((Ipv4Addr::LOCALHOST, 0).into())];
+        Setup { config, clock, patience, role, hashing, data, postgres: None, proxy: None }.first_start().await
     }
 
     /// Stops the server in order and starts it again on the same data. Its clients stay usable.
