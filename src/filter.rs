@@ -15,7 +15,10 @@ mod definition;
 pub mod stored;
 mod types;
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
 
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
@@ -83,6 +86,12 @@ pub struct RoomList {
 }
 
 impl SyncFilter {
+    /// The filter that accepts everything: one for all requests without a filter, because each takes 3 kB.
+    pub fn of_all() -> Arc<Self> {
+        static OF_ALL: LazyLock<Arc<SyncFilter>> = LazyLock::new(Arc::default);
+        Arc::clone(&OF_ALL)
+    }
+
     /// Compiles a filter.
     ///
     /// # Errors

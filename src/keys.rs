@@ -80,7 +80,7 @@ impl KeysMemory {
     /// Empty memory, which follows the commits after `started_at`.
     fn new(started_at: Position, budget: &Budget) -> Self {
         let changes = changes::Changes::new(started_at);
-        Self { changes, counts: counts::Counts::new(budget), inboxes: to_device::Inboxes::new(budget) }
+        Self { changes, counts: counts::Counts::new(started_at, budget), inboxes: to_device::Inboxes::new(budget) }
     }
 }
 
@@ -97,6 +97,25 @@ impl Memory for KeysMemory {
                 _ => {}
             }
         }
+    }
+
+    /// Evicts the inboxes: one that was read a moment ago may have these messages counted already.
+    fn follow(&self, entry: &LogEntry) {
+        for (at, touch) in &entry.touches {
+            match *touch {
+                Touch::DeviceList { user } => self.changes.add(*at, user),
+                Touch::KeyCounts { device, .. } => self.counts.changed(device, *at),
+                Touch::ToDevice { device, .. } => self.inboxes.evict(device),
+                Touch::ToDeviceGone { device, upto, .. } => self.inboxes.removed_elsewhere(device, upto),
+                _ => {}
+            }
+        }
+    }
+
+    fn forget(&self, upto: Position) {
+        self.changes.restart(upto);
+        self.counts.restart(upto);
+        self.inboxes.evict_all();
     }
 }
 

@@ -15,9 +15,12 @@ use tokio::time::MissedTickBehavior;
 /// The interval at which we read the size of the process, from a file in `/proc`.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The growth since the last trim that makes another one worthwhile. A trim walks all free memory, which takes some
-/// milliseconds for each 100 MB, and other threads that allocate from the same heap wait.
-const WORTH_BYTES: u64 = 32 << 20;
+/// The growth since the last trim that makes another one worthwhile, at least. A trim walks all free memory, which takes
+/// some milliseconds for each 100 MB, and other threads that allocate from the same heap wait.
+const WORTH_BYTES: u64 = 8 << 20;
+
+/// A large process trims when it has grown by this part of its size: the cost of a trim grows with the size too.
+const WORTH_PART: u64 = 16;
 
 /// Makes the allocator get each large block of memory from the system by itself, so that it goes back when it is freed.
 ///
@@ -48,7 +51,7 @@ pub async fn give_holes_back() {
     loop {
         looks.tick().await;
         if let (Some(now), Some(then)) = (resident_bytes(), after_last)
-            && now >= then.saturating_add(WORTH_BYTES)
+            && now >= then.saturating_add(WORTH_BYTES.max(then / WORTH_PART))
         {
             // A trim cannot fail, and a server that stops need not wait for it.
             let _ = tokio::task::spawn_blocking(trim).await;

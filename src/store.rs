@@ -16,6 +16,7 @@ pub mod log;
 mod migrations;
 mod open;
 pub mod rows;
+mod terms;
 pub mod vocabulary;
 
 pub mod account_data;
@@ -47,7 +48,7 @@ pub mod tokens;
 pub mod txn_ids;
 pub mod unread;
 
-pub use committer::{Committed, Committer, Lineage, Patience, Transaction, Write};
+pub use committer::{Committed, Committer, Lineage, Patience, Role, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
 pub use exists::exists;

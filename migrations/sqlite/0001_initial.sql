@@ -12,12 +12,14 @@ CREATE TABLE server_info (
 
 -- table: writer_slot | owner: store | ends: never (one row)
 -- `pos` may only be moved by the process that holds `epoch`; NOT NULL turns a stale epoch into a failed commit. `holder` is
--- the incarnation of the process whose slot it is: it may raise `epoch` to shut out a connection that it has lost.
+-- the number of that process, which may raise `epoch` to shut out a connection that it has lost; 0 is nobody. A process
+-- that others follow raises `beat` while it has nothing to commit.
 CREATE TABLE writer_slot (
     slot INTEGER NOT NULL PRIMARY KEY CHECK (slot = 0),
     epoch INTEGER NOT NULL,
     pos INTEGER NOT NULL,
-    holder INTEGER NOT NULL
+    holder INTEGER NOT NULL,
+    beat INTEGER NOT NULL
 );
 
 -- table: commit_log | owner: store | ends: when the slowest cursor is past it; after seven days or 1 GiB in any case
@@ -35,8 +37,9 @@ CREATE TABLE log_cursor (
     pos INTEGER NOT NULL
 );
 
--- table: incarnation | owner: store | ends: the oldest go at start, the newest 1000 stay
--- One row per start. A sync token names the incarnation that made it, so a restored backup is noticed.
+-- table: incarnation | owner: store | ends: the oldest go when a term begins, the newest 1000 stay
+-- One row per term: each time that a process takes the right to write. A sync token names the term that made it, so a
+-- restored backup is noticed. A server that is alone on its database has one term for each start.
 CREATE TABLE incarnation (
     incarnation INTEGER NOT NULL PRIMARY KEY,
     epoch INTEGER NOT NULL,

@@ -91,6 +91,10 @@ impl Memory for Marks {
             self.bus.mark_room(room, at);
         }
     }
+
+    fn forget(&self, upto: Position) {
+        self.bus.forget_all(upto);
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ pub struct KeyCounts {
     pub one_time: BTreeMap<String, u64>,
     /// Algorithms whose fallback key has not been used.
     pub unused_fallback: Vec<String>,
-    /// The position of their last change, as far as memory reaches back. A `/sync` from after it has no new counts.
+    /// The position of their last change, or one after it up to which memory does not know of changes. A `/sync` from after it
+    /// has no new counts.
     pub changed_at: Position,
 }
 
@@ -54,21 +55,39 @@ struct CachedDevices {
     by_device: HashMap<DeviceNid, CachedCounts>,
     max_bytes: u64,
     loads: u64,
+    /// The keys of a device without an entry may have changed up to here.
+    complete_from: Position,
+    /// The position of the latest change of any device.
+    latest: Position,
 }
 
 impl Counts {
-    pub(super) fn new(budget: &Budget) -> Self {
-        let max_bytes = budget.share(Part::KeyCounts);
-        let entries = Arc::new(Mutex::new(CachedDevices { by_device: HashMap::new(), max_bytes, loads: 0 }));
+    /// No counts, which follow the changes after `started_at`.
+    pub(super) fn new(started_at: Position, budget: &Budget) -> Self {
+        let entries = Arc::new(Mutex::new(CachedDevices {
+            by_device: HashMap::new(),
+            max_bytes: budget.share(Part::KeyCounts),
+            loads: 0,
+            complete_from: started_at,
+            latest: started_at,
+        }));
         let weighed = Arc::clone(&entries);
         budget.watch(Part::KeyCounts, move || lock(&weighed).bytes());
         Self { entries }
+    }
+
+    /// Forgets everything, and goes on with the changes after `upto`.
+    pub(super) fn restart(&self, upto: Position) {
+        let mut entries = lock(&self.entries);
+        entries.latest = upto.max(entries.latest);
+        entries.clear();
     }
 
     /// Marks the device's keys as changed by the commit at `position`.
     pub(super) fn changed(&self, device: DeviceNid, position: Position) {
         let mut entries = lock(&self.entries);
         entries.make_room();
+        entries.latest = position.max(entries.latest);
         entries.by_device.insert(device, CachedCounts { changed_at: position, state: State::Unknown });
     }
 
@@ -78,10 +97,8 @@ impl Counts {
         entries.make_room();
         entries.loads += 1;
         let load = entries.loads;
-        let entry = entries
-            .by_device
-            .entry(device)
-            .or_insert(CachedCounts { changed_at: Position::BEFORE_ALL, state: State::Unknown });
+        let changed_at = entries.complete_from;
+        let entry = entries.by_device.entry(device).or_insert(CachedCounts { changed_at, state: State::Unknown });
         if let State::Known(counts) = &entry.state {
             return Ok(Arc::clone(counts));
         }
@@ -105,8 +122,13 @@ impl CachedDevices {
 
     fn make_room(&mut self) {
         if self.bytes() + DEVICE_BYTES > self.max_bytes {
-            self.by_device.clear();
+            self.clear();
         }
+    }
+
+    fn clear(&mut self) {
+        self.by_device.clear();
+        self.complete_from = self.latest;
     }
 }
 

@@ -154,6 +154,21 @@ impl Inboxes {
         self.acknowledged.deleted(device, upto);
     }
 
+    /// Evicts the inbox of a device, or keeps the one that is being loaded from being cached.
+    pub(super) fn evict(&self, device: DeviceNid) {
+        lock(&self.entries).by_device.remove(&device);
+    }
+
+    pub(super) fn evict_all(&self) {
+        lock(&self.entries).by_device.clear();
+    }
+
+    /// Evicts the inbox of a device from which another process has deleted. No message is left up to `upto`.
+    pub(super) fn removed_elsewhere(&self, device: DeviceNid, upto: Position) {
+        self.evict(device);
+        self.acknowledged.deleted(device, upto);
+    }
+
     fn update(&self, device: DeviceNid, update: impl FnOnce(&mut Inbox)) {
         let mut entries = lock(&self.entries);
         match entries.by_device.get_mut(&device) {

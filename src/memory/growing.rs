@@ -80,14 +80,12 @@ impl<K: Hash + Eq + Clone, V: Default> GrowingCache<K, V> {
         });
     }
 
-    /// Evicts all values.
-    #[cfg(test)]
-    pub fn clear(&self) {
-        self.held.clear();
-    }
-
     pub fn remove(&self, key: &K) {
         self.held.remove(key);
+    }
+
+    pub fn clear(&self) {
+        self.held.clear();
     }
 
     /// All values, which do not count as used.

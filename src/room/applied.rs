@@ -99,9 +99,9 @@ impl RoomsMemory {
     /// Evicts what a commit of another process has changed.
     fn evict(&self, touch: &Touch, at: Position) {
         match *touch {
-            Touch::Event { room, .. } | Touch::State { room, .. } => self.evict_room(room),
+            Touch::Event { room, .. } | Touch::State { room, .. } => self.evict_room(room, at),
             Touch::Redacted { room, event, .. } => {
-                self.evict_room(room);
+                self.evict_room(room, at);
                 self.events.evict_redacted(room, event);
             }
             Touch::Member { room, user, forgotten: true, .. } => self.memberships.forget(user, room, at),
@@ -111,10 +111,14 @@ impl RoomsMemory {
         }
     }
 
-    fn evict_room(&self, room: RoomNid) {
+    fn evict_room(&self, room: RoomNid, at: Position) {
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        // In any case: somebody may be reading the room right now.
+        registry.changed.changed(room, at);
         if let Some(room) = registry.by_nid.remove(&room) {
             registry.by_id.remove(&room.room_id);
+            // Whoever holds it may still read it as it was, and may build nothing on it.
+            room.lineage.break_off();
         }
     }
 
@@ -143,6 +147,24 @@ impl Memory for RoomsMemory {
                 None => self.evict(touch, *at),
             }
         }
+    }
+
+    /// Evicts what was changed. An object that waits here for one of these positions belongs to a write that was never stored.
+    fn follow(&self, entry: &LogEntry) {
+        entry.touches.iter().for_each(|(at, touch)| self.evict(touch, *at));
+    }
+
+    fn forget(&self, upto: Position) {
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        registry.changed.restart(upto);
+        registry.by_id.clear();
+        for (_, room) in registry.by_nid.drain() {
+            room.lineage.break_off();
+        }
+        drop(registry);
+        self.events.evict_all();
+        self.memberships.evict_all();
+        self.txns.evict_all();
     }
 
     fn abandoned(&self, touches: &[(Position, Touch)]) {

@@ -33,7 +33,8 @@ pub(super) struct RoomRows {
     pub(super) extremities: Vec<(EventNid, String, Flags)>,
 }
 
-/// Reads a room. Nothing writes to a room that is not in memory, so the rows fit together.
+/// Reads a room. The head is read first, and the other rows up to it: these stay as they are, so they fit together while
+/// another process writes. This process does not write to a room that is not in memory.
 ///
 /// # Errors
 /// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".

@@ -89,6 +89,10 @@ impl MembershipsHandle {
         lock(&self.0).remove(&user);
     }
 
+    pub(super) fn evict_all(&self) {
+        lock(&self.0).clear();
+    }
+
     /// The rooms that the user is joined to; `None` if they are not in memory.
     pub(crate) fn joined_rooms(&self, user: UserNid) -> Option<Vec<RoomNid>> {
         let rooms = lock(&self.0).get(&user).cloned()?;

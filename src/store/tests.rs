@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Sql, Write,
+    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Role, Sql, Write,
     log::{LogEntry, Touch, decode},
     on,
     rows::MAX_CHUNK,
@@ -38,6 +38,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("members.rs", super::members::STATEMENTS),
     ("log/cursors.rs", super::log::cursors::STATEMENTS),
     ("log/feed.rs", super::log::feed::STATEMENTS),
+    ("log/lease.rs", super::log::lease::STATEMENTS),
     ("log/trim.rs", super::log::trim::STATEMENTS),
     ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
     ("open.rs", super::open::STATEMENTS),
@@ -49,6 +50,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("server_keys.rs", super::server_keys::STATEMENTS),
     ("states.rs", super::states::STATEMENTS),
     ("sweeps.rs", super::sweeps::STATEMENTS),
+    ("terms.rs", super::terms::STATEMENTS),
     ("timelines.rs", super::timelines::STATEMENTS),
     ("to_device.rs", super::to_device::STATEMENTS),
     ("tokens.rs", super::tokens::STATEMENTS),
@@ -231,6 +233,7 @@ async fn open(url: &str) -> Database {
         durability: Durability::Process,
         readers: 1,
         server_name: "sabha.test".to_owned(),
+        role: Role::Lead,
         incarnation: 1,
         clock: Clock::manual(0),
         patience: Patience::default(),

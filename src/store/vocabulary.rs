@@ -3,25 +3,30 @@
 //! A new word gets its short id at once; its row travels with the first write that uses it. Until that write has been
 //! committed, every further write that uses the word carries the row again, so a failed write leaves no dangling id.
 //!
+//! Only one process makes words at a time. When another one begins to, the words that are not stored are forgotten, and a
+//! write that still has one is refused.
+//!
 //! Memory is a cache with the database behind it. Users and event types that are stored and that nobody holds can be
 //! evicted and read again ([`Database::forget_words`]); pairs of type and state key, of which a room may have any
 //! number, are in [`keys`].
 
 pub mod keys;
+mod mark;
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
 use ruma::{OwnedUserId, UserId};
 
 use self::keys::Keys;
+pub(crate) use self::mark::Mark;
 use super::{
-    Database, Error, KeyNid, TypeNid, UserNid, Write,
+    Database, Error, KeyNid, Position, TypeNid, UserNid, Write,
     log::{LogEntry, Memory, Touch, WordKind},
     on,
     rows::{Text, inserts},
@@ -46,7 +51,7 @@ pub struct User {
     pub nid: UserNid,
     pub user_id: OwnedUserId,
     pub local: bool,
-    stored: Arc<AtomicBool>,
+    stored: Arc<Mark>,
 }
 
 /// An event type, with its short id.
@@ -54,7 +59,7 @@ pub struct User {
 pub struct EventType {
     pub nid: TypeNid,
     pub event_type: Arc<str>,
-    stored: Arc<AtomicBool>,
+    stored: Arc<Mark>,
 }
 
 impl User {
@@ -65,7 +70,7 @@ impl User {
 
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
-        if !self.stored.load(Ordering::Acquire) {
+        if !self.stored.is_stored() {
             let row =
                 UserColumns { user_nid: self.nid, user_id: self.user_id.as_str().into(), local: self.local }.row();
             write.add_word(row, self.touch(), Arc::clone(&self.stored));
@@ -76,7 +81,7 @@ impl User {
 impl EventType {
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
-        if !self.stored.load(Ordering::Acquire) {
+        if !self.stored.is_stored() {
             let row = EventTypeColumns { type_nid: self.nid, r#type: Arc::clone(&self.event_type) }.row();
             write.add_word(row, Touch::Word { kind: WordKind::EventType, nid: self.nid.0 }, Arc::clone(&self.stored));
         }
@@ -117,7 +122,7 @@ impl Users {
         if let Some(user) = self.by_id.get(user_id) {
             return Arc::clone(user);
         }
-        let stored = Arc::new(AtomicBool::new(stored));
+        let stored = Arc::new(Mark::new(stored));
         let user = Arc::new(User { nid, user_id: user_id.to_owned(), local, stored });
         self.by_id.insert(user_id.to_owned(), Arc::clone(&user));
         self.by_nid.insert(nid, Arc::clone(&user));
@@ -140,21 +145,44 @@ impl Memory for Vocabulary {
             match kind {
                 WordKind::User => {
                     if let Some(user) = read(&self.users).by_nid.get(&UserNid(nid)) {
-                        user.stored.store(true, Ordering::Release);
+                        user.stored.store();
                     }
                 }
                 WordKind::EventType => {
                     if let Some(known) = write(&self.types).new.remove(&TypeNid(nid)) {
-                        known.stored.store(true, Ordering::Release);
+                        known.stored.store();
                     }
                 }
                 WordKind::StateKey => self.keys.stored(KeyNid(nid)),
             }
         }
     }
+
+    /// Forgets the words that are not stored. Those that are stored stay as they are for ever.
+    fn forget(&self, _: Position) {
+        write(&self.users).forget_new();
+        let Types { by_name, new } = &mut *write(&self.types);
+        for (_, known) in new.drain() {
+            known.stored.give_up();
+            by_name.remove(&known.event_type);
+        }
+        self.keys.forget_new();
+    }
 }
 
 impl Users {
+    /// Forgets users who are not stored yet.
+    fn forget_new(&mut self) {
+        let by_nid = &mut self.by_nid;
+        self.by_id.retain(|_, user| {
+            user.stored.give_up();
+            if !user.stored.is_stored() {
+                by_nid.remove(&user.nid);
+            }
+            user.stored.is_stored()
+        });
+    }
+
     /// Evicts users whom nobody holds, if there are more than `kept`. A user who is not stored yet must stay: another
     /// lookup would give them a second short id.
     fn forget(&mut self, kept: usize) {
@@ -164,7 +192,7 @@ impl Users {
         let by_nid = &mut self.by_nid;
         self.by_id.retain(|_, user| {
             // The two maps hold one reference each.
-            let keep = Arc::strong_count(user) > 2 || !user.stored.load(Ordering::Acquire);
+            let keep = Arc::strong_count(user) > 2 || !user.stored.is_stored();
             if !keep {
                 by_nid.remove(&user.nid);
             }
@@ -202,7 +230,7 @@ impl Database {
         write(&self.vocabulary().users).forget(kept);
         let types = &mut write(&self.vocabulary().types).by_name;
         if types.len() > kept {
-            types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.load(Ordering::Acquire));
+            types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.is_stored());
         }
     }
 
@@ -223,8 +251,10 @@ impl Database {
         if let Some(user) = self.find_user(user_id).await? {
             return Ok(user);
         }
+        let mut users = write(&self.vocabulary().users);
+        // Under the lock: a user who is made while the new ones are forgotten is among them, or gets no short id.
         let nid = self.committer().ids().user()?;
-        Ok(write(&self.vocabulary().users).add(nid, user_id, local, false))
+        Ok(users.add(nid, user_id, local, false))
     }
 
     /// The user with this short id, which comes from the database.
@@ -262,7 +292,7 @@ impl Database {
             None => self.committer().ids().event_type()?,
         };
         let event_type: Arc<str> = event_type.into();
-        let stored = Arc::new(AtomicBool::new(row.is_some()));
+        let stored = Arc::new(Mark::new(row.is_some()));
         let known = Arc::new(EventType { nid, event_type: Arc::clone(&event_type), stored });
         if row.is_none() {
             types.new.insert(nid, Arc::clone(&known));

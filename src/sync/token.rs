@@ -1,10 +1,11 @@
 //! Tokens: a client's position in the server's order of changes.
 //!
-//! A sync token is `s<position>_<ephemeral>_<incarnation>`: the client's position in the stored changes, its number in
-//! the changes that are only in memory (typing, presence), and the start of the server that gave these out. If messages
-//! to the device are left for the next answer, `_<position>` of the last one sent follows. Notes about single rooms
-//! come after that ([`Hints`]). They are in the token so that they survive a restart without being stored. A page token
-//! is `t<position>_<sub>`: the point right after a place in a room's timeline. Where the spec allows either,
+//! A sync token is `s<position>_<ephemeral>_<term>`: the client's position in the stored changes, its number in the changes
+//! that are only in memory (typing, presence), and the term in which the position was committed. If the number belongs to a
+//! start of a process that is not named like the term, as with several processes on one database, `.<start>` follows the
+//! number. If messages to the device are left for the next answer, `_<position>` of the last one sent follows. Notes about
+//! single rooms come after that ([`Hints`]). They are in the token so that they survive a restart without being stored. A
+//! page token is `t<position>_<sub>`: the point right after a place in a room's timeline. Where the spec allows either,
 //! [`PageToken::parse`] accepts both.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
@@ -16,7 +17,9 @@ use crate::store::{Position, RoomNid, TimelinePlace};
 pub struct SyncToken {
     pub position: Position,
     pub ephemeral: u64,
-    pub incarnation: i64,
+    /// The start of the process that has given the ephemeral number out.
+    pub start: i64,
+    pub term: i64,
     /// The position up to which the client has its to-device messages, if that is not `position`.
     pub to_device: Option<Position>,
 }
@@ -28,7 +31,11 @@ pub struct InvalidToken;
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}_{}_{:x}", self.position.0, self.ephemeral, self.incarnation)?;
+        write!(f, "s{}_{}", self.position.0, self.ephemeral)?;
+        if self.start != self.term {
+            write!(f, ".{:x}", self.start)?;
+        }
+        write!(f, "_{:x}", self.term)?;
         self.to_device.map_or(Ok(()), |to_device| write!(f, "_{}", to_device.0))
     }
 }
@@ -41,13 +48,26 @@ impl FromStr for SyncToken {
         let text = text.split_once(HINT).map_or(text, |(token, _)| token);
         let mut parts = text.strip_prefix('s').ok_or(InvalidToken)?.splitn(4, '_');
         let mut part = || parts.next().ok_or(InvalidToken);
+        let position = self::position(part()?)?;
+        let ephemeral = part()?;
+        let (ephemeral, start) = match ephemeral.split_once('.') {
+            Some((ephemeral, start)) => (ephemeral, Some(start)),
+            None => (ephemeral, None),
+        };
+        let term = number(part()?)?;
         Ok(Self {
-            position: position(part()?)?,
-            ephemeral: part()?.parse().map_err(|_| InvalidToken)?,
-            incarnation: i64::from_str_radix(part()?, 16).map_err(|_| InvalidToken)?,
-            to_device: part().ok().map(position).transpose()?,
+            position,
+            ephemeral: ephemeral.parse().map_err(|_| InvalidToken)?,
+            start: start.map_or(Ok(term), number)?,
+            term,
+            to_device: part().ok().map(self::position).transpose()?,
         })
     }
+}
+
+/// The number of a term or of a start.
+fn number(text: &str) -> Result<i64, InvalidToken> {
+    i64::from_str_radix(text, 16).map_err(|_| InvalidToken)
 }
 
 /// The character that begins each hint of a token. It needs no escaping in a query.
@@ -144,12 +164,15 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_way_to_the_client_and_back() {
-        let token = SyncToken { position: Position(42), ephemeral: 7, incarnation: 0x1f, to_device: None };
+        let token = SyncToken { position: Position(42), ephemeral: 7, start: 0x1f, term: 0x1f, to_device: None };
         assert_eq!(token.to_string(), "s42_7_1f");
         assert_eq!("s42_7_1f".parse(), Ok(token));
         let token = SyncToken { to_device: Some(Position(40)), ..token };
         assert_eq!(token.to_string(), "s42_7_1f_40");
         assert_eq!("s42_7_1f_40".parse(), Ok(token));
+        let token = SyncToken { start: 0x2e, ..token };
+        assert_eq!(token.to_string(), "s42_7.2e_1f_40");
+        assert_eq!("s42_7.2e_1f_40".parse(), Ok(token));
         assert_eq!(PageToken::parse("s42_7_1f"), Ok(PageToken(TimelinePlace::on_line(Position(42)))));
         for sub in [0, -1, i64::MIN] {
             let token = PageToken(TimelinePlace { pos: Position(41), sub });
@@ -180,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_we_did_not_write_is_refused() {
-        let sync = ["", "s", "s1", "s1_2", "s-1_0_1", "s1_2_zz", "x5"];
+        let sync = ["", "s", "s1", "s1_2", "s-1_0_1", "s1_2_zz", "s1_2._3", "s1_2.zz_3", "s1_.2_3", "x5"];
         let pages = ["p41", "t", "t41", "t_0", "t41_", "t-1_0", "t41_1", "t41_-", "t1_2_3", "t99999999999999999999_0"];
         for text in sync.into_iter().chain(pages) {
             assert_eq!(text.parse::<SyncToken>(), Err(InvalidToken), "{text}");

@@ -64,6 +64,8 @@ pub(super) struct Look<'a> {
     request: &'a Request,
     since: Option<SyncToken>,
     upto: Position,
+    /// The term that has reached `upto`.
+    term: i64,
     ephemeral: u64,
     now_ms: i64,
     ignored: OnceCell<Arc<Ignored>>,
@@ -128,10 +130,10 @@ impl Look<'_> {
         (sight.membership_at(since) == Some(Membership::Join)).then_some(since)
     }
 
-    /// The start of the server that last answered the client, if it was an earlier one. The client must be told that
-    /// everything that only that start had in memory has ended.
+    /// The start of the process that last answered the client, if it was another one. The client must be told that everything
+    /// that only that start had in memory has ended.
     fn earlier_start(&self) -> Option<i64> {
-        self.since.map(|since| since.incarnation).filter(|incarnation| *incarnation != self.app.db.incarnation())
+        self.since.map(|since| since.start).filter(|start| *start != self.app.db.start())
     }
 }
 
@@ -161,47 +163,58 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     // Steps are boxed: a parked request would keep the space of its largest step for as long as it waits.
     let deadline = Instant::now() + request.timeout;
     // With a token of another database, such as one from after a restored backup, the client starts over.
-    let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
-    let mut since = request.since.filter(known);
+    let mut since = match request.since {
+        Some(token) if app.db.knows(token.term, token.position).await? => Some(token),
+        _ => None,
+    };
     if let Some(token) = &mut since {
         let acknowledge = app.keys.acknowledge_to_device(caller.device_nid, token.to_device.unwrap_or(token.position));
         Box::pin(acknowledge).instrument(debug_span!("sync.acknowledge")).await?;
-        if token.incarnation != app.db.incarnation() {
-            // Numbers of ephemeral changes start again with every start of the server.
+        if token.start != app.db.start() {
+            // Numbers of ephemeral changes belong to one start of one process.
             token.ephemeral = 0;
         }
     }
     let _syncing = Box::pin(app.ephemeral.touch(&app.rooms, &caller.user, &request.set_presence)).await?;
-    let live = Box::pin(live(app, caller)).instrument(debug_span!("sync.live")).await?;
+    let mut live = Box::pin(self::live(app, caller)).instrument(debug_span!("sync.live")).await?;
     let (mut stopping, mut superseded, mut place) = (false, false, None);
     loop {
+        if live.is_retired() {
+            live = Box::pin(self::live(app, caller)).instrument(debug_span!("sync.live")).await?;
+        }
         let wake = live.next_wake();
         tokio::pin!(wake);
         // From here on no wake-up is missed.
         wake.as_mut().enable();
-        let look = Look {
-            app,
-            caller,
-            request,
-            since,
-            upto: app.db.committer().published(),
-            ephemeral: app.bus.ephemeral(),
-            now_ms: app.clock.now_ms(),
-            ignored: OnceCell::new(),
-            budgets: Budgets::default(),
-            live: &live,
-        };
         let over = stopping || Instant::now() >= deadline;
-        match look.since.filter(|since| !may_have_news(&look, since)) {
-            Some(since) if over && !is_far_behind(&look, &since) => {
-                return Ok(Box::pin(empty(&look, &since)).instrument(debug_span!("sync.empty")).await?);
-            }
-            Some(_) if !over => {}
-            _ => {
-                let (answer, has_news) =
-                    Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?;
-                if has_news || over {
-                    return Ok(answer);
+        // In a block, because a parked request would keep the space of the look.
+        {
+            let upto = app.db.committer().published();
+            let look = Look {
+                app,
+                caller,
+                request,
+                since,
+                upto,
+                // After the position.
+                term: app.db.term(),
+                ephemeral: app.bus.ephemeral(),
+                now_ms: app.clock.now_ms(),
+                ignored: OnceCell::new(),
+                budgets: Budgets::default(),
+                live: &live,
+            };
+            match look.since.filter(|since| !may_have_news(&look, since)) {
+                Some(since) if over && !is_far_behind(&look, &since) => {
+                    return Ok(Box::pin(empty(&look, &since)).instrument(debug_span!("sync.empty")).await?);
+                }
+                Some(_) if !over => {}
+                _ => {
+                    let (answer, has_news) =
+                        Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?;
+                    if has_news || over {
+                        return Ok(answer);
+                    }
                 }
             }
         }
@@ -300,7 +313,7 @@ async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
     let mut object = Object::begin(&mut out);
     devices::write_counts(look, &mut object).await?;
     // The numbers are valid in this start of the server: `sync` has ensured that.
-    let token = SyncToken { incarnation: look.app.db.incarnation(), ..*since };
+    let token = SyncToken { start: look.app.db.start(), term: look.term, ..*since };
     object.string("next_batch", &format!("{token}{}", look.request.hints));
     object.end();
     Ok(out.into())
@@ -316,8 +329,8 @@ fn nothing(since: &SyncToken, hints: &Hints) -> Bytes {
 }
 
 fn next_batch(look: &Look<'_>, to_device: Option<Position>) -> SyncToken {
-    let Look { app, upto, ephemeral, .. } = look;
-    SyncToken { position: *upto, ephemeral: *ephemeral, incarnation: app.db.incarnation(), to_device }
+    let Look { app, upto, term, ephemeral, .. } = look;
+    SyncToken { position: *upto, ephemeral: *ephemeral, start: app.db.start(), term: *term, to_device }
 }
 
 #[cfg(test)]

@@ -229,7 +229,6 @@ fn event_row(event: &Built, room: RoomNid, Standing { flags, place, before }: St
 impl Rooms {
     fn register_shared(&self, room: &Arc<Room>) {
         let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        registry.by_id.insert(room.room_id.clone(), Arc::clone(room));
-        registry.by_nid.insert(room.nid, Arc::clone(room));
+        registry.insert(room);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    QueuedWrite, Shared, Work,
+    QueuedWrite, Role, Shared, Work,
     connection::{Engine, Failure, WriterConn},
     gathered::{Gathered, bind, chunks},
     logged::{Frame, log_bytes, touches_of},
@@ -44,7 +44,12 @@ impl WriterConn {
             }
         };
         if let Err(error) = stored {
-            self.settle(shared, last, error).await?;
+            match self.settle(shared, last, error).await {
+                Ok(()) => {}
+                // The next commit finds that the lease is another's.
+                Err(Failure::Fenced) if shared.role == Role::Follow && self.was_stored(shared, last).await? => {}
+                Err(failure) => return Err(failure),
+            }
         }
         Ok(sent.into_inner())
     }

@@ -116,6 +116,20 @@ impl Cursors {
         });
     }
 
+    /// Notes that the log goes on from here.
+    pub(super) fn skipped_to(&self, latest: Position) {
+        self.places.send_modify(|places| places.latest = latest);
+    }
+
+    /// Forgets the places of all consumers: another process goes on with them, and stores how far it has come.
+    pub(in crate::store) fn forget_places(&self) {
+        self.places.send_modify(|places| {
+            for place in places.by_consumer.values_mut() {
+                (place.done, place.stored) = (None, Position::BEFORE_ALL);
+            }
+        });
+    }
+
     /// Reads the stored place of a consumer, which goes on from there.
     pub(super) async fn find_stored(&self, db: &Database, consumer: &'static str) -> Result<Option<Position>, Error> {
         let mut reader = db.read().await?;

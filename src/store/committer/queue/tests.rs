@@ -65,9 +65,9 @@ fn a_queue_that_stops_ends_once_the_last_place_is_taken() {
     let ticket = enter(&mut queue, 1);
     queue.stop();
     assert!(matches!(queue.take_place(1, Health::Waiting), Err(Error::Stopping)));
-    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (0, false), "one is being built");
+    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (0, None), "one is being built");
     queue.fill(ticket.number, &mut ready(ticket));
-    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (1, true));
+    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (1, Some(Intake::Stopping)));
 }
 
 #[test]
@@ -79,7 +79,24 @@ fn a_closed_queue_leaves_late_writes_to_their_builders() {
     let mut late = ready(second);
     assert!(!queue.fill(second.number, &mut late));
     assert!(matches!(late, QueuePlace::Ready(_)));
-    assert!(queue.has_ended());
+    assert_eq!(queue.has_ended(), Some(Intake::Stopping));
+}
+
+#[test]
+fn a_queue_of_a_follower_takes_nothing_and_goes_on_at_the_next_position_of_its_term() {
+    let mut queue = Queue::after(Position(4));
+    let left = enter(&mut queue, 1);
+    queue.follow();
+    assert!(matches!(queue.take_place(1, Health::Working), Err(Error::NotLeader)));
+    assert_eq!(queue.has_ended(), None, "one is being built");
+    queue.fill(left.number, &mut ready(left));
+    assert_eq!((taken(&mut queue, 9), queue.has_ended()), (vec![5], Some(Intake::Following)));
+    queue.open(Position(20));
+    assert_eq!(enter(&mut queue, 2).first, Position(21));
+    queue.stop();
+    queue.follow();
+    queue.open(Position(30));
+    assert!(matches!(queue.take_place(1, Health::Working), Err(Error::Stopping)), "a stop is for ever");
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     clock::Clock,
     store::{
-        Conn, Database, DatabaseOptions, Durability, Error, Patience, Transaction, Write,
+        Conn, Database, DatabaseOptions, Durability, Error, Patience, Role, Transaction, Write,
         conn::on,
         ids::lock,
         log::{feed::MAX_BYTES, trim::trim},
@@ -85,6 +85,7 @@ async fn open(url: &str, clock: &Clock) -> Arc<Database> {
         durability: Durability::Process,
         readers: 1,
         server_name: "sabha.test".to_owned(),
+        role: Role::Lead,
         incarnation: i64::from(rand::random::<u32>()),
         clock: clock.clone(),
         patience: Patience::default(),
