@@ -4,10 +4,11 @@
 //! committed, every further write that uses the word carries the row again, so a failed write leaves no dangling id.
 //!
 //! Memory is a cache with the database behind it. Users and event types that are stored and that nobody holds can be
-//! evicted and read again ([`Database::forget_words`]); pairs of type and state key, of which a room may have any
-//! number, are in [`keys`].
+//! evicted and read again ([`Database::forget_words`]), and so can [`servers`]; pairs of type and state key, of which a
+//! room may have any number, are in [`keys`].
 
 pub mod keys;
+pub mod servers;
 
 use std::{
     collections::HashMap,
@@ -19,9 +20,12 @@ use std::{
 
 use ruma::{OwnedUserId, UserId};
 
-use self::keys::Keys;
+use self::{
+    keys::Keys,
+    servers::{KnownServer, Servers},
+};
 use super::{
-    Database, Error, KeyNid, TypeNid, UserNid, Write,
+    Database, Error, KeyNid, ServerNid, TypeNid, UserNid, Write,
     log::{LogEntry, Memory, Touch, WordKind},
     on,
     rows::{Text, inserts},
@@ -29,13 +33,15 @@ use super::{
 };
 
 statements! {
-    FIND_USER = "SELECT user_nid, local FROM matrix_user WHERE user_id = $1";
-    FIND_USER_BY_NID = "SELECT user_id, local FROM matrix_user WHERE user_nid = $1";
+    FIND_USER = "SELECT user_nid, server_nid FROM matrix_user WHERE user_id = $1";
+    FIND_USER_BY_NID = "SELECT user_id, server_nid FROM matrix_user WHERE user_nid = $1";
     FIND_TYPE = "SELECT type_nid FROM event_type WHERE type = $1";
 }
 
 inserts! {
-    USER: UserColumns = "matrix_user" (user_nid: UserNid, user_id: Text, local: bool) key 1 Keep, followed by Word;
+    USER: UserColumns = "matrix_user" (
+        user_nid: UserNid, user_id: Text, server_nid: ServerNid
+    ) key 1 Keep, followed by Word;
     EVENT_TYPE: EventTypeColumns = "event_type" (type_nid: TypeNid, r#type: Text) key 1 Keep, followed by Word;
 }
 
@@ -44,7 +50,8 @@ inserts! {
 pub struct User {
     pub nid: UserNid,
     pub user_id: OwnedUserId,
-    pub local: bool,
+    /// The user's server; `None` if it is this one.
+    pub server: Option<Arc<KnownServer>>,
     stored: Arc<AtomicBool>,
 }
 
@@ -57,16 +64,24 @@ pub struct EventType {
 }
 
 impl User {
+    /// Returns whether the user is one of this server.
+    pub fn is_local(&self) -> bool {
+        self.server.is_none()
+    }
+
     /// The touch of a commit that stores the user.
     pub(crate) fn touch(&self) -> Touch {
         Touch::Word { kind: WordKind::User, nid: self.nid.0 }
     }
 
-    /// Adds the row to `write`, unless it is known to be stored.
+    /// Adds the row to `write`, and that of the user's server, unless they are known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
+        if let Some(server) = &self.server {
+            server.write_if_new(write);
+        }
         if !self.stored.load(Ordering::Acquire) {
-            let row =
-                UserColumns { user_nid: self.nid, user_id: self.user_id.as_str().into(), local: self.local }.row();
+            let server_nid = self.server.as_ref().map_or(ServerNid::OURS, |server| server.nid);
+            let row = UserColumns { user_nid: self.nid, user_id: self.user_id.as_str().into(), server_nid }.row();
             write.add_word(row, self.touch(), Arc::clone(&self.stored));
         }
     }
@@ -82,13 +97,14 @@ impl EventType {
     }
 }
 
-/// The number of users, and of event types, that stay in memory when nobody holds them; about 200 bytes each.
+/// The number of users, of servers and of event types that stay in memory when nobody holds them; about 200 bytes each.
 const KEPT_WORDS: usize = 100_000;
 
 /// All words that this process has met.
 #[derive(Debug, Default)]
 pub struct Vocabulary {
     users: RwLock<Users>,
+    servers: Servers,
     types: RwLock<Types>,
     keys: Keys,
 }
@@ -100,12 +116,12 @@ struct Users {
 }
 
 impl Users {
-    fn add(&mut self, nid: UserNid, user_id: &UserId, local: bool, stored: bool) -> Arc<User> {
+    fn add(&mut self, nid: UserNid, user_id: &UserId, server: Option<Arc<KnownServer>>, stored: bool) -> Arc<User> {
         if let Some(user) = self.by_id.get(user_id) {
             return Arc::clone(user);
         }
         let stored = Arc::new(AtomicBool::new(stored));
-        let user = Arc::new(User { nid, user_id: user_id.to_owned(), local, stored });
+        let user = Arc::new(User { nid, user_id: user_id.to_owned(), server, stored });
         self.by_id.insert(user_id.to_owned(), Arc::clone(&user));
         self.by_nid.insert(nid, Arc::clone(&user));
         user
@@ -135,6 +151,7 @@ impl Memory for Vocabulary {
                         known.stored.store(true, Ordering::Release);
                     }
                 }
+                WordKind::Server => self.servers.stored(ServerNid(nid)),
                 WordKind::StateKey => self.keys.stored(KeyNid(nid)),
             }
         }
@@ -169,9 +186,11 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 }
 
 impl Database {
-    /// Evicts users and event types if there are many; called now and then, so that memory stays bounded.
+    /// Evicts users, servers and event types if there are many; called now and then, so that memory stays bounded.
     pub fn forget_words(&self) {
+        // In this order: users hold their servers.
         write(&self.vocabulary().users).forget(KEPT_WORDS);
+        self.vocabulary().servers.forget(KEPT_WORDS);
         let types = &mut write(&self.vocabulary().types).by_name;
         if types.len() > KEPT_WORDS {
             types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.load(Ordering::Acquire));
@@ -185,9 +204,12 @@ impl Database {
             return Ok(Some(Arc::clone(user)));
         }
         let mut reader = self.read().await?;
-        let row: Option<(i64, bool)> = on!(&mut reader.conn(), db =>
+        let row: Option<(i64, i64)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_USER.text()).bind(user_id.as_str()).fetch_optional(&mut **db).await)?;
-        Ok(row.map(|(nid, local)| write(users).add(UserNid(nid), user_id, local, true)))
+        Ok(row.map(|(nid, server)| {
+            let server = self.vocabulary().servers.of_stored_user(ServerNid(server), user_id);
+            write(users).add(UserNid(nid), user_id, server, true)
+        }))
     }
 
     /// The user, with a new short id if there was none.
@@ -195,8 +217,9 @@ impl Database {
         if let Some(user) = self.find_user(user_id).await? {
             return Ok(user);
         }
+        let server = if local { None } else { Some(self.server(user_id.server_name()).await?) };
         let nid = self.committer().ids().user()?;
-        Ok(write(&self.vocabulary().users).add(nid, user_id, local, false))
+        Ok(write(&self.vocabulary().users).add(nid, user_id, server, false))
     }
 
     /// The user with this short id, which comes from the database.
@@ -209,11 +232,12 @@ impl Database {
             return Ok(Arc::clone(user));
         }
         let mut reader = self.read().await?;
-        let row: Option<(String, bool)> = on!(&mut reader.conn(), db =>
+        let row: Option<(String, i64)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_USER_BY_NID.text()).bind(nid.0).fetch_optional(&mut **db).await)?;
-        let (user_id, local) = row.ok_or_else(|| Error::damaged("user", format!("no row for {}", nid.0)))?;
+        let (user_id, server) = row.ok_or_else(|| Error::damaged("user", format!("no row for {}", nid.0)))?;
         let user_id = UserId::parse(&user_id).map_err(|error| Error::damaged("user ID", error))?;
-        Ok(write(users).add(nid, &user_id, local, true))
+        let server = self.vocabulary().servers.of_stored_user(ServerNid(server), &user_id);
+        Ok(write(users).add(nid, &user_id, server, true))
     }
 
     /// The event type, with a new short id if there was none.
@@ -292,9 +316,9 @@ mod tests {
     #[test]
     fn only_users_who_can_be_read_again_are_forgotten() {
         let mut users = Users::default();
-        let held = users.add(UserNid(1), user_id!("@held:example.org"), true, true);
-        users.add(UserNid(2), user_id!("@stored:example.org"), true, true);
-        users.add(UserNid(3), user_id!("@new:example.org"), true, false);
+        let held = users.add(UserNid(1), user_id!("@held:example.org"), None, true);
+        users.add(UserNid(2), user_id!("@stored:example.org"), None, true);
+        users.add(UserNid(3), user_id!("@new:example.org"), None, false);
         users.forget(3);
         assert_eq!(users.by_id.len(), 3, "there is room for them");
         users.forget(2);
