@@ -161,14 +161,14 @@ impl Memory for Vocabulary {
 
     /// Forgets the words that are not stored. Those that are stored stay as they are for ever.
     fn forget(&self, _: Position) {
-        // In this order: a new user holds a new server.
+        // The servers first: a user who is made after them finds out.
+        self.servers.forget_new();
         write(&self.users).forget_new();
         let Types { by_name, new } = &mut *write(&self.types);
         for (_, known) in new.drain() {
             known.stored.give_up();
             by_name.remove(&known.event_type);
         }
-        self.servers.forget_new();
         self.keys.forget_new();
     }
 }
