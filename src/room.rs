@@ -20,6 +20,7 @@ pub mod memberships;
 pub mod power;
 pub mod read;
 mod ring;
+pub mod servers;
 pub mod state;
 pub mod write;
 
@@ -48,6 +49,7 @@ use self::{
     memberships::Memberships,
     read::visibility::CachedSight,
     ring::{Ring, Rings},
+    servers::JoinedByServer,
     write::{profile::Arrivals, queued::Queued, txn::TransactionIds},
 };
 use crate::{
@@ -105,6 +107,8 @@ struct Head {
     changes: i64,
     /// The number of changes up to the last checkpoint.
     saved_changes: i64,
+    /// The joined users of other servers, by server. Read when the membership of the first of them changes.
+    joined_by_server: Option<JoinedByServer>,
 }
 
 /// The part of the room that readers use. The state may be ahead of the committed events; readers name the position

@@ -37,6 +37,7 @@ pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;
 pub mod relations;
+pub mod remote_members;
 pub mod room_heads;
 pub mod room_lists;
 pub mod server_keys;
@@ -52,7 +53,9 @@ pub use committer::{Committed, Committer, Lineage, Patience, Role, Transaction, 
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
 pub use exists::exists;
-pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid};
+pub use ids::{
+    DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, ServerNid, SideNid, TimelinePlace, TypeNid, UserNid,
+};
 pub use open::{Database, DatabaseOptions, Durability, OpenError};
 pub use rows::{Insert, Row, Value};
 pub use vocabulary::{Vocabulary, keys::StateKey};

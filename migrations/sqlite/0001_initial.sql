@@ -54,10 +54,18 @@ CREATE TABLE counter (
 );
 
 -- table: matrix_user | owner: account | ends: never (events refer to their senders for ever)
+-- `server_nid` is 0 for the users of this server.
 CREATE TABLE matrix_user (
     user_nid INTEGER NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL UNIQUE,
-    local BOOLEAN NOT NULL
+    server_nid INTEGER NOT NULL
+);
+
+-- table: server | owner: remote | ends: never (a small vocabulary)
+-- Other servers, from the first of their users that is stored.
+CREATE TABLE server (
+    server_nid INTEGER NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
 );
 
 -- table: account | owner: account | ends: never (a deactivated name must not be given out again)
@@ -304,6 +312,29 @@ CREATE TABLE member (
     PRIMARY KEY (user_nid, room_nid)
 );
 CREATE INDEX member_room ON member (room_nid);
+
+-- table: remote_member | owner: room | ends: when the room is purged
+-- The users of other servers who are joined to a room, or were: `joined` tells. The row stays when the user is out of the
+-- room, because the writes of a room are inserts only.
+CREATE TABLE remote_member (
+    user_nid INTEGER NOT NULL,
+    room_nid INTEGER NOT NULL,
+    joined BOOLEAN NOT NULL,
+    PRIMARY KEY (user_nid, room_nid)
+) WITHOUT ROWID;
+CREATE INDEX remote_member_room ON remote_member (room_nid);
+
+-- table: room_server | owner: room | ends: when the room is purged
+-- The other servers that have, or had, joined users in a room. `joined` is their number, `changed_pos` the position of its
+-- last change.
+CREATE TABLE room_server (
+    server_nid INTEGER NOT NULL,
+    room_nid INTEGER NOT NULL,
+    joined INTEGER NOT NULL,
+    changed_pos INTEGER NOT NULL,
+    PRIMARY KEY (server_nid, room_nid)
+) WITHOUT ROWID;
+CREATE INDEX room_server_room ON room_server (room_nid);
 
 -- table: room_alias | owner: room | ends: when the alias is deleted or the room is purged
 CREATE TABLE room_alias (

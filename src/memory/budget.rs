@@ -30,7 +30,7 @@ pub enum Part {
     Filters,
     /// Pairs of event type and state key.
     StateKeys,
-    /// Users and event types that nobody holds.
+    /// Users, servers and event types.
     Words,
     /// Sessions by their access token.
     Sessions,

@@ -30,6 +30,8 @@ pub(super) struct Effects {
     /// Redacted forms of events, each with the position of the redaction.
     pub(super) redacted: Vec<(Position, Arc<StoredEvent>)>,
     pub(super) members: Vec<(UserNid, MemberEntry)>,
+    /// Users of other servers, and whether they are joined now.
+    pub(super) remote_members: Vec<(UserNid, bool)>,
     pub(super) txn: Option<QueuedTxn>,
     /// The position of the room's end after it.
     pub(super) last: Position,
@@ -53,6 +55,9 @@ impl Effects {
         self.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
         for (user, entry) in self.members {
             memberships.update(user, entry);
+        }
+        for (user, joined) in self.remote_members {
+            memberships.update_remote(user, self.room.nid, joined);
         }
     }
 }
@@ -105,7 +110,7 @@ impl RoomsMemory {
                 self.events.evict_redacted(room, event);
             }
             Touch::Member { room, user, forgotten: true, .. } => self.memberships.forget(user, room, at),
-            Touch::Member { user, .. } => self.memberships.evict(user),
+            Touch::Member { user, .. } | Touch::RemoteMember { user, .. } => self.memberships.evict(user),
             Touch::Txn { device, event } if event != NO_EVENT => self.txns.evict(device),
             _ => {}
         }

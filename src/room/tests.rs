@@ -8,7 +8,7 @@ use serde_json::{Value, json, value::to_raw_value};
 use zeroize::Zeroizing;
 
 use super::{
-    Room,
+    Room, Rooms,
     write::{
         create::{NewRoom, Preset},
         txn::TxnKey,
@@ -21,9 +21,15 @@ use crate::{
         register::{Permit, Registration},
     },
     app::App,
-    config::Config,
+    bus::Bus,
+    clock::Clock,
+    config::{Config, DatabaseUrl, Durability},
+    memory::budget::Budget,
     server::build::{Surroundings, app},
-    store::{committer::CommitStep, tests::count_rows},
+    store::{
+        committer::CommitStep,
+        tests::{count_rows, postgres::PostgresDatabase},
+    },
     sync::{
         token::{Hints, SyncToken},
         v3,
@@ -35,13 +41,40 @@ mod touches;
 pub(crate) struct Server {
     pub(crate) app: App,
     _dir: tempfile::TempDir,
+    /// Dropped after the server that uses it.
+    _postgres: Option<PostgresDatabase>,
 }
 
 pub(crate) async fn server() -> Server {
+    server_on(None, Clock::System).await
+}
+
+/// A server on each engine that this machine has.
+pub(crate) async fn servers_on_both_engines() -> Vec<Server> {
+    let mut both = vec![server().await];
+    if let Some(postgres) = PostgresDatabase::create().await {
+        both.push(server_on(Some(postgres), Clock::System).await);
+    }
+    both
+}
+
+async fn server_on(postgres: Option<PostgresDatabase>, clock: Clock) -> Server {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
-    let surroundings = Surroundings { hashing: Hashing::cheap(), ..Surroundings::default() };
-    Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir }
+    let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+    if let Some(postgres) = &postgres {
+        config.database.url = Some(DatabaseUrl::try_from(postgres.url.clone()).expect("a URL of ours"));
+        config.database.durability = Durability::Process;
+        config.database.max_connections = 4;
+    }
+    let surroundings = Surroundings { hashing: Hashing::cheap(), clock, ..Surroundings::default() };
+    Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir, _postgres: postgres }
+}
+
+/// A second service on the same database, which only the entries of the commit log tell of changes.
+pub(crate) fn other_service(server: &Server) -> Rooms {
+    let app = &server.app;
+    let budget = Budget::new(64 << 20);
+    Rooms::new(Arc::clone(&app.db), Arc::<Bus>::default(), app.clock.clone(), Arc::clone(&app.signer), &budget)
 }
 
 impl Server {
@@ -228,11 +261,7 @@ async fn a_room_is_the_same_after_it_was_loaded_again() {
 
 #[tokio::test]
 async fn rooms_made_alike_in_one_millisecond_are_different_rooms() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
-    let clock = crate::clock::Clock::manual(1_700_000_000_000);
-    let surroundings = Surroundings { hashing: Hashing::cheap(), clock, ..Surroundings::default() };
-    let server = Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir };
+    let server = server_on(None, Clock::manual(1_700_000_000_000)).await;
     let alice = server.register("alice").await;
     let mut made = std::collections::BTreeSet::new();
     for _ in 0..3 {

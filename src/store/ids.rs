@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::Error;
 pub use sabha_federation::ids::{
-    DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid,
+    DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, ServerNid, SideNid, TimelinePlace, TypeNid, UserNid,
 };
 
 /// The size of a block. Ids are reserved in the database by the block, and given out from memory.
@@ -23,6 +23,7 @@ pub(super) enum Kind {
     Event,
     Room,
     User,
+    Server,
     Device,
     Key,
     Type,
@@ -30,14 +31,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Event, Self::Room, Self::User, Self::Device, Self::Key, Self::Type, Self::Filter];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Event, Self::Room, Self::User, Self::Server, Self::Device, Self::Key, Self::Type, Self::Filter];
 
     pub(super) fn counter_name(self) -> &'static str {
         match self {
             Self::Event => "event",
             Self::Room => "room",
             Self::User => "user",
+            Self::Server => "server",
             Self::Device => "device",
             Self::Key => "key",
             Self::Type => "type",
@@ -117,6 +119,10 @@ impl Ids {
 
     pub fn user(&self) -> Result<UserNid, Error> {
         self.next(Kind::User).map(UserNid)
+    }
+
+    pub(super) fn server(&self) -> Result<ServerNid, Error> {
+        self.next(Kind::Server).map(ServerNid)
     }
 
     pub fn device(&self) -> Result<DeviceNid, Error> {

@@ -16,7 +16,7 @@ mod leftovers;
 mod plans;
 
 #[path = "../../tests/api/harness/postgres.rs"]
-pub(super) mod postgres;
+pub(crate) mod postgres;
 
 /// Every file's query texts. [`the_lists_above_are_complete`] finds a file that is missing here.
 const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
@@ -45,6 +45,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("profiles.rs", super::profiles::STATEMENTS),
     ("receipts.rs", super::receipts::STATEMENTS),
     ("relations.rs", super::relations::STATEMENTS),
+    ("remote_members.rs", super::remote_members::STATEMENTS),
     ("room_heads.rs", super::room_heads::STATEMENTS),
     ("room_lists.rs", super::room_lists::STATEMENTS),
     ("server_keys.rs", super::server_keys::STATEMENTS),
@@ -58,6 +59,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("unread.rs", super::unread::STATEMENTS),
     ("vocabulary.rs", super::vocabulary::STATEMENTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
+    ("vocabulary/servers.rs", super::vocabulary::servers::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
@@ -79,6 +81,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("profiles.rs", super::profiles::INSERTS),
     ("receipts.rs", super::receipts::INSERTS),
     ("relations.rs", super::relations::INSERTS),
+    ("remote_members.rs", super::remote_members::INSERTS),
     ("room_heads.rs", super::room_heads::INSERTS),
     ("server_keys.rs", super::server_keys::INSERTS),
     ("states.rs", super::states::INSERTS),
@@ -89,6 +92,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("unread.rs", super::unread::INSERTS),
     ("vocabulary.rs", super::vocabulary::INSERTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
+    ("vocabulary/servers.rs", super::vocabulary::servers::INSERTS),
 ];
 
 /// A connection to a new database of either engine, with our schema.

@@ -7,11 +7,12 @@
 //! write that still has one is refused.
 //!
 //! Memory is a cache with the database behind it. Users and event types that are stored and that nobody holds can be
-//! evicted and read again ([`Database::forget_words`]); pairs of type and state key, of which a room may have any
-//! number, are in [`keys`].
+//! evicted and read again ([`Database::forget_words`]), and so can [`servers`]; pairs of type and state key, of which a
+//! room may have any number, are in [`keys`].
 
 pub mod keys;
 mod mark;
+pub mod servers;
 
 use std::{
     collections::HashMap,
@@ -23,10 +24,13 @@ use std::{
 
 use ruma::{OwnedUserId, UserId};
 
-use self::keys::Keys;
 pub(crate) use self::mark::Mark;
+use self::{
+    keys::Keys,
+    servers::{KnownServer, Servers},
+};
 use super::{
-    Database, Error, KeyNid, Position, TypeNid, UserNid, Write,
+    Database, Error, KeyNid, Position, ServerNid, TypeNid, UserNid, Write,
     log::{LogEntry, Memory, Touch, WordKind},
     on,
     rows::{Text, inserts},
@@ -35,13 +39,15 @@ use super::{
 use crate::memory::budget::{Budget, Part};
 
 statements! {
-    FIND_USER = "SELECT user_nid, local FROM matrix_user WHERE user_id = $1";
-    FIND_USER_BY_NID = "SELECT user_id, local FROM matrix_user WHERE user_nid = $1";
+    FIND_USER = "SELECT user_nid, server_nid FROM matrix_user WHERE user_id = $1";
+    FIND_USER_BY_NID = "SELECT user_id, server_nid FROM matrix_user WHERE user_nid = $1";
     FIND_TYPE = "SELECT type_nid FROM event_type WHERE type = $1";
 }
 
 inserts! {
-    USER: UserColumns = "matrix_user" (user_nid: UserNid, user_id: Text, local: bool) key 1 Keep, followed by Word;
+    USER: UserColumns = "matrix_user" (
+        user_nid: UserNid, user_id: Text, server_nid: ServerNid
+    ) key 1 Keep, followed by Word;
     EVENT_TYPE: EventTypeColumns = "event_type" (type_nid: TypeNid, r#type: Text) key 1 Keep, followed by Word;
 }
 
@@ -50,7 +56,8 @@ inserts! {
 pub struct User {
     pub nid: UserNid,
     pub user_id: OwnedUserId,
-    pub local: bool,
+    /// The user's server; `None` if it is this one.
+    pub server: Option<Arc<KnownServer>>,
     stored: Arc<Mark>,
 }
 
@@ -63,16 +70,24 @@ pub struct EventType {
 }
 
 impl User {
+    /// Returns whether the user is one of this server.
+    pub fn is_local(&self) -> bool {
+        self.server.is_none()
+    }
+
     /// The touch of a commit that stores the user.
     pub(crate) fn touch(&self) -> Touch {
         Touch::Word { kind: WordKind::User, nid: self.nid.0 }
     }
 
-    /// Adds the row to `write`, unless it is known to be stored.
+    /// Adds the row to `write`, and that of the user's server, unless they are known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
+        if let Some(server) = &self.server {
+            server.write_if_new(write);
+        }
         if !self.stored.is_stored() {
-            let row =
-                UserColumns { user_nid: self.nid, user_id: self.user_id.as_str().into(), local: self.local }.row();
+            let server_nid = self.server.as_ref().map_or(ServerNid::OURS, |server| server.nid);
+            let row = UserColumns { user_nid: self.nid, user_id: self.user_id.as_str().into(), server_nid }.row();
             write.add_word(row, self.touch(), Arc::clone(&self.stored));
         }
     }
@@ -88,26 +103,28 @@ impl EventType {
     }
 }
 
-/// The memory of a user or an event type, in two maps. Those that somebody holds stay, however many there are.
+/// The memory of a user, a server or an event type, in two maps. Those that somebody holds stay, however many there are.
 const WORD_BYTES: usize = 300;
 
-/// The number of words in memory before they have their share of the memory budget, and in tools without a budget: 6 MB.
-const FIRST_WORDS: usize = 20_000;
+/// The number of users, of servers and of event types before they have their share of the memory budget, and in tools
+/// without a budget: 2 MB each.
+const FIRST_WORDS: usize = 7_000;
 
 /// All words that this process has met.
 #[derive(Debug)]
 pub struct Vocabulary {
     users: Arc<RwLock<Users>>,
+    servers: Servers,
     types: Arc<RwLock<Types>>,
     keys: Keys,
-    /// The number of users, and of event types, above which those that nobody holds are evicted.
+    /// The number of users, of servers and of event types above which those that nobody holds are evicted.
     kept: AtomicUsize,
 }
 
 impl Default for Vocabulary {
     fn default() -> Self {
-        let (users, types, keys) = Default::default();
-        Self { users, types, keys, kept: AtomicUsize::new(FIRST_WORDS) }
+        let (users, servers, types, keys) = Default::default();
+        Self { users, servers, types, keys, kept: AtomicUsize::new(FIRST_WORDS) }
     }
 }
 
@@ -118,12 +135,12 @@ struct Users {
 }
 
 impl Users {
-    fn add(&mut self, nid: UserNid, user_id: &UserId, local: bool, stored: bool) -> Arc<User> {
+    fn add(&mut self, nid: UserNid, user_id: &UserId, server: Option<Arc<KnownServer>>, stored: bool) -> Arc<User> {
         if let Some(user) = self.by_id.get(user_id) {
             return Arc::clone(user);
         }
         let stored = Arc::new(Mark::new(stored));
-        let user = Arc::new(User { nid, user_id: user_id.to_owned(), local, stored });
+        let user = Arc::new(User { nid, user_id: user_id.to_owned(), server, stored });
         self.by_id.insert(user_id.to_owned(), Arc::clone(&user));
         self.by_nid.insert(nid, Arc::clone(&user));
         user
@@ -153,6 +170,7 @@ impl Memory for Vocabulary {
                         known.stored.store();
                     }
                 }
+                WordKind::Server => self.servers.stored(ServerNid(nid)),
                 WordKind::StateKey => self.keys.stored(KeyNid(nid)),
             }
         }
@@ -160,6 +178,8 @@ impl Memory for Vocabulary {
 
     /// Forgets the words that are not stored. Those that are stored stay as they are for ever.
     fn forget(&self, _: Position) {
+        // The servers first: a user who is made after them finds out.
+        self.servers.forget_new();
         write(&self.users).forget_new();
         let Types { by_name, new } = &mut *write(&self.types);
         for (_, known) in new.drain() {
@@ -214,20 +234,23 @@ impl Database {
     pub fn limit_words(&self, budget: &Budget) {
         let vocabulary = self.vocabulary();
         vocabulary.keys.limit(budget);
-        // Half for each of users and event types, as nobody knows which of them a flood will bring.
-        let kept = usize::try_from(budget.share(Part::Words)).unwrap_or(usize::MAX) / WORD_BYTES / 2;
+        // A third for each of users, servers and event types, as nobody knows which of them a flood will bring.
+        let kept = usize::try_from(budget.share(Part::Words)).unwrap_or(usize::MAX) / WORD_BYTES / 3;
         vocabulary.kept.store(kept, Ordering::Relaxed);
         let (users, types) = (Arc::clone(&vocabulary.users), Arc::clone(&vocabulary.types));
+        let servers = vocabulary.servers.clone();
         budget.watch(Part::Words, move || {
-            let words = read(&users).by_id.len() + read(&types).by_name.len();
+            let words = read(&users).by_id.len() + servers.count() + read(&types).by_name.len();
             (words * WORD_BYTES) as u64
         });
     }
 
-    /// Evicts users and event types if there are many; called now and then, so that memory stays bounded.
+    /// Evicts users, servers and event types if there are many; called now and then, so that memory stays bounded.
     pub fn forget_words(&self) {
         let kept = self.vocabulary().kept.load(Ordering::Relaxed);
+        // In this order: users hold their servers.
         write(&self.vocabulary().users).forget(kept);
+        self.vocabulary().servers.forget(kept);
         let types = &mut write(&self.vocabulary().types).by_name;
         if types.len() > kept {
             types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.is_stored());
@@ -241,9 +264,12 @@ impl Database {
             return Ok(Some(Arc::clone(user)));
         }
         let mut reader = self.read().await?;
-        let row: Option<(i64, bool)> = on!(&mut reader.conn(), db =>
+        let row: Option<(i64, i64)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_USER.text()).bind(user_id.as_str()).fetch_optional(&mut **db).await)?;
-        Ok(row.map(|(nid, local)| write(users).add(UserNid(nid), user_id, local, true)))
+        Ok(row.map(|(nid, server)| {
+            let server = self.vocabulary().servers.of_stored_user(ServerNid(server), user_id);
+            write(users).add(UserNid(nid), user_id, server, true)
+        }))
     }
 
     /// The user, with a new short id if there was none.
@@ -251,10 +277,16 @@ impl Database {
         if let Some(user) = self.find_user(user_id).await? {
             return Ok(user);
         }
-        let mut users = write(&self.vocabulary().users);
-        // Under the lock: a user who is made while the new ones are forgotten is among them, or gets no short id.
-        let nid = self.committer().ids().user()?;
-        Ok(users.add(nid, user_id, local, false))
+        loop {
+            let server = if local { None } else { Some(self.server(user_id.server_name()).await?) };
+            let mut users = write(&self.vocabulary().users);
+            if server.as_ref().is_some_and(|server| server.is_forgotten()) {
+                continue;
+            }
+            // Under the lock: a user who is made while the new ones are forgotten is among them, or gets no short id.
+            let nid = self.committer().ids().user()?;
+            return Ok(users.add(nid, user_id, server, false));
+        }
     }
 
     /// The user with this short id, which comes from the database.
@@ -267,11 +299,12 @@ impl Database {
             return Ok(Arc::clone(user));
         }
         let mut reader = self.read().await?;
-        let row: Option<(String, bool)> = on!(&mut reader.conn(), db =>
+        let row: Option<(String, i64)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_USER_BY_NID.text()).bind(nid.0).fetch_optional(&mut **db).await)?;
-        let (user_id, local) = row.ok_or_else(|| Error::damaged("user", format!("no row for {}", nid.0)))?;
+        let (user_id, server) = row.ok_or_else(|| Error::damaged("user", format!("no row for {}", nid.0)))?;
         let user_id = UserId::parse(&user_id).map_err(|error| Error::damaged("user ID", error))?;
-        Ok(write(users).add(nid, &user_id, local, true))
+        let server = self.vocabulary().servers.of_stored_user(ServerNid(server), &user_id);
+        Ok(write(users).add(nid, &user_id, server, true))
     }
 
     /// The event type, with a new short id if there was none.
@@ -350,9 +383,9 @@ mod tests {
     #[test]
     fn only_users_who_can_be_read_again_are_forgotten() {
         let mut users = Users::default();
-        let held = users.add(UserNid(1), user_id!("@held:example.org"), true, true);
-        users.add(UserNid(2), user_id!("@stored:example.org"), true, true);
-        users.add(UserNid(3), user_id!("@new:example.org"), true, false);
+        let held = users.add(UserNid(1), user_id!("@held:example.org"), None, true);
+        users.add(UserNid(2), user_id!("@stored:example.org"), None, true);
+        users.add(UserNid(3), user_id!("@new:example.org"), None, false);
         users.forget(3);
         assert_eq!(users.by_id.len(), 3, "there is room for them");
         users.forget(2);

@@ -147,6 +147,7 @@ impl Parser<'_> {
                     0 => WordKind::User,
                     1 => WordKind::EventType,
                     2 => WordKind::StateKey,
+                    3 => WordKind::Server,
                     _ => return Err(DecodeError::Corrupt("a kind of word is unknown")),
                 };
                 Touch::Word { kind, nid: self.id(IdKind::Word)? }

@@ -19,7 +19,7 @@ fn touch(kind: u8, numbers: [i64; 3], small: u32, code: u8, flag: bool) -> Touch
     let device = DeviceNid(second);
     match kind {
         0 => Touch::Word {
-            kind: [WordKind::User, WordKind::EventType, WordKind::StateKey][small as usize % 3],
+            kind: [WordKind::User, WordKind::EventType, WordKind::StateKey, WordKind::Server][small as usize % 4],
             nid: first,
         },
         1 => Touch::Event { room, event, sub: -i64::from(small), flags: third },
