@@ -33,12 +33,13 @@ use tokio::{
 };
 
 use crate::{
-    api::{Api, Request, Transport, v3},
+    api::{Api, Doors, Open, Request, Transport, v3},
     clients::{Scene, Writer},
     number,
     plan::{Plan, USERS},
     postgres::PostgresDatabase,
-    stage::{config, scene},
+    running::config,
+    stage::scene,
     world::World,
 };
 
@@ -129,7 +130,8 @@ async fn act(plan: Plan, scene: Arc<Scene>, leader: App, requests: Shutdown) {
 fn api(app: &App, requests: &Shutdown, world: &Arc<World>) -> Api {
     let layer = TrackedLayer::new(requests.tasks().clone());
     let router = client_api::routes().into_router().with_state(app.clone()).layer(layer);
-    Api { transport: Transport::Router(router), world: Arc::clone(world) }
+    let doors = Doors::new(Open { transport: Transport::Router(router), app: app.clone() });
+    Api { doors, world: Arc::clone(world) }
 }
 
 /// The database that all processes share, and their clock.
