@@ -7,6 +7,7 @@ use crate::{
     bus::Bus,
     clock::Clock,
     config::{Config, Presence},
+    memory::budget::Budget,
     store::{Database, tests::NewDatabase},
 };
 
