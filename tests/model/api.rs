@@ -122,12 +122,17 @@ pub struct Api {
 impl Api {
     /// Sends a request and returns the answer. A status that no client may ever see is a fault.
     pub async fn ask(&self, token: &str, request: &Request) -> Answer {
-        let open = self.doors.open().await;
-        let (status, text) = match &open.transport {
-            Transport::Router(router) => through_router(router.clone(), token, request).await,
-            Transport::Socket { address, http } => through_socket(*address, http, token, request).await,
+        let (status, text) = loop {
+            let open = self.doors.open().await;
+            let (status, text) = match &open.transport {
+                Transport::Router(router) => through_router(router.clone(), token, request).await,
+                Transport::Socket { address, http } => through_socket(*address, http, token, request).await,
+            };
+            // A large sync that waits for its turn when the server stops is refused, and clients try again.
+            if status != 503 || request.method != Method::GET || !open.app.stopping.is_cancelled() {
+                break (status, text);
+            }
         };
-        drop(open);
         let json = serde_json::from_str(&text).unwrap_or_default();
         if status >= 500 || status == 429 || status == 401 {
             self.world
