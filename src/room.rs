@@ -46,7 +46,7 @@ use self::{
     events::Events,
     listing::heroes::Heroes,
     memberships::Memberships,
-    read::visibility::CachedSight,
+    read::{delta::Deltas, visibility::CachedSight},
     ring::{Ring, Rings},
     write::{profile::Arrivals, queued::Queued, txn::TransactionIds},
 };
@@ -185,6 +185,7 @@ pub struct Rooms {
     unthinned: Unthinned,
     state_hash_key: StateHashKey,
     rings: Arc<Rings>,
+    deltas: Deltas,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being created, so that no two requests create the same one.
     reserved_aliases: Mutex<HashSet<String>>,
@@ -210,6 +211,7 @@ impl Rooms {
         Self {
             events,
             rings: Rings::new(budget),
+            deltas: Deltas::new(budget),
             registry,
             memory,
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
