@@ -47,7 +47,7 @@ use self::{
     events::Events,
     listing::heroes::Heroes,
     memberships::Memberships,
-    read::visibility::CachedSight,
+    read::{delta::Deltas, visibility::CachedSight},
     ring::{Ring, Rings},
     servers::JoinedByServer,
     write::{profile::Arrivals, queued::Queued, txn::TransactionIds},
@@ -189,6 +189,7 @@ pub struct Rooms {
     unthinned: Unthinned,
     state_hash_key: StateHashKey,
     rings: Arc<Rings>,
+    deltas: Deltas,
     sights: quick_cache::sync::Cache<(UserNid, RoomNid), CachedSight>,
     /// Aliases that are being created, so that no two requests create the same one.
     reserved_aliases: Mutex<HashSet<String>>,
@@ -227,6 +228,7 @@ impl Rooms {
         Self {
             events,
             rings: Rings::new(budget),
+            deltas: Deltas::new(budget),
             registry,
             memory,
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),

@@ -78,7 +78,7 @@ struct CachedInboxes {
 }
 
 impl Inboxes {
-    #[cfg(test)]
+    /// The cached inbox.
     fn find(&self, device: DeviceNid) -> Option<Inbox> {
         match lock(&self.entries).by_device.get(&device) {
             Some(CachedInbox::Known(inbox)) => Some(*inbox),
@@ -182,6 +182,16 @@ impl Keys {
         };
         self.memory.inboxes.loaded(device, load, inbox);
         Ok(inbox)
+    }
+
+    /// Returns whether no message waits that the device has not acknowledged, as far as memory knows. `since` is the
+    /// position up to which it has its messages.
+    pub fn has_no_messages(&self, device: DeviceNid, since: Position) -> bool {
+        let inboxes = &self.memory.inboxes;
+        let is_told = |inbox: Inbox| {
+            inbox.newest <= since || inboxes.acknowledged.find(device).is_some_and(|upto| inbox.newest <= upto)
+        };
+        inboxes.find(device).is_some_and(is_told)
     }
 
     /// The messages for the device in (`since`, `upto`], oldest first, as complete events, at most about `limit`. The

@@ -12,6 +12,8 @@ pub enum Part {
     Events,
     /// The latest events of rooms in use. Those that are also in [`Self::Events`] count twice.
     LatestEvents,
+    /// New events as all members of a room see them.
+    Deltas,
     /// Receipts of rooms in use.
     Receipts,
     /// The members that each device was sent.
@@ -23,14 +25,22 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 6] =
-        [Self::Events, Self::LatestEvents, Self::Receipts, Self::LazyMembers, Self::Filters, Self::StateKeys];
+    pub const ALL: [Self; 7] = [
+        Self::Events,
+        Self::LatestEvents,
+        Self::Deltas,
+        Self::Receipts,
+        Self::LazyMembers,
+        Self::Filters,
+        Self::StateKeys,
+    ];
 
     /// The name in the metrics.
     fn name(self) -> &'static str {
         match self {
             Self::Events => "events",
             Self::LatestEvents => "latest_events",
+            Self::Deltas => "deltas",
             Self::Receipts => "receipts",
             Self::LazyMembers => "lazy_members",
             Self::Filters => "filters",
@@ -43,6 +53,7 @@ impl Part {
         match self {
             Self::Events => 30,
             Self::LatestEvents => 20,
+            Self::Deltas => 4,
             Self::Receipts => 15,
             Self::LazyMembers => 10,
             Self::Filters => 4,

@@ -28,11 +28,17 @@ pub(super) struct Rings {
     /// The bytes that they may have.
     share: u64,
     bytes: AtomicU64,
+    /// The number of versions of all rings so far.
+    versions: AtomicU64,
 }
 
 impl Rings {
     pub(super) fn new(budget: &Budget) -> Arc<Self> {
-        let rings = Arc::new(Self { share: budget.share(Part::LatestEvents), bytes: AtomicU64::new(0) });
+        let rings = Arc::new(Self {
+            share: budget.share(Part::LatestEvents),
+            bytes: AtomicU64::new(0),
+            versions: AtomicU64::new(0),
+        });
         budget.watch(Part::LatestEvents, {
             let rings = Arc::clone(&rings);
             move || rings.bytes.load(Ordering::Relaxed)
@@ -40,10 +46,18 @@ impl Rings {
         rings
     }
 
+    fn next_version(&self) -> u64 {
+        self.versions.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn are_full(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > self.share
     }
 }
+
+/// The error for a range of which the ring has only a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotInRing;
 
 /// The latest committed events of a room, oldest first.
 #[derive(Debug)]
@@ -52,13 +66,26 @@ pub(super) struct Ring {
     /// The ring holds every event of the timeline after this position.
     from: Position,
     bytes: u64,
+    /// Another one after each change of an event. No two rings of this process ever have the same one.
+    version: u64,
     all: Arc<Rings>,
+}
+
+/// The events of a ring in a range of positions, by which others may remember what they made of these events. Any change of
+/// an event makes another span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Span {
+    first: Position,
+    last: Position,
+    version: u64,
+    pub(super) events: usize,
 }
 
 impl Ring {
     /// A ring without events, of a room that has none after `from`.
     pub(super) fn new(from: Position, all: Arc<Rings>) -> Self {
-        Self { events: VecDeque::new(), from, bytes: 0, all }
+        let version = all.next_version();
+        Self { events: VecDeque::new(), from, bytes: 0, version, all }
     }
 
     /// Fills a ring that is still empty with the latest events of a room, up to the position that it was made with. With
@@ -79,6 +106,18 @@ impl Ring {
         let start = self.events.partition_point(|(pos, _)| *pos <= after);
         let end = self.events.partition_point(|(pos, _)| *pos <= upto);
         Some(self.events.range(start..end.max(start)).cloned().collect())
+    }
+
+    /// The span of the events in (`after`, `upto`], if there are any; an error if the ring does not reach back that far.
+    pub(super) fn span(&self, after: Position, upto: Position) -> Result<Option<Span>, NotInRing> {
+        if after < self.from {
+            return Err(NotInRing);
+        }
+        let start = self.events.partition_point(|(pos, _)| *pos <= after);
+        let end = self.events.partition_point(|(pos, _)| *pos <= upto);
+        let at = |index: usize| self.events.get(index).map(|(pos, _)| *pos);
+        let ends = if start < end { at(start).zip(at(end - 1)) } else { None };
+        Ok(ends.map(|(first, last)| Span { first, last, version: self.version, events: end - start }))
     }
 
     /// At most the `limit` latest events up to `upto`, if the ring has that many.
@@ -126,6 +165,7 @@ impl Ring {
             removed += held.weight();
             *held = now;
         }
+        self.version = self.all.next_version();
         self.count(added, removed);
     }
 
@@ -182,6 +222,28 @@ mod tests {
             assert_eq!(ring.between(Position(3), Position(9)).is_some(), is_all);
             assert_eq!(ring.latest(Position(9), 6).is_some(), is_all);
         }
+    }
+
+    #[test]
+    fn a_span_is_the_same_for_all_ranges_with_the_same_events_until_one_changes() {
+        let rings = Rings::new(&Budget::new(1 << 30));
+        let mut ring = Ring::new(Position(4), Arc::clone(&rings));
+        ring.extend(&[event(5), event(7), event(9)]);
+        let span = |ring: &Ring, after, upto| ring.span(Position(after), Position(upto)).map_err(|NotInRing| ());
+        let all = span(&ring, 4, 9).expect("it reaches back that far").expect("there are events");
+        assert_eq!(all.events, 3);
+        assert_eq!(span(&ring, 4, 12), Ok(Some(all)));
+        assert_ne!(span(&ring, 4, 8), Ok(Some(all)));
+        assert_eq!(span(&ring, 5, 7), span(&ring, 6, 8));
+        for (after, upto) in [(9, 12), (5, 6), (8, 5)] {
+            assert_eq!(span(&ring, after, upto), Ok(None));
+        }
+        assert_eq!(span(&ring, 3, 9), Err(()));
+        ring.replace(&event(7).1);
+        assert_ne!(span(&ring, 4, 9), Ok(Some(all)));
+        let mut loaded_again = Ring::new(Position(4), rings);
+        loaded_again.extend(&[event(5), event(7), event(9)]);
+        assert_ne!(span(&loaded_again, 4, 9), Ok(Some(all)));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     memory::growing::GrowingCache,
     push::rules::{
         compiled::{ClassId, CompiledRules},
+        evaluate::Verdict,
         judgement::Judgement,
     },
     room::{
@@ -31,7 +32,7 @@ use crate::{
             timeline::PlainEvent,
         },
     },
-    store::{Error, EventNid, Position, RoomNid},
+    store::{Error, EventNid, Position, RoomNid, vocabulary::User},
 };
 
 /// Maximum number of events kept for a room and a class: those of a new count, and some that come after it before the
@@ -53,6 +54,17 @@ const EVENT_BYTES: usize = 160;
 /// The judged events of active rooms.
 pub(in crate::push) struct JudgedRooms(GrowingCache<(RoomNid, ClassId), Mutex<JudgedRoom>>);
 
+impl JudgedRooms {
+    pub(super) fn find(&self, room: RoomNid, class: ClassId) -> Option<Arc<Mutex<JudgedRoom>>> {
+        self.0.get(&(room, class))
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.0.iter().for_each(|(key, _)| self.0.remove(&key));
+    }
+}
+
 impl Default for JudgedRooms {
     fn default() -> Self {
         Self(GrowingCache::new(CACHED_BYTES, CACHED_ROOMS))
@@ -61,7 +73,7 @@ impl Default for JudgedRooms {
 
 /// The latest events of a room, judged by one class of rules. Locked while new events are added, which may read the
 /// database: two looks need not do that twice.
-struct JudgedRoom {
+pub(super) struct JudgedRoom {
     /// `events` has all events of the timeline after this position, up to `upto`.
     from: Position,
     upto: Position,
@@ -164,6 +176,21 @@ impl Judged {
         Ok(self.conversation.get_or_init(|| boxed(conversation)).as_deref())
     }
 
+    /// The conversation that the event belongs to, if it is known already.
+    pub(super) fn known_conversation(&self) -> Option<Option<&Conversation>> {
+        self.conversation.get().map(Option::as_deref)
+    }
+
+    /// Returns whether the event changes the counts of a user for whom the verdict is.
+    pub(super) fn matters(&self, verdict: Verdict, user: &User) -> bool {
+        if self.sender() == user.user_id { self.marks_as_read } else { verdict.notify }
+    }
+
+    /// Returns whether the event redacts another one, or once did.
+    pub(super) fn is_redaction(&self) -> bool {
+        !matches!(self.redacts, Redacts::Nothing)
+    }
+
     /// The effect of the event on earlier ones.
     pub(super) async fn effect(&self, rooms: &Rooms, room: &Room) -> Result<Effect<'_>, Error> {
         let (event_id, redacted) = match &self.redacts {
@@ -196,10 +223,16 @@ impl JudgedRoom {
     }
 
     /// The known events after a position, up to another one.
-    fn within(&self, after: Position, upto: Position) -> impl ExactSizeIterator<Item = &Arc<Judged>> {
+    pub(super) fn within(&self, after: Position, upto: Position) -> impl ExactSizeIterator<Item = &Arc<Judged>> {
         let start = self.events.partition_point(|event| event.pos <= after);
         let end = self.events.partition_point(|event| event.pos <= upto);
         self.events.range(start..end.max(start))
+    }
+
+    /// Returns whether all events of the room in (`after`, `upto`] are known.
+    pub(super) fn has_all(&self, room: &Room, after: Position, upto: Position) -> bool {
+        // In a busy server the position goes on while nothing happens in the room.
+        self.from <= after && (upto <= self.upto || room.last_pos() <= self.upto)
     }
 
     fn clear(&mut self, from: Position) {

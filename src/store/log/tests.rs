@@ -214,7 +214,7 @@ fn content_that_encode_never_writes_is_refused() {
     check(&head(&[20 | 2 << 5]), outside);
     check(&head(&[20 | 7 << 5]), too_short);
     check(&head(&[31 | 1 << 5]), DecodeError::Corrupt("a kind of touch is unknown"));
-    check(&head(&[1 << 5, 3, 0]), DecodeError::Corrupt("a kind of word is unknown"));
+    check(&head(&[1 << 5, 4, 0]), DecodeError::Corrupt("a kind of word is unknown"));
     check(&head(&[2 | 1 << 5, 0, 0, 0, 0x90, 1]), DecodeError::Corrupt("a plain event is in the long form"));
     check(&head(&[6 | 1 << 5, 2, 0, 0]), DecodeError::Corrupt("a flag is neither set nor unset"));
     check(&head(&[5 | 1 << 5, 0x80, 4, 0, 0]), DecodeError::Corrupt("a membership is too large"));
