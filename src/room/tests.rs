@@ -21,9 +21,9 @@ use crate::{
         register::{Permit, Registration},
     },
     app::App,
-    config::Config,
+    config::{ByteSize, Config},
     server::build::{Surroundings, app},
-    store::{committer::CommitStep, tests::count_rows},
+    store::{Position, committer::CommitStep, tests::count_rows},
     sync::{
         token::{Hints, SyncToken},
         v3,
@@ -38,8 +38,13 @@ pub(crate) struct Server {
 }
 
 pub(crate) async fn server() -> Server {
+    server_with(|_| {}).await
+}
+
+async fn server_with(change: impl FnOnce(&mut Config)) -> Server {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+    let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+    change(&mut config);
     let surroundings = Surroundings { hashing: Hashing::cheap(), ..Surroundings::default() };
     Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir }
 }
@@ -418,4 +423,31 @@ async fn thinned_checkpoints_leave_every_state_readable() {
     rooms.forget_idle();
     rooms.forget_idle();
     rooms.send(&alice, &room_id, message("hello"), None).await.expect("the room loads, and its hash is right");
+}
+
+#[tokio::test]
+async fn the_latest_events_of_quiet_rooms_leave_memory_when_those_of_all_rooms_are_too_large() {
+    // The smallest budget: there is room for 18 of these messages.
+    let server = server_with(|config| config.memory.budget = ByteSize::mib(16)).await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let body = "x".repeat(60_000);
+    let mut created = Vec::new();
+    for _ in 0..4 {
+        let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
+        for _ in 0..8 {
+            rooms.send(&alice, &room_id, message(&body), None).await.expect("sent");
+        }
+        created.push(rooms.require(&room_id).await.expect("a room"));
+    }
+    let held = || created.iter().map(|room| room.latest(room.last_pos(), 2).is_some()).collect::<Vec<_>>();
+    assert!(rooms.rings.are_full());
+    assert_eq!(held()[..2], [true, true]);
+    rooms.shrink_rings();
+    assert!(!rooms.rings.are_full());
+    assert_eq!(held()[..2], [false, true], "the first room has been quiet for longest");
+    for room in &created {
+        let newest = room.recent(Position(room.last_pos().0 - 1), room.last_pos());
+        assert!(newest.is_some_and(|events| events.len() == 1), "a client that waits for news finds it in memory");
+    }
 }
