@@ -17,6 +17,7 @@ mod send;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use self::inboxes::Inbox;
 pub(super) use self::inboxes::Inboxes;
 pub use self::send::{MAX_MESSAGE_BYTES, MAX_MESSAGES, MAX_NAME_BYTES, SendToDeviceError};
 use super::Keys;
