@@ -13,11 +13,12 @@ use super::{
 };
 use crate::store::{
     Conn, Database, Error, Position, Transaction,
-    conn::{on, statements},
+    conn::{at_writer, on, statements},
 };
 
 statements! {
     DELETE_BEFORE = "DELETE FROM commit_log WHERE pos < $1";
+    DELETE_AFTER = "DELETE FROM commit_log WHERE pos > $1";
 }
 
 /// The age at which an entry may go. Until then another process finds it that had lost a hint and looks for what it missed.
@@ -45,6 +46,22 @@ pub(super) async fn trim(db: &Database, now_ms: i64) -> Result<(), Error> {
             return Ok(());
         }
     }
+}
+
+/// Deletes entries after the last committed position, which no commit has made: a commit that comes to such a position would
+/// fail. Call it only with the right to write, or they may be the commits of another process.
+pub(in crate::store) async fn delete_after(conn: &mut Conn<'_>, last: Position) -> Result<(), Error> {
+    let rows = at_writer!(conn, db => sqlx::query(DELETE_AFTER.text())
+        .bind(last.0).execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    if rows > 0 {
+        tracing::error!(
+            rows,
+            position = last.0,
+            "the commit log has entries after the last committed position, so the database is damaged or was changed by \
+             others: deleting them"
+        );
+    }
+    Ok(())
 }
 
 /// The facts that decide whether an entry may go.
