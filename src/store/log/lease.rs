@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::trim;
 use crate::store::{
     Conn, Error, Position,
     committer::RESERVE_IDS,
@@ -68,6 +69,7 @@ pub(in crate::store) async fn take(
         at_writer!(conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(drop))?;
         return Ok(None);
     };
+    trim::delete_after(conn, seen.pos).await?;
     let term = Term { number, epoch, first_pos: seen.pos };
     terms::begin(conn, term, now_ms).await?;
     let blocks = reserve_ids(conn).await?;

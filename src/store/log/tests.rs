@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use sabha_federation::varint::checksum;
 
 use super::{
+    decode::{HEAD_BYTES, Head, head},
     encode::{CHECKSUM_BYTES, PLAIN_FLAGS},
     *,
 };
@@ -105,6 +106,14 @@ proptest! {
     #[test]
     fn a_decoded_blob_is_the_encoded_entry(entry in any_entry()) {
         prop_assert_eq!(decode(entry.pos, &encode(&entry)), Ok(entry));
+    }
+
+    #[test]
+    fn the_first_bytes_of_a_blob_are_enough_for_its_head(entry in any_entry()) {
+        let blob = encode(&entry);
+        let first = &blob[..blob.len().min(HEAD_BYTES as usize)];
+        let expected = Head { at_ms: entry.at_ms, bytes_before: entry.bytes_before };
+        prop_assert_eq!(head(first), Ok(expected));
     }
 
     #[test]
