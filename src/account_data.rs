@@ -276,6 +276,11 @@ impl AccountData {
         self.db.committer().remember(memory);
     }
 
+    /// Returns whether no data of the user has certainly changed after `since`.
+    pub(crate) fn is_unchanged(&self, user: UserNid, since: Position) -> bool {
+        lock(&self.memory.latest).is_unchanged(&user, since)
+    }
+
     /// The changes in (`since`, `upto`], oldest first. Needs no query when nothing changed.
     pub async fn list_since(
         &self,
@@ -283,7 +288,7 @@ impl AccountData {
         since: Position,
         upto: Position,
     ) -> Result<Vec<DataEvent>, store::Error> {
-        if lock(&self.memory.latest).is_unchanged(&user, since) {
+        if self.is_unchanged(user, since) {
             return Ok(Vec::new());
         }
         let mut reader = self.db.read().await?;

@@ -92,14 +92,14 @@ impl Memory for KeysMemory {
                 Touch::KeyCounts { device, .. } => self.counts.changed(device, *at),
                 Touch::ToDevice { device, messages, bytes, .. } => self.inboxes.added(device, *at, (messages, bytes)),
                 Touch::ToDeviceGone { device, upto, messages, bytes } => {
-                    self.inboxes.removed(device, upto, (messages, bytes));
+                    self.inboxes.removed(device, (*at, upto), (messages, bytes));
                 }
                 _ => {}
             }
         }
     }
 
-    /// Evicts the inboxes: one that was read a moment ago may have these messages counted already.
+    /// Evicts the inboxes, whose numbers only the process that writes keeps up to date.
     fn follow(&self, entry: &LogEntry) {
         for (at, touch) in &entry.touches {
             match *touch {

@@ -48,7 +48,7 @@ use self::{
     events::Events,
     listing::heroes::Heroes,
     memberships::Memberships,
-    read::visibility::CachedSight,
+    read::{delta::Deltas, visibility::CachedSight},
     registry::{LOAD_LOCKS, Registry},
     ring::{Ring, Rings},
     servers::JoinedByServer,
@@ -188,6 +188,7 @@ pub struct Rooms {
     unthinned: Unthinned,
     state_hash_key: StateHashKey,
     rings: Arc<Rings>,
+    deltas: Deltas,
     sights: Arc<ByteCache<(UserNid, RoomNid), CachedSight>>,
     /// Aliases that are being created, so that no two requests create the same one.
     reserved_aliases: Mutex<HashSet<String>>,
@@ -207,6 +208,7 @@ impl Rooms {
         Self {
             events,
             rings: Rings::new(budget),
+            deltas: Deltas::new(budget),
             registry,
             memory,
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),

@@ -97,15 +97,20 @@ impl IgnoredLists {
 }
 
 impl AccountData {
+    /// The users that the account ignores, if they are cached.
+    pub(crate) fn ignored_in_memory(&self, user: UserNid) -> Option<Arc<Ignored>> {
+        self.memory.ignored.0.get(&user)
+    }
+
     /// The users that the account ignores. Cached after the first call.
     pub async fn ignored(&self, user: &User) -> Result<Arc<Ignored>, store::Error> {
         let lists = &self.memory.ignored.0;
-        if let Some(ignored) = lists.get(&user.nid) {
+        if let Some(ignored) = self.ignored_in_memory(user.nid) {
             return Ok(ignored);
         }
         // One reader at a time, and after a change that is on its way.
         let _turn = self.turn(user.nid).await;
-        if let Some(ignored) = lists.get(&user.nid) {
+        if let Some(ignored) = self.ignored_in_memory(user.nid) {
             return Ok(ignored);
         }
         let read_at = self.published();

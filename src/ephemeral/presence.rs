@@ -43,6 +43,10 @@ const MAX_SHOWN: usize = 1_000;
 /// rooms.
 const MAX_SEEN_BEFORE: usize = 2_000;
 
+/// Maximum number of changes that a sync in memory searches: those of a second on a busy server. Each takes a walk over the
+/// rooms of the viewer.
+const MAX_STRANGERS: usize = 16;
+
 /// Maximum number of changes that one sync searches for users in the same rooms.
 const MAX_LOOKED_AT: usize = 10_000;
 
@@ -95,29 +99,21 @@ impl Presence {
 }
 
 impl Ephemeral {
-    /// Starts a sync of the user, with its `set_presence`. The caller must keep the result until the sync is answered.
-    pub async fn touch(
-        &self,
-        rooms: &Rooms,
-        user: &User,
-        set_presence: &PresenceState,
-    ) -> Result<Option<Syncing>, store::Error> {
+    /// Starts a sync of the user, with its `set_presence`. The caller must keep the result until the sync is answered, and
+    /// [`announce`](Self::announce) the change with the returned number, if there is one.
+    pub fn touch(&self, user: &User, set_presence: &PresenceState) -> (Option<Syncing>, Option<u64>) {
         let asked = match set_presence {
-            PresenceState::Offline => return Ok(None),
+            PresenceState::Offline => return (None, None),
             PresenceState::Unavailable => Availability::Unavailable,
             _ => Availability::Online,
         };
         if !self.presence.enabled {
-            return Ok(None);
+            return (None, None);
         }
         let now = self.clock.now_ms();
         let changed =
             self.presence_changes(|states, number| states.sync_began((user.nid, &user.user_id), asked, now, number));
-        let syncing = Syncing { presence: Arc::clone(&self.presence), user: user.nid };
-        if let Some(number) = changed {
-            self.announce(rooms, user.nid, number).await;
-        }
-        Ok(Some(syncing))
+        (Some(Syncing { presence: Arc::clone(&self.presence), user: user.nid }), changed)
     }
 
     /// Records activity of the user, such as sending a message. An offline user stays offline.
@@ -167,6 +163,15 @@ impl Ephemeral {
     /// The user's presence. The caller must check that it may be shown.
     pub fn presence(&self, user: UserNid) -> Status {
         lock(&self.presence.states).status(user, self.clock.now_ms())
+    }
+
+    /// Returns whether [`Self::presence_since`] certainly finds nothing after the number, for a viewer whom this start of the
+    /// server answered last and who has met nobody since: nobody's presence changed, or only that of a few users who share
+    /// no room with the viewer.
+    pub fn has_no_presence_since(&self, rooms: &Rooms, viewer: UserNid, number: u64) -> bool {
+        let changed = lock(&self.presence.states).changed_since(self.known(number), MAX_STRANGERS + 1);
+        let is_stranger = |user: UserNid| user != viewer && rooms.are_strangers(viewer, user);
+        changed.len() <= MAX_STRANGERS && changed.iter().all(|(user, _)| is_stranger(*user))
     }
 
     /// The `m.presence` events for `viewer`, at most [`MAX_SHOWN`], of `wanted` users only:
@@ -249,7 +254,7 @@ impl Ephemeral {
     ///
     /// # Cancellation
     /// Safe. If dropped, it wakes everyone.
-    pub(super) async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) {
+    pub async fn announce(&self, rooms: &Rooms, user: UserNid, number: u64) {
         let mut untold = Untold { bus: Some(&self.bus), number };
         self.bus.wake_user_ephemeral(user, number);
         match rooms.joined_rooms(user).await {

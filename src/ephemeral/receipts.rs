@@ -246,11 +246,45 @@ impl Ephemeral {
             return Ok(None);
         }
         let receipts = self.room_receipts(room).await?;
-        let Some(content) = lock(&receipts.shown).content(viewer, ignored, (since, upto)) else {
-            return Ok(None);
-        };
-        let event = serde_json::json!({ "type": "m.receipt", "content": content });
-        to_raw_value(&event).map(Some).map_err(|error| store::Error::damaged("receipts", error))
+        let content = lock(&receipts.shown).content(viewer, ignored, (since, upto));
+        content.map(render).transpose()
+    }
+
+    /// Returns whether no receipt of the room has certainly changed after `since`.
+    pub fn no_receipt_since(&self, room: RoomNid, since: Position) -> bool {
+        self.receipts.unchanged(room, since)
+    }
+
+    /// The `m.receipt` event as [`Self::receipts_since`], for a viewer who ignores nobody and has no receipt of their own in
+    /// (`since`, `upto`]. It is the same for all of these, and rendered once. `None` for other viewers, or if it is not in
+    /// memory.
+    pub fn shared_receipts(
+        &self,
+        room: RoomNid,
+        viewer: UserNid,
+        (since, upto): (Position, Position),
+    ) -> Option<Option<Arc<RawValue>>> {
+        let receipts = self.receipts.room(room);
+        if !receipts.loaded.initialized() {
+            return None;
+        }
+        let mut shown = lock(&receipts.shown);
+        if shown.has_read_since(viewer, since, upto) {
+            return None;
+        }
+        if let Some(rendered) = shown.rendered((since, upto)) {
+            return Some(rendered);
+        }
+        let event = shown.content(viewer, &Ignored::default(), (since, upto)).map(render).transpose().ok()?;
+        let event = event.map(Arc::<RawValue>::from);
+        let before = shown.bytes();
+        shown.keep_rendered((since, upto), event.clone());
+        let after = shown.bytes();
+        drop(shown);
+        if after != before {
+            self.receipts.has_grown(room, &receipts, after);
+        }
+        Some(event)
     }
 
     /// Returns whether the user has read more, publicly or privately, in (`since`, `upto`]. Compares only two positions
@@ -272,6 +306,12 @@ impl Ephemeral {
     pub async fn reads(&self, room: RoomNid, user: UserNid) -> Result<Reads, store::Error> {
         Ok(Reads { receipts: self.room_receipts(room).await?, user })
     }
+
+    /// As [`Self::reads`], if the receipts of the room are in memory.
+    pub fn reads_in_memory(&self, room: RoomNid, user: UserNid) -> Option<Reads> {
+        let receipts = self.receipts.room(room);
+        receipts.loaded.initialized().then_some(Reads { receipts, user })
+    }
 }
 
 /// The receipts of one user in one room, always up to date.
@@ -286,6 +326,12 @@ impl Reads {
     pub fn up_to(&self, thread: &str) -> Position {
         lock(&self.receipts.shown).read_up_to(self.user, thread).unwrap_or(Position::BEFORE_ALL)
     }
+}
+
+/// The event that shows receipts.
+fn render(content: serde_json::Value) -> Result<Box<RawValue>, store::Error> {
+    let event = serde_json::json!({ "type": "m.receipt", "content": content });
+    to_raw_value(&event).map_err(|error| store::Error::damaged("receipts", error))
 }
 
 async fn position_of(rooms: &Rooms, room: &Arc<Room>, event_id: &EventId) -> Result<Position, MarkError> {

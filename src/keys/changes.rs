@@ -64,6 +64,12 @@ impl Changes {
         log.changes.push_back((position, user));
     }
 
+    /// Returns whether no list has certainly changed after `since`.
+    fn none_since(&self, since: Position) -> bool {
+        let log = lock(&self.log);
+        log.complete_from <= since && log.changes.back().is_none_or(|(position, _)| *position <= since)
+    }
+
     /// The users whose lists changed in (`since`, `upto`]; `None` if memory does not reach back that far.
     fn between(&self, since: Position, upto: Position) -> Option<BTreeSet<UserNid>> {
         let log = lock(&self.log);
@@ -82,6 +88,11 @@ pub(super) fn list_change(conn: &mut Conn<'_>, user: UserNid, position: Position
 }
 
 impl Keys {
+    /// Returns whether nobody's device list has certainly changed after `since`.
+    pub fn no_device_list_changed(&self, since: Position) -> bool {
+        self.memory.changes.none_since(since)
+    }
+
     /// The users whose device lists changed in (`since`, `upto`] and who share a room with `user`, and `user` itself.
     /// Needs no query while nothing has changed.
     ///

@@ -91,6 +91,14 @@ impl Counts {
         entries.by_device.insert(device, CachedCounts { changed_at: position, state: State::Unknown });
     }
 
+    /// The cached counts.
+    fn find(&self, device: DeviceNid) -> Option<Arc<KeyCounts>> {
+        match &lock(&self.entries).by_device.get(&device)?.state {
+            State::Known(counts) => Some(Arc::clone(counts)),
+            State::Unknown | State::Loading(_) => None,
+        }
+    }
+
     /// The cached counts, or else a number under which the caller may store the counts that it reads.
     fn find_or_load(&self, device: DeviceNid) -> Result<Arc<KeyCounts>, (u64, Position)> {
         let mut entries = lock(&self.entries);
@@ -133,6 +141,11 @@ impl CachedDevices {
 }
 
 impl Keys {
+    /// The remaining one-time and fallback keys of the device, if they are cached.
+    pub fn counts_in_memory(&self, device: DeviceNid) -> Option<Arc<KeyCounts>> {
+        self.memory.counts.find(device)
+    }
+
     /// The remaining one-time and fallback keys of the device. Cached until they change.
     ///
     /// # Errors

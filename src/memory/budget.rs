@@ -22,6 +22,8 @@ pub enum Part {
     Events,
     /// The latest events of rooms in use. Those that are also in [`Self::Events`] count twice.
     LatestEvents,
+    /// New events as all members of a room see them.
+    Deltas,
     /// Receipts of rooms in use.
     Receipts,
     /// The members that each device was sent.
@@ -65,9 +67,10 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Events,
         Self::LatestEvents,
+        Self::Deltas,
         Self::Receipts,
         Self::LazyMembers,
         Self::Filters,
@@ -98,6 +101,7 @@ impl Part {
         match self {
             Self::Events => ("events", 17, 2_400),
             Self::LatestEvents => ("latest_events", 11, 2_400),
+            Self::Deltas => ("deltas", 2, 1_000),
             Self::Receipts => ("receipts", 9, 2_000),
             Self::LazyMembers => ("lazy_members", 5, 256),
             Self::Filters => ("filters", 2, 1_024),

@@ -26,6 +26,7 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
+mod in_memory;
 mod judged;
 mod look;
 mod steps;
@@ -55,11 +56,12 @@ use crate::{
     store::{Error, EventNid, Position, RoomNid, UserNid, vocabulary::User},
 };
 
-pub(super) use self::{judged::JudgedRooms, stored::Stored};
 pub use self::{
+    in_memory::Follower,
     steps::WorkBudget,
     tally::{Counts, Unread},
 };
+pub(super) use self::{judged::JudgedRooms, stored::Stored};
 
 /// Maximum number of events in a new count, newest first. Badges say "99+", and a room costs no more than this however
 /// long nobody has looked at it.
@@ -108,6 +110,8 @@ struct Counted {
     /// All events up to here are counted.
     upto: Position,
     tally: Tally,
+    /// All receipts up to here are applied to the tally.
+    read_upto: Position,
     /// Events through which another event belongs to its thread.
     through: HashSet<EventNid>,
     owed: Owed,
@@ -195,6 +199,7 @@ impl Push {
             None => look.count_anew(basis).await?,
         };
         counted.tally.read(read_up_to);
+        counted.read_upto = upto;
         if look.reads.up_to("") >= counted.upto {
             // A new count would find nothing to read.
             counted.unsaved = 0;

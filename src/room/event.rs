@@ -159,13 +159,31 @@ impl StoredEvent {
     ///
     /// [spec]: https://spec.matrix.org/v1.19/client-server-api/#room-event-format
     pub fn write(&self, out: &mut Vec<u8>, view: View<'_>) {
+        let write_age = |out: &mut Vec<u8>| write_age(out, self.sent_at(), view.now_ms);
+        self.write_aged(out, view, (view.now_ms > 0).then_some(write_age));
+    }
+
+    /// Appends the event as [`Self::write`] does, without the digits of its age. Returns their place: [`write_age`] writes
+    /// them for each reader.
+    pub fn write_ageless(&self, out: &mut Vec<u8>, view: View<'_>) -> usize {
+        let mut place = 0;
+        self.write_aged(out, view, Some(|out: &mut Vec<u8>| place = out.len()));
+        place
+    }
+
+    fn write_aged(&self, out: &mut Vec<u8>, view: View<'_>, write_age: Option<impl FnOnce(&mut Vec<u8>)>) {
         out.extend_from_slice(self.rendered().as_bytes());
         if view.with_room_id {
             out.extend_from_slice(br#","room_id":"#);
             write_string(out, self.pdu.room_id.as_str());
         }
-        self.write_unsigned(out, view);
+        self.write_unsigned(out, view, write_age);
         out.push(b'}');
+    }
+
+    /// The time at which its sender says it was sent, in milliseconds since 1970.
+    pub fn sent_at(&self) -> i64 {
+        i64::try_from(self.pdu.origin_server_ts).unwrap_or(i64::MAX)
     }
 
     /// The JSON up to, but without, `room_id`, `unsigned` and the closing brace.
@@ -196,7 +214,7 @@ impl StoredEvent {
         })
     }
 
-    fn write_unsigned(&self, out: &mut Vec<u8>, view: View<'_>) {
+    fn write_unsigned(&self, out: &mut Vec<u8>, view: View<'_>, write_age: Option<impl FnOnce(&mut Vec<u8>)>) {
         let start = out.len();
         out.extend_from_slice(br#","unsigned":{"#);
         let first = out.len();
@@ -208,10 +226,9 @@ impl StoredEvent {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"\":");
         };
-        if view.now_ms > 0 {
+        if let Some(write_age) = write_age {
             field(out, "age");
-            let age = view.now_ms.saturating_sub(i64::try_from(self.pdu.origin_server_ts).unwrap_or(i64::MAX));
-            out.extend_from_slice(age.to_string().as_bytes());
+            write_age(out);
         }
         if let Some(membership) = view.membership {
             field(out, "membership");
@@ -239,6 +256,17 @@ impl StoredEvent {
             out.push(b'}');
         }
     }
+}
+
+/// Appends the digits of the age of an event that was sent at `sent_at`.
+pub fn write_age(out: &mut Vec<u8>, sent_at: i64, now_ms: i64) {
+    write_number(out, now_ms.saturating_sub(sent_at));
+}
+
+/// Appends a number.
+pub(crate) fn write_number(out: &mut Vec<u8>, number: impl std::fmt::Display) {
+    use std::io::Write as _;
+    write!(out, "{number}").expect("writing a number to memory succeeds");
 }
 
 /// Appends a JSON string.

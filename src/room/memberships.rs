@@ -240,6 +240,17 @@ impl Rooms {
         }
     }
 
+    /// Calls `read` with the user's memberships by room, if they are in memory and none is damaged.
+    pub fn with_memberships<T>(
+        &self,
+        user: UserNid,
+        read: impl FnOnce(&HashMap<RoomNid, MemberEntry>) -> Option<T>,
+    ) -> Option<T> {
+        let rooms = lock(&self.memberships.users).get(&user).cloned()?;
+        let rooms = lock(&rooms);
+        if rooms.loaded && rooms.unreadable.is_empty() { read(&rooms.rooms) } else { None }
+    }
+
     /// The local user's membership in one room; `None` if they never had one.
     pub async fn membership(&self, user: UserNid, room: RoomNid) -> Result<Option<Membership>, Error> {
         Ok(self.member_entry(user, room).await?.map(|entry| entry.membership))
@@ -288,6 +299,15 @@ impl Rooms {
         let b = self.memberships.of(b).await?;
         let b = lock(&b);
         Ok(a.iter().any(|room| b.is_joined_to(*room)))
+    }
+
+    /// Returns whether the two users certainly are in no common room, as far as memory knows.
+    pub fn are_strangers(&self, a: UserNid, b: UserNid) -> bool {
+        // First all of one user, because nobody holds the locks of two.
+        let Some(rooms) = self.memberships_in_memory().joined_rooms(a) else { return false };
+        let is_joined = |entry: &MemberEntry| entry.membership == Membership::Join;
+        let meets = |held: &HashMap<_, _>| Some(rooms.iter().any(|room| held.get(room).is_some_and(is_joined)));
+        self.with_memberships(b, meets) == Some(false)
     }
 
     /// Forgets a room that the user has left.

@@ -1,6 +1,7 @@
 //! Reading: what of a room's history and state one user may see, and in which order.
 
 pub mod circumstances;
+pub mod delta;
 pub mod pages;
 pub mod relations;
 mod scan;

@@ -141,6 +141,19 @@ impl Rooms {
             used
         });
     }
+
+    /// Drops latest events of rooms from memory while those of all rooms take more than their share of the budget. Begins with
+    /// the rooms that have been quiet for longest.
+    pub fn shrink_rings(&self) {
+        if !self.rings.are_full() {
+            return;
+        }
+        let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut rooms: Vec<Arc<Room>> = registry.by_nid.values().cloned().collect();
+        drop(registry);
+        rooms.sort_by_cached_key(|room| room.last_pos());
+        self.rings.shrink(&rooms, |room, rest| room.view_mut().ring.shrink(rest));
+    }
 }
 
 pub(super) fn lock_of(bytes: &[u8]) -> usize {

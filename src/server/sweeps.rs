@@ -23,6 +23,10 @@ const FORGET_OFFLINE_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The interval for evicting unused rooms from memory; loading one again costs a few reads.
 const ROOMS_EVERY: Duration = Duration::from_secs(30 * 60);
 
+/// The interval for shrinking the latest events of quiet rooms when those of all rooms have filled their share of the memory
+/// budget. Short, because until then each room may keep one event more, however large.
+const RINGS_EVERY: Duration = Duration::from_secs(10);
+
 /// The interval for storing when devices were last seen, because that is not worth a write per request.
 const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
 
@@ -73,6 +77,10 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.rooms.forget_idle();
         app.ephemeral.forget_offline(app.clock.now_ms() - millis(FORGET_OFFLINE_AFTER));
         app.db.forget_words();
+        Ok(())
+    });
+    every(app, tasks, "latest events of quiet rooms", RINGS_EVERY, |app: App| async move {
+        app.rooms.shrink_rings();
         Ok(())
     });
     every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });

@@ -1,7 +1,7 @@
 //! The committer: the one task of this process that writes to the database.
 //!
-//! Writers queue their writes and wait. The committer takes everything that is waiting, up to [`MAX_BATCH`] writes,
-//! into one transaction, and commits. While it commits, the next batch gathers, so batches grow with the load without
+//! Writers queue their writes and wait. The committer takes everything that is waiting, up to [`MAX_BATCH`] writes or about
+//! [`MAX_BATCH_ROWS`] rows, into one transaction, and commits. While it commits, the next batch gathers, so batches grow with the load without
 //! any timer. After the commit, in this order: memory is updated from the batch's entry of the commit log ([`Memory`]), the new
 //! position becomes visible ([`Committer::published`]), and the writers are answered.
 //!
@@ -77,6 +77,10 @@ pub(super) use {
 /// The most writes in one transaction: enough that an fsync is shared by everyone who waits, small enough that a batch
 /// stays within a few milliseconds.
 pub const MAX_BATCH: usize = 512;
+
+/// The number of rows at which a transaction ends. Few batches of events have so many; 512 writes of 250 messages to
+/// devices each would keep everybody waiting for seconds.
+pub const MAX_BATCH_ROWS: usize = 4096;
 
 /// The most writes that may wait. Each waits inside a request, so this bounds memory; further callers are told to
 /// retry.

@@ -55,8 +55,12 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    /// The time between the commit and now. An entry from a clock that was ahead ages too, or it would stay for ever.
     fn age(&self, now_ms: i64) -> Duration {
-        Duration::from_millis(now_ms.abs_diff(self.at_ms))
+        age(self.at_ms, now_ms)
     }
+}
+
+/// The time between a commit and now. An entry from a clock that was ahead ages too, or it would stay for ever.
+fn age(at_ms: i64, now_ms: i64) -> Duration {
+    Duration::from_millis(now_ms.abs_diff(at_ms))
 }

@@ -100,10 +100,12 @@ impl Terms {
         }
     }
 
-    /// Adds a term of this process.
+    /// Adds a term of this process, if it is not known yet.
     pub(super) fn add(&self, term: Term) {
         let mut inner = lock(&self.inner);
-        inner.known.push(term);
+        if inner.known.last() != Some(&term) {
+            inner.known.push(term);
+        }
         self.current.store(term.number, Ordering::Release);
     }
 
@@ -163,5 +165,7 @@ mod tests {
         assert_eq!(terms.current(), 72);
         terms.add(term(73, 5, 20));
         assert_eq!((terms.current(), terms.reached(72, Position(21), Position(30))), (73, Some(false)));
+        terms.add(term(73, 5, 20));
+        assert_eq!(terms.reached(73, Position(30), Position(30)), Some(true), "it was known, and has not ended");
     }
 }

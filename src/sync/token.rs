@@ -55,13 +55,13 @@ impl FromStr for SyncToken {
             None => (ephemeral, None),
         };
         let term = number(part()?)?;
-        Ok(Self {
-            position,
-            ephemeral: ephemeral.parse().map_err(|_| InvalidToken)?,
-            start: start.map_or(Ok(term), number)?,
-            term,
-            to_device: part().ok().map(self::position).transpose()?,
-        })
+        let to_device = part().ok().map(self::position).transpose()?;
+        // The client has no message from after its position. All up to this number are deleted, so a larger one would delete
+        // messages that were never sent.
+        if to_device.is_some_and(|to_device| to_device > position) {
+            return Err(InvalidToken);
+        }
+        Ok(Self { position, ephemeral: decimal(ephemeral)?, start: start.map_or(Ok(term), number)?, term, to_device })
     }
 }
 
@@ -128,8 +128,13 @@ impl fmt::Display for Hints {
     }
 }
 
+/// A number in the one form in which we write it: without `+`, `-0` and leading zeros.
+fn decimal<N: FromStr + fmt::Display>(text: &str) -> Result<N, InvalidToken> {
+    text.parse().ok().filter(|number: &N| number.to_string() == text).ok_or(InvalidToken)
+}
+
 fn position(text: &str) -> Result<Position, InvalidToken> {
-    let position: i64 = text.parse().map_err(|_| InvalidToken)?;
+    let position: i64 = decimal(text)?;
     if position < 0 { Err(InvalidToken) } else { Ok(Position(position)) }
 }
 
@@ -147,7 +152,7 @@ impl PageToken {
             return text.parse::<SyncToken>().map(|token| Self(TimelinePlace::on_line(token.position)));
         };
         let (pos, sub) = text.split_once('_').ok_or(InvalidToken)?;
-        let sub = sub.parse().ok().filter(|sub| *sub <= 0).ok_or(InvalidToken)?;
+        let sub = decimal(sub).ok().filter(|sub| *sub <= 0).ok_or(InvalidToken)?;
         Ok(Self(TimelinePlace { pos: position(pos)?, sub }))
     }
 }
@@ -204,8 +209,12 @@ mod tests {
     #[test]
     fn what_we_did_not_write_is_refused() {
         let sync = ["", "s", "s1", "s1_2", "s-1_0_1", "s1_2_zz", "s1_2._3", "s1_2.zz_3", "s1_.2_3", "x5"];
+        // Messages to the device from after the position, which were never sent.
+        let ahead = ["s42_7_1f_43", "s42_7.2e_1f_9223372036854775807", "s42_7_1f_43~d3", "s0_0_1_1"];
+        let forms = ["s+5_0_1", "s-0_0_1", "s05_0_1", "s5_+0_1", "s5_00_1", "s5_0_1_+4", "s5_0_1_04", "s5_0_1_-0"];
+        let page_forms = ["t+5_0", "t-0_0", "t05_0", "t5_+0", "t5_-0", "t5_00", "t5_-01"];
         let pages = ["p41", "t", "t41", "t_0", "t41_", "t-1_0", "t41_1", "t41_-", "t1_2_3", "t99999999999999999999_0"];
-        for text in sync.into_iter().chain(pages) {
+        for text in sync.into_iter().chain(ahead).chain(forms).chain(page_forms).chain(pages) {
             assert_eq!(text.parse::<SyncToken>(), Err(InvalidToken), "{text}");
             assert_eq!(PageToken::parse(text), Err(InvalidToken), "{text}");
         }

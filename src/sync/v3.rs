@@ -2,6 +2,7 @@
 
 mod account;
 mod budget;
+mod caught_up;
 mod devices;
 mod joined;
 mod membership;
@@ -168,19 +169,30 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         _ => None,
     };
     if let Some(token) = &mut since {
-        let acknowledge = app.keys.acknowledge_to_device(caller.device_nid, token.to_device.unwrap_or(token.position));
-        Box::pin(acknowledge).instrument(debug_span!("sync.acknowledge")).await?;
+        let (device, upto) = (caller.device_nid, token.to_device.unwrap_or(token.position));
+        // Not even the box is made if memory knows that there is nothing to read.
+        if !app.keys.acknowledge_in_memory(device, upto) {
+            let acknowledge = app.keys.acknowledge_to_device(device, upto);
+            Box::pin(acknowledge).instrument(debug_span!("sync.acknowledge")).await?;
+        }
         if token.start != app.db.start() {
             // Numbers of ephemeral changes belong to one start of one process.
             token.ephemeral = 0;
         }
     }
-    let _syncing = Box::pin(app.ephemeral.touch(&app.rooms, &caller.user, &request.set_presence)).await?;
-    let mut live = Box::pin(self::live(app, caller)).instrument(debug_span!("sync.live")).await?;
+    let (_syncing, changed) = app.ephemeral.touch(&caller.user, &request.set_presence);
+    if let Some(number) = changed {
+        Box::pin(app.ephemeral.announce(&app.rooms, caller.user.nid, number)).await;
+    }
+    let find_live = || app.bus.live(caller.user.nid, app.db.committer().published(), app.clock.now_ms());
+    let mut live = find_live();
     let (mut stopping, mut superseded, mut place) = (false, false, None);
     loop {
         if live.is_retired() {
-            live = Box::pin(self::live(app, caller)).instrument(debug_span!("sync.live")).await?;
+            live = find_live();
+        }
+        if !live.watching.initialized() {
+            Box::pin(watch(app, &live)).instrument(debug_span!("sync.live")).await?;
         }
         let wake = live.next_wake();
         tokio::pin!(wake);
@@ -210,8 +222,11 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
                 }
                 Some(_) if !over => {}
                 _ => {
-                    let (answer, has_news) =
-                        Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?;
+                    let caught_up = debug_span!("sync.caught_up").in_scope(|| caught_up::answer(&look));
+                    let (answer, has_news) = match caught_up {
+                        Some(answer) => answer,
+                        None => Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?,
+                    };
                     if has_news || over {
                         return Ok(answer);
                     }
@@ -238,17 +253,14 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     }
 }
 
-/// Returns the user's live entry, which is woken from now on by everything that concerns the user.
-async fn live(app: &App, caller: &LocalDevice) -> Result<Arc<LiveUser>, Error> {
-    let live = app.bus.live(caller.user.nid, app.db.committer().published(), app.clock.now_ms());
-    if !live.watching.initialized() {
-        let watch = async {
-            app.bus.watch_all(&live, &app.rooms.joined_rooms(caller.user.nid).await?);
-            Ok::<_, Error>(())
-        };
-        live.watching.get_or_try_init(|| Box::pin(watch)).await?;
-    }
-    Ok(live)
+/// Makes the live user watch all rooms that they are joined to, so that everything that concerns them wakes them.
+async fn watch(app: &App, live: &Arc<LiveUser>) -> Result<(), Error> {
+    let watch = async {
+        app.bus.watch_all(live, &app.rooms.joined_rooms(live.user).await?);
+        Ok::<_, Error>(())
+    };
+    live.watching.get_or_try_init(|| watch).await?;
+    Ok(())
 }
 
 fn may_have_news(look: &Look<'_>, since: &SyncToken) -> bool {

@@ -46,6 +46,9 @@ use crate::{
 /// A time for the clock of all processes, which stands still: ages are the same everywhere.
 const NOW_MS: i64 = 1_700_000_000_000;
 
+/// The number of writers at the same time. Few, so that most acts have a commit of their own.
+const LANES: usize = 2;
+
 /// A process that follows looks only when it is told to.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -105,9 +108,9 @@ async fn run(seed: u64) {
     leader.stop().await;
 }
 
-/// Runs all writers, and waits for what they leave behind.
+/// Runs the writers in some lanes, and waits for what they leave behind.
 async fn act(plan: Plan, scene: Arc<Scene>, leader: App, requests: Shutdown) {
-    let mut writers = JoinSet::new();
+    let mut lanes: [Vec<_>; LANES] = Default::default();
     for (number, writer) in plan.writers.into_iter().enumerate() {
         let device = match number {
             0..USERS => scene.devices[writer.user].clone(),
@@ -115,7 +118,15 @@ async fn act(plan: Plan, scene: Arc<Scene>, leader: App, requests: Shutdown) {
         };
         let name = format!("m{}w{number}", plan.seed);
         let scene = Arc::clone(&scene);
-        writers.spawn(Writer { scene, user: writer.user, device, name }.run(writer.steps));
+        lanes[number % LANES].push(Writer { scene, user: writer.user, device, name }.run(writer.steps));
+    }
+    let mut writers = JoinSet::new();
+    for lane in lanes {
+        writers.spawn(async move {
+            for writer in lane {
+                writer.await;
+            }
+        });
     }
     while let Some(ended) = writers.join_next().await {
         ended.expect("a writer does not panic");

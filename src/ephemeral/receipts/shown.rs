@@ -7,7 +7,7 @@ use std::{
 
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     account_data::ignored::Ignored,
@@ -16,6 +16,9 @@ use crate::{
 
 /// Maximum number of other users' receipts in one answer, the newest ones. Nobody looks at more faces under a timeline.
 pub(super) const MAX_SHOWN: usize = 5_000;
+
+/// The size of an event that is kept for other viewers, in bytes: the receipts of some twenty users.
+const MAX_RENDERED: usize = 4096;
 
 /// The memory of a receipt in both maps, with its two IDs.
 const RECEIPT_BYTES: u64 = 360;
@@ -70,7 +73,12 @@ pub(super) struct Receipt {
 pub(super) struct Shown {
     by_key: HashMap<Key, Receipt>,
     by_pos: BTreeSet<(Position, Key)>,
+    /// The last event for viewers without own receipts, and its range. A new receipt discards it.
+    rendered: Option<(Range, Option<Arc<RawValue>>)>,
 }
+
+/// The positions of receipts: after the first one, up to the second.
+type Range = (Position, Position);
 
 #[derive(Serialize)]
 struct Data<'a> {
@@ -88,13 +96,28 @@ impl Shown {
             }
             self.by_pos.remove(&(old.pos, key.clone()));
         }
+        self.rendered = None;
         self.by_pos.insert((receipt.pos, key.clone()));
         self.by_key.insert(key, receipt);
     }
 
     /// The approximate memory of all receipts, in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.by_key.len() as u64 * RECEIPT_BYTES
+        let rendered =
+            self.rendered.as_ref().and_then(|(_, event)| event.as_ref()).map_or(0, |event| event.get().len());
+        self.by_key.len() as u64 * RECEIPT_BYTES + rendered as u64
+    }
+
+    /// The event that was kept for this range.
+    pub(super) fn rendered(&self, range: Range) -> Option<Option<Arc<RawValue>>> {
+        self.rendered.as_ref().filter(|(kept, _)| *kept == range).map(|(_, event)| event.clone())
+    }
+
+    /// Keeps the event of a range for other viewers, unless it is large.
+    pub(super) fn keep_rendered(&mut self, range: Range, event: Option<Arc<RawValue>>) {
+        if event.as_ref().is_none_or(|event| event.get().len() <= MAX_RENDERED) {
+            self.rendered = Some((range, event));
+        }
     }
 
     /// Returns whether a receipt for an event at `event_at` would not move forwards.
@@ -104,9 +127,10 @@ impl Shown {
 
     /// The later of the user's public and private receipts in the thread.
     pub(super) fn read_up_to(&self, user: UserNid, thread: &str) -> Option<Position> {
+        let thread: Arc<str> = thread.into();
         [Kind::Read, Kind::ReadPrivate]
             .into_iter()
-            .filter_map(|kind| self.by_key.get(&Key { user, kind, thread: thread.into() })?.event_at)
+            .filter_map(|kind| self.by_key.get(&Key { user, kind, thread: Arc::clone(&thread) })?.event_at)
             .max()
     }
 

@@ -80,6 +80,15 @@ impl Transaction for Delete {
 }
 
 impl Keys {
+    /// As [`Self::acknowledge_to_device`], if memory knows the messages of the device. Returns whether it does.
+    pub fn acknowledge_in_memory(&self, device: DeviceNid, since: Position) -> bool {
+        let Some(inbox) = self.memory.inboxes.find(device) else { return false };
+        if inbox.oldest <= since {
+            self.memory.inboxes.acknowledged.note(device, since);
+        }
+        true
+    }
+
     /// Acknowledges the messages from before `since`, because the device has presented a token of that position. Writes
     /// nothing, and needs no query while no messages wait.
     ///

@@ -154,6 +154,15 @@ impl Evaluator {
         Ok(levels)
     }
 
+    /// The display name in a member event, if it is cached.
+    pub(in crate::push) fn display_name_in_memory(&self, rooms: &Rooms, member: EventNid) -> Option<Arc<DisplayName>> {
+        self.known_name(member, rooms.events.redactions())
+    }
+
+    fn known_name(&self, member: EventNid, redactions: Redactions) -> Option<Arc<DisplayName>> {
+        self.names.get(&member).filter(|known| known.redactions == redactions)
+    }
+
     /// The user's display name in the room as of `upto`, by the key of their membership in the room's state.
     pub(in crate::push) async fn display_name(
         &self,
@@ -170,7 +179,7 @@ impl Evaluator {
         let Some(nid) = member.map(|entry| entry.event_nid) else {
             return Ok(Arc::new(DisplayName { redactions, glob: named(user.user_id.as_str()) }));
         };
-        if let Some(known) = self.names.get(&nid).filter(|known| known.redactions == redactions) {
+        if let Some(known) = self.known_name(nid, redactions) {
             return Ok(known);
         }
         let name = display_name(&*rooms.events.get(room, nid).await?);

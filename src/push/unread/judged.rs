@@ -29,10 +29,13 @@ use crate::{
         compiled::{ClassId, CompiledRules},
         judgement::Judgement,
     },
-    room::read::{
-        circumstances::Circumstances,
-        threads::{Conversation, is_related},
-        timeline::PlainEvent,
+    room::{
+        Room,
+        read::{
+            circumstances::Circumstances,
+            threads::{Conversation, is_related},
+            timeline::PlainEvent,
+        },
     },
     store::{Error, Position, RoomNid},
 };
@@ -51,11 +54,20 @@ impl JudgedRooms {
     pub(in crate::push) fn new(budget: &Budget) -> Self {
         Self(budget.growing_cache(Part::JudgedEvents))
     }
+
+    pub(super) fn find(&self, room: RoomNid, class: ClassId) -> Option<Arc<Mutex<JudgedRoom>>> {
+        self.0.get(&(room, class))
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.0.clear();
+    }
 }
 
 /// The latest events of a room, judged by one class of rules. Locked while new events are added, which may read the
 /// database: two looks need not do that twice.
-struct JudgedRoom {
+pub(super) struct JudgedRoom {
     /// `events` has all events of the timeline after this position, up to `upto`.
     from: Position,
     upto: Position,
@@ -76,10 +88,16 @@ impl JudgedRoom {
     }
 
     /// The known events after a position, up to another one.
-    fn within(&self, after: Position, upto: Position) -> impl ExactSizeIterator<Item = &Arc<Judged>> {
+    pub(super) fn within(&self, after: Position, upto: Position) -> impl ExactSizeIterator<Item = &Arc<Judged>> {
         let start = self.events.partition_point(|event| event.pos <= after);
         let end = self.events.partition_point(|event| event.pos <= upto);
         self.events.range(start..end.max(start))
+    }
+
+    /// Returns whether all events of the room in (`after`, `upto`] are known.
+    pub(super) fn has_all(&self, room: &Room, after: Position, upto: Position) -> bool {
+        // In a busy server the position goes on while nothing happens in the room.
+        self.from <= after && (upto <= self.upto || room.last_pos() <= self.upto)
     }
 
     fn clear(&mut self, from: Position) {

@@ -45,6 +45,7 @@ impl Look<'_> {
             basis,
             upto: start,
             tally: Tally::default(),
+            read_upto: Position::BEFORE_ALL,
             through: HashSet::new(),
             owed: Owed::Nothing,
             unsaved: 0,
@@ -184,19 +185,11 @@ impl Look<'_> {
             if event.is_redacted || counted.basis.ignored.contains(event.sender()) {
                 continue;
             }
-            let is_own = event.sender() == self.user.user_id;
-            let matters = if is_own { event.marks_as_read } else { verdict.notify };
-            if !matters {
+            if !event.matters(*verdict, self.user) {
                 continue;
             }
             let conversation = event.conversation(self.rooms, self.room).await?;
-            counted.through.extend(conversation.iter().flat_map(|conversation| &conversation.through));
-            let thread = conversation.and_then(|conversation| conversation.thread.clone());
-            if is_own {
-                counted.tally.sent(event.pos, &thread);
-            } else {
-                counted.tally.notified(event.pos, event.nid, thread, verdict.highlight);
-            }
+            counted.add(event, *verdict, conversation, self.user);
         }
         Ok(())
     }

@@ -141,7 +141,16 @@ impl Look<'_> {
         match Tally::decode(&row.tally) {
             Ok((tally, through)) => {
                 let (basis, owed) = (basis.clone(), Owed::Nothing);
-                Ok(Some(Counted { basis, upto, tally, through, owed, unsaved: 0, is_new: false }))
+                Ok(Some(Counted {
+                    basis,
+                    upto,
+                    tally,
+                    read_upto: Position::BEFORE_ALL,
+                    through,
+                    owed,
+                    unsaved: 0,
+                    is_new: false,
+                }))
             }
             Err(Malformed(reason)) => {
                 let (user_id, room_id) = (&self.user.user_id, &self.room.room_id);

@@ -82,7 +82,7 @@ impl WriterConn {
         let bytes_before = match known {
             Some(bytes) => bytes,
             // After a start, and after a commit whose outcome was not certain.
-            None => LogEnd::find(&mut conn).await?.bytes,
+            None => LogEnd::find_upto(&mut conn, shared.published()).await?.bytes,
         };
         let frame = Frame { after: shared.published(), last, at_ms: shared.clock.now_ms(), epoch, bytes_before, sent };
         let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, frame).await } else { Ok(None) };

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::{Committed, Health, Lineage, MAX_QUEUE, Shared, Write, transaction::Erased};
+use super::{Committed, Health, Lineage, MAX_BATCH_ROWS, MAX_QUEUE, Shared, Write, transaction::Erased};
 use crate::store::{Error, Position, ids::lock};
 
 pub(super) enum Work {
@@ -21,6 +21,14 @@ impl Work {
         match self {
             Self::Write(write) => write.lineage.as_ref(),
             Self::Transaction(_) => None,
+        }
+    }
+
+    /// The number of its rows, as far as that is known before it runs.
+    fn rows(&self) -> usize {
+        match self {
+            Self::Write(write) => write.rows.len(),
+            Self::Transaction(transaction) => transaction.rows(),
         }
     }
 
@@ -153,14 +161,18 @@ impl Queue {
         index == Some(0)
     }
 
-    /// Takes up to `most` writes from the front, up to the first place that is being built.
+    /// Takes up to `most` writes from the front, up to the first place that is being built. The write that reaches
+    /// [`MAX_BATCH_ROWS`] is the last one.
     pub(super) fn take(&mut self, most: usize) -> Vec<QueuedWrite> {
         let mut batch = Vec::with_capacity(self.places.len().min(most));
+        let mut rows = 0;
         while batch.len() < most
+            && rows < MAX_BATCH_ROWS
             && let Some(place) = self.places.pop_front_if(|place| !matches!(place, QueuePlace::Building))
         {
             self.first += 1;
             if let QueuePlace::Ready(queued) = place {
+                rows += queued.work.rows();
                 batch.push(queued);
             }
         }

@@ -69,19 +69,22 @@ impl From<Ended> for Interrupted {
 impl Committer {
     /// Leads and follows in turn, until the committer ends.
     pub(super) async fn serve(&self, conn: &mut WriterConn) -> Ended {
-        let mut is_reluctant = false;
+        let mut given_up = None;
         loop {
             if self.health() == Health::Following {
-                if let Err(ended) = self.follow(conn, is_reluctant).await {
+                if let Err(ended) = self.follow(conn, given_up).await {
                     return ended;
                 }
                 tracing::info!(position = self.published().0, "leading from here on");
             }
-            is_reluctant = match self.lead(conn).await {
-                Ok(()) => true,
+            given_up = match self.lead(conn).await {
+                Ok(()) => {
+                    conn.hand_over(&self.0).await;
+                    Some(conn.epoch)
+                }
                 Err(Ended::Fenced) if self.0.role == Role::Follow => {
                     tracing::warn!("another process has taken the lease");
-                    false
+                    None
                 }
                 Err(ended) => {
                     if ended == Ended::Stopped && self.0.role == Role::Follow {
@@ -90,9 +93,6 @@ impl Committer {
                     return ended;
                 }
             };
-            if is_reluctant {
-                conn.hand_over(&self.0).await;
-            }
             if let Err(ended) = self.step_down().await {
                 return ended;
             }
@@ -139,7 +139,7 @@ impl Committer {
     }
 
     /// Follows the process that leads, until this one has taken the lease.
-    async fn follow(&self, conn: &mut WriterConn, is_reluctant: bool) -> Result<(), Ended> {
+    async fn follow(&self, conn: &mut WriterConn, given_up: Option<i64>) -> Result<(), Ended> {
         let shared = &self.0;
         let mut complete = shared.memory_is_complete.subscribe();
         tokio::select! {
@@ -148,7 +148,7 @@ impl Committer {
             () = shared.stop.cancelled() => return Err(Ended::Stopped),
         }
         let (look_every, limit) = (conn.patience.look, conn.patience.commit);
-        let watch = LeaseWatch::new(conn.patience.silence, is_reluctant);
+        let watch = LeaseWatch::new(conn.patience.silence, given_up);
         let mut following = Following { watch, place: None, epoch: None };
         loop {
             match tokio::time::timeout(limit, self.look(conn, &mut following)).await {
@@ -266,6 +266,7 @@ impl Committer {
     /// Lets other processes write: this one follows, until one of them has the lease and gives it up.
     pub(in crate::store) fn follow_others(&self) {
         lock(&self.0.queue).follow();
+        self.0.ids.close();
         self.0.pulse.set(Health::Following);
     }
 

@@ -87,7 +87,7 @@ impl<C: Consumer> Cursor<C> {
         }
     }
 
-    /// Finds the place where the consumer was. A new consumer begins with the tables.
+    /// Finds the place where the consumer was. A new consumer begins with the tables, and so does one whose place is damaged.
     async fn begin(&self) -> Result<(), Error> {
         match self.db.cursors().find_stored(&self.db, C::NAME).await? {
             Some(_) => Ok(()),

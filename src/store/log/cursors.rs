@@ -130,16 +130,25 @@ impl Cursors {
         });
     }
 
-    /// Reads the stored place of a consumer, which goes on from there.
+    /// Reads the stored place of a consumer, which goes on from there. A place after all commits is as good as none: the
+    /// consumer would wait for ever, and pass what it has not done.
     pub(super) async fn find_stored(&self, db: &Database, consumer: &'static str) -> Result<Option<Position>, Error> {
         let mut reader = db.read().await?;
         let stored: Option<(i64,)> = on!(&mut reader.conn(), db => sqlx::query_as(FIND_CURSOR.text())
             .bind(consumer).fetch_optional(&mut **db).await)?;
-        let stored = stored.map(|(pos,)| Position(pos));
-        if let Some(pos) = stored {
-            self.change(consumer, |place| (place.done, place.stored) = (Some(pos), pos));
+        let Some(pos) = stored.map(|(pos,)| Position(pos)) else { return Ok(None) };
+        let published = db.committer().published();
+        if pos > published {
+            tracing::error!(
+                consumer,
+                position = pos.0,
+                published = published.0,
+                "the stored place in the commit log is after all commits: reading the tables"
+            );
+            return Ok(None);
         }
-        Ok(stored)
+        self.change(consumer, |place| (place.done, place.stored) = (Some(pos), pos));
+        Ok(Some(pos))
     }
 
     /// The position up to which a consumer has done everything, if it knows that already.

@@ -48,12 +48,8 @@ pub(in crate::store) struct LogEnd {
 }
 
 impl LogEnd {
-    /// Reads the end of the stored log. A log without entries ends at [`Position::BEFORE_ALL`]: trimming keeps the newest entry.
-    pub(in crate::store) async fn find(conn: &mut Conn<'_>) -> Result<Self, Error> {
-        Self::find_upto(conn, Position(i64::MAX)).await
-    }
-
-    /// Reads the end that the stored log had at `upto`, as [`Self::find`] does.
+    /// Reads the end that the stored log had at `upto`. A log without entries ends at [`Position::BEFORE_ALL`]: trimming keeps
+    /// the newest entry.
     pub(in crate::store) async fn find_upto(conn: &mut Conn<'_>, upto: Position) -> Result<Self, Error> {
         let Some((pos, blob)) = newest_upto(conn, upto).await? else {
             return Ok(Self { pos: Position::BEFORE_ALL, bytes: 0 });

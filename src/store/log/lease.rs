@@ -1,4 +1,4 @@
-//! The lease: the right to write, of which one of several processes has the use. It is the row of `writer_slot`.
+//! The lease: the right to write, which one of several processes has. It is the row of `writer_slot`.
 //!
 //! Promise: what its holder commits under a condition on the epoch comes before all that the next holder commits. A process
 //! takes the lease when nobody has it, or when it has seen nothing of the holder for a while, by its own clock: no two
@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::trim;
 use crate::store::{
     Conn, Error, Position,
     committer::RESERVE_IDS,
@@ -15,7 +16,7 @@ use crate::store::{
 };
 
 statements! {
-    pub(in crate::store) NEW_COUNTER = "INSERT INTO counter (name, next) VALUES ($1, 1) ON CONFLICT DO NOTHING";
+    NEW_COUNTER = "INSERT INTO counter (name, next) VALUES ($1, 1) ON CONFLICT DO NOTHING";
     READ_SLOT = "SELECT epoch, pos, holder, beat FROM writer_slot WHERE slot = 0";
     /// Changes nothing if the slot has moved since it was read. Waits for a commit that is moving it.
     TAKE = "UPDATE writer_slot SET epoch = epoch + 1, holder = $1 \
@@ -68,6 +69,7 @@ pub(in crate::store) async fn take(
         at_writer!(conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(drop))?;
         return Ok(None);
     };
+    trim::delete_after(conn, seen.pos).await?;
     let term = Term { number, epoch, first_pos: seen.pos };
     terms::begin(conn, term, now_ms).await?;
     let blocks = reserve_ids(conn).await?;
@@ -108,14 +110,14 @@ pub(in crate::store) struct LeaseWatch {
     silence: Duration,
     /// The slot, and the time since which it stands like this, by our own clock.
     seen: Option<(SlotRow, Duration)>,
-    /// Set for a process that gave the lease up: others take it first.
-    is_reluctant: bool,
+    /// The epoch with which this process gave the lease up: others take it first.
+    given_up: Option<i64>,
 }
 
 impl LeaseWatch {
     /// A watch that takes a holder for gone after it was silent for this time.
-    pub(in crate::store) fn new(silence: Duration, is_reluctant: bool) -> Self {
-        Self { silence, seen: None, is_reluctant }
+    pub(in crate::store) fn new(silence: Duration, given_up: Option<i64>) -> Self {
+        Self { silence, seen: None, given_up }
     }
 
     /// Notes the slot as it was read at `now`. Returns whether the lease may be taken.
@@ -127,8 +129,7 @@ impl LeaseWatch {
                 now
             }
         };
-        self.is_reluctant &= slot.holder == NOBODY;
-        let is_free = slot.holder == NOBODY && !self.is_reluctant;
+        let is_free = slot.holder == NOBODY && self.given_up != Some(slot.epoch);
         is_free || now.saturating_sub(since) >= self.silence
     }
 }
@@ -141,8 +142,8 @@ mod tests {
     const SLOT: SlotRow = SlotRow { epoch: 3, pos: Position(10), holder: 7, beat: 2 };
 
     /// Looks at the slot at these times, and returns what the watch says each time.
-    fn say(is_reluctant: bool, looks: &[(u64, SlotRow)]) -> Vec<bool> {
-        let mut watch = LeaseWatch::new(SILENCE, is_reluctant);
+    fn say(given_up: Option<i64>, looks: &[(u64, SlotRow)]) -> Vec<bool> {
+        let mut watch = LeaseWatch::new(SILENCE, given_up);
         looks.iter().map(|(seconds, slot)| watch.may_take(*slot, Duration::from_secs(*seconds))).collect()
     }
 
@@ -156,18 +157,23 @@ mod tests {
         ];
         for moved in moved {
             let looks = [(100, SLOT), (104, SLOT), (104, moved), (108, moved), (109, moved)];
-            assert_eq!(say(false, &looks), [false, false, false, false, true], "{moved:?}");
+            assert_eq!(say(None, &looks), [false, false, false, false, true], "{moved:?}");
         }
         // The time before the first look does not count: nobody has seen the holder then.
-        assert_eq!(say(false, &[(1_000_000, SLOT)]), [false]);
+        assert_eq!(say(None, &[(1_000_000, SLOT)]), [false]);
     }
 
     #[test]
     fn a_lease_that_was_handed_over_is_taken_at_once_by_others() {
         let free = SlotRow { holder: NOBODY, ..SLOT };
-        assert_eq!(say(false, &[(100, SLOT), (101, free)]), [false, true]);
-        assert_eq!(say(true, &[(100, free), (104, free), (105, free)]), [false, false, true], "nobody else was there");
-        let looks = [(100, free), (101, SLOT), (102, free)];
-        assert_eq!(say(true, &looks), [false, false, true], "it has been another's meanwhile");
+        assert_eq!(say(None, &[(100, SLOT), (101, free)]), [false, true]);
+        assert_eq!(
+            say(Some(3), &[(100, free), (104, free), (105, free)]),
+            [false, false, true],
+            "nobody else was there"
+        );
+        // It has been another's meanwhile, whether this process has seen that or not.
+        let free_again = SlotRow { epoch: 4, ..free };
+        assert_eq!(say(Some(3), &[(100, free), (101, free_again)]), [false, true]);
     }
 }

@@ -2,6 +2,8 @@
 
 use super::{Look, SyncError, size::Size};
 use crate::{
+    keys::KeyCounts,
+    room::event::{write_number, write_string},
     store::{Error, Position},
     sync::{
         device_lists::{ChangedRooms, DeviceLists},
@@ -55,16 +57,20 @@ pub(super) async fn write_messages(
 
 /// Writes how many one-time keys are left. Returns whether that changed since the client's last request.
 pub(super) async fn write_counts(look: &Look<'_>, object: &mut Object<'_>) -> Result<bool, Error> {
-    let counts = look.app.keys.counts(look.caller.device_nid).await?;
+    Ok(write_known_counts(look, &*look.app.keys.counts(look.caller.device_nid).await?, object))
+}
+
+/// Writes these counts, as [`write_counts`] does.
+pub(super) fn write_known_counts(look: &Look<'_>, counts: &KeyCounts, object: &mut Object<'_>) -> bool {
     let mut json = Object::begin(object.key("device_one_time_keys_count"));
     for (algorithm, count) in &counts.one_time {
-        json.raw(algorithm, &count.to_string());
+        write_number(json.key(algorithm), count);
     }
     json.end();
     let mut unused = Array::begin(object.key("device_unused_fallback_key_types"));
     for algorithm in &counts.unused_fallback {
-        crate::room::event::write_string(unused.item(), algorithm);
+        write_string(unused.item(), algorithm);
     }
     unused.end();
-    Ok(look.since.is_some_and(|since| counts.changed_at > since.position && counts.changed_at <= look.upto))
+    look.since.is_some_and(|since| counts.changed_at > since.position && counts.changed_at <= look.upto)
 }

@@ -8,8 +8,10 @@ use super::{
     timeline::Timeline,
 };
 use crate::{
+    account_data::ignored::Ignored,
+    ephemeral::typing::TypingNews,
     push::unread::{Counts, Unread},
-    room::Room,
+    room::{Room, event::write_number},
     store::{Error, Position},
     sync::json::{Array, Object},
 };
@@ -74,12 +76,7 @@ pub(super) async fn write(
     let mut object = Object::begin(rooms.key(room.room.room_id.as_str()));
     object.out.reserve(1024 + 700 * (timeline.events.len() + state.len()));
     timeline.write(look, room, &mut object).await?;
-    let name = match (look.request.state_after, look.request.state_after_unstable) {
-        (false, _) => "state",
-        (true, false) => "state_after",
-        (true, true) => "org.matrix.msc4222.state_after",
-    };
-    let mut field = Object::begin(object.key(name));
+    let mut field = Object::begin(object.key(state_field(look)));
     let mut array = Array::begin(field.key("events"));
     let state = state::write(look, room, &state, left_for_state, &mut array);
     let Some(state) = state.instrument(debug_span!("sync.state")).await? else { return Ok(RoomPart::DoesNotFit) };
@@ -118,20 +115,45 @@ async fn unread(look: &Look<'_>, room: &RoomLook) -> Result<Unread, Error> {
 }
 
 /// Writes the counts of the room, or of its main timeline and of each thread if the filter asks for that.
-fn write_unread(look: &Look<'_>, unread: &Unread, object: &mut Object<'_>) {
-    let json = |Counts { notifications, highlights }: Counts| {
-        format!(r#"{{"highlight_count":{highlights},"notification_count":{notifications}}}"#)
-    };
+pub(super) fn write_unread(look: &Look<'_>, unread: &Unread, object: &mut Object<'_>) {
     if !look.request.filter.room.timeline.unread_threads {
-        object.raw("unread_notifications", &json(unread.total()));
+        write_unread_counts(object.key("unread_notifications"), unread.total());
         return;
     }
-    object.raw("unread_notifications", &json(unread.main));
+    write_unread_counts(object.key("unread_notifications"), unread.main);
     if !unread.threads.is_empty() {
         let mut threads = Object::begin(object.key("unread_thread_notifications"));
-        unread.threads.iter().for_each(|(thread, counts)| threads.raw(thread, &json(*counts)));
+        unread.threads.iter().for_each(|(thread, counts)| write_unread_counts(threads.key(thread), *counts));
         threads.end();
     }
+}
+
+fn write_unread_counts(out: &mut Vec<u8>, Counts { notifications, highlights }: Counts) {
+    out.extend_from_slice(br#"{"highlight_count":"#);
+    write_number(out, highlights);
+    out.extend_from_slice(br#","notification_count":"#);
+    write_number(out, notifications);
+    out.push(b'}');
+}
+
+/// The name of the field that has the state.
+pub(super) fn state_field(look: &Look<'_>) -> &'static str {
+    match (look.request.state_after, look.request.state_after_unstable) {
+        (false, _) => "state",
+        (true, false) => "state_after",
+        (true, true) => "org.matrix.msc4222.state_after",
+    }
+}
+
+/// The new list of typing users, if the client wants it.
+pub(super) fn typing(look: &Look<'_>, room: &Room, since: u64, ignored: &Ignored) -> Option<TypingNews> {
+    let filter = &look.request.filter.room.ephemeral;
+    if !filter.accepts_room(&room.room_id) || !filter.accepts_type("m.typing") {
+        return None;
+    }
+    let was_told = look.hints().is_some_and(|hints| hints.typing.contains(&room.nid));
+    let typing = look.app.ephemeral.typing_since(room.nid, (since, was_told), ignored);
+    typing.filter(|typing| filter.accepts_unsent("m.typing", &typing.event))
 }
 
 /// The new receipts and typing users.
@@ -154,13 +176,9 @@ impl Ephemeral {
             let receipts = app.ephemeral.receipts_since(room.nid, caller.user.nid, ignored, (since, look.upto)).await?;
             news.events.extend(receipts.filter(|event| filter.accepts_unsent("m.receipt", event)));
         }
-        if filter.accepts_type("m.typing") {
-            let was_told = look.hints().is_some_and(|hints| hints.typing.contains(&room.nid));
-            let typing = app.ephemeral.typing_since(room.nid, (since_ephemeral, was_told), ignored);
-            if let Some(typing) = typing.filter(|typing| filter.accepts_unsent("m.typing", &typing.event)) {
-                news.typing = Some(typing.anybody);
-                news.events.push(typing.event);
-            }
+        if let Some(typing) = typing(look, room, since_ephemeral, ignored) {
+            news.typing = Some(typing.anybody);
+            news.events.push(typing.event);
         }
         Ok(news)
     }

@@ -42,7 +42,8 @@ async fn answer_within(
     (timelines, states): (usize, usize),
 ) -> Result<(Value, bool), SyncError> {
     let app = &server.app;
-    let live = live(app, caller).await?;
+    let live = app.bus.live(caller.user.nid, app.db.committer().published(), 0);
+    watch(app, &live).await?;
     let look = Look {
         app,
         caller,

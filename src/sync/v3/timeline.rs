@@ -81,10 +81,7 @@ impl Timeline {
     /// Reads all wanted events, or only the newest event if `fits` is false.
     async fn load_all(look: &Look<'_>, room: &RoomLook, fits: bool) -> Result<Self, Error> {
         let filter = &look.request.filter.room.timeline;
-        let limit = filter.limit.unwrap_or(DEFAULT_TIMELINE);
-        let limit =
-            usize::try_from(limit).unwrap_or(usize::MAX).min(look.app.config.limits.sync_timeline_events as usize);
-        let limit = if fits { limit } else { limit.min(1) };
+        let limit = if fits { timeline_limit(look) } else { timeline_limit(look).min(1) };
         let wants_room = filter.accepts_room(&room.room.room_id) && limit > 0;
         if room.only_departure {
             let just_before = Position(room.upto.0 - 1);
@@ -187,6 +184,12 @@ impl Timeline {
         json.end();
         Ok(())
     }
+}
+
+/// The maximum number of events in the timeline of a room.
+pub(super) fn timeline_limit(look: &Look<'_>) -> usize {
+    let limit = look.request.filter.room.timeline.limit.unwrap_or(DEFAULT_TIMELINE);
+    usize::try_from(limit).unwrap_or(usize::MAX).min(look.app.config.limits.sync_timeline_events as usize)
 }
 
 /// Returns whether the client may still have an older timeline of this room, from before the user left it or before the

@@ -111,6 +111,25 @@ impl CompiledRules {
         judgement.for_others
     }
 
+    /// As [`Self::settle`], without letting others run. `None` if that takes more than `most` steps.
+    pub(in crate::push) fn settle_at_once(
+        &self,
+        judgement: &Judgement,
+        display_name: Option<&Glob>,
+        (steps, most): (&mut usize, usize),
+    ) -> Option<Verdict> {
+        for rule in self.naming(judgement) {
+            let is_met = rule.personal.iter().all(|condition| judgement.meets(condition, display_name, steps));
+            if *steps > most {
+                return None;
+            }
+            if is_met {
+                return Some(rule.verdict);
+            }
+        }
+        Some(judgement.for_others)
+    }
+
     /// Returns whether the verdict for a user depends on their display name.
     pub(in crate::push) fn asks_display_name(&self, judgement: &Judgement) -> bool {
         let mut conditions = self.naming(judgement).flat_map(|rule| &rule.personal);

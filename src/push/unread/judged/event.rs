@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 
 use crate::{
-    push::rules::judgement::Judgement,
+    push::rules::{evaluate::Verdict, judgement::Judgement},
     room::{Room, Rooms, event::StoredEvent, read::threads::Conversation},
-    store::{Error, EventNid, Position},
+    store::{Error, EventNid, Position, vocabulary::User},
 };
 
 /// Approximate memory of a judged event without its texts.
@@ -104,6 +104,21 @@ impl Judged {
         let event = rooms.events.get(room, self.nid).await?;
         let conversation = rooms.conversation(room, &event.pdu).await?;
         Ok(self.conversation.get_or_init(|| boxed(conversation)).as_deref())
+    }
+
+    /// The conversation that the event belongs to, if it is known already.
+    pub(in crate::push::unread) fn known_conversation(&self) -> Option<Option<&Conversation>> {
+        self.conversation.get().map(Option::as_deref)
+    }
+
+    /// Returns whether the event changes the counts of a user for whom the verdict is.
+    pub(in crate::push::unread) fn matters(&self, verdict: Verdict, user: &User) -> bool {
+        if self.sender() == user.user_id { self.marks_as_read } else { verdict.notify }
+    }
+
+    /// Returns whether the event redacts another one, or once did.
+    pub(in crate::push::unread) fn is_redaction(&self) -> bool {
+        !matches!(self.redacts, Redacts::Nothing)
     }
 
     /// The effect of the event on earlier ones.

@@ -1,6 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::{
+    Conn, FilterNid, UserNid,
+    committer::{Slot, Transaction},
+    filters::FilterColumns,
+};
 
 /// A write at the end of `ticket`.
 fn ready(ticket: Ticket) -> QueuePlace {
@@ -36,6 +41,48 @@ fn a_place_that_is_being_built_keeps_back_those_behind_it_and_not_those_before()
     assert!(queue.fill(second.number, &mut ready(second)));
     assert_eq!(taken(&mut queue, 1), [2], "the limit");
     assert_eq!(taken(&mut queue, 9), [3]);
+}
+
+/// A transaction of many rows.
+struct Large(usize);
+
+impl Transaction for Large {
+    type Output = ();
+
+    fn rows(&self) -> usize {
+        self.0
+    }
+
+    async fn run(&self, _: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_batch_ends_at_a_number_of_rows() {
+    let row = || FilterColumns { user_nid: UserNid(1), filter_id: FilterNid(1), json: "{}".into() }.row();
+    let write = |rows| Work::Write(Write::new((0..rows).map(|_| row()).collect()));
+    let transaction = |rows| Work::Transaction(Box::new(Slot::new(Large(rows), oneshot::channel().0)));
+    let mut queue = Queue::default();
+    let works = [
+        transaction(MAX_BATCH_ROWS - 2),
+        write(1),
+        // It goes over the limit, and is the last one.
+        transaction(250),
+        write(1),
+        // It is more than a batch by itself.
+        transaction(2 * MAX_BATCH_ROWS),
+        write(1),
+        write(MAX_BATCH_ROWS),
+        write(0),
+    ];
+    for work in works {
+        let ticket = enter(&mut queue, 1);
+        let (answer, _) = oneshot::channel();
+        queue.fill(ticket.number, &mut QueuePlace::Ready(QueuedWrite { position: ticket.last, work, answer }));
+    }
+    let batches: Vec<_> = (0..5).map(|_| taken(&mut queue, 99)).collect();
+    assert_eq!(batches, [vec![1, 2, 3], vec![4, 5], vec![6, 7], vec![8], vec![]]);
 }
 
 #[test]

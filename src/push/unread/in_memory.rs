@@ -1,0 +1,148 @@
+//! Counting for a user who follows the room, from memory alone: what is new was judged for somebody else of the class.
+//!
+//! Promise: the counts are those of [`Push::unread`], or there are none, and nothing has changed.
+
+use std::sync::atomic::Ordering;
+
+use super::{Basis, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread, judged::Judged};
+use crate::{
+    ephemeral::Ephemeral,
+    push::{Push, rules::evaluate::Verdict},
+    room::{Room, Rooms, memberships::MemberEntry, read::threads::Conversation},
+    store::{Position, vocabulary::User},
+};
+
+/// Maximum steps of matching for the events of one look, which lets nobody else run meanwhile: well below a millisecond.
+const MAX_STEPS: usize = 64 * 1024;
+
+/// A user and their membership of the room.
+#[derive(Clone, Copy)]
+pub struct Follower<'a> {
+    pub user: &'a User,
+    pub member: &'a MemberEntry,
+}
+
+impl Counted {
+    /// Adds an event that matters, after all others.
+    pub(super) fn add(&mut self, event: &Judged, verdict: Verdict, conversation: Option<&Conversation>, user: &User) {
+        self.through.extend(conversation.iter().flat_map(|conversation| &conversation.through));
+        let thread = conversation.and_then(|conversation| conversation.thread.clone());
+        if event.sender() == user.user_id {
+            self.tally.sent(event.pos, &thread);
+        } else {
+            self.tally.notified(event.pos, event.nid, thread, verdict.highlight);
+        }
+    }
+}
+
+impl Push {
+    /// Forgets all counts and verdicts, so that the next looks count anew.
+    #[cfg(test)]
+    pub(crate) fn forget_counts(&self) {
+        self.tallies.0.iter().for_each(|(key, _)| self.tallies.0.remove(&key));
+        self.judged.forget();
+    }
+
+    /// As [`Self::unread`], for a user who is joined, and whose count memory can complete at once. `None` otherwise.
+    pub fn unread_in_memory(
+        &self,
+        (rooms, ephemeral): (&Rooms, &Ephemeral),
+        room: &Room,
+        follower: Follower<'_>,
+        upto: Position,
+    ) -> Option<Unread> {
+        let key = (follower.user.nid, room.nid);
+        let entry = self.tallies.0.get(&key)?;
+        let mut held = entry.counted.try_lock().ok()?;
+        let counted = held.as_mut()?;
+        // The user has been joined since then, so the count still begins with the same join.
+        let is_of_this_stay = follower.member.pos <= counted.upto;
+        if counted.owed != Owed::Nothing || !is_of_this_stay || !self.is_basis(&counted.basis, follower.user) {
+            return None;
+        }
+        let reads = if ephemeral.no_receipt_since(room.nid, counted.read_upto) {
+            None
+        } else {
+            Some(ephemeral.reads_in_memory(room.nid, follower.user.nid)?)
+        };
+        let bytes_before = counted.bytes();
+        if counted.upto < upto {
+            self.add_judged(counted, (rooms, room), follower, upto)?;
+            counted.upto = upto;
+        }
+        if let Some(reads) = reads {
+            counted.tally.read(|thread| reads.up_to(thread));
+            counted.read_upto = upto;
+            if reads.up_to("") >= counted.upto {
+                counted.unsaved = 0;
+            }
+        }
+        entry.is_looked_at.store(true, Ordering::Relaxed);
+        let unread = counted.tally.unread(upto);
+        let bytes = counted.bytes();
+        if counted.through.len() > MAX_THROUGH {
+            *held = None;
+        }
+        drop(held);
+        if bytes_before != bytes {
+            self.tallies.0.has_grown(&key, &entry, bytes);
+        }
+        Some(unread)
+    }
+
+    /// Returns whether a count depends on the present rules and the present list of ignored users, as far as memory knows.
+    fn is_basis(&self, basis: &Basis, user: &User) -> bool {
+        let rules = self.rulesets.0.get(&user.nid);
+        let ignored = self.data.ignored_in_memory(user.nid);
+        rules.is_some_and(|rules| rules.version == basis.rules.version)
+            && ignored.is_some_and(|ignored| ignored.version() == basis.ignored.version())
+    }
+
+    /// Adds the events since the last look, if somebody else has had all of them judged and none redacts another one.
+    fn add_judged(
+        &self,
+        counted: &mut Counted,
+        (rooms, room): (&Rooms, &Room),
+        Follower { user, member }: Follower<'_>,
+        upto: Position,
+    ) -> Option<()> {
+        let Basis { rules, ignored, .. } = &counted.basis;
+        let judged = self.judged.find(room.nid, rules.compiled.class())?;
+        let judged = judged.try_lock().ok()?;
+        let after = counted.upto;
+        let news = || judged.within(after, upto);
+        if !judged.has_all(room, after, upto) || news().len() > COLD_EVENTS {
+            return None;
+        }
+        let mut verdicts = Vec::with_capacity(news().len());
+        let (mut steps, mut name) = (0, None);
+        for event in news() {
+            steps += event.steps;
+            if steps > MAX_STEPS || event.is_redaction() {
+                return None;
+            }
+            let counts = !event.is_redacted && event.sender() != user.user_id && !ignored.contains(event.sender());
+            let verdict = if counts && event.judgement.may_notify() {
+                if name.is_none() && rules.compiled.asks_display_name(&event.judgement) {
+                    name = Some(self.evaluator.display_name_in_memory(rooms, member.event_nid)?);
+                }
+                let glob = name.as_ref().and_then(|name| name.glob());
+                rules.compiled.settle_at_once(&event.judgement, glob, (&mut steps, MAX_STEPS))?
+            } else {
+                Verdict::default()
+            };
+            let is_shown = !event.is_redacted && !ignored.contains(event.sender());
+            let matters = is_shown && event.matters(verdict, user);
+            if matters && event.known_conversation().is_none() {
+                return None;
+            }
+            verdicts.push(matters.then_some(verdict));
+        }
+        counted.unsaved += verdicts.len();
+        let events: Vec<_> = news().zip(verdicts).filter_map(|(event, verdict)| Some((event, verdict?))).collect();
+        for (event, verdict) in events {
+            counted.add(event, verdict, event.known_conversation().flatten(), user);
+        }
+        Some(())
+    }
+}
