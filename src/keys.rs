@@ -62,6 +62,8 @@ pub struct Keys {
     to_device_per_device: usize,
     /// The limit on bytes of messages waiting for a device.
     to_device_bytes: u64,
+    /// The limit on bytes of the keys in one answer.
+    queried_bytes: usize,
     memory: Arc<KeysMemory>,
     /// Held by the request that evicts messages from a full inbox, also across commits.
     overflow: tokio::sync::Mutex<()>,
@@ -133,6 +135,7 @@ impl Keys {
             one_time_keys_per_device: config.limits.one_time_keys_per_device as usize,
             to_device_per_device: config.limits.to_device_per_device as usize,
             to_device_bytes: to_device::MAX_INBOX_BYTES,
+            queried_bytes: query::MAX_QUERIED_BYTES,
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
     backup::{Algorithm, BackupError, MAX_BACKUP_BYTES, RoomKey, Stored},
     changes::SharedRooms,
     claim::Wanted,
+    query::QueryError,
     signatures::{SignatureFailure, SignedKey},
     to_device::SendToDeviceError,
     upload::{MAX_ALGORITHMS, UploadError},
@@ -275,4 +276,27 @@ async fn only_the_named_keys_are_read_for_signatures_and_uploads() {
     let failures = failures.expect("the damaged key is not read");
     assert!(failures[alice.user_id()].values().all(|failure| *failure == SignatureFailure::NotFound));
     fixture.keys.upload_signatures(&alice, vec![signed("OTHER")]).await.expect_err("it is read");
+}
+
+#[tokio::test]
+async fn a_query_answers_with_a_bounded_number_of_bytes() {
+    let mut fixture = Fixture::new(|_| {}).await;
+    let mut users = Vec::new();
+    for number in 0..40 {
+        let user_id = UserId::parse(format!("@user{number}:example.org")).expect("a user ID");
+        let device = fixture.device(&user_id, "DEV").await;
+        let (device_nid, user_nid) = (device.device_nid, device.user.nid);
+        let json = json!({ "algorithms": ["a".repeat(900)] }).to_string();
+        let row = DeviceKeyColumns { device_nid, user_nid, json: json.into() }.row();
+        let write = Write::new(vec![row]).touching(Touch::DeviceList { user: user_nid });
+        fixture.db.committer().write(write).await.expect("stored");
+        users.push((device, user_id));
+    }
+    Arc::get_mut(&mut fixture.keys).expect("nobody else has it").queried_bytes = 20_000;
+    let asker = &users[0].0.user;
+    let wanted = |count: usize| users[..count].iter().map(|(_, user_id)| (user_id.clone(), Vec::new())).collect();
+    let queried = fixture.keys.query(asker, &wanted(20)).await.expect("they fit");
+    assert_eq!(queried.device_keys.len(), 20);
+    let refused = fixture.keys.query(asker, &wanted(40)).await;
+    assert!(matches!(refused, Err(QueryError::TooLarge)), "{refused:?}");
 }
