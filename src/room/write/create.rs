@@ -86,6 +86,9 @@ pub enum CreateError {
         #[source]
         source: AppendError,
     },
+    /// See [`SendError::SignedOut`](super::send::SendError::SignedOut).
+    #[error("the creator was signed out meanwhile")]
+    SignedOut,
     #[error("the room could not be stored")]
     Storage(#[from] store::Error),
 }
@@ -186,6 +189,9 @@ impl Rooms {
             .map_err(|source| CreateError::Event { event_type: "m.room.create".to_owned(), source })?;
         // As in a join: a later change of the profile finds the room here, and waits for its first commit.
         let arrival = self.arrivals.register(caller.user.nid, &room);
+        if caller.revoked.is_cancelled() {
+            return Err(CreateError::SignedOut);
+        }
         let profile = self.profile_of(caller.user.nid).await?;
         for draft in first_events(caller, &profile, &new, &room.rules) {
             append(&mut writer, caller, draft).await?;
