@@ -177,7 +177,7 @@ impl Memberships {
         let stored = remote_members::joined_rooms(&mut reader.conn(), user).await?;
         let mut held = lock(rooms);
         for room in stored {
-            // What is there already comes from a commit after these rows were read, or from one that they hold.
+            // An entry that is there already comes from a commit after these rows were read, or from one that they hold.
             held.of_remote.entry(RoomNid(room)).or_insert(true);
         }
         held.loaded = true;

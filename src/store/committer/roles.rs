@@ -299,6 +299,11 @@ impl Committer {
         self.0.pulse.wait_for(|health| *health != Health::Following).await;
     }
 
+    /// Waits until another process writes, or is to. For ever if the committer ends before. Cancel safe.
+    pub async fn following(&self) {
+        self.0.pulse.wait_for(|health| *health == Health::Following).await;
+    }
+
     /// Waits until a position is visible in this process, which shares its database with others. Cancel safe.
     pub async fn reached(&self, position: Position) {
         // The sender is in `self`, so the wait ends only with the position.

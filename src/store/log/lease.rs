@@ -104,7 +104,7 @@ pub(in crate::store) async fn hand_over(conn: &mut Conn<'_>, epoch: i64) -> Resu
     Ok(())
 }
 
-/// What a process that follows has seen of the holder.
+/// The sight that a process that follows has of the holder.
 #[derive(Debug)]
 pub(in crate::store) struct LeaseWatch {
     silence: Duration,
