@@ -105,9 +105,7 @@ impl Nodes {
 
     /// Waits until a process knows that it does not lead any more.
     async fn follows(&self, node: usize) {
-        while !self.app(node).db.committer().is_following() {
-            tokio::task::yield_now().await;
-        }
+        self.app(node).db.committer().following().await;
     }
 }
 

@@ -161,19 +161,18 @@ pub fn the_lease_moves(_: Run) -> Option<String> {
                 let body = format!("{round}-{number}");
                 sent.push((sender.send(&old, &body).await, body));
             }
+            let sleeper = leader;
+            let spare = (round % 2 == 1).then(|| start(&data, 2 + round));
+            let kills = spare.is_some();
             // One request is on its way while the process that writes falls asleep or dies.
             let late = format!("{round}-late");
             let asleep = tokio::spawn({
                 let (sender, late) = (sender.clone(), late.clone());
                 async move { sender.try_send(&old, &late).await }
             });
-            let sleeper = leader;
-            let kills = round % 2 == 1;
-            if kills {
-                let killed = std::mem::replace(&mut nodes[sleeper], start(&data, 2 + round));
-                killed.kill();
-            } else {
-                nodes[sleeper].pause();
+            match spare {
+                Some(spare) => std::mem::replace(&mut nodes[sleeper], spare).kill(),
+                None => nodes[sleeper].pause(),
             }
             let [first, second] = nodes.as_mut_slice() else { panic!("there are two") };
             leader = tokio::select! {

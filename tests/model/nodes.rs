@@ -11,9 +11,8 @@ use std::{sync::Arc, time::Duration};
 use sabha::{
     account::password::Hashing,
     app::App,
-    client_api,
     clock::Clock,
-    http::{shutdown::Shutdown, tracked::TrackedLayer},
+    http::shutdown::Shutdown,
     server::{Server, build},
     store::{Patience, Position, Role, committer::CommitStep},
 };
@@ -28,7 +27,7 @@ use crate::{
     number,
     plan::Plan,
     postgres::PostgresDatabase,
-    stage::{config, scene},
+    stage::{config, router, scene, settle},
     steps::Steps,
     world::World,
 };
@@ -117,17 +116,12 @@ async fn act(plan: Plan, scene: Arc<Scene>, leader: App, requests: Shutdown) {
     while let Some(ended) = writers.join_next().await {
         ended.expect("a writer does not panic");
     }
-    // Requests of clients that hung up run to their end, and so do their jobs.
-    requests.tasks().close();
-    requests.tasks().wait().await;
-    leader.jobs.settled().await;
+    settle(&leader, &requests).await;
 }
 
 /// The API of a process, through its router.
 fn api(app: &App, requests: &Shutdown, world: &Arc<World>) -> Api {
-    let layer = TrackedLayer::new(requests.tasks().clone());
-    let router = client_api::routes().into_router().with_state(app.clone()).layer(layer);
-    Api { transport: Transport::Router(router), world: Arc::clone(world) }
+    Api { transport: Transport::Router(router(app, requests)), world: Arc::clone(world) }
 }
 
 /// The database that all processes share, and their clock.

@@ -141,11 +141,16 @@ impl WriterConn {
         matches!(&self.engine, Engine::Postgres { conn: None, .. })
     }
 
-    /// Drops a connection that does not answer.
-    pub(super) fn give_up(&mut self, limit: Duration) -> Error {
+    /// Drops a connection that has failed.
+    pub(super) fn lose(&mut self) {
         if let Engine::Postgres { conn, .. } = &mut self.engine {
             *conn = None;
         }
+    }
+
+    /// Drops a connection that does not answer.
+    pub(super) fn give_up(&mut self, limit: Duration) -> Error {
+        self.lose();
         late(limit).into()
     }
 
@@ -156,14 +161,12 @@ impl WriterConn {
                 Ok(Some(position)) if position >= last => return Ok(()),
                 Ok(Some(_)) => return Err(Failure::Refused(error)),
                 Ok(None) => return Err(Failure::Fenced),
-                Err(rollback) => match &mut self.engine {
-                    // A file does not go away; the disk below it has failed.
-                    Engine::Sqlite(_) => return Err(Failure::Refused(error)),
-                    Engine::Postgres { conn, .. } => {
-                        tracing::debug!(error = %Report(&rollback), "rollback not answered");
-                        *conn = None;
-                    }
-                },
+                // A file does not go away; the disk below it has failed.
+                Err(_) if matches!(self.engine, Engine::Sqlite(_)) => return Err(Failure::Refused(error)),
+                Err(rollback) => {
+                    tracing::debug!(error = %Report(&rollback), "rollback not answered");
+                    self.lose();
+                }
             }
         }
         let position = self.regain(shared).await?;

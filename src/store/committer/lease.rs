@@ -23,13 +23,6 @@ impl WriterConn {
         self.lock_again().await
     }
 
-    /// Drops a connection that has failed.
-    pub(super) fn lose(&mut self) {
-        if let Engine::Postgres { conn, .. } = &mut self.engine {
-            *conn = None;
-        }
-    }
-
     /// Writes with the right of this term from now on.
     pub(in crate::store) fn begin_term(&mut self, taken: &Taken) {
         let term = taken.term;
