@@ -198,6 +198,10 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         tokio::pin!(wake);
         // From here on no wake-up is missed.
         wake.as_mut().enable();
+        // An entry that is retired from now on wakes this request.
+        if live.is_retired() {
+            continue;
+        }
         let over = stopping || Instant::now() >= deadline;
         // In a block, because a parked request would keep the space of the look.
         {

@@ -26,6 +26,8 @@ mod postgres;
 mod reader;
 mod running;
 mod stage;
+#[path = "../api/harness/steps.rs"]
+mod steps;
 mod sweeper;
 mod truth;
 mod world;

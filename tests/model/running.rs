@@ -9,6 +9,7 @@ use axum::Router;
 use ruma::owned_server_name;
 use sabha::{
     account::password::Hashing,
+    app::App,
     client_api,
     clock::Clock,
     config::{Config, DatabaseUrl, Durability, Listener as ListenerConfig, RegistrationMode},
@@ -41,7 +42,20 @@ pub struct Running {
 }
 
 impl Running {
-    pub async fn start(data: &TempDir, database: Option<&PostgresDatabase>, delays: &Arc<Delays>) -> Self {
+    pub /// The client API of a process, without sockets.
+pub fn router(app: &App, requests: &Shutdown) -> Router {
+    let layer = TrackedLayer::new(requests.tasks().clone());
+    client_api::routes().into_router().with_state(app.clone()).layer(layer)
+}
+
+/// Waits until the requests of clients that hung up have run to their end, and their jobs too.
+pub async fn settle(app: &App, requests: &Shutdown) {
+    requests.tasks().close();
+    requests.tasks().wait().await;
+    app.jobs.settled().await;
+}
+
+async fn start(data: &TempDir, database: Option<&PostgresDatabase>, delays: &Arc<Delays>) -> Self {
         let (server, stopping) = start(data, database).await;
         let in_steps = Arc::clone(delays);
         server.app.db.committer().on_step(Arc::new(move |_| {
@@ -49,8 +63,7 @@ impl Running {
             Box::pin(async move { delays.wait().await })
         }));
         let requests = Shutdown::new();
-        let layer = TrackedLayer::new(requests.tasks().clone());
-        let router = client_api::routes().into_router().with_state(server.app.clone()).layer(layer);
+        let router = router(&server.app, &requests);
         let address = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
         let listener = Listener::bind(&ListenerSpec { address, tls: None }).await.expect("a free port");
         let Address::Tcp(address) = listener.address().clone() else { unreachable!("it was TCP") };
@@ -68,10 +81,9 @@ impl Running {
         Open { transport, app: self.server.app.clone() }
     }
 
-    /// Waits for the requests of clients that hung up: they run to their end.
+    /// Waits for what clients that hung up left behind, as [`settle`] does.
     pub async fn settled(&self) {
-        self.requests.tasks().close();
-        self.requests.tasks().wait().await;
+        settle(&self.server.app, &self.requests).await;
         self.requests.tasks().reopen();
     }
 

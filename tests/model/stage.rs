@@ -143,13 +143,8 @@ impl Stage {
         }
         let mut writers = JoinSet::new();
         for (number, writer) in plan.writers.iter().enumerate() {
-            let device = match number {
-                0..USERS => scene.devices[writer.user].clone(),
-                _ => scene.api.login(&scene.user_ids[writer.user]).await,
-            };
-            let name = format!("m{}w{number}", plan.seed);
-            let scene = Arc::clone(&scene);
-            writers.spawn(Writer { scene, user: writer.user, device, name }.run(writer.steps.clone()));
+            let steps = writer.steps.clone();
+            writers.spawn(Writer::new(&scene, plan.seed, number, writer.user).await.run(steps));
         }
         if let Some(seed) = plan.sweeps {
             tokio::spawn(sweeper::run(Arc::clone(&doors), Arc::clone(&world), seed));
@@ -173,11 +168,7 @@ impl Stage {
             }
         };
         tokio::join!(writing, restarting);
-        let running = self.running().await;
-        running.settled().await;
-        // Their jobs run to their end too.
-        running.server.app.jobs.settled().await;
-        drop(running);
+        self.running().await.settled().await;
         world.writers_are_done();
         let mut rested = Vec::new();
         while let Some(ended) = followers.join_next().await {

@@ -21,12 +21,12 @@ use super::{
 use crate::{
     account_data::ignored::Ignored,
     limits::large_answers::LARGE_BYTES,
-    push::unread::Follower,
+    push::unread::Joined,
     room::{Room, memberships::MemberEntry, read::delta::Delta},
     store::{Position, RoomNid, TimelinePlace},
     sync::{
         json::{Array, Object},
-        token::{Hints, MAX_HINTED_ROOMS, PageToken, SyncToken},
+        token::{Hints, PageToken, SyncToken},
     },
 };
 
@@ -96,14 +96,12 @@ fn is_plain(look: &Look<'_>, since: &SyncToken) -> bool {
 /// The memberships in these rooms. `None` if they are not in memory, or if one is not that of a member who was in the room
 /// before the client's token already.
 fn members_of(look: &Look<'_>, since: &SyncToken, rooms: &[RoomNid]) -> Option<Vec<MemberEntry>> {
-    let follows = |member: &&MemberEntry| {
+    let follows = |member: &MemberEntry| {
         member.membership == Membership::Join && !member.forgotten && member.pos <= since.position
     };
     look.app.rooms.with_memberships(look.caller.user.nid, |held| {
         let known = rooms.iter().filter_map(|room| held.get(room));
-        known
-            .map(|member| Some(&member).filter(|member| follows(member)).map(|member| MemberEntry::clone(member)))
-            .collect()
+        known.map(|member| follows(member).then(|| member.clone())).collect()
     })
 }
 
@@ -131,8 +129,8 @@ fn write_room(
     if room.last_pos() <= since.position && !has_ephemeral {
         return Some(());
     }
-    let (services, follower) = ((&app.rooms, &app.ephemeral), Follower { user: &caller.user, member });
-    let unread = app.push.unread_in_memory(services, &room, follower, *upto)?;
+    let (services, joined) = ((&app.rooms, &app.ephemeral), Joined { user: &caller.user, member });
+    let unread = app.push.unread_in_memory(services, &room, joined, *upto)?;
     if delta.is_none() && !has_ephemeral && unread.changed_at <= Some(since.position) {
         return Some(());
     }
@@ -154,11 +152,7 @@ fn write_room(
     });
     write_unread(look, &unread, &mut object);
     object.end();
-    match typing.map(|typing| typing.anybody) {
-        Some(true) if hints.typing.len() < MAX_HINTED_ROOMS => _ = hints.typing.insert(room.nid),
-        Some(false) => _ = hints.typing.remove(&room.nid),
-        Some(true) | None => {}
-    }
+    hints.note_typing(room.nid, typing.map(|typing| typing.anybody));
     Some(())
 }
 
@@ -187,6 +181,7 @@ fn knows_members(look: &Look<'_>, since: Position, room: &Room, delta: &Delta) -
         LazyLoadOptions::Enabled { include_redundant_members: true } => false,
         LazyLoadOptions::Enabled { include_redundant_members: false } => {
             let (lazy, device) = (&look.app.lazy_members, look.caller.device_nid);
+            // As the slow answer does: members of an answer that was lost do not count.
             lazy.rewind(device, room.nid, since);
             let is_known = |(key, event)| lazy.knows(device, room.nid, key, event, since);
             delta.senders.iter().all(|sender| sender.member.is_some_and(is_known))
