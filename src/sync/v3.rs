@@ -225,6 +225,8 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         let place = place.get_or_insert_with(|| app.parked_syncs.park(caller));
         let park = async {
             tokio::select! {
+                // The most frequent end comes first, so that nothing else is asked then.
+                biased;
                 () = wake => false,
                 () = tokio::time::sleep_until(deadline) => false,
                 () = app.stopping.cancelled() => true,
