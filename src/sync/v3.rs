@@ -302,7 +302,7 @@ async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), Syn
     let (to_device, next_to_device) = messages.await?;
     has_news |= to_device;
     has_news |= devices::write_counts(look, &mut object).await?;
-    object.string("next_batch", &format!("{}{}", next_batch(look, next_to_device), rooms.hints));
+    object.token("next_batch", format_args!("{}{}", next_batch(look, next_to_device), rooms.hints));
     object.end();
     Ok((out.into(), has_news))
 }
@@ -317,7 +317,7 @@ async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
     devices::write_counts(look, &mut object).await?;
     // The numbers are valid in this start of the server: `sync` has ensured that.
     let token = SyncToken { incarnation: look.app.db.incarnation(), ..*since };
-    object.string("next_batch", &format!("{token}{}", look.request.hints));
+    object.token("next_batch", format_args!("{token}{}", look.request.hints));
     object.end();
     Ok(out.into())
 }
@@ -326,7 +326,7 @@ async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
 fn nothing(since: &SyncToken, hints: &Hints) -> Bytes {
     let mut out = Vec::with_capacity(64);
     let mut object = Object::begin(&mut out);
-    object.string("next_batch", &format!("{since}{hints}"));
+    object.token("next_batch", format_args!("{since}{hints}"));
     object.end();
     out.into()
 }

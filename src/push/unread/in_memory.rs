@@ -2,7 +2,7 @@
 //!
 //! Promise: the counts are those of [`Push::unread`], or there are none, and nothing has changed.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{Basis, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread, judged::Judged};
 use crate::{
@@ -114,7 +114,7 @@ impl Push {
         if !judged.has_all(room, after, upto) || news().len() > COLD_EVENTS {
             return None;
         }
-        let mut verdicts = Vec::with_capacity(news().len());
+        let mut added = Vec::with_capacity(news().len());
         let (mut steps, mut name) = (0, None);
         for event in news() {
             steps += event.steps;
@@ -136,12 +136,14 @@ impl Push {
             if matters && event.known_conversation().is_none() {
                 return None;
             }
-            verdicts.push(matters.then_some(verdict));
+            added.push((Arc::clone(event), matters.then_some(verdict)));
         }
-        counted.unsaved += verdicts.len();
-        let events: Vec<_> = news().zip(verdicts).filter_map(|(event, verdict)| Some((event, verdict?))).collect();
-        for (event, verdict) in events {
-            counted.add(event, verdict, event.known_conversation().flatten(), user);
+        drop(judged);
+        counted.unsaved += added.len();
+        for (event, verdict) in added {
+            if let Some(verdict) = verdict {
+                counted.add(&event, verdict, event.known_conversation().flatten(), user);
+            }
         }
         Some(())
     }

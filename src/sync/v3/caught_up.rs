@@ -77,7 +77,7 @@ pub(super) fn answer(look: &Look<'_>) -> Option<(Bytes, bool)> {
         object.back_to(before);
     }
     has_news |= write_known_counts(look, &counts, &mut object);
-    object.string("next_batch", &format!("{}{hints}", next_batch(look, None)));
+    object.token("next_batch", format_args!("{}{hints}", next_batch(look, None)));
     object.end();
     // A large answer must wait for its turn.
     (out.len() < LARGE_BYTES).then(|| (out.into(), has_news))
@@ -143,7 +143,7 @@ fn write_room(
     }
     timeline.raw("limited", "false");
     let start = delta.as_ref().map_or(TimelinePlace::on_line(*upto), |delta| delta.start);
-    timeline.string("prev_batch", &PageToken(start).to_string());
+    timeline.token("prev_batch", PageToken(start));
     timeline.end();
     object.events(state_field(look), |_| {});
     object.events("account_data", |_| {});
