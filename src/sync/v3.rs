@@ -19,7 +19,7 @@ use sabha_federation::state_log::Membership;
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument as _, debug_span};
 
-use self::{budget::Budgets, size::Size};
+use self::{budget::Budgets, caught_up::Lacks, size::Size};
 use super::{
     json::Object,
     token::{Hints, SyncToken},
@@ -211,10 +211,9 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
                 }
                 Some(_) if !over => {}
                 _ => {
-                    let caught_up = debug_span!("sync.caught_up").in_scope(|| caught_up::answer(&look));
-                    let (answer, has_news) = match caught_up {
-                        Some(answer) => answer,
-                        None => Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?,
+                    let (answer, has_news) = match debug_span!("sync.caught_up").in_scope(|| caught_up::answer(&look)) {
+                        Ok(answer) => answer,
+                        Err(lacks) => Box::pin(collect(&look, lacks, deadline)).await?,
                     };
                     if has_news || over {
                         return Ok(answer);
@@ -267,6 +266,17 @@ fn may_have_news(look: &Look<'_>, since: &SyncToken) -> bool {
 /// Returns whether the client's token is so old that memory will soon no longer reach back to it.
 fn is_far_behind(look: &Look<'_>, since: &SyncToken) -> bool {
     look.upto.0 - since.position.0 > FAR_BEHIND
+}
+
+/// Builds an answer that memory alone does not have: after a count, or else from everything.
+async fn collect(look: &Look<'_>, lacks: Lacks, deadline: Instant) -> Result<(Bytes, bool), SyncError> {
+    if let Lacks::Count(room) = lacks {
+        let counting = Box::pin(caught_up::answer_after_counting(look, room));
+        if let Some(answer) = counting.instrument(debug_span!("sync.caught_up")).await {
+            return Ok(answer);
+        }
+    }
+    Box::pin(answer(look, deadline)).instrument(debug_span!("sync.answer")).await
 }
 
 /// Builds the answer with everything new for the client, and returns whether there is any news. An answer that may be
