@@ -44,14 +44,23 @@ type Asked = (Arc<LocalDevice>, v3::Request);
 
 /// A request that is being read. Boxed, because the answer's future would keep its space for as long as it is parked.
 enum Asking {
-    Done(Result<Box<Asked>, ApiError>),
-    /// The session or the filter is read from the database.
+    Done(Box<Asked>),
+    /// The session or the filter is read from the database, or the request is refused.
     Going(Pin<Box<dyn Future<Output = Result<Box<Asked>, ApiError>> + Send>>),
+}
+
+impl Asking {
+    fn done(asked: Result<Box<Asked>, ApiError>) -> Self {
+        match asked {
+            Ok(asked) => Self::Done(asked),
+            Err(error) => Self::Going(Box::pin(std::future::ready(Err(error)))),
+        }
+    }
 }
 
 async fn answer(asking: Asking, app: App) -> Result<RawJson, ApiError> {
     let asked = match asking {
-        Asking::Done(asked) => asked?,
+        Asking::Done(asked) => asked,
         Asking::Going(asked) => asked.await?,
     };
     let (caller, request) = &*asked;
@@ -71,7 +80,7 @@ fn asking(app: &App, request: Request) -> Asking {
     let uri = request.uri().clone();
     let authed = match Authed::<Endpoint>::at_once(request, app) {
         Ok(Ok(authed)) => authed,
-        Ok(Err(error)) => return Asking::Done(Err(error)),
+        Ok(Err(error)) => return Asking::done(Err(error)),
         Err(request) => {
             let app = app.clone();
             return Asking::Going(Box::pin(async move {
@@ -86,7 +95,7 @@ fn asking(app: &App, request: Request) -> Asking {
         Some(_) => None,
     };
     match filter {
-        Some(filter) => Asking::Done(asked(app, authed, filter, &uri)),
+        Some(filter) => Asking::done(asked(app, authed, filter, &uri)),
         None => Asking::Going(Box::pin(read(app.clone(), authed, uri).instrument(debug_span!("sync.read")))),
     }
 }
