@@ -351,25 +351,17 @@ where
     R: IncomingRequest<Authentication = AccessToken>,
     <AccessToken as AuthScheme>::Output: Send,
 {
-    /// As [`FromRequest::from_request`], for a request without path arguments and without a body, if the token's session is
-    /// cached: without a future, which would be larger than all that happens here. Gives any other request back.
-    pub fn at_once(request: Request, app: &App) -> Result<Result<Self, ApiError>, Request> {
-        if !request.body().is_end_stream() {
-            return Err(request);
-        }
-        let address = address_of(&request);
-        let token = AccessToken::extract_authentication(&request).ok();
-        let caller = token.and_then(|token| app.accounts.authenticate_from_memory(&token, address));
-        let Some(caller) = caller.filter(|caller| caller.appservice.is_none()) else { return Err(request) };
-        Ok(Self::without_arguments(request, app, caller, address))
+    /// The caller of a request without a body, if their session is cached and they act as themselves.
+    pub fn caller_in_memory(request: &Request, app: &App) -> Option<Arc<LocalDevice>> {
+        let token = AccessToken::extract_authentication(request).ok().filter(|_| request.body().is_end_stream())?;
+        let caller = app.accounts.authenticate_from_memory(&token, address_of(request));
+        caller.filter(|caller| caller.appservice.is_none())
     }
 
-    fn without_arguments(
-        request: Request,
-        app: &App,
-        caller: Arc<LocalDevice>,
-        address: Option<IpAddr>,
-    ) -> Result<Self, ApiError> {
+    /// As [`FromRequest::from_request`], for a request of [`Self::caller_in_memory`] without path arguments: without a
+    /// future, which would be larger than all that happens here.
+    pub fn of_caller(request: Request, app: &App, caller: Arc<LocalDevice>) -> Result<Self, ApiError> {
+        let address = address_of(&request);
         check_no_nul(request.uri(), &[])?;
         admit::<AccessToken>(app, &request, &caller, address)?;
         let (parts, _) = request.into_parts();

@@ -78,16 +78,16 @@ async fn answer(asking: Asking, app: App) -> Result<RawJson, ApiError> {
 /// Reads the request, at once if memory has the session and the filter.
 fn asking(app: &App, request: Request) -> Asking {
     let uri = request.uri().clone();
-    let authed = match Authed::<Endpoint>::at_once(request, app) {
-        Ok(Ok(authed)) => authed,
-        Ok(Err(error)) => return Asking::done(Err(error)),
-        Err(request) => {
-            let app = app.clone();
-            return Asking::Going(Box::pin(async move {
-                let authed = Authed::<Endpoint>::from_request(request, &app).await?;
-                read(app, authed, uri).instrument(debug_span!("sync.read")).await
-            }));
-        }
+    let Some(caller) = Authed::<Endpoint>::caller_in_memory(&request, app) else {
+        let app = app.clone();
+        return Asking::Going(Box::pin(async move {
+            let authed = Authed::<Endpoint>::from_request(request, &app).await?;
+            read(app, authed, uri).instrument(debug_span!("sync.read")).await
+        }));
+    };
+    let authed = match Authed::<Endpoint>::of_caller(request, app, caller) {
+        Ok(authed) => authed,
+        Err(error) => return Asking::done(Err(error)),
     };
     let filter = match &authed.request.filter {
         None => Some(SyncFilter::of_all()),

@@ -108,15 +108,18 @@ impl Push {
     ) -> Option<()> {
         let Basis { rules, ignored, .. } = &counted.basis;
         let judged = self.judged.find(room.nid, rules.compiled.class())?;
-        let judged = judged.try_lock().ok()?;
-        let after = counted.upto;
-        let news = || judged.within(after, upto);
-        if !judged.has_all(room, after, upto) || news().len() > COLD_EVENTS {
-            return None;
-        }
-        let mut added = Vec::with_capacity(news().len());
+        let news: Vec<Arc<Judged>> = {
+            // Held for as short as possible: all members of a room look at the same time.
+            let judged = judged.try_lock().ok()?;
+            let known = judged.within(counted.upto, upto);
+            if !judged.has_all(room, counted.upto, upto) || known.len() > COLD_EVENTS {
+                return None;
+            }
+            known.cloned().collect()
+        };
+        let mut verdicts = Vec::with_capacity(news.len());
         let (mut steps, mut name) = (0, None);
-        for event in news() {
+        for event in &news {
             steps += event.steps;
             if steps > MAX_STEPS || event.is_redaction() {
                 return None;
@@ -136,13 +139,12 @@ impl Push {
             if matters && event.known_conversation().is_none() {
                 return None;
             }
-            added.push((Arc::clone(event), matters.then_some(verdict)));
+            verdicts.push(matters.then_some(verdict));
         }
-        drop(judged);
-        counted.unsaved += added.len();
-        for (event, verdict) in added {
+        counted.unsaved += news.len();
+        for (event, verdict) in news.iter().zip(verdicts) {
             if let Some(verdict) = verdict {
-                counted.add(&event, verdict, event.known_conversation().flatten(), user);
+                counted.add(event, verdict, event.known_conversation().flatten(), user);
             }
         }
         Some(())

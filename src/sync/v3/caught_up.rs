@@ -119,14 +119,12 @@ fn is_plain(look: &Look<'_>, since: &SyncToken) -> bool {
 /// The memberships in these rooms. `None` if they are not in memory, or if one is not that of a member who was in the room
 /// before the client's token already.
 fn members_of(look: &Look<'_>, since: &SyncToken, rooms: &[RoomNid]) -> Option<Vec<MemberEntry>> {
-    let follows = |member: &&MemberEntry| {
+    let follows = |member: &MemberEntry| {
         member.membership == Membership::Join && !member.forgotten && member.pos <= since.position
     };
     look.app.rooms.with_memberships(look.caller.user.nid, |held| {
         let known = rooms.iter().filter_map(|room| held.get(room));
-        known
-            .map(|member| Some(&member).filter(|member| follows(member)).map(|member| MemberEntry::clone(member)))
-            .collect()
+        known.map(|member| follows(member).then(|| member.clone())).collect()
     })
 }
 
