@@ -78,6 +78,11 @@ impl Memory for DataMemory {
             }
         }
     }
+
+    fn forget(&self, upto: Position) {
+        lock(&self.latest).restart(upto);
+        self.ignored.clear();
+    }
 }
 
 /// The number of a type in the commit log.

@@ -117,6 +117,20 @@ impl Bus {
         self.watchers.forget_retired();
     }
 
+    /// Forgets all live users and what they watch, because commits up to `upto` may have marked nobody. Their requests become
+    /// live again, and look at the database.
+    pub fn forget_all(&self, upto: Position) {
+        // Before they are gone: a user who becomes live again knows of nothing up to here.
+        self.mark_begins(upto);
+        for mut users in self.users.all() {
+            for (_, live) in users.drain() {
+                live.retire();
+                live.wake();
+            }
+        }
+        self.watchers.forget_retired();
+    }
+
     /// Tells `listener` of every departure from now on, after its commit. There is one listener; a second is ignored.
     pub fn on_departure(&self, listener: impl Fn(&Self, UserNid, RoomNid) + Send + Sync + 'static) {
         let _: Result<(), OnDeparture> = self.departures.0.set(Box::new(listener));

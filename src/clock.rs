@@ -2,10 +2,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Tells the time of day. Passed in through constructors; nothing else asks the operating system.
@@ -27,6 +27,16 @@ impl Clock {
     pub fn advance(&self, by: Duration) {
         if let Self::Manual(ms) = self {
             ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+
+    /// The time since an unknown moment, for lengths of time: nobody can set it back or ahead. A manual clock has only one
+    /// time.
+    pub fn uptime(&self) -> Duration {
+        static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+        match self {
+            Self::System => FIRST.elapsed(),
+            Self::Manual(ms) => Duration::from_millis(ms.load(Ordering::SeqCst).unsigned_abs()),
         }
     }
 

@@ -79,7 +79,7 @@ impl KeysMemory {
     /// Empty memory, which follows the commits after `started_at`.
     fn new(started_at: Position) -> Self {
         let changes = changes::Changes::new(started_at);
-        Self { changes, counts: counts::Counts::default(), inboxes: to_device::Inboxes::default() }
+        Self { changes, counts: counts::Counts::new(started_at), inboxes: to_device::Inboxes::default() }
     }
 }
 
@@ -91,11 +91,30 @@ impl Memory for KeysMemory {
                 Touch::KeyCounts { device, .. } => self.counts.changed(device, *at),
                 Touch::ToDevice { device, messages, bytes, .. } => self.inboxes.added(device, *at, (messages, bytes)),
                 Touch::ToDeviceGone { device, upto, messages, bytes } => {
-                    self.inboxes.removed(device, upto, (messages, bytes));
+                    self.inboxes.removed(device, (*at, upto), (messages, bytes));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Evicts the inboxes, whose numbers only the process that writes keeps up to date.
+    fn follow(&self, entry: &LogEntry) {
+        for (at, touch) in &entry.touches {
+            match *touch {
+                Touch::DeviceList { user } => self.changes.add(*at, user),
+                Touch::KeyCounts { device, .. } => self.counts.changed(device, *at),
+                Touch::ToDevice { device, .. } => self.inboxes.evict(device),
+                Touch::ToDeviceGone { device, upto, .. } => self.inboxes.removed_elsewhere(device, upto),
+                _ => {}
+            }
+        }
+    }
+
+    fn forget(&self, upto: Position) {
+        self.changes.restart(upto);
+        self.counts.restart(upto);
+        self.inboxes.evict_all();
     }
 }
 

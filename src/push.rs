@@ -69,6 +69,10 @@ impl Memory for Rulesets {
             }
         }
     }
+
+    fn forget(&self, _: Position) {
+        self.0.clear();
+    }
 }
 
 /// The service of push rules.

@@ -20,6 +20,7 @@ pub mod memberships;
 pub mod power;
 pub mod read;
 mod ring;
+pub mod servers;
 pub mod state;
 pub mod write;
 
@@ -48,6 +49,7 @@ use self::{
     memberships::Memberships,
     read::{delta::Deltas, visibility::CachedSight},
     ring::{Ring, Rings},
+    servers::JoinedByServer,
     write::{profile::Arrivals, queued::Queued, txn::TransactionIds},
 };
 use crate::{
@@ -55,7 +57,7 @@ use crate::{
     bus::Bus,
     clock::Clock,
     memory::budget::Budget,
-    store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write},
+    store::{Database, Error, EventNid, Lineage, Position, RoomNid, UserNid, Write, latest::Latest},
 };
 
 /// The number of pairs of user and room whose [`Sight`](read::visibility::Sight) is cached.
@@ -105,6 +107,8 @@ struct Head {
     changes: i64,
     /// The number of changes up to the last checkpoint.
     saved_changes: i64,
+    /// The joined users of other servers, by server. Read when the membership of the first of them changes.
+    joined_by_server: Option<JoinedByServer>,
 }
 
 /// The part of the room that readers use. The state may be ahead of the committed events; readers name the position
@@ -193,16 +197,29 @@ pub struct Rooms {
     last_creation_ms: AtomicI64,
 }
 
-#[derive(Default)]
+/// The rooms in memory.
 struct Registry {
     by_id: HashMap<OwnedRoomId, Arc<Room>>,
     by_nid: HashMap<RoomNid, Arc<Room>>,
+    /// The latest change of each room by another process, as far as this one follows it.
+    changed: Latest<RoomNid>,
+}
+
+impl Registry {
+    fn new(started_at: Position) -> Self {
+        Self { by_id: HashMap::new(), by_nid: HashMap::new(), changed: Latest::new(started_at) }
+    }
+
+    fn insert(&mut self, room: &Arc<Room>) {
+        self.by_id.insert(room.room_id.clone(), Arc::clone(room));
+        self.by_nid.insert(room.nid, Arc::clone(room));
+    }
 }
 
 impl Rooms {
     pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>, budget: &Budget) -> Self {
         let events = Events::new(Arc::clone(&db), budget);
-        let registry = Arc::<RwLock<Registry>>::default();
+        let registry = Arc::new(RwLock::new(Registry::new(db.committer().published())));
         let memberships = Memberships::new(Arc::clone(&db));
         let txn_ids = TransactionIds::new(Arc::clone(&db));
         let memory = RoomsMemory::new(Arc::clone(&registry), events.handle(), memberships.handle(), txn_ids.known());
@@ -248,6 +265,7 @@ impl Rooms {
         if self.is_broken(room_id) {
             self.settled().await?;
         }
+        let read_at = self.db.committer().published();
         let mut reader = self.db.read().await?;
         let Some(row) = crate::store::room_heads::find_room(&mut reader.conn(), room_id.as_str()).await? else {
             return Ok(None);
@@ -256,7 +274,7 @@ impl Rooms {
         match load::load(self, &mut reader, row).await {
             Ok(room) => {
                 self.damage.loaded(nid);
-                Ok(Some(self.register(room)))
+                Ok(Some(self.register(room, read_at)))
             }
             Err(error) => {
                 self.damage.not_loaded(nid, &error, self.clock.now_ms());
@@ -314,11 +332,16 @@ impl Rooms {
         registry.by_id.get(room_id).is_some_and(|room| room.lineage.is_broken())
     }
 
-    fn register(&self, room: Room) -> Arc<Room> {
+    /// Adds a room that was read when `read_at` was visible, unless another process has changed it since: such a room shows
+    /// `read_at`, and nothing may be built on it.
+    fn register(&self, room: Room, read_at: Position) -> Arc<Room> {
         let room = Arc::new(room);
         let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        registry.by_id.insert(room.room_id.clone(), Arc::clone(&room));
-        registry.by_nid.insert(room.nid, Arc::clone(&room));
+        if registry.changed.is_unchanged(&room.nid, read_at) {
+            registry.insert(&room);
+        } else {
+            room.lineage.break_off();
+        }
         room
     }
 
@@ -327,7 +350,7 @@ impl Rooms {
     pub fn forget_idle(&self) {
         self.memberships.retain(|user| self.bus.is_live(user));
         let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Registry { by_id, by_nid } = &mut *registry;
+        let Registry { by_id, by_nid, .. } = &mut *registry;
         by_nid.retain(|_, room| {
             // The two maps hold one reference each. Another one means that somebody holds the room, or that a write of
             // it is queued.
@@ -337,6 +360,19 @@ impl Rooms {
             }
             used
         });
+    }
+
+    /// Drops latest events of rooms from memory while those of all rooms take more than their share of the budget. Begins with
+    /// the rooms that have been quiet for longest.
+    pub fn shrink_rings(&self) {
+        if !self.rings.are_full() {
+            return;
+        }
+        let registry = self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut rooms: Vec<Arc<Room>> = registry.by_nid.values().cloned().collect();
+        drop(registry);
+        rooms.sort_by_cached_key(|room| room.last_pos());
+        self.rings.shrink(&rooms, |room, rest| room.view_mut().ring.shrink(rest));
     }
 
     /// The event of a key of the room's state as of `upto`.

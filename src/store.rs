@@ -16,6 +16,7 @@ pub mod log;
 mod migrations;
 mod open;
 pub mod rows;
+mod terms;
 pub mod vocabulary;
 
 pub mod account_data;
@@ -36,6 +37,7 @@ pub mod one_time_keys;
 pub mod profiles;
 pub mod receipts;
 pub mod relations;
+pub mod remote_members;
 pub mod room_heads;
 pub mod room_lists;
 pub mod server_keys;
@@ -47,11 +49,13 @@ pub mod tokens;
 pub mod txn_ids;
 pub mod unread;
 
-pub use committer::{Committed, Committer, Lineage, Patience, Transaction, Write};
+pub use committer::{Committed, Committer, Lineage, Patience, Role, Transaction, Write};
 pub use conn::{Conn, Counters, Reader};
 pub use error::Error;
 pub use exists::exists;
-pub use ids::{DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid};
+pub use ids::{
+    DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, ServerNid, SideNid, TimelinePlace, TypeNid, UserNid,
+};
 pub use open::{Database, DatabaseOptions, Durability, OpenError};
 pub use rows::{Insert, Row, Value};
 pub use vocabulary::{Vocabulary, keys::StateKey};

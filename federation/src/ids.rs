@@ -24,6 +24,10 @@ nid! {
     SideNid
 }
 nid! {
+    /// Short id of a server.
+    ServerNid
+}
+nid! {
     /// Short id of a room. Room 0 stands for "no room" in account data.
     RoomNid
 }
@@ -46,6 +50,11 @@ nid! {
 nid! {
     /// Short id of a stored filter.
     FilterNid
+}
+
+impl ServerNid {
+    /// This server. It has no row among the servers.
+    pub const OURS: Self = Self(0);
 }
 
 impl Position {

@@ -12,12 +12,14 @@ CREATE TABLE server_info (
 
 -- table: writer_slot | owner: store | ends: never (one row)
 -- `pos` may only be moved by the process that holds `epoch`; NOT NULL turns a stale epoch into a failed commit. `holder` is
--- the incarnation of the process whose slot it is: it may raise `epoch` to shut out a connection that it has lost.
+-- the number of that process, which may raise `epoch` to shut out a connection that it has lost; 0 is nobody. A process
+-- that others follow raises `beat` while it has nothing to commit.
 CREATE TABLE writer_slot (
     slot BIGINT NOT NULL PRIMARY KEY CHECK (slot = 0),
     epoch BIGINT NOT NULL,
     pos BIGINT NOT NULL,
-    holder BIGINT NOT NULL
+    holder BIGINT NOT NULL,
+    beat BIGINT NOT NULL
 );
 
 -- table: commit_log | owner: store | ends: when the slowest cursor is past it; after seven days or 1 GiB in any case
@@ -35,8 +37,9 @@ CREATE TABLE log_cursor (
     pos BIGINT NOT NULL
 );
 
--- table: incarnation | owner: store | ends: the oldest go at start, the newest 1000 stay
--- One row per start. A sync token names the incarnation that made it, so a restored backup is noticed.
+-- table: incarnation | owner: store | ends: the oldest go when a term begins, the newest 1000 stay
+-- One row per term: each time that a process takes the right to write. A sync token names the term that made it, so a
+-- restored backup is noticed. A server that is alone on its database has one term for each start.
 CREATE TABLE incarnation (
     incarnation BIGINT NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,
@@ -51,10 +54,18 @@ CREATE TABLE counter (
 );
 
 -- table: matrix_user | owner: account | ends: never (events refer to their senders for ever)
+-- `server_nid` is 0 for the users of this server.
 CREATE TABLE matrix_user (
     user_nid BIGINT NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL UNIQUE,
-    local BOOLEAN NOT NULL
+    server_nid BIGINT NOT NULL
+);
+
+-- table: server | owner: remote | ends: never (a small vocabulary)
+-- Other servers, from the first of their users that is stored.
+CREATE TABLE server (
+    server_nid BIGINT NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
 );
 
 -- table: account | owner: account | ends: never (a deactivated name must not be given out again)
@@ -301,6 +312,29 @@ CREATE TABLE member (
     PRIMARY KEY (user_nid, room_nid)
 );
 CREATE INDEX member_room ON member (room_nid);
+
+-- table: remote_member | owner: room | ends: when the room is purged
+-- The users of other servers who are joined to a room, or were: `joined` tells. The row stays when the user is out of the
+-- room, because the writes of a room are inserts only.
+CREATE TABLE remote_member (
+    user_nid BIGINT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    joined BOOLEAN NOT NULL,
+    PRIMARY KEY (user_nid, room_nid)
+);
+CREATE INDEX remote_member_room ON remote_member (room_nid);
+
+-- table: room_server | owner: room | ends: when the room is purged
+-- The other servers that have, or had, joined users in a room. `joined` is their number, `changed_pos` the position of its
+-- last change.
+CREATE TABLE room_server (
+    server_nid BIGINT NOT NULL,
+    room_nid BIGINT NOT NULL,
+    joined BIGINT NOT NULL,
+    changed_pos BIGINT NOT NULL,
+    PRIMARY KEY (server_nid, room_nid)
+);
+CREATE INDEX room_server_room ON room_server (room_nid);
 
 -- table: room_alias | owner: room | ends: when the alias is deleted or the room is purged
 CREATE TABLE room_alias (

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     appservice::{Appservice, Exclusive},
     store::{
-        self, Conn, Position, Transaction,
+        self, Conn, Position, ServerNid, Transaction,
         accounts::{self as rows, AccountColumns},
         log::Touch,
         profiles::ProfileColumns,
@@ -125,7 +125,8 @@ impl Transaction for CreateAccount {
         let displayname = self.displayname.as_deref().unwrap_or(user.user_id.localpart());
         let displayname = serde_json::Value::from(displayname).to_string();
         let mut rows = vec![
-            UserColumns { user_nid: user.nid, user_id: user.user_id.as_str().into(), local: true }.row(),
+            UserColumns { user_nid: user.nid, user_id: user.user_id.as_str().into(), server_nid: ServerNid::OURS }
+                .row(),
             AccountColumns {
                 user_nid: user.nid,
                 password_hash: self.password_hash.clone().map(Into::into),

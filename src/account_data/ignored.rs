@@ -79,6 +79,10 @@ impl IgnoredLists {
     pub(crate) fn remove(&self, user: UserNid) {
         self.0.remove(&user);
     }
+
+    pub(crate) fn clear(&self) {
+        self.0.clear();
+    }
 }
 
 impl AccountData {

@@ -208,7 +208,8 @@ impl LiveUser {
         self.retired.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_retired(&self) -> bool {
+    /// Returns whether marks and wake-ups miss this entry. A request that goes on makes the user live again.
+    pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
     }
 

@@ -91,6 +91,10 @@ impl Memory for Marks {
             self.bus.mark_room(room, at);
         }
     }
+
+    fn forget(&self, upto: Position) {
+        self.bus.forget_all(upto);
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +138,7 @@ mod tests {
             (Touch::DeviceList { user: ALICE }, vec![ALICE, BOB]),
             (Touch::DeviceList { user: BOB }, vec![ALICE, BOB, STRANGER]),
             (Touch::Account { user: ALICE }, vec![]),
+            (Touch::RemoteMember { room: ROOM, user: STRANGER, joined: true }, vec![]),
             (Touch::Event { room: ROOM, event: EventNid(1), sub: 0, flags: 0 }, vec![ALICE, BOB]),
             (Touch::Event { room: ROOM, event: EventNid(1), sub: -1, flags: 0 }, vec![]),
             (Touch::Event { room: ROOM, event: EventNid(1), sub: 0, flags: Flags::OUTLIER.bits() }, vec![]),

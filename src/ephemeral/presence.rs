@@ -230,19 +230,17 @@ impl Ephemeral {
         Ok(events)
     }
 
-    /// Users who may have been online when an earlier start of the server said so: all users who were seen since that
-    /// start, which may be too many.
+    /// Users who may have been online when another start said so: all users who were seen since that start, which may be too
+    /// many. The starts of processes that share the database have no time in it, so for these it is everyone.
     async fn gone_since(&self, earlier_start: Option<i64>) -> Result<Vec<UserNid>, store::Error> {
-        let Some(incarnation) = earlier_start.filter(|_| self.presence.enabled) else { return Ok(Vec::new()) };
+        let Some(start) = earlier_start.filter(|_| self.presence.enabled) else { return Ok(Vec::new()) };
         let read = async || {
             let mut reader = self.db.read().await?;
             devices::last_seen_users(&mut reader.conn(), MAX_SEEN_BEFORE).await
         };
         let seen = self.presence.seen_before.get_or_try_init(read).await?;
         let mut reader = self.db.read().await?;
-        let Some(started_at) = devices::started_at(&mut reader.conn(), incarnation).await? else {
-            return Ok(Vec::new());
-        };
+        let started_at = devices::started_at(&mut reader.conn(), start).await?.unwrap_or(i64::MIN);
         Ok(seen.iter().take_while(|(_, seen_at)| *seen_at >= started_at).map(|(user, _)| *user).collect())
     }
 

@@ -151,6 +151,20 @@ impl Memory for Receipts {
         }
     }
 
+    /// Evicts the rooms. A receipt that waits here for one of these positions belongs to a write that was never stored.
+    fn follow(&self, entry: &LogEntry) {
+        for (at, touch) in &entry.touches {
+            let Touch::Receipt { room, .. } = *touch else { continue };
+            self.rooms.remove(&room);
+            lock(&self.latest).changed(room, *at);
+        }
+    }
+
+    fn forget(&self, upto: Position) {
+        self.rooms.clear();
+        lock(&self.latest).restart(upto);
+    }
+
     fn abandoned(&self, touches: &[(Position, Touch)]) {
         for (at, touch) in touches {
             if matches!(touch, Touch::Receipt { .. }) {

@@ -129,7 +129,7 @@ impl ApiError {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Overloaded | store::Error::Stopping | store::Error::Superseded => {
+            store::Error::Overloaded | store::Error::Stopping | store::Error::Superseded | store::Error::NotLeader => {
                 Self::unavailable("The server is busy or restarting. Please try again.")
             }
             store::Error::Unavailable(_) | store::Error::Waiting => {
@@ -262,6 +262,7 @@ mod tests {
             (store::Error::Unavailable(cause()), StatusCode::SERVICE_UNAVAILABLE, "database"),
             (store::Error::Waiting, StatusCode::SERVICE_UNAVAILABLE, "database"),
             (store::Error::Stopping, StatusCode::SERVICE_UNAVAILABLE, "again"),
+            (store::Error::NotLeader, StatusCode::SERVICE_UNAVAILABLE, "again"),
             (store::Error::DiskFull(cause()), StatusCode::INSUFFICIENT_STORAGE, "disk is full"),
             (store::Error::Database(cause()), StatusCode::INTERNAL_SERVER_ERROR, "again"),
             (store::Error::Panicked, StatusCode::INTERNAL_SERVER_ERROR, "again"),

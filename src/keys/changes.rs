@@ -46,6 +46,13 @@ impl Changes {
         Self { log: Mutex::new(Log { complete_from: started_at, changes: VecDeque::new() }) }
     }
 
+    /// Forgets everything, and goes on with the changes after `upto`.
+    pub(super) fn restart(&self, upto: Position) {
+        let mut log = lock(&self.log);
+        log.changes.clear();
+        log.complete_from = upto.max(log.complete_from);
+    }
+
     /// Adds the change of a user's list that was committed at `position`.
     pub(super) fn add(&self, position: Position, user: UserNid) {
         let mut log = lock(&self.log);

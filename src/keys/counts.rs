@@ -22,7 +22,8 @@ pub struct KeyCounts {
     pub one_time: BTreeMap<String, u64>,
     /// Algorithms whose fallback key has not been used.
     pub unused_fallback: Vec<String>,
-    /// The position of their last change, as far as memory reaches back. A `/sync` from after it has no new counts.
+    /// The position of their last change, or one after it up to which memory does not know of changes. A `/sync` from after it
+    /// has no new counts.
     pub changed_at: Position,
 }
 
@@ -41,22 +42,42 @@ struct CachedCounts {
 }
 
 /// The cached counts. The lock is held for single look-ups.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counts {
     entries: Mutex<CachedDevices>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct CachedDevices {
     by_device: HashMap<DeviceNid, CachedCounts>,
     loads: u64,
+    /// The keys of a device without an entry may have changed up to here.
+    complete_from: Position,
+    /// The position of the latest change of any device.
+    latest: Position,
 }
 
 impl Counts {
+    /// No counts, which follow the changes after `started_at`.
+    pub(super) fn new(started_at: Position) -> Self {
+        let by_device = HashMap::new();
+        Self {
+            entries: Mutex::new(CachedDevices { by_device, loads: 0, complete_from: started_at, latest: started_at }),
+        }
+    }
+
+    /// Forgets everything, and goes on with the changes after `upto`.
+    pub(super) fn restart(&self, upto: Position) {
+        let mut entries = lock(&self.entries);
+        entries.latest = upto.max(entries.latest);
+        entries.clear();
+    }
+
     /// Marks the device's keys as changed by the commit at `position`.
     pub(super) fn changed(&self, device: DeviceNid, position: Position) {
         let mut entries = lock(&self.entries);
         entries.make_room();
+        entries.latest = position.max(entries.latest);
         entries.by_device.insert(device, CachedCounts { changed_at: position, state: State::Unknown });
     }
 
@@ -74,10 +95,8 @@ impl Counts {
         entries.make_room();
         entries.loads += 1;
         let load = entries.loads;
-        let entry = entries
-            .by_device
-            .entry(device)
-            .or_insert(CachedCounts { changed_at: Position::BEFORE_ALL, state: State::Unknown });
+        let changed_at = entries.complete_from;
+        let entry = entries.by_device.entry(device).or_insert(CachedCounts { changed_at, state: State::Unknown });
         if let State::Known(counts) = &entry.state {
             return Ok(Arc::clone(counts));
         }
@@ -97,8 +116,13 @@ impl Counts {
 impl CachedDevices {
     fn make_room(&mut self) {
         if self.by_device.len() >= MAX_CACHED {
-            self.by_device.clear();
+            self.clear();
         }
+    }
+
+    fn clear(&mut self) {
+        self.by_device.clear();
+        self.complete_from = self.latest;
     }
 }
 

@@ -31,7 +31,8 @@ use crate::{
     clock::Clock,
     config::Config,
     store::{
-        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Transaction, UserNid, Write,
+        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Role, Transaction, UserNid,
+        Write,
         device_keys::DeviceKeyColumns,
         devices::{self, DeviceColumns},
         key_backup::{self, Part},
@@ -68,6 +69,7 @@ async fn open(path: &std::path::Path, incarnation: i64) -> Arc<Database> {
         durability: Durability::Process,
         readers: 4,
         server_name: "example.org".to_owned(),
+        role: Role::Lead,
         incarnation,
         clock: Clock::manual(0),
         patience: Patience::default(),
@@ -89,7 +91,7 @@ impl Fixture {
     async fn reopen(self) -> Self {
         let Self { directory, db, keys, config } = self;
         drop(keys);
-        let next = db.incarnation() + 1;
+        let next = db.start() + 1;
         db.close().await;
         drop(db);
         let db = open(&directory.path().join("db"), next).await;

@@ -77,6 +77,10 @@ impl<K: Hash + Eq + Clone, V: Default> GrowingCache<K, V> {
         self.held.remove(key);
     }
 
+    pub fn clear(&self) {
+        self.held.clear();
+    }
+
     /// All values, which do not count as used.
     pub fn iter(&self) -> impl Iterator<Item = (K, Arc<V>)> {
         self.held.iter().map(|(key, held)| (key, held.value))

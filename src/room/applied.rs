@@ -30,6 +30,8 @@ pub(super) struct Effects {
     /// Redacted forms of events, each with the position of the redaction.
     pub(super) redacted: Vec<(Position, Arc<StoredEvent>)>,
     pub(super) members: Vec<(UserNid, MemberEntry)>,
+    /// Users of other servers, and whether they are joined now.
+    pub(super) remote_members: Vec<(UserNid, bool)>,
     pub(super) txn: Option<QueuedTxn>,
     /// The position of the room's end after it.
     pub(super) last: Position,
@@ -53,6 +55,9 @@ impl Effects {
         self.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
         for (user, entry) in self.members {
             memberships.update(user, entry);
+        }
+        for (user, joined) in self.remote_members {
+            memberships.update_remote(user, self.room.nid, joined);
         }
     }
 }
@@ -99,22 +104,26 @@ impl RoomsMemory {
     /// Evicts what a commit of another process has changed.
     fn evict(&self, touch: &Touch, at: Position) {
         match *touch {
-            Touch::Event { room, .. } | Touch::State { room, .. } => self.evict_room(room),
+            Touch::Event { room, .. } | Touch::State { room, .. } => self.evict_room(room, at),
             Touch::Redacted { room, event, .. } => {
-                self.evict_room(room);
+                self.evict_room(room, at);
                 self.events.evict_redacted(room, event);
             }
             Touch::Member { room, user, forgotten: true, .. } => self.memberships.forget(user, room, at),
-            Touch::Member { user, .. } => self.memberships.evict(user),
+            Touch::Member { user, .. } | Touch::RemoteMember { user, .. } => self.memberships.evict(user),
             Touch::Txn { device, event } if event != NO_EVENT => self.txns.evict(device),
             _ => {}
         }
     }
 
-    fn evict_room(&self, room: RoomNid) {
+    fn evict_room(&self, room: RoomNid, at: Position) {
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        // In any case: somebody may be reading the room right now.
+        registry.changed.changed(room, at);
         if let Some(room) = registry.by_nid.remove(&room) {
             registry.by_id.remove(&room.room_id);
+            // Whoever holds it may still read it as it was, and may build nothing on it.
+            room.lineage.break_off();
         }
     }
 
@@ -143,6 +152,24 @@ impl Memory for RoomsMemory {
                 None => self.evict(touch, *at),
             }
         }
+    }
+
+    /// Evicts what was changed. An object that waits here for one of these positions belongs to a write that was never stored.
+    fn follow(&self, entry: &LogEntry) {
+        entry.touches.iter().for_each(|(at, touch)| self.evict(touch, *at));
+    }
+
+    fn forget(&self, upto: Position) {
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        registry.changed.restart(upto);
+        registry.by_id.clear();
+        for (_, room) in registry.by_nid.drain() {
+            room.lineage.break_off();
+        }
+        drop(registry);
+        self.events.evict_all();
+        self.memberships.evict_all();
+        self.txns.evict_all();
     }
 
     fn abandoned(&self, touches: &[(Position, Touch)]) {

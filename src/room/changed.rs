@@ -97,6 +97,7 @@ impl Rooms {
         if nids.is_empty() {
             return Ok(());
         }
+        let read_at = self.db.committer().published();
         let mut reader = self.db.read().await?;
         let stored = rows::rooms(&mut reader.conn(), &nids).await?;
         let mut changes: HashMap<RoomNid, Vec<_>> = HashMap::new();
@@ -127,6 +128,8 @@ impl Rooms {
             };
             let mut loaded = match load::from_rows(self, rows) {
                 Ok(loaded) => loaded,
+                // Another process may have written between the statements. A room that is read alone bears that.
+                Err(_) if self.db.committer().is_following() => continue,
                 Err(error) => {
                     self.damage.not_loaded(room, &error, self.clock.now_ms());
                     continue;
@@ -144,7 +147,7 @@ impl Rooms {
                 loaded.begin_ring(ring);
             }
             self.damage.loaded(room);
-            self.register(loaded);
+            self.register(loaded, read_at);
         }
         drop(loading);
         Ok(())

@@ -65,6 +65,15 @@ impl EventsHandle {
     }
 }
 
+impl EventsHandle {
+    /// Evicts everything. Rows that were read before are not cached after it.
+    pub(super) fn evict_all(&self) {
+        let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
+        redactions.0 += 1;
+        self.cache.clear();
+    }
+}
+
 impl Events {
     pub(super) fn handle(&self) -> EventsHandle {
         EventsHandle { cache: Arc::clone(&self.cache), redactions: Arc::clone(&self.redactions) }

@@ -33,7 +33,8 @@ pub(super) struct RoomRows {
     pub(super) extremities: Vec<(EventNid, String, Flags)>,
 }
 
-/// Reads a room. Nothing writes to a room that is not in memory, so the rows fit together.
+/// Reads a room. The head is read first, and the other rows up to it: these stay as they are, so they fit together while
+/// another process writes. This process does not write to a room that is not in memory.
 ///
 /// # Errors
 /// [`Error::Damaged`] when the rows contradict each other: a missing row is never taken for "empty".
@@ -72,7 +73,16 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
     let (state_pos, bump_pos) = (Position(row.state_pos), Position(row.bump_pos));
-    let head = Head { forward_extremities, depth: row.depth, last_pos, state_pos, bump_pos, changes, saved_changes };
+    let head = Head {
+        forward_extremities,
+        depth: row.depth,
+        last_pos,
+        state_pos,
+        bump_pos,
+        changes,
+        saved_changes,
+        joined_by_server: None,
+    };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
     // The ring starts empty: older events are read from the database when someone asks.
     let view = RoomView { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };

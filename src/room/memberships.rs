@@ -1,4 +1,5 @@
-//! The rooms that local users are in, kept in memory for live users.
+//! The rooms that users are in, kept in memory for live users. Of users of other servers, only the rooms that they are
+//! joined to are known.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,6 +12,7 @@ use sabha_federation::state_log::Membership;
 use super::Rooms;
 use crate::store::{
     Conn, Database, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, log::Touch, members as rows,
+    remote_members,
 };
 
 /// A local user's membership in one room.
@@ -29,7 +31,10 @@ pub struct MemberEntry {
 #[derive(Debug, Default)]
 struct UserRooms {
     loaded: bool,
+    /// The rooms of a local user.
     rooms: HashMap<RoomNid, MemberEntry>,
+    /// The rooms of another server's user, and whether the user is joined.
+    of_remote: HashMap<RoomNid, bool>,
     /// Rooms whose row has a value that we never write, with the error.
     unreadable: Vec<(RoomNid, Error)>,
 }
@@ -46,13 +51,20 @@ impl UserRooms {
     }
 
     fn joined(&self) -> impl Iterator<Item = RoomNid> {
-        self.rooms.values().filter(|entry| entry.membership == Membership::Join).map(|entry| entry.room)
+        let local = self.rooms.values().filter(|entry| entry.membership == Membership::Join).map(|entry| entry.room);
+        let remote = self.of_remote.iter().filter(|(_, joined)| **joined).map(|(room, _)| *room);
+        local.chain(remote)
+    }
+
+    fn is_joined_to(&self, room: RoomNid) -> bool {
+        let is_join = |entry: &MemberEntry| entry.membership == Membership::Join;
+        self.rooms.get(&room).is_some_and(is_join) || self.of_remote.get(&room).is_some_and(|joined| *joined)
     }
 }
 
 type Users = Mutex<HashMap<UserNid, Arc<Mutex<UserRooms>>>>;
 
-/// The memberships of local users that have been asked for.
+/// The memberships of users that have been asked for.
 pub(crate) struct Memberships {
     db: Arc<Database>,
     users: Arc<Users>,
@@ -66,6 +78,14 @@ impl MembershipsHandle {
         let rooms = lock(&self.0).get(&user).cloned();
         if let Some(rooms) = rooms {
             lock(&rooms).update(entry);
+        }
+    }
+
+    /// Notes that a user of another server has joined a room, or is out of it.
+    pub(super) fn update_remote(&self, user: UserNid, room: RoomNid, joined: bool) {
+        let rooms = lock(&self.0).get(&user).cloned();
+        if let Some(rooms) = rooms {
+            lock(&rooms).of_remote.insert(room, joined);
         }
     }
 
@@ -87,6 +107,10 @@ impl MembershipsHandle {
     /// Evicts a user whose memberships have changed elsewhere.
     pub(super) fn evict(&self, user: UserNid) {
         lock(&self.0).remove(&user);
+    }
+
+    pub(super) fn evict_all(&self) {
+        lock(&self.0).clear();
     }
 
     /// The rooms that the user is joined to; `None` if they are not in memory.
@@ -117,9 +141,18 @@ impl Memberships {
         if lock(&rooms).loaded {
             return Ok(rooms);
         }
+        if self.db.user_by_nid(user).await?.is_local() {
+            self.load_local(user, &rooms).await?;
+        } else {
+            self.load_remote(user, &rooms).await?;
+        }
+        Ok(rooms)
+    }
+
+    async fn load_local(&self, user: UserNid, rooms: &Mutex<UserRooms>) -> Result<(), Error> {
         let mut reader = self.db.read().await?;
         let stored = rows::memberships(&mut reader.conn(), user).await?;
-        let mut held = lock(&rooms);
+        let mut held = lock(rooms);
         for row in stored {
             let Some(membership) = u8::try_from(row.membership).ok().and_then(Membership::from_code) else {
                 // Damage of one room must not affect the others.
@@ -136,8 +169,19 @@ impl Memberships {
             });
         }
         held.loaded = true;
-        drop(held);
-        Ok(rooms)
+        Ok(())
+    }
+
+    async fn load_remote(&self, user: UserNid, rooms: &Mutex<UserRooms>) -> Result<(), Error> {
+        let mut reader = self.db.read().await?;
+        let stored = remote_members::joined_rooms(&mut reader.conn(), user).await?;
+        let mut held = lock(rooms);
+        for room in stored {
+            // What is there already comes from a commit after these rows were read, or from one that they hold.
+            held.of_remote.entry(RoomNid(room)).or_insert(true);
+        }
+        held.loaded = true;
+        Ok(())
     }
 }
 
@@ -161,7 +205,7 @@ impl Transaction for Forget {
 }
 
 impl Rooms {
-    /// All rooms in which the user has or had a membership, sorted by room.
+    /// All rooms in which the local user has or had a membership, sorted by room.
     pub async fn memberships(&self, user: UserNid) -> Result<Vec<MemberEntry>, Error> {
         let rooms = self.memberships.of(user).await?;
         let mut entries: Vec<_> = lock(&rooms).rooms.values().cloned().collect();
@@ -169,7 +213,7 @@ impl Rooms {
         Ok(entries)
     }
 
-    /// The user's memberships in some of `rooms`, sorted by room. Rooms without one are left out.
+    /// The local user's memberships in some of `rooms`, sorted by room. Rooms without one are left out.
     pub async fn memberships_in(&self, user: UserNid, rooms: &BTreeSet<RoomNid>) -> Result<Vec<MemberEntry>, Error> {
         let held = self.memberships.of(user).await?;
         let held = lock(&held);
@@ -186,7 +230,7 @@ impl Rooms {
         Ok(unreadable.into_iter().map(|(room, _)| room).collect())
     }
 
-    /// The user's membership entry for one room.
+    /// The local user's membership entry for one room.
     pub async fn member_entry(&self, user: UserNid, room: RoomNid) -> Result<Option<MemberEntry>, Error> {
         let rooms = self.memberships.of(user).await?;
         let rooms = lock(&rooms);
@@ -207,12 +251,12 @@ impl Rooms {
         if rooms.loaded && rooms.unreadable.is_empty() { read(&rooms.rooms) } else { None }
     }
 
-    /// The user's membership in one room; `None` if they never had one.
+    /// The local user's membership in one room; `None` if they never had one.
     pub async fn membership(&self, user: UserNid, room: RoomNid) -> Result<Option<Membership>, Error> {
         Ok(self.member_entry(user, room).await?.map(|entry| entry.membership))
     }
 
-    /// The rooms that the user is joined to.
+    /// The rooms that the user, local or not, is joined to.
     pub async fn joined_rooms(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
         let rooms = self.memberships.of(user).await?;
         let rooms = lock(&rooms);
@@ -249,12 +293,12 @@ impl Rooms {
         Ok(members.into_iter().filter(|(_, code)| *code == joined).map(|(user, _)| UserNid(user)).collect())
     }
 
-    /// Returns whether the two users are joined to a common room.
+    /// Returns whether the two users, local or not, are joined to a common room.
     pub async fn share_a_room(&self, a: UserNid, b: UserNid) -> Result<bool, Error> {
         let a = self.joined_rooms(a).await?;
         let b = self.memberships.of(b).await?;
         let b = lock(&b);
-        Ok(a.iter().any(|room| b.rooms.get(room).is_some_and(|entry| entry.membership == Membership::Join)))
+        Ok(a.iter().any(|room| b.is_joined_to(*room)))
     }
 
     /// Returns whether the two users certainly are in no common room, as far as memory knows.
@@ -290,7 +334,10 @@ impl Rooms {
 
 #[cfg(test)]
 mod tests {
+    use ruma::user_id;
+
     use super::*;
+    use crate::store::{Write, remote_members::RemoteMemberColumns, tests::NewDatabase};
 
     fn entry(membership: Membership, pos: i64, forgotten: bool) -> MemberEntry {
         let (room, event_nid) = (RoomNid(1), EventNid(pos));
@@ -318,6 +365,27 @@ mod tests {
             assert_eq!((both.pos.0, both.forgotten), if has_joined { (7, false) } else { (5, true) });
             rooms.update(order[2].clone());
             assert_eq!(rooms.rooms[&RoomNid(1)].pos, Position(7));
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_that_were_read_before_a_commit_do_not_undo_it() {
+        for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
+            let carol = db.user(user_id!("@carol:remote.test"), false).await.expect("a user");
+            let mut write = Write::default();
+            carol.write_if_new(&mut write);
+            let [first, second] = [1, 2].map(RoomNid);
+            for room in [first, second] {
+                write.push(RemoteMemberColumns { user_nid: carol.nid, room_nid: room, joined: true }.row());
+                write.touch(Touch::RemoteMember { room, user: carol.nid, joined: true });
+            }
+            db.committer().write(write).await.expect("stored");
+            let memberships = Memberships::new(Arc::clone(&db));
+            // Somebody is about to read the rows.
+            lock(&memberships.users).entry(carol.nid).or_default();
+            memberships.handle().update_remote(carol.nid, first, false);
+            memberships.of(carol.nid).await.expect("read");
+            assert_eq!(memberships.handle().joined_rooms(carol.nid), Some(vec![second]));
         }
     }
 }

@@ -22,14 +22,29 @@ pub(super) const RING_EVENTS: usize = 64;
 /// The number that a room keeps when the rings of all rooms together are full: what a client that waits for news is sent.
 const FEW_EVENTS: usize = 8;
 
+/// The bytes of these few events, unless the newest one alone has more. Ordinary messages take about 2 kB each, and large ones
+/// 64 kB and more.
+const FEW_BYTES: u64 = 16 * 1024;
+
+/// The part of their share that is free after full rings were shrunk. Rooms in use fill it until the next time.
+const FREED_PART: u64 = 8;
+
 /// The rings of all rooms together.
 #[derive(Debug)]
 pub(super) struct Rings {
-    /// The bytes that they may have.
+    /// The bytes that they may have. Beyond it, each ring may have few events until [`Rings::shrink`].
     share: u64,
     bytes: AtomicU64,
     /// The number of versions of all rings so far.
     versions: AtomicU64,
+}
+
+/// The rest of a ring that is shrunk.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Rest {
+    /// At most [`FEW_EVENTS`] and [`FEW_BYTES`], but the newest event in any case.
+    Few,
+    Nothing,
 }
 
 impl Rings {
@@ -50,8 +65,26 @@ impl Rings {
         self.versions.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn are_full(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.share
+    pub(super) fn are_full(&self) -> bool {
+        self.have_more_than(self.share)
+    }
+
+    /// Shrinks rings of `rooms` until the rings of all rooms have some room again: in this order, each to few events, and then
+    /// to none. The first should be those that have been quiet for longest.
+    pub(super) fn shrink<R>(&self, rooms: &[R], shrink: impl Fn(&R, Rest)) {
+        let enough = self.share - self.share / FREED_PART;
+        for rest in [Rest::Few, Rest::Nothing] {
+            for room in rooms {
+                if !self.have_more_than(enough) {
+                    return;
+                }
+                shrink(room, rest);
+            }
+        }
+    }
+
+    fn have_more_than(&self, bytes: u64) -> bool {
+        self.bytes.load(Ordering::Relaxed) > bytes
     }
 }
 
@@ -140,8 +173,29 @@ impl Ring {
             self.count(event.weight(), 0);
             self.events.push_back((*pos, Arc::clone(event)));
         }
-        while self.events.len() > RING_EVENTS || self.events.len() > FEW_EVENTS && self.all.are_full() {
-            let Some((pos, event)) = self.events.pop_front() else { break };
+        while self.events.len() > RING_EVENTS || self.has_more_than_few() && self.all.are_full() {
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops events, the oldest first. Without events, a ring still shows that nothing came after the last one.
+    pub(super) fn shrink(&mut self, rest: Rest) {
+        let has_more: fn(&Self) -> bool = match rest {
+            Rest::Few => Self::has_more_than_few,
+            Rest::Nothing => |ring| !ring.events.is_empty(),
+        };
+        while has_more(self) {
+            self.drop_oldest();
+        }
+        self.events.shrink_to_fit();
+    }
+
+    fn has_more_than_few(&self) -> bool {
+        self.events.len() > FEW_EVENTS || self.events.len() > 1 && self.bytes > FEW_BYTES
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((pos, event)) = self.events.pop_front() {
             self.count(0, event.weight());
             self.from = pos;
         }
@@ -195,9 +249,13 @@ mod tests {
     use crate::store::{EventNid, RoomNid, TimelinePlace};
 
     fn event(number: i64) -> (Position, Arc<StoredEvent>) {
+        event_with(number, "hello")
+    }
+
+    fn event_with(number: i64, body: &str) -> (Position, Arc<StoredEvent>) {
         let rules = RoomVersionId::V11.rules().expect("a known version");
         let json = json!({ "room_id": "!r:localhost", "sender": "@a:localhost", "type": "m.room.message",
-            "content": { "body": "hello" }, "depth": number, "origin_server_ts": 1, "prev_events": [], "auth_events": [],
+            "content": { "body": body }, "depth": number, "origin_server_ts": 1, "prev_events": [], "auth_events": [],
             "hashes": { "sha256": "" }, "signatures": {} });
         let pdu = Pdu::from_stored(&rules, event_id!("$e").to_owned(), json.to_string()).expect("an event");
         let (nid, pos) = (EventNid(number), Position(number));
@@ -267,5 +325,58 @@ mod tests {
         );
         drop((first, second));
         assert_eq!(rings.bytes.load(Ordering::Relaxed), 0, "a room that is evicted gives its bytes back");
+    }
+
+    /// A ring for each of `rooms`, of which the last has the latest event, with `events` events each.
+    fn filled(rings: &Arc<Rings>, rooms: i64, events: i64, body: &str) -> Vec<std::cell::RefCell<Ring>> {
+        let rings = (0..rooms).map(|room| {
+            let mut ring = Ring::new(Position(0), Arc::clone(rings));
+            for number in 1..=events {
+                ring.extend(&[event_with(room * events + number, body)]);
+            }
+            ring.into()
+        });
+        rings.collect()
+    }
+
+    #[test]
+    fn large_events_in_many_rooms_stay_one_for_each_room_until_quiet_rooms_are_shrunk() {
+        let body = "x".repeat(60_000);
+        let one = event_with(1, &body).1.weight();
+        let all = Rings::new(&Budget::new(16 << 20));
+        let rooms = filled(&all, 200, 8, &body);
+        let bytes = all.bytes.load(Ordering::Relaxed);
+        assert!(bytes <= all.share + 200 * one, "{bytes}");
+        for (room, ring) in (0..).zip(&rooms) {
+            let last = (room + 1) * 8;
+            let newest = ring.borrow().between(Position(last - 1), Position(last));
+            assert!(newest.is_some_and(|events| events.len() == 1), "a client that waits finds the newest event");
+        }
+
+        all.shrink(&rooms, |ring, rest| ring.borrow_mut().shrink(rest));
+        let left = all.bytes.load(Ordering::Relaxed);
+        let freed = all.share - all.share / FREED_PART;
+        assert!(left <= freed && left + one > freed, "{left} of {}", all.share);
+        let (oldest, newest) = (&rooms[0], &rooms[199]);
+        assert_eq!(newest.borrow().events.len(), 1, "the room that was active last keeps its event");
+        assert_eq!(oldest.borrow().events.len(), 0);
+        assert!(oldest.borrow().between(Position(8), Position(2_000)).is_some_and(|events| events.is_empty()));
+        assert!(oldest.borrow().between(Position(7), Position(8)).is_none(), "the event is read from the database");
+    }
+
+    #[test]
+    fn quiet_rings_are_shrunk_before_those_of_rooms_in_use_and_no_more_than_needed() {
+        let weight = event(1).1.weight();
+        // Room for two whole rings and a few events.
+        let all = Rings::new(&Budget::new(weight * (2 * RING_EVENTS + FEW_EVENTS) as u64 * 5));
+        let rooms = filled(&all, 2, 100, "hello");
+        let counts = || rooms.iter().map(|ring| ring.borrow().events.len()).collect::<Vec<_>>();
+        let shrink = || all.shrink(&rooms, |ring, rest| ring.borrow_mut().shrink(rest));
+        rooms[1].borrow_mut().extend(&[event(201)]);
+        assert_eq!(counts(), [RING_EVENTS, RING_EVENTS]);
+        shrink();
+        assert_eq!(counts(), [FEW_EVENTS, RING_EVENTS], "the first one was quiet for longer");
+        shrink();
+        assert_eq!(counts(), [FEW_EVENTS, RING_EVENTS], "there is room enough");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json, value::to_raw_value};
 use zeroize::Zeroizing;
 
 use super::{
-    Room,
+    Room, Rooms,
     write::{
         create::{NewRoom, Preset},
         txn::TxnKey,
@@ -21,9 +21,16 @@ use crate::{
         register::{Permit, Registration},
     },
     app::App,
-    config::Config,
+    bus::Bus,
+    clock::Clock,
+    config::{ByteSize, Config, DatabaseUrl, Durability},
+    memory::budget::Budget,
     server::build::{Surroundings, app},
-    store::{committer::CommitStep, tests::count_rows},
+    store::{
+        Position,
+        committer::CommitStep,
+        tests::{count_rows, postgres::PostgresDatabase},
+    },
     sync::{
         token::{Hints, SyncToken},
         v3,
@@ -35,13 +42,41 @@ mod touches;
 pub(crate) struct Server {
     pub(crate) app: App,
     _dir: tempfile::TempDir,
+    /// Dropped after the server that uses it.
+    _postgres: Option<PostgresDatabase>,
 }
 
 pub(crate) async fn server() -> Server {
+    server_with(None, Clock::System, |_| {}).await
+}
+
+/// A server on each engine that this machine has.
+pub(crate) async fn servers_on_both_engines() -> Vec<Server> {
+    let mut both = vec![server().await];
+    if let Some(postgres) = PostgresDatabase::create().await {
+        both.push(server_with(Some(postgres), Clock::System, |_| {}).await);
+    }
+    both
+}
+
+async fn server_with(postgres: Option<PostgresDatabase>, clock: Clock, change: impl FnOnce(&mut Config)) -> Server {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
-    let surroundings = Surroundings { hashing: Hashing::cheap(), ..Surroundings::default() };
-    Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir }
+    let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+    if let Some(postgres) = &postgres {
+        config.database.url = Some(DatabaseUrl::try_from(postgres.url.clone()).expect("a URL of ours"));
+        config.database.durability = Durability::Process;
+        config.database.max_connections = 4;
+    }
+    change(&mut config);
+    let surroundings = Surroundings { hashing: Hashing::cheap(), clock, ..Surroundings::default() };
+    Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir, _postgres: postgres }
+}
+
+/// A second service on the same database, which only the entries of the commit log tell of changes.
+pub(crate) fn other_service(server: &Server) -> Rooms {
+    let app = &server.app;
+    let budget = Budget::new(64 << 20);
+    Rooms::new(Arc::clone(&app.db), Arc::<Bus>::default(), app.clock.clone(), Arc::clone(&app.signer), &budget)
 }
 
 impl Server {
@@ -228,11 +263,7 @@ async fn a_room_is_the_same_after_it_was_loaded_again() {
 
 #[tokio::test]
 async fn rooms_made_alike_in_one_millisecond_are_different_rooms() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
-    let clock = crate::clock::Clock::manual(1_700_000_000_000);
-    let surroundings = Surroundings { hashing: Hashing::cheap(), clock, ..Surroundings::default() };
-    let server = Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir };
+    let server = server_with(None, Clock::manual(1_700_000_000_000), |_| {}).await;
     let alice = server.register("alice").await;
     let mut made = std::collections::BTreeSet::new();
     for _ in 0..3 {
@@ -418,4 +449,31 @@ async fn thinned_checkpoints_leave_every_state_readable() {
     rooms.forget_idle();
     rooms.forget_idle();
     rooms.send(&alice, &room_id, message("hello"), None).await.expect("the room loads, and its hash is right");
+}
+
+#[tokio::test]
+async fn the_latest_events_of_quiet_rooms_leave_memory_when_those_of_all_rooms_are_too_large() {
+    // The smallest budget: there is room for 18 of these messages.
+    let server = server_with(None, Clock::System, |config| config.memory.budget = ByteSize::mib(16)).await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let body = "x".repeat(60_000);
+    let mut created = Vec::new();
+    for _ in 0..4 {
+        let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
+        for _ in 0..8 {
+            rooms.send(&alice, &room_id, message(&body), None).await.expect("sent");
+        }
+        created.push(rooms.require(&room_id).await.expect("a room"));
+    }
+    let held = || created.iter().map(|room| room.latest(room.last_pos(), 2).is_some()).collect::<Vec<_>>();
+    assert!(rooms.rings.are_full());
+    assert_eq!(held()[..2], [true, true]);
+    rooms.shrink_rings();
+    assert!(!rooms.rings.are_full());
+    assert_eq!(held()[..2], [false, true], "the first room has been quiet for longest");
+    for room in &created {
+        let newest = room.recent(Position(room.last_pos().0 - 1), room.last_pos());
+        assert!(newest.is_some_and(|events| events.len() == 1), "a client that waits for news finds it in memory");
+    }
 }

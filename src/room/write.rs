@@ -31,7 +31,7 @@ use sabha_federation::{
 };
 use tokio::sync::OwnedMutexGuard;
 
-use self::outcome::{Built, KeyChange, LocalMember, Outcome, Redacts};
+use self::outcome::{Built, ChangedMember, KeyChange, LocalMember, Outcome, Redacts};
 use super::{
     Extremity, Head, Room, Rooms,
     event::{Replaced, StoredEvent, membership_of},
@@ -294,14 +294,14 @@ impl RoomWriter<'_> {
             None => None,
         };
         let membership = (pdu.event_type == "m.room.member").then(|| membership_of(&pdu.content)).flatten();
-        let local_member = match &pdu.state_key {
-            Some(user_id) if membership.is_some() => {
-                let user_id = UserId::parse(user_id).ok().filter(|id| id.server_name() == rooms.signer.server_name());
-                match user_id {
-                    Some(user_id) => Some(rooms.db.user(&user_id, true).await?),
-                    None => None,
+        let member = match &pdu.state_key {
+            Some(user_id) if membership.is_some() => match UserId::parse(user_id) {
+                Ok(user_id) => {
+                    let is_local = user_id.server_name() == rooms.signer.server_name();
+                    Some(rooms.db.user(&user_id, is_local).await?)
                 }
-            }
+                Err(_) => None,
+            },
             _ => None,
         };
         let replaces = match &key {
@@ -316,12 +316,13 @@ impl RoomWriter<'_> {
             Some(event_id) => self.redaction_of(event_id).await?,
             None => None,
         };
-        let member = match local_member {
-            Some(user) => {
+        let member = match member {
+            Some(user) if user.is_local() => {
                 let is_shown = matches!(membership, Some(Membership::Invite | Membership::Knock));
                 let invite_state = if is_shown { Some(self.stripped_state(&pdu).await?) } else { None };
-                Some(LocalMember { user, invite_state })
+                Some(ChangedMember::Local(LocalMember { user, invite_state }))
             }
+            Some(user) => Some(ChangedMember::Remote(user)),
             None => None,
         };
         let event_id = pdu.event_id.clone();
@@ -337,15 +338,21 @@ impl RoomWriter<'_> {
             replaces,
         };
         let outcome = Outcome::of_local(&built, membership, member, redacts);
-        self.accept(built, outcome)?;
+        self.accept(built, outcome).await?;
         Ok(event_id)
     }
 
     /// Adds an event with its outcome to what will be committed.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if the room would have no forward extremity left; nothing is added then.
-    pub fn accept(&mut self, built: Built, mut outcome: Outcome) -> Result<(), Error> {
+    /// [`Error::Damaged`] if the room would have no forward extremity left, and errors of the database; nothing is added
+    /// then.
+    pub async fn accept(&mut self, built: Built, mut outcome: Outcome) -> Result<(), Error> {
+        let is_remote = |change: &KeyChange| matches!(change.member, Some(ChangedMember::Remote(_)));
+        if self.head.joined_by_server.is_none() && outcome.changes.iter().any(is_remote) {
+            // No write of such a change is on its way: it would have read them.
+            self.head.joined_by_server = Some(self.rooms.joined_by_server(self.room.nid).await?);
+        }
         if outcome.is_extremity || !outcome.covers.is_empty() {
             let is_left = |(nid, _): &&Extremity| !outcome.covers.contains(nid);
             let mut extremities: Vec<_> = self.extremities().iter().filter(is_left).cloned().collect();

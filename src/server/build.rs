@@ -28,7 +28,7 @@ use crate::{
     push::Push,
     remote::Federation,
     room::Rooms,
-    store::{self, Database, DatabaseOptions, Durability, Patience},
+    store::{self, Database, DatabaseOptions, Durability, Patience, Role},
 };
 
 /// The inputs that do not come from the configuration, so that tests can choose them.
@@ -39,6 +39,8 @@ pub struct Surroundings {
     pub stopping: CancellationToken,
     /// The time to wait for the database.
     pub patience: Patience,
+    /// The part that this process plays for its database. The configuration does not know of several processes yet.
+    pub role: Role,
 }
 
 impl Default for Surroundings {
@@ -48,6 +50,7 @@ impl Default for Surroundings {
             hashing: Hashing::recommended(),
             stopping: CancellationToken::new(),
             patience: Patience::default(),
+            role: Role::Lead,
         }
     }
 }
@@ -71,7 +74,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             return Err(error.into());
         }
     };
-    let Surroundings { clock, hashing, stopping, patience: _ } = surroundings;
+    let Surroundings { clock, hashing, stopping, patience: _, role: _ } = surroundings;
     let bus = Arc::new(Bus::default());
     let account_data = Arc::new(AccountData::new(Arc::clone(&db), &config.limits));
     let memory = Budget::new(config.memory.budget.bytes() as u64);
@@ -116,6 +119,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         stopping,
         appservices,
     });
+    app.db.follow();
     if let Err(error) = app.accounts.register_senders().await {
         app.db.close().await;
         return Err(StartError::Sender(error));
@@ -155,6 +159,7 @@ fn database_options(config: &Config, surroundings: &Surroundings) -> Result<Data
         },
         readers,
         server_name: config.server_name.to_string(),
+        role: surroundings.role,
         incarnation: i64::from(rand::random::<u32>()),
         clock: surroundings.clock.clone(),
         patience: surroundings.patience,

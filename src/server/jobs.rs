@@ -43,6 +43,7 @@ async fn work(app: &App) {
     let mut asked = app.jobs.asked();
     let mut running = Running::default();
     loop {
+        app.db.committer().leading().await;
         let upto = *asked.borrow_and_update();
         let found = running.start(app).await;
         match found {

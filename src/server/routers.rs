@@ -109,6 +109,7 @@ async fn committer_of(app: &App) -> Result<(), String> {
         Health::Working => Ok(()),
         Health::Waiting => Err("the database does not answer".to_owned()),
         Health::DiskFull => Err("the disk of the database is full".to_owned()),
+        Health::Following => Err("another process writes to the database".to_owned()),
         Health::Ended(ended) => Err(ended.to_string()),
     }
 }

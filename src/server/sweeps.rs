@@ -23,6 +23,10 @@ const FORGET_OFFLINE_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The interval for evicting unused rooms from memory; loading one again costs a few reads.
 const ROOMS_EVERY: Duration = Duration::from_secs(30 * 60);
 
+/// The interval for shrinking the latest events of quiet rooms when those of all rooms have filled their share of the memory
+/// budget. Short, because until then each room may keep one event more, however large.
+const RINGS_EVERY: Duration = Duration::from_secs(10);
+
 /// The interval for storing when devices were last seen, because that is not worth a write per request.
 const LAST_SEEN_EVERY: Duration = Duration::from_secs(180);
 
@@ -75,6 +79,10 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.db.forget_words();
         Ok(())
     });
+    every(app, tasks, "latest events of quiet rooms", RINGS_EVERY, |app: App| async move {
+        app.rooms.shrink_rings();
+        Ok(())
+    });
     every(app, tasks, "last seen", LAST_SEEN_EVERY, |app: App| async move { app.accounts.flush_last_seen().await });
     every(app, tasks, "acknowledged messages", ACKNOWLEDGED_EVERY, |app: App| async move {
         app.keys.delete_acknowledged().await
@@ -121,8 +129,10 @@ where
             ticks.tick().await;
             loop {
                 ticks.tick().await;
-                if let Err(error) = sweep(app.clone()).await {
-                    warn!(what, error = %Report(&error), "sweep not finished");
+                match sweep(app.clone()).await {
+                    // Of several processes, the one that writes deletes rows.
+                    Ok(()) | Err(store::Error::NotLeader) => {}
+                    Err(error) => warn!(what, error = %Report(&error), "sweep not finished"),
                 }
             }
         };

@@ -1,7 +1,7 @@
 //! The committer: the one task of this process that writes to the database.
 //!
-//! Writers queue their writes and wait. The committer takes everything that is waiting, up to [`MAX_BATCH`] writes,
-//! into one transaction, and commits. While it commits, the next batch gathers, so batches grow with the load without
+//! Writers queue their writes and wait. The committer takes everything that is waiting, up to [`MAX_BATCH`] writes or about
+//! [`MAX_BATCH_ROWS`] rows, into one transaction, and commits. While it commits, the next batch gathers, so batches grow with the load without
 //! any timer. After the commit, in this order: memory is updated from the batch's entry of the commit log ([`Memory`]), the new
 //! position becomes visible ([`Committer::published`]), and the writers are answered.
 //!
@@ -13,15 +13,20 @@
 //!
 //! A writer is answered only when the outcome of its write is known, even if the connection is lost ([`connection`]).
 //! The task ends only with the server, or when it can no longer be correct ([`Ended`]); the process then ends too.
+//!
+//! Several processes can share a database on PostgreSQL ([`Role::Follow`]). One of them leads and writes; the committers of
+//! the others follow its log, and one of those takes over when the leader stops or is gone ([`roles`]).
 
 mod batch;
 mod connection;
 mod gathered;
 mod health;
+mod lease;
 mod logged;
 mod one_call;
 mod queue;
 mod reserve;
+mod roles;
 mod run;
 mod steps;
 mod transaction;
@@ -34,7 +39,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use health::Pulse;
@@ -42,6 +47,8 @@ pub use health::{Ended, Health};
 use logged::touches_of;
 use queue::{Builder, Queue, QueuedWrite, Work};
 pub(super) use reserve::Reserve;
+pub use roles::Role;
+pub(super) use roles::new_term_number;
 use steps::Steps;
 pub use steps::{CommitStep, StepHook};
 use transaction::Slot;
@@ -52,11 +59,13 @@ use super::{
     ids::Ids,
     ids::lock,
     log::{Feed, Memories, Memory, Touch},
+    terms::Terms,
+    vocabulary::Mark,
 };
 use crate::clock::Clock;
 pub(super) use batch::RESERVE_IDS;
 pub(crate) use batch::insert_rows;
-pub(super) use connection::{Engine, LOCK_KEY, LOCK_POSTGRES, WriterConn, set_limits};
+pub(super) use connection::{Engine, LOCK_KEY, WriterConn, lock_query, set_limits};
 #[cfg(test)]
 pub(super) use {
     batch::STATEMENTS,
@@ -68,6 +77,10 @@ pub(super) use {
 /// The most writes in one transaction: enough that an fsync is shared by everyone who waits, small enough that a batch
 /// stays within a few milliseconds.
 pub const MAX_BATCH: usize = 512;
+
+/// The number of rows at which a transaction ends. Few batches of events have so many; 512 writes of 250 messages to
+/// devices each would keep everybody waiting for seconds.
+pub const MAX_BATCH_ROWS: usize = 4096;
 
 /// The most writes that may wait. Each waits inside a request, so this bounds memory; further callers are told to
 /// retry.
@@ -97,6 +110,13 @@ pub struct Patience {
     /// The limit for a whole commit in PostgreSQL, after which its connection is given up. Longer than for a statement,
     /// so that a slow statement can be told from a lost connection.
     pub commit: Duration,
+    /// The interval at which a process that follows looks for commits. Hints come sooner; this is for a lost one.
+    pub look: Duration,
+    /// The time without a commit after which a leader shows the others that it is there.
+    pub beat: Duration,
+    /// The time without a sign of the leader after which a process that follows takes over. Some beats may be late, because
+    /// of a slow commit or a busy machine, and a person waits as long.
+    pub silence: Duration,
 }
 
 impl Default for Patience {
@@ -110,6 +130,9 @@ impl Default for Patience {
             lock: Duration::from_secs(10),
             statement: Duration::from_secs(30),
             commit: Duration::from_secs(45),
+            look: Duration::from_millis(200),
+            beat: Duration::from_secs(1),
+            silence: Duration::from_secs(5),
         }
     }
 }
@@ -124,7 +147,8 @@ impl Lineage {
         self.0.load(Ordering::Acquire)
     }
 
-    fn break_off(&self) {
+    /// Breaks the chain: the writes that were built on it fail, and nothing of them is stored.
+    pub(crate) fn break_off(&self) {
         self.0.store(true, Ordering::Release);
     }
 
@@ -163,7 +187,7 @@ pub struct Write {
     at: Option<Position>,
     pub(super) lineage: Option<Lineage>,
     /// The marks of the new words, which are set when the words are stored. A word whose mark is held here stays in memory.
-    words: Vec<Arc<AtomicBool>>,
+    words: Vec<Arc<Mark>>,
 }
 
 type Hook = Box<dyn FnOnce() + Send + Sync>;
@@ -206,8 +230,17 @@ impl Write {
         self.at = Some(position);
     }
 
+    /// The reason why the write must not be queued, if there is one.
+    fn refusal(&self) -> Option<Error> {
+        // Writes of a lineage have changed memory by now; their builders check for a NUL before.
+        if self.lineage.is_none() && self.rows.iter().any(Row::holds_nul) {
+            return Some(Error::HoldsNul);
+        }
+        self.words.iter().any(|word| word.is_void()).then_some(Error::Superseded)
+    }
+
     /// Adds the row of a new word. The word stays in memory for as long as the write, which holds the mark `stored`.
-    pub(crate) fn add_word(&mut self, row: Row, touch: Touch, stored: Arc<AtomicBool>) {
+    pub(crate) fn add_word(&mut self, row: Row, touch: Touch, stored: Arc<Mark>) {
         self.touch(touch);
         self.rows.push(row);
         self.words.push(stored);
@@ -230,6 +263,14 @@ pub(super) struct Shared {
     memory: Memories,
     steps: Steps,
     on_published: OnPublished,
+    /// The visible position, for those who wait for it. Only where several processes share the database.
+    visible: watch::Sender<Position>,
+    role: Role,
+    terms: Terms,
+    /// Told when another process may have committed.
+    hint: Notify,
+    /// True once all of memory is there, so that it may follow other processes.
+    memory_is_complete: watch::Sender<bool>,
     pulse: Pulse,
     /// The disk reserve; `None` for PostgreSQL, whose disk is not ours.
     reserve: Option<Reserve>,
@@ -246,9 +287,27 @@ impl Shared {
         Position(self.published.load(Ordering::Acquire))
     }
 
+    /// Makes a position visible, which memory has everything up to.
+    fn show(&self, position: Position) {
+        self.published.store(position.0, Ordering::Release);
+        if self.role == Role::Follow {
+            self.visible.send_replace(position);
+        }
+    }
+
     /// Tells memory that a write was not stored.
     fn abandon(&self, queued: &QueuedWrite) {
         self.memory.abandoned(&touches_of(queued).collect::<Vec<_>>());
+    }
+
+    /// Answers a write that is not committed, and breaks its chain.
+    fn refuse(&self, queued: QueuedWrite, error: Error) {
+        self.abandon(&queued);
+        if let Some(lineage) = queued.work.lineage() {
+            lineage.break_off();
+        }
+        // A writer that went away does not wait for its answer.
+        let _ = queued.answer.send(Err(error));
     }
 }
 
@@ -293,6 +352,11 @@ impl Committer {
             memory: Memories::default(),
             steps: Steps::default(),
             on_published: OnPublished::default(),
+            visible: watch::Sender::new(last),
+            role: options.role,
+            terms: Terms::default(),
+            hint: Notify::new(),
+            memory_is_complete: watch::Sender::new(false),
             pulse: Pulse::default(),
             reserve,
             notice: options.patience.notice,
@@ -313,8 +377,9 @@ impl Committer {
     /// position of the write is its last one.
     ///
     /// # Errors
-    /// [`Error::Overloaded`], [`Error::Waiting`] or [`Error::Stopping`], before `build` has run. [`Error::HoldsNul`].
-    /// The errors of `build`. Nothing is stored then, and the positions stay unused.
+    /// [`Error::Overloaded`], [`Error::Waiting`], [`Error::NotLeader`] or [`Error::Stopping`], before `build` has run.
+    /// [`Error::HoldsNul`]. [`Error::Superseded`] if the write has a word of an earlier time as leader. The errors of
+    /// `build`. Nothing is stored then, and the positions stay unused.
     pub fn submit<E: From<Error>>(
         &self,
         count: usize,
@@ -322,11 +387,13 @@ impl Committer {
     ) -> Result<Committed, E> {
         self.push(count, |position| {
             let write = build(position)?;
-            // Writes of a lineage have changed memory by now; their builders check for a NUL before.
-            if write.lineage.is_none() && write.rows.iter().any(Row::holds_nul) {
+            if let Some(error) = write.refusal() {
                 let last = Position(position.0 + i64::try_from(count).unwrap_or(1).max(1) - 1);
                 self.0.memory.abandoned(&write.touches_at(last).collect::<Vec<_>>());
-                return Err(Error::HoldsNul.into());
+                if let Some(lineage) = &write.lineage {
+                    lineage.break_off();
+                }
+                return Err(error.into());
             }
             for row in &write.rows {
                 row.check_touched(write.touches.iter().map(|(_, touch)| touch));
@@ -377,6 +444,10 @@ impl Committer {
         &self.0.ids
     }
 
+    pub(super) fn terms(&self) -> &Terms {
+        &self.0.terms
+    }
+
     /// Runs `tell` each time a position has become visible and its writers are answered. It must only set a flag for the
     /// task that wakes the users whom the position concerns: the next batch waits. Only the first call counts.
     pub fn on_published(&self, tell: impl Fn() + Send + Sync + 'static) {
@@ -416,7 +487,7 @@ impl Committer {
     pub async fn ended(&self) -> Ended {
         match self.0.pulse.wait_for(|health| matches!(health, Health::Ended(_))).await {
             Health::Ended(ended) => ended,
-            Health::Working | Health::Waiting | Health::DiskFull => Ended::Stopped,
+            Health::Working | Health::Waiting | Health::DiskFull | Health::Following => Ended::Stopped,
         }
     }
 

@@ -22,6 +22,9 @@ pub enum Error {
     /// An earlier write that this one builds on has failed. Nothing was stored; a retry starts from the stored state.
     #[error("an earlier write to the same room failed")]
     Superseded,
+    /// Another process has the right to write now. Nothing was stored; a retry with the same transaction ID may succeed.
+    #[error("another process writes to the database now")]
+    NotLeader,
     /// The server is stopping and takes no more writes.
     #[error("the server is stopping")]
     Stopping,
@@ -61,6 +64,7 @@ impl Error {
             | Self::DiskFull(_)
             | Self::Overloaded
             | Self::Superseded
+            | Self::NotLeader
             | Self::Stopping
             | Self::Panicked
             | Self::HoldsNul => false,

@@ -1,10 +1,13 @@
 //! How short ids are given out, and how lists of them are stored.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::Error;
 pub use sabha_federation::ids::{
-    DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid,
+    DeviceNid, EventNid, FilterNid, KeyNid, Position, RoomNid, ServerNid, SideNid, TimelinePlace, TypeNid, UserNid,
 };
 
 /// The size of a block. Ids are reserved in the database by the block, and given out from memory.
@@ -20,6 +23,7 @@ pub(super) enum Kind {
     Event,
     Room,
     User,
+    Server,
     Device,
     Key,
     Type,
@@ -27,14 +31,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Event, Self::Room, Self::User, Self::Device, Self::Key, Self::Type, Self::Filter];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Event, Self::Room, Self::User, Self::Server, Self::Device, Self::Key, Self::Type, Self::Filter];
 
     pub(super) fn counter_name(self) -> &'static str {
         match self {
             Self::Event => "event",
             Self::Room => "room",
             Self::User => "user",
+            Self::Server => "server",
             Self::Device => "device",
             Self::Key => "key",
             Self::Type => "type",
@@ -56,6 +61,8 @@ struct Block {
 #[derive(Debug, Default)]
 pub struct Ids {
     blocks: [Mutex<Block>; Kind::ALL.len()],
+    /// Set while another process gives ids out.
+    is_closed: AtomicBool,
 }
 
 impl Ids {
@@ -63,7 +70,8 @@ impl Ids {
         let mut block = lock(&self.blocks[kind as usize]);
         if block.next == block.end {
             let Some((next, end)) = block.reserve.take() else {
-                return Err(Error::Overloaded);
+                let is_closed = self.is_closed.load(Ordering::Acquire);
+                return Err(if is_closed { Error::NotLeader } else { Error::Overloaded });
             };
             (block.next, block.end) = (next, end);
         }
@@ -82,9 +90,25 @@ impl Ids {
         lock(&self.blocks[kind as usize]).reserve = Some((start, start + BLOCK));
     }
 
+    /// Gives up all blocks: this process makes nothing new for now.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        for block in &self.blocks {
+            *lock(block) = Block::default();
+        }
+    }
+
+    /// Gives ids out of these new blocks.
+    pub(super) fn open(&self, blocks: Vec<(Kind, i64)>) {
+        for (kind, start) in blocks {
+            self.add_block(kind, start);
+        }
+        self.is_closed.store(false, Ordering::Release);
+    }
+
     /// # Errors
-    /// [`Error::Overloaded`] when ids are used faster than blocks can be reserved. The other kinds of id fail in the
-    /// same way.
+    /// [`Error::Overloaded`] when ids are used faster than blocks can be reserved, and [`Error::NotLeader`] while another
+    /// process gives ids out. The other kinds of id fail in the same way.
     pub fn event(&self) -> Result<EventNid, Error> {
         self.next(Kind::Event).map(EventNid)
     }
@@ -95,6 +119,10 @@ impl Ids {
 
     pub fn user(&self) -> Result<UserNid, Error> {
         self.next(Kind::User).map(UserNid)
+    }
+
+    pub(super) fn server(&self) -> Result<ServerNid, Error> {
+        self.next(Kind::Server).map(ServerNid)
     }
 
     pub fn device(&self) -> Result<DeviceNid, Error> {

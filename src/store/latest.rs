@@ -22,6 +22,12 @@ impl<K: Eq + Hash> Latest<K> {
         Self { complete_from: started_at, by_key: HashMap::new(), max: MAX }
     }
 
+    /// Forgets everything, and goes on with the changes after `upto`.
+    pub(crate) fn restart(&mut self, upto: Position) {
+        self.by_key.clear();
+        self.complete_from = upto.max(self.complete_from);
+    }
+
     /// Notes a change at `position`. When there is no room left, the older half is forgotten.
     pub(crate) fn changed(&mut self, key: K, position: Position) {
         let known = self.by_key.entry(key).or_insert(position);

@@ -7,13 +7,16 @@
 //! [`touch`] lists what can be touched; [`mod@encode`] and [`mod@decode`] are the stored form. [`memory`] is for what follows each commit at
 //! once. [`cursor`] is for those who follow
 //! the log, each at its own pace: a [`Consumer`] says what to do, [`feed`] brings the entries, [`cursors`] stores how far each
-//! has come, [`trim`] deletes what nobody needs any more.
+//! has come, [`trim`] deletes what nobody needs any more. [`lease`] and [`follow`] are for several processes on one database:
+//! one writes, and the memory of the others follows the log.
 
 pub(super) mod cursor;
 pub(super) mod cursors;
 mod decode;
 mod encode;
 pub(super) mod feed;
+pub(super) mod follow;
+pub(super) mod lease;
 mod memory;
 mod touch;
 pub(super) mod trim;
@@ -52,8 +55,12 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    /// The time between the commit and now. An entry from a clock that was ahead ages too, or it would stay for ever.
     fn age(&self, now_ms: i64) -> Duration {
-        Duration::from_millis(now_ms.abs_diff(self.at_ms))
+        age(self.at_ms, now_ms)
     }
+}
+
+/// The time between a commit and now. An entry from a clock that was ahead ages too, or it would stay for ever.
+fn age(at_ms: i64, now_ms: i64) -> Duration {
+    Duration::from_millis(now_ms.abs_diff(at_ms))
 }

@@ -22,24 +22,25 @@ use tokio::task::JoinHandle;
 
 use super::{
     Committer, Conn, Counters, Error, Position, Reader, Vocabulary, Write,
-    committer::{Engine, LOCK_KEY, LOCK_POSTGRES, Patience, RESERVE_IDS, Reserve, WriterConn, set_limits},
+    committer::{Engine, LOCK_KEY, Patience, Reserve, Role, WriterConn, lock_query, new_term_number, set_limits},
     conn::{Bounds, Held, on, statements},
-    ids::{BLOCK, Kind},
-    log::{Cursors, Feed, feed::LogEnd},
+    log::{
+        Cursors, Feed,
+        feed::LogEnd,
+        lease::{self, Taken},
+        trim,
+    },
     migrations,
     rows::{Text, inserts},
+    terms::{self, Term},
 };
 use crate::clock::Clock;
 
 statements! {
     FIND_INFO = "SELECT value FROM server_info WHERE name = $1";
-    SET_INFO = "INSERT INTO server_info (name, value) VALUES ($1, $2)";
-    NEW_SLOT = "INSERT INTO writer_slot (slot, epoch, pos, holder) VALUES (0, 0, 0, 0) ON CONFLICT DO NOTHING";
+    SET_INFO = "INSERT INTO server_info (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    NEW_SLOT = "INSERT INTO writer_slot (slot, epoch, pos, holder, beat) VALUES (0, 0, 0, 0, 0) ON CONFLICT DO NOTHING";
     TAKE_SLOT = "UPDATE writer_slot SET epoch = epoch + 1, holder = $1 WHERE slot = 0 RETURNING epoch, pos";
-    NEW_INCARNATION = "INSERT INTO incarnation (incarnation, epoch, first_pos, started_at) VALUES ($1, $2, $3, $4)";
-    FORGET_INCARNATIONS = "DELETE FROM incarnation WHERE epoch < $1";
-    LIST_INCARNATIONS = "SELECT incarnation, first_pos FROM incarnation ORDER BY epoch, incarnation LIMIT $1";
-    NEW_COUNTER = "INSERT INTO counter (name, next) VALUES ($1, 1) ON CONFLICT DO NOTHING";
 }
 
 inserts! {
@@ -51,9 +52,6 @@ const STATE_HASH_KEY: &str = "state_hash_key";
 
 /// The query for the engine's version. Its text differs, so it is not in the list that is prepared on both engines.
 const ENGINE_VERSION: [&str; 2] = ["SELECT sqlite_version()", "SHOW server_version"];
-
-/// The number of starts that are remembered; a sync token from an older one gets a full sync.
-const KEPT_INCARNATIONS: i64 = 1000;
 
 /// The time for readers to finish when the database is closed. Requests have ended by then.
 const READERS_CLOSE: Duration = Duration::from_secs(3);
@@ -94,6 +92,8 @@ pub struct DatabaseOptions {
     /// The number of connections for reading.
     pub readers: u32,
     pub server_name: String,
+    /// The part that this process plays. Only on PostgreSQL may there be others.
+    pub role: Role,
     /// A random number that names this start of the server.
     pub incarnation: i64,
     pub clock: Clock,
@@ -132,6 +132,8 @@ pub enum OpenError {
     NewerSchema { found: i64, known: i64 },
     #[error("another process is using this database ({0}): stop it first")]
     InUse(String),
+    #[error("several processes can share a database only on PostgreSQL")]
+    NotShared,
     #[error("{path} cannot be used")]
     File {
         path: PathBuf,
@@ -184,8 +186,7 @@ pub struct Database {
     counters: Arc<Counters>,
     vocabulary: Arc<Vocabulary>,
     state_hash_secret: [u8; 32],
-    incarnation: i64,
-    incarnations: Vec<(i64, Position)>,
+    start: i64,
     created: bool,
     /// Held for as long as the database is open; the lock goes with the file handle.
     _lock: Option<File>,
@@ -199,32 +200,41 @@ impl Database {
     pub async fn open(options: DatabaseOptions) -> Result<Self, OpenError> {
         let counters = Arc::new(Counters::default());
         let (pool, engine, lock) = match &options.location {
+            Location::Sqlite(_) if options.role == Role::Follow => return Err(OpenError::NotShared),
             Location::Sqlite(path) => open_sqlite(path, &options).await?,
             Location::Postgres(connect) => open_postgres(connect, &options).await?,
         };
-        let mut writer = WriterConn::new(engine, options.incarnation, options.patience);
+        let mut writer = WriterConn::new(engine, options.incarnation, options.role, options.patience);
         let mut conn = writer.conn(&counters);
         let created = check_server_name(&mut conn, &options.server_name).await?;
         let state_hash_secret = state_hash_secret(&mut conn).await?;
-        let (epoch, last) = take_slot(&mut conn, &options).await?;
-        let incarnations = on!(&mut conn, db =>
-            sqlx::query_as::<_, (i64, i64)>(LIST_INCARNATIONS.text()).bind(KEPT_INCARNATIONS + 1).fetch_all(&mut **db).await)?;
+        let slot = take_slot(&mut conn, &options).await?;
+        let terms = terms::list(&mut conn).await?;
         let reserve = match &options.location {
             Location::Sqlite(path) => Some(Reserve::beside(path).await),
             Location::Postgres(_) => None,
         };
-        let log_end = LogEnd::find(&mut conn).await?;
-        let committer = Committer::new(last, Feed::new(log_end), Arc::clone(&counters), &options, reserve);
-        for kind in Kind::ALL {
-            on!(&mut conn, db => sqlx::query(NEW_COUNTER.text()).bind(kind.counter_name()).execute(&mut **db).await.map(|_| ()))?;
-            let (end,): (i64,) = on!(&mut conn, db => sqlx::query_as(RESERVE_IDS.text())
-                .bind(BLOCK).bind(kind.counter_name()).fetch_one(&mut **db).await)?;
-            committer.ids().add_block(kind, end - BLOCK);
-        }
-        writer.epoch = epoch;
-        writer.log_bytes = Some(log_end.bytes);
+        let log_end = LogEnd::find_upto(&mut conn, slot.pos).await?;
+        let committer = Committer::new(slot.pos, Feed::new(log_end), Arc::clone(&counters), &options, reserve);
+        committer.terms().set(terms);
         let vocabulary = Arc::new(Vocabulary::default());
         committer.remember(Arc::<Vocabulary>::clone(&vocabulary));
+        match slot.lease {
+            Lease::OurOwn(taken) => {
+                writer.begin_term(&taken);
+                committer.ids().open(taken.blocks);
+                writer.log_bytes = Some(log_end.bytes);
+            }
+            Lease::Taken(taken) => {
+                writer.begin_term(&taken);
+                committer.follow_others();
+                committer.begin_term(taken);
+            }
+            Lease::OfAnother => {
+                writer.log_bytes = Some(log_end.bytes);
+                committer.follow_others();
+            }
+        }
         let task = tokio::spawn(committer.clone().run(writer));
         Ok(Self {
             pool,
@@ -234,11 +244,16 @@ impl Database {
             counters,
             vocabulary,
             state_hash_secret,
-            incarnation: options.incarnation,
-            incarnations: incarnations.into_iter().map(|(id, pos)| (id, Position(pos))).collect(),
+            start: options.incarnation,
             created,
             _lock: lock,
         })
+    }
+
+    /// Lets memory follow the commits of other processes from now on. Call it when all services on this database are there:
+    /// a part of memory that comes later misses commits.
+    pub fn follow(&self) {
+        self.committer.memory_is_complete();
     }
 
     /// A connection for reading. On PostgreSQL, a query that is not answered in time ([`Patience::read`]) gives
@@ -247,9 +262,11 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] when there is none within a few seconds.
     pub async fn read(&self) -> Result<Reader<'_>, Error> {
+        // Boxed, because the futures of all that read would keep 4 kB for it: those of 5,000 clients that come back after
+        // a restart took 350 MB.
         let held = match &self.pool {
-            Pool::Sqlite(pool) => Held::Sqlite(pool.acquire().await?),
-            Pool::Postgres(pool) => Held::Postgres(pool.acquire().await.map_err(Error::no_connection)?),
+            Pool::Sqlite(pool) => Held::Sqlite(Box::pin(pool.acquire()).await?),
+            Pool::Postgres(pool) => Held::Postgres(Box::pin(pool.acquire()).await.map_err(Error::no_connection)?),
         };
         Ok(Reader::new(held, &self.counters, self.bounds))
     }
@@ -277,8 +294,13 @@ impl Database {
     }
 
     /// The number that names this start of the server.
-    pub fn incarnation(&self) -> i64 {
-        self.incarnation
+    pub fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// The number that names the present term. Read it after the position that it is to stand beside.
+    pub fn term(&self) -> i64 {
+        self.committer.terms().current()
     }
 
     /// Returns whether this start created the database.
@@ -311,15 +333,27 @@ impl Database {
             .map(|_| ())
     }
 
-    /// Returns whether the start of the server named `incarnation` reached `position`, as far as this database knows.
-    pub fn knows(&self, incarnation: i64, position: Position) -> bool {
-        let Some(index) = self.incarnations.iter().position(|(id, _)| *id == incarnation) else {
-            return false;
-        };
-        match self.incarnations.get(index + 1) {
-            Some((_, next_start)) => position <= *next_start,
-            None => position <= self.committer.published(),
+    /// Returns whether a term has reached `position`, as far as this database knows. Reads the terms again for one that is
+    /// not in memory: another process may have begun it a moment ago.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn knows(&self, term: i64, position: Position) -> Result<bool, Error> {
+        let terms = self.committer.terms();
+        if let Some(reached) = terms.reached(term, position, self.committer.published()) {
+            return Ok(reached);
         }
+        // Boxed: every sync asks, and hardly one reads.
+        let read = Box::pin(async {
+            let mut reader = self.read().await?;
+            terms::list(&mut reader.conn()).await
+        });
+        terms.set(read.await?);
+        let reached = terms.reached(term, position, self.committer.published());
+        if reached.is_none() {
+            terms.note_unknown(term);
+        }
+        Ok(reached.unwrap_or(false))
     }
 
     /// Commits queued writes and closes all connections. The writing connection goes last: SQLite's log is then moved
@@ -399,7 +433,7 @@ async fn open_postgres(
     let connect = connect.clone().application_name("sabha").statement_cache_capacity(512).disable_statement_logging();
     let writer_options = connect.clone().options([("synchronous_commit", synchronous)]);
     let mut writer = writer_options.connect().await?;
-    lock_postgres(&mut writer).await?;
+    lock_postgres(&mut writer, options.role).await?;
     migrated(migrations::postgres().run(&mut writer).await)?;
     // Only now, because a migration may take as long as it needs.
     set_limits(&mut writer, &options.patience).await?;
@@ -432,11 +466,11 @@ fn question(patience: &Patience) -> Duration {
     patience.acquire / SILENT_AT_ONCE
 }
 
-/// Takes a lock that lasts as long as the writing connection. A second process gets a clear error here. If this lock is
-/// lost with its connection, the epoch still keeps two writers apart.
-async fn lock_postgres(writer: &mut PgConnection) -> Result<(), OpenError> {
+/// Takes a lock that lasts as long as the writing connection. A second process gets a clear error here, unless both are to
+/// share the database. If this lock is lost with its connection, the epoch still keeps two writers apart.
+async fn lock_postgres(writer: &mut PgConnection, role: Role) -> Result<(), OpenError> {
     for attempt in 0..LOCK_ATTEMPTS {
-        let (locked,): (bool,) = sqlx::query_as(LOCK_POSTGRES).bind(LOCK_KEY).fetch_one(&mut *writer).await?;
+        let (locked,): (bool,) = sqlx::query_as(lock_query(role)).bind(LOCK_KEY).fetch_one(&mut *writer).await?;
         if locked {
             return Ok(());
         }
@@ -483,15 +517,43 @@ async fn state_hash_secret(conn: &mut Conn<'_>) -> Result<[u8; 32], Error> {
     let secret: [u8; 32] = rand::random();
     let text = BASE64_STANDARD.encode(secret);
     on!(conn, db => sqlx::query(SET_INFO.text()).bind(STATE_HASH_KEY).bind(text).execute(&mut **db).await.map(|_| ()))?;
-    Ok(secret)
+    // Another process may have been first.
+    Box::pin(state_hash_secret(conn)).await
 }
 
-async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<(i64, Position), OpenError> {
+/// The slot at the start of this process.
+struct SlotAtStart {
+    /// The last committed position.
+    pos: Position,
+    lease: Lease,
+}
+
+enum Lease {
+    /// For this process alone.
+    OurOwn(Taken),
+    /// It was free, and others may follow.
+    Taken(Taken),
+    OfAnother,
+}
+
+/// Takes the right to write, in a shared database only if nobody has it.
+async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<SlotAtStart, OpenError> {
     on!(conn, db => sqlx::query(NEW_SLOT.text()).execute(&mut **db).await.map(|_| ()))?;
+    let now_ms = options.clock.now_ms();
+    if options.role == Role::Follow {
+        let slot = lease::read(conn).await?;
+        let taken = match slot.holder {
+            lease::NOBODY => lease::take(conn, slot, new_term_number(), now_ms).await?,
+            _ => None,
+        };
+        return Ok(SlotAtStart { pos: slot.pos, lease: taken.map_or(Lease::OfAnother, Lease::Taken) });
+    }
+    let number = options.incarnation;
     let (epoch, pos): (i64, i64) =
-        on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(options.incarnation).fetch_one(&mut **db).await)?;
-    on!(conn, db => sqlx::query(FORGET_INCARNATIONS.text()).bind(epoch - KEPT_INCARNATIONS).execute(&mut **db).await.map(|_| ()))?;
-    on!(conn, db => sqlx::query(NEW_INCARNATION.text())
-        .bind(options.incarnation).bind(epoch).bind(pos).bind(options.clock.now_ms()).execute(&mut **db).await.map(|_| ()))?;
-    Ok((epoch, Position(pos)))
+        on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(number).fetch_one(&mut **db).await)?;
+    trim::delete_after(conn, Position(pos)).await?;
+    let term = Term { number, epoch, first_pos: Position(pos) };
+    terms::begin(conn, term, now_ms).await?;
+    let blocks = lease::reserve_ids(conn).await?;
+    Ok(SlotAtStart { pos: term.first_pos, lease: Lease::OurOwn(Taken { term, blocks }) })
 }

@@ -61,7 +61,7 @@ macro_rules! from_nid {
         }
     )+};
 }
-from_nid!(Position, EventNid, SideNid, RoomNid, UserNid, DeviceNid, KeyNid, TypeNid, FilterNid);
+from_nid!(Position, EventNid, SideNid, RoomNid, UserNid, ServerNid, DeviceNid, KeyNid, TypeNid, FilterNid);
 
 impl Value {
     fn is_null(&self) -> bool {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Sql, Write,
+    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Role, Sql, Write,
     log::{LogEntry, Touch, decode},
     on,
     rows::MAX_CHUNK,
@@ -16,7 +16,7 @@ mod leftovers;
 mod plans;
 
 #[path = "../../tests/api/harness/postgres.rs"]
-pub(super) mod postgres;
+pub(crate) mod postgres;
 
 /// Every file's query texts. [`the_lists_above_are_complete`] finds a file that is missing here.
 const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
@@ -38,17 +38,20 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("members.rs", super::members::STATEMENTS),
     ("log/cursors.rs", super::log::cursors::STATEMENTS),
     ("log/feed.rs", super::log::feed::STATEMENTS),
+    ("log/lease.rs", super::log::lease::STATEMENTS),
     ("log/trim.rs", super::log::trim::STATEMENTS),
     ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
     ("open.rs", super::open::STATEMENTS),
     ("profiles.rs", super::profiles::STATEMENTS),
     ("receipts.rs", super::receipts::STATEMENTS),
     ("relations.rs", super::relations::STATEMENTS),
+    ("remote_members.rs", super::remote_members::STATEMENTS),
     ("room_heads.rs", super::room_heads::STATEMENTS),
     ("room_lists.rs", super::room_lists::STATEMENTS),
     ("server_keys.rs", super::server_keys::STATEMENTS),
     ("states.rs", super::states::STATEMENTS),
     ("sweeps.rs", super::sweeps::STATEMENTS),
+    ("terms.rs", super::terms::STATEMENTS),
     ("timelines.rs", super::timelines::STATEMENTS),
     ("to_device.rs", super::to_device::STATEMENTS),
     ("tokens.rs", super::tokens::STATEMENTS),
@@ -56,6 +59,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("unread.rs", super::unread::STATEMENTS),
     ("vocabulary.rs", super::vocabulary::STATEMENTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
+    ("vocabulary/servers.rs", super::vocabulary::servers::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
@@ -77,6 +81,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("profiles.rs", super::profiles::INSERTS),
     ("receipts.rs", super::receipts::INSERTS),
     ("relations.rs", super::relations::INSERTS),
+    ("remote_members.rs", super::remote_members::INSERTS),
     ("room_heads.rs", super::room_heads::INSERTS),
     ("server_keys.rs", super::server_keys::INSERTS),
     ("states.rs", super::states::INSERTS),
@@ -87,6 +92,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("unread.rs", super::unread::INSERTS),
     ("vocabulary.rs", super::vocabulary::INSERTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
+    ("vocabulary/servers.rs", super::vocabulary::servers::INSERTS),
 ];
 
 /// A connection to a new database of either engine, with our schema.
@@ -231,6 +237,7 @@ async fn open(url: &str) -> Database {
         durability: Durability::Process,
         readers: 1,
         server_name: "sabha.test".to_owned(),
+        role: Role::Lead,
         incarnation: 1,
         clock: Clock::manual(0),
         patience: Patience::default(),

@@ -23,8 +23,11 @@ macro_rules! pairs_16 {
 }
 
 statements! {
-    WAITING = "SELECT MIN(pos), MAX(pos), COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM to_device \
-        WHERE device_nid = $1";
+    /// The last value is the newest entry of the commit log. Every commit that changes these rows has an entry, and one
+    /// statement sees one state of both tables.
+    WAITING = "SELECT MIN(pos), MAX(pos), COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT), \
+        COALESCE((SELECT pos FROM commit_log WHERE pos > 0 ORDER BY pos DESC LIMIT 1), 0) \
+        FROM to_device WHERE device_nid = $1";
     SENDERS = "SELECT sender_nid, COUNT(*), CAST(SUM(bytes) AS BIGINT) FROM to_device WHERE device_nid = $1 \
         GROUP BY sender_nid ORDER BY sender_nid";
     OLDEST_OF_SENDER = "SELECT pos, seq, bytes FROM to_device WHERE device_nid = $1 AND sender_nid = $2 \
@@ -72,6 +75,8 @@ pub(crate) struct Waiting {
     pub newest: Option<Position>,
     pub messages: u64,
     pub bytes: u64,
+    /// The numbers have the changes of all commits up to here, and of none after it.
+    pub seen: Position,
 }
 
 /// The numbers of a device's waiting messages from one sender.
@@ -109,13 +114,14 @@ type DeletedRow = (i64, Option<i64>, i64);
 
 /// The positions of the oldest and the newest waiting message, and the number and size of all of them.
 pub(crate) async fn waiting(conn: &mut Conn<'_>, device: DeviceNid) -> Result<Waiting, Error> {
-    let (oldest, newest, messages, bytes): (Option<i64>, Option<i64>, i64, i64) =
+    let (oldest, newest, messages, bytes, seen): (Option<i64>, Option<i64>, i64, i64, i64) =
         on!(conn, db => sqlx::query_as(WAITING.text()).bind(device.0).fetch_one(&mut **db).await)?;
     Ok(Waiting {
         oldest: oldest.map(Position),
         newest: newest.map(Position),
         messages: messages.unsigned_abs(),
         bytes: bytes.unsigned_abs(),
+        seen: Position(seen),
     })
 }
 

@@ -3,25 +3,31 @@
 //! A new word gets its short id at once; its row travels with the first write that uses it. Until that write has been
 //! committed, every further write that uses the word carries the row again, so a failed write leaves no dangling id.
 //!
+//! Only one process makes words at a time. When another one begins to, the words that are not stored are forgotten, and a
+//! write that still has one is refused.
+//!
 //! Memory is a cache with the database behind it. Users and event types that are stored and that nobody holds can be
-//! evicted and read again ([`Database::forget_words`]); pairs of type and state key, of which a room may have any
-//! number, are in [`keys`].
+//! evicted and read again ([`Database::forget_words`]), and so can [`servers`]; pairs of type and state key, of which a
+//! room may have any number, are in [`keys`].
 
 pub mod keys;
+mod mark;
+pub mod servers;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, RwLock},
 };
 
 use ruma::{OwnedUserId, UserId};
 
-use self::keys::Keys;
+pub(crate) use self::mark::Mark;
+use self::{
+    keys::Keys,
+    servers::{KnownServer, Servers},
+};
 use super::{
-    Database, Error, KeyNid, TypeNid, UserNid, Write,
+    Database, Error, KeyNid, Position, ServerNid, TypeNid, UserNid, Write,
     log::{LogEntry, Memory, Touch, WordKind},
     on,
     rows::{Text, inserts},
@@ -29,13 +35,15 @@ use super::{
 };
 
 statements! {
-    FIND_USER = "SELECT user_nid, local FROM matrix_user WHERE user_id = $1";
-    FIND_USER_BY_NID = "SELECT user_id, local FROM matrix_user WHERE user_nid = $1";
+    FIND_USER = "SELECT user_nid, server_nid FROM matrix_user WHERE user_id = $1";
+    FIND_USER_BY_NID = "SELECT user_id, server_nid FROM matrix_user WHERE user_nid = $1";
     FIND_TYPE = "SELECT type_nid FROM event_type WHERE type = $1";
 }
 
 inserts! {
-    USER: UserColumns = "matrix_user" (user_nid: UserNid, user_id: Text, local: bool) key 1 Keep, followed by Word;
+    USER: UserColumns = "matrix_user" (
+        user_nid: UserNid, user_id: Text, server_nid: ServerNid
+    ) key 1 Keep, followed by Word;
     EVENT_TYPE: EventTypeColumns = "event_type" (type_nid: TypeNid, r#type: Text) key 1 Keep, followed by Word;
 }
 
@@ -44,8 +52,9 @@ inserts! {
 pub struct User {
     pub nid: UserNid,
     pub user_id: OwnedUserId,
-    pub local: bool,
-    stored: Arc<AtomicBool>,
+    /// The user's server; `None` if it is this one.
+    pub server: Option<Arc<KnownServer>>,
+    stored: Arc<Mark>,
 }
 
 /// An event type, with its short id.
@@ -53,20 +62,28 @@ pub struct User {
 pub struct EventType {
     pub nid: TypeNid,
     pub event_type: Arc<str>,
-    stored: Arc<AtomicBool>,
+    stored: Arc<Mark>,
 }
 
 impl User {
+    /// Returns whether the user is one of this server.
+    pub fn is_local(&self) -> bool {
+        self.server.is_none()
+    }
+
     /// The touch of a commit that stores the user.
     pub(crate) fn touch(&self) -> Touch {
         Touch::Word { kind: WordKind::User, nid: self.nid.0 }
     }
 
-    /// Adds the row to `write`, unless it is known to be stored.
+    /// Adds the row to `write`, and that of the user's server, unless they are known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
-        if !self.stored.load(Ordering::Acquire) {
-            let row =
-                UserColumns { user_nid: self.nid, user_id: self.user_id.as_str().into(), local: self.local }.row();
+        if let Some(server) = &self.server {
+            server.write_if_new(write);
+        }
+        if !self.stored.is_stored() {
+            let server_nid = self.server.as_ref().map_or(ServerNid::OURS, |server| server.nid);
+            let row = UserColumns { user_nid: self.nid, user_id: self.user_id.as_str().into(), server_nid }.row();
             write.add_word(row, self.touch(), Arc::clone(&self.stored));
         }
     }
@@ -75,20 +92,21 @@ impl User {
 impl EventType {
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
-        if !self.stored.load(Ordering::Acquire) {
+        if !self.stored.is_stored() {
             let row = EventTypeColumns { type_nid: self.nid, r#type: Arc::clone(&self.event_type) }.row();
             write.add_word(row, Touch::Word { kind: WordKind::EventType, nid: self.nid.0 }, Arc::clone(&self.stored));
         }
     }
 }
 
-/// The number of users, and of event types, that stay in memory when nobody holds them; about 200 bytes each.
+/// The number of users, of servers and of event types that stay in memory when nobody holds them; about 200 bytes each.
 const KEPT_WORDS: usize = 100_000;
 
 /// All words that this process has met.
 #[derive(Debug, Default)]
 pub struct Vocabulary {
     users: RwLock<Users>,
+    servers: Servers,
     types: RwLock<Types>,
     keys: Keys,
 }
@@ -100,12 +118,12 @@ struct Users {
 }
 
 impl Users {
-    fn add(&mut self, nid: UserNid, user_id: &UserId, local: bool, stored: bool) -> Arc<User> {
+    fn add(&mut self, nid: UserNid, user_id: &UserId, server: Option<Arc<KnownServer>>, stored: bool) -> Arc<User> {
         if let Some(user) = self.by_id.get(user_id) {
             return Arc::clone(user);
         }
-        let stored = Arc::new(AtomicBool::new(stored));
-        let user = Arc::new(User { nid, user_id: user_id.to_owned(), local, stored });
+        let stored = Arc::new(Mark::new(stored));
+        let user = Arc::new(User { nid, user_id: user_id.to_owned(), server, stored });
         self.by_id.insert(user_id.to_owned(), Arc::clone(&user));
         self.by_nid.insert(nid, Arc::clone(&user));
         user
@@ -127,21 +145,47 @@ impl Memory for Vocabulary {
             match kind {
                 WordKind::User => {
                     if let Some(user) = read(&self.users).by_nid.get(&UserNid(nid)) {
-                        user.stored.store(true, Ordering::Release);
+                        user.stored.store();
                     }
                 }
                 WordKind::EventType => {
                     if let Some(known) = write(&self.types).new.remove(&TypeNid(nid)) {
-                        known.stored.store(true, Ordering::Release);
+                        known.stored.store();
                     }
                 }
+                WordKind::Server => self.servers.stored(ServerNid(nid)),
                 WordKind::StateKey => self.keys.stored(KeyNid(nid)),
             }
         }
     }
+
+    /// Forgets the words that are not stored. Those that are stored stay as they are for ever.
+    fn forget(&self, _: Position) {
+        // The servers first: a user who is made after them finds out.
+        self.servers.forget_new();
+        write(&self.users).forget_new();
+        let Types { by_name, new } = &mut *write(&self.types);
+        for (_, known) in new.drain() {
+            known.stored.give_up();
+            by_name.remove(&known.event_type);
+        }
+        self.keys.forget_new();
+    }
 }
 
 impl Users {
+    /// Forgets users who are not stored yet.
+    fn forget_new(&mut self) {
+        let by_nid = &mut self.by_nid;
+        self.by_id.retain(|_, user| {
+            user.stored.give_up();
+            if !user.stored.is_stored() {
+                by_nid.remove(&user.nid);
+            }
+            user.stored.is_stored()
+        });
+    }
+
     /// Evicts users whom nobody holds, if there are more than `kept`. A user who is not stored yet must stay: another
     /// lookup would give them a second short id.
     fn forget(&mut self, kept: usize) {
@@ -151,7 +195,7 @@ impl Users {
         let by_nid = &mut self.by_nid;
         self.by_id.retain(|_, user| {
             // The two maps hold one reference each.
-            let keep = Arc::strong_count(user) > 2 || !user.stored.load(Ordering::Acquire);
+            let keep = Arc::strong_count(user) > 2 || !user.stored.is_stored();
             if !keep {
                 by_nid.remove(&user.nid);
             }
@@ -169,12 +213,14 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 }
 
 impl Database {
-    /// Evicts users and event types if there are many; called now and then, so that memory stays bounded.
+    /// Evicts users, servers and event types if there are many; called now and then, so that memory stays bounded.
     pub fn forget_words(&self) {
+        // In this order: users hold their servers.
         write(&self.vocabulary().users).forget(KEPT_WORDS);
+        self.vocabulary().servers.forget(KEPT_WORDS);
         let types = &mut write(&self.vocabulary().types).by_name;
         if types.len() > KEPT_WORDS {
-            types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.load(Ordering::Acquire));
+            types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.is_stored());
         }
     }
 
@@ -185,9 +231,12 @@ impl Database {
             return Ok(Some(Arc::clone(user)));
         }
         let mut reader = self.read().await?;
-        let row: Option<(i64, bool)> = on!(&mut reader.conn(), db =>
+        let row: Option<(i64, i64)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_USER.text()).bind(user_id.as_str()).fetch_optional(&mut **db).await)?;
-        Ok(row.map(|(nid, local)| write(users).add(UserNid(nid), user_id, local, true)))
+        Ok(row.map(|(nid, server)| {
+            let server = self.vocabulary().servers.of_stored_user(ServerNid(server), user_id);
+            write(users).add(UserNid(nid), user_id, server, true)
+        }))
     }
 
     /// The user, with a new short id if there was none.
@@ -195,8 +244,16 @@ impl Database {
         if let Some(user) = self.find_user(user_id).await? {
             return Ok(user);
         }
-        let nid = self.committer().ids().user()?;
-        Ok(write(&self.vocabulary().users).add(nid, user_id, local, false))
+        loop {
+            let server = if local { None } else { Some(self.server(user_id.server_name()).await?) };
+            let mut users = write(&self.vocabulary().users);
+            if server.as_ref().is_some_and(|server| server.is_forgotten()) {
+                continue;
+            }
+            // Under the lock: a user who is made while the new ones are forgotten is among them, or gets no short id.
+            let nid = self.committer().ids().user()?;
+            return Ok(users.add(nid, user_id, server, false));
+        }
     }
 
     /// The user with this short id, which comes from the database.
@@ -209,11 +266,12 @@ impl Database {
             return Ok(Arc::clone(user));
         }
         let mut reader = self.read().await?;
-        let row: Option<(String, bool)> = on!(&mut reader.conn(), db =>
+        let row: Option<(String, i64)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_USER_BY_NID.text()).bind(nid.0).fetch_optional(&mut **db).await)?;
-        let (user_id, local) = row.ok_or_else(|| Error::damaged("user", format!("no row for {}", nid.0)))?;
+        let (user_id, server) = row.ok_or_else(|| Error::damaged("user", format!("no row for {}", nid.0)))?;
         let user_id = UserId::parse(&user_id).map_err(|error| Error::damaged("user ID", error))?;
-        Ok(write(users).add(nid, &user_id, local, true))
+        let server = self.vocabulary().servers.of_stored_user(ServerNid(server), &user_id);
+        Ok(write(users).add(nid, &user_id, server, true))
     }
 
     /// The event type, with a new short id if there was none.
@@ -234,7 +292,7 @@ impl Database {
             None => self.committer().ids().event_type()?,
         };
         let event_type: Arc<str> = event_type.into();
-        let stored = Arc::new(AtomicBool::new(row.is_some()));
+        let stored = Arc::new(Mark::new(row.is_some()));
         let known = Arc::new(EventType { nid, event_type: Arc::clone(&event_type), stored });
         if row.is_none() {
             types.new.insert(nid, Arc::clone(&known));
@@ -292,9 +350,9 @@ mod tests {
     #[test]
     fn only_users_who_can_be_read_again_are_forgotten() {
         let mut users = Users::default();
-        let held = users.add(UserNid(1), user_id!("@held:example.org"), true, true);
-        users.add(UserNid(2), user_id!("@stored:example.org"), true, true);
-        users.add(UserNid(3), user_id!("@new:example.org"), true, false);
+        let held = users.add(UserNid(1), user_id!("@held:example.org"), None, true);
+        users.add(UserNid(2), user_id!("@stored:example.org"), None, true);
+        users.add(UserNid(3), user_id!("@new:example.org"), None, false);
         users.forget(3);
         assert_eq!(users.by_id.len(), 3, "there is room for them");
         users.forget(2);

@@ -1,10 +1,11 @@
 //! Tokens: a client's position in the server's order of changes.
 //!
-//! A sync token is `s<position>_<ephemeral>_<incarnation>`: the client's position in the stored changes, its number in
-//! the changes that are only in memory (typing, presence), and the start of the server that gave these out. If messages
-//! to the device are left for the next answer, `_<position>` of the last one sent follows. Notes about single rooms
-//! come after that ([`Hints`]). They are in the token so that they survive a restart without being stored. A page token
-//! is `t<position>_<sub>`: the point right after a place in a room's timeline. Where the spec allows either,
+//! A sync token is `s<position>_<ephemeral>_<term>`: the client's position in the stored changes, its number in the changes
+//! that are only in memory (typing, presence), and the term in which the position was committed. If the number belongs to a
+//! start of a process that is not named like the term, as with several processes on one database, `.<start>` follows the
+//! number. If messages to the device are left for the next answer, `_<position>` of the last one sent follows. Notes about
+//! single rooms come after that ([`Hints`]). They are in the token so that they survive a restart without being stored. A
+//! page token is `t<position>_<sub>`: the point right after a place in a room's timeline. Where the spec allows either,
 //! [`PageToken::parse`] accepts both.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
@@ -16,7 +17,9 @@ use crate::store::{Position, RoomNid, TimelinePlace};
 pub struct SyncToken {
     pub position: Position,
     pub ephemeral: u64,
-    pub incarnation: i64,
+    /// The start of the process that has given the ephemeral number out.
+    pub start: i64,
+    pub term: i64,
     /// The position up to which the client has its to-device messages, if that is not `position`.
     pub to_device: Option<Position>,
 }
@@ -28,7 +31,11 @@ pub struct InvalidToken;
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}_{}_{:x}", self.position.0, self.ephemeral, self.incarnation)?;
+        write!(f, "s{}_{}", self.position.0, self.ephemeral)?;
+        if self.start != self.term {
+            write!(f, ".{:x}", self.start)?;
+        }
+        write!(f, "_{:x}", self.term)?;
         self.to_device.map_or(Ok(()), |to_device| write!(f, "_{}", to_device.0))
     }
 }
@@ -41,13 +48,26 @@ impl FromStr for SyncToken {
         let text = text.split_once(HINT).map_or(text, |(token, _)| token);
         let mut parts = text.strip_prefix('s').ok_or(InvalidToken)?.splitn(4, '_');
         let mut part = || parts.next().ok_or(InvalidToken);
-        Ok(Self {
-            position: position(part()?)?,
-            ephemeral: part()?.parse().map_err(|_| InvalidToken)?,
-            incarnation: i64::from_str_radix(part()?, 16).map_err(|_| InvalidToken)?,
-            to_device: part().ok().map(position).transpose()?,
-        })
+        let position = self::position(part()?)?;
+        let ephemeral = part()?;
+        let (ephemeral, start) = match ephemeral.split_once('.') {
+            Some((ephemeral, start)) => (ephemeral, Some(start)),
+            None => (ephemeral, None),
+        };
+        let term = number(part()?)?;
+        let to_device = part().ok().map(self::position).transpose()?;
+        // The client has no message from after its position. All up to this number are deleted, so a larger one would delete
+        // messages that were never sent.
+        if to_device.is_some_and(|to_device| to_device > position) {
+            return Err(InvalidToken);
+        }
+        Ok(Self { position, ephemeral: decimal(ephemeral)?, start: start.map_or(Ok(term), number)?, term, to_device })
     }
+}
+
+/// The number of a term or of a start.
+fn number(text: &str) -> Result<i64, InvalidToken> {
+    i64::from_str_radix(text, 16).map_err(|_| InvalidToken)
 }
 
 /// The character that begins each hint of a token. It needs no escaping in a query.
@@ -108,8 +128,13 @@ impl fmt::Display for Hints {
     }
 }
 
+/// A number in the one form in which we write it: without `+`, `-0` and leading zeros.
+fn decimal<N: FromStr + fmt::Display>(text: &str) -> Result<N, InvalidToken> {
+    text.parse().ok().filter(|number: &N| number.to_string() == text).ok_or(InvalidToken)
+}
+
 fn position(text: &str) -> Result<Position, InvalidToken> {
-    let position: i64 = text.parse().map_err(|_| InvalidToken)?;
+    let position: i64 = decimal(text)?;
     if position < 0 { Err(InvalidToken) } else { Ok(Position(position)) }
 }
 
@@ -127,7 +152,7 @@ impl PageToken {
             return text.parse::<SyncToken>().map(|token| Self(TimelinePlace::on_line(token.position)));
         };
         let (pos, sub) = text.split_once('_').ok_or(InvalidToken)?;
-        let sub = sub.parse().ok().filter(|sub| *sub <= 0).ok_or(InvalidToken)?;
+        let sub = decimal(sub).ok().filter(|sub| *sub <= 0).ok_or(InvalidToken)?;
         Ok(Self(TimelinePlace { pos: position(pos)?, sub }))
     }
 }
@@ -144,12 +169,15 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_way_to_the_client_and_back() {
-        let token = SyncToken { position: Position(42), ephemeral: 7, incarnation: 0x1f, to_device: None };
+        let token = SyncToken { position: Position(42), ephemeral: 7, start: 0x1f, term: 0x1f, to_device: None };
         assert_eq!(token.to_string(), "s42_7_1f");
         assert_eq!("s42_7_1f".parse(), Ok(token));
         let token = SyncToken { to_device: Some(Position(40)), ..token };
         assert_eq!(token.to_string(), "s42_7_1f_40");
         assert_eq!("s42_7_1f_40".parse(), Ok(token));
+        let token = SyncToken { start: 0x2e, ..token };
+        assert_eq!(token.to_string(), "s42_7.2e_1f_40");
+        assert_eq!("s42_7.2e_1f_40".parse(), Ok(token));
         assert_eq!(PageToken::parse("s42_7_1f"), Ok(PageToken(TimelinePlace::on_line(Position(42)))));
         for sub in [0, -1, i64::MIN] {
             let token = PageToken(TimelinePlace { pos: Position(41), sub });
@@ -180,9 +208,13 @@ mod tests {
 
     #[test]
     fn what_we_did_not_write_is_refused() {
-        let sync = ["", "s", "s1", "s1_2", "s-1_0_1", "s1_2_zz", "x5"];
+        let sync = ["", "s", "s1", "s1_2", "s-1_0_1", "s1_2_zz", "s1_2._3", "s1_2.zz_3", "s1_.2_3", "x5"];
+        // Messages to the device from after the position, which were never sent.
+        let ahead = ["s42_7_1f_43", "s42_7.2e_1f_9223372036854775807", "s42_7_1f_43~d3", "s0_0_1_1"];
+        let forms = ["s+5_0_1", "s-0_0_1", "s05_0_1", "s5_+0_1", "s5_00_1", "s5_0_1_+4", "s5_0_1_04", "s5_0_1_-0"];
+        let page_forms = ["t+5_0", "t-0_0", "t05_0", "t5_+0", "t5_-0", "t5_00", "t5_-01"];
         let pages = ["p41", "t", "t41", "t_0", "t41_", "t-1_0", "t41_1", "t41_-", "t1_2_3", "t99999999999999999999_0"];
-        for text in sync.into_iter().chain(pages) {
+        for text in sync.into_iter().chain(ahead).chain(forms).chain(page_forms).chain(pages) {
             assert_eq!(text.parse::<SyncToken>(), Err(InvalidToken), "{text}");
             assert_eq!(PageToken::parse(text), Err(InvalidToken), "{text}");
         }

@@ -65,6 +65,8 @@ pub(super) struct Look<'a> {
     request: &'a Request,
     since: Option<SyncToken>,
     upto: Position,
+    /// The term that has reached `upto`.
+    term: i64,
     ephemeral: u64,
     now_ms: i64,
     ignored: OnceCell<Arc<Ignored>>,
@@ -129,10 +131,10 @@ impl Look<'_> {
         (sight.membership_at(since) == Some(Membership::Join)).then_some(since)
     }
 
-    /// The start of the server that last answered the client, if it was an earlier one. The client must be told that
-    /// everything that only that start had in memory has ended.
+    /// The start of the process that last answered the client, if it was another one. The client must be told that everything
+    /// that only that start had in memory has ended.
     fn earlier_start(&self) -> Option<i64> {
-        self.since.map(|since| since.incarnation).filter(|incarnation| *incarnation != self.app.db.incarnation())
+        self.since.map(|since| since.start).filter(|start| *start != self.app.db.start())
     }
 }
 
@@ -162,8 +164,10 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     // Steps are boxed: a parked request would keep the space of its largest step for as long as it waits.
     let deadline = Instant::now() + request.timeout;
     // With a token of another database, such as one from after a restored backup, the client starts over.
-    let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
-    let mut since = request.since.filter(known);
+    let mut since = match request.since {
+        Some(token) if app.db.knows(token.term, token.position).await? => Some(token),
+        _ => None,
+    };
     if let Some(token) = &mut since {
         let (device, upto) = (caller.device_nid, token.to_device.unwrap_or(token.position));
         // Not even the box is made if memory knows that there is nothing to read.
@@ -171,8 +175,8 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             let acknowledge = app.keys.acknowledge_to_device(device, upto);
             Box::pin(acknowledge).instrument(debug_span!("sync.acknowledge")).await?;
         }
-        if token.incarnation != app.db.incarnation() {
-            // Numbers of ephemeral changes start again with every start of the server.
+        if token.start != app.db.start() {
+            // Numbers of ephemeral changes belong to one start of one process.
             token.ephemeral = 0;
         }
     }
@@ -180,12 +184,16 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     if let Some(number) = changed {
         Box::pin(app.ephemeral.announce(&app.rooms, caller.user.nid, number)).await;
     }
-    let live = app.bus.live(caller.user.nid, app.db.committer().published(), app.clock.now_ms());
-    if !live.watching.initialized() {
-        Box::pin(watch(app, &live)).instrument(debug_span!("sync.live")).await?;
-    }
+    let find_live = || app.bus.live(caller.user.nid, app.db.committer().published(), app.clock.now_ms());
+    let mut live = find_live();
     let (mut stopping, mut superseded, mut place) = (false, false, None);
     loop {
+        if live.is_retired() {
+            live = find_live();
+        }
+        if !live.watching.initialized() {
+            Box::pin(watch(app, &live)).instrument(debug_span!("sync.live")).await?;
+        }
         let wake = live.next_wake();
         tokio::pin!(wake);
         // From here on no wake-up is missed.
@@ -193,12 +201,15 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         let over = stopping || Instant::now() >= deadline;
         // In a block, because a parked request would keep the space of the look.
         {
+            let upto = app.db.committer().published();
             let look = Look {
                 app,
                 caller,
                 request,
                 since,
-                upto: app.db.committer().published(),
+                upto,
+                // After the position.
+                term: app.db.term(),
                 ephemeral: app.bus.ephemeral(),
                 now_ms: app.clock.now_ms(),
                 ignored: OnceCell::new(),
@@ -326,7 +337,7 @@ async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
     let mut object = Object::begin(&mut out);
     devices::write_counts(look, &mut object).await?;
     // The numbers are valid in this start of the server: `sync` has ensured that.
-    let token = SyncToken { incarnation: look.app.db.incarnation(), ..*since };
+    let token = SyncToken { start: look.app.db.start(), term: look.term, ..*since };
     object.token("next_batch", format_args!("{token}{}", look.request.hints));
     object.end();
     Ok(out.into())
@@ -342,8 +353,8 @@ fn nothing(since: &SyncToken, hints: &Hints) -> Bytes {
 }
 
 fn next_batch(look: &Look<'_>, to_device: Option<Position>) -> SyncToken {
-    let Look { app, upto, ephemeral, .. } = look;
-    SyncToken { position: *upto, ephemeral: *ephemeral, incarnation: app.db.incarnation(), to_device }
+    let Look { app, upto, term, ephemeral, .. } = look;
+    SyncToken { position: *upto, ephemeral: *ephemeral, start: app.db.start(), term: *term, to_device }
 }
 
 #[cfg(test)]

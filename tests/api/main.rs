@@ -30,6 +30,7 @@ mod limits_by_deed;
 mod login_limits;
 mod membership;
 mod messages;
+mod nodes;
 mod nul;
 mod odd_json;
 mod operator;

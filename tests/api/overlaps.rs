@@ -49,16 +49,8 @@ async fn event(client: &Client, room: &str, event_id: &str) -> Value {
 
 /// Returns the IDs of all events of the room, oldest first.
 async fn timeline(client: &Client, room: &str) -> Vec<String> {
-    let (mut ids, mut from) = (Vec::new(), String::new());
-    loop {
-        let page = client.get(&format!("{}?dir=f&limit=100{from}", v3(["rooms", room, "messages"]))).await.ok();
-        let chunk = page["chunk"].as_array().expect("a checked answer has it");
-        ids.extend(chunk.iter().map(|event| event["event_id"].as_str().expect("checked").to_owned()));
-        match page["end"].as_str().filter(|_| !chunk.is_empty()) {
-            Some(end) => from = format!("&from={end}"),
-            None => return ids,
-        }
-    }
+    let events = client.timeline(room).await;
+    events.iter().map(|event| event["event_id"].as_str().expect("checked").to_owned()).collect()
 }
 
 both_engines! {

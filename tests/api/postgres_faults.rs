@@ -59,6 +59,7 @@ impl World {
             lock: Duration::from_secs(1),
             statement: Duration::from_secs(5),
             commit: Duration::from_secs(1),
+            ..Patience::default()
         };
         let server = TestServer::builder().engine(Engine::Postgres).proxied().patience(patience).start().await;
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sabha::store::{
+    Position,
     committer::Ended,
     log::{LogEntry, Memory},
 };
@@ -20,6 +21,8 @@ impl Memory for Panics {
     fn apply(&self, _: &LogEntry) {
         panic!("a mistake in what changes memory");
     }
+
+    fn forget(&self, _: Position) {}
 }
 
 both_engines! {

@@ -73,6 +73,21 @@ both_engines! {
 }
 
 both_engines! {
+    async fn a_token_that_was_changed_deletes_no_message(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let token = next_batch(&bob.sync(None).await).to_owned();
+        send(&alice, "1", json!({ &bob.user_id: { &bob.device_id: {} } })).await;
+        // With the number of a message after the position of the token.
+        for position in [i64::MAX, server.app().db.committer().published().0] {
+            let path = v3(["sync"]) + &format!("?since={token}_{position}");
+            bob.get(&path).await.error(400, "M_INVALID_PARAM");
+        }
+        server.app().keys.delete_acknowledged().await.expect("deleted");
+        assert_eq!(received(&bob.sync(Some(&token)).await).len(), 1);
+    }
+}
+
+both_engines! {
     async fn a_message_that_devices_share_stays_for_those_that_have_not_got_it(server: TestServer) {
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let (second, third) = (bob.login_again().await, bob.login_again().await);

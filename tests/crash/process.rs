@@ -1,6 +1,8 @@
 //! The server as a separate process that can be killed.
 
 use std::{
+    env,
+    ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -12,6 +14,8 @@ use std::{
     },
     time::Duration,
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{api::Api, postgres::PostgresDatabase};
 
@@ -67,18 +71,31 @@ impl Data {
     /// Starts a process that may be killed before it is ready.
     pub fn spawn(&self) -> Starting {
         let mut words = self.prefix.iter().map(AsRef::as_ref).chain([binary().as_os_str()]);
-        let mut child = Command::new(words.next().expect("the binary is one"))
+        let mut command = Command::new(words.next().expect("the binary is one"));
+        command
             .args(words)
             .arg("--config")
             .arg(self.dir.path().join("sabha.toml"))
             .arg("serve")
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.run(command)
+    }
+
+    /// Starts a process of this program, with these variables in its environment, that tells where it listens.
+    pub fn spawn_own(&self, environment: &[(&str, &OsStr)]) -> Starting {
+        let mut command = Command::new(env::current_exe().expect("this program is a file"));
+        command.envs(environment.iter().copied());
+        self.run(command)
+    }
+
+    fn run(&self, mut command: Command) -> Starting {
+        let mut child = command
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log(self.dir.path()))
             .spawn()
-            .expect("the server's binary runs");
+            .expect("the program runs");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let (sender, address) = mpsc::channel();
         std::thread::spawn(move || {
@@ -167,6 +184,21 @@ impl Running {
         assert!(ended.is_none(), "the server ended by itself:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
         self.killed.store(true, Ordering::SeqCst);
         end(&mut child);
+    }
+
+    /// Puts the process to sleep, without its knowledge.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Wakes the process up again.
+    pub fn wake(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).expect("it is our child");
     }
 
     /// Waits for a process to end by itself. Returns its status and its log.

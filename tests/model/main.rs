@@ -6,6 +6,8 @@
 //! ([`sweeper`]). [`stage`] runs a seed, [`world`] records the acknowledged acts, [`truth`] decides who may see which
 //! events, and [`checks`] compares. A fault report names the command that replays its seed.
 //!
+//! [`nodes`] runs one seed on a process that another one follows, and compares their answers after each commit.
+//!
 //! - `SABHA_MODEL_SEEDS=5000` runs this many seeds for each engine (32 by default, 300 in CI).
 //! - `SABHA_MODEL_SEED=17` runs this seed, after those that were on its server before it.
 //!   `SABHA_MODEL_ENGINE=postgres` runs it on this engine only, and `SABHA_MODEL_REPLAYS=50` this many times, each time on
@@ -16,6 +18,7 @@ mod checks;
 mod clients;
 mod delays;
 mod followers;
+mod nodes;
 mod plan;
 #[path = "../api/harness/postgres.rs"]
 mod postgres;

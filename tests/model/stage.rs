@@ -176,6 +176,20 @@ impl Stage {
 }
 
 async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {
+    let shutdown = Shutdown::new();
+    let surroundings = build::Surroundings {
+        clock: Clock::System,
+        hashing: Hashing::cheap(),
+        stopping: shutdown.token().clone(),
+        ..build::Surroundings::default()
+    };
+    let app =
+        build::app(config(data, database), surroundings).await.unwrap_or_else(|error| panic!("no server: {error}"));
+    Server::start(app, shutdown, None).await.unwrap_or_else(|error| panic!("no server: {error}"))
+}
+
+/// Returns the configuration of a server for tests.
+pub fn config(data: &TempDir, database: Option<&PostgresDatabase>) -> Config {
     let mut config = Config { server_name: owned_server_name!("sabha.test"), ..Config::default() };
     config.data_dir = data.path().to_owned();
     config.listeners = vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())];
@@ -188,19 +202,11 @@ async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {
     config.database.readers = 2;
     config.database.max_connections = 4;
     config.database.url = database.map(|database| DatabaseUrl::try_from(database.url.clone()).expect("a database URL"));
-    let shutdown = Shutdown::new();
-    let surroundings = build::Surroundings {
-        clock: Clock::System,
-        hashing: Hashing::cheap(),
-        stopping: shutdown.token().clone(),
-        ..build::Surroundings::default()
-    };
-    let app = build::app(config, surroundings).await.unwrap_or_else(|error| panic!("no server: {error}"));
-    Server::start(app, shutdown, None).await.unwrap_or_else(|error| panic!("no server: {error}"))
+    config
 }
 
 /// Creates the users and the rooms.
-async fn scene(plan: &Plan, api: Api) -> Scene {
+pub async fn scene(plan: &Plan, api: Api) -> Scene {
     let mut devices = Vec::new();
     for user in 0..USERS {
         devices.push(api.register(&user_name(plan.seed, user)).await);

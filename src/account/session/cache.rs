@@ -108,6 +108,12 @@ impl Memory for SessionCache {
             }
         }
     }
+
+    /// Has every session read again. A request that waits goes on until its end, even if its session has ended.
+    fn forget(&self, upto: Position) {
+        self.revocations.fetch_add(1, Ordering::SeqCst);
+        self.accounts.write().unwrap_or_else(PoisonError::into_inner).restart(upto);
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     app::App,
     endpoint::Authed,
     http::{ApiError, Reply},
-    store::Position,
+    store::{self, Position},
     sync::{
         device_lists::{ChangedRooms, DeviceLists},
         token::{Hints, SyncToken},
@@ -29,10 +29,12 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let from = request.from.parse::<SyncToken>()?;
     let to = request.to.parse::<SyncToken>()?;
-    let known = |token: &SyncToken| app.db.knows(token.incarnation, token.position);
+    let known = async |token: SyncToken| {
+        Ok::<_, store::Error>(app.db.knows(token.term, token.position).await?.then_some(token))
+    };
     // As in `/sync`, a client with a token of another database starts over: everyone counts as changed, up to now.
-    let from = Some(from).filter(known).map_or(Position::BEFORE_ALL, |token| token.position);
-    let to = Some(to).filter(known).map_or_else(|| app.db.committer().published(), |token| token.position);
+    let from = known(from).await?.map_or(Position::BEFORE_ALL, |token| token.position);
+    let to = known(to).await?.map_or_else(|| app.db.committer().published(), |token| token.position);
     let left_out = Hints::of(&request.from)?.left_out;
     let mut visit = ToVisit::changed_since(&app, caller.user.nid, from).await?;
     visit.add(left_out.iter().copied());

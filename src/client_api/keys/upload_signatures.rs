@@ -20,7 +20,7 @@ pub(super) async fn handle(
 ) -> Result<Reply<Response>, ApiError> {
     let mut signed = Vec::new();
     for (user_id, keys) in &request.signed_keys {
-        if let Some(owner) = app.db.find_user(user_id).await?.filter(|owner| owner.local) {
+        if let Some(owner) = app.db.find_user(user_id).await?.filter(|owner| owner.is_local()) {
             app.rooms.load_memberships(owner.nid).await?;
         }
         for (key_id, json) in keys {

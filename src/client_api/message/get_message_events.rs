@@ -45,7 +45,9 @@ pub(super) async fn handle(
     }
     let horizon = app.rooms.state_horizon(&viewer.sight);
     let now = TimelinePlace::on_line(horizon);
-    let place = |token: &Option<String>| token.as_deref().map(PageToken::parse).transpose();
+    // As in /sync, an empty token is none.
+    let place =
+        |token: &Option<String>| token.as_deref().filter(|token| !token.is_empty()).map(PageToken::parse).transpose();
     let (from, to) = (place(&request.from)?.map(|from| from.0), place(&request.to)?.map(|to| to.0));
     let filter = EventFilter::new(&request.filter, related)?;
     let wanted = filter.limit.map_or(u64::from(request.limit), |limit| limit.min(request.limit.into()));
@@ -65,7 +67,8 @@ pub(super) async fn handle(
         }
         (start, page)
     } else {
-        let start = from.unwrap_or(TimelinePlace::BEFORE_ALL);
+        // A place after all events would be the end of each page for ever, without the events that come before it.
+        let start = from.unwrap_or(TimelinePlace::BEFORE_ALL).min(now);
         let upto = to.map_or(now, |to| to.min(now));
         let range = PageRange::Forward { after: start, upto };
         let mut page = app.rooms.page(&viewer, source, range, limit, wanted).await?;

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     /// Memory that a parked request keeps, besides its connection and that of [`v3::sync`].
-    const HANDLER_BYTES: usize = 1024;
+    const HANDLER_BYTES: usize = 1280;
 
     #[test]
     fn a_parked_request_keeps_little() {

@@ -7,8 +7,8 @@
 //! ([`StandIn`]), asks for the answer, and gets the one in the slot.
 //!
 //! Promises: a client sees no difference between a parked request and another one; a request whose client hangs up is
-//! dropped, parked or not; bytes that arrive early are neither lost nor read twice; while bytes of an earlier answer are
-//! unsent, no request is parked.
+//! dropped, parked or not, except that a client is not seen to hang up that has sent [`EARLY_BYTES`] before the answer; bytes
+//! that arrive early are neither lost nor read twice; while bytes of an earlier answer are unsent, no request is parked.
 
 use std::{
     convert::Infallible,
@@ -45,8 +45,8 @@ use crate::store::ids::lock;
 /// to wait at once, as after a restart.
 pub(super) const PARK_AFTER: Duration = Duration::from_millis(100);
 
-/// The maximum number of bytes that are read while a request is parked. They begin the next request. Like hyper, we
-/// read no more before the answer, so the rest waits in the socket.
+/// The maximum number of bytes that are kept while a request is parked. They begin the next request. We read no more
+/// before the answer, so the rest waits in the socket.
 const EARLY_BYTES: usize = 512;
 
 /// Serves a connection until its client closes it, sends no request for too long, or the server stops.
@@ -146,16 +146,17 @@ fn poll_parks(
     }
 }
 
-/// Waits for the answer of a parked request. Returns false if the client hangs up first.
+/// Waits for the answer of a parked request. Returns false if the client hangs up first. Behind [`EARLY_BYTES`], nobody
+/// sees the end of the stream before the answer.
 async fn is_answered<Io: AsyncRead + Unpin>(wire: &mut Wire<Io>, slot: &ExchangeSlot, early: &mut Bytes) -> bool {
     poll_fn(|cx| {
-        if early.is_empty() {
+        while early.len() < EARLY_BYTES {
             let mut space = [0; EARLY_BYTES];
-            let mut read = ReadBuf::new(&mut space);
+            let mut read = ReadBuf::new(&mut space[early.len()..]);
             match Pin::new(&mut *wire).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) if !read.filled().is_empty() => *early = Bytes::copy_from_slice(read.filled()),
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => *early = [early, read.filled()].concat().into(),
                 Poll::Ready(_) => return Poll::Ready(false),
-                Poll::Pending => {}
+                Poll::Pending => break,
             }
         }
         slot.poll_answered(cx).map(|()| true)

@@ -241,6 +241,10 @@ impl RoomKey {
 impl Transaction for PutKeys {
     type Output = Result<Stored, BackupError>;
 
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
         // Deactivating an account deletes its backups without waiting for a turn.
         if live_version(conn, self.user, self.version).await?.is_none() {

@@ -1,7 +1,12 @@
 //! Memory that follows the commits: each service on a database is like a new one, whoever made the change.
 
+use tokio::task::JoinSet;
+
 use super::*;
 use crate::store::tests::NewDatabase;
+
+/// Requests at the same time.
+const REQUESTS: usize = 20;
 
 /// The parts of memory that a sync of the device asks for.
 async fn digest(keys: &Keys, device: DeviceNid) -> String {
@@ -57,5 +62,38 @@ async fn keys_in_memory_are_like_read_ones_after_each_commit() {
             let changed = keys.device_lists_changed(&OneRoom, bob.user.nid, before, upto).await.expect("changes");
             assert_eq!(changed, [alice.user_id().to_owned()]);
         }
+    }
+}
+
+#[tokio::test]
+async fn requests_at_the_same_time_read_a_cold_inbox_once_and_their_commits_are_counted() {
+    for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
+        let config = Config { server_name: owned_server_name!("example.org"), ..Config::default() };
+        let service = || Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let warm = Fixture { directory, db: Arc::clone(&db), keys: service(), config: config.clone() };
+        let alice = Arc::new(warm.device(&owned_user_id!("@alice:example.org"), "DEV").await);
+        let bob = Arc::new(warm.device(&owned_user_id!("@bob:example.org"), "BOB").await);
+        for number in 0..5 {
+            send(&warm, &alice, &format!("t{number}"), &bob, number).await;
+        }
+
+        let (cold, device) = (service(), bob.device_nid);
+        let before = db.counters().statements();
+        let requests = (0..REQUESTS).map(|_| {
+            let keys = Arc::clone(&cold);
+            async move { keys.inbox(device).await.expect("an inbox").count }
+        });
+        assert_eq!(requests.collect::<JoinSet<_>>().join_all().await, [5; REQUESTS]);
+        assert_eq!(db.counters().statements() - before, 1);
+
+        // The first commits come while others still wait for the read.
+        let cold = Arc::new(Fixture { keys: service(), ..warm });
+        let sends = (0_i64..).take(REQUESTS).map(|number| {
+            let (cold, alice, bob) = (Arc::clone(&cold), Arc::clone(&alice), Arc::clone(&bob));
+            async move { send(&cold, &alice, &format!("c{number}"), &bob, number).await }
+        });
+        sends.collect::<JoinSet<_>>().join_all().await;
+        assert_eq!(digest(&cold.keys, device).await, digest(&service(), device).await);
     }
 }

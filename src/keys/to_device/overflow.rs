@@ -4,7 +4,7 @@
 //! push out the room keys in it. So the largest senders lose their messages, and those of other senders stay. The
 //! reasons and the cost are in `docs/decisions/0016-who-fills-an-inbox-pays.md`.
 
-use super::{DELETED_PER_COMMIT, Inbox};
+use super::{DELETED_PER_COMMIT, inboxes::Inbox};
 use crate::{
     keys::Keys,
     store::{

@@ -230,6 +230,10 @@ fn parse_mark(mark: &str) -> Option<(i64, i64)> {
 impl Transaction for SendToDevice {
     type Output = ();
 
+    fn rows(&self) -> usize {
+        self.deliveries.len()
+    }
+
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
         let mark = find_txn_id(conn, self.sender_device, TXN_SCOPE, &self.txn).await?;
         let sent_upto = mark.as_deref().map(parse_mark);

@@ -5,21 +5,11 @@ use sabha_federation::EventDraft;
 use serde_json::{json, value::to_raw_value};
 
 use super::*;
-use crate::{
-    bus::Bus,
-    memory::budget::Budget,
-    room::{
-        Rooms,
-        tests::{Server, message, new_room, server},
-        write::{create::Preset, txn::TxnKey},
-    },
+use crate::room::{
+    Rooms,
+    tests::{message, new_room, other_service, server},
+    write::{create::Preset, txn::TxnKey},
 };
-
-fn other_service(server: &Server) -> Rooms {
-    let app = &server.app;
-    let budget = Budget::new(64 << 20);
-    Rooms::new(Arc::clone(&app.db), Arc::<Bus>::default(), app.clock.clone(), Arc::clone(&app.signer), &budget)
-}
 
 /// The parts of the room that memory holds: its end, its state, an event, and the user's membership.
 async fn digest(rooms: &Rooms, room: RoomNid, event_id: &EventId, user: UserNid) -> String {

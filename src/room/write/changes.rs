@@ -7,8 +7,8 @@ use sabha_federation::state_log::{Membership, StateLog};
 
 use super::outcome::{CurrentEvent, KeyChange, LocalMember, Redacts};
 use crate::{
-    room::{Room, RoomView, listing::columns::Columns, memberships::MemberEntry},
-    store::{EventNid, Position, UserNid, Write, log::Touch, members, states},
+    room::{Room, RoomView, listing::columns::Columns, memberships::MemberEntry, servers::JoinedByServer},
+    store::{Error, EventNid, Position, UserNid, Write, log::Touch, members, remote_members, states, vocabulary::User},
 };
 
 /// The changes so far.
@@ -19,14 +19,14 @@ pub(super) struct StateChanges {
 }
 
 impl StateChanges {
-    /// Applies a change, and writes it into the log.
+    /// Applies a change, and writes it into the log. Returns the membership before it, for the keys of `m.room.member`.
     pub(super) fn apply(
         &mut self,
         write: &mut Write,
         (room, view): (&Room, &mut RoomView),
         change: &KeyChange,
         pos: Position,
-    ) {
+    ) -> Option<Membership> {
         let KeyChange { key, to, .. } = change;
         key.write_if_new(write);
         let (event, membership) = match to {
@@ -54,6 +54,7 @@ impl StateChanges {
         view.state.apply(applied);
         self.heroes_changed |= view.heroes.follow(&applied, &view.state);
         self.columns.show((&key.event_type, &key.state_key), to.as_ref().map(|to| &*to.pdu));
+        applied.before.and_then(|before| before.membership)
     }
 
     /// Shows the redacted form of an event, if it is current.
@@ -70,7 +71,7 @@ impl StateChanges {
 pub(super) fn change_member(
     write: &mut Write,
     room: &Room,
-    LocalMember { user, invite_state }: LocalMember,
+    LocalMember { user, invite_state }: &LocalMember,
     to: Option<&CurrentEvent>,
     (pos, by): (Position, EventNid),
 ) -> (UserNid, MemberEntry) {
@@ -79,7 +80,7 @@ pub(super) fn change_member(
     user.write_if_new(write);
     let touch = Touch::Member { room: room.nid, user: user.nid, membership: membership.code(), forgotten: false };
     write.touch(touch);
-    let invite_state: Option<Arc<str>> = invite_state.map(Arc::from);
+    let invite_state: Option<Arc<str>> = invite_state.as_deref().map(Arc::from);
     write.push(
         members::MemberColumns {
             user_nid: user.nid,
@@ -93,4 +94,41 @@ pub(super) fn change_member(
         .row(),
     );
     (user.nid, MemberEntry { room: room.nid, membership, event_nid, pos, forgotten: false, invite_state })
+}
+
+/// Writes that a user of another server has joined or is out of the room, with the new number of joined users of their
+/// server. Returns the user and whether they are joined now; `None` if this stays as it was, and nothing is written then
+/// but the user.
+///
+/// # Errors
+/// [`Error::Damaged`] if the user is a local one, or if nobody has read the numbers.
+pub(super) fn change_remote_member(
+    write: &mut Write,
+    room: &Room,
+    counts: Option<&mut JoinedByServer>,
+    user: &User,
+    (before, now): (Option<Membership>, Option<Membership>),
+    pos: Position,
+) -> Result<Option<(UserNid, bool)>, Error> {
+    let (Some(counts), Some(server)) = (counts, &user.server) else {
+        return Err(Error::damaged("room", format!("{}: {} cannot be a remote member", room.room_id, user.user_id)));
+    };
+    user.write_if_new(write);
+    let [was_joined, joined] = [before, now].map(|membership| membership == Some(Membership::Join));
+    if joined == was_joined {
+        return Ok(None);
+    }
+    let count = counts.count(server.nid, joined);
+    write.touch(Touch::RemoteMember { room: room.nid, user: user.nid, joined });
+    write.push(remote_members::RemoteMemberColumns { user_nid: user.nid, room_nid: room.nid, joined }.row());
+    write.push(
+        remote_members::RoomServerColumns {
+            server_nid: server.nid,
+            room_nid: room.nid,
+            joined: count,
+            changed_pos: pos,
+        }
+        .row(),
+    );
+    Ok(Some((user.nid, joined)))
 }

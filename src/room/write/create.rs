@@ -149,6 +149,7 @@ impl Rooms {
                 bump_pos: Position::BEFORE_ALL,
                 changes: 0,
                 saved_changes: 0,
+                joined_by_server: None,
             })),
             lineage: Lineage::default(),
             queued: Queued::default(),

@@ -80,8 +80,8 @@ pub struct KeyChange {
     pub key: Arc<StateKey>,
     /// The new event; `None` removes the key.
     pub to: Option<CurrentEvent>,
-    /// Set if the key is the membership of a local user.
-    pub member: Option<LocalMember>,
+    /// Set if the key is the membership of a user.
+    pub member: Option<ChangedMember>,
 }
 
 /// The current event of a key of the state.
@@ -90,6 +90,13 @@ pub struct CurrentEvent {
     pub pdu: Arc<Pdu>,
     /// Set for `m.room.member`.
     pub membership: Option<Membership>,
+}
+
+/// A user whose membership changes.
+pub enum ChangedMember {
+    Local(LocalMember),
+    /// A user of another server.
+    Remote(Arc<User>),
 }
 
 /// A local user whose membership changes.
@@ -111,7 +118,7 @@ impl Outcome {
     pub fn of_local(
         built: &Built,
         membership: Option<Membership>,
-        member: Option<LocalMember>,
+        member: Option<ChangedMember>,
         redacts: Option<Redacts>,
     ) -> Self {
         let change = built.key.as_ref().map(|key| {

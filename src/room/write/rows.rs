@@ -9,8 +9,8 @@ use sabha_federation::{
 
 use super::{
     Pending, RoomWriter,
-    changes::{StateChanges, change_member},
-    outcome::{Built, Outcome, Placing, StateBefore},
+    changes::{StateChanges, change_member, change_remote_member},
+    outcome::{Built, ChangedMember, Outcome, Placing, StateBefore},
 };
 use crate::{
     room::{
@@ -34,6 +34,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         events: Vec::with_capacity(pending.len()),
         redacted: Vec::new(),
         members: Vec::new(),
+        remote_members: Vec::new(),
         txn: None,
         last: writer.head.last_pos,
     };
@@ -57,9 +58,25 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             writer.head.last_pos = pos;
         }
         for change in outcome.changes {
-            changes.apply(&mut write, (&room, view), &change, pos);
-            if let Some(member) = change.member {
-                effects.members.push(change_member(&mut write, &room, member, change.to.as_ref(), (pos, built.nid)));
+            let before = changes.apply(&mut write, (&room, view), &change, pos);
+            match &change.member {
+                Some(ChangedMember::Local(member)) => {
+                    let by = (pos, built.nid);
+                    effects.members.push(change_member(&mut write, &room, member, change.to.as_ref(), by));
+                }
+                Some(ChangedMember::Remote(user)) => {
+                    let now = change.to.as_ref().and_then(|to| to.membership);
+                    let counts = writer.head.joined_by_server.as_mut();
+                    effects.remote_members.extend(change_remote_member(
+                        &mut write,
+                        &room,
+                        counts,
+                        user,
+                        (before, now),
+                        pos,
+                    )?);
+                }
+                None => {}
             }
             writer.head.state_pos = pos;
             writer.head.changes += 1;
@@ -229,7 +246,6 @@ fn event_row(event: &Built, room: RoomNid, Standing { flags, place, before }: St
 impl Rooms {
     fn register_shared(&self, room: &Arc<Room>) {
         let mut registry = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        registry.by_id.insert(room.room_id.clone(), Arc::clone(room));
-        registry.by_nid.insert(room.nid, Arc::clone(room));
+        registry.insert(room);
     }
 }

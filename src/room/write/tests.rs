@@ -15,6 +15,8 @@ use crate::{
     store::{SideNid, TimelinePlace, events::events, tests::count_rows},
 };
 
+mod remote;
+
 /// The tables of a room's events, in the order of [`World::counts`].
 const TABLES: [&str; 6] = ["event", "event_json", "timeline", "state_log", "member", "relation"];
 
@@ -26,7 +28,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let server = server().await;
+        Self::on(server().await).await
+    }
+
+    async fn on(server: Server) -> Self {
         let alice = server.register("alice").await;
         let new = new_room(RoomVersionId::V11, Preset::Public);
         let room_id = server.app.rooms.create(&alice, new).await.expect("created");
@@ -67,7 +72,7 @@ impl World {
         let mut writer = self.enter().await;
         let mut built = writer.build(&self.alice.user, draft).await;
         let (nid, outcome) = (built.nid, outcome(&mut built));
-        writer.accept(built, outcome).expect("an extremity is left");
+        writer.accept(built, outcome).await.expect("an extremity is left");
         writer.commit(None).expect("queued").wait().await.expect("committed");
         nid
     }
@@ -300,7 +305,7 @@ async fn a_room_never_loses_its_last_forward_extremity() {
     let built = writer.build(&world.alice.user, message("too much")).await;
     let outcome =
         Outcome { covers: tips.clone(), ..only_stored(Flags::SOFT_FAILED, Placing::Nowhere, StateBefore::Current) };
-    assert!(matches!(writer.accept(built, outcome), Err(Error::Damaged { .. })));
+    assert!(matches!(writer.accept(built, outcome).await, Err(Error::Damaged { .. })));
     assert!(writer.is_empty());
     drop(writer);
     assert_eq!(world.extremities().await, tips);
@@ -316,7 +321,7 @@ async fn an_event_can_change_several_keys_and_take_a_membership_back() {
         world.rooms().member_entry(bob.user.nid, world.room().await.nid).await.expect("read").expect("he is in it");
     assert_eq!(entry.membership, Membership::Join);
     let member_key = world.rooms().db.state_key("m.room.member", bob.user_id().as_str()).await.expect("a key");
-    let member = LocalMember { user: Arc::clone(&bob.user), invite_state: None };
+    let member = ChangedMember::Local(LocalMember { user: Arc::clone(&bob.user), invite_state: None });
     let resolved = |built: &mut Built| {
         let mut outcome = Outcome::of_local(built, None, None, None);
         outcome.changes.push(KeyChange { key: member_key, to: None, member: Some(member) });

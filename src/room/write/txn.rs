@@ -90,6 +90,10 @@ impl KnownTxns {
     pub(in crate::room) fn evict(&self, device: DeviceNid) {
         self.0.devices.remove(&device);
     }
+
+    pub(in crate::room) fn evict_all(&self) {
+        self.0.devices.clear();
+    }
 }
 
 impl TransactionIds {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    QueuedWrite, Shared, Work,
+    QueuedWrite, Role, Shared, Work,
     connection::{Engine, Failure, WriterConn},
     gathered::{Gathered, bind, chunks},
     logged::{Frame, log_bytes, touches_of},
@@ -44,7 +44,12 @@ impl WriterConn {
             }
         };
         if let Err(error) = stored {
-            self.settle(shared, last, error).await?;
+            match self.settle(shared, last, error).await {
+                Ok(()) => {}
+                // The next commit finds that the lease is another's.
+                Err(Failure::Fenced) if shared.role == Role::Follow && self.was_stored(shared, last).await? => {}
+                Err(failure) => return Err(failure),
+            }
         }
         Ok(sent.into_inner())
     }
@@ -77,7 +82,7 @@ impl WriterConn {
         let bytes_before = match known {
             Some(bytes) => bytes,
             // After a start, and after a commit whose outcome was not certain.
-            None => LogEnd::find(&mut conn).await?.bytes,
+            None => LogEnd::find_upto(&mut conn, shared.published()).await?.bytes,
         };
         let frame = Frame { after: shared.published(), last, at_ms: shared.clock.now_ms(), epoch, bytes_before, sent };
         let in_one_call = if low.is_empty() { texts.commit(&mut conn, batch, frame).await } else { Ok(None) };

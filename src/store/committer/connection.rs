@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection, postgres::PgConnectOptions};
 
-use super::{Patience, Shared, one_call::Texts};
+use super::{Patience, Role, Shared, one_call::Texts};
 use crate::{
     report::Report,
     store::{
@@ -25,29 +25,35 @@ statements! {
     RAISE_EPOCH = "UPDATE writer_slot SET epoch = $1 WHERE slot = 0 AND holder = $2 AND epoch < $1 RETURNING pos";
 }
 
-/// The query that takes a lock which keeps a second process away with a clear error. For PostgreSQL only; see
-/// `store::open`.
-pub(in crate::store) const LOCK_POSTGRES: &str = "SELECT pg_try_advisory_lock($1)";
+/// The query that takes a lock which keeps a second process away with a clear error. Processes that share the database
+/// share the lock. For PostgreSQL only; see `store::open`.
+pub(in crate::store) fn lock_query(role: Role) -> &'static str {
+    match role {
+        Role::Lead => "SELECT pg_try_advisory_lock($1)",
+        Role::Follow => "SELECT pg_try_advisory_lock_shared($1)",
+    }
+}
 
 /// The key of the lock: any number that nobody else uses in our database.
 pub(in crate::store) const LOCK_KEY: i64 = 0x5ab4a;
 
 /// Pauses between attempts to reach the database: short enough that a restart of it is hardly noticed, and long enough
 /// for a database that is away for hours.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The writing connection, with the right to write: epoch and the name of the holder.
 pub(crate) struct WriterConn {
     pub(crate) engine: Engine,
     pub(crate) epoch: i64,
-    /// The bytes of the commit log so far; `None` if the database must be asked.
+    /// The bytes of the commit log up to the visible position; `None` if the database must be asked.
     pub(crate) log_bytes: Option<u64>,
     pub(crate) holder: i64,
     /// The highest epoch that was asked for. The outcome of an attempt without an answer is not known.
-    asked_epoch: i64,
+    pub(super) asked_epoch: i64,
     /// Set when the lock that keeps others away was lost with a connection, and has to be taken again.
-    unlocked: bool,
+    pub(super) unlocked: bool,
+    role: Role,
     pub(super) patience: Patience,
     /// The statements of small batches.
     pub(super) texts: Texts,
@@ -72,7 +78,7 @@ pub(super) enum Failure {
 }
 
 impl WriterConn {
-    pub(crate) fn new(engine: Engine, holder: i64, patience: Patience) -> Self {
+    pub(crate) fn new(engine: Engine, holder: i64, role: Role, patience: Patience) -> Self {
         Self {
             engine,
             epoch: 0,
@@ -80,6 +86,7 @@ impl WriterConn {
             holder,
             asked_epoch: 0,
             unlocked: false,
+            role,
             patience,
             texts: Texts::default(),
         }
@@ -188,12 +195,7 @@ impl WriterConn {
         let Engine::Postgres { conn: current, options } = &mut self.engine else {
             return Err(Error::Waiting); // SQLite has no connection to lose.
         };
-        let mut conn = within(self.patience.connect, async {
-            let mut conn = options.connect().await?;
-            set_limits(&mut conn, &self.patience).await?;
-            Ok(conn)
-        })
-        .await?;
+        let mut conn = connect(options, &self.patience).await?;
         let epoch = self.asked_epoch.max(self.epoch) + 1;
         self.asked_epoch = epoch;
         // Longer than it can wait for the lock of the row.
@@ -220,7 +222,8 @@ impl WriterConn {
         let Engine::Postgres { conn: current, .. } = &mut self.engine else { return Ok(()) };
         let Some(conn) = current.as_deref_mut().filter(|_| self.unlocked) else { return Ok(()) };
         let locked: Result<(bool,), Error> =
-            within(limit, async { Ok(sqlx::query_as(LOCK_POSTGRES).bind(LOCK_KEY).fetch_one(conn).await?) }).await;
+            within(limit, async { Ok(sqlx::query_as(lock_query(self.role)).bind(LOCK_KEY).fetch_one(conn).await?) })
+                .await;
         match locked {
             Ok((true,)) => self.unlocked = false,
             Ok((false,)) => {}
@@ -233,6 +236,16 @@ impl WriterConn {
         }
         Ok(())
     }
+}
+
+/// Makes a new writing connection.
+pub(super) async fn connect(options: &PgConnectOptions, patience: &Patience) -> Result<PgConnection, Error> {
+    within(patience.connect, async {
+        let mut conn = options.connect().await?;
+        set_limits(&mut conn, patience).await?;
+        Ok(conn)
+    })
+    .await
 }
 
 /// Limits the waits of a writing connection: for locks that somebody else holds, for one statement, and between the
@@ -249,7 +262,7 @@ pub(in crate::store) async fn set_limits(conn: &mut PgConnection, patience: &Pat
 }
 
 /// The answer of the database, or an error after `limit`.
-async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(super) async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit).into()))
 }
 

@@ -12,6 +12,8 @@ pub enum Health {
     Waiting,
     /// The last commit failed because the disk is full. The next write tries again.
     DiskFull,
+    /// Another process writes, and this one follows its commits.
+    Following,
     /// The committer has ended, and this process writes nothing more.
     Ended(Ended),
 }
@@ -29,6 +31,9 @@ pub enum Ended {
     /// The slot belongs to another process.
     #[error("another process has taken over this database: run only one")]
     Fenced,
+    /// The database was set back while this process followed another one, so memory is ahead of it for good.
+    #[error("the database has lost commits that this server has already seen: start it again")]
+    SetBack,
     /// Memory could not follow a commit, so readers would miss it. A restart reads everything again.
     #[error(
         "a mistake in this server: memory could not follow a commit (see the log). What was stored is safe: start it again"
@@ -46,7 +51,7 @@ impl Ended {
     pub fn is_orderly(self) -> bool {
         match self {
             Self::Stopped | Self::Unsettled => true,
-            Self::Fenced | Self::MemoryBehind | Self::Panicked => false,
+            Self::Fenced | Self::SetBack | Self::MemoryBehind | Self::Panicked => false,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::{Committed, Health, Lineage, MAX_QUEUE, Shared, Write, transaction::Erased};
+use super::{Committed, Health, Lineage, MAX_BATCH_ROWS, MAX_QUEUE, Shared, Write, transaction::Erased};
 use crate::store::{Error, Position, ids::lock};
 
 pub(super) enum Work {
@@ -21,6 +21,14 @@ impl Work {
         match self {
             Self::Write(write) => write.lineage.as_ref(),
             Self::Transaction(_) => None,
+        }
+    }
+
+    /// The number of its rows, as far as that is known before it runs.
+    fn rows(&self) -> usize {
+        match self {
+            Self::Write(write) => write.rows.len(),
+            Self::Transaction(transaction) => transaction.rows(),
         }
     }
 
@@ -49,6 +57,27 @@ pub(super) enum QueuePlace {
     Void,
 }
 
+/// Whether the queue takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Intake {
+    #[default]
+    Open,
+    /// Another process writes, or this one is about to let another write.
+    Following,
+    Stopping,
+}
+
+impl Intake {
+    /// The error of a write that is not taken.
+    fn refusal(self) -> Option<Error> {
+        match self {
+            Self::Open => None,
+            Self::Following => Some(Error::NotLeader),
+            Self::Stopping => Some(Error::Stopping),
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Queue {
     places: VecDeque<QueuePlace>,
@@ -56,7 +85,7 @@ pub(super) struct Queue {
     first: u64,
     /// The last position that was given out.
     last: i64,
-    stopping: bool,
+    intake: Intake,
 }
 
 /// The number of a place, and its first and last position.
@@ -73,26 +102,41 @@ impl Queue {
         Self { last: last.0, ..Self::default() }
     }
 
-    /// Takes no more writes from now on.
+    /// Takes no more writes, for ever.
     pub(super) fn stop(&mut self) {
-        self.stopping = true;
+        self.intake = Intake::Stopping;
     }
 
-    /// Returns whether everything was taken and nothing more can come.
-    pub(super) fn has_ended(&self) -> bool {
-        self.stopping && self.places.is_empty()
+    /// Takes no more writes until [`Self::open`].
+    pub(super) fn follow(&mut self) {
+        if self.intake == Intake::Open {
+            self.intake = Intake::Following;
+        }
+    }
+
+    /// Takes writes again, at the positions after `last`. There must be no places left.
+    pub(super) fn open(&mut self, last: Position) {
+        self.last = last.0;
+        if self.intake == Intake::Following {
+            self.intake = Intake::Open;
+        }
+    }
+
+    /// Returns the reason why nothing more comes, once everything was taken.
+    pub(super) fn has_ended(&self) -> Option<Intake> {
+        (self.intake != Intake::Open && self.places.is_empty()).then_some(self.intake)
     }
 
     /// Takes no more writes from now on, and removes all places. Dropping them tells their writers that the server stops.
     pub(super) fn close(&mut self) -> VecDeque<QueuePlace> {
-        self.stopping = true;
+        self.stop();
         self.first += self.places.len() as u64;
         std::mem::take(&mut self.places)
     }
 
     fn take_place(&mut self, count: usize, health: Health) -> Result<Ticket, Error> {
-        if self.stopping {
-            return Err(Error::Stopping);
+        if let Some(error) = self.intake.refusal() {
+            return Err(error);
         }
         // A new write could not be answered; queued writes are settled when the database is back.
         if health == Health::Waiting {
@@ -117,14 +161,18 @@ impl Queue {
         index == Some(0)
     }
 
-    /// Takes up to `most` writes from the front, up to the first place that is being built.
+    /// Takes up to `most` writes from the front, up to the first place that is being built. The write that reaches
+    /// [`MAX_BATCH_ROWS`] is the last one.
     pub(super) fn take(&mut self, most: usize) -> Vec<QueuedWrite> {
         let mut batch = Vec::with_capacity(self.places.len().min(most));
+        let mut rows = 0;
         while batch.len() < most
+            && rows < MAX_BATCH_ROWS
             && let Some(place) = self.places.pop_front_if(|place| !matches!(place, QueuePlace::Building))
         {
             self.first += 1;
             if let QueuePlace::Ready(queued) = place {
+                rows += queued.work.rows();
                 batch.push(queued);
             }
         }
@@ -143,7 +191,7 @@ impl<'a> Builder<'a> {
     /// Takes a place, with `count` positions.
     ///
     /// # Errors
-    /// [`Error::Stopping`], [`Error::Waiting`] or [`Error::Overloaded`].
+    /// [`Error::Stopping`], [`Error::NotLeader`], [`Error::Waiting`] or [`Error::Overloaded`].
     pub(super) fn enter(shared: &'a Shared, count: usize) -> Result<Self, Error> {
         let health = shared.pulse.get();
         let ticket = lock(&shared.queue).take_place(count, health)?;
@@ -167,8 +215,8 @@ impl Drop for Builder<'_> {
     fn drop(&mut self) {
         let is_first = lock(&self.shared.queue).fill(self.ticket.number, &mut self.filled);
         // The queue was closed, and nobody takes the write any more.
-        if let QueuePlace::Ready(queued) = &self.filled {
-            self.shared.abandon(queued);
+        if let QueuePlace::Ready(queued) = std::mem::replace(&mut self.filled, QueuePlace::Void) {
+            self.shared.refuse(queued, Error::Stopping);
         }
         // The committer stops at a place that is being built, and takes those behind it together with it.
         if is_first {

@@ -1,16 +1,17 @@
 //! The committer's task: takes waiting writes, commits them and makes them known.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use tracing::{Instrument as _, debug_span};
 
 use super::{
-    CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, QueuedWrite, Reserve, Shared, Work,
+    CommitStep, Committer, Ended, Health, Lineage, MAX_BATCH, QueuedWrite, Reserve, Role, Shared, Work,
     connection::{Failure, WriterConn},
-    queue::QueuePlace,
+    queue::{Intake, QueuePlace},
 };
 use crate::{
     report::Report,
@@ -22,31 +23,33 @@ use crate::{
 const RESENDS: usize = 2;
 
 impl Committer {
-    /// Commits queued writes, until [`Self::stop`] was called and the queue is empty. Returns the connection, to be
-    /// closed last.
+    /// Serves writers until [`Self::stop`] was called and the queue is empty. Returns the connection, to be closed last.
     pub(in crate::store) async fn run(self, mut conn: WriterConn) -> WriterConn {
         let mut ending = Ending { shared: &self.0, why: None };
-        loop {
-            let (batch, has_ended) = self.take();
-            if batch.is_empty() {
-                if has_ended {
-                    ending.why = Some(Ended::Stopped);
-                    break;
-                }
-                self.0.wake.notified().await;
-                continue;
-            }
-            let span = debug_span!("committer.batch", writes = batch.len());
-            if let Err(ended) = self.commit(&mut conn, batch).instrument(span).await {
-                ending.why = Some(ended);
-                break;
-            }
-        }
+        ending.why = Some(self.serve(&mut conn).await);
         drop(ending);
         conn
     }
 
-    fn take(&self) -> (Vec<QueuedWrite>, bool) {
+    /// Commits queued writes, for as long as this process has the right to. `Ok`: another process is to have it.
+    pub(super) async fn lead(&self, conn: &mut WriterConn) -> Result<(), Ended> {
+        loop {
+            let (batch, has_ended) = self.take();
+            if batch.is_empty() {
+                match has_ended {
+                    None => self.wait_for_writes(conn).await?,
+                    Some(Intake::Stopping) => return Err(Ended::Stopped),
+                    Some(Intake::Following | Intake::Open) => return Ok(()),
+                }
+                continue;
+            }
+            let span = debug_span!("committer.batch", writes = batch.len());
+            self.commit(conn, batch).instrument(span).await?;
+        }
+    }
+
+    /// Takes writes from the queue. With none, returns the reason why nothing more comes, if there is one.
+    pub(super) fn take(&self) -> (Vec<QueuedWrite>, Option<Intake>) {
         let mut queue = lock(&self.0.queue);
         (queue.take(MAX_BATCH), queue.has_ended())
     }
@@ -55,38 +58,44 @@ impl Committer {
         metrics::histogram!("sabha_db_batch_writes").record(batch.len() as f64);
         self.0.steps.reached(CommitStep::Taken).await;
         self.fail_superseded(&mut batch);
-        match self.settled(conn, &batch).await? {
-            Ok(entry) => self.succeed(batch, entry).await,
-            Err(error) if batch.len() == 1 => {
-                self.fail(batch, &error);
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!(error = %Report(&error), writes = batch.len(), "batch not committed, trying each write alone");
-                for queued in batch {
-                    let mut alone = vec![queued];
-                    self.fail_superseded(&mut alone);
-                    match self.settled(conn, &alone).await? {
-                        Ok(entry) => self.succeed(alone, entry).await?,
-                        Err(error) => self.fail(alone, &error),
-                    }
+        let error = match self.store(conn, &batch).await {
+            Ok(Ok(entry)) => return self.succeed(batch, entry).await,
+            Ok(Err(error)) => error,
+            Err(ended) => return Err(self.give_up(batch, ended)),
+        };
+        if batch.len() == 1 {
+            self.fail(batch, &error);
+            return Ok(());
+        }
+        tracing::warn!(error = %Report(&error), writes = batch.len(), "batch not committed, trying each write alone");
+        let mut left = VecDeque::from(batch);
+        while let Some(queued) = left.pop_front() {
+            let mut alone = vec![queued];
+            self.fail_superseded(&mut alone);
+            match self.store(conn, &alone).await {
+                Ok(Ok(entry)) => self.succeed(alone, entry).await?,
+                Ok(Err(error)) => self.fail(alone, &error),
+                Err(ended) => {
+                    alone.extend(left);
+                    return Err(self.give_up(alone, ended));
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 
-    /// Commits the batch as [`Self::store`] does. If the committer ends over it, memory gives it up.
-    async fn settled(
-        &self,
-        conn: &mut WriterConn,
-        batch: &[QueuedWrite],
-    ) -> Result<Result<Option<Arc<LogEntry>>, Error>, Ended> {
-        let stored = self.store(conn, batch).await;
-        if stored.is_err() {
-            batch.iter().for_each(|queued| self.0.abandon(queued));
+    /// Gives up writes of which nothing is stored, or of which that is not known, because the committer ends or follows from
+    /// now on.
+    fn give_up(&self, batch: Vec<QueuedWrite>, ended: Ended) -> Ended {
+        for queued in batch {
+            if ended == Ended::Fenced && self.0.role == Role::Follow {
+                self.0.refuse(queued, Error::NotLeader);
+            } else {
+                // Its writer is told that the server stops.
+                self.0.abandon(&queued);
+            }
         }
-        stored
+        ended
     }
 
     /// Commits the batch, and returns its entry of the commit log. The inner error says that nothing of it is stored.
@@ -131,17 +140,21 @@ impl Committer {
 
     /// Commits the batch, and reports when that takes long.
     async fn watched(&self, conn: &mut WriterConn, batch: &[QueuedWrite]) -> Result<Option<Arc<LogEntry>>, Failure> {
+        self.reporting(conn.commit(&self.0, batch), batch.len()).await
+    }
+
+    /// Waits for the database, and reports when that takes long.
+    pub(super) async fn reporting<T>(&self, answer: impl Future<Output = T>, writes: usize) -> T {
         let notice = tokio::time::sleep(self.0.notice);
-        let commit = conn.commit(&self.0, batch);
-        tokio::pin!(notice, commit);
+        tokio::pin!(notice, answer);
         tokio::select! {
             biased;
-            stored = &mut commit => return stored,
+            answer = &mut answer => return answer,
             () = notice => {}
         }
-        tracing::warn!(writes = batch.len(), "the database does not answer a commit");
+        tracing::warn!(writes, "the database does not answer a commit");
         self.0.pulse.set(Health::Waiting);
-        commit.await
+        answer.await
     }
 
     /// Updates memory, makes the position visible, and answers. Others wake those who wait for news.
@@ -157,7 +170,7 @@ impl Committer {
         }
         let answers: Vec<Answer> = batch.into_iter().map(answer).collect();
         steps.reached(CommitStep::Remembered).await;
-        self.0.published.store(last.0, Ordering::Release);
+        self.0.show(last);
         if let Some(entry) = entry {
             self.0.feed.append(entry);
         }
@@ -210,7 +223,7 @@ fn answer(queued: QueuedWrite) -> Answer {
 
 /// Runs a change of memory. A change that panics may be half done, for any number of rooms and users. Readers would
 /// take the missing part for "nothing new" and skip it for ever, so nothing may become visible any more.
-fn contained(hook: impl FnOnce()) -> Result<(), Ended> {
+pub(super) fn contained(hook: impl FnOnce()) -> Result<(), Ended> {
     catch_unwind(AssertUnwindSafe(hook)).map_err(|_| Ended::MemoryBehind)
 }
 
@@ -231,7 +244,7 @@ impl Drop for Ending<'_> {
         match why {
             Ended::Stopped => {}
             Ended::Unsettled => tracing::warn!(reason = %why, "no more writes"),
-            Ended::Fenced | Ended::MemoryBehind | Ended::Panicked => {
+            Ended::Fenced | Ended::SetBack | Ended::MemoryBehind | Ended::Panicked => {
                 tracing::error!(reason = %why, waiting = waiting.len(), "no more writes");
             }
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
-use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, Transaction, Write};
+use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, Role, Transaction, Write};
 use crate::{
     clock::Clock,
     store::{
@@ -15,6 +15,7 @@ use crate::{
 
 mod log;
 mod memory;
+mod roles;
 
 /// An open database, with the directory or the PostgreSQL database that holds it.
 struct Opened {
@@ -80,6 +81,7 @@ async fn open(url: &str) -> Database {
         durability: Durability::Process,
         readers: 1,
         server_name: "sabha.test".to_owned(),
+        role: Role::Lead,
         incarnation: rand::random_range(1..i64::MAX),
         clock: Clock::manual(0),
         patience: Patience::default(),

@@ -21,6 +21,12 @@ pub trait Transaction: Send + Sync + 'static {
     /// Allows the use of the disk reserve when the disk is full. For signing in and out, in few rows.
     const ESSENTIAL: bool = false;
 
+    /// The number of rows that it will write, if that can be many: a batch ends after about
+    /// [`MAX_BATCH_ROWS`](super::MAX_BATCH_ROWS).
+    fn rows(&self) -> usize {
+        1
+    }
+
     /// Reads and writes. It may run more than once when a commit fails, so it keeps nothing between runs. One that panics
     /// fails alone, with [`Error::Panicked`].
     fn run(&self, conn: &mut Conn<'_>, position: Position) -> impl Future<Output = Result<Self::Output, Error>> + Send;
@@ -32,6 +38,8 @@ pub(super) trait Erased: Send + Sync {
         conn: &'a mut Conn<'_>,
         position: Position,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+    fn rows(&self) -> usize;
 
     fn is_essential(&self) -> bool;
 
@@ -63,6 +71,10 @@ impl<T: Transaction> Erased for Slot<T> {
             *lock(&self.output) = Some(output);
             Ok(())
         })
+    }
+
+    fn rows(&self) -> usize {
+        self.transaction.rows()
     }
 
     fn is_essential(&self) -> bool {

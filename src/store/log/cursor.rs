@@ -68,8 +68,9 @@ impl<C: Consumer> Cursor<C> {
         let _: Option<()> = stopping.run_until_cancelled(follow).await;
     }
 
-    /// Waits for entries, and does their work.
+    /// Waits for entries, and does their work. Of several processes, only the one that writes does it.
     pub(in crate::store) async fn step(&self) -> Result<(), Error> {
+        self.db.committer().leading().await;
         let cursors = self.db.cursors();
         cursors.wait_for_entries(C::NAME).await;
         let Some(done) = cursors.done(C::NAME) else { return self.begin().await };
@@ -86,7 +87,7 @@ impl<C: Consumer> Cursor<C> {
         }
     }
 
-    /// Finds the place where the consumer was. A new consumer begins with the tables.
+    /// Finds the place where the consumer was. A new consumer begins with the tables, and so does one whose place is damaged.
     async fn begin(&self) -> Result<(), Error> {
         match self.db.cursors().find_stored(&self.db, C::NAME).await? {
             Some(_) => Ok(()),

@@ -116,16 +116,39 @@ impl Cursors {
         });
     }
 
-    /// Reads the stored place of a consumer, which goes on from there.
+    /// Notes that the log goes on from here.
+    pub(super) fn skipped_to(&self, latest: Position) {
+        self.places.send_modify(|places| places.latest = latest);
+    }
+
+    /// Forgets the places of all consumers: another process goes on with them, and stores how far it has come.
+    pub(in crate::store) fn forget_places(&self) {
+        self.places.send_modify(|places| {
+            for place in places.by_consumer.values_mut() {
+                (place.done, place.stored) = (None, Position::BEFORE_ALL);
+            }
+        });
+    }
+
+    /// Reads the stored place of a consumer, which goes on from there. A place after all commits is as good as none: the
+    /// consumer would wait for ever, and pass what it has not done.
     pub(super) async fn find_stored(&self, db: &Database, consumer: &'static str) -> Result<Option<Position>, Error> {
         let mut reader = db.read().await?;
         let stored: Option<(i64,)> = on!(&mut reader.conn(), db => sqlx::query_as(FIND_CURSOR.text())
             .bind(consumer).fetch_optional(&mut **db).await)?;
-        let stored = stored.map(|(pos,)| Position(pos));
-        if let Some(pos) = stored {
-            self.change(consumer, |place| (place.done, place.stored) = (Some(pos), pos));
+        let Some(pos) = stored.map(|(pos,)| Position(pos)) else { return Ok(None) };
+        let published = db.committer().published();
+        if pos > published {
+            tracing::error!(
+                consumer,
+                position = pos.0,
+                published = published.0,
+                "the stored place in the commit log is after all commits: reading the tables"
+            );
+            return Ok(None);
         }
-        Ok(stored)
+        self.change(consumer, |place| (place.done, place.stored) = (Some(pos), pos));
+        Ok(Some(pos))
     }
 
     /// The position up to which a consumer has done everything, if it knows that already.

@@ -68,6 +68,26 @@ pub fn decode(pos: Position, blob: &[u8]) -> Result<LogEntry, DecodeError> {
     Ok(LogEntry { after, pos, at_ms, bytes_before, touches })
 }
 
+/// The numbers at the beginning of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) at_ms: i64,
+    pub(super) bytes_before: u64,
+}
+
+/// The most bytes of a blob that [`head`] needs: the version, and two numbers.
+pub(super) const HEAD_BYTES: i32 = 21;
+
+/// Reads the head from the first bytes of a blob. They have no checksum, so damage may give other numbers.
+pub(super) fn head(blob: &[u8]) -> Result<Head, DecodeError> {
+    let (version, content) = blob.split_first().ok_or(DecodeError::Corrupt("it is empty"))?;
+    if *version != VERSION {
+        return Err(DecodeError::UnknownVersion(*version));
+    }
+    let mut reader = Reader::new(content);
+    Ok(Head { at_ms: unzigzag(reader.varint()?), bytes_before: reader.varint()? })
+}
+
 struct Parser<'a> {
     reader: Reader<'a>,
     last_ids: LastIds,
@@ -147,6 +167,7 @@ impl Parser<'_> {
                     0 => WordKind::User,
                     1 => WordKind::EventType,
                     2 => WordKind::StateKey,
+                    3 => WordKind::Server,
                     _ => return Err(DecodeError::Corrupt("a kind of word is unknown")),
                 };
                 Touch::Word { kind, nid: self.id(IdKind::Word)? }

@@ -271,5 +271,6 @@ fn word_code(kind: WordKind) -> u8 {
         WordKind::User => 0,
         WordKind::EventType => 1,
         WordKind::StateKey => 2,
+        WordKind::Server => 3,
     }
 }

@@ -48,9 +48,10 @@ pub(in crate::store) struct LogEnd {
 }
 
 impl LogEnd {
-    /// Reads the end of the stored log. A log without entries ends at [`Position::BEFORE_ALL`]: trimming keeps the newest entry.
-    pub(in crate::store) async fn find(conn: &mut Conn<'_>) -> Result<Self, Error> {
-        let Some((pos, blob)) = newest_upto(conn, Position(i64::MAX)).await? else {
+    /// Reads the end that the stored log had at `upto`. A log without entries ends at [`Position::BEFORE_ALL`]: trimming keeps
+    /// the newest entry.
+    pub(in crate::store) async fn find_upto(conn: &mut Conn<'_>, upto: Position) -> Result<Self, Error> {
+        let Some((pos, blob)) = newest_upto(conn, upto).await? else {
             return Ok(Self { pos: Position::BEFORE_ALL, bytes: 0 });
         };
         let bytes = match decode(Position(pos), &blob) {
@@ -119,6 +120,13 @@ impl Feed {
         }
         drop(recent);
         self.cursors.appended(&newest);
+    }
+
+    /// Goes on from here, without the entries before: they are missing, or another process knows what they made.
+    pub(in crate::store) fn skip_to(&self, end: LogEnd) {
+        let LogEnd { pos, bytes } = end;
+        *lock(&self.recent) = Recent { entries: VecDeque::new(), touches: 0, complete_from: pos, bytes };
+        self.cursors.skipped_to(pos);
     }
 
     /// The position of the newest entry.

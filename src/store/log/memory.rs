@@ -19,6 +19,16 @@ pub trait Memory: Send + Sync {
     /// does not hold.
     fn apply(&self, entry: &LogEntry);
 
+    /// Takes over a commit of another process, as [`Self::apply`] does: nothing is in a register for it. Overridden where memory
+    /// must know the difference.
+    fn follow(&self, entry: &LogEntry) {
+        self.apply(entry);
+    }
+
+    /// Evicts everything, and goes on with the commits after `upto`: some of those before it may be missing here, or memory may
+    /// be ahead of the database. A thing that was read before must not be kept after it.
+    fn forget(&self, upto: Position);
+
     /// Takes what a write has registered out again: it was not stored. The touches are those of the write, each with its position.
     fn abandoned(&self, touches: &[(Position, Touch)]) {
         let _ = touches;
@@ -37,6 +47,14 @@ impl Memories {
 
     pub(in crate::store) fn apply(&self, entry: &LogEntry) {
         self.each(|memory| memory.apply(entry));
+    }
+
+    pub(in crate::store) fn follow(&self, entry: &LogEntry) {
+        self.each(|memory| memory.follow(entry));
+    }
+
+    pub(in crate::store) fn forget(&self, upto: Position) {
+        self.each(|memory| memory.forget(upto));
     }
 
     pub(in crate::store) fn abandoned(&self, touches: &[(Position, Touch)]) {

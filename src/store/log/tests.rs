@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use sabha_federation::varint::checksum;
 
 use super::{
+    decode::{HEAD_BYTES, Head, head},
     encode::{CHECKSUM_BYTES, PLAIN_FLAGS},
     *,
 };
@@ -19,7 +20,7 @@ fn touch(kind: u8, numbers: [i64; 3], small: u32, code: u8, flag: bool) -> Touch
     let device = DeviceNid(second);
     match kind {
         0 => Touch::Word {
-            kind: [WordKind::User, WordKind::EventType, WordKind::StateKey][small as usize % 3],
+            kind: [WordKind::User, WordKind::EventType, WordKind::StateKey, WordKind::Server][small as usize % 4],
             nid: first,
         },
         1 => Touch::Event { room, event, sub: -i64::from(small), flags: third },
@@ -105,6 +106,14 @@ proptest! {
     #[test]
     fn a_decoded_blob_is_the_encoded_entry(entry in any_entry()) {
         prop_assert_eq!(decode(entry.pos, &encode(&entry)), Ok(entry));
+    }
+
+    #[test]
+    fn the_first_bytes_of_a_blob_are_enough_for_its_head(entry in any_entry()) {
+        let blob = encode(&entry);
+        let first = &blob[..blob.len().min(HEAD_BYTES as usize)];
+        let expected = Head { at_ms: entry.at_ms, bytes_before: entry.bytes_before };
+        prop_assert_eq!(head(first), Ok(expected));
     }
 
     #[test]
@@ -214,7 +223,7 @@ fn content_that_encode_never_writes_is_refused() {
     check(&head(&[20 | 2 << 5]), outside);
     check(&head(&[20 | 7 << 5]), too_short);
     check(&head(&[31 | 1 << 5]), DecodeError::Corrupt("a kind of touch is unknown"));
-    check(&head(&[1 << 5, 3, 0]), DecodeError::Corrupt("a kind of word is unknown"));
+    check(&head(&[1 << 5, 4, 0]), DecodeError::Corrupt("a kind of word is unknown"));
     check(&head(&[2 | 1 << 5, 0, 0, 0, 0x90, 1]), DecodeError::Corrupt("a plain event is in the long form"));
     check(&head(&[6 | 1 << 5, 2, 0, 0]), DecodeError::Corrupt("a flag is neither set nor unset"));
     check(&head(&[5 | 1 << 5, 0x80, 4, 0, 0]), DecodeError::Corrupt("a membership is too large"));

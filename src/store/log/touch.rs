@@ -6,6 +6,7 @@ use crate::store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, UserNid};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WordKind {
     User,
+    Server,
     EventType,
     StateKey,
 }
@@ -47,7 +48,7 @@ pub enum Touch {
         membership: u8,
         forgotten: bool,
     },
-    /// The membership of another server's user.
+    /// A user of another server who has joined a room, or is no longer in it.
     RemoteMember {
         room: RoomNid,
         user: UserNid,

@@ -8,16 +8,19 @@
 use std::time::Duration;
 
 use super::{
-    LogEntry, decode,
-    feed::{ENTRIES, EntryRow, MAX_AGE, MAX_BYTES},
+    age,
+    decode::{HEAD_BYTES, Head, head},
+    feed::{EntryRow, MAX_AGE, MAX_BYTES},
 };
 use crate::store::{
     Conn, Database, Error, Position, Transaction,
-    conn::{on, statements},
+    conn::{at_writer, on, statements},
 };
 
 statements! {
+    HEADS = "SELECT pos, substr(touched, 1, CAST($1 AS INTEGER)) FROM commit_log WHERE pos > 0 ORDER BY pos LIMIT $2";
     DELETE_BEFORE = "DELETE FROM commit_log WHERE pos < $1";
+    DELETE_AFTER = "DELETE FROM commit_log WHERE pos > $1";
 }
 
 /// The age at which an entry may go. Until then another process finds it that had lost a hint and looks for what it missed.
@@ -32,8 +35,8 @@ pub(super) async fn trim(db: &Database, now_ms: i64) -> Result<(), Error> {
     loop {
         let expiry = Expiry { slowest, now_ms, bytes: db.committer().feed().bytes() };
         let mut reader = db.read().await?;
-        let oldest: Vec<EntryRow> = on!(&mut reader.conn(), db => sqlx::query_as(ENTRIES.text())
-            .bind(0_i64).bind(i64::MAX).bind(AT_ONCE as i64).fetch_all(&mut **db).await)?;
+        let oldest: Vec<EntryRow> = on!(&mut reader.conn(), db => sqlx::query_as(HEADS.text())
+            .bind(HEAD_BYTES).bind(AT_ONCE as i64).fetch_all(&mut **db).await)?;
         drop(reader);
         let free = oldest.iter().take_while(|row| expiry.may_go(row)).count();
         // The last one of them stays.
@@ -47,6 +50,22 @@ pub(super) async fn trim(db: &Database, now_ms: i64) -> Result<(), Error> {
     }
 }
 
+/// Deletes entries after the last committed position, which no commit has made: a commit that comes to such a position would
+/// fail. Call it only with the right to write, or they may be the commits of another process.
+pub(in crate::store) async fn delete_after(conn: &mut Conn<'_>, last: Position) -> Result<(), Error> {
+    let rows = at_writer!(conn, db => sqlx::query(DELETE_AFTER.text())
+        .bind(last.0).execute(&mut **db).await.map(|done| done.rows_affected()))?;
+    if rows > 0 {
+        tracing::error!(
+            rows,
+            position = last.0,
+            "the commit log has entries after the last committed position, so the database is damaged or was changed by \
+             others: deleting them"
+        );
+    }
+    Ok(())
+}
+
 /// The facts that decide whether an entry may go.
 struct Expiry {
     slowest: Position,
@@ -55,17 +74,17 @@ struct Expiry {
 }
 
 impl Expiry {
-    fn may_go(&self, (pos, blob): &EntryRow) -> bool {
+    fn may_go(&self, (pos, first_bytes): &EntryRow) -> bool {
         let is_passed = Position(*pos) <= self.slowest;
-        match decode(Position(*pos), blob) {
-            Ok(entry) => (is_passed && entry.age(self.now_ms) >= MIN_AGE) || self.is_too_old(&entry),
+        match head(first_bytes) {
+            Ok(head) => (is_passed && age(head.at_ms, self.now_ms) >= MIN_AGE) || self.is_too_old(head),
             // It says nothing any more.
             Err(_) => is_passed,
         }
     }
 
-    fn is_too_old(&self, entry: &LogEntry) -> bool {
-        entry.age(self.now_ms) > MAX_AGE || self.bytes.saturating_sub(entry.bytes_before) > MAX_BYTES
+    fn is_too_old(&self, head: Head) -> bool {
+        age(head.at_ms, self.now_ms) > MAX_AGE || self.bytes.saturating_sub(head.bytes_before) > MAX_BYTES
     }
 }
 

@@ -6,7 +6,7 @@ use super::{count_rows, postgres};
 use crate::{
     clock::Clock,
     store::{
-        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, EventNid, FilterNid, Patience, Position,
+        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, EventNid, FilterNid, Patience, Position, Role,
         RoomNid, Row, Transaction, UserNid, Write,
         account_data::AccountDataColumns,
         cross_signing::KeySignatureColumns,
@@ -53,6 +53,7 @@ async fn open(url: &str) -> Database {
         durability: Durability::Process,
         readers: 1,
         server_name: "sabha.test".to_owned(),
+        role: Role::Lead,
         incarnation: 1,
         clock: Clock::manual(0),
         patience: Patience::default(),

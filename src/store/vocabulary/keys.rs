@@ -6,14 +6,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, Weak},
 };
 
 use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, Weighter, sync::Cache};
 
+use super::Mark;
 use crate::{
     memory::budget::{Budget, Part},
     store::{
@@ -55,13 +53,13 @@ pub struct StateKey {
     pub nid: KeyNid,
     pub event_type: Arc<str>,
     pub state_key: Arc<str>,
-    stored: Arc<AtomicBool>,
+    stored: Arc<Mark>,
 }
 
 impl StateKey {
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
-        if !self.stored.load(Ordering::Acquire) {
+        if !self.stored.is_stored() {
             let row = StateKeyColumns {
                 key_nid: self.nid,
                 r#type: Arc::clone(&self.event_type),
@@ -105,7 +103,7 @@ impl Lifecycle<Words, Arc<StateKey>> for KeepUnstored {
 
     fn is_pinned(&self, _: &Words, key: &Arc<StateKey>) -> bool {
         // The mark is set before the write lets go of it.
-        (Arc::strong_count(key) > 1 || Arc::strong_count(&key.stored) > 1) && !key.stored.load(Ordering::Acquire)
+        (Arc::strong_count(key) > 1 || Arc::strong_count(&key.stored) > 1) && !key.stored.is_stored()
     }
 }
 
@@ -120,7 +118,7 @@ pub(super) struct Keys {
 /// of no use.
 #[derive(Debug, Default)]
 struct New {
-    marks: HashMap<KeyNid, Weak<AtomicBool>>,
+    marks: HashMap<KeyNid, Weak<Mark>>,
     /// The number of marks at which those that nobody holds are removed.
     sweep_at: usize,
 }
@@ -129,7 +127,7 @@ struct New {
 const SWEEP_AT_LEAST: usize = 512;
 
 impl New {
-    fn add(&mut self, nid: KeyNid, mark: &Arc<AtomicBool>) {
+    fn add(&mut self, nid: KeyNid, mark: &Arc<Mark>) {
         if self.marks.len() >= self.sweep_at {
             self.marks.retain(|_, mark| mark.strong_count() > 0);
             self.sweep_at = (2 * self.marks.len()).max(SWEEP_AT_LEAST);
@@ -151,36 +149,57 @@ impl Keys {
     }
 
     fn get(&self, event_type: &str, state_key: &str) -> Option<Arc<StateKey>> {
-        self.cache.get(&BorrowedWords(event_type, state_key))
+        self.cache.get(&BorrowedWords(event_type, state_key)).filter(|key| !key.stored.is_void())
+    }
+
+    /// Forgets the pairs that are not stored yet.
+    pub(super) fn forget_new(&self) {
+        for (_, mark) in lock(&self.new).marks.drain() {
+            if let Some(mark) = mark.upgrade() {
+                mark.give_up();
+            }
+        }
+        self.cache.retain(|_, key| key.stored.is_stored());
     }
 
     /// Notes that a pair is stored from now on, if it was made here.
     pub(super) fn stored(&self, nid: KeyNid) {
         if let Some(mark) = lock(&self.new).marks.remove(&nid).and_then(|mark| mark.upgrade()) {
-            mark.store(true, Ordering::Release);
+            mark.store();
         }
     }
 
-    /// The pair in memory, or the one that `read` finds or makes. Only one `read` runs for a pair at a time, so two that
-    /// make one cannot make two.
+    /// The pair in memory, or the one that `read` finds, or else a new one with the short id of `make`. Only one `read` runs
+    /// for a pair at a time, so two that make one cannot make two.
     async fn get_or_read<E>(
         &self,
         event_type: &str,
         state_key: &str,
-        read: impl Future<Output = Result<(KeyNid, bool), E>>,
+        read: impl Future<Output = Result<Option<KeyNid>, E>>,
+        make: impl FnOnce() -> Result<KeyNid, E>,
     ) -> Result<Arc<StateKey>, E> {
         let words = Words(event_type.into(), state_key.into());
-        let guard = match self.cache.get_value_or_guard_async(&words).await {
-            Ok(known) => return Ok(known),
-            Err(guard) => guard,
+        let guard = loop {
+            match self.cache.get_value_or_guard_async(&words).await {
+                Ok(known) if known.stored.is_void() => _ = self.cache.remove_if(&words, |key| key.stored.is_void()),
+                Ok(known) => return Ok(known),
+                Err(guard) => break guard,
+            }
         };
-        let (nid, stored) = read.await?;
+        let found = read.await?;
+        let mark = Arc::new(Mark::new(found.is_some()));
+        let nid = match found {
+            Some(nid) => nid,
+            None => {
+                // Under the lock: a pair that is made while the new ones are forgotten is among them, or gets no short id.
+                let mut new = lock(&self.new);
+                let nid = make()?;
+                // Before anybody finds the pair and stores it.
+                new.add(nid, &mark);
+                nid
+            }
+        };
         let Words(event_type, state_key) = words;
-        let mark = Arc::new(AtomicBool::new(stored));
-        if !stored {
-            // Before anybody finds the pair and stores it.
-            lock(&self.new).add(nid, &mark);
-        }
         let key = Arc::new(StateKey { nid, event_type, state_key, stored: mark });
         // Fails only if somebody has put another one there meanwhile, and nobody does.
         let _ = guard.insert(Arc::clone(&key));
@@ -202,13 +221,8 @@ impl Database {
         if let Some(known) = keys.get(event_type, state_key) {
             return Ok(known);
         }
-        let read = async {
-            match self.read_state_key(event_type, state_key).await? {
-                Some(nid) => Ok((nid, true)),
-                None => Ok((self.committer().ids().key()?, false)),
-            }
-        };
-        keys.get_or_read(event_type, state_key, read).await
+        let read = self.read_state_key(event_type, state_key);
+        keys.get_or_read(event_type, state_key, read, || self.committer().ids().key()).await
     }
 
     /// The pair, if it is in memory.
@@ -227,11 +241,8 @@ impl Database {
             return Ok(Some(known));
         }
         // `None` stands for a pair that does not exist.
-        let read = async {
-            let found = self.read_state_key(event_type, state_key).await.map_err(Some)?;
-            found.map(|nid| (nid, true)).ok_or(None::<Error>)
-        };
-        match keys.get_or_read(event_type, state_key, read).await {
+        let read = async { self.read_state_key(event_type, state_key).await.map_err(Some) };
+        match keys.get_or_read(event_type, state_key, read, || Err(None::<Error>)).await {
             Ok(known) => Ok(Some(known)),
             Err(None) => Ok(None),
             Err(Some(error)) => Err(error),
@@ -256,7 +267,8 @@ impl Database {
         }
         for chunk in missing.chunks(32) {
             for (state_key, nid) in self.read_state_keys(event_type, chunk).await? {
-                keys.get_or_read(event_type, &state_key, std::future::ready(Ok::<_, Error>((nid, true)))).await?;
+                let read = std::future::ready(Ok::<_, Error>(Some(nid)));
+                keys.get_or_read(event_type, &state_key, read, || Ok(nid)).await?;
                 found.push(nid);
             }
         }
@@ -296,8 +308,8 @@ mod tests {
     const BYTES: u64 = 64 << 10;
 
     async fn add(keys: &Keys, nid: i64, stored: bool) -> Arc<StateKey> {
-        let row = std::future::ready(Ok::<_, Error>((KeyNid(nid), stored)));
-        keys.get_or_read("flood", &nid.to_string(), row).await.expect("no database is asked")
+        let row = std::future::ready(Ok::<_, Error>(stored.then_some(KeyNid(nid))));
+        keys.get_or_read("flood", &nid.to_string(), row, || Ok(KeyNid(nid))).await.expect("no database is asked")
     }
 
     fn is_there(keys: &Keys, nid: i64) -> bool {
@@ -343,10 +355,25 @@ mod tests {
         let ask = async |nid: i64| {
             let read = async {
                 tokio::task::yield_now().await;
-                Ok::<_, Error>((KeyNid(nid), false))
+                Ok::<_, Error>(None)
             };
-            keys.get_or_read("m.room.name", "", read).await.expect("no database is asked").nid
+            keys.get_or_read("m.room.name", "", read, || Ok(KeyNid(nid))).await.expect("no database is asked").nid
         };
         assert_eq!(tokio::join!(ask(1), ask(2)), (KeyNid(1), KeyNid(1)));
+    }
+
+    #[tokio::test]
+    async fn a_pair_that_is_forgotten_before_it_is_stored_gets_another_short_id_and_is_written_no_more() {
+        let keys = Keys::default();
+        let (stored, new) = (add(&keys, 1, true).await, add(&keys, 2, false).await);
+        keys.forget_new();
+        assert!(is_there(&keys, 1) && !stored.stored.is_void());
+        assert!(!is_there(&keys, 2) && new.stored.is_void(), "whoever holds it may not write it");
+        let again =
+            keys.get_or_read("flood", "2", std::future::ready(Ok::<_, Error>(Some(KeyNid(7)))), || Ok(KeyNid(0)));
+        assert_eq!(again.await.expect("no database is asked").nid, KeyNid(7), "another process has stored it");
+        // A late commit of this process does not bring it back.
+        keys.stored(KeyNid(2));
+        assert!(new.stored.is_void());
     }
 }

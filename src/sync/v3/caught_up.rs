@@ -138,8 +138,9 @@ fn write_room(
 ) -> Option<()> {
     let Look { app, caller, upto, .. } = look;
     let room = app.rooms.in_memory(member.room)?;
+    // Its state may still bring users to encrypt for.
     if !look.wants(&room) {
-        return Some(());
+        return None;
     }
     let delta = app.rooms.delta(&room, since.position, *upto)?;
     if delta.as_ref().is_some_and(|delta| !suits(look, since, (&room, member, ignored), delta)) {

@@ -50,6 +50,7 @@ async fn answer_within(
         request,
         since: request.since,
         upto: app.db.committer().published(),
+        term: app.db.term(),
         ephemeral: app.bus.ephemeral(),
         now_ms: 0,
         ignored: OnceCell::new(),

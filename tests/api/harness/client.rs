@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{server::PASSWORD, shapes::Shapes};
+use super::{TestServer, server::PASSWORD, shapes::Shapes};
 
 /// Returns the path of an endpoint below `/_matrix/client/v3`, with each segment percent-encoded.
 pub fn v3<const N: usize>(segments: [&str; N]) -> String {
@@ -33,6 +33,11 @@ pub struct Client {
 impl Client {
     pub(super) fn new(http: reqwest::Client, base: String) -> Self {
         Self { user_id: String::new(), device_id: String::new(), token: None, http, base }
+    }
+
+    /// The same device, as a client of another process on the same database.
+    pub fn at(&self, server: &TestServer) -> Self {
+        Self { base: server.base().to_owned(), ..self.clone() }
     }
 
     /// A client with a token that does not come from a login: an application service.
@@ -154,6 +159,21 @@ impl Client {
 
     pub async fn leave(&self, room: &str) {
         self.post(&v3(["rooms", room, "leave"]), json!({})).await.ok();
+    }
+
+    /// Returns all events of the room that the user may see, oldest first.
+    pub async fn timeline(&self, room: &str) -> Vec<Value> {
+        let (mut events, mut from) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("{}?dir=f&limit=100{from}", v3(["rooms", room, "messages"]))).await.ok();
+            let chunk = page["chunk"].as_array().expect("a checked answer has it");
+            events.extend(chunk.iter().cloned());
+            // At the live end, the token stays the same.
+            match page["end"].as_str().filter(|_| !chunk.is_empty()) {
+                Some(end) => from = format!("&from={end}"),
+                None => return events,
+            }
+        }
     }
 
     /// Syncs without waiting: everything if `since` is `None`.

@@ -9,8 +9,8 @@ use sabha::{
     clock::Clock,
     config::{Config, DatabaseUrl, Durability, Listener, RateLimits, RegistrationMode},
     http::{listen::Address, shutdown::Shutdown},
-    server::{Server, StartError, build},
-    store::Patience,
+    server::{Server, StartError, build, signing_key},
+    store::{Patience, Role},
 };
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
@@ -36,6 +36,7 @@ struct Setup {
     config: Config,
     clock: Clock,
     patience: Patience,
+    role: Role,
     hashing: Hashing,
     /// Removed with everything in it when the test ends.
     data: TempDir,
@@ -48,6 +49,7 @@ pub struct Builder {
     engine: Engine,
     clock: Clock,
     patience: Patience,
+    role: Role,
     is_proxied: bool,
     hashing: Hashing,
     config: Config,
@@ -88,6 +90,13 @@ impl Builder {
         self
     }
 
+    /// Sets the part that the process plays. Default: it is alone.
+    #[must_use]
+    pub fn role(mut self, role: Role) -> Self {
+        self.role = role;
+        self
+    }
+
     /// Sets the cost of password hashes. Default: as low as possible.
     #[must_use]
     pub fn hashing(mut self, hashing: Hashing) -> Self {
@@ -117,7 +126,7 @@ impl Builder {
 
     /// Starts the server. `None` where the engine is not installed.
     pub async fn try_start(self) -> Option<TestServer> {
-        let Self { engine, clock, patience, is_proxied, hashing, mut config } = self;
+        let Self { engine, clock, patience, role, is_proxied, hashing, mut config } = self;
         let data = tempfile::Builder::new().prefix("sabha-test-").tempdir().expect("a temporary directory");
         config.data_dir = data.path().to_owned();
         let postgres = match engine {
@@ -130,19 +139,23 @@ impl Builder {
         };
         let url = proxy.as_ref().map(Proxy::url).or_else(|| postgres.as_ref().map(|database| database.url.clone()));
         config.database.url = url.map(|url| DatabaseUrl::try_from(url).expect("a database URL"));
-        let mut setup = Setup { config, clock, patience, hashing, data, postgres, proxy };
-        let server = setup.start().await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
-        let Some(Address::Tcp(address)) = server.addresses.first() else {
-            panic!("the first listener of a test's server is TCP")
-        };
-        // A restarted server keeps its address.
-        setup.config.listeners[0].address = Some(*address);
-        let base = format!("http://{address}");
-        Some(TestServer { server: Some(server), setup, http: reqwest::Client::new(), base })
+        let setup = Setup { config, clock, patience, role, hashing, data, postgres, proxy };
+        Some(setup.first_start().await)
     }
 }
 
 impl Setup {
+    async fn first_start(mut self) -> TestServer {
+        let server = self.start().await.unwrap_or_else(|error| panic!("the server did not start: {error}"));
+        let Some(Address::Tcp(address)) = server.addresses.first() else {
+            panic!("the first listener of a test's server is TCP")
+        };
+        // A restarted server keeps its address.
+        self.config.listeners[0].address = Some(*address);
+        let base = format!("http://{address}");
+        TestServer { server: Some(server), setup: self, http: reqwest::Client::new(), base }
+    }
+
     async fn start(&self) -> Result<Server, StartError> {
         let shutdown = Shutdown::new();
         let surroundings = build::Surroundings {
@@ -150,6 +163,7 @@ impl Setup {
             hashing: self.hashing.clone(),
             stopping: shutdown.token().clone(),
             patience: self.patience,
+            role: self.role,
         };
         let app = build::app(self.config.clone(), surroundings).await?;
         Server::start(app, shutdown, None).await
@@ -177,10 +191,26 @@ impl TestServer {
             engine: Engine::Sqlite,
             clock: Clock::System,
             patience: Patience::default(),
+            role: Role::Lead,
             is_proxied: false,
             hashing: Hashing::cheap(),
             config,
         }
+    }
+
+    /// Starts another process on the same PostgreSQL. Both must share it, as [`Role::Follow`] says.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn another(&self, clock: Clock) -> Self {
+        let data = tempfile::Builder::new().prefix("sabha-test-").tempdir().expect("a temporary directory");
+        let key = |dir: &Path| dir.join(signing_key::FILE);
+        std::fs::copy(key(self.data_dir()), key(data.path())).expect("the first process has made it");
+        let Setup { config, patience, role, hashing, .. } = &self.setup;
+        let (mut config, patience, role, hashing) = (config.clone(), *patience, *role, hashing.clone());
+        config.data_dir = data.path().to_owned();
+        config.listeners = vec![Listener::tcp((Ipv4Addr::LOCALHOST, 0).into())];
+        Setup { config, clock, patience, role, hashing, data, postgres: None, proxy: None }.first_start().await
     }
 
     /// Stops the server in order and starts it again on the same data. Its clients stay usable.

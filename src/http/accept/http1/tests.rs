@@ -209,14 +209,21 @@ async fn many_requests_are_parked_on_one_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn hanging_up_ends_a_parked_request() {
-    let mut server = Fixture::start();
-    server.send("GET /gated HTTP/1.1\r\n\r\n").await;
-    server.entered.recv().await.unwrap();
-    server.wait().await;
-    // As over TCP, a client that sends no more is taken for gone, even if it still reads.
-    server.client.shutdown().await.unwrap();
-    server.serving.await.unwrap().unwrap();
-    assert_eq!(Arc::strong_count(&server.gate), 1, "the request is dropped, and so is the router");
+    for early in ["", "G", "GET /next HTTP/1.1\r\n\r\n", &"G".repeat(EARLY_BYTES - 1)] {
+        let mut server = Fixture::start();
+        server.send("GET /gated HTTP/1.1\r\n\r\n").await;
+        server.entered.recv().await.unwrap();
+        server.wait().await;
+        for line in early.split_inclusive('\n') {
+            server.send(line).await;
+            server.wait().await;
+        }
+        // As over TCP, a client that sends no more is taken for gone, even if it still reads.
+        server.client.shutdown().await.unwrap();
+        let ended = tokio::time::timeout(10 * PARK_AFTER, &mut server.serving).await;
+        ended.unwrap_or_else(|_| panic!("nobody sees the end after {early:?}")).unwrap().unwrap();
+        assert_eq!(Arc::strong_count(&server.gate), 1, "the request is dropped, and so is the router");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::{
+    Conn, FilterNid, UserNid,
+    committer::{Slot, Transaction},
+    filters::FilterColumns,
+};
 
 /// A write at the end of `ticket`.
 fn ready(ticket: Ticket) -> QueuePlace {
@@ -38,6 +43,48 @@ fn a_place_that_is_being_built_keeps_back_those_behind_it_and_not_those_before()
     assert_eq!(taken(&mut queue, 9), [3]);
 }
 
+/// A transaction of many rows.
+struct Large(usize);
+
+impl Transaction for Large {
+    type Output = ();
+
+    fn rows(&self) -> usize {
+        self.0
+    }
+
+    async fn run(&self, _: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_batch_ends_at_a_number_of_rows() {
+    let row = || FilterColumns { user_nid: UserNid(1), filter_id: FilterNid(1), json: "{}".into() }.row();
+    let write = |rows| Work::Write(Write::new((0..rows).map(|_| row()).collect()));
+    let transaction = |rows| Work::Transaction(Box::new(Slot::new(Large(rows), oneshot::channel().0)));
+    let mut queue = Queue::default();
+    let works = [
+        transaction(MAX_BATCH_ROWS - 2),
+        write(1),
+        // It goes over the limit, and is the last one.
+        transaction(250),
+        write(1),
+        // It is more than a batch by itself.
+        transaction(2 * MAX_BATCH_ROWS),
+        write(1),
+        write(MAX_BATCH_ROWS),
+        write(0),
+    ];
+    for work in works {
+        let ticket = enter(&mut queue, 1);
+        let (answer, _) = oneshot::channel();
+        queue.fill(ticket.number, &mut QueuePlace::Ready(QueuedWrite { position: ticket.last, work, answer }));
+    }
+    let batches: Vec<_> = (0..5).map(|_| taken(&mut queue, 99)).collect();
+    assert_eq!(batches, [vec![1, 2, 3], vec![4, 5], vec![6, 7], vec![8], vec![]]);
+}
+
 #[test]
 fn a_place_that_was_given_up_lets_the_next_ones_pass() {
     let mut queue = Queue::default();
@@ -65,9 +112,9 @@ fn a_queue_that_stops_ends_once_the_last_place_is_taken() {
     let ticket = enter(&mut queue, 1);
     queue.stop();
     assert!(matches!(queue.take_place(1, Health::Waiting), Err(Error::Stopping)));
-    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (0, false), "one is being built");
+    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (0, None), "one is being built");
     queue.fill(ticket.number, &mut ready(ticket));
-    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (1, true));
+    assert_eq!((taken(&mut queue, 9).len(), queue.has_ended()), (1, Some(Intake::Stopping)));
 }
 
 #[test]
@@ -79,7 +126,24 @@ fn a_closed_queue_leaves_late_writes_to_their_builders() {
     let mut late = ready(second);
     assert!(!queue.fill(second.number, &mut late));
     assert!(matches!(late, QueuePlace::Ready(_)));
-    assert!(queue.has_ended());
+    assert_eq!(queue.has_ended(), Some(Intake::Stopping));
+}
+
+#[test]
+fn a_queue_of_a_follower_takes_nothing_and_goes_on_at_the_next_position_of_its_term() {
+    let mut queue = Queue::after(Position(4));
+    let left = enter(&mut queue, 1);
+    queue.follow();
+    assert!(matches!(queue.take_place(1, Health::Working), Err(Error::NotLeader)));
+    assert_eq!(queue.has_ended(), None, "one is being built");
+    queue.fill(left.number, &mut ready(left));
+    assert_eq!((taken(&mut queue, 9), queue.has_ended()), (vec![5], Some(Intake::Following)));
+    queue.open(Position(20));
+    assert_eq!(enter(&mut queue, 2).first, Position(21));
+    queue.stop();
+    queue.follow();
+    queue.open(Position(30));
+    assert!(matches!(queue.take_place(1, Health::Working), Err(Error::Stopping)), "a stop is for ever");
 }
 
 proptest! {

@@ -10,6 +10,8 @@ impl<F: Fn(Position, &Touch) + Send + Sync> Memory for Follow<F> {
     fn apply(&self, entry: &LogEntry) {
         entry.touches.iter().for_each(|(at, touch)| self.0(*at, touch));
     }
+
+    fn forget(&self, _: Position) {}
 }
 
 /// The name of what ran, the position of its write, and the position that was visible then.
@@ -53,6 +55,8 @@ impl Memory for Told {
     fn apply(&self, entry: &LogEntry) {
         lock(&self.0).extend(entry.touches.iter().map(|(at, _)| (*at, true)));
     }
+
+    fn forget(&self, _: Position) {}
 
     fn abandoned(&self, touches: &[(Position, Touch)]) {
         lock(&self.0).extend(touches.iter().map(|(at, _)| (*at, false)));

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     clock::Clock,
     store::{
-        Conn, Database, DatabaseOptions, Durability, Error, Patience, Transaction, Write,
+        Conn, Database, DatabaseOptions, Durability, Error, Patience, Role, Transaction, Write,
         conn::on,
         ids::lock,
         log::{feed::MAX_BYTES, trim::trim},
@@ -85,6 +85,7 @@ async fn open(url: &str, clock: &Clock) -> Arc<Database> {
         durability: Durability::Process,
         readers: 1,
         server_name: "sabha.test".to_owned(),
+        role: Role::Lead,
         incarnation: i64::from(rand::random::<u32>()),
         clock: clock.clone(),
         patience: Patience::default(),
@@ -292,6 +293,79 @@ impl Transaction for Damage {
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
         let no_blob: &[u8] = &[1, 2, 3];
         Ok(on!(conn, db => sqlx::query(self.0).bind(no_blob).bind(self.1.0).execute(&mut **db).await.map(drop))?)
+    }
+}
+
+/// Moves all stored places.
+struct Misplace(Position);
+
+impl Transaction for Misplace {
+    type Output = ();
+
+    async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        let text = "UPDATE log_cursor SET pos = $1";
+        Ok(on!(conn, db => sqlx::query(text).bind(self.0.0).execute(&mut **db).await.map(drop))?)
+    }
+}
+
+#[tokio::test]
+async fn a_place_after_all_commits_is_not_taken() {
+    for place in [1_000, i64::MAX] {
+        for mut world in World::both().await {
+            let recorder = Recorder::default();
+            let cursor = world.cursor(recorder.clone());
+            cursor.step().await.expect("it begins");
+            world.touch(1).await;
+            cursor.step().await.expect("done");
+            world.store().await;
+            world.db.committer().transact(Misplace(Position(place))).await.expect("committed");
+            drop(cursor);
+            world = world.kill().await;
+            let cursor = world.cursor(recorder.clone());
+            cursor.step().await.expect("it reads the tables");
+            let latest = world.db.committer().feed().latest();
+            assert_eq!(world.db.cursors().done(Recorder::NAME), Some(latest));
+            assert_eq!(recorder.caught_up().last(), Some(&(Position::BEFORE_ALL, latest)));
+            world.touch(2).await;
+            cursor.step().await.expect("done");
+            assert_eq!(recorder.users(), [1, 2]);
+            world.store().await;
+            drop(cursor);
+            world = world.kill().await;
+            let cursor = world.cursor(recorder.clone());
+            cursor.step().await.expect("it finds its place");
+            assert_eq!(recorder.caught_up().len(), 2, "the right place was stored");
+        }
+    }
+}
+
+#[tokio::test]
+async fn entries_that_no_commit_has_made_are_deleted_at_the_start() {
+    for mut world in World::both().await {
+        let recorder = Recorder::default();
+        let cursor = world.cursor(recorder.clone());
+        cursor.step().await.expect("it begins");
+        world.touch(1).await;
+        cursor.step().await.expect("done");
+        world.store().await;
+        // The positions of the next commits, and the last of all.
+        for _ in 0..2 {
+            let bogus = Position(world.published().0 + 5);
+            let insert = Damage("INSERT INTO commit_log (touched, pos) VALUES ($1, $2)", bogus);
+            world.db.committer().transact(insert).await.expect("committed");
+        }
+        let insert = Damage("INSERT INTO commit_log (touched, pos) VALUES ($1, $2)", Position(i64::MAX));
+        world.db.committer().transact(insert).await.expect("committed");
+        drop(cursor);
+        world = world.kill().await;
+        assert_eq!(world.entries().await, 1);
+        let cursor = world.cursor(recorder.clone());
+        cursor.step().await.expect("it finds its place");
+        for user in [2, 3, 4] {
+            world.touch(user).await;
+            cursor.step().await.expect("done");
+        }
+        assert_eq!((recorder.users(), recorder.caught_up().len()), (vec![1, 2, 3, 4], 1));
     }
 }
 

@@ -74,6 +74,7 @@ impl Viewer {
             request: &self.request,
             since: self.request.since,
             upto: app.db.committer().published(),
+            term: server.app.db.term(),
             ephemeral: app.bus.ephemeral(),
             now_ms: NOW_MS,
             ignored: OnceCell::new(),

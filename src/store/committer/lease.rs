@@ -1,0 +1,93 @@
+//! The writing connection of a process that shares its database with others: it takes the lease, keeps it and gives it up.
+
+use super::{
+    Shared,
+    connection::{Engine, FIRST_PAUSE, Failure, LONGEST_PAUSE, WriterConn, connect, within},
+};
+use crate::{
+    report::Report,
+    store::{
+        Error, Position,
+        log::lease::{self, Taken},
+        terms,
+    },
+};
+
+impl WriterConn {
+    /// Connects again if the connection was lost, and leaves the slot as it is.
+    pub(super) async fn reach(&mut self) -> Result<(), Error> {
+        if let Engine::Postgres { conn: conn @ None, options } = &mut self.engine {
+            *conn = Some(Box::new(connect(options, &self.patience).await?));
+            self.unlocked = true;
+        }
+        self.lock_again().await
+    }
+
+    /// Drops a connection that has failed.
+    pub(super) fn lose(&mut self) {
+        if let Engine::Postgres { conn, .. } = &mut self.engine {
+            *conn = None;
+        }
+    }
+
+    /// Writes with the right of this term from now on.
+    pub(in crate::store) fn begin_term(&mut self, taken: &Taken) {
+        let term = taken.term;
+        (self.holder, self.epoch, self.asked_epoch) = (term.number, term.epoch, term.epoch);
+        self.log_bytes = None;
+    }
+
+    /// Shows the others that this process is there.
+    pub(super) async fn beat(&mut self, shared: &Shared) -> Result<(), Failure> {
+        if !self.is_lost() {
+            let (epoch, limit) = (self.epoch, self.patience.connect);
+            let mut conn = self.conn(&shared.counters);
+            match within(limit, lease::beat(&mut conn, epoch)).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(Failure::Fenced),
+                Err(error) => tracing::debug!(error = %Report(&error), "beat not answered"),
+            }
+            self.lose();
+        }
+        // The new epoch shows it too.
+        self.regain(shared).await.map(drop)
+    }
+
+    /// Gives the lease up. If that is not answered, the others wait until they take this process for gone.
+    pub(super) async fn hand_over(&mut self, shared: &Shared) {
+        if self.is_lost() {
+            return;
+        }
+        let (epoch, limit) = (self.epoch, self.patience.connect);
+        let mut conn = self.conn(&shared.counters);
+        if let Err(error) = within(limit, lease::hand_over(&mut conn, epoch)).await {
+            tracing::warn!(error = %Report(&error), "lease not handed over");
+            self.lose();
+        }
+    }
+
+    /// Finds out whether the batch that ends at `last` was stored before another process took the lease: the next term
+    /// begins after it then. Waits for the database as long as it takes.
+    pub(super) async fn was_stored(&mut self, shared: &Shared, last: Position) -> Result<bool, Failure> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.next_term(shared).await {
+                Ok(next) => return Ok(next.is_some_and(|first_pos| first_pos >= last)),
+                Err(error) => tracing::debug!(error = %Report(&error), "the database is still away"),
+            }
+            self.lose();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shared.stop.cancelled() => return Err(Failure::Stopped),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn next_term(&mut self, shared: &Shared) -> Result<Option<Position>, Error> {
+        self.reach().await?;
+        let (epoch, limit) = (self.epoch, self.patience.connect);
+        let mut conn = self.conn(&shared.counters);
+        within(limit, terms::next_after(&mut conn, epoch)).await
+    }
+}
