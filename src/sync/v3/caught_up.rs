@@ -1,6 +1,6 @@
 //! The answer for a client that is caught up, from memory alone: most answers, and all that a message to a large room needs.
 //!
-//! It waits for nothing, and copies the events that were rendered for all members ([`Delta`](crate::room::read::delta::Delta)).
+//! It waits for nothing, and copies the events that were rendered for all members ([`Delta`]).
 //! Promise: the answer is that of [`answer`](super::answer()), byte by byte. Whatever is not plain is left to that one: a
 //! change of state, of membership or of account data, an own event, a hidden event, a filtered timeline, a member that lazy
 //! loading owes, anything that is not in memory.
