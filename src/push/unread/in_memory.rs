@@ -2,7 +2,7 @@
 //!
 //! Promise: the counts are those of [`Push::unread`], or there are none, and nothing has changed.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{Basis, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread};
 use crate::{
@@ -88,15 +88,18 @@ impl Push {
     ) -> Option<()> {
         let Basis { rules, ignored, .. } = &counted.basis;
         let judged = self.judged.find(room.nid, rules.compiled.class())?;
-        let judged = judged.try_lock().ok()?;
-        let after = counted.upto;
-        let news = || judged.within(after, upto);
-        if !judged.has_all(room, after, upto) || news().len() > COLD_EVENTS {
-            return None;
-        }
-        let mut verdicts = Vec::with_capacity(news().len());
+        let news: Vec<Arc<Judged>> = {
+            // Held for as short as possible: all members of a room look at the same time.
+            let judged = judged.try_lock().ok()?;
+            let known = judged.within(counted.upto, upto);
+            if !judged.has_all(room, counted.upto, upto) || known.len() > COLD_EVENTS {
+                return None;
+            }
+            known.cloned().collect()
+        };
+        let mut verdicts = Vec::with_capacity(news.len());
         let (mut steps, mut name) = (0, None);
-        for event in news() {
+        for event in &news {
             steps += event.steps;
             if steps > MAX_STEPS || event.is_redaction() {
                 return None;
@@ -118,10 +121,11 @@ impl Push {
             }
             verdicts.push(matters.then_some(verdict));
         }
-        counted.unsaved += verdicts.len();
-        let events: Vec<_> = news().zip(verdicts).filter_map(|(event, verdict)| Some((event, verdict?))).collect();
-        for (event, verdict) in events {
-            counted.add(event, verdict, event.known_conversation().flatten(), user);
+        counted.unsaved += news.len();
+        for (event, verdict) in news.iter().zip(verdicts) {
+            if let Some(verdict) = verdict {
+                counted.add(event, verdict, event.known_conversation().flatten(), user);
+            }
         }
         Some(())
     }

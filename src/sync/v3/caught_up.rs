@@ -38,8 +38,31 @@ const MAX_ROOMS: usize = 16;
 const ANSWER_BYTES: usize = 256;
 const ROOM_BYTES: usize = 1024;
 
-/// Builds the answer as [`answer`](super::answer()) does, and returns whether it has any news. `None` if that one must.
-pub(super) fn answer(look: &Look<'_>) -> Option<(Bytes, bool)> {
+/// The reason why memory alone has no answer.
+pub(super) enum Lacks {
+    /// The unread events of a room are not counted yet. Once they are, there may be an answer.
+    Count(Arc<Room>),
+    /// [`answer`](super::answer()) must build it.
+    Other,
+}
+
+/// Counts the unread events of the room, and then builds the answer. `None` if there still is none.
+pub(super) async fn answer_after_counting(look: &Look<'_>, room: Arc<Room>) -> Option<(Bytes, bool)> {
+    let (app, user) = (look.app, &look.caller.user);
+    // An error is for the other one to report. It leaves out rooms that are damaged.
+    let sight = app.rooms.sight(&room, user).await.ok()?;
+    let services = (&app.rooms, &app.ephemeral);
+    app.push.unread(services, (&room, &sight), user, look.upto, &look.budgets.unread).await.ok()?;
+    answer(look).ok()
+}
+
+/// Builds the answer as [`answer`](super::answer()) does, and returns whether it has any news.
+pub(super) fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Lacks> {
+    let mut lacks = Lacks::Other;
+    build(look, &mut lacks).ok_or(lacks)
+}
+
+fn build(look: &Look<'_>, lacks: &mut Lacks) -> Option<(Bytes, bool)> {
     let since = look.since.filter(|since| is_plain(look, since))?;
     let Look { app, caller, live, request, .. } = look;
     let (user, device) = (caller.user.nid, caller.device_nid);
@@ -69,7 +92,7 @@ pub(super) fn answer(look: &Look<'_>) -> Option<(Bytes, bool)> {
     let mut sections = Object::begin(object.key("rooms"));
     let mut joined = Object::begin(sections.key("join"));
     for member in &members {
-        write_room(look, &since, (member, &ignored), &mut hints, &mut joined)?;
+        write_room(look, &since, (member, &ignored), (&mut hints, lacks), &mut joined)?;
     }
     let mut has_news = joined.end();
     sections.end();
@@ -77,7 +100,7 @@ pub(super) fn answer(look: &Look<'_>) -> Option<(Bytes, bool)> {
         object.back_to(before);
     }
     has_news |= write_known_counts(look, &counts, &mut object);
-    object.string("next_batch", &format!("{}{hints}", next_batch(look, None)));
+    object.token("next_batch", format_args!("{}{hints}", next_batch(look, None)));
     object.end();
     // A large answer must wait for its turn.
     (out.len() < LARGE_BYTES).then(|| (out.into(), has_news))
@@ -110,7 +133,7 @@ fn write_room(
     look: &Look<'_>,
     since: &SyncToken,
     (member, ignored): (&MemberEntry, &Ignored),
-    hints: &mut Hints,
+    (hints, lacks): (&mut Hints, &mut Lacks),
     rooms: &mut Object<'_>,
 ) -> Option<()> {
     let Look { app, caller, upto, .. } = look;
@@ -130,7 +153,10 @@ fn write_room(
         return Some(());
     }
     let (services, joined) = ((&app.rooms, &app.ephemeral), Joined { user: &caller.user, member });
-    let unread = app.push.unread_in_memory(services, &room, joined, *upto)?;
+    let Some(unread) = app.push.unread_in_memory(services, &room, joined, *upto) else {
+        *lacks = Lacks::Count(room);
+        return None;
+    };
     if delta.is_none() && !has_ephemeral && unread.changed_at <= Some(since.position) {
         return Some(());
     }
@@ -142,7 +168,7 @@ fn write_room(
     }
     timeline.raw("limited", "false");
     let start = delta.as_ref().map_or(TimelinePlace::on_line(*upto), |delta| delta.start);
-    timeline.string("prev_batch", &PageToken(start).to_string());
+    timeline.token("prev_batch", PageToken(start));
     timeline.end();
     object.events(state_field(look), |_| {});
     object.events("account_data", |_| {});
