@@ -42,20 +42,7 @@ pub struct Running {
 }
 
 impl Running {
-    pub /// The client API of a process, without sockets.
-pub fn router(app: &App, requests: &Shutdown) -> Router {
-    let layer = TrackedLayer::new(requests.tasks().clone());
-    client_api::routes().into_router().with_state(app.clone()).layer(layer)
-}
-
-/// Waits until the requests of clients that hung up have run to their end, and their jobs too.
-pub async fn settle(app: &App, requests: &Shutdown) {
-    requests.tasks().close();
-    requests.tasks().wait().await;
-    app.jobs.settled().await;
-}
-
-async fn start(data: &TempDir, database: Option<&PostgresDatabase>, delays: &Arc<Delays>) -> Self {
+    pub async fn start(data: &TempDir, database: Option<&PostgresDatabase>, delays: &Arc<Delays>) -> Self {
         let (server, stopping) = start(data, database).await;
         let in_steps = Arc::clone(delays);
         server.app.db.committer().on_step(Arc::new(move |_| {
@@ -96,6 +83,19 @@ async fn start(data: &TempDir, database: Option<&PostgresDatabase>, delays: &Arc
         let _ = listening.await;
         server.stop().await;
     }
+}
+
+/// The client API of a process, without sockets.
+pub fn router(app: &App, requests: &Shutdown) -> Router {
+    let layer = TrackedLayer::new(requests.tasks().clone());
+    client_api::routes().into_router().with_state(app.clone()).layer(layer)
+}
+
+/// Waits until the requests of clients that hung up have run to their end, and their jobs too.
+pub async fn settle(app: &App, requests: &Shutdown) {
+    requests.tasks().close();
+    requests.tasks().wait().await;
+    app.jobs.settled().await;
 }
 
 async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> (Server, Shutdown) {
