@@ -202,6 +202,8 @@ impl Known {
             self.joined.remove(room_id);
             // Events without the user are not told until they come back; then all state is told.
             room.state.clear();
+            // Nobody is seen to type there.
+            room.typing.clear();
         }
         self.invited.remove(room_id);
         self.knocked.remove(room_id);
