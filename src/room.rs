@@ -50,7 +50,7 @@ use self::{
     read::{delta::Deltas, visibility::CachedSight},
     ring::{Ring, Rings},
     servers::JoinedByServer,
-    write::{profile::Arrivals, queued::Queued, txn::TransactionIds},
+    write::{allowed::Allowed, profile::Arrivals, queued::Queued, txn::TransactionIds},
 };
 use crate::{
     account::turns::Turns,
@@ -185,6 +185,7 @@ pub struct Rooms {
     /// one.
     profile_turns: Turns,
     txn_ids: TransactionIds,
+    allowed: Allowed,
     damage: Damage,
     unthinned: Unthinned,
     state_hash_key: StateHashKey,
@@ -236,6 +237,7 @@ impl Rooms {
             arrivals: Arrivals::default(),
             profile_turns: Turns::default(),
             txn_ids,
+            allowed: Allowed::default(),
             damage: Damage::default(),
             unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),
