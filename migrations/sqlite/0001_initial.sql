@@ -322,7 +322,6 @@ CREATE TABLE remote_member (
     joined BOOLEAN NOT NULL,
     PRIMARY KEY (user_nid, room_nid)
 ) WITHOUT ROWID;
-CREATE INDEX remote_member_room ON remote_member (room_nid);
 
 -- table: room_server | owner: room | ends: when the room is purged
 -- The other servers that have, or had, joined users in a room. `joined` is their number, `changed_pos` the position of its

@@ -7,6 +7,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     RequestExt as _,
+    body::HttpBody as _,
     extract::{FromRequest, Query, RawPathParams, Request},
     http::{StatusCode, Uri, request::Parts},
 };
@@ -294,20 +295,14 @@ where
     type Rejection = ApiError;
 
     async fn from_request(mut request: Request, app: &App) -> Result<Self, ApiError> {
-        let address = request.extensions().get::<ClientAddress>().and_then(|address| address.0);
-        let action = request.extensions().get::<Action>().copied().unwrap_or(Action::Other);
+        let address = address_of(&request);
         let params = request
             .extract_parts_with_state::<RawPathParams, App>(app)
             .await
             .map_err(|error| ApiError::invalid_param(error.to_string()))?;
         // In the order of the path and percent-decoded, as ruma expects them.
         let path_args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
-        // Not every database can store or find a NUL, and no valid name contains one.
-        let has_nul = path_args.iter().any(|value| value.contains('\0'))
-            || request.uri().query().is_some_and(|query| query.contains("%00"));
-        if has_nul {
-            return Err(ApiError::invalid_param("A path and its parameters hold no NUL."));
-        }
+        check_no_nul(request.uri(), &path_args)?;
 
         let credentials = R::Authentication::extract_authentication(&request)
             .map_err(|error| R::Authentication::missing(error.into().to_string()))?;
@@ -320,14 +315,7 @@ where
             }
             _ => caller,
         };
-        if let Some(device) = R::Authentication::user(&caller)
-            && let Some(receiving) = request.extensions().get::<ReceivingUser>()
-        {
-            receiving.set(device.user.nid);
-        }
-        if !R::Authentication::is_exempt(&caller) {
-            app.rate_limits.check(action, R::Authentication::user(&caller).map(|device| device.user.nid), address)?;
-        }
+        admit::<R::Authentication>(app, &request, &caller, address)?;
 
         let (parts, body) = request.into_parts();
         let sender = R::Authentication::sender(&caller, address);
@@ -356,6 +344,62 @@ where
             .map_err(|error| explain(&error, body))?;
         Ok(Self { caller, request, address })
     }
+}
+
+impl<R> Authed<R>
+where
+    R: IncomingRequest<Authentication = AccessToken>,
+    <AccessToken as AuthScheme>::Output: Send,
+{
+    /// The caller of a request without a body, if their session is cached and they act as themselves.
+    pub fn caller_in_memory(request: &Request, app: &App) -> Option<Arc<LocalDevice>> {
+        let token = AccessToken::extract_authentication(request).ok().filter(|_| request.body().is_end_stream())?;
+        let caller = app.accounts.authenticate_from_memory(&token, address_of(request));
+        caller.filter(|caller| caller.appservice.is_none())
+    }
+
+    /// As [`FromRequest::from_request`], for a request of [`Self::caller_in_memory`] without path arguments: without a
+    /// future, which would be larger than all that happens here.
+    pub fn of_caller(request: Request, app: &App, caller: Arc<LocalDevice>) -> Result<Self, ApiError> {
+        let address = address_of(&request);
+        check_no_nul(request.uri(), &[])?;
+        admit::<AccessToken>(app, &request, &caller, address)?;
+        let (parts, _) = request.into_parts();
+        let request = R::try_from_http_request(http::Request::from_parts(parts, &[] as &[u8]), &[] as &[&str])
+            .map_err(|error| explain(&error, &[]))?;
+        Ok(Self { caller, request, address })
+    }
+}
+
+fn address_of(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ClientAddress>().and_then(|address| address.0)
+}
+
+/// Refuses a NUL: not every database can store or find one, and no valid name contains one.
+fn check_no_nul(uri: &Uri, path_args: &[&str]) -> Result<(), ApiError> {
+    let has_nul =
+        path_args.iter().any(|value| value.contains('\0')) || uri.query().is_some_and(|query| query.contains("%00"));
+    if has_nul { Err(ApiError::invalid_param("A path and its parameters hold no NUL.")) } else { Ok(()) }
+}
+
+/// Notes who receives the answer, and counts the request against the rate limits.
+fn admit<A: Authenticate>(
+    app: &App,
+    request: &Request,
+    caller: &A::Caller,
+    address: Option<IpAddr>,
+) -> Result<(), ApiError> {
+    let user = A::user(caller).map(|device| device.user.nid);
+    if let Some(user) = user
+        && let Some(receiving) = request.extensions().get::<ReceivingUser>()
+    {
+        receiving.set(user);
+    }
+    if !A::is_exempt(caller) {
+        let action = request.extensions().get::<Action>().copied().unwrap_or(Action::Other);
+        app.rate_limits.check(action, user, address)?;
+    }
+    Ok(())
 }
 
 /// Marks a request that came without a body where one was expected. It is read as an empty object, except by request

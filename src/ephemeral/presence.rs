@@ -240,7 +240,11 @@ impl Ephemeral {
         };
         let seen = self.presence.seen_before.get_or_try_init(read).await?;
         let mut reader = self.db.read().await?;
-        let started_at = devices::started_at(&mut reader.conn(), start).await?.unwrap_or(i64::MIN);
+        let started_at = match devices::started_at(&mut reader.conn(), start).await? {
+            Some(started_at) => started_at,
+            None if self.db.committer().is_shared() => i64::MIN,
+            None => return Ok(Vec::new()),
+        };
         Ok(seen.iter().take_while(|(_, seen_at)| *seen_at >= started_at).map(|(user, _)| *user).collect())
     }
 

@@ -45,6 +45,11 @@ impl FilterCache {
         Self(cache)
     }
 
+    /// The user's filter with this id, if it is cached.
+    pub fn find_in_memory(&self, user: UserNid, filter_id: &str) -> Option<Arc<SyncFilter>> {
+        self.0.get(&(user, Filters::read_id(filter_id)?))
+    }
+
     /// The user's filter with this id.
     ///
     /// # Errors

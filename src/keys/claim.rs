@@ -129,6 +129,10 @@ impl Keys {
 impl Transaction for ClaimKeys {
     type Output = Vec<Taken>;
 
+    fn rows(&self) -> usize {
+        self.targets.len()
+    }
+
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
         let mut taken = Vec::with_capacity(self.targets.len());
         let mut digests: Vec<Row> = Vec::with_capacity(self.targets.len());

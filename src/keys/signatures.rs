@@ -379,6 +379,10 @@ fn unsigned(object: &CanonicalJsonObject) -> CanonicalJsonObject {
 impl Transaction for UploadSignatures {
     type Output = Failures;
 
+    fn rows(&self) -> usize {
+        self.valid.len()
+    }
+
     async fn run(&self, conn: &mut Conn<'_>, position: Position) -> Result<Self::Output, Error> {
         let now = self.stored.read_again(conn).await?;
         let (mut failures, mut changed) = (self.failures.clone(), BTreeSet::new());

@@ -43,18 +43,21 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use self::{look::Look, tally::Tally};
-use super::{Push, UserRules};
+use self::{judged::Judged, look::Look, tally::Tally};
+use super::{Push, UserRules, rules::evaluate::Verdict};
 use crate::{
     account_data::ignored::Ignored,
     ephemeral::Ephemeral,
     memory::growing::GrowingCache,
-    room::{Room, Rooms, read::visibility::Sight},
+    room::{
+        Room, Rooms,
+        read::{threads::Conversation, visibility::Sight},
+    },
     store::{Error, EventNid, Position, RoomNid, UserNid, vocabulary::User},
 };
 
 pub use self::{
-    in_memory::Follower,
+    in_memory::Joined,
     steps::WorkBudget,
     tally::{Counts, Unread},
 };
@@ -95,6 +98,17 @@ impl Counted {
     /// Approximate memory that it takes.
     fn bytes(&self) -> u64 {
         EMPTY_BYTES + NOTIFICATION_BYTES * self.tally.len().next_power_of_two() as u64
+    }
+
+    /// Adds an event that matters, after all others.
+    fn add(&mut self, event: &Judged, verdict: Verdict, conversation: Option<&Conversation>, user: &User) {
+        self.through.extend(conversation.iter().flat_map(|conversation| &conversation.through));
+        let thread = conversation.and_then(|conversation| conversation.thread.clone());
+        if event.sender() == user.user_id {
+            self.tally.sent(event.pos, &thread);
+        } else {
+            self.tally.notified(event.pos, event.nid, thread, verdict.highlight);
+        }
     }
 }
 
@@ -154,6 +168,13 @@ impl PartialEq for Basis {
 }
 
 impl Push {
+    /// Forgets all counts and verdicts, so that the next looks count anew.
+    #[cfg(test)]
+    pub(crate) fn forget_counts(&self) {
+        self.tallies.0.iter().for_each(|(key, _)| self.tallies.0.remove(&key));
+        self.judged.forget();
+    }
+
     /// The unread events of a room for the user as of `upto`; none if they are not joined. Counts as far as `budget`
     /// reaches.
     pub async fn unread(

@@ -122,7 +122,7 @@ impl RoomsMemory {
         registry.changed.changed(room, at);
         if let Some(room) = registry.by_nid.remove(&room) {
             registry.by_id.remove(&room.room_id);
-            // Whoever holds it may still read it as it was, and may build nothing on it.
+            // A request that holds it may still read it as it was, and may build nothing on it.
             room.lineage.break_off();
         }
     }

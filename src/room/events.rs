@@ -60,18 +60,26 @@ impl EventsHandle {
     pub(super) fn evict_redacted(&self, room: RoomNid, redacted: EventNid) {
         let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
         redactions.0 += 1;
+        // No other event shows a message, as in [`Events::redact`].
+        if self.cache.peek(&redacted).is_some_and(|event| !is_shown_by_others(&event)) {
+            self.cache.remove(&redacted);
+            return;
+        }
         let may_show = |event: &StoredEvent| event.replaces.is_some() || event.redacted_because.is_some();
         self.cache.retain(|nid, event| *nid != redacted && (event.room != room || !may_show(event)));
     }
-}
 
-impl EventsHandle {
     /// Evicts everything. Rows that were read before are not cached after it.
     pub(super) fn evict_all(&self) {
         let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
         redactions.0 += 1;
         self.cache.clear();
     }
+}
+
+/// Returns whether another event may show a part of this one: the state that replaced it, or the event that it redacted.
+fn is_shown_by_others(event: &StoredEvent) -> bool {
+    event.key.is_some() || event.pdu.event_type == "m.room.redaction"
 }
 
 impl Events {
@@ -117,7 +125,7 @@ impl Events {
         let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
         redactions.0 += 1;
         // No other event shows a message, so the whole cache is not searched for one: this runs in the committer.
-        if left.key.is_some() || left.pdu.event_type == "m.room.redaction" {
+        if is_shown_by_others(&left) {
             self.cache.retain(|_, event| !event.shows(&left));
         }
         self.insert(left);

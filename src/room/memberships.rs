@@ -177,7 +177,7 @@ impl Memberships {
         let stored = remote_members::joined_rooms(&mut reader.conn(), user).await?;
         let mut held = lock(rooms);
         for room in stored {
-            // What is there already comes from a commit after these rows were read, or from one that they hold.
+            // An entry that is there already comes from a commit after these rows were read, or from one that they hold.
             held.of_remote.entry(RoomNid(room)).or_insert(true);
         }
         held.loaded = true;
@@ -305,9 +305,9 @@ impl Rooms {
     pub fn are_strangers(&self, a: UserNid, b: UserNid) -> bool {
         // First all of one user, because nobody holds the locks of two.
         let Some(rooms) = self.memberships_in_memory().joined_rooms(a) else { return false };
-        let is_joined = |entry: &MemberEntry| entry.membership == Membership::Join;
-        let meets = |held: &HashMap<_, _>| Some(rooms.iter().any(|room| held.get(room).is_some_and(is_joined)));
-        self.with_memberships(b, meets) == Some(false)
+        let Some(held) = lock(&self.memberships.users).get(&b).cloned() else { return false };
+        let held = lock(&held);
+        held.loaded && held.unreadable.is_empty() && !rooms.iter().any(|room| held.is_joined_to(*room))
     }
 
     /// Forgets a room that the user has left.

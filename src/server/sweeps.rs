@@ -130,7 +130,7 @@ where
             loop {
                 ticks.tick().await;
                 match sweep(app.clone()).await {
-                    // Of several processes, the one that writes deletes rows.
+                    // A process that follows deletes no rows; the one that leads does.
                     Ok(()) | Err(store::Error::NotLeader) => {}
                     Err(error) => warn!(what, error = %Report(&error), "sweep not finished"),
                 }

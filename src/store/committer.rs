@@ -1,9 +1,9 @@
 //! The committer: the one task of this process that writes to the database.
 //!
 //! Writers queue their writes and wait. The committer takes everything that is waiting, up to [`MAX_BATCH`] writes or about
-//! [`MAX_BATCH_ROWS`] rows, into one transaction, and commits. While it commits, the next batch gathers, so batches grow with the load without
-//! any timer. After the commit, in this order: memory is updated from the batch's entry of the commit log ([`Memory`]), the new
-//! position becomes visible ([`Committer::published`]), and the writers are answered.
+//! [`MAX_BATCH_ROWS`] rows, into one transaction, and commits. While it commits, the next batch gathers, so batches grow
+//! with the load without any timer. After the commit, in this order: memory is updated from the batch's entry of the commit
+//! log ([`Memory`]), the new position becomes visible ([`Committer::published`]), and the writers are answered.
 //!
 //! Positions are given out with a write's place in the queue, before the write is built. The queue is first in, first
 //! out, so positions are in commit order ([`queue`]).

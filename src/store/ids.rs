@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::Error;
@@ -63,6 +63,8 @@ pub struct Ids {
     blocks: [Mutex<Block>; Kind::ALL.len()],
     /// Set while another process gives ids out.
     is_closed: AtomicBool,
+    /// The number of times that this process has begun to give ids out.
+    openings: AtomicU64,
 }
 
 impl Ids {
@@ -103,7 +105,22 @@ impl Ids {
         for (kind, start) in blocks {
             self.add_block(kind, start);
         }
+        self.openings.fetch_add(1, Ordering::AcqRel);
         self.is_closed.store(false, Ordering::Release);
+    }
+
+    /// A mark to be taken before the database is asked for a word; see [`Ids::ensure_since`].
+    pub(super) fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Acquire)
+    }
+
+    /// Checks that no other process has given ids out since the mark was taken: it may have given the word an id that our
+    /// read did not see.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] if one may have.
+    pub(super) fn ensure_since(&self, openings: u64) -> Result<(), Error> {
+        if self.openings() == openings { Ok(()) } else { Err(Error::Superseded) }
     }
 
     /// # Errors

@@ -28,7 +28,6 @@ use super::{
         Cursors, Feed,
         feed::LogEnd,
         lease::{self, Taken},
-        trim,
     },
     migrations,
     rows::{Text, inserts},
@@ -551,9 +550,6 @@ async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<Slo
     let number = options.incarnation;
     let (epoch, pos): (i64, i64) =
         on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(number).fetch_one(&mut **db).await)?;
-    trim::delete_after(conn, Position(pos)).await?;
     let term = Term { number, epoch, first_pos: Position(pos) };
-    terms::begin(conn, term, now_ms).await?;
-    let blocks = lease::reserve_ids(conn).await?;
-    Ok(SlotAtStart { pos: term.first_pos, lease: Lease::OurOwn(Taken { term, blocks }) })
+    Ok(SlotAtStart { pos: term.first_pos, lease: Lease::OurOwn(lease::begin(conn, term, now_ms).await?) })
 }

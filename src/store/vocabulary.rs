@@ -241,6 +241,7 @@ impl Database {
 
     /// The user, with a new short id if there was none.
     pub async fn user(&self, user_id: &UserId, local: bool) -> Result<Arc<User>, Error> {
+        let openings = self.committer().ids().openings();
         if let Some(user) = self.find_user(user_id).await? {
             return Ok(user);
         }
@@ -251,6 +252,7 @@ impl Database {
                 continue;
             }
             // Under the lock: a user who is made while the new ones are forgotten is among them, or gets no short id.
+            self.committer().ids().ensure_since(openings)?;
             let nid = self.committer().ids().user()?;
             return Ok(users.add(nid, user_id, server, false));
         }
@@ -280,6 +282,7 @@ impl Database {
         if let Some(known) = read(types).by_name.get(event_type) {
             return Ok(Arc::clone(known));
         }
+        let openings = self.committer().ids().openings();
         let mut reader = self.read().await?;
         let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_TYPE.text()).bind(event_type).fetch_optional(&mut **db).await)?;
@@ -289,7 +292,10 @@ impl Database {
         }
         let nid = match row {
             Some((nid,)) => TypeNid(nid),
-            None => self.committer().ids().event_type()?,
+            None => {
+                self.committer().ids().ensure_since(openings)?;
+                self.committer().ids().event_type()?
+            }
         };
         let event_type: Arc<str> = event_type.into();
         let stored = Arc::new(Mark::new(row.is_some()));

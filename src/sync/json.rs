@@ -1,5 +1,7 @@
 //! Writes answers as bytes, so that rendered events are copied instead of being parsed and serialized again.
 
+use std::{fmt::Display, io::Write as _};
+
 use crate::room::event::write_string;
 
 /// A position in an object to go back to.
@@ -34,6 +36,12 @@ impl<'a> Object<'a> {
 
     pub fn string(&mut self, name: &str, value: &str) {
         write_string(self.key(name), value);
+    }
+
+    /// Writes a token, or another text that needs no escaping, without making a string of it first.
+    pub fn token(&mut self, name: &str, token: impl Display) {
+        let out = self.key(name);
+        write!(out, "\"{token}\"").expect("writing to memory succeeds");
     }
 
     pub fn raw(&mut self, name: &str, json: &str) {

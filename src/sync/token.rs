@@ -65,9 +65,10 @@ impl FromStr for SyncToken {
     }
 }
 
-/// The number of a term or of a start.
+/// The number of a term or of a start, in the one form in which we write it.
 fn number(text: &str) -> Result<i64, InvalidToken> {
-    i64::from_str_radix(text, 16).map_err(|_| InvalidToken)
+    let number = i64::from_str_radix(text, 16).map_err(|_| InvalidToken)?;
+    if format!("{number:x}") == text { Ok(number) } else { Err(InvalidToken) }
 }
 
 /// The character that begins each hint of a token. It needs no escaping in a query.
@@ -105,6 +106,16 @@ impl Hints {
             }
         }
         Ok(hints)
+    }
+
+    /// Notes whether anybody types in a room, as the client was just told. `None`: it was told nothing.
+    pub fn note_typing(&mut self, room: RoomNid, anybody: Option<bool>) {
+        match anybody {
+            // A client that sees typing in more rooms at once may show it for too long after a restart.
+            Some(true) if self.typing.len() < MAX_HINTED_ROOMS => _ = self.typing.insert(room),
+            Some(false) => _ = self.typing.remove(&room),
+            Some(true) | None => {}
+        }
     }
 
     fn rooms(text: &str) -> Result<BTreeSet<RoomNid>, InvalidToken> {
@@ -212,9 +223,10 @@ mod tests {
         // Messages to the device from after the position, which were never sent.
         let ahead = ["s42_7_1f_43", "s42_7.2e_1f_9223372036854775807", "s42_7_1f_43~d3", "s0_0_1_1"];
         let forms = ["s+5_0_1", "s-0_0_1", "s05_0_1", "s5_+0_1", "s5_00_1", "s5_0_1_+4", "s5_0_1_04", "s5_0_1_-0"];
+        let numbers = ["s5_0_+1f", "s5_0_01f", "s5_0_1F", "s5_0.01_1f"];
         let page_forms = ["t+5_0", "t-0_0", "t05_0", "t5_+0", "t5_-0", "t5_00", "t5_-01"];
         let pages = ["p41", "t", "t41", "t_0", "t41_", "t-1_0", "t41_1", "t41_-", "t1_2_3", "t99999999999999999999_0"];
-        for text in sync.into_iter().chain(ahead).chain(forms).chain(page_forms).chain(pages) {
+        for text in sync.into_iter().chain(ahead).chain(forms).chain(numbers).chain(page_forms).chain(pages) {
             assert_eq!(text.parse::<SyncToken>(), Err(InvalidToken), "{text}");
             assert_eq!(PageToken::parse(text), Err(InvalidToken), "{text}");
         }

@@ -19,7 +19,7 @@ use sabha_federation::state_log::Membership;
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument as _, debug_span};
 
-use self::{budget::Budgets, size::Size};
+use self::{budget::Budgets, caught_up::Lacks, size::Size};
 use super::{
     json::Object,
     token::{Hints, SyncToken},
@@ -198,6 +198,10 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         tokio::pin!(wake);
         // From here on no wake-up is missed.
         wake.as_mut().enable();
+        // An entry that is retired from now on wakes this request.
+        if live.is_retired() {
+            continue;
+        }
         let over = stopping || Instant::now() >= deadline;
         // In a block, because a parked request would keep the space of the look.
         {
@@ -222,10 +226,9 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
                 }
                 Some(_) if !over => {}
                 _ => {
-                    let caught_up = debug_span!("sync.caught_up").in_scope(|| caught_up::answer(&look));
-                    let (answer, has_news) = match caught_up {
-                        Some(answer) => answer,
-                        None => Box::pin(answer(&look, deadline)).instrument(debug_span!("sync.answer")).await?,
+                    let (answer, has_news) = match debug_span!("sync.caught_up").in_scope(|| caught_up::answer(&look)) {
+                        Ok(answer) => answer,
+                        Err(lacks) => Box::pin(collect(&look, lacks, deadline)).await?,
                     };
                     if has_news || over {
                         return Ok(answer);
@@ -236,6 +239,8 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         let place = place.get_or_insert_with(|| app.parked_syncs.park(caller));
         let park = async {
             tokio::select! {
+                // The most frequent end comes first, so that nothing else is asked then.
+                biased;
                 () = wake => false,
                 () = tokio::time::sleep_until(deadline) => false,
                 () = app.stopping.cancelled() => true,
@@ -278,6 +283,17 @@ fn is_far_behind(look: &Look<'_>, since: &SyncToken) -> bool {
     look.upto.0 - since.position.0 > FAR_BEHIND
 }
 
+/// Builds an answer that memory alone does not have: after a count, or else from everything.
+async fn collect(look: &Look<'_>, lacks: Lacks, deadline: Instant) -> Result<(Bytes, bool), SyncError> {
+    if let Lacks::Count(room) = lacks {
+        let counting = Box::pin(caught_up::answer_after_counting(look, room));
+        if let Some(answer) = counting.instrument(debug_span!("sync.caught_up")).await {
+            return Ok(answer);
+        }
+    }
+    Box::pin(answer(look, deadline)).instrument(debug_span!("sync.answer")).await
+}
+
 /// Builds the answer with everything new for the client, and returns whether there is any news. An answer that may be
 /// large waits for its turn.
 async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), SyncError> {
@@ -311,7 +327,7 @@ async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), Syn
     let (to_device, next_to_device) = messages.await?;
     has_news |= to_device;
     has_news |= devices::write_counts(look, &mut object).await?;
-    object.string("next_batch", &format!("{}{}", next_batch(look, next_to_device), rooms.hints));
+    object.token("next_batch", format_args!("{}{}", next_batch(look, next_to_device), rooms.hints));
     object.end();
     Ok((out.into(), has_news))
 }
@@ -326,7 +342,7 @@ async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
     devices::write_counts(look, &mut object).await?;
     // The numbers are valid in this start of the server: `sync` has ensured that.
     let token = SyncToken { start: look.app.db.start(), term: look.term, ..*since };
-    object.string("next_batch", &format!("{token}{}", look.request.hints));
+    object.token("next_batch", format_args!("{token}{}", look.request.hints));
     object.end();
     Ok(out.into())
 }
@@ -335,7 +351,7 @@ async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
 fn nothing(since: &SyncToken, hints: &Hints) -> Bytes {
     let mut out = Vec::with_capacity(64);
     let mut object = Object::begin(&mut out);
-    object.string("next_batch", &format!("{since}{hints}"));
+    object.token("next_batch", format_args!("{since}{hints}"));
     object.end();
     out.into()
 }

@@ -3,48 +3,21 @@
 //! The committer waits at each of its steps until the test lets it continue. So a sync ends between every two steps,
 //! and none of these moments is left to chance.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
-use sabha::{app::App, store::committer::CommitStep};
+use sabha::store::committer::CommitStep;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
 
-use crate::harness::{Client, TestServer, v3};
-
-/// The committer's steps, each with a sender that lets the committer continue.
-struct Steps {
-    armed: Arc<AtomicBool>,
-    reached: mpsc::UnboundedReceiver<(CommitStep, oneshot::Sender<()>)>,
-}
+use crate::harness::{Client, TestServer, steps::Steps, v3};
 
 impl Steps {
-    fn of(app: &App) -> Self {
-        let armed = Arc::new(AtomicBool::new(false));
-        let (sender, reached) = mpsc::unbounded_channel();
-        let waits = Arc::clone(&armed);
-        app.db.committer().on_step(Arc::new(move |step| {
-            let (sender, waits) = (sender.clone(), waits.load(Ordering::Acquire));
-            Box::pin(async move {
-                let (go_on, gone_on) = oneshot::channel();
-                if waits && sender.send((step, go_on)).is_ok() {
-                    // An error means that the test is over.
-                    let _ = gone_on.await;
-                }
-            })
-        }));
-        Self { armed, reached }
-    }
-
     /// Runs `action`, and calls `between` at each step of its commits.
     async fn during(
         &mut self,
         action: impl Future<Output = ()> + Send + 'static,
         mut between: impl AsyncFnMut(CommitStep),
     ) {
-        self.armed.store(true, Ordering::Release);
+        self.arm(true);
         let mut action = tokio::spawn(action);
         let mut done = false;
         loop {
@@ -69,7 +42,7 @@ impl Steps {
                 }
             }
         }
-        self.armed.store(false, Ordering::Release);
+        self.arm(false);
         while let Ok((_, go_on)) = self.reached.try_recv() {
             let _: Result<(), ()> = go_on.send(());
         }

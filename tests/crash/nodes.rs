@@ -4,7 +4,7 @@
 //! The processes are copies of this program, because the configuration of the server does not know of several processes
 //! yet.
 
-use std::{env, ffi::OsStr, fs, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{env, ffi::OsStr, fs, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::Method;
 use ruma::ServerName;
@@ -27,14 +27,15 @@ use crate::{
 const DIRECTORY: &str = "SABHA_CRASH_NODE";
 const DATABASE: &str = "SABHA_CRASH_DATABASE";
 
-/// The time without a sign of life after which a process takes over, in tests shorter than for people.
-const SILENCE: Duration = Duration::from_millis(500);
+/// The time without a sign of life after which a process takes over: shorter than for people, and longer than a busy machine
+/// keeps a process waiting.
+const SILENCE: Duration = Duration::from_secs(2);
 
-/// The pause before a request is sent again to another process.
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// The line that a process prints whenever it begins to write.
+const LEADS: &str = "leads";
 
 /// The number of times that the writing process sleeps or dies.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 4;
 
 /// The messages that are sent in each round.
 const MESSAGES: usize = 5;
@@ -77,10 +78,15 @@ impl Node {
                 ..build::Surroundings::default()
             };
             let app = build::app(config, surroundings).await.unwrap_or_else(|error| panic!("{error}"));
+            let db = Arc::clone(&app.db);
             let server = Server::start(app, shutdown, None).await.unwrap_or_else(|error| panic!("{error}"));
             let Some(Address::Tcp(address)) = server.addresses.first() else { panic!("the listener is TCP") };
             println!("listens {address}");
-            std::future::pending().await
+            loop {
+                db.committer().leading().await;
+                println!("{LEADS}");
+                db.committer().following().await;
+            }
         })
     }
 }
@@ -106,21 +112,19 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends a message to these processes in turn, until one of them takes it. Returns the index of that one, and the ID.
-    async fn send(&self, to: &[Api], body: &str) -> (usize, String) {
+    /// Sends a message to a process. `None` if another one writes, or if this one was killed.
+    async fn try_send(&self, api: &Api, body: &str) -> Option<String> {
         let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{body}", segment(&self.room));
         let message = json!({ "msgtype": "m.text", "body": body });
-        loop {
-            for (index, api) in to.iter().enumerate() {
-                match api.try_any(Method::PUT, &path, &self.token, Some(&message)).await {
-                    Some((200, answer)) => return (index, text(&answer, "event_id").to_owned()),
-                    // Another one writes, or this one was killed.
-                    Some((503, _)) | None => {}
-                    Some((status, answer)) => panic!("{body}: {status} {answer}"),
-                }
-            }
-            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        match api.try_any(Method::PUT, &path, &self.token, Some(&message)).await {
+            Some((200, answer)) => Some(text(&answer, "event_id").to_owned()),
+            Some((503, _)) | None => None,
+            Some((status, answer)) => panic!("{body}: {status} {answer}"),
         }
+    }
+
+    async fn send(&self, api: &Api, body: &str) -> String {
+        self.try_send(api, body).await.unwrap_or_else(|| panic!("{body}: this process writes"))
     }
 
     /// The messages of the room, oldest first: event ID and text.
@@ -133,48 +137,58 @@ impl Sender {
     }
 }
 
+/// Waits until a process begins to write.
+async fn leads(node: &mut Running) {
+    while node.said.recv().await.expect("it runs") != LEADS {}
+}
+
 pub fn the_lease_moves(_: Run) -> Option<String> {
     Run::block_on(async {
         let data = Data::on_postgres().await?;
         let mut nodes = vec![start(&data, 0)];
-        let first = &nodes[0].api;
+        let mut leader = 0;
+        leads(&mut nodes[leader]).await;
+        let first = &nodes[leader].api;
         let token = text(&first.register("alice").await, "access_token").to_owned();
         let room = text(&first.post("/createRoom", &token, &json!({})).await, "room_id").to_owned();
         let sender = Sender { token, room };
         nodes.push(start(&data, 1));
 
         let mut sent: Vec<(String, String)> = Vec::new();
-        let mut leader = 0;
         for round in 0..ROUNDS {
-            let apis: Vec<Api> = nodes.iter().map(|node| node.api.clone()).collect();
+            let old = nodes[leader].api.clone();
             for number in 0..MESSAGES {
                 let body = format!("{round}-{number}");
-                let (index, event_id) = sender.send(&apis, &body).await;
-                leader = index;
-                sent.push((event_id, body));
+                sent.push((sender.send(&old, &body).await, body));
             }
-            // One request is on its way to the leader, and is repeated until somebody answers it.
-            let (late, to) = (format!("{round}-late"), [apis[leader].clone(), apis[1 - leader].clone()]);
+            let sleeper = leader;
+            let spare = (round % 2 == 1).then(|| start(&data, 2 + round));
+            let kills = spare.is_some();
+            // One request is on its way while the process that writes falls asleep or dies.
+            let late = format!("{round}-late");
             let asleep = tokio::spawn({
                 let (sender, late) = (sender.clone(), late.clone());
-                async move { sender.send(&to, &late).await.1 }
+                async move { sender.try_send(&old, &late).await }
             });
-            let kills = round % 2 == 1;
-            if kills {
-                let killed = std::mem::replace(&mut nodes[leader], start(&data, 2 + round));
-                killed.kill();
-            } else {
-                nodes[leader].pause();
+            match spare {
+                Some(spare) => std::mem::replace(&mut nodes[sleeper], spare).kill(),
+                None => nodes[sleeper].pause(),
             }
+            let [first, second] = nodes.as_mut_slice() else { panic!("there are two") };
+            leader = tokio::select! {
+                () = leads(first) => 0,
+                () = leads(second) => 1,
+            };
             let awake = format!("{round}-awake");
-            let (_, event_id) =
-                sender.send(&[apis[1 - leader].clone(), nodes_api(&nodes, leader, kills)], &awake).await;
+            let awake_id = sender.send(&nodes[leader].api, &awake).await;
             if !kills {
-                nodes[leader].wake();
+                nodes[sleeper].wake();
             }
-            let late_id = asleep.await.expect("it is answered");
-            // Which of the two came first is not known.
-            sent.extend([(event_id, awake), (late_id, late)]);
+            // Its client repeats a request that was not answered.
+            let first_id = asleep.await.expect("it ends");
+            let late_id = sender.send(&nodes[leader].api, &late).await;
+            assert!(first_id.is_none_or(|first_id| first_id == late_id), "the repeated request sends nothing twice");
+            sent.extend([(awake_id, awake), (late_id, late)]);
         }
         sent.sort();
         for node in &nodes {
@@ -186,19 +200,15 @@ pub fn the_lease_moves(_: Run) -> Option<String> {
     })
 }
 
-/// The API of a process that answers while the other one may be the leader: the one that was started in place of a killed
-/// one, or the other one again.
-fn nodes_api(nodes: &[Running], leader: usize, kills: bool) -> Api {
-    nodes[if kills { leader } else { 1 - leader }].api.clone()
-}
-
-/// Waits until a process has seen as many messages. It follows the others by itself.
+/// Waits until a process has seen as many messages. It follows the others by itself, and tells a sync of each commit.
 async fn wait_for(sender: &Sender, api: &Api, count: usize) -> Vec<(String, String)> {
+    let mut answer = api.get("/sync", &sender.token).await;
     loop {
         let found = sender.messages(api).await;
         if found.len() >= count {
             return found;
         }
-        tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        let since = text(&answer, "next_batch");
+        answer = api.get(&format!("/sync?timeout=30000&since={since}"), &sender.token).await;
     }
 }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{api::Api, postgres::PostgresDatabase};
 
@@ -98,14 +99,16 @@ impl Data {
             .expect("the program runs");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let (sender, address) = mpsc::channel();
+        let (teller, said) = unbounded_channel();
         std::thread::spawn(move || {
             while let Some(Ok(line)) = lines.next() {
-                if let Some(address) = line.trim().strip_prefix("listens") {
-                    let _ = sender.send(format!("http://{}", address.trim()));
+                match line.trim().strip_prefix("listens") {
+                    Some(address) => _ = sender.send(format!("http://{}", address.trim())),
+                    None => _ = teller.send(line),
                 }
             }
         });
-        Starting { child, address, log: self.dir.path().join("log") }
+        Starting { child, address, said, log: self.dir.path().join("log") }
     }
 
     /// Starts a server and waits until it listens.
@@ -141,6 +144,7 @@ fn log(dir: &Path) -> Stdio {
 pub struct Starting {
     child: Child,
     address: mpsc::Receiver<String>,
+    said: UnboundedReceiver<String>,
     log: PathBuf,
 }
 
@@ -157,7 +161,8 @@ impl Starting {
             panic!("the server did not start again:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
         };
         let killed = Arc::new(AtomicBool::new(false));
-        Running { child: Some(self.child), api: Api::new(base, Arc::clone(&killed)), killed, log: self.log }
+        let api = Api::new(base, Arc::clone(&killed));
+        Running { child: Some(self.child), api, said: self.said, killed, log: self.log }
     }
 }
 
@@ -171,6 +176,8 @@ fn end(child: &mut Child) {
 pub struct Running {
     child: Option<Child>,
     pub api: Api,
+    /// The lines that it prints from now on.
+    pub said: UnboundedReceiver<String>,
     killed: Arc<AtomicBool>,
     log: PathBuf,
 }

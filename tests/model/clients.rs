@@ -48,6 +48,15 @@ pub fn power_levels(user_ids: &[String], creator_is_above: bool, moderator: i64)
 }
 
 impl Writer {
+    /// The writer with this number of a seed. The first ones have the first devices of the users.
+    pub async fn new(scene: &Arc<Scene>, seed: u64, number: usize, user: usize) -> Self {
+        let device = match number {
+            0..USERS => scene.devices[user].clone(),
+            _ => scene.api.login(&scene.user_ids[user]).await,
+        };
+        Self { scene: Arc::clone(scene), user, device, name: format!("m{seed}w{number}") }
+    }
+
     pub async fn run(self, steps: Vec<Step>) {
         for (number, step) in steps.into_iter().enumerate() {
             yields(step.yields_before).await;

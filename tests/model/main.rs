@@ -23,6 +23,8 @@ mod plan;
 #[path = "../api/harness/postgres.rs"]
 mod postgres;
 mod stage;
+#[path = "../api/harness/steps.rs"]
+mod steps;
 mod sweeper;
 mod truth;
 mod world;

@@ -6,39 +6,29 @@
 //!
 //! `SABHA_MODEL_SEED=17` repeats a seed.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use sabha::{
     account::password::Hashing,
     app::App,
-    client_api,
     clock::Clock,
-    http::{shutdown::Shutdown, tracked::TrackedLayer},
+    http::shutdown::Shutdown,
     server::{Server, build},
     store::{Patience, Position, Role, committer::CommitStep},
 };
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
-use tokio::{
-    runtime::Builder,
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-};
+use tokio::{runtime::Builder, task::JoinSet};
 
 use crate::{
     api::{Api, Request, Transport, v3},
     clients::{Scene, Writer},
     number,
-    plan::{Plan, USERS},
+    plan::Plan,
     postgres::PostgresDatabase,
-    stage::{config, scene},
+    stage::{config, router, scene, settle},
+    steps::Steps,
     world::World,
 };
 
@@ -79,14 +69,16 @@ async fn run(seed: u64) {
     let follower = processes.app(&Shutdown::new()).await;
     let mut lock_step = LockStep::new(&processes, &scene, &leader.app, &follower);
 
-    steps.armed.store(true, Ordering::Release);
+    steps.arm(true);
     let mut acting = tokio::spawn(act(plan, Arc::clone(&scene), leader.app.clone(), requests));
     loop {
         tokio::select! {
             biased;
             reached = steps.reached.recv() => {
-                let go_on = reached.expect("the committer holds the sender");
-                lock_step.after_commit().await;
+                let (step, go_on) = reached.expect("the committer holds the sender");
+                if step == CommitStep::Answered {
+                    lock_step.after_commit().await;
+                }
                 let _: Result<(), ()> = go_on.send(());
             }
             ended = &mut acting => {
@@ -95,8 +87,8 @@ async fn run(seed: u64) {
             }
         }
     }
-    steps.armed.store(false, Ordering::Release);
-    while let Ok(go_on) = steps.reached.try_recv() {
+    steps.arm(false);
+    while let Ok((_, go_on)) = steps.reached.try_recv() {
         let _: Result<(), ()> = go_on.send(());
     }
     println!("{} positions compared", lock_step.compared);
@@ -111,13 +103,7 @@ async fn run(seed: u64) {
 async fn act(plan: Plan, scene: Arc<Scene>, leader: App, requests: Shutdown) {
     let mut lanes: [Vec<_>; LANES] = Default::default();
     for (number, writer) in plan.writers.into_iter().enumerate() {
-        let device = match number {
-            0..USERS => scene.devices[writer.user].clone(),
-            _ => scene.api.login(&scene.user_ids[writer.user]).await,
-        };
-        let name = format!("m{}w{number}", plan.seed);
-        let scene = Arc::clone(&scene);
-        lanes[number % LANES].push(Writer { scene, user: writer.user, device, name }.run(writer.steps));
+        lanes[number % LANES].push(Writer::new(&scene, plan.seed, number, writer.user).await.run(writer.steps));
     }
     let mut writers = JoinSet::new();
     for lane in lanes {
@@ -130,17 +116,12 @@ async fn act(plan: Plan, scene: Arc<Scene>, leader: App, requests: Shutdown) {
     while let Some(ended) = writers.join_next().await {
         ended.expect("a writer does not panic");
     }
-    // Requests of clients that hung up run to their end, and so do their jobs.
-    requests.tasks().close();
-    requests.tasks().wait().await;
-    leader.jobs.settled().await;
+    settle(&leader, &requests).await;
 }
 
 /// The API of a process, through its router.
 fn api(app: &App, requests: &Shutdown, world: &Arc<World>) -> Api {
-    let layer = TrackedLayer::new(requests.tasks().clone());
-    let router = client_api::routes().into_router().with_state(app.clone()).layer(layer);
-    Api { transport: Transport::Router(router), world: Arc::clone(world) }
+    Api { transport: Transport::Router(router(app, requests)), world: Arc::clone(world) }
 }
 
 /// The database that all processes share, and their clock.
@@ -178,31 +159,6 @@ impl Processes {
         let mut conn = PgConnection::connect(&self.database.url).await.expect("PostgreSQL runs");
         let cut = "DELETE FROM commit_log WHERE pos < (SELECT MAX(pos) FROM commit_log)";
         conn.execute(cut).await.expect("it runs");
-    }
-}
-
-/// The first process, which waits after each commit.
-struct Steps {
-    armed: Arc<AtomicBool>,
-    reached: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
-}
-
-impl Steps {
-    fn of(app: &App) -> Self {
-        let armed = Arc::new(AtomicBool::new(false));
-        let (sender, reached) = mpsc::unbounded_channel();
-        let waits = Arc::clone(&armed);
-        app.db.committer().on_step(Arc::new(move |step| {
-            let (sender, waits) = (sender.clone(), step == CommitStep::Answered && waits.load(Ordering::Acquire));
-            Box::pin(async move {
-                let (go_on, gone_on) = oneshot::channel();
-                if waits && sender.send(go_on).is_ok() {
-                    // An error means that the test is over.
-                    let _ = gone_on.await;
-                }
-            })
-        }));
-        Self { armed, reached }
     }
 }
 

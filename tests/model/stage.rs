@@ -2,9 +2,11 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+use axum::Router;
 use ruma::owned_server_name;
 use sabha::{
     account::password::Hashing,
+    app::App,
     client_api,
     clock::Clock,
     config::{Config, DatabaseUrl, Durability, Listener as ListenerConfig, RegistrationMode},
@@ -84,8 +86,7 @@ impl Stage {
             Box::pin(async move { delays.wait().await })
         }));
         let requests = Shutdown::new();
-        let layer = TrackedLayer::new(requests.tasks().clone());
-        let router = client_api::routes().into_router().with_state(server.app.clone()).layer(layer);
+        let router = router(&server.app, &requests);
         let address = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
         let listener = Listener::bind(&ListenerSpec { address, tls: None }).await.expect("a free port");
         let Address::Tcp(address) = listener.address().clone() else { unreachable!("it was TCP") };
@@ -140,13 +141,8 @@ impl Stage {
         }
         let mut writers = JoinSet::new();
         for (number, writer) in plan.writers.iter().enumerate() {
-            let device = match number {
-                0..USERS => scene.devices[writer.user].clone(),
-                _ => scene.api.login(&scene.user_ids[writer.user]).await,
-            };
-            let name = format!("m{}w{number}", plan.seed);
-            let scene = Arc::clone(&scene);
-            writers.spawn(Writer { scene, user: writer.user, device, name }.run(writer.steps.clone()));
+            let steps = writer.steps.clone();
+            writers.spawn(Writer::new(&scene, plan.seed, number, writer.user).await.run(steps));
         }
         if let Some(seed) = plan.sweeps {
             tokio::spawn(sweeper::run(self.server.app.clone(), Arc::clone(&world), seed));
@@ -156,12 +152,8 @@ impl Stage {
                 world.fault("a writer panicked", error.to_string());
             }
         }
-        // Requests of clients that hung up run to their end.
-        self.requests.tasks().close();
-        self.requests.tasks().wait().await;
+        settle(&self.server.app, &self.requests).await;
         self.requests.tasks().reopen();
-        // Their jobs run to their end too.
-        self.server.app.jobs.settled().await;
         world.writers_are_done();
         let mut rested = Vec::new();
         while let Some(ended) = followers.join_next().await {
@@ -173,6 +165,19 @@ impl Stage {
         let end = End::read(&scene).await;
         checks::run(&end, &rested).await;
     }
+}
+
+/// The client API of a process, without sockets.
+pub fn router(app: &App, requests: &Shutdown) -> Router {
+    let layer = TrackedLayer::new(requests.tasks().clone());
+    client_api::routes().into_router().with_state(app.clone()).layer(layer)
+}
+
+/// Waits until the requests of clients that hung up have run to their end, and their jobs too.
+pub async fn settle(app: &App, requests: &Shutdown) {
+    requests.tasks().close();
+    requests.tasks().wait().await;
+    app.jobs.settled().await;
 }
 
 async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {

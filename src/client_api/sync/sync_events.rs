@@ -24,7 +24,6 @@ use crate::{
     endpoint::Authed,
     filter::{Definition, SyncFilter, timeline_fields_in_query},
     http::{ApiError, RawJson},
-    room::read::relations::RelatedBy,
     sync::{
         token::{Hints, InvalidToken, SyncToken},
         v3::{self, SyncError},
@@ -36,13 +35,36 @@ const UNSTABLE_STATE_AFTER: &str = "org.matrix.msc4222.use_state_after";
 
 /// Returns the changes since the client's last sync, and waits for one if there are none.
 pub(super) fn handle(app: App, request: Request) -> impl Future<Output = Result<RawJson, ApiError>> + Send {
-    // Boxed here, because the answer's future would keep the space of the request for as long as it is parked.
-    answer(Box::pin(asked(app.clone(), request)), app)
+    let asking = asking(&app, request);
+    answer(asking, app)
 }
 
-async fn answer(asked: Pin<Box<impl Future<Output = Asked> + Send>>, app: App) -> Result<RawJson, ApiError> {
-    let (caller, request) = asked.await?;
-    let answer = v3::sync(&app, &caller, &request).await.map_err(|error| match error {
+/// A known caller and what they ask for.
+type Asked = (Arc<LocalDevice>, v3::Request);
+
+/// A request that is being read. Boxed, because the answer's future would keep its space for as long as it is parked.
+enum Asking {
+    Done(Box<Asked>),
+    /// The session or the filter is read from the database, or the request is refused.
+    Going(Pin<Box<dyn Future<Output = Result<Box<Asked>, ApiError>> + Send>>),
+}
+
+impl Asking {
+    fn done(asked: Result<Box<Asked>, ApiError>) -> Self {
+        match asked {
+            Ok(asked) => Self::Done(asked),
+            Err(error) => Self::Going(Box::pin(std::future::ready(Err(error)))),
+        }
+    }
+}
+
+async fn answer(asking: Asking, app: App) -> Result<RawJson, ApiError> {
+    let asked = match asking {
+        Asking::Done(asked) => asked,
+        Asking::Going(asked) => asked.await?,
+    };
+    let (caller, request) = &*asked;
+    let answer = v3::sync(&app, caller, request).await.map_err(|error| match error {
         SyncError::Revoked => AuthenticateError::Unknown.into(),
         SyncError::NoTurn(error) => ApiError::from(error),
         SyncError::TooMuchState => ApiError::too_large(
@@ -53,46 +75,62 @@ async fn answer(asked: Pin<Box<impl Future<Output = Asked> + Send>>, app: App) -
     Ok(RawJson(answer))
 }
 
-/// A known caller and what they ask for.
-type Asked = Result<(Arc<LocalDevice>, v3::Request), ApiError>;
-
-async fn asked(app: App, request: Request) -> Asked {
-    let unstable = asks_for_unstable_state_after(request.uri());
-    let related = timeline_fields_in_query(request.uri().query());
-    let Authed { caller, request, .. } = Authed::<Endpoint>::from_request(request, &app).await?;
-    let read = read(&app, &caller, request, unstable, related).instrument(debug_span!("sync.read"));
-    let request = read.await?;
-    Ok((caller, request))
+/// Reads the request, at once if memory has the session and the filter.
+fn asking(app: &App, request: Request) -> Asking {
+    let uri = request.uri().clone();
+    let Some(caller) = Authed::<Endpoint>::caller_in_memory(&request, app) else {
+        let app = app.clone();
+        return Asking::Going(Box::pin(async move {
+            let authed = Authed::<Endpoint>::from_request(request, &app).await?;
+            read(app, authed, uri).instrument(debug_span!("sync.read")).await
+        }));
+    };
+    let authed = match Authed::<Endpoint>::of_caller(request, app, caller) {
+        Ok(authed) => authed,
+        Err(error) => return Asking::done(Err(error)),
+    };
+    let filter = match &authed.request.filter {
+        None => Some(SyncFilter::of_all()),
+        Some(Filter::FilterId(id)) => app.filter_cache.find_in_memory(authed.caller.user.nid, id),
+        Some(_) => None,
+    };
+    match filter {
+        Some(filter) => Asking::done(asked(app, authed, filter, &uri)),
+        None => Asking::Going(Box::pin(read(app.clone(), authed, uri).instrument(debug_span!("sync.read")))),
+    }
 }
 
-async fn read(
-    app: &App,
-    caller: &LocalDevice,
-    request: Endpoint,
-    unstable: bool,
-    related: serde_json::Result<RelatedBy>,
-) -> Result<v3::Request, ApiError> {
-    let not_ours = |error: InvalidToken| ApiError::invalid_param(format!("since: {error}"));
-    let (since, hints) = match request.since.as_deref() {
-        None | Some("") => (None, Hints::default()),
-        Some(token) => (Some(token.parse::<SyncToken>().map_err(not_ours)?), Hints::of(token).map_err(not_ours)?),
-    };
-    let filter = match request.filter {
+/// Finds the filter of the request.
+async fn read(app: App, mut authed: Authed<Endpoint>, uri: Uri) -> Result<Box<Asked>, ApiError> {
+    let filter = match authed.request.filter.take() {
         None => SyncFilter::of_all(),
         Some(Filter::FilterDefinition(known)) => {
-            let timeline = related.map_err(|error| ApiError::bad_json(format!("filter: {error}")))?;
+            let timeline = timeline_fields_in_query(uri.query())
+                .map_err(|error| ApiError::bad_json(format!("filter: {error}")))?;
             Arc::new(SyncFilter::new(&Definition { known, timeline })?)
         }
         Some(Filter::FilterId(text)) if text.trim_start().starts_with('{') => return Err(broken_filter(&text)),
         Some(Filter::FilterId(id)) => app
             .filter_cache
-            .find(&app.filters, caller.user.nid, &id)
+            .find(&app.filters, authed.caller.user.nid, &id)
             .await?
             .ok_or_else(|| ApiError::invalid_param("There is no filter with this ID."))?,
         Some(_) => return Err(ApiError::invalid_param("The filter cannot be read.")),
     };
+    asked(&app, authed, filter, &uri)
+}
+
+/// The request with its filter and its token.
+fn asked(app: &App, authed: Authed<Endpoint>, filter: Arc<SyncFilter>, uri: &Uri) -> Result<Box<Asked>, ApiError> {
+    let Authed { caller, request, .. } = authed;
+    let not_ours = |error: InvalidToken| ApiError::invalid_param(format!("since: {error}"));
+    let (since, hints) = match request.since.as_deref() {
+        None | Some("") => (None, Hints::default()),
+        Some(token) => (Some(token.parse::<SyncToken>().map_err(not_ours)?), Hints::of(token).map_err(not_ours)?),
+    };
+    let unstable = asks_for_unstable_state_after(uri);
     let longest = app.config.limits.sync_timeout_max.duration();
-    Ok(v3::Request {
+    let request = v3::Request {
         filter,
         since,
         hints,
@@ -101,7 +139,8 @@ async fn read(
         state_after_unstable: unstable && !request.use_state_after,
         set_presence: request.set_presence,
         timeout: request.timeout.unwrap_or(Duration::ZERO).min(longest),
-    })
+    };
+    Ok(Box::new((caller, request)))
 }
 
 /// The reason why a filter definition is invalid. No filter ID begins with a brace, so the text was meant as a

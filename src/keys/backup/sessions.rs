@@ -260,6 +260,10 @@ impl Transaction for DeleteKeys {
     /// The version after the change, and the number of deleted keys.
     type Output = Result<(Stored, i64), BackupError>;
 
+    fn rows(&self) -> usize {
+        SESSIONS_PER_COMMIT
+    }
+
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Self::Output, Error> {
         let Some(row) = live_version(conn, self.user, self.version).await? else {
             return Ok(Err(BackupError::NoSuchVersion));

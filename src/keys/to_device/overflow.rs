@@ -104,6 +104,10 @@ fn shares(senders: &[FromSender], amount: fn(&FromSender) -> u64, excess: u64) -
 impl Transaction for DropMessages {
     type Output = Removed;
 
+    fn rows(&self) -> usize {
+        self.places.len()
+    }
+
     async fn run(&self, conn: &mut Conn<'_>, _: Position) -> Result<Removed, Error> {
         let removed = to_device::delete(conn, self.device, &self.places).await?;
         // Others before these stay.

@@ -1,73 +1,53 @@
-//! Counting for a user who follows the room, from memory alone: what is new was judged for somebody else of the class.
+//! Counting for a user who is joined, from memory alone: what is new was judged for somebody else of the class.
 //!
 //! Promise: the counts are those of [`Push::unread`], or there are none, and nothing has changed.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
-use super::{Basis, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread, judged::Judged};
+use super::{Basis, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread};
 use crate::{
     ephemeral::Ephemeral,
     push::{Push, rules::evaluate::Verdict},
-    room::{Room, Rooms, memberships::MemberEntry, read::threads::Conversation},
+    room::{Room, Rooms, memberships::MemberEntry},
     store::{Position, vocabulary::User},
 };
 
 /// Maximum steps of matching for the events of one look, which lets nobody else run meanwhile: well below a millisecond.
 const MAX_STEPS: usize = 64 * 1024;
 
-/// A user and their membership of the room.
+/// A user who is joined to a room, with their membership.
 #[derive(Clone, Copy)]
-pub struct Follower<'a> {
+pub struct Joined<'a> {
     pub user: &'a User,
     pub member: &'a MemberEntry,
 }
 
-impl Counted {
-    /// Adds an event that matters, after all others.
-    pub(super) fn add(&mut self, event: &Judged, verdict: Verdict, conversation: Option<&Conversation>, user: &User) {
-        self.through.extend(conversation.iter().flat_map(|conversation| &conversation.through));
-        let thread = conversation.and_then(|conversation| conversation.thread.clone());
-        if event.sender() == user.user_id {
-            self.tally.sent(event.pos, &thread);
-        } else {
-            self.tally.notified(event.pos, event.nid, thread, verdict.highlight);
-        }
-    }
-}
-
 impl Push {
-    /// Forgets all counts and verdicts, so that the next looks count anew.
-    #[cfg(test)]
-    pub(crate) fn forget_counts(&self) {
-        self.tallies.0.iter().for_each(|(key, _)| self.tallies.0.remove(&key));
-        self.judged.forget();
-    }
-
     /// As [`Self::unread`], for a user who is joined, and whose count memory can complete at once. `None` otherwise.
     pub fn unread_in_memory(
         &self,
         (rooms, ephemeral): (&Rooms, &Ephemeral),
         room: &Room,
-        follower: Follower<'_>,
+        joined: Joined<'_>,
         upto: Position,
     ) -> Option<Unread> {
-        let key = (follower.user.nid, room.nid);
+        let key = (joined.user.nid, room.nid);
         let entry = self.tallies.0.get(&key)?;
         let mut held = entry.counted.try_lock().ok()?;
         let counted = held.as_mut()?;
         // The user has been joined since then, so the count still begins with the same join.
-        let is_of_this_stay = follower.member.pos <= counted.upto;
-        if counted.owed != Owed::Nothing || !is_of_this_stay || !self.is_basis(&counted.basis, follower.user) {
+        let is_of_this_stay = joined.member.pos <= counted.upto;
+        if counted.owed != Owed::Nothing || !is_of_this_stay || !self.is_basis(&counted.basis, joined.user) {
             return None;
         }
         let reads = if ephemeral.no_receipt_since(room.nid, counted.read_upto) {
             None
         } else {
-            Some(ephemeral.reads_in_memory(room.nid, follower.user.nid)?)
+            Some(ephemeral.reads_in_memory(room.nid, joined.user.nid)?)
         };
         let bytes_before = counted.bytes();
         if counted.upto < upto {
-            self.add_judged(counted, (rooms, room), follower, upto)?;
+            self.add_judged(counted, (rooms, room), joined, upto)?;
             counted.upto = upto;
         }
         if let Some(reads) = reads {
@@ -103,20 +83,23 @@ impl Push {
         &self,
         counted: &mut Counted,
         (rooms, room): (&Rooms, &Room),
-        Follower { user, member }: Follower<'_>,
+        Joined { user, member }: Joined<'_>,
         upto: Position,
     ) -> Option<()> {
         let Basis { rules, ignored, .. } = &counted.basis;
         let judged = self.judged.find(room.nid, rules.compiled.class())?;
-        let judged = judged.try_lock().ok()?;
-        let after = counted.upto;
-        let news = || judged.within(after, upto);
-        if !judged.has_all(room, after, upto) || news().len() > COLD_EVENTS {
-            return None;
-        }
-        let mut verdicts = Vec::with_capacity(news().len());
+        let news: Vec<Arc<Judged>> = {
+            // Held for as short as possible: all members of a room look at the same time.
+            let judged = judged.try_lock().ok()?;
+            let known = judged.within(counted.upto, upto);
+            if !judged.has_all(room, counted.upto, upto) || known.len() > COLD_EVENTS {
+                return None;
+            }
+            known.cloned().collect()
+        };
+        let mut verdicts = Vec::with_capacity(news.len());
         let (mut steps, mut name) = (0, None);
-        for event in news() {
+        for event in &news {
             steps += event.steps;
             if steps > MAX_STEPS || event.is_redaction() {
                 return None;
@@ -138,10 +121,11 @@ impl Push {
             }
             verdicts.push(matters.then_some(verdict));
         }
-        counted.unsaved += verdicts.len();
-        let events: Vec<_> = news().zip(verdicts).filter_map(|(event, verdict)| Some((event, verdict?))).collect();
-        for (event, verdict) in events {
-            counted.add(event, verdict, event.known_conversation().flatten(), user);
+        counted.unsaved += news.len();
+        for (event, verdict) in news.iter().zip(verdicts) {
+            if let Some(verdict) = verdict {
+                counted.add(event, verdict, event.known_conversation().flatten(), user);
+            }
         }
         Some(())
     }

@@ -140,10 +140,14 @@ impl Rooms {
             return None;
         }
         let key = (room.nid, span);
-        if let Some(delta) = self.deltas.0.get(&key) {
+        let key_of = |user_id: &str| self.db.state_key_in_memory("m.room.member", user_id).map(|key| key.nid);
+        // A sender who was not in memory may be by now.
+        let is_complete = |sender: &DeltaSender| sender.member.is_some() || key_of(sender.user_id.as_str()).is_none();
+        if let Some(delta) = self.deltas.0.get(&key)
+            && delta.senders.iter().all(is_complete)
+        {
             return Some(Some(delta));
         }
-        let key_of = |user_id: &str| self.db.state_key_in_memory("m.room.member", user_id).map(|key| key.nid);
         let delta = Arc::new(Delta::render(&view, &view.ring.between(after, upto)?, key_of)?);
         self.deltas.0.insert(key, Arc::clone(&delta));
         Some(Some(delta))

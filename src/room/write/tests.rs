@@ -203,12 +203,13 @@ async fn clients_read_the_line_and_history_and_no_other_events() {
     for sub in [-1, -2] {
         let place = TimelinePlace { sub, ..last };
         let outcome = |_: &mut Built| only_stored(Flags::NONE, Placing::Gap(place), StateBefore::Current);
-        history.push(world.accept(message("in the gap"), outcome).await);
+        // Texts that differ: events of one millisecond on the same extremities would have one ID.
+        history.push(world.accept(message(&format!("in the gap, {sub}")), outcome).await);
     }
     let mut unplaced = Vec::new();
     for flags in [Flags::OUTLIER, Flags::REJECTED, Flags::SOFT_FAILED] {
         let outcome = |_: &mut Built| only_stored(flags, Placing::Nowhere, StateBefore::Current);
-        unplaced.push(world.accept(message("nowhere"), outcome).await);
+        unplaced.push(world.accept(message(&format!("nowhere, {flags:?}")), outcome).await);
     }
     // Now nothing is in memory, and sync reads the line from the database.
     world.evict().await;

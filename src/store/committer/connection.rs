@@ -37,10 +37,29 @@ pub(in crate::store) fn lock_query(role: Role) -> &'static str {
 /// The key of the lock: any number that nobody else uses in our database.
 pub(in crate::store) const LOCK_KEY: i64 = 0x5ab4a;
 
-/// Pauses between attempts to reach the database: short enough that a restart of it is hardly noticed, and long enough
-/// for a database that is away for hours.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The pauses between attempts to reach the database: each twice as long as the one before.
+pub(super) struct Pauses(Duration);
+
+impl Pauses {
+    /// Short enough that a restart of the database is hardly noticed.
+    const FIRST: Duration = Duration::from_millis(50);
+    /// Long enough for a database that is away for hours.
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    pub(super) fn new() -> Self {
+        Self(Self::FIRST)
+    }
+
+    /// Waits for the next attempt. An error if the committer is to stop.
+    pub(super) async fn wait(&mut self, shared: &Shared) -> Result<(), Failure> {
+        tokio::select! {
+            () = tokio::time::sleep(self.0) => {}
+            () = shared.stop.cancelled() => return Err(Failure::Stopped),
+        }
+        self.0 = (self.0 * 2).min(Self::LONGEST);
+        Ok(())
+    }
+}
 
 /// The writing connection, with the right to write: epoch and the name of the holder.
 pub(crate) struct WriterConn {
@@ -122,11 +141,16 @@ impl WriterConn {
         matches!(&self.engine, Engine::Postgres { conn: None, .. })
     }
 
-    /// Drops a connection that does not answer.
-    pub(super) fn give_up(&mut self, limit: Duration) -> Error {
+    /// Drops a connection that has failed.
+    pub(super) fn lose(&mut self) {
         if let Engine::Postgres { conn, .. } = &mut self.engine {
             *conn = None;
         }
+    }
+
+    /// Drops a connection that does not answer.
+    pub(super) fn give_up(&mut self, limit: Duration) -> Error {
+        self.lose();
         late(limit).into()
     }
 
@@ -137,14 +161,12 @@ impl WriterConn {
                 Ok(Some(position)) if position >= last => return Ok(()),
                 Ok(Some(_)) => return Err(Failure::Refused(error)),
                 Ok(None) => return Err(Failure::Fenced),
-                Err(rollback) => match &mut self.engine {
-                    // A file does not go away; the disk below it has failed.
-                    Engine::Sqlite(_) => return Err(Failure::Refused(error)),
-                    Engine::Postgres { conn, .. } => {
-                        tracing::debug!(error = %Report(&rollback), "rollback not answered");
-                        *conn = None;
-                    }
-                },
+                // A file does not go away; the disk below it has failed.
+                Err(_) if matches!(self.engine, Engine::Sqlite(_)) => return Err(Failure::Refused(error)),
+                Err(rollback) => {
+                    tracing::debug!(error = %Report(&rollback), "rollback not answered");
+                    self.lose();
+                }
             }
         }
         let position = self.regain(shared).await?;
@@ -172,7 +194,7 @@ impl WriterConn {
     /// Connects again, as often as it takes, and shuts the old connection out. Returns the slot's position.
     pub(super) async fn regain(&mut self, shared: &Shared) -> Result<Position, Failure> {
         tracing::warn!("lost the connection to the database");
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::new();
         loop {
             match self.raise_epoch().await {
                 Ok(Some(position)) => {
@@ -182,11 +204,7 @@ impl WriterConn {
                 Ok(None) => return Err(Failure::Fenced),
                 Err(error) => tracing::debug!(error = %Report(&error), "the database is still away"),
             }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = shared.stop.cancelled() => return Err(Failure::Stopped),
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pauses.wait(shared).await?;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Shared,
-    connection::{Engine, FIRST_PAUSE, Failure, LONGEST_PAUSE, WriterConn, connect, within},
+    connection::{Engine, Failure, Pauses, WriterConn, connect, within},
 };
 use crate::{
     report::Report,
@@ -21,13 +21,6 @@ impl WriterConn {
             self.unlocked = true;
         }
         self.lock_again().await
-    }
-
-    /// Drops a connection that has failed.
-    pub(super) fn lose(&mut self) {
-        if let Engine::Postgres { conn, .. } = &mut self.engine {
-            *conn = None;
-        }
     }
 
     /// Writes with the right of this term from now on.
@@ -69,18 +62,14 @@ impl WriterConn {
     /// Finds out whether the batch that ends at `last` was stored before another process took the lease: the next term
     /// begins after it then. Waits for the database as long as it takes.
     pub(super) async fn was_stored(&mut self, shared: &Shared, last: Position) -> Result<bool, Failure> {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::new();
         loop {
             match self.next_term(shared).await {
                 Ok(next) => return Ok(next.is_some_and(|first_pos| first_pos >= last)),
                 Err(error) => tracing::debug!(error = %Report(&error), "the database is still away"),
             }
             self.lose();
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = shared.stop.cancelled() => return Err(Failure::Stopped),
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pauses.wait(shared).await?;
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) enum QueuePlace {
     Void,
 }
 
-/// Whether the queue takes writes.
+/// The state of the queue: open, or closed and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Intake {
     #[default]

@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use super::{
     Committer, Ended, Health,
-    connection::{Failure, WriterConn},
+    connection::{Failure, Pauses, WriterConn},
     run::contained,
 };
 use crate::{
     report::Report,
     store::{
         Error, Position, Write,
+        conn::late,
         ids::lock,
         log::{
             LogEntry, Touch,
@@ -150,20 +151,29 @@ impl Committer {
         let (look_every, limit) = (conn.patience.look, conn.patience.commit);
         let watch = LeaseWatch::new(conn.patience.silence, given_up);
         let mut following = Following { watch, place: None, epoch: None };
+        // Set while the database does not answer.
+        let mut pauses = None;
         loop {
-            match tokio::time::timeout(limit, self.look(conn, &mut following)).await {
+            let failure = match tokio::time::timeout(limit, self.look(conn, &mut following)).await {
                 Ok(Ok(true)) => return Ok(()),
-                Ok(Ok(false)) => {}
+                Ok(Ok(false)) => None,
                 Ok(Err(Interrupted::Ended(ended))) => return Err(ended),
-                Ok(Err(Interrupted::Database(error))) => {
+                Ok(Err(Interrupted::Database(error))) => Some(error),
+                Err(_) => Some(late(limit).into()),
+            };
+            if let Some(error) = failure {
+                conn.lose();
+                if pauses.is_none() {
                     tracing::warn!(error = %Report(&error), "commits of another process not followed, trying again");
-                    conn.lose();
+                } else {
+                    tracing::debug!(error = %Report(&error), "the database is still away");
                 }
-                Err(_) => {
-                    tracing::warn!("commits of another process not followed in time, trying again");
-                    conn.lose();
+                if pauses.get_or_insert_with(Pauses::new).wait(shared).await.is_err() {
+                    return Err(Ended::Stopped);
                 }
+                continue;
             }
+            pauses = None;
             tokio::select! {
                 () = shared.hint.notified() => {}
                 () = tokio::time::sleep(look_every) => {}
@@ -207,7 +217,7 @@ impl Committer {
                         "the commit log does not reach back: forgetting what memory has"
                     );
                     let end = LogEnd::find_upto(&mut db, slot.pos).await?;
-                    place = LogPlace::at(&mut db, slot.pos).await?;
+                    place = LogPlace::new(slot.pos, end.bytes);
                     contained(|| shared.memory.forget(slot.pos))?;
                     shared.feed.skip_to(end);
                     true
@@ -294,9 +304,19 @@ impl Committer {
         self.health() == Health::Following
     }
 
+    /// Returns whether several processes may share the database.
+    pub fn is_shared(&self) -> bool {
+        self.0.role == Role::Follow
+    }
+
     /// Waits until this process may write, or the committer has ended. Cancel safe.
     pub async fn leading(&self) {
         self.0.pulse.wait_for(|health| *health != Health::Following).await;
+    }
+
+    /// Waits until another process writes, or is to. For ever if the committer ends before. Cancel safe.
+    pub async fn following(&self) {
+        self.0.pulse.wait_for(|health| *health == Health::Following).await;
     }
 
     /// Waits until a position is visible in this process, which shares its database with others. Cancel safe.

@@ -20,7 +20,7 @@ pub trait Transaction: Send + Sync + 'static {
     /// Allows the use of the disk reserve when the disk is full. For signing in and out, in few rows.
     const ESSENTIAL: bool = false;
 
-    /// The number of rows that it will write, if that can be many: a batch ends after about
+    /// The number of rows that it will write or delete, if that can be many: a batch ends after about
     /// [`MAX_BATCH_ROWS`](super::MAX_BATCH_ROWS).
     fn rows(&self) -> usize {
         1

@@ -183,19 +183,20 @@ impl Cursors {
         let _ = self.places.subscribe().wait_for(|places| places.done(consumer) >= Some(pos)).await;
     }
 
-    /// The distance of each cursor from the end of the log.
+    /// The distance of each cursor from the end of the log. A consumer that has not begun has none: in a process that follows,
+    /// none has.
     pub fn lags(&self, db: &Database, now_ms: i64) -> Vec<Lag> {
         let feed = db.committer().feed();
         let places = self.places.borrow();
         let lag = |(consumer, place): (&&'static str, &CursorPlace)| {
-            let done = place.done.unwrap_or(place.stored);
+            let done = place.done?;
             let since_ms =
                 if done >= places.latest { now_ms } else { feed.time_after(done).unwrap_or(place.done_at_ms) };
             let waited_ms = u64::try_from(now_ms - since_ms).unwrap_or_default();
             let positions = (places.latest.0 - done.0).max(0);
-            Lag { consumer, positions, time: Duration::from_millis(waited_ms) }
+            Some(Lag { consumer, positions, time: Duration::from_millis(waited_ms) })
         };
-        places.by_consumer.iter().map(lag).collect()
+        places.by_consumer.iter().filter_map(lag).collect()
     }
 
     /// Tells the metrics how far behind each cursor is.
@@ -238,6 +239,7 @@ impl Cursors {
         let mut trim_at = Instant::now();
         let mut is_clean = false;
         loop {
+            db.committer().leading().await;
             let latest = self.latest();
             // A disk that is full, or a database that does not answer, is left to the writes of users.
             if db.committer().health() == Health::Working {

@@ -122,7 +122,7 @@ impl Feed {
         self.cursors.appended(&newest);
     }
 
-    /// Goes on from here, without the entries before: they are missing, or another process knows what they made.
+    /// Goes on from here, without the entries before, which are missing.
     pub(in crate::store) fn skip_to(&self, end: LogEnd) {
         let LogEnd { pos, bytes } = end;
         *lock(&self.recent) = Recent { entries: VecDeque::new(), touches: 0, complete_from: pos, bytes };

@@ -22,7 +22,7 @@ statements! {
     TAKE = "UPDATE writer_slot SET epoch = epoch + 1, holder = $1 \
         WHERE slot = 0 AND epoch = $2 AND pos = $3 AND beat = $4 RETURNING epoch";
     BEAT = "UPDATE writer_slot SET beat = beat + 1 WHERE slot = 0 AND epoch = $1 RETURNING beat";
-    HAND_OVER = "UPDATE writer_slot SET holder = 0 WHERE slot = 0 AND epoch = $1 RETURNING beat";
+    HAND_OVER = "UPDATE writer_slot SET holder = 0 WHERE slot = 0 AND epoch = $1";
 }
 
 /// The holder of a lease that is free.
@@ -69,16 +69,20 @@ pub(in crate::store) async fn take(
         at_writer!(conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(drop))?;
         return Ok(None);
     };
-    trim::delete_after(conn, seen.pos).await?;
-    let term = Term { number, epoch, first_pos: seen.pos };
-    terms::begin(conn, term, now_ms).await?;
-    let blocks = reserve_ids(conn).await?;
+    let taken = begin(conn, Term { number, epoch, first_pos: seen.pos }, now_ms).await?;
     at_writer!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(drop))?;
-    Ok(Some(Taken { term, blocks }))
+    Ok(Some(taken))
+}
+
+/// Begins a term whose slot was just taken, in the same transaction if others share the database.
+pub(in crate::store) async fn begin(conn: &mut Conn<'_>, term: Term, now_ms: i64) -> Result<Taken, Error> {
+    trim::delete_after(conn, term.first_pos).await?;
+    terms::begin(conn, term, now_ms).await?;
+    Ok(Taken { term, blocks: reserve_ids(conn).await? })
 }
 
 /// Reserves a block of each kind of short id. Blocks of an earlier holder are never used up.
-pub(in crate::store) async fn reserve_ids(conn: &mut Conn<'_>) -> Result<Vec<(Kind, i64)>, Error> {
+async fn reserve_ids(conn: &mut Conn<'_>) -> Result<Vec<(Kind, i64)>, Error> {
     let mut blocks = Vec::with_capacity(Kind::ALL.len());
     for kind in Kind::ALL {
         let name = kind.counter_name();
@@ -99,12 +103,10 @@ pub(in crate::store) async fn beat(conn: &mut Conn<'_>, epoch: i64) -> Result<bo
 
 /// Gives the lease up: the next process that looks takes it. Changes nothing if it is another's already.
 pub(in crate::store) async fn hand_over(conn: &mut Conn<'_>, epoch: i64) -> Result<(), Error> {
-    let _: Option<(i64,)> =
-        at_writer!(conn, db => sqlx::query_as(HAND_OVER.text()).bind(epoch).fetch_optional(&mut **db).await)?;
-    Ok(())
+    Ok(at_writer!(conn, db => sqlx::query(HAND_OVER.text()).bind(epoch).execute(&mut **db).await.map(drop))?)
 }
 
-/// What a process that follows has seen of the holder.
+/// The sight that a process that follows has of the holder.
 #[derive(Debug)]
 pub(in crate::store) struct LeaseWatch {
     silence: Duration,

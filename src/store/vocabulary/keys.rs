@@ -221,8 +221,14 @@ impl Database {
         if let Some(known) = keys.get(event_type, state_key) {
             return Ok(known);
         }
+        let ids = self.committer().ids();
+        let openings = ids.openings();
         let read = self.read_state_key(event_type, state_key);
-        keys.get_or_read(event_type, state_key, read, || self.committer().ids().key()).await
+        let make = || {
+            ids.ensure_since(openings)?;
+            ids.key()
+        };
+        keys.get_or_read(event_type, state_key, read, make).await
     }
 
     /// The pair, if it is in memory.

@@ -121,6 +121,7 @@ impl Database {
         if let Some(server) = read(known).get(name) {
             return Ok(server);
         }
+        let openings = self.committer().ids().openings();
         let mut reader = self.read().await?;
         let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
             sqlx::query_as(FIND_SERVER.text()).bind(name.as_str()).fetch_optional(&mut **db).await)?;
@@ -130,7 +131,10 @@ impl Database {
         }
         let nid = match row {
             Some((nid,)) => ServerNid(nid),
-            None => self.committer().ids().server()?,
+            None => {
+                self.committer().ids().ensure_since(openings)?;
+                self.committer().ids().server()?
+            }
         };
         Ok(known.add(nid, name, row.is_some()))
     }

@@ -1,6 +1,6 @@
 //! The answer for a client that is caught up, from memory alone: most answers, and all that a message to a large room needs.
 //!
-//! It waits for nothing, and copies the events that were rendered for all members ([`Delta`](crate::room::read::delta::Delta)).
+//! It waits for nothing, and copies the events that were rendered for all members ([`Delta`]).
 //! Promise: the answer is that of [`answer`](super::answer()), byte by byte. Whatever is not plain is left to that one: a
 //! change of state, of membership or of account data, an own event, a hidden event, a filtered timeline, a member that lazy
 //! loading owes, anything that is not in memory.
@@ -21,12 +21,12 @@ use super::{
 use crate::{
     account_data::ignored::Ignored,
     limits::large_answers::LARGE_BYTES,
-    push::unread::Follower,
+    push::unread::Joined,
     room::{Room, memberships::MemberEntry, read::delta::Delta},
     store::{Position, RoomNid, TimelinePlace},
     sync::{
         json::{Array, Object},
-        token::{Hints, MAX_HINTED_ROOMS, PageToken, SyncToken},
+        token::{Hints, PageToken, SyncToken},
     },
 };
 
@@ -38,8 +38,31 @@ const MAX_ROOMS: usize = 16;
 const ANSWER_BYTES: usize = 256;
 const ROOM_BYTES: usize = 1024;
 
-/// Builds the answer as [`answer`](super::answer()) does, and returns whether it has any news. `None` if that one must.
-pub(super) fn answer(look: &Look<'_>) -> Option<(Bytes, bool)> {
+/// The reason why memory alone has no answer.
+pub(super) enum Lacks {
+    /// The unread events of a room are not counted yet. Once they are, there may be an answer.
+    Count(Arc<Room>),
+    /// [`answer`](super::answer()) must build it.
+    Other,
+}
+
+/// Counts the unread events of the room, and then builds the answer. `None` if there still is none.
+pub(super) async fn answer_after_counting(look: &Look<'_>, room: Arc<Room>) -> Option<(Bytes, bool)> {
+    let (app, user) = (look.app, &look.caller.user);
+    // An error is for the other one to report. It leaves out rooms that are damaged.
+    let sight = app.rooms.sight(&room, user).await.ok()?;
+    let services = (&app.rooms, &app.ephemeral);
+    app.push.unread(services, (&room, &sight), user, look.upto, &look.budgets.unread).await.ok()?;
+    answer(look).ok()
+}
+
+/// Builds the answer as [`answer`](super::answer()) does, and returns whether it has any news.
+pub(super) fn answer(look: &Look<'_>) -> Result<(Bytes, bool), Lacks> {
+    let mut lacks = Lacks::Other;
+    build(look, &mut lacks).ok_or(lacks)
+}
+
+fn build(look: &Look<'_>, lacks: &mut Lacks) -> Option<(Bytes, bool)> {
     let since = look.since.filter(|since| is_plain(look, since))?;
     let Look { app, caller, live, request, .. } = look;
     let (user, device) = (caller.user.nid, caller.device_nid);
@@ -69,7 +92,7 @@ pub(super) fn answer(look: &Look<'_>) -> Option<(Bytes, bool)> {
     let mut sections = Object::begin(object.key("rooms"));
     let mut joined = Object::begin(sections.key("join"));
     for member in &members {
-        write_room(look, &since, (member, &ignored), &mut hints, &mut joined)?;
+        write_room(look, &since, (member, &ignored), (&mut hints, lacks), &mut joined)?;
     }
     let mut has_news = joined.end();
     sections.end();
@@ -77,7 +100,7 @@ pub(super) fn answer(look: &Look<'_>) -> Option<(Bytes, bool)> {
         object.back_to(before);
     }
     has_news |= write_known_counts(look, &counts, &mut object);
-    object.string("next_batch", &format!("{}{hints}", next_batch(look, None)));
+    object.token("next_batch", format_args!("{}{hints}", next_batch(look, None)));
     object.end();
     // A large answer must wait for its turn.
     (out.len() < LARGE_BYTES).then(|| (out.into(), has_news))
@@ -96,14 +119,12 @@ fn is_plain(look: &Look<'_>, since: &SyncToken) -> bool {
 /// The memberships in these rooms. `None` if they are not in memory, or if one is not that of a member who was in the room
 /// before the client's token already.
 fn members_of(look: &Look<'_>, since: &SyncToken, rooms: &[RoomNid]) -> Option<Vec<MemberEntry>> {
-    let follows = |member: &&MemberEntry| {
+    let follows = |member: &MemberEntry| {
         member.membership == Membership::Join && !member.forgotten && member.pos <= since.position
     };
     look.app.rooms.with_memberships(look.caller.user.nid, |held| {
         let known = rooms.iter().filter_map(|room| held.get(room));
-        known
-            .map(|member| Some(&member).filter(|member| follows(member)).map(|member| MemberEntry::clone(member)))
-            .collect()
+        known.map(|member| follows(member).then(|| member.clone())).collect()
     })
 }
 
@@ -112,7 +133,7 @@ fn write_room(
     look: &Look<'_>,
     since: &SyncToken,
     (member, ignored): (&MemberEntry, &Ignored),
-    hints: &mut Hints,
+    (hints, lacks): (&mut Hints, &mut Lacks),
     rooms: &mut Object<'_>,
 ) -> Option<()> {
     let Look { app, caller, upto, .. } = look;
@@ -131,8 +152,11 @@ fn write_room(
     if room.last_pos() <= since.position && !has_ephemeral {
         return Some(());
     }
-    let (services, follower) = ((&app.rooms, &app.ephemeral), Follower { user: &caller.user, member });
-    let unread = app.push.unread_in_memory(services, &room, follower, *upto)?;
+    let (services, joined) = ((&app.rooms, &app.ephemeral), Joined { user: &caller.user, member });
+    let Some(unread) = app.push.unread_in_memory(services, &room, joined, *upto) else {
+        *lacks = Lacks::Count(room);
+        return None;
+    };
     if delta.is_none() && !has_ephemeral && unread.changed_at <= Some(since.position) {
         return Some(());
     }
@@ -144,7 +168,7 @@ fn write_room(
     }
     timeline.raw("limited", "false");
     let start = delta.as_ref().map_or(TimelinePlace::on_line(*upto), |delta| delta.start);
-    timeline.string("prev_batch", &PageToken(start).to_string());
+    timeline.token("prev_batch", PageToken(start));
     timeline.end();
     object.events(state_field(look), |_| {});
     object.events("account_data", |_| {});
@@ -154,11 +178,7 @@ fn write_room(
     });
     write_unread(look, &unread, &mut object);
     object.end();
-    match typing.map(|typing| typing.anybody) {
-        Some(true) if hints.typing.len() < MAX_HINTED_ROOMS => _ = hints.typing.insert(room.nid),
-        Some(false) => _ = hints.typing.remove(&room.nid),
-        Some(true) | None => {}
-    }
+    hints.note_typing(room.nid, typing.map(|typing| typing.anybody));
     Some(())
 }
 
@@ -187,6 +207,7 @@ fn knows_members(look: &Look<'_>, since: Position, room: &Room, delta: &Delta) -
         LazyLoadOptions::Enabled { include_redundant_members: true } => false,
         LazyLoadOptions::Enabled { include_redundant_members: false } => {
             let (lazy, device) = (&look.app.lazy_members, look.caller.device_nid);
+            // As the slow answer does: members of an answer that was lost do not count.
             lazy.rewind(device, room.nid, since);
             let is_known = |(key, event)| lazy.knows(device, room.nid, key, event, since);
             delta.senders.iter().all(|sender| sender.member.is_some_and(is_known))

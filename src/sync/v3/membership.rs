@@ -268,12 +268,7 @@ impl RoomNews {
         match look.app.rooms.contain(nid, part)? {
             Some(RoomPart::Written { bytes, typing }) => {
                 look.budgets.spend(bytes);
-                match typing {
-                    // A client that sees typing in more rooms at once may show it for too long after a restart.
-                    Some(true) if self.hints.typing.len() < MAX_HINTED_ROOMS => _ = self.hints.typing.insert(nid),
-                    Some(false) => _ = self.hints.typing.remove(&nid),
-                    Some(true) | None => {}
-                }
+                self.hints.note_typing(nid, typing);
             }
             Some(RoomPart::NoNews) => json.back_to(before),
             Some(RoomPart::DoesNotFit) => {

@@ -180,7 +180,7 @@ impl Timeline {
         }
         array.end();
         json.raw("limited", if self.limited { "true" } else { "false" });
-        json.string("prev_batch", &PageToken(self.start).to_string());
+        json.token("prev_batch", PageToken(self.start));
         json.end();
         Ok(())
     }

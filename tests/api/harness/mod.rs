@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod routes;
 mod server;
 pub mod shapes;
+pub mod steps;
 
 pub use self::{
     client::{Client, Response, v3},

@@ -221,7 +221,7 @@ async fn clients_are_told_of_device_lists_of_other_servers_while_they_share_a_ro
     told.expect("queued").wait().await.expect("stored");
     let (app, upto) = (&world.server.app, committer.published());
     let changed = app.keys.device_lists_changed(&app.rooms, world.alice.user.nid, before, upto).await.expect("read");
-    assert_eq!(changed, [carol.user_id.clone()]);
+    assert_eq!(changed, std::slice::from_ref(&carol.user_id));
     assert_eq!(world.device_lists(&mut since).await, [only_carol.clone(), nobody.clone()]);
 
     world.change(&carol, Membership::Leave).await;

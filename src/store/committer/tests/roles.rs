@@ -104,7 +104,7 @@ impl Process {
 
     /// Waits until this process has found out that it does not lead any more.
     async fn follows(&self) {
-        self.db.committer().0.pulse.wait_for(|health| *health == Health::Following).await;
+        self.db.committer().following().await;
     }
 
     /// Holds the next batch after a step. Returns what says that it is held, and what lets it go on.

@@ -56,6 +56,16 @@ impl World {
         Cursor::new(consumer, Arc::clone(&self.db), self.clock.clone())
     }
 
+    /// A cursor that has done one entry, and whose place is stored.
+    async fn stored_cursor<C: Consumer>(&self, consumer: C) -> Cursor<C> {
+        let cursor = self.cursor(consumer);
+        cursor.step().await.expect("it begins");
+        self.touch(1).await;
+        cursor.step().await.expect("done");
+        self.store().await;
+        cursor
+    }
+
     /// Commits a touch of a user's profile.
     async fn touch(&self, user: i64) -> Position {
         let write = Write::default().touching(Touch::Profile { user: UserNid(user) });
@@ -313,11 +323,7 @@ async fn a_place_after_all_commits_is_not_taken() {
     for place in [1_000, i64::MAX] {
         for mut world in World::both().await {
             let recorder = Recorder::default();
-            let cursor = world.cursor(recorder.clone());
-            cursor.step().await.expect("it begins");
-            world.touch(1).await;
-            cursor.step().await.expect("done");
-            world.store().await;
+            let cursor = world.stored_cursor(recorder.clone()).await;
             world.db.committer().transact(Misplace(Position(place))).await.expect("committed");
             drop(cursor);
             world = world.kill().await;
@@ -343,11 +349,7 @@ async fn a_place_after_all_commits_is_not_taken() {
 async fn entries_that_no_commit_has_made_are_deleted_at_the_start() {
     for mut world in World::both().await {
         let recorder = Recorder::default();
-        let cursor = world.cursor(recorder.clone());
-        cursor.step().await.expect("it begins");
-        world.touch(1).await;
-        cursor.step().await.expect("done");
-        world.store().await;
+        let cursor = world.stored_cursor(recorder.clone()).await;
         // The positions of the next commits, and the last of all.
         for _ in 0..2 {
             let bogus = Position(world.published().0 + 5);
