@@ -43,6 +43,7 @@ use crate::{
     appservice::Appservices,
     clock::Clock,
     config::{Config, RegistrationMode, Secret, TimeSpan},
+    memory::budget::Budget,
     store::Database,
 };
 use interactive_auth::InteractiveAuth;
@@ -101,9 +102,10 @@ impl Accounts {
         hashing: password::Hashing,
         settings: impl Into<Settings>,
         appservices: Arc<Appservices>,
+        budget: &Budget,
     ) -> Self {
         let settings = settings.into();
-        let sessions = Arc::new(SessionCache::new(db.committer().published()));
+        let sessions = Arc::new(SessionCache::new(db.committer().published(), budget));
         db.committer().remember(Arc::<SessionCache>::clone(&sessions));
         Self {
             interactive_auth: InteractiveAuth::new(settings.interactive_auth_lifetime),

@@ -15,6 +15,7 @@ use self::ignored::IgnoredLists;
 use crate::{
     account::turns::{Turn, Turns},
     config::Limits,
+    memory::budget::Budget,
     store::{
         self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows,
         ids::lock,
@@ -121,9 +122,9 @@ pub enum PutError {
 }
 
 impl AccountData {
-    pub fn new(db: Arc<Database>, limits: &Limits) -> Self {
+    pub fn new(db: Arc<Database>, limits: &Limits, budget: &Budget) -> Self {
         let latest = Mutex::new(Latest::new(db.committer().published()));
-        let memory = Arc::new(DataMemory { latest, ignored: IgnoredLists::default() });
+        let memory = Arc::new(DataMemory { latest, ignored: IgnoredLists::new(budget) });
         db.committer().remember(Arc::<DataMemory>::clone(&memory));
         Self {
             db,

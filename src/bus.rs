@@ -12,6 +12,8 @@
 //! Marks that come before a user is live, or before they watch a room, miss the user. So these two read the latest mark
 //! of anyone under the lock that a mark takes: the user's set then does not claim to know what came before.
 
+#[cfg(test)]
+mod counted;
 mod live;
 mod marks;
 pub mod notify;

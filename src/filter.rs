@@ -116,7 +116,7 @@ impl SyncFilter {
     }
 
     /// Returns the approximate bytes of memory that it takes.
-    fn bytes(&self) -> usize {
+    fn size_bytes(&self) -> usize {
         let room = &self.room;
         let events =
             [&self.presence, &self.account_data, &room.account_data, &room.ephemeral, &room.state, &room.timeline];

@@ -44,6 +44,7 @@ use crate::{
     account::turns::Turns,
     clock::Clock,
     config::Config,
+    memory::budget::Budget,
     store::{
         Database, Position,
         log::{LogEntry, Memory, Touch},
@@ -61,6 +62,8 @@ pub struct Keys {
     to_device_per_device: usize,
     /// The limit on bytes of messages waiting for a device.
     to_device_bytes: u64,
+    /// The limit on bytes of the keys in one answer.
+    queried_bytes: usize,
     memory: Arc<KeysMemory>,
     /// Held by the request that evicts messages from a full inbox, also across commits.
     overflow: tokio::sync::Mutex<()>,
@@ -77,9 +80,9 @@ struct KeysMemory {
 
 impl KeysMemory {
     /// Empty memory, which follows the commits after `started_at`.
-    fn new(started_at: Position) -> Self {
+    fn new(started_at: Position, budget: &Budget) -> Self {
         let changes = changes::Changes::new(started_at);
-        Self { changes, counts: counts::Counts::new(started_at), inboxes: to_device::Inboxes::default() }
+        Self { changes, counts: counts::Counts::new(started_at, budget), inboxes: to_device::Inboxes::new(budget) }
     }
 }
 
@@ -119,8 +122,8 @@ impl Memory for KeysMemory {
 }
 
 impl Keys {
-    pub fn new(db: Arc<Database>, clock: Clock, config: &Config) -> Self {
-        let memory = Arc::new(KeysMemory::new(db.committer().published()));
+    pub fn new(db: Arc<Database>, clock: Clock, config: &Config, budget: &Budget) -> Self {
+        let memory = Arc::new(KeysMemory::new(db.committer().published(), budget));
         db.committer().remember(Arc::<KeysMemory>::clone(&memory));
         Self {
             memory,
@@ -132,6 +135,7 @@ impl Keys {
             one_time_keys_per_device: config.limits.one_time_keys_per_device as usize,
             to_device_per_device: config.limits.to_device_per_device as usize,
             to_device_bytes: to_device::MAX_INBOX_BYTES,
+            queried_bytes: query::MAX_QUERIED_BYTES,
         }
     }
 

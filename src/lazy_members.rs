@@ -23,9 +23,6 @@ use crate::{
 const PAIR_BYTES: u64 = 160;
 const MEMBER_BYTES: u64 = 36;
 
-/// The approximate number of pairs that fit in.
-const REMEMBERED: usize = 50_000;
-
 /// The number of members cached for each pair.
 const MEMBERS: usize = 2_000;
 
@@ -38,12 +35,7 @@ pub struct LazyMembers {
 
 impl LazyMembers {
     pub fn new(budget: &Budget) -> Self {
-        let sent = Arc::new(GrowingCache::new(budget.share(Part::LazyMembers), REMEMBERED));
-        budget.watch(Part::LazyMembers, {
-            let sent: Arc<GrowingCache<_, _>> = Arc::clone(&sent);
-            move || sent.bytes()
-        });
-        Self { sent }
+        Self { sent: budget.growing_cache(Part::LazyMembers) }
     }
 
     /// Returns whether the device, which has everything up to `since`, has this event for the key.

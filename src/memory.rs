@@ -5,6 +5,7 @@
 //! glibc, nothing goes back.
 
 pub mod budget;
+pub mod cache;
 pub mod growing;
 
 use std::{fs, time::Duration};

@@ -8,13 +8,16 @@ pub mod unread;
 
 use std::sync::Arc;
 
-use quick_cache::{Weighter, sync::Cache};
 use ruma::{RoomId, push::Ruleset};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     account_data::{ACCOUNT, AccountData, PUSH_RULES, PutError, is_kind, render},
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
     store::{
         self, Position, UserNid,
         log::{LogEntry, Memory, Touch},
@@ -25,12 +28,6 @@ use crate::{
 pub use rules::RuleError;
 use rules::{carry_over, compiled::CompiledRules, evaluate::Evaluator};
 use unread::{JudgedRooms, Stored, Tallies};
-
-/// Approximate number of cached rulesets, mostly of 10 kB. Others are read again when they are used.
-const CACHED_RULESETS: usize = 5_000;
-
-/// Approximate memory for cached rulesets. The largest that users may have takes a few hundred kB.
-const CACHED_RULESET_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The size of the server's own rules, with their names and actions.
 const DEFAULTS_BYTES: u64 = 6 * 1024;
@@ -47,17 +44,15 @@ pub struct UserRules {
     bytes: u64,
 }
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<UserNid, Arc<UserRules>> for ByBytes {
-    fn weight(&self, _: &UserNid, rules: &Arc<UserRules>) -> u64 {
-        rules.bytes
+impl HasBytes for UserRules {
+    fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
-/// The cached rules of active users.
-struct Rulesets(Cache<UserNid, Arc<UserRules>, ByBytes>);
+/// The cached rules of active users, mostly of 10 kB; the largest that users may have take a few hundred kB. Others are
+/// read again when they are used.
+struct Rulesets(Arc<ByteCache<UserNid, Arc<UserRules>>>);
 
 impl Memory for Rulesets {
     fn apply(&self, entry: &LogEntry) {
@@ -95,17 +90,16 @@ pub enum ChangeError {
 }
 
 impl Push {
-    pub fn new(data: Arc<AccountData>) -> Self {
-        let rulesets = Cache::with_weighter(CACHED_RULESETS, CACHED_RULESET_BYTES, ByBytes);
-        let rulesets = Arc::new(Rulesets(rulesets));
+    pub fn new(data: Arc<AccountData>, budget: &Budget) -> Self {
+        let rulesets = Arc::new(Rulesets(budget.cache(Part::PushRules)));
         data.remember(Arc::<Rulesets>::clone(&rulesets));
         Self {
             data,
             rulesets,
-            evaluator: Evaluator::default(),
-            judged: JudgedRooms::default(),
-            tallies: Tallies::default(),
-            stored: Stored::default(),
+            evaluator: Evaluator::new(budget),
+            judged: JudgedRooms::new(budget),
+            tallies: Tallies::new(budget),
+            stored: Stored::new(budget),
         }
     }
 

@@ -34,6 +34,7 @@ pub use self::key_ring::{FORGET_AFTER, KeyError};
 use self::{discovery::Discovery, key_ring::KeyRing, turns::Turns};
 use crate::{
     clock::Clock,
+    memory::budget::Budget,
     outbound::{Limits, Outbound, OutboundError},
     report::Report,
     store::Database,
@@ -95,9 +96,15 @@ pub struct Federation {
 }
 
 impl Federation {
-    pub fn new(db: Arc<Database>, clock: Clock, signer: Arc<ServerSigner>, outbound: Arc<Outbound>) -> Self {
-        let discovery = Arc::new(Discovery::new(Arc::clone(&outbound), clock.clone()));
-        let keys = KeyRing::new(db, clock.clone(), Arc::clone(&outbound), Arc::clone(&discovery));
+    pub fn new(
+        db: Arc<Database>,
+        clock: Clock,
+        signer: Arc<ServerSigner>,
+        outbound: Arc<Outbound>,
+        budget: &Budget,
+    ) -> Self {
+        let discovery = Arc::new(Discovery::new(Arc::clone(&outbound), clock.clone(), budget));
+        let keys = KeyRing::new(db, clock.clone(), Arc::clone(&outbound), Arc::clone(&discovery), budget);
         Self { signer, clock, outbound, discovery, keys, turns: Turns::default() }
     }
 

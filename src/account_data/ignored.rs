@@ -8,16 +8,22 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use quick_cache::sync::Cache;
 use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{ACCOUNT, AccountData, IGNORED_USER_LIST};
-use crate::store::{self, Position, UserNid, vocabulary::User};
+use crate::{
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
+    store::{self, Position, UserNid, vocabulary::User},
+};
 
-/// Maximum number of accounts with a cached list. Most lists are empty and take 100 bytes.
-const CACHED: usize = 50_000;
+/// Approximate memory of a list without users; most are empty. Each user takes [`USER_BYTES`] more, and the ID.
+const LIST_BYTES: usize = 120;
+const USER_BYTES: usize = 32;
 
 /// The users that one account ignores. Nobody ignores themselves.
 #[derive(Debug)]
@@ -30,6 +36,13 @@ pub struct Ignored {
 impl Default for Ignored {
     fn default() -> Self {
         Self { users: Vec::new(), version: Position::BEFORE_ALL }
+    }
+}
+
+impl HasBytes for Ignored {
+    fn bytes(&self) -> u64 {
+        let users: usize = self.users.iter().map(|user_id| USER_BYTES + user_id.as_str().len()).sum();
+        (LIST_BYTES + users) as u64
     }
 }
 
@@ -66,15 +79,13 @@ impl Ignored {
 }
 
 /// The cached lists of active accounts.
-pub(crate) struct IgnoredLists(Cache<UserNid, Arc<Ignored>>);
-
-impl Default for IgnoredLists {
-    fn default() -> Self {
-        Self(Cache::new(CACHED))
-    }
-}
+pub(crate) struct IgnoredLists(Arc<ByteCache<UserNid, Arc<Ignored>>>);
 
 impl IgnoredLists {
+    pub(super) fn new(budget: &Budget) -> Self {
+        Self(budget.cache(Part::IgnoredUsers))
+    }
+
     /// Evicts the list after a change.
     pub(crate) fn remove(&self, user: UserNid) {
         self.0.remove(&user);

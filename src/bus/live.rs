@@ -1,4 +1,6 @@
 //! A live user: the rooms with news for them, and their parked requests.
+//!
+//! The reasons are in `docs/decisions/0018-dirty-rooms.md`.
 
 use std::{
     collections::HashMap,

@@ -1,11 +1,15 @@
 //! The rooms of live users: who watches which room.
 
+#[cfg(not(test))]
+use std::hash::RandomState as Hashing;
 use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard},
 };
 
+#[cfg(test)]
+use super::counted::{self, Hashing};
 use super::{Bus, LiveUser, live::Urgency};
 use crate::store::{Position, RoomNid, UserNid, ids::lock};
 
@@ -13,9 +17,12 @@ use crate::store::{Position, RoomNid, UserNid, ids::lock};
 /// rarely wait for each other.
 const SHARDS: usize = 16;
 
+/// A map whose look-ups a test can count.
+pub(super) type Map<K, V> = HashMap<K, V, Hashing>;
+
 /// A map from short ids in parts under their own locks. A lock is held for the length of a loop, and never two at once.
 #[derive(Debug)]
-pub(super) struct Shards<K, V>([Mutex<HashMap<K, V>>; SHARDS]);
+pub(super) struct Shards<K, V>([Mutex<Map<K, V>>; SHARDS]);
 
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
@@ -30,18 +37,29 @@ fn shard_of(nid: i64) -> usize {
 
 impl<K: Hash + Eq, V> Shards<K, V> {
     /// The part of the map with this short id.
-    pub(super) fn of(&self, nid: i64) -> MutexGuard<'_, HashMap<K, V>> {
-        lock(&self.0[shard_of(nid)])
+    pub(super) fn of(&self, nid: i64) -> MutexGuard<'_, Map<K, V>> {
+        self.part(shard_of(nid))
     }
 
-    /// All parts, one after the other.
-    pub(super) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<K, V>>> {
-        self.0.iter().map(|part| lock(part))
+    fn part(&self, shard: usize) -> MutexGuard<'_, Map<K, V>> {
+        #[cfg(test)]
+        counted::locked();
+        lock(&self.0[shard])
+    }
+
+    /// All parts, one after the other, for a loop over their entries.
+    pub(super) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, Map<K, V>>> {
+        (0..SHARDS).map(|shard| {
+            let part = self.part(shard);
+            #[cfg(test)]
+            counted::visited(part.len());
+            part
+        })
     }
 }
 
 /// The live users who watch a room.
-type OfRoom = HashMap<UserNid, Arc<LiveUser>>;
+type OfRoom = Map<UserNid, Arc<LiveUser>>;
 
 /// The watchers of each room.
 #[derive(Debug, Default)]
@@ -49,7 +67,7 @@ pub(super) struct Watchers(Shards<RoomNid, OfRoom>);
 
 impl Watchers {
     /// Adds a watcher, unless the user was forgotten: there may be a newer entry of the user, which must stay.
-    fn add(rooms: &mut HashMap<RoomNid, OfRoom>, room: RoomNid, live: &Arc<LiveUser>) -> bool {
+    fn add(rooms: &mut Map<RoomNid, OfRoom>, room: RoomNid, live: &Arc<LiveUser>) -> bool {
         if live.is_retired() {
             return false;
         }
@@ -79,7 +97,11 @@ impl Watchers {
 
     /// Calls `each` with everyone who watches the room.
     pub(super) fn of_room(&self, room: RoomNid, each: impl FnMut(&Arc<LiveUser>)) {
-        self.0.of(room.0).get(&room).into_iter().flat_map(HashMap::values).for_each(each);
+        let rooms = self.0.of(room.0);
+        let Some(users) = rooms.get(&room) else { return };
+        #[cfg(test)]
+        counted::visited(users.len());
+        users.values().for_each(each);
     }
 }
 
@@ -109,7 +131,7 @@ impl Bus {
             if of_shard.peek().is_none() {
                 continue;
             }
-            let mut rooms = lock(&self.watchers.0.0[shard]);
+            let mut rooms = self.watchers.0.part(shard);
             for room in of_shard {
                 if !Watchers::add(&mut rooms, *room, live) {
                     return;

@@ -210,3 +210,25 @@ fn many_users_watch_many_rooms_again_after_they_were_forgotten() {
         assert!(!bus.is_live(USER));
     }
 }
+
+#[test]
+fn ten_thousand_users_of_a_room_come_back_and_nobody_scans_them_under_a_lock() {
+    for users in [1_000, 10_000] {
+        let bus = Bus::default();
+        let come = |round: i64| {
+            for user in 1..=users {
+                let live = bus.live(UserNid(user), Position::BEFORE_ALL, round);
+                bus.watch_all(&live, &[ROOM]);
+            }
+        };
+        come(1);
+        bus.forget_idle(2);
+        let work = counted::during(|| come(2));
+        let users = usize::try_from(users).unwrap();
+        assert_eq!((work.locks, work.visited), (2 * users, 0), "one lock for the user, and one for the room");
+        // Three look-ups each: the user, the room, the user in the room. Maps that grow hash each key less than twice more.
+        assert!((3 * users..=7 * users).contains(&work.hashed), "{work:?} for {users} users");
+        let work = counted::during(|| bus.mark_room(ROOM, Position(7)));
+        assert_eq!((work.locks, work.visited), (1, users), "a mark does visit each of them, once");
+    }
+}

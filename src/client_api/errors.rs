@@ -9,6 +9,7 @@ use sabha_federation::BuildError;
 
 use super::room::version::unsupported;
 use crate::{
+    account::AuthenticateError,
     filter::{FilterError, FindFilterError},
     http::ApiError,
     limits::large_answers::NoTurn,
@@ -45,6 +46,7 @@ impl From<SendError> for ApiError {
             SendError::NotBanned { user_id } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorKind::BadState, format!("{user_id} is not banned."))
             }
+            SendError::SignedOut => AuthenticateError::Unknown.into(),
             SendError::Append(error) => error.into(),
             SendError::Storage(error) => error.into(),
         }
@@ -99,6 +101,7 @@ impl From<CreateError> for ApiError {
                 format!("The room would not allow its own {event_type} event: {reason}."),
             ),
             CreateError::Event { source, .. } => source.into(),
+            CreateError::SignedOut => AuthenticateError::Unknown.into(),
             CreateError::Storage(error) => error.into(),
         }
     }

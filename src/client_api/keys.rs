@@ -80,6 +80,7 @@ impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         match error {
             QueryError::TooMany => Self::invalid_param(error.to_string()),
+            QueryError::TooLarge => Self::too_large(error.to_string()),
             QueryError::Storage(error) => error.into(),
         }
     }

@@ -103,10 +103,10 @@ section! {
 section! {
     /// Memory for caches.
     pub struct Memory {
-        /// Bytes that all caches together may fill: events, receipts, the members that devices were sent, filters,
-        /// keys of state. With more, fewer requests read the database. The process takes more than this: about 20 MB, the
-        /// state of the rooms in use, sessions, and the requests in flight.
-        pub budget: ByteSize [ByteSize::mib(16) => ByteSize::mib(65_536)] = ByteSize::mib(128),
+        /// Bytes that all caches together may fill: events, receipts, push rules, unread counts, sessions and the like. With
+        /// more, fewer requests read the database. The process takes more than this: about 20 MB, the state of the rooms in
+        /// use, and the requests in flight.
+        pub budget: ByteSize [ByteSize::mib(16) => ByteSize::mib(65_536)] = ByteSize::mib(256),
     }
 }
 

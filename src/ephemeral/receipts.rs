@@ -5,60 +5,32 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receipts
 
+mod cache;
 mod shown;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use ruma::{EventId, OwnedEventId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::{OnceCell, SetError};
+use tokio::sync::SetError;
 
-use self::shown::{Key, Receipt, Shown};
+use self::{
+    cache::RoomReceipts,
+    shown::{Key, Receipt},
+};
 use super::Ephemeral;
 use crate::{
     account_data::{AccountData, FULLY_READ, PutError, ignored::Ignored},
-    memory::{
-        budget::{Budget, Part},
-        growing::GrowingCache,
-    },
     room::{Room, Rooms},
     store::{
-        self, Position, RoomNid, Row, UserNid, Write,
-        changed_rooms::AT_ONCE,
-        ids::lock,
-        latest::Latest,
-        log::{LogEntry, Memory, Touch},
-        receipts as rows,
+        self, Position, RoomNid, Row, UserNid, Write, changed_rooms::AT_ONCE, ids::lock, log::Touch, receipts as rows,
         vocabulary::User,
     },
 };
 
+pub(super) use cache::Receipts;
 pub use shown::Kind;
-
-/// The approximate number of rooms whose receipts fit into the budget.
-const CACHED_ROOMS: usize = 10_000;
-
-/// The memory of a room without receipts, in bytes.
-const ROOM_BYTES: u64 = 200;
-
-/// The cached receipts of active rooms.
-pub(super) struct Receipts {
-    rooms: Arc<GrowingCache<RoomNid, RoomReceipts>>,
-    /// The position of each room's last receipt.
-    latest: Mutex<Latest<RoomNid>>,
-    /// The receipts whose write is queued, by its position.
-    queued: Mutex<HashMap<Position, Vec<(Key, Receipt)>>>,
-}
-
-#[derive(Default)]
-struct RoomReceipts {
-    loaded: OnceCell<()>,
-    shown: Mutex<Shown>,
-}
 
 /// The receipts and the read marker of one request.
 #[derive(Debug, Default)]
@@ -96,82 +68,6 @@ pub enum MarkError {
 #[derive(Serialize, Deserialize)]
 struct FullyRead {
     event_id: OwnedEventId,
-}
-
-impl Receipts {
-    pub(super) fn new(started_at: Position, budget: &Budget) -> Self {
-        let rooms = Arc::new(GrowingCache::new(budget.share(Part::Receipts), CACHED_ROOMS));
-        budget.watch(Part::Receipts, {
-            let rooms: Arc<GrowingCache<RoomNid, RoomReceipts>> = Arc::clone(&rooms);
-            move || rooms.bytes()
-        });
-        Self { rooms, latest: Mutex::new(Latest::new(started_at)), queued: Mutex::default() }
-    }
-
-    fn room(&self, room: RoomNid) -> Arc<RoomReceipts> {
-        self.rooms.get_or_default(&room, ROOM_BYTES)
-    }
-
-    fn has_grown(&self, room: RoomNid, receipts: &Arc<RoomReceipts>, bytes: u64) {
-        self.rooms.has_grown(&room, receipts, ROOM_BYTES + bytes);
-    }
-
-    /// Adds committed receipts to the cache. A room that is being loaded gets them too, so none is lost.
-    fn committed(&self, room: RoomNid, receipts: Vec<(Key, Receipt)>) {
-        if let Some(known) = self.rooms.peek(&room) {
-            let mut shown = lock(&known.shown);
-            let before = shown.bytes();
-            for (key, receipt) in receipts {
-                shown.apply(key, receipt);
-            }
-            let after = shown.bytes();
-            drop(shown);
-            if after != before {
-                self.has_grown(room, &known, after);
-            }
-        }
-    }
-
-    fn unchanged(&self, room: RoomNid, since: Position) -> bool {
-        lock(&self.latest).is_unchanged(&room, since)
-    }
-}
-
-impl Memory for Receipts {
-    fn apply(&self, entry: &LogEntry) {
-        for (at, touch) in &entry.touches {
-            let Touch::Receipt { room, .. } = *touch else { continue };
-            let queued = lock(&self.queued).remove(at);
-            match queued {
-                Some(receipts) => self.committed(room, receipts),
-                // Another process has them.
-                None => self.rooms.remove(&room),
-            }
-            lock(&self.latest).changed(room, *at);
-        }
-    }
-
-    /// Evicts the rooms. A receipt that waits here for one of these positions belongs to a write that was never stored.
-    fn follow(&self, entry: &LogEntry) {
-        for (at, touch) in &entry.touches {
-            let Touch::Receipt { room, .. } = *touch else { continue };
-            self.rooms.remove(&room);
-            lock(&self.latest).changed(room, *at);
-        }
-    }
-
-    fn forget(&self, upto: Position) {
-        self.rooms.clear();
-        lock(&self.latest).restart(upto);
-    }
-
-    fn abandoned(&self, touches: &[(Position, Touch)]) {
-        for (at, touch) in touches {
-            if matches!(touch, Touch::Receipt { .. }) {
-                lock(&self.queued).remove(at);
-            }
-        }
-    }
 }
 
 impl Ephemeral {

@@ -2,27 +2,21 @@
 
 use std::sync::Arc;
 
-use quick_cache::{Weighter, sync::Cache};
-
 use super::{FilterError, Filters, SyncFilter};
 use crate::{
-    memory::budget::{Budget, Part},
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
     store::{self, UserNid},
 };
 
-/// The approximate number of filters that fit in. A filter of an ordinary client takes a kilobyte, and eight more for each
-/// list with patterns.
-const CACHED_FILTERS: usize = 10_000;
-
 /// Compiled filters by owner and id. A stored filter never changes.
-pub struct FilterCache(Arc<Cache<(UserNid, i64), Arc<SyncFilter>, ByBytes>>);
+pub struct FilterCache(Arc<ByteCache<(UserNid, i64), Arc<SyncFilter>>>);
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<(UserNid, i64), Arc<SyncFilter>> for ByBytes {
-    fn weight(&self, _: &(UserNid, i64), filter: &Arc<SyncFilter>) -> u64 {
-        filter.bytes() as u64
+impl HasBytes for SyncFilter {
+    fn bytes(&self) -> u64 {
+        self.size_bytes() as u64
     }
 }
 
@@ -37,12 +31,7 @@ pub enum FindFilterError {
 
 impl FilterCache {
     pub fn new(budget: &Budget) -> Self {
-        let cache = Arc::new(Cache::with_weighter(CACHED_FILTERS, budget.share(Part::Filters), ByBytes));
-        budget.watch(Part::Filters, {
-            let cache: Arc<Cache<_, _, _>> = Arc::clone(&cache);
-            move || cache.weight()
-        });
-        Self(cache)
+        Self(budget.cache(Part::Filters))
     }
 
     /// The user's filter with this id, if it is cached.

@@ -6,14 +6,17 @@ use std::{
 };
 
 use super::Keys;
-use crate::store::{DeviceNid, Error, Position, ids::lock, one_time_keys};
+use crate::{
+    memory::budget::{Budget, Part},
+    store::{DeviceNid, Error, Position, ids::lock, one_time_keys},
+};
 
 /// The algorithm whose count is sent even when it is 0: clients upload new keys when they see that.
 const ALWAYS_COUNTED: &str = "signed_curve25519";
 
-/// Maximum number of devices with cached counts. When it is reached we clear the cache, which costs each device one
-/// query.
-const MAX_CACHED: usize = 100_000;
+/// The memory of a device's counts, with few algorithms, as most have. When the budget is full we clear the cache, which
+/// costs each device one query.
+const DEVICE_BYTES: u64 = 400;
 
 /// The remaining keys of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,12 +47,13 @@ struct CachedCounts {
 /// The cached counts. The lock is held for single look-ups.
 #[derive(Debug)]
 pub(super) struct Counts {
-    entries: Mutex<CachedDevices>,
+    entries: Arc<Mutex<CachedDevices>>,
 }
 
 #[derive(Debug)]
 struct CachedDevices {
     by_device: HashMap<DeviceNid, CachedCounts>,
+    max_bytes: u64,
     loads: u64,
     /// The keys of a device without an entry may have changed up to here.
     complete_from: Position,
@@ -59,11 +63,17 @@ struct CachedDevices {
 
 impl Counts {
     /// No counts, which follow the changes after `started_at`.
-    pub(super) fn new(started_at: Position) -> Self {
-        let by_device = HashMap::new();
-        Self {
-            entries: Mutex::new(CachedDevices { by_device, loads: 0, complete_from: started_at, latest: started_at }),
-        }
+    pub(super) fn new(started_at: Position, budget: &Budget) -> Self {
+        let entries = Arc::new(Mutex::new(CachedDevices {
+            by_device: HashMap::new(),
+            max_bytes: budget.share(Part::KeyCounts),
+            loads: 0,
+            complete_from: started_at,
+            latest: started_at,
+        }));
+        let weighed = Arc::clone(&entries);
+        budget.watch(Part::KeyCounts, move || lock(&weighed).bytes());
+        Self { entries }
     }
 
     /// Forgets everything, and goes on with the changes after `upto`.
@@ -114,8 +124,12 @@ impl Counts {
 }
 
 impl CachedDevices {
+    fn bytes(&self) -> u64 {
+        self.by_device.len() as u64 * DEVICE_BYTES
+    }
+
     fn make_room(&mut self) {
-        if self.by_device.len() >= MAX_CACHED {
+        if self.bytes() + DEVICE_BYTES > self.max_bytes {
             self.clear();
         }
     }

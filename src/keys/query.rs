@@ -23,11 +23,17 @@ use crate::store::{
 /// Maximum number of users in one query.
 pub const MAX_QUERIED_USERS: usize = 10_000;
 
+/// Maximum bytes of the keys and signatures in one answer: ten thousand users with two devices each, which take 1.5 kB. They
+/// are in memory several times while the answer is made.
+pub const MAX_QUERIED_BYTES: usize = 32 << 20;
+
 /// Why a query was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     #[error("at most {MAX_QUERIED_USERS} users can be asked for at once")]
     TooMany,
+    #[error("the keys of these users have more than {MAX_QUERIED_BYTES} bytes; query fewer users at once")]
+    TooLarge,
     #[error("could not read the keys")]
     Storage(#[from] Error),
 }
@@ -77,9 +83,22 @@ impl Keys {
         let nids: Vec<UserNid> = users.keys().copied().collect();
         let mut reader = self.db.read().await?;
         let mut conn = reader.conn();
-        let device_rows = device_keys::device_keys(&mut conn, &nids).await?;
-        let cross_signing_rows = cross_signing::cross_signing_keys(&mut conn, &nids).await?;
-        let signature_rows = cross_signing::visible_signatures(&mut conn, &nids, asker.nid).await?;
+        let (mut device_rows, mut cross_signing_rows, mut signature_rows) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for nids in nids.chunks(device_keys::USERS_PER_STATEMENT) {
+            let devices = device_keys::device_keys(&mut conn, nids).await?;
+            let cross_signing = cross_signing::cross_signing_keys(&mut conn, nids).await?;
+            let signatures = cross_signing::visible_signatures(&mut conn, nids, asker.nid).await?;
+            bytes += devices.iter().map(|row| row.json.len()).sum::<usize>()
+                + cross_signing.iter().map(|(_, _, json)| json.len()).sum::<usize>()
+                + signatures.iter().map(|row| row.signer_key_id.len() + row.signature.len()).sum::<usize>();
+            if bytes > self.queried_bytes {
+                return Err(QueryError::TooLarge);
+            }
+            device_rows.extend(devices);
+            cross_signing_rows.extend(cross_signing);
+            signature_rows.extend(signatures);
+        }
         drop(reader);
         let signatures = self.gather(signature_rows).await?;
         // A set, because a list may repeat a device thousands of times.

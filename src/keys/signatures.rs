@@ -6,22 +6,23 @@
 //! Everything is read, parsed and verified before the commit ([`Stored`]). The commit only compares the texts of these
 //! keys with the stored ones. If a text is the same, its checks still hold.
 
+mod stored;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedUserId, SigningKeyAlgorithm, UserId,
+    CanonicalJsonObject, OwnedUserId, SigningKeyAlgorithm, UserId,
     serde::Base64,
     signatures::{to_canonical_json_string_for_signing, verify_canonical_json_bytes},
 };
 
+pub(super) use self::stored::Stored;
+use self::stored::{KeyPlace, Signer, public_key_of};
 use super::{Keys, changes::list_change, cross_signing::Usage, validate};
 use crate::{
     account::LocalDevice,
     store::{
-        Conn, Error, Position, Row, Transaction, UserNid,
-        committer::insert_rows,
-        cross_signing::{self, KeySignatureColumns},
-        device_keys,
+        Conn, Error, Position, Row, Transaction, UserNid, committer::insert_rows, cross_signing::KeySignatureColumns,
     },
 };
 
@@ -87,117 +88,6 @@ pub(super) fn signature_of<'a>(object: &'a CanonicalJsonObject, signer: &UserId,
 
 fn signatures_of<'a>(object: &'a CanonicalJsonObject, signer: &UserId) -> Option<&'a CanonicalJsonObject> {
     object.get("signatures")?.as_object()?.get(signer.as_str())?.as_object()
-}
-
-fn parse_stored(json: &str) -> Result<CanonicalJsonObject, Error> {
-    serde_json::from_str(json).map_err(|error| Error::damaged("key", error))
-}
-
-/// The keys that an upload concerns, as texts: keys of the caller, and other users' master keys.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Stored {
-    user: Option<UserNid>,
-    /// The caller's devices in the upload, by ID.
-    devices: BTreeMap<String, String>,
-    /// The caller's cross-signing keys, by usage.
-    own: BTreeMap<&'static str, String>,
-    masters: BTreeMap<UserNid, String>,
-}
-
-/// One of the keys in [`Stored`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum KeyPlace {
-    Device(String),
-    Own(Usage),
-    Master(UserNid),
-}
-
-/// A key of the caller that may sign: its ID, and where it is stored.
-struct Signer {
-    key_id: String,
-    public_key: [u8; 32],
-    place: KeyPlace,
-}
-
-impl Stored {
-    /// Reads the cross-signing keys of `user`, the keys of `device_ids`, and the master keys of `others`.
-    pub(super) async fn read(
-        conn: &mut Conn<'_>,
-        user: UserNid,
-        device_ids: &[String],
-        others: &[UserNid],
-    ) -> Result<Self, Error> {
-        let own = cross_signing::cross_signing_keys(conn, &[user]).await?;
-        let own = own.into_iter().filter_map(|(_, usage, json)| Some((Usage::from_stored(&usage)?.as_str(), json)));
-        Ok(Self {
-            user: Some(user),
-            own: own.collect(),
-            devices: device_keys::named_device_keys(conn, user, device_ids).await?.into_iter().collect(),
-            masters: cross_signing::keys_of_usage(conn, others, Usage::Master.as_str()).await?.into_iter().collect(),
-        })
-    }
-
-    /// Reads the current texts of the keys that were read before.
-    pub(super) async fn read_again(&self, conn: &mut Conn<'_>) -> Result<Self, Error> {
-        let Some(user) = self.user else {
-            return Ok(Self::default());
-        };
-        let device_ids: Vec<String> = self.devices.keys().cloned().collect();
-        let others: Vec<UserNid> = self.masters.keys().copied().collect();
-        Self::read(conn, user, &device_ids, &others).await
-    }
-
-    fn get(&self, place: &KeyPlace) -> Option<&str> {
-        match place {
-            KeyPlace::Device(device_id) => self.devices.get(device_id),
-            KeyPlace::Own(usage) => self.own.get(usage.as_str()),
-            KeyPlace::Master(owner) => self.masters.get(owner),
-        }
-        .map(String::as_str)
-    }
-
-    fn parsed(&self, place: &KeyPlace) -> Result<Option<CanonicalJsonObject>, Error> {
-        self.get(place).map(parse_stored).transpose()
-    }
-
-    /// The public key of the caller's cross-signing key.
-    pub(super) fn own_key(&self, usage: Usage) -> Result<Option<String>, Error> {
-        Ok(self.parsed(&KeyPlace::Own(usage))?.as_ref().and_then(public_key_of))
-    }
-
-    /// The caller's cross-signing key, as a signer.
-    fn own_signer(&self, usage: Usage) -> Result<Option<Signer>, Error> {
-        let signer = |public_key: String| {
-            let bytes = validate::public_key(&public_key)?;
-            Some(Signer { key_id: format!("ed25519:{public_key}"), public_key: bytes, place: KeyPlace::Own(usage) })
-        };
-        Ok(self.own_key(usage)?.and_then(signer))
-    }
-
-    /// The Ed25519 keys of the caller's devices in [`Self::devices`].
-    fn device_signers(&self) -> Result<Vec<Signer>, Error> {
-        let mut signers = Vec::new();
-        for (device_id, json) in &self.devices {
-            let object = parse_stored(json)?;
-            let key_id = format!("ed25519:{device_id}");
-            let key = object.get("keys").and_then(CanonicalJsonValue::as_object).and_then(|keys| keys.get(&*key_id));
-            let public_key = key.and_then(CanonicalJsonValue::as_str).and_then(validate::public_key);
-            let place = KeyPlace::Device(device_id.clone());
-            signers.extend(public_key.map(|public_key| Signer { key_id, public_key, place }));
-        }
-        Ok(signers)
-    }
-
-    /// The Ed25519 keys of the caller's devices in [`Self::devices`], with their key IDs.
-    pub(super) fn device_keys(&self) -> Result<Vec<(String, [u8; 32])>, Error> {
-        Ok(self.device_signers()?.into_iter().map(|signer| (signer.key_id, signer.public_key)).collect())
-    }
-}
-
-/// The public key of a cross-signing key.
-fn public_key_of(object: &CanonicalJsonObject) -> Option<String> {
-    let keys = object.get("keys")?.as_object()?;
-    keys.values().next()?.as_str().map(str::to_owned)
 }
 
 /// The IDs of the devices with which the user signed the object. Only the first [`MAX_SIGNATURES_OF_KEY`] signatures

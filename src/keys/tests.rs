@@ -2,6 +2,7 @@
 
 mod backups;
 mod memory;
+mod one_time;
 mod to_device;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,6 +22,7 @@ use super::{
     backup::{Algorithm, BackupError, MAX_BACKUP_BYTES, RoomKey, Stored},
     changes::SharedRooms,
     claim::Wanted,
+    query::QueryError,
     signatures::{SignatureFailure, SignedKey},
     to_device::SendToDeviceError,
     upload::{MAX_ALGORITHMS, UploadError},
@@ -30,6 +32,7 @@ use crate::{
     account::LocalDevice,
     clock::Clock,
     config::Config,
+    memory::budget::Budget,
     store::{
         Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Role, Transaction, UserNid,
         Write,
@@ -83,7 +86,7 @@ impl Fixture {
         let mut config = Config { server_name: owned_server_name!("example.org"), ..Config::default() };
         change(&mut config);
         let db = open(&directory.path().join("db"), 1).await;
-        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
+        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config, &Budget::new(64 << 20)));
         Self { directory, db, keys, config }
     }
 
@@ -95,7 +98,7 @@ impl Fixture {
         db.close().await;
         drop(db);
         let db = open(&directory.path().join("db"), next).await;
-        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
+        let keys = Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config, &Budget::new(64 << 20)));
         Self { directory, db, keys, config }
     }
 
@@ -152,98 +155,6 @@ async fn upload(
     let own = (device.user_id(), id_of(device));
     let checked = Upload::check(own, None, &key_map(one_time), &key_map(fallback)).expect("the tests upload good keys");
     Ok(keys.upload(device, checked).await?.one_time[SIGNED])
-}
-
-/// Claims a key of the device, and returns its ID.
-async fn claim(keys: &Keys, device: &LocalDevice) -> Option<String> {
-    let wanted: Wanted = BTreeMap::from([(
-        device.user_id().to_owned(),
-        BTreeMap::from([(id_of(device).to_owned(), OneTimeKeyAlgorithm::from(SIGNED))]),
-    )]);
-    let mut claimed = keys.claim(&wanted).await.expect("the database works");
-    let key = claimed.keys.remove(device.user_id())?.remove(id_of(device))?;
-    key.into_keys().next().map(|id| id.as_str().trim_start_matches("signed_curve25519:").to_owned())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn concurrent_claims_hand_out_each_key_once_in_the_order_of_upload() {
-    let fixture = Fixture::new(|_| {}).await;
-    let alice = Arc::new(fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await);
-    // The order of these IDs is the reverse of the order of upload.
-    let ids: Vec<String> = (0..60).map(|number| format!("K{:02}", 99 - number)).collect();
-    for (number, id) in ids.iter().enumerate() {
-        let key = one_time_key(u8::try_from(number).expect("less than 256"));
-        upload(&fixture.keys, &alice, &[(id, key)], &[]).await.expect("it is new");
-    }
-    let claim_many = async |fixture: &Fixture, count: usize| {
-        let claims: Vec<_> = (0..count)
-            .map(|_| {
-                let (keys, alice) = (Arc::clone(&fixture.keys), Arc::clone(&alice));
-                tokio::spawn(async move { claim(&keys, &alice).await })
-            })
-            .collect();
-        let mut claimed = Vec::new();
-        for claim in claims {
-            claimed.push(claim.await.expect("no claim panics").expect("there are enough keys"));
-        }
-        claimed.sort_unstable_by(|a, b| b.cmp(a));
-        claimed
-    };
-    assert_eq!(claim_many(&fixture, 20).await, ids[..20]);
-    let fixture = fixture.reopen().await;
-    assert_eq!(claim_many(&fixture, 20).await, ids[20..40]);
-    assert_eq!(fixture.keys.counts(alice.device_nid).await.expect("counts").one_time[SIGNED], 20);
-
-    // A client that does not know of the claims uploads everything again.
-    for (number, id) in ids.iter().enumerate() {
-        let key = one_time_key(u8::try_from(number).expect("less than 256"));
-        assert_eq!(upload(&fixture.keys, &alice, &[(id, key)], &[]).await.expect("it is taken"), 20);
-    }
-    assert_eq!(claim_many(&fixture, 20).await, ids[40..]);
-    assert_eq!(claim(&fixture.keys, &alice).await, None);
-}
-
-#[tokio::test]
-async fn the_same_id_with_another_key_is_refused_as_a_whole() {
-    let fixture = Fixture::new(|_| {}).await;
-    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
-    let keys = &fixture.keys;
-    assert_eq!(upload(keys, &alice, &[("A", one_time_key(1))], &[]).await.expect("new"), 1);
-    assert_eq!(upload(keys, &alice, &[("A", one_time_key(1))], &[]).await.expect("the same"), 1);
-    let refused = upload(keys, &alice, &[("A", one_time_key(2)), ("B", one_time_key(3))], &[]).await;
-    assert!(matches!(refused, Err(UploadError::KeyChanged { .. })), "{refused:?}");
-    assert_eq!(keys.counts(alice.device_nid).await.expect("counts").one_time[SIGNED], 1);
-}
-
-#[tokio::test]
-async fn a_device_holds_no_more_keys_than_the_limit() {
-    let fixture = Fixture::new(|config| config.limits.one_time_keys_per_device = 2).await;
-    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
-    upload(&fixture.keys, &alice, &[("A", one_time_key(1)), ("B", one_time_key(2))], &[]).await.expect("two");
-    let refused = upload(&fixture.keys, &alice, &[("C", one_time_key(3))], &[]).await;
-    assert!(matches!(refused, Err(UploadError::TooManyKeys { limit: 2 })), "{refused:?}");
-    assert_eq!(upload(&fixture.keys, &alice, &[("A", one_time_key(1))], &[]).await.expect("nothing new"), 2);
-}
-
-#[tokio::test]
-async fn the_fallback_key_is_handed_out_when_nothing_else_is_left() {
-    let fixture = Fixture::new(|_| {}).await;
-    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
-    let keys = &fixture.keys;
-    upload(keys, &alice, &[("A", one_time_key(1))], &[("F", one_time_key(2))]).await.expect("new");
-    let unused = async || keys.counts(alice.device_nid).await.expect("counts").unused_fallback.clone();
-    assert_eq!(unused().await, [SIGNED]);
-    assert_eq!(claim(keys, &alice).await.as_deref(), Some("A"));
-    assert_eq!(unused().await, [SIGNED]);
-    for _ in 0..2 {
-        assert_eq!(claim(keys, &alice).await.as_deref(), Some("F"));
-        assert_eq!(unused().await, [""; 0]);
-    }
-    // Uploading a used key again leaves it used. Another key is unused.
-    upload(keys, &alice, &[], &[("F", one_time_key(2))]).await.expect("the same");
-    assert_eq!(unused().await, [""; 0]);
-    upload(keys, &alice, &[], &[("G", one_time_key(3))]).await.expect("another");
-    assert_eq!(unused().await, [SIGNED]);
 }
 
 #[tokio::test]
@@ -368,20 +279,24 @@ async fn only_the_named_keys_are_read_for_signatures_and_uploads() {
 }
 
 #[tokio::test]
-async fn a_device_has_keys_of_few_algorithms() {
-    let fixture = Fixture::new(|_| {}).await;
-    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
-    let own = (alice.user_id(), id_of(&alice));
-    let key = |algorithm: usize| {
-        let id = OwnedOneTimeKeyId::try_from(format!("signed_a{algorithm}:A").as_str()).expect("an ID");
-        BTreeMap::from([(id, Raw::from_json_string(one_time_key(1).to_string()).expect("JSON"))])
-    };
-    for algorithm in 0..=MAX_ALGORITHMS {
-        let one_time = Upload::check(own, None, &key(algorithm), &BTreeMap::new()).expect("a good key");
-        let fallback = Upload::check(own, None, &BTreeMap::new(), &key(algorithm)).expect("a good key");
-        for upload in [one_time, fallback] {
-            let uploaded = fixture.keys.upload(&alice, upload).await;
-            assert_eq!(uploaded.is_ok(), algorithm < MAX_ALGORITHMS, "{algorithm}: {uploaded:?}");
-        }
+async fn a_query_answers_with_a_bounded_number_of_bytes() {
+    let mut fixture = Fixture::new(|_| {}).await;
+    let mut users = Vec::new();
+    for number in 0..40 {
+        let user_id = UserId::parse(format!("@user{number}:example.org")).expect("a user ID");
+        let device = fixture.device(&user_id, "DEV").await;
+        let (device_nid, user_nid) = (device.device_nid, device.user.nid);
+        let json = json!({ "algorithms": ["a".repeat(900)] }).to_string();
+        let row = DeviceKeyColumns { device_nid, user_nid, json: json.into() }.row();
+        let write = Write::new(vec![row]).touching(Touch::DeviceList { user: user_nid });
+        fixture.db.committer().write(write).await.expect("stored");
+        users.push((device, user_id));
     }
+    Arc::get_mut(&mut fixture.keys).expect("nobody else has it").queried_bytes = 20_000;
+    let asker = &users[0].0.user;
+    let wanted = |count: usize| users[..count].iter().map(|(_, user_id)| (user_id.clone(), Vec::new())).collect();
+    let queried = fixture.keys.query(asker, &wanted(20)).await.expect("they fit");
+    assert_eq!(queried.device_keys.len(), 20);
+    let refused = fixture.keys.query(asker, &wanted(40)).await;
+    assert!(matches!(refused, Err(QueryError::TooLarge)), "{refused:?}");
 }

@@ -3,13 +3,16 @@
 use std::{convert::Infallible, hash::Hash, sync::Arc, time::Duration};
 
 use quick_cache::{
-    Weighter,
-    sync::{Cache, EntryAction},
+    DefaultHashBuilder, OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle, EntryAction},
 };
 
-/// The part of its cache that one value counts for at most. The cache is divided into pieces, and would not keep a value
-/// that is larger than a piece: a large room's would then be read again for each request.
-const LARGEST: u64 = 64;
+/// The number of pieces, with a lock each, into which a cache is divided at most.
+const PIECES: usize = 16;
+
+/// The part of its cache that one value counts for at most: a fourth of a piece. A piece would not keep a larger value
+/// than itself: a large room's would then be read again for each request.
+const LARGEST: u64 = 4 * PIECES as u64;
 
 /// Values by key, limited by their bytes. Values that were not used lately are evicted first.
 pub struct GrowingCache<K, V> {
@@ -40,7 +43,11 @@ impl<K, V> Weighter<K, Held<V>> for ByBytes {
 impl<K: Hash + Eq + Clone, V: Default> GrowingCache<K, V> {
     /// A cache of `bytes`, into which about `values` values fit.
     pub fn new(bytes: u64, values: usize) -> Self {
-        Self { held: Cache::with_weighter(values, bytes, ByBytes), largest: (bytes / LARGEST).max(1) }
+        let mut options = OptionsBuilder::new();
+        options.shards(PIECES).estimated_items_capacity(values).weight_capacity(bytes);
+        let options = options.build().expect("both capacities are given");
+        let held = Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self { held, largest: (bytes / LARGEST).max(1) }
     }
 
     /// The value of `key`; a new one of `bytes` if there is none.

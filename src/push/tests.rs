@@ -8,12 +8,14 @@ use ruma::{
 use super::*;
 use crate::{
     config::Config,
+    memory::budget::Budget,
     store::{Database, tests::NewDatabase},
 };
 
 /// A new service has empty caches.
 fn service(db: &Arc<Database>) -> Push {
-    Push::new(Arc::new(AccountData::new(Arc::clone(db), &Config::default().limits)))
+    let budget = Budget::new(64 << 20);
+    Push::new(Arc::new(AccountData::new(Arc::clone(db), &Config::default().limits, &budget)), &budget)
 }
 
 #[tokio::test]

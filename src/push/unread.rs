@@ -48,7 +48,10 @@ use super::{Push, UserRules, rules::evaluate::Verdict};
 use crate::{
     account_data::ignored::Ignored,
     ephemeral::Ephemeral,
-    memory::growing::GrowingCache,
+    memory::{
+        budget::{Budget, Part},
+        growing::GrowingCache,
+    },
     room::{
         Room, Rooms,
         read::{threads::Conversation, visibility::Sight},
@@ -70,17 +73,11 @@ pub const COLD_EVENTS: usize = 100;
 /// Maximum number of counted notifications, and of events that are added to an earlier count at once.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// Approximate memory for tallies: a million notifications.
-const CACHED_BYTES: u64 = 48 * 1024 * 1024;
-
 /// Approximate memory of a pair of user and room without notifications.
 const EMPTY_BYTES: u64 = 400;
 
 /// Approximate memory of a notification.
 const NOTIFICATION_BYTES: u64 = 48;
-
-/// Approximate number of pairs that fit into [`CACHED_BYTES`].
-const CACHED_PAIRS: usize = 50_000;
 
 /// Maximum number of related events kept for a pair. With more, the next look counts anew.
 const MAX_THROUGH: usize = 1_000;
@@ -113,11 +110,11 @@ impl Counted {
 }
 
 /// The tallies of active users.
-pub(super) struct Tallies(GrowingCache<(UserNid, RoomNid), Entry>);
+pub(super) struct Tallies(Arc<GrowingCache<(UserNid, RoomNid), Entry>>);
 
-impl Default for Tallies {
-    fn default() -> Self {
-        Self(GrowingCache::new(CACHED_BYTES, CACHED_PAIRS))
+impl Tallies {
+    pub(super) fn new(budget: &Budget) -> Self {
+        Self(budget.growing_cache(Part::UnreadCounts))
     }
 }
 

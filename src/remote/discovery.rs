@@ -7,7 +7,6 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode, header::CACHE_CONTROL};
-use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
 use sabha_federation::{Network, Route, Service, find_route};
 use serde::Deserialize;
@@ -16,6 +15,10 @@ use url::Url;
 
 use crate::{
     clock::Clock,
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
     outbound::{Limits, Outbound, Trust},
     report::Report,
 };
@@ -23,8 +26,9 @@ use crate::{
 /// Limits of fetching a delegation, which is one line.
 const WELL_KNOWN_LIMITS: Limits = Limits { time: Duration::from_secs(5), body_bytes: 64 * 1024, redirects: 5 };
 
-/// Maximum number of hosts with a cached delegation, or a cached lack of one.
-const REMEMBERED_HOSTS: usize = 10_000;
+/// Approximate memory of a cached delegation, or of the lack of one, with both names: a host's name has at most 255 bytes,
+/// and most have 20.
+const DELEGATION_BYTES: u64 = 300;
 
 /// The time for which a delegation is cached: the default, the minimum and the maximum.
 const DEFAULT_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -42,7 +46,7 @@ const UNREACHED_MAX_AGE: Duration = Duration::from_secs(3600);
 pub struct Discovery {
     outbound: Arc<Outbound>,
     clock: Clock,
-    delegations: Cache<String, Delegation>,
+    delegations: Arc<ByteCache<String, Delegation>>,
 }
 
 /// The cached delegation of a host.
@@ -54,9 +58,15 @@ struct Delegation {
     unreached: Option<Duration>,
 }
 
+impl HasBytes for Delegation {
+    fn bytes(&self) -> u64 {
+        DELEGATION_BYTES
+    }
+}
+
 impl Discovery {
-    pub fn new(outbound: Arc<Outbound>, clock: Clock) -> Self {
-        Self { outbound, clock, delegations: Cache::new(REMEMBERED_HOSTS) }
+    pub fn new(outbound: Arc<Outbound>, clock: Clock, budget: &Budget) -> Self {
+        Self { outbound, clock, delegations: budget.cache(Part::Delegations) }
     }
 
     /// Finds the way to a server. Only a connection shows whether it is reachable.

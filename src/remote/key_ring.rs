@@ -12,7 +12,6 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
-use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId};
 use sabha_federation::{PublicKey, PublishedKeys, PublishedKeysError};
 use tokio::sync::Semaphore;
@@ -22,6 +21,10 @@ use super::discovery::Discovery;
 use crate::{
     account::millis,
     clock::Clock,
+    memory::{
+        budget::{Budget, Part},
+        growing::GrowingCache,
+    },
     outbound::{Limits, Outbound, OutboundError},
     report::Report,
     store::{
@@ -38,8 +41,10 @@ const FETCH_LIMITS: Limits = Limits { time: Duration::from_secs(10), body_bytes:
 /// take all sockets.
 const MAX_FETCHES: usize = 64;
 
-/// Maximum number of servers with cached keys. Other keys are read from the database again.
-const SERVERS_IN_MEMORY: usize = 10_000;
+/// Approximate memory of a server without keys, and of each key besides its name. Evicted keys are read from the database
+/// again.
+const SERVER_BYTES: u64 = 300;
+const KEY_BYTES: usize = 280;
 
 /// After an answer, the server is not asked again for this time, for any key.
 const PAUSE_AFTER_ANSWER: Duration = Duration::from_secs(30);
@@ -75,7 +80,7 @@ pub struct KeyRing {
     outbound: Arc<Outbound>,
     discovery: Arc<Discovery>,
     fetches: Semaphore,
-    servers: Cache<OwnedServerName, Arc<Slot>>,
+    servers: Arc<GrowingCache<OwnedServerName, Slot>>,
 }
 
 /// The entry of one server.
@@ -99,6 +104,13 @@ struct Known {
     failures: u32,
 }
 
+impl Known {
+    fn bytes(&self) -> u64 {
+        let keys: usize = self.keys.keys().map(|key_id| KEY_BYTES + key_id.as_str().len()).sum();
+        SERVER_BYTES + keys as u64
+    }
+}
+
 impl Slot {
     fn find(&self, key_id: &ServerSigningKeyId, now_ms: i64) -> Option<PublicKey> {
         let known = lock(&self.known);
@@ -107,8 +119,14 @@ impl Slot {
 }
 
 impl KeyRing {
-    pub fn new(db: Arc<Database>, clock: Clock, outbound: Arc<Outbound>, discovery: Arc<Discovery>) -> Self {
-        let servers = Cache::new(SERVERS_IN_MEMORY);
+    pub fn new(
+        db: Arc<Database>,
+        clock: Clock,
+        outbound: Arc<Outbound>,
+        discovery: Arc<Discovery>,
+        budget: &Budget,
+    ) -> Self {
+        let servers = budget.growing_cache(Part::ServerKeys);
         Self { db, clock, outbound, discovery, fetches: Semaphore::new(MAX_FETCHES), servers }
     }
 
@@ -117,22 +135,20 @@ impl KeyRing {
     /// # Errors
     /// When the server does not publish the key, or could not be reached.
     pub async fn find(&self, server: &ServerName, key_id: &ServerSigningKeyId) -> Result<PublicKey, KeyError> {
-        let slot = match self
-            .servers
-            .get_or_insert_with(&server.to_owned(), || Ok::<_, std::convert::Infallible>(Arc::default()))
-        {
-            Ok(slot) => slot,
-            Err(never) => match never {},
-        };
+        let slot = self.servers.get_or_default(&server.to_owned(), SERVER_BYTES);
         if let Some(key) = slot.find(key_id, self.clock.now_ms()) {
             return Ok(key);
         }
         let _one_at_a_time = slot.asking.lock().await;
         if !lock(&slot.known).is_loaded {
             let stored = self.load(server).await?;
-            let mut known = lock(&slot.known);
-            known.keys = stored;
-            known.is_loaded = true;
+            let bytes = {
+                let mut known = lock(&slot.known);
+                known.keys = stored;
+                known.is_loaded = true;
+                known.bytes()
+            };
+            self.servers.has_grown(&server.to_owned(), &slot, bytes);
         }
         // The key may have been loaded now, or fetched by another request while this one waited.
         let now_ms = self.clock.now_ms();
@@ -163,7 +179,7 @@ impl KeyRing {
     }
 
     /// Fetches the server's keys, and records the result or the failure.
-    async fn refresh(&self, server: &ServerName, slot: &Slot) -> Result<(), KeyError> {
+    async fn refresh(&self, server: &ServerName, slot: &Arc<Slot>) -> Result<(), KeyError> {
         let fetched = self.fetch(server).await;
         let now_ms = self.clock.now_ms();
         let published = {
@@ -187,6 +203,8 @@ impl KeyRing {
                 }
             }
         };
+        let bytes = lock(&slot.known).bytes();
+        self.servers.has_grown(&server.to_owned(), slot, bytes);
         self.remember(server, &published).await;
         Ok(())
     }

@@ -14,7 +14,7 @@ use sabha_federation::state_log::Membership;
 use super::{
     Room, Rooms,
     load::{self, RoomRows},
-    lock_of,
+    registry::lock_of,
     ring::Ring,
 };
 use crate::store::{

@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use quick_cache::{Weighter, sync::Cache};
 use ruma::{EventId, OwnedUserId, RoomVersionId, room_version_rules::RoomVersionRules};
 use sabha_federation::Pdu;
 use serde::Deserialize;
@@ -16,23 +15,20 @@ use super::{
     event::{Replaced, StoredEvent},
 };
 use crate::{
-    memory::budget::{Budget, Part},
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
     store::{self, Database, Error, EventNid, KeyNid, Reader, RoomNid, events as rows},
 };
-
-/// The approximate number of events that fit into the cache, from which it sizes its tables.
-const CACHE_EVENTS: usize = 16_384;
 
 /// The number of events of one reading from which they are not cached: they would evict everybody's events for one
 /// request, such as all members of a large room.
 const MANY_EVENTS: usize = 1_000;
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<EventNid, Arc<StoredEvent>> for ByBytes {
-    fn weight(&self, _: &EventNid, event: &Arc<StoredEvent>) -> u64 {
-        event.weight()
+impl HasBytes for StoredEvent {
+    fn bytes(&self) -> u64 {
+        self.weight()
     }
 }
 
@@ -40,7 +36,7 @@ impl Weighter<EventNid, Arc<StoredEvent>> for ByBytes {
 #[derive(Clone)]
 pub(crate) struct Events {
     db: Arc<Database>,
-    cache: Arc<Cache<EventNid, Arc<StoredEvent>, ByBytes>>,
+    cache: Arc<ByteCache<EventNid, Arc<StoredEvent>>>,
     redactions: Arc<RwLock<Redactions>>,
 }
 
@@ -51,7 +47,7 @@ pub(crate) struct Redactions(u64);
 
 /// A handle to the cache without the database, for what follows the commits.
 pub(super) struct EventsHandle {
-    cache: Arc<Cache<EventNid, Arc<StoredEvent>, ByBytes>>,
+    cache: Arc<ByteCache<EventNid, Arc<StoredEvent>>>,
     redactions: Arc<RwLock<Redactions>>,
 }
 
@@ -88,12 +84,7 @@ impl Events {
     }
 
     pub(super) fn new(db: Arc<Database>, budget: &Budget) -> Self {
-        let cache = Arc::new(Cache::with_weighter(CACHE_EVENTS, budget.share(Part::Events), ByBytes));
-        budget.watch(Part::Events, {
-            let cache: Arc<Cache<_, _, _>> = Arc::clone(&cache);
-            move || cache.weight()
-        });
-        Self { db, cache, redactions: Arc::default() }
+        Self { db, cache: budget.cache(Part::Events), redactions: Arc::default() }
     }
 
     /// The redactions so far. Rows that are read from now on show all of them.

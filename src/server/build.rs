@@ -76,14 +76,14 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     };
     let Surroundings { clock, hashing, stopping, patience: _, role: _ } = surroundings;
     let bus = Arc::new(Bus::default());
-    let account_data = Arc::new(AccountData::new(Arc::clone(&db), &config.limits));
     let memory = Budget::new(config.memory.budget.bytes() as u64);
-    db.limit_state_keys(&memory);
+    let account_data = Arc::new(AccountData::new(Arc::clone(&db), &config.limits, &memory));
+    db.limit_words(&memory);
     let app = App::new(Services {
-        accounts: Accounts::new(Arc::clone(&db), clock.clone(), hashing, &config, Arc::clone(&appservices)),
+        accounts: Accounts::new(Arc::clone(&db), clock.clone(), hashing, &config, Arc::clone(&appservices), &memory),
         filters: Filters::new(Arc::clone(&db), &config.limits),
         filter_cache: FilterCache::new(&memory),
-        push: Push::new(Arc::clone(&account_data)),
+        push: Push::new(Arc::clone(&account_data), &memory),
         ephemeral: Ephemeral::new(
             Arc::clone(&db),
             Arc::clone(&bus),
@@ -92,7 +92,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             &config.presence,
             &memory,
         ),
-        keys: Keys::new(Arc::clone(&db), clock.clone(), &config),
+        keys: Keys::new(Arc::clone(&db), clock.clone(), &config, &memory),
         jobs: Jobs::new(Arc::clone(&db)),
         lazy_members: LazyMembers::new(&memory),
         account_data,
@@ -105,11 +105,11 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         ),
         large_answers: LargeAnswers::new(stopping.clone()),
         parked_syncs: ParkedSyncs::default(),
+        federation: config.federation.enabled.then(|| {
+            let (signer, outbound) = (Arc::clone(&signer), Arc::clone(&outbound));
+            Federation::new(Arc::clone(&db), clock.clone(), signer, outbound, &memory)
+        }),
         memory,
-        federation: config
-            .federation
-            .enabled
-            .then(|| Federation::new(Arc::clone(&db), clock.clone(), Arc::clone(&signer), Arc::clone(&outbound))),
         outbound,
         config,
         clock,

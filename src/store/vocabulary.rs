@@ -16,7 +16,10 @@ pub mod servers;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use ruma::{OwnedUserId, UserId};
@@ -33,6 +36,7 @@ use super::{
     rows::{Text, inserts},
     statements,
 };
+use crate::memory::budget::{Budget, Part};
 
 statements! {
     FIND_USER = "SELECT user_nid, server_nid FROM matrix_user WHERE user_id = $1";
@@ -99,16 +103,29 @@ impl EventType {
     }
 }
 
-/// The number of users, of servers and of event types that stay in memory when nobody holds them; about 200 bytes each.
-const KEPT_WORDS: usize = 100_000;
+/// The memory of a user, a server or an event type, in two maps. Those that somebody holds stay, however many there are.
+const WORD_BYTES: usize = 300;
+
+/// The number of users, of servers and of event types before they have their share of the memory budget, and in tools
+/// without a budget: 2 MB each.
+const FIRST_WORDS: usize = 7_000;
 
 /// All words that this process has met.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Vocabulary {
-    users: RwLock<Users>,
+    users: Arc<RwLock<Users>>,
     servers: Servers,
-    types: RwLock<Types>,
+    types: Arc<RwLock<Types>>,
     keys: Keys,
+    /// The number of users, of servers and of event types above which those that nobody holds are evicted.
+    kept: AtomicUsize,
+}
+
+impl Default for Vocabulary {
+    fn default() -> Self {
+        let (users, servers, types, keys) = Default::default();
+        Self { users, servers, types, keys, kept: AtomicUsize::new(FIRST_WORDS) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -213,13 +230,29 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 }
 
 impl Database {
+    /// Limits the words in memory to their shares of the budget.
+    pub fn limit_words(&self, budget: &Budget) {
+        let vocabulary = self.vocabulary();
+        vocabulary.keys.limit(budget);
+        // A third for each of users, servers and event types, as nobody knows which of them a flood will bring.
+        let kept = usize::try_from(budget.share(Part::Words)).unwrap_or(usize::MAX) / WORD_BYTES / 3;
+        vocabulary.kept.store(kept, Ordering::Relaxed);
+        let (users, types) = (Arc::clone(&vocabulary.users), Arc::clone(&vocabulary.types));
+        let servers = vocabulary.servers.clone();
+        budget.watch(Part::Words, move || {
+            let words = read(&users).by_id.len() + servers.count() + read(&types).by_name.len();
+            (words * WORD_BYTES) as u64
+        });
+    }
+
     /// Evicts users, servers and event types if there are many; called now and then, so that memory stays bounded.
     pub fn forget_words(&self) {
+        let kept = self.vocabulary().kept.load(Ordering::Relaxed);
         // In this order: users hold their servers.
-        write(&self.vocabulary().users).forget(KEPT_WORDS);
-        self.vocabulary().servers.forget(KEPT_WORDS);
+        write(&self.vocabulary().users).forget(kept);
+        self.vocabulary().servers.forget(kept);
         let types = &mut write(&self.vocabulary().types).by_name;
-        if types.len() > KEPT_WORDS {
+        if types.len() > kept {
             types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.is_stored());
         }
     }

@@ -8,8 +8,13 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::{Router, body::Body};
 use http::Method;
 use http_body_util::BodyExt as _;
+use sabha::app::App;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 use tower::ServiceExt as _;
 
 use crate::{delays::yields, plan::Cut, world::World};
@@ -37,6 +42,36 @@ pub enum Transport {
     Socket { address: SocketAddr, http: reqwest::Client },
 }
 
+/// A running server.
+pub struct Open {
+    pub transport: Transport,
+    pub app: App,
+}
+
+/// The way of all clients into the server. A restart closes it for a while; requests then wait.
+pub struct Doors(RwLock<Option<Open>>);
+
+impl Doors {
+    pub fn new(open: Open) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(Some(open))))
+    }
+
+    /// Waits until the server runs. The doors do not close before the guard is dropped.
+    async fn open(&self) -> RwLockReadGuard<'_, Open> {
+        RwLockReadGuard::map(self.0.read().await, |open| open.as_ref().expect("a restart opens the doors again"))
+    }
+
+    /// Returns the services of the running server. Drop them soon after `stopping`, which a restart waits for.
+    pub async fn app(&self) -> App {
+        self.open().await.app.clone()
+    }
+
+    /// Lets no request in from now on, and waits for the answers to all that are inside.
+    pub async fn close(&self) -> RwLockWriteGuard<'_, Option<Open>> {
+        self.0.write().await
+    }
+}
+
 /// A device that is signed in.
 #[derive(Debug, Clone)]
 pub struct Device {
@@ -55,6 +90,10 @@ pub struct Request {
 impl Request {
     pub fn get(path: impl Into<String>) -> Self {
         Self { method: Method::GET, path: path.into(), body: None }
+    }
+
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, path: path.into(), body: None }
     }
 
     pub fn put(path: impl Into<String>, body: Value) -> Self {
@@ -76,16 +115,23 @@ pub struct Answer {
 /// The server's API for all clients of a run.
 #[derive(Clone)]
 pub struct Api {
-    pub transport: Transport,
+    pub doors: Arc<Doors>,
     pub world: Arc<World>,
 }
 
 impl Api {
     /// Sends a request and returns the answer. A status that no client may ever see is a fault.
     pub async fn ask(&self, token: &str, request: &Request) -> Answer {
-        let (status, text) = match &self.transport {
-            Transport::Router(router) => through_router(router.clone(), token, request).await,
-            Transport::Socket { address, http } => through_socket(*address, http, token, request).await,
+        let (status, text) = loop {
+            let open = self.doors.open().await;
+            let (status, text) = match &open.transport {
+                Transport::Router(router) => through_router(router.clone(), token, request).await,
+                Transport::Socket { address, http } => through_socket(*address, http, token, request).await,
+            };
+            // A large sync that waits for its turn when the server stops is refused, and clients try again.
+            if status != 503 || request.method != Method::GET || !open.app.stopping.is_cancelled() {
+                break (status, text);
+            }
         };
         let json = serde_json::from_str(&text).unwrap_or_default();
         if status >= 500 || status == 429 || status == 401 {
@@ -108,12 +154,14 @@ impl Api {
 
     /// Sends a request and hangs up, unless the answer arrives first.
     pub async fn ask_and_hang_up(&self, token: &str, request: &Request, cut: Cut) -> Option<Answer> {
-        if let Transport::Socket { address, .. } = &self.transport
+        let open = self.doors.open().await;
+        if let Transport::Socket { address, .. } = &open.transport
             && cut.sent < 100
         {
             send_part(*address, token, request, cut).await;
             return None;
         }
+        drop(open);
         tokio::select! {
             biased;
             answer = self.ask(token, request) => Some(answer),

@@ -1,11 +1,13 @@
 //! The checks at the end of a run, when no client has news left to fetch.
 //!
 //! [`acts`] looks for acknowledged events; [`rooms`] compares the events that users can read with the true history;
-//! [`clients`] compares the knowledge of followers with the server's data; [`counts`] counts unread messages again.
+//! [`clients`] compares the knowledge of followers with the server's data; [`counts`] counts unread messages again;
+//! [`log`] compares the commit log with the tables.
 
 mod acts;
 mod clients;
 mod counts;
+pub mod log;
 mod registers;
 mod rooms;
 

@@ -156,6 +156,7 @@ impl Writer {
                 Request::put(v3(["rooms", room, "state", "m.room.history_visibility", ""]), body)
             }
             Op::Join { .. } => Request::post(v3(["join", room]), json!({ "reason": nonce })),
+            Op::Knock { .. } => Request::post(v3(["knock", room]), json!({ "reason": nonce })),
             Op::Leave { .. } => Request::post(v3(["rooms", room, "leave"]), json!({ "reason": nonce })),
             Op::Forget { .. } => Request::post(v3(["rooms", room, "forget"]), json!({})),
             Op::Kick { who, .. } => member("kick", *who)?,
@@ -191,6 +192,11 @@ impl Writer {
                 Request::post(v3(["keys", "claim"]), json!({ "one_time_keys": wanted }))
             }
             Op::RenameDevice => Request::put(v3(["devices", &self.device.device_id]), json!({ "display_name": nonce })),
+            Op::Alias { key, create: true, .. } => {
+                Request::put(v3(["directory", "room", &alias(user_ids, *key)]), json!({ "room_id": room }))
+            }
+            Op::Alias { key, create: false, .. } => Request::delete(v3(["directory", "room", &alias(user_ids, *key)])),
+            Op::Upgrade { .. } => Request::post(v3(["rooms", room, "upgrade"]), json!({ "new_version": "12" })),
             Op::LogInAndOut => return None,
         })
     }
@@ -215,6 +221,12 @@ impl Writer {
         };
         (0..2).map(key).collect::<serde_json::Map<_, _>>().into()
     }
+}
+
+/// Returns an alias that writers create and delete.
+pub fn alias(user_ids: &[String], key: usize) -> String {
+    let (name, server) = user_ids[WITNESS].split_once(':').unwrap_or_default();
+    format!("#{}a{key}:{server}", name.trim_start_matches('@'))
 }
 
 /// Returns a type of account data that writers use.

@@ -2,9 +2,10 @@
 //! really happened.
 //!
 //! A seed decides the clients' actions ([`plan`]), the followers and their ways of syncing ([`followers`]), which
-//! connections break, how long the committer's steps are delayed ([`delays`]), and when rooms leave memory
-//! ([`sweeper`]). [`stage`] runs a seed, [`world`] records the acknowledged acts, [`truth`] decides who may see which
-//! events, and [`checks`] compares. A fault report names the command that replays its seed.
+//! connections break, how long the committer's steps are delayed ([`delays`]), when rooms leave memory ([`sweeper`]), when
+//! a reader of the commit log stops and goes on ([`reader`]), and whether the server restarts in the middle. [`stage`]
+//! runs a seed, [`world`] records the acknowledged acts, [`truth`] decides who may see which events, and [`checks`]
+//! compares. A fault report names the command that replays its seed.
 //!
 //! [`nodes`] runs one seed on a process that another one follows, and compares their answers after each commit.
 //!
@@ -22,6 +23,8 @@ mod nodes;
 mod plan;
 #[path = "../api/harness/postgres.rs"]
 mod postgres;
+mod reader;
+mod running;
 mod stage;
 #[path = "../api/harness/steps.rs"]
 mod steps;

@@ -22,12 +22,13 @@ use tempfile::TempDir;
 use tokio::{runtime::Builder, task::JoinSet};
 
 use crate::{
-    api::{Api, Request, Transport, v3},
+    api::{Api, Doors, Open, Request, Transport, v3},
     clients::{Scene, Writer},
     number,
     plan::Plan,
     postgres::PostgresDatabase,
-    stage::{config, router, scene, settle},
+    running::{config, router, settle},
+    stage::scene,
     steps::Steps,
     world::World,
 };
@@ -121,7 +122,8 @@ async fn act(plan: Plan, scene: Arc<Scene>, leader: App, requests: Shutdown) {
 
 /// The API of a process, through its router.
 fn api(app: &App, requests: &Shutdown, world: &Arc<World>) -> Api {
-    Api { transport: Transport::Router(router(app, requests)), world: Arc::clone(world) }
+    let open = Open { transport: Transport::Router(router(app, requests)), app: app.clone() };
+    Api { doors: Doors::new(open), world: Arc::clone(world) }
 }
 
 /// The database that all processes share, and their clock.

@@ -32,11 +32,16 @@ pub const STATE: [(&str, &str); 5] = [
     ("org.sabha.model", "other"),
 ];
 
+/// Number of aliases that many writers create and delete.
+pub const ALIASES: usize = 2;
+
 #[derive(Debug, Clone)]
 pub struct RoomPlan {
     pub version: &'static str,
     pub visibility: &'static str,
     pub public: bool,
+    /// True for a private room where users may ask to be let in.
+    pub knock: bool,
     /// Users who are in the room from the beginning, besides its creator.
     pub members: Vec<usize>,
 }
@@ -44,29 +49,90 @@ pub struct RoomPlan {
 /// One action of a client. Rooms and users are numbers in the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    Message { room: usize, mention: Option<usize> },
-    State { room: usize, key: usize },
-    PowerLevels { room: usize, level: i64 },
-    Visibility { room: usize, to: usize },
-    Join { room: usize },
-    Leave { room: usize },
-    Forget { room: usize },
-    Kick { room: usize, who: usize },
-    Ban { room: usize, who: usize },
-    Unban { room: usize, who: usize },
-    Invite { room: usize, who: usize },
-    Redact { room: usize, pick: usize },
-    Receipt { room: usize, private: bool, pick: usize },
-    Typing { room: usize, on: bool },
-    RoomData { room: usize, key: usize },
-    AccountData { key: usize },
+    Message {
+        room: usize,
+        mention: Option<usize>,
+    },
+    State {
+        room: usize,
+        key: usize,
+    },
+    PowerLevels {
+        room: usize,
+        level: i64,
+    },
+    Visibility {
+        room: usize,
+        to: usize,
+    },
+    Join {
+        room: usize,
+    },
+    Knock {
+        room: usize,
+    },
+    Leave {
+        room: usize,
+    },
+    Forget {
+        room: usize,
+    },
+    Kick {
+        room: usize,
+        who: usize,
+    },
+    Ban {
+        room: usize,
+        who: usize,
+    },
+    Unban {
+        room: usize,
+        who: usize,
+    },
+    Invite {
+        room: usize,
+        who: usize,
+    },
+    Redact {
+        room: usize,
+        pick: usize,
+    },
+    Receipt {
+        room: usize,
+        private: bool,
+        pick: usize,
+    },
+    Typing {
+        room: usize,
+        on: bool,
+    },
+    RoomData {
+        room: usize,
+        key: usize,
+    },
+    AccountData {
+        key: usize,
+    },
     DisplayName,
-    ToDevice { who: usize },
+    ToDevice {
+        who: usize,
+    },
     DeviceKeys,
     OneTimeKeys,
-    Claim { who: usize },
+    Claim {
+        who: usize,
+    },
     RenameDevice,
     LogInAndOut,
+    /// Creates one of the aliases of the run, for this room, or deletes it.
+    Alias {
+        room: usize,
+        key: usize,
+        create: bool,
+    },
+    Upgrade {
+        room: usize,
+    },
 }
 
 impl Op {
@@ -77,6 +143,7 @@ impl Op {
             | Self::PowerLevels { room, .. }
             | Self::Visibility { room, .. }
             | Self::Join { room }
+            | Self::Knock { room }
             | Self::Leave { room }
             | Self::Forget { room }
             | Self::Kick { room, .. }
@@ -86,7 +153,9 @@ impl Op {
             | Self::Redact { room, .. }
             | Self::Receipt { room, .. }
             | Self::Typing { room, .. }
-            | Self::RoomData { room, .. } => Some(*room),
+            | Self::RoomData { room, .. }
+            | Self::Alias { room, .. }
+            | Self::Upgrade { room } => Some(*room),
             _ => None,
         }
     }
@@ -144,6 +213,10 @@ pub struct Plan {
     pub sockets: bool,
     /// A seed for the times at which rooms leave memory. `None` if they stay.
     pub sweeps: Option<u64>,
+    /// A seed for the times at which the reader of the commit log stops and goes on.
+    pub reads: u64,
+    /// The number of acts after which the server restarts, if it does.
+    pub restart_after: Option<u64>,
 }
 
 impl Plan {
@@ -159,7 +232,9 @@ impl Plan {
             followers.push(FollowerPlan { user, kind: Kind::random(&mut rng, way, &somebody), seed: rng.random() });
         }
         let sweeps = rng.random_ratio(1, 3).then(|| rng.random());
-        Self { seed, rooms, writers, followers, sockets: seed % 8 == 7, sweeps }
+        let reads = rng.random();
+        let restart_after = rng.random_ratio(1, 4).then(|| rng.random_range(5..50));
+        Self { seed, rooms, writers, followers, sockets: seed % 8 == 7, sweeps, reads, restart_after }
     }
 }
 
@@ -169,10 +244,12 @@ pub fn user_name(seed: u64, user: usize) -> String {
 }
 
 fn room(rng: &mut StdRng) -> RoomPlan {
+    let public = rng.random_ratio(3, 4);
     RoomPlan {
         version: VERSIONS[rng.random_range(0..VERSIONS.len())],
         visibility: VISIBILITIES[rng.random_range(0..VISIBILITIES.len())],
-        public: rng.random_ratio(3, 4),
+        public,
+        knock: !public && rng.random_ratio(2, 3),
         members: (1..USERS).filter(|_| rng.random_ratio(3, 5)).collect(),
     }
 }
@@ -194,10 +271,13 @@ fn op(rng: &mut StdRng, user: usize, rooms: usize) -> Op {
     let other = rng.random_range(1..USERS);
     let is_witness = user == WITNESS;
     match rng.random_range(0..100) {
-        0..24 => Op::Message { room, mention: rng.random_ratio(1, 4).then_some(rng.random_range(0..USERS)) },
-        24..34 => Op::State { room, key: rng.random_range(0..STATE.len()) },
+        0..22 => Op::Message { room, mention: rng.random_ratio(1, 4).then_some(rng.random_range(0..USERS)) },
+        22..24 if !is_witness => Op::Knock { room },
+        24..32 => Op::State { room, key: rng.random_range(0..STATE.len()) },
+        32..34 => Op::Alias { room, key: rng.random_range(0..ALIASES), create: rng.random_ratio(2, 3) },
         34..45 if is_witness => Op::PowerLevels { room, level: rng.random_range(30..45) },
-        45..50 if is_witness => Op::Visibility { room, to: rng.random_range(0..VISIBILITIES.len()) },
+        45..49 if is_witness => Op::Visibility { room, to: rng.random_range(0..VISIBILITIES.len()) },
+        49 if is_witness => Op::Upgrade { room },
         34..45 => Op::Join { room },
         45..51 if !is_witness => Op::Leave { room },
         51 if !is_witness => Op::Forget { room },

@@ -1,35 +1,25 @@
 //! A server for several seeds, and the run of one seed on it.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use axum::Router;
-use ruma::owned_server_name;
-use sabha::{
-    account::password::Hashing,
-    app::App,
-    client_api,
-    clock::Clock,
-    config::{Config, DatabaseUrl, Durability, Listener as ListenerConfig, RegistrationMode},
-    http::{
-        accept,
-        listen::{Address, Listener, ListenerSpec},
-        shutdown::Shutdown,
-        tracked::TrackedLayer,
-    },
-    server::{Server, build},
-};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
+use tokio::{
+    sync::{MappedMutexGuard, Mutex, MutexGuard},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Api, Device, Request, Transport, v3},
-    checks::{self, End},
+    api::{Api, Device, Doors, Request, v3},
+    checks::{self, End, log::Place},
     clients::{Scene, Writer, power_levels},
     delays::Delays,
     followers::Follower,
     plan::{Plan, RoomPlan, USERS, WITNESS, user_name},
     postgres::PostgresDatabase,
+    reader,
+    running::Running,
     sweeper,
     world::{Ending, Fault, World},
 };
@@ -58,16 +48,14 @@ pub struct Outcome {
     pub counts: Counts,
 }
 
-/// A server, its router, and a listener of the test for this router, whose requests we can wait for.
+/// A server for several seeds, its data, and the delays of its committer.
 pub struct Stage {
-    server: Server,
-    router: Transport,
-    socket: Transport,
-    requests: Shutdown,
+    /// `None` only during a restart.
+    running: Mutex<Option<Running>>,
     delays: Arc<Delays>,
     // These two are removed with this value.
-    _data: TempDir,
-    _database: Option<PostgresDatabase>,
+    data: TempDir,
+    database: Option<PostgresDatabase>,
 }
 
 impl Stage {
@@ -78,43 +66,49 @@ impl Stage {
             Engine::Postgres => Some(PostgresDatabase::create().await?),
         };
         let data = tempfile::Builder::new().prefix("sabha-model-").tempdir().expect("a temporary directory");
-        let server = start(&data, database.as_ref()).await;
         let delays = Arc::new(Delays::new());
-        let in_steps = Arc::clone(&delays);
-        server.app.db.committer().on_step(Arc::new(move |_| {
-            let delays = Arc::clone(&in_steps);
-            Box::pin(async move { delays.wait().await })
-        }));
-        let requests = Shutdown::new();
-        let router = router(&server.app, &requests);
-        let address = Address::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-        let listener = Listener::bind(&ListenerSpec { address, tls: None }).await.expect("a free port");
-        let Address::Tcp(address) = listener.address().clone() else { unreachable!("it was TCP") };
-        tokio::spawn(accept::serve(listener, router.clone(), requests.clone()));
-        let socket = Transport::Socket { address, http: reqwest::Client::new() };
-        Some(Self {
-            server,
-            router: Transport::Router(router),
-            socket,
-            requests,
-            delays,
-            _data: data,
-            _database: database,
-        })
+        let running = Running::start(&data, database.as_ref(), &delays).await;
+        Some(Self { running: Mutex::new(Some(running)), delays, data, database })
+    }
+
+    async fn running(&self) -> MappedMutexGuard<'_, Running> {
+        MutexGuard::map(self.running.lock().await, |running| running.as_mut().expect("a restart starts it again"))
+    }
+
+    /// Restarts the server while clients use it: they get the answers to what they sent, and then wait.
+    async fn restart(&self, doors: &Doors, sockets: bool) {
+        let stopping = self.running().await.stopping.clone();
+        // In this order: nothing new comes in, and then the requests that wait for news are answered.
+        let (mut closed, ()) = tokio::join!(doors.close(), async { stopping.begin() });
+        *closed = None;
+        let mut running = self.running.lock().await;
+        if let Some(running) = running.take() {
+            let database = Arc::downgrade(&running.server.app.db);
+            running.settled().await;
+            running.stop().await;
+            // A database is locked for as long as somebody holds it, such as a sweeper.
+            while database.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let started = Running::start(&self.data, self.database.as_ref(), &self.delays).await;
+        *closed = Some(started.open(sockets));
+        *running = Some(started);
     }
 
     /// Stops the server in order.
     pub async fn stop(self) {
-        self.requests.begin();
-        self.server.stop().await;
+        if let Some(running) = self.running.into_inner() {
+            running.stop().await;
+        }
     }
 
     /// Runs a seed.
     pub async fn run(&self, seed: u64) -> Outcome {
         let plan = Plan::new(seed);
         let world = World::new(plan.rooms.len());
-        let transport = if plan.sockets { &self.socket } else { &self.router };
-        let api = Api { transport: transport.clone(), world: Arc::clone(&world) };
+        let doors = Doors::new(self.running().await.open(plan.sockets));
+        let api = Api { doors, world: Arc::clone(&world) };
         self.delays.reseed(seed);
         if tokio::time::timeout(LIMIT, self.play(&plan, api)).await.is_err() {
             world.fault("a run hangs", format!("it is not over after {LIMIT:?}"));
@@ -130,8 +124,16 @@ impl Stage {
         Outcome { faults: world.take_faults(), counts }
     }
 
+    fn place(&self) -> Place {
+        match &self.database {
+            Some(database) => Place::Postgres(database.url.clone()),
+            None => Place::Sqlite(self.data.path().join("sabha.db")),
+        }
+    }
+
     async fn play(&self, plan: &Plan, api: Api) {
-        let world = Arc::clone(&api.world);
+        let (world, doors) = (Arc::clone(&api.world), Arc::clone(&api.doors));
+        let reading = tokio::spawn(reader::run(Arc::clone(&doors), Arc::clone(&world), plan.reads));
         let scene = Arc::new(scene(plan, api).await);
         let mut followers = JoinSet::new();
         for follower in &plan.followers {
@@ -145,15 +147,28 @@ impl Stage {
             writers.spawn(Writer::new(&scene, plan.seed, number, writer.user).await.run(steps));
         }
         if let Some(seed) = plan.sweeps {
-            tokio::spawn(sweeper::run(self.server.app.clone(), Arc::clone(&world), seed));
+            tokio::spawn(sweeper::run(Arc::clone(&doors), Arc::clone(&world), seed));
         }
-        while let Some(ended) = writers.join_next().await {
-            if let Err(error) = ended {
-                world.fault("a writer panicked", error.to_string());
+        let all_written = CancellationToken::new();
+        let writing = async {
+            while let Some(ended) = writers.join_next().await {
+                if let Err(error) = ended {
+                    world.fault("a writer panicked", error.to_string());
+                }
             }
-        }
-        settle(&self.server.app, &self.requests).await;
-        self.requests.tasks().reopen();
+            all_written.cancel();
+        };
+        let restarting = async {
+            let Some(after) = plan.restart_after else { return };
+            let mut progress = world.progress();
+            let is_due = progress.wait_for(|acts| *acts >= after);
+            // Some steps make no act, so there may be too few.
+            if all_written.run_until_cancelled(is_due).await.is_some() {
+                self.restart(&doors, plan.sockets).await;
+            }
+        };
+        tokio::join!(writing, restarting);
+        self.running().await.settled().await;
         world.writers_are_done();
         let mut rested = Vec::new();
         while let Some(ended) = followers.join_next().await {
@@ -164,50 +179,11 @@ impl Stage {
         }
         let end = End::read(&scene).await;
         checks::run(&end, &rested).await;
+        match reading.await {
+            Ok(told) => checks::log::check(&world, &self.place(), &told).await,
+            Err(error) => world.fault("the reader of the log panicked", error.to_string()),
+        }
     }
-}
-
-/// The client API of a process, without sockets.
-pub fn router(app: &App, requests: &Shutdown) -> Router {
-    let layer = TrackedLayer::new(requests.tasks().clone());
-    client_api::routes().into_router().with_state(app.clone()).layer(layer)
-}
-
-/// Waits until the requests of clients that hung up have run to their end, and their jobs too.
-pub async fn settle(app: &App, requests: &Shutdown) {
-    requests.tasks().close();
-    requests.tasks().wait().await;
-    app.jobs.settled().await;
-}
-
-async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> Server {
-    let shutdown = Shutdown::new();
-    let surroundings = build::Surroundings {
-        clock: Clock::System,
-        hashing: Hashing::cheap(),
-        stopping: shutdown.token().clone(),
-        ..build::Surroundings::default()
-    };
-    let app =
-        build::app(config(data, database), surroundings).await.unwrap_or_else(|error| panic!("no server: {error}"));
-    Server::start(app, shutdown, None).await.unwrap_or_else(|error| panic!("no server: {error}"))
-}
-
-/// Returns the configuration of a server for tests.
-pub fn config(data: &TempDir, database: Option<&PostgresDatabase>) -> Config {
-    let mut config = Config { server_name: owned_server_name!("sabha.test"), ..Config::default() };
-    config.data_dir = data.path().to_owned();
-    config.listeners = vec![ListenerConfig::tcp((Ipv4Addr::LOCALHOST, 0).into())];
-    config.metrics.enabled = false;
-    config.registration.mode = RegistrationMode::Open;
-    // A correct request that is refused by a rate limit would show nothing.
-    config.rate_limits.enabled = false;
-    // This test cuts no power.
-    config.database.durability = Durability::Process;
-    config.database.readers = 2;
-    config.database.max_connections = 4;
-    config.database.url = database.map(|database| DatabaseUrl::try_from(database.url.clone()).expect("a database URL"));
-    config
 }
 
 /// Creates the users and the rooms.
@@ -235,10 +211,15 @@ async fn create(api: &Api, room: &RoomPlan, devices: &[Device], user_ids: &[Stri
     let visibility = json!({
         "type": "m.room.history_visibility", "state_key": "", "content": { "history_visibility": room.visibility },
     });
+    let mut initial_state = vec![visibility];
+    if room.knock {
+        let join_rule = json!({ "join_rule": "knock" });
+        initial_state.push(json!({ "type": "m.room.join_rules", "state_key": "", "content": join_rule }));
+    }
     let body = json!({
         "preset": if room.public { "public_chat" } else { "private_chat" },
         "room_version": room.version,
-        "initial_state": [visibility],
+        "initial_state": initial_state,
         "power_level_content_override": power_levels(user_ids, is_creator_above(room), 40),
     });
     let answer = api.need(&devices[WITNESS].token, &Request::post(v3(["createRoom"]), body)).await;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use sabha::app::App;
 
-use crate::world::World;
+use crate::{api::Doors, world::World};
 
 /// Sweeps now and then, until no writer is left.
-pub async fn run(app: App, world: Arc<World>, seed: u64) {
+pub async fn run(doors: Arc<Doors>, world: Arc<World>, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut progress = world.progress();
     loop {
@@ -20,6 +19,7 @@ pub async fn run(app: App, world: Arc<World>, seed: u64) {
         // The sender outlives us, so waiting for it cannot fail.
         let _ = progress.wait_for(|count| *count >= until).await;
         // The first call only marks unused rooms; the second evicts those that were not used in between.
+        let app = doors.app().await;
         app.rooms.forget_idle();
         app.rooms.forget_idle();
     }

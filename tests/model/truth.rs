@@ -112,13 +112,14 @@ impl TrueRoom {
         if is_in { Some(self.events.len().saturating_sub(1)) } else { end }
     }
 
-    /// Returns the user's last stay, with their departure, if an invitation came after it.
-    pub fn invited_after_stay(&self, user_id: &str) -> Option<RangeInclusive<usize>> {
+    /// Returns the user's last stay, with their departure, if an invitation or a knock came after it.
+    pub fn asked_after_stay(&self, user_id: &str) -> Option<RangeInclusive<usize>> {
         let until = self.end_of_stay(user_id)?;
         let joins = |index: &usize| self.membership_at(user_id, *index) == "join";
         let from = (0..until).rev().take_while(joins).last()?;
         let mut later = self.events[until + 1..].iter().filter(|event| event.is_member(user_id));
-        later.any(|event| event.content["membership"] == "invite").then_some(from..=until)
+        let asks = |event: &TrueEvent| matches!(event.content["membership"].as_str(), Some("invite" | "knock"));
+        later.any(asks).then_some(from..=until)
     }
 
     /// Returns the beginning of the user's present stay.

@@ -1,5 +1,7 @@
 //! The cached sessions, and how a revoked one stops working at once.
 //!
+//! A session that a request is using stays cached, however many there are: its logout must find and cancel it.
+//!
 //! They follow the commits. A deleted token ends its session. A changed account, such as one with other rights, has its
 //! sessions read again; they stay signed in.
 
@@ -8,10 +10,14 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, sync::Cache};
 
 use crate::{
     account::{LocalDevice, TokenHash},
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByBytes, HasBytes},
+    },
     store::{
         Position, UserNid,
         latest::Latest,
@@ -19,13 +25,13 @@ use crate::{
     },
 };
 
-/// Maximum number of cached sessions. Others are read again when they are used.
-const CACHED_SESSIONS: usize = 100_000;
+/// Approximate memory of a session besides its device ID: the session, its cancellation, its place in the cache.
+const SESSION_BYTES: usize = 560;
 
 /// Sessions by the hash of their access token.
 #[derive(Debug)]
 pub struct SessionCache {
-    sessions: Cache<TokenHash, Cached>,
+    sessions: Arc<Cache<TokenHash, Cached, ByBytes, DefaultHashBuilder, KeepUsed>>,
     /// Counts revocations, so that a reader of the database notices one that happened meanwhile.
     revocations: AtomicU64,
     /// The position of the last change of each account.
@@ -39,11 +45,31 @@ struct Cached {
     read_at: Position,
 }
 
+impl HasBytes for Cached {
+    fn bytes(&self) -> u64 {
+        let device_id = self.device.device_id.as_ref().map_or(0, |device_id| device_id.as_str().len());
+        (SESSION_BYTES + device_id) as u64
+    }
+}
+
+/// Keeps a session while a request holds it. The cache then has more than its bytes, by at most what the open requests
+/// hold anyway.
+#[derive(Debug, Clone, Default)]
+struct KeepUsed;
+
+impl Lifecycle<TokenHash, Cached> for KeepUsed {
+    type RequestState = ();
+
+    fn is_pinned(&self, _: &TokenHash, cached: &Cached) -> bool {
+        Arc::strong_count(&cached.device) > 1
+    }
+}
+
 impl SessionCache {
     /// An empty cache, which follows the commits after `started_at`.
-    pub fn new(started_at: Position) -> Self {
+    pub fn new(started_at: Position, budget: &Budget) -> Self {
         Self {
-            sessions: Cache::new(CACHED_SESSIONS),
+            sessions: budget.cache_with(Part::Sessions, KeepUsed),
             revocations: AtomicU64::new(0),
             accounts: RwLock::new(Latest::new(started_at)),
         }
@@ -128,6 +154,7 @@ mod tests {
         committer::insert_rows,
         tests::NewDatabase,
         tokens::{self, AccessTokenColumns},
+        vocabulary::User,
     };
 
     const DEVICE: DeviceNid = DeviceNid(1);
@@ -174,22 +201,44 @@ mod tests {
         let read_at = db.committer().published();
         let user = db.find_user(user_id!("@alice:sabha.test")).await.unwrap().unwrap();
         let account = rows::find_account(&mut db.read().await.unwrap().conn(), user.nid).await.unwrap().unwrap();
-        let device = LocalDevice {
-            user,
+        cache.keep(hash, device(&user, account.admin), read_at)
+    }
+
+    fn device(user: &Arc<User>, admin: bool) -> Arc<LocalDevice> {
+        Arc::new(LocalDevice {
+            user: Arc::clone(user),
             device_nid: DEVICE,
             device_id: None,
-            admin: account.admin,
+            admin,
             expires_at: None,
             revoked: CancellationToken::new(),
             appservice: None,
-        };
-        cache.keep(hash, Arc::new(device), read_at)
+        })
+    }
+
+    #[tokio::test]
+    async fn a_session_in_use_is_found_by_its_logout_however_many_others_there_are() {
+        for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
+            let user = db.user(user_id!("@alice:sabha.test"), true).await.unwrap();
+            for bytes in [0, 1 << 20] {
+                let cache = SessionCache::new(Position::BEFORE_ALL, &Budget::new(bytes));
+                let used = cache.keep(KEPT, device(&user, false), Position::BEFORE_ALL);
+                for number in 0..5_000_u64 {
+                    let mut hash = [9; 32];
+                    hash[..8].copy_from_slice(&number.to_le_bytes());
+                    cache.keep(hash, device(&user, false), Position::BEFORE_ALL);
+                }
+                assert!(cache.sessions.len() < 1_000, "{} sessions in {bytes} bytes", cache.sessions.len());
+                cache.remove(&KEPT);
+                assert!(used.revoked.is_cancelled(), "with {bytes} bytes");
+            }
+        }
     }
 
     #[tokio::test]
     async fn cached_sessions_are_like_read_ones_after_each_commit() {
         for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
-            let cache = Arc::new(SessionCache::new(db.committer().published()));
+            let cache = Arc::new(SessionCache::new(db.committer().published(), &Budget::new(64 << 20)));
             db.committer().remember(Arc::<SessionCache>::clone(&cache));
             let user = db.user(user_id!("@alice:sabha.test"), true).await.unwrap();
             let token = AccessTokenColumns {

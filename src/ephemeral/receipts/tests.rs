@@ -7,6 +7,7 @@ use crate::{
     bus::Bus,
     clock::Clock,
     config::{Config, Presence},
+    memory::budget::Budget,
     store::{Database, tests::NewDatabase},
 };
 
@@ -14,8 +15,8 @@ const ROOM: RoomNid = RoomNid(1);
 
 /// A service with empty memory.
 fn service(db: &Arc<Database>) -> Ephemeral {
-    let data = Arc::new(AccountData::new(Arc::clone(db), &Config::default().limits));
     let budget = Budget::new(64 << 20);
+    let data = Arc::new(AccountData::new(Arc::clone(db), &Config::default().limits, &budget));
     Ephemeral::new(Arc::clone(db), Arc::<Bus>::default(), Clock::manual(0), data, &Presence::default(), &budget)
 }
 

@@ -1,5 +1,8 @@
 //! Whole connections: a raw client on one side, a small router on the other.
 
+mod slow;
+mod stopping;
+
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -215,22 +218,6 @@ async fn http2_with_prior_knowledge_is_recognised_without_tls() {
 }
 
 #[tokio::test]
-async fn stopping_finishes_an_http2_request_in_flight() {
-    let mut server = Fixture::tcp().await;
-    let io = TokioIo::new(server.connect().await);
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
-    let (mut requests, connection) = handshake.await.unwrap();
-    let connection = tokio::spawn(connection);
-    let request = http::Request::get("http://localhost/parked").body(Empty::<bytes::Bytes>::new()).unwrap();
-    let answer = tokio::spawn(requests.send_request(request));
-    server.entered.recv().await.unwrap();
-    server.shutdown.begin();
-    assert_eq!(answer.await.unwrap().unwrap().status(), 200);
-    server.serving.await.unwrap();
-    connection.await.unwrap().unwrap();
-}
-
-#[tokio::test]
 async fn too_large_headers_are_refused() {
     let server = Fixture::tcp().await;
     let mut client = server.connect().await;
@@ -255,28 +242,6 @@ async fn a_panic_costs_neither_the_answer_nor_the_connection() {
     assert!(answers.contains("M_UNKNOWN"), "{answers}");
     assert!(answers.contains("HTTP/1.1 200"), "{answers}");
     server.stop().await;
-}
-
-#[tokio::test]
-async fn stopping_answers_parked_requests_and_finishes_writes_in_flight() {
-    let mut server = Fixture::tcp().await;
-    let mut poll = server.connect().await;
-    send(&mut poll, "GET", "/parked").await;
-    server.entered.recv().await.unwrap();
-    let mut write = server.connect().await;
-    send(&mut write, "POST", "/gated").await;
-    server.entered.recv().await.unwrap();
-
-    let port = server.port();
-    server.shutdown.begin();
-    assert_answer(&rest(&mut poll).await, "200", "nothing new");
-    assert!(!server.serving.is_finished());
-
-    server.gate.add_permits(1);
-    assert_answer(&rest(&mut write).await, "200", "done");
-    server.serving.await.unwrap();
-    assert_eq!(server.shutdown.finish_tasks().await, Ok(()));
-    assert!(TcpStream::connect(port).await.is_err(), "nobody listens any more");
 }
 
 #[tokio::test]
@@ -305,20 +270,6 @@ async fn a_parked_request_is_dropped_when_its_client_hangs_up() {
 }
 
 #[tokio::test]
-async fn stopping_answers_a_parked_request_at_once() {
-    let mut server = Fixture::tcp().await;
-    let mut client = server.connect().await;
-    send(&mut client, "GET", "/parked").await;
-    server.park().await;
-    server.shutdown.begin();
-    let answer = rest(&mut client).await;
-    assert_answer(&answer, "200", "nothing new");
-    assert!(answer.contains("connection: close"), "{answer}");
-    server.serving.await.unwrap();
-    assert!(tokio::time::Instant::now() < server.shutdown.deadline());
-}
-
-#[tokio::test]
 async fn a_request_is_parked_with_tls_too() {
     let folder = tempfile::tempdir().unwrap();
     let (files, root) = self_signed(folder.path(), "server");
@@ -332,128 +283,6 @@ async fn a_request_is_parked_with_tls_too() {
     assert!(answers.contains("\r\n\r\ndoneHTTP/1.1 200"), "{answers}");
     assert_answer(&answers, "200", "Some(127.0.0.1)");
     server.stop().await;
-}
-
-#[tokio::test]
-async fn stopping_closes_idle_and_silent_connections_at_once() {
-    let server = Fixture::tcp().await;
-    let mut silent = server.connect().await;
-    let mut idle = server.connect().await;
-    send(&mut idle, "GET", "/").await;
-    let mut head = [0; 12];
-    idle.read_exact(&mut head).await.unwrap();
-    server.stop().await;
-    assert_eq!(rest(&mut silent).await, "");
-    assert!(rest(&mut idle).await.ends_with("Some(127.0.0.1)"));
-}
-
-#[tokio::test]
-async fn a_request_that_never_ends_is_dropped_at_the_deadline() {
-    let mut server = Fixture::tcp().await;
-    let mut client = server.connect().await;
-    send(&mut client, "POST", "/gated").await;
-    server.entered.recv().await.unwrap();
-    // Only the deadline can happen from here on, and a paused clock jumps straight to it.
-    tokio::time::pause();
-    server.shutdown.begin();
-    server.serving.await.unwrap();
-    assert_eq!(server.shutdown.finish_tasks().await, Err(1));
-    assert_eq!(rest(&mut client).await, "");
-}
-
-#[tokio::test]
-async fn a_write_runs_on_when_its_client_hangs_up() {
-    let mut server = Fixture::tcp().await;
-    let mut client = server.connect().await;
-    send(&mut client, "POST", "/gated").await;
-    server.entered.recv().await.unwrap();
-    drop(client);
-    // The connection has seen the hang-up when serving ends; before the deadline nothing else can end it.
-    server.shutdown.begin();
-    server.serving.await.unwrap();
-    assert!(tokio::time::Instant::now() < server.shutdown.deadline());
-
-    server.gate.add_permits(1);
-    server.finished.recv().await.unwrap();
-    assert_eq!(server.shutdown.finish_tasks().await, Ok(()));
-}
-
-#[tokio::test]
-async fn a_client_that_sends_nothing_is_dropped_in_time() {
-    let server = Fixture::tcp().await;
-    let mut silent = server.connect().await;
-    // Served after `silent` was accepted, so the timeout of `silent` is the next thing to happen.
-    assert_answer(&ask(server.connect().await, "/").await, "200", "Some(127.0.0.1)");
-    tokio::time::pause();
-    assert_eq!(rest(&mut silent).await, "");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_client_that_does_not_read_is_dropped_in_time() {
-    let server = Fixture::tcp().await;
-    let mut client = server.connect().await;
-    send(&mut client, "GET", "/large").await;
-    let mut head = [0; 12];
-    client.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 200");
-    tokio::time::pause();
-    // Longer than the grace period, and than the time that the buffered bytes have earned.
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    let mut read = Vec::new();
-    let _ended = client.read_to_end(&mut read).await;
-    assert!(read.len() < LARGE_BYTES, "it was cut off");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_client_of_http2_that_gives_no_room_is_dropped_in_time() {
-    let server = Fixture::tcp().await;
-    let io = TokioIo::new(server.connect().await);
-    let (mut requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let request = http::Request::get("http://localhost/large").body(Empty::<bytes::Bytes>::new()).unwrap();
-    let unread = requests.send_request(request).await.unwrap();
-    let began = tokio::time::Instant::now();
-    tokio::time::pause();
-    let watching = tokio::spawn({
-        let answers = Arc::clone(server.transport.answers());
-        async move { answers.watch().await }
-    });
-    // The client keeps answering pings, and would do so for ever.
-    let _ended = connection.await.unwrap();
-    assert!(began.elapsed() < HTTP2_CLOSE_TIMEOUT, "{:?}", began.elapsed());
-    watching.abort();
-    drop((unread, requests));
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn small_answers_go_out_while_a_large_one_takes_all_room() {
-    let server = Fixture::tcp().await;
-    let nobody = ReceivingUser::default().or_network(None);
-    let _whole = server.transport.answers().hold(1 << 40, nobody, &transport::Hangup::default()).unwrap();
-    assert_eq!(ask_http2(server.connect().await).await, (200, "Some(127.0.0.1)".to_owned()));
-    assert_answer(&ask(server.connect().await, "/").await, "200", "Some(127.0.0.1)");
-    server.stop().await;
-}
-
-/// The bytes that an HTTP/2 client sends before its first request: the preface and empty settings.
-const HTTP2_START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-#[tokio::test]
-async fn a_client_of_http2_that_asks_nothing_is_dropped_in_time() {
-    // Three starts: the bytes that tell the protocol, the whole preface, and half a header frame.
-    for sent in [&HTTP2_START[..4], HTTP2_START, &[HTTP2_START, b"\0\0\x10\x01"].concat()] {
-        let server = Fixture::tcp().await;
-        let mut silent = server.connect().await;
-        silent.write_all(sent).await.unwrap();
-        assert_answer(&ask(server.connect().await, "/").await, "200", "Some(127.0.0.1)");
-        tokio::time::pause();
-        silent.read_to_end(&mut Vec::new()).await.unwrap();
-        server.stop().await;
-        tokio::time::resume();
-    }
 }
 
 #[tokio::test]

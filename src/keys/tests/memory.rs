@@ -19,7 +19,7 @@ async fn digest(keys: &Keys, device: DeviceNid) -> String {
 async fn keys_in_memory_are_like_read_ones_after_each_commit() {
     for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
         let config = Config { server_name: owned_server_name!("example.org"), ..Config::default() };
-        let service = || Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
+        let service = || Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config, &Budget::new(64 << 20)));
         let directory = tempfile::tempdir().expect("a temporary directory");
         let fixture = Fixture { directory, db: Arc::clone(&db), keys: service(), config: config.clone() };
         let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
@@ -69,7 +69,7 @@ async fn keys_in_memory_are_like_read_ones_after_each_commit() {
 async fn requests_at_the_same_time_read_a_cold_inbox_once_and_their_commits_are_counted() {
     for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
         let config = Config { server_name: owned_server_name!("example.org"), ..Config::default() };
-        let service = || Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config));
+        let service = || Arc::new(Keys::new(Arc::clone(&db), Clock::manual(0), &config, &Budget::new(64 << 20)));
         let directory = tempfile::tempdir().expect("a temporary directory");
         let warm = Fixture { directory, db: Arc::clone(&db), keys: service(), config: config.clone() };
         let alice = Arc::new(warm.device(&owned_user_id!("@alice:example.org"), "DEV").await);

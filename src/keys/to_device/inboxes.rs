@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 use super::acknowledged::Acknowledged;
 use crate::{
     keys::Keys,
+    memory::budget::{Budget, Part},
     store::{
         DeviceNid, Error, Position,
         ids::lock,
@@ -23,8 +24,8 @@ use crate::{
     },
 };
 
-/// Maximum number of cached inboxes. When it is reached we clear the cache, which costs each device one query.
-const MAX_CACHED: usize = 100_000;
+/// The memory of a cached inbox. When the budget is full we clear the cache, which costs each device one query.
+const CACHED_BYTES: u64 = 100;
 
 /// Maximum number of changes collected for one read, 40 bytes each. A read takes less time than so many commits, but
 /// the clients that wait for it may have hung up. With more changes, a later request reads again.
@@ -75,9 +76,10 @@ enum CachedInbox {
 }
 
 /// The cached inboxes. The lock is held for single look-ups.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::keys) struct Inboxes {
-    entries: Mutex<HashMap<DeviceNid, CachedInbox>>,
+    entries: Arc<Mutex<HashMap<DeviceNid, CachedInbox>>>,
+    max_bytes: u64,
     pub(super) acknowledged: Acknowledged,
 }
 
@@ -109,7 +111,18 @@ impl Inbox {
     }
 }
 
+fn bytes(entries: &HashMap<DeviceNid, CachedInbox>) -> u64 {
+    entries.len() as u64 * CACHED_BYTES
+}
+
 impl Inboxes {
+    pub(in crate::keys) fn new(budget: &Budget) -> Self {
+        let entries = Arc::<Mutex<HashMap<_, _>>>::default();
+        let weighed = Arc::clone(&entries);
+        budget.watch(Part::Inboxes, move || bytes(&lock(&weighed)));
+        Self { entries, max_bytes: budget.share(Part::Inboxes), acknowledged: Acknowledged::default() }
+    }
+
     /// The cached inbox.
     pub(super) fn find(&self, device: DeviceNid) -> Option<Inbox> {
         match lock(&self.entries).get(&device) {
@@ -126,7 +139,7 @@ impl Inboxes {
             Some(CachedInbox::Loading(load)) => return Err(Arc::clone(load)),
             None => {}
         }
-        if entries.len() >= MAX_CACHED {
+        if bytes(&entries) + CACHED_BYTES > self.max_bytes {
             entries.clear();
         }
         let load = Arc::<Load>::default();

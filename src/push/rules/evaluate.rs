@@ -8,7 +8,6 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use quick_cache::{Weighter, sync::Cache};
 use ruma::{UInt, push::PushConditionPowerLevelsCtx};
 use sabha_federation::Pdu;
 use serde::Deserialize;
@@ -21,6 +20,10 @@ use super::{
 };
 use crate::{
     glob::Glob,
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
     room::{
         Room, Rooms,
         event::StoredEvent,
@@ -30,17 +33,12 @@ use crate::{
     store::{Error, EventNid, KeyNid, Position, RoomNid, vocabulary::User},
 };
 
-/// Approximate number of cached events, a few kB each: those that whole rooms are reading now.
-const CACHED_EVENTS: usize = 1_000;
+/// Approximate memory of power levels without users, and of each user among them.
+const LEVELS_BYTES: usize = 400;
+const LEVEL_BYTES: usize = 96;
 
-/// Approximate memory for cached events. One event of 64 KiB can take 7 MiB when it is made of tiny objects.
-const CACHED_EVENT_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Number of rooms with cached power levels: those where people are talking now.
-const CACHED_LEVELS: usize = 5_000;
-
-/// Number of cached display names, one for each user in each room where people are talking now.
-const CACHED_NAMES: usize = 20_000;
+/// Approximate memory of a display name besides its pattern.
+const NAME_BYTES: usize = 120;
 
 /// Steps of matching that reading one byte of an event costs. An event may be made of thousands of tiny objects.
 const STEPS_OF_BYTE: usize = 4;
@@ -61,6 +59,13 @@ struct Levels {
     levels: PushConditionPowerLevelsCtx,
 }
 
+impl HasBytes for Levels {
+    fn bytes(&self) -> u64 {
+        let names: usize = self.levels.users.keys().map(|user_id| user_id.as_str().len()).sum();
+        (LEVELS_BYTES + LEVEL_BYTES * self.levels.users.len() + names) as u64
+    }
+}
+
 /// The display name in one member event, as rules need it.
 pub(in crate::push) struct DisplayName {
     redactions: Redactions,
@@ -74,6 +79,12 @@ impl DisplayName {
     }
 }
 
+impl HasBytes for DisplayName {
+    fn bytes(&self) -> u64 {
+        (NAME_BYTES + self.glob.as_ref().map_or(0, Glob::bytes)) as u64
+    }
+}
+
 /// The fields of an event that rules may read, with their size. `None` for a malformed event, which notifies nobody.
 #[derive(Clone)]
 struct Fields {
@@ -81,33 +92,30 @@ struct Fields {
     bytes: u64,
 }
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<EventNid, Fields> for ByBytes {
-    fn weight(&self, _: &EventNid, fields: &Fields) -> u64 {
-        fields.bytes
+impl HasBytes for Fields {
+    fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
-/// The caches of evaluations.
+/// The caches of evaluations, for rooms where people are talking now.
 pub(in crate::push) struct Evaluator {
-    events: Cache<EventNid, Fields, ByBytes>,
-    levels: Cache<RoomNid, Arc<Levels>>,
-    names: Cache<EventNid, Arc<DisplayName>>,
-}
-
-impl Default for Evaluator {
-    fn default() -> Self {
-        Self {
-            events: Cache::with_weighter(CACHED_EVENTS, CACHED_EVENT_BYTES, ByBytes),
-            levels: Cache::new(CACHED_LEVELS),
-            names: Cache::new(CACHED_NAMES),
-        }
-    }
+    /// Events that whole rooms are reading. One of 64 KiB can take 7 MiB when it is made of tiny objects; an event that
+    /// does not fit into its piece of the cache is not cached.
+    events: Arc<ByteCache<EventNid, Fields>>,
+    levels: Arc<ByteCache<RoomNid, Arc<Levels>>>,
+    names: Arc<ByteCache<EventNid, Arc<DisplayName>>>,
 }
 
 impl Evaluator {
+    pub(in crate::push) fn new(budget: &Budget) -> Self {
+        Self {
+            events: budget.cache(Part::EventFields),
+            levels: budget.cache(Part::PowerLevels),
+            names: budget.cache(Part::DisplayNames),
+        }
+    }
+
     /// Evaluates `rules` for an event that was sent in the circumstances `held`. A malformed event notifies nobody,
     /// because its sender must not be able to break anybody's `/sync`. Adds the work of the event to `steps`, cached or
     /// not.

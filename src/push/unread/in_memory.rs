@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Basis, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread};
+use super::{Basis, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread, judged::Judged};
 use crate::{
     ephemeral::Ephemeral,
     push::{Push, rules::evaluate::Verdict},

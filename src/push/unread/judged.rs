@@ -4,70 +4,64 @@
 //! what reading the timeline again would give. So an event that is redacted is replaced, and the verdicts of a room whose
 //! power levels are redacted are thrown away.
 
+mod event;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
 };
 
-use ruma::{OwnedEventId, OwnedUserId, UserId};
+use ruma::OwnedUserId;
 use tokio::sync::Mutex;
 
+pub(super) use self::event::{Effect, Judged};
+use self::event::{Redacted, Redacts, boxed};
 use super::{
     COLD_EVENTS, Look,
     steps::{MAX_STEPS, Reach},
 };
 use crate::{
-    memory::growing::GrowingCache,
+    memory::{
+        budget::{Budget, Part},
+        growing::GrowingCache,
+    },
     push::rules::{
         compiled::{ClassId, CompiledRules},
-        evaluate::Verdict,
         judgement::Judgement,
     },
     room::{
-        Room, Rooms,
-        event::StoredEvent,
+        Room,
         read::{
             circumstances::Circumstances,
             threads::{Conversation, is_related},
             timeline::PlainEvent,
         },
     },
-    store::{Error, EventNid, Position, RoomNid, vocabulary::User},
+    store::{Error, Position, RoomNid},
 };
 
 /// Maximum number of events kept for a room and a class: those of a new count, and some that come after it before the
 /// oldest ones go.
 const KEPT_EVENTS: usize = COLD_EVENTS + COLD_EVENTS / 4;
 
-/// Approximate memory for judged events. Those of a room take 10 to 30 kB, so an account with a thousand rooms fits.
-const CACHED_BYTES: u64 = 48 * 1024 * 1024;
-
 /// Approximate memory of an entry without events.
 const EMPTY_BYTES: u64 = 256;
 
-/// Approximate number of pairs of room and class that fit into [`CACHED_BYTES`].
-const CACHED_ROOMS: usize = 5_000;
-
-/// Approximate memory of a judged event without its texts.
-const EVENT_BYTES: usize = 160;
-
-/// The judged events of active rooms.
-pub(in crate::push) struct JudgedRooms(GrowingCache<(RoomNid, ClassId), Mutex<JudgedRoom>>);
+/// The judged events of active rooms; those of a room take 10 to 30 kB.
+pub(in crate::push) struct JudgedRooms(Arc<GrowingCache<(RoomNid, ClassId), Mutex<JudgedRoom>>>);
 
 impl JudgedRooms {
+    pub(in crate::push) fn new(budget: &Budget) -> Self {
+        Self(budget.growing_cache(Part::JudgedEvents))
+    }
+
     pub(super) fn find(&self, room: RoomNid, class: ClassId) -> Option<Arc<Mutex<JudgedRoom>>> {
         self.0.get(&(room, class))
     }
 
     #[cfg(test)]
     pub(super) fn forget(&self) {
-        self.0.iter().for_each(|(key, _)| self.0.remove(&key));
-    }
-}
-
-impl Default for JudgedRooms {
-    fn default() -> Self {
-        Self(GrowingCache::new(CACHED_BYTES, CACHED_ROOMS))
+        self.0.clear();
     }
 }
 
@@ -85,135 +79,6 @@ impl Default for JudgedRoom {
     fn default() -> Self {
         Self::after(Position::BEFORE_ALL)
     }
-}
-
-/// An event with the verdict of a class, and with all that a count needs of it.
-pub(super) struct Judged {
-    pub(super) pos: Position,
-    pub(super) nid: EventNid,
-    sender: Arc<OwnedUserId>,
-    /// Set for a message: its sender has read the thread that it goes to. A state event, such as a membership or topic
-    /// change, or a redaction can be sent without looking at the room.
-    pub(super) marks_as_read: bool,
-    pub(super) is_redacted: bool,
-    pub(super) judgement: Judgement,
-    /// The work of the judgement.
-    pub(super) steps: usize,
-    redacts: Redacts,
-    /// The conversation, once it is known; `None` for the main timeline without related events.
-    conversation: OnceLock<Option<Box<Conversation>>>,
-}
-
-/// The redaction that an event makes.
-enum Redacts {
-    Nothing,
-    Event(Box<OwnedEventId>, OnceLock<Option<Redacted>>),
-    /// A redaction that was itself redacted and no longer says what it redacted.
-    Unknown,
-}
-
-/// An event that was redacted.
-pub(super) struct Redacted {
-    pub(super) nid: EventNid,
-    sender: OwnedUserId,
-    /// The user whose display name was removed with it.
-    named: Option<String>,
-    is_power_levels: bool,
-}
-
-/// The effect of an event on earlier ones.
-pub(super) enum Effect<'a> {
-    None,
-    Redacts(&'a Redacted),
-    /// It redacted an event that nobody knows any more.
-    Unknown,
-}
-
-impl Redacted {
-    fn new(event: &StoredEvent) -> Self {
-        let pdu = &event.pdu;
-        let named = pdu.state_key.clone().filter(|_| pdu.event_type == "m.room.member");
-        let is_power_levels = pdu.is_state("m.room.power_levels", "");
-        Self { nid: event.nid, sender: pdu.sender.clone(), named, is_power_levels }
-    }
-
-    /// Returns whether all events of the room may count otherwise for the user. Their own events say what they have read,
-    /// and the others hold their name in the room or the power levels.
-    pub(super) fn changes_all(&self, user_id: &UserId) -> bool {
-        self.sender == user_id || self.named.as_deref() == Some(user_id.as_str()) || self.is_power_levels
-    }
-}
-
-impl Judged {
-    pub(super) fn sender(&self) -> &UserId {
-        &self.sender
-    }
-
-    /// The event in its redacted form.
-    fn redacted(&self) -> Self {
-        let (judgement, conversation) = (Judgement::default(), OnceLock::from(None));
-        Self { is_redacted: true, judgement, steps: 0, conversation, ..self.unsettled() }
-    }
-
-    /// The event without its conversation, which has changed.
-    fn unsettled(&self) -> Self {
-        let redacts = match &self.redacts {
-            Redacts::Nothing => Redacts::Nothing,
-            Redacts::Event(event_id, _) => Redacts::Event(event_id.clone(), OnceLock::new()),
-            Redacts::Unknown => Redacts::Unknown,
-        };
-        let (sender, judgement, conversation) = (Arc::clone(&self.sender), self.judgement.clone(), OnceLock::new());
-        Self { sender, judgement, redacts, conversation, ..*self }
-    }
-
-    /// The conversation that the event belongs to.
-    pub(super) async fn conversation(&self, rooms: &Rooms, room: &Room) -> Result<Option<&Conversation>, Error> {
-        if let Some(known) = self.conversation.get() {
-            return Ok(known.as_deref());
-        }
-        let event = rooms.events.get(room, self.nid).await?;
-        let conversation = rooms.conversation(room, &event.pdu).await?;
-        Ok(self.conversation.get_or_init(|| boxed(conversation)).as_deref())
-    }
-
-    /// The conversation that the event belongs to, if it is known already.
-    pub(super) fn known_conversation(&self) -> Option<Option<&Conversation>> {
-        self.conversation.get().map(Option::as_deref)
-    }
-
-    /// Returns whether the event changes the counts of a user for whom the verdict is.
-    pub(super) fn matters(&self, verdict: Verdict, user: &User) -> bool {
-        if self.sender() == user.user_id { self.marks_as_read } else { verdict.notify }
-    }
-
-    /// Returns whether the event redacts another one, or once did.
-    pub(super) fn is_redaction(&self) -> bool {
-        !matches!(self.redacts, Redacts::Nothing)
-    }
-
-    /// The effect of the event on earlier ones.
-    pub(super) async fn effect(&self, rooms: &Rooms, room: &Room) -> Result<Effect<'_>, Error> {
-        let (event_id, redacted) = match &self.redacts {
-            Redacts::Nothing => return Ok(Effect::None),
-            Redacts::Unknown => return Ok(Effect::Unknown),
-            Redacts::Event(event_id, redacted) => (event_id, redacted),
-        };
-        if redacted.get().is_none() {
-            let found = rooms.find_in_timeline(room, event_id).await?;
-            let found = found.filter(|event| event.redacted_because.is_some());
-            let _ = redacted.set(found.as_deref().map(Redacted::new));
-        }
-        Ok(redacted.get().and_then(Option::as_ref).map_or(Effect::None, Effect::Redacts))
-    }
-
-    /// Approximate memory that it takes.
-    fn bytes(&self) -> usize {
-        EVENT_BYTES + self.judgement.bytes()
-    }
-}
-
-fn boxed(conversation: Conversation) -> Option<Box<Conversation>> {
-    (conversation != Conversation::default()).then(|| Box::new(conversation))
 }
 
 impl JudgedRoom {

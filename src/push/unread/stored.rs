@@ -13,13 +13,16 @@ use std::{
     sync::{Arc, Mutex, atomic::Ordering},
 };
 
-use quick_cache::{Weighter, sync::Cache};
 use sabha_federation::varint::Malformed;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::{Basis, Counted, Owed, look::Look, tally::Tally};
 use crate::{
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
     push::Push,
     room::Rooms,
     store::{Database, Error, Position, RoomNid, Row, UserNid, Write, ids::lock, unread as rows},
@@ -39,12 +42,6 @@ const BATCH: usize = 200;
 /// Maximum number of tallies that wait to be stored. The others are counted anew when they are needed.
 const MAX_DUE: usize = 20_000;
 
-/// Approximate memory for tallies that were read and not used yet.
-const READ_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Approximate number of users whose tallies fit into [`READ_BYTES`]. Most have none.
-const READ_USERS: usize = 10_000;
-
 /// Approximate memory of a read tally besides its bytes.
 const ROW_BYTES: usize = 160;
 
@@ -56,28 +53,24 @@ struct ReadRows {
     rooms: Mutex<HashMap<RoomNid, rows::TallyRow>>,
 }
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<UserNid, Arc<ReadRows>> for ByBytes {
-    fn weight(&self, _: &UserNid, read: &Arc<ReadRows>) -> u64 {
-        read.bytes
+impl HasBytes for ReadRows {
+    fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
 /// The tallies between memory and the database.
 pub(in crate::push) struct Stored {
-    read: Cache<UserNid, Arc<ReadRows>, ByBytes>,
+    /// Most users have none.
+    read: Arc<ByteCache<UserNid, Arc<ReadRows>>>,
     due: Mutex<BTreeSet<Key>>,
 }
 
-impl Default for Stored {
-    fn default() -> Self {
-        Self { read: Cache::with_weighter(READ_USERS, READ_BYTES, ByBytes), due: Mutex::default() }
-    }
-}
-
 impl Stored {
+    pub(in crate::push) fn new(budget: &Budget) -> Self {
+        Self { read: budget.cache(Part::StoredCounts), due: Mutex::default() }
+    }
+
     /// Notes that a tally should be stored.
     pub(super) fn note_due(&self, key: Key) {
         let mut due = lock(&self.due);

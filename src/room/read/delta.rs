@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
-use quick_cache::{Weighter, sync::Cache};
 use ruma::OwnedUserId;
 use sabha_federation::state_log::Membership;
 
 use super::timeline::Placed;
 use crate::{
-    memory::budget::{Budget, Part},
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
     room::{
         Room, RoomView, Rooms,
         event::{View, write_age},
@@ -27,9 +29,6 @@ const MAX_EVENTS: usize = 20;
 
 /// The maximum bytes of a delta's events. Rendering it takes a few microseconds, under the lock of the room's view.
 const MAX_BYTES: usize = 32 << 10;
-
-/// The approximate number of deltas that fit into the budget.
-const CACHED: usize = 8_192;
 
 /// The memory of a delta besides its bytes, and of each of its events.
 const DELTA_BYTES: usize = 256;
@@ -104,26 +103,18 @@ impl Delta {
     }
 }
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<(RoomNid, Span), Arc<Delta>> for ByBytes {
-    fn weight(&self, _: &(RoomNid, Span), delta: &Arc<Delta>) -> u64 {
-        (delta.json.len() + DELTA_BYTES + EVENT_BYTES * delta.events) as u64
+impl HasBytes for Delta {
+    fn bytes(&self) -> u64 {
+        (self.json.len() + DELTA_BYTES + EVENT_BYTES * self.events) as u64
     }
 }
 
 /// The deltas that were rendered lately.
-pub(in crate::room) struct Deltas(Arc<Cache<(RoomNid, Span), Arc<Delta>, ByBytes>>);
+pub(in crate::room) struct Deltas(Arc<ByteCache<(RoomNid, Span), Arc<Delta>>>);
 
 impl Deltas {
     pub(in crate::room) fn new(budget: &Budget) -> Self {
-        let cache = Arc::new(Cache::with_weighter(CACHED, budget.share(Part::Deltas), ByBytes));
-        budget.watch(Part::Deltas, {
-            let cache: Arc<Cache<_, _, _>> = Arc::clone(&cache);
-            move || cache.weight()
-        });
-        Self(cache)
+        Self(budget.cache(Part::Deltas))
     }
 }
 

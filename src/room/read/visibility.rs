@@ -13,6 +13,7 @@ use sabha_federation::{
 use serde::Deserialize;
 
 use crate::{
+    memory::cache::HasBytes,
     room::{Room, Rooms, event::StoredEvent},
     store::{Error, KeyNid, Position, TimelinePlace, vocabulary::User},
 };
@@ -164,6 +165,17 @@ fn at<T: Copy>(changes: &[(Position, T)], pos: Position) -> Option<T> {
 pub(crate) struct CachedSight {
     versions: (Option<Position>, Option<Position>),
     sight: Arc<Sight>,
+}
+
+/// Approximate memory of a [`CachedSight`] without changes, and of each change.
+const SIGHT_BYTES: usize = 200;
+const CHANGE_BYTES: usize = 16;
+
+impl HasBytes for CachedSight {
+    fn bytes(&self) -> u64 {
+        let changes = self.sight.memberships.len() + self.sight.visibilities.len();
+        (SIGHT_BYTES + CHANGE_BYTES * changes) as u64
+    }
 }
 
 /// The keys of a room's state that decide what a user sees, and the positions of their latest changes.

@@ -78,6 +78,10 @@ impl Rooms {
         // Registered before the profile is read, and until the commit: a change of the profile meanwhile comes to this
         // room afterwards.
         let arrival = self.arrivals.register(caller.user.nid, &writer.room);
+        // In this order: a deactivation that comes after this check finds the arrival.
+        if caller.revoked.is_cancelled() {
+            return Err(SendError::SignedOut);
+        }
         let profile = self.profile_of(caller.user.nid).await?;
         let draft = member_draft(caller.user_id(), MembershipState::Join, &profile, &more);
         writer.append(&caller.user, draft).await?;
@@ -99,10 +103,16 @@ impl Rooms {
     ) -> Result<OwnedRoomId, SendError> {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
+        // As in a join.
+        let arrival = self.arrivals.register(caller.user.nid, &writer.room);
+        if caller.revoked.is_cancelled() {
+            return Err(SendError::SignedOut);
+        }
         let draft =
             member_draft(caller.user_id(), MembershipState::Knock, profile, &[("reason", reason.map(Value::from))]);
         writer.append(&caller.user, draft).await?;
         self.finish(writer, None).await?;
+        drop(arrival);
         Ok(room.room_id.clone())
     }
 

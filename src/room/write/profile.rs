@@ -76,7 +76,7 @@ pub(in crate::room) fn member_draft(
 #[derive(Debug, Default)]
 pub(in crate::room) struct Arrivals(Mutex<HashMap<UserNid, Vec<Arc<Room>>>>);
 
-/// A join under way, until this is dropped.
+/// A join or a knock under way, until this is dropped.
 pub(in crate::room) struct Arrival<'a> {
     arrivals: &'a Arrivals,
     user: UserNid,

@@ -46,6 +46,9 @@ pub enum SendError {
     DuplicateAnnotation,
     #[error("{user_id} is not banned")]
     NotBanned { user_id: OwnedUserId },
+    /// The session ended after the request was authenticated, perhaps with the account.
+    #[error("the sender was signed out meanwhile")]
+    SignedOut,
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error("the event could not be stored")]

@@ -11,16 +11,20 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    convert::Infallible,
     hash::{Hash as _, Hasher as _},
     sync::{Arc, Mutex},
 };
 
-use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId};
 use tokio::sync::OnceCell;
 
-use crate::store::{Database, DeviceNid, Error, Row, ids::lock, txn_ids as rows};
+use crate::{
+    memory::{
+        budget::{Budget, Part},
+        growing::GrowingCache,
+    },
+    store::{Database, DeviceNid, Error, Row, ids::lock, txn_ids as rows},
+};
 
 /// The number of a device's latest requests whose results are kept in memory; at most twice as many are. A client
 /// repeats only what it has just sent.
@@ -30,8 +34,11 @@ const KEPT_PER_DEVICE: usize = 512;
 /// a week. A device that sends more costs a database lookup for each request.
 const HASHES_PER_DEVICE: usize = 8_192;
 
-/// The number of devices whose IDs are kept in memory: a few hundred MB if every one of them sends without a pause.
-const KEPT_DEVICES: usize = 2_000;
+/// Approximate memory of a device without IDs; of an ID besides its texts, with its event and its places in two maps; and
+/// of a hash.
+const DEVICE_BYTES: u64 = 400;
+const ID_BYTES: usize = 140;
+const HASH_BYTES: usize = 9;
 
 /// The key by which a request is remembered. The scope is its endpoint with all path parameters but the ID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,6 +53,20 @@ pub struct TxnKey {
 struct Done {
     by_txn: HashMap<(Arc<str>, Arc<str>), OwnedEventId>,
     by_event: HashMap<OwnedEventId, Arc<str>>,
+    /// The bytes of all texts.
+    text_bytes: usize,
+}
+
+impl Done {
+    fn add(&mut self, scope: Arc<str>, txn: Arc<str>, event_id: OwnedEventId) {
+        self.text_bytes += scope.len() + txn.len() + 2 * event_id.as_str().len();
+        self.by_event.insert(event_id.clone(), Arc::clone(&txn));
+        self.by_txn.insert((scope, txn), event_id);
+    }
+
+    fn bytes(&self) -> usize {
+        self.by_txn.capacity() * ID_BYTES + self.text_bytes
+    }
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +91,7 @@ pub(crate) struct TransactionIds {
 }
 
 struct Kept {
-    devices: Cache<DeviceNid, Arc<Device>>,
+    devices: Arc<GrowingCache<DeviceNid, Device>>,
     /// The queued IDs, which are not in the database yet. There are at most as many as writes in the queue.
     queued: Mutex<HashMap<TxnKey, OwnedEventId>>,
 }
@@ -101,12 +122,13 @@ impl TransactionIds {
         KnownTxns(Arc::clone(&self.kept))
     }
 
-    pub(in crate::room) fn new(db: Arc<Database>) -> Self {
-        Self { db, kept: Arc::new(Kept { devices: Cache::new(KEPT_DEVICES), queued: Mutex::default() }) }
+    pub(in crate::room) fn new(db: Arc<Database>, budget: &Budget) -> Self {
+        let devices = budget.growing_cache(Part::TransactionIds);
+        Self { db, kept: Arc::new(Kept { devices, queued: Mutex::default() }) }
     }
 
     async fn device(&self, nid: DeviceNid) -> Result<Arc<Device>, Error> {
-        let Ok(device) = self.kept.devices.get_or_insert_with(&nid, || Ok::<_, Infallible>(Arc::default()));
+        let device = self.kept.devices.get_or_default(&nid, DEVICE_BYTES);
         // This runs for every event that is shown to its sender: making the future below would copy all of it each
         // time.
         if device.loaded.initialized() {
@@ -115,7 +137,12 @@ impl TransactionIds {
         let load = async {
             let mut reader = self.db.read().await?;
             let rows = rows::recent_txn_ids(&mut reader.conn(), nid, HASHES_PER_DEVICE).await?;
-            lock(&device.txns).add_stored(rows);
+            let bytes = {
+                let mut txns = lock(&device.txns);
+                txns.add_stored(rows);
+                txns.bytes()
+            };
+            self.kept.devices.has_grown(&nid, &device, bytes);
             Ok::<_, Error>(())
         };
         device.loaded.get_or_try_init(|| Box::pin(load)).await?;
@@ -178,7 +205,16 @@ impl QueuedTxn {
         if let Some((key, event_id)) = queued.remove_entry(&self.key)
             && let Some(device) = self.kept.devices.get(&key.device)
         {
-            lock(&device.txns).remember(key.scope, key.txn, event_id);
+            let grown = {
+                let mut txns = lock(&device.txns);
+                let capacity = txns.capacity();
+                txns.remember(key.scope, key.txn, event_id);
+                (txns.capacity() != capacity).then(|| txns.bytes())
+            };
+            // Each doubling is noticed, which is enough, and most IDs cost nothing.
+            if let Some(bytes) = grown {
+                self.kept.devices.has_grown(&key.device, &device, bytes);
+            }
         }
     }
 }
@@ -199,6 +235,18 @@ fn hash(scope: &str, txn: &str) -> u64 {
 }
 
 impl DeviceTxns {
+    /// The number of IDs and hashes for which there is memory.
+    fn capacity(&self) -> (usize, usize) {
+        let hashes = self.hashes.as_ref().map_or(0, HashSet::capacity);
+        (self.latest.by_txn.capacity() + self.previous.by_txn.capacity(), hashes)
+    }
+
+    /// Approximate memory that the device takes.
+    fn bytes(&self) -> u64 {
+        let (_, hashes) = self.capacity();
+        DEVICE_BYTES + (self.latest.bytes() + self.previous.bytes() + hashes * HASH_BYTES) as u64
+    }
+
     fn remember(&mut self, scope: Arc<str>, txn: Arc<str>, event_id: OwnedEventId) {
         let full = self.hashes.as_ref().is_some_and(|hashes| hashes.len() >= HASHES_PER_DEVICE);
         if full {
@@ -210,8 +258,7 @@ impl DeviceTxns {
         if self.latest.by_txn.len() >= KEPT_PER_DEVICE {
             self.previous = std::mem::take(&mut self.latest);
         }
-        self.latest.by_event.insert(event_id.clone(), Arc::clone(&txn));
-        self.latest.by_txn.insert((scope, txn), event_id);
+        self.latest.add(scope, txn, event_id);
     }
 
     /// Adds the IDs that were read from the database, newest first, to those that were remembered meanwhile.
@@ -273,6 +320,18 @@ mod tests {
             assert!(kept(oldest) && kept(number), "{number}");
             assert!(txns.latest.by_txn.len() + txns.previous.by_txn.len() <= 2 * KEPT_PER_DEVICE, "{number}");
         }
+    }
+
+    #[test]
+    fn a_device_takes_more_memory_with_its_ids_and_never_more_than_a_bound() {
+        let mut txns = DeviceTxns { hashes: Some(HashSet::new()), ..DeviceTxns::default() };
+        assert_eq!(txns.bytes(), DEVICE_BYTES);
+        let mut largest = 0;
+        for number in 0..3 * KEPT_PER_DEVICE {
+            txns.remember("send".to_owned(), number.to_string(), event_id(number));
+            largest = txns.bytes().max(largest);
+        }
+        assert!((100_000..1_000_000).contains(&largest), "{largest}");
     }
 
     #[test]

@@ -234,6 +234,14 @@ impl Cursors {
         Ok(())
     }
 
+    /// Deletes the entries of the log that nobody needs any more at this time.
+    ///
+    /// # Errors
+    /// When the database fails. The next call goes on.
+    pub async fn trim(&self, db: &Database, now_ms: i64) -> Result<(), Error> {
+        trim::trim(db, now_ms).await
+    }
+
     /// Stores the cursors and trims the log, for as long as it is polled. Call it when all consumers are registered.
     pub async fn keep(&self, db: &Database, clock: &Clock) {
         let mut trim_at = Instant::now();
@@ -250,7 +258,7 @@ impl Cursors {
                     }
                     self.store(db).await?;
                     if trim_at <= Instant::now() {
-                        trim::trim(db, clock.now_ms()).await?;
+                        self.trim(db, clock.now_ms()).await?;
                         trim_at = Instant::now() + TRIM_EVERY;
                     }
                     Ok::<_, Error>(())

@@ -148,6 +148,13 @@ impl Keys {
         Self { cache, new: Mutex::default() }
     }
 
+    /// Limits the pairs in memory to their share of the budget.
+    pub(super) fn limit(&self, budget: &Budget) {
+        let cache = Arc::clone(&self.cache);
+        cache.set_capacity(budget.share(Part::StateKeys));
+        budget.watch(Part::StateKeys, move || cache.weight());
+    }
+
     fn get(&self, event_type: &str, state_key: &str) -> Option<Arc<StateKey>> {
         self.cache.get(&BorrowedWords(event_type, state_key)).filter(|key| !key.stored.is_void())
     }
@@ -208,13 +215,6 @@ impl Keys {
 }
 
 impl Database {
-    /// Limits the pairs in memory to their share of the budget.
-    pub fn limit_state_keys(&self, budget: &Budget) {
-        let cache = Arc::clone(&self.vocabulary().keys.cache);
-        cache.set_capacity(budget.share(Part::StateKeys));
-        budget.watch(Part::StateKeys, move || cache.weight());
-    }
-
     /// The pair of event type and state key, with a new short id if there was none.
     pub async fn state_key(&self, event_type: &str, state_key: &str) -> Result<Arc<StateKey>, Error> {
         let keys = &self.vocabulary().keys;

@@ -51,8 +51,8 @@ impl KnownServer {
 }
 
 /// The servers in memory.
-#[derive(Debug, Default)]
-pub(super) struct Servers(RwLock<Known>);
+#[derive(Debug, Clone, Default)]
+pub(super) struct Servers(Arc<RwLock<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -102,6 +102,11 @@ impl Servers {
             server.stored.give_up();
             by_name.remove(&server.name);
         }
+    }
+
+    /// The number of servers in memory.
+    pub(super) fn count(&self) -> usize {
+        read(&self.0).by_name.len()
     }
 
     /// Evicts servers whom nobody holds, if there are more than `kept`. One that is not stored yet must stay: another

@@ -17,8 +17,11 @@ use crate::{
 
 pub fn check(end: &End, follower: &Follower) {
     let (known, fresh) = (&follower.known, &end.fresh[follower.user]);
-    let sets =
-        [("joined", &known.joined, rooms_in(fresh, "join")), ("invited", &known.invited, rooms_in(fresh, "invite"))];
+    let sets = [
+        ("joined", &known.joined, rooms_in(fresh, "join")),
+        ("invited", &known.invited, rooms_in(fresh, "invite")),
+        ("knocking", &known.knocked, rooms_in(fresh, "knock")),
+    ];
     for (what, found, wanted) in sets {
         if *found != wanted {
             let text = format!("{} is {what} to {wanted:?}, and was told {found:?}", follower.name());
@@ -98,10 +101,10 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
     }
     let Some(start) = start else { return };
     let forgets = |act: &&Act| act.user == follower.user && act.op == Op::Forget { room: number } && act.may_be_done();
-    // If an invitation followed a stay before any of it was told, the answer contains only the invitation.
+    // If an invitation or a knock followed a stay before any of it was told, the answer contains only that.
     let is_skipped =
-        room.invited_after_stay(user_id).is_some_and(|stay| !stay.clone().any(|index| seen.contains(&index)));
-    // A user who forgets a room, or is invited before their departure was told, is not told how the stay ended.
+        room.asked_after_stay(user_id).is_some_and(|stay| !stay.clone().any(|index| seen.contains(&index)));
+    // A user who forgets a room, or is invited or knocks before their departure was told, is not told how the stay ended.
     let is_told_the_end =
         end.is_joined(follower.user, number) || !(known.torn || is_skipped || end.acts.iter().any(|act| forgets(&act)));
     let end_of_stay =

@@ -42,7 +42,7 @@ fn compare(end: &End, user: usize, room: &TrueRoom, shown: &Value, who: &str) {
     }
 }
 
-/// Returns the messages of others after the user's join and after their receipts, by index, and which of them mention the
+/// Returns the messages and tombstones of others after the user's join and after their receipts, by index, and which of them mention the
 /// user. A user who sends something has read everything before it.
 fn counting(end: &End, user: usize, room: &TrueRoom) -> Vec<(usize, bool)> {
     let user_id = &end.scene.user_ids[user];
@@ -54,6 +54,11 @@ fn counting(end: &End, user: usize, room: &TrueRoom) -> Vec<(usize, bool)> {
     let mut counting = Vec::new();
     let Some(came) = room.begin_of_stay(user_id) else { return counting };
     for (index, event) in room.events.iter().enumerate().skip(came + 1) {
+        let is_unread = read_up_to.is_none_or(|read| index > read);
+        if event.event_type == "m.room.tombstone" && event.sender != *user_id && is_unread {
+            // A default rule highlights the end of a room.
+            counting.push((index, true));
+        }
         if event.redacted || event.state_key.is_some() {
             continue;
         }
@@ -61,7 +66,7 @@ fn counting(end: &End, user: usize, room: &TrueRoom) -> Vec<(usize, bool)> {
             if event.event_type != "m.room.redaction" {
                 counting.clear();
             }
-        } else if event.event_type == "m.room.message" && read_up_to.is_none_or(|read| index > read) {
+        } else if event.event_type == "m.room.message" && is_unread {
             let mentioned = event.content["m.mentions"]["user_ids"].as_array();
             counting.push((index, mentioned.is_some_and(|ids| ids.iter().any(|id| *id == **user_id))));
         }

@@ -1,4 +1,5 @@
-//! Checks values that the last writer decides: profiles, account data, names and keys of devices, read markers, typing.
+//! Checks values that the last writer decides: profiles, account data, names and keys of devices, read markers, typing,
+//! aliases.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,9 +8,9 @@ use serde_json::Value;
 use super::{End, account_data_in, receipts_in};
 use crate::{
     api::{Request, v3},
-    clients::data_type,
+    clients::{alias, data_type},
     followers::known::object,
-    plan::{Op, USERS},
+    plan::{ALIASES, Op, USERS},
     world::{Act, Ending},
 };
 
@@ -21,6 +22,7 @@ pub async fn check(end: &End) {
     device_keys(end).await;
     receipts(end);
     one_time_keys(end);
+    aliases(end).await;
 }
 
 /// Checks a value that these acts have set: it must come from an act that was certainly not followed by another.
@@ -131,6 +133,35 @@ fn one_time_keys(end: &End) {
             if !given.insert(name.clone()) {
                 end.fault("a one-time key was given out twice", name);
             }
+        }
+    }
+}
+
+/// Checks that each alias names the room for which it was created last, or none if it was deleted last.
+async fn aliases(end: &End) {
+    let scene = &end.scene;
+    for key in 0..ALIASES {
+        let is_one = |act: &&Act| matches!(act.op, Op::Alias { key: other, .. } if other == key) && act.may_be_done();
+        let acts: Vec<&Act> = end.acts.iter().filter(is_one).collect();
+        let superseded = |act: &Act| acts.iter().any(|other| other.is_acknowledged() && other.began > act.ended);
+        let target = |act: &&Act| match act.op {
+            Op::Alias { room, create: true, .. } => Some(scene.room_ids[room].as_str()),
+            _ => None,
+        };
+        let mut possible: Vec<Option<&str>> = acts.iter().filter(|act| !superseded(act)).map(target).collect();
+        if !acts.iter().any(|act| act.is_acknowledged()) {
+            possible.push(None);
+        }
+        let name = alias(&scene.user_ids, key);
+        let answer = scene.api.ask(&scene.devices[0].token, &Request::get(v3(["directory", "room", &name]))).await;
+        let found = answer.json["room_id"].as_str();
+        // An upgrade moves the aliases of the old room to the new one.
+        let is_upgrade = |act: &Act| matches!(act.op, Op::Upgrade { .. }) && act.may_be_done();
+        let is_moved = found.is_some_and(|found| !scene.room_ids.iter().any(|room_id| room_id == found))
+            && end.acts.iter().any(is_upgrade);
+        if !is_moved && !possible.contains(&found) {
+            let text = format!("{name} is {found:?}, and should be one of {possible:?}");
+            end.fault("an acknowledged value is lost", text);
         }
     }
 }

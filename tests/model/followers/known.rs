@@ -32,7 +32,7 @@ pub struct KnownRoom {
     pub unread: Value,
     /// Numbers of joined and of invited members in the answers.
     pub members: (Option<u64>, Option<u64>),
-    /// True after an invitation while the client was in the room: earlier events were not told.
+    /// True after an invitation or a knock while the client was in the room: earlier events were not told.
     pub torn: bool,
     /// The token before the latest piece, if events may be missing there.
     gap_from: Option<String>,
@@ -47,6 +47,7 @@ pub struct Known {
     pub rooms: BTreeMap<String, KnownRoom>,
     pub joined: BTreeSet<String>,
     pub invited: BTreeSet<String>,
+    pub knocked: BTreeSet<String>,
     pub account_data: BTreeMap<String, Value>,
     /// Nonces of messages to the device, in the order in which they came.
     pub letters: Vec<String>,
@@ -77,6 +78,7 @@ impl Known {
             rooms: BTreeMap::new(),
             joined: BTreeSet::new(),
             invited: BTreeSet::new(),
+            knocked: BTreeSet::new(),
             account_data: BTreeMap::new(),
             letters: Vec::new(),
             changed_lists: Vec::new(),
@@ -110,12 +112,14 @@ impl Known {
             self.take_room(room_id, room, false, &mut faults);
         }
         for (room_id, _) in object(&answer["rooms"]["invite"]) {
+            self.knocked.remove(room_id);
             self.invited.insert(room_id.clone());
-            if self.joined.remove(room_id) {
-                let room = self.rooms.entry(room_id.clone()).or_default();
-                room.torn = true;
-                room.state.clear();
-            }
+            self.tear(room_id);
+        }
+        for (room_id, _) in object(&answer["rooms"]["knock"]) {
+            self.invited.remove(room_id);
+            self.knocked.insert(room_id.clone());
+            self.tear(room_id);
         }
         for event in events(&answer["account_data"]) {
             self.account_data.insert(text(event, "type"), event["content"].clone());
@@ -130,6 +134,15 @@ impl Known {
         let next_batch = text(answer, "next_batch");
         self.answers.push(Taken { since: self.since.replace(next_batch.clone()), next_batch, rooms });
         faults
+    }
+
+    /// Notes that the client is invited to a room or waits before it, and was perhaps not told how its stay ended.
+    fn tear(&mut self, room_id: &str) {
+        if self.joined.remove(room_id) {
+            let room = self.rooms.entry(room_id.to_owned()).or_default();
+            room.torn = true;
+            room.state.clear();
+        }
     }
 
     fn take_room(&mut self, room_id: &str, news: &Value, is_joined: bool, faults: &mut Faults) {
@@ -191,6 +204,7 @@ impl Known {
             room.state.clear();
         }
         self.invited.remove(room_id);
+        self.knocked.remove(room_id);
     }
 
     /// Returns rooms of the last answer with missing events before their piece, and the token where these begin.

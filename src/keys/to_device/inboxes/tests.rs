@@ -35,7 +35,7 @@ fn found(inboxes: &Inboxes) -> Option<(Option<i64>, u64, u64)> {
 
 #[test]
 fn requests_for_one_device_share_a_read_also_across_commits() {
-    let inboxes = Inboxes::default();
+    let inboxes = Inboxes::new(&Budget::new(64 << 20));
     let first = load(&inboxes);
     inboxes.added(DEVICE, Position(5), (1, BYTES));
     assert!(Arc::ptr_eq(&first, &load(&inboxes)), "a commit leaves the read as it is");
@@ -46,7 +46,7 @@ fn requests_for_one_device_share_a_read_also_across_commits() {
 
 #[test]
 fn a_commit_that_was_seen_by_the_read_counts_once() {
-    let inboxes = Inboxes::default();
+    let inboxes = Inboxes::new(&Budget::new(64 << 20));
     let running = load(&inboxes);
     inboxes.added(DEVICE, Position(5), (1, BYTES));
     inboxes.loaded(DEVICE, &running, Ok(read(&[2, 5, 6], 6))).expect("it was read");
@@ -64,7 +64,7 @@ fn an_inbox_that_is_evicted_while_it_is_read_is_not_cached() {
     let evictions: [fn(&Inboxes); 3] =
         [|inboxes| inboxes.evict(DEVICE), |inboxes| inboxes.removed_elsewhere(DEVICE, Position(1)), Inboxes::evict_all];
     for evict in evictions {
-        let inboxes = Inboxes::default();
+        let inboxes = Inboxes::new(&Budget::new(64 << 20));
         let outdated = load(&inboxes);
         inboxes.added(DEVICE, Position(5), (1, BYTES));
         evict(&inboxes);
@@ -81,7 +81,7 @@ fn an_inbox_that_is_evicted_while_it_is_read_is_not_cached() {
 
 #[test]
 fn a_read_that_fails_is_tried_again_by_the_next_request() {
-    let inboxes = Inboxes::default();
+    let inboxes = Inboxes::new(&Budget::new(64 << 20));
     let failed = load(&inboxes);
     inboxes.loaded(DEVICE, &failed, Err(Error::damaged("test", "no database"))).expect_err("it failed");
     let next = load(&inboxes);
@@ -92,7 +92,7 @@ fn a_read_that_fails_is_tried_again_by_the_next_request() {
 
 #[test]
 fn a_read_for_which_nobody_waits_collects_a_bounded_number_of_changes() {
-    let inboxes = Inboxes::default();
+    let inboxes = Inboxes::new(&Budget::new(64 << 20));
     let forgotten = load(&inboxes);
     for at in (1..).take(2 * MAX_CHANGES) {
         inboxes.added(DEVICE, Position(at), (1, BYTES));
@@ -148,7 +148,7 @@ proptest! {
         }
         let (start, len) = (start % reads.len(), reads.len());
         let (seen, end) = (start + seen % (len - start), start + end % (len - start));
-        let inboxes = Inboxes::default();
+        let inboxes = Inboxes::new(&Budget::new(64 << 20));
         let apply = |range: std::ops::Range<usize>| {
             for (at, upto, removed) in &changes[range] {
                 match upto {

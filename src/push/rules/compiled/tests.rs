@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    RoomVersionId, owned_room_id, owned_user_id,
+    RoomVersionId, UserId, owned_room_id, owned_user_id,
     power_levels::NotificationPowerLevels,
     push::{
-        Action, FlattenedJson, NewPatternedPushRule, NewSimplePushRule, PushConditionRoomCtx, RuleKind,
-        SoundTweakValue, Tweak,
+        Action, FlattenedJson, NewPatternedPushRule, NewSimplePushRule, PushConditionPowerLevelsCtx,
+        PushConditionRoomCtx, RuleKind, SoundTweakValue, Tweak,
     },
     room_version_rules::RoomPowerLevelsRules,
     serde::Raw,

@@ -25,17 +25,24 @@ fn long_names_are_not_repeated_for_what_is_below_them() {
     assert!(fields.value.is_some());
     assert!(fields.bytes > 60_000, "{}", fields.bytes);
     assert!(fields.bytes < 1_000_000, "{}", fields.bytes);
-    assert!(CACHED_EVENT_BYTES / fields.bytes > 10, "the others stay");
+    assert!(Budget::new(256 << 20).share(Part::EventFields) / fields.bytes > 10, "the others stay");
 }
 
 #[test]
-fn no_event_takes_more_than_its_share() {
-    for content in
-        [format!("{{\"a\":[{}1]}}", "1,".repeat(32_000)), format!("{{\"a\":[{}1]}}", "{\"\":1},".repeat(9_000))]
-    {
-        let fields = Fields::new(fields(&pdu(&content)));
-        assert!(fields.bytes < CACHED_EVENT_BYTES / 2, "{}", fields.bytes);
-    }
+fn an_event_that_is_too_large_for_the_cache_is_evaluated_and_evicts_nothing() {
+    let evaluator = Evaluator::new(&Budget::new(256 << 20));
+    let event = |nid: i64, content: &str| PlainEvent {
+        pos: Position::BEFORE_ALL,
+        nid: EventNid(nid),
+        pdu: Arc::new(pdu(content)),
+        is_redacted: false,
+    };
+    evaluator.fields(&event(1, "{}"));
+    let (cached, bytes) = (evaluator.events.len(), evaluator.events.weight());
+    let large = format!("{{\"a\":[{}1]}}", "{\"\":1},".repeat(9_000));
+    let fields = evaluator.fields(&event(2, &large));
+    assert!(fields.value.is_some() && fields.bytes > 4_000_000, "{}", fields.bytes);
+    assert_eq!((evaluator.events.len(), evaluator.events.weight(), cached), (1, bytes, 1));
 }
 
 #[test]
@@ -45,5 +52,5 @@ fn content_that_is_nested_too_deep_is_no_error() {
     assert!(fields(&pdu(&nested(10_000))).is_none());
     let pdu = Arc::new(pdu(&nested(10_000)));
     let event = PlainEvent { pos: Position::BEFORE_ALL, nid: EventNid(1), pdu, is_redacted: false };
-    assert!(Evaluator::default().fields(&event).value.is_none());
+    assert!(Evaluator::new(&Budget::new(64 << 20)).fields(&event).value.is_none());
 }
