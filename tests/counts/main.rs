@@ -42,18 +42,18 @@ const LOG_ROWS_PER_BATCH: u64 = 1;
 /// One statement commits a message on SQLite.
 const STATEMENTS_PER_MESSAGE: u64 = 1;
 
-/// Allocations on the serving thread, from the draft to the answer; measured 90, with room for changes in
+/// Allocations on the serving thread, from the draft to the answer; measured 93, with room for changes in
 /// dependencies.
-const ALLOCATIONS_PER_MESSAGE: u64 = 100;
+const ALLOCATIONS_PER_MESSAGE: u64 = 102;
 
-/// Allocations of a sync that brings one message; measured 65.
-const ALLOCATIONS_PER_SYNC_WITH_MESSAGE: u64 = 75;
+/// Allocations of a sync that brings one message; measured 71.
+const ALLOCATIONS_PER_SYNC_WITH_MESSAGE: u64 = 80;
 
 /// Size of the future of a sync that waits for news; measured 656.
 const BYTES_PER_PARKED_SYNC: usize = 1024;
 
-/// Allocations of a sync that finds nothing; measured 9.
-const ALLOCATIONS_PER_IDLE_SYNC: u64 = 14;
+/// Allocations of a sync that finds nothing; measured 5.
+const ALLOCATIONS_PER_IDLE_SYNC: u64 = 9;
 
 /// The rooms of a user who is in few, and of one who is in many.
 const ROOMS: [usize; 2] = [3, 500];
@@ -282,7 +282,7 @@ async fn a_wake_costs_the_same_in_few_rooms_and_in_many() {
     assert_eq!(costs[0].0, 0, "statements");
     assert_eq!(costs[1].0, 0, "statements");
     // A table that happens to grow, but nothing for each room.
-    assert!(costs[0].1.abs_diff(costs[1].1) <= 4, "{costs:?}");
+    assert!(costs[0].1.abs_diff(costs[1].1) <= 6, "{costs:?}");
 }
 
 /// After a restart, one statement says which rooms changed, and only these are loaded.
