@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(txns.bytes(), DEVICE_BYTES);
         let mut largest = 0;
         for number in 0..3 * KEPT_PER_DEVICE {
-            txns.remember("send".to_owned(), number.to_string(), event_id(number));
+            txns.remember("send".into(), number.to_string().into(), event_id(number));
             largest = txns.bytes().max(largest);
         }
         assert!((100_000..1_000_000).contains(&largest), "{largest}");
