@@ -52,7 +52,7 @@ use self::{
     registry::{LOAD_LOCKS, Registry},
     ring::{Ring, Rings},
     servers::JoinedByServer,
-    write::{profile::Arrivals, queued::Queued, txn::TransactionIds},
+    write::{allowed::Allowed, profile::Arrivals, queued::Queued, txn::TransactionIds},
 };
 use crate::{
     account::turns::Turns,
@@ -184,6 +184,7 @@ pub struct Rooms {
     /// one.
     profile_turns: Turns,
     txn_ids: TransactionIds,
+    allowed: Allowed,
     damage: Damage,
     unthinned: Unthinned,
     state_hash_key: StateHashKey,
@@ -216,6 +217,7 @@ impl Rooms {
             arrivals: Arrivals::default(),
             profile_turns: Turns::default(),
             txn_ids,
+            allowed: Allowed::default(),
             damage: Damage::default(),
             unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),

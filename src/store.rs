@@ -15,6 +15,7 @@ pub(crate) mod latest;
 pub mod log;
 mod migrations;
 mod open;
+mod pieces;
 pub mod rows;
 mod terms;
 pub mod vocabulary;

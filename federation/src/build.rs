@@ -7,6 +7,8 @@
 //! This runs for every message, so only the content becomes a tree. [`wire`] assembles the bytes around it. A test
 //! compares the result with ruma's own path, byte for byte, for every room version.
 
+use std::borrow::Cow;
+
 use ruma::{
     CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, UserId, canonical_json::redact_content_in_place,
     events::TimelineEventType, room_version_rules::RoomVersionRules,
@@ -109,7 +111,11 @@ pub fn build_and_sign(
     let content_json = to_raw_value(&content).expect("canonical JSON serializes");
     check_size("event", content_json.get().len(), MAX_EVENT_BYTES)?;
     redact_content_in_place(&mut content, &rules.redaction, &draft.event_type);
-    let redacted_content = serde_json::to_string(&content).expect("canonical JSON serializes");
+    let redacted_content = if content.is_empty() {
+        Cow::Borrowed("{}")
+    } else {
+        Cow::Owned(serde_json::to_string(&content).expect("canonical JSON serializes"))
+    };
 
     let pieces = Pieces::of(&Fields {
         room_id: position.room_id,

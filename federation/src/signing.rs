@@ -99,7 +99,7 @@ impl ServerSigner {
 
     /// The signature of `message` in unpadded base64.
     pub(crate) fn sign_bytes(&self, message: &[u8]) -> String {
-        self.sign_raw(message).encode()
+        Base64::<Standard, _>::new(self.key.sign(message).to_bytes()).encode()
     }
 
     /// The signature of `message`.

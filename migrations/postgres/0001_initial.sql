@@ -13,14 +13,15 @@ CREATE TABLE server_info (
 -- table: writer_slot | owner: store | ends: never (one row)
 -- `pos` may only be moved by the process that holds `epoch`; NOT NULL turns a stale epoch into a failed commit. `holder` is
 -- the number of that process, which may raise `epoch` to shut out a connection that it has lost; 0 is nobody. A process
--- that others follow raises `beat` while it has nothing to commit.
+-- that others follow raises `beat` while it has nothing to commit. Each commit writes the row anew: an
+-- almost empty page is tidied early, so few old versions lie before the last one.
 CREATE TABLE writer_slot (
     slot BIGINT NOT NULL PRIMARY KEY CHECK (slot = 0),
     epoch BIGINT NOT NULL,
     pos BIGINT NOT NULL,
     holder BIGINT NOT NULL,
     beat BIGINT NOT NULL
-);
+) WITH (fillfactor = 10);
 
 -- table: commit_log | owner: store | ends: when the slowest cursor is past it; after seven days or 1 GiB in any case
 -- The feed of everything that follows the commits: one row for each batch, with its last position, that names what the batch
@@ -251,7 +252,8 @@ CREATE TABLE timeline (
 
 -- table: room_head | owner: room | ends: when the room is purged
 -- `extremities` and `heroes` are event_nids, eight bytes each, little endian. From `bump_pos` on it is what lists show of the
--- room; a text is NULL or empty where there is none.
+-- room; a text is NULL or empty where there is none. Each event writes its room's row anew: the room in the page lets that happen
+-- beside the old version, without a change of the index.
 CREATE TABLE room_head (
     room_nid BIGINT NOT NULL PRIMARY KEY,
     last_pos BIGINT NOT NULL,
@@ -273,7 +275,7 @@ CREATE TABLE room_head (
     guests TEXT,
     federates BIGINT,
     heroes BYTEA
-);
+) WITH (fillfactor = 50);
 
 -- table: state_log | owner: room | ends: when the room is purged
 -- At `pos`, the key went from `prev_event_nid` to `event_nid`. `membership` is set for m.room.member.

@@ -61,9 +61,11 @@ impl ToWake {
 }
 
 impl Bus {
-    /// Says that a position is visible. Its users are woken by the notifier.
+    /// Says that a position is visible. Its users are woken by the notifier, which sleeps on if there are none.
     pub fn published(&self) {
-        self.to_wake.published.notify_one();
+        if !lock(&self.to_wake.now).is_empty() || self.has_receipts() {
+            self.to_wake.published.notify_one();
+        }
     }
 
     /// Wakes everyone who was marked, except for receipts. `visible` is the visible position.

@@ -25,5 +25,5 @@ pub(super) fn key(caller: &LocalDevice, scope: String, txn_id: &TransactionId) -
         // It names the type of the event, and PostgreSQL stores no text with a NUL.
         return Err(ApiError::invalid_param("A type holds no NUL."));
     }
-    Ok(TxnKey { device: caller.device_nid, scope, txn: txn.to_owned() })
+    Ok(TxnKey { device: caller.device_nid, scope: scope.into(), txn: txn.into() })
 }

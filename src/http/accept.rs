@@ -9,6 +9,7 @@
 //! [`Shutdown`] the loop stops accepting at once and returns when its connections are done, or at the deadline. Next:
 //! [`super::tracked`] for the guarantees to a handler.
 
+mod again;
 mod answering;
 mod heads;
 mod http1;

@@ -1,8 +1,9 @@
 //! Requests that must not stop halfway.
 //!
 //! hyper drops a handler's future when its client hangs up, at any `.await`. That is right for a read: no one wants the
-//! answer of an abandoned `/sync`. But a request that changes data would be left half done. So PUT, POST, PATCH and
-//! DELETE run as separate tasks, and only the wait for their answer is dropped.
+//! answer of an abandoned `/sync`. But a request that changes data would be left half done. So the handlers of PUT, POST,
+//! PATCH and DELETE go on in a task of their own when they are dropped. Most are not: they run where they are polled, and no
+//! other task has to be woken for them.
 //!
 //! When the database does not answer, a client that waits for such a request is told to retry. The request itself
 //! continues, so that it either succeeds or fails as a whole.
@@ -21,8 +22,9 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, error};
 
@@ -89,42 +91,78 @@ where
         let writes = matches!(*request.method(), Method::PUT | Method::POST | Method::PATCH | Method::DELETE);
         let answer = Guarded(Box::pin(self.inner.call(request)));
         if writes {
-            let task = self.tasks.spawn(answer.instrument(Span::current()));
-            TrackedFuture::Task(task, self.too_long.as_ref().map(|too_long| too_long()))
+            TrackedFuture::Writes(Writing {
+                answer: Some(answer),
+                too_long: self.too_long.as_ref().map(|too_long| too_long()),
+                span: Span::current(),
+                counted: self.tasks.token(),
+            })
         } else {
-            TrackedFuture::Here(answer)
+            TrackedFuture::Reads(answer)
         }
     }
 }
 
 /// The answer of a [`Tracked`] service.
-pub enum TrackedFuture<F> {
-    /// Runs where it is polled, and stops when it is dropped.
-    Here(Guarded<F>),
-    /// Runs in its own task. This only waits for it, until the other future ends.
-    Task(JoinHandle<Response>, Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
+pub enum TrackedFuture<F: Future<Output = Result<Response, Infallible>> + Send + 'static> {
+    /// Stops when it is dropped.
+    Reads(Guarded<F>),
+    /// Goes on when it is dropped.
+    Writes(Writing<F>),
 }
 
-impl<F: Future<Output = Result<Response, Infallible>>> Future for TrackedFuture<F> {
+impl<F: Future<Output = Result<Response, Infallible>> + Send + 'static> Future for TrackedFuture<F> {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut *self {
-            Self::Here(answer) => ready!(Pin::new(answer).poll(cx)),
-            Self::Task(task, too_long) => match Pin::new(task).poll(cx) {
-                // Panics are caught inside, so the only error left is a task that the ending runtime dropped.
-                Poll::Ready(done) => done.unwrap_or_else(|_| internal_error()),
-                Poll::Pending => {
-                    let Some(too_long) = too_long else { return Poll::Pending };
-                    ready!(too_long.as_mut().poll(cx));
-                    ApiError::database_away(
-                        "The server waits for its database. What you asked for may be done or not: please ask again.",
-                    )
-                    .into_response()
-                }
-            },
-        };
-        Poll::Ready(Ok(response))
+        match &mut *self {
+            Self::Reads(answer) => Pin::new(answer).poll(cx),
+            Self::Writes(writing) => writing.poll(cx),
+        }
+        .map(Ok)
+    }
+}
+
+/// A handler that runs to its end: here, or in a task of its own once nobody waits for it.
+pub struct Writing<F: Future<Output = Result<Response, Infallible>> + Send + 'static> {
+    /// `None` when the handler has ended, or has left for its own task.
+    answer: Option<Guarded<F>>,
+    too_long: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    span: Span,
+    /// Lets the shutdown wait.
+    counted: TaskTrackerToken,
+}
+
+impl<F: Future<Output = Result<Response, Infallible>> + Send + 'static> Writing<F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
+        let Some(answer) = &mut self.answer else { return Poll::Ready(internal_error()) };
+        if let Poll::Ready(response) = Pin::new(answer).poll(cx) {
+            self.answer = None;
+            return Poll::Ready(response);
+        }
+        let Some(too_long) = &mut self.too_long else { return Poll::Pending };
+        ready!(too_long.as_mut().poll(cx));
+        self.leave();
+        let error = ApiError::database_away(
+            "The server waits for its database. What you asked for may be done or not: please ask again.",
+        );
+        Poll::Ready(error.into_response())
+    }
+
+    /// Lets the handler go on in its own task.
+    fn leave(&mut self) {
+        // Without a runtime nothing could go on.
+        if let Some(answer) = self.answer.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.counted.task_tracker().spawn_on(answer.instrument(self.span.clone()), &runtime);
+        }
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>> + Send + 'static> Drop for Writing<F> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -127,6 +127,9 @@ impl Events {
     /// # Errors
     /// [`Error::Damaged`] if it is not stored: short ids come from our own rows.
     pub(crate) async fn get(&self, room: &Room, nid: EventNid) -> Result<Arc<StoredEvent>, Error> {
+        if let Some(event) = self.cache.get(&nid) {
+            return Ok(event);
+        }
         let mut events = self.list(room, &[nid]).await?;
         events.pop().ok_or_else(|| Error::damaged("event", format!("{} is missing", nid.0)))
     }

@@ -158,7 +158,7 @@ async fn two_people_talk_in_every_room_version() {
         let room_id = rooms.create(&alice, new_room(version.clone(), Preset::Public)).await.expect("created");
         rooms.join(&bob, &room_id, None).await.expect("joined");
         let (_, since) = server.sync(&bob, None).await;
-        let txn = TxnKey { device: alice.device_nid, scope: format!("send/{room_id}"), txn: "1".to_owned() };
+        let txn = TxnKey { device: alice.device_nid, scope: format!("send/{room_id}").into(), txn: "1".into() };
         let sent = rooms.send(&alice, &room_id, message("hello"), Some(txn.clone())).await.expect("sent");
         let again = rooms.send(&alice, &room_id, message("hello"), Some(txn)).await.expect("sent");
         assert_eq!(sent, again, "{version}");
@@ -178,7 +178,7 @@ async fn a_transaction_id_is_known_from_the_queue_on_whatever_leaves_the_cache()
     let rooms = &server.app.rooms;
     let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
     let room = rooms.require(&room_id).await.expect("a room");
-    let key = |txn: &str| TxnKey { device: alice.device_nid, scope: format!("send/{room_id}"), txn: txn.to_owned() };
+    let key = |txn: &str| TxnKey { device: alice.device_nid, scope: format!("send/{room_id}").into(), txn: txn.into() };
     let find = async |txn: &str| rooms.txn_ids.find(&key(txn)).await.expect("a database");
 
     // The committer stops before its next commit, until the gate opens.

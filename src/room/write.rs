@@ -7,6 +7,7 @@
 //! A writer reads the room at the head, with the events that are still on their way to the disk ([`queued`]).
 
 pub mod alias;
+pub(in crate::room) mod allowed;
 mod changes;
 pub mod create;
 pub mod membership;
@@ -231,7 +232,7 @@ impl RoomWriter<'_> {
         if draft.event_type.contains('\0') || draft.state_key.as_ref().is_some_and(|key| key.contains('\0')) {
             return Err(AppendError::HoldsNul);
         }
-        let mut wanted = sabha_federation::auth_types(
+        let wanted = sabha_federation::auth_types(
             rules,
             &draft.event_type,
             sender.user_id.as_ref(),
@@ -239,15 +240,13 @@ impl RoomWriter<'_> {
             &draft.content,
         )
         .map_err(AppendError::NotAuthorized)?;
-        if draft.event_type != "m.room.create"
-            && !wanted.iter().any(|(event_type, _)| *event_type == StateEventType::RoomCreate)
-        {
-            // From room version 12 on the create event is implied, but the rules still look at it.
-            wanted.push((StateEventType::RoomCreate, String::new()));
-        }
-        let mut found: Vec<(StateEventType, String, Current)> = Vec::with_capacity(wanted.len());
-        for (event_type, state_key) in wanted {
-            if let Some(current) = self.current(&event_type.to_string(), &state_key).await? {
+        // From room version 12 on the create event is implied, but the rules still look at it.
+        let implies_create = draft.event_type != "m.room.create"
+            && !wanted.iter().any(|(event_type, _)| *event_type == StateEventType::RoomCreate);
+        let implied = implies_create.then(|| (StateEventType::RoomCreate, String::new()));
+        let mut found: Vec<(StateEventType, String, Current)> = Vec::with_capacity(wanted.len() + 1);
+        for (event_type, state_key) in wanted.into_iter().chain(implied) {
+            if let Some(current) = self.current(&auth::type_name(&event_type), &state_key).await? {
                 found.push((event_type, state_key, current));
             }
         }
@@ -264,12 +263,16 @@ impl RoomWriter<'_> {
             origin_server_ts: u64::try_from(self.date_ms.unwrap_or(self.now_ms)).unwrap_or_default(),
         };
         let pdu = build_and_sign(rules, &rooms.signer, draft, position).map_err(AppendError::Invalid)?;
-        let auth_events: Vec<Arc<Pdu>> = found.iter().map(|(.., current)| Arc::clone(&current.pdu)).collect();
-        auth::check(rules, &pdu, &auth_events, |event_type, state_key| {
-            let of_key = |(t, k, _): &&(StateEventType, String, Current)| t == event_type && k == state_key;
-            found.iter().find(of_key).map(|(.., current)| Arc::clone(&current.pdu))
-        })
-        .map_err(AppendError::NotAuthorized)?;
+        let (key, by) = ((self.room.nid, sender.nid), || found.iter().map(|(.., current)| &current.pdu));
+        if !rooms.allowed.knows(key, &pdu, by()) {
+            let auth_events: Vec<Arc<Pdu>> = by().cloned().collect();
+            auth::check(rules, &pdu, &auth_events, |event_type, state_key| {
+                let of_key = |(t, k, _): &&(StateEventType, String, Current)| t == event_type && k == state_key;
+                found.iter().find(of_key).map(|(.., current)| Arc::clone(&current.pdu))
+            })
+            .map_err(AppendError::NotAuthorized)?;
+            rooms.allowed.note(key, &pdu, by());
+        }
         self.push(sender, Arc::new(pdu), &found, prev).await
     }
 

@@ -23,6 +23,7 @@ mod gathered;
 mod health;
 mod lease;
 mod logged;
+mod notice;
 mod one_call;
 mod queue;
 mod reserve;
@@ -45,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use health::Pulse;
 pub use health::{Ended, Health};
 use logged::touches_of;
+use notice::Notice;
 use queue::{Builder, Queue, QueuedWrite, Work};
 pub(super) use reserve::Reserve;
 pub use roles::Role;
@@ -190,8 +192,6 @@ pub struct Write {
     words: Vec<Arc<Mark>>,
 }
 
-type Hook = Box<dyn FnOnce() + Send + Sync>;
-
 impl Write {
     pub fn new(rows: Vec<Row>) -> Self {
         Self { rows, ..Self::default() }
@@ -206,6 +206,12 @@ impl Write {
 
     pub fn push(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// Makes room for so many rows and touches more.
+    pub(crate) fn reserve(&mut self, rows: usize, touches: usize) {
+        self.rows.reserve(rows);
+        self.touches.reserve(touches);
     }
 
     /// Names something that the write changes, for the entry of its batch in the commit log.
@@ -275,6 +281,7 @@ pub(super) struct Shared {
     /// The disk reserve; `None` for PostgreSQL, whose disk is not ours.
     reserve: Option<Reserve>,
     notice: Duration,
+    notice_timer: Mutex<Notice>,
     clock: Clock,
     /// Cancelled when the server stops.
     stop: CancellationToken,
@@ -360,6 +367,7 @@ impl Committer {
             pulse: Pulse::default(),
             reserve,
             notice: options.patience.notice,
+            notice_timer: Mutex::default(),
             clock: options.clock.clone(),
             stop: CancellationToken::new(),
             ids: Ids::default(),

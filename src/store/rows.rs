@@ -1,8 +1,11 @@
 //! Rows to be written: plain data that the committer gathers from many writers into few statements.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    hash::{Hash, Hasher},
+    sync::{Arc, OnceLock},
+};
 
-use super::log::Touch;
+use super::{log::Touch, pieces::Piece};
 
 /// The value of one column. NULL has a type because PostgreSQL needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +70,16 @@ impl Value {
     fn is_null(&self) -> bool {
         matches!(self, Self::OptInt(None) | Self::OptText(None) | Self::OptBlob(None))
     }
+
+    /// About the number of bytes that the value takes in a message to the database.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Int(_) | Self::OptInt(_) | Self::Bool(_) => size_of::<i64>(),
+            Self::Text(text) | Self::OptText(Some(text)) => text.len(),
+            Self::Blob(blob) | Self::OptBlob(Some(blob)) => blob.len(),
+            Self::OptText(None) | Self::OptBlob(None) => 0,
+        }
+    }
 }
 
 /// The largest number of rows in one statement: a power of two whose variables stay far below SQLite's 32,766.
@@ -82,11 +95,12 @@ pub enum OnConflict {
     /// Replaces all columns but the key.
     Replace,
     /// Replaces the columns for which the row has a value. NULL leaves a column as it is, so no column can be set back to
-    /// NULL.
+    /// NULL. A row whose key is new says so ([`Row::of_new_key`]); for any other, there is a row.
     Merge,
 }
 
-/// The insert statements of one table. They come in sizes of powers of two, so that few texts are prepared.
+/// The insert statements of one table, which is the same as another one only if it is at the same place in memory. They
+/// come in sizes of powers of two, so that few texts are prepared.
 #[derive(Debug)]
 pub struct Insert {
     pub table: &'static str,
@@ -107,6 +121,8 @@ impl Insert {
         on_conflict: OnConflict,
         followed: Option<fn(&Touch) -> bool>,
     ) -> Self {
+        // A piece has one bit for each column.
+        assert!(columns.len() <= 32);
         let texts = [const { [const { OnceLock::new() }; 7] }; 2];
         Self { table, columns, key_columns, on_conflict, followed, texts }
     }
@@ -115,32 +131,22 @@ impl Insert {
     /// PostgreSQL gets `$1`, `$2`, ….
     pub(super) fn text(&'static self, size_log2: usize, numbered: bool) -> &'static str {
         let sign = numbered.then_some('$');
-        self.texts[usize::from(numbered)][size_log2].get_or_init(|| self.render(1 << size_log2, sign, &mut 0))
+        self.texts[usize::from(numbered)][size_log2]
+            .get_or_init(|| Piece::of_any(self, 1 << size_log2).render(sign, &mut 0))
     }
+}
 
-    /// The statement for `rows` rows. With a `sign`, places are numbered on from `number`.
-    pub(super) fn render(&self, rows: usize, sign: Option<char>, number: &mut usize) -> String {
-        let columns = self.columns.join(", ");
-        let mut place = || {
-            *number += 1;
-            sign.map_or_else(|| "?".to_owned(), |sign| format!("{sign}{number}"))
-        };
-        let values = (0..rows)
-            .map(|_| format!("({})", (0..self.columns.len()).map(|_| place()).collect::<Vec<_>>().join(", ")))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let update = |set: &dyn Fn(&&str) -> String| {
-            let (key, others) = self.columns.split_at(self.key_columns);
-            let sets: Vec<_> = others.iter().map(set).collect();
-            format!(" ON CONFLICT ({}) DO UPDATE SET {}", key.join(", "), sets.join(", "))
-        };
-        let conflict = match self.on_conflict {
-            OnConflict::Fail => String::new(),
-            OnConflict::Keep => " ON CONFLICT DO NOTHING".to_owned(),
-            OnConflict::Replace => update(&|c| format!("{c} = excluded.{c}")),
-            OnConflict::Merge => update(&|c| format!("{c} = COALESCE(excluded.{c}, {}.{c})", self.table)),
-        };
-        format!("INSERT INTO {} ({columns}) VALUES {values}{conflict}", self.table)
+impl PartialEq for Insert {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Insert {}
+
+impl Hash for Insert {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::ptr::hash(self, state);
     }
 }
 
@@ -149,13 +155,33 @@ impl Insert {
 pub struct Row {
     pub(super) insert: &'static Insert,
     pub(super) values: Box<[Value]>,
+    /// Set if no row in the database has the key.
+    pub(super) is_new: bool,
+}
+
+impl AsRef<Self> for Row {
+    fn as_ref(&self) -> &Self {
+        self
+    }
 }
 
 impl Row {
     /// A row with the values of all columns, in their order.
     pub(super) fn new<const N: usize>(insert: &'static Insert, values: [Value; N]) -> Self {
         debug_assert_eq!(N, insert.columns.len(), "{} has {} columns", insert.table, insert.columns.len());
-        Self { insert, values: values.into() }
+        Self { insert, values: values.into(), is_new: false }
+    }
+
+    /// Says that no row in the database has the key, so none is looked for.
+    #[must_use]
+    pub(crate) fn of_new_key(self) -> Self {
+        Self { is_new: true, ..self }
+    }
+
+    /// The columns that have a value, one bit each.
+    pub(super) fn given(&self) -> u32 {
+        let given = self.values.iter().enumerate().filter(|(_, value)| !value.is_null());
+        given.fold(0, |columns, (index, _)| columns | 1 << index)
     }
 
     /// Returns whether a text of the row holds a NUL, which PostgreSQL cannot store.
@@ -178,10 +204,14 @@ impl Row {
         &self.values[..self.insert.key_columns]
     }
 
-    /// The row that leaves what this row and then `later` leave, which has the same key. For [`OnConflict::Merge`].
-    pub(super) fn merged(&self, later: &Self) -> Self {
-        let value = |(earlier, later): (&Value, &Value)| if later.is_null() { earlier.clone() } else { later.clone() };
-        Self { insert: self.insert, values: self.values.iter().zip(&later.values).map(value).collect() }
+    /// The row that leaves what this row and then `later` leave, which has the same key.
+    pub(super) fn then(&self, later: &Self) -> Self {
+        let is_merged = self.insert.on_conflict == OnConflict::Merge;
+        let value = |(earlier, later): (&Value, &Value)| {
+            if is_merged && later.is_null() { earlier.clone() } else { later.clone() }
+        };
+        let values = self.values.iter().zip(&later.values).map(value).collect();
+        Self { insert: self.insert, values, is_new: self.is_new }
     }
 }
 
@@ -234,23 +264,3 @@ macro_rules! inserts {
     };
 }
 pub(crate) use inserts;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_insert_is_rendered_for_both_engines() {
-        static T: Insert = Insert::new("t", &["a", "b"], 1, OnConflict::Replace, None);
-        assert_eq!(T.text(0, false), "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT (a) DO UPDATE SET b = excluded.b");
-        assert_eq!(
-            T.text(1, true),
-            "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT (a) DO UPDATE SET b = excluded.b"
-        );
-        static M: Insert = Insert::new("m", &["a", "b"], 1, OnConflict::Merge, None);
-        assert_eq!(
-            M.text(0, true),
-            "INSERT INTO m (a, b) VALUES ($1, $2) ON CONFLICT (a) DO UPDATE SET b = COALESCE(excluded.b, m.b)"
-        );
-    }
-}

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Role, Sql, Write,
+    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Role, Row, Sql, Value, Write,
     log::{LogEntry, Touch, decode},
     on,
+    pieces::Piece,
     rows::MAX_CHUNK,
 };
 use crate::clock::Clock;
@@ -132,18 +133,22 @@ impl Empty {
         }
     }
 
-    /// Prepares the texts that a commit in one call sends, with up to two rows of a table.
+    /// Prepares the texts that a commit in one call sends, with up to two rows of a table, of new keys and of others.
     async fn prepare_one_call(&mut self, insert: &'static Insert) -> Result<(), sqlx::Error> {
-        for rows in [1, 2] {
+        let row = || [Row { insert, values: vec![Value::Int(1); insert.columns.len()].into(), is_new: false }];
+        let known = [Piece::of_any(insert, 1), Piece::of_any(insert, 2)];
+        let of_one = [true, false].map(|is_new| Piece::of(insert, &row(), is_new));
+        for piece in known.into_iter().chain(of_one) {
             match self {
                 Self::Sqlite(conn, _) => {
                     // SQLite prepares one statement at a time. None of ours holds a semicolon.
-                    for text in super::committer::sqlite_text(&[(insert, rows)]).split("; ") {
+                    for text in super::committer::sqlite_text(&[piece]).split("; ") {
                         conn.prepare(AssertSqlSafe(text.to_owned()).into_sql_str()).await?;
                     }
                 }
                 Self::Postgres(conn, _) => {
-                    let text = super::committer::postgres_text(&[(insert, rows), (&super::open::SERVER_INFO, 1)]);
+                    let other = Piece::of_any(&super::open::SERVER_INFO, 1);
+                    let text = super::committer::postgres_text(&[piece, other]);
                     conn.prepare(AssertSqlSafe(text).into_sql_str()).await?;
                 }
             }

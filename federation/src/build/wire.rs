@@ -31,95 +31,125 @@ pub(super) struct Fields<'a> {
     pub origin_server_ts: u64,
 }
 
+/// The names, the marks and the numbers of an event in bytes, without what is in its fields.
+const FRAME_BYTES: usize = 192;
+
 pub(super) struct Pieces<'a> {
-    /// `{"auth_events":[…],"content":`
-    start: String,
+    /// All pieces but the content, one after another: an event needs no memory for each.
+    text: String,
+    /// The end of each piece in `text`.
+    ends: [usize; 6],
     content: &'a str,
     redacted_content: &'a str,
+}
+
+/// The pieces by their places.
+struct Parts<'a> {
+    /// `{"auth_events":[…],"content":`
+    start: &'a str,
     /// `,"depth":…`; `hashes` comes after it.
-    depth: String,
+    depth: &'a str,
     /// `,"origin_server_ts":…,"prev_events":[…]`
-    graph: String,
+    graph: &'a str,
     /// `,"redacts":…`, or nothing.
-    redacts: String,
+    redacts: &'a str,
     /// `,"room_id":…,"sender":…`; `signatures` comes after it.
-    sender: String,
+    sender: &'a str,
     /// `,"state_key":…,"type":…}`
-    end: String,
+    end: &'a str,
 }
 
 impl<'a> Pieces<'a> {
     pub fn of(fields: &Fields<'a>) -> Self {
-        let mut start = String::from(r#"{"auth_events":"#);
-        push_ids(&mut start, fields.auth_events);
-        start.push_str(r#","content":"#);
+        let ids = fields.auth_events.iter().chain(fields.prev_events).map(|id| id.as_str().len() + 3).sum::<usize>();
+        let others = [
+            fields.redacts.map_or(0, |id| id.as_str().len()),
+            fields.room_id.map_or(0, |id| id.as_str().len()),
+            fields.sender.as_str().len(),
+            fields.state_key.map_or(0, str::len),
+            fields.event_type.len(),
+        ];
+        let mut text = String::with_capacity(FRAME_BYTES + ids + others.iter().sum::<usize>());
+        let mut ends = [0; 6];
 
-        let mut graph = format!(r#","origin_server_ts":{},"prev_events":"#, fields.origin_server_ts);
-        push_ids(&mut graph, fields.prev_events);
+        text.push_str(r#"{"auth_events":"#);
+        push_ids(&mut text, fields.auth_events);
+        text.push_str(r#","content":"#);
+        ends[0] = text.len();
 
-        let mut redacts = String::new();
+        write!(text, r#","depth":{}"#, fields.depth).expect("writing to a string cannot fail");
+        ends[1] = text.len();
+
+        write!(text, r#","origin_server_ts":{},"prev_events":"#, fields.origin_server_ts)
+            .expect("writing to a string cannot fail");
+        push_ids(&mut text, fields.prev_events);
+        ends[2] = text.len();
+
         if let Some(event_id) = fields.redacts {
-            push_field(&mut redacts, r#","redacts":"#, event_id.as_str());
+            push_field(&mut text, r#","redacts":"#, event_id.as_str());
         }
+        ends[3] = text.len();
 
-        let mut sender = String::new();
         if let Some(room_id) = fields.room_id {
-            push_field(&mut sender, r#","room_id":"#, room_id.as_str());
+            push_field(&mut text, r#","room_id":"#, room_id.as_str());
         }
-        push_field(&mut sender, r#","sender":"#, fields.sender.as_str());
+        push_field(&mut text, r#","sender":"#, fields.sender.as_str());
+        ends[4] = text.len();
 
-        let mut end = String::new();
         if let Some(state_key) = fields.state_key {
-            push_field(&mut end, r#","state_key":"#, state_key);
+            push_field(&mut text, r#","state_key":"#, state_key);
         }
-        push_field(&mut end, r#","type":"#, fields.event_type);
-        end.push('}');
+        push_field(&mut text, r#","type":"#, fields.event_type);
+        text.push('}');
+        ends[5] = text.len();
 
-        Self {
-            start,
-            content: fields.content,
-            redacted_content: fields.redacted_content,
-            depth: format!(r#","depth":{}"#, fields.depth),
-            graph,
-            redacts,
-            sender,
-            end,
+        Self { text, ends, content: fields.content, redacted_content: fields.redacted_content }
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        let [start, depth, graph, redacts, sender, end] = self.ends;
+        Parts {
+            start: &self.text[..start],
+            depth: &self.text[start..depth],
+            graph: &self.text[depth..graph],
+            redacts: &self.text[graph..redacts],
+            sender: &self.text[redacts..sender],
+            end: &self.text[sender..end],
         }
     }
 
     /// The `hashes` field, with its comma. Server-server API, "Calculating the content hash for an event": it covers
     /// everything but hashes and signatures.
     pub fn hashes(&self) -> String {
-        let Self { start, content, depth, graph, redacts, sender, end, .. } = self;
+        let Parts { start, depth, graph, redacts, sender, end } = self.parts();
         let mut hash = Sha256::new();
-        for piece in [start, *content, depth, graph, redacts, sender, end] {
+        for piece in [start, self.content, depth, graph, redacts, sender, end] {
             hash.update(piece);
         }
-        let hash = Base64::<Standard, [u8; 32]>::new(hash.finalize().into());
-        format!(r#","hashes":{{"sha256":"{hash}"}}"#)
+        let hash = Base64::<Standard, [u8; 32]>::new(hash.finalize().into()).encode();
+        [r#","hashes":{"sha256":""#, &hash, r#""}"#].concat()
     }
 
     /// The redacted event without signatures, which "Signing Events" and "Calculating the reference hash for an event"
     /// both cover. No version keeps a `redacts` outside of the content.
     pub fn redacted(&self, hashes: &str) -> String {
-        let Self { start, redacted_content, depth, graph, sender, end, .. } = self;
-        [start, *redacted_content, depth, hashes, graph, sender, end].concat()
+        let Parts { start, depth, graph, sender, end, .. } = self.parts();
+        [start, self.redacted_content, depth, hashes, graph, sender, end].concat()
     }
 
     /// The whole event, as it is stored and sent.
     pub fn whole(&self, hashes: &str, signatures: &str) -> String {
-        let Self { start, content, depth, graph, redacts, sender, end, .. } = self;
-        [start, *content, depth, hashes, graph, redacts, sender, signatures, end].concat()
+        let Parts { start, depth, graph, redacts, sender, end } = self.parts();
+        [start, self.content, depth, hashes, graph, redacts, sender, signatures, end].concat()
     }
 }
 
 /// The `signatures` field, with its comma: our signature over `redacted`.
 pub(super) fn signatures(signer: &ServerSigner, redacted: &str) -> String {
-    let mut signatures = String::new();
-    push_field(&mut signatures, r#","signatures":{"#, signer.server_name().as_str());
-    let (key_id, signature) = (signer.key_id(), signer.sign_bytes(redacted.as_bytes()));
-    write!(signatures, r#":{{"{key_id}":"{signature}"}}}}"#).expect("writing to a string cannot fail");
-    signatures
+    let (server, key_id) = (signer.server_name().as_str(), signer.key_id().as_str());
+    let signature = signer.sign_bytes(redacted.as_bytes());
+    // Neither the name of a server nor the ID of a key holds anything that JSON escapes.
+    [r#","signatures":{""#, server, r#"":{""#, key_id, r#"":""#, &signature, r#""}}"#].concat()
 }
 
 fn push_ids(json: &mut String, ids: &[OwnedEventId]) {

@@ -35,6 +35,7 @@ use tracing::debug;
 
 use super::{
     Connected, Server,
+    again::Again,
     answering::Answering,
     wire::{ConnectionState, Wire},
 };
@@ -95,7 +96,8 @@ where
     let mut stopping = pin!(server.shutdown.token().cancelled());
     let mut is_stopping = false;
     let mut park_timer = None;
-    let parked = poll_fn(|cx| {
+    let again = Arc::new(Again::default());
+    let mut poll = |cx: &mut Context<'_>| {
         // First, because a connection that is told to stop before it has read anything closes at once, and a new one
         // may have an answer to send.
         if let Poll::Ready(served) = Pin::new(&mut connection).poll(cx) {
@@ -111,8 +113,8 @@ where
             return Pin::new(&mut connection).poll(cx).map_ok(|()| None);
         }
         poll_parks(&slot, &state, &mut park_timer, cx).map(|stand_in| Ok(Some(stand_in)))
-    });
-    let Some(stand_in) = parked.await? else { return Ok(None) };
+    };
+    let Some(stand_in) = poll_fn(|cx| again.poll(cx, &mut poll)).await? else { return Ok(None) };
     let parts = connection.into_parts();
     // A copy, because the bytes would keep hyper's buffer.
     let early = Bytes::copy_from_slice(&parts.read_buf);

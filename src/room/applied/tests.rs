@@ -58,7 +58,7 @@ async fn an_event_that_is_not_stored_waits_for_nothing() {
     let rooms = &server.app.rooms;
     let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Public)).await.expect("created");
     let room = rooms.find(&room_id).await.expect("read").expect("it was created");
-    let key = TxnKey { device: alice.device_nid, scope: "send".to_owned(), txn: "1".to_owned() };
+    let key = TxnKey { device: alice.device_nid, scope: "send".into(), txn: "1".into() };
     let mut writer = rooms.enter(&room).await.expect("entered");
     writer.append(&alice.user, message("hello")).await.expect("allowed");
     // An earlier write of the room fails meanwhile.

@@ -36,7 +36,7 @@ async fn requests_about_rooms_name_what_they_change() {
     assert_eq!(touched, ["Alias", "Directory", "Event", "Member", "State"]);
     let room = rooms.require(&room_id).await.expect("a room");
 
-    let txn = TxnKey { device: alice.device_nid, scope: format!("send/{room_id}"), txn: "1".to_owned() };
+    let txn = TxnKey { device: alice.device_nid, scope: format!("send/{room_id}").into(), txn: "1".into() };
     let send = rooms.send(&alice, &room_id, message("hello"), Some(txn));
     let (sent, touched) = touched_by(db, send).await;
     let sent = sent.expect("sent");

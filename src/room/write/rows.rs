@@ -23,11 +23,15 @@ use crate::{
     },
 };
 
+/// The rows of a plain event: itself, its JSON and its place. The head and a transaction ID come once.
+const ROWS_PER_EVENT: usize = 3;
+
 pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
     let rooms = writer.rooms;
     let room = Arc::clone(&writer.room);
     let pending = std::mem::take(&mut writer.pending);
     let mut write = Write::new(std::mem::take(&mut writer.extra)).in_lineage(room.lineage.clone());
+    write.reserve(ROWS_PER_EVENT * pending.len() + 2, 2 * pending.len() + 1);
     let mut effects = Effects {
         room: Arc::clone(&room),
         cache: rooms.events.clone(),
@@ -95,7 +99,9 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         let sub = standing.place.map_or(0, |place| place.sub);
         write.touch(Touch::Event { room: room.nid, event: built.nid, sub, flags: standing.flags.bits() });
         write.push(event_row(&built, room.nid, standing));
-        write.push(events::EventJsonColumns { event_nid: built.nid, json: Arc::clone(&built.pdu.json) }.row());
+        write.push(
+            events::EventJsonColumns { event_nid: built.nid, json: Arc::clone(&built.pdu.json) }.row().of_new_key(),
+        );
         if let Some(place) = standing.place {
             write.push(
                 timelines::TimelineColumns { room_nid: room.nid, pos: place.pos, sub: place.sub, event_nid: built.nid }
@@ -151,38 +157,37 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     let is_news = last > effects.last;
     effects.last = last;
     let extremities = writer.extremities.take();
-    // Events that are only stored, such as outliers, leave the head as it is.
-    if is_news || extremities.is_some() || !changes.columns.is_unchanged() {
+    // Events that are only stored, such as outliers, leave the head as it is. A new room needs one: later writes change it.
+    if is_news || writer.is_new_room || extremities.is_some() || !changes.columns.is_unchanged() {
         if let Some(extremities) = extremities {
             writer.head.forward_extremities = extremities;
         }
         let extremities: Vec<EventNid> = writer.head.forward_extremities.iter().map(|(nid, _)| *nid).collect();
         let [name, topic, avatar, alias, encryption, room_type, join_rule, history, guests] = changes.columns.texts;
-        write.push(
-            room_heads::RoomHeadColumns {
-                room_nid: room.nid,
-                last_pos: last,
-                depth: writer.head.depth,
-                extremities: pack(&extremities),
-                state_pos: writer.head.state_pos,
-                state_hash,
-                bump_pos: writer.head.bump_pos,
-                joined,
-                invited,
-                name,
-                topic,
-                avatar,
-                alias,
-                encryption,
-                room_type,
-                join_rule,
-                history,
-                guests,
-                federates: changes.columns.federates,
-                heroes,
-            }
-            .row(),
-        );
+        let head = room_heads::RoomHeadColumns {
+            room_nid: room.nid,
+            last_pos: last,
+            depth: writer.head.depth,
+            extremities: pack(&extremities),
+            state_pos: writer.head.state_pos,
+            state_hash,
+            bump_pos: writer.head.bump_pos,
+            joined,
+            invited,
+            name,
+            topic,
+            avatar,
+            alias,
+            encryption,
+            room_type,
+            join_rule,
+            history,
+            guests,
+            federates: changes.columns.federates,
+            heroes,
+        }
+        .row();
+        write.push(if writer.is_new_room { head.of_new_key() } else { head });
     }
     for touch in std::mem::take(&mut writer.touches) {
         write.touch(touch);

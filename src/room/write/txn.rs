@@ -44,23 +44,23 @@ const HASH_BYTES: usize = 9;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TxnKey {
     pub device: DeviceNid,
-    pub scope: String,
-    pub txn: String,
+    pub scope: Arc<str>,
+    pub txn: Arc<str>,
 }
 
 /// The results of some requests.
 #[derive(Debug, Default)]
 struct Done {
-    by_txn: HashMap<(String, String), OwnedEventId>,
-    by_event: HashMap<OwnedEventId, String>,
+    by_txn: HashMap<(Arc<str>, Arc<str>), OwnedEventId>,
+    by_event: HashMap<OwnedEventId, Arc<str>>,
     /// The bytes of all texts.
     text_bytes: usize,
 }
 
 impl Done {
-    fn add(&mut self, scope: String, txn: String, event_id: OwnedEventId) {
-        self.text_bytes += scope.len() + 2 * (txn.len() + event_id.as_str().len());
-        self.by_event.insert(event_id.clone(), txn.clone());
+    fn add(&mut self, scope: Arc<str>, txn: Arc<str>, event_id: OwnedEventId) {
+        self.text_bytes += scope.len() + txn.len() + 2 * event_id.as_str().len();
+        self.by_event.insert(event_id.clone(), Arc::clone(&txn));
         self.by_txn.insert((scope, txn), event_id);
     }
 
@@ -159,7 +159,7 @@ impl TransactionIds {
         }
         {
             let txns = lock(&device.txns);
-            let id = (key.scope.clone(), key.txn.clone());
+            let id = (Arc::clone(&key.scope), Arc::clone(&key.txn));
             if let Some(event_id) = txns.latest.by_txn.get(&id).or_else(|| txns.previous.by_txn.get(&id)) {
                 return Ok(Some(event_id.clone()));
             }
@@ -191,7 +191,8 @@ impl TransactionIds {
     pub(crate) async fn of_event(&self, device: DeviceNid, event_id: &EventId) -> Result<Option<String>, Error> {
         let device = self.device(device).await?;
         let txns = lock(&device.txns);
-        Ok(txns.latest.by_event.get(event_id).or_else(|| txns.previous.by_event.get(event_id)).cloned())
+        let txn = txns.latest.by_event.get(event_id).or_else(|| txns.previous.by_event.get(event_id));
+        Ok(txn.map(|txn| txn.to_string()))
     }
 }
 
@@ -246,7 +247,7 @@ impl DeviceTxns {
         DEVICE_BYTES + (self.latest.bytes() + self.previous.bytes() + hashes * HASH_BYTES) as u64
     }
 
-    fn remember(&mut self, scope: String, txn: String, event_id: OwnedEventId) {
+    fn remember(&mut self, scope: Arc<str>, txn: Arc<str>, event_id: OwnedEventId) {
         let full = self.hashes.as_ref().is_some_and(|hashes| hashes.len() >= HASHES_PER_DEVICE);
         if full {
             self.hashes = None;
@@ -269,7 +270,7 @@ impl DeviceTxns {
         self.hashes = is_all.then_some(hashes);
         for (scope, txn, event_id) in stored.into_iter().take(KEPT_PER_DEVICE / 2) {
             if let Ok(event_id) = EventId::parse(&event_id) {
-                self.remember(scope, txn, event_id);
+                self.remember(scope.into(), txn.into(), event_id);
             }
         }
     }
@@ -279,8 +280,8 @@ impl TxnKey {
     pub(in crate::room) fn row(&self, event_id: &EventId, now_ms: i64) -> Row {
         rows::TxnIdColumns {
             device_nid: self.device,
-            scope: self.scope.as_str().into(),
-            txn: self.txn.as_str().into(),
+            scope: Arc::clone(&self.scope),
+            txn: Arc::clone(&self.txn),
             event_id: event_id.as_str().into(),
             created_at: now_ms,
         }
@@ -307,9 +308,9 @@ mod tests {
     fn the_latest_requests_are_always_in_memory_and_never_many_more() {
         let mut txns = DeviceTxns::default();
         for number in 0..3 * KEPT_PER_DEVICE + 7 {
-            txns.remember("send".to_owned(), number.to_string(), event_id(number));
+            txns.remember("send".into(), number.to_string().into(), event_id(number));
             let kept = |number: usize| {
-                let id = ("send".to_owned(), number.to_string());
+                let id = ("send".into(), number.to_string().into());
                 let by_txn = txns.latest.by_txn.get(&id).or_else(|| txns.previous.by_txn.get(&id));
                 let of_event = |done: &Done| done.by_event.get(&event_id(number)).cloned();
                 assert_eq!(by_txn.is_some(), of_event(&txns.latest).or_else(|| of_event(&txns.previous)).is_some());
@@ -327,7 +328,7 @@ mod tests {
         assert_eq!(txns.bytes(), DEVICE_BYTES);
         let mut largest = 0;
         for number in 0..3 * KEPT_PER_DEVICE {
-            txns.remember("send".to_owned(), number.to_string(), event_id(number));
+            txns.remember("send".into(), number.to_string().into(), event_id(number));
             largest = txns.bytes().max(largest);
         }
         assert!((100_000..1_000_000).contains(&largest), "{largest}");
@@ -337,10 +338,10 @@ mod tests {
     fn a_device_with_too_many_hashes_has_none() {
         let mut txns = DeviceTxns { hashes: Some(HashSet::new()), ..DeviceTxns::default() };
         for number in 0..HASHES_PER_DEVICE {
-            txns.remember("send".to_owned(), number.to_string(), event_id(number));
+            txns.remember("send".into(), number.to_string().into(), event_id(number));
         }
         assert!(txns.hashes.as_ref().is_some_and(|hashes| hashes.contains(&hash("send", "0"))));
-        txns.remember("send".to_owned(), "one more".to_owned(), event_id(0));
+        txns.remember("send".into(), "one more".into(), event_id(0));
         assert_eq!(txns.hashes, None, "from here on the database is asked");
     }
 
@@ -348,15 +349,15 @@ mod tests {
     fn what_is_remembered_while_a_device_is_read_stays() {
         let stored = || vec![("send".to_owned(), "old".to_owned(), "$old".to_owned())];
         let mut txns = DeviceTxns::default();
-        txns.remember("send".to_owned(), "new".to_owned(), event_id(1));
+        txns.remember("send".into(), "new".into(), event_id(1));
         txns.add_stored(stored());
         for txn in ["old", "new"] {
-            assert!(txns.latest.by_txn.contains_key(&("send".to_owned(), txn.to_owned())), "{txn}");
+            assert!(txns.latest.by_txn.contains_key(&("send".into(), txn.into())), "{txn}");
             assert!(txns.hashes.as_ref().is_some_and(|hashes| hashes.contains(&hash("send", txn))), "{txn}");
         }
         let mut txns = DeviceTxns::default();
         for number in 0..=KEPT_PER_DEVICE {
-            txns.remember("send".to_owned(), number.to_string(), event_id(number));
+            txns.remember("send".into(), number.to_string().into(), event_id(number));
         }
         txns.add_stored(stored());
         assert_eq!(txns.hashes, None, "too many came for all to be known");

@@ -3,14 +3,16 @@
 
 use std::sync::{Arc, OnceLock};
 
+use sqlx::{postgres::PgArguments, sqlite::SqliteArguments};
+
 use super::{
     QueuedWrite, Role, Shared, Work,
     connection::{Engine, Failure, WriterConn},
-    gathered::{Gathered, bind, chunks},
+    gathered::{Gathered, arguments, chunks},
     logged::{Frame, log_bytes, touches_of},
 };
 use crate::store::{
-    Conn, Error, Position, Row, Value,
+    Conn, Error, Position, Row,
     conn::{Link, at_writer, statements},
     ids::{BLOCK, Kind},
     log::{LogEntry, feed::LogEnd},
@@ -139,16 +141,21 @@ async fn commit_step_by_step(
 
 async fn insert(conn: &mut Conn<'_>, gathered: Gathered<'_>) -> Result<(), Error> {
     let numbered = matches!(conn.link, Link::Postgres(_));
-    for (insert, rows) in gathered.tables() {
-        for chunk in chunks(&rows) {
-            let text = insert.text(chunk.len().trailing_zeros() as usize, numbered);
-            at_writer!(conn, db => {
-                let mut query = sqlx::query(text);
-                for value in chunk.iter().flat_map(|row| row.values.iter()) {
-                    query = bind!(query, value);
+    for rows in gathered.rows().chunk_by(|a, b| a.insert == b.insert) {
+        for chunk in chunks(rows) {
+            let text = rows[0].insert.text(chunk.len().trailing_zeros() as usize, numbered);
+            let values = chunk.iter().flat_map(|row| row.values.iter());
+            conn.count_statement();
+            match &mut conn.link {
+                Link::Sqlite(db) => {
+                    let arguments: SqliteArguments = arguments(values)?;
+                    sqlx::query_with(text, arguments).execute(&mut **db).await.map(|_| ())?;
                 }
-                query.execute(&mut **db).await.map(|_| ())
-            })?;
+                Link::Postgres(db) => {
+                    let arguments: PgArguments = arguments(values)?;
+                    sqlx::query_with(text, arguments).execute(&mut **db).await.map(|_| ())?;
+                }
+            }
         }
     }
     gathered.count(conn.counters);

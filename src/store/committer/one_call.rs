@@ -3,36 +3,32 @@
 //! A text depends only on the tables and their numbers of rows, so the usual texts are made once and remembered, here
 //! and by the database as prepared statements. A test prepares them on both engines.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, future::poll_fn, sync::Arc};
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Executor as _, SqliteConnection, postgres::PgArguments, sqlite::SqliteArguments};
 
 use super::{
     QueuedWrite, Work,
     batch::MOVE_SLOT,
-    gathered::{Gathered, bind},
+    gathered::{Gathered, arguments, pieces, values},
     logged::{Frame, log_bytes, touches_of},
 };
-use crate::store::{
-    Conn, Error, Value,
-    conn::{Link, at_writer},
-    rows::Insert,
-};
+use crate::store::{Conn, Error, Value, conn::Link, pieces::Piece};
 
 /// The most plain rows of a batch that goes out as one call: twelve messages. Step by step, a batch takes a dozen calls, each
 /// with two thread hops or a round trip. The prepared statements of all shapes take memory, which grows with the square of
 /// this number.
 const ONE_CALL_ROWS: usize = 64;
 
+/// `BEGIN`, the slot and `COMMIT`.
+const STATEMENTS_AROUND: usize = 3;
+
 /// The number of texts of small batches that are remembered.
 const MAX_TEXTS: usize = 256;
 
-/// The shape of a batch of plain rows: the number of rows for each table.
-type Shape = Vec<(usize, usize)>;
-
-/// The texts that were sent before.
+/// The texts that were sent before, by the shape of their batch.
 #[derive(Default)]
-pub(super) struct Texts(HashMap<Shape, Arc<str>>);
+pub(super) struct Texts(HashMap<Vec<Piece>, Arc<str>>);
 
 impl Texts {
     /// Commits a small batch of nothing but rows. Returns the bytes that it added to the log, or `None` if this
@@ -50,56 +46,62 @@ impl Texts {
             };
             gathered.add(&write.rows);
         }
-        if gathered.rows > ONE_CALL_ROWS {
+        if gathered.len() > ONE_CALL_ROWS {
             return Ok(None);
         }
         // The last table of every text, so that texts of the same tables begin alike.
         let log_row = frame.log_row(batch.iter().flat_map(touches_of).collect());
         gathered.add_log_row(log_row.as_ref());
-        let tables: Vec<_> = gathered.tables().collect();
-        let shape: Shape =
-            tables.iter().map(|(insert, rows)| (std::ptr::from_ref::<Insert>(insert).addr(), rows.len())).collect();
-        let text = self.text(shape, matches!(conn.link, Link::Postgres(_)), || {
-            tables.iter().map(|(insert, rows)| (*insert, rows.len())).collect()
-        });
+        let rows = gathered.rows();
+        let shape = pieces(&rows);
+        let text = self.text(&shape, matches!(conn.link, Link::Postgres(_)));
         let slot_values = [Value::Int(frame.epoch), Value::Int(frame.last.0)];
-        let values =
-            tables.iter().flat_map(|(_, rows)| rows.iter().flat_map(|row| row.values.iter())).chain(&slot_values);
-        at_writer!(conn, db => {
-            let mut query = sqlx::query(AssertSqlSafe(text));
-            for value in values {
-                query = bind!(query, value);
+        let values = values(&shape, &rows).chain(&slot_values);
+        conn.count_statement();
+        match &mut conn.link {
+            Link::Sqlite(db) => run_all(db, text, arguments(values)?, shape.len() + STATEMENTS_AROUND).await?,
+            Link::Postgres(db) => {
+                let arguments: PgArguments = arguments(values)?;
+                sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut **db).await.map(|_| ())?;
             }
-            query.execute(&mut **db).await.map(|_| ())
-        })?;
+        }
         gathered.count(conn.counters);
         Ok(Some(log_bytes(log_row.as_ref())))
     }
 
-    fn text(
-        &mut self,
-        shape: Shape,
-        postgres: bool,
-        inserts: impl FnOnce() -> Vec<(&'static Insert, usize)>,
-    ) -> Arc<str> {
-        if let Some(text) = self.0.get(&shape) {
+    fn text(&mut self, shape: &[Piece], postgres: bool) -> Arc<str> {
+        if let Some(text) = self.0.get(shape) {
             return Arc::clone(text);
         }
-        let inserts = inserts();
-        let text: Arc<str> = if postgres { postgres_text(&inserts) } else { sqlite_text(&inserts) }.into();
+        let text: Arc<str> = if postgres { postgres_text(shape) } else { sqlite_text(shape) }.into();
         if self.0.len() >= MAX_TEXTS {
             self.0.clear();
         }
-        self.0.insert(shape, Arc::clone(&text));
+        self.0.insert(shape.to_vec(), Arc::clone(&text));
         text
     }
 }
 
+/// Runs a text of so many statements. Nobody waits for more than the last one: to wait for the end of the answers as well, as
+/// sqlx does, would let SQLite's thread wake us once more.
+async fn run_all(
+    conn: &mut SqliteConnection,
+    text: Arc<str>,
+    arguments: SqliteArguments,
+    statements: usize,
+) -> Result<(), sqlx::Error> {
+    let mut answers = conn.fetch_many(sqlx::query_with(AssertSqlSafe(text), arguments));
+    for _ in 0..statements {
+        poll_fn(|cx| answers.as_mut().poll_next(cx)).await.transpose()?;
+    }
+    Ok(())
+}
+
 /// SQLite takes several statements at once, and counts the places of `?` through all of them.
-pub(in crate::store) fn sqlite_text(inserts: &[(&'static Insert, usize)]) -> String {
+pub(in crate::store) fn sqlite_text(pieces: &[Piece]) -> String {
     let mut text = String::from("BEGIN IMMEDIATE; ");
-    for (insert, rows) in inserts {
-        text.push_str(&insert.render(*rows, None, &mut 0));
+    for piece in pieces {
+        text.push_str(&piece.render(None, &mut 0));
         text.push_str("; ");
     }
     text.push_str(&move_slot(|_| "?".to_owned()));
@@ -108,14 +110,13 @@ pub(in crate::store) fn sqlite_text(inserts: &[(&'static Insert, usize)]) -> Str
 }
 
 /// PostgreSQL takes one statement, which is a transaction by itself and may hold others.
-pub(in crate::store) fn postgres_text(inserts: &[(&'static Insert, usize)]) -> String {
-    let mut text = String::from("WITH ");
+pub(in crate::store) fn postgres_text(pieces: &[Piece]) -> String {
     let mut number = 0;
-    for (index, (insert, rows)) in inserts.iter().enumerate() {
-        text.push_str(&format!("w{index} AS ({}), ", insert.render(*rows, Some('$'), &mut number)));
-    }
-    text.push_str(&format!("slot AS ({}) SELECT 1", move_slot(|place| format!("${}", number + place))));
-    text
+    let parts = pieces.iter().enumerate();
+    let parts: Vec<_> =
+        parts.map(|(index, piece)| format!("w{index} AS ({})", piece.render(Some('$'), &mut number))).collect();
+    let with = if parts.is_empty() { String::new() } else { format!("WITH {} ", parts.join(", ")) };
+    with + &move_slot(|place| format!("${}", number + place))
 }
 
 /// [`MOVE_SLOT`] with its places, which come once each and in order, written another way.

@@ -2,10 +2,14 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::Arc,
+    task::Poll,
 };
 
+use tokio::time::Instant;
 use tracing::{Instrument as _, debug_span};
 
 use super::{
@@ -145,12 +149,17 @@ impl Committer {
 
     /// Waits for the database, and reports when that takes long.
     pub(super) async fn reporting<T>(&self, answer: impl Future<Output = T>, writes: usize) -> T {
-        let notice = tokio::time::sleep(self.0.notice);
-        tokio::pin!(notice, answer);
-        tokio::select! {
-            biased;
-            answer = &mut answer => return answer,
-            () = notice => {}
+        let began = Instant::now();
+        let mut timer = std::mem::take(&mut *lock(&self.0.notice_timer));
+        let mut answer = pin!(answer);
+        let in_time = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => timer.poll_due(began, self.0.notice, cx).map(|()| None),
+        });
+        let in_time = in_time.await;
+        *lock(&self.0.notice_timer) = timer;
+        if let Some(answer) = in_time {
+            return answer;
         }
         tracing::warn!(writes, "the database does not answer a commit");
         self.0.pulse.set(Health::Waiting);
@@ -168,19 +177,18 @@ impl Committer {
         if let Some(entry) = &entry {
             span.in_scope(|| contained(|| self.0.memory.apply(entry)))?;
         }
-        let answers: Vec<Answer> = batch.into_iter().map(answer).collect();
         steps.reached(CommitStep::Remembered).await;
         self.0.show(last);
         if let Some(entry) = entry {
             self.0.feed.append(entry);
         }
         steps.reached(CommitStep::Published).await;
-        for (answer, output) in answers {
-            if let Some(output) = output {
-                output();
+        for queued in batch {
+            if let Work::Transaction(transaction) = queued.work {
+                transaction.answer();
             }
             // A writer that went away does not wait for its answer.
-            let _ = answer.send(Ok(()));
+            let _ = queued.answer.send(Ok(()));
         }
         if let Some(tell) = self.0.on_published.0.get() {
             tell();
@@ -208,17 +216,6 @@ impl Committer {
             let _ = queued.answer.send(Err(error.clone()));
         }
     }
-}
-
-/// An answer, and the function that hands over a transaction's output before it.
-type Answer = (tokio::sync::oneshot::Sender<Result<(), Error>>, Option<super::Hook>);
-
-fn answer(queued: QueuedWrite) -> Answer {
-    let output = match queued.work {
-        Work::Write(_) => None,
-        Work::Transaction(transaction) => transaction.answer(),
-    };
-    (queued.answer, output)
 }
 
 /// Runs a change of memory. A change that panics may be half done, for any number of rooms and users. Readers would

@@ -9,7 +9,8 @@ use std::{
 };
 
 /// The step of a batch that was just done. The steps come in this order; a batch that fails has only the first. Only
-/// [`Self::Woken`] comes from another task, once for all batches that were published since.
+/// [`Self::Woken`] comes from another task, once for all batches that were published since, if any of them concerns a live
+/// user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CommitStep {
     /// The batch was taken out of the queue.

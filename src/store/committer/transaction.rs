@@ -10,7 +10,6 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::Hook;
 use crate::store::{Conn, Error, Position, ids::lock};
 
 /// A piece of work inside the committer's transaction. Use it only where the rows to write depend on rows to read: it
@@ -43,8 +42,8 @@ pub(super) trait Erased: Send + Sync {
 
     fn is_essential(&self) -> bool;
 
-    /// Returns a function that hands the output to the caller, to be run once the position is visible.
-    fn answer(self: Box<Self>) -> Option<Hook>;
+    /// Hands the output to the caller. Call it once the position is visible.
+    fn answer(self: Box<Self>);
 }
 
 /// A transaction with the place for its output.
@@ -81,16 +80,12 @@ impl<T: Transaction> Erased for Slot<T> {
         T::ESSENTIAL
     }
 
-    fn answer(self: Box<Self>) -> Option<Hook> {
+    fn answer(self: Box<Self>) {
         // A transaction without output has not run, and was not in the commit.
-        let output = lock(&self.output).take()?;
-        let sender = self.sender;
-        let output = Mutex::new(output);
-        Some(Box::new(move || {
-            let output = output.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(output) = lock(&self.output).take() {
             // A caller that went away does not wait for its answer.
-            let _ = sender.send(output);
-        }))
+            let _ = self.sender.send(output);
+        }
     }
 }
 

@@ -382,4 +382,41 @@ mod tests {
         keys.stored(KeyNid(2));
         assert!(new.stored.is_void());
     }
+
+    /// One who finds nothing, while another one makes the pair.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_pair_that_was_made_is_found_whoever_else_looks() {
+        let keys = Arc::new(Keys::default());
+        let next = Arc::new(std::sync::atomic::AtomicI64::new(1));
+        for round in 0..2000 {
+            let mut all = tokio::task::JoinSet::new();
+            for _ in 0..6 {
+                let (keys, next) = (Arc::clone(&keys), Arc::clone(&next));
+                all.spawn(async move {
+                    let word = round.to_string();
+                    let none = || async {
+                        tokio::task::yield_now().await;
+                        Ok::<_, u8>(None)
+                    };
+                    if keys.get("m", &word).is_none() {
+                        let _ = keys.get_or_read("m", &word, none(), || Err(1)).await;
+                    }
+                    let made = match keys.get("m", &word) {
+                        Some(known) => known,
+                        None => {
+                            let make = || Ok(KeyNid(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
+                            keys.get_or_read("m", &word, none(), make).await.expect("made")
+                        }
+                    };
+                    let found = keys.get("m", &word).map(|key| key.nid);
+                    (made, found)
+                });
+            }
+            let all = all.join_all().await;
+            for (made, found) in &all {
+                assert_eq!(Some(made.nid), *found, "round {round}");
+                assert_eq!(made.nid, all[0].0.nid, "round {round}");
+            }
+        }
+    }
 }

@@ -134,7 +134,8 @@ impl Scene {
     async fn send(&mut self, user: usize, room: usize, draft: EventDraft) {
         let device = &self.users[user];
         let scope = format!("send/{}", self.rooms[room]);
-        let txn = TxnKey { device: device.device_nid, scope, txn: self.sent[room].len().to_string() };
+        let txn =
+            TxnKey { device: device.device_nid, scope: scope.into(), txn: self.sent[room].len().to_string().into() };
         // A user who has left may send nothing.
         if let Ok(event_id) = self.server.app.rooms.send(device, &self.rooms[room], draft, Some(txn)).await {
             self.sent[room].push(event_id);
