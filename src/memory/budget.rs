@@ -38,6 +38,8 @@ pub enum Part {
     Sessions,
     /// Transaction IDs of devices.
     TransactionIds,
+    /// Senders whose latest event was allowed.
+    AllowedSenders,
     /// What users may see of rooms.
     Sights,
     /// The lists of ignored users.
@@ -67,7 +69,7 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Events,
         Self::LatestEvents,
         Self::Deltas,
@@ -78,6 +80,7 @@ impl Part {
         Self::Words,
         Self::Sessions,
         Self::TransactionIds,
+        Self::AllowedSenders,
         Self::Sights,
         Self::IgnoredUsers,
         Self::PushRules,
@@ -99,16 +102,17 @@ impl Part {
     /// a cache is divided.
     const fn facts(self) -> (&'static str, u64, u64) {
         match self {
-            Self::Events => ("events", 17, 2_400),
+            Self::Events => ("events", 16, 2_400),
             Self::LatestEvents => ("latest_events", 11, 2_400),
             Self::Deltas => ("deltas", 2, 1_000),
-            Self::Receipts => ("receipts", 9, 2_000),
+            Self::Receipts => ("receipts", 8, 2_000),
             Self::LazyMembers => ("lazy_members", 5, 256),
             Self::Filters => ("filters", 2, 1_024),
             Self::StateKeys => ("state_keys", 4, 320),
             Self::Words => ("words", 3, 300),
             Self::Sessions => ("sessions", 4, 600),
             Self::TransactionIds => ("transaction_ids", 5, 6_000),
+            Self::AllowedSenders => ("allowed_senders", 1, 1_000),
             Self::Sights => ("sights", 2, 200),
             Self::IgnoredUsers => ("ignored_users", 1, 120),
             Self::PushRules => ("push_rules", 8, 10_000),

@@ -1,58 +1,71 @@
 //! The last verdict about each sender's plain events: a message is allowed if the one before was, by the same events.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use quick_cache::sync::Cache;
 use sabha_federation::{Pdu, auth};
 
-use crate::store::{RoomNid, UserNid};
+use crate::{
+    memory::{
+        budget::{Budget, Part},
+        cache::{ByteCache, HasBytes},
+    },
+    store::{RoomNid, UserNid},
+};
 
-/// The number of senders whose last verdict is kept: those of some hundred busy rooms. Each holds three events in memory, two of
-/// them shared by the room.
-const KEPT: usize = 2_048;
+/// Approximate memory of a sender without the type and the events, with its place in the cache.
+const SENDER_BYTES: usize = 200;
+
+/// Approximate memory of a named event whose texts are gone: its place stays taken while it is named.
+const NAMED_BYTES: usize = size_of::<Pdu>() + size_of::<Weak<Pdu>>() + 2 * size_of::<usize>();
 
 /// The events that allowed a sender to send an event of this type.
-struct Verdict {
+struct AllowedBy {
     event_type: String,
-    by: Box<[Arc<Pdu>]>,
+    /// Weak, so that no event stays in memory for this. No other event gets the place of one that is named here.
+    events: Box<[Weak<Pdu>]>,
+}
+
+impl HasBytes for AllowedBy {
+    fn bytes(&self) -> u64 {
+        (SENDER_BYTES + self.event_type.len() + self.events.len() * NAMED_BYTES) as u64
+    }
 }
 
 /// The plain events ([`auth::is_plain`]) that were allowed lately.
 ///
 /// Promise: the verdict about an event is taken over only if its sender, its type and all events that decide are the same
 /// objects. So a redaction of one of these, which keeps its short id, makes the rules be asked again.
-pub(in crate::room) struct Allowed(Cache<(RoomNid, UserNid), Arc<Verdict>>);
-
-impl Default for Allowed {
-    fn default() -> Self {
-        Self(Cache::new(KEPT))
-    }
-}
+pub(in crate::room) struct Allowed(Arc<ByteCache<(RoomNid, UserNid), Arc<AllowedBy>>>);
 
 impl Allowed {
+    pub(in crate::room) fn new(budget: &Budget) -> Self {
+        Self(budget.cache(Part::AllowedSenders))
+    }
+
     /// Returns whether these events allow an event like this one. False if the rules must be asked.
     pub(super) fn knows<'a>(&self, key: (RoomNid, UserNid), pdu: &Pdu, by: impl Iterator<Item = &'a Arc<Pdu>>) -> bool {
         auth::is_plain(&pdu.event_type, pdu.state_key.as_deref())
             && self.0.get(&key).is_some_and(|last| {
-                last.event_type == pdu.event_type && last.by.iter().map(Arc::as_ptr).eq(by.map(Arc::as_ptr))
+                last.event_type == pdu.event_type && last.events.iter().map(Weak::as_ptr).eq(by.map(Arc::as_ptr))
             })
     }
 
     /// Notes that these events allow this one.
     pub(super) fn note<'a>(&self, key: (RoomNid, UserNid), pdu: &Pdu, by: impl Iterator<Item = &'a Arc<Pdu>>) {
         if auth::is_plain(&pdu.event_type, pdu.state_key.as_deref()) {
-            let verdict = Verdict { event_type: pdu.event_type.clone(), by: by.cloned().collect() };
-            self.0.insert(key, Arc::new(verdict));
+            let allowed_by = AllowedBy { event_type: pdu.event_type.clone(), events: by.map(Arc::downgrade).collect() };
+            self.0.insert(key, Arc::new(allowed_by));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ruma::RoomVersionId;
+    use ruma::{EventId, RoomVersionId};
     use sabha_federation::EventDraft;
     use serde_json::{Value, json, value::to_raw_value};
 
+    use super::*;
     use crate::{
         account::LocalDevice,
         room::{
@@ -69,6 +82,54 @@ mod tests {
             content,
             redacts: None,
         }
+    }
+
+    fn pdu(event_type: &str) -> Arc<Pdu> {
+        let rules = sabha_federation::rules(&RoomVersionId::V11).expect("it is supported");
+        let event_id = EventId::parse("$event").expect("an event ID");
+        let event = json!({
+            "type": event_type, "room_id": "!room:sabha.test", "sender": "@alice:sabha.test", "origin_server_ts": 1,
+            "content": {}, "prev_events": [], "auth_events": [], "depth": 1,
+        });
+        Arc::new(Pdu::from_stored(&rules, event_id, event.to_string()).expect("an event"))
+    }
+
+    const SENDER: (RoomNid, UserNid) = (RoomNid(1), UserNid(1));
+
+    #[test]
+    fn a_verdict_names_events_and_keeps_none_in_memory() {
+        let allowed = Allowed::new(&Budget::new(16 << 20));
+        let (message, member, levels) = (pdu("m.room.message"), pdu("m.room.member"), pdu("m.room.power_levels"));
+        let knows = |by: &[&Arc<Pdu>]| allowed.knows(SENDER, &message, by.iter().copied());
+        allowed.note(SENDER, &message, [&member, &levels].into_iter());
+        assert!(knows(&[&member, &levels]));
+        assert!(!knows(&[&member]));
+        assert!(!knows(&[&member, &levels, &levels]));
+        // Its redacted form is equal in all that a type and an ID say.
+        assert!(!knows(&[&member, &pdu("m.room.power_levels")]));
+        assert_eq!((Arc::strong_count(&message), Arc::strong_count(&levels)), (1, 1));
+        drop(levels);
+        for _ in 0..100 {
+            assert!(
+                !knows(&[&member, &pdu("m.room.power_levels")]),
+                "a new event may not get the place of one that is gone"
+            );
+        }
+    }
+
+    #[test]
+    fn verdicts_take_a_part_of_the_budget_however_many_senders_there_are() {
+        let budget = Budget::new(16 << 20);
+        let allowed = Allowed::new(&budget);
+        let by = [pdu("m.room.create"), pdu("m.room.power_levels"), pdu("m.room.member")];
+        let message = pdu(&"x".repeat(255));
+        let is_known = |sender| allowed.knows((RoomNid(1), UserNid(sender)), &message, by.iter());
+        for sender in 0..10_000 {
+            allowed.note((RoomNid(1), UserNid(sender)), &message, by.iter());
+        }
+        assert!(allowed.0.weight() <= budget.share(Part::AllowedSenders));
+        let known = (0..10_000).filter(|sender| is_known(*sender)).count();
+        assert!((20..1_000).contains(&known), "{known}");
     }
 
     #[tokio::test]
