@@ -113,6 +113,7 @@ impl Bus {
                 if !stays {
                     // Before it is removed: a request that still has this entry must not take it for complete.
                     live.retire();
+                    live.wake();
                 }
                 stays
             });
