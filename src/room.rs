@@ -217,7 +217,7 @@ impl Rooms {
             arrivals: Arrivals::default(),
             profile_turns: Turns::default(),
             txn_ids,
-            allowed: Allowed::default(),
+            allowed: Allowed::new(budget),
             damage: Damage::default(),
             unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),

@@ -8,10 +8,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use quick_cache::{DefaultHashBuilder, Lifecycle, sync::Cache};
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, sync::Cache};
 
 use super::{
-    cache::{ByBytes, ByteCache, HasBytes},
+    cache::{ByBytes, ByteCache, HasBytes, PIECES},
     growing::GrowingCache,
 };
 
@@ -46,6 +46,8 @@ pub enum Part {
     PushRules,
     /// The fields that push rules read from events.
     EventFields,
+    /// The verdicts about senders' plain events.
+    AllowedSenders,
     /// Power levels of rooms, for push rules.
     PowerLevels,
     /// Display names in rooms, for push rules.
@@ -67,7 +69,7 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Events,
         Self::LatestEvents,
         Self::Deltas,
@@ -82,6 +84,7 @@ impl Part {
         Self::IgnoredUsers,
         Self::PushRules,
         Self::EventFields,
+        Self::AllowedSenders,
         Self::PowerLevels,
         Self::DisplayNames,
         Self::JudgedEvents,
@@ -99,10 +102,10 @@ impl Part {
     /// a cache is divided.
     const fn facts(self) -> (&'static str, u64, u64) {
         match self {
-            Self::Events => ("events", 17, 2_400),
+            Self::Events => ("events", 16, 2_400),
             Self::LatestEvents => ("latest_events", 11, 2_400),
             Self::Deltas => ("deltas", 2, 1_000),
-            Self::Receipts => ("receipts", 9, 2_000),
+            Self::Receipts => ("receipts", 8, 2_000),
             Self::LazyMembers => ("lazy_members", 5, 256),
             Self::Filters => ("filters", 2, 1_024),
             Self::StateKeys => ("state_keys", 4, 320),
@@ -113,6 +116,7 @@ impl Part {
             Self::IgnoredUsers => ("ignored_users", 1, 120),
             Self::PushRules => ("push_rules", 8, 10_000),
             Self::EventFields => ("event_fields", 2, 6_000),
+            Self::AllowedSenders => ("allowed_senders", 1, 1_600),
             Self::PowerLevels => ("power_levels", 1, 600),
             Self::DisplayNames => ("display_names", 1, 600),
             Self::JudgedEvents => ("judged_events", 10, 10_000),
@@ -168,8 +172,10 @@ impl Budget {
         V: HasBytes + Clone + Send + Sync + 'static,
         L: Lifecycle<K, V> + Clone + Send + Sync + 'static,
     {
-        let hashes = DefaultHashBuilder::default();
-        let cache = Arc::new(Cache::with(self.values(part), self.share(part), ByBytes, hashes, lifecycle));
+        let mut options = OptionsBuilder::new();
+        options.shards(PIECES).estimated_items_capacity(self.values(part)).weight_capacity(self.share(part));
+        let options = options.build().expect("both capacities are given");
+        let cache = Arc::new(Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), lifecycle));
         let weighed = Arc::clone(&cache);
         self.watch(part, move || weighed.weight());
         cache
@@ -232,6 +238,17 @@ mod tests {
         let names: HashSet<&str> = Part::ALL.into_iter().map(|part| part.facts().0).collect();
         assert_eq!(names.len(), Part::ALL.len());
         assert!(Part::ALL.into_iter().all(|part| budget.share(part) > 0));
+    }
+
+    #[test]
+    fn the_manual_names_the_shares() {
+        let manual = include_str!("../../docs/operating/README.md");
+        for part in Part::ALL {
+            let (name, percent, _) = part.facts();
+            // Small shares are told together.
+            let told = if percent > 2 { format!("`{name}` {percent}") } else { format!("`{name}`") };
+            assert!(manual.contains(&told), "{told}");
+        }
     }
 
     #[test]
