@@ -86,7 +86,7 @@ impl Counts {
     /// Marks the device's keys as changed by the commit at `position`.
     pub(super) fn changed(&self, device: DeviceNid, position: Position) {
         let mut entries = lock(&self.entries);
-        entries.make_room();
+        entries.make_room_for(device);
         entries.latest = position.max(entries.latest);
         entries.by_device.insert(device, CachedCounts { changed_at: position, state: State::Unknown });
     }
@@ -102,7 +102,7 @@ impl Counts {
     /// The cached counts, or else a number under which the caller may store the counts that it reads.
     fn find_or_load(&self, device: DeviceNid) -> Result<Arc<KeyCounts>, (u64, Position)> {
         let mut entries = lock(&self.entries);
-        entries.make_room();
+        entries.make_room_for(device);
         entries.loads += 1;
         let load = entries.loads;
         let changed_at = entries.complete_from;
@@ -128,8 +128,8 @@ impl CachedDevices {
         self.by_device.len() as u64 * DEVICE_BYTES
     }
 
-    fn make_room(&mut self) {
-        if self.bytes() + DEVICE_BYTES > self.max_bytes {
+    fn make_room_for(&mut self, device: DeviceNid) {
+        if self.bytes() + DEVICE_BYTES > self.max_bytes && !self.by_device.contains_key(&device) {
             self.clear();
         }
     }
@@ -165,5 +165,32 @@ impl Keys {
         let counts = Arc::new(KeyCounts { one_time, unused_fallback, changed_at });
         self.memory.counts.loaded(device, load, &counts);
         Ok(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_counts_are_cleared_for_another_device_and_stay_for_those_that_are_known() {
+        let budget = Budget::new(1 << 20);
+        let most = (budget.share(Part::KeyCounts) / DEVICE_BYTES) as i64;
+        let counts = Counts::new(Position(1), &budget);
+        let load = |device: i64| {
+            let Err((load, changed_at)) = counts.find_or_load(DeviceNid(device)) else { return };
+            let (one_time, unused_fallback) = (BTreeMap::new(), Vec::new());
+            counts.loaded(DeviceNid(device), load, &Arc::new(KeyCounts { one_time, unused_fallback, changed_at }));
+        };
+        (1..=most).for_each(load);
+        let known = || (1..=most).filter(|device| counts.find(DeviceNid(*device)).is_some()).count() as i64;
+        assert_eq!(known(), most);
+        for device in 1..=most {
+            assert!(counts.find_or_load(DeviceNid(device)).is_ok(), "device {device} of {most}");
+        }
+        counts.changed(DeviceNid(1), Position(2));
+        assert_eq!(known(), most - 1, "one has changed, and the others are still known");
+        load(most + 1);
+        assert_eq!(known(), 0);
     }
 }

@@ -8,10 +8,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use quick_cache::{DefaultHashBuilder, Lifecycle, sync::Cache};
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, sync::Cache};
 
 use super::{
-    cache::{ByBytes, ByteCache, HasBytes},
+    cache::{ByBytes, ByteCache, HasBytes, PIECES},
     growing::GrowingCache,
 };
 
@@ -38,8 +38,6 @@ pub enum Part {
     Sessions,
     /// Transaction IDs of devices.
     TransactionIds,
-    /// Senders whose latest event was allowed.
-    AllowedSenders,
     /// What users may see of rooms.
     Sights,
     /// The lists of ignored users.
@@ -48,6 +46,8 @@ pub enum Part {
     PushRules,
     /// The fields that push rules read from events.
     EventFields,
+    /// The verdicts about senders' plain events.
+    AllowedSenders,
     /// Power levels of rooms, for push rules.
     PowerLevels,
     /// Display names in rooms, for push rules.
@@ -80,11 +80,11 @@ impl Part {
         Self::Words,
         Self::Sessions,
         Self::TransactionIds,
-        Self::AllowedSenders,
         Self::Sights,
         Self::IgnoredUsers,
         Self::PushRules,
         Self::EventFields,
+        Self::AllowedSenders,
         Self::PowerLevels,
         Self::DisplayNames,
         Self::JudgedEvents,
@@ -112,11 +112,11 @@ impl Part {
             Self::Words => ("words", 3, 300),
             Self::Sessions => ("sessions", 4, 600),
             Self::TransactionIds => ("transaction_ids", 5, 6_000),
-            Self::AllowedSenders => ("allowed_senders", 1, 1_000),
             Self::Sights => ("sights", 2, 200),
             Self::IgnoredUsers => ("ignored_users", 1, 120),
             Self::PushRules => ("push_rules", 8, 10_000),
             Self::EventFields => ("event_fields", 2, 6_000),
+            Self::AllowedSenders => ("allowed_senders", 1, 1_600),
             Self::PowerLevels => ("power_levels", 1, 600),
             Self::DisplayNames => ("display_names", 1, 600),
             Self::JudgedEvents => ("judged_events", 10, 10_000),
@@ -172,8 +172,10 @@ impl Budget {
         V: HasBytes + Clone + Send + Sync + 'static,
         L: Lifecycle<K, V> + Clone + Send + Sync + 'static,
     {
-        let hashes = DefaultHashBuilder::default();
-        let cache = Arc::new(Cache::with(self.values(part), self.share(part), ByBytes, hashes, lifecycle));
+        let mut options = OptionsBuilder::new();
+        options.shards(PIECES).estimated_items_capacity(self.values(part)).weight_capacity(self.share(part));
+        let options = options.build().expect("both capacities are given");
+        let cache = Arc::new(Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), lifecycle));
         let weighed = Arc::clone(&cache);
         self.watch(part, move || weighed.weight());
         cache
@@ -236,6 +238,17 @@ mod tests {
         let names: HashSet<&str> = Part::ALL.into_iter().map(|part| part.facts().0).collect();
         assert_eq!(names.len(), Part::ALL.len());
         assert!(Part::ALL.into_iter().all(|part| budget.share(part) > 0));
+    }
+
+    #[test]
+    fn the_manual_names_the_shares() {
+        let manual = include_str!("../../docs/operating/README.md");
+        for part in Part::ALL {
+            let (name, percent, _) = part.facts();
+            // Small shares are told together.
+            let told = if percent > 2 { format!("`{name}` {percent}") } else { format!("`{name}`") };
+            assert!(manual.contains(&told), "{told}");
+        }
     }
 
     #[test]

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use quick_cache::{Weighter, sync::Cache};
 
+/// The number of pieces, with a lock each, into which a cache is divided at most. A value must fit into one piece, on a
+/// machine with many cores too.
+pub(super) const PIECES: usize = 16;
+
 /// A value that knows about how much memory it takes.
 pub trait HasBytes {
     /// The approximate memory in bytes, with the value's place in the cache. Never 0: such a value would not be evicted.

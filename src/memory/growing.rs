@@ -1,29 +1,36 @@
 //! A cache of values that grow after they were added.
 
-use std::{convert::Infallible, hash::Hash, sync::Arc, time::Duration};
-
-use quick_cache::{
-    DefaultHashBuilder, OptionsBuilder, Weighter,
-    sync::{Cache, DefaultLifecycle, EntryAction},
+use std::{
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-/// The number of pieces, with a lock each, into which a cache is divided at most.
-const PIECES: usize = 16;
+use quick_cache::{
+    DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 
-/// The part of its cache that one value counts for at most: a fourth of a piece. A piece would not keep a larger value
-/// than itself: a large room's would then be read again for each request.
-const LARGEST: u64 = 4 * PIECES as u64;
+use super::cache::PIECES;
+
+/// The part of its piece of the cache that one value counts for at most. A piece would not keep a larger value than
+/// itself: a large room's would then be read again for each request.
+const LARGEST_PART: u64 = 4;
 
 /// Values by key, limited by their bytes. Values that were not used lately are evicted first.
 pub struct GrowingCache<K, V> {
     held: Cache<K, Held<V>, ByBytes>,
     largest: u64,
+    /// Held while a value is added or counted anew, so that no value takes the place of its successor.
+    changes: Mutex<()>,
 }
 
 struct Held<V> {
     value: Arc<V>,
     bytes: u64,
 }
+
+/// The values that a change has evicted. They are dropped after the locks.
+type Evicted<K, V> = <DefaultLifecycle<K, Held<V>> as Lifecycle<K, Held<V>>>::RequestState;
 
 impl<V> Clone for Held<V> {
     fn clone(&self) -> Self {
@@ -47,14 +54,22 @@ impl<K: Hash + Eq + Clone, V: Default> GrowingCache<K, V> {
         options.shards(PIECES).estimated_items_capacity(values).weight_capacity(bytes);
         let options = options.build().expect("both capacities are given");
         let held = Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Self { held, largest: (bytes / LARGEST).max(1) }
+        let largest = (held.shard_capacity() / LARGEST_PART).max(1);
+        Self { held, largest, changes: Mutex::default() }
     }
 
     /// The value of `key`; a new one of `bytes` if there is none.
     pub fn get_or_default(&self, key: &K, bytes: u64) -> Arc<V> {
-        let bytes = bytes.min(self.largest);
-        let new = || Ok::<_, Infallible>(Held { value: Arc::default(), bytes });
-        let Ok(held) = self.held.get_or_insert_with(key, new);
+        if let Some(held) = self.held.get(key) {
+            return held.value;
+        }
+        let mut evicted = Evicted::<K, V>::default();
+        let _changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = self.held.get(key) {
+            return held.value;
+        }
+        let held = Held { value: Arc::default(), bytes: bytes.min(self.largest) };
+        self.held.insert_with_lifecycle(key.clone(), held.clone(), &mut evicted);
         held.value
     }
 
@@ -69,15 +84,20 @@ impl<K: Hash + Eq + Clone, V: Default> GrowingCache<K, V> {
     }
 
     /// Records that `value` has `bytes` now, if it is still the one in the cache. A value that was evicted stays out: its
-    /// successor may know more.
+    /// successor may know more. Others are evicted if all of them no longer fit.
     pub fn has_grown(&self, key: &K, value: &Arc<V>, bytes: u64) {
         let bytes = bytes.min(self.largest);
-        let _ = self.held.entry(key, Some(Duration::ZERO), |_, held| {
-            if Arc::ptr_eq(&held.value, value) {
-                held.bytes = bytes;
-            }
-            EntryAction::Retain(())
-        });
+        let counts_otherwise = |held: Held<V>| Arc::ptr_eq(&held.value, value) && held.bytes != bytes;
+        if !self.held.peek(key).is_some_and(counts_otherwise) {
+            return;
+        }
+        let mut evicted = Evicted::<K, V>::default();
+        let _changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.held.peek(key).is_some_and(counts_otherwise) {
+            let held = Held { value: Arc::clone(value), bytes };
+            // Fails only if it was removed meanwhile. Then it stays out.
+            let _ = self.held.replace_with_lifecycle(key.clone(), held, false, &mut evicted);
+        }
     }
 
     pub fn remove(&self, key: &K) {
@@ -101,19 +121,19 @@ impl<K: Hash + Eq + Clone, V: Default> GrowingCache<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
     #[test]
     fn a_value_counts_with_its_present_size() {
-        let cache: GrowingCache<u32, Mutex<Vec<u8>>> = GrowingCache::new(64_000, 100);
+        let cache: GrowingCache<u32, Mutex<Vec<u8>>> = GrowingCache::new(64_000, 1_000);
         let value = cache.get_or_default(&1, 100);
         assert_eq!(cache.bytes(), 100);
         cache.has_grown(&1, &value, 700);
         assert_eq!(cache.bytes(), 700);
         cache.has_grown(&1, &value, 1_000_000);
-        assert_eq!(cache.bytes(), 1_000, "it counts as a 64th of the cache, and stays");
+        assert_eq!(cache.bytes(), 1_000, "it counts as a fourth of one of 16 pieces, and stays");
         assert!(cache.get(&1).is_some());
     }
 
@@ -138,5 +158,43 @@ mod tests {
             cache.has_grown(&key, &value, 500);
         }
         assert!((32_000..=64_000).contains(&cache.bytes()), "{}", cache.bytes());
+    }
+
+    #[test]
+    fn values_that_grow_evict_others_although_none_is_added() {
+        let cache: GrowingCache<u32, Mutex<Vec<u8>>> = GrowingCache::new(64_000, 1_000);
+        let values: Vec<_> = (0..1_000).map(|key| (key, cache.get_or_default(&key, 10))).collect();
+        assert_eq!(cache.bytes(), 10_000);
+        for (key, value) in &values {
+            cache.has_grown(key, value, 900);
+            assert!(cache.bytes() <= 64_000, "{} bytes", cache.bytes());
+        }
+        assert!(cache.bytes() >= 32_000, "{} bytes", cache.bytes());
+    }
+
+    #[test]
+    fn a_value_that_grows_while_it_is_removed_does_not_come_back() {
+        let cache: GrowingCache<u32, Mutex<bool>> = GrowingCache::new(64_000, 1_000);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for bytes in (1..100).cycle() {
+                    let value = cache.get_or_default(&1, 10);
+                    cache.has_grown(&1, &value, bytes);
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            for round in 0..20_000 {
+                let value = cache.get_or_default(&1, 10);
+                *value.lock().expect("nobody panics") = true;
+                cache.remove(&1);
+                let is_old = *cache.get_or_default(&1, 10).lock().expect("nobody panics");
+                // The other thread must end before this one may panic.
+                is_over.store(is_old || round == 19_999, Ordering::Relaxed);
+                assert!(!is_old, "round {round}");
+            }
+        });
     }
 }

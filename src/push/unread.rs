@@ -79,6 +79,9 @@ const EMPTY_BYTES: u64 = 400;
 /// Approximate memory of a notification.
 const NOTIFICATION_BYTES: u64 = 48;
 
+/// Memory of a related event in [`Counted::through`].
+const THROUGH_BYTES: u64 = 10;
+
 /// Maximum number of related events kept for a pair. With more, the next look counts anew.
 const MAX_THROUGH: usize = 1_000;
 
@@ -94,7 +97,8 @@ struct Entry {
 impl Counted {
     /// Approximate memory that it takes.
     fn bytes(&self) -> u64 {
-        EMPTY_BYTES + NOTIFICATION_BYTES * self.tally.len().next_power_of_two() as u64
+        let notifications = NOTIFICATION_BYTES * self.tally.len().next_power_of_two() as u64;
+        EMPTY_BYTES + notifications + THROUGH_BYTES * self.through.capacity() as u64
     }
 
     /// Adds an event that matters, after all others.
@@ -120,7 +124,7 @@ impl Tallies {
 
 /// A count, and what it depends on.
 struct Counted {
-    basis: Basis,
+    basis: BasisVersion,
     /// All events up to here are counted.
     upto: Position,
     tally: Tally,
@@ -155,12 +159,24 @@ pub(super) struct Basis {
     pub(super) joined_at: Position,
 }
 
-impl PartialEq for Basis {
-    /// Compares versions: data that was evicted from a cache and read again is equal.
-    fn eq(&self, other: &Self) -> bool {
-        self.rules.version == other.rules.version
-            && self.ignored.version() == other.ignored.version()
-            && self.joined_at == other.joined_at
+/// The version of a [`Basis`]. Data that was evicted from a cache and read again has the same one. A count keeps only this:
+/// the data itself would stay in memory with each count that was made from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BasisVersion {
+    rules: Position,
+    rules_digest: [u8; 32],
+    ignored: Position,
+    joined_at: Position,
+}
+
+impl Basis {
+    pub(super) fn version(&self) -> BasisVersion {
+        BasisVersion {
+            rules: self.rules.version,
+            rules_digest: self.rules.digest,
+            ignored: self.ignored.version(),
+            joined_at: self.joined_at,
+        }
     }
 }
 
@@ -185,25 +201,26 @@ impl Push {
         let Some(joined_at) = sight.joined_since(upto) else { return Ok(Unread::default()) };
         let (rules, ignored) = (self.rules(user).await?, self.data.ignored(user).await?);
         let reads = ephemeral.reads(room.nid, user.nid).await?;
-        let look = Look { push: self, rooms, room, user, reads, upto, budget };
+        let basis = Basis { rules, ignored, joined_at };
+        let version = basis.version();
+        let look = Look { push: self, rooms, room, user, basis, reads, upto, budget };
         let key = (user.nid, room.nid);
         let entry = self.tallies.0.get_or_default(&key, EMPTY_BYTES);
         entry.is_looked_at.store(true, Ordering::Relaxed);
         let mut held = entry.counted.lock().await;
 
-        let basis = Basis { rules, ignored, joined_at };
         let bytes_before = held.as_ref().map(Counted::bytes);
         let known = match held.take() {
             Some(counted) => Some(counted),
-            None => look.stored(&basis).await?,
+            None => look.stored().await?,
         };
         let read_up_to = |thread: &str| look.reads.up_to(thread);
         let mut counted = match known {
-            Some(mut counted) if counted.basis == basis && counted.owed != Owed::All => {
+            Some(mut counted) if counted.basis == version && counted.owed != Owed::All => {
                 match look.go_on(&mut counted).await? {
                     Outcome::Counted => counted,
                     Outcome::CountAnew => {
-                        let mut counted = look.count_anew(basis).await?;
+                        let mut counted = look.count_anew().await?;
                         counted.tally.changed(upto);
                         counted
                     }
@@ -211,13 +228,13 @@ impl Push {
             }
             Some(mut old) => {
                 old.tally.read(read_up_to);
-                let mut counted = look.count_anew(basis).await?;
+                let mut counted = look.count_anew().await?;
                 if !counted.tally.counts_as(&old.tally) {
                     counted.tally.changed(upto);
                 }
                 counted
             }
-            None => look.count_anew(basis).await?,
+            None => look.count_anew().await?,
         };
         counted.tally.read(read_up_to);
         counted.read_upto = upto;

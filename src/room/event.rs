@@ -152,7 +152,9 @@ impl StoredEvent {
     /// miscount: the cache asks when an event is added and again when it is evicted.
     pub fn weight(&self) -> u64 {
         let replaces = self.replaces.as_ref().map_or(0, |replaced| replaced.content.get().len() + 128);
-        (self.pdu.json.len() + 2 * self.pdu.content.get().len() + replaces + 1376) as u64
+        // A redaction may give a long reason, and whoever redacts their own messages may do so often.
+        let redaction = self.redacted_because.as_ref().map_or(0, |redaction| redaction.weight());
+        (self.pdu.json.len() + 2 * self.pdu.content.get().len() + replaces + 1376) as u64 + redaction
     }
 
     /// Appends the event as JSON in the client format ([spec]).
@@ -314,18 +316,30 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn rendering_an_event_does_not_change_what_it_weighs() {
+    fn event(content: &serde_json::Value) -> StoredEvent {
         let rules = sabha_federation::room_version::rules(&RoomVersionId::V12).unwrap();
         let json = serde_json::json!({
-            "type": "m.room.message", "room_id": "!r", "sender": "@a:x", "content": { "body": "hello" }, "depth": 1,
+            "type": "m.room.message", "room_id": "!r", "sender": "@a:x", "content": content, "depth": 1,
             "origin_server_ts": 1, "prev_events": [], "auth_events": [], "hashes": { "sha256": "" }, "signatures": {},
         });
         let pdu = Pdu::from_stored(&rules, event_id!("$e").to_owned(), json.to_string()).unwrap();
-        let (nid, room) = (EventNid(1), RoomNid(1));
-        let event = StoredEvent::new(nid, room, Standing::OUTLIER, 0, None, Arc::new(pdu), None, None);
+        StoredEvent::new(EventNid(1), RoomNid(1), Standing::OUTLIER, 0, None, Arc::new(pdu), None, None)
+    }
+
+    #[test]
+    fn rendering_an_event_does_not_change_what_it_weighs() {
+        let event = event(&serde_json::json!({ "body": "hello" }));
         let before = event.weight();
         event.write(&mut Vec::new(), View::default());
         assert_eq!(event.weight(), before);
+    }
+
+    #[test]
+    fn a_redacted_event_weighs_as_much_as_its_redaction_too() {
+        let (plain, left) = (event(&serde_json::json!({ "body": "hello" })), event(&serde_json::json!({})));
+        let because = Arc::new(event(&serde_json::json!({ "reason": "x".repeat(50_000) })));
+        let redacted = plain.redacted(Arc::clone(&left.pdu), Arc::clone(&because));
+        assert_eq!(redacted.weight(), left.weight() + because.weight());
+        assert!(redacted.weight() > 50_000);
     }
 }

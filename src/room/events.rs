@@ -22,8 +22,8 @@ use crate::{
     store::{self, Database, Error, EventNid, KeyNid, Reader, RoomNid, events as rows},
 };
 
-/// The number of events of one reading from which they are not cached: they would evict everybody's events for one
-/// request, such as all members of a large room.
+/// The number of events that an answer needs at once from which those that are read for it are not cached: they would evict
+/// everybody's events for one request, such as all members of a large room.
 const MANY_EVENTS: usize = 1_000;
 
 impl HasBytes for StoredEvent {
@@ -87,6 +87,12 @@ impl Events {
         Self { db, cache: budget.cache(Part::Events), redactions: Arc::default() }
     }
 
+    /// The number of cached events.
+    #[cfg(test)]
+    pub(super) fn cached(&self) -> usize {
+        self.cache.len()
+    }
+
     /// The redactions so far. Rows that are read from now on show all of them.
     pub(crate) fn redactions(&self) -> Redactions {
         *self.redactions.read().unwrap_or_else(PoisonError::into_inner)
@@ -139,6 +145,19 @@ impl Events {
     /// # Errors
     /// [`Error::Damaged`] if one is not stored.
     pub(crate) async fn list(&self, room: &Room, nids: &[EventNid]) -> Result<Vec<Arc<StoredEvent>>, Error> {
+        self.list_some(room, nids, nids.len()).await
+    }
+
+    /// As [`Self::list`], for some of the `in_all` events that an answer needs and reads one part after the other.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub(crate) async fn list_some(
+        &self,
+        room: &Room,
+        nids: &[EventNid],
+        in_all: usize,
+    ) -> Result<Vec<Arc<StoredEvent>>, Error> {
         let mut found: HashMap<EventNid, Arc<StoredEvent>> = HashMap::new();
         let mut missing = Vec::new();
         let mut events = Vec::with_capacity(nids.len());
@@ -154,7 +173,7 @@ impl Events {
         if !missing.is_empty() {
             missing.sort_unstable();
             missing.dedup();
-            for event in self.load(&room.rules, &missing).await? {
+            for event in self.load(&room.rules, &missing, in_all < MANY_EVENTS).await? {
                 found.insert(event.nid, event);
             }
         }
@@ -168,7 +187,12 @@ impl Events {
             .collect()
     }
 
-    async fn load(&self, rules: &RoomVersionRules, nids: &[EventNid]) -> Result<Vec<Arc<StoredEvent>>, Error> {
+    async fn load(
+        &self,
+        rules: &RoomVersionRules,
+        nids: &[EventNid],
+        keeps: bool,
+    ) -> Result<Vec<Arc<StoredEvent>>, Error> {
         let mut reader = self.db.read().await?;
         let read = self.read(&mut reader, nids).await?;
         drop(reader);
@@ -176,7 +200,7 @@ impl Events {
             .iter()
             .map(|row| {
                 let event = read.parse(rules, row)?;
-                Ok(if nids.len() < MANY_EVENTS { self.keep(event, read.before) } else { event })
+                Ok(if keeps { self.keep(event, read.before) } else { event })
             })
             .collect()
     }

@@ -49,16 +49,17 @@ pub(super) enum Rest {
 
 impl Rings {
     pub(super) fn new(budget: &Budget) -> Arc<Self> {
-        let rings = Arc::new(Self {
-            share: budget.share(Part::LatestEvents),
-            bytes: AtomicU64::new(0),
-            versions: AtomicU64::new(0),
-        });
+        let rings = Self::of_share(budget.share(Part::LatestEvents));
         budget.watch(Part::LatestEvents, {
             let rings = Arc::clone(&rings);
             move || rings.bytes.load(Ordering::Relaxed)
         });
         rings
+    }
+
+    /// Rings that may have so many bytes.
+    fn of_share(share: u64) -> Arc<Self> {
+        Arc::new(Self { share, bytes: AtomicU64::new(0), versions: AtomicU64::new(0) })
     }
 
     fn next_version(&self) -> u64 {
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_ring_that_was_filled_reaches_back_to_its_first_event() {
-        let rings = Rings::new(&Budget::new(1 << 30));
+        let rings = Rings::of_share(1 << 30);
         let events: Vec<_> = (5..=9).map(event).collect();
         for (is_all, from) in [(false, 4), (true, 0)] {
             let mut ring = Ring::new(Position(9), Arc::clone(&rings));
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_span_is_the_same_for_all_ranges_with_the_same_events_until_one_changes() {
-        let rings = Rings::new(&Budget::new(1 << 30));
+        let rings = Rings::of_share(1 << 30);
         let mut ring = Ring::new(Position(4), Arc::clone(&rings));
         ring.extend(&[event(5), event(7), event(9)]);
         let span = |ring: &Ring, after, upto| ring.span(Position(after), Position(upto)).map_err(|NotInRing| ());
@@ -308,8 +309,7 @@ mod tests {
     fn rings_that_are_full_together_keep_few_events_each() {
         let weight = event(1).1.weight();
         // Room for a whole ring and a half.
-        let budget = Budget::new(weight * RING_EVENTS as u64 * 3 / 2 * 5);
-        let rings = Rings::new(&budget);
+        let rings = Rings::of_share(weight * RING_EVENTS as u64 * 3 / 2);
         let (mut first, mut second) =
             (Ring::new(Position(0), Arc::clone(&rings)), Ring::new(Position(0), Arc::clone(&rings)));
         let events: Vec<_> = (1..=100).map(event).collect();
@@ -343,7 +343,7 @@ mod tests {
     fn large_events_in_many_rooms_stay_one_for_each_room_until_quiet_rooms_are_shrunk() {
         let body = "x".repeat(60_000);
         let one = event_with(1, &body).1.weight();
-        let all = Rings::new(&Budget::new(16 << 20));
+        let all = Rings::of_share(2 << 20);
         let rooms = filled(&all, 200, 8, &body);
         let bytes = all.bytes.load(Ordering::Relaxed);
         assert!(bytes <= all.share + 200 * one, "{bytes}");
@@ -368,7 +368,7 @@ mod tests {
     fn quiet_rings_are_shrunk_before_those_of_rooms_in_use_and_no_more_than_needed() {
         let weight = event(1).1.weight();
         // Room for two whole rings and a few events.
-        let all = Rings::new(&Budget::new(weight * (2 * RING_EVENTS + FEW_EVENTS) as u64 * 5));
+        let all = Rings::of_share(weight * (2 * RING_EVENTS + FEW_EVENTS) as u64);
         let rooms = filled(&all, 2, 100, "hello");
         let counts = || rooms.iter().map(|ring| ring.borrow().events.len()).collect::<Vec<_>>();
         let shrink = || all.shrink(&rooms, |ring, rest| ring.borrow_mut().shrink(rest));

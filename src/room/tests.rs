@@ -426,6 +426,24 @@ async fn loading_a_room_reads_its_checkpoint_and_what_follows_but_no_keys() {
 }
 
 #[tokio::test]
+async fn a_sync_of_a_large_state_evicts_nobodys_events() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
+    let room = rooms.find(&room_id).await.expect("read").expect("it is there");
+    for (event_type, count, is_kept) in [("org.example.few", 300, true), ("org.example.many", 1_000, false)] {
+        send_states(&server, &alice, &room, event_type, count).await;
+        rooms.events.handle().evict_all();
+        let (answer, _) = server.sync(&alice, None).await;
+        let state = &answer["rooms"]["join"][room_id.as_str()]["state"]["events"];
+        assert!(state.as_array().is_some_and(|events| events.len() > count - 20));
+        let cached = rooms.events.cached();
+        assert_eq!(cached > count / 2, is_kept, "{cached} events of {count} are cached");
+    }
+}
+
+#[tokio::test]
 async fn thinned_checkpoints_leave_every_state_readable() {
     let server = server().await;
     let alice = server.register("alice").await;
@@ -453,7 +471,7 @@ async fn thinned_checkpoints_leave_every_state_readable() {
 
 #[tokio::test]
 async fn the_latest_events_of_quiet_rooms_leave_memory_when_those_of_all_rooms_are_too_large() {
-    // The smallest budget: there is room for 18 of these messages.
+    // The smallest budget: there is room for ten of these messages.
     let server = server_with(None, Clock::System, |config| config.memory.budget = ByteSize::mib(16)).await;
     let alice = server.register("alice").await;
     let rooms = &server.app.rooms;

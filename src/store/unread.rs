@@ -4,6 +4,7 @@ use super::{Conn, Error, Position, RoomNid, UserNid, from_row, on, rows::inserts
 
 statements! {
     TALLIES_OF_USER = "SELECT room_nid, upto, basis, tally FROM unread_tally WHERE user_nid = $1 ORDER BY room_nid";
+    FIND_TALLY = "SELECT room_nid, upto, basis, tally FROM unread_tally WHERE user_nid = $1 AND room_nid = $2";
 }
 
 inserts! {
@@ -26,4 +27,9 @@ from_row!(TallyRow { room_nid, upto, basis, tally });
 /// All tallies of a user, at most one for each of their rooms.
 pub(crate) async fn tallies_of_user(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<TallyRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(TALLIES_OF_USER.text()).bind(user.0).fetch_all(&mut **db).await)?)
+}
+
+/// The tally of a user in one room.
+pub(crate) async fn find_tally(conn: &mut Conn<'_>, user: UserNid, room: RoomNid) -> Result<Option<TallyRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(FIND_TALLY.text()).bind(user.0).bind(room.0).fetch_optional(&mut **db).await)?)
 }

@@ -31,6 +31,8 @@ mod tests {
     };
 
     use ruma::RoomVersionId;
+    use sabha_federation::EventDraft;
+    use serde_json::{json, value::to_raw_value};
 
     use super::*;
     use crate::{
@@ -52,6 +54,11 @@ mod tests {
         let room_id = rooms.create(&alice, new_room(RoomVersionId::V10, Preset::Public)).await.expect("created");
         assert!(deactivate(&server.app, bob.user_id()).await.expect("deactivated"));
         let joined = rooms.join(&bob, &room_id, None).await;
+        assert!(matches!(joined, Err(SendError::SignedOut)), "{joined:?}");
+        let content = to_raw_value(&json!({ "membership": "join" })).expect("JSON");
+        let (event_type, state_key) = ("m.room.member".to_owned(), Some(bob.user_id().to_string()));
+        let joining = EventDraft { event_type, state_key, content, redacts: None };
+        let joined = rooms.send_state(&bob, &room_id, joining).await;
         assert!(matches!(joined, Err(SendError::SignedOut)), "{joined:?}");
         let created = rooms.create(&bob, new_room(RoomVersionId::V10, Preset::Public)).await;
         assert!(matches!(created, Err(CreateError::SignedOut)), "{created:?}");

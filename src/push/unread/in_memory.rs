@@ -4,10 +4,11 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Basis, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread, judged::Judged};
+use super::{BasisVersion, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread, judged::Judged};
 use crate::{
+    account_data::ignored::Ignored,
     ephemeral::Ephemeral,
-    push::{Push, rules::evaluate::Verdict},
+    push::{Push, UserRules, rules::evaluate::Verdict},
     room::{Room, Rooms, memberships::MemberEntry},
     store::{Position, vocabulary::User},
 };
@@ -37,9 +38,10 @@ impl Push {
         let counted = held.as_mut()?;
         // The user has been joined since then, so the count still begins with the same join.
         let is_of_this_stay = joined.member.pos <= counted.upto;
-        if counted.owed != Owed::Nothing || !is_of_this_stay || !self.is_basis(&counted.basis, joined.user) {
+        if counted.owed != Owed::Nothing || !is_of_this_stay {
             return None;
         }
+        let basis = self.present(&counted.basis, joined.user)?;
         let reads = if ephemeral.no_receipt_since(room.nid, counted.read_upto) {
             None
         } else {
@@ -47,7 +49,7 @@ impl Push {
         };
         let bytes_before = counted.bytes();
         if counted.upto < upto {
-            self.add_judged(counted, (rooms, room), joined, upto)?;
+            self.add_judged(counted, &basis, (rooms, room), joined, upto)?;
             counted.upto = upto;
         }
         if let Some(reads) = reads {
@@ -70,23 +72,22 @@ impl Push {
         Some(unread)
     }
 
-    /// Returns whether a count depends on the present rules and the present list of ignored users, as far as memory knows.
-    fn is_basis(&self, basis: &Basis, user: &User) -> bool {
-        let rules = self.rulesets.0.get(&user.nid);
-        let ignored = self.data.ignored_in_memory(user.nid);
-        rules.is_some_and(|rules| rules.version == basis.rules.version)
-            && ignored.is_some_and(|ignored| ignored.version() == basis.ignored.version())
+    /// The present rules and the present list of ignored users, if memory has them and a count depends on these.
+    fn present(&self, basis: &BasisVersion, user: &User) -> Option<(Arc<UserRules>, Arc<Ignored>)> {
+        let rules = self.rulesets.0.get(&user.nid).filter(|rules| rules.version == basis.rules)?;
+        let ignored = self.data.ignored_in_memory(user.nid).filter(|ignored| ignored.version() == basis.ignored)?;
+        Some((rules, ignored))
     }
 
     /// Adds the events since the last look, if somebody else has had all of them judged and none redacts another one.
     fn add_judged(
         &self,
         counted: &mut Counted,
+        (rules, ignored): &(Arc<UserRules>, Arc<Ignored>),
         (rooms, room): (&Rooms, &Room),
         Joined { user, member }: Joined<'_>,
         upto: Position,
     ) -> Option<()> {
-        let Basis { rules, ignored, .. } = &counted.basis;
         let judged = self.judged.find(room.nid, rules.compiled.class())?;
         let news: Vec<Arc<Judged>> = {
             // Held for as short as possible: all members of a room look at the same time.

@@ -172,7 +172,6 @@ impl Look<'_> {
         let key = (self.room.nid, rules.class());
         let entry = self.push.judged.0.get_or_default(&key, EMPTY_BYTES);
         let mut known = entry.lock().await;
-        let before = known.bytes;
         let mut work = Work { steps: 0, fresh: 0, left: self.budget.steps_left(), reach: Reach::All };
         if known.upto < after {
             *known = JudgedRoom::after(after);
@@ -191,9 +190,8 @@ impl Look<'_> {
         known.trim();
         let bytes = known.bytes;
         drop(known);
-        if bytes != before {
-            self.push.judged.0.has_grown(&key, &entry, EMPTY_BYTES + bytes as u64);
-        }
+        // Also after a look that failed in the middle, which has added events too.
+        self.push.judged.0.has_grown(&key, &entry, EMPTY_BYTES + bytes as u64);
         self.budget.spend(work.fresh);
         Ok(Found { events, more, reach: work.reach })
     }

@@ -21,6 +21,7 @@ pub(super) struct Look<'a> {
     pub(super) rooms: &'a Rooms,
     pub(super) room: &'a Room,
     pub(super) user: &'a User,
+    pub(super) basis: Basis,
     pub(super) reads: Reads,
     pub(super) upto: Position,
     pub(super) budget: &'a WorkBudget,
@@ -34,15 +35,15 @@ struct Settled {
 
 impl Look<'_> {
     /// The position after which a new count starts: the user's join, or their receipt for the whole room.
-    pub(super) fn start(&self, basis: &Basis) -> Position {
-        basis.joined_at.max(self.reads.up_to(""))
+    pub(super) fn start(&self) -> Position {
+        self.basis.joined_at.max(self.reads.up_to(""))
     }
 
     /// Counts the latest [`COLD_EVENTS`] from the start.
-    pub(super) async fn count_anew(&self, basis: Basis) -> Result<Counted, Error> {
-        let start = self.start(&basis);
+    pub(super) async fn count_anew(&self) -> Result<Counted, Error> {
+        let start = self.start();
         let mut counted = Counted {
-            basis,
+            basis: self.basis.version(),
             upto: start,
             tally: Tally::default(),
             read_upto: Position::BEFORE_ALL,
@@ -59,8 +60,8 @@ impl Look<'_> {
             counted.owed = Owed::All;
             return Ok(counted);
         }
-        let found = self.judged(&counted.basis.rules.compiled, start, COLD_EVENTS).await?;
-        let settled = self.settle(&counted.basis, &found).await?;
+        let found = self.judged(&self.basis.rules.compiled, start, COLD_EVENTS).await?;
+        let settled = self.settle(&found).await?;
         self.add(&mut counted, &found, &settled.verdicts).await?;
         if settled.reach == Reach::OutOfBudget {
             counted.owed = Owed::All;
@@ -82,7 +83,7 @@ impl Look<'_> {
             return Ok(Outcome::Counted);
         }
         let limit = self.budget.added_left().clamp(COLD_EVENTS, MAX_EVENTS);
-        let found = self.judged(&counted.basis.rules.compiled, counted.upto, limit).await?;
+        let found = self.judged(&self.basis.rules.compiled, counted.upto, limit).await?;
         self.budget.add(found.events.len());
         match found.reach {
             Reach::OutOfBudget => {
@@ -97,7 +98,7 @@ impl Look<'_> {
                 return Ok(Outcome::CountAnew);
             }
         }
-        let settled = self.settle(&counted.basis, &found).await?;
+        let settled = self.settle(&found).await?;
         match settled.reach {
             Reach::All => {}
             Reach::Latest => {
@@ -135,8 +136,8 @@ impl Look<'_> {
 
     /// The verdicts of the user's own rules, newest event first because the latest ones count. Stops after [`MAX_STEPS`],
     /// or when the budget is used up.
-    async fn settle(&self, basis: &Basis, found: &Found) -> Result<Settled, Error> {
-        let rules = &basis.rules.compiled;
+    async fn settle(&self, found: &Found) -> Result<Settled, Error> {
+        let rules = &self.basis.rules.compiled;
         let mut settled = Settled { verdicts: vec![Verdict::default(); found.events.len()], reach: found.reach };
         // The steps of all events count, whoever made them: so a count does not depend on who has looked before.
         let (mut steps, mut own_steps) = (0, 0);
@@ -147,7 +148,7 @@ impl Look<'_> {
                 break;
             }
             steps += event.steps;
-            if !self.counts(basis, event) || !event.judgement.may_notify() {
+            if !self.counts(event) || !event.judgement.may_notify() {
                 continue;
             }
             let name = if rules.asks_display_name(&event.judgement) {
@@ -174,15 +175,15 @@ impl Look<'_> {
     }
 
     /// Returns whether an event can count for the user at all.
-    fn counts(&self, basis: &Basis, event: &Judged) -> bool {
-        !event.is_redacted && event.sender() != self.user.user_id && !basis.ignored.contains(event.sender())
+    fn counts(&self, event: &Judged) -> bool {
+        !event.is_redacted && event.sender() != self.user.user_id && !self.basis.ignored.contains(event.sender())
     }
 
     /// Adds events with their verdicts, oldest first. All must be newer than the events added before.
     async fn add(&self, counted: &mut Counted, found: &Found, verdicts: &[Verdict]) -> Result<(), Error> {
         counted.unsaved += found.events.len();
         for (event, verdict) in found.events.iter().zip(verdicts) {
-            if event.is_redacted || counted.basis.ignored.contains(event.sender()) {
+            if event.is_redacted || self.basis.ignored.contains(event.sender()) {
                 continue;
             }
             if !event.matters(*verdict, self.user) {

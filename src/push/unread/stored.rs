@@ -17,7 +17,7 @@ use sabha_federation::varint::Malformed;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use super::{Basis, Counted, Owed, look::Look, tally::Tally};
+use super::{BasisVersion, Counted, Owed, look::Look, tally::Tally};
 use crate::{
     memory::{
         budget::{Budget, Part},
@@ -47,10 +47,18 @@ const ROW_BYTES: usize = 160;
 
 type Key = (UserNid, RoomNid);
 
-/// The stored tallies of one user that nobody has used yet.
+/// Approximate memory of a room whose tally is read alone.
+const ROOM_BYTES: usize = 64;
+
+/// The part of its piece of the cache that the tallies of one user may take. A user with more would have none cached, and
+/// all of them read again for each room.
+const LARGEST_PART: u64 = 4;
+
+/// The stored tallies of one user.
 struct ReadRows {
     bytes: u64,
-    rooms: Mutex<HashMap<RoomNid, rows::TallyRow>>,
+    /// The tallies that nobody has used yet. `None` for one that was used, or that does not fit: it is read alone.
+    rooms: Mutex<HashMap<RoomNid, Option<rows::TallyRow>>>,
 }
 
 impl HasBytes for ReadRows {
@@ -59,16 +67,52 @@ impl HasBytes for ReadRows {
     }
 }
 
+impl ReadRows {
+    /// Keeps as many tallies as fit into `largest` bytes.
+    fn new(found: Vec<rows::TallyRow>, largest: u64) -> Self {
+        let most = usize::try_from(largest).unwrap_or(usize::MAX);
+        let mut bytes = ROW_BYTES + ROOM_BYTES * found.len();
+        let mut rooms = HashMap::with_capacity(found.len());
+        for row in found {
+            let (room, with_row) = (RoomNid(row.room_nid), bytes + ROW_BYTES + row.basis.len() + row.tally.len());
+            let fits = with_row <= most;
+            if fits {
+                bytes = with_row;
+            }
+            rooms.insert(room, fits.then_some(row));
+        }
+        Self { bytes: (bytes as u64).min(largest).max(1), rooms: Mutex::new(rooms) }
+    }
+
+    /// Takes the tally of a room.
+    fn take(&self, room: RoomNid) -> Taken {
+        match lock(&self.rooms).get_mut(&room) {
+            None => Taken::NotStored,
+            Some(row) => row.take().map_or(Taken::ReadAlone, Taken::Row),
+        }
+    }
+}
+
+/// A tally that was taken from those that were read.
+enum Taken {
+    Row(rows::TallyRow),
+    ReadAlone,
+    NotStored,
+}
+
 /// The tallies between memory and the database.
 pub(in crate::push) struct Stored {
     /// Most users have none.
     read: Arc<ByteCache<UserNid, Arc<ReadRows>>>,
+    /// Maximum bytes that are kept for one user.
+    largest: u64,
     due: Mutex<BTreeSet<Key>>,
 }
 
 impl Stored {
     pub(in crate::push) fn new(budget: &Budget) -> Self {
-        Self { read: budget.cache(Part::StoredCounts), due: Mutex::default() }
+        let read = budget.cache(Part::StoredCounts);
+        Self { largest: read.shard_capacity() / LARGEST_PART, read, due: Mutex::default() }
     }
 
     /// Notes that a tally should be stored.
@@ -84,29 +128,34 @@ impl Stored {
         std::iter::from_fn(|| due.pop_first()).take(BATCH).collect()
     }
 
-    /// Takes the stored tally of a room. The first call for a user reads those of all rooms.
+    /// Takes the stored tally of a room. The first call for a user reads those of all rooms. A tally that left memory after it
+    /// was taken is read again: the stored one goes on from where it was.
     async fn take(&self, db: &Database, (user, room): Key) -> Result<Option<rows::TallyRow>, Error> {
-        if let Some(read) = self.read.get(&user) {
-            return Ok(lock(&read.rooms).remove(&room));
+        let read = match self.read.get(&user) {
+            Some(read) => read,
+            None => {
+                let mut reader = db.read().await?;
+                let found = rows::tallies_of_user(&mut reader.conn(), user).await?;
+                let read = Arc::new(ReadRows::new(found, self.largest));
+                self.read.insert(user, Arc::clone(&read));
+                read
+            }
+        };
+        match read.take(room) {
+            Taken::Row(row) => Ok(Some(row)),
+            Taken::NotStored => Ok(None),
+            Taken::ReadAlone => rows::find_tally(&mut db.read().await?.conn(), user, room).await,
         }
-        let mut reader = db.read().await?;
-        let found = rows::tallies_of_user(&mut reader.conn(), user).await?;
-        drop(reader);
-        let bytes = found.iter().map(|row| ROW_BYTES + row.basis.len() + row.tally.len()).sum::<usize>() + ROW_BYTES;
-        let mut rooms: HashMap<RoomNid, _> = found.into_iter().map(|row| (RoomNid(row.room_nid), row)).collect();
-        let row = rooms.remove(&room);
-        self.read.insert(user, Arc::new(ReadRows { bytes: bytes as u64, rooms: Mutex::new(rooms) }));
-        Ok(row)
     }
 }
 
-impl Basis {
+impl BasisVersion {
     /// A digest of the basis, which is the same after a restart.
     pub(in crate::push) fn digest(&self) -> Vec<u8> {
         let mut digest = Sha256::new();
         digest.update([VERSION]);
-        digest.update(self.rules.digest);
-        for Position(pos) in [self.ignored.version(), self.joined_at] {
+        digest.update(self.rules_digest);
+        for Position(pos) in [self.ignored, self.joined_at] {
             digest.update(pos.to_le_bytes());
         }
         digest.finalize()[..16].to_vec()
@@ -126,8 +175,8 @@ impl Counted {
 
 impl Look<'_> {
     /// The stored count of this user in this room, if it is on the same basis and saves work.
-    pub(super) async fn stored(&self, basis: &Basis) -> Result<Option<Counted>, Error> {
-        let start = self.start(basis);
+    pub(super) async fn stored(&self) -> Result<Option<Counted>, Error> {
+        let (start, basis) = (self.start(), self.basis.version());
         if self.room.last_pos() <= start {
             return Ok(None);
         }
@@ -140,17 +189,9 @@ impl Look<'_> {
         }
         match Tally::decode(&row.tally) {
             Ok((tally, through)) => {
-                let (basis, owed) = (basis.clone(), Owed::Nothing);
-                Ok(Some(Counted {
-                    basis,
-                    upto,
-                    tally,
-                    read_upto: Position::BEFORE_ALL,
-                    through,
-                    owed,
-                    unsaved: 0,
-                    is_new: false,
-                }))
+                let read_upto = Position::BEFORE_ALL;
+                let (owed, unsaved, is_new) = (Owed::Nothing, 0, false);
+                Ok(Some(Counted { basis, upto, tally, read_upto, through, owed, unsaved, is_new }))
             }
             Err(Malformed(reason)) => {
                 let (user_id, room_id) = (&self.user.user_id, &self.room.room_id);
@@ -211,3 +252,6 @@ impl Push {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,11 @@ impl Rooms {
         let mut writer = self.enter(&room).await?;
         let is_own_member =
             draft.event_type == "m.room.member" && draft.state_key.as_deref() == Some(caller.user_id().as_str());
+        // As in a join, which this may be.
+        let arrival = is_own_member.then(|| self.arrivals.register(caller.user.nid, &writer.room));
+        if is_own_member && caller.revoked.is_cancelled() {
+            return Err(SendError::SignedOut);
+        }
         if !is_own_member {
             check_joined(&writer, caller).await?;
         }
@@ -161,6 +166,7 @@ impl Rooms {
         writer.date(date);
         let event_id = writer.append(&caller.user, draft).await?;
         self.finish(writer, None).await?;
+        drop(arrival);
         Ok(event_id)
     }
 

@@ -200,22 +200,23 @@ impl QueuedTxn {
     /// Notes that the row is in the database.
     pub(in crate::room) fn committed(mut self) {
         self.is_committed = true;
+        let Some((key, device, bytes)) = self.move_to_device() else { return };
+        self.kept.devices.has_grown(&key, &device, bytes);
+    }
+
+    /// Moves the ID to its device, if that is in the cache. Returns the device if it has grown.
+    fn move_to_device(&self) -> Option<(DeviceNid, Arc<Device>, u64)> {
         // Held to the end, so that a reader that does not find the ID here any more finds it with its device.
         let mut queued = lock(&self.kept.queued);
-        if let Some((key, event_id)) = queued.remove_entry(&self.key)
-            && let Some(device) = self.kept.devices.get(&key.device)
-        {
-            let grown = {
-                let mut txns = lock(&device.txns);
-                let capacity = txns.capacity();
-                txns.remember(key.scope, key.txn, event_id);
-                (txns.capacity() != capacity).then(|| txns.bytes())
-            };
-            // Each doubling is noticed, which is enough, and most IDs cost nothing.
-            if let Some(bytes) = grown {
-                self.kept.devices.has_grown(&key.device, &device, bytes);
-            }
-        }
+        let (key, event_id) = queued.remove_entry(&self.key)?;
+        let device = self.kept.devices.get(&key.device)?;
+        let mut txns = lock(&device.txns);
+        let capacity = txns.capacity();
+        txns.remember(key.scope, key.txn, event_id);
+        // Each doubling is noticed, which is enough, and most IDs cost nothing.
+        let bytes = (txns.capacity() != capacity).then(|| txns.bytes());
+        drop(txns);
+        Some((key.device, device, bytes?))
     }
 }
 

@@ -88,8 +88,8 @@ pub(super) async fn write(
     let filter = &look.request.filter.room.state;
     let view = View { now_ms: look.now_ms, ..View::default() };
     let mut written = WrittenState::default();
-    for nids in nids.chunks(READ_AT_ONCE) {
-        let events = look.app.rooms.events.list(&room.room, nids).await?;
+    for part in nids.chunks(READ_AT_ONCE) {
+        let events = look.app.rooms.events.list_some(&room.room, part, nids.len()).await?;
         for event in events.iter().filter(|event| filter.accepts(event)) {
             written.events += 1;
             written.bytes += written_bytes(event);
@@ -144,8 +144,8 @@ async fn hidden(look: &Look<'_>, room: &RoomLook, timeline: &Timeline) -> Result
         return Ok(hidden);
     }
     let nids: Vec<_> = hidden.values().map(|entry| entry.event_nid).collect();
-    for nids in nids.chunks(READ_AT_ONCE) {
-        let events = rooms.events.list(&room.room, nids).await?;
+    for part in nids.chunks(READ_AT_ONCE) {
+        let events = rooms.events.list_some(&room.room, part, nids.len()).await?;
         let unwanted = events.iter().filter(|event| !look.request.filter.room.state.accepts(event));
         for key in unwanted.filter_map(|event| event.key) {
             hidden.remove(&key);

@@ -1,0 +1,73 @@
+//! Tallies that leave memory.
+
+use ruma::RoomVersionId;
+
+use super::*;
+use crate::{
+    account::LocalDevice,
+    push::unread::COLD_EVENTS,
+    room::{
+        tests::{Server, message, new_room, server},
+        write::create::Preset,
+    },
+    store::tests::NewDatabase,
+};
+
+/// The unread messages in a room, by a first sync.
+async fn unread(server: &Server, device: &LocalDevice, room_id: &str) -> Option<u64> {
+    let (answer, _) = server.sync(device, None).await;
+    answer["rooms"]["join"][room_id]["unread_notifications"]["notification_count"].as_u64()
+}
+
+#[tokio::test]
+async fn a_stored_count_is_used_again_whenever_it_leaves_memory_and_keeps_no_rules_there() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (rooms, push) = (&server.app.rooms, &server.app.push);
+    let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Public)).await.expect("created");
+    rooms.join(&bob, &room_id, None).await.expect("joined");
+    let sent = COLD_EVENTS + 20;
+    for number in 0..sent {
+        rooms.send(&alice, &room_id, message("hello"), None).await.expect("sent");
+        // Each look adds what is new, beyond what a new count would reach.
+        assert_eq!(unread(&server, &bob, room_id.as_str()).await, Some(number as u64 + 1));
+    }
+    push.find_quiet_tallies();
+    push.find_quiet_tallies();
+    push.store_tallies(rooms).await.expect("stored");
+    for time in 0..3 {
+        push.forget_counts();
+        assert_eq!(unread(&server, &bob, room_id.as_str()).await, Some(sent as u64), "time {time}");
+    }
+    let rules = push.rules(&bob.user).await.expect("read");
+    assert_eq!(Arc::strong_count(&rules), 2, "the cache and this test have them");
+}
+
+#[tokio::test]
+async fn tallies_that_do_not_fit_into_memory_are_read_one_by_one() {
+    const ROOMS: i64 = 200;
+    for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
+        let user_nid = UserNid(1);
+        let row = |room: i64| {
+            let (room_nid, upto) = (RoomNid(room), Position(room));
+            rows::TallyColumns { user_nid, room_nid, upto, basis: vec![1; 16], tally: vec![2; 2_000] }.row()
+        };
+        db.committer().write(Write::new((1..=ROOMS).map(row).collect())).await.expect("stored");
+        for mebibytes in [0, 16, 1 << 14] {
+            let stored = Stored::new(&Budget::new(mebibytes << 20));
+            for time in 0..2 {
+                let before = db.counters().statements();
+                for room in 1..=ROOMS {
+                    let row = stored.take(&db, (user_nid, RoomNid(room))).await.expect("read").expect("it is stored");
+                    assert_eq!(row.upto, room);
+                }
+                let statements = db.counters().statements() - before;
+                // One for all, and one for each that does not fit or was taken before.
+                assert!(mebibytes == 0 || statements <= ROOMS.unsigned_abs() + 1, "{statements} statements");
+                assert_eq!(statements == 1, mebibytes > 16 && time == 0, "{statements} with {mebibytes} MiB");
+            }
+            assert!(stored.take(&db, (user_nid, RoomNid(ROOMS + 1))).await.expect("read").is_none());
+            assert_eq!(stored.read.len(), usize::from(mebibytes > 0));
+        }
+    }
+}
