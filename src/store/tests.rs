@@ -42,7 +42,8 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("log/lease.rs", super::log::lease::STATEMENTS),
     ("log/trim.rs", super::log::trim::STATEMENTS),
     ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
-    ("open.rs", super::open::STATEMENTS),
+    ("open/server_info.rs", super::open::server_info::STATEMENTS),
+    ("open/slot.rs", super::open::slot::STATEMENTS),
     ("profiles.rs", super::profiles::STATEMENTS),
     ("receipts.rs", super::receipts::STATEMENTS),
     ("relations.rs", super::relations::STATEMENTS),
@@ -78,7 +79,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("members.rs", super::members::INSERTS),
     ("leftovers.rs", super::leftovers::INSERTS),
     ("one_time_keys.rs", super::one_time_keys::INSERTS),
-    ("open.rs", super::open::INSERTS),
+    ("open/server_info.rs", super::open::server_info::INSERTS),
     ("profiles.rs", super::profiles::INSERTS),
     ("receipts.rs", super::receipts::INSERTS),
     ("relations.rs", super::relations::INSERTS),
@@ -147,7 +148,7 @@ impl Empty {
                     }
                 }
                 Self::Postgres(conn, _) => {
-                    let other = Piece::of_any(&super::open::SERVER_INFO, 1);
+                    let other = Piece::of_any(&super::open::server_info::SERVER_INFO, 1);
                     let text = super::committer::postgres_text(&[piece, other]);
                     conn.prepare(AssertSqlSafe(text).into_sql_str()).await?;
                 }
