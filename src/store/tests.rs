@@ -59,9 +59,10 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("tokens.rs", super::tokens::STATEMENTS),
     ("txn_ids.rs", super::txn_ids::STATEMENTS),
     ("unread.rs", super::unread::STATEMENTS),
-    ("vocabulary.rs", super::vocabulary::STATEMENTS),
+    ("vocabulary/event_types.rs", super::vocabulary::event_types::STATEMENTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
     ("vocabulary/servers.rs", super::vocabulary::servers::STATEMENTS),
+    ("vocabulary/users.rs", super::vocabulary::users::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
@@ -92,9 +93,10 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("tokens.rs", super::tokens::INSERTS),
     ("txn_ids.rs", super::txn_ids::INSERTS),
     ("unread.rs", super::unread::INSERTS),
-    ("vocabulary.rs", super::vocabulary::INSERTS),
+    ("vocabulary/event_types.rs", super::vocabulary::event_types::INSERTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
     ("vocabulary/servers.rs", super::vocabulary::servers::INSERTS),
+    ("vocabulary/users.rs", super::vocabulary::users::INSERTS),
 ];
 
 /// A connection to a new database of either engine, with our schema.

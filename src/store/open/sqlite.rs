@@ -17,7 +17,10 @@ use crate::store::{committer::Engine, migrations};
 /// The time limit for getting a connection for reading SQLite. A reader waits only when all are in use.
 const SQLITE_ACQUIRE: Duration = Duration::from_secs(30);
 
-pub(super) async fn open_sqlite(path: &Path, options: &DatabaseOptions) -> Result<(Pool, Engine, Option<File>), OpenError> {
+pub(super) async fn open_sqlite(
+    path: &Path,
+    options: &DatabaseOptions,
+) -> Result<(Pool, Engine, Option<File>), OpenError> {
     let file = |source| OpenError::File { path: path.to_owned(), source };
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(file)?;
