@@ -125,7 +125,7 @@ impl Database {
         self.committer.memory_is_complete();
     }
 
-    /// A connection for reading. On PostgreSQL, a query that is not answered in time ([`Patience::read`]) gives
+    /// A connection for reading. On PostgreSQL, a query that is not answered in time ([`super::Patience::read`]) gives
     /// [`Error::Unavailable`], and the connection is closed.
     ///
     /// # Errors
