@@ -22,20 +22,23 @@ mod connection;
 mod gathered;
 mod health;
 mod lease;
+mod lineage;
 mod logged;
 mod notice;
 mod one_call;
+mod patience;
 mod queue;
 mod reserve;
 mod roles;
 mod run;
 mod steps;
 mod transaction;
+mod write;
 
 use std::{
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -45,8 +48,11 @@ use tokio_util::sync::CancellationToken;
 
 use health::Pulse;
 pub use health::{Ended, Health};
+pub use lineage::{Lineage, Unfinished};
 use logged::touches_of;
 use notice::Notice;
+pub use patience::Patience;
+pub use queue::Committed;
 use queue::{Builder, Queue, QueuedWrite, Work};
 pub(super) use reserve::Reserve;
 pub use roles::Role;
@@ -55,14 +61,14 @@ use steps::Steps;
 pub use steps::{CommitStep, StepHook};
 use transaction::Slot;
 pub use transaction::Transaction;
+pub use write::Write;
 
 use super::{
-    Counters, DatabaseOptions, Error, Position, Row,
+    Counters, DatabaseOptions, Error, Position,
     ids::Ids,
     ids::lock,
-    log::{Feed, Memories, Memory, Touch},
+    log::{Feed, Memories, Memory},
     terms::Terms,
-    vocabulary::Mark,
 };
 use crate::clock::Clock;
 pub(super) use batch::RESERVE_IDS;
@@ -87,171 +93,6 @@ pub const MAX_BATCH_ROWS: usize = 4096;
 /// The most writes that may wait. Each waits inside a request, so this bounds memory; further callers are told to
 /// retry.
 pub const MAX_QUEUE: usize = 16_384;
-
-/// The time limits for waiting on the database. Tests have shorter ones.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// The limit for a commit before those who wait for it are told to retry: a person does not wait longer.
-    pub notice: Duration,
-    /// The limit for getting a PostgreSQL connection for reading. PostgreSQL may be away, and a client is told so
-    /// within the time that a person waits.
-    pub acquire: Duration,
-    /// The limit for one query of a reader in PostgreSQL, after which its connection is given up: the network may have
-    /// lost it silently. Far longer than any query of ours takes.
-    pub read: Duration,
-    /// The idle time after which a PostgreSQL connection is pinged before it is used again. Less than any restart of
-    /// PostgreSQL takes, and more than passes between two uses on a busy server, where each ping would cost one more
-    /// round trip.
-    pub idle: Duration,
-    /// The limit for PostgreSQL to answer a new connection, and small queries on it.
-    pub connect: Duration,
-    /// The limit for locks in PostgreSQL that somebody else holds, such as the old backend of a lost connection.
-    pub lock: Duration,
-    /// The limit for one statement of a commit in PostgreSQL. A single statement takes milliseconds.
-    pub statement: Duration,
-    /// The limit for a whole commit in PostgreSQL, after which its connection is given up. Longer than for a statement,
-    /// so that a slow statement can be told from a lost connection.
-    pub commit: Duration,
-    /// The interval at which a process that follows looks for commits. Hints come sooner; this is for a lost one.
-    pub look: Duration,
-    /// The time without a commit after which a leader shows the others that it is there.
-    pub beat: Duration,
-    /// The time without a sign of the leader after which a process that follows takes over. Some beats may be late, because
-    /// of a slow commit or a busy machine, and a person waits as long.
-    pub silence: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            notice: Duration::from_secs(3),
-            acquire: Duration::from_secs(4),
-            read: Duration::from_secs(20),
-            idle: Duration::from_millis(50),
-            connect: Duration::from_secs(5),
-            lock: Duration::from_secs(10),
-            statement: Duration::from_secs(30),
-            commit: Duration::from_secs(45),
-            look: Duration::from_millis(200),
-            beat: Duration::from_secs(1),
-            silence: Duration::from_secs(5),
-        }
-    }
-}
-
-/// A chain of writes, each of which builds on the one before, such as the events of one room.
-#[derive(Debug, Clone, Default)]
-pub struct Lineage(Arc<AtomicBool>);
-
-impl Lineage {
-    /// Returns whether a write of this chain has failed. Everything in memory that was built on it must be thrown away.
-    pub fn is_broken(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Breaks the chain: the writes that were built on it fail, and nothing of them is stored.
-    pub(crate) fn break_off(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    /// Returns a guard that breaks the chain unless it is finished: for a change of memory that may fail or panic
-    /// halfway.
-    pub fn until_finished(&self) -> Unfinished {
-        Unfinished(Some(self.clone()))
-    }
-}
-
-/// A change of memory that has begun. Dropping it breaks the chain.
-#[must_use = "dropping it breaks the chain"]
-pub struct Unfinished(Option<Lineage>);
-
-impl Unfinished {
-    /// Marks the change as complete.
-    pub fn finish(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(lineage) = &self.0 {
-            lineage.break_off();
-        }
-    }
-}
-
-/// The write of one writer, stored as a whole or not at all.
-#[derive(Default)]
-pub struct Write {
-    pub(super) rows: Vec<Row>,
-    /// Each touch with its position; `None` is the position of the write.
-    pub(super) touches: Vec<(Option<Position>, Touch)>,
-    at: Option<Position>,
-    pub(super) lineage: Option<Lineage>,
-    /// The marks of the new words, which are set when the words are stored. A word whose mark is held here stays in memory.
-    words: Vec<Arc<Mark>>,
-}
-
-impl Write {
-    pub fn new(rows: Vec<Row>) -> Self {
-        Self { rows, ..Self::default() }
-    }
-
-    /// Names the chain that this write belongs to.
-    #[must_use]
-    pub fn in_lineage(mut self, lineage: Lineage) -> Self {
-        self.lineage = Some(lineage);
-        self
-    }
-
-    pub fn push(&mut self, row: Row) {
-        self.rows.push(row);
-    }
-
-    /// Makes room for so many rows and touches more.
-    pub(crate) fn reserve(&mut self, rows: usize, touches: usize) {
-        self.rows.reserve(rows);
-        self.touches.reserve(touches);
-    }
-
-    /// Names something that the write changes, for the entry of its batch in the commit log.
-    pub(crate) fn touch(&mut self, touch: Touch) {
-        self.touches.push((self.at, touch));
-    }
-
-    /// Names something that the write changes, as [`Self::touch`] does.
-    #[must_use]
-    pub(crate) fn touching(mut self, touch: Touch) -> Self {
-        self.touch(touch);
-        self
-    }
-
-    /// The touches with their positions, for a write at `position`.
-    fn touches_at(&self, position: Position) -> impl Iterator<Item = (Position, Touch)> {
-        self.touches.iter().map(move |(at, touch)| (at.unwrap_or(position), touch.clone()))
-    }
-
-    /// Sets the position of the touches that follow, for a write of several positions. Positions must not go back.
-    pub(crate) fn set_position(&mut self, position: Position) {
-        self.at = Some(position);
-    }
-
-    /// The reason why the write must not be queued, if there is one.
-    fn refusal(&self) -> Option<Error> {
-        // Writes of a lineage have changed memory by now; their builders check for a NUL before.
-        if self.lineage.is_none() && self.rows.iter().any(Row::holds_nul) {
-            return Some(Error::HoldsNul);
-        }
-        self.words.iter().any(|word| word.is_void()).then_some(Error::Superseded)
-    }
-
-    /// Adds the row of a new word. The word stays in memory for as long as the write, which holds the mark `stored`.
-    pub(crate) fn add_word(&mut self, row: Row, touch: Touch, stored: Arc<Mark>) {
-        self.touch(touch);
-        self.rows.push(row);
-        self.words.push(stored);
-    }
-}
 
 /// The write side of the database. Cheap to clone.
 #[derive(Clone)]
@@ -315,31 +156,6 @@ impl Shared {
         }
         // A writer that went away does not wait for its answer.
         let _ = queued.answer.send(Err(error));
-    }
-}
-
-/// A queued write. Waiting for it is waiting for its commit; dropping it lets the write go on.
-#[must_use = "a write is only answered after its commit"]
-pub struct Committed {
-    position: Position,
-    answer: oneshot::Receiver<Result<(), Error>>,
-}
-
-impl Committed {
-    /// The position that the write has, or will have.
-    pub fn position(&self) -> Position {
-        self.position
-    }
-
-    /// Waits until it is known whether the write was committed.
-    ///
-    /// # Errors
-    /// Nothing was stored then, except perhaps after [`Error::Stopping`]: the outcome is unknown until the next start.
-    pub async fn wait(self) -> Result<Position, Error> {
-        match self.answer.await {
-            Ok(result) => result.map(|()| self.position),
-            Err(_) => Err(Error::Stopping),
-        }
     }
 }
 
@@ -470,33 +286,6 @@ impl Committer {
     /// Waits for `hook` after each step of each commit from now on. For tests; only the first hook counts.
     pub fn on_step(&self, hook: StepHook) {
         self.0.steps.set(hook);
-    }
-
-    /// The health of the committer: whether writes can be stored at present.
-    pub fn health(&self) -> Health {
-        self.0.pulse.get()
-    }
-
-    /// Waits until the database has not answered for a while, or the committer has ended. Requests that wait for a
-    /// write should then be told to retry; the write itself goes on.
-    pub async fn unanswered(&self) {
-        let silent = |health: &Health| matches!(health, Health::Waiting | Health::Ended(_));
-        loop {
-            self.0.pulse.wait_for(silent).await;
-            // A request that has just begun may only want to read.
-            tokio::time::sleep(self.0.notice / 4).await;
-            if silent(&self.health()) {
-                return;
-            }
-        }
-    }
-
-    /// Waits for the end of the committer.
-    pub async fn ended(&self) -> Ended {
-        match self.0.pulse.wait_for(|health| matches!(health, Health::Ended(_))).await {
-            Health::Ended(ended) => ended,
-            Health::Working | Health::Waiting | Health::DiskFull | Health::Following => Ended::Stopped,
-        }
     }
 
     /// Takes no more writes; queued writes are still committed.

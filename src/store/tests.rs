@@ -1,25 +1,26 @@
-//! Rules for the whole store, on both engines: every query text is valid, every table has an owner and an end.
+//! The query texts and tables of all files of the store, and new databases for tests.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
+use sqlx::AssertSqlSafe;
 
+use self::empty::Empty;
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Role, Row, Sql, Value, Write,
+    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Role, Sql, Write,
     log::{LogEntry, Touch, decode},
     on,
-    pieces::Piece,
-    rows::MAX_CHUNK,
 };
 use crate::clock::Clock;
 
+mod empty;
 mod leftovers;
 mod plans;
+mod rules;
 
 #[path = "../../tests/api/harness/postgres.rs"]
 pub(crate) mod postgres;
 
-/// Every file's query texts. [`the_lists_above_are_complete`] finds a file that is missing here.
+/// Every file's query texts. [`rules`] finds a file that is missing here.
 const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("account_data.rs", super::account_data::STATEMENTS),
     ("accounts.rs", super::accounts::STATEMENTS),
@@ -42,7 +43,8 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("log/lease.rs", super::log::lease::STATEMENTS),
     ("log/trim.rs", super::log::trim::STATEMENTS),
     ("one_time_keys.rs", super::one_time_keys::STATEMENTS),
-    ("open.rs", super::open::STATEMENTS),
+    ("open/server_info.rs", super::open::server_info::STATEMENTS),
+    ("open/slot.rs", super::open::slot::STATEMENTS),
     ("profiles.rs", super::profiles::STATEMENTS),
     ("receipts.rs", super::receipts::STATEMENTS),
     ("relations.rs", super::relations::STATEMENTS),
@@ -58,9 +60,10 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("tokens.rs", super::tokens::STATEMENTS),
     ("txn_ids.rs", super::txn_ids::STATEMENTS),
     ("unread.rs", super::unread::STATEMENTS),
-    ("vocabulary.rs", super::vocabulary::STATEMENTS),
+    ("vocabulary/event_types.rs", super::vocabulary::event_types::STATEMENTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::STATEMENTS),
     ("vocabulary/servers.rs", super::vocabulary::servers::STATEMENTS),
+    ("vocabulary/users.rs", super::vocabulary::users::STATEMENTS),
 ];
 
 const INSERTS: &[(&str, &[&Insert])] = &[
@@ -78,7 +81,7 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("members.rs", super::members::INSERTS),
     ("leftovers.rs", super::leftovers::INSERTS),
     ("one_time_keys.rs", super::one_time_keys::INSERTS),
-    ("open.rs", super::open::INSERTS),
+    ("open/server_info.rs", super::open::server_info::INSERTS),
     ("profiles.rs", super::profiles::INSERTS),
     ("receipts.rs", super::receipts::INSERTS),
     ("relations.rs", super::relations::INSERTS),
@@ -91,90 +94,11 @@ const INSERTS: &[(&str, &[&Insert])] = &[
     ("tokens.rs", super::tokens::INSERTS),
     ("txn_ids.rs", super::txn_ids::INSERTS),
     ("unread.rs", super::unread::INSERTS),
-    ("vocabulary.rs", super::vocabulary::INSERTS),
+    ("vocabulary/event_types.rs", super::vocabulary::event_types::INSERTS),
     ("vocabulary/keys.rs", super::vocabulary::keys::INSERTS),
     ("vocabulary/servers.rs", super::vocabulary::servers::INSERTS),
+    ("vocabulary/users.rs", super::vocabulary::users::INSERTS),
 ];
-
-/// A connection to a new database of either engine, with our schema.
-enum Empty {
-    Sqlite(SqliteConnection, #[expect(dead_code, reason = "dropped with the connection")] tempfile::TempDir),
-    Postgres(PgConnection, #[expect(dead_code, reason = "dropped with the connection")] postgres::PostgresDatabase),
-}
-
-impl Empty {
-    async fn sqlite() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let url = format!("sqlite:{}", dir.path().join("sabha.db").display());
-        migrate(&url).await;
-        Self::Sqlite(SqliteConnection::connect(&url).await.expect("it was made"), dir)
-    }
-
-    async fn postgres() -> Option<Self> {
-        let database = postgres::PostgresDatabase::create().await?;
-        migrate(&database.url).await;
-        Some(Self::Postgres(PgConnection::connect(&database.url).await.expect("it runs"), database))
-    }
-
-    async fn both() -> Vec<Self> {
-        let mut both = vec![Self::sqlite().await];
-        both.extend(Self::postgres().await);
-        both
-    }
-
-    fn is_postgres(&self) -> bool {
-        matches!(self, Self::Postgres(..))
-    }
-
-    async fn prepare(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
-        match self {
-            Self::Sqlite(conn, _) => conn.prepare(text.into_sql_str()).await.map(drop),
-            Self::Postgres(conn, _) => conn.prepare(text.into_sql_str()).await.map(drop),
-        }
-    }
-
-    /// Prepares the texts that a commit in one call sends, with up to two rows of a table, of new keys and of others.
-    async fn prepare_one_call(&mut self, insert: &'static Insert) -> Result<(), sqlx::Error> {
-        let row = || [Row { insert, values: vec![Value::Int(1); insert.columns.len()].into(), is_new: false }];
-        let known = [Piece::of_any(insert, 1), Piece::of_any(insert, 2)];
-        let of_one = [true, false].map(|is_new| Piece::of(insert, &row(), is_new));
-        for piece in known.into_iter().chain(of_one) {
-            match self {
-                Self::Sqlite(conn, _) => {
-                    // SQLite prepares one statement at a time. None of ours holds a semicolon.
-                    for text in super::committer::sqlite_text(&[piece]).split("; ") {
-                        conn.prepare(AssertSqlSafe(text.to_owned()).into_sql_str()).await?;
-                    }
-                }
-                Self::Postgres(conn, _) => {
-                    let other = Piece::of_any(&super::open::SERVER_INFO, 1);
-                    let text = super::committer::postgres_text(&[piece, other]);
-                    conn.prepare(AssertSqlSafe(text).into_sql_str()).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn tables(&mut self) -> Vec<String> {
-        match self {
-            Self::Sqlite(conn, _) => sqlx::query_scalar(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' \
-                AND name <> '_sqlx_migrations' ORDER BY name",
-            )
-            .fetch_all(conn)
-            .await
-            .expect("it runs"),
-            Self::Postgres(conn, _) => sqlx::query_scalar(
-                "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public' \
-                AND table_name <> '_sqlx_migrations' ORDER BY table_name COLLATE \"C\"",
-            )
-            .fetch_all(conn)
-            .await
-            .expect("it runs"),
-        }
-    }
-}
 
 /// The number of rows in a table.
 pub(crate) async fn count_rows(db: &Database, table: &str) -> i64 {
@@ -248,118 +172,4 @@ async fn open(url: &str) -> Database {
         patience: Patience::default(),
     };
     Database::open(options).await.expect("a new database")
-}
-
-#[tokio::test]
-async fn every_statement_is_valid_on_both_engines() {
-    let mut refused = String::new();
-    for mut empty in Empty::both().await {
-        let engine = if empty.is_postgres() { "PostgreSQL" } else { "SQLite" };
-        let statements =
-            STATEMENTS.iter().flat_map(|(file, all)| all.iter().map(move |(name, sql)| (*file, *name, sql.text())));
-        let mut texts: Vec<_> = statements.collect();
-        for (file, inserts) in INSERTS {
-            for insert in *inserts {
-                let largest = MAX_CHUNK.ilog2() as usize;
-                texts.extend([0, largest].map(|size| (*file, insert.table, insert.text(size, empty.is_postgres()))));
-            }
-        }
-        for (file, inserts) in INSERTS {
-            for insert in *inserts {
-                if let Err(error) = empty.prepare_one_call(insert).await {
-                    refused.push_str(&format!("{engine}, {file} {} in one call: {error}\n", insert.table));
-                }
-            }
-        }
-        for (file, name, text) in texts {
-            if let Err(error) = empty.prepare(text).await {
-                refused.push_str(&format!("{engine}, {file} {name}: {error}\n"));
-            }
-        }
-    }
-    assert!(refused.is_empty(), "refused:\n{refused}");
-}
-
-/// Rows of one commit that replace each other are found by their [`Insert`].
-#[test]
-fn no_table_has_two_inserts() {
-    let mut tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (file, inserts) in INSERTS {
-        inserts.iter().for_each(|insert| tables.entry(insert.table).or_default().push(file));
-    }
-    tables.retain(|_, files| files.len() > 1);
-    assert!(tables.is_empty(), "{tables:?}");
-}
-
-/// Tables that the store alone writes, each with a statement of its own. Nobody follows them.
-const OWN_TABLES: [&str; 4] = ["counter", "incarnation", "log_cursor", "writer_slot"];
-
-/// Each [`Insert`] says by which touch its table is followed, or that it is not.
-#[test]
-fn every_table_says_whether_it_is_followed() {
-    let inserts = INSERTS.iter().flat_map(|(_, inserts)| inserts.iter().map(|insert| insert.table));
-    let mut known: Vec<&str> = inserts.chain(OWN_TABLES).collect();
-    known.sort_unstable();
-    assert_eq!(known, declared("sqlite").keys().collect::<Vec<_>>());
-}
-
-#[test]
-fn the_lists_above_are_complete() {
-    let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
-    let mut missing = String::new();
-    for path in files(&store) {
-        let text = fs::read_to_string(&path).expect("our own source");
-        let name = path.strip_prefix(&store).expect("it lies below").display().to_string();
-        let begins = |start: &str| text.lines().any(|line| line == start);
-        if begins("statements! {") && !STATEMENTS.iter().any(|(file, _)| *file == name) {
-            missing.push_str(&format!("STATEMENTS: {name}\n"));
-        }
-        if begins("inserts! {") && !INSERTS.iter().any(|(file, _)| *file == name) {
-            missing.push_str(&format!("INSERTS: {name}\n"));
-        }
-    }
-    assert!(missing.is_empty(), "add to the lists in src/store/tests.rs:\n{missing}");
-}
-
-fn files(dir: &Path) -> Vec<std::path::PathBuf> {
-    let entries = fs::read_dir(dir).expect("our own source").map(|entry| entry.expect("readable").path());
-    let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    dirs.iter().flat_map(|dir| self::files(dir)).chain(files).collect()
-}
-
-/// The tables that the migrations declare: name to owner and end.
-fn declared(engine: &str) -> BTreeMap<String, (String, String)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(engine);
-    let mut tables = BTreeMap::new();
-    for path in files(&dir) {
-        for line in fs::read_to_string(&path).expect("our own migrations").lines() {
-            let Some(declaration) = line.strip_prefix("-- table: ") else {
-                continue;
-            };
-            let parts: Vec<_> = declaration.splitn(3, " | ").collect();
-            let [name, owner, ends] = parts[..] else { panic!("{}: {line}", path.display()) };
-            let owner = owner.strip_prefix("owner: ").unwrap_or_else(|| panic!("no owner: {line}"));
-            let ends =
-                ends.strip_prefix("ends: ").filter(|ends| !ends.is_empty()).unwrap_or_else(|| panic!("no end: {line}"));
-            tables.insert(name.to_owned(), (owner.to_owned(), ends.to_owned()));
-        }
-    }
-    tables
-}
-
-#[test]
-fn both_engines_declare_the_same_tables() {
-    assert_eq!(declared("sqlite"), declared("postgres"));
-}
-
-#[tokio::test]
-async fn every_table_has_an_owner_and_an_end_of_life() {
-    for mut empty in Empty::both().await {
-        let declared = declared(if empty.is_postgres() { "postgres" } else { "sqlite" });
-        assert_eq!(empty.tables().await, declared.keys().cloned().collect::<Vec<_>>());
-        for (table, (owner, _)) in declared {
-            let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(&owner);
-            assert!(module.with_extension("rs").exists(), "{table} is owned by {owner}, which is no module of src/");
-        }
-    }
 }

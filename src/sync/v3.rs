@@ -1,10 +1,12 @@
 //! `/sync`, version 3: from the request to the answer.
 
 mod account;
+mod answer;
 mod budget;
 mod caught_up;
 mod devices;
 mod joined;
+mod look;
 mod membership;
 mod size;
 mod state;
@@ -15,25 +17,18 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ruma::presence::PresenceState;
-use sabha_federation::state_log::Membership;
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{Instrument as _, debug_span};
 
-use self::{budget::Budgets, caught_up::Lacks, size::Size};
-use super::{
-    json::Object,
-    token::{Hints, SyncToken},
-    visit::ToVisit,
+use self::{
+    answer::{answer, empty, next_batch, nothing},
+    budget::Budgets,
+    caught_up::Lacks,
+    look::Look,
 };
+use super::token::{Hints, SyncToken};
 use crate::{
-    account::LocalDevice,
-    account_data::ignored::Ignored,
-    app::App,
-    bus::LiveUser,
-    filter::SyncFilter,
-    limits::large_answers::NoTurn,
-    room::{Room, read::visibility::Sight},
-    store::{Error, Position, RoomNid},
+    account::LocalDevice, app::App, bus::LiveUser, filter::SyncFilter, limits::large_answers::NoTurn, store::Error,
 };
 
 /// The age in positions from which a client's token is moved forward by a look at the end of a request, even without
@@ -56,86 +51,6 @@ pub struct Request {
     pub state_after_unstable: bool,
     pub set_presence: PresenceState,
     pub timeout: Duration,
-}
-
-/// One look for news: the caller, the start and the end.
-pub(super) struct Look<'a> {
-    app: &'a App,
-    caller: &'a LocalDevice,
-    request: &'a Request,
-    since: Option<SyncToken>,
-    upto: Position,
-    /// The term that has reached `upto`.
-    term: i64,
-    ephemeral: u64,
-    now_ms: i64,
-    ignored: OnceCell<Arc<Ignored>>,
-    budgets: Budgets,
-    live: &'a LiveUser,
-}
-
-impl Look<'_> {
-    /// The rooms to look at: all of them for a client that knows nothing or asks for everything.
-    async fn to_visit(&self) -> Result<ToVisit, Error> {
-        match self.since.filter(|_| !self.request.full_state) {
-            Some(since) => {
-                let (who, token) = ((&*self.caller.user, self.live), (&since, &self.request.hints));
-                ToVisit::since(self.app, who, token, |room| self.wants(room)).await
-            }
-            None => ToVisit::all(self.app, &self.caller.user, |room| self.wants(room)).await,
-        }
-    }
-
-    /// The users that the user ignores: the same for the whole answer, and read when first needed.
-    async fn ignored(&self) -> Result<&Ignored, Error> {
-        // Called for every room: creating the future that reads them would copy all of it each time.
-        if let Some(ignored) = self.ignored.get() {
-            return Ok(ignored);
-        }
-        let read = || Box::pin(self.app.account_data.ignored(&self.caller.user));
-        Ok(self.ignored.get_or_try_init(read).await?)
-    }
-
-    /// Returns whether the filter accepts any part of the room.
-    fn wants(&self, room: &Room) -> bool {
-        self.request.filter.room.rooms.accepts(&room.room_id)
-    }
-
-    /// The position of the client, or zero if it knows nothing.
-    fn since_pos(&self) -> Position {
-        self.since.map_or(Position::BEFORE_ALL, |token| token.position)
-    }
-
-    fn since_ephemeral(&self) -> u64 {
-        self.since.map_or(0, |token| token.ephemeral)
-    }
-
-    fn is_initial(&self) -> bool {
-        self.since.is_none()
-    }
-
-    /// The part of the client's token that is about single rooms; `None` for a client that knows nothing.
-    fn hints(&self) -> Option<&Hints> {
-        self.since.is_some().then_some(&self.request.hints)
-    }
-
-    /// Returns whether earlier answers left out this room, because it could not be read or did not fit.
-    fn was_left_out(&self, room: RoomNid) -> bool {
-        self.hints().is_some_and(|hints| hints.left_out.contains(&room))
-    }
-
-    /// The position up to which the client has the room. `None` if it has nothing of the room, or nothing to continue
-    /// from.
-    fn has_had(&self, sight: &Sight, room: RoomNid) -> Option<Position> {
-        let since = self.since.filter(|_| !self.was_left_out(room))?.position;
-        (sight.membership_at(since) == Some(Membership::Join)).then_some(since)
-    }
-
-    /// The start of the process that last answered the client, if it was another one. The client must be told that everything
-    /// that only that start had in memory has ended.
-    fn earlier_start(&self) -> Option<i64> {
-        self.since.map(|since| since.start).filter(|start| *start != self.app.db.start())
-    }
 }
 
 /// The reason why a sync has no answer.
@@ -287,73 +202,6 @@ async fn collect(look: &Look<'_>, lacks: Lacks, deadline: Instant) -> Result<(By
         }
     }
     Box::pin(answer(look, deadline)).instrument(debug_span!("sync.answer")).await
-}
-
-/// Builds the answer with everything new for the client, and returns whether there is any news. An answer that may be
-/// large waits for its turn.
-async fn answer(look: &Look<'_>, deadline: Instant) -> Result<(Bytes, bool), SyncError> {
-    let mut size = Size::new(look, deadline);
-    if size::is_foreseen(look) {
-        size.may_be_large().await?;
-    }
-    let mut out = Vec::with_capacity(if look.is_initial() { 64 << 10 } else { 2 << 10 });
-    let mut object = Object::begin(&mut out);
-    let mut account_data = account::AccountDataNews::load(look).await?;
-    if !size.allows(account_data.bytes()) {
-        drop(account_data);
-        size.may_be_large().await?;
-        account_data = account::AccountDataNews::load(look).await?;
-    }
-    let mut has_news = look.is_initial() || look.request.full_state;
-    has_news |= account_data.write_global(look, &mut object).await?;
-    let visit = look.to_visit().instrument(debug_span!("sync.visit")).await?;
-    let lists = devices::lists(look, &visit, &mut size).await?;
-    has_news |= account::write_presence(look, &lists.met, &mut object).await?;
-    let left_out = lists.left_out.clone();
-    let rooms = membership::RoomNews::load(look, &account_data, visit, left_out).instrument(debug_span!("sync.rooms"));
-    let mut rooms = rooms.await?;
-    if rooms.has_whole_room() {
-        size.may_be_large().await?;
-    }
-    account_data.complete(look, &rooms.newly_joined).await?;
-    has_news |= rooms.write(look, &account_data, &mut size, &mut object).await?;
-    has_news |= devices::write_lists(&lists, &mut object);
-    let messages = devices::write_messages(look, &mut object).instrument(debug_span!("sync.to_device"));
-    let (to_device, next_to_device) = messages.await?;
-    has_news |= to_device;
-    has_news |= devices::write_counts(look, &mut object).await?;
-    object.token("next_batch", format_args!("{}{}", next_batch(look, next_to_device), rooms.hints));
-    object.end();
-    Ok((out.into(), has_news))
-}
-
-/// Builds an answer without news: the client's own token, and the counts of one-time keys, which clients check every
-/// time.
-///
-/// Only a look moves a token. There was no look here, so a later position might skip news.
-async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, Error> {
-    let mut out = Vec::with_capacity(256);
-    let mut object = Object::begin(&mut out);
-    devices::write_counts(look, &mut object).await?;
-    // The numbers are valid in this start of the server: `sync` has ensured that.
-    let token = SyncToken { start: look.app.db.start(), term: look.term, ..*since };
-    object.token("next_batch", format_args!("{token}{}", look.request.hints));
-    object.end();
-    Ok(out.into())
-}
-
-/// Builds the answer of a request that did not look: the client's token stays the same.
-fn nothing(since: &SyncToken, hints: &Hints) -> Bytes {
-    let mut out = Vec::with_capacity(64);
-    let mut object = Object::begin(&mut out);
-    object.token("next_batch", format_args!("{since}{hints}"));
-    object.end();
-    out.into()
-}
-
-fn next_batch(look: &Look<'_>, to_device: Option<Position>) -> SyncToken {
-    let Look { app, upto, term, ephemeral, .. } = look;
-    SyncToken { position: *upto, ephemeral: *ephemeral, start: app.db.start(), term: *term, to_device }
 }
 
 #[cfg(test)]

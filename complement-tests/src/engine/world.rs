@@ -1,5 +1,8 @@
 //! The engine's state: networks, images and containers, and what can be done with them. [`super::api`] serves it.
 
+mod create;
+mod images;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -17,7 +20,6 @@ use super::{
     labels::Labels,
     postgres::Postgres,
     process::{Process, Spawner},
-    text,
 };
 
 /// Reason why a request was refused.
@@ -107,77 +109,6 @@ impl World {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates a container from a base image (one with a launcher) or from a committed image, with the labels of that
-    /// image.
-    pub async fn create(&self, draft: Draft) -> Result<String, Refusal> {
-        let (base, from) = {
-            let state = self.state();
-            if state.containers.values().any(|container| container.name == draft.name) {
-                return Err(Refusal::Conflict(format!("the name {} is taken", draft.name)));
-            }
-            match state.images.values().find(|image| image.id == draft.image || image.tag == draft.image) {
-                Some(image) => (image.base.clone(), Some(image.clone())),
-                None => (draft.image.clone(), None),
-            }
-        };
-        let launcher = self.0.launchers.join(format!("{base}.sh"));
-        if base.contains('/') || !launcher.is_file() {
-            return Err(Refusal::NotFound(format!("image: {}", draft.image)));
-        }
-        let mut labels = from.as_ref().map(|image| image.labels.clone()).unwrap_or_default();
-        labels.extend(draft.labels.clone());
-
-        let number = self.state().number();
-        let id = format!("{number:04}-{}", plain(draft.name.trim_start_matches("complement_")));
-        let root = self.0.work.join(&id);
-        match &from {
-            Some(image) => archive::copy(&image.root, &root)?,
-            None => fs::create_dir(&root)?,
-        }
-        let database = match &self.0.postgres {
-            Some(postgres) => {
-                let name = format!("container_{number}");
-                postgres.create(&name, from.as_ref().and_then(|image| image.database.as_deref())).await?;
-                Some(postgres.url(&name))
-            }
-            None => None,
-        };
-
-        let mut state = self.state();
-        let group = group(&draft);
-        let segment =
-            state.segments.enter(&group).ok_or_else(|| Refusal::Conflict("all segments are taken".to_owned()))?;
-        let address = addresses::address(segment, &draft.alias)
-            .ok_or_else(|| Refusal::Invalid(format!("the alias {:?} is not hs1 to hs9", draft.alias)));
-        let ports = state.ports.take().zip(state.ports.take());
-        let (address, (client_port, federation_port)) = match (address, ports) {
-            (Ok(address), Some(ports)) => (address, ports),
-            (address, _) => {
-                state.segments.leave(segment);
-                address?;
-                return Err(Refusal::Conflict("all ports are taken".to_owned()));
-            }
-        };
-        let mut container = Container {
-            id: id.clone(),
-            name: draft.name,
-            image: draft.image,
-            labels,
-            launcher,
-            root,
-            segment,
-            address,
-            client_port,
-            federation_port,
-            variables: Vec::new(),
-            process: None,
-            is_paused: false,
-        };
-        container.variables = variables(&container, &draft.env, database)?;
-        state.containers.insert(id.clone(), container);
-        Ok(id)
-    }
-
     pub fn unpack(&self, id: &str, archive: &[u8]) -> Result<(), Refusal> {
         let root = self.state().container(id)?.root.clone();
         archive::unpack(archive, &root).map_err(|error| match error.kind() {
@@ -263,99 +194,9 @@ impl World {
         Ok(())
     }
 
-    /// Creates an image from a container's files. Complement stops the container first.
-    pub async fn commit(&self, id: &str, tag: String, changes: Labels) -> Result<String, Refusal> {
-        let (number, root, base, mut labels, database) = {
-            let mut state = self.state();
-            let number = state.number();
-            let container = state.container(id)?;
-            let base = container.launcher.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            (number, container.root.clone(), base.unwrap_or_default(), container.labels.clone(), database_of(container))
-        };
-        labels.extend(changes);
-        let id = format!("image-{number:04}");
-        let copied = self.0.work.join(&id);
-        archive::copy(&root, &copied)?;
-        let mut image = Image { id: id.clone(), tag, labels, base, root: copied, database: None };
-        if let Some(postgres) = &self.0.postgres {
-            let name = format!("image_{number}");
-            postgres.create(&name, Some(&database)).await?;
-            image.database = Some(name);
-        }
-        self.state().images.insert(id.clone(), image);
-        Ok(id)
-    }
-
-    pub async fn remove_image(&self, id: &str) -> Result<(), Refusal> {
-        let image = self.state().images.remove(id).ok_or_else(|| Refusal::NotFound(format!("image: {id}")))?;
-        fs::remove_dir_all(image.root)?;
-        if let (Some(postgres), Some(database)) = (&self.0.postgres, &image.database) {
-            postgres.remove(database).await?;
-        }
-        Ok(())
-    }
-
-    pub fn create_network(&self, name: String, labels: Labels) -> Result<String, Refusal> {
-        let mut state = self.state();
-        if state.networks.values().any(|network| network.name == name) {
-            return Err(Refusal::Conflict(format!("network {name} exists")));
-        }
-        let id = format!("network-{:04}", state.number());
-        state.networks.insert(id.clone(), Network { id: id.clone(), name, labels });
-        Ok(id)
-    }
-
-    pub fn remove_network(&self, id: &str) -> Result<(), Refusal> {
-        let mut state = self.state();
-        let found = state.networks.values().find(|network| network.id == id || network.name == id);
-        let id = found.map(|network| network.id.clone()).ok_or_else(|| Refusal::NotFound(format!("network: {id}")))?;
-        state.networks.remove(&id);
-        Ok(())
-    }
-
     fn process(&self, id: &str) -> Result<Option<Process>, Refusal> {
         Ok(self.state().container(id)?.process.clone())
     }
-}
-
-/// Returns the group of a container: its deployment. Complement names containers
-/// `complement_PACKAGE_DEPLOYMENT_CONTEXT_NUMBER`, with the context in a label. The network alone is not enough:
-/// deployments of the same blueprint share it, and must not see each other.
-fn group(draft: &Draft) -> String {
-    let context = draft.labels.get("complement_context").filter(|context| !context.is_empty());
-    let deployment = context.and_then(|context| draft.name.split(context.as_str()).next());
-    format!("{} {}", draft.network, deployment.unwrap_or(&draft.name))
-}
-
-fn variables(
-    container: &Container,
-    env: &[String],
-    database: Option<String>,
-) -> Result<Vec<(String, String)>, Refusal> {
-    let complement = container.root.join("complement");
-    let hosts = addresses::hosts(container.segment);
-    let hosts: Vec<String> = hosts.iter().map(|(name, address)| format!("{name}={address}")).collect();
-    let program = std::env::current_exe()?;
-    let mut variables: Vec<(String, String)> = env
-        .iter()
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
-    // Added after the container's own variables, so that these cannot change where a server listens.
-    for (key, value) in [
-        ("ADDRESS", container.address.to_string()),
-        ("CLIENT_PORT", container.client_port.to_string()),
-        ("FED_PORT", container.federation_port.to_string()),
-        ("CA_CERT", text(&complement.join("ca/ca.crt"))),
-        ("CA_KEY", text(&complement.join("ca/ca.key"))),
-        ("APPSERVICES", text(&complement.join("appservice"))),
-        ("HOSTS", hosts.join(" ")),
-        ("SABHA_COMPLEMENT", text(&program)),
-    ] {
-        variables.push((key.to_owned(), value));
-    }
-    variables.extend(database.map(|url| ("DATABASE_URL".to_owned(), url)));
-    Ok(variables)
 }
 
 fn write_hosts(container: &Container) -> io::Result<()> {
@@ -370,8 +211,4 @@ fn write_hosts(container: &Container) -> io::Result<()> {
 fn database_of(container: &Container) -> String {
     let number: u32 = container.id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
     format!("container_{number}")
-}
-
-fn plain(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }

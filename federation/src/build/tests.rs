@@ -1,16 +1,19 @@
-use proptest::prelude::*;
+//! Every kind of event verifies, and is what Ruma builds.
+
+mod any_content;
+mod limits;
+
 use ruma::{
-    CanonicalJsonValue, OwnedEventId, UserId, event_id, owned_event_id, room_id,
+    CanonicalJsonValue, event_id, owned_event_id,
     serde::{Base64, base64::Standard},
     signatures::{Ed25519KeyPair, hash_and_sign_event, reference_hash},
     state_res::check_pdu_format,
-    user_id,
 };
-use serde_json::{Value as JsonValue, json};
+use serde_json::json;
 
 use super::*;
 use crate::{
-    VerifyError, rules, supported_room_versions,
+    VerifyError,
     test_room::{TestRoom, alice, draft},
     verify_own,
 };
@@ -165,148 +168,6 @@ fn from_version_12_the_create_event_is_the_room_and_is_implied() {
     }
 }
 
-/// Builds an event with the given content in every version. All versions must agree.
-fn build_content(content: &str) -> Result<String, BuildError> {
-    let mut last = None;
-    for room in TestRoom::of_every_version() {
-        let content = RawValue::from_string(content.to_owned()).unwrap();
-        let event = room.build(alice(), EventDraft { content, ..draft("m.test", None, json!({})) })?;
-        let written = event.content.get().to_owned();
-        assert!(event.json.contains(&written));
-        assert!(last.is_none_or(|last| last == written));
-        last = Some(written);
-    }
-    Ok(last.unwrap())
-}
-
-#[test]
-fn content_is_written_canonically() {
-    let check = |content: &str, expected: &str| {
-        assert_eq!(build_content(content).unwrap(), expected, "{content}");
-    };
-    check(r#"{ "b" : 1 , "a" : [ true , null ] }"#, r#"{"a":[true,null],"b":1}"#);
-    check(r#"{"a":"\u0041\/\u00e9\u2028"}"#, "{\"a\":\"A/é\u{2028}\"}");
-    check(r#"{"a":"\u0000\u001f\b\t\n\f\r\"\\"}"#, r#"{"a":"\u0000\u001f\b\t\n\f\r\"\\"}"#);
-    check(r#"{"😀":1,"｡":2}"#, r#"{"｡":2,"😀":1}"#);
-    check(r#"{"a":9007199254740991,"b":-9007199254740991}"#, r#"{"a":9007199254740991,"b":-9007199254740991}"#);
-    // Of two equal keys the last one counts, as in all JSON parsers of Matrix servers.
-    check(r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
-}
-
-#[test]
-fn content_that_canonical_json_cannot_say_is_refused() {
-    for content in [
-        r#"{"a":1.5}"#,
-        r#"{"a":1.0}"#,
-        r#"{"a":1e3}"#,
-        r#"{"a":-0}"#,
-        r#"{"a":[{"b":9007199254740992}]}"#,
-        r#"{"a":-9007199254740992}"#,
-        r#"{"a":123456789012345678901234567890}"#,
-        r#"{"a":"\ud800"}"#,
-        "[]",
-        "null",
-        "1",
-        r#""text""#,
-    ] {
-        let result = build_content(content);
-        assert!(matches!(result, Err(BuildError::NotCanonical(_))), "{content}: {result:?}");
-    }
-}
-
-#[test]
-fn content_may_be_as_deep_as_every_reader_can_follow_and_no_deeper() {
-    let nested = |levels: usize| {
-        let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
-        format!("{{\"[[{{\\\"[\":{open}{close}}}")
-    };
-    let room = TestRoom::of_every_version().last().unwrap();
-    let build = |content: String| {
-        let content = serde_json::value::RawValue::from_string(content).unwrap();
-        room.build(alice(), EventDraft { content, ..draft("m.test", None, json!({})) })
-    };
-    for levels in [101, 127, 128, 10_000] {
-        assert!(matches!(build(nested(levels)), Err(BuildError::TooDeep)), "{levels}");
-    }
-    let event = build(nested(MAX_NESTING)).unwrap();
-    let redaction = build(nested(MAX_NESTING)).unwrap();
-    crate::redact::redact(&room.rules, &event.json, Some(&redaction)).unwrap();
-    serde_json::from_str::<JsonValue>(&format!("{{\"a\":[[[{}]]]}}", event.json)).unwrap();
-}
-
-#[test]
-fn an_event_may_have_the_greatest_size_and_not_one_byte_more() {
-    for room in TestRoom::of_every_version() {
-        let build = |length| room.build(alice(), draft("m.test", None, json!({ "body": "x".repeat(length) })));
-        let rest = build(0).unwrap().json.len();
-        let event = build(MAX_EVENT_BYTES - rest).unwrap();
-        assert_eq!(event.json.len(), MAX_EVENT_BYTES);
-        verify_own(&room.rules, &event, &room.signer).unwrap();
-        for length in [MAX_EVENT_BYTES - rest + 1, 10 * MAX_EVENT_BYTES] {
-            let result = build(length);
-            assert!(matches!(result, Err(BuildError::TooLarge { field: "event", .. })), "{result:?}");
-        }
-    }
-}
-
-#[test]
-fn a_field_may_have_255_bytes_and_not_one_more() {
-    let room = TestRoom::new(ruma::RoomVersionId::V12);
-    let check = |draft: EventDraft, refused: Option<&str>| match (room.build(alice(), draft), refused) {
-        (Ok(event), None) => verify_own(&room.rules, &event, &room.signer).unwrap(),
-        (Err(BuildError::TooLarge { field, .. }), Some(expected)) => {
-            assert_eq!(field, expected);
-        }
-        (result, _) => panic!("{refused:?}: {result:?}"),
-    };
-    check(draft(&"t".repeat(255), None, json!({})), None);
-    check(draft(&"t".repeat(256), None, json!({})), Some("type"));
-    check(draft("t", Some(&"é".repeat(127)), json!({})), None);
-    check(draft("t", Some(&"é".repeat(128)), json!({})), Some("state_key"));
-    let mut redaction = draft("m.room.redaction", None, json!({}));
-    redaction.redacts = Some(format!("${}", "x".repeat(255)).try_into().unwrap());
-    check(redaction, Some("redacts"));
-    let long_name = UserId::parse(format!("@{}:example.org", "a".repeat(250))).unwrap();
-    let result = room.build(&long_name, draft("t", None, json!({})));
-    assert!(matches!(result, Err(BuildError::TooLarge { field: "sender", .. })), "{result:?}");
-}
-
-#[test]
-fn a_position_that_does_not_fit_is_refused() {
-    let version_12 = TestRoom::new(ruma::RoomVersionId::V12);
-    let version_11 = TestRoom::new(ruma::RoomVersionId::V11);
-    let fitting = EventPosition {
-        room_id: Some(room_id!("!room:example.org")),
-        sender: alice(),
-        prev_events: &[],
-        auth_events: &[],
-        depth: u64::MAX,
-        origin_server_ts: 1,
-    };
-    let build = |room: &TestRoom, event_type, position| {
-        build_and_sign(&room.rules, &room.signer, draft(event_type, Some(""), json!({})), position)
-    };
-    let event = build(&version_11, "m.room.create", fitting).unwrap();
-    assert_eq!(event.depth, 9_007_199_254_740_991, "a depth beyond canonical JSON becomes its greatest integer");
-
-    let foreign = EventPosition { sender: user_id!("@alice:elsewhere.org"), ..fitting };
-    assert!(matches!(build(&version_11, "m.test", foreign), Err(BuildError::ForeignSender { .. })));
-    let nowhere = EventPosition { room_id: None, ..fitting };
-    assert!(matches!(build(&version_11, "m.room.create", nowhere), Err(BuildError::MissingRoomId)));
-    assert!(matches!(build(&version_12, "m.test", nowhere), Err(BuildError::MissingRoomId)));
-    assert!(matches!(build(&version_12, "m.room.create", fitting), Err(BuildError::UnexpectedRoomId)));
-    let late = EventPosition { origin_server_ts: 1 << 53, ..fitting };
-    assert!(matches!(build(&version_11, "m.test", late), Err(BuildError::TimeOutOfRange { .. })));
-
-    let ids: Vec<OwnedEventId> = (0..21).map(|n| format!("${n}").try_into().unwrap()).collect();
-    let most = EventPosition { prev_events: &ids[..20], auth_events: &ids[..10], ..fitting };
-    assert_eq!(build(&version_11, "m.test", most).unwrap().prev_events.len(), 20);
-    let many = EventPosition { prev_events: &ids, ..fitting };
-    assert!(matches!(build(&version_11, "m.test", many), Err(BuildError::TooMany { field: "prev_events", .. })));
-    let many = EventPosition { auth_events: &ids[..11], ..fitting };
-    assert!(matches!(build(&version_11, "m.test", many), Err(BuildError::TooMany { field: "auth_events", .. })));
-}
-
 #[test]
 fn an_unstable_type_is_signed_as_it_was_written() {
     let room = TestRoom::new(ruma::RoomVersionId::V11);
@@ -314,104 +175,4 @@ fn an_unstable_type_is_signed_as_it_was_written() {
     let event = room.build(alice(), draft(unstable, None, json!({}))).unwrap();
     assert_eq!(event.event_type, unstable);
     assert_eq!(parse(&event.json)["type"], unstable);
-}
-
-fn any_json() -> impl Strategy<Value = JsonValue> {
-    let leaf = prop_oneof![
-        Just(JsonValue::Null),
-        any::<bool>().prop_map(JsonValue::from),
-        (-9_007_199_254_740_991_i64..=9_007_199_254_740_991).prop_map(JsonValue::from),
-        any::<String>().prop_map(JsonValue::from),
-    ];
-    leaf.prop_recursive(4, 48, 6, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(JsonValue::from),
-            prop::collection::btree_map(any::<String>(), inner, 0..6)
-                .prop_map(|map| JsonValue::Object(map.into_iter().collect())),
-        ]
-    })
-}
-
-fn any_type() -> impl Strategy<Value = String> {
-    prop_oneof![
-        prop::sample::select(vec![
-            "m.room.message",
-            "m.room.member",
-            "m.room.power_levels",
-            "m.room.join_rules",
-            "m.room.redaction",
-            "m.room.create",
-            "m.room.history_visibility",
-            "m.room.aliases",
-            "m.room.canonical_alias",
-        ])
-        .prop_map(str::to_owned),
-        "[a-z.\"\\\\\u{1}é]{0,40}",
-    ]
-}
-
-/// Content with some of the keys that redaction keeps, holding anything.
-fn any_content() -> impl Strategy<Value = JsonValue> {
-    let known = prop::sample::select(vec![
-        "membership",
-        "third_party_invite",
-        "join_rule",
-        "allow",
-        "users",
-        "invite",
-        "redacts",
-        "creator",
-        "aliases",
-        "history_visibility",
-    ]);
-    let key = prop_oneof![known.prop_map(str::to_owned), any::<String>()];
-    prop::collection::btree_map(key, any_json(), 0..6).prop_map(|map| JsonValue::Object(map.into_iter().collect()))
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn any_content_is_built_as_ruma_builds_it_and_reads_back(
-        version in prop::sample::select(supported_room_versions().to_vec()),
-        event_type in any_type(),
-        state_key in prop::option::of("[ -~é\n]{0,40}"),
-        content in any_content(),
-        redacts in prop::option::of("\\$[ -~]{1,60}"),
-        depth in any::<u64>(),
-        origin_server_ts in 0..=MAX_INTEGER,
-    ) {
-        let rules = rules(&version).unwrap();
-        let signer = ServerSigner::generate(ruma::owned_server_name!("example.org"));
-        let makes_its_room = event_type == "m.room.create" && rules.authorization.room_create_event_id_as_room_id;
-        // `redacts` may name any event, but ruma refuses strings that are no event IDs.
-        let redacts = redacts.and_then(|id| OwnedEventId::try_from(id).ok());
-        let position = EventPosition {
-            room_id: (!makes_its_room).then_some(room_id!("!room:example.org")),
-            sender: alice(),
-            prev_events: &[owned_event_id!("$prev")],
-            auth_events: &[owned_event_id!("$one"), owned_event_id!("$two")],
-            depth,
-            origin_server_ts,
-        };
-        let draft = EventDraft {
-            event_type,
-            state_key,
-            content: to_raw_value(&content).unwrap(),
-            redacts,
-        };
-        let event = build_and_sign(&rules, &signer, draft, position).unwrap();
-        assert_ruma_builds_the_same(&rules, &signer, &event);
-        // A member event may need the signature of another server, which we cannot make.
-        if event.event_type != "m.room.member" {
-            verify_own(&rules, &event, &signer).unwrap();
-        }
-
-        let mut expected = content;
-        if event.redacts.is_some() && rules.redaction.content_field_redacts {
-            expected["redacts"] = event.redacts.as_ref().unwrap().as_str().into();
-        }
-        prop_assert_eq!(serde_json::from_str::<JsonValue>(event.content.get()).unwrap(), expected);
-        crate::pdu::tests::assert_reads_back(&rules, &event);
-    }
 }

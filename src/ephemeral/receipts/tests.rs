@@ -1,14 +1,15 @@
 //! Receipts in memory, which follow the commits, with a real database.
 
-use ruma::{owned_event_id, user_id};
+use ruma::{OwnedEventId, owned_event_id, user_id};
 
 use super::*;
 use crate::{
+    account_data::AccountData,
     bus::Bus,
     clock::Clock,
     config::{Config, Presence},
     memory::budget::Budget,
-    store::{Database, tests::NewDatabase},
+    store::{Database, Write, tests::NewDatabase, vocabulary::User},
 };
 
 const ROOM: RoomNid = RoomNid(1);

@@ -1,7 +1,11 @@
 //! Events with outcomes made by hand: what each kind writes, and what it does to the end of the room.
 
 use ruma::{OwnedRoomId, RoomVersionId};
-use sabha_federation::standing::{Standing, StateAt};
+use sabha_federation::{
+    EventDraft,
+    standing::{Flags, Standing, StateAt},
+    state_log::Membership,
+};
 use serde_json::{json, value::to_raw_value};
 
 use super::{outcome::*, *};
@@ -12,7 +16,7 @@ use crate::{
         tests::{Server, message, new_room, server},
         write::create::Preset,
     },
-    store::{SideNid, TimelinePlace, events::events, tests::count_rows},
+    store::{EventNid, SideNid, TimelinePlace, events::events, tests::count_rows, vocabulary::User},
 };
 
 mod remote;

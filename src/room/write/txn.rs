@@ -9,15 +9,16 @@
 //! cache, if the device is there. A device is added to the cache before its IDs are read, so no ID is missed in
 //! between.
 
+mod device;
+
 use std::{
     collections::{HashMap, HashSet},
-    hash::{Hash as _, Hasher as _},
     sync::{Arc, Mutex},
 };
 
 use ruma::{EventId, OwnedEventId};
-use tokio::sync::OnceCell;
 
+use self::device::{DEVICE_BYTES, Device, HASHES_PER_DEVICE, hash};
 use crate::{
     memory::{
         budget::{Budget, Part},
@@ -26,63 +27,12 @@ use crate::{
     store::{Database, DeviceNid, Error, Row, ids::lock, txn_ids as rows},
 };
 
-/// The number of a device's latest requests whose results are kept in memory; at most twice as many are. A client
-/// repeats only what it has just sent.
-const KEPT_PER_DEVICE: usize = 512;
-
-/// The number of hashes that are kept in memory for a device, eight bytes each: more than a thousand requests a day for
-/// a week. A device that sends more costs a database lookup for each request.
-const HASHES_PER_DEVICE: usize = 8_192;
-
-/// Approximate memory of a device without IDs; of an ID besides its texts, with its event and its places in two maps; and
-/// of a hash.
-const DEVICE_BYTES: u64 = 400;
-const ID_BYTES: usize = 140;
-const HASH_BYTES: usize = 9;
-
 /// The key by which a request is remembered. The scope is its endpoint with all path parameters but the ID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TxnKey {
     pub device: DeviceNid,
     pub scope: Arc<str>,
     pub txn: Arc<str>,
-}
-
-/// The results of some requests.
-#[derive(Debug, Default)]
-struct Done {
-    by_txn: HashMap<(Arc<str>, Arc<str>), OwnedEventId>,
-    by_event: HashMap<OwnedEventId, Arc<str>>,
-    /// The bytes of all texts.
-    text_bytes: usize,
-}
-
-impl Done {
-    fn add(&mut self, scope: Arc<str>, txn: Arc<str>, event_id: OwnedEventId) {
-        self.text_bytes += scope.len() + txn.len() + 2 * event_id.as_str().len();
-        self.by_event.insert(event_id.clone(), Arc::clone(&txn));
-        self.by_txn.insert((scope, txn), event_id);
-    }
-
-    fn bytes(&self) -> usize {
-        self.by_txn.capacity() * ID_BYTES + self.text_bytes
-    }
-}
-
-#[derive(Debug, Default)]
-struct DeviceTxns {
-    latest: Done,
-    /// The results before `latest`. Dropped when `latest` is full, so the last [`KEPT_PER_DEVICE`] are always there.
-    previous: Done,
-    /// Hashes of all IDs in the database, unless there are too many.
-    hashes: Option<HashSet<u64>>,
-}
-
-/// A device in the cache. IDs that are committed while its rows are being read are remembered as well.
-#[derive(Debug, Default)]
-struct Device {
-    txns: Mutex<DeviceTxns>,
-    loaded: OnceCell<()>,
 }
 
 pub(crate) struct TransactionIds {
@@ -228,55 +178,6 @@ impl Drop for QueuedTxn {
     }
 }
 
-/// The hash of an ID. If two IDs have the same hash, the second one costs a database lookup.
-fn hash(scope: &str, txn: &str) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    (scope, txn).hash(&mut hasher);
-    hasher.finish()
-}
-
-impl DeviceTxns {
-    /// The number of IDs and hashes for which there is memory.
-    fn capacity(&self) -> (usize, usize) {
-        let hashes = self.hashes.as_ref().map_or(0, HashSet::capacity);
-        (self.latest.by_txn.capacity() + self.previous.by_txn.capacity(), hashes)
-    }
-
-    /// Approximate memory that the device takes.
-    fn bytes(&self) -> u64 {
-        let (_, hashes) = self.capacity();
-        DEVICE_BYTES + (self.latest.bytes() + self.previous.bytes() + hashes * HASH_BYTES) as u64
-    }
-
-    fn remember(&mut self, scope: Arc<str>, txn: Arc<str>, event_id: OwnedEventId) {
-        let full = self.hashes.as_ref().is_some_and(|hashes| hashes.len() >= HASHES_PER_DEVICE);
-        if full {
-            self.hashes = None;
-        }
-        if let Some(hashes) = &mut self.hashes {
-            hashes.insert(hash(&scope, &txn));
-        }
-        if self.latest.by_txn.len() >= KEPT_PER_DEVICE {
-            self.previous = std::mem::take(&mut self.latest);
-        }
-        self.latest.add(scope, txn, event_id);
-    }
-
-    /// Adds the IDs that were read from the database, newest first, to those that were remembered meanwhile.
-    fn add_stored(&mut self, stored: Vec<(String, String, String)>) {
-        // IDs that were dropped from memory meanwhile may have no hash. Then the database is asked.
-        let is_all = stored.len() < HASHES_PER_DEVICE && self.previous.by_txn.is_empty();
-        let mut hashes: HashSet<u64> = stored.iter().map(|(scope, txn, _)| hash(scope, txn)).collect();
-        hashes.extend(self.latest.by_txn.keys().map(|(scope, txn)| hash(scope, txn)));
-        self.hashes = is_all.then_some(hashes);
-        for (scope, txn, event_id) in stored.into_iter().take(KEPT_PER_DEVICE / 2) {
-            if let Ok(event_id) = EventId::parse(&event_id) {
-                self.remember(scope.into(), txn.into(), event_id);
-            }
-        }
-    }
-}
-
 impl TxnKey {
     pub(in crate::room) fn row(&self, event_id: &EventId, now_ms: i64) -> Row {
         rows::TxnIdColumns {
@@ -294,73 +195,5 @@ impl crate::room::Rooms {
     /// The transaction ID with which this device sent the event, if it did lately.
     pub async fn transaction_id_of(&self, device: DeviceNid, event_id: &EventId) -> Result<Option<String>, Error> {
         self.txn_ids.of_event(device, event_id).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event_id(number: usize) -> OwnedEventId {
-        EventId::parse(format!("$event{number}")).expect("an event ID")
-    }
-
-    #[test]
-    fn the_latest_requests_are_always_in_memory_and_never_many_more() {
-        let mut txns = DeviceTxns::default();
-        for number in 0..3 * KEPT_PER_DEVICE + 7 {
-            txns.remember("send".into(), number.to_string().into(), event_id(number));
-            let kept = |number: usize| {
-                let id = ("send".into(), number.to_string().into());
-                let by_txn = txns.latest.by_txn.get(&id).or_else(|| txns.previous.by_txn.get(&id));
-                let of_event = |done: &Done| done.by_event.get(&event_id(number)).cloned();
-                assert_eq!(by_txn.is_some(), of_event(&txns.latest).or_else(|| of_event(&txns.previous)).is_some());
-                by_txn == Some(&event_id(number))
-            };
-            let oldest = (number + 1).saturating_sub(KEPT_PER_DEVICE);
-            assert!(kept(oldest) && kept(number), "{number}");
-            assert!(txns.latest.by_txn.len() + txns.previous.by_txn.len() <= 2 * KEPT_PER_DEVICE, "{number}");
-        }
-    }
-
-    #[test]
-    fn a_device_takes_more_memory_with_its_ids_and_never_more_than_a_bound() {
-        let mut txns = DeviceTxns { hashes: Some(HashSet::new()), ..DeviceTxns::default() };
-        assert_eq!(txns.bytes(), DEVICE_BYTES);
-        let mut largest = 0;
-        for number in 0..3 * KEPT_PER_DEVICE {
-            txns.remember("send".into(), number.to_string().into(), event_id(number));
-            largest = txns.bytes().max(largest);
-        }
-        assert!((100_000..1_000_000).contains(&largest), "{largest}");
-    }
-
-    #[test]
-    fn a_device_with_too_many_hashes_has_none() {
-        let mut txns = DeviceTxns { hashes: Some(HashSet::new()), ..DeviceTxns::default() };
-        for number in 0..HASHES_PER_DEVICE {
-            txns.remember("send".into(), number.to_string().into(), event_id(number));
-        }
-        assert!(txns.hashes.as_ref().is_some_and(|hashes| hashes.contains(&hash("send", "0"))));
-        txns.remember("send".into(), "one more".into(), event_id(0));
-        assert_eq!(txns.hashes, None, "from here on the database is asked");
-    }
-
-    #[test]
-    fn what_is_remembered_while_a_device_is_read_stays() {
-        let stored = || vec![("send".to_owned(), "old".to_owned(), "$old".to_owned())];
-        let mut txns = DeviceTxns::default();
-        txns.remember("send".into(), "new".into(), event_id(1));
-        txns.add_stored(stored());
-        for txn in ["old", "new"] {
-            assert!(txns.latest.by_txn.contains_key(&("send".into(), txn.into())), "{txn}");
-            assert!(txns.hashes.as_ref().is_some_and(|hashes| hashes.contains(&hash("send", txn))), "{txn}");
-        }
-        let mut txns = DeviceTxns::default();
-        for number in 0..=KEPT_PER_DEVICE {
-            txns.remember("send".into(), number.to_string().into(), event_id(number));
-        }
-        txns.add_stored(stored());
-        assert_eq!(txns.hashes, None, "too many came for all to be known");
     }
 }

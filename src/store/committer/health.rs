@@ -2,6 +2,8 @@
 
 use tokio::sync::watch;
 
+use super::Committer;
+
 /// The health of the committer: whether writes can be stored at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -89,6 +91,35 @@ impl Pulse {
         match self.0.subscribe().wait_for(wanted).await {
             Ok(health) => *health,
             Err(_) => Health::Ended(Ended::Stopped),
+        }
+    }
+}
+
+impl Committer {
+    /// The health of the committer: whether writes can be stored at present.
+    pub fn health(&self) -> Health {
+        self.0.pulse.get()
+    }
+
+    /// Waits until the database has not answered for a while, or the committer has ended. Requests that wait for a
+    /// write should then be told to retry; the write itself goes on.
+    pub async fn unanswered(&self) {
+        let silent = |health: &Health| matches!(health, Health::Waiting | Health::Ended(_));
+        loop {
+            self.0.pulse.wait_for(silent).await;
+            // A request that has just begun may only want to read.
+            tokio::time::sleep(self.0.notice / 4).await;
+            if silent(&self.health()) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the end of the committer.
+    pub async fn ended(&self) -> Ended {
+        match self.0.pulse.wait_for(|health| matches!(health, Health::Ended(_))).await {
+            Health::Ended(ended) => ended,
+            Health::Working | Health::Waiting | Health::DiskFull | Health::Following => Ended::Stopped,
         }
     }
 }

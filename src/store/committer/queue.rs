@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::{Committed, Health, Lineage, MAX_BATCH_ROWS, MAX_QUEUE, Shared, Write, transaction::Erased};
+use super::{Health, Lineage, MAX_BATCH_ROWS, MAX_QUEUE, Shared, Write, transaction::Erased};
 use crate::store::{Error, Position, ids::lock};
 
 pub(super) enum Work {
@@ -46,6 +46,31 @@ pub(super) struct QueuedWrite {
     pub(super) position: Position,
     pub(super) work: Work,
     pub(super) answer: oneshot::Sender<Result<(), Error>>,
+}
+
+/// A queued write. Waiting for it is waiting for its commit; dropping it lets the write go on.
+#[must_use = "a write is only answered after its commit"]
+pub struct Committed {
+    position: Position,
+    answer: oneshot::Receiver<Result<(), Error>>,
+}
+
+impl Committed {
+    /// The position that the write has, or will have.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Waits until it is known whether the write was committed.
+    ///
+    /// # Errors
+    /// Nothing was stored then, except perhaps after [`Error::Stopping`]: the outcome is unknown until the next start.
+    pub async fn wait(self) -> Result<Position, Error> {
+        match self.answer.await {
+            Ok(result) => result.map(|()| self.position),
+            Err(_) => Err(Error::Stopping),
+        }
+    }
 }
 
 /// A place in the queue.

@@ -1,6 +1,6 @@
 //! Members of other servers, by events whose outcomes are made by hand.
 
-use ruma::{OwnedServerName, user_id};
+use ruma::{OwnedServerName, UserId, user_id};
 use serde_json::Value;
 
 use super::*;

@@ -1,0 +1,90 @@
+//! The room as its writer sees it: with the events that are queued, and those that were appended just now.
+
+use std::sync::Arc;
+
+use ruma::{EventId, UserId};
+use sabha_federation::{
+    Pdu,
+    state_log::{Membership, StateEntry},
+};
+
+use super::{Pending, RoomWriter, outcome::KeyChange};
+use crate::{
+    room::event::StoredEvent,
+    store::{Error, EventNid, KeyNid},
+};
+
+/// A state event as the writer sees it: committed, or built a moment ago.
+pub(super) struct Current {
+    pub(super) nid: EventNid,
+    pub(super) auth_depth: i64,
+    pub(super) pdu: Arc<Pdu>,
+}
+
+impl RoomWriter<'_> {
+    /// The current event of a key of the state, including the events that were appended just now.
+    pub async fn state(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Pdu>>, Error> {
+        Ok(self.current(event_type, state_key).await?.map(|current| current.pdu))
+    }
+
+    pub(super) async fn current(&self, event_type: &str, state_key: &str) -> Result<Option<Current>, Error> {
+        let Some(key) = self.rooms.find_key(&self.room, event_type, state_key).await? else { return Ok(None) };
+        let nid = match self.pending_change(key) {
+            Some(change) => change.to.as_ref().map(|to| to.nid),
+            None => self.room.view().state.get(key).map(|entry: StateEntry| entry.event_nid),
+        };
+        let Some(nid) = nid else { return Ok(None) };
+        if let Some(Pending { built, .. }) = self.pending.iter().rev().find(|pending| pending.built.nid == nid) {
+            return Ok(Some(Current { nid, auth_depth: built.auth_depth, pdu: Arc::clone(&built.pdu) }));
+        }
+        let event = self.event(nid).await?;
+        Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
+    }
+
+    /// The last change of a key of the state that a pending event makes.
+    fn pending_change(&self, key: KeyNid) -> Option<&KeyChange> {
+        let mut changes = self.pending.iter().rev().flat_map(|pending| &pending.outcome.changes);
+        changes.find(|change| change.key.nid == key)
+    }
+
+    /// The membership of a user, including the events that were appended just now.
+    pub async fn membership(&self, user_id: &UserId) -> Result<Option<Membership>, Error> {
+        let key = self.rooms.find_key(&self.room, "m.room.member", user_id.as_str()).await?;
+        let Some(key) = key else { return Ok(None) };
+        Ok(match self.pending_change(key) {
+            Some(change) => change.to.as_ref().and_then(|to| to.membership),
+            None => self.room.view().state.get(key).and_then(|entry| entry.membership),
+        })
+    }
+
+    /// An event of the room, queued or committed.
+    pub(in crate::room) async fn event(&self, nid: EventNid) -> Result<Arc<StoredEvent>, Error> {
+        match self.room.queued.get(nid) {
+            Some(event) => Ok(event),
+            None => self.rooms.events.get(&self.room, nid).await,
+        }
+    }
+
+    /// The event of the room with this ID, queued or committed.
+    pub async fn find_event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, Error> {
+        // The queue first: an event that is committed meanwhile is found among the committed ones afterwards, in the form
+        // that its redaction left.
+        match self.room.queued.find(event_id) {
+            Some(event) => Ok(Some(event)),
+            None => self.rooms.find_event(&self.room, event_id).await,
+        }
+    }
+
+    /// The events of the room's state whose entries are `wanted`, without the events that were appended just now.
+    pub async fn list_state(&self, wanted: impl Fn(&StateEntry) -> bool) -> Result<Vec<Arc<StoredEvent>>, Error> {
+        let nids: Vec<EventNid> = {
+            let view = self.room.view();
+            let entries = view.state.entries().iter().map(|(_, entry)| entry);
+            entries.filter(|entry| wanted(entry)).map(|entry| entry.event_nid).collect()
+        };
+        let queued: Vec<_> = nids.iter().map(|nid| self.room.queued.get(*nid)).collect();
+        let rest: Vec<_> = nids.iter().zip(&queued).filter(|(_, found)| found.is_none()).map(|(nid, _)| *nid).collect();
+        let mut rest = self.rooms.events.list(&self.room, &rest).await?.into_iter();
+        Ok(queued.into_iter().filter_map(|event| event.or_else(|| rest.next())).collect())
+    }
+}
