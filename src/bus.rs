@@ -88,10 +88,11 @@ impl Bus {
         });
         live.used_at.store(now_ms, Ordering::Release);
         let live = Arc::clone(live);
-        drop(users);
         if is_newly_due {
+            // Under the lock: once another request of the user has found the entry, a commit finds the user in the list.
             self.to_wake.add(Urgency::Now, vec![Arc::clone(&live)]);
         }
+        drop(users);
         live
     }
 
@@ -112,6 +113,7 @@ impl Bus {
                 if !stays {
                     // Before it is removed: a request that still has this entry must not take it for complete.
                     live.retire();
+                    live.wake();
                 }
                 stays
             });

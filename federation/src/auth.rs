@@ -58,8 +58,8 @@ pub fn type_name(event_type: &StateEventType) -> Cow<'static, str> {
     })
 }
 
-/// Returns whether the rules look at nothing of such an event but its sender, its type and its auth events. So the verdict about
-/// one is the verdict about another one that has the same.
+/// Returns whether the rules look at nothing of such an event but its sender, its type and the events that decide about it. So
+/// the verdict about one is the verdict about another one that has the same.
 pub fn is_plain(event_type: &str, state_key: Option<&str>) -> bool {
     // The rules know some types of the specification, and may know others in a later version of rooms.
     let is_known = event_type.starts_with("m.room.") && !matches!(event_type, "m.room.message" | "m.room.encrypted");
@@ -139,6 +139,17 @@ mod tests {
         for name in ["create", "power_levels", "member", "join_rules", "third_party_invite", "topic"] {
             let name = format!("m.room.{name}");
             assert_eq!(type_name(&StateEventType::from(name.as_str())), name);
+        }
+    }
+
+    #[test]
+    fn an_event_is_plain_unless_the_rules_may_know_its_type_or_it_is_state() {
+        for event_type in ["m.room.message", "m.room.encrypted", "m.reaction", "m.call.invite", "org.example.other"] {
+            assert!(is_plain(event_type, None), "{event_type}");
+            assert!(!is_plain(event_type, Some("")), "{event_type}");
+        }
+        for event_type in ["m.room.redaction", "m.room.aliases", "m.room.member", "m.room.of_a_later_version"] {
+            assert!(!is_plain(event_type, None), "{event_type}");
         }
     }
 

@@ -13,8 +13,8 @@ CREATE TABLE server_info (
 -- table: writer_slot | owner: store | ends: never (one row)
 -- `pos` may only be moved by the process that holds `epoch`; NOT NULL turns a stale epoch into a failed commit. `holder` is
 -- the number of that process, which may raise `epoch` to shut out a connection that it has lost; 0 is nobody. A process
--- that others follow raises `beat` while it has nothing to commit. Each commit writes the row anew: an
--- almost empty page is tidied early, so few old versions lie before the last one.
+-- that others follow raises `beat` while it has nothing to commit. Each commit writes a new version of the
+-- row. PostgreSQL removes old ones when less of the page is free than the fill factor leaves, so this one leaves much.
 CREATE TABLE writer_slot (
     slot BIGINT NOT NULL PRIMARY KEY CHECK (slot = 0),
     epoch BIGINT NOT NULL,
@@ -40,11 +40,12 @@ CREATE TABLE log_cursor (
 
 -- table: incarnation | owner: store | ends: the oldest go when a term begins, the newest 1000 stay
 -- One row per term: each time that a process takes the right to write. A sync token names the term that made it, so a
--- restored backup is noticed. A server that is alone on its database has one term for each start.
+-- restored backup is noticed. A server that is alone on its database has one term for each start. `after_pos` is the last
+-- position of the term before.
 CREATE TABLE incarnation (
     incarnation BIGINT NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,
-    first_pos BIGINT NOT NULL,
+    after_pos BIGINT NOT NULL,
     started_at BIGINT NOT NULL
 );
 
@@ -252,8 +253,8 @@ CREATE TABLE timeline (
 
 -- table: room_head | owner: room | ends: when the room is purged
 -- `extremities` and `heroes` are event_nids, eight bytes each, little endian. From `bump_pos` on it is what lists show of the
--- room; a text is NULL or empty where there is none. Each event writes its room's row anew: the room in the page lets that happen
--- beside the old version, without a change of the index.
+-- room; a text is NULL or empty where there is none. Each event writes a new version of its room's row: free space in the page
+-- takes it, so that the index stays as it is.
 CREATE TABLE room_head (
     room_nid BIGINT NOT NULL PRIMARY KEY,
     last_pos BIGINT NOT NULL,

@@ -39,11 +39,12 @@ CREATE TABLE log_cursor (
 
 -- table: incarnation | owner: store | ends: the oldest go when a term begins, the newest 1000 stay
 -- One row per term: each time that a process takes the right to write. A sync token names the term that made it, so a
--- restored backup is noticed. A server that is alone on its database has one term for each start.
+-- restored backup is noticed. A server that is alone on its database has one term for each start. `after_pos` is the last
+-- position of the term before.
 CREATE TABLE incarnation (
     incarnation INTEGER NOT NULL PRIMARY KEY,
     epoch INTEGER NOT NULL,
-    first_pos INTEGER NOT NULL,
+    after_pos INTEGER NOT NULL,
     started_at INTEGER NOT NULL
 );
 

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, OnceCell, futures::Notified};
 
 use crate::store::{Position, RoomNid, UserNid, ids::lock};
 
@@ -140,9 +140,19 @@ impl LiveUser {
         }
     }
 
-    /// Resolves at the next wake-up after this call. Look for news between calling and waiting, or one may be missed.
-    pub fn next_wake(&self) -> tokio::sync::futures::Notified<'_> {
-        self.parked.notified()
+    /// A future that resolves at the next wake-up after this call. `None` if the entry is retired: nobody may wake it any
+    /// more. Look for news between calling and waiting, or one may be missed.
+    pub fn next_wake(&self) -> Option<Notified<'_>> {
+        self.next_wake_after(|| {})
+    }
+
+    /// As [`Self::next_wake`]. A test can let something happen between its two steps.
+    fn next_wake_after(&self, between: impl FnOnce()) -> Option<Notified<'_>> {
+        // In this order: an entry is retired before it is woken. So it is seen to be retired here, or the wake-up is still to
+        // come, and resolves a future that exists already, polled or not.
+        let wake = self.parked.notified();
+        between();
+        (!self.is_retired()).then_some(wake)
     }
 
     /// Notes that there may be news up to `position`, in `room` if it is given. Returns whether the caller must add the
@@ -200,7 +210,8 @@ impl LiveUser {
         self.wake();
     }
 
-    /// Notes that marks may miss this entry from now on. A request that still holds it asks the database for its rooms.
+    /// Notes that marks may miss this entry from now on. A request that still holds it asks the database for its rooms. Call
+    /// [`Self::wake`] after it: a request that waits goes on, and makes the user live again.
     pub(super) fn retire(&self) {
         let mut dirty = self.dirty();
         dirty.rooms = HashMap::new();
@@ -222,7 +233,7 @@ impl LiveUser {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, pin::pin};
 
     use proptest::prelude::*;
 
@@ -264,6 +275,32 @@ mod tests {
         let _ = live.mark(Some(RoomNid(1)), Position(12), Urgency::Now);
         let dirty = live.dirty_since(Position(1 << 40), 1 << 40);
         assert_eq!((dirty.reaches_back, dirty.ephemeral_reaches_back), (false, false));
+    }
+
+    #[test]
+    fn a_request_that_begins_to_wait_while_the_user_is_forgotten_goes_on() {
+        // The moments: before the request has its future, after that, and after it has seen whether the user is forgotten.
+        for retired_at in 0..3 {
+            for woken_at in retired_at..3 {
+                let live = live();
+                let happens = |moment: usize| {
+                    if moment == retired_at {
+                        live.retire();
+                    }
+                    if moment == woken_at {
+                        live.wake();
+                    }
+                };
+                happens(0);
+                let wake = live.next_wake_after(|| happens(1));
+                happens(2);
+                let goes_on = wake.is_none_or(|wake| pin!(wake).enable());
+                assert!(goes_on, "retired at {retired_at} and woken at {woken_at}: it would wait for ever");
+            }
+        }
+        let live = live();
+        let wake = live.next_wake().expect("it is live");
+        assert!(!pin!(wake).enable(), "nobody was forgotten");
     }
 
     #[test]

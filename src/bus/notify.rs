@@ -1,8 +1,8 @@
 //! The notifier: the task that wakes parked requests, so that the committer need not.
 //!
 //! The committer only says that a position is visible ([`Bus::published`]). The notifier then wakes the users who were
-//! marked. Those whom only receipts concern are woken a little later, all at once: a receipt is worth no hurry, and
-//! everyone in a room reads a new message at about the same time.
+//! marked; it sleeps on if there are none. Those whom only receipts concern are woken a little later, all at once: a
+//! receipt is worth no hurry, and everyone in a room reads a new message at about the same time.
 
 use std::{
     pin::pin,
@@ -74,6 +74,18 @@ impl Bus {
         self.to_wake.wake(Urgency::Now, visible);
     }
 
+    /// Wakes everyone who was marked for a position that is published by now, except for receipts. Returns that position.
+    fn wake_published(&self, published: impl Fn() -> Position) -> Position {
+        // Read first: a user who was marked for a later position stays in the list.
+        let visible = published();
+        self.wake_marked(visible);
+        // A commit that ends while its users are out of the list finds it empty, and tells nobody. They are in it again now.
+        if published() > visible {
+            self.published();
+        }
+        visible
+    }
+
     /// Wakes everyone who was marked for receipts only.
     pub fn wake_for_receipts(&self, visible: Position) {
         self.to_wake.wake(Urgency::Receipts, visible);
@@ -100,9 +112,7 @@ pub async fn run(bus: &Bus, committer: &Committer) {
             () = bus.to_wake.published.notified() => {}
             () = due => {}
         }
-        // Read first: whoever was marked for a later position stays in the list.
-        let visible = committer.published();
-        bus.wake_marked(visible);
+        let visible = bus.wake_published(|| committer.published());
         if receipts_due.is_some_and(|at| at <= Instant::now()) {
             bus.wake_for_receipts(visible);
             receipts_due = None;
@@ -111,5 +121,54 @@ pub async fn run(bus: &Bus, committer: &Committer) {
             receipts_due = Some(Instant::now() + RECEIPTS_WAIT);
         }
         committer.woken().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::store::{RoomNid, UserNid};
+
+    const USER: UserNid = UserNid(1);
+
+    /// A bus with a live user who was woken for everything up to now.
+    fn bus() -> Bus {
+        let bus = Bus::default();
+        bus.live(USER, Position::BEFORE_ALL, 0);
+        bus.wake_marked(Position::BEFORE_ALL);
+        bus
+    }
+
+    /// Returns whether the notifier was told, and takes the word.
+    fn is_told(bus: &Bus) -> bool {
+        pin!(bus.to_wake.published.notified()).enable()
+    }
+
+    #[test]
+    fn the_notifier_sleeps_on_when_nobody_is_concerned() {
+        let bus = bus();
+        bus.published();
+        assert!(!is_told(&bus));
+        bus.mark_user(USER, Position(1));
+        bus.published();
+        assert!(is_told(&bus));
+        bus.wake_marked(Position(1));
+        bus.mark_receipts(USER, RoomNid(1), false, Position(2));
+        bus.published();
+        assert!(is_told(&bus), "receipts wait, but not for the next message");
+    }
+
+    #[test]
+    fn a_commit_that_ends_while_its_users_are_woken_for_the_one_before_wakes_them_again() {
+        let bus = bus();
+        bus.mark_user(USER, Position(2));
+        // The position becomes visible after the first look at it. Its users are out of the list then, and nobody is told.
+        let published = Cell::new(Position(1));
+        assert_eq!(bus.wake_published(|| published.replace(Position(2))), Position(1));
+        assert!(is_told(&bus));
+        bus.wake_published(|| Position(2));
+        assert!(!is_told(&bus), "everyone was woken");
     }
 }

@@ -1,3 +1,5 @@
+use std::pin::pin;
+
 use super::*;
 
 const USER: UserNid = UserNid(1);
@@ -18,8 +20,7 @@ fn dirty(live: &LiveUser, since: i64, ephemeral: u64) -> (Vec<i64>, bool) {
 
 /// Returns whether `then` wakes a request that waits.
 fn is_woken(live: &LiveUser, then: impl FnOnce()) -> bool {
-    let wake = live.next_wake();
-    tokio::pin!(wake);
+    let mut wake = pin!(live.next_wake().expect("the user is live"));
     wake.as_mut().enable();
     then();
     wake.enable()
@@ -171,8 +172,8 @@ fn who_was_forgotten_watches_anew() {
     let bus = Bus::default();
     let before = live(&bus, 5);
     bus.watch_all(&before, &[ROOM, OTHER]);
-    bus.forget_idle(10);
-    assert!(!bus.is_live(USER));
+    assert!(is_woken(&before, || bus.forget_idle(10)), "a request that waits goes on");
+    assert!(!bus.is_live(USER) && before.next_wake().is_none());
     let after = live(&bus, 20);
     // A request from before still holds its entry. It must not take the place of the new one.
     bus.watch(USER, ROOM);

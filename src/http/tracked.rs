@@ -92,10 +92,9 @@ where
         let answer = Guarded(Box::pin(self.inner.call(request)));
         if writes {
             TrackedFuture::Writes(Writing {
-                answer: Some(answer),
+                running: Some((answer, self.tasks.token())),
                 too_long: self.too_long.as_ref().map(|too_long| too_long()),
                 span: Span::current(),
-                counted: self.tasks.token(),
             })
         } else {
             TrackedFuture::Reads(answer)
@@ -125,19 +124,17 @@ impl<F: Future<Output = Result<Response, Infallible>> + Send + 'static> Future f
 
 /// A handler that runs to its end: here, or in a task of its own once nobody waits for it.
 pub struct Writing<F: Future<Output = Result<Response, Infallible>> + Send + 'static> {
-    /// `None` when the handler has ended, or has left for its own task.
-    answer: Option<Guarded<F>>,
+    /// The handler, with the token that lets the shutdown wait for it. `None` when it has ended, or goes on in its own task.
+    running: Option<(Guarded<F>, TaskTrackerToken)>,
     too_long: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     span: Span,
-    /// Lets the shutdown wait.
-    counted: TaskTrackerToken,
 }
 
 impl<F: Future<Output = Result<Response, Infallible>> + Send + 'static> Writing<F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
-        let Some(answer) = &mut self.answer else { return Poll::Ready(internal_error()) };
+        let Some((answer, _)) = &mut self.running else { return Poll::Ready(internal_error()) };
         if let Poll::Ready(response) = Pin::new(answer).poll(cx) {
-            self.answer = None;
+            self.running = None;
             return Poll::Ready(response);
         }
         let Some(too_long) = &mut self.too_long else { return Poll::Pending };
@@ -152,10 +149,14 @@ impl<F: Future<Output = Result<Response, Infallible>> + Send + 'static> Writing<
     /// Lets the handler go on in its own task.
     fn leave(&mut self) {
         // Without a runtime nothing could go on.
-        if let Some(answer) = self.answer.take()
+        if let Some((answer, counted)) = self.running.take()
             && let Ok(runtime) = Handle::try_current()
         {
-            self.counted.task_tracker().spawn_on(answer.instrument(self.span.clone()), &runtime);
+            let goes_on = async move {
+                let _response = answer.await;
+                drop(counted);
+            };
+            runtime.spawn(goes_on.instrument(self.span.clone()));
         }
     }
 }
@@ -270,6 +271,76 @@ mod tests {
         for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
             assert!(!finishes_after_being_dropped(method).await);
         }
+    }
+
+    #[tokio::test]
+    async fn a_write_is_counted_once_and_until_its_end_wherever_it_runs() {
+        let gate = Arc::new(Semaphore::new(0));
+        let behind_gate = gate.clone();
+        let handler = tower::service_fn(move |_: Request| {
+            let gate = behind_gate.clone();
+            async move {
+                let _permit = gate.acquire().await.unwrap();
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let tasks = TaskTracker::new();
+        let mut service = TrackedLayer::new(tasks.clone()).waits_until(async || ()).layer(handler);
+        let mut answer = service.call(request(Method::PUT));
+        assert_eq!(tasks.len(), 1);
+        assert_eq!((&mut answer).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(tasks.len(), 1, "it goes on in a task");
+        gate.add_permits(1);
+        tasks.close();
+        // The future of the answer is still there, and nobody need wait for that.
+        tasks.wait().await;
+        drop(answer);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_goes_on_stays_in_its_span() {
+        let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry());
+        let (told, mut spans) = mpsc::channel(2);
+        let handler = tower::service_fn(move |_: Request| {
+            let told = told.clone();
+            async move {
+                told.send(Span::current().id()).await.unwrap();
+                tokio::task::yield_now().await;
+                told.send(Span::current().id()).await.unwrap();
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let mut service = TrackedLayer::new(TaskTracker::new()).layer(handler);
+        let span = tracing::info_span!("request");
+        let answer = span.in_scope(|| service.call(request(Method::PUT)));
+        // Its client has gone before the first poll.
+        drop(answer);
+        for _ in 0..2 {
+            let found = spans.recv().await.unwrap();
+            assert!(found.is_some() && found == span.id());
+        }
+    }
+
+    #[test]
+    fn a_write_ends_with_its_runtime() {
+        let (enter, entered) = std::sync::mpsc::channel();
+        let held = Arc::new(());
+        let held_inside = held.clone();
+        let handler = tower::service_fn(move |_: Request| {
+            let (enter, held) = (enter.clone(), held_inside.clone());
+            async move {
+                let _held = held;
+                enter.send(()).unwrap();
+                std::future::pending::<Result<Response, Infallible>>().await
+            }
+        });
+        let tasks = TaskTracker::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        runtime.spawn(TrackedLayer::new(tasks.clone()).layer(handler).call(request(Method::POST)));
+        entered.recv().unwrap();
+        // The runtime drops the task, which leaves its handler to a new one, which the runtime does not run any more.
+        drop(runtime);
+        assert_eq!((Arc::strong_count(&held), tasks.len()), (1, 0));
     }
 
     #[tokio::test]

@@ -2,6 +2,10 @@
 //!
 //! Promise: the rows follow the changes of the rooms' state, in the writes that make them. So a join that state resolution
 //! takes back takes its server out again, also without an event of its own. This server is never among them.
+//!
+//! The sender to other servers, which is not here yet, will read them: an event goes to [`Rooms::servers_in`] its room, and a
+//! user's device list to [`Rooms::servers_sharing_with`] the user. A server that was away while it got out of a room is sent the
+//! event that took it out, by the row's `changed_pos`.
 
 use std::collections::BTreeMap;
 

@@ -550,6 +550,6 @@ async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) -> Result<Slo
     let number = options.incarnation;
     let (epoch, pos): (i64, i64) =
         on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(number).fetch_one(&mut **db).await)?;
-    let term = Term { number, epoch, first_pos: Position(pos) };
-    Ok(SlotAtStart { pos: term.first_pos, lease: Lease::OurOwn(lease::begin(conn, term, now_ms).await?) })
+    let term = Term { number, epoch, after: Position(pos) };
+    Ok(SlotAtStart { pos: term.after, lease: Lease::OurOwn(lease::begin(conn, term, now_ms).await?) })
 }

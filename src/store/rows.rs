@@ -99,8 +99,8 @@ pub enum OnConflict {
     Merge,
 }
 
-/// The insert statements of one table, which is the same as another one only if it is at the same place in memory. They
-/// come in sizes of powers of two, so that few texts are prepared.
+/// The insert statements of one table. They come in sizes of powers of two, so that few texts are prepared. Two are equal
+/// if they are the same object.
 #[derive(Debug)]
 pub struct Insert {
     pub table: &'static str,

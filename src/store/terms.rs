@@ -21,10 +21,10 @@ use super::{
 };
 
 statements! {
-    NEW_TERM = "INSERT INTO incarnation (incarnation, epoch, first_pos, started_at) VALUES ($1, $2, $3, $4)";
+    NEW_TERM = "INSERT INTO incarnation (incarnation, epoch, after_pos, started_at) VALUES ($1, $2, $3, $4)";
     FORGET_TERMS = "DELETE FROM incarnation WHERE epoch < $1";
-    LIST_TERMS = "SELECT incarnation, epoch, first_pos FROM incarnation ORDER BY epoch, incarnation LIMIT $1";
-    NEXT_TERM = "SELECT first_pos FROM incarnation WHERE epoch > $1 ORDER BY epoch LIMIT 1";
+    LIST_TERMS = "SELECT incarnation, epoch, after_pos FROM incarnation ORDER BY epoch, incarnation LIMIT $1";
+    NEXT_TERM = "SELECT after_pos FROM incarnation WHERE epoch > $1 ORDER BY epoch LIMIT 1";
 }
 
 /// The number of terms that are remembered; a sync token from an older one gets a full sync.
@@ -40,8 +40,8 @@ pub(super) struct Term {
     pub(super) number: i64,
     /// The epoch of the writer slot with which it began.
     pub(super) epoch: i64,
-    /// The last position of the term before.
-    pub(super) first_pos: Position,
+    /// The last position of the term before. This term begins after it.
+    pub(super) after: Position,
 }
 
 /// Stores a new term, and forgets the oldest ones.
@@ -49,22 +49,22 @@ pub(super) async fn begin(conn: &mut Conn<'_>, term: Term, now_ms: i64) -> Resul
     on!(conn, db => sqlx::query(FORGET_TERMS.text())
         .bind(term.epoch - KEPT_TERMS).execute(&mut **db).await.map(drop))?;
     Ok(on!(conn, db => sqlx::query(NEW_TERM.text())
-        .bind(term.number).bind(term.epoch).bind(term.first_pos.0).bind(now_ms).execute(&mut **db).await.map(drop))?)
+        .bind(term.number).bind(term.epoch).bind(term.after.0).bind(now_ms).execute(&mut **db).await.map(drop))?)
 }
 
 /// The stored terms, oldest first.
 pub(super) async fn list(conn: &mut Conn<'_>) -> Result<Vec<Term>, Error> {
     let rows: Vec<(i64, i64, i64)> = on!(conn, db => sqlx::query_as(LIST_TERMS.text())
         .bind(KEPT_TERMS + 1).fetch_all(&mut **db).await)?;
-    let term = |(number, epoch, first_pos)| Term { number, epoch, first_pos: Position(first_pos) };
+    let term = |(number, epoch, after)| Term { number, epoch, after: Position(after) };
     Ok(rows.into_iter().map(term).collect())
 }
 
-/// The position at which the first term after an epoch began, if there is one.
+/// The last position before the first term after an epoch, if there is one.
 pub(super) async fn next_after(conn: &mut Conn<'_>, epoch: i64) -> Result<Option<Position>, Error> {
     let next: Option<(i64,)> =
         on!(conn, db => sqlx::query_as(NEXT_TERM.text()).bind(epoch).fetch_optional(&mut **db).await)?;
-    Ok(next.map(|(first_pos,)| Position(first_pos)))
+    Ok(next.map(|(after,)| Position(after)))
 }
 
 /// The terms in memory.
@@ -116,7 +116,7 @@ impl Terms {
         let Some(index) = inner.known.iter().position(|term| term.number == number) else {
             return inner.unknown.contains(&number).then_some(false);
         };
-        let end = inner.known.get(index + 1).map_or(visible, |next| next.first_pos);
+        let end = inner.known.get(index + 1).map_or(visible, |next| next.after);
         Some(position <= end)
     }
 
@@ -134,8 +134,8 @@ impl Terms {
 mod tests {
     use super::*;
 
-    fn term(number: i64, epoch: i64, first_pos: i64) -> Term {
-        Term { number, epoch, first_pos: Position(first_pos) }
+    fn term(number: i64, epoch: i64, after: i64) -> Term {
+        Term { number, epoch, after: Position(after) }
     }
 
     #[test]

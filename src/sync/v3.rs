@@ -194,14 +194,9 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         if !live.watching.initialized() {
             Box::pin(watch(app, &live)).instrument(debug_span!("sync.live")).await?;
         }
-        let wake = live.next_wake();
-        tokio::pin!(wake);
         // From here on no wake-up is missed.
-        wake.as_mut().enable();
-        // An entry that is retired from now on wakes this request.
-        if live.is_retired() {
-            continue;
-        }
+        let Some(wake) = live.next_wake() else { continue };
+        tokio::pin!(wake);
         let over = stopping || Instant::now() >= deadline;
         // In a block, because a parked request would keep the space of the look.
         {

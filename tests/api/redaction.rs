@@ -119,4 +119,74 @@ both_engines! {
         assert_eq!(alice.get(&member).await.ok(), json!({ "membership": "join" }));
         alice.send_text(&room, "still", "here").await;
     }
+
+    async fn who_is_outside_is_shown_nothing_of_the_room_that_was_redacted_since(mut server: TestServer) {
+        let alice = server.register("alice").await;
+        let (invited, knocking) = (server.register("bob").await, server.register("carol").await);
+        let knock = json!([{ "type": "m.room.join_rules", "content": { "join_rule": "knock" } }]);
+        let room = alice.create_room(json!({ "preset": "private_chat", "initial_state": knock })).await;
+        let set = async |event_type: &str, content: Value| alice.set_state(&room, event_type, "", content).await;
+        let name = set("m.room.name", json!({ "name": "a secret" })).await;
+        let topic = set("m.room.topic", json!({ "topic": "a secret" })).await;
+        let avatar = json!({ "url": "mxc://sabha.test/tea" });
+        set("m.room.avatar", avatar.clone()).await;
+        let mut since = Vec::new();
+        for user in [&invited, &knocking] {
+            since.push(user.sync(None).await["next_batch"].as_str().expect("checked").to_owned());
+        }
+        let invite = json!({ "user_id": invited.user_id, "reason": "a secret" });
+        alice.post(&v3(["rooms", &room, "invite"]), invite).await.ok();
+        knocking.post(&v3(["knock", &room]), json!({ "reason": "a secret" })).await.ok();
+        // By then the topic is another one.
+        let new_topic = set("m.room.topic", json!({ "topic": "tea" })).await;
+        let mut redacted = vec![name, topic, new_topic];
+        for user in [&invited, &knocking] {
+            let member = v3(["rooms", &room, "state", "m.room.member", &user.user_id]) + "?format=event";
+            let member = alice.get(&member).await.ok()["event_id"].clone();
+            redacted.push(member.as_str().expect("it is a string").to_owned());
+        }
+        for (number, event_id) in redacted.iter().enumerate() {
+            redact(&alice, &room, event_id, &number.to_string()).await.ok();
+        }
+        // Checks the events in memory, and then as they were stored.
+        for again in [false, true] {
+            if again {
+                server.restart().await;
+            }
+            for (user, since, section, field) in
+                [(&invited, &since[0], "invite", "invite_state"), (&knocking, &since[1], "knock", "knock_state")]
+            {
+                for since in [None, Some(since.as_str())] {
+                    let answer = user.sync(since).await;
+                    assert!(!answer.to_string().contains("secret"), "{answer}");
+                    let shown = answer["rooms"][section][&room][field]["events"].as_array().expect("it is there");
+                    let content = |event_type: &str, state_key: &str| {
+                        let is_it = |event: &&Value| event["type"] == event_type && event["state_key"] == state_key;
+                        let contents: Vec<_> = shown.iter().filter(is_it).map(|event| event["content"].clone()).collect();
+                        assert_eq!(contents.len(), 1, "{event_type}: {answer}");
+                        contents[0].clone()
+                    };
+                    for redacted in ["m.room.name", "m.room.topic"] {
+                        assert_eq!(content(redacted, ""), json!({}), "{redacted} for {section}");
+                    }
+                    assert_eq!(content("m.room.member", &user.user_id), json!({ "membership": section }));
+                    assert_eq!(content("m.room.avatar", ""), avatar);
+                    assert_eq!(content("m.room.join_rules", ""), json!({ "join_rule": "knock" }));
+                }
+            }
+        }
+    }
+
+    async fn what_was_not_redacted_is_shown_as_it_was_at_the_invitation(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = alice.create_room(json!({ "name": "Tea" })).await;
+        alice.invite(&room, &bob.user_id).await;
+        let other = alice.set_state(&room, "m.room.name", "", json!({ "name": "Coffee" })).await;
+        redact(&alice, &room, &other, "r").await.ok();
+        let answer = bob.sync(None).await;
+        let shown = answer["rooms"]["invite"][&room]["invite_state"]["events"].as_array().expect("it is there");
+        let names: Vec<_> = shown.iter().filter(|event| event["type"] == "m.room.name").collect();
+        assert_eq!(names.len(), 1);
+        assert_eq!(names[0]["content"], json!({ "name": "Tea" }));
+    }
 }

@@ -30,8 +30,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Counts the allocations of `work` on this thread, and returns its output too. With a single-threaded runtime these are all except the allocations
-/// of the database's own threads.
+/// Counts the allocations of `work` on this thread, and returns its output too. With a single-threaded runtime these are
+/// all except the allocations of the database's own threads.
 pub async fn during<T>(work: impl Future<Output = T>) -> (u64, T) {
     let before = COUNT.with(Cell::get);
     let output = work.await;

@@ -74,9 +74,10 @@ impl Running {
         self.requests.tasks().reopen();
     }
 
-    /// Stops the server in order.
+    /// Stops the server in order. What its jobs have not done yet is left to the next start.
     pub async fn stop(self) {
         let Self { server, router, requests, listening, .. } = self;
+        end_of(&requests).await;
         requests.begin();
         drop(router);
         // Its connections end with it; a panic there has shown in an answer.
@@ -93,9 +94,14 @@ pub fn router(app: &App, requests: &Shutdown) -> Router {
 
 /// Waits until the requests of clients that hung up have run to their end, and their jobs too.
 pub async fn settle(app: &App, requests: &Shutdown) {
+    end_of(requests).await;
+    app.jobs.settled().await;
+}
+
+/// Waits until the requests of clients that hung up have run to their end.
+async fn end_of(requests: &Shutdown) {
     requests.tasks().close();
     requests.tasks().wait().await;
-    app.jobs.settled().await;
 }
 
 async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> (Server, Shutdown) {

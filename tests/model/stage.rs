@@ -84,7 +84,6 @@ impl Stage {
         let mut running = self.running.lock().await;
         if let Some(running) = running.take() {
             let database = Arc::downgrade(&running.server.app.db);
-            running.settled().await;
             running.stop().await;
             // A database is locked for as long as somebody holds it, such as a sweeper.
             while database.strong_count() > 0 {

@@ -84,6 +84,12 @@ impl TrueRoom {
             .unwrap_or("leave")
     }
 
+    /// Tells whether an event may be the last power levels of a room that was upgraded: a copy with other numbers.
+    pub fn closes(&self, index: usize) -> bool {
+        self.events[index].event_type == "m.room.power_levels"
+            && self.events[..index].iter().any(|event| event.event_type == "m.room.tombstone")
+    }
+
     pub fn membership(&self, user_id: &str) -> &str {
         self.membership_at(user_id, self.events.len())
     }

@@ -43,7 +43,8 @@ impl Again {
         let waker = Waker::from(Arc::clone(self));
         let mut inner = Context::from_waker(&waker);
         for _ in 0..MOST_POLLS {
-            self.state.store(POLLING, Ordering::Release);
+            // A swap, because it also reads: this poll sees the news of every wake whose note it overwrites.
+            self.state.swap(POLLING, Ordering::AcqRel);
             if let Poll::Ready(output) = poll(&mut inner) {
                 self.state.store(IDLE, Ordering::Release);
                 return Poll::Ready(output);
@@ -53,7 +54,7 @@ impl Again {
                 return Poll::Pending;
             }
         }
-        self.state.store(IDLE, Ordering::Release);
+        self.state.swap(IDLE, Ordering::AcqRel);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -12,22 +12,22 @@ use crate::{
     store::{RoomNid, UserNid},
 };
 
-/// Approximate memory of a verdict besides its texts and events.
-const VERDICT_BYTES: usize = 200;
+/// Approximate memory of a sender without the type and the events, with its place in the cache.
+const SENDER_BYTES: usize = 200;
 
-/// Approximate memory of an event that may be gone: its record without its texts.
-const EVENT_BYTES: usize = size_of::<Pdu>() + 32;
+/// Approximate memory of a named event whose texts are gone: its place stays taken while it is named.
+const NAMED_BYTES: usize = size_of::<Pdu>() + size_of::<Weak<Pdu>>() + 2 * size_of::<usize>();
 
-/// The events that allowed a sender to send an event of this type. They are not kept in memory for that; but no other
-/// event gets the address of one of them.
-struct Verdict {
+/// The events that allowed a sender to send an event of this type.
+struct AllowedBy {
     event_type: String,
-    by: Box<[Weak<Pdu>]>,
+    /// Weak, so that no event stays in memory for this. No other event gets the place of one that is named here.
+    events: Box<[Weak<Pdu>]>,
 }
 
-impl HasBytes for Verdict {
+impl HasBytes for AllowedBy {
     fn bytes(&self) -> u64 {
-        (VERDICT_BYTES + self.event_type.len() + self.by.len() * EVENT_BYTES) as u64
+        (SENDER_BYTES + self.event_type.len() + self.events.len() * NAMED_BYTES) as u64
     }
 }
 
@@ -35,7 +35,7 @@ impl HasBytes for Verdict {
 ///
 /// Promise: the verdict about an event is taken over only if its sender, its type and all events that decide are the same
 /// objects. So a redaction of one of these, which keeps its short id, makes the rules be asked again.
-pub(in crate::room) struct Allowed(Arc<ByteCache<(RoomNid, UserNid), Arc<Verdict>>>);
+pub(in crate::room) struct Allowed(Arc<ByteCache<(RoomNid, UserNid), Arc<AllowedBy>>>);
 
 impl Allowed {
     pub(in crate::room) fn new(budget: &Budget) -> Self {
@@ -46,22 +46,22 @@ impl Allowed {
     pub(super) fn knows<'a>(&self, key: (RoomNid, UserNid), pdu: &Pdu, by: impl Iterator<Item = &'a Arc<Pdu>>) -> bool {
         auth::is_plain(&pdu.event_type, pdu.state_key.as_deref())
             && self.0.get(&key).is_some_and(|last| {
-                last.event_type == pdu.event_type && last.by.iter().map(Weak::as_ptr).eq(by.map(Arc::as_ptr))
+                last.event_type == pdu.event_type && last.events.iter().map(Weak::as_ptr).eq(by.map(Arc::as_ptr))
             })
     }
 
     /// Notes that these events allow this one.
     pub(super) fn note<'a>(&self, key: (RoomNid, UserNid), pdu: &Pdu, by: impl Iterator<Item = &'a Arc<Pdu>>) {
         if auth::is_plain(&pdu.event_type, pdu.state_key.as_deref()) {
-            let verdict = Verdict { event_type: pdu.event_type.clone(), by: by.map(Arc::downgrade).collect() };
-            self.0.insert(key, Arc::new(verdict));
+            let allowed_by = AllowedBy { event_type: pdu.event_type.clone(), events: by.map(Arc::downgrade).collect() };
+            self.0.insert(key, Arc::new(allowed_by));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ruma::{RoomVersionId, event_id};
+    use ruma::{EventId, RoomVersionId};
     use sabha_federation::EventDraft;
     use serde_json::{Value, json, value::to_raw_value};
 
@@ -82,6 +82,54 @@ mod tests {
             content,
             redacts: None,
         }
+    }
+
+    fn pdu(event_type: &str) -> Arc<Pdu> {
+        let rules = sabha_federation::rules(&RoomVersionId::V11).expect("it is supported");
+        let event_id = EventId::parse("$event").expect("an event ID");
+        let event = json!({
+            "type": event_type, "room_id": "!room:sabha.test", "sender": "@alice:sabha.test", "origin_server_ts": 1,
+            "content": {}, "prev_events": [], "auth_events": [], "depth": 1,
+        });
+        Arc::new(Pdu::from_stored(&rules, event_id, event.to_string()).expect("an event"))
+    }
+
+    const SENDER: (RoomNid, UserNid) = (RoomNid(1), UserNid(1));
+
+    #[test]
+    fn a_verdict_names_events_and_keeps_none_in_memory() {
+        let allowed = Allowed::new(&Budget::new(16 << 20));
+        let (message, member, levels) = (pdu("m.room.message"), pdu("m.room.member"), pdu("m.room.power_levels"));
+        let knows = |by: &[&Arc<Pdu>]| allowed.knows(SENDER, &message, by.iter().copied());
+        allowed.note(SENDER, &message, [&member, &levels].into_iter());
+        assert!(knows(&[&member, &levels]));
+        assert!(!knows(&[&member]));
+        assert!(!knows(&[&member, &levels, &levels]));
+        // Its redacted form is equal in all that a type and an ID say.
+        assert!(!knows(&[&member, &pdu("m.room.power_levels")]));
+        assert_eq!((Arc::strong_count(&message), Arc::strong_count(&levels)), (1, 1));
+        drop(levels);
+        for _ in 0..100 {
+            assert!(
+                !knows(&[&member, &pdu("m.room.power_levels")]),
+                "a new event may not get the place of one that is gone"
+            );
+        }
+    }
+
+    #[test]
+    fn verdicts_take_a_part_of_the_budget_however_many_senders_there_are() {
+        let budget = Budget::new(16 << 20);
+        let allowed = Allowed::new(&budget);
+        let by = [pdu("m.room.create"), pdu("m.room.power_levels"), pdu("m.room.member")];
+        let message = pdu(&"x".repeat(255));
+        let is_known = |sender| allowed.knows((RoomNid(1), UserNid(sender)), &message, by.iter());
+        for sender in 0..10_000 {
+            allowed.note((RoomNid(1), UserNid(sender)), &message, by.iter());
+        }
+        assert!(allowed.0.weight() <= budget.share(Part::AllowedSenders));
+        let known = (0..10_000).filter(|sender| is_known(*sender)).count();
+        assert!((20..1_000).contains(&known), "{known}");
     }
 
     #[tokio::test]
@@ -110,33 +158,5 @@ mod tests {
         }
         rooms.leave(&bob, &room_id, None).await.expect("left");
         assert!(!allows(&bob, "m.room.message").await);
-    }
-
-    #[test]
-    fn a_verdict_keeps_no_event_in_memory() {
-        let rules = RoomVersionId::V11.rules().expect("a known version");
-        let pdu = |number: usize| {
-            let json = json!({ "room_id": "!r:localhost", "sender": "@a:localhost", "type": "m.room.message",
-                "content": { "number": number }, "depth": 1, "origin_server_ts": 1, "prev_events": [], "auth_events": [],
-                "hashes": { "sha256": "" }, "signatures": {} });
-            let pdu = Pdu::from_stored(&rules, event_id!("$e").to_owned(), json.to_string());
-            Arc::new(pdu.expect("an event"))
-        };
-        let (allowed, key, sent) = (Allowed::new(&Budget::new(16 << 20)), (RoomNid(1), UserNid(1)), pdu(0));
-        let by = vec![pdu(1), pdu(2)];
-        allowed.note(key, &sent, by.iter());
-        assert!(allowed.knows(key, &sent, by.iter()));
-        assert!(by.iter().all(|event| Arc::strong_count(event) == 1));
-        drop(by);
-        // Another event may be made where the first ones were, and is not taken for them.
-        for number in 0..100 {
-            assert!(!allowed.knows(key, &sent, [pdu(number), pdu(number)].iter()));
-        }
-        let mut bytes = 0;
-        for user in 0..10_000 {
-            allowed.note((RoomNid(1), UserNid(user)), &sent, [pdu(1)].iter());
-            bytes = allowed.0.weight().max(bytes);
-        }
-        assert!(bytes <= Budget::new(16 << 20).share(Part::AllowedSenders), "{bytes}");
     }
 }

@@ -3,13 +3,21 @@
 //! It is stored with each of these memberships, and one request can invite hundreds of users in one commit. So its size
 //! is bounded, whatever the room's state holds.
 //!
+//! Promise: a client is shown the room as it was at the invitation or the knock, but nothing of an event that was redacted since.
+//! The spec does not ask for that, and Synapse sends what it has stored. But nobody else here is shown that content any more.
+//!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
+
+use std::borrow::Cow;
 
 use sabha_federation::Pdu;
 use serde_json::{Map, Value, json};
 
 use super::RoomWriter;
-use crate::store::Error;
+use crate::{
+    room::{Room, Rooms, memberships::MemberEntry},
+    store::{Error, EventNid},
+};
 
 /// The largest content that is shown whole. Ordinary contents have a tenth of this; an event may have 64 KiB.
 const MAX_CONTENT_BYTES: usize = 4_096;
@@ -38,9 +46,45 @@ impl RoomWriter<'_> {
         for event_type in SHOWN {
             shown.extend(self.current(event_type, "").await?.map(|current| current.pdu));
         }
-        shown.extend(self.current("m.room.member", member.sender.as_str()).await?.map(|current| current.pdu));
+        // A user who knocks is their sender: an earlier membership of theirs is not shown.
+        if member.state_key.as_deref() != Some(member.sender.as_str()) {
+            shown.extend(self.current("m.room.member", member.sender.as_str()).await?.map(|current| current.pdu));
+        }
         let shown: Vec<&Pdu> = shown.iter().map(|pdu| &**pdu).chain([member]).collect();
         Ok(bounded(&shown))
+    }
+}
+
+impl Rooms {
+    /// The stripped state of an invitation or a knock, as a JSON array, without the content of events that were redacted since.
+    /// Its events are those of the room's state at the membership.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it or an event cannot be read, and errors of the database.
+    pub(crate) async fn stripped_state<'a>(&self, room: &Room, member: &'a MemberEntry) -> Result<Cow<'a, str>, Error> {
+        let Some(stored) = member.invite_state.as_deref() else { return Ok("[]".into()) };
+        let mut shown: Vec<Value> =
+            serde_json::from_str(stored).map_err(|error| Error::damaged("stripped state", error))?;
+        let (mut found, mut nids): (Vec<&mut Value>, Vec<EventNid>) = (Vec::new(), Vec::new());
+        for event in &mut shown {
+            let (Some(event_type), Some(state_key)) = (event["type"].as_str(), event["state_key"].as_str()) else {
+                continue;
+            };
+            let Some(key) = self.find_key(room, event_type, state_key).await? else { continue };
+            if let Some(entry) = self.entry_at(room, key, member.pos).await? {
+                found.push(event);
+                nids.push(entry.event_nid);
+            }
+        }
+        let mut is_redacted = false;
+        for (shown, event) in found.into_iter().zip(self.events.list(room, &nids).await?) {
+            if event.redacted_because.is_some() {
+                // A redaction may leave large contents whole.
+                shown["content"] = content(&event.pdu, MAX_VALUE_BYTES);
+                is_redacted = true;
+            }
+        }
+        Ok(if is_redacted { Value::from(shown).to_string().into() } else { stored.into() })
     }
 }
 
@@ -48,13 +92,17 @@ impl RoomWriter<'_> {
 fn bounded(events: &[&Pdu]) -> String {
     let stripped = |whole_upto: usize| {
         let event = |pdu: &&Pdu| {
-            let content = if pdu.content.get().len() <= whole_upto { json!(pdu.content) } else { cut(pdu) };
+            let content = content(pdu, whole_upto);
             json!({ "type": pdu.event_type, "state_key": pdu.state_key, "sender": pdu.sender, "content": content })
         };
         Value::from(events.iter().map(event).collect::<Vec<_>>()).to_string()
     };
     let state = stripped(MAX_CONTENT_BYTES);
     if state.len() <= MAX_STATE_BYTES { state } else { stripped(MAX_VALUE_BYTES) }
+}
+
+fn content(pdu: &Pdu, whole_upto: usize) -> Value {
+    if pdu.content.get().len() <= whole_upto { json!(pdu.content) } else { cut(pdu) }
 }
 
 /// The fields of a content that clients show, or need to join the room.

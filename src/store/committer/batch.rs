@@ -1,5 +1,5 @@
 //! One transaction of the committer, with as few statements as possible: a small batch of rows goes in one call
-//! ([`super::one_call`]), everything else in one statement for each table and piece.
+//! ([`super::one_call`]), everything else in statements of up to [`MAX_CHUNK`](crate::store::rows::MAX_CHUNK) rows of a table.
 
 use std::sync::{Arc, OnceLock};
 

@@ -164,7 +164,7 @@ fn key_bytes(row: &Row) -> Vec<u8> {
     bytes
 }
 
-/// Cuts rows into pieces of powers of two, the largest first.
+/// Cuts rows of one table into chunks of powers of two, the largest first.
 pub(super) fn chunks<'r, 'a>(mut rows: &'r [Cow<'a, Row>]) -> impl Iterator<Item = &'r [Cow<'a, Row>]> {
     std::iter::from_fn(move || {
         if rows.is_empty() {

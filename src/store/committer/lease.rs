@@ -65,7 +65,7 @@ impl WriterConn {
         let mut pauses = Pauses::new();
         loop {
             match self.next_term(shared).await {
-                Ok(next) => return Ok(next.is_some_and(|first_pos| first_pos >= last)),
+                Ok(next) => return Ok(next.is_some_and(|after| after >= last)),
                 Err(error) => tracing::debug!(error = %Report(&error), "the database is still away"),
             }
             self.lose();

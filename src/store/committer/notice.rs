@@ -8,8 +8,8 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer for all commits: a busy committer sets one for each `after`, not one for each commit. To set a timer may wake
-/// another thread, which has to sleep shorter.
+/// A timer for all commits: a busy committer sets one for each `after`, not one for each commit. Setting a timer may wake
+/// another thread, which then has less time to sleep.
 #[derive(Default)]
 pub(super) struct Notice(Option<Pin<Box<Sleep>>>);
 

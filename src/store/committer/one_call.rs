@@ -1,7 +1,7 @@
 //! A small batch of nothing but rows, committed in one call: `BEGIN`, the rows, the slot and `COMMIT` as one text.
 //!
-//! A text depends only on the tables and their numbers of rows, so the usual texts are made once and remembered, here
-//! and by the database as prepared statements. A test prepares them on both engines.
+//! A text depends only on the pieces of its batch ([`Piece`]), so the usual texts are made once and remembered, here and by
+//! the database as prepared statements. A test prepares them on both engines.
 
 use std::{collections::HashMap, future::poll_fn, sync::Arc};
 
@@ -82,8 +82,12 @@ impl Texts {
     }
 }
 
-/// Runs a text of so many statements. Nobody waits for more than the last one: to wait for the end of the answers as well, as
+/// Runs a text of so many statements, and waits for the answer to the last one. To wait for the end of the answers as well, as
 /// sqlx does, would let SQLite's thread wake us once more.
+///
+/// # Errors
+/// The error of the first statement that fails; those behind it are not run. [`sqlx::Error::WorkerCrashed`] if an answer is
+/// missing.
 async fn run_all(
     conn: &mut SqliteConnection,
     text: Arc<str>,
@@ -92,7 +96,7 @@ async fn run_all(
 ) -> Result<(), sqlx::Error> {
     let mut answers = conn.fetch_many(sqlx::query_with(AssertSqlSafe(text), arguments));
     for _ in 0..statements {
-        poll_fn(|cx| answers.as_mut().poll_next(cx)).await.transpose()?;
+        poll_fn(|cx| answers.as_mut().poll_next(cx)).await.ok_or(sqlx::Error::WorkerCrashed)??;
     }
     Ok(())
 }
@@ -129,4 +133,44 @@ fn move_slot(mut written: impl FnMut(usize) -> String) -> String {
         text.push_str(&part[1..]);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    async fn connection() -> SqliteConnection {
+        SqliteConnection::connect("sqlite::memory:").await.expect("it needs no file")
+    }
+
+    async fn run(conn: &mut SqliteConnection, text: &str, statements: usize) -> Result<(), sqlx::Error> {
+        run_all(conn, text.into(), SqliteArguments::default(), statements).await
+    }
+
+    #[tokio::test]
+    async fn the_answer_of_the_commit_is_waited_for_and_the_connection_is_free_then() {
+        let mut conn = connection().await;
+        let schema = "CREATE TABLE a (b INTEGER NOT NULL PRIMARY KEY); \
+            CREATE TABLE c (b INTEGER NOT NULL REFERENCES a (b) DEFERRABLE INITIALLY DEFERRED)";
+        run(&mut conn, schema, 2).await.expect("two tables");
+        // Only the commit finds that there is no such row.
+        let refused = run(&mut conn, "BEGIN; INSERT INTO c (b) VALUES (1); COMMIT", 3).await;
+        assert!(matches!(refused, Err(sqlx::Error::Database(_))), "{refused:?}");
+        run(&mut conn, "ROLLBACK", 1).await.expect("the transaction is still open");
+        let stored = "BEGIN; INSERT INTO c (b) VALUES (1); INSERT INTO a (b) VALUES (1); COMMIT";
+        for text in [stored, "BEGIN; DELETE FROM c; DELETE FROM a; COMMIT", stored] {
+            run(&mut conn, text, 4).await.expect("nothing is wrong with it");
+        }
+        let (rows,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM c").fetch_one(&mut conn).await.expect("it is free");
+        assert_eq!(rows, 1);
+    }
+
+    #[tokio::test]
+    async fn a_missing_answer_is_an_error() {
+        // The answers end as they do when SQLite's thread ends between two statements.
+        let ended = run(&mut connection().await, "CREATE TABLE a (b INTEGER)", 2).await;
+        assert!(matches!(ended, Err(sqlx::Error::WorkerCrashed)), "{ended:?}");
+    }
 }

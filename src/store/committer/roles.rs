@@ -266,7 +266,7 @@ impl Committer {
     pub(in crate::store) fn begin_term(&self, Taken { term, blocks }: Taken) {
         self.0.terms.add(term);
         self.0.ids.open(blocks);
-        lock(&self.0.queue).open(term.first_pos);
+        lock(&self.0.queue).open(term.after);
         self.0.pulse.set(Health::Working);
         let lease = Touch::Lease { epoch: term.epoch, incarnation: term.number };
         // The log says where the term begins. A server that stops already need not say it.

@@ -15,6 +15,7 @@ use crate::{
 
 mod log;
 mod memory;
+mod pieces;
 mod roles;
 
 /// An open database, with the directory or the PostgreSQL database that holds it.

@@ -19,7 +19,12 @@ use crate::{
 
 statements! {
     NEWEST_UPTO = "SELECT pos, touched FROM commit_log WHERE pos <= $1 ORDER BY pos DESC LIMIT 1";
-    pub(super) ENTRIES = "SELECT pos, touched FROM commit_log WHERE pos > $1 AND pos <= $2 ORDER BY pos LIMIT $3";
+    /// The entries of a page. Each has fewer than $4 bytes before it there, so the first one is always among them. Their
+    /// sizes are read first, which loads none of them.
+    pub(super) ENTRIES = "SELECT pos, touched FROM commit_log WHERE pos > $1 AND pos <= \
+        (SELECT MAX(pos) FROM (SELECT pos, SUM(bytes) OVER (ORDER BY pos) - bytes AS bytes_before FROM \
+        (SELECT pos, LENGTH(touched) AS bytes FROM commit_log WHERE pos > $1 AND pos <= $2 ORDER BY pos LIMIT $3) near) sized \
+        WHERE bytes_before < $4) ORDER BY pos";
 }
 
 /// The number of entries in memory: some seconds of a busy server, so that a consumer that keeps up reads no table.
@@ -30,6 +35,11 @@ const RECENT_TOUCHES: usize = 65_536;
 
 /// The number of entries in a page: one read, and the work that a consumer repeats when it fails.
 pub(super) const PAGE: usize = 200;
+
+/// The number of bytes with which a page from the database ends; its last entry may go beyond it. Two hundred entries of
+/// single messages have 6 kB, and a large batch has some more. In memory an entry takes about twenty times its bytes, so a
+/// page has about 5 MB, like the newest entries ([`RECENT_TOUCHES`]).
+pub(super) const PAGE_BYTES: usize = 256 << 10;
 
 /// The age of an entry beyond which the tables are quicker to read than what the log has gathered since.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -150,7 +160,7 @@ impl Feed {
         recent.after(pos)?.next().map(|entry| entry.at_ms)
     }
 
-    /// The next entries after `pos`, at most [`PAGE`].
+    /// The next entries after `pos`, at most a page.
     pub(super) async fn after(&self, db: &Database, pos: Position, now_ms: i64) -> Result<Upcoming, Error> {
         let latest = self.latest();
         let bytes = {
@@ -167,7 +177,7 @@ impl Feed {
             return Ok(Upcoming::TooFar);
         }
         let rows: Vec<EntryRow> = on!(&mut conn, db => sqlx::query_as(ENTRIES.text())
-            .bind(pos.0).bind(latest.0).bind(PAGE as i64).fetch_all(&mut **db).await)?;
+            .bind(pos.0).bind(latest.0).bind(PAGE as i64).bind(PAGE_BYTES as i64).fetch_all(&mut **db).await)?;
         drop(reader);
         let mut entries = Vec::with_capacity(rows.len());
         for (pos, blob) in rows {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     LogEntry, decode,
-    feed::{ENTRIES, EntryRow, LogEnd, PAGE},
+    feed::{ENTRIES, EntryRow, LogEnd, PAGE, PAGE_BYTES},
 };
 use crate::{
     report::Report,
@@ -45,8 +45,9 @@ impl LogPlace {
     /// Reads the entries after the place up to `upto`, at most a page, and moves the place to the last of them.
     pub(in crate::store) async fn page(&mut self, conn: &mut Conn<'_>, upto: Position) -> Result<Page, Error> {
         let rows: Vec<EntryRow> = at_writer!(conn, db => sqlx::query_as(ENTRIES.text())
-            .bind(self.pos.0).bind(upto.0).bind(PAGE as i64).fetch_all(&mut **db).await)?;
-        let is_last = rows.len() < PAGE;
+            .bind(self.pos.0).bind(upto.0).bind(PAGE as i64).bind(PAGE_BYTES as i64).fetch_all(&mut **db).await)?;
+        // A full page may be the last one too. Then an empty one follows.
+        let is_last = rows.len() < PAGE && rows.iter().map(|(_, blob)| blob.len()).sum::<usize>() < PAGE_BYTES;
         let mut place = *self;
         let mut entries = Vec::with_capacity(rows.len());
         for (pos, blob) in rows {

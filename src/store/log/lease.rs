@@ -69,14 +69,14 @@ pub(in crate::store) async fn take(
         at_writer!(conn, db => sqlx::query("ROLLBACK").execute(&mut **db).await.map(drop))?;
         return Ok(None);
     };
-    let taken = begin(conn, Term { number, epoch, first_pos: seen.pos }, now_ms).await?;
+    let taken = begin(conn, Term { number, epoch, after: seen.pos }, now_ms).await?;
     at_writer!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(drop))?;
     Ok(Some(taken))
 }
 
 /// Begins a term whose slot was just taken, in the same transaction if others share the database.
 pub(in crate::store) async fn begin(conn: &mut Conn<'_>, term: Term, now_ms: i64) -> Result<Taken, Error> {
-    trim::delete_after(conn, term.first_pos).await?;
+    trim::delete_after(conn, term.after).await?;
     terms::begin(conn, term, now_ms).await?;
     Ok(Taken { term, blocks: reserve_ids(conn).await? })
 }

@@ -1,4 +1,5 @@
 mod cursors;
+mod pages;
 
 use proptest::prelude::*;
 use sabha_federation::varint::checksum;

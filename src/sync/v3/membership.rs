@@ -226,11 +226,11 @@ impl RoomNews {
             let before = sections.mark();
             let mut json = Object::begin(sections.key(name));
             for entry in &entries {
-                let state = entry.invite_state.as_deref().unwrap_or("[]");
-                if !size.allows(json.out.len() + state.len()) {
+                let bytes = entry.invite_state.as_deref().map_or(0, str::len);
+                if !size.allows(json.out.len() + bytes) {
                     size.may_be_large().await?;
                 }
-                let written = write_stripped(look, entry.room, (field, state), &mut json).await;
+                let written = write_stripped(look, entry, field, &mut json).await;
                 if look.app.rooms.contain(entry.room, written)?.is_none() {
                     self.leave_out(look, entry.room)?;
                 }
@@ -296,17 +296,13 @@ impl RoomNews {
 }
 
 /// Writes a room that the user is invited to or has knocked on.
-async fn write_stripped(
-    look: &Look<'_>,
-    room: RoomNid,
-    (field, state): (&str, &str),
-    json: &mut Object<'_>,
-) -> Result<(), Error> {
-    let room = look.app.rooms.by_nid(room).await?;
+async fn write_stripped(look: &Look<'_>, entry: &MemberEntry, field: &str, json: &mut Object<'_>) -> Result<(), Error> {
+    let room = look.app.rooms.by_nid(entry.room).await?;
     if look.wants(&room) {
+        let state = look.app.rooms.stripped_state(&room, entry).await?;
         let mut object = Object::begin(json.key(room.room_id.as_str()));
         let mut stripped = Object::begin(object.key(field));
-        stripped.raw("events", state);
+        stripped.raw("events", &state);
         stripped.end();
         object.end();
     }

@@ -35,7 +35,9 @@ fn once<'a>(end: &End, room: &'a TrueRoom) -> HashMap<&'a str, usize> {
         let repeats = index > 0
             && event.content["membership"] == "join"
             && room.membership_at(event.state_key.as_deref().unwrap_or_default(), index - 1) == "join";
-        if repeats {
+        // An upgrade closes the old room with a copy of its power levels.
+        let closes = room.closes(index) && event.nonce().is_some_and(|nonce| found.contains_key(nonce));
+        if repeats || closes {
             continue;
         }
         if let Some(first) = event.nonce().and_then(|nonce| found.insert(nonce, index)) {

@@ -88,7 +88,6 @@ impl Known {
     }
 
     /// Describes how the client's token moved, and in which section each answer had the room.
-    /// Applies an answer. Returns contents that no answer may have as faults.
     pub fn way_of(&self, room_id: &str) -> String {
         let step = |taken: &Taken| {
             let since = taken.since.as_deref().unwrap_or("the beginning");
@@ -142,6 +141,7 @@ impl Known {
             let room = self.rooms.entry(room_id.to_owned()).or_default();
             room.torn = true;
             room.state.clear();
+            room.typing.clear();
         }
     }
 
@@ -202,6 +202,8 @@ impl Known {
             self.joined.remove(room_id);
             // Events without the user are not told until they come back; then all state is told.
             room.state.clear();
+            // Nobody is seen to type there.
+            room.typing.clear();
         }
         self.invited.remove(room_id);
         self.knocked.remove(room_id);

@@ -18,8 +18,8 @@ const TEN_MINUTES: Duration = Duration::from_secs(600);
 const EIGHT_DAYS: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// An open database, with the directory or the PostgreSQL database that holds it.
-struct World {
-    db: Arc<Database>,
+pub(super) struct World {
+    pub(super) db: Arc<Database>,
     clock: Clock,
     url: String,
     _dir: tempfile::TempDir,
@@ -27,7 +27,7 @@ struct World {
 }
 
 impl World {
-    async fn both() -> Vec<Self> {
+    pub(super) async fn both() -> Vec<Self> {
         let mut both = Vec::new();
         let dir = || tempfile::tempdir().expect("a temporary directory");
         let sqlite = dir();
@@ -232,10 +232,15 @@ impl Transaction for LargeLog {
 
     async fn run(&self, conn: &mut Conn<'_>, pos: Position) -> Result<(), Error> {
         let touches = vec![(pos, Touch::Profile { user: UserNid(9) })];
-        let entry = LogEntry { after: Position(pos.0 - 1), pos, at_ms: 0, bytes_before: self.0, touches };
-        let text = "INSERT INTO commit_log (pos, touched) VALUES ($1, $2)";
-        Ok(on!(conn, db => sqlx::query(text).bind(pos.0).bind(encode(&entry)).execute(&mut **db).await.map(drop))?)
+        insert(conn, &LogEntry { after: Position(pos.0 - 1), pos, at_ms: 0, bytes_before: self.0, touches }).await
     }
+}
+
+/// Stores an entry behind the committer's back.
+pub(super) async fn insert(conn: &mut Conn<'_>, entry: &LogEntry) -> Result<(), Error> {
+    let text = "INSERT INTO commit_log (pos, touched) VALUES ($1, $2)";
+    Ok(on!(conn, db => sqlx::query(text)
+        .bind(entry.pos.0).bind(encode(entry)).execute(&mut **db).await.map(drop))?)
 }
 
 #[tokio::test]
