@@ -16,7 +16,7 @@ use super::{
 use crate::store::{
     Error, UserNid,
     cross_signing::{self, SignatureRow},
-    device_keys,
+    device_keys::{self, DeviceKeyRow},
     vocabulary::User,
 };
 
@@ -26,6 +26,10 @@ pub const MAX_QUERIED_USERS: usize = 10_000;
 /// Maximum bytes of the keys and signatures in one answer: ten thousand users with two devices each, which take 1.5 kB. They
 /// are in memory several times while the answer is made.
 pub const MAX_QUERIED_BYTES: usize = 32 << 20;
+
+/// Maximum bytes of one user's keys and signatures if the answer has no space for everybody's: 80 devices with 1.5 kB. Users
+/// with more are left out then. Otherwise a few of them would keep all others from being asked for in the same query.
+const MAX_BYTES_OF_USER: usize = 128 << 10;
 
 /// Why a query was refused.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +60,51 @@ struct Signatures {
     signers: HashMap<UserNid, OwnedUserId>,
 }
 
+/// The rows that were read for a query.
+#[derive(Default)]
+struct Rows {
+    devices: Vec<DeviceKeyRow>,
+    cross_signing: Vec<(UserNid, String, String)>,
+    signatures: Vec<SignatureRow>,
+    bytes: usize,
+    by_user: HashMap<UserNid, usize>,
+}
+
+impl Rows {
+    fn add(
+        &mut self,
+        devices: Vec<DeviceKeyRow>,
+        cross_signing: Vec<(UserNid, String, String)>,
+        signatures: Vec<SignatureRow>,
+    ) {
+        let of_devices = devices.iter().map(|row| (UserNid(row.user_nid), row.json.len()));
+        let of_cross_signing = cross_signing.iter().map(|(user, _, json)| (*user, json.len()));
+        let of_signatures =
+            signatures.iter().map(|row| (UserNid(row.user_nid), row.signer_key_id.len() + row.signature.len()));
+        for (user, bytes) in of_devices.chain(of_cross_signing).chain(of_signatures) {
+            self.bytes += bytes;
+            *self.by_user.entry(user).or_default() += bytes;
+        }
+        self.devices.extend(devices);
+        self.cross_signing.extend(cross_signing);
+        self.signatures.extend(signatures);
+    }
+
+    /// Leaves out the users who have more than [`MAX_BYTES_OF_USER`], and returns them.
+    fn leave_out_large(&mut self) -> Vec<UserNid> {
+        let large: HashMap<UserNid, usize> = self.by_user.extract_if(|_, bytes| *bytes > MAX_BYTES_OF_USER).collect();
+        self.bytes -= large.values().sum::<usize>();
+        let stays = |user: UserNid| !large.contains_key(&user);
+        self.devices.retain(|row| stays(UserNid(row.user_nid)));
+        self.cross_signing.retain(|(user, ..)| stays(*user));
+        self.signatures.retain(|row| stays(UserNid(row.user_nid)));
+        large.into_keys().collect()
+    }
+}
+
 impl Keys {
     /// Looks up the keys of these users: of all their devices, or of the devices in the list. Unknown users are missing
-    /// from the answer.
+    /// from the answer, and so are users with very many keys if the answer has no space for all.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -83,29 +129,31 @@ impl Keys {
         let nids: Vec<UserNid> = users.keys().copied().collect();
         let mut reader = self.db.read().await?;
         let mut conn = reader.conn();
-        let (mut device_rows, mut cross_signing_rows, mut signature_rows) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bytes = 0;
+        let mut rows = Rows::default();
         for nids in nids.chunks(device_keys::USERS_PER_STATEMENT) {
             let devices = device_keys::device_keys(&mut conn, nids).await?;
             let cross_signing = cross_signing::cross_signing_keys(&mut conn, nids).await?;
-            let signatures = cross_signing::visible_signatures(&mut conn, nids, asker.nid).await?;
-            bytes += devices.iter().map(|row| row.json.len()).sum::<usize>()
-                + cross_signing.iter().map(|(_, _, json)| json.len()).sum::<usize>()
-                + signatures.iter().map(|row| row.signer_key_id.len() + row.signature.len()).sum::<usize>();
-            if bytes > self.queried_bytes {
+            rows.add(devices, cross_signing, cross_signing::visible_signatures(&mut conn, nids, asker.nid).await?);
+            if rows.bytes <= self.queried_bytes {
+                continue;
+            }
+            // Missing, not without devices: clients ask for them again.
+            for user in rows.leave_out_large() {
+                if let Some(user_id) = users.remove(&user) {
+                    queried.device_keys.remove(user_id);
+                }
+            }
+            if rows.bytes > self.queried_bytes {
                 return Err(QueryError::TooLarge);
             }
-            device_rows.extend(devices);
-            cross_signing_rows.extend(cross_signing);
-            signature_rows.extend(signatures);
         }
         drop(reader);
-        let signatures = self.gather(signature_rows).await?;
+        let signatures = self.gather(rows.signatures).await?;
         // A set, because a list may repeat a device thousands of times.
         let named: HashMap<&OwnedUserId, HashSet<&OwnedDeviceId>> =
             wanted.iter().map(|(user_id, devices)| (user_id, devices.iter().collect())).collect();
 
-        for row in device_rows {
+        for row in rows.devices {
             let (user, device_id) = (UserNid(row.user_nid), OwnedDeviceId::from(row.device_id));
             let Some(user_id) = users.get(&user) else {
                 continue;
@@ -123,7 +171,7 @@ impl Keys {
             keys.insert("unsigned".to_owned(), unsigned.into());
             queried.device_keys.entry((*user_id).clone()).or_default().insert(device_id, raw(keys)?);
         }
-        for (user, usage, json) in cross_signing_rows {
+        for (user, usage, json) in rows.cross_signing {
             let (Some(user_id), Some(usage)) = (users.get(&user), Usage::from_stored(&usage)) else {
                 continue;
             };

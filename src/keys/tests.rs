@@ -300,3 +300,29 @@ async fn a_query_answers_with_a_bounded_number_of_bytes() {
     let refused = fixture.keys.query(asker, &wanted(40)).await;
     assert!(matches!(refused, Err(QueryError::TooLarge)), "{refused:?}");
 }
+
+#[tokio::test]
+async fn users_with_huge_keys_keep_nobody_else_from_being_asked_for() {
+    let mut fixture = Fixture::new(|_| {}).await;
+    let mut users = Vec::new();
+    for (name, bytes) in [("alice", 900), ("huge", 200_000), ("mallory", 200_000), ("bob", 900)] {
+        let user_id = UserId::parse(format!("@{name}:example.org")).expect("a user ID");
+        let device = fixture.device(&user_id, "DEV").await;
+        let (device_nid, user_nid) = (device.device_nid, device.user.nid);
+        let json = json!({ "algorithms": ["a".repeat(bytes)] }).to_string();
+        let row = DeviceKeyColumns { device_nid, user_nid, json: json.into() }.row();
+        let write = Write::new(vec![row]).touching(Touch::DeviceList { user: user_nid });
+        fixture.db.committer().write(write).await.expect("stored");
+        users.push((device, user_id));
+    }
+    let asker = Arc::clone(&users[0].0.user);
+    let wanted = users.iter().map(|(_, user_id)| (user_id.clone(), Vec::new())).collect();
+    for (most, told) in [(500_000, vec![0, 1, 2, 3]), (300_000, vec![0, 3])] {
+        Arc::get_mut(&mut fixture.keys).expect("nobody else has it").queried_bytes = most;
+        let queried = fixture.keys.query(&asker, &wanted).await.expect("they fit");
+        let mut expected: Vec<_> = told.into_iter().map(|number: usize| &users[number].1).collect();
+        expected.sort();
+        assert_eq!(queried.device_keys.keys().collect::<Vec<_>>(), expected, "{most} bytes");
+        assert!(queried.device_keys.values().all(|devices| devices.len() == 1), "{most} bytes");
+    }
+}

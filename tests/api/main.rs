@@ -57,6 +57,7 @@ mod sync_join;
 mod sync_leave;
 mod sync_parked;
 mod sync_properties;
+mod sync_read;
 mod sync_restart;
 mod sync_state;
 mod sync_state_model;

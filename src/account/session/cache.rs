@@ -42,13 +42,17 @@ pub struct SessionCache {
 #[derive(Debug, Clone)]
 struct Cached {
     device: Arc<LocalDevice>,
+    /// The session as it was before the account's rights changed: a request may still use it.
+    former: Option<Arc<LocalDevice>>,
     read_at: Position,
 }
 
 impl HasBytes for Cached {
     fn bytes(&self) -> u64 {
-        let device_id = self.device.device_id.as_ref().map_or(0, |device_id| device_id.as_str().len());
-        (SESSION_BYTES + device_id) as u64
+        let of_device = |device: &Arc<LocalDevice>| {
+            SESSION_BYTES + device.device_id.as_ref().map_or(0, |device_id| device_id.as_str().len())
+        };
+        (of_device(&self.device) + self.former.as_ref().map_or(0, of_device)) as u64
     }
 }
 
@@ -61,7 +65,7 @@ impl Lifecycle<TokenHash, Cached> for KeepUsed {
     type RequestState = ();
 
     fn is_pinned(&self, _: &TokenHash, cached: &Cached) -> bool {
-        Arc::strong_count(&cached.device) > 1
+        [Some(&cached.device), cached.former.as_ref()].into_iter().flatten().any(|device| Arc::strong_count(device) > 1)
     }
 }
 
@@ -77,7 +81,7 @@ impl SessionCache {
 
     /// The session, unless its account has changed since it was read.
     pub fn get(&self, hash: &TokenHash) -> Option<Arc<LocalDevice>> {
-        let Cached { device, read_at } = self.sessions.get(hash)?;
+        let Cached { device, read_at, .. } = self.sessions.get(hash)?;
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
         accounts.is_unchanged(&device.user.nid, read_at).then_some(device)
     }
@@ -91,7 +95,7 @@ impl SessionCache {
     /// Caches a session that was read when `read_at` was visible. If two requests have read the same one, both get the
     /// session that a logout will cancel.
     pub fn keep(&self, hash: TokenHash, device: Arc<LocalDevice>, read_at: Position) -> Arc<LocalDevice> {
-        let read = Cached { device, read_at };
+        let read = Cached { device, former: None, read_at };
         let kept = match self.sessions.get_or_insert_with(&hash, || Ok::<_, std::convert::Infallible>(read.clone())) {
             Ok(kept) => kept,
             Err(never) => match never {},
@@ -100,12 +104,13 @@ impl SessionCache {
             return kept.device;
         }
         // The later read wins. A logout cancels both.
-        let device = if kept.device.admin == read.device.admin {
-            kept.device
+        let (device, former) = if kept.device.admin == read.device.admin {
+            (kept.device, kept.former)
         } else {
-            Arc::new(LocalDevice { admin: read.device.admin, ..LocalDevice::clone(&kept.device) })
+            let device = LocalDevice { admin: read.device.admin, ..LocalDevice::clone(&kept.device) };
+            (Arc::new(device), Some(kept.device))
         };
-        self.sessions.insert(hash, Cached { device: Arc::clone(&device), read_at });
+        self.sessions.insert(hash, Cached { device: Arc::clone(&device), former, read_at });
         device
     }
 
@@ -223,14 +228,19 @@ mod tests {
             for bytes in [0, 1 << 20] {
                 let cache = SessionCache::new(Position::BEFORE_ALL, &Budget::new(bytes));
                 let used = cache.keep(KEPT, device(&user, false), Position::BEFORE_ALL);
+                let of_admin = cache.keep(ENDED, device(&user, false), Position::BEFORE_ALL);
+                // Read again after the user has become an administrator, by a request that has ended.
+                drop(cache.keep(ENDED, device(&user, true), Position(1)));
                 for number in 0..5_000_u64 {
                     let mut hash = [9; 32];
                     hash[..8].copy_from_slice(&number.to_le_bytes());
                     cache.keep(hash, device(&user, false), Position::BEFORE_ALL);
                 }
                 assert!(cache.sessions.len() < 1_000, "{} sessions in {bytes} bytes", cache.sessions.len());
-                cache.remove(&KEPT);
-                assert!(used.revoked.is_cancelled(), "with {bytes} bytes");
+                for (hash, used) in [(KEPT, used), (ENDED, of_admin)] {
+                    cache.remove(&hash);
+                    assert!(used.revoked.is_cancelled(), "with {bytes} bytes");
+                }
             }
         }
     }

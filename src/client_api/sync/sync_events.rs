@@ -78,14 +78,16 @@ async fn answer(asking: Asking, app: App) -> Result<RawJson, ApiError> {
 /// Reads the request, at once if memory has the session and the filter.
 fn asking(app: &App, request: Request) -> Asking {
     let uri = request.uri().clone();
-    let Some(caller) = Authed::<Endpoint>::caller_in_memory(&request, app) else {
+    let caller = debug_span!("authenticate").in_scope(|| Authed::<Endpoint>::caller_in_memory(&request, app));
+    let Some(caller) = caller else {
         let app = app.clone();
         return Asking::Going(Box::pin(async move {
             let authed = Authed::<Endpoint>::from_request(request, &app).await?;
             read(app, authed, uri).instrument(debug_span!("sync.read")).await
         }));
     };
-    let authed = match Authed::<Endpoint>::of_caller(request, app, caller) {
+    let span = debug_span!("sync.read");
+    let authed = match span.in_scope(|| Authed::<Endpoint>::of_caller(request, app, caller)) {
         Ok(authed) => authed,
         Err(error) => return Asking::done(Err(error)),
     };
@@ -95,8 +97,8 @@ fn asking(app: &App, request: Request) -> Asking {
         Some(_) => None,
     };
     match filter {
-        Some(filter) => Asking::done(asked(app, authed, filter, &uri)),
-        None => Asking::Going(Box::pin(read(app.clone(), authed, uri).instrument(debug_span!("sync.read")))),
+        Some(filter) => Asking::done(span.in_scope(|| asked(app, authed, filter, &uri))),
+        None => Asking::Going(Box::pin(read(app.clone(), authed, uri).instrument(span))),
     }
 }
 

@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod routes;
 mod server;
 pub mod shapes;
+mod spans;
 pub mod steps;
 
 pub use self::{
@@ -28,4 +29,5 @@ pub use self::{
     engine::{Engine, FromEngine},
     parks::Parks,
     server::{Builder, PASSWORD, TestServer},
+    spans::Spans,
 };
