@@ -2,8 +2,9 @@
 //!
 //! Promises:
 //!
-//! - A stored tally is used only if a count on the same [`Basis`] made it. The events after it, with their redactions, are
-//!   then added as to a tally in memory, and the receipts are the present ones. So it does not matter how old it is.
+//! - A stored tally is used only if a count on the same [`Basis`](super::Basis) made it. The events after it, with their
+//!   redactions, are then added as to a tally in memory, and the receipts are the present ones. So it does not matter how
+//!   old it is.
 //! - Sending an event, following a room and resting store nothing. A tally is stored after a new count of many events, and
 //!   when nobody has looked at it for a while.
 //! - The tallies of all rooms of a user are read in one statement.
