@@ -216,25 +216,35 @@ impl Events {
         Ok(ReadEvents { before, rows, because })
     }
 
-    /// Reads events of several rooms into the cache. Those that cannot be read are left out: they are reported when
-    /// somebody asks for them.
-    pub(super) async fn prefetch(&self, wanted: &[(&Room, EventNid)]) -> Result<(), Error> {
-        let is_missing = |(_, nid): &&(&Room, EventNid)| self.cache.peek(nid).is_none();
-        let missing: HashMap<EventNid, &Room> =
-            wanted.iter().filter(is_missing).map(|(room, nid)| (*nid, *room)).collect();
-        if missing.is_empty() {
-            return Ok(());
+    /// Reads events of several rooms into the cache, and returns them. Those that cannot be read are left out: they are
+    /// reported when somebody asks for them.
+    pub(super) async fn prefetch(
+        &self,
+        wanted: &[(&Room, EventNid)],
+    ) -> Result<HashMap<EventNid, Arc<StoredEvent>>, Error> {
+        let mut found = HashMap::with_capacity(wanted.len());
+        let mut missing: HashMap<EventNid, &Room> = HashMap::new();
+        for (room, nid) in wanted {
+            match self.cache.get(nid) {
+                Some(event) => _ = found.insert(*nid, event),
+                None => _ = missing.insert(*nid, *room),
+            }
         }
-        let nids: Vec<EventNid> = missing.keys().copied().collect();
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let mut nids: Vec<EventNid> = missing.keys().copied().collect();
+        // Neighbours in the tables are read one after the other.
+        nids.sort_unstable();
         let read = self.read(&mut self.db.read().await?, &nids).await?;
         for row in &read.rows {
             if let Some(room) = missing.get(&EventNid(row.event_nid))
                 && let Ok(event) = read.parse(&room.rules, row)
             {
-                self.keep(event, read.before);
+                found.insert(event.nid, self.keep(event, read.before));
             }
         }
-        Ok(())
+        Ok(found)
     }
 }
 

@@ -9,3 +9,4 @@ pub mod threads;
 pub mod timeline;
 pub mod viewer;
 pub mod visibility;
+pub(crate) mod whole;

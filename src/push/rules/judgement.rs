@@ -2,6 +2,8 @@
 //!
 //! Promise: the parts are all that a [`Personal`] condition reads, so a verdict needs the event only once for all users.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{
@@ -22,13 +24,16 @@ pub(super) enum Personal {
     StateKey(Glob),
 }
 
+/// Memory of a text besides its bytes, for the allocator.
+const TEXT_BYTES: usize = 16;
+
 /// The verdict of a class of rules about one event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Judgement {
     /// The verdict for everyone whom the event does not name.
     pub(super) for_others: Verdict,
-    /// Set if the event may name users.
-    naming: Option<Box<Naming>>,
+    /// Set if the event may name users. Not in a box of its own: thousands of judgements are kept, most of them with one.
+    naming: Option<Naming>,
 }
 
 /// The users whom an event names, and the rules that apply to them. Holds only the parts of the event that these rules
@@ -36,9 +41,15 @@ pub struct Judgement {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Naming {
     /// The indexes of rules whose shared conditions are met, in their order.
-    rules: Box<[usize]>,
+    rules: Arc<[usize]>,
     /// The body in lower case.
     body: Option<Box<str>>,
+    named: Option<Box<Named>>,
+}
+
+/// The parts that name users by their ID; few events have any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Named {
     mentioned: Box<[Box<str>]>,
     /// The state key in lower case.
     state_key: Option<Box<str>>,
@@ -46,8 +57,17 @@ pub(super) struct Naming {
 
 impl Judgement {
     pub(super) fn new(for_others: Verdict, naming: Naming, rules: Vec<usize>) -> Self {
-        let naming = (!rules.is_empty()).then(|| Box::new(Naming { rules: rules.into(), ..naming }));
+        let naming = (!rules.is_empty()).then(|| Naming { rules: rules.into(), ..naming });
         Self { for_others, naming }
+    }
+
+    /// Lets both judgements hold the list of the same rules once, if it is the same.
+    pub(in crate::push) fn share_rules(&mut self, other: &Self) {
+        if let (Some(naming), Some(other)) = (&mut self.naming, &other.naming)
+            && naming.rules == other.rules
+        {
+            naming.rules = Arc::clone(&other.rules);
+        }
     }
 
     /// The indexes of the rules that apply if the event names the user.
@@ -65,14 +85,15 @@ impl Judgement {
         self.for_others.notify || self.naming.is_some()
     }
 
-    /// Approximate memory that it takes besides its own size.
+    /// Approximate memory that it takes besides its own size and the list of its rules, which many share.
     pub(in crate::push) fn bytes(&self) -> usize {
-        self.naming.as_ref().map_or(0, |naming| {
-            let Naming { rules, body, mentioned, state_key } = &**naming;
-            let of_text = |text: &Option<Box<str>>| text.as_deref().map_or(0, str::len);
-            let of_mentioned = mentioned.iter().map(|user_id| 32 + user_id.len()).sum::<usize>();
-            size_of::<Naming>() + size_of_val(&**rules) + of_text(body) + of_mentioned + of_text(state_key) + 64
-        })
+        let of_text = |text: &Option<Box<str>>| text.as_deref().map_or(0, |text| TEXT_BYTES + text.len());
+        let of_named = |named: &Named| {
+            let of_mentioned = named.mentioned.iter().map(|user_id| 2 * TEXT_BYTES + user_id.len()).sum::<usize>();
+            size_of::<Named>() + of_mentioned + of_text(&named.state_key) + TEXT_BYTES
+        };
+        let of_naming = |naming: &Naming| of_text(&naming.body) + naming.named.as_deref().map_or(0, of_named);
+        self.naming.as_ref().map_or(0, of_naming)
     }
 }
 
@@ -89,8 +110,14 @@ impl Naming {
                 finds(name, body)
             }
             Personal::BodyHas(glob) => self.body.as_deref().is_some_and(|body| finds(glob, body)),
-            Personal::Mentioned(user_id) => self.mentioned.iter().any(|mentioned| **mentioned == **user_id),
-            Personal::StateKey(glob) => self.state_key.as_deref().is_some_and(|state_key| glob.matches(state_key)),
+            Personal::Mentioned(user_id) => self
+                .named
+                .as_ref()
+                .is_some_and(|named| named.mentioned.iter().any(|mentioned| **mentioned == **user_id)),
+            Personal::StateKey(glob) => {
+                let state_key = self.named.as_ref().and_then(|named| named.state_key.as_deref());
+                state_key.is_some_and(|state_key| glob.matches(state_key))
+            }
         }
     }
 
@@ -104,21 +131,25 @@ impl Naming {
                 self.body.is_some()
             }
             Personal::Mentioned(_) => {
-                if self.mentioned.is_empty() {
+                if self.named.as_ref().is_none_or(|named| named.mentioned.is_empty()) {
                     let content = lower.event.get("content").and_then(|content| content.get("m.mentions"));
                     let listed = content.and_then(|mentions| mentions.get("user_ids")).and_then(Value::as_array);
                     let listed = listed.map(Vec::as_slice).unwrap_or_default();
                     *steps += listed.len();
-                    self.mentioned = listed.iter().filter_map(Value::as_str).map(Into::into).collect();
+                    let mentioned: Box<[Box<str>]> = listed.iter().filter_map(Value::as_str).map(Into::into).collect();
+                    if mentioned.is_empty() {
+                        return false;
+                    }
+                    self.named.get_or_insert_default().mentioned = mentioned;
                 }
-                !self.mentioned.is_empty()
+                true
             }
             Personal::StateKey(_) => {
-                if self.state_key.is_none() {
-                    let state_key = lower.event.get("state_key").and_then(Value::as_str);
-                    self.state_key = state_key.map(|state_key| lower_case(state_key).into());
+                if self.named.as_ref().is_none_or(|named| named.state_key.is_none()) {
+                    let Some(state_key) = lower.event.get("state_key").and_then(Value::as_str) else { return false };
+                    self.named.get_or_insert_default().state_key = Some(lower_case(state_key).into());
                 }
-                self.state_key.is_some()
+                true
             }
         }
     }

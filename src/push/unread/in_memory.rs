@@ -101,7 +101,7 @@ impl Push {
         let mut verdicts = Vec::with_capacity(news.len());
         let (mut steps, mut name) = (0, None);
         for event in &news {
-            steps += event.steps;
+            steps += event.steps();
             if steps > MAX_STEPS || event.is_redaction() {
                 return None;
             }

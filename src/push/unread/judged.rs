@@ -15,7 +15,7 @@ use ruma::OwnedUserId;
 use tokio::sync::Mutex;
 
 pub(super) use self::event::{Effect, Judged};
-use self::event::{Redacted, Redacts, boxed};
+use self::event::{Redacted, unless_plain};
 use super::{
     COLD_EVENTS, Look,
     steps::{MAX_STEPS, Reach},
@@ -31,11 +31,7 @@ use crate::{
     },
     room::{
         Room,
-        read::{
-            circumstances::Circumstances,
-            threads::{Conversation, is_related},
-            timeline::PlainEvent,
-        },
+        read::{circumstances::Circumstances, threads::is_related, timeline::PlainEvent},
     },
     store::{Error, Position, RoomNid},
 };
@@ -47,7 +43,7 @@ const KEPT_EVENTS: usize = COLD_EVENTS + COLD_EVENTS / 4;
 /// Approximate memory of an entry without events.
 const EMPTY_BYTES: u64 = 256;
 
-/// The judged events of active rooms; those of a room take 10 to 30 kB.
+/// The judged events of active rooms; those of a room take 10 to 20 kB.
 pub(in crate::push) struct JudgedRooms(Arc<GrowingCache<(RoomNid, ClassId), Mutex<JudgedRoom>>>);
 
 impl JudgedRooms {
@@ -131,13 +127,9 @@ impl JudgedRoom {
             self.clear(self.upto);
         }
         for event in &mut self.events {
-            let through = |known: &Option<Box<Conversation>>| {
-                known.as_ref().is_some_and(|conversation| conversation.through.contains(&redacted.nid))
-            };
             let changed = if event.nid == redacted.nid {
                 event.redacted()
-            } else if event.conversation.get().is_none_or(through) {
-                // Somebody may be reading the conversation right now, through the event as it was.
+            } else if event.may_go_through(redacted.nid) {
                 event.unsettled()
             } else {
                 continue;
@@ -181,7 +173,7 @@ impl Look<'_> {
         }
         let mut have = known.within(after, self.upto).len();
         while after < known.from && have < limit && work.reach == Reach::All {
-            work.steps = known.within(after, self.upto).map(|event| event.steps).sum();
+            work.steps = known.within(after, self.upto).map(|event| event.steps()).sum();
             self.add_older(&mut known, rules, (after, limit - have), &mut work).await?;
             have = known.within(after, self.upto).len();
         }
@@ -269,9 +261,12 @@ impl Look<'_> {
             // People write several messages in a row: their ID is kept once.
             let last = judged.last().or_else(|| known.events.back()).filter(|last| last.sender() == event.pdu.sender);
             let sender = last.map_or_else(|| Arc::new(event.pdu.sender.clone()), |last| Arc::clone(&last.sender));
-            let event = self.judge_one(rules, event, sender, &found).await?;
-            work.steps += event.steps;
-            work.fresh += event.steps;
+            let mut event = self.judge_one(rules, event, sender, &found).await?;
+            if let Some(last) = judged.last().or_else(|| known.events.back()) {
+                event.judgement.share_rules(&last.judgement);
+            }
+            work.steps += event.steps();
+            work.fresh += event.steps();
             judged.push(Arc::new(event));
         }
         judged.reverse();
@@ -285,7 +280,7 @@ impl Look<'_> {
         sender: Arc<OwnedUserId>,
         found: &[Circumstances],
     ) -> Result<Judged, Error> {
-        let PlainEvent { pos, nid, pdu, is_redacted } = event;
+        let PlainEvent { pos, pdu, is_redacted, .. } = event;
         let (mut judgement, mut steps) = (Judgement::default(), 0);
         if !is_redacted {
             let held = Circumstances::at(found, *pos)
@@ -295,18 +290,10 @@ impl Look<'_> {
         let conversation = if *is_redacted || !is_related(pdu) {
             OnceLock::from(None)
         } else if judgement.may_notify() {
-            OnceLock::from(boxed(self.rooms.conversation(self.room, pdu).await?))
+            OnceLock::from(unless_plain(self.rooms.conversation(self.room, pdu).await?))
         } else {
             OnceLock::new()
         };
-        let is_redaction = pdu.event_type == "m.room.redaction";
-        let redacts = match &pdu.redacts {
-            Some(event_id) => Redacts::Event(Box::new(event_id.clone()), OnceLock::new()),
-            None if is_redaction && *is_redacted => Redacts::Unknown,
-            None => Redacts::Nothing,
-        };
-        let marks_as_read = pdu.state_key.is_none() && !is_redaction;
-        let (pos, nid, is_redacted) = (*pos, *nid, *is_redacted);
-        Ok(Judged { pos, nid, sender, marks_as_read, is_redacted, judgement, steps, redacts, conversation })
+        Ok(Judged::new(event, sender, (judgement, steps), conversation))
     }
 }

@@ -147,7 +147,7 @@ impl Look<'_> {
                 settled.reach = Reach::Latest;
                 break;
             }
-            steps += event.steps;
+            steps += event.steps();
             if !self.counts(event) || !event.judgement.may_notify() {
                 continue;
             }

@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use ruma::api::client::filter::LazyLoadOptions;
 use sabha_federation::state_log::Membership;
 
 use super::{
@@ -14,9 +15,17 @@ use super::{
     account::AccountDataNews,
     joined::{self, RoomPart},
     size::Size,
+    timeline::timeline_limit,
 };
 use crate::{
-    room::{Room, memberships::MemberEntry, read::visibility::Sight},
+    room::{
+        Room,
+        memberships::MemberEntry,
+        read::{
+            visibility::Sight,
+            whole::{AT_ONCE, LatestEvents, ShownMembers},
+        },
+    },
     store::{Error, Position, RoomNid},
     sync::{
         json::Object,
@@ -36,6 +45,8 @@ pub(super) struct RoomLook {
     /// True if the answer has nothing of the room but the end of an invitation, a knock or a ban, at `upto`: the user
     /// was not in the room meanwhile.
     pub(super) only_departure: bool,
+    /// The latest events of a room that is new to the client, if they were read together with those of others.
+    pub(super) latest: Option<LatestEvents>,
 }
 
 /// The rooms to look at, by section of the answer.
@@ -167,7 +178,7 @@ impl RoomNews {
         if since.is_none() && !look.is_initial() {
             self.newly_joined.push(Arc::clone(&room));
         }
-        self.joined.push(RoomLook { room, sight, since, upto: look.upto, only_departure: false });
+        self.joined.push(RoomLook { room, sight, since, upto: look.upto, only_departure: false, latest: None });
         Ok(())
     }
 
@@ -187,7 +198,7 @@ impl RoomNews {
         let joined_until = sight.joined_until(entry.pos).filter(|until| is_news(until) && !entry.forgotten);
         let only_departure = joined_until.is_none();
         let upto = joined_until.unwrap_or(entry.pos);
-        self.left.push(RoomLook { room, sight, since, upto, only_departure });
+        self.left.push(RoomLook { room, sight, since, upto, only_departure, latest: None });
         Ok(())
     }
 
@@ -206,14 +217,18 @@ impl RoomNews {
     ) -> Result<bool, SyncError> {
         let before = object.mark();
         let mut sections = Object::begin(object.key("rooms"));
-        for (name, rooms, section) in [
+        for (name, mut rooms, section) in [
             ("join", std::mem::take(&mut self.joined), joined::Section::Joined),
             ("leave", std::mem::take(&mut self.left), joined::Section::Left),
         ] {
             let before = sections.mark();
             let mut json = Object::begin(sections.key(name));
-            for room in &rooms {
-                self.write_room(look, account_data, size, (room, section), &mut json).await?;
+            for chunk in rooms.chunks_mut(AT_ONCE) {
+                read_whole(look, chunk).await?;
+                for room in &*chunk {
+                    self.write_room(look, account_data, size, (room, section), &mut json).await?;
+                }
+                chunk.iter_mut().for_each(|room| room.latest = None);
             }
             if !json.end() {
                 sections.back_to(before);
@@ -293,6 +308,25 @@ impl RoomNews {
         self.hints.left_out.insert(room.nid);
         if self.hints.left_out.len() > MAX_HINTED_ROOMS { Err(SyncError::TooMuchState) } else { Ok(()) }
     }
+}
+
+/// Reads what the answer shows of those of these rooms that are new to the client, many rooms at once.
+async fn read_whole(look: &Look<'_>, rooms: &mut [RoomLook]) -> Result<(), Error> {
+    let is_whole = |room: &&RoomLook| room.since.is_none() && !room.only_departure && room.upto == look.upto;
+    let whole: Vec<&Room> = rooms.iter().filter(is_whole).map(|room| &*room.room).collect();
+    if whole.len() < 2 {
+        return Ok(());
+    }
+    let filter = &look.request.filter.room;
+    let members = match filter.state.lazy_load {
+        LazyLoadOptions::Disabled => ShownMembers::All,
+        LazyLoadOptions::Enabled { .. } => ShownMembers::Heroes,
+    };
+    // A filter that leaves out some events reads them page by page.
+    let limit = if filter.timeline.accepts_all() { timeline_limit(look) } else { 0 };
+    let mut latest = look.app.rooms.read_whole(&whole, (look.upto, limit), members).await?;
+    rooms.iter_mut().for_each(|room| room.latest = latest.remove(&room.room.nid));
+    Ok(())
 }
 
 /// Writes a room that the user is invited to or has knocked on.

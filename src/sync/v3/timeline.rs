@@ -117,7 +117,11 @@ impl Timeline {
     /// Returns the latest events, for a filter that accepts all. `None` if too many of them are hidden for good.
     async fn latest(look: &Look<'_>, room: &RoomLook, after: Position, limit: usize) -> Result<Option<Self>, Error> {
         let ignored = look.ignored().await?;
-        let (mut events, mut limited) = look.app.rooms.timeline(&room.room, after, room.upto, limit).await?;
+        let known = room.latest.as_ref().filter(|_| after.is_before_all()).and_then(|latest| latest.latest(limit));
+        let (mut events, mut limited) = match known {
+            Some(known) => known,
+            None => look.app.rooms.timeline(&room.room, after, room.upto, limit).await?,
+        };
         if limited && !ignored.is_empty() && events.iter().any(|(_, event)| event.is_hidden_by(ignored)) {
             // Events that are hidden for good must not cause a gap, so more events must be examined.
             return Ok(None);

@@ -6,14 +6,20 @@ use ruma::{OwnedEventId, OwnedUserId, UserId};
 
 use crate::{
     push::rules::{evaluate::Verdict, judgement::Judgement},
-    room::{Room, Rooms, event::StoredEvent, read::threads::Conversation},
+    room::{
+        Room, Rooms,
+        event::StoredEvent,
+        read::{threads::Conversation, timeline::PlainEvent},
+    },
     store::{Error, EventNid, Position, vocabulary::User},
 };
 
-/// Approximate memory of a judged event without its texts.
-const EVENT_BYTES: usize = 160;
+/// Approximate memory of a judged event without its texts, and of what only some have.
+const EVENT_BYTES: usize = size_of::<Judged>() + 32;
+const RARE_BYTES: usize = size_of::<Rare>() + 128;
 
-/// An event with the verdict of a class, and with all that a count needs of it.
+/// An event with the verdict of a class, and with all that a count needs of it. It is small, because the latest hundred events
+/// of each room of an account should stay in memory, for the next member who counts them.
 pub(in crate::push::unread) struct Judged {
     pub(in crate::push::unread) pos: Position,
     pub(in crate::push::unread) nid: EventNid,
@@ -23,15 +29,21 @@ pub(in crate::push::unread) struct Judged {
     pub(in crate::push::unread) marks_as_read: bool,
     pub(in crate::push::unread) is_redacted: bool,
     pub(in crate::push::unread) judgement: Judgement,
-    /// The work of the judgement.
-    pub(in crate::push::unread) steps: usize,
-    pub(super) redacts: Redacts,
+    /// The work of the judgement: well below four billions for the largest event and the most rules.
+    steps: u32,
+    /// `None` for an event that redacts nothing and is in the main timeline, without related events.
+    rare: Option<Box<Rare>>,
+}
+
+/// The parts of an event that only some have.
+struct Rare {
+    redacts: Redacts,
     /// The conversation, once it is known; `None` for the main timeline without related events.
-    pub(super) conversation: OnceLock<Option<Box<Conversation>>>,
+    conversation: OnceLock<Option<Conversation>>,
 }
 
 /// The redaction that an event makes.
-pub(super) enum Redacts {
+enum Redacts {
     Nothing,
     Event(Box<OwnedEventId>, OnceLock<Option<Redacted>>),
     /// A redaction that was itself redacted and no longer says what it redacted.
@@ -70,26 +82,70 @@ impl Redacted {
     }
 }
 
+impl Rare {
+    /// Parts of an event, if it has any.
+    fn new(redacts: Redacts, conversation: OnceLock<Option<Conversation>>) -> Option<Box<Self>> {
+        let is_plain = matches!(redacts, Redacts::Nothing) && matches!(conversation.get(), Some(None));
+        (!is_plain).then(|| Box::new(Self { redacts, conversation }))
+    }
+}
+
 impl Judged {
+    pub(super) fn new(
+        event: &PlainEvent,
+        sender: Arc<OwnedUserId>,
+        (judgement, steps): (Judgement, usize),
+        conversation: OnceLock<Option<Conversation>>,
+    ) -> Self {
+        let PlainEvent { pos, nid, pdu, is_redacted } = event;
+        let is_redaction = pdu.event_type == "m.room.redaction";
+        let redacts = match &pdu.redacts {
+            Some(event_id) => Redacts::Event(Box::new(event_id.clone()), OnceLock::new()),
+            None if is_redaction && *is_redacted => Redacts::Unknown,
+            None => Redacts::Nothing,
+        };
+        let marks_as_read = pdu.state_key.is_none() && !is_redaction;
+        let (pos, nid, is_redacted) = (*pos, *nid, *is_redacted);
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        Self { pos, nid, sender, marks_as_read, is_redacted, judgement, steps, rare: Rare::new(redacts, conversation) }
+    }
+
+    pub(in crate::push::unread) fn steps(&self) -> usize {
+        self.steps as usize
+    }
+
     pub(in crate::push::unread) fn sender(&self) -> &UserId {
         &self.sender
     }
 
     /// The event in its redacted form.
     pub(super) fn redacted(&self) -> Self {
-        let (judgement, conversation) = (Judgement::default(), OnceLock::from(None));
-        Self { is_redacted: true, judgement, steps: 0, conversation, ..self.unsettled() }
+        let rare = Rare::new(self.redacts_anew(), OnceLock::from(None));
+        Self { is_redacted: true, judgement: Judgement::default(), steps: 0, rare, ..self.unsettled() }
     }
 
     /// The event without its conversation, which has changed.
     pub(super) fn unsettled(&self) -> Self {
-        let redacts = match &self.redacts {
-            Redacts::Nothing => Redacts::Nothing,
-            Redacts::Event(event_id, _) => Redacts::Event(event_id.clone(), OnceLock::new()),
-            Redacts::Unknown => Redacts::Unknown,
-        };
-        let (sender, judgement, conversation) = (Arc::clone(&self.sender), self.judgement.clone(), OnceLock::new());
-        Self { sender, judgement, redacts, conversation, ..*self }
+        let rare = Rare::new(self.redacts_anew(), OnceLock::new());
+        Self { sender: Arc::clone(&self.sender), judgement: self.judgement.clone(), rare, ..*self }
+    }
+
+    /// The redaction that the event makes, before anybody has looked for its effect.
+    fn redacts_anew(&self) -> Redacts {
+        match self.rare.as_ref().map(|rare| &rare.redacts) {
+            None | Some(Redacts::Nothing) => Redacts::Nothing,
+            Some(Redacts::Event(event_id, _)) => Redacts::Event(event_id.clone(), OnceLock::new()),
+            Some(Redacts::Unknown) => Redacts::Unknown,
+        }
+    }
+
+    /// Returns whether the conversation may be another one now that an event was redacted.
+    pub(super) fn may_go_through(&self, redacted: EventNid) -> bool {
+        match self.known_conversation() {
+            Some(known) => known.is_some_and(|conversation| conversation.through.contains(&redacted)),
+            // Somebody may be reading the conversation right now, through the event as it was.
+            None => true,
+        }
     }
 
     /// The conversation that the event belongs to.
@@ -98,17 +154,19 @@ impl Judged {
         rooms: &Rooms,
         room: &Room,
     ) -> Result<Option<&Conversation>, Error> {
-        if let Some(known) = self.conversation.get() {
-            return Ok(known.as_deref());
+        let Some(rare) = &self.rare else { return Ok(None) };
+        if let Some(known) = rare.conversation.get() {
+            return Ok(known.as_ref());
         }
         let event = rooms.events.get(room, self.nid).await?;
         let conversation = rooms.conversation(room, &event.pdu).await?;
-        Ok(self.conversation.get_or_init(|| boxed(conversation)).as_deref())
+        Ok(rare.conversation.get_or_init(|| unless_plain(conversation)).as_ref())
     }
 
     /// The conversation that the event belongs to, if it is known already.
     pub(in crate::push::unread) fn known_conversation(&self) -> Option<Option<&Conversation>> {
-        self.conversation.get().map(Option::as_deref)
+        let Some(rare) = &self.rare else { return Some(None) };
+        rare.conversation.get().map(Option::as_ref)
     }
 
     /// Returns whether the event changes the counts of a user for whom the verdict is.
@@ -118,15 +176,15 @@ impl Judged {
 
     /// Returns whether the event redacts another one, or once did.
     pub(in crate::push::unread) fn is_redaction(&self) -> bool {
-        !matches!(self.redacts, Redacts::Nothing)
+        self.rare.as_ref().is_some_and(|rare| !matches!(rare.redacts, Redacts::Nothing))
     }
 
     /// The effect of the event on earlier ones.
     pub(in crate::push::unread) async fn effect(&self, rooms: &Rooms, room: &Room) -> Result<Effect<'_>, Error> {
-        let (event_id, redacted) = match &self.redacts {
-            Redacts::Nothing => return Ok(Effect::None),
-            Redacts::Unknown => return Ok(Effect::Unknown),
-            Redacts::Event(event_id, redacted) => (event_id, redacted),
+        let (event_id, redacted) = match self.rare.as_ref().map(|rare| &rare.redacts) {
+            None | Some(Redacts::Nothing) => return Ok(Effect::None),
+            Some(Redacts::Unknown) => return Ok(Effect::Unknown),
+            Some(Redacts::Event(event_id, redacted)) => (event_id, redacted),
         };
         if redacted.get().is_none() {
             let found = rooms.find_in_timeline(room, event_id).await?;
@@ -138,10 +196,22 @@ impl Judged {
 
     /// Approximate memory that it takes.
     pub(super) fn bytes(&self) -> usize {
-        EVENT_BYTES + self.judgement.bytes()
+        EVENT_BYTES + self.judgement.bytes() + if self.rare.is_some() { RARE_BYTES } else { 0 }
     }
 }
 
-pub(super) fn boxed(conversation: Conversation) -> Option<Box<Conversation>> {
-    (conversation != Conversation::default()).then(|| Box::new(conversation))
+/// The conversation, unless it is the main timeline without related events.
+pub(super) fn unless_plain(conversation: Conversation) -> Option<Conversation> {
+    (conversation != Conversation::default()).then_some(conversation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_takes_few_bytes() {
+        // A share of 25 MiB has room for a hundred events of a thousand rooms, each with a body of a hundred bytes.
+        assert!(EVENT_BYTES <= 128, "{EVENT_BYTES}");
+    }
 }

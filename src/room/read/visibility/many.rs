@@ -50,7 +50,7 @@ impl Rooms {
         let of_rooms = chunk.iter().map(|(room, _)| *room);
         let events = of_rooms
             .flat_map(|room| history(room, visibility).iter().filter_map(move |row| Some((room, row.event_nid?))));
-        self.events.prefetch(&events.collect::<Vec<_>>()).await?;
+        _ = self.events.prefetch(&events.collect::<Vec<_>>()).await?;
         for (room, keys) in chunk {
             let of_keys = (history(room, member), history(room, visibility));
             leave_damage(self.sight_from(room, user, keys, of_keys).await.map(drop))?;
