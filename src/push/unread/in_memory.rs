@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{BasisVersion, COLD_EVENTS, Counted, MAX_THROUGH, Owed, Unread, judged::Judged};
+use super::{BasisVersion, Counted, MAX_THROUGH, Owed, Unread};
 use crate::{
     account_data::ignored::Ignored,
     ephemeral::Ephemeral,
@@ -88,16 +88,7 @@ impl Push {
         Joined { user, member }: Joined<'_>,
         upto: Position,
     ) -> Option<()> {
-        let judged = self.judged.find(room.nid, rules.compiled.class())?;
-        let news: Vec<Arc<Judged>> = {
-            // Held for as short as possible: all members of a room look at the same time.
-            let judged = judged.try_lock().ok()?;
-            let known = judged.within(counted.upto, upto);
-            if !judged.has_all(room, counted.upto, upto) || known.len() > COLD_EVENTS {
-                return None;
-            }
-            known.cloned().collect()
-        };
+        let news = self.judged.find(room.nid, rules.compiled.class())?.at_once(room, counted.upto, upto)?;
         let mut verdicts = Vec::with_capacity(news.len());
         let (mut steps, mut name) = (0, None);
         for event in &news {

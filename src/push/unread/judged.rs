@@ -8,7 +8,7 @@ mod event;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock},
+    sync::{self, Arc, OnceLock},
 };
 
 use ruma::OwnedUserId;
@@ -33,25 +33,28 @@ use crate::{
         Room,
         read::{circumstances::Circumstances, threads::is_related, timeline::PlainEvent},
     },
-    store::{Error, Position, RoomNid},
+    store::{Error, Position, RoomNid, ids::lock},
 };
 
 /// Maximum number of events kept for a room and a class: those of a new count, and some that come after it before the
 /// oldest ones go.
 const KEPT_EVENTS: usize = COLD_EVENTS + COLD_EVENTS / 4;
 
+/// Maximum number of events in [`JudgedEntry::latest`]: more than a member who waits for news lacks.
+const LATEST_EVENTS: usize = 8;
+
 /// Approximate memory of an entry without events.
-const EMPTY_BYTES: u64 = 256;
+const EMPTY_BYTES: u64 = 448;
 
 /// The judged events of active rooms; those of a room take 10 to 20 kB.
-pub(in crate::push) struct JudgedRooms(Arc<GrowingCache<(RoomNid, ClassId), Mutex<JudgedRoom>>>);
+pub(in crate::push) struct JudgedRooms(Arc<GrowingCache<(RoomNid, ClassId), JudgedEntry>>);
 
 impl JudgedRooms {
     pub(in crate::push) fn new(budget: &Budget) -> Self {
         Self(budget.growing_cache(Part::JudgedEvents))
     }
 
-    pub(super) fn find(&self, room: RoomNid, class: ClassId) -> Option<Arc<Mutex<JudgedRoom>>> {
+    pub(super) fn find(&self, room: RoomNid, class: ClassId) -> Option<Arc<JudgedEntry>> {
         self.0.get(&(room, class))
     }
 
@@ -61,9 +64,33 @@ impl JudgedRooms {
     }
 }
 
-/// The latest events of a room, judged by one class of rules. Locked while new events are added, which may read the
-/// database: two looks need not do that twice.
-pub(super) struct JudgedRoom {
+/// The judged events of a room, for those who add to them and for those who only read.
+#[derive(Default)]
+pub(super) struct JudgedEntry {
+    /// Locked while new events are added, which may read the database: two looks need not do that twice.
+    known: Mutex<JudgedRoom>,
+    /// The last few of the events, as the last look has left them. A new message makes all members of a room look at once:
+    /// with `known` alone, each of them who came while another one added the message would wait, and keep the next one waiting.
+    latest: sync::Mutex<JudgedRoom>,
+}
+
+impl JudgedEntry {
+    /// The events of the room in (`after`, `upto`], if all of them are known, nobody is about to add some, and they are few
+    /// enough for a new count.
+    pub(super) fn at_once(&self, room: &Room, after: Position, upto: Position) -> Option<Vec<Arc<Judged>>> {
+        let find = |known: &JudgedRoom| {
+            let events = known.within(after, upto);
+            let is_complete = known.has_all(room, after, upto) && events.len() <= COLD_EVENTS;
+            is_complete.then(|| events.cloned().collect())
+        };
+        // Nobody waits for the second lock. The first one is held for as short as possible.
+        let latest = find(&lock(&self.latest));
+        latest.or_else(|| find(&*self.known.try_lock().ok()?))
+    }
+}
+
+/// The latest events of a room, judged by one class of rules.
+struct JudgedRoom {
     /// `events` has all events of the timeline after this position, up to `upto`.
     from: Position,
     upto: Position,
@@ -84,14 +111,14 @@ impl JudgedRoom {
     }
 
     /// The known events after a position, up to another one.
-    pub(super) fn within(&self, after: Position, upto: Position) -> impl ExactSizeIterator<Item = &Arc<Judged>> {
+    fn within(&self, after: Position, upto: Position) -> impl ExactSizeIterator<Item = &Arc<Judged>> {
         let start = self.events.partition_point(|event| event.pos <= after);
         let end = self.events.partition_point(|event| event.pos <= upto);
         self.events.range(start..end.max(start))
     }
 
     /// Returns whether all events of the room in (`after`, `upto`] are known.
-    pub(super) fn has_all(&self, room: &Room, after: Position, upto: Position) -> bool {
+    fn has_all(&self, room: &Room, after: Position, upto: Position) -> bool {
         // In a busy server the position goes on while nothing happens in the room.
         self.from <= after && (upto <= self.upto || room.last_pos() <= self.upto)
     }
@@ -119,6 +146,16 @@ impl JudgedRoom {
                 self.from = oldest.pos;
             }
         }
+    }
+
+    /// The last [`LATEST_EVENTS`] of the events.
+    fn latest(&self) -> Self {
+        let skipped = self.events.len().saturating_sub(LATEST_EVENTS);
+        let last_skipped = skipped.checked_sub(1).and_then(|index| self.events.get(index));
+        let from = last_skipped.map_or(self.from, |event| event.pos);
+        let events: VecDeque<_> = self.events.range(skipped..).cloned().collect();
+        let bytes = events.iter().map(|event| event.bytes()).sum();
+        Self { from, upto: self.upto, events, bytes }
     }
 
     /// Applies a redaction to the events that are known.
@@ -163,7 +200,7 @@ impl Look<'_> {
     pub(super) async fn judged(&self, rules: &CompiledRules, after: Position, limit: usize) -> Result<Found, Error> {
         let key = (self.room.nid, rules.class());
         let entry = self.push.judged.0.get_or_default(&key, EMPTY_BYTES);
-        let mut known = entry.lock().await;
+        let mut known = entry.known.lock().await;
         let mut work = Work { steps: 0, fresh: 0, left: self.budget.steps_left(), reach: Reach::All };
         if known.upto < after {
             *known = JudgedRoom::after(after);
@@ -180,7 +217,8 @@ impl Look<'_> {
         let events: Vec<_> = known.within(after, self.upto).skip(have.saturating_sub(limit)).cloned().collect();
         let more = after < known.from || have > limit;
         known.trim();
-        let bytes = known.bytes;
+        let (bytes, latest) = (known.bytes, known.latest());
+        *lock(&entry.latest) = latest;
         drop(known);
         // Also after a look that failed in the middle, which has added events too.
         self.push.judged.0.has_grown(&key, &entry, EMPTY_BYTES + bytes as u64);

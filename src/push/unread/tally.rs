@@ -112,19 +112,19 @@ impl Tally {
             return;
         }
         let everything = up_to("");
-        let mut known: HashMap<Thread, Position> = HashMap::new();
+        // Most events are in the main timeline, which is not looked up for each of them.
+        let main = everything.max(up_to("main"));
+        let mut threads: HashMap<Arc<str>, Position> = HashMap::new();
         self.items.retain(|item| {
-            if item.pos <= everything {
-                return false;
-            }
-            match known.get(&item.thread) {
-                Some(read) => item.pos > *read,
-                None => {
-                    let read = up_to(item.thread.as_deref().unwrap_or("main"));
-                    known.insert(item.thread.clone(), read);
-                    item.pos > read
-                }
-            }
+            let read = match &item.thread {
+                None => main,
+                Some(_) if item.pos <= everything => return false,
+                Some(thread) => match threads.get(thread) {
+                    Some(read) => *read,
+                    None => *threads.entry(Arc::clone(thread)).or_insert_with(|| up_to(thread)),
+                },
+            };
+            item.pos > read
         });
     }
 
