@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl AbsentKeys {
-    fn contains(&self, event_type: &str, state_key: &str) -> bool {
+    pub(super) fn contains(&self, event_type: &str, state_key: &str) -> bool {
         lock(&self.0).keys.iter().any(|(kind, key)| **kind == *event_type && **key == *state_key)
     }
 
@@ -46,7 +46,7 @@ impl AbsentKeys {
         inner.keys.push_back((event_type.into(), state_key.into()));
     }
 
-    /// Notes that the room's state has the key now.
+    /// Notes that the room's state has the key, or will have it if the present write succeeds.
     pub(super) fn remove(&self, event_type: &str, state_key: &str) {
         let mut inner = lock(&self.0);
         inner.appeared += 1;

@@ -175,6 +175,11 @@ impl RoomWriter<'_> {
             }
             self.extremities = Some(extremities);
         }
+        // Before the next event is built on it: memory may have lost a stored key meanwhile, and it has a new one a moment after
+        // those who waited for it.
+        for change in &outcome.changes {
+            self.room.absent.remove(&change.key.event_type, &change.key.state_key);
+        }
         self.pending.push(Pending { built, outcome });
         Ok(())
     }

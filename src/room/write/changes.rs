@@ -48,9 +48,6 @@ impl StateChanges {
             }
             .row(),
         );
-        if before.is_none() {
-            room.absent.remove(&key.event_type, &key.state_key);
-        }
         view.state.apply(applied);
         self.heroes_changed |= view.heroes.follow(&applied, &view.state);
         self.columns.show((&key.event_type, &key.state_key), to.as_ref().map(|to| &*to.pdu));

@@ -351,3 +351,17 @@ async fn an_event_can_change_several_keys_and_take_a_membership_back() {
         world.evict().await;
     }
 }
+
+/// Memory may lose a stored key at any time, and has a new one a moment after those who waited for it. "Absent" would then be
+/// the answer to the events that are built on this one.
+#[tokio::test]
+async fn a_key_is_no_longer_absent_when_an_event_with_it_is_appended() {
+    let world = World::new().await;
+    let (room, event_type) = (world.room().await, "org.example.new");
+    assert_eq!(world.rooms().find_key(&room, event_type, "").await.expect("read"), None);
+    assert!(room.absent.contains(event_type, ""));
+    let mut writer = world.enter().await;
+    let draft = EventDraft { event_type: event_type.to_owned(), ..topic("new") };
+    writer.append(&world.alice.user, draft).await.expect("allowed");
+    assert!(!room.absent.contains(event_type, ""));
+}
