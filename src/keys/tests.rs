@@ -26,7 +26,7 @@ use super::{
     signatures::{SignatureFailure, SignedKey},
     to_device::SendToDeviceError,
     upload::{MAX_ALGORITHMS, UploadError},
-    validate::Upload,
+    validate::{MAX_ONE_TIME_KEYS, Upload},
 };
 use crate::{
     account::LocalDevice,

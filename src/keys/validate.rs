@@ -31,6 +31,10 @@ pub const MAX_KEY_BYTES: usize = 4 * 1024;
 /// Maximum length of a key's ID, algorithm included.
 pub const MAX_KEY_ID_BYTES: usize = 255;
 
+/// Maximum number of one-time keys in one upload. Clients send at most a hundred. Each is parsed and compared with the stored
+/// ones, and so takes many times the memory of its bytes.
+pub const MAX_ONE_TIME_KEYS: usize = 1_000;
+
 /// Maximum number of fallback keys in one upload: one for each algorithm.
 pub const MAX_FALLBACK_KEYS: usize = super::upload::MAX_ALGORITHMS;
 
@@ -84,6 +88,9 @@ impl Upload {
         one_time_keys: &BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>,
         fallback_keys: &BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>,
     ) -> Result<Self, InvalidKeys> {
+        if one_time_keys.len() > MAX_ONE_TIME_KEYS {
+            return Err(InvalidKeys::TooMany { what: "one-time keys in one upload", limit: MAX_ONE_TIME_KEYS });
+        }
         if fallback_keys.len() > MAX_FALLBACK_KEYS {
             return Err(InvalidKeys::TooMany { what: "fallback keys", limit: MAX_FALLBACK_KEYS });
         }

@@ -112,3 +112,18 @@ async fn a_device_has_keys_of_few_algorithms() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_upload_has_few_one_time_keys() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let key = |number: usize| {
+        let id = OwnedOneTimeKeyId::try_from(format!("{SIGNED}:{number}").as_str()).expect("an ID");
+        (id, Raw::from_json_string(one_time_key(1).to_string()).expect("JSON"))
+    };
+    for (count, is_taken) in [(MAX_ONE_TIME_KEYS, true), (MAX_ONE_TIME_KEYS + 1, false)] {
+        let keys = (0..count).map(key).collect();
+        let checked = Upload::check((alice.user_id(), id_of(&alice)), None, &keys, &BTreeMap::new());
+        assert_eq!(checked.is_ok(), is_taken, "{count}");
+    }
+}
