@@ -83,7 +83,7 @@ impl JudgedEntry {
             let is_complete = known.has_all(room, after, upto) && events.len() <= COLD_EVENTS;
             is_complete.then(|| events.cloned().collect())
         };
-        // Nobody waits for the second lock. The first one is held for as short as possible.
+        // The lock of the latest ones is held for a moment only. The other one may be held for long, so nobody waits for it.
         let latest = find(&lock(&self.latest));
         latest.or_else(|| find(&*self.known.try_lock().ok()?))
     }
@@ -335,3 +335,6 @@ impl Look<'_> {
         Ok(Judged::new(event, sender, (judgement, steps), conversation))
     }
 }
+
+#[cfg(test)]
+mod tests;

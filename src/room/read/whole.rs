@@ -1,7 +1,7 @@
-//! Whole rooms, for a client that knows nothing of them: what their first look shows, read for many rooms at once.
+//! Reads whole rooms for a client that knows nothing of them: the state and the latest events of many rooms at once.
 //!
-//! Promise: what is read here is what the look would read for each room alone. A room that cannot be read so is left for that,
-//! which reports it.
+//! Promise: the look would read the same for each room alone. A room that cannot be read here is left to it, and it reports
+//! why.
 
 use std::{
     collections::{BTreeSet, HashMap},

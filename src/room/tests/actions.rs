@@ -1,4 +1,4 @@
-//! What users do: they talk, repeat a request, create rooms and forget them.
+//! Acts of users: they talk, repeat a request, create rooms and forget them.
 
 use super::*;
 

@@ -126,7 +126,7 @@ async fn thinned_checkpoints_leave_every_state_readable() {
         states.push((upto, rooms.state_at(&room, upto).await.expect("read")));
         server.app.rooms.thin_checkpoints().await.expect("thinned");
     }
-    // Of the ages 0 to 8 these stay: 0, 1, 2, 4 and 8.
+    // The ages that stay are 0, 1, 2, 4 and 8.
     assert_eq!(count_rows(&server.app.db, "state_checkpoint").await, 5);
     for (upto, state) in states {
         assert_eq!(rooms.state_at(&room, upto).await.expect("read"), state, "as of {upto:?}");

@@ -67,7 +67,7 @@ async fn memberships(end: &End, user: usize) {
         rooms.map(|room| room.room_id.clone()).collect()
     };
     let answer = end.scene.api.need(&device.token, &Request::get(v3(["joined_rooms"]))).await;
-    // Who upgrades a room joins its successor, which has no other members.
+    // A user who upgrades a room joins its successor, which has no other members.
     let mut joined = with("join");
     joined.extend(end.rooms.iter().flat_map(|room| successors(room, user_id)));
     let views = [
