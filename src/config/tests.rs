@@ -1,4 +1,5 @@
-//! The configuration as an operator sees it: what is read, which value wins, and the messages about mistakes.
+//! The configuration as an operator sees it: built-in values, secrets in listings, and warnings. [`sources`] tests which
+//! value wins, [`refused`] the messages about mistakes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! The rooms that users are in, kept in memory for live users. Of users of other servers, only the rooms that they are
-//! joined to are known.
+//! The rooms that users are in, kept in memory for live users ([`in_memory`]). For users of other servers, only the rooms
+//! that they are joined to are known.
 
 mod in_memory;
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ruma::{EventId, RoomVersionId, presence::PresenceState};
 use sabha_federation::EventDraft;
 use serde_json::{Value, json, value::to_raw_value};
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::{
@@ -149,6 +150,35 @@ pub(crate) fn redaction(event_id: &EventId) -> EventDraft {
         content,
         redacts: Some(event_id.to_owned()),
     }
+}
+
+/// Stops the committer before each of its next commits, until the gate has a permit for it.
+fn hold_commits(server: &Server) -> Arc<Semaphore> {
+    let gate = Arc::new(Semaphore::new(0));
+    let in_hook = Arc::clone(&gate);
+    server.app.db.committer().on_step(Arc::new(move |step| {
+        let gate = Arc::clone(&in_hook);
+        Box::pin(async move {
+            if step == CommitStep::Taken {
+                gate.acquire().await.expect("never closed").forget();
+            }
+        })
+    }));
+    gate
+}
+
+/// A state event with an empty state key.
+pub(crate) fn state(event_type: &str, content: &Value) -> EventDraft {
+    EventDraft {
+        event_type: event_type.to_owned(),
+        state_key: Some(String::new()),
+        content: to_raw_value(content).expect("JSON"),
+        redacts: None,
+    }
+}
+
+pub(crate) fn topic(topic: &str) -> EventDraft {
+    state("m.room.topic", &json!({ "topic": topic }))
 }
 
 /// Sends `count` state events with different state keys in one commit.

@@ -1,10 +1,11 @@
 //! Appending to a room: the only way for events into a room's graph.
 //!
 //! [`Rooms::enter`] waits for its turn; [`RoomWriter::append`] builds, signs and authorizes events on top of each
-//! other; [`RoomWriter::accept`] takes each with its outcome ([`outcome`]); [`RoomWriter::commit`] hands all of them to
+//! other ([`mod@append`]); [`RoomWriter::accept`] takes each with its outcome ([`outcome`]); [`RoomWriter::commit`] hands all of them to
 //! the committer as one write. Nothing is changed before that.
 //!
-//! A writer reads the room at the head, with the events that are still on their way to the disk ([`queued`]).
+//! A writer reads the room at the head ([`mod@state`]), with the events that are still on their way to the disk
+//! ([`queued`]).
 
 pub mod alias;
 pub(in crate::room) mod allowed;

@@ -22,7 +22,7 @@ pub use self::{
 use self::{
     postgres::{open_postgres, question},
     server_info::{check_server_name, state_hash_secret},
-    slot::{Lease, take_slot},
+    slot::{LeaseAtStart, take_slot},
     sqlite::open_sqlite,
 };
 use super::{
@@ -89,17 +89,17 @@ impl Database {
         let vocabulary = Arc::new(Vocabulary::default());
         committer.remember(Arc::<Vocabulary>::clone(&vocabulary));
         match slot.lease {
-            Lease::OurOwn(taken) => {
+            LeaseAtStart::OurOwn(taken) => {
                 writer.begin_term(&taken);
                 committer.ids().open(taken.blocks);
                 writer.log_bytes = Some(log_end.bytes);
             }
-            Lease::Taken(taken) => {
+            LeaseAtStart::Taken(taken) => {
                 writer.begin_term(&taken);
                 committer.follow_others();
                 committer.begin_term(taken);
             }
-            Lease::OfAnother => {
+            LeaseAtStart::OfAnother => {
                 writer.log_bytes = Some(log_end.bytes);
                 committer.follow_others();
             }

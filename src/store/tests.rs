@@ -160,8 +160,9 @@ async fn migrate(url: &str) {
     open(url).await.close().await;
 }
 
-async fn open(url: &str) -> Database {
-    let options = DatabaseOptions {
+/// The options of a database for a test, without followers.
+pub(crate) fn options(url: &str) -> DatabaseOptions {
+    DatabaseOptions {
         location: DatabaseOptions::location(url).expect("a URL of ours"),
         durability: Durability::Process,
         readers: 1,
@@ -170,6 +171,9 @@ async fn open(url: &str) -> Database {
         incarnation: 1,
         clock: Clock::manual(0),
         patience: Patience::default(),
-    };
-    Database::open(options).await.expect("a new database")
+    }
+}
+
+async fn open(url: &str) -> Database {
+    Database::open(options(url)).await.expect("a new database")
 }

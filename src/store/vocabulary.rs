@@ -82,11 +82,7 @@ impl Memory for Vocabulary {
         // The servers first: a user who is made after them finds out.
         self.servers.forget_new();
         write(&self.users).forget_new();
-        let Types { by_name, new } = &mut *write(&self.types);
-        for (_, known) in new.drain() {
-            known.stored.give_up();
-            by_name.remove(&known.event_type);
-        }
+        write(&self.types).forget_new();
         self.keys.forget_new();
     }
 }
@@ -121,10 +117,7 @@ impl Database {
         // In this order: users hold their servers.
         write(&self.vocabulary().users).forget(kept);
         self.vocabulary().servers.forget(kept);
-        let types = &mut write(&self.vocabulary().types).by_name;
-        if types.len() > kept {
-            types.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.is_stored());
-        }
+        write(&self.vocabulary().types).forget(kept);
     }
 }
 

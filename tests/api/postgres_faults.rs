@@ -17,22 +17,6 @@ use crate::harness::{
     v3,
 };
 
-/// A batch of only rows is one statement.
-const ONE_CALL: fn(&str) -> bool = |text| text.starts_with("WITH ") && text.contains("writer_slot");
-
-/// The end of a batch of several statements.
-const COMMIT: fn(&str) -> bool = |text| text == "COMMIT";
-
-/// The first statement of a new writing connection, once it has raised the epoch.
-const LOCK: fn(&str) -> bool = |text| text.contains("pg_try_advisory_lock");
-
-/// The query for the rooms of a user.
-const ROOMS_OF_USER: fn(&str) -> bool =
-    |text| text.starts_with("SELECT room_nid, membership, event_nid, pos, forgotten");
-
-/// The query for a page of messages.
-const PAGE: fn(&str) -> bool = |text| text.contains("FROM timeline");
-
 /// Alice and Bob in a room, on a server behind a proxy.
 struct World {
     server: TestServer,

@@ -194,6 +194,24 @@ impl World {
         Ok(())
     }
 
+    pub fn create_network(&self, name: String, labels: Labels) -> Result<String, Refusal> {
+        let mut state = self.state();
+        if state.networks.values().any(|network| network.name == name) {
+            return Err(Refusal::Conflict(format!("network {name} exists")));
+        }
+        let id = format!("network-{:04}", state.number());
+        state.networks.insert(id.clone(), Network { id: id.clone(), name, labels });
+        Ok(id)
+    }
+
+    pub fn remove_network(&self, id: &str) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let found = state.networks.values().find(|network| network.id == id || network.name == id);
+        let id = found.map(|network| network.id.clone()).ok_or_else(|| Refusal::NotFound(format!("network: {id}")))?;
+        state.networks.remove(&id);
+        Ok(())
+    }
+
     fn process(&self, id: &str) -> Result<Option<Process>, Refusal> {
         Ok(self.state().container(id)?.process.clone())
     }

@@ -229,3 +229,13 @@ fn joins(members: usize) -> History {
     }
     history
 }
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "a change must start from the current entry")]
+fn a_change_from_another_state_is_caught() {
+    let mut log = joins(1).log;
+    let stale = log.change(KeyNid(0), Position(20), Some(EventNid(200)), Some(Membership::Leave));
+    log.apply(stale);
+    log.apply(Change { pos: Position(21), ..stale });
+}

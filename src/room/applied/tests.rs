@@ -1,13 +1,11 @@
 //! A second service on the same database, which only the entries of the commit log tell of changes.
 
 use ruma::{EventId, RoomVersionId};
-use sabha_federation::EventDraft;
-use serde_json::{json, value::to_raw_value};
 
 use super::*;
 use crate::room::{
     Rooms,
-    tests::{message, new_room, other_service, server},
+    tests::{message, new_room, other_service, redaction, server},
     write::{create::Preset, txn::TxnKey},
 };
 
@@ -35,12 +33,7 @@ async fn rooms_in_memory_are_like_read_ones_after_each_commit() {
         digest(&follower, room, &event_id, bob.user.nid).await;
         match step {
             "event" => drop(rooms.send(&alice, &room_id, message("again"), None).await.expect("sent")),
-            "redaction" => {
-                let content = to_raw_value(&json!({})).expect("JSON");
-                let redacts = Some(event_id.clone());
-                let draft = EventDraft { event_type: "m.room.redaction".to_owned(), state_key: None, content, redacts };
-                rooms.send(&alice, &room_id, draft, None).await.expect("sent");
-            }
+            "redaction" => drop(rooms.send(&alice, &room_id, redaction(&event_id), None).await.expect("sent")),
             "leave" => rooms.leave(&bob, &room_id, None).await.expect("left"),
             _ => assert!(rooms.forget(bob.user.nid, room).await.expect("forgotten")),
         }

@@ -44,19 +44,19 @@ impl UserRooms {
     }
 }
 
-pub(super) type Users = Mutex<HashMap<UserNid, Arc<Mutex<UserRooms>>>>;
+pub(super) type RoomsByUser = Mutex<HashMap<UserNid, Arc<Mutex<UserRooms>>>>;
 
 /// The memberships of users that have been asked for.
 pub(crate) struct Memberships {
     db: Arc<Database>,
-    pub(super) users: Arc<Users>,
+    pub(super) users: Arc<RoomsByUser>,
 }
 
 /// A handle to the memberships in memory, with which the committer updates them after a commit.
-pub(crate) struct MembershipsHandle(Arc<Users>);
+pub(crate) struct MembershipsHandle(Arc<RoomsByUser>);
 
 impl MembershipsHandle {
-    pub(crate) fn update(&self, user: UserNid, entry: MemberEntry) {
+    pub(in crate::room) fn update(&self, user: UserNid, entry: MemberEntry) {
         let rooms = lock(&self.0).get(&user).cloned();
         if let Some(rooms) = rooms {
             lock(&rooms).update(entry);

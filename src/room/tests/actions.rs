@@ -35,17 +35,7 @@ async fn a_transaction_id_is_known_from_the_queue_on_whatever_leaves_the_cache()
     let key = |txn: &str| TxnKey { device: alice.device_nid, scope: format!("send/{room_id}").into(), txn: txn.into() };
     let find = async |txn: &str| rooms.txn_ids.find(&key(txn)).await.expect("a database");
 
-    // The committer stops before its next commit, until the gate opens.
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let before_store = Arc::clone(&gate);
-    server.app.db.committer().on_step(Arc::new(move |step| {
-        let gate = Arc::clone(&before_store);
-        Box::pin(async move {
-            if step == CommitStep::Taken {
-                gate.acquire().await.expect("never closed").forget();
-            }
-        })
-    }));
+    let gate = hold_commits(&server);
     assert_eq!(find("1").await, None);
     rooms.txn_ids.drop_devices();
     let mut writer = rooms.enter(&room).await.expect("entered");

@@ -10,13 +10,7 @@ async fn a_room_is_the_same_after_it_was_loaded_again() {
         server.app.rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
     let rooms = &server.app.rooms;
     for number in 0..300 {
-        let topic = EventDraft {
-            event_type: "m.room.topic".to_owned(),
-            state_key: Some(String::new()),
-            content: to_raw_value(&json!({ "topic": number.to_string() })).expect("JSON"),
-            redacts: None,
-        };
-        rooms.send_state(&alice, &room_id, topic).await.expect("sent");
+        rooms.send_state(&alice, &room_id, topic(&number.to_string())).await.expect("sent");
     }
     let (before, _) = server.sync(&alice, None).await;
     // The first call clears the marks of use, and the second one evicts.
@@ -41,16 +35,7 @@ async fn a_broken_room_is_read_again_only_when_its_writes_are_settled() {
     let rooms = &server.app.rooms;
     let room_id = rooms.create(&alice, new_room(RoomVersionId::V12, Preset::Private)).await.expect("created");
     let room = rooms.find(&room_id).await.expect("read").expect("it was created");
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let in_hook = Arc::clone(&gate);
-    server.app.db.committer().on_step(Arc::new(move |step| {
-        let gate = Arc::clone(&in_hook);
-        Box::pin(async move {
-            if step == CommitStep::Taken {
-                gate.acquire().await.expect("it stays open").forget();
-            }
-        })
-    }));
+    let gate = hold_commits(&server);
     let mut writer = rooms.enter(&room).await.expect("entered");
     writer.append(&alice.user, message("on its way")).await.expect("allowed");
     let committed = writer.commit(None).expect("queued");
@@ -63,7 +48,7 @@ async fn a_broken_room_is_read_again_only_when_its_writes_are_settled() {
         rooms.db.find_info("nothing").await.expect("read");
     }
     assert!(!found.is_finished());
-    gate.add_permits(tokio::sync::Semaphore::MAX_PERMITS >> 1);
+    gate.add_permits(Semaphore::MAX_PERMITS >> 1);
     assert!(matches!(committed.wait().await, Err(crate::store::Error::Superseded)));
     let found = found.await.expect("no panic").expect("read").expect("it is there");
     assert!(!Arc::ptr_eq(&found, &room));

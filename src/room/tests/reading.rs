@@ -26,12 +26,6 @@ async fn what_was_read_before_a_redaction_is_not_kept_after_it() {
     let alice = server.register("alice").await;
     let rooms = &server.app.rooms;
     let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
-    let topic = |topic: &str| EventDraft {
-        event_type: "m.room.topic".to_owned(),
-        state_key: Some(String::new()),
-        content: to_raw_value(&json!({ "topic": topic })).expect("JSON"),
-        redacts: None,
-    };
     let first = rooms.send_state(&alice, &room_id, topic("a slip")).await.expect("sent");
     let second = rooms.send_state(&alice, &room_id, topic("fine")).await.expect("sent");
     let room = rooms.find(&room_id).await.expect("read").expect("it was created");
@@ -46,10 +40,7 @@ async fn what_was_read_before_a_redaction_is_not_kept_after_it() {
 
     let before = rooms.events.redactions();
     let read = rooms.events.get(&room, nid).await.expect("read");
-    let content = to_raw_value(&json!({})).expect("JSON");
-    let redaction =
-        EventDraft { event_type: "m.room.redaction".to_owned(), state_key: None, content, redacts: Some(first) };
-    rooms.send(&alice, &room_id, redaction, None).await.expect("sent");
+    rooms.send(&alice, &room_id, redaction(&first), None).await.expect("sent");
     rooms.events.keep(read, before);
     assert_eq!(shows().await, "{}");
 }

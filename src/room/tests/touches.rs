@@ -9,15 +9,6 @@ use crate::{
     store::tests::touched_by,
 };
 
-fn state(event_type: &str, content: &Value) -> EventDraft {
-    EventDraft {
-        event_type: event_type.to_owned(),
-        state_key: Some(String::new()),
-        content: to_raw_value(content).expect("JSON"),
-        redacts: None,
-    }
-}
-
 fn alias(name: &str, user: &LocalDevice) -> OwnedRoomAliasId {
     RoomAliasId::parse(format!("#{name}:{}", user.user_id().server_name())).expect("an alias")
 }

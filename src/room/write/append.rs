@@ -175,8 +175,8 @@ impl RoomWriter<'_> {
             }
             self.extremities = Some(extremities);
         }
-        // Before the next event is built on it: memory may have lost a stored key meanwhile, and it has a new one a moment after
-        // those who waited for it.
+        // At once, so that the next event finds the key. Memory alone is not enough: a stored key may have been evicted, and a
+        // new one is in the cache only a moment after those who waited for it have it.
         for change in &outcome.changes {
             self.room.absent.remove(&change.key.event_type, &change.key.state_key);
         }

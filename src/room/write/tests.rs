@@ -6,14 +6,14 @@ use sabha_federation::{
     standing::{Flags, Standing, StateAt},
     state_log::Membership,
 };
-use serde_json::{json, value::to_raw_value};
+use serde_json::json;
 
 use super::{outcome::*, *};
 use crate::{
     account::LocalDevice,
     room::{
         read::pages::{Page, PageLimit, PageRange, PageSource},
-        tests::{Server, message, new_room, server},
+        tests::{Server, message, new_room, server, topic},
         write::create::Preset,
     },
     store::{EventNid, SideNid, TimelinePlace, events::events, tests::count_rows, vocabulary::User},
@@ -115,15 +115,6 @@ impl RoomWriter<'_> {
         self.append(sender, draft).await.expect("allowed");
         self.extremities = None;
         self.pending.pop().expect("it was appended").built
-    }
-}
-
-fn topic(topic: &str) -> EventDraft {
-    EventDraft {
-        event_type: "m.room.topic".to_owned(),
-        state_key: Some(String::new()),
-        content: to_raw_value(&json!({ "topic": topic })).expect("JSON"),
-        redacts: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Commits in which something fails, on both engines where both can fail so.
+//! Tests of the committer, on both engines where both can do it: an open database, its rows, and a statement in the queue.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,8 +8,11 @@ use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, 
 use crate::{
     clock::Clock,
     store::{
-        Conn, Database, DatabaseOptions, Durability, Error, FilterNid, Position, Row, UserNid, conn::on,
-        filters::FilterColumns, ids::lock, tests::postgres::PostgresDatabase,
+        Conn, Database, DatabaseOptions, Error, FilterNid, Position, Row, UserNid,
+        conn::on,
+        filters::FilterColumns,
+        ids::lock,
+        tests::{options, postgres::PostgresDatabase},
     },
 };
 
@@ -80,16 +83,7 @@ impl Opened {
 }
 
 async fn open(url: &str) -> Database {
-    let options = DatabaseOptions {
-        location: DatabaseOptions::location(url).expect("a URL of ours"),
-        durability: Durability::Process,
-        readers: 1,
-        server_name: "sabha.test".to_owned(),
-        role: Role::Lead,
-        incarnation: rand::random_range(1..i64::MAX),
-        clock: Clock::manual(0),
-        patience: Patience::default(),
-    };
+    let options = DatabaseOptions { incarnation: rand::random_range(1..i64::MAX), ..options(url) };
     Database::open(options).await.expect("it can be opened")
 }
 

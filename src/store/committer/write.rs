@@ -10,9 +10,9 @@ use crate::store::{Error, Position, Row, log::Touch, vocabulary::Mark};
 pub struct Write {
     pub(in crate::store) rows: Vec<Row>,
     /// Each touch with its position; `None` is the position of the write.
-    pub(in crate::store) touches: Vec<(Option<Position>, Touch)>,
+    pub(super) touches: Vec<(Option<Position>, Touch)>,
     at: Option<Position>,
-    pub(in crate::store) lineage: Option<Lineage>,
+    pub(super) lineage: Option<Lineage>,
     /// The marks of the new words, which are set when the words are stored. A word whose mark is held here stays in memory.
     words: Vec<Arc<Mark>>,
 }

@@ -18,10 +18,11 @@ statements! {
 pub(super) struct SlotAtStart {
     /// The last committed position.
     pub(super) pos: Position,
-    pub(super) lease: Lease,
+    pub(super) lease: LeaseAtStart,
 }
 
-pub(super) enum Lease {
+/// The right to write at the start of this process.
+pub(super) enum LeaseAtStart {
     /// For this process alone.
     OurOwn(Taken),
     /// It was free, and others may follow.
@@ -39,11 +40,11 @@ pub(super) async fn take_slot(conn: &mut Conn<'_>, options: &DatabaseOptions) ->
             lease::NOBODY => lease::take(conn, slot, new_term_number(), now_ms).await?,
             _ => None,
         };
-        return Ok(SlotAtStart { pos: slot.pos, lease: taken.map_or(Lease::OfAnother, Lease::Taken) });
+        return Ok(SlotAtStart { pos: slot.pos, lease: taken.map_or(LeaseAtStart::OfAnother, LeaseAtStart::Taken) });
     }
     let number = options.incarnation;
     let (epoch, pos): (i64, i64) =
         on!(conn, db => sqlx::query_as(TAKE_SLOT.text()).bind(number).fetch_one(&mut **db).await)?;
     let term = Term { number, epoch, after: Position(pos) };
-    Ok(SlotAtStart { pos: term.after, lease: Lease::OurOwn(lease::begin(conn, term, now_ms).await?) })
+    Ok(SlotAtStart { pos: term.after, lease: LeaseAtStart::OurOwn(lease::begin(conn, term, now_ms).await?) })
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{count_rows, postgres};
+use super::{count_rows, options, postgres};
 use crate::{
     clock::Clock,
     store::{
-        Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, EventNid, FilterNid, Patience, Position, Role,
-        RoomNid, Row, Transaction, UserNid, Write,
+        Conn, Database, DeviceNid, Error, EventNid, FilterNid, Position, RoomNid, Row, Transaction, UserNid, Write,
         account_data::AccountDataColumns,
         cross_signing::KeySignatureColumns,
         device_keys::DeviceKeyColumns,
@@ -48,17 +47,7 @@ const TABLES: [&str; 16] = [
 ];
 
 async fn open(url: &str) -> Database {
-    let options = DatabaseOptions {
-        location: DatabaseOptions::location(url).expect("a URL of ours"),
-        durability: Durability::Process,
-        readers: 1,
-        server_name: "sabha.test".to_owned(),
-        role: Role::Lead,
-        incarnation: 1,
-        clock: Clock::manual(0),
-        patience: Patience::default(),
-    };
-    Database::open(options).await.expect("a new database")
+    Database::open(options(url)).await.expect("a new database")
 }
 
 /// `number` rows of everything that a user and their device may have.

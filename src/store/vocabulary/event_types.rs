@@ -44,6 +44,23 @@ pub(super) struct Types {
     pub(super) new: HashMap<TypeNid, Arc<EventType>>,
 }
 
+impl Types {
+    /// Forgets event types that are not stored yet.
+    pub(super) fn forget_new(&mut self) {
+        for (_, known) in self.new.drain() {
+            known.stored.give_up();
+            self.by_name.remove(&known.event_type);
+        }
+    }
+
+    /// Evicts event types that nobody holds, if there are more than `kept`.
+    pub(super) fn forget(&mut self, kept: usize) {
+        if self.by_name.len() > kept {
+            self.by_name.retain(|_, known| Arc::strong_count(known) > 1 || !known.stored.is_stored());
+        }
+    }
+}
+
 impl Database {
     /// The event type, with a new short id if there was none.
     pub async fn event_type(&self, event_type: &str) -> Result<Arc<EventType>, Error> {

@@ -81,9 +81,7 @@ impl Users {
         self.by_nid.insert(nid, Arc::clone(&user));
         user
     }
-}
 
-impl Users {
     /// Forgets users who are not stored yet.
     pub(super) fn forget_new(&mut self) {
         let by_nid = &mut self.by_nid;

@@ -62,7 +62,7 @@ pub(super) async fn empty(look: &Look<'_>, since: &SyncToken) -> Result<Bytes, E
     let mut out = Vec::with_capacity(256);
     let mut object = Object::begin(&mut out);
     devices::write_counts(look, &mut object).await?;
-    // The numbers are valid in this start of the server: `sync` has ensured that.
+    // The numbers are valid in this start of the server: [`sync`](super::sync()) has ensured that.
     let token = SyncToken { start: look.app.db.start(), term: look.term, ..*since };
     object.token("next_batch", format_args!("{token}{}", look.request.hints));
     object.end();

@@ -56,11 +56,12 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Registers Alice and Bob with a common room, and two of Alice's: one for Bob to join, and one to knock on.
+    /// Makes a world named after the news.
     pub(super) async fn new(server: &TestServer, news: News) -> Self {
         Self::of(server, &format!("{news:?}").to_lowercase()).await
     }
 
+    /// Registers Alice and Bob with a common room, and two of Alice's: one for Bob to join, and one to knock on.
     pub(super) async fn of(server: &TestServer, name: &str) -> Self {
         let name = |who: &str| format!("{who}-{name}");
         let (alice, bob) = (server.register(&name("alice")).await, server.register(&name("bob")).await);

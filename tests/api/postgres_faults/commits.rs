@@ -1,8 +1,14 @@
-//! Commits whose answer is lost, late or never comes.
+//! Commits whose answer is lost, comes late or never comes.
 
 use sabha::store::committer::Ended;
 
 use super::*;
+
+/// A batch of only rows is one statement.
+const ONE_CALL: fn(&str) -> bool = |text| text.starts_with("WITH ") && text.contains("writer_slot");
+
+/// The end of a batch of several statements.
+const COMMIT: fn(&str) -> bool = |text| text == "COMMIT";
 
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_known_to_have_happened() {

@@ -4,6 +4,16 @@ use crate::harness::Parks;
 
 use super::*;
 
+/// The first statement of a new writing connection, once it has raised the epoch.
+const LOCK: fn(&str) -> bool = |text| text.contains("pg_try_advisory_lock");
+
+/// The query for the rooms of a user.
+const ROOMS_OF_USER: fn(&str) -> bool =
+    |text| text.starts_with("SELECT room_nid, membership, event_nid, pos, forgotten");
+
+/// The query for a page of messages.
+const PAGE: fn(&str) -> bool = |text| text.contains("FROM timeline");
+
 #[tokio::test]
 async fn a_new_connection_that_goes_silent_at_once_is_replaced() {
     let Some(mut world) = World::new().await else { return };

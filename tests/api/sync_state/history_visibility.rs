@@ -1,4 +1,4 @@
-//! Newcomers, who do not see all of the history: what they do not see in the timeline is in the state.
+//! Newcomers who may not see all of the history: their state is whole, and hidden events do not end their timeline.
 
 use super::*;
 

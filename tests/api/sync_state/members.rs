@@ -60,9 +60,7 @@ both_engines! {
             follower.compare().await;
         }
     }
-}
 
-both_engines! {
     /// A client that asks for the full state keeps its known members. Lazy loading leaves out members that it need not
     /// know, but not those that have changed.
     async fn the_full_state_tells_a_lazy_client_which_members_changed(server: TestServer) {

@@ -1,8 +1,8 @@
-//! Images, which are copies of containers, and networks.
+//! Images, which are copies of containers.
 
 use std::fs;
 
-use super::{Image, Network, Refusal, World, database_of};
+use super::{Image, Refusal, World, database_of};
 use crate::engine::{archive, labels::Labels};
 
 impl World {
@@ -35,24 +35,6 @@ impl World {
         if let (Some(postgres), Some(database)) = (&self.0.postgres, &image.database) {
             postgres.remove(database).await?;
         }
-        Ok(())
-    }
-
-    pub fn create_network(&self, name: String, labels: Labels) -> Result<String, Refusal> {
-        let mut state = self.state();
-        if state.networks.values().any(|network| network.name == name) {
-            return Err(Refusal::Conflict(format!("network {name} exists")));
-        }
-        let id = format!("network-{:04}", state.number());
-        state.networks.insert(id.clone(), Network { id: id.clone(), name, labels });
-        Ok(id)
-    }
-
-    pub fn remove_network(&self, id: &str) -> Result<(), Refusal> {
-        let mut state = self.state();
-        let found = state.networks.values().find(|network| network.id == id || network.name == id);
-        let id = found.map(|network| network.id.clone()).ok_or_else(|| Refusal::NotFound(format!("network: {id}")))?;
-        state.networks.remove(&id);
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ fn content_may_be_as_deep_as_every_reader_can_follow_and_no_deeper() {
     };
     let room = TestRoom::of_every_version().last().unwrap();
     let build = |content: String| {
-        let content = serde_json::value::RawValue::from_string(content).unwrap();
+        let content = RawValue::from_string(content).unwrap();
         room.build(alice(), EventDraft { content, ..draft("m.test", None, json!({})) })
     };
     for levels in [101, 127, 128, 10_000] {

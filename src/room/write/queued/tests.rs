@@ -3,13 +3,13 @@
 
 use ruma::{OwnedEventId, RoomVersionId};
 use sabha_federation::EventDraft;
-use serde_json::{Value, json, value::to_raw_value};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     room::{
         Room, Rooms,
-        tests::{Server, message, new_room, redaction, server},
+        tests::{Server, message, new_room, redaction, server, state, topic},
         write::{RoomWriter, create::Preset},
     },
     store::{Committed, Error, room_heads as rows, vocabulary::User},
@@ -55,19 +55,6 @@ impl World {
         let found = writer.find_event(event_id).await.expect("read").expect("it was sent");
         let shown = |event: &StoredEvent| event.replaces.as_ref().map(|replaced| replaced.content.get().to_owned());
         ring.iter().map(|event| shown(event)).chain([shown(&found)]).collect()
-    }
-}
-
-fn topic(topic: &str) -> EventDraft {
-    state("m.room.topic", &json!({ "topic": topic }))
-}
-
-fn state(event_type: &str, content: &Value) -> EventDraft {
-    EventDraft {
-        event_type: event_type.to_owned(),
-        state_key: Some(String::new()),
-        content: to_raw_value(content).expect("JSON"),
-        redacts: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writes and transactions that fail, each of them alone.
+//! Refused writes and failing transactions: only they fail, and the writes that build on them.
 
 use super::*;
 

@@ -47,14 +47,11 @@ impl Process {
     async fn open_without_following(database: &PostgresDatabase) -> Self {
         let clock = Clock::manual(0);
         let options = DatabaseOptions {
-            location: DatabaseOptions::location(&database.url).expect("a URL of ours"),
-            durability: Durability::Process,
-            readers: 1,
-            server_name: "sabha.test".to_owned(),
             role: Role::Follow,
             incarnation: rand::random_range(1..i64::MAX),
             clock: clock.clone(),
             patience: Patience { beat: BEAT, ..Patience::default() },
+            ..options(&database.url)
         };
         let db = Database::open(options).await.expect("it can be opened");
         let told = Arc::new(Told::default());
@@ -160,16 +157,7 @@ async fn execute(database: &PostgresDatabase, text: &'static str) {
 async fn a_file_has_one_process() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let url = format!("sqlite:{}", dir.path().join("sabha.db").display());
-    let options = DatabaseOptions {
-        location: DatabaseOptions::location(&url).expect("a URL of ours"),
-        durability: Durability::Process,
-        readers: 1,
-        server_name: "sabha.test".to_owned(),
-        role: Role::Follow,
-        incarnation: 1,
-        clock: Clock::manual(0),
-        patience: Patience::default(),
-    };
+    let options = DatabaseOptions { role: Role::Follow, ..options(&url) };
     assert!(matches!(Database::open(options).await, Err(OpenError::NotShared)));
 }
 

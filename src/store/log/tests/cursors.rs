@@ -6,11 +6,11 @@ use super::*;
 use crate::{
     clock::Clock,
     store::{
-        Conn, Database, DatabaseOptions, Durability, Error, Patience, Role, Transaction, Write,
+        Conn, Database, DatabaseOptions, Error, Write,
         conn::on,
         ids::lock,
-        log::{feed::MAX_BYTES, trim::trim},
-        tests::{count_rows, postgres::PostgresDatabase},
+        log::trim::trim,
+        tests::{count_rows, options, postgres::PostgresDatabase},
     },
 };
 
@@ -93,16 +93,8 @@ impl World {
 }
 
 async fn open(url: &str, clock: &Clock) -> Arc<Database> {
-    let options = DatabaseOptions {
-        location: DatabaseOptions::location(url).expect("a URL of ours"),
-        durability: Durability::Process,
-        readers: 1,
-        server_name: "sabha.test".to_owned(),
-        role: Role::Lead,
-        incarnation: i64::from(rand::random::<u32>()),
-        clock: clock.clone(),
-        patience: Patience::default(),
-    };
+    let (incarnation, clock) = (i64::from(rand::random::<u32>()), clock.clone());
+    let options = DatabaseOptions { incarnation, clock, ..options(url) };
     Arc::new(Database::open(options).await.expect("it can be opened"))
 }
 

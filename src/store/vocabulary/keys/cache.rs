@@ -1,4 +1,4 @@
-//! The pairs in memory: a cache bounded by bytes, in which a pair stays while somebody can still store it.
+//! The pairs of event type and state key in memory: a cache bounded by bytes, in which a pair stays while somebody can still store it.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ const FIRST_BYTES: u64 = 8 << 20;
 /// The approximate number of pairs that fit into the cache, from which it sizes its tables.
 const CACHE_KEYS: usize = 32_768;
 
-/// The memory that a pair takes besides its two texts: the pair, its flag, and its place in the cache.
+/// The memory that a pair takes besides its two texts: the pair, its mark, and its place in the cache.
 const BYTES_PER_KEY: usize = 240;
 
 /// Event type and state key.

@@ -18,7 +18,7 @@ use crate::{
     filter::Definition,
     room::{
         read::relations::RelatedBy,
-        tests::{Server, message, new_room, redaction, server},
+        tests::{Server, message, new_room, redaction, server, topic},
         write::{create::Preset, txn::TxnKey},
     },
 };
@@ -161,12 +161,7 @@ impl Scene {
                 let content = to_raw_value(&json!({ "m.relates_to": relation })).expect("JSON");
                 self.send(user, room, EventDraft { event_type: "m.reaction".to_owned(), content, ..message("") }).await;
             }
-            (9, _) => {
-                let content =
-                    to_raw_value(&json!({ "topic": format!("topic {}", self.sent[room].len()) })).expect("JSON");
-                let (event_type, state_key) = ("m.room.topic".to_owned(), Some(String::new()));
-                self.send(user, room, EventDraft { event_type, state_key, content, redacts: None }).await;
-            }
+            (9, _) => self.send(user, room, topic(&format!("topic {}", self.sent[room].len()))).await,
             (10 | 11, Some(event_id)) => {
                 let kind = if what % 22 == 10 { Kind::Read } else { Kind::ReadPrivate };
                 let receipt = NewReceipt { kind, thread: None, event_id };

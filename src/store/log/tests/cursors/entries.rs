@@ -1,6 +1,13 @@
 //! The entries that are kept, in the table and in memory, and those that are trimmed.
 
-use super::*;
+use std::sync::Arc;
+
+use super::{EIGHT_DAYS, Other, Recorder, TEN_MINUTES, World};
+use crate::store::{
+    Position,
+    log::{Feed, LogEntry, Touch, feed},
+    tests::count_rows,
+};
 
 #[tokio::test]
 async fn nothing_is_written_while_nothing_happens() {

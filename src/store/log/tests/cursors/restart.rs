@@ -1,6 +1,13 @@
 //! A consumer in the next process: it finds its place, or reads the tables.
 
-use super::*;
+use std::time::Duration;
+
+use super::{EIGHT_DAYS, Recorder, World, insert};
+use crate::store::{
+    Conn, Error, Position, Transaction, UserNid,
+    conn::on,
+    log::{Consumer, LogEntry, Touch, feed::MAX_BYTES},
+};
 
 #[tokio::test]
 async fn work_that_was_not_stored_is_done_again_after_a_kill() {
