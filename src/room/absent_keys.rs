@@ -79,6 +79,22 @@ impl Rooms {
         }
         Ok(found.map(|key| key.nid))
     }
+
+    /// Lets these rooms remember a key as absent, with one question for all of them, if no room has ever had it.
+    ///
+    /// # Errors
+    /// As [`Self::find_key`].
+    pub(super) async fn prepare_key(&self, rooms: &[&Room], event_type: &str, state_key: &str) -> Result<(), Error> {
+        if self.db.state_key_in_memory(event_type, state_key).is_some() {
+            return Ok(());
+        }
+        let asking = rooms.iter().filter(|room| !room.absent.contains(event_type, state_key));
+        let asking: Vec<(&Room, u64)> = asking.map(|room| (*room, room.absent.appeared())).collect();
+        if !asking.is_empty() && self.db.find_state_key(event_type, state_key).await?.is_none() {
+            asking.into_iter().for_each(|(room, appeared)| room.absent.add(appeared, event_type, state_key));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use super::{Conn, Error, Position, RoomNid, UserNid, from_row, on, rows::inserts, statements};
 
 statements! {
-    TALLIES_OF_USER = "SELECT room_nid, upto, basis, tally FROM unread_tally WHERE user_nid = $1 ORDER BY room_nid";
+    TALLIES_OF_USER = "SELECT room_nid, upto, basis, tally FROM unread_tally WHERE user_nid = $1 AND room_nid >= $2 \
+        ORDER BY room_nid LIMIT $3";
     FIND_TALLY = "SELECT room_nid, upto, basis, tally FROM unread_tally WHERE user_nid = $1 AND room_nid = $2";
 }
 
@@ -24,9 +25,15 @@ pub(crate) struct TallyRow {
 
 from_row!(TallyRow { room_nid, upto, basis, tally });
 
-/// All tallies of a user, at most one for each of their rooms.
-pub(crate) async fn tallies_of_user(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<TallyRow>, Error> {
-    Ok(on!(conn, db => sqlx::query_as(TALLIES_OF_USER.text()).bind(user.0).fetch_all(&mut **db).await)?)
+/// At most `limit` tallies of a user from a room on, in the order of rooms, at most one for each.
+pub(crate) async fn tallies_of_user(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    from: RoomNid,
+    limit: usize,
+) -> Result<Vec<TallyRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(TALLIES_OF_USER.text())
+        .bind(user.0).bind(from.0).bind(limit as i64).fetch_all(&mut **db).await)?)
 }
 
 /// The tally of a user in one room.

@@ -7,7 +7,7 @@
 //!   old it is.
 //! - Sending an event, following a room and resting store nothing. A tally is stored after a new count of many events, and
 //!   when nobody has looked at it for a while.
-//! - The tallies of all rooms of a user are read in one statement.
+//! - The tallies of a user are read for many rooms at once: a look visits rooms in the order of their short ids.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -48,17 +48,22 @@ const ROW_BYTES: usize = 160;
 
 type Key = (UserNid, RoomNid);
 
-/// Approximate memory of a room whose tally is read alone.
-const ROOM_BYTES: usize = 64;
+/// Maximum number of tallies in a page.
+const PAGE: u64 = 256;
 
-/// The part of its piece of the cache that the tallies of one user may take. A user with more would have none cached, and
-/// all of them read again for each room.
+/// The usual bytes of a tally of a hundred events. A page has as many rows as fit with this size.
+const USUAL_BYTES: u64 = 512;
+
+/// The part of its piece of the cache that a page may take. One that fills the piece would evict those of all others in it.
 const LARGEST_PART: u64 = 4;
 
-/// The stored tallies of one user.
+/// A page of the stored tallies of one user: those of the rooms from one on.
 struct ReadRows {
+    from: RoomNid,
+    /// The last room of the page.
+    upto: RoomNid,
     bytes: u64,
-    /// The tallies that nobody has used yet. `None` for one that was used, or that does not fit: it is read alone.
+    /// The tallies that nobody has used yet; `None` for one that was used.
     rooms: Mutex<HashMap<RoomNid, Option<rows::TallyRow>>>,
 }
 
@@ -69,20 +74,34 @@ impl HasBytes for ReadRows {
 }
 
 impl ReadRows {
-    /// Keeps as many tallies as fit into `largest` bytes.
-    fn new(found: Vec<rows::TallyRow>, largest: u64) -> Self {
+    /// The number of tallies that are read for a page of `largest` bytes.
+    fn limit(largest: u64) -> usize {
+        usize::try_from((largest / USUAL_BYTES).clamp(1, PAGE)).unwrap_or(1)
+    }
+
+    /// Keeps as many of the tallies from a room on as fit into `largest` bytes, and at least the first.
+    fn new(from: RoomNid, found: Vec<rows::TallyRow>, largest: u64) -> Self {
         let most = usize::try_from(largest).unwrap_or(usize::MAX);
-        let mut bytes = ROW_BYTES + ROOM_BYTES * found.len();
+        let is_last = found.len() < Self::limit(largest);
+        let (mut bytes, mut upto) = (ROW_BYTES, is_last.then_some(RoomNid(i64::MAX)));
         let mut rooms = HashMap::with_capacity(found.len());
+        let mut last = from;
         for row in found {
-            let (room, with_row) = (RoomNid(row.room_nid), bytes + ROW_BYTES + row.basis.len() + row.tally.len());
-            let fits = with_row <= most;
-            if fits {
-                bytes = with_row;
+            let room = RoomNid(row.room_nid);
+            bytes += ROW_BYTES + row.basis.len() + row.tally.len();
+            if bytes > most && !rooms.is_empty() {
+                upto = None;
+                break;
             }
-            rooms.insert(room, fits.then_some(row));
+            last = room;
+            rooms.insert(room, Some(row));
         }
-        Self { bytes: (bytes as u64).min(largest).max(1), rooms: Mutex::new(rooms) }
+        let upto = upto.unwrap_or(last);
+        Self { from, upto, bytes: (bytes as u64).min(largest).max(1), rooms: Mutex::new(rooms) }
+    }
+
+    fn covers(&self, room: RoomNid) -> bool {
+        self.from <= room && room <= self.upto
     }
 
     /// Takes the tally of a room.
@@ -105,7 +124,7 @@ enum Taken {
 pub(in crate::push) struct Stored {
     /// Most users have none.
     read: Arc<ByteCache<UserNid, Arc<ReadRows>>>,
-    /// Maximum bytes that are kept for one user.
+    /// Maximum bytes of a page.
     largest: u64,
     due: Mutex<BTreeSet<Key>>,
 }
@@ -129,15 +148,16 @@ impl Stored {
         std::iter::from_fn(|| due.pop_first()).take(BATCH).collect()
     }
 
-    /// Takes the stored tally of a room. The first call for a user reads those of all rooms. A tally that left memory after it
-    /// was taken is read again: the stored one goes on from where it was.
+    /// Takes the stored tally of a room. If the page at hand does not have the room, another one is read. A tally that left
+    /// memory after it was taken is read again: the stored one goes on from where it was.
     async fn take(&self, db: &Database, (user, room): Key) -> Result<Option<rows::TallyRow>, Error> {
-        let read = match self.read.get(&user) {
+        let read = match self.read.get(&user).filter(|read| read.covers(room)) {
             Some(read) => read,
             None => {
                 let mut reader = db.read().await?;
-                let found = rows::tallies_of_user(&mut reader.conn(), user).await?;
-                let read = Arc::new(ReadRows::new(found, self.largest));
+                let limit = ReadRows::limit(self.largest);
+                let found = rows::tallies_of_user(&mut reader.conn(), user, room, limit).await?;
+                let read = Arc::new(ReadRows::new(room, found, self.largest));
                 self.read.insert(user, Arc::clone(&read));
                 read
             }

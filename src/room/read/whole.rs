@@ -20,6 +20,9 @@ pub(crate) use crate::store::changed_rooms::AT_ONCE;
 /// each other before they are written. The rooms beyond it read their state alone.
 const MAX_STATE_EVENTS: usize = 1_024;
 
+/// The state that names a room. Most rooms have one of them, or neither.
+const NAMING: [&str; 2] = ["m.room.name", "m.room.canonical_alias"];
+
 /// The members whose events a look shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShownMembers {
@@ -69,6 +72,9 @@ impl Rooms {
         (upto, limit): (Position, usize),
         members: ShownMembers,
     ) -> Result<HashMap<RoomNid, LatestEvents>, Error> {
+        for kind in NAMING {
+            self.prepare_key(rooms, kind, "").await?;
+        }
         let wanted = limit + 1;
         let has_none = |room: &&&Room| limit > 0 && room.latest(upto, wanted).is_none();
         let without: Vec<RoomNid> = rooms.iter().filter(has_none).map(|room| room.nid).collect();
