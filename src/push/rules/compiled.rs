@@ -159,8 +159,13 @@ impl CompiledRules {
                 }
             }
             class.update(END_OF_RULE.to_le_bytes());
+            // Most rules have one condition, and a list has space for four: half of the memory of a user's rules.
+            shared.shrink_to_fit();
+            personal.shrink_to_fit();
             compiled.rules.push(Rule { shared, personal, verdict, old_mention });
         }
+        compiled.rules.shrink_to_fit();
+        compiled.paths.shrink_to_fit();
         let class = class.finalize();
         compiled.class = ClassId(std::array::from_fn(|index| class[index]));
         compiled
