@@ -42,6 +42,11 @@ impl Jobs {
         self.asked.subscribe()
     }
 
+    /// Wakes the runner for jobs that another process may leave.
+    pub fn look_again(&self) {
+        self.asked.send_modify(|asked| *asked += 1);
+    }
+
     /// Notes that no job was left after the runner was woken so many times.
     pub fn settle(&self, upto: u64) {
         self.settled.send_replace(upto);

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ruma::{EventId, RoomVersionId, presence::PresenceState};
 use sabha_federation::EventDraft;
 use serde_json::{Value, json, value::to_raw_value};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -28,7 +29,7 @@ use crate::{
     memory::budget::Budget,
     server::build::{Surroundings, app},
     store::{
-        Position,
+        Patience, Position, Role,
         committer::CommitStep,
         tests::{count_rows, postgres::PostgresDatabase},
     },
@@ -47,7 +48,7 @@ pub(crate) struct Server {
     pub(crate) app: App,
     _dir: tempfile::TempDir,
     /// Dropped after the server that uses it.
-    _postgres: Option<PostgresDatabase>,
+    postgres: Option<PostgresDatabase>,
 }
 
 pub(crate) async fn server() -> Server {
@@ -73,7 +74,28 @@ async fn server_with(postgres: Option<PostgresDatabase>, clock: Clock, change: i
     }
     change(&mut config);
     let surroundings = Surroundings { hashing: Hashing::cheap(), clock, ..Surroundings::default() };
-    Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir, _postgres: postgres }
+    Server { app: app(config, surroundings).await.expect("the server starts"), _dir: dir, postgres }
+}
+
+/// A server on PostgreSQL that leads and shares its database with others. `None` where PostgreSQL is not installed.
+pub(crate) async fn shared_server() -> Option<Server> {
+    let postgres = PostgresDatabase::create().await?;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+    config.database.url = Some(DatabaseUrl::try_from(postgres.url.clone()).expect("a URL of ours"));
+    config.database.durability = Durability::Process;
+    config.database.max_connections = 4;
+    let app = shared_app(config).await;
+    app.db.committer().leading().await;
+    Some(Server { app, _dir: dir, postgres: Some(postgres) })
+}
+
+async fn shared_app(config: Config) -> App {
+    // A process that follows looks only when it is told to.
+    let patience = Patience { look: Duration::from_secs(24 * 3600), ..Patience::default() };
+    let surroundings =
+        Surroundings { hashing: Hashing::cheap(), patience, role: Role::Follow, ..Surroundings::default() };
+    app(config, surroundings).await.expect("the server starts")
 }
 
 /// A second service on the same database, which only the entries of the commit log tell of changes.
@@ -84,6 +106,19 @@ pub(crate) fn other_service(server: &Server) -> Rooms {
 }
 
 impl Server {
+    /// Another process on the database of a [`shared_server`], which follows.
+    pub(crate) async fn another(&self) -> App {
+        shared_app(self.app.config.clone()).await
+    }
+
+    /// Deletes the commit log but for its newest entry.
+    pub(crate) async fn cut_log(&self) {
+        let postgres = self.postgres.as_ref().expect("it is on PostgreSQL");
+        let mut conn = PgConnection::connect(&postgres.url).await.expect("PostgreSQL runs");
+        let cut = "DELETE FROM commit_log WHERE pos < (SELECT MAX(pos) FROM commit_log)";
+        conn.execute(cut).await.expect("it runs");
+    }
+
     pub(crate) async fn register(&self, name: &str) -> Arc<LocalDevice> {
         let registration = Registration {
             username: Some(name.to_owned()),

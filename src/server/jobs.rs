@@ -67,6 +67,11 @@ async fn work(app: &App) {
             // The sender is in `app`, so the channel is open and there are new jobs.
             _ = asked.changed() => {}
             Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
+            () = app.db.committer().following() => {
+                // Another process does them now, and may leave some.
+                running = Running::default();
+                app.jobs.look_again();
+            }
             () = pause => {}
         }
     }
@@ -126,4 +131,57 @@ async fn perform(app: &App, job: Job) -> Result<(), Error> {
         Task::ShowProfile(user) => app.rooms.show_profile(&app.db.user_by_nid(user).await?).await?,
     }
     app.db.committer().transact(Done(job)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        jobs::NewJobs,
+        room::tests::shared_server,
+        store::{
+            Write,
+            log::{Consumer as _, Touch},
+        },
+    };
+
+    #[tokio::test]
+    async fn a_job_that_another_process_has_left_is_done_when_this_one_leads_again() {
+        let Some(first) = shared_server().await else { return };
+        let alice = first.register("alice").await;
+        let app = &first.app;
+        let runner = tokio::spawn({
+            let (app, cursor) = (app.clone(), cursor(app));
+            async move { run(&app, cursor).await }
+        });
+        app.jobs.settled().await;
+        let second = first.another().await;
+        app.db.committer().hand_over();
+        app.db.committer().following().await;
+        second.db.committer().hint();
+        second.db.committer().leading().await;
+        // It stores a job, passes it in the log, and does not get to do it.
+        let task = Task::ShowProfile(alice.user.nid);
+        let asked =
+            second.db.committer().submit::<Error>(1, |pos| Ok(Write::new(vec![task.row(pos)]).touching(Touch::Job)));
+        let asked = asked.expect("it leads").wait().await.expect("it leads");
+        let passing = cursor(&second);
+        let passed = async {
+            second.db.cursors().reached(NewJobs::NAME, asked).await;
+            second.db.cursors().store(&second.db).await.expect("it leads");
+            second.stopping.cancel();
+        };
+        tokio::join!(passing.run(&second.stopping), passed);
+        second.db.committer().hand_over();
+        second.db.committer().following().await;
+        app.db.committer().hint();
+        app.db.committer().leading().await;
+        app.jobs.settled().await;
+        let mut reader = app.db.read().await.expect("a reader");
+        assert_eq!(list_jobs(&mut reader.conn(), 1).await.expect("read"), []);
+        drop(reader);
+        app.stopping.cancel();
+        runner.await.expect("it stops");
+        second.db.close().await;
+    }
 }

@@ -3,7 +3,13 @@
 //! In the router, a client hangs up as hyper does it: the future of the answer is dropped. Over a socket, the
 //! connection ends after the whole request was sent or a part of it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use axum::{Router, body::Body};
 use http::Method;
@@ -42,23 +48,47 @@ pub enum Transport {
     Socket { address: SocketAddr, http: reqwest::Client },
 }
 
-/// A running server.
+/// A running server, or one of several processes.
+#[derive(Clone)]
 pub struct Open {
     pub transport: Transport,
     pub app: App,
 }
 
-/// The way of all clients into the server. A restart closes it for a while; requests then wait.
-pub struct Doors(RwLock<Option<Open>>);
+/// The way of all clients into the server, or to the process that leads. A restart closes it for a while; requests then
+/// wait.
+pub struct Doors {
+    open: RwLock<Option<Open>>,
+    /// The number of times that they were closed.
+    closed: AtomicU64,
+}
+
+/// The place of a request in the server.
+struct Inside<'a> {
+    open: Open,
+    /// The number of times that the doors were closed before.
+    closed: u64,
+    /// Keeps the doors open.
+    _guard: Option<RwLockReadGuard<'a, Open>>,
+}
 
 impl Doors {
     pub fn new(open: Open) -> Arc<Self> {
-        Arc::new(Self(RwLock::new(Some(open))))
+        Arc::new(Self { open: RwLock::new(Some(open)), closed: AtomicU64::new(0) })
     }
 
     /// Waits until the server runs. The doors do not close before the guard is dropped.
     async fn open(&self) -> RwLockReadGuard<'_, Open> {
-        RwLockReadGuard::map(self.0.read().await, |open| open.as_ref().expect("a restart opens the doors again"))
+        RwLockReadGuard::map(self.open.read().await, |open| open.as_ref().expect("they are opened again"))
+    }
+
+    /// Lets a request in. It must end before a restart. Where there are several processes, it may stay in one that does not
+    /// lead any more.
+    async fn enter(&self) -> Inside<'_> {
+        let guard = self.open().await;
+        let (open, closed) = (guard.clone(), self.closed.load(Ordering::SeqCst));
+        let is_shared = open.app.db.committer().is_shared();
+        Inside { open, closed, _guard: (!is_shared).then_some(guard) }
     }
 
     /// Returns the services of the running server. Drop them soon after `stopping`, which a restart waits for.
@@ -66,9 +96,16 @@ impl Doors {
         self.open().await.app.clone()
     }
 
-    /// Lets no request in from now on, and waits for the answers to all that are inside.
+    /// Lets no request in from now on, and waits for the answers to all that are inside and must end.
     pub async fn close(&self) -> RwLockWriteGuard<'_, Option<Open>> {
-        self.0.write().await
+        let closed = self.open.write().await;
+        self.closed.fetch_add(1, Ordering::SeqCst);
+        closed
+    }
+
+    /// Tells whether the process may have lost the lease since the request came in.
+    fn has_moved(&self, inside: &Inside<'_>) -> bool {
+        inside.open.app.db.committer().is_shared() && self.closed.load(Ordering::SeqCst) > inside.closed
     }
 }
 
@@ -110,6 +147,8 @@ pub struct Answer {
     pub status: u16,
     pub text: String,
     pub json: Value,
+    /// True if the process does not lead any more, and did not do what was asked for.
+    pub is_elsewhere: bool,
 }
 
 /// The server's API for all clients of a run.
@@ -122,28 +161,46 @@ pub struct Api {
 impl Api {
     /// Sends a request and returns the answer. A status that no client may ever see is a fault.
     pub async fn ask(&self, token: &str, request: &Request) -> Answer {
-        let (status, text) = loop {
-            let open = self.doors.open().await;
-            let (status, text) = match &open.transport {
+        let (status, text, is_elsewhere) = loop {
+            let inside = self.doors.enter().await;
+            let (status, text) = match &inside.open.transport {
                 Transport::Router(router) => through_router(router.clone(), token, request).await,
                 Transport::Socket { address, http } => through_socket(*address, http, token, request).await,
             };
+            let has_moved = self.doors.has_moved(&inside);
+            if has_moved {
+                // A process that is behind does not wait for the position of a token yet (decision 17). So the client does.
+                let position = inside.open.app.db.committer().published();
+                self.doors.app().await.db.committer().reached(position).await;
+            }
+            let is_elsewhere = status == 503 && has_moved;
             // A large sync that waits for its turn when the server stops is refused, and clients try again.
-            if status != 503 || request.method != Method::GET || !open.app.stopping.is_cancelled() {
-                break (status, text);
+            let is_refused = is_elsewhere || status == 503 && inside.open.app.stopping.is_cancelled();
+            if !is_refused || request.method != Method::GET {
+                break (status, text, is_elsewhere);
             }
         };
         let json = serde_json::from_str(&text).unwrap_or_default();
-        if status >= 500 || status == 429 || status == 401 {
+        if status >= 500 && !is_elsewhere || status == 429 || status == 401 {
             self.world
                 .fault("an honest request failed", format!("{} {}: {status} {text}", request.method, request.path));
         }
-        Answer { status, text, json }
+        Answer { status, text, json, is_elsewhere }
+    }
+
+    /// Sends a request to the process that leads, however often that is another one.
+    pub async fn ask_the_leader(&self, token: &str, request: &Request) -> Answer {
+        loop {
+            let answer = self.ask(token, request).await;
+            if !answer.is_elsewhere {
+                return answer;
+            }
+        }
     }
 
     /// Returns the body of a 200. Anything else is a fault, and gives `null`.
     pub async fn need(&self, token: &str, request: &Request) -> Value {
-        let answer = self.ask(token, request).await;
+        let answer = self.ask_the_leader(token, request).await;
         if answer.status != 200 {
             let Request { method, path, .. } = request;
             self.world.fault("a request was refused", format!("{method} {path}: {} {}", answer.status, answer.text));
@@ -154,14 +211,14 @@ impl Api {
 
     /// Sends a request and hangs up, unless the answer arrives first.
     pub async fn ask_and_hang_up(&self, token: &str, request: &Request, cut: Cut) -> Option<Answer> {
-        let open = self.doors.open().await;
-        if let Transport::Socket { address, .. } = &open.transport
+        let inside = self.doors.enter().await;
+        if let Transport::Socket { address, .. } = &inside.open.transport
             && cut.sent < 100
         {
             send_part(*address, token, request, cut).await;
             return None;
         }
-        drop(open);
+        drop(inside);
         tokio::select! {
             biased;
             answer = self.ask(token, request) => Some(answer),

@@ -84,6 +84,8 @@ impl Writer {
         let (answer, is_second) = self.ask(step, &request).await;
         let ending = match answer {
             Some(Answer { status: 200, json, .. }) => Ending::Acknowledged(json),
+            // A process without the lease stores nothing.
+            Some(Answer { is_elsewhere: true, .. }) if step.op.is_one_write() => Ending::Refused,
             Some(Answer { status: 500.., .. }) | None => Ending::Unknown,
             // The first request may still be running, and may be allowed when the server handles it.
             Some(_) if is_second => Ending::Unknown,
@@ -108,11 +110,17 @@ impl Writer {
     /// Sends the request. Returns the answer, and whether it belongs to a second request. `None` if the client hung up.
     async fn ask(&self, step: &Step, request: &Request) -> (Option<Answer>, bool) {
         let (api, token) = (&self.scene.api, &self.device.token);
-        let Some(cut) = step.cut else { return (Some(api.ask(token, request).await), false) };
-        match api.ask_and_hang_up(token, request, cut).await {
-            // Clients repeat a request that has a transaction ID, and the server must not send twice.
-            None if step.op.has_transaction() => (Some(api.ask(token, request).await), true),
-            answer => (answer, false),
+        let first = match step.cut {
+            Some(cut) => api.ask_and_hang_up(token, request, cut).await,
+            None => Some(api.ask(token, request).await),
+        };
+        // Clients repeat a request that has a transaction ID, and the server must not send twice.
+        match first {
+            None if step.op.has_transaction() => (Some(api.ask_the_leader(token, request).await), true),
+            Some(Answer { is_elsewhere: true, .. }) if step.op.has_transaction() => {
+                (Some(api.ask_the_leader(token, request).await), false)
+            }
+            first => (first, false),
         }
     }
 

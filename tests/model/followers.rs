@@ -12,6 +12,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use self::known::events;
 pub use self::{known::Known, ways::Kind};
 use crate::{
     api::{Api, Device, Request},
@@ -99,7 +100,9 @@ impl Follower {
             answer = &mut parked => return self.take(answer).await,
             peeked = &mut peek => peeked,
         };
-        if !has_news(&peeked) {
+        // The waiting request may be in another process, which does not know who types here. All other news is stored.
+        let is_shared = api.doors.app().await.db.committer().is_shared();
+        if !has_news(&if is_shared { without_typing(&peeked) } else { peeked.clone() }) {
             return;
         }
         match tokio::time::timeout(WAKE_LIMIT, &mut parked).await {
@@ -148,7 +151,7 @@ impl Follower {
     }
 
     /// Syncs until there is no more news.
-    async fn settle(&mut self) {
+    pub async fn settle(&mut self) {
         for _ in 0..MAX_LAST_SYNCS {
             if !self.take_one("timeout=0").await {
                 return;
@@ -225,6 +228,23 @@ async fn reached(progress: &mut watch::Receiver<u64>, count: u64) {
 /// Tells whether an answer contains more than presence and numbers.
 fn has_news(answer: &Value) -> bool {
     ["rooms", "to_device", "account_data", "device_lists"].iter().any(|part| answer.get(part).is_some())
+}
+
+/// The answer without the typing of users, and without rooms of which it tells nothing else.
+fn without_typing(answer: &Value) -> Value {
+    let mut answer = answer.clone();
+    let Some(rooms) = answer.get_mut("rooms").and_then(Value::as_object_mut) else { return answer };
+    if let Some(joined) = rooms.get_mut("join").and_then(Value::as_object_mut) {
+        joined.retain(|_, room| {
+            let tells = |part: &str| events(&room[part]).iter().any(|event| event["type"] != "m.typing");
+            ["timeline", "state", "state_after", "account_data", "ephemeral"].into_iter().any(tells)
+        });
+    }
+    rooms.retain(|_, section| section.as_object().is_some_and(|section| !section.is_empty()));
+    if rooms.is_empty() {
+        answer.as_object_mut().expect("it has rooms").remove("rooms");
+    }
+    answer
 }
 
 /// Shortens an answer for a fault report.

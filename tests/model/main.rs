@@ -3,8 +3,8 @@
 //!
 //! A seed decides the clients' actions ([`plan`]), the followers and their ways of syncing ([`followers`]), which
 //! connections break, how long the committer's steps are delayed ([`delays`]), when rooms leave memory ([`sweeper`]), when
-//! a reader of the commit log stops and goes on ([`reader`]), and whether the server restarts in the middle. [`stage`]
-//! runs a seed, [`world`] records the acknowledged acts, [`truth`] decides who may see which events, and [`checks`]
+//! a reader of the commit log stops and goes on ([`reader`]), and whether the server restarts in the middle. On PostgreSQL
+//! some servers are two processes, and the seed decides when the lease moves between them ([`lease`]). [`stage`] runs a seed, [`world`] records the acknowledged acts, [`truth`] decides who may see which events, and [`checks`]
 //! compares. A fault report names the command that replays its seed.
 //!
 //! [`nodes`] runs one seed on a process that another one follows, and compares their answers after each commit.
@@ -19,6 +19,7 @@ mod checks;
 mod clients;
 mod delays;
 mod followers;
+mod lease;
 mod nodes;
 mod plan;
 #[path = "../api/harness/postgres.rs"]
@@ -120,7 +121,8 @@ fn run(engine: Engine, name: &'static str) {
 /// Runs a group of seeds one after the other, on one server.
 fn run_group(engine: Engine, seeds: Range<u64>, report: &Report) {
     runtime(seeds.start).block_on(async {
-        let Some(stage) = Stage::start(engine).await else {
+        let is_shared = engine == Engine::Postgres && has_two_processes(seeds.start);
+        let Some(stage) = Stage::start(engine, is_shared).await else {
             report.skip();
             return;
         };
@@ -129,6 +131,11 @@ fn run_group(engine: Engine, seeds: Range<u64>, report: &Report) {
         }
         stage.stop().await;
     });
+}
+
+/// Tells whether the group of this seed has a server of two processes: some on each kind of [`runtime`].
+fn has_two_processes(seed: u64) -> bool {
+    matches!(seed / SEEDS_PER_SERVER % 8, 1 | 3 | 5)
 }
 
 /// Returns a current-thread runtime, which replays a seed best. Some groups get a multi-threaded one, where more can
@@ -162,6 +169,7 @@ impl Report {
             sum.refused += counts.refused;
             sum.unknown += counts.unknown;
             sum.answers += counts.answers;
+            sum.moves += counts.moves;
         }
         if faults.is_empty() {
             return;
@@ -187,9 +195,10 @@ impl Report {
             println!("skipped: {} is not installed", self.engine);
             return;
         }
-        let Counts { acknowledged, refused, unknown, answers } = *lock(&self.counts);
+        let Counts { acknowledged, refused, unknown, answers, moves } = *lock(&self.counts);
         println!("{}: {seeds} seeds in {:.1?}", self.engine, began.elapsed());
         println!("acts: {acknowledged} acknowledged, {refused} refused, {unknown} cut off; {answers} answers to syncs");
+        println!("moves of the lease: {moves}");
         let failed = lock(&self.failed);
         let mut kinds: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
         for (seed, faults) in failed.iter() {

@@ -4,6 +4,7 @@
 //! what the scheduler and the database do in between; on a current-thread runtime that is little.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use sabha::store::committer::CommitStep;
 
 use crate::followers::Kind;
 
@@ -31,6 +32,10 @@ pub const STATE: [(&str, &str); 5] = [
     ("org.sabha.model", ""),
     ("org.sabha.model", "other"),
 ];
+
+/// The steps between which the holder of a lease stalls.
+const STALLS: [CommitStep; 5] =
+    [CommitStep::Taken, CommitStep::Stored, CommitStep::Remembered, CommitStep::Published, CommitStep::Answered];
 
 /// Number of aliases that many writers create and delete.
 pub const ALIASES: usize = 2;
@@ -160,6 +165,12 @@ impl Op {
         }
     }
 
+    /// Tells whether all that the request writes is in one commit: it is done or not done.
+    pub fn is_one_write(&self) -> bool {
+        // A new name is also shown in the rooms where the user was lately.
+        !matches!(self, Self::Upgrade { .. } | Self::DisplayName)
+    }
+
     /// Tells whether the request has a transaction ID, so that it may be repeated.
     pub fn has_transaction(&self) -> bool {
         matches!(self, Self::Message { .. } | Self::Redact { .. } | Self::ToDevice { .. })
@@ -203,6 +214,31 @@ pub struct FollowerPlan {
     pub seed: u64,
 }
 
+/// A move of the lease from the process that leads to the other one.
+#[derive(Debug, Clone)]
+pub struct Move {
+    /// The number of acts after the last move.
+    pub after: u64,
+    /// `None` if the process that leads gives the lease up.
+    pub stall: Option<Stall>,
+}
+
+/// A pause of the process that leads, for longer than its lease lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Stall {
+    /// The step of a commit after which it stands still.
+    pub at: CommitStep,
+    /// The turns that others have after the lease was taken and before it goes on.
+    pub yields: u32,
+}
+
+impl Move {
+    fn random(rng: &mut StdRng) -> Self {
+        let stall = Stall { at: STALLS[rng.random_range(0..STALLS.len())], yields: rng.random_range(0..2_000) };
+        Self { after: rng.random_range(1..20), stall: rng.random_ratio(2, 3).then_some(stall) }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
@@ -215,8 +251,10 @@ pub struct Plan {
     pub sweeps: Option<u64>,
     /// A seed for the times at which the reader of the commit log stops and goes on.
     pub reads: u64,
-    /// The number of acts after which the server restarts, if it does.
+    /// The number of acts after which the server restarts, if it does and is the only process.
     pub restart_after: Option<u64>,
+    /// The moves of the lease, where there are two processes.
+    pub moves: Vec<Move>,
 }
 
 impl Plan {
@@ -234,7 +272,8 @@ impl Plan {
         let sweeps = rng.random_ratio(1, 3).then(|| rng.random());
         let reads = rng.random();
         let restart_after = rng.random_ratio(1, 4).then(|| rng.random_range(5..50));
-        Self { seed, rooms, writers, followers, sockets: seed % 8 == 7, sweeps, reads, restart_after }
+        let moves = (0..rng.random_range(1..7)).map(|_| Move::random(&mut rng)).collect();
+        Self { seed, rooms, writers, followers, sockets: seed % 8 == 7, sweeps, reads, restart_after, moves }
     }
 }
 

@@ -116,20 +116,26 @@ async fn read_for_a_while(app: &App, reader: Reader, world: &World, acts: u64) -
     is_last
 }
 
-/// Waits until so many more acts have ended, or the server stops. Returns whether no writer is left.
+/// Waits until so many more acts have ended, or the server stops or does not lead any more. Returns whether no writer is left.
 async fn wait_for_acts(world: &World, acts: u64, app: Option<&App>) -> bool {
     let mut progress = world.progress();
     let until = progress.borrow().saturating_add(acts);
     let stopping = async {
         match app {
-            Some(app) => app.stopping.cancelled().await,
+            // A process that follows reads nothing.
+            Some(app) => tokio::select! {
+                () = app.stopping.cancelled() => {}
+                () = app.db.committer().following() => {}
+            },
             None => std::future::pending().await,
         }
     };
     tokio::select! {
+        // A process that has stopped or follows never reads the last entry.
+        biased;
+        () = stopping => return false,
         // The sender outlives us, so waiting for it cannot fail.
         _ = progress.wait_for(|count| *count >= until) => {}
-        () = stopping => return false,
     }
     *progress.borrow() == u64::MAX
 }
@@ -141,9 +147,10 @@ async fn upkeep(app: &App, world: &World) {
         app.db.cursors().store(&app.db).await?;
         app.db.cursors().trim(&app.db, now_ms).await
     };
-    if let Err(error) = kept.await
-        && !app.stopping.is_cancelled()
-    {
-        world.fault("the log is not kept", error.to_string());
+    match kept.await {
+        // Another process keeps it.
+        Ok(()) | Err(Error::NotLeader) => {}
+        Err(error) if app.stopping.is_cancelled() => drop(error),
+        Err(error) => world.fault("the log is not kept", error.to_string()),
     }
 }

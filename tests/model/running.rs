@@ -11,7 +11,6 @@ use sabha::{
     account::password::Hashing,
     app::App,
     client_api,
-    clock::Clock,
     config::{Config, DatabaseUrl, Durability, Listener as ListenerConfig, RegistrationMode},
     http::{
         accept,
@@ -43,11 +42,21 @@ pub struct Running {
 
 impl Running {
     pub async fn start(data: &TempDir, database: Option<&PostgresDatabase>, delays: &Arc<Delays>) -> Self {
-        let (server, stopping) = start(data, database).await;
+        Self::start_in(build::Surroundings::default(), data, database, delays).await
+    }
+
+    /// Starts a server with this clock, patience and role.
+    pub async fn start_in(
+        surroundings: build::Surroundings,
+        data: &TempDir,
+        database: Option<&PostgresDatabase>,
+        delays: &Arc<Delays>,
+    ) -> Self {
+        let (server, stopping) = start(surroundings, data, database).await;
         let in_steps = Arc::clone(delays);
-        server.app.db.committer().on_step(Arc::new(move |_| {
+        server.app.db.committer().on_step(Arc::new(move |step| {
             let delays = Arc::clone(&in_steps);
-            Box::pin(async move { delays.wait().await })
+            Box::pin(async move { delays.wait(step).await })
         }));
         let requests = Shutdown::new();
         let router = router(&server.app, &requests);
@@ -68,9 +77,19 @@ impl Running {
         Open { transport, app: self.server.app.clone() }
     }
 
+    /// Tells whether no other process writes.
+    pub fn leads(&self) -> bool {
+        !self.server.app.db.committer().is_following()
+    }
+
     /// Waits for what clients that hung up left behind, as [`settle`] does.
     pub async fn settled(&self) {
-        settle(&self.server.app, &self.requests).await;
+        if self.leads() {
+            settle(&self.server.app, &self.requests).await;
+        } else {
+            // Jobs are done by the process that leads.
+            end_of(&self.requests).await;
+        }
         self.requests.tasks().reopen();
     }
 
@@ -104,14 +123,14 @@ async fn end_of(requests: &Shutdown) {
     requests.tasks().wait().await;
 }
 
-async fn start(data: &TempDir, database: Option<&PostgresDatabase>) -> (Server, Shutdown) {
+async fn start(
+    surroundings: build::Surroundings,
+    data: &TempDir,
+    database: Option<&PostgresDatabase>,
+) -> (Server, Shutdown) {
     let shutdown = Shutdown::new();
-    let surroundings = build::Surroundings {
-        clock: Clock::System,
-        hashing: Hashing::cheap(),
-        stopping: shutdown.token().clone(),
-        ..build::Surroundings::default()
-    };
+    let surroundings =
+        build::Surroundings { hashing: Hashing::cheap(), stopping: shutdown.token().clone(), ..surroundings };
     let app =
         build::app(config(data, database), surroundings).await.unwrap_or_else(|error| panic!("no server: {error}"));
     let server = Server::start(app, shutdown.clone(), None).await;

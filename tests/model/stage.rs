@@ -11,11 +11,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{Api, Device, Doors, Request, v3},
+    api::{Api, Device, Doors, Open, Request, v3},
     checks::{self, End, log::Place},
     clients::{Scene, Writer, power_levels},
     delays::Delays,
     followers::Follower,
+    lease::Nodes,
     plan::{Plan, RoomPlan, USERS, WITNESS, user_name},
     postgres::PostgresDatabase,
     reader,
@@ -41,6 +42,8 @@ pub struct Counts {
     pub unknown: u64,
     /// Answers to syncs that a follower took.
     pub answers: u64,
+    /// Moves of the lease.
+    pub moves: u64,
 }
 
 pub struct Outcome {
@@ -50,7 +53,9 @@ pub struct Outcome {
 
 /// A server for several seeds, its data, and the delays of its committer.
 pub struct Stage {
-    /// `None` only during a restart.
+    /// Two processes, if the server consists of them.
+    nodes: Option<Nodes>,
+    /// The only process. `None` during a restart, and if there are two.
     running: Mutex<Option<Running>>,
     delays: Arc<Delays>,
     // These two are removed with this value.
@@ -59,20 +64,40 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// `None` where the engine is not installed.
-    pub async fn start(engine: Engine) -> Option<Self> {
+    /// Starts a server of one process, or of two on one PostgreSQL. `None` where the engine is not installed.
+    pub async fn start(engine: Engine, is_shared: bool) -> Option<Self> {
         let database = match engine {
             Engine::Sqlite => None,
             Engine::Postgres => Some(PostgresDatabase::create().await?),
         };
         let data = tempfile::Builder::new().prefix("sabha-model-").tempdir().expect("a temporary directory");
-        let delays = Arc::new(Delays::new());
-        let running = Running::start(&data, database.as_ref(), &delays).await;
-        Some(Self { running: Mutex::new(Some(running)), delays, data, database })
+        let delays = Arc::new(Delays::default());
+        let (mut nodes, mut running) = (None, None);
+        match &database {
+            Some(database) if is_shared => nodes = Some(Nodes::start(database).await),
+            _ => running = Some(Running::start(&data, database.as_ref(), &delays).await),
+        }
+        Some(Self { nodes, running: Mutex::new(running), delays, data, database })
     }
 
     async fn running(&self) -> MappedMutexGuard<'_, Running> {
         MutexGuard::map(self.running.lock().await, |running| running.as_mut().expect("a restart starts it again"))
+    }
+
+    /// The way into the server.
+    async fn open(&self, sockets: bool) -> Open {
+        match &self.nodes {
+            Some(nodes) => nodes.open(sockets),
+            None => self.running().await.open(sockets),
+        }
+    }
+
+    /// Waits for what clients that hung up left behind.
+    async fn settled(&self) {
+        match &self.nodes {
+            Some(nodes) => nodes.settled().await,
+            None => self.running().await.settled().await,
+        }
     }
 
     /// Restarts the server while clients use it: they get the answers to what they sent, and then wait.
@@ -100,19 +125,24 @@ impl Stage {
         if let Some(running) = self.running.into_inner() {
             running.stop().await;
         }
+        if let Some(nodes) = self.nodes {
+            nodes.stop().await;
+        }
     }
 
     /// Runs a seed.
     pub async fn run(&self, seed: u64) -> Outcome {
         let plan = Plan::new(seed);
         let world = World::new(plan.rooms.len());
-        let doors = Doors::new(self.running().await.open(plan.sockets));
-        let api = Api { doors, world: Arc::clone(&world) };
+        let api = Api { doors: Doors::new(self.open(plan.sockets).await), world: Arc::clone(&world) };
         self.delays.reseed(seed);
+        if let Some(nodes) = &self.nodes {
+            nodes.reseed(seed);
+        }
         if tokio::time::timeout(LIMIT, self.play(&plan, api)).await.is_err() {
             world.fault("a run hangs", format!("it is not over after {LIMIT:?}"));
         }
-        let mut counts = Counts { answers: world.answers(), ..Counts::default() };
+        let mut counts = Counts { answers: world.answers(), moves: world.moves(), ..Counts::default() };
         for act in world.acts() {
             match act.ending {
                 Ending::Acknowledged(_) => counts.acknowledged += 1,
@@ -138,6 +168,7 @@ impl Stage {
         for follower in &plan.followers {
             let device = scene.api.login(&scene.user_ids[follower.user]).await;
             let kind = follower.kind.clone();
+            let kind = if self.nodes.is_some() { kind.with_several() } else { kind };
             followers.spawn(Follower::new(&scene, follower.user, device, kind, follower.seed).run());
         }
         let mut writers = JoinSet::new();
@@ -158,6 +189,9 @@ impl Stage {
             all_written.cancel();
         };
         let restarting = async {
+            if let Some(nodes) = &self.nodes {
+                return nodes.play(plan, &doors, &world, &all_written).await;
+            }
             let Some(after) = plan.restart_after else { return };
             let mut progress = world.progress();
             let is_due = progress.wait_for(|acts| *acts >= after);
@@ -167,7 +201,7 @@ impl Stage {
             }
         };
         tokio::join!(writing, restarting);
-        self.running().await.settled().await;
+        self.settled().await;
         world.writers_are_done();
         let mut rested = Vec::new();
         while let Some(ended) = followers.join_next().await {
@@ -181,6 +215,9 @@ impl Stage {
         match reading.await {
             Ok(told) => checks::log::check(&world, &self.place(), &told).await,
             Err(error) => world.fault("the reader of the log panicked", error.to_string()),
+        }
+        if let (Some(nodes), Some(database)) = (&self.nodes, &self.database) {
+            nodes.ask_a_new_one(database, &scene, rested).await;
         }
     }
 }

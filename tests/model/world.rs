@@ -76,6 +76,7 @@ pub struct World {
     /// Acknowledged events by room, for redactions and receipts.
     events: Mutex<Vec<Vec<String>>>,
     answers: AtomicU64,
+    moves: AtomicU64,
     /// The number of acts that have ended; `u64::MAX` once all writers are done.
     progress: watch::Sender<u64>,
 }
@@ -88,6 +89,7 @@ impl World {
             faults: Mutex::default(),
             events: Mutex::new(vec![Vec::new(); rooms]),
             answers: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
             progress: watch::Sender::new(0),
         })
     }
@@ -114,6 +116,15 @@ impl World {
         self.answers.load(Ordering::Relaxed)
     }
 
+    /// Counts a move of the lease.
+    pub fn lease_moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
     /// Tells all followers that the writers are done.
     pub fn writers_are_done(&self) {
         self.progress.send_replace(u64::MAX);
@@ -137,6 +148,10 @@ impl World {
 
     pub fn fault(&self, kind: &'static str, text: impl Into<String>) {
         lock(&self.faults).push(Fault { kind, text: text.into() });
+    }
+
+    pub fn has_faults(&self) -> bool {
+        !lock(&self.faults).is_empty()
     }
 
     pub fn take_faults(&self) -> Vec<Fault> {

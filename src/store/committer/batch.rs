@@ -111,6 +111,9 @@ async fn commit_step_by_step(
 ) -> Result<(Vec<(Kind, i64)>, u64), Error> {
     let begin = if matches!(conn.link, Link::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
     at_writer!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
+    // The slot comes first, as in a batch of one call and when the lease is taken. Otherwise a holder that has lost the
+    // lease and the new one could wait for each other: this one with a row of the other, such as that of the log.
+    at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(frame.epoch).bind(frame.last.0).execute(&mut **db).await.map(|_| ()))?;
     let mut blocks = Vec::with_capacity(low.len());
     for kind in low {
         let (end,): (i64,) = at_writer!(conn, db => sqlx::query_as(RESERVE_IDS.text())
@@ -134,7 +137,6 @@ async fn commit_step_by_step(
     let log_row = frame.log_row(touches);
     gathered.add_log_row(log_row.as_ref());
     insert(conn, gathered).await?;
-    at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(frame.epoch).bind(frame.last.0).execute(&mut **db).await.map(|_| ()))?;
     at_writer!(conn, db => sqlx::query("COMMIT").execute(&mut **db).await.map(|_| ()))?;
     Ok((blocks, log_bytes(log_row.as_ref())))
 }

@@ -73,6 +73,10 @@ impl<C: Consumer> Cursor<C> {
         self.db.committer().leading().await;
         let cursors = self.db.cursors();
         cursors.wait_for_entries(C::NAME).await;
+        if self.db.committer().is_following() {
+            // Its place was forgotten, and another process has a later one.
+            return Ok(());
+        }
         let Some(done) = cursors.done(C::NAME) else { return self.begin().await };
         match self.db.committer().feed().after(&self.db, done, self.clock.now_ms()).await? {
             Upcoming::Entries(entries) => self.perform(&entries).await,

@@ -81,7 +81,8 @@ fn timeline(end: &End, follower: &Follower, number: usize, room: &TrueRoom, know
         // last one.
         for index in events.iter().filter(|index| !piece.limited && (seen.contains(index) || last > Some(**index))) {
             let kind = if seen.contains(index) { "an event came twice" } else { "an event came too late" };
-            fault(kind, room.describe(*index));
+            let answers = follower.known.way_of(&room.room_id);
+            fault(kind, format!("{}\n  Its answers:\n    {answers}", room.describe(*index)));
         }
         let hidden = |index: &&usize| !room.may_see(user_id, **index) && !room.events[**index].is_member(user_id);
         for index in gap.iter().chain(&events).filter(hidden) {

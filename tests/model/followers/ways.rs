@@ -59,6 +59,15 @@ impl Kind {
         }
     }
 
+    /// Returns the way in which a client syncs with several processes. What one of them has sent it is not known to the
+    /// others, so it asks for all members each time (decision 17).
+    pub fn with_several(self) -> Self {
+        match self.filter {
+            Filter::Lazy { .. } => Self { filter: Filter::Lazy { redundant: true }, ..self },
+            _ => self,
+        }
+    }
+
     /// Tells whether a timeline shows events of this type from this sender.
     pub fn shows(&self, event_type: &str, sender: &str) -> bool {
         match &self.filter {

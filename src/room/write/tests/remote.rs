@@ -13,6 +13,8 @@ use crate::{
     sync::token::SyncToken,
 };
 
+mod followed;
+
 impl World {
     async fn remote_user(&self, user_id: &UserId) -> Arc<User> {
         self.rooms().db.user(user_id, false).await.expect("a user")

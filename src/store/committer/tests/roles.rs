@@ -236,6 +236,53 @@ async fn a_commit_of_a_leader_that_has_slept_fails_and_it_follows() {
     assert_eq!(first.store(6).await, Position(last.0 + 2));
 }
 
+/// A transaction that waits in its middle.
+struct Slow {
+    inside: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+impl Transaction for Slow {
+    type Output = ();
+
+    async fn run(&self, _: &mut Conn<'_>, _: Position) -> Result<(), Error> {
+        self.inside.notify_one();
+        self.go_on.notified().await;
+        Ok(())
+    }
+}
+
+/// If it could be taken from a leader in the middle of a transaction, the rows of both could be locked in two orders.
+#[tokio::test]
+async fn the_lease_is_not_taken_in_the_middle_of_a_transaction() {
+    let Some((database, first, second)) = two().await else { return };
+    let [inside, go_on] = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+    let slow = Slow { inside: Arc::clone(&inside), go_on: Arc::clone(&go_on) };
+    let taking = async {
+        inside.notified().await;
+        let mut conn = PgConnection::connect(&database.url).await.expect("it is there");
+        let text = "SELECT COUNT(*) FROM pg_stat_activity \
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        loop {
+            second.clock.advance(Patience::default().silence);
+            second.db.committer().hint();
+            let (waiting,): (i64,) = sqlx::query_as(text).fetch_one(&mut conn).await.expect("it runs");
+            assert_eq!(second.db.committer().health(), Health::Following);
+            if waiting > 0 {
+                break;
+            }
+        }
+        go_on.notify_one();
+    };
+    let (stored, ()) = tokio::join!(first.db.committer().transact(slow), taking);
+    stored.expect("it began before");
+    second.runs_out_of_patience().await;
+    let last = second.store(1).await;
+    first.follows().await;
+    first.reaches(last).await;
+    assert_eq!(first.stored().await, [1]);
+}
+
 #[tokio::test]
 async fn a_commit_that_was_stored_before_the_takeover_is_answered_with_success() {
     let Some((_database, first, second)) = two().await else { return };
