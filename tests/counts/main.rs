@@ -2,6 +2,7 @@
 //! allocations.
 
 mod allocations;
+mod filters;
 mod unread;
 
 use std::{
