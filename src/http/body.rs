@@ -1,7 +1,7 @@
 //! Reads request bodies, with limits on their size, their slowness, and the memory of all of them together.
 //!
-//! Promises: before a caller is authenticated we hold at most [`STRANGER_BYTES`] of its body; a client that stops
-//! sending gets an error; all large bodies together hold bounded memory, of which no sender has more than a share, and
+//! Promises: a body that was cut off is an error, and no handler sees it; before a caller is authenticated we hold at most
+//! [`STRANGER_BYTES`] of its body; a client that stops sending gets an error; all large bodies together hold bounded memory, of which no sender has more than a share, and
 //! so do all small bodies that have not fully arrived. A small body that has arrived costs nothing.
 
 use std::{collections::HashMap, future::poll_fn, net::IpAddr, pin::Pin, sync::Mutex, task::Poll, time::Duration};
@@ -234,6 +234,7 @@ async fn read(
     if body.size_hint().lower() > max_bytes as u64 {
         return too_large();
     }
+    let announced_bytes = body.size_hint().exact();
     let mut deadline = Instant::now() + stall_time;
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     loop {
@@ -254,9 +255,9 @@ async fn read(
             }
         };
         let frame = match frame {
-            Ok(None) => break,
+            Ok(None) if is_whole(&body, announced_bytes, first.len() + rest.len()) => break,
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => {
+            Ok(None | Some(Err(_))) => {
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request ended too early."));
             }
             Err(_) => {
@@ -284,6 +285,12 @@ async fn read(
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Returns whether a body without more frames has arrived as a whole. hyper takes a stream of HTTP/2 that its client resets
+/// with `NO_ERROR` for one that has ended.
+fn is_whole(body: &Body, announced_bytes: Option<u64>, read_bytes: usize) -> bool {
+    body.is_end_stream() && announced_bytes.is_none_or(|announced| announced == read_bytes as u64)
 }
 
 #[cfg(test)]

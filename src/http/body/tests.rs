@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, task::Context};
 
 use axum::response::IntoResponse as _;
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use tokio::{task::JoinSet, time::Sleep};
 
 use super::*;
@@ -13,6 +13,7 @@ use super::*;
 struct Dripping {
     pieces: usize,
     ends: bool,
+    has_ended: bool,
     size_bytes: usize,
     pause: Pin<Box<Sleep>>,
     pause_time: Duration,
@@ -29,7 +30,7 @@ impl Dripping {
 
     fn new(pieces: usize, size_bytes: usize, pause_time: Duration) -> Self {
         let pause = Box::pin(tokio::time::sleep(pause_time));
-        Self { pieces, ends: false, size_bytes, pause, pause_time }
+        Self { pieces, ends: false, has_ended: false, size_bytes, pause, pause_time }
     }
 }
 
@@ -46,12 +47,41 @@ impl hyper::body::Body for Dripping {
             return Poll::Pending;
         }
         if self.pieces == 0 {
+            self.has_ended = true;
             return Poll::Ready(None);
         }
         let next = Instant::now() + self.pause_time;
         self.pause.as_mut().reset(next);
         self.pieces -= 1;
         Poll::Ready(Some(Ok(Frame::data(vec![b'x'; self.size_bytes].into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended
+    }
+}
+
+/// A body of one piece, after which no more frames come, at its end or not.
+struct OnePiece {
+    piece: Option<Bytes>,
+    is_cut: bool,
+    announced_bytes: Option<u64>,
+}
+
+impl hyper::body::Body for OnePiece {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.piece.is_none() && !self.is_cut
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.announced_bytes.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -88,6 +118,21 @@ async fn what_is_read_is_what_was_sent_and_no_more_than_the_limit() {
     assert_eq!(status(read_body(Body::from("hello!"), 5, STALL).await.expect_err("too large")), 413);
     let pieces = Dripping::body(3, 2, Duration::ZERO);
     assert_eq!(status(read_body(pieces, 5, STALL).await.expect_err("too large")), 413);
+}
+
+#[tokio::test]
+async fn a_body_that_was_cut_off_is_refused() {
+    let read = async |is_cut, announced_bytes| {
+        let body = OnePiece { piece: Some(Bytes::from_static(b"{}")), is_cut, announced_bytes };
+        read_body(Body::new(body), 10, STALL).await.map_err(status)
+    };
+    for announced_bytes in [None, Some(2)] {
+        assert_eq!(read(false, announced_bytes).await, Ok(Bytes::from_static(b"{}")));
+        assert_eq!(read(true, announced_bytes).await, Err(400));
+    }
+    for announced_bytes in [1, 3] {
+        assert_eq!(read(false, Some(announced_bytes)).await, Err(400), "{announced_bytes} bytes were announced");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use crate::{
     },
 };
 
+mod current;
 mod end;
 mod log;
 mod memory;

@@ -309,6 +309,17 @@ async fn a_leader_without_work_notices_that_it_was_replaced() {
 }
 
 #[tokio::test]
+async fn a_leader_that_has_slept_is_current_only_when_it_has_read_what_it_missed() {
+    let Some((_database, first, second)) = two().await else { return };
+    second.runs_out_of_patience().await;
+    let last = second.store(1).await;
+    first.clock.advance(Patience::default().silence);
+    assert!(!first.db.committer().is_current() || first.published() >= last);
+    first.db.committer().current().await.expect("the database answers");
+    assert!(first.db.committer().is_following() && first.published() >= last);
+}
+
+#[tokio::test]
 async fn a_hole_in_the_log_is_noticed_and_everything_is_read_again() {
     for break_log in [
         "DELETE FROM commit_log WHERE pos < (SELECT pos FROM writer_slot)",
