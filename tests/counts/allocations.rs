@@ -1,4 +1,4 @@
-//! Counts the allocations of the current thread.
+//! Counts the allocations of the current thread, and the bytes that they hold.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -7,6 +7,7 @@ use std::{
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    static HELD_BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -20,11 +21,13 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // While a thread ends, its counter no longer exists; nothing is counted then.
         let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        let _ = HELD_BYTES.try_with(|held| held.set(held.get() + layout.size() as i64));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let _ = HELD_BYTES.try_with(|held| held.set(held.get() - layout.size() as i64));
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -36,4 +39,11 @@ pub async fn during<T>(work: impl Future<Output = T>) -> (u64, T) {
     let before = COUNT.with(Cell::get);
     let output = work.await;
     (COUNT.with(Cell::get) - before, output)
+}
+
+/// Counts the bytes that the output of `work` holds, and returns it too.
+pub fn held_by<T>(work: impl FnOnce() -> T) -> (i64, T) {
+    let before = HELD_BYTES.with(Cell::get);
+    let output = work();
+    (HELD_BYTES.with(Cell::get) - before, output)
 }

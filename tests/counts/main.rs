@@ -2,6 +2,7 @@
 //! allocations.
 
 mod allocations;
+mod parsed_bodies;
 mod unread;
 
 use std::{
