@@ -187,7 +187,7 @@ impl AccountData {
         Ok(self.turns.take(user).await?)
     }
 
-    /// Waits for a change of the user's data that is on its way, and holds others back, for one who reads what many need.
+    /// Waits for a change of the user's data that is on its way, and holds others back, for a read that many requests need.
     pub(crate) async fn turn_to_read(&self, user: UserNid) -> Turn<'_> {
         self.turns.take_always(user).await
     }

@@ -6,7 +6,7 @@
 //! that is received.
 //!
 //! Promises: small bodies never wait for large ones; a handler holds one part and never waits for another, so that every
-//! part comes back; what people and other servers are waited for with (a join, a login) is small, and needs no part.
+//! part comes back. Requests whose handlers wait for other servers or for a password's hash are small, and need no part.
 
 use std::{sync::Arc, time::Duration};
 
