@@ -26,14 +26,15 @@ pub(super) const FREE_BYTES: usize = 64 << 10;
 /// The budget for all large bodies of one kind of sender, parsed: as much as for their texts.
 const LARGE_PARSED_BYTES: usize = LARGE_BYTES;
 
-/// The share of one user, or of one network: a full upload to a key backup takes 6 MiB for each megabyte, and the names of
-/// 10,000 users 8 MB. A body that takes more waits until its sender has no other.
+/// The share of one user, or of one network: an upload to a key backup takes 6 MiB for each megabyte, and a message to all
+/// devices of 10,000 users 12 MB. A body that takes more waits until its sender has no other.
 const LARGE_PARSED_SHARE_BYTES: usize = 2 * SHARE_BYTES;
 
 /// The budget for all small bodies of one kind of sender, parsed: as much as for their texts.
 const SMALL_PARSED_BYTES: usize = SMALL_BYTES;
 
-/// The share of one user, or of one network: the body of 64 KiB that takes most, or fifty uploads of a hundred keys.
+/// The share of one user, or of one network: two dozen uploads of a hundred one-time keys. A body that takes more waits until
+/// its sender has no other.
 const SMALL_PARSED_SHARE_BYTES: usize = 8 << 20;
 
 /// The unit of the budgets.
