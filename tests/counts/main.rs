@@ -2,6 +2,7 @@
 //! allocations.
 
 mod allocations;
+mod filters;
 mod parsed_bodies;
 mod unread;
 
