@@ -3,6 +3,7 @@
 
 mod allocations;
 mod filters;
+mod parsed_bodies;
 mod unread;
 
 use std::{
