@@ -329,6 +329,14 @@ impl Committer {
         self.0.pulse.wait_for(|health| *health == Health::Following).await;
     }
 
+    /// Waits until this process leads no more in the term with this number, even if it leads in a later one by now. For ever
+    /// if the committer ends before. Cancel safe.
+    pub async fn term_over(&self, number: i64) {
+        // A term is known before its process leads.
+        let is_over = |health: &Health| *health == Health::Following || self.0.terms.current() != number;
+        self.0.pulse.wait_for(is_over).await;
+    }
+
     /// Waits until a position is visible in this process, which shares its database with others. Cancel safe.
     pub async fn reached(&self, position: Position) {
         // The sender is in `self`, so the wait ends only with the position.

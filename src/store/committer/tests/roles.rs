@@ -1,6 +1,6 @@
 //! Several processes on one PostgreSQL: one writes, the others follow, and any of them takes over.
 
-use std::{pin::pin, time::Duration};
+use std::pin::pin;
 
 use ruma::user_id;
 use tokio::sync::Notify;
@@ -261,20 +261,18 @@ async fn the_lease_is_not_taken_in_the_middle_of_a_transaction() {
     let taking = async {
         inside.notified().await;
         let mut conn = PgConnection::connect(&database.url).await.expect("it is there");
-        let text = "SELECT COUNT(*) FROM pg_stat_activity \
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
         loop {
             second.clock.advance(Patience::default().silence);
             second.db.committer().hint();
-            let (waiting,): (i64,) = sqlx::query_as(text).fetch_one(&mut conn).await.expect("it runs");
             assert_eq!(second.db.committer().health(), Health::Following);
-            if waiting > 0 {
+            if is_waiting_for_a_lock(&mut conn).await {
                 break;
             }
         }
         go_on.notify_one();
     };
-    let (stored, ()) = tokio::join!(first.db.committer().transact(slow), taking);
+    let both = async { tokio::join!(first.db.committer().transact(slow), taking) };
+    let (stored, ()) = tokio::time::timeout(LIMIT, both).await.expect("the second process waits for the slot");
     stored.expect("it began before");
     second.runs_out_of_patience().await;
     let last = second.store(1).await;
