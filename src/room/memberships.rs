@@ -3,10 +3,7 @@
 
 mod in_memory;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use ruma::{OwnedRoomId, RoomId};
 use sabha_federation::state_log::Membership;
@@ -17,7 +14,8 @@ use crate::store::{
     Conn, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, log::Touch, members as rows,
 };
 
-/// A local user's membership in one room.
+/// A local user's membership in one room. The stripped state of an invitation or a knock is only in the database
+/// ([`super::read::stripped`]): it is larger than all else together, and strangers decide how many a user has.
 #[derive(Debug, Clone)]
 pub struct MemberEntry {
     pub room: RoomNid,
@@ -26,8 +24,6 @@ pub struct MemberEntry {
     /// The position of the last change of the membership.
     pub pos: Position,
     pub forgotten: bool,
-    /// The stripped state that an invited or knocking user sees, as a JSON array.
-    pub invite_state: Option<Arc<str>>,
 }
 
 /// Forgets a membership, unless a newer one was queued before.
@@ -172,7 +168,7 @@ impl Rooms {
         if !matches!(entry.membership, Membership::Leave | Membership::Ban) {
             return Ok(false);
         }
-        let entry = MemberEntry { forgotten: true, invite_state: None, ..entry };
+        let entry = MemberEntry { forgotten: true, ..entry };
         self.db.committer().transact(Forget { user, entry }).await
     }
 }

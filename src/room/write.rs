@@ -19,7 +19,7 @@ pub(in crate::room) mod queued;
 mod rows;
 pub mod send;
 mod state;
-mod stripped;
+pub(in crate::room) mod stripped;
 pub mod txn;
 pub mod upgrade;
 

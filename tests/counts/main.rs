@@ -2,6 +2,7 @@
 //! allocations.
 
 mod allocations;
+mod invitations;
 mod unread;
 
 use std::{
