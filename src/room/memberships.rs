@@ -97,6 +97,13 @@ impl Rooms {
         Ok(self.member_entry(user, room).await?.map(|entry| entry.membership))
     }
 
+    /// The number of rooms in which the local user has this membership.
+    pub(super) async fn count_memberships(&self, user: UserNid, membership: Membership) -> Result<usize, Error> {
+        let rooms = self.memberships.of(user).await?;
+        let rooms = lock(&rooms);
+        Ok(rooms.rooms.values().filter(|entry| entry.membership == membership).count())
+    }
+
     /// The rooms that the user, local or not, is joined to.
     pub async fn joined_rooms(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
         let rooms = self.memberships.of(user).await?;

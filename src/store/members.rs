@@ -13,6 +13,8 @@ statements! {
         WHERE user_nid = $1 ORDER BY room_nid";
     INVITE_STATES_32 = concat!("SELECT m.room_nid, r.room_id, m.pos, m.invite_state FROM member m \
         LEFT JOIN room r ON r.room_nid = m.room_nid WHERE m.room_nid IN (", ids_32!(), ") AND m.user_nid = $33");
+    MEMBERSHIPS_SET_BY = "SELECT COUNT(*) FROM member m JOIN event e ON e.event_nid = m.event_nid \
+        WHERE m.user_nid = $1 AND m.membership = $2 AND e.sender_nid = $3";
     JOINED_ROOM_IDS = "SELECT r.room_nid, r.room_id FROM member m JOIN room r ON r.room_nid = m.room_nid \
         WHERE m.user_nid = $1 AND m.membership = $2 ORDER BY r.room_id";
     LOCAL_MEMBERS = "SELECT user_nid, membership FROM member WHERE room_nid = $1 ORDER BY user_nid";
@@ -64,6 +66,18 @@ pub(crate) async fn invite_states(
     rooms: &[RoomNid],
 ) -> Result<Vec<OfRoom<InviteStateRow>>, Error> {
     Ok(fetch_32!(conn, INVITE_STATES_32, rooms, user.0)?)
+}
+
+/// The number of the local user's memberships of this kind that `sender` has set.
+pub(crate) async fn count_set_by(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    membership: u8,
+    sender: UserNid,
+) -> Result<i64, Error> {
+    let (count,): (i64,) = on!(conn, db => sqlx::query_as(MEMBERSHIPS_SET_BY.text())
+        .bind(user.0).bind(i64::from(membership)).bind(sender.0).fetch_one(&mut **db).await)?;
+    Ok(count)
 }
 
 /// Forgets a membership. Returns whether it was still the latest one, and the user is out of the room.
