@@ -152,6 +152,11 @@ impl Room {
         self.view().ring.latest(upto, limit)
     }
 
+    /// The places of at most the `limit` latest events up to `upto`, oldest first, if the ring knows that many.
+    fn latest_places(&self, upto: Position, limit: usize) -> Option<Vec<(Position, EventNid)>> {
+        self.view().ring.latest_places(upto, limit)
+    }
+
     /// Makes the committed events of the line visible, and moves the room's end to `last`. Called in the order of
     /// positions.
     fn publish(&self, events: &[(Position, Arc<StoredEvent>)], last: Position) {

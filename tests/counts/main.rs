@@ -2,7 +2,9 @@
 //! allocations.
 
 mod allocations;
+mod filters;
 mod invitations;
+mod parsed_bodies;
 mod unread;
 
 use std::{
