@@ -24,6 +24,7 @@ mod filters;
 mod fuzz;
 mod ignored_users;
 mod imports;
+mod invitations;
 mod keys;
 mod large_answers;
 mod limits_by_deed;

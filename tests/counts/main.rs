@@ -3,6 +3,7 @@
 
 mod allocations;
 mod filters;
+mod invitations;
 mod parsed_bodies;
 mod unread;
 
