@@ -1,7 +1,5 @@
 //! Tests of the committer, on both engines where both can do it: an open database, its rows, and a statement in the queue.
 
-use std::sync::{Arc, Mutex};
-
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 use super::{CommitStep, Committed, Ended, Health, Lineage, MAX_QUEUE, Patience, Role, Transaction, Write};
