@@ -1,8 +1,9 @@
 //! Filters for the events that a client wants to see ([spec]).
 //!
-//! A filter is compiled once: lists become sets, patterns become automata, and the verdicts of patterns on event types
-//! are cached. [`SyncFilter::new`] refuses a filter whose patterns would cost too much, whatever its source. So the
-//! time per event is bounded, whatever the client asks for.
+//! A filter is compiled once: each list becomes a sorted block of text, and the verdicts of patterns on event types are
+//! cached. [`SyncFilter::new`] refuses a filter with too many entries or patterns, whatever its source. So the time per
+//! event is bounded, whatever the client asks for, and a compiled filter takes little more memory than its definition.
+//! Syncs of a user with the same filter share the compiled one ([`FilterCache`]).
 //!
 //! `limit` applies only to events of the timeline. Elsewhere a client could not read later what a limit left out, so it
 //! has no effect there. `event_fields` has no effect either: the specification lets a server send more fields than were
@@ -10,28 +11,33 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
+mod bounds;
 mod cache;
 mod definition;
+mod in_use;
+mod names;
 pub mod stored;
 mod types;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, LazyLock},
-};
+use std::sync::{Arc, LazyLock};
 
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    OwnedRoomId, RoomId, UserId,
     api::client::filter::{EventFormat, Filter, LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
 use serde_json::value::RawValue;
 
-use self::types::{Budget, TypeFilter};
+use self::{
+    bounds::Budget,
+    in_use::{Entry, SHARED_BYTES},
+    names::{ALLOCATION_BYTES, Names},
+    types::TypeFilter,
+};
 pub use self::{
+    bounds::{FilterError, MAX_ENTRIES, MAX_PATTERN_BYTES, MAX_PATTERNS},
     cache::{FilterCache, FindFilterError},
     definition::{Definition, fields_in_query, timeline_fields, timeline_fields_in_query},
     stored::Filters,
-    types::{FilterError, MAX_PATTERN_BYTES, MAX_PATTERNS},
 };
 use crate::{
     room::{
@@ -49,6 +55,8 @@ pub struct SyncFilter {
     pub presence: EventFilter,
     pub account_data: EventFilter,
     pub room: RoomFilter,
+    /// The place among the filters in use, if it is shared.
+    entry: Option<Entry>,
 }
 
 /// The part of a filter that is about rooms.
@@ -67,8 +75,8 @@ pub struct RoomFilter {
 #[derive(Debug, Default)]
 pub struct EventFilter {
     types: TypeFilter,
-    senders: Option<HashSet<OwnedUserId>>,
-    not_senders: HashSet<OwnedUserId>,
+    senders: Option<Names>,
+    not_senders: Names,
     rooms: RoomList,
     url: Option<UrlFilter>,
     related_by: Option<RelatedBy>,
@@ -81,12 +89,12 @@ pub struct EventFilter {
 /// Lists of rooms. Accepts the rooms of `rooms`, or all without such a list, but never those of `not_rooms`.
 #[derive(Debug, Default)]
 pub struct RoomList {
-    rooms: Option<HashSet<OwnedRoomId>>,
-    not_rooms: HashSet<OwnedRoomId>,
+    rooms: Option<Names>,
+    not_rooms: Names,
 }
 
 impl SyncFilter {
-    /// The filter that accepts everything: one for all requests without a filter, because each takes 3 kB.
+    /// The filter that accepts everything: one for all requests without a filter, because each takes over 2 kB.
     pub fn of_all() -> Arc<Self> {
         static OF_ALL: LazyLock<Arc<SyncFilter>> = LazyLock::new(Arc::default);
         Arc::clone(&OF_ALL)
@@ -95,7 +103,7 @@ impl SyncFilter {
     /// Compiles a filter.
     ///
     /// # Errors
-    /// When its patterns or its lists are too many or too long.
+    /// When it has too many entries or patterns, or a pattern is too long.
     pub fn new(definition: &Definition) -> Result<Self, FilterError> {
         let Definition { known: definition, timeline: related_by } = definition;
         let mut budget = Budget::default();
@@ -105,13 +113,14 @@ impl SyncFilter {
             presence: EventFilter::of_plain(&definition.presence, &mut budget)?,
             account_data: EventFilter::of_plain(&definition.account_data, &mut budget)?,
             room: RoomFilter {
-                rooms: RoomList::new(room.rooms.as_deref(), &room.not_rooms),
+                rooms: RoomList::new(room.rooms.as_deref(), &room.not_rooms, &mut budget)?,
                 include_leave: room.include_leave,
                 account_data: EventFilter::compile(&room.account_data, &mut budget)?,
                 ephemeral: EventFilter::compile(&room.ephemeral, &mut budget)?,
                 state: EventFilter::compile(&room.state, &mut budget)?,
                 timeline: EventFilter::compile(&room.timeline, &mut budget)?.related_by(related_by.clone())?,
             },
+            entry: None,
         })
     }
 
@@ -120,7 +129,10 @@ impl SyncFilter {
         let room = &self.room;
         let events =
             [&self.presence, &self.account_data, &room.account_data, &room.ephemeral, &room.state, &room.timeline];
-        size_of::<Self>() + room.rooms.bytes() + events.into_iter().map(EventFilter::bytes).sum::<usize>()
+        size_of::<Self>()
+            + SHARED_BYTES
+            + room.rooms.bytes()
+            + events.into_iter().map(EventFilter::bytes).sum::<usize>()
     }
 }
 
@@ -128,7 +140,7 @@ impl EventFilter {
     /// Compiles the filter of one request for events of rooms.
     ///
     /// # Errors
-    /// When its patterns or its lists are too many or too long.
+    /// When it has too many entries or patterns, or a pattern is too long.
     pub fn new(filter: &RoomEventFilter, related_by: RelatedBy) -> Result<Self, FilterError> {
         Self::compile(filter, &mut Budget::default())?.related_by(related_by)
     }
@@ -150,9 +162,9 @@ impl EventFilter {
     fn compile(filter: &RoomEventFilter, budget: &mut Budget) -> Result<Self, FilterError> {
         Ok(Self {
             types: TypeFilter::new(filter.types.as_deref(), &filter.not_types, budget)?,
-            senders: filter.senders.as_ref().map(|senders| senders.iter().cloned().collect()),
-            not_senders: filter.not_senders.iter().cloned().collect(),
-            rooms: RoomList::new(filter.rooms.as_deref(), &filter.not_rooms),
+            senders: filter.senders.as_deref().map(|senders| budget.names(senders)).transpose()?,
+            not_senders: budget.names(&filter.not_senders)?,
+            rooms: RoomList::new(filter.rooms.as_deref(), &filter.not_rooms, budget)?,
             url: filter.url_filter,
             related_by: None,
             limit: filter.limit.map(u64::from),
@@ -164,8 +176,8 @@ impl EventFilter {
     fn of_plain(filter: &Filter, budget: &mut Budget) -> Result<Self, FilterError> {
         Ok(Self {
             types: TypeFilter::new(filter.types.as_deref(), &filter.not_types, budget)?,
-            senders: filter.senders.as_ref().map(|senders| senders.iter().cloned().collect()),
-            not_senders: filter.not_senders.iter().cloned().collect(),
+            senders: filter.senders.as_deref().map(|senders| budget.names(senders)).transpose()?,
+            not_senders: budget.names(&filter.not_senders)?,
             limit: filter.limit.map(u64::from),
             ..Self::default()
         })
@@ -198,7 +210,8 @@ impl EventFilter {
 
     /// Returns whether events from this sender are wanted.
     pub fn accepts_sender(&self, sender: &UserId) -> bool {
-        !self.not_senders.contains(sender) && self.senders.as_ref().is_none_or(|senders| senders.contains(sender))
+        !self.not_senders.contains(sender.as_str())
+            && self.senders.as_ref().is_none_or(|senders| senders.contains(sender.as_str()))
     }
 
     /// Returns whether an event without a sender is wanted, such as account data. A list of senders excludes all of
@@ -230,33 +243,35 @@ impl EventFilter {
     }
 
     fn bytes(&self) -> usize {
-        let users = self.senders.iter().flatten().chain(&self.not_senders);
-        let users = users.chain(self.related_by.iter().flat_map(|by| by.senders.iter().flatten()));
-        let rel_types = self.related_by.iter().flat_map(|by| by.rel_types.iter().flatten());
-        let related = rel_types.map(|rel_type| rel_type.len() + ENTRY_BYTES).sum::<usize>();
-        related
-            + self.types.bytes()
-            + self.rooms.bytes()
-            + users.map(|user| user.as_str().len() + ENTRY_BYTES).sum::<usize>()
+        let senders = self.senders.iter().chain([&self.not_senders]).map(Names::bytes).sum::<usize>();
+        let related = self.related_by.as_ref().map_or(0, related_bytes);
+        self.types.bytes() + senders + self.rooms.bytes() + related
     }
 }
 
-/// Bytes that an entry of a set takes besides its text.
-const ENTRY_BYTES: usize = 32;
+fn related_bytes(by: &RelatedBy) -> usize {
+    let text = |text: &str| size_of::<String>() + text.len() + ALLOCATION_BYTES;
+    let rel_types = by.rel_types.iter().flatten().map(|rel_type| text(rel_type));
+    let senders = by.senders.iter().flatten().map(|sender| text(sender.as_str()));
+    2 * ALLOCATION_BYTES + rel_types.chain(senders).sum::<usize>()
+}
 
 impl RoomList {
-    fn new(rooms: Option<&[OwnedRoomId]>, not_rooms: &[OwnedRoomId]) -> Self {
-        let set = |rooms: &[OwnedRoomId]| rooms.iter().cloned().collect();
-        Self { rooms: rooms.map(set), not_rooms: set(not_rooms) }
+    fn new(rooms: Option<&[OwnedRoomId]>, not_rooms: &[OwnedRoomId], budget: &mut Budget) -> Result<Self, FilterError> {
+        let rooms = rooms.map(|rooms| budget.names(rooms)).transpose()?;
+        Ok(Self { rooms, not_rooms: budget.names(not_rooms)? })
     }
 
     /// Returns whether the lists accept the room.
     pub fn accepts(&self, room_id: &RoomId) -> bool {
-        !self.not_rooms.contains(room_id) && self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
+        !self.not_rooms.contains(room_id.as_str())
+            && self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id.as_str()))
     }
 
     fn bytes(&self) -> usize {
-        let rooms = self.rooms.iter().flatten().chain(&self.not_rooms);
-        rooms.map(|room| room.as_str().len() + ENTRY_BYTES).sum()
+        self.rooms.iter().chain([&self.not_rooms]).map(Names::bytes).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,7 +166,9 @@ impl From<FilterError> for ApiError {
 impl From<FindFilterError> for ApiError {
     fn from(error: FindFilterError) -> Self {
         match error {
-            FindFilterError::Refused(error) => error.into(),
+            FindFilterError::Refused(error) => Self::invalid_param(format!(
+                "The stored filter with this ID cannot be used any more: {error}. Store a smaller one."
+            )),
             FindFilterError::Storage(error) => error.into(),
         }
     }

@@ -1,47 +1,21 @@
 //! Event types in filters: names, and patterns in which `*` stands for any text.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Mutex,
+use std::{collections::HashMap, sync::Mutex};
+
+use super::{
+    bounds::{Budget, FilterError},
+    names::Names,
 };
-
-use super::ENTRY_BYTES;
-use crate::{glob::Glob, room::read::relations::MAX_RELATED_BY, store::ids::lock};
-
-/// The maximum number of patterns with a `*` in all lists of one filter. Clients use a handful (`m.call.*`); each is
-/// matched against every new event type.
-pub const MAX_PATTERNS: usize = 64;
-
-/// The maximum length of a pattern: no event type is longer ([spec]).
-///
-/// [spec]: https://spec.matrix.org/v1.19/client-server-api/#size-limits
-pub const MAX_PATTERN_BYTES: usize = 255;
+use crate::{glob, store::ids::lock};
 
 /// Memory for the event types whose verdicts a filter caches. Rooms have a few dozen types; each further type costs a
-/// match against up to [`MAX_PATTERNS`] patterns. A filter weighs this much from the start, because the cache that
-/// weighs filters needs a constant weight.
+/// match against up to [`MAX_PATTERNS`](super::MAX_PATTERNS) patterns. A filter weighs this much from the start, because
+/// the cache that weighs filters needs a constant weight.
 const VERDICTS_BYTES: usize = 8 << 10;
 
 /// Bytes that a verdict takes besides the name of its type: an entry, its share of the free entries, and the overhead
 /// of an allocation.
 const VERDICT_BYTES: usize = 64;
-
-/// The reason why a filter is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FilterError {
-    #[error("a filter has at most {MAX_PATTERNS} patterns with * among its types and not_types")]
-    TooManyPatterns,
-    #[error("a filter has at most {MAX_RELATED_BY} related_by_rel_types and {MAX_RELATED_BY} related_by_senders")]
-    TooManyRelated,
-    #[error("a pattern among the types and not_types of a filter has at most {MAX_PATTERN_BYTES} bytes")]
-    PatternTooLong,
-}
-
-/// The number of patterns in one filter so far.
-#[derive(Debug, Default)]
-pub(super) struct Budget {
-    patterns: usize,
-}
 
 /// The types that are wanted, and those that are not.
 #[derive(Debug, Default)]
@@ -76,8 +50,8 @@ impl Verdicts {
 
 #[derive(Debug, Default)]
 struct TypeList {
-    names: HashSet<Box<str>>,
-    patterns: Vec<Glob>,
+    names: Names,
+    patterns: Names,
 }
 
 impl TypeFilter {
@@ -123,22 +97,11 @@ impl TypeFilter {
 
 impl TypeList {
     fn new(types: &[String], budget: &mut Budget) -> Result<Self, FilterError> {
-        let mut list = Self::default();
-        for pattern in types {
-            if !pattern.contains('*') {
-                list.names.insert(pattern.as_str().into());
-                continue;
-            }
-            budget.patterns += 1;
-            if budget.patterns > MAX_PATTERNS {
-                return Err(FilterError::TooManyPatterns);
-            }
-            if pattern.len() > MAX_PATTERN_BYTES {
-                return Err(FilterError::PatternTooLong);
-            }
-            list.patterns.push(Glob::of_stars(pattern).ok_or(FilterError::PatternTooLong)?);
-        }
-        Ok(list)
+        budget.count_entries(types.len())?;
+        let (patterns, names): (Vec<&str>, Vec<&str>) =
+            types.iter().map(String::as_str).partition(|name| name.contains('*'));
+        budget.count_patterns(&patterns)?;
+        Ok(Self { names: Names::new(names), patterns: Names::new(patterns) })
     }
 
     fn is_empty(&self) -> bool {
@@ -147,18 +110,20 @@ impl TypeList {
 
     /// Returns whether one of the names or patterns matches this type.
     fn names(&self, event_type: &str) -> bool {
-        self.names.contains(event_type) || self.patterns.iter().any(|pattern| pattern.matches(event_type))
+        self.names.contains(event_type) || self.patterns.iter().any(|pattern| glob::matches_stars(pattern, event_type))
     }
 
     fn bytes(&self) -> usize {
-        self.names.iter().map(|name| name.len() + ENTRY_BYTES).sum::<usize>()
-            + self.patterns.iter().map(Glob::bytes).sum::<usize>()
+        self.names.bytes() + self.patterns.bytes()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::filter::bounds::{MAX_ENTRIES, MAX_PATTERN_BYTES, MAX_PATTERNS};
 
     fn compile(types: Option<&[&str]>, not_types: &[&str]) -> Result<TypeFilter, FilterError> {
         let owned = |types: &[&str]| types.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
@@ -188,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_limited_in_number_and_length_and_names_are_not() {
+    fn patterns_are_limited_in_number_and_length() {
         let many: Vec<String> = (0..=MAX_PATTERNS).map(|n| format!("m.{n}*")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(compile(Some(&many[1..]), &[]).is_ok());
@@ -196,9 +161,16 @@ mod tests {
         assert_eq!(compile(Some(&many[1..]), &["x*"]).err(), Some(FilterError::TooManyPatterns));
         let long = "x".repeat(MAX_PATTERN_BYTES) + "*";
         assert_eq!(compile(None, &[&long]).err(), Some(FilterError::PatternTooLong));
-        let names: Vec<String> = (0..1_000).map(|n| format!("m.{n}")).collect();
+    }
+
+    #[test]
+    fn names_and_patterns_are_limited_together() {
+        let names: Vec<String> = (0..MAX_ENTRIES).map(|n| format!("m.{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         assert!(compile(Some(&names), &[]).unwrap().accepts("m.999"));
+        assert_eq!(compile(Some(&names), &["x"]).err(), Some(FilterError::TooManyEntries));
+        assert_eq!(compile(Some(&names), &["x*"]).err(), Some(FilterError::TooManyEntries));
+        assert_eq!(compile(Some(&["x"]), &names).err(), Some(FilterError::TooManyEntries));
     }
 
     #[test]
@@ -221,5 +193,20 @@ mod tests {
         assert!(names.accepts("m.a"));
         assert!(names.bytes() < VERDICTS_BYTES, "names alone remember nothing");
         assert_eq!(held(&names), 0);
+    }
+    proptest! {
+        #[test]
+        fn a_compiled_list_answers_like_its_definition(
+            types in prop::option::of(prop::collection::vec("[ab*]{0,4}", 0..6)),
+            not_types in prop::collection::vec("[ab*]{0,4}", 0..3),
+            events in prop::collection::vec("[ab]{0,5}", 1..12),
+        ) {
+            let names = |list: &[String], event_type: &str| list.iter().any(|name| glob::matches(name, event_type));
+            let filter = TypeFilter::new(types.as_deref(), &not_types, &mut Budget::default()).unwrap();
+            for event_type in &events {
+                let wanted = types.as_ref().is_none_or(|types| names(types, event_type));
+                prop_assert_eq!(filter.accepts(event_type), wanted && !names(&not_types, event_type), "{}", event_type);
+            }
+        }
     }
 }

@@ -28,7 +28,7 @@ pub enum Part {
     Receipts,
     /// The members that each device was sent.
     LazyMembers,
-    /// Compiled filters.
+    /// Compiled filters that are stored. Those of waiting syncs have a limit of their own.
     Filters,
     /// Pairs of event type and state key.
     StateKeys,

@@ -146,7 +146,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
                 }
             }
         }
-        let place = place.get_or_insert_with(|| app.parked_syncs.park(caller));
+        let place = place.get_or_insert_with(|| app.parked_syncs.park(caller, &request.filter));
         let park = async {
             tokio::select! {
                 // The most frequent end comes first, so that nothing else is asked then.

@@ -2,6 +2,8 @@
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#filtering
 
+use ruma::UserId;
+use sabha::filter::{Definition, MAX_ENTRIES};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestServer, v3};
@@ -75,7 +77,6 @@ both_engines! {
         let alice = server.register("alice").await;
         let room = alice.create_room(json!({})).await;
         let event = alice.send_text(&room, "1", "hello").await;
-        let encode = |filter: &Value| v3([&filter.to_string()]).rsplit('/').next().expect("one segment").to_owned();
         let many: Vec<String> = (0..65).map(|n| format!("m{n}.*")).collect();
         let long = "a".repeat(255) + "*";
         let check = async |types: Value, taken: bool| {
@@ -89,10 +90,10 @@ both_engines! {
             let mut answers = Vec::new();
             for filter in &filters {
                 answers.push(alice.post(&v3(["user", &alice.user_id, "filter"]), filter.clone()).await);
-                answers.push(alice.get(&format!("{}?timeout=0&filter={}", v3(["sync"]), encode(filter))).await);
+                answers.push(alice.get(&format!("{}?timeout=0&filter={}", v3(["sync"]), encoded(&filter.to_string()))).await);
             }
-            answers.push(alice.get(&format!("{}?dir=b&filter={}", v3(["rooms", &room, "messages"]), encode(&events))).await);
-            answers.push(alice.get(&format!("{}?filter={}", v3(["rooms", &room, "context", &event]), encode(&split))).await);
+            answers.push(alice.get(&format!("{}?dir=b&filter={}", v3(["rooms", &room, "messages"]), encoded(&events.to_string()))).await);
+            answers.push(alice.get(&format!("{}?filter={}", v3(["rooms", &room, "context", &event]), encoded(&split.to_string()))).await);
             for answer in answers {
                 if taken {
                     answer.ok();
@@ -111,6 +112,65 @@ both_engines! {
     }
 }
 
+/// Returns the filter for a query.
+fn encoded(filter: &str) -> String {
+    v3([filter]).rsplit('/').next().expect("one segment").to_owned()
+}
+
+both_engines! {
+    async fn the_entries_of_all_lists_are_limited_together(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let event = alice.send_text(&room, "1", "hello").await;
+        let path = v3(["user", &alice.user_id, "filter"]);
+        let list = |entry: &str, more: usize| json!(vec![entry; MAX_ENTRIES + more]);
+        for (name, entry) in [
+            ("types", "a"), ("not_types", "a"), ("senders", "@a:b"), ("not_senders", "@a:b"), ("rooms", "!a:b"),
+            ("not_rooms", "!a:b"),
+        ] {
+            let filter = |more| json!({ "room": { "timeline": { name: list(entry, more) } } });
+            create(&alice, filter(0)).await;
+            alice.post(&path, filter(1)).await.error(400, "M_INVALID_PARAM");
+        }
+        // Lists of different parts count together.
+        let half = vec!["a"; MAX_ENTRIES / 2 + 1];
+        let both = json!({ "presence": { "types": half }, "room": { "state": { "not_types": half } } });
+        alice.post(&path, both).await.error(400, "M_INVALID_PARAM");
+        // Filters that are given with the request.
+        for more in [0, 1] {
+            let events = json!({ "types": list("a", more) });
+            let (sync, events) = (encoded(&json!({ "account_data": events }).to_string()), encoded(&events.to_string()));
+            for answer in [
+                alice.get(&format!("{}?timeout=0&filter={sync}", v3(["sync"]))).await,
+                alice.get(&format!("{}?dir=b&filter={events}", v3(["rooms", &room, "messages"]))).await,
+                alice.get(&format!("{}?filter={events}", v3(["rooms", &room, "context", &event]))).await,
+            ] {
+                if more == 0 {
+                    answer.ok();
+                } else {
+                    assert!(answer.text.contains("at most 1000 types, senders and rooms"), "{}", answer.text);
+                    answer.error(400, "M_INVALID_PARAM");
+                }
+            }
+        }
+    }
+
+    async fn a_filter_that_was_stored_under_other_limits_is_refused_with_the_reason(server: TestServer) {
+        let alice = server.register("alice").await;
+        let user_id = UserId::parse(&*alice.user_id).expect("a user ID");
+        let user = server.app().db.find_user(&user_id).await.expect("read").expect("she is registered");
+        let filter = json!({ "presence": { "types": vec!["a"; MAX_ENTRIES + 1] } });
+        let definition = Definition::read(&filter.to_string()).expect("a filter");
+        let id = server.app().filters.create(user.nid, &definition).await.expect("stored");
+        let answer = alice.get(&format!("{}?timeout=0&filter={id}", v3(["sync"]))).await;
+        for reason in ["stored filter with this ID", "at most 1000", "Store a smaller one"] {
+            assert!(answer.text.contains(reason), "{}", answer.text);
+        }
+        answer.error(400, "M_INVALID_PARAM");
+        assert_eq!(alice.get(&v3(["user", &alice.user_id, "filter", &id])).await.ok(), filter, "its owner can read it");
+    }
+}
+
 /// A definition with a mistake is not read as the ID of a stored filter.
 #[tokio::test]
 async fn a_broken_filter_is_refused_alike_wherever_it_comes_from() {
@@ -122,8 +182,7 @@ async fn a_broken_filter_is_refused_alike_wherever_it_comes_from() {
         (r#" {"room":[7]}"#, "M_BAD_JSON", "7"),
         ("{", "M_NOT_JSON", "JSON"),
     ] {
-        let encoded = v3([filter]).rsplit('/').next().expect("one segment").to_owned();
-        let inline = alice.get(&format!("{}?timeout=0&filter={encoded}", v3(["sync"]))).await;
+        let inline = alice.get(&format!("{}?timeout=0&filter={}", v3(["sync"]), encoded(filter))).await;
         assert!(inline.text.contains(reason) && !inline.text.contains("with this ID"), "{filter}: {}", inline.text);
         inline.error(400, code);
         if let Ok(body) = serde_json::from_str::<Value>(filter) {

@@ -43,6 +43,7 @@ mod push_rules;
 mod receipts;
 mod redaction;
 mod relations;
+mod request_memory;
 mod room_lists;
 mod routes;
 mod send;

@@ -1,4 +1,4 @@
-//! Counts the allocations of the current thread.
+//! Counts the allocations of the current thread, and their bytes.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -7,6 +7,8 @@ use std::{
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    /// The bytes that were allocated here, less those that were freed here.
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -20,11 +22,13 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // While a thread ends, its counter no longer exists; nothing is counted then.
         let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        let _ = BYTES.try_with(|bytes| bytes.set(bytes.get().wrapping_add(layout.size())));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let _ = BYTES.try_with(|bytes| bytes.set(bytes.get().wrapping_sub(layout.size())));
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -36,4 +40,11 @@ pub async fn during<T>(work: impl Future<Output = T>) -> (u64, T) {
     let before = COUNT.with(Cell::get);
     let output = work.await;
     (COUNT.with(Cell::get) - before, output)
+}
+
+/// Returns the output of `make`, and the bytes of this thread's allocations that are left, which the output holds.
+pub fn held_by<T>(make: impl FnOnce() -> T) -> (usize, T) {
+    let before = BYTES.with(Cell::get);
+    let output = make();
+    (BYTES.with(Cell::get).wrapping_sub(before), output)
 }

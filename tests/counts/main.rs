@@ -2,6 +2,8 @@
 //! allocations.
 
 mod allocations;
+mod filters;
+mod parsed_bodies;
 mod unread;
 
 use std::{
