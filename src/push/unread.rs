@@ -21,14 +21,14 @@
 //! a count, the rest does not count either. If only the [`WorkBudget`] of an answer ends, the next look at the room
 //! completes the count.
 //!
-//! The tally of unread events ([`tally`]) is kept in memory ([`look`]). New events are added to it; receipts and redactions
+//! The tally of unread events ([`tally`]) is kept in memory ([`counting`]). New events are added to it; receipts and redactions
 //! remove events. Tallies that took many events are also stored ([`stored`]), so that a restart does not count them again.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications
 
+mod counting;
 mod in_memory;
 mod judged;
-mod look;
 mod steps;
 mod stored;
 mod tally;
@@ -43,7 +43,7 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use self::{judged::Judged, look::Look, tally::Tally};
+use self::{counting::Counting, judged::Judged, tally::Tally};
 use super::{Push, UserRules, rules::evaluate::Verdict};
 use crate::{
     account_data::ignored::Ignored,
@@ -203,7 +203,7 @@ impl Push {
         let reads = ephemeral.reads(room.nid, user.nid).await?;
         let basis = Basis { rules, ignored, joined_at };
         let version = basis.version();
-        let look = Look { push: self, rooms, room, user, basis, reads, upto, budget };
+        let counting = Counting { push: self, rooms, room, user, basis, reads, upto, budget };
         let key = (user.nid, room.nid);
         let entry = self.tallies.0.get_or_default(&key, EMPTY_BYTES);
         entry.is_looked_at.store(true, Ordering::Relaxed);
@@ -212,15 +212,15 @@ impl Push {
         let bytes_before = held.as_ref().map(Counted::bytes);
         let known = match held.take() {
             Some(counted) => Some(counted),
-            None => look.stored().await?,
+            None => counting.stored().await?,
         };
-        let read_up_to = |thread: &str| look.reads.up_to(thread);
+        let read_up_to = |thread: &str| counting.reads.up_to(thread);
         let mut counted = match known {
             Some(mut counted) if counted.basis == version && counted.owed != Owed::All => {
-                match look.go_on(&mut counted).await? {
+                match counting.go_on(&mut counted).await? {
                     Outcome::Counted => counted,
                     Outcome::CountAnew => {
-                        let mut counted = look.count_anew().await?;
+                        let mut counted = counting.count_anew().await?;
                         counted.tally.changed(upto);
                         counted
                     }
@@ -228,17 +228,17 @@ impl Push {
             }
             Some(mut old) => {
                 old.tally.read(read_up_to);
-                let mut counted = look.count_anew().await?;
+                let mut counted = counting.count_anew().await?;
                 if !counted.tally.counts_as(&old.tally) {
                     counted.tally.changed(upto);
                 }
                 counted
             }
-            None => look.count_anew().await?,
+            None => counting.count_anew().await?,
         };
         counted.tally.read(read_up_to);
         counted.read_upto = upto;
-        if look.reads.up_to("") >= counted.upto {
+        if counting.reads.up_to("") >= counted.upto {
             // A new count would find nothing to read.
             counted.unsaved = 0;
         }

@@ -18,7 +18,7 @@ use crate::harness::{
 
 impl Steps {
     /// Runs `action`, and calls `between` at each step of its commits.
-    async fn during(
+    pub async fn during(
         &mut self,
         action: impl Future<Output = ()> + Send + 'static,
         mut between: impl AsyncFnMut(CommitStep),

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 pub(super) use self::event::{Effect, Judged};
 use self::event::{Redacted, unless_plain};
 use super::{
-    COLD_EVENTS, Look,
+    COLD_EVENTS, Counting,
     steps::{MAX_STEPS, Reach},
 };
 use crate::{
@@ -195,7 +195,7 @@ struct Work {
     reach: Reach,
 }
 
-impl Look<'_> {
+impl Counting<'_> {
     /// The latest events after a position up to the one of this look, at most `limit`, judged by the class of `rules`.
     pub(super) async fn judged(&self, rules: &CompiledRules, after: Position, limit: usize) -> Result<Found, Error> {
         let key = (self.room.nid, rules.class());

@@ -20,7 +20,7 @@ use sabha_federation::varint::Malformed;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use super::{BasisVersion, Counted, Owed, look::Look, tally::Tally};
+use super::{BasisVersion, Counted, Counting, Owed, tally::Tally};
 use crate::{
     memory::{
         budget::{Budget, Part},
@@ -229,7 +229,7 @@ impl Counted {
     }
 }
 
-impl Look<'_> {
+impl Counting<'_> {
     /// The stored count of this user in this room, if it is on the same basis and saves work.
     pub(super) async fn stored(&self) -> Result<Option<Counted>, Error> {
         let (start, basis) = (self.start(), self.basis.version());

@@ -1,5 +1,8 @@
 //! Acts of users: they talk, repeat a request, create rooms and forget them.
 
+use ruma::RoomVersionId;
+use serde_json::json;
+
 use super::*;
 
 #[tokio::test]

@@ -1,5 +1,11 @@
 //! Rooms that leave memory, and are loaded again.
 
+use std::sync::Arc;
+
+use ruma::RoomVersionId;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
 use super::*;
 use crate::{room::ring::Rest, store::changed_rooms::AT_ONCE};
 

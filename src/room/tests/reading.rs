@@ -1,5 +1,8 @@
 //! Readers beside commits: what is in memory, and what they may keep of it.
 
+use ruma::RoomVersionId;
+use serde_json::json;
+
 use super::*;
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Tests of the names that each request leaves in the commit log.
 
-use ruma::{OwnedRoomAliasId, RoomAliasId};
+use ruma::{OwnedRoomAliasId, RoomAliasId, RoomVersionId};
+use sabha_federation::EventDraft;
+use serde_json::{json, value::to_raw_value};
 
 use super::*;
 use crate::{

@@ -1,9 +1,6 @@
 //! Tests of the committer, on both engines where both can do it: an open database, its rows, and a statement in the queue.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 

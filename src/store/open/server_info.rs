@@ -18,16 +18,16 @@ inserts! {
     SERVER_INFO: ServerInfoColumns = "server_info" (name: Text, value: Text) key 1 Fail, not followed;
 }
 
+/// The name of the server's name in `server_info`.
+const SERVER_NAME: &str = "server_name";
+
 /// The name of the secret in `server_info`, where it is in base64.
 const STATE_HASH_KEY: &str = "state_hash_key";
 
 impl Database {
     /// A fact about this database, such as its signing key.
     pub async fn find_info(&self, name: &str) -> Result<Option<String>, Error> {
-        let mut reader = self.read().await?;
-        let found: Option<(String,)> = on!(&mut reader.conn(), db =>
-            sqlx::query_as(FIND_INFO.text()).bind(name).fetch_optional(&mut **db).await)?;
-        Ok(found.map(|(value,)| value))
+        find(&mut self.read().await?.conn(), name).await
     }
 
     /// Stores a fact for ever. Fails if there is one of this name.
@@ -42,13 +42,11 @@ impl Database {
 /// Checks the server name in the database and returns whether the database is new. A new one gets this server's name,
 /// for ever.
 pub(super) async fn check_server_name(conn: &mut Conn<'_>, configured: &str) -> Result<bool, OpenError> {
-    let found: Option<(String,)> =
-        on!(conn, db => sqlx::query_as(FIND_INFO.text()).bind("server_name").fetch_optional(&mut **db).await)?;
-    match found {
-        Some((found,)) if found == configured => Ok(false),
-        Some((found,)) => Err(OpenError::OtherServer { found, configured: configured.to_owned() }),
+    match find(conn, SERVER_NAME).await? {
+        Some(found) if found == configured => Ok(false),
+        Some(found) => Err(OpenError::OtherServer { found, configured: configured.to_owned() }),
         None => {
-            on!(conn, db => sqlx::query(SET_INFO.text()).bind("server_name").bind(configured).execute(&mut **db).await.map(|_| ()))?;
+            set(conn, SERVER_NAME, configured).await?;
             Ok(true)
         }
     }
@@ -56,15 +54,23 @@ pub(super) async fn check_server_name(conn: &mut Conn<'_>, configured: &str) -> 
 
 /// The secret that the first start has drawn.
 pub(super) async fn state_hash_secret(conn: &mut Conn<'_>) -> Result<[u8; 32], Error> {
-    let found: Option<(String,)> =
-        on!(conn, db => sqlx::query_as(FIND_INFO.text()).bind(STATE_HASH_KEY).fetch_optional(&mut **db).await)?;
-    if let Some((text,)) = found {
+    if let Some(text) = find(conn, STATE_HASH_KEY).await? {
         let bytes = BASE64_STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
         return bytes.ok_or_else(|| Error::damaged("server_info", STATE_HASH_KEY));
     }
     let secret: [u8; 32] = rand::random();
-    let text = BASE64_STANDARD.encode(secret);
-    on!(conn, db => sqlx::query(SET_INFO.text()).bind(STATE_HASH_KEY).bind(text).execute(&mut **db).await.map(|_| ()))?;
+    set(conn, STATE_HASH_KEY, &BASE64_STANDARD.encode(secret)).await?;
     // Another process may have been first.
     Box::pin(state_hash_secret(conn)).await
+}
+
+async fn find(conn: &mut Conn<'_>, name: &str) -> Result<Option<String>, Error> {
+    let found: Option<(String,)> =
+        on!(conn, db => sqlx::query_as(FIND_INFO.text()).bind(name).fetch_optional(&mut **db).await)?;
+    Ok(found.map(|(value,)| value))
+}
+
+/// Stores a fact, unless there is one of this name.
+async fn set(conn: &mut Conn<'_>, name: &str, value: &str) -> Result<(), Error> {
+    Ok(on!(conn, db => sqlx::query(SET_INFO.text()).bind(name).bind(value).execute(&mut **db).await.map(|_| ()))?)
 }

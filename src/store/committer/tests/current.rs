@@ -1,7 +1,8 @@
 //! The time for which a process takes what it has in memory for current.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Notify;
 
 use super::*;

@@ -1,5 +1,9 @@
 //! The end of a committer: a stop, the loss of the slot, a panic and a clean close.
 
+use std::sync::Arc;
+
+use sqlx::{Connection as _, SqliteConnection};
+
 use super::*;
 
 #[tokio::test]

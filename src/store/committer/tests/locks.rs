@@ -1,6 +1,8 @@
 //! The order in which a batch locks rows, on PostgreSQL: the slot first. Otherwise a holder that has lost the lease and the
 //! new one could wait for each other.
 
+use sqlx::{Connection as _, PgConnection};
+
 use super::*;
 use crate::store::{committer::insert_rows, log::Touch};
 

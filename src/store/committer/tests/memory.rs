@@ -1,5 +1,7 @@
 //! Memory follows each commit, and is told of each write that failed.
 
+use std::sync::{Arc, Mutex};
+
 use super::*;
 use crate::store::log::{LogEntry, Memory, Touch};
 

@@ -1,5 +1,7 @@
 //! Refused writes and failing transactions: only they fail, and the writes that build on them.
 
+use sqlx::{Connection as _, SqliteConnection};
+
 use super::*;
 
 #[tokio::test]

@@ -1,8 +1,13 @@
 //! Several processes on one PostgreSQL: one writes, the others follow, and any of them takes over.
 
-use std::pin::pin;
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use ruma::user_id;
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Notify;
 
 use super::*;

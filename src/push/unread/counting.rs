@@ -1,4 +1,4 @@
-//! One look at a room by one user: counting anew, and adding what is new to an earlier count.
+//! Counting at a user's look at a room: anew, or adding what is new to an earlier count.
 
 use std::collections::HashSet;
 
@@ -15,8 +15,8 @@ use crate::{
     store::{Error, KeyNid, Position, vocabulary::User},
 };
 
-/// One look at a room by one user.
-pub(super) struct Look<'a> {
+/// A user's look at a room, which counts.
+pub(super) struct Counting<'a> {
     pub(super) push: &'a Push,
     pub(super) rooms: &'a Rooms,
     pub(super) room: &'a Room,
@@ -33,7 +33,7 @@ struct Settled {
     reach: Reach,
 }
 
-impl Look<'_> {
+impl Counting<'_> {
     /// The position after which a new count starts: the user's join, or their receipt for the whole room.
     pub(super) fn start(&self) -> Position {
         self.basis.joined_at.max(self.reads.up_to(""))
