@@ -41,7 +41,7 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// drift apart by that much with each takeover, and what a client types runs out after two minutes.
 const SILENCE: Duration = Duration::from_millis(20);
 
-/// The step in which time goes on for a process that waits. Several make the silence, so that it sees the leader silent.
+/// The step in which time goes on for a process that waits. The silence takes some, so that all of it is after the first look.
 const TICK: Duration = Duration::from_millis(1);
 
 /// The turns that other tasks have before time goes on by a [`TICK`]. A takeover waits for the database some thousand turns

@@ -116,7 +116,8 @@ async fn read_for_a_while(app: &App, reader: Reader, world: &World, acts: u64) -
     is_last
 }
 
-/// Waits until so many more acts have ended, or the server stops or does not lead any more. Returns whether no writer is left.
+/// Waits until so many more acts have ended, or the server stops or does not lead any more. Returns whether no writer is
+/// left.
 async fn wait_for_acts(world: &World, acts: u64, app: Option<&App>) -> bool {
     let mut progress = world.progress();
     let until = progress.borrow().saturating_add(acts);

@@ -50,57 +50,42 @@ pub struct Outcome {
     pub counts: Counts,
 }
 
-/// A server for several seeds, its data, and the delays of its committer.
+/// A server for several seeds.
 pub struct Stage {
-    /// Two processes, if the server consists of them.
-    nodes: Option<Nodes>,
-    /// The only process. `None` during a restart, and if there are two.
-    running: Mutex<Option<Running>>,
-    delays: Arc<Delays>,
-    // These two are removed with this value.
-    data: TempDir,
+    processes: Processes,
+    // Removed with this value.
     database: Option<PostgresDatabase>,
 }
 
-impl Stage {
-    /// Starts a server of one process, or of two on one PostgreSQL. `None` where the engine is not installed.
-    pub async fn start(engine: Engine, is_shared: bool) -> Option<Self> {
-        let database = match engine {
-            Engine::Sqlite => None,
-            Engine::Postgres => Some(PostgresDatabase::create().await?),
-        };
+enum Processes {
+    One(Box<Alone>),
+    /// Two on one PostgreSQL.
+    Two(Box<Nodes>),
+}
+
+/// A process that is alone on its database, and the delays of its committer.
+struct Alone {
+    /// `None` during a restart.
+    running: Mutex<Option<Running>>,
+    delays: Arc<Delays>,
+    // Removed with this value.
+    data: TempDir,
+}
+
+impl Alone {
+    async fn start(database: Option<&PostgresDatabase>) -> Self {
         let data = tempfile::Builder::new().prefix("sabha-model-").tempdir().expect("a temporary directory");
         let delays = Arc::new(Delays::default());
-        let (mut nodes, mut running) = (None, None);
-        match &database {
-            Some(database) if is_shared => nodes = Some(Nodes::start(database).await),
-            _ => running = Some(Running::start(&data, database.as_ref(), &delays).await),
-        }
-        Some(Self { nodes, running: Mutex::new(running), delays, data, database })
+        let running = Running::start(&data, database, &delays).await;
+        Self { running: Mutex::new(Some(running)), delays, data }
     }
 
     async fn running(&self) -> MappedMutexGuard<'_, Running> {
         MutexGuard::map(self.running.lock().await, |running| running.as_mut().expect("a restart starts it again"))
     }
 
-    /// The way into the server.
-    async fn open(&self, sockets: bool) -> Open {
-        match &self.nodes {
-            Some(nodes) => nodes.open(sockets),
-            None => self.running().await.open(sockets),
-        }
-    }
-
-    /// Waits for what clients that hung up left behind.
-    async fn settled(&self) {
-        match &self.nodes {
-            Some(nodes) => nodes.settled().await,
-            None => self.running().await.settled().await,
-        }
-    }
-
     /// Restarts the server while clients use it: they get the answers to what they sent, and then wait.
-    async fn restart(&self, doors: &Doors, sockets: bool) {
+    async fn restart(&self, database: Option<&PostgresDatabase>, doors: &Doors, sockets: bool) {
         let stopping = self.running().await.stopping.clone();
         // In this order: nothing new comes in, and then the requests that wait for news are answered.
         let (mut closed, ()) = tokio::join!(doors.close(), async { stopping.begin() });
@@ -114,18 +99,53 @@ impl Stage {
                 tokio::task::yield_now().await;
             }
         }
-        let started = Running::start(&self.data, self.database.as_ref(), &self.delays).await;
+        let started = Running::start(&self.data, database, &self.delays).await;
         *closed = Some(started.open(sockets));
         *running = Some(started);
+    }
+}
+
+impl Stage {
+    /// Starts a server of one process, or of two on one PostgreSQL. `None` where the engine is not installed.
+    pub async fn start(engine: Engine, is_shared: bool) -> Option<Self> {
+        let database = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(PostgresDatabase::create().await?),
+        };
+        let processes = match &database {
+            Some(database) if is_shared => Processes::Two(Box::new(Nodes::start(database).await)),
+            _ => Processes::One(Box::new(Alone::start(database.as_ref()).await)),
+        };
+        Some(Self { processes, database })
+    }
+
+    /// The way into the server.
+    async fn open(&self, sockets: bool) -> Open {
+        match &self.processes {
+            Processes::One(alone) => alone.running().await.open(sockets),
+            Processes::Two(nodes) => nodes.open(sockets),
+        }
+    }
+
+    /// Waits for what clients that hung up left behind.
+    async fn settled(&self) {
+        match &self.processes {
+            Processes::One(alone) => alone.running().await.settled().await,
+            Processes::Two(nodes) => nodes.settled().await,
+        }
     }
 
     /// Stops the server in order.
     pub async fn stop(self) {
-        if let Some(running) = self.running.into_inner() {
-            running.stop().await;
-        }
-        if let Some(nodes) = self.nodes {
-            nodes.stop().await;
+        match self.processes {
+            Processes::One(alone) => {
+                // Its data stays to the end.
+                let alone = *alone;
+                if let Some(running) = alone.running.into_inner() {
+                    running.stop().await;
+                }
+            }
+            Processes::Two(nodes) => nodes.stop().await,
         }
     }
 
@@ -134,9 +154,9 @@ impl Stage {
         let plan = Plan::new(seed);
         let world = World::new(plan.rooms.len());
         let api = Api { doors: Doors::new(self.open(plan.sockets).await), world: Arc::clone(&world) };
-        self.delays.reseed(seed);
-        if let Some(nodes) = &self.nodes {
-            nodes.reseed(seed);
+        match &self.processes {
+            Processes::One(alone) => alone.delays.reseed(seed),
+            Processes::Two(nodes) => nodes.reseed(seed),
         }
         if tokio::time::timeout(LIMIT, self.play(&plan, api)).await.is_err() {
             world.fault("a run hangs", format!("it is not over after {LIMIT:?}"));
@@ -153,9 +173,10 @@ impl Stage {
     }
 
     fn place(&self) -> Place {
-        match &self.database {
-            Some(database) => Place::Postgres(database.url.clone()),
-            None => Place::Sqlite(self.data.path().join("sabha.db")),
+        match (&self.database, &self.processes) {
+            (Some(database), _) => Place::Postgres(database.url.clone()),
+            (None, Processes::One(alone)) => Place::Sqlite(alone.data.path().join("sabha.db")),
+            (None, Processes::Two(_)) => unreachable!("a file has one process"),
         }
     }
 
@@ -167,7 +188,7 @@ impl Stage {
         for follower in &plan.followers {
             let device = scene.api.login(&scene.user_ids[follower.user]).await;
             let kind = follower.kind.clone();
-            let kind = if self.nodes.is_some() { kind.with_several() } else { kind };
+            let kind = if matches!(self.processes, Processes::Two(_)) { kind.with_several() } else { kind };
             followers.spawn(Follower::new(&scene, follower.user, device, kind, follower.seed).run());
         }
         let mut writers = JoinSet::new();
@@ -188,15 +209,16 @@ impl Stage {
             all_written.cancel();
         };
         let restarting = async {
-            if let Some(nodes) = &self.nodes {
-                return nodes.play(plan, &doors, &world, &all_written).await;
-            }
+            let alone = match &self.processes {
+                Processes::One(alone) => alone,
+                Processes::Two(nodes) => return nodes.play(plan, &doors, &world, &all_written).await,
+            };
             let Some(after) = plan.restart_after else { return };
             let mut progress = world.progress();
             let is_due = progress.wait_for(|acts| *acts >= after);
             // Some steps make no act, so there may be too few.
             if all_written.run_until_cancelled(is_due).await.is_some() {
-                self.restart(&doors, plan.sockets).await;
+                alone.restart(self.database.as_ref(), &doors, plan.sockets).await;
             }
         };
         tokio::join!(writing, restarting);
@@ -215,7 +237,7 @@ impl Stage {
             Ok(told) => checks::log::check(&world, &self.place(), &told).await,
             Err(error) => world.fault("the reader of the log panicked", error.to_string()),
         }
-        if let (Some(nodes), Some(database)) = (&self.nodes, &self.database) {
+        if let (Processes::Two(nodes), Some(database)) = (&self.processes, &self.database) {
             nodes.ask_a_new_one(database, &scene, rested).await;
         }
     }

@@ -65,7 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Everything that a process knows about the users of other servers.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 struct Known {
     /// The short ids of each user and of their server, if the user is stored.
     words: Vec<Option<(UserNid, Option<ServerNid>)>>,
@@ -82,13 +82,7 @@ struct Known {
 impl Known {
     async fn at(app: &App, locals: &[UserNid], rooms: &[RoomNid], began: Position) -> Self {
         let service = &app.rooms;
-        let mut known = Self {
-            words: Vec::new(),
-            rooms: Vec::new(),
-            sharing: Vec::new(),
-            servers: Vec::new(),
-            changed: Vec::new(),
-        };
+        let mut known = Self::default();
         for user_id in USERS {
             let user_id = UserId::parse(user_id).expect("a user ID");
             let user = app.db.find_user(&user_id).await.expect("read");
