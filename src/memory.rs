@@ -12,6 +12,10 @@ use std::{fs, time::Duration};
 
 use tokio::time::MissedTickBehavior;
 
+/// Memory that an allocation takes besides its contents, on average: the allocator's own word, and the rounding to 16
+/// bytes.
+pub const ALLOCATION_BYTES: usize = 16;
+
 /// The interval at which we read the size of the process, from a file in `/proc`.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
