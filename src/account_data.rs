@@ -15,6 +15,7 @@ use self::ignored::IgnoredLists;
 use crate::{
     account::turns::{Turn, Turns},
     config::Limits,
+    limits::rate_limits::LimitExceeded,
     memory::budget::Budget,
     store::{
         self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows,
@@ -117,6 +118,8 @@ pub enum PutError {
     TooMany(i64),
     #[error("all account data of an account must not be larger than {0} bytes")]
     Full(usize),
+    #[error(transparent)]
+    TooManyWaiting(#[from] LimitExceeded),
     #[error("account data could not be stored")]
     Storage(#[from] store::Error),
 }
@@ -172,13 +175,21 @@ impl AccountData {
         event_type: &str,
         content: Box<RawValue>,
     ) -> Result<(), PutError> {
-        let turn = self.turn(user).await;
+        let turn = self.turn(user).await?;
         self.update(&turn, room, event_type, |_| Ok(Some(content))).await
     }
 
     /// Takes the right to [`Self::update`]. Other changes of the user's data wait until it is dropped.
-    pub async fn turn(&self, user: UserNid) -> Turn<'_> {
-        self.turns.take(user).await
+    ///
+    /// # Errors
+    /// [`PutError::TooManyWaiting`].
+    pub async fn turn(&self, user: UserNid) -> Result<Turn<'_>, PutError> {
+        Ok(self.turns.take(user).await?)
+    }
+
+    /// Waits for a change of the user's data that is on its way, and holds others back, for a read that many requests need.
+    pub(crate) async fn turn_to_read(&self, user: UserNid) -> Turn<'_> {
+        self.turns.take_always(user).await
     }
 
     /// Replaces the content of one type with the result of `change`. `None` leaves it as it is.

@@ -22,14 +22,14 @@ pub struct Jobs {
     db: Arc<Database>,
     /// The number of times that the runner was woken.
     asked: watch::Sender<u64>,
-    /// The number of times after which no job was left.
-    settled: watch::Sender<u64>,
+    /// The term in which no job was left, and the number of times that the runner was woken before it looked.
+    settled: watch::Sender<Option<(i64, u64)>>,
 }
 
 impl Jobs {
     pub fn new(db: Arc<Database>) -> Self {
         // The start counts as one time, for the jobs that the last run left.
-        Self { db, asked: watch::Sender::new(1), settled: watch::Sender::new(0) }
+        Self { db, asked: watch::Sender::new(1), settled: watch::Sender::new(None) }
     }
 
     /// The follower of the commit log that wakes the runner.
@@ -42,24 +42,21 @@ impl Jobs {
         self.asked.subscribe()
     }
 
-    /// Wakes the runner for jobs that another process may leave.
-    pub fn look_again(&self) {
-        self.asked.send_modify(|asked| *asked += 1);
+    /// Notes that no job was left after the runner was woken so many times, as it saw them in this term.
+    pub fn settle(&self, term: i64, upto: u64) {
+        self.settled.send_replace(Some((term, upto)));
     }
 
-    /// Notes that no job was left after the runner was woken so many times.
-    pub fn settle(&self, upto: u64) {
-        self.settled.send_replace(upto);
-    }
-
-    /// Waits until all jobs are done that were committed before.
+    /// Waits until all jobs are done that were committed before. Only in the process that leads: another one may leave jobs.
     pub async fn settled(&self) {
         let latest = self.db.committer().feed().latest();
         self.db.cursors().reached(NewJobs::NAME, latest).await;
         let asked = *self.asked.borrow();
         let mut settled = self.settled.subscribe();
+        // What was seen in an earlier term says nothing of the jobs that another process has left since.
+        let are_done = |(term, upto)| term == self.db.term() && upto >= asked;
         // The sender is in `self`, so the wait ends only when the jobs are done.
-        let _ = settled.wait_for(|settled| *settled >= asked).await;
+        let _ = settled.wait_for(|settled| settled.is_some_and(are_done)).await;
     }
 }
 

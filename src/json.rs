@@ -6,8 +6,14 @@
 //! [`crate::http`] checks every body of a client.
 //!
 //! Promise: one pass, without recursion, in time that grows with the text; memory only for the keys of open objects.
+//!
+//! The same pass counts the [`Parts`] of the text.
+
+mod parts;
 
 use std::borrow::Cow;
+
+pub use self::parts::{Parts, UNCOUNTED_FACTOR};
 
 /// The greatest depth of nested arrays and objects in a request. The strictest parsers stop at 64 (.NET), others at
 /// 128, and our answers put up to ten levels around the JSON that they pass on.
@@ -37,11 +43,12 @@ pub enum Unfit {
 }
 
 /// Checks that every parser in use can read the text. Only a parser can say whether it is JSON at all; text that is not
-/// JSON may pass here.
+/// JSON may pass here. Returns the parts of the text, or of its beginning if it is not JSON.
 ///
 /// # Errors
 /// [`Unfit`], the first one that is found.
-pub fn check(json: &str) -> Result<(), Unfit> {
+pub fn check(json: &str) -> Result<Parts, Unfit> {
+    let mut parts = Parts::default();
     let mut walk = Walk { json, at: 0 };
     let mut keys: Vec<Cow<'_, str>> = Vec::new();
     // The number of keys before each open object; `None` for an array.
@@ -54,13 +61,15 @@ pub fn check(json: &str) -> Result<(), Unfit> {
                 let is_object = byte == b'{';
                 *open.get_mut(depth).ok_or(Unfit::TooDeep)? = is_object.then_some(keys.len());
                 depth += 1;
+                parts.entries += 1;
                 expects_key = is_object;
                 walk.at += 1;
             }
             b'}' | b']' => {
-                let Some(outer) = depth.checked_sub(1) else { return Ok(()) };
+                let Some(outer) = depth.checked_sub(1) else { return Ok(parts) };
                 depth = outer;
                 if let Some(first) = open[depth] {
+                    parts.objects += usize::from(first < keys.len());
                     check_distinct(&mut keys[first..])?;
                     keys.truncate(first);
                 }
@@ -68,11 +77,12 @@ pub fn check(json: &str) -> Result<(), Unfit> {
                 walk.at += 1;
             }
             b',' => {
+                parts.entries += 1;
                 expects_key = depth.checked_sub(1).is_some_and(|top| open[top].is_some());
                 walk.at += 1;
             }
             b'"' => {
-                let Some(text) = walk.string()? else { return Ok(()) };
+                let Some(text) = walk.string()? else { return Ok(parts) };
                 if std::mem::take(&mut expects_key) {
                     keys.push(text.key()?);
                 }
@@ -81,7 +91,7 @@ pub fn check(json: &str) -> Result<(), Unfit> {
             _ => walk.at += 1,
         }
     }
-    Ok(())
+    Ok(parts)
 }
 
 /// Refuses duplicate keys. Sorting keeps the cost near the total length of the keys, however many there are.
@@ -179,7 +189,8 @@ mod tests {
 
     #[test]
     fn what_every_parser_reads_passes_and_the_rest_does_not() {
-        let check = |json: &str, expected: Result<(), Unfit>| assert_eq!(super::check(json), expected, "{json}");
+        let check =
+            |json: &str, expected: Result<(), Unfit>| assert_eq!(super::check(json).map(drop), expected, "{json}");
         check("{}", Ok(()));
         check(r#"{"a":1,"b":{"a":1},"c":[{"a":1},{"a":1}]}"#, Ok(()));
         check(r#"[1.5,-0,1e10,1E-300,0e999999,123456789012345678901234567890]"#, Ok(()));
@@ -204,8 +215,8 @@ mod tests {
     fn depth_is_bounded_for_arrays_and_objects() {
         let arrays = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         let objects = |depth: usize| r#"{"a":"#.repeat(depth) + "1" + &"}".repeat(depth);
-        assert_eq!(check(&arrays(MAX_DEPTH)), Ok(()));
-        assert_eq!(check(&objects(MAX_DEPTH)), Ok(()));
+        check(&arrays(MAX_DEPTH)).expect("it can be read");
+        check(&objects(MAX_DEPTH)).expect("it can be read");
         assert_eq!(check(&arrays(MAX_DEPTH + 1)), Err(Unfit::TooDeep));
         assert_eq!(check(&objects(MAX_DEPTH + 1)), Err(Unfit::TooDeep));
         assert_eq!(check(&arrays(30_000)), Err(Unfit::TooDeep));
@@ -217,7 +228,7 @@ mod tests {
         for text in
             ["", "}", "]]]", "\"", "\"\\", "\"\\u12", "{\"a", "-", "1e", "{\"\\x\":1}", "\u{e4}\"\u{e4}\\\u{e4}"]
         {
-            assert_eq!(check(text), Ok(()), "{text}");
+            assert!(check(text).is_ok(), "{text}");
         }
     }
 }

@@ -35,9 +35,12 @@ pub mod backup;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use ruma::{OwnedServerName, UserId};
+use ruma::{OwnedServerName, OwnedUserId, UserId};
 
 pub use self::{changes::SharedRooms, counts::KeyCounts};
 use crate::{
@@ -46,8 +49,9 @@ use crate::{
     config::Config,
     memory::budget::Budget,
     store::{
-        Database, Position,
+        Database, Error, Position, UserNid,
         log::{LogEntry, Memory, Touch},
+        vocabulary::User,
     },
 };
 
@@ -137,6 +141,26 @@ impl Keys {
             to_device_bytes: to_device::MAX_INBOX_BYTES,
             queried_bytes: query::MAX_QUERIED_BYTES,
         }
+    }
+
+    /// The local users among these, by their short ids. Unknown ones are left out.
+    async fn find_local<'a>(
+        &self,
+        user_ids: impl Iterator<Item = &'a OwnedUserId>,
+    ) -> Result<HashMap<UserNid, Arc<User>>, Error> {
+        let users = self.db.find_users(user_ids.filter(|user_id| self.is_local(user_id))).await?;
+        Ok(users.into_iter().map(|user| (user.nid, user)).collect())
+    }
+
+    /// The servers of the users who are not local.
+    fn other_servers<'a>(&self, user_ids: impl Iterator<Item = &'a OwnedUserId>) -> BTreeSet<OwnedServerName> {
+        let mut servers = BTreeSet::new();
+        for user_id in user_ids.filter(|user_id| !self.is_local(user_id)) {
+            if !servers.contains(user_id.server_name()) {
+                servers.insert(user_id.server_name().to_owned());
+            }
+        }
+        servers
     }
 
     fn is_local(&self, user_id: &UserId) -> bool {

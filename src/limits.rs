@@ -3,3 +3,4 @@
 pub mod large_answers;
 pub mod parked_syncs;
 pub mod rate_limits;
+pub mod shares;

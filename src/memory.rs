@@ -7,24 +7,20 @@
 pub mod budget;
 pub mod cache;
 pub mod growing;
+mod trims;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use tokio::time::MissedTickBehavior;
+
+use self::trims::{LOOK_EVERY, Trims};
 
 /// Memory that an allocation takes besides its contents, on average: the allocator's own word, and the rounding to 16
 /// bytes.
 pub const ALLOCATION_BYTES: usize = 16;
-
-/// The interval at which we read the size of the process, from a file in `/proc`.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-/// The growth since the last trim that makes another one worthwhile, at least. A trim walks all free memory, which takes
-/// some milliseconds for each 100 MB, and other threads that allocate from the same heap wait.
-const WORTH_BYTES: u64 = 8 << 20;
-
-/// A large process trims when it has grown by this part of its size: the cost of a trim grows with the size too.
-const WORTH_PART: u64 = 16;
 
 /// Makes the allocator get each large block of memory from the system by itself, so that it goes back when it is freed.
 ///
@@ -44,29 +40,32 @@ pub fn give_large_pieces_back() {
     }
 }
 
-/// Gives free pages back to the system whenever the process has grown; never returns.
+/// Gives free pages back to the system, at the looks that [`Trims`] chooses; never returns.
 ///
 /// Many requests at once, such as those of all clients after a restart, leave holes between the blocks that stay. glibc
 /// keeps those pages until it is asked to trim.
 pub async fn give_holes_back() {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut after_last = resident_bytes();
+    let mut trims = Trims::default();
     loop {
         looks.tick().await;
-        if let (Some(now), Some(then)) = (resident_bytes(), after_last)
-            && now >= then.saturating_add(WORTH_BYTES.max(then / WORTH_PART))
-        {
+        let Some(before) = resident_bytes() else { continue };
+        if trims.look(before) {
             // A trim cannot fail, and a server that stops need not wait for it.
-            let _ = tokio::task::spawn_blocking(trim).await;
-            after_last = resident_bytes();
-            tracing::debug!(before_bytes = now, after_bytes = after_last, "gave free memory back");
-        } else {
-            // Growth counts from the smallest size since the last trim. Otherwise memory that shrank by itself could
-            // grow back unnoticed.
-            after_last = after_last.min(resident_bytes());
+            let took = tokio::task::spawn_blocking(timed_trim).await.unwrap_or_default();
+            let after = resident_bytes().unwrap_or(before);
+            trims.trimmed((before, after), took);
+            let took_ms = took.as_millis();
+            tracing::debug!(before_bytes = before, after_bytes = after, took_ms, "gave free memory back");
         }
     }
+}
+
+fn timed_trim() -> Duration {
+    let begun = Instant::now();
+    trim();
+    begun.elapsed()
 }
 
 fn trim() {

@@ -114,7 +114,7 @@ impl Push {
             return Ok(rules);
         }
         // One reader at a time, and after a change that is on its way.
-        let _turn = self.data.turn(user.nid).await;
+        let _turn = self.data.turn_to_read(user.nid).await;
         if let Some(rules) = self.rulesets.0.get(&user.nid) {
             return Ok(rules);
         }
@@ -148,7 +148,7 @@ impl Push {
         user: &User,
         change: impl FnOnce(&mut Ruleset) -> Result<(), RuleError>,
     ) -> Result<(), ChangeError> {
-        let turn = self.data.turn(user.nid).await;
+        let turn = self.data.turn(user.nid).await?;
         self.data
             .update(&turn, ACCOUNT, PUSH_RULES, |stored| {
                 let mut ruleset = rules::merged(&user.user_id, stored).map_err(PutError::Storage)?;

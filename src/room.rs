@@ -58,6 +58,7 @@ use crate::{
     account::turns::Turns,
     bus::Bus,
     clock::Clock,
+    config::Limits,
     memory::{
         budget::{Budget, Part},
         cache::ByteCache,
@@ -151,6 +152,11 @@ impl Room {
         self.view().ring.latest(upto, limit)
     }
 
+    /// The places of at most the `limit` latest events up to `upto`, oldest first, if the ring knows that many.
+    fn latest_places(&self, upto: Position, limit: usize) -> Option<Vec<(Position, EventNid)>> {
+        self.view().ring.latest_places(upto, limit)
+    }
+
     /// Makes the committed events of the line visible, and moves the room's end to `last`. Called in the order of
     /// positions.
     fn publish(&self, events: &[(Position, Arc<StoredEvent>)], last: Position) {
@@ -191,6 +197,8 @@ pub struct Rooms {
     rings: Arc<Rings>,
     deltas: Deltas,
     sights: Arc<ByteCache<(UserNid, RoomNid), CachedSight>>,
+    /// The number of invitations, and of knocks, that may wait for each user; see [`write::invitee`].
+    max_pending_invites: usize,
     /// Aliases that are being created, so that no two requests create the same one.
     reserved_aliases: Mutex<HashSet<String>>,
     /// The creation time of the latest room, in milliseconds since 1970.
@@ -198,7 +206,14 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    pub fn new(db: Arc<Database>, bus: Arc<Bus>, clock: Clock, signer: Arc<ServerSigner>, budget: &Budget) -> Self {
+    pub fn new(
+        db: Arc<Database>,
+        bus: Arc<Bus>,
+        clock: Clock,
+        signer: Arc<ServerSigner>,
+        limits: &Limits,
+        budget: &Budget,
+    ) -> Self {
         let events = Events::new(Arc::clone(&db), budget);
         let registry = Arc::new(RwLock::new(Registry::new(db.committer().published())));
         let memberships = Memberships::new(Arc::clone(&db));
@@ -222,6 +237,7 @@ impl Rooms {
             unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),
             sights: budget.cache(Part::Sights),
+            max_pending_invites: limits.pending_invites_per_user as usize,
             reserved_aliases: Mutex::default(),
             last_creation_ms: AtomicI64::new(0),
             db,

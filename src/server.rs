@@ -16,6 +16,7 @@ pub mod start;
 
 mod announce;
 mod consumers;
+mod current;
 mod forwarded;
 pub(crate) mod jobs;
 mod request;

@@ -128,12 +128,8 @@ fn in_order(mut services: Vec<Service>) -> Vec<(Host, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        pin::pin,
-        task::{Context, Poll, Waker},
-    };
-
     use super::*;
+    use crate::test_ready::ready;
 
     /// A network with a few names, which records all requests.
     struct Fake {
@@ -169,13 +165,6 @@ mod tests {
         }
     }
 
-    fn now<T>(future: impl Future<Output = T>) -> T {
-        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(output) => output,
-            Poll::Pending => panic!("the fake network never waits"),
-        }
-    }
-
     /// Returns `certificate, Host header, targets` for a server name, and the recorded requests.
     fn route(name: &str) -> (String, String) {
         let fake = Fake {
@@ -202,7 +191,7 @@ mod tests {
             ],
             asked: Default::default(),
         };
-        let route = now(find_route(&ServerName::parse(name).unwrap(), &fake));
+        let route = ready(find_route(&ServerName::parse(name).unwrap(), &fake));
         let targets: Vec<_> = route.targets.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         let asked = fake.asked.into_inner().unwrap().join(", ");
         (format!("{}, {}, {}", route.certificate, route.host_header, targets.join(" ")), asked)

@@ -13,16 +13,27 @@
 //! - [`published_keys`]: the published keys of servers, ours and those of others.
 //! - [`ids`], [`state_log`]: a room's state and its changes, by short ids. [`standing`]: the place of an event in its
 //!   room. [`varint`]: the parts of their stored form.
+//! - [`held`]: the entries of a state, wherever it is kept, and the difference of two states.
+//! - [`model`]: reads of one room, as traits: its states, the graph of its events, and the events themselves.
+//! - [`sides`]: the states of branches, which the state log does not have. [`graph`]: the graph of a room's events.
+//!   [`resolve`]: one state from those of several branches. [`received`]: events that other servers sent. **Not yet**:
+//!   only the form of a side is there.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;
 pub mod build;
 pub mod discovery;
+pub mod graph;
+pub mod held;
 pub mod ids;
+pub mod model;
 pub mod pdu;
 pub mod published_keys;
+pub mod received;
 pub mod redact;
+pub mod resolve;
 pub mod room_version;
+pub mod sides;
 pub mod signing;
 pub mod standing;
 pub mod state_log;
@@ -42,5 +53,7 @@ pub use self::{
     verify::{VerifyError, verify_own},
 };
 
+#[cfg(test)]
+mod test_ready;
 #[cfg(test)]
 mod test_room;

@@ -30,6 +30,7 @@ pub struct ServerSigner {
 impl ServerSigner {
     /// Generates a new key with a random name, from a cryptographic random generator.
     pub fn generate(server_name: OwnedServerName) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "a key must be one that nobody can repeat, in a simulation too")]
         let mut random = rand::rng();
         let mut seed = Zeroizing::new([0; SECRET_KEY_LENGTH]);
         random.fill_bytes(seed.as_mut());

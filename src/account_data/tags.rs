@@ -28,7 +28,7 @@ impl AccountData {
             return Err(PutError::BadType);
         }
         let info = serde_json::to_value(info).map_err(|error| store::Error::damaged("tag", error))?;
-        let turn = self.turn(user).await;
+        let turn = self.turn(user).await?;
         self.update(&turn, room, TAG, |old| {
             let mut tags = parse(old);
             tags.insert(tag, info);
@@ -39,7 +39,7 @@ impl AccountData {
 
     /// Removes a tag. Removing a missing tag succeeds.
     pub async fn remove_tag(&self, user: UserNid, room: RoomNid, tag: &str) -> Result<(), PutError> {
-        let turn = self.turn(user).await;
+        let turn = self.turn(user).await?;
         self.update(&turn, room, TAG, |old| {
             let mut tags = parse(old);
             if tags.remove(tag).is_none() {
@@ -52,7 +52,7 @@ impl AccountData {
 
     /// Copies the tags of room `old` to room `new`. Tags that `new` already has stay as they are.
     pub async fn carry_tags_over(&self, user: UserNid, old: RoomNid, new: RoomNid) -> Result<(), PutError> {
-        let turn = self.turn(user).await;
+        let turn = self.turn(user).await?;
         let carried = self.tags(user, old).await?;
         self.update(&turn, new, TAG, |now| {
             let mut tags = parse(now);
@@ -70,7 +70,7 @@ impl AccountData {
 
     /// Lists room `new` as a direct chat with the users for whom `old` is one.
     pub async fn carry_direct_over(&self, user: UserNid, old: &RoomId, new: &RoomId) -> Result<(), PutError> {
-        let turn = self.turn(user).await;
+        let turn = self.turn(user).await?;
         self.update(&turn, ACCOUNT, DIRECT, |now| {
             let rooms = now.and_then(|now| serde_json::from_str::<Map<String, Value>>(now.get()).ok());
             let Some(mut rooms) = rooms else { return Ok(None) };

@@ -78,6 +78,7 @@ impl From<BackupError> for ApiError {
             }
             BackupError::Malformed(_) => Self::bad_json(error.to_string()),
             BackupError::TooLarge { .. } | BackupError::Full => Self::too_large(error.to_string()),
+            BackupError::TooManyWaiting(error) => error.into(),
             BackupError::Storage(error) => error.into(),
         }
     }

@@ -58,6 +58,12 @@ impl From<AppendError> for ApiError {
         match error {
             AppendError::NotAuthorized(reason) => Self::forbidden(format!("The room does not allow that: {reason}.")),
             AppendError::HoldsNul => Self::invalid_param("A type or a state key holds no NUL."),
+            AppendError::Deactivated { user_id } => {
+                Self::forbidden(format!("{user_id} cannot be invited: the account is deactivated."))
+            }
+            AppendError::TooManyPending { user_id } => {
+                Self::forbidden(format!("Too many invitations or knocks of {user_id} wait for an answer."))
+            }
             AppendError::Invalid(error) => build_error(error),
             AppendError::Storage(error) => error.into(),
         }

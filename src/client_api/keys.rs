@@ -62,6 +62,7 @@ impl From<UploadError> for ApiError {
                 Self::invalid_param(error.to_string())
             }
             UploadError::DeviceGone => AuthenticateError::Unknown.into(),
+            UploadError::TooManyWaiting(error) => error.into(),
             UploadError::Storage(error) => error.into(),
         }
     }

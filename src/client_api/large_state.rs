@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct StateTurn<'a> {
     app: &'a App,
     user: UserNid,
-    turn: Option<Turn<'a>>,
+    turn: Option<Turn>,
 }
 
 impl<'a> StateTurn<'a> {

@@ -116,7 +116,8 @@ section! {
         /// `text` for people, `json` for machines, one object a line.
         pub format: LogFormat = LogFormat::Text,
         /// The lines to write: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module such as
-        /// `info,sabha::sync=debug`.
+        /// `info,sabha::sync=debug`. Of `ruma_state_res`, `ruma_common::push`, `h2` and `rustls` only the worst lines are
+        /// written, unless it names them.
         pub filter: String = "info".to_owned(),
     }
 }

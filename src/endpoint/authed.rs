@@ -9,7 +9,7 @@ use axum::{
     RequestExt as _,
     body::HttpBody as _,
     extract::{FromRequest, RawPathParams, Request},
-    http::{StatusCode, Uri, request::Parts},
+    http::{StatusCode, Uri, request::Parts as RequestParts},
 };
 use ruma::api::{
     IncomingRequest, IncomingRequestExt as _,
@@ -22,7 +22,8 @@ use super::Authenticate;
 use crate::{
     account::LocalDevice,
     app::App,
-    http::{ApiError, ClientAddress, ReceivingUser},
+    http::{ApiError, ClientAddress, ParsedBody, ReceivingUser},
+    json::{self, Parts, UNCOUNTED_FACTOR},
     limits::rate_limits::Action,
 };
 
@@ -35,6 +36,8 @@ where
     pub request: R,
     /// The address that the request came from, if known.
     pub address: Option<IpAddr>,
+    /// The memory of the request, held until its handler ends.
+    pub(super) parsed: Option<ParsedBody>,
 }
 
 impl<R> FromRequest<App> for Authed<R>
@@ -70,7 +73,7 @@ where
 
         let (parts, body) = request.into_parts();
         let sender = R::Authentication::sender(&caller, address);
-        let (body, _held) = app.bodies.read(body, sender).await?;
+        let (body, mut held) = app.bodies.read(body, sender).await?;
         let proven = http::Request::from_parts(parts, body);
         R::Authentication::prove(app, &caller, &proven).await?;
         let (mut parts, body) = proven.into_parts();
@@ -81,19 +84,27 @@ where
         } else {
             &body
         };
+        let mut parsed = None;
         // JSON that is not UTF-8 would pass where no code reads the text. Media files are not JSON.
         if !parts.uri.path().starts_with("/_matrix/media/") {
             let Ok(json) = std::str::from_utf8(body) else {
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
             };
-            if R::Authentication::CHECKS_BODY {
-                check_body(json)?;
+            let parsed_bytes = if R::Authentication::CHECKS_BODY {
+                let counted = check_body(json)?;
                 check_is_object::<R>(json, &parts, &path_args)?;
+                counted.parsed_bytes(json.len())
+            } else {
+                json.len() * UNCOUNTED_FACTOR
+            };
+            // The body of a GET is not kept. A `/sync` that waits for minutes must not hold memory for it.
+            if parts.method != http::Method::GET {
+                parsed = held.parse(json.len(), parsed_bytes).await?;
             }
         }
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)
             .map_err(|error| explain(&error, body))?;
-        Ok(Self { caller, request, address })
+        Ok(Self { caller, request, address, parsed })
     }
 }
 
@@ -118,7 +129,7 @@ where
         let (parts, _) = request.into_parts();
         let request = R::try_from_http_request(http::Request::from_parts(parts, &[] as &[u8]), &[] as &[&str])
             .map_err(|error| explain(&error, &[]))?;
-        Ok(Self { caller, request, address })
+        Ok(Self { caller, request, address, parsed: None })
     }
 }
 
@@ -158,20 +169,21 @@ fn admit<A: Authenticate>(
 #[derive(Clone, Copy)]
 pub(crate) struct NoBody;
 
-/// Refuses JSON that other clients could not read.
-fn check_body(json: &str) -> Result<(), ApiError> {
-    match crate::json::check(json) {
-        // `explain` gives the error for text that is not JSON.
+/// Refuses JSON that other clients could not read. Returns the parts of all other JSON.
+fn check_body(json: &str) -> Result<Parts, ApiError> {
+    match json::check(json) {
+        Ok(parts) => Ok(parts),
         Err(unfit) if serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() => {
             Err(ApiError::bad_json(format!("The request cannot be passed on to other clients: {unfit}.")))
         }
-        _ => Ok(()),
+        // `explain` gives the error for text that is not JSON.
+        Err(_) => Ok(Parts::default()),
     }
 }
 
 /// Refuses JSON that is not an object, since no client endpoint expects any. serde would read an array as an object
 /// with its fields in order. Endpoints without a JSON body ignore the body.
-fn check_is_object<R: IncomingRequest>(json: &str, parts: &Parts, path_args: &[&str]) -> Result<(), ApiError> {
+fn check_is_object<R: IncomingRequest>(json: &str, parts: &RequestParts, path_args: &[&str]) -> Result<(), ApiError> {
     if json.is_empty() || json.trim_ascii_start().starts_with('{') {
         return Ok(());
     }

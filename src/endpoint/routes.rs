@@ -143,10 +143,14 @@ where
         request.extensions_mut().insert(action);
         Box::pin(async move {
             match Authed::<R>::from_request(request, &app).await {
-                Ok(authed) => match handler(State(app), authed).await {
-                    Ok(reply) => reply.into_response(),
-                    Err(error) => error.into_response(),
-                },
+                Ok(mut authed) => {
+                    // Here, because a handler takes the request apart.
+                    let _parsed = authed.parsed.take();
+                    match handler(State(app), authed).await {
+                        Ok(reply) => reply.into_response(),
+                        Err(error) => error.into_response(),
+                    }
+                }
                 Err(error) => error.into_response(),
             }
         })

@@ -11,6 +11,7 @@ use super::Definition;
 use crate::{
     account::turns::Turns,
     config::Limits,
+    limits::rate_limits::LimitExceeded,
     store::{
         self, Conn, Database, Position, Row, Transaction, UserNid, Write, committer::insert_rows, filters as rows,
     },
@@ -32,6 +33,8 @@ pub struct Filters {
 pub enum CreateError {
     #[error("a filter must not be larger than {0} bytes")]
     TooLarge(usize),
+    #[error(transparent)]
+    TooManyWaiting(#[from] LimitExceeded),
     #[error("the filter could not be stored")]
     Storage(#[from] store::Error),
 }
@@ -53,7 +56,7 @@ impl Filters {
             return Err(CreateError::TooLarge(self.max_bytes));
         }
         // Two devices that store the same filter at once must get the same id.
-        let _turn = self.turns.take(user).await;
+        let _turn = self.turns.take(user).await?;
         let mut reader = self.db.read().await?;
         if let Some(same) = rows::find_same_filter(&mut reader.conn(), user, &json).await? {
             return Ok(same.to_string());

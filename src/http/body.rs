@@ -1,8 +1,12 @@
 //! Reads request bodies, with limits on their size, their slowness, and the memory of all of them together.
 //!
-//! Promises: before a caller is authenticated we hold at most [`STRANGER_BYTES`] of its body; a client that stops
-//! sending gets an error; all large bodies together hold bounded memory, of which no sender has more than a share, and
+//! Promises: a body that was cut off is an error, and no handler sees it; before a caller is authenticated we hold at most
+//! [`STRANGER_BYTES`] of its body; a client that stops sending gets an error; all large bodies together hold bounded memory, of which no sender has more than a share, and
 //! so do all small bodies that have not fully arrived. A small body that has arrived costs nothing.
+//!
+//! Once a body has arrived it is parsed: [`parsed`] bounds that memory.
+
+mod parsed;
 
 use std::{collections::HashMap, future::poll_fn, net::IpAddr, pin::Pin, sync::Mutex, task::Poll, time::Duration};
 
@@ -13,6 +17,8 @@ use hyper::body::Body as _;
 use ruma::api::error::ErrorKind;
 use tokio::time::Instant;
 
+pub use self::parsed::ParsedBody;
+use self::parsed::{FREE_BYTES, ParsedBodies};
 use super::ApiError;
 use crate::{
     config::Limits,
@@ -65,12 +71,13 @@ pub enum Sender {
     Unproven(Option<IpAddr>),
 }
 
-/// The memory held at the moment by bodies that are being received.
+/// The memory held at the moment by bodies that are being received, or that a handler works on.
 pub struct BodyBudget {
     max_bytes: usize,
     stall_time: Duration,
     large: Pool,
     small: Pool,
+    parsed: ParsedBodies,
 }
 
 /// The memory budget for bodies of one kind.
@@ -113,6 +120,7 @@ impl BodyBudget {
                 0,
             ),
             small: Pool::new(SMALL_BYTES, SMALL_SHARE_BYTES, ALWAYS_BYTES),
+            parsed: ParsedBodies::new(limits),
         }
     }
 
@@ -132,9 +140,38 @@ impl BodyBudget {
         held.release_small();
         Ok((body, held))
     }
+
+    /// The number of the user's requests that hold memory for a parsed body or wait for it.
+    pub fn parsed_bodies(&self, user: UserNid) -> usize {
+        self.parsed.asking(Sender::User(user))
+    }
 }
 
 impl HeldBody<'_> {
+    /// Reserves memory for the parsed form of a body that has arrived, for as long as its handler runs. `None` if it takes
+    /// little. Waits for the memory, and counts as a body that is received meanwhile.
+    ///
+    /// # Errors
+    /// `429` or `503` if the memory is not free in time.
+    pub(crate) async fn parse(
+        &mut self,
+        body_bytes: usize,
+        parsed_bytes: usize,
+    ) -> Result<Option<ParsedBody>, ApiError> {
+        if parsed_bytes <= FREE_BYTES {
+            return Ok(None);
+        }
+        let (budget, sender, is_large) = (&self.budget.parsed, self.sender, self.large_bytes > 0);
+        if let Some(free) = budget.try_take(sender, is_large, parsed_bytes) {
+            return Ok(Some(free));
+        }
+        self.wait_with(body_bytes)?;
+        // Boxed, because few requests wait and all would need its space.
+        let part = Box::pin(budget.take(sender, is_large, parsed_bytes)).await;
+        self.release_small();
+        part.map(Some)
+    }
+
     /// Reserves memory for a body of this many bytes.
     fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
         if bytes <= STRANGER_BYTES.max(self.large_bytes) {
@@ -182,7 +219,7 @@ impl Pool {
         }
         let all = held.all(sender);
         if *all + more > self.all_bytes && share > self.always_bytes {
-            return Err(ApiError::unavailable("The server receives too much at this moment. Please try again."));
+            return Err(too_much());
         }
         *all += more;
         held.shares.insert(sender, share);
@@ -202,6 +239,10 @@ impl Pool {
             }
         }
     }
+}
+
+fn too_much() -> ApiError {
+    ApiError::unavailable("The server receives too much at this moment. Please try again.")
 }
 
 impl Held {
@@ -234,6 +275,7 @@ async fn read(
     if body.size_hint().lower() > max_bytes as u64 {
         return too_large();
     }
+    let announced_bytes = body.size_hint().exact();
     let mut deadline = Instant::now() + stall_time;
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     loop {
@@ -254,9 +296,9 @@ async fn read(
             }
         };
         let frame = match frame {
-            Ok(None) => break,
+            Ok(None) if is_whole(&body, announced_bytes, first.len() + rest.len()) => break,
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => {
+            Ok(None | Some(Err(_))) => {
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request ended too early."));
             }
             Err(_) => {
@@ -284,6 +326,12 @@ async fn read(
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Returns whether a body without more frames has arrived as a whole. hyper takes a stream of HTTP/2 that its client resets
+/// with `NO_ERROR` for one that has ended.
+fn is_whole(body: &Body, announced_bytes: Option<u64>, read_bytes: usize) -> bool {
+    body.is_end_stream() && announced_bytes.is_none_or(|announced| announced == read_bytes as u64)
 }
 
 #[cfg(test)]

@@ -11,11 +11,14 @@ use serde_json::value::RawValue;
 
 pub use self::sessions::{MAX_SESSIONS_PER_PUT, RoomKey, Stored};
 use super::Keys;
-use crate::store::{
-    Conn, Error, Position, Transaction, UserNid,
-    committer::insert_rows,
-    key_backup::{self, KeyBackupVersionColumns, Part, SessionRow, VersionRow},
-    leftovers::Leftover,
+use crate::{
+    limits::rate_limits::LimitExceeded,
+    store::{
+        Conn, Error, Position, Transaction, UserNid,
+        committer::insert_rows,
+        key_backup::{self, KeyBackupVersionColumns, Part, SessionRow, VersionRow},
+        leftovers::Leftover,
+    },
 };
 
 /// Maximum size of the public data of a version: a key and a few signatures.
@@ -56,6 +59,8 @@ pub enum BackupError {
     TooLarge { what: &'static str, limit: usize },
     #[error("the backups of this account would take more than {MAX_BACKUP_BYTES} bytes; delete old versions")]
     Full,
+    #[error(transparent)]
+    TooManyWaiting(#[from] LimitExceeded),
     #[error("could not read or store the backup")]
     Storage(#[from] Error),
 }
@@ -149,7 +154,7 @@ impl Keys {
     /// # Errors
     /// [`BackupError::TooMany`] until an old version is deleted.
     pub async fn create_backup(&self, user: UserNid, algorithm: Algorithm) -> Result<i64, BackupError> {
-        let _turn = self.turns.take(user).await;
+        let _turn = self.turns.take(user).await?;
         self.db.committer().transact(CreateVersion { user, algorithm }).await?
     }
 
@@ -179,7 +184,7 @@ impl Keys {
         if algorithm.version.as_ref().is_some_and(|named| *named != version.to_string()) {
             return Err(BackupError::OtherVersion);
         }
-        let _turn = self.turns.take(user).await;
+        let _turn = self.turns.take(user).await?;
         self.db.committer().transact(UpdateVersion { user, version, algorithm }).await?
     }
 
@@ -189,7 +194,7 @@ impl Keys {
     /// # Errors
     /// [`BackupError::NoSuchVersion`] when there never was one.
     pub async fn delete_backup(&self, user: UserNid, version: i64) -> Result<(), BackupError> {
-        let _turn = self.turns.take(user).await;
+        let _turn = self.turns.take(user).await?;
         self.db.committer().transact(DeleteVersion { user, version }).await?
     }
 

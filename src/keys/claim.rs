@@ -4,7 +4,7 @@
 //! the key, but no key is handed out twice.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -42,7 +42,7 @@ pub struct Claimed {
 /// Why a claim was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    #[error("at most {MAX_CLAIMED_DEVICES} devices can be asked for at once")]
+    #[error("at most {MAX_CLAIMED_DEVICES} users and devices can be asked for at once")]
     TooMany,
     #[error("could not take the keys")]
     Storage(#[from] Error),
@@ -76,7 +76,9 @@ impl Keys {
     /// After [`ClaimError::Storage`] some keys may be used up although nobody received them. They are not handed out
     /// again.
     pub async fn claim(&self, wanted: &Wanted) -> Result<Claimed, ClaimError> {
-        if wanted.values().map(BTreeMap::len).sum::<usize>() > MAX_CLAIMED_DEVICES {
+        let devices = wanted.values().map(BTreeMap::len).sum::<usize>();
+        // A user may be named without a device.
+        if devices.max(wanted.len()) > MAX_CLAIMED_DEVICES {
             return Err(ClaimError::TooMany);
         }
         let mut claimed = Claimed::default();
@@ -98,28 +100,22 @@ impl Keys {
     }
 
     async fn find_targets(&self, wanted: &Wanted, claimed: &mut Claimed) -> Result<Vec<Target>, Error> {
-        let mut users = HashMap::new();
-        for user_id in wanted.keys() {
-            if !self.is_local(user_id) {
-                claimed.unreachable.insert(user_id.server_name().to_owned());
-            } else if let Some(user) = self.db.find_user(user_id).await? {
-                users.insert(user.nid, user_id);
-            }
-        }
+        claimed.unreachable = self.other_servers(wanted.keys());
+        let users = self.find_local(wanted.keys()).await?;
         let nids: Vec<UserNid> = users.keys().copied().collect();
         let mut reader = self.db.read().await?;
         let devices = device_keys::devices(&mut reader.conn(), &nids).await?;
         let mut targets = Vec::new();
         for (user, device, device_id) in devices {
-            let Some(user_id) = users.get(&user) else {
+            let Some((user_id, wanted)) = users.get(&user).and_then(|user| wanted.get_key_value(&user.user_id)) else {
                 continue;
             };
             let device_id = OwnedDeviceId::from(device_id);
-            if let Some(algorithm) = wanted[*user_id].get(&device_id)
+            if let Some(algorithm) = wanted.get(&device_id)
                 && validate::is_plain(algorithm.as_ref())
             {
                 let algorithm = algorithm.as_ref().into();
-                targets.push(Target { user, user_id: (*user_id).clone(), device, device_id, algorithm });
+                targets.push(Target { user, user_id: user_id.clone(), device, device_id, algorithm });
             }
         }
         Ok(targets)

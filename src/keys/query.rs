@@ -1,6 +1,9 @@
 //! Querying: the keys of other users' devices, with the signatures that the requester may see.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
+};
 
 use ruma::{
     OwnedDeviceId, OwnedServerName, OwnedUserId,
@@ -20,8 +23,12 @@ use crate::store::{
     vocabulary::User,
 };
 
-/// Maximum number of users in one query.
+/// Maximum number of users in one query. Clients ask for some hundreds at once; the specification has no limit, and Synapse
+/// none but the size of a request.
 pub const MAX_QUERIED_USERS: usize = 10_000;
+
+/// Maximum number of devices that one query names, of all users together. Clients name none, which means all.
+pub const MAX_QUERIED_DEVICES: usize = 10_000;
 
 /// Maximum bytes of the keys and signatures in one answer: ten thousand users with two devices each, which take 1.5 kB. They
 /// are in memory several times while the answer is made.
@@ -34,7 +41,7 @@ const MAX_BYTES_OF_USER: usize = 128 << 10;
 /// Why a query was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    #[error("at most {MAX_QUERIED_USERS} users can be asked for at once")]
+    #[error("at most {MAX_QUERIED_USERS} users and {MAX_QUERIED_DEVICES} devices can be asked for at once")]
     TooMany,
     #[error("the keys of these users have more than {MAX_QUERIED_BYTES} bytes; query fewer users at once")]
     TooLarge,
@@ -113,19 +120,13 @@ impl Keys {
         asker: &User,
         wanted: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
     ) -> Result<Queried, QueryError> {
-        if wanted.len() > MAX_QUERIED_USERS {
+        let named = wanted.values().map(Vec::len).sum::<usize>();
+        if wanted.len() > MAX_QUERIED_USERS || named > MAX_QUERIED_DEVICES {
             return Err(QueryError::TooMany);
         }
-        let mut queried = Queried::default();
-        let mut users = HashMap::new();
-        for user_id in wanted.keys() {
-            if !self.is_local(user_id) {
-                queried.unreachable.insert(user_id.server_name().to_owned());
-            } else if let Some(user) = self.db.find_user(user_id).await? {
-                queried.device_keys.insert(user_id.clone(), BTreeMap::new());
-                users.insert(user.nid, user_id);
-            }
-        }
+        let mut queried = Queried { unreachable: self.other_servers(wanted.keys()), ..Queried::default() };
+        let mut users = self.find_local(wanted.keys()).await?;
+        queried.device_keys.extend(users.values().map(|user| (user.user_id.clone(), BTreeMap::new())));
         let nids: Vec<UserNid> = users.keys().copied().collect();
         let mut reader = self.db.read().await?;
         let mut conn = reader.conn();
@@ -139,8 +140,8 @@ impl Keys {
             }
             // Missing, not without devices: clients ask for them again.
             for user in rows.leave_out_large() {
-                if let Some(user_id) = users.remove(&user) {
-                    queried.device_keys.remove(user_id);
+                if let Some(user) = users.remove(&user) {
+                    queried.device_keys.remove(&user.user_id);
                 }
             }
             if rows.bytes > self.queried_bytes {
@@ -150,16 +151,16 @@ impl Keys {
         drop(reader);
         let signatures = self.gather(rows.signatures).await?;
         // A set, because a list may repeat a device thousands of times.
-        let named: HashMap<&OwnedUserId, HashSet<&OwnedDeviceId>> =
-            wanted.iter().map(|(user_id, devices)| (user_id, devices.iter().collect())).collect();
+        let devices_of = |user: &Arc<User>| wanted.get(&user.user_id).filter(|devices| !devices.is_empty());
+        let named: HashMap<UserNid, HashSet<&OwnedDeviceId>> =
+            users.iter().filter_map(|(nid, user)| Some((*nid, devices_of(user)?.iter().collect()))).collect();
 
         for row in rows.devices {
             let (user, device_id) = (UserNid(row.user_nid), OwnedDeviceId::from(row.device_id));
-            let Some(user_id) = users.get(&user) else {
+            let Some(owner) = users.get(&user) else {
                 continue;
             };
-            let devices = &named[*user_id];
-            if !devices.is_empty() && !devices.contains(&device_id) {
+            if named.get(&user).is_some_and(|devices| !devices.contains(&device_id)) {
                 continue;
             }
             let mut keys = parse(&row.json)?;
@@ -169,10 +170,10 @@ impl Keys {
                 unsigned.insert("device_display_name".to_owned(), name.into());
             }
             keys.insert("unsigned".to_owned(), unsigned.into());
-            queried.device_keys.entry((*user_id).clone()).or_default().insert(device_id, raw(keys)?);
+            queried.device_keys.entry(owner.user_id.clone()).or_default().insert(device_id, raw(keys)?);
         }
         for (user, usage, json) in rows.cross_signing {
-            let (Some(user_id), Some(usage)) = (users.get(&user), Usage::from_stored(&usage)) else {
+            let (Some(owner), Some(usage)) = (users.get(&user), Usage::from_stored(&usage)) else {
                 continue;
             };
             let keys = match usage {
@@ -185,7 +186,7 @@ impl Keys {
             if let Some(public_key) = public_key_of(&key).map(str::to_owned) {
                 signatures.add_to(&mut key, user, &public_key);
             }
-            keys.insert((*user_id).clone(), raw(key)?);
+            keys.insert(owner.user_id.clone(), raw(key)?);
         }
         Ok(queried)
     }

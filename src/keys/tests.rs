@@ -279,6 +279,19 @@ async fn only_the_named_keys_are_read_for_signatures_and_uploads() {
 }
 
 #[tokio::test]
+async fn users_are_looked_up_many_at_a_time() {
+    let fixture = Fixture::new(|_| {}).await;
+    let alice = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await;
+    let statements = || fixture.db.counters().statements();
+    let unknown = (0..320).map(|number| UserId::parse(format!("@user{number}:example.org")).expect("a user ID"));
+    let wanted = unknown.map(|user_id| (user_id, Vec::new())).collect();
+    let before = statements();
+    let queried = fixture.keys.query(&alice.user, &wanted).await.expect("they are unknown");
+    assert!(queried.device_keys.is_empty());
+    assert_eq!(statements() - before, 10, "32 users in a statement");
+}
+
+#[tokio::test]
 async fn a_query_answers_with_a_bounded_number_of_bytes() {
     let mut fixture = Fixture::new(|_| {}).await;
     let mut users = Vec::new();

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     account::LocalDevice,
+    limits::rate_limits::LimitExceeded,
     store::{
         Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,
@@ -44,6 +45,8 @@ pub enum UploadError {
     TooManyAlgorithms,
     #[error("the device was signed out meanwhile")]
     DeviceGone,
+    #[error(transparent)]
+    TooManyWaiting(#[from] LimitExceeded),
     #[error("could not store the keys")]
     Storage(#[from] Error),
 }
@@ -67,7 +70,7 @@ impl Keys {
         if !upload.is_empty() {
             // Only uploads add keys, so a key that is missing now is still missing at the commit. Claims only remove
             // keys: one that is handed out before the commit was already found here.
-            let _turn = self.turns.take(caller.user.nid).await;
+            let _turn = self.turns.take(caller.user.nid).await?;
             let new = self.find_new(caller, upload).await?;
             // Needed also when nothing is new: a device that was signed out meanwhile must get an error.
             self.db.committer().transact(new).await??;

@@ -4,19 +4,13 @@
 //! its size is known. Promises: few large answers are built at a time, and fewer for one user. The others wait, hold
 //! little memory, and get their turn in the order of their requests. No request waits any longer once the server stops.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{UserNid, ids::lock};
+use super::shares::{Share, Shares};
+use crate::store::UserNid;
 
 /// The size from which an answer counts as large. A thousand smaller ones built at once take 256 MB.
 pub const LARGE_BYTES: usize = 256 << 10;
@@ -27,10 +21,10 @@ pub const LARGE_EVENTS: usize = 128;
 
 /// The maximum number of large answers that are built at a time. An initial sync of a large account takes some 10 to 30
 /// MB; `v3/budget.rs` has the maximum.
-const MAX_AT_ONCE: usize = 16;
+const MAX_AT_ONCE: u32 = 16;
 
 /// The maximum number for one user: two clients may do an initial sync at once.
-const MAX_FOR_USER: usize = 2;
+const MAX_FOR_USER: u32 = 2;
 
 /// The maximum number of one user's large answers that wait for a turn or are built: more than any user has devices
 /// that start at once.
@@ -52,45 +46,25 @@ pub enum NoTurn {
 /// All large answers that are being built or wait for that.
 #[derive(Debug)]
 pub struct LargeAnswers {
-    all: Semaphore,
-    users: Mutex<HashMap<UserNid, OfUser>>,
+    shares: Arc<Shares<UserNid>>,
     /// Cancelled when the server stops.
     stopping: CancellationToken,
 }
 
-#[derive(Debug)]
-struct OfUser {
-    places: Arc<Semaphore>,
-    asking: usize,
-}
-
-/// A request that waits for its turn or has it, until this is dropped.
-#[derive(Debug)]
-struct Asking<'a> {
-    large: &'a LargeAnswers,
-    user: UserNid,
-}
-
 /// The turn of one large answer, until this is dropped.
-#[derive(Debug)]
-#[must_use]
-pub struct Turn<'a> {
-    _of_all: SemaphorePermit<'a>,
-    _of_user: OwnedSemaphorePermit,
-    _asking: Asking<'a>,
-}
+pub type Turn = Share<UserNid>;
 
 impl LargeAnswers {
     /// Gives turns until `stopping` is cancelled.
     pub fn new(stopping: CancellationToken) -> Self {
-        Self { all: Semaphore::new(MAX_AT_ONCE), users: Mutex::default(), stopping }
+        Self { shares: Shares::new(MAX_AT_ONCE, MAX_FOR_USER, MAX_ASKING), stopping }
     }
 
     /// Waits for the turn of a large answer, [`WAIT`] at most.
     ///
     /// # Errors
     /// If no turn comes in time, if too many requests wait already, or if the server stops meanwhile.
-    pub async fn turn(&self, user: UserNid) -> Result<Turn<'_>, NoTurn> {
+    pub async fn turn(&self, user: UserNid) -> Result<Turn, NoTurn> {
         self.turn_until(user, Instant::now() + WAIT).await
     }
 
@@ -98,47 +72,18 @@ impl LargeAnswers {
     ///
     /// # Errors
     /// If no turn comes in time, if too many requests wait already, or if the server stops meanwhile.
-    pub async fn turn_until(&self, user: UserNid, deadline: Instant) -> Result<Turn<'_>, NoTurn> {
-        let (asking, places) = self.ask(user)?;
-        let turn = async {
-            // The user's own place comes first: a request that waits for that takes nothing from others.
-            let of_user = places.acquire_owned().await.map_err(|_| NoTurn::TooMany)?;
-            let of_all = self.all.acquire().await.map_err(|_| NoTurn::TooMany)?;
-            Ok(Turn { _of_all: of_all, _of_user: of_user, _asking: asking })
-        };
+    pub async fn turn_until(&self, user: UserNid, deadline: Instant) -> Result<Turn, NoTurn> {
         tokio::select! {
             // A free turn is given even while the server stops, because requests in flight are finished.
             biased;
-            turn = timeout_at(deadline, turn) => turn.unwrap_or(Err(NoTurn::TooMany)),
+            turn = self.shares.take(user, 1, deadline) => turn.map_err(|_| NoTurn::TooMany),
             () = self.stopping.cancelled() => Err(NoTurn::Stopping),
         }
     }
 
     /// The number of the user's large answers that are being built or wait for that.
     pub fn asking(&self, user: UserNid) -> usize {
-        lock(&self.users).get(&user).map_or(0, |of_user| of_user.asking)
-    }
-
-    fn ask(&self, user: UserNid) -> Result<(Asking<'_>, Arc<Semaphore>), NoTurn> {
-        let mut users = lock(&self.users);
-        let of_user =
-            users.entry(user).or_insert_with(|| OfUser { places: Arc::new(Semaphore::new(MAX_FOR_USER)), asking: 0 });
-        if of_user.asking >= MAX_ASKING {
-            return Err(NoTurn::TooMany);
-        }
-        of_user.asking += 1;
-        Ok((Asking { large: self, user }, Arc::clone(&of_user.places)))
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        let mut users = lock(&self.large.users);
-        let Some(of_user) = users.get_mut(&self.user) else { return };
-        of_user.asking -= 1;
-        if of_user.asking == 0 {
-            users.remove(&self.user);
-        }
+        self.shares.asking(user)
     }
 }
 
@@ -152,7 +97,7 @@ mod tests {
         LargeAnswers::new(CancellationToken::new())
     }
 
-    async fn at_once(large: &LargeAnswers, user: UserNid) -> Option<Turn<'_>> {
+    async fn at_once(large: &LargeAnswers, user: UserNid) -> Option<Turn> {
         large.turn_until(user, Instant::now()).await.ok()
     }
 
@@ -170,7 +115,7 @@ mod tests {
         let (next, ()) = tokio::join!(large.turn(ALICE), async { drop(held.pop()) });
         drop(next.expect("one has ended"));
         drop(held);
-        assert_eq!(lock(&large.users).len(), 1, "whoever asks for nothing is forgotten");
+        assert_eq!(large.shares.holders(), 1, "whoever asks for nothing is forgotten");
     }
 
     #[tokio::test(start_paused = true)]
@@ -178,7 +123,7 @@ mod tests {
         let large = until_never();
         let mut held = Vec::new();
         for user in 0..MAX_AT_ONCE {
-            let user = UserNid(i64::try_from(user).expect("few"));
+            let user = UserNid(user.into());
             held.push(at_once(&large, user).await.expect("there is room"));
         }
         assert!(at_once(&large, UserNid(99)).await.is_none());
@@ -194,7 +139,7 @@ mod tests {
             held.push(at_once(&large, ALICE).await.expect("there is room"));
         }
         let mut waiting = tokio::task::JoinSet::new();
-        for _ in MAX_FOR_USER..MAX_ASKING {
+        for _ in MAX_FOR_USER as usize..MAX_ASKING {
             let large = Arc::clone(&large);
             waiting.spawn(async move {
                 let turn = large.turn(ALICE).await;
@@ -211,7 +156,7 @@ mod tests {
         while let Some(answered) = waiting.join_next().await {
             assert!(answered.expect("it does not panic"), "each gets its turn");
         }
-        assert!(lock(&large.users).is_empty());
+        assert_eq!(large.shares.holders(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,7 +66,7 @@ impl Rooms {
     }
 
     /// Loads those of these rooms that are not in memory.
-    async fn load_many(
+    pub(super) async fn load_many(
         &self,
         rooms: impl Iterator<Item = (RoomNid, &str)> + Send,
         events: WithEvents,

@@ -3,10 +3,7 @@
 
 mod in_memory;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use ruma::{OwnedRoomId, RoomId};
 use sabha_federation::state_log::Membership;
@@ -17,7 +14,8 @@ use crate::store::{
     Conn, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, log::Touch, members as rows,
 };
 
-/// A local user's membership in one room.
+/// A local user's membership in one room. The stripped state of an invitation or a knock is only in the database
+/// ([`super::read::stripped`]): it is larger than all else together, and strangers decide how many a user has.
 #[derive(Debug, Clone)]
 pub struct MemberEntry {
     pub room: RoomNid,
@@ -26,8 +24,6 @@ pub struct MemberEntry {
     /// The position of the last change of the membership.
     pub pos: Position,
     pub forgotten: bool,
-    /// The stripped state that an invited or knocking user sees, as a JSON array.
-    pub invite_state: Option<Arc<str>>,
 }
 
 /// Forgets a membership, unless a newer one was queued before.
@@ -101,6 +97,13 @@ impl Rooms {
         Ok(self.member_entry(user, room).await?.map(|entry| entry.membership))
     }
 
+    /// The number of rooms in which the local user has this membership.
+    pub(super) async fn count_memberships(&self, user: UserNid, membership: Membership) -> Result<usize, Error> {
+        let rooms = self.memberships.of(user).await?;
+        let rooms = lock(&rooms);
+        Ok(rooms.rooms.values().filter(|entry| entry.membership == membership).count())
+    }
+
     /// The rooms that the user, local or not, is joined to.
     pub async fn joined_rooms(&self, user: UserNid) -> Result<Vec<RoomNid>, Error> {
         let rooms = self.memberships.of(user).await?;
@@ -172,7 +175,7 @@ impl Rooms {
         if !matches!(entry.membership, Membership::Leave | Membership::Ban) {
             return Ok(false);
         }
-        let entry = MemberEntry { forgotten: true, invite_state: None, ..entry };
+        let entry = MemberEntry { forgotten: true, ..entry };
         self.db.committer().transact(Forget { user, entry }).await
     }
 }

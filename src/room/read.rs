@@ -5,6 +5,7 @@ pub mod delta;
 pub mod pages;
 pub mod relations;
 mod scan;
+pub(crate) mod stripped;
 pub mod threads;
 pub mod timeline;
 pub mod viewer;

@@ -13,7 +13,7 @@ use ruma::EventId;
 use super::event::StoredEvent;
 use crate::{
     memory::budget::{Budget, Part},
-    store::Position,
+    store::{EventNid, Position},
 };
 
 /// The number of latest events that a room keeps in memory for `/sync`.
@@ -25,6 +25,10 @@ const FEW_EVENTS: usize = 8;
 /// The bytes of these few events, unless the newest one alone has more. Ordinary messages take about 2 kB each, and large ones
 /// 64 kB and more.
 const FEW_BYTES: u64 = 16 * 1024;
+
+/// The number of latest events of which a ring always has the places: a first sync shows ten or twenty events of a room, and
+/// looks for one more. They take less than half a kilobyte, which does not count.
+const PLACES: usize = 24;
 
 /// The part of their share that is free after full rings were shrunk. Rooms in use fill it until the next time.
 const FREED_PART: u64 = 8;
@@ -99,6 +103,10 @@ pub(super) struct Ring {
     events: VecDeque<(Position, Arc<StoredEvent>)>,
     /// The ring holds every event of the timeline after this position.
     from: Position,
+    /// The places of the newest events that were dropped, oldest first.
+    dropped: VecDeque<(Position, EventNid)>,
+    /// Every event of the timeline after this position was dropped with its place, or is held.
+    places_from: Position,
     bytes: u64,
     /// Another one after each change of an event. No two rings of this process ever have the same one.
     version: u64,
@@ -119,7 +127,8 @@ impl Ring {
     /// A ring without events, of a room that has none after `from`.
     pub(super) fn new(from: Position, all: Arc<Rings>) -> Self {
         let version = all.next_version();
-        Self { events: VecDeque::new(), from, bytes: 0, version, all }
+        let (events, dropped) = (VecDeque::new(), VecDeque::new());
+        Self { events, from, dropped, places_from: from, bytes: 0, version, all }
     }
 
     /// Fills a ring that is still empty with the latest events of a room, up to the position that it was made with. With
@@ -127,6 +136,7 @@ impl Ring {
     pub(super) fn fill(&mut self, events: &[(Position, Arc<StoredEvent>)], is_all: bool) {
         if let Some((first, _)) = events.first() {
             self.from = if is_all { Position::BEFORE_ALL } else { Position(first.0 - 1) };
+            self.places_from = self.from;
             self.extend(events);
         }
     }
@@ -163,6 +173,18 @@ impl Ring {
         Some(self.events.range(end.saturating_sub(limit)..end).cloned().collect())
     }
 
+    /// The places of at most the `limit` latest events up to `upto`, oldest first, if the ring knows that many.
+    pub(super) fn latest_places(&self, upto: Position, limit: usize) -> Option<Vec<(Position, EventNid)>> {
+        let held = self.events.iter().map(|(pos, event)| (*pos, event.nid));
+        let known = self.dropped.iter().copied().chain(held);
+        let mut places: Vec<_> = known.filter(|(pos, _)| *pos <= upto).collect();
+        if places.len() < limit && !self.places_from.is_before_all() {
+            return None;
+        }
+        places.drain(..places.len().saturating_sub(limit));
+        Some(places)
+    }
+
     /// The event with this ID.
     pub(super) fn find(&self, event_id: &EventId) -> Option<(Position, Arc<StoredEvent>)> {
         self.events.iter().rev().find(|(_, event)| event.event_id() == event_id).cloned()
@@ -177,6 +199,7 @@ impl Ring {
         while self.events.len() > RING_EVENTS || self.has_more_than_few() && self.all.are_full() {
             self.drop_oldest();
         }
+        self.trim_places();
     }
 
     /// Drops events, the oldest first. Without events, a ring still shows that nothing came after the last one.
@@ -188,7 +211,9 @@ impl Ring {
         while has_more(self) {
             self.drop_oldest();
         }
+        self.trim_places();
         self.events.shrink_to_fit();
+        self.dropped.shrink_to_fit();
     }
 
     fn has_more_than_few(&self) -> bool {
@@ -199,6 +224,16 @@ impl Ring {
         if let Some((pos, event)) = self.events.pop_front() {
             self.count(0, event.weight());
             self.from = pos;
+            self.dropped.push_back((pos, event.nid));
+        }
+    }
+
+    /// Forgets the places of dropped events that are not among the latest [`PLACES`].
+    fn trim_places(&mut self) {
+        while self.dropped.len() + self.events.len() > PLACES
+            && let Some((pos, _)) = self.dropped.pop_front()
+        {
+            self.places_from = pos;
         }
     }
 

@@ -102,7 +102,8 @@ async fn shared_app(config: Config) -> App {
 pub(crate) fn other_service(server: &Server) -> Rooms {
     let app = &server.app;
     let budget = Budget::new(64 << 20);
-    Rooms::new(Arc::clone(&app.db), Arc::<Bus>::default(), app.clock.clone(), Arc::clone(&app.signer), &budget)
+    let (bus, clock, signer) = (Arc::<Bus>::default(), app.clock.clone(), Arc::clone(&app.signer));
+    Rooms::new(Arc::clone(&app.db), bus, clock, signer, &app.config.limits, &budget)
 }
 
 impl Server {

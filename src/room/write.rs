@@ -12,6 +12,7 @@ pub(in crate::room) mod allowed;
 mod append;
 mod changes;
 pub mod create;
+mod invitee;
 pub mod membership;
 pub mod outcome;
 pub mod profile;
@@ -19,13 +20,13 @@ pub(in crate::room) mod queued;
 mod rows;
 pub mod send;
 mod state;
-mod stripped;
+pub(in crate::room) mod stripped;
 pub mod txn;
 pub mod upgrade;
 
 use std::sync::Arc;
 
-use ruma::MilliSecondsSinceUnixEpoch;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId};
 use sabha_federation::{AuthRuleError, BuildError, Pdu};
 use tokio::sync::OwnedMutexGuard;
 
@@ -41,6 +42,12 @@ pub enum AppendError {
     /// PostgreSQL cannot store text with a NUL.
     #[error("the type or the state key holds a NUL")]
     HoldsNul,
+    /// Nobody can answer the invitation.
+    #[error("the account of {user_id} is deactivated")]
+    Deactivated { user_id: OwnedUserId },
+    /// See [`invitee`].
+    #[error("too many invitations or knocks of {user_id} wait for an answer")]
+    TooManyPending { user_id: OwnedUserId },
     #[error("the event cannot be built")]
     Invalid(#[source] BuildError),
     #[error("the event could not be stored")]

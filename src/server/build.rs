@@ -2,6 +2,7 @@
 
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
+use sabha_federation::ServerSigner;
 use tokio_util::sync::CancellationToken;
 
 use super::{private_files, signing_key, start::StartError};
@@ -64,14 +65,16 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     let appservices = Arc::new(Appservices::load(&config.appservices.files, &config.server_name)?);
     let outbound = Arc::new(Outbound::new(&config.outbound, &config.federation.ca_files)?);
     // After all files that are only read, so that a start that fails on one of them leaves nothing behind.
-    create_data_dir(&config.data_dir)?;
+    if let DatabaseTarget::Sqlite(_) = config.database_url().target() {
+        create_data_dir(&config.data_dir)?;
+    }
     private_files::tighten(&config);
     let db = Arc::new(Database::open(database_options(&config, &surroundings)?).await?);
-    let signer = match signing_key::load_or_create(&db, &config.data_dir, &config.server_name).await {
+    let signer = match signer(&db, &config).await {
         Ok(signer) => Arc::new(signer),
         Err(error) => {
             db.close().await;
-            return Err(error.into());
+            return Err(error);
         }
     };
     let Surroundings { clock, hashing, stopping, patience: _, role: _ } = surroundings;
@@ -96,7 +99,14 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         jobs: Jobs::new(Arc::clone(&db)),
         lazy_members: LazyMembers::new(&memory),
         account_data,
-        rooms: Rooms::new(Arc::clone(&db), Arc::clone(&bus), clock.clone(), Arc::clone(&signer), &memory),
+        rooms: Rooms::new(
+            Arc::clone(&db),
+            Arc::clone(&bus),
+            clock.clone(),
+            Arc::clone(&signer),
+            &config.limits,
+            &memory,
+        ),
         rate_limits: RateLimits::new(&config.rate_limits),
         bodies: BodyBudget::new(&config.limits),
         transport: Transport::new(
@@ -125,6 +135,13 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         return Err(StartError::Sender(error));
     }
     Ok(app)
+}
+
+/// The signing key in the data directory. On PostgreSQL the directory is created only now: a start that does not get into the
+/// database leaves none behind.
+async fn signer(db: &Database, config: &Config) -> Result<ServerSigner, StartError> {
+    create_data_dir(&config.data_dir)?;
+    Ok(signing_key::load_or_create(db, &config.data_dir, &config.server_name).await?)
 }
 
 /// Creates the data directory. Only its owner may read a directory that we create.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::{
+    sync::watch,
     task::{Id, JoinSet},
     time::Instant,
 };
@@ -41,14 +42,22 @@ pub async fn run(app: &App, cursor: Cursor<NewJobs>) {
 
 async fn work(app: &App) {
     let mut asked = app.jobs.asked();
-    let mut running = Running::default();
     loop {
         app.db.committer().leading().await;
+        work_in(app, app.db.term(), &mut asked).await;
+    }
+}
+
+/// Runs jobs for as long as this process leads in this term. Returns when the lease is lost, even if it is back already:
+/// other processes may have done jobs meanwhile, and may have left some.
+async fn work_in(app: &App, term: i64, asked: &mut watch::Receiver<u64>) {
+    let mut running = Running::default();
+    loop {
         let upto = *asked.borrow_and_update();
         let found = running.start(app).await;
         match found {
             Ok(0) if running.tasks.is_empty() => {
-                app.jobs.settle(upto);
+                app.jobs.settle(term, upto);
             }
             Ok(_) => {}
             Err(error) => {
@@ -64,14 +73,12 @@ async fn work(app: &App) {
             }
         };
         tokio::select! {
+            biased;
+            // First, because jobs that run fail when the lease is lost, and are not to be paused for that.
+            () = app.db.committer().term_over(term) => return,
+            Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
             // The sender is in `app`, so the channel is open and there are new jobs.
             _ = asked.changed() => {}
-            Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
-            () = app.db.committer().following() => {
-                // Another process does them now, and may leave some.
-                running = Running::default();
-                app.jobs.look_again();
-            }
             () = pause => {}
         }
     }
@@ -134,54 +141,4 @@ async fn perform(app: &App, job: Job) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        jobs::NewJobs,
-        room::tests::shared_server,
-        store::{
-            Write,
-            log::{Consumer as _, Touch},
-        },
-    };
-
-    #[tokio::test]
-    async fn a_job_that_another_process_has_left_is_done_when_this_one_leads_again() {
-        let Some(first) = shared_server().await else { return };
-        let alice = first.register("alice").await;
-        let app = &first.app;
-        let runner = tokio::spawn({
-            let (app, cursor) = (app.clone(), cursor(app));
-            async move { run(&app, cursor).await }
-        });
-        app.jobs.settled().await;
-        let second = first.another().await;
-        app.db.committer().hand_over();
-        app.db.committer().following().await;
-        second.db.committer().hint();
-        second.db.committer().leading().await;
-        // It stores a job, passes it in the log, and does not get to do it.
-        let task = Task::ShowProfile(alice.user.nid);
-        let asked =
-            second.db.committer().submit::<Error>(1, |pos| Ok(Write::new(vec![task.row(pos)]).touching(Touch::Job)));
-        let asked = asked.expect("it leads").wait().await.expect("it leads");
-        let passing = cursor(&second);
-        let passed = async {
-            second.db.cursors().reached(NewJobs::NAME, asked).await;
-            second.db.cursors().store(&second.db).await.expect("it leads");
-            second.stopping.cancel();
-        };
-        tokio::join!(passing.run(&second.stopping), passed);
-        second.db.committer().hand_over();
-        second.db.committer().following().await;
-        app.db.committer().hint();
-        app.db.committer().leading().await;
-        app.jobs.settled().await;
-        let mut reader = app.db.read().await.expect("a reader");
-        assert_eq!(list_jobs(&mut reader.conn(), 1).await.expect("read"), []);
-        drop(reader);
-        app.stopping.cancel();
-        runner.await.expect("it stops");
-        second.db.close().await;
-    }
-}
+mod tests;

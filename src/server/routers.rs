@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{Router, extract::Request, http::Method};
 use tower::util::MapRequestLayer;
 
-use super::{forwarded, health, landing, request, setup, stage, well_known};
+use super::{current::CurrentLayer, forwarded, health, landing, request, setup, stage, well_known};
 use crate::{
     app::App,
     client_api,
@@ -39,7 +39,8 @@ pub fn public(app: &App, listener: &Listener, client_address: Option<SocketAddr>
     }
     // The CORS layer is outside: browsers must also be able to read answers that the other layer makes itself.
     // Layers in one call share one boxed future, which a parked request keeps.
-    let open_to_browsers = open_to_browsers.layer((CorsLayer, tracked(app, shutdown)));
+    let current = CurrentLayer(app.db.committer().clone());
+    let open_to_browsers = open_to_browsers.layer((CorsLayer, current, tracked(app, shutdown)));
     let mut ours = health_of(app);
     if serves_clients {
         ours = ours
@@ -96,7 +97,7 @@ fn health_of(app: &App) -> Router {
     )
 }
 
-/// Checks whether writes are stored at present.
+/// Checks whether writes are stored at present, and reads are current.
 async fn committer_of(app: &App) -> Result<(), String> {
     let committer = app.db.committer();
     if committer.health() == Health::DiskFull {
@@ -105,8 +106,10 @@ async fn committer_of(app: &App) -> Result<(), String> {
         let probe = committer.write(Write::default());
         let _: Result<_, _> = tokio::time::timeout(READY_TIMEOUT, probe).await;
     }
+    let current = tokio::time::timeout(READY_TIMEOUT, committer.current()).await;
     match committer.health() {
-        Health::Working => Ok(()),
+        Health::Working if matches!(current, Ok(Ok(()))) => Ok(()),
+        Health::Working => Err("the database does not say whether another process writes to it".to_owned()),
         Health::Waiting => Err("the database does not answer".to_owned()),
         Health::DiskFull => Err("the disk of the database is full".to_owned()),
         Health::Following => Err("another process writes to the database".to_owned()),

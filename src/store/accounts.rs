@@ -10,6 +10,7 @@ use super::{
 
 statements! {
     FIND_ACCOUNT = "SELECT password_hash, admin, created_at, deactivated_at FROM account WHERE user_nid = $1";
+    IS_DEACTIVATED = "SELECT user_nid FROM account WHERE user_nid = $1 AND deactivated_at IS NOT NULL";
     ANY_ACCOUNT = "SELECT user_nid FROM account WHERE password_hash IS NOT NULL LIMIT 1";
     ANY_ADMIN = "SELECT user_nid FROM account WHERE admin AND deactivated_at IS NULL LIMIT 1";
     LIST_ACCOUNTS = "SELECT u.user_id, a.admin, a.created_at, a.deactivated_at FROM account a \
@@ -76,6 +77,13 @@ from_row!(RegistrationTokenRow { token, uses_allowed, used, expires_at, created_
 /// The account of a user, deactivated or not.
 pub(crate) async fn find_account(conn: &mut Conn<'_>, user: UserNid) -> Result<Option<AccountRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(FIND_ACCOUNT.text()).bind(user.0).fetch_optional(&mut **db).await)?)
+}
+
+/// Returns whether the user has a deactivated account.
+pub(crate) async fn is_deactivated(conn: &mut Conn<'_>, user: UserNid) -> Result<bool, Error> {
+    let row: Option<(i64,)> =
+        on!(conn, db => sqlx::query_as(IS_DEACTIVATED.text()).bind(user.0).fetch_optional(&mut **db).await)?;
+    Ok(row.is_some())
 }
 
 /// Returns whether there has ever been an account.

@@ -19,6 +19,7 @@
 
 mod batch;
 mod connection;
+mod current;
 mod gathered;
 mod health;
 mod lease;
@@ -46,6 +47,7 @@ use std::{
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use current::Current;
 use health::Pulse;
 pub use health::{Ended, Health};
 pub use lineage::{Lineage, Unfinished};
@@ -119,6 +121,7 @@ pub(super) struct Shared {
     /// True once all of memory is there, so that it may follow other processes.
     memory_is_complete: watch::Sender<bool>,
     pulse: Pulse,
+    current: Current,
     /// The disk reserve; `None` for PostgreSQL, whose disk is not ours.
     reserve: Option<Reserve>,
     notice: Duration,
@@ -181,6 +184,7 @@ impl Committer {
             hint: Notify::new(),
             memory_is_complete: watch::Sender::new(false),
             pulse: Pulse::default(),
+            current: Current::new(options),
             reserve,
             notice: options.patience.notice,
             notice_timer: Mutex::default(),

@@ -23,7 +23,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Statements sent to the database, reads and writes; a batch that goes out in one call counts once.
+    /// Statements sent to the database, reads and writes; a batch that goes out in one call counts once. A process that is
+    /// alone asks about its lease without being counted.
     pub fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
     }

@@ -45,7 +45,8 @@ async fn look_into(path: &Path) -> Result<bool, sqlx::Error> {
 }
 
 async fn schema_exists(options: &PgConnectOptions) -> Result<bool, OpenError> {
-    let mut conn = options.clone().disable_statement_logging().connect().await?;
+    let connected = options.clone().disable_statement_logging().connect().await;
+    let mut conn = connected.map_err(|error| OpenError::of_connecting(error, options))?;
     let (found,): (bool,) = sqlx::query_as(HAS_SCHEMA).fetch_one(&mut conn).await?;
     sqlx::Connection::close(conn).await?;
     Ok(found)

@@ -1,14 +1,20 @@
 //! Rows of the rooms' local members.
 
 use super::{
-    Conn, Error, EventNid, Position, RoomNid, UserNid, from_row, on,
+    Conn, Error, EventNid, Position, RoomNid, UserNid,
+    conn::{OfRoom, fetch_32},
+    from_row, ids_32, on,
     rows::{Text, inserts},
     statements,
 };
 
 statements! {
-    MEMBERSHIPS_OF_USER = "SELECT room_nid, membership, event_nid, pos, forgotten, invite_state FROM member \
+    MEMBERSHIPS_OF_USER = "SELECT room_nid, membership, event_nid, pos, forgotten FROM member \
         WHERE user_nid = $1 ORDER BY room_nid";
+    INVITE_STATES_32 = concat!("SELECT m.room_nid, r.room_id, m.pos, m.invite_state FROM member m \
+        LEFT JOIN room r ON r.room_nid = m.room_nid WHERE m.room_nid IN (", ids_32!(), ") AND m.user_nid = $33");
+    MEMBERSHIPS_SET_BY = "SELECT COUNT(*) FROM member m JOIN event e ON e.event_nid = m.event_nid \
+        WHERE m.user_nid = $1 AND m.membership = $2 AND e.sender_nid = $3";
     JOINED_ROOM_IDS = "SELECT r.room_nid, r.room_id FROM member m JOIN room r ON r.room_nid = m.room_nid \
         WHERE m.user_nid = $1 AND m.membership = $2 ORDER BY r.room_id";
     LOCAL_MEMBERS = "SELECT user_nid, membership FROM member WHERE room_nid = $1 ORDER BY user_nid";
@@ -31,14 +37,47 @@ pub(crate) struct MemberRow {
     pub event_nid: i64,
     pub pos: i64,
     pub forgotten: bool,
+}
+
+from_row!(MemberRow { room_nid, membership, event_nid, pos, forgotten });
+
+/// The stripped state of an invitation or a knock, as stored.
+#[derive(Debug)]
+pub(crate) struct InviteStateRow {
+    /// `None` if the room is missing, which is damage.
+    pub room_id: Option<String>,
+    /// The position of the membership.
+    pub pos: i64,
     pub invite_state: Option<String>,
 }
 
-from_row!(MemberRow { room_nid, membership, event_nid, pos, forgotten, invite_state });
+from_row!(InviteStateRow { room_id, pos, invite_state });
 
 /// All rooms in which the local user has or had a membership.
 pub(crate) async fn memberships(conn: &mut Conn<'_>, user: UserNid) -> Result<Vec<MemberRow>, Error> {
     Ok(on!(conn, db => sqlx::query_as(MEMBERSHIPS_OF_USER.text()).bind(user.0).fetch_all(&mut **db).await)?)
+}
+
+/// The stripped states of the local user's memberships in at most 32 rooms, in no particular order. Rooms without a
+/// membership are missing.
+pub(crate) async fn invite_states(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    rooms: &[RoomNid],
+) -> Result<Vec<OfRoom<InviteStateRow>>, Error> {
+    Ok(fetch_32!(conn, INVITE_STATES_32, rooms, user.0)?)
+}
+
+/// The number of the local user's memberships of this kind that `sender` has set.
+pub(crate) async fn count_set_by(
+    conn: &mut Conn<'_>,
+    user: UserNid,
+    membership: u8,
+    sender: UserNid,
+) -> Result<i64, Error> {
+    let (count,): (i64,) = on!(conn, db => sqlx::query_as(MEMBERSHIPS_SET_BY.text())
+        .bind(user.0).bind(i64::from(membership)).bind(sender.0).fetch_one(&mut **db).await)?;
+    Ok(count)
 }
 
 /// Forgets a membership. Returns whether it was still the latest one, and the user is out of the room.

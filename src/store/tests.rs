@@ -6,7 +6,7 @@ use sqlx::AssertSqlSafe;
 
 use self::empty::Empty;
 use super::{
-    Database, DatabaseOptions, Durability, Insert, Lineage, Patience, Position, Role, Sql, Write,
+    Conn, Database, DatabaseOptions, Durability, Error, Insert, Lineage, Patience, Position, Role, Sql, Write,
     log::{LogEntry, Touch, decode},
     on,
 };
@@ -147,6 +147,12 @@ impl NewDatabase {
         }
         both
     }
+}
+
+/// Takes the lease away in a commit of its holder, as a process that gives it up at once. The next commit fails.
+pub(crate) async fn take_lease_away(conn: &mut Conn<'_>) -> Result<(), Error> {
+    let text = "UPDATE writer_slot SET epoch = epoch + 1, holder = 0";
+    Ok(on!(conn, db => sqlx::query(text).execute(&mut **db).await.map(drop))?)
 }
 
 /// Makes a write fail: it belongs to a chain of which an earlier write has failed.

@@ -204,6 +204,25 @@ both_engines! {
         server.anonymous().post(&v3(["register"]), dummy("alice")).await.error(400, "M_USER_IN_USE");
     }
 
+    async fn a_deactivated_account_cannot_be_invited(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let room = bob.create_room(json!({})).await;
+        bob.invite(&room, &alice.user_id).await;
+        let end = json!({ "auth": password_of(&alice, PASSWORD), "erase": false });
+        alice.post(&v3(["account", "deactivate"]), end).await.ok();
+        let member = v3(["rooms", &room, "state", "m.room.member", &alice.user_id]);
+        assert_eq!(bob.get(&member).await.ok()["membership"], "leave");
+
+        let invite = json!({ "user_id": alice.user_id });
+        bob.post(&v3(["rooms", &room, "invite"]), invite).await.error(403, "M_FORBIDDEN");
+        bob.put(&member, json!({ "membership": "invite" })).await.error(403, "M_FORBIDDEN");
+        bob.post(&v3(["createRoom"]), json!({ "invite": [alice.user_id] })).await.error(403, "M_FORBIDDEN");
+        assert_eq!(bob.get(&member).await.ok()["membership"], "leave");
+        assert_eq!(bob.get(&v3(["joined_rooms"])).await.ok()["joined_rooms"], json!([room]), "no room was made");
+        // Everything else that concerns a user of that name is allowed.
+        bob.post(&v3(["rooms", &room, "ban"]), json!({ "user_id": alice.user_id })).await.ok();
+    }
+
     async fn the_setup_secret_makes_one_administrator_within_the_hour(engine: Engine) {
         let clock = Clock::manual(1_700_000_000_000);
         let server = TestServer::builder().engine(engine).clock(clock.clone()).start().await;

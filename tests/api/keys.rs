@@ -3,7 +3,12 @@
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption
 
 use ruma::{CanonicalJsonObject, serde::Base64, signatures::Ed25519KeyPair};
-use serde_json::{Value, json};
+use sabha::keys::{
+    claim::MAX_CLAIMED_DEVICES,
+    query::{MAX_QUERIED_DEVICES, MAX_QUERIED_USERS},
+    to_device::MAX_MESSAGES,
+};
+use serde_json::{Map, Value, json};
 
 use crate::harness::{Client, PASSWORD, TestServer, v3};
 
@@ -271,6 +276,41 @@ async fn there_is_one_fallback_key_of_an_algorithm() {
     // Fallback keys of earlier uploads count.
     alice.post(&upload, fallback(&many[7..8])).await.error(400, "M_INVALID_PARAM");
     assert_eq!(alice.sync(None).await["device_unused_fallback_key_types"].as_array().map(Vec::len), Some(8));
+}
+
+both_engines! {
+    async fn a_request_names_a_bounded_number_of_users_and_devices(server: TestServer) {
+        let alice = server.register("alice").await;
+        let (query, claim) = (v3(["keys", "query"]), v3(["keys", "claim"]));
+        let to_device = |txn: &str| v3(["sendToDevice", "m.test", txn]);
+        let users = |count: usize, value: &Value| -> Value {
+            (0..count).map(|n| (format!("@{n}:sabha.test"), value.clone())).collect::<Map<_, _>>().into()
+        };
+        let devices = |count: usize| (0..count).map(|n| format!("D{n}")).collect::<Vec<_>>();
+
+        let too_many = json!({ "device_keys": { &alice.user_id: devices(MAX_QUERIED_DEVICES + 1) } });
+        alice.post(&query, too_many).await.error(400, "M_INVALID_PARAM");
+        let too_many = json!({ "device_keys": users(MAX_QUERIED_USERS + 1, &json!([])) });
+        alice.post(&query, too_many).await.error(400, "M_INVALID_PARAM");
+        // Users without a device count too.
+        let too_many = json!({ "one_time_keys": users(MAX_CLAIMED_DEVICES + 1, &json!({})) });
+        alice.post(&claim, too_many).await.error(400, "M_INVALID_PARAM");
+        let too_many = json!({ "messages": users(MAX_MESSAGES + 1, &json!({})) });
+        alice.put(&to_device("1"), too_many).await.error(400, "M_INVALID_PARAM");
+
+        let mut asked = users(MAX_QUERIED_USERS - 1, &json!([]));
+        asked[&alice.user_id] = json!([alice.device_id]);
+        upload_device_keys(&alice).await;
+        let answer = alice.post(&query, json!({ "device_keys": asked })).await.ok();
+        assert_eq!(answer["device_keys"].as_object().map(Map::len), Some(1), "the others are unknown");
+        let mut messages = users(MAX_MESSAGES - 1, &json!({ "*": {} }));
+        messages[&alice.user_id] = json!({ "*": { "number": 1 } });
+        // A repeated request sends nothing.
+        for _ in 0..2 {
+            alice.put(&to_device("2"), json!({ "messages": messages })).await.ok();
+        }
+        assert_eq!(alice.sync(None).await["to_device"]["events"].as_array().map(Vec::len), Some(1));
+    }
 }
 
 #[tokio::test]

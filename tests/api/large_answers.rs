@@ -32,13 +32,14 @@ async fn room_with_much_state(client: &Client) -> String {
     client.create_room(json!({ "preset": "public_chat", "initial_state": state })).await
 }
 
-async fn nid(app: &App, client: &Client) -> UserNid {
+/// The short id of a signed-in user.
+pub async fn nid(app: &App, client: &Client) -> UserNid {
     let token = client.token.as_deref().expect("they are signed in");
     app.accounts.authenticate(token, None).await.expect("the token works").user.nid
 }
 
 /// Takes all turns of a user.
-async fn turns(app: &App, user: UserNid) -> [Turn<'_>; 2] {
+async fn turns(app: &App, user: UserNid) -> [Turn; 2] {
     [app.large_answers.turn(user).await.expect("it is free"), app.large_answers.turn(user).await.expect("so is this")]
 }
 

@@ -6,7 +6,7 @@ mod connections;
 
 use std::time::Duration;
 
-use sabha::store::Patience;
+use sabha::{clock::Clock, store::Patience};
 use serde_json::{Value, json};
 use sqlx::Executor as _;
 use tokio::task::JoinHandle;
@@ -16,6 +16,27 @@ use crate::harness::{
     proxy::{Fault, Manner},
     v3,
 };
+
+/// A while that no test takes.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// The patience of a server that finds out about a fault soon, and only when it needs the database for a request.
+fn patience() -> Patience {
+    Patience {
+        notice: Duration::from_millis(100),
+        acquire: Duration::from_secs(1),
+        read: Duration::from_secs(1),
+        // Tests every connection before it is used again.
+        idle: Duration::ZERO,
+        connect: Duration::from_secs(2),
+        lock: Duration::from_secs(1),
+        statement: Duration::from_secs(5),
+        commit: Duration::from_secs(1),
+        beat: NEVER,
+        silence: NEVER,
+        ..Patience::default()
+    }
+}
 
 /// Alice and Bob in a room, on a server behind a proxy.
 struct World {
@@ -35,20 +56,21 @@ impl World {
 
     /// Starts a world whose server waits for a query at most `read`. `None` where PostgreSQL is not installed.
     async fn with_read(read: Duration) -> Option<Self> {
+        Self::start(Patience { read, ..patience() }, Clock::System).await
+    }
+
+    /// Starts a world whose server asks about its lease when a while has passed on this clock. `None` where PostgreSQL is
+    /// not installed.
+    async fn with_clock(clock: &Clock) -> Option<Self> {
+        // A request that waits for the answer of a database that is there gets it in time.
+        let notice = Duration::from_millis(500);
+        Self::start(Patience { notice, silence: Patience::default().silence, ..patience() }, clock.clone()).await
+    }
+
+    async fn start(patience: Patience, clock: Clock) -> Option<Self> {
         Engine::from_engine(Engine::Postgres).await?;
-        let patience = Patience {
-            notice: Duration::from_millis(100),
-            acquire: Duration::from_secs(1),
-            read,
-            // Tests every connection before it is used again.
-            idle: Duration::ZERO,
-            connect: Duration::from_secs(2),
-            lock: Duration::from_secs(1),
-            statement: Duration::from_secs(5),
-            commit: Duration::from_secs(1),
-            ..Patience::default()
-        };
-        let server = TestServer::builder().engine(Engine::Postgres).proxied().patience(patience).start().await;
+        let builder = TestServer::builder().engine(Engine::Postgres).proxied();
+        let server = builder.patience(patience).clock(clock).start().await;
         let (alice, bob) = (server.register("alice").await, server.register("bob").await);
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         bob.join(&room).await;

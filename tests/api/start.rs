@@ -179,6 +179,29 @@ async fn a_database_that_is_not_there_is_named_without_its_password() {
     server.stop().await;
     let nowhere = "postgres://sabha:hunter2@127.0.0.1:1/sabha".to_owned();
     server.config_mut().database.url = Some(nowhere.try_into().expect("a database URL"));
+    let data_dir = server.data_dir().join("never");
+    server.config_mut().data_dir = data_dir.clone();
     let line = refusal(&server).await;
     assert!(line.contains("the database could not be opened") && !line.contains("hunter2"), "{line}");
+    assert!(!data_dir.exists(), "nothing is left of this start");
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_let_the_server_in_says_what_to_change_and_leaves_no_directory() {
+    let Some(mut server) = TestServer::builder().engine(Engine::Postgres).try_start().await else { return };
+    server.stop().await;
+    let url = server.config_mut().database_url().expose().to_owned();
+    let data_dir = server.data_dir().join("never");
+    server.config_mut().data_dir = data_dir.clone();
+    for (right, wrong, advice) in [
+        ("user=postgres", "user=nobody", "write the right user and password into database.url"),
+        ("/test_", "/no_test_", "create it, or write its name into database.url"),
+    ] {
+        assert!(url.contains(right), "{url}");
+        let wrong = url.replacen(right, wrong, 1);
+        server.config_mut().database.url = Some(wrong.try_into().expect("a database URL"));
+        let line = refusal(&server).await;
+        assert!(line.contains(advice) && !line.contains("at line"), "{line}");
+        assert!(!data_dir.exists(), "nothing is left of this start");
+    }
 }

@@ -3,6 +3,8 @@
 
 mod allocations;
 mod filters;
+mod invitations;
+mod parsed_bodies;
 mod unread;
 
 use std::{

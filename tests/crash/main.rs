@@ -26,12 +26,13 @@ use rand::{SeedableRng as _, rngs::StdRng};
 /// A test: its name and its function. The function returns a short text with its counts, or `None` if it was skipped.
 type Test = (&'static str, fn(Run) -> Option<String>);
 
-const TESTS: [Test; 8] = [
+const TESTS: [Test; 9] = [
     ("the_first_start_may_be_killed", kills::first_starts),
     ("kills_on_sqlite", kills::on_sqlite),
     ("kills_on_postgres", kills::on_postgres),
     ("power_losses_on_sqlite", powerloss::lose_nothing),
     ("a_process_that_lost_its_database_ends_by_itself", fenced::ends_by_itself),
+    ("a_process_that_slept_meanwhile_ends_without_a_write", fenced::ends_without_a_write),
     ("the_lease_moves_between_processes", nodes::the_lease_moves),
     ("a_full_disk_loses_nothing_on_sqlite", full_disk::loses_nothing),
     ("a_power_loss_shows_what_was_not_synced", powerloss::show_what_was_not_synced),

@@ -25,6 +25,10 @@ use tower::ServiceExt as _;
 
 use crate::{delays::yields, plan::Cut, world::World};
 
+/// The text of a 503 of a process that does not lead any more, and stored nothing. A database that does not answer has
+/// another text, and the write may go on.
+const NOT_DONE: &str = "The server is busy or restarting.";
+
 /// Returns the path of an endpoint below `/_matrix/client/v3`, with each segment percent-encoded.
 pub fn v3<const N: usize>(segments: [&str; N]) -> String {
     segments.iter().fold("/_matrix/client/v3".to_owned(), |path, segment| path + "/" + &encoded(segment))
@@ -94,6 +98,11 @@ impl Doors {
     /// Returns the services of the running server. Drop them soon after `stopping`, which a restart waits for.
     pub async fn app(&self) -> App {
         self.open().await.app.clone()
+    }
+
+    /// Tells whether the server consists of several processes.
+    pub async fn are_shared(&self) -> bool {
+        self.app().await.db.committer().is_shared()
     }
 
     /// Lets no request in from now on, and waits for the answers to all that are inside and must end.
@@ -173,7 +182,7 @@ impl Api {
                 let position = inside.open.app.db.committer().published();
                 self.doors.app().await.db.committer().reached(position).await;
             }
-            let is_elsewhere = status == 503 && has_moved;
+            let is_elsewhere = status == 503 && has_moved && text.contains(NOT_DONE);
             // A large sync that waits for its turn when the server stops is refused, and clients try again.
             let is_refused = is_elsewhere || status == 503 && inside.open.app.stopping.is_cancelled();
             if !is_refused || request.method != Method::GET {

@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use self::known::events;
+use self::known::{events, object};
 pub use self::{known::Known, ways::Kind};
 use crate::{
     api::{Api, Device, Request},
@@ -101,8 +101,8 @@ impl Follower {
             peeked = &mut peek => peeked,
         };
         // The waiting request may be in another process, which does not know who types here. All other news is stored.
-        let is_shared = api.doors.app().await.db.committer().is_shared();
-        if !has_news(&if is_shared { without_typing(&peeked) } else { peeked.clone() }) {
+        let with_typing = !api.doors.are_shared().await;
+        if !has_news(&peeked, with_typing) {
             return;
         }
         match tokio::time::timeout(WAKE_LIMIT, &mut parked).await {
@@ -165,7 +165,7 @@ impl Follower {
     /// Syncs once, and returns whether there was news.
     async fn take_one(&mut self, parameters: &str) -> bool {
         let answer = ask(&self.scene.api, &self.device.token, &self.request(parameters)).await;
-        let news = has_news(&answer);
+        let news = has_news(&answer, true);
         self.take(answer).await;
         news
     }
@@ -225,26 +225,20 @@ async fn reached(progress: &mut watch::Receiver<u64>, count: u64) {
     let _ = progress.wait_for(|now| *now >= count).await;
 }
 
-/// Tells whether an answer contains more than presence and numbers.
-fn has_news(answer: &Value) -> bool {
-    ["rooms", "to_device", "account_data", "device_lists"].iter().any(|part| answer.get(part).is_some())
+/// Tells whether an answer contains more than presence and numbers. Without typing, those who type in a room are no news
+/// either.
+fn has_news(answer: &Value, with_typing: bool) -> bool {
+    let has = |part: &str| answer.get(part).is_some();
+    let has_rooms = if with_typing { has("rooms") } else { tells_more_than_typing(&answer["rooms"]) };
+    has_rooms || ["to_device", "account_data", "device_lists"].into_iter().any(has)
 }
 
-/// The answer without the typing of users, and without rooms of which it tells nothing else.
-fn without_typing(answer: &Value) -> Value {
-    let mut answer = answer.clone();
-    let Some(rooms) = answer.get_mut("rooms").and_then(Value::as_object_mut) else { return answer };
-    if let Some(joined) = rooms.get_mut("join").and_then(Value::as_object_mut) {
-        joined.retain(|_, room| {
-            let tells = |part: &str| events(&room[part]).iter().any(|event| event["type"] != "m.typing");
-            ["timeline", "state", "state_after", "account_data", "ephemeral"].into_iter().any(tells)
-        });
-    }
-    rooms.retain(|_, section| section.as_object().is_some_and(|section| !section.is_empty()));
-    if rooms.is_empty() {
-        answer.as_object_mut().expect("it has rooms").remove("rooms");
-    }
-    answer
+fn tells_more_than_typing(rooms: &Value) -> bool {
+    let tells = |room: &Value, part: &str| events(&room[part]).iter().any(|event| event["type"] != "m.typing");
+    let parts = ["timeline", "state", "state_after", "account_data", "ephemeral"];
+    object(rooms).any(|(section, rooms)| {
+        object(rooms).any(|(_, room)| section != "join" || parts.iter().any(|part| tells(room, part)))
+    })
 }
 
 /// Shortens an answer for a fault report.

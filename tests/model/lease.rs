@@ -37,11 +37,16 @@ const NOW_MS: i64 = 1_700_000_000_000;
 /// Neither looks nor beats: a process is told of each commit, and finds out with a write that it does not lead any more.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
-/// The time without a sign of the leader after which the other process takes over. Short, so that nothing else runs out.
-const SILENCE: Duration = Duration::from_millis(100);
+/// The time without a sign of the leader after which the other process takes over. Short: the clocks of the two processes
+/// drift apart by that much with each takeover, and what a client types runs out after two minutes.
+const SILENCE: Duration = Duration::from_millis(20);
 
-/// The step in which time goes on for a process that waits, a turn of the other tasks each: the silence takes some turns.
+/// The step in which time goes on for a process that waits. Several make the silence, so that it sees the leader silent.
 const TICK: Duration = Duration::from_millis(1);
+
+/// The turns that other tasks have before time goes on by a [`TICK`]. A takeover waits for the database some thousand turns
+/// long, in which time almost stands still.
+const YIELDS: u32 = 100;
 
 /// One of two processes.
 struct Node {
@@ -66,11 +71,14 @@ impl Node {
         let committer = self.committer();
         let mut leads = pin!(committer.leading());
         loop {
-            committer.hint();
-            tokio::select! {
-                biased;
-                () = &mut leads => return,
-                () = tokio::task::yield_now() => self.clock.advance(TICK),
+            self.clock.advance(TICK);
+            for _ in 0..YIELDS {
+                committer.hint();
+                tokio::select! {
+                    biased;
+                    () = &mut leads => return,
+                    () = tokio::task::yield_now() => {}
+                }
             }
         }
     }
@@ -170,7 +178,7 @@ impl Nodes {
                     *closed = Some(open);
                 }
             }
-            world.lease_moved();
+            world.lease_moved(stall.is_some());
         }
     }
 

@@ -4,8 +4,9 @@
 //! A seed decides the clients' actions ([`plan`]), the followers and their ways of syncing ([`followers`]), which
 //! connections break, how long the committer's steps are delayed ([`delays`]), when rooms leave memory ([`sweeper`]), when
 //! a reader of the commit log stops and goes on ([`reader`]), and whether the server restarts in the middle. On PostgreSQL
-//! some servers are two processes, and the seed decides when the lease moves between them ([`lease`]). [`stage`] runs a seed, [`world`] records the acknowledged acts, [`truth`] decides who may see which events, and [`checks`]
-//! compares. A fault report names the command that replays its seed.
+//! some servers are two processes, and the seed decides when the lease moves between them ([`lease`]). [`stage`] runs a seed,
+//! [`world`] records the acknowledged acts, [`truth`] decides who may see which events, and [`checks`] compares. A fault
+//! report names the command that replays its seed.
 //!
 //! [`nodes`] runs one seed on a process that another one follows, and compares their answers after each commit.
 //!
@@ -101,8 +102,13 @@ fn run(engine: Engine, name: &'static str) {
     let seeds: u64 = groups.iter().map(|group| group.end - group.start).sum();
     println!("the model test on {name}: {seeds} seeds from {} on", groups.first().map_or(0, |group| group.start));
     let began = Instant::now();
-    let report =
-        Report { engine: name, failed: Mutex::default(), counts: Mutex::default(), skipped: AtomicBool::new(false) };
+    let report = Report {
+        engine: name,
+        failed: Mutex::default(),
+        counts: Mutex::default(),
+        unmoved: Mutex::default(),
+        skipped: AtomicBool::new(false),
+    };
     let next_group = AtomicUsize::new(0);
     // Both engines run at once, mostly with one thread each.
     let lanes = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
@@ -126,8 +132,14 @@ fn run_group(engine: Engine, seeds: Range<u64>, report: &Report) {
             report.skip();
             return;
         };
-        for seed in seeds {
-            report.add(seed, stage.run(seed).await);
+        let mut moves = 0;
+        for seed in seeds.clone() {
+            let outcome = stage.run(seed).await;
+            moves += outcome.counts.moves.given_up + outcome.counts.moves.stalled;
+            report.add(seed, outcome);
+        }
+        if is_shared && moves == 0 && seeds.end - seeds.start == SEEDS_PER_SERVER {
+            lock(&report.unmoved).push(seeds.start);
         }
         stage.stop().await;
     });
@@ -153,6 +165,8 @@ struct Report {
     engine: &'static str,
     failed: Mutex<Vec<(u64, Vec<Fault>)>>,
     counts: Mutex<Counts>,
+    /// The first seeds of whole groups on two processes between which the lease never moved.
+    unmoved: Mutex<Vec<u64>>,
     skipped: AtomicBool,
 }
 
@@ -169,7 +183,8 @@ impl Report {
             sum.refused += counts.refused;
             sum.unknown += counts.unknown;
             sum.answers += counts.answers;
-            sum.moves += counts.moves;
+            sum.moves.given_up += counts.moves.given_up;
+            sum.moves.stalled += counts.moves.stalled;
         }
         if faults.is_empty() {
             return;
@@ -198,7 +213,10 @@ impl Report {
         let Counts { acknowledged, refused, unknown, answers, moves } = *lock(&self.counts);
         println!("{}: {seeds} seeds in {:.1?}", self.engine, began.elapsed());
         println!("acts: {acknowledged} acknowledged, {refused} refused, {unknown} cut off; {answers} answers to syncs");
-        println!("moves of the lease: {moves}");
+        println!(
+            "moves of the lease: {} from a process that gave it up, {} from one that stalled",
+            moves.given_up, moves.stalled
+        );
         let failed = lock(&self.failed);
         let mut kinds: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
         for (seed, faults) in failed.iter() {
@@ -210,5 +228,7 @@ impl Report {
             println!("{kind}: {} runs, such as {:?}", seeds.len(), &seeds[..seeds.len().min(6)]);
         }
         assert!(failed.is_empty(), "{} of {seeds} runs failed on {}", failed.len(), self.engine);
+        let unmoved = lock(&self.unmoved);
+        assert!(unmoved.is_empty(), "the lease never moved in the groups of these seeds: {unmoved:?}");
     }
 }

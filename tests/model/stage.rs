@@ -22,7 +22,7 @@ use crate::{
     reader,
     running::Running,
     sweeper,
-    world::{Ending, Fault, World},
+    world::{Ending, Fault, Moves, World},
 };
 
 /// Time limit of one seed, a hundred times its usual time: a run that hangs is reported.
@@ -42,8 +42,7 @@ pub struct Counts {
     pub unknown: u64,
     /// Answers to syncs that a follower took.
     pub answers: u64,
-    /// Moves of the lease.
-    pub moves: u64,
+    pub moves: Moves,
 }
 
 pub struct Outcome {

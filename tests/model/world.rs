@@ -68,6 +68,15 @@ pub struct Fault {
     pub text: String,
 }
 
+/// The moves of the lease between two processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Away from a process that gave it up.
+    pub given_up: u64,
+    /// Away from a process that stalled.
+    pub stalled: u64,
+}
+
 /// The record that all clients of a run write into.
 pub struct World {
     clock: AtomicU64,
@@ -76,7 +85,7 @@ pub struct World {
     /// Acknowledged events by room, for redactions and receipts.
     events: Mutex<Vec<Vec<String>>>,
     answers: AtomicU64,
-    moves: AtomicU64,
+    moves: Mutex<Moves>,
     /// The number of acts that have ended; `u64::MAX` once all writers are done.
     progress: watch::Sender<u64>,
 }
@@ -89,7 +98,7 @@ impl World {
             faults: Mutex::default(),
             events: Mutex::new(vec![Vec::new(); rooms]),
             answers: AtomicU64::new(0),
-            moves: AtomicU64::new(0),
+            moves: Mutex::default(),
             progress: watch::Sender::new(0),
         })
     }
@@ -116,13 +125,14 @@ impl World {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Counts a move of the lease.
-    pub fn lease_moved(&self) {
-        self.moves.fetch_add(1, Ordering::Relaxed);
+    /// Counts a move of the lease, from a process that gave it up or from one that stalled.
+    pub fn lease_moved(&self, has_stalled: bool) {
+        let mut moves = lock(&self.moves);
+        *if has_stalled { &mut moves.stalled } else { &mut moves.given_up } += 1;
     }
 
-    pub fn moves(&self) -> u64 {
-        self.moves.load(Ordering::Relaxed)
+    pub fn moves(&self) -> Moves {
+        *lock(&self.moves)
     }
 
     /// Tells all followers that the writers are done.

@@ -18,7 +18,7 @@ use crate::{
 /// Gives the caller a new password, and signs their other devices out unless they ask to keep them.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
+    Authed { caller, request: Interactive(request), address, .. }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let caller = signed_in(caller)?;
     check_strength(&request.new_password)?;

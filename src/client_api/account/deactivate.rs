@@ -20,7 +20,7 @@ use crate::{
 /// Deactivates the caller's account for ever. Profile, keys and account data always go, so `erase` changes nothing there.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
+    Authed { caller, request: Interactive(request), address, .. }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let caller = signed_in(caller)?;
     uiaa::require_password(&app, &caller, "POST account/deactivate", request.auth.as_ref(), address).await?;

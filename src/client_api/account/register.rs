@@ -40,7 +40,7 @@ const OPERATION: &str = "POST register";
 /// Makes an account and, unless the client wants none, its first session.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Request>,
+    Authed { caller, request, address, .. }: Authed<Request>,
 ) -> Result<axum::response::Response, ApiError> {
     match request.kind {
         RegistrationKind::User => {}

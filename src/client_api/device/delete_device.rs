@@ -15,7 +15,7 @@ use crate::{
 /// Signs out and deletes a device of the caller. A device that does not exist counts as deleted.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
+    Authed { caller, request: Interactive(request), address, .. }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let operation = format!("DELETE devices/{}", request.device_id);
     uiaa::require_password_of_person(&app, &caller, &operation, request.auth.as_ref(), address).await?;

@@ -19,7 +19,7 @@ const MAX_DEVICES: usize = 1_000;
 /// Signs out and deletes devices of the caller.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
+    Authed { caller, request: Interactive(request), address, .. }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     if request.devices.len() > MAX_DEVICES || request.devices.iter().any(|id| id.as_str().len() > MAX_DEVICE_ID_BYTES) {
         let limits = format!("At most {MAX_DEVICES} devices, with IDs of at most {MAX_DEVICE_ID_BYTES} bytes.");

@@ -145,6 +145,7 @@ impl From<PutError> for ApiError {
             PutError::BadType => Self::invalid_param(error.to_string()),
             PutError::TooLarge(_) | PutError::Full(_) => Self::too_large(error.to_string()),
             PutError::TooMany(_) => Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, error.to_string()),
+            PutError::TooManyWaiting(error) => error.into(),
             PutError::Storage(error) => error.into(),
         }
     }
@@ -154,6 +155,7 @@ impl From<filter::stored::CreateError> for ApiError {
     fn from(error: filter::stored::CreateError) -> Self {
         match error {
             filter::stored::CreateError::TooLarge(_) => Self::too_large(error.to_string()),
+            filter::stored::CreateError::TooManyWaiting(error) => error.into(),
             filter::stored::CreateError::Storage(error) => error.into(),
         }
     }

@@ -19,7 +19,7 @@ const OPERATION: &str = "POST keys/device_signing/upload";
 /// Publishes the caller's cross-signing keys. The first keys, and the same keys again, need no authentication.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
+    Authed { caller, request: Interactive(request), address, .. }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let Request { auth, master_key, self_signing_key, user_signing_key, .. } = request;
     let keys = SigningKeys::check(

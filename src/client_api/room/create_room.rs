@@ -37,7 +37,7 @@ const MAX_INITIAL_STATE: usize = 200;
 /// Creates a room with everything that the client asks for, or no room at all.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<Versioned<RoomVersion, Request>>,
+    Authed { caller, request, address, .. }: Authed<Versioned<RoomVersion, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let request = request.known()?;
     if !request.invite_3pid.is_empty() {

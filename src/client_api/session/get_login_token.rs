@@ -16,7 +16,7 @@ use crate::{
 /// A token with which another device of the caller can log in, once.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request: Interactive(request), address }: Authed<Interactive<Request>>,
+    Authed { caller, request: Interactive(request), address, .. }: Authed<Interactive<Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     uiaa::require_password(&app, &caller, "POST login/get_token", request.auth.as_ref(), address).await?;
     let token = app.accounts.create_login_token(&caller).await?;

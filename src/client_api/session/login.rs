@@ -29,7 +29,7 @@ use crate::{
 /// Logs a user in.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request: Typed(request), address }: Authed<Typed>,
+    Authed { caller, request: Typed(request), address, .. }: Authed<Typed>,
 ) -> Result<Reply<Response>, ApiError> {
     if let LoginInfo::ApplicationService(login) = request.login_info {
         let wanted = NewSession {

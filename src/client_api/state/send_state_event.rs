@@ -25,7 +25,7 @@ use crate::{
 /// Sends a state event. If the state is already the same, nothing is sent, and the current event's ID is returned.
 pub(super) async fn handle(
     State(app): State<App>,
-    Authed { caller, request, address }: Authed<With<NewEvent, Request>>,
+    Authed { caller, request, address, .. }: Authed<With<NewEvent, Request>>,
 ) -> Result<Reply<Response>, ApiError> {
     let With { besides, request } = request;
     let event_type = besides.sent_now()?;

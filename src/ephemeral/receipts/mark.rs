@@ -68,7 +68,7 @@ impl Ephemeral {
         markers: Markers,
     ) -> Result<(), MarkError> {
         // Needs the user's turn: between reading the old receipts and the commit, no other request may move them.
-        let turn = self.data.turn(user.nid).await;
+        let turn = self.data.turn(user.nid).await?;
         let known = self.room_receipts(room.nid).await?;
         let now = self.clock.now_ms();
 

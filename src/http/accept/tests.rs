@@ -1,5 +1,6 @@
 //! Whole connections: a raw client on one side, a small router on the other.
 
+mod cut;
 mod slow;
 mod stopping;
 
@@ -19,6 +20,9 @@ use crate::http::listen::{Address, ListenerSpec};
 use crate::http::tls::TlsFiles;
 use crate::http::tls::tests::self_signed;
 use crate::http::tracked::TrackedLayer;
+
+/// The bytes that an HTTP/2 client sends before its first request: the preface and empty settings.
+const HTTP2_START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// More bytes than a connection's buffers and an HTTP/2 client's window hold.
 const LARGE_BYTES: usize = 32 << 20;

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, task::Context};
 
 use axum::response::IntoResponse as _;
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use tokio::{task::JoinSet, time::Sleep};
 
 use super::*;
@@ -13,6 +13,7 @@ use super::*;
 struct Dripping {
     pieces: usize,
     ends: bool,
+    has_ended: bool,
     size_bytes: usize,
     pause: Pin<Box<Sleep>>,
     pause_time: Duration,
@@ -29,7 +30,7 @@ impl Dripping {
 
     fn new(pieces: usize, size_bytes: usize, pause_time: Duration) -> Self {
         let pause = Box::pin(tokio::time::sleep(pause_time));
-        Self { pieces, ends: false, size_bytes, pause, pause_time }
+        Self { pieces, ends: false, has_ended: false, size_bytes, pause, pause_time }
     }
 }
 
@@ -46,12 +47,41 @@ impl hyper::body::Body for Dripping {
             return Poll::Pending;
         }
         if self.pieces == 0 {
+            self.has_ended = true;
             return Poll::Ready(None);
         }
         let next = Instant::now() + self.pause_time;
         self.pause.as_mut().reset(next);
         self.pieces -= 1;
         Poll::Ready(Some(Ok(Frame::data(vec![b'x'; self.size_bytes].into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended
+    }
+}
+
+/// A body of one piece, after which no more frames come, at its end or not.
+struct OnePiece {
+    piece: Option<Bytes>,
+    is_cut: bool,
+    announced_bytes: Option<u64>,
+}
+
+impl hyper::body::Body for OnePiece {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.piece.is_none() && !self.is_cut
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.announced_bytes.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -90,6 +120,21 @@ async fn what_is_read_is_what_was_sent_and_no_more_than_the_limit() {
     assert_eq!(status(read_body(pieces, 5, STALL).await.expect_err("too large")), 413);
 }
 
+#[tokio::test]
+async fn a_body_that_was_cut_off_is_refused() {
+    let read = async |is_cut, announced_bytes| {
+        let body = OnePiece { piece: Some(Bytes::from_static(b"{}")), is_cut, announced_bytes };
+        read_body(Body::new(body), 10, STALL).await.map_err(status)
+    };
+    for announced_bytes in [None, Some(2)] {
+        assert_eq!(read(false, announced_bytes).await, Ok(Bytes::from_static(b"{}")));
+        assert_eq!(read(true, announced_bytes).await, Err(400));
+    }
+    for announced_bytes in [1, 3] {
+        assert_eq!(read(false, Some(announced_bytes)).await, Err(400), "{announced_bytes} bytes were announced");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn strangers_send_little_and_nobody_holds_more_than_a_share() {
     let budget = BodyBudget::new(&Limits::default());
@@ -123,6 +168,7 @@ fn assert_nothing_is_held(budget: &BodyBudget) {
         let left = lock(&pool.held);
         assert_eq!((left.of_known, left.of_strangers, left.of_unproven, left.shares.len()), (0, 0, 0, 0));
     }
+    assert_eq!(budget.parsed.holders(), 0);
 }
 
 fn stranger(number: usize) -> Sender {
@@ -190,4 +236,105 @@ async fn strangers_take_no_room_of_those_who_are_known() {
     let pausing = Dripping::ending_body(1, PAUSES_AT, Duration::from_secs(1));
     let refused = budget.read(pausing, stranger(SHARES)).await.err().expect("it is refused");
     assert_eq!(status(refused), 503, "strangers have no more");
+}
+
+/// The body of a user, which has arrived.
+async fn arrived(budget: &BodyBudget, user: i64, bytes: usize) -> HeldBody<'_> {
+    let (_, held) =
+        budget.read(Body::from(vec![b'x'; bytes]), Sender::User(UserNid(user))).await.expect("there is room");
+    held
+}
+
+const MEGABYTE: usize = 1 << 20;
+const LARGE: usize = MEGABYTE;
+
+#[tokio::test(start_paused = true)]
+async fn a_parsed_body_holds_its_memory_until_its_handler_ends() {
+    let budget = BodyBudget::new(&Limits::default());
+    let mut first = arrived(&budget, 1, LARGE).await;
+    let handled = first.parse(LARGE, 20 * MEGABYTE).await.expect("free").expect("it takes much");
+    drop(first);
+    let mut second = arrived(&budget, 1, LARGE).await;
+    let began = Instant::now();
+    assert_eq!(status(second.parse(LARGE, 20 * MEGABYTE).await.err().expect("the first one has the share")), 429);
+    assert_eq!(began.elapsed(), Duration::from_secs(10));
+    // Others have a share of their own, and so have small bodies.
+    let mut other = arrived(&budget, 2, LARGE).await;
+    let _other = other.parse(LARGE, 20 * MEGABYTE).await.expect("free");
+    let mut small = arrived(&budget, 1, STRANGER_BYTES).await;
+    let _small = small.parse(STRANGER_BYTES, MEGABYTE).await.expect("free").expect("it takes much");
+
+    let began = Instant::now();
+    let ended = async { drop(handled) };
+    let (next, ()) = tokio::join!(second.parse(LARGE, 20 * MEGABYTE), ended);
+    assert!(next.expect("the first one has ended").is_some());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_parsed_bodies_together_hold_bounded_memory() {
+    let budget = BodyBudget::new(&Limits::default());
+    let mut held = Vec::new();
+    for user in 0..4 {
+        let mut body = arrived(&budget, user, LARGE).await;
+        held.push(body.parse(LARGE, 32 * MEGABYTE).await.expect("free"));
+    }
+    let mut waiting = arrived(&budget, 9, LARGE).await;
+    assert_eq!(status(waiting.parse(LARGE, 32 * MEGABYTE).await.err().expect("all is used")), 503);
+    let whole = |bytes: usize| Body::from(vec![b'x'; bytes]);
+    // Small bodies pass while large ones wait.
+    let large = async { waiting.parse(LARGE, 32 * MEGABYTE).await.is_ok() };
+    let small = async {
+        let (_, mut small) = budget.read(whole(100), Sender::User(UserNid(9))).await.expect("there is room");
+        let began = Instant::now();
+        assert!(small.parse(100, 100).await.expect("free").is_none(), "it takes little");
+        assert!(small.parse(100, MEGABYTE).await.expect("free").is_some());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    };
+    let (large, ()) = tokio::join!(large, small);
+    assert!(!large);
+    let (_, mut server) = budget.read(whole(LARGE), Sender::Unproven(None)).await.expect("there is room");
+    assert!(server.parse(LARGE, 32 * MEGABYTE).await.expect("servers have room of their own").is_some());
+    drop((held, waiting, server));
+    assert_nothing_is_held(&budget);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_takes_more_than_there_is_has_its_turn_alone() {
+    let budget = BodyBudget::new(&Limits::default());
+    let mut bomb = arrived(&budget, 1, LARGE).await;
+    let parsed = bomb.parse(LARGE, 150 * MEGABYTE).await.expect("nobody has anything");
+    let mut other = arrived(&budget, 2, LARGE).await;
+    assert_eq!(status(other.parse(LARGE, MEGABYTE).await.err().expect("all is used")), 503);
+    let mut own = arrived(&budget, 1, LARGE).await;
+    assert_eq!(status(own.parse(LARGE, MEGABYTE).await.err().expect("the share is used")), 429);
+    drop(parsed);
+    assert!(other.parse(LARGE, MEGABYTE).await.expect("it has ended").is_some());
+}
+
+/// Parses a small body that takes a whole share.
+async fn parse_small(budget: &BodyBudget) -> Result<Option<ParsedBody>, ApiError> {
+    arrived(budget, 1, STRANGER_BYTES).await.parse(STRANGER_BYTES, 8 * MEGABYTE).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_bodies_that_wait_to_be_parsed_are_bounded() {
+    let budget = Arc::new(BodyBudget::new(&Limits::default()));
+    let first = parse_small(&budget).await.expect("free");
+    let mut waiting = JoinSet::new();
+    for _ in 0..IN_SHARE {
+        let budget = Arc::clone(&budget);
+        waiting.spawn(async move { parse_small(&budget).await.is_ok() });
+    }
+    while budget.parsed_bodies(UserNid(1)) <= IN_SHARE {
+        tokio::task::yield_now().await;
+    }
+    let began = Instant::now();
+    assert_eq!(status(parse_small(&budget).await.err().expect("too many wait")), 429);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    drop(first);
+    while let Some(ended) = waiting.join_next().await {
+        assert!(ended.expect("it does not panic"), "each of them comes in turn");
+    }
+    assert_nothing_is_held(&budget);
 }

@@ -149,7 +149,7 @@ impl Keys {
         }
         // All other changes of the user's backups wait for this turn, so the data read here is still current at the
         // commit.
-        let _turn = self.turns.take(user).await;
+        let _turn = self.turns.take(user).await?;
         let mut chunks = keys.chunks(SESSIONS_PER_COMMIT);
         let mut stored = self.put_some(user, version, chunks.next().unwrap_or_default()).await?;
         for keys in chunks {
@@ -205,7 +205,7 @@ impl Keys {
         version: i64,
         part: Part,
     ) -> Result<Stored, BackupError> {
-        let _turn = self.turns.take(user).await;
+        let _turn = self.turns.take(user).await?;
         loop {
             let transaction = DeleteKeys { user, version, part: part.clone() };
             let (stored, deleted) = self.db.committer().transact(transaction).await??;

@@ -165,7 +165,7 @@ async fn a_message_to_very_many_devices_goes_on_where_it_was_interrupted() {
     let mut fixture = fixture;
     for (number, txn) in [(1, "after one part"), (2, "after two parts")] {
         let txn = <&TransactionId>::from(txn);
-        let parts = fixture.keys.prepare(&alice, "m.test", txn, &to_all(number)).await.expect("good");
+        let parts: Vec<_> = fixture.keys.prepare(&alice, "m.test", txn, &to_all(number)).await.expect("good").collect();
         assert_eq!(parts.len(), 3);
         for part in parts.into_iter().take(number as usize) {
             fixture.db.committer().transact(part).await.expect("sent");
@@ -181,7 +181,7 @@ async fn a_message_to_very_many_devices_goes_on_where_it_was_interrupted() {
     let mut requests = Vec::new();
     for _ in 0..2 {
         let parts = fixture.keys.prepare(&alice, "m.test", txn, &to_all(3)).await.expect("good");
-        requests.push(parts.into_iter());
+        requests.push(parts);
     }
     for request in [0, 0, 1, 1, 0, 1] {
         let part = requests[request].next().expect("a part is left");

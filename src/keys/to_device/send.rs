@@ -2,16 +2,16 @@
 //!
 //! A message to many devices goes out in several commits, in the order of the devices. The row of the transaction ID
 //! stores how far it has come, and a repeated request continues there. So each device gets a message once, also after a
-//! crash.
+//! crash. Only one part of it is made at a time.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    vec,
 };
 
 use ruma::{
-    OwnedUserId, TransactionId, api::client::to_device::send_event_to_device::v3::Messages,
-    to_device::DeviceIdOrAllDevices,
+    TransactionId, api::client::to_device::send_event_to_device::v3::Messages, to_device::DeviceIdOrAllDevices,
 };
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// Maximum number of messages in one request, counting each device that `*` stands for.
+/// Maximum number of messages in one request, counting each device that `*` stands for, and of users that it names.
 pub const MAX_MESSAGES: usize = 10_000;
 
 /// Maximum size of one message: the spec's maximum size of an event.
@@ -49,7 +49,7 @@ const NO_EVENT: EventNid = EventNid(0);
 /// Why messages were not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendToDeviceError {
-    #[error("at most {MAX_MESSAGES} messages can be sent at once")]
+    #[error("at most {MAX_MESSAGES} messages, to as many users, can be sent at once")]
     TooMany,
     #[error("a message can have at most {MAX_MESSAGE_BYTES} bytes")]
     TooLarge,
@@ -75,6 +75,18 @@ struct Delivery {
     device: DeviceNid,
     seq: i64,
     body: Body,
+}
+
+/// The commits of a request, at least one.
+pub(in crate::keys) struct Commits {
+    sender: UserNid,
+    sender_device: DeviceNid,
+    event_type: Arc<str>,
+    txn: Arc<str>,
+    now_ms: i64,
+    /// The messages that are left, in the order of their devices.
+    deliveries: vec::IntoIter<Delivery>,
+    is_done: bool,
 }
 
 /// One commit of a request.
@@ -119,45 +131,32 @@ impl Keys {
         event_type: &str,
         txn_id: &TransactionId,
         messages: &Messages,
-    ) -> Result<Vec<SendToDevice>, SendToDeviceError> {
+    ) -> Result<Commits, SendToDeviceError> {
         let is_name = |name: &str| name.len() <= MAX_NAME_BYTES && validate::is_plain(name);
         if !is_name(event_type) || !is_name(txn_id.as_str()) {
             return Err(SendToDeviceError::BadName);
         }
         check_contents(messages)?;
-        let deliveries = self.deliveries(messages).await?;
-        let part = |deliveries: &[Delivery], is_last| SendToDevice {
+        Ok(Commits {
             sender: caller.user.nid,
             sender_device: caller.device_nid,
             event_type: event_type.into(),
             txn: format!("{event_type}/{txn_id}").into(),
             now_ms: self.clock.now_ms(),
-            deliveries: deliveries.to_vec(),
-            is_last,
-        };
-        if deliveries.is_empty() {
-            // The transaction ID is stored all the same.
-            return Ok(vec![part(&[], true)]);
-        }
-        let chunks = deliveries.chunks(MESSAGES_PER_COMMIT);
-        let last = chunks.len() - 1;
-        Ok(chunks.enumerate().map(|(index, chunk)| part(chunk, index == last)).collect())
+            deliveries: self.deliveries(messages).await?.into_iter(),
+            is_done: false,
+        })
     }
 
     /// Finds the devices that each message goes to, in the order of the devices.
     async fn deliveries(&self, messages: &Messages) -> Result<Vec<Delivery>, SendToDeviceError> {
-        let mut users: HashMap<UserNid, &OwnedUserId> = HashMap::new();
-        for user_id in messages.keys().filter(|user_id| self.is_local(user_id)) {
-            if let Some(user) = self.db.find_user(user_id).await? {
-                users.insert(user.nid, user_id);
-            }
-        }
+        let users = self.find_local(messages.keys()).await?;
         let nids: Vec<UserNid> = users.keys().copied().collect();
         let devices = device_keys::devices(&mut self.db.read().await?.conn(), &nids).await?;
         let mut deliveries = Vec::new();
         let mut to_all: HashMap<UserNid, Body> = HashMap::new();
         for (user, device, device_id) in devices {
-            let Some(by_device) = users.get(&user).and_then(|user_id| messages.get(*user_id)) else {
+            let Some(by_device) = users.get(&user).and_then(|user| messages.get(&user.user_id)) else {
                 continue;
             };
             let named = by_device.get(&DeviceIdOrAllDevices::DeviceId(device_id.into()));
@@ -179,7 +178,9 @@ impl Keys {
 }
 
 fn check_contents(messages: &Messages) -> Result<(), SendToDeviceError> {
-    if messages.values().map(BTreeMap::len).sum::<usize>() > MAX_MESSAGES {
+    let number = messages.values().map(BTreeMap::len).sum::<usize>();
+    // A user may be named without a message.
+    if number.max(messages.len()) > MAX_MESSAGES {
         return Err(SendToDeviceError::TooMany);
     }
     for content in messages.values().flat_map(BTreeMap::values) {
@@ -198,6 +199,28 @@ fn check_contents(messages: &Messages) -> Result<(), SendToDeviceError> {
 fn size_bytes(event_type: &str, json: &str) -> u64 {
     const ROW: u64 = 64;
     ROW + event_type.len() as u64 + json.len() as u64
+}
+
+impl Iterator for Commits {
+    type Item = SendToDevice;
+
+    fn next(&mut self) -> Option<SendToDevice> {
+        // The transaction ID is stored even if there is no message.
+        if self.is_done {
+            return None;
+        }
+        let deliveries = self.deliveries.by_ref().take(MESSAGES_PER_COMMIT).collect();
+        self.is_done = self.deliveries.as_slice().is_empty();
+        Some(SendToDevice {
+            sender: self.sender,
+            sender_device: self.sender_device,
+            event_type: Arc::clone(&self.event_type),
+            txn: Arc::clone(&self.txn),
+            now_ms: self.now_ms,
+            deliveries,
+            is_last: self.is_done,
+        })
+    }
 }
 
 impl SendToDevice {

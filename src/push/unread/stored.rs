@@ -7,7 +7,9 @@
 //!   old it is.
 //! - Sending an event, following a room and resting store nothing. A tally is stored after a new count of many events, and
 //!   when nobody has looked at it for a while.
-//! - The tallies of a user are read for many rooms at once: a look visits rooms in the order of their short ids.
+//! - The tallies of a user are read in pages, for many rooms at once. Most users have so few that one page has all of
+//!   them. A later page is read only for a look that goes on in the order of the rooms' short ids, as an answer visits
+//!   them. So in any order of looks, a room costs a bounded number of rows.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -51,11 +53,17 @@ type Key = (UserNid, RoomNid);
 /// Maximum number of tallies in a page.
 const PAGE: u64 = 256;
 
+/// The number of tallies of a page that take about as long to read as one tally alone.
+const LIKE_ONE_ALONE: usize = 16;
+
 /// The usual bytes of a tally of a hundred events. A page has as many rows as fit with this size.
 const USUAL_BYTES: u64 = 512;
 
 /// The part of its piece of the cache that a page may take. One that fills the piece would evict those of all others in it.
 const LARGEST_PART: u64 = 4;
+
+/// Comes before all rooms.
+const FIRST_ROOM: RoomNid = RoomNid(0);
 
 /// A page of the stored tallies of one user: those of the rooms from one on.
 struct ReadRows {
@@ -63,8 +71,17 @@ struct ReadRows {
     /// The last room of the page.
     upto: RoomNid,
     bytes: u64,
+    used: Mutex<PageUse>,
+}
+
+/// The use of a page so far.
+struct PageUse {
     /// The tallies that nobody has used yet; `None` for one that was used.
-    rooms: Mutex<HashMap<RoomNid, Option<rows::TallyRow>>>,
+    rooms: HashMap<RoomNid, Option<rows::TallyRow>>,
+    /// The room of the latest look.
+    latest: RoomNid,
+    /// The number of latest looks that went from room to room in order, in the page or after it.
+    in_order: usize,
 }
 
 impl HasBytes for ReadRows {
@@ -97,16 +114,22 @@ impl ReadRows {
             rooms.insert(room, Some(row));
         }
         let upto = upto.unwrap_or(last);
-        Self { from, upto, bytes: (bytes as u64).min(largest).max(1), rooms: Mutex::new(rooms) }
-    }
-
-    fn covers(&self, room: RoomNid) -> bool {
-        self.from <= room && room <= self.upto
+        let used = PageUse { rooms, latest: FIRST_ROOM, in_order: 0 };
+        Self { from, upto, bytes: (bytes as u64).min(largest).max(1), used: Mutex::new(used) }
     }
 
     /// Takes the tally of a room.
-    fn take(&self, room: RoomNid) -> Taken {
-        match lock(&self.rooms).get_mut(&room) {
+    fn take(&self, room: RoomNid, limit: usize) -> Taken {
+        let mut used = lock(&self.used);
+        used.in_order = if used.latest < room { used.in_order + 1 } else { 1 };
+        used.latest = room;
+        if self.upto < room && used.in_order > limit / LIKE_ONE_ALONE {
+            return Taken::ReadPage;
+        }
+        if room < self.from || self.upto < room {
+            return Taken::ReadAlone;
+        }
+        match used.rooms.get_mut(&room) {
             None => Taken::NotStored,
             Some(row) => row.take().map_or(Taken::ReadAlone, Taken::Row),
         }
@@ -116,8 +139,11 @@ impl ReadRows {
 /// A tally that was taken from those that were read.
 enum Taken {
     Row(rows::TallyRow),
-    ReadAlone,
     NotStored,
+    ReadAlone,
+    /// The room is after the page, and so many looks have come in order that a page from this room on costs no more than
+    /// they would alone.
+    ReadPage,
 }
 
 /// The tallies between memory and the database.
@@ -148,25 +174,34 @@ impl Stored {
         std::iter::from_fn(|| due.pop_first()).take(BATCH).collect()
     }
 
-    /// Takes the stored tally of a room. If the page at hand does not have the room, another one is read. A tally that left
-    /// memory after it was taken is read again: the stored one goes on from where it was.
+    /// Takes the stored tally of a room. A tally that left memory after it was taken is read again: the stored one goes on
+    /// from where it was.
     async fn take(&self, db: &Database, (user, room): Key) -> Result<Option<rows::TallyRow>, Error> {
-        let read = match self.read.get(&user).filter(|read| read.covers(room)) {
-            Some(read) => read,
-            None => {
-                let mut reader = db.read().await?;
-                let limit = ReadRows::limit(self.largest);
-                let found = rows::tallies_of_user(&mut reader.conn(), user, room, limit).await?;
-                let read = Arc::new(ReadRows::new(room, found, self.largest));
-                self.read.insert(user, Arc::clone(&read));
-                read
-            }
+        let limit = ReadRows::limit(self.largest);
+        let mut taken = match self.read.get(&user) {
+            Some(read) => read.take(room, limit),
+            // The cache may be too small for pages.
+            None if limit == 1 => Taken::ReadAlone,
+            // Most users' first page has all that they have, so it begins before the room.
+            None => self.read_page((user, FIRST_ROOM), db).await?.take(room, limit),
         };
-        match read.take(room) {
+        if matches!(taken, Taken::ReadPage) {
+            taken = self.read_page((user, room), db).await?.take(room, limit);
+        }
+        match taken {
             Taken::Row(row) => Ok(Some(row)),
             Taken::NotStored => Ok(None),
-            Taken::ReadAlone => rows::find_tally(&mut db.read().await?.conn(), user, room).await,
+            Taken::ReadAlone | Taken::ReadPage => rows::find_tally(&mut db.read().await?.conn(), user, room).await,
         }
+    }
+
+    /// Reads a page of a user's tallies, from a room on. It takes the place of another one.
+    async fn read_page(&self, (user, from): Key, db: &Database) -> Result<Arc<ReadRows>, Error> {
+        let limit = ReadRows::limit(self.largest);
+        let found = rows::tallies_of_user(&mut db.read().await?.conn(), user, from, limit).await?;
+        let read = Arc::new(ReadRows::new(from, found, self.largest));
+        self.read.insert(user, Arc::clone(&read));
+        Ok(read)
     }
 }
 

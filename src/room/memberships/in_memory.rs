@@ -147,7 +147,6 @@ impl Memberships {
                 event_nid: EventNid(row.event_nid),
                 pos: Position(row.pos),
                 forgotten: row.forgotten,
-                invite_state: row.invite_state.map(Into::into),
             });
         }
         held.loaded = true;

@@ -76,11 +76,17 @@ impl Rooms {
             self.prepare_key(rooms, kind, "").await?;
         }
         let wanted = limit + 1;
-        let has_none = |room: &&&Room| limit > 0 && room.latest(upto, wanted).is_none();
-        let without: Vec<RoomNid> = rooms.iter().filter(has_none).map(|room| room.nid).collect();
+        let lacks_events = |room: &&&Room| limit > 0 && room.latest(upto, wanted).is_none();
         let mut places: HashMap<RoomNid, Vec<(Position, EventNid)>> = HashMap::new();
-        if !without.is_empty() {
-            let found = rows::latest_places(&mut self.db.read().await?.conn(), &without, wanted).await?;
+        let mut unknown = Vec::new();
+        for room in rooms.iter().filter(lacks_events) {
+            match room.latest_places(upto, wanted) {
+                Some(known) => _ = places.insert(room.nid, known),
+                None => unknown.push(room.nid),
+            }
+        }
+        if !unknown.is_empty() {
+            let found = rows::latest_places(&mut self.db.read().await?.conn(), &unknown, wanted).await?;
             found.into_iter().for_each(|(room, pos, event)| places.entry(room).or_default().push((pos, event)));
         }
         let (mut events, mut state_events) = (Vec::new(), 0);

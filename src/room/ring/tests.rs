@@ -45,6 +45,39 @@ fn a_ring_that_was_filled_reaches_back_to_its_first_event() {
 }
 
 #[test]
+fn a_ring_that_was_shrunk_still_has_the_places_of_its_latest_events() {
+    let rings = Rings::of_share(1 << 30);
+    let places = |ring: &Ring, upto, limit| {
+        let places = ring.latest_places(Position(upto), limit);
+        places.map(|places| places.iter().map(|(Position(pos), EventNid(nid))| (*pos, *nid)).collect::<Vec<_>>())
+    };
+    let all = |range: std::ops::RangeInclusive<i64>| Some(range.map(|number| (number, number)).collect::<Vec<_>>());
+    let events: Vec<_> = (1..=100).map(event).collect();
+    for (sent, rest) in [(100, Rest::Few), (100, Rest::Nothing), (10, Rest::Few), (10, Rest::Nothing)] {
+        let mut ring = Ring::new(Position::BEFORE_ALL, Arc::clone(&rings));
+        ring.extend(&events[..sent]);
+        let sent = i64::try_from(sent).expect("few");
+        assert_eq!(places(&ring, sent, 4), all(sent - 3..=sent), "before");
+        ring.shrink(rest);
+        assert!(ring.latest(Position(sent), FEW_EVENTS + 1).is_none(), "{rest:?}");
+        assert_eq!(places(&ring, sent, 4), all(sent - 3..=sent), "{rest:?}");
+        assert_eq!(places(&ring, sent - 2, 4), all(sent - 5..=sent - 2), "{rest:?}");
+        // The room with ten events has no others.
+        let most = if sent == 10 { all(1..=10) } else { all(sent - 23..=sent) };
+        assert_eq!(places(&ring, sent, PLACES), most, "{rest:?}");
+        assert_eq!(places(&ring, sent, PLACES + 1).is_some(), sent == 10, "{rest:?}");
+        ring.extend(&[event(sent + 1)]);
+        assert_eq!(places(&ring, sent + 1, 4), all(sent - 2..=sent + 1), "{rest:?}");
+        assert!(ring.dropped.len() + ring.events.len() <= PLACES);
+    }
+    let mut ring = Ring::new(Position(90), rings);
+    ring.extend(&events[90..]);
+    ring.shrink(Rest::Nothing);
+    assert_eq!(places(&ring, 100, 10), all(91..=100));
+    assert!(places(&ring, 100, 11).is_none(), "nobody knows what came before");
+}
+
+#[test]
 fn a_span_is_the_same_for_all_ranges_with_the_same_events_until_one_changes() {
     let rings = Rings::of_share(1 << 30);
     let mut ring = Ring::new(Position(4), Arc::clone(&rings));

@@ -1,6 +1,7 @@
 //! Rooms that leave memory, and are loaded again.
 
 use super::*;
+use crate::{room::ring::Rest, store::changed_rooms::AT_ONCE};
 
 #[tokio::test]
 async fn a_room_is_the_same_after_it_was_loaded_again() {
@@ -120,6 +121,34 @@ async fn thinned_checkpoints_leave_every_state_readable() {
     rooms.forget_idle();
     rooms.forget_idle();
     rooms.send(&alice, &room_id, message("hello"), None).await.expect("the room loads, and its hash is right");
+}
+
+#[tokio::test]
+async fn a_first_sync_of_rooms_whose_rings_were_shrunk_finds_their_latest_events_in_the_cache() {
+    // The ages of the events stay the same.
+    let server = server_with(None, Clock::manual(1_700_000_000_000), |_| {}).await;
+    let alice = server.register("alice").await;
+    let rooms = &server.app.rooms;
+    let mut created = Vec::new();
+    for _ in 0..AT_ONCE + 8 {
+        let room_id = rooms.create(&alice, new_room(RoomVersionId::V11, Preset::Private)).await.expect("created");
+        for _ in 0..12 {
+            rooms.send(&alice, &room_id, message("hello"), None).await.expect("sent");
+        }
+        created.push(rooms.require(&room_id).await.expect("a room"));
+    }
+    server.sync(&alice, None).await;
+    let first_sync = async || {
+        let before = server.app.db.counters().statements();
+        let (mut answer, _) = server.sync(&alice, None).await;
+        (answer["rooms"].take(), server.app.db.counters().statements() - before)
+    };
+    let with_events = first_sync().await;
+    for rest in [Rest::Few, Rest::Nothing] {
+        created.iter().for_each(|room| room.view_mut().ring.shrink(rest));
+        assert!(created.iter().all(|room| room.latest(room.last_pos(), 11).is_none()), "{rest:?}");
+        assert_eq!(first_sync().await, with_events, "{rest:?}");
+    }
 }
 
 #[tokio::test]

@@ -95,13 +95,17 @@ impl RoomWriter<'_> {
         prev: Vec<EventNid>,
     ) -> Result<OwnedEventId, AppendError> {
         let rooms = self.rooms;
+        let membership = (pdu.event_type == "m.room.member").then(|| membership_of(&pdu.content)).flatten();
+        if let Some(to @ (Membership::Invite | Membership::Knock)) = membership {
+            // In a box, because the future of every message would have its size.
+            Box::pin(self.check_invitee(sender, &pdu, to)).await?;
+        }
         // Only now: a name that is looked up is kept, and a refused event must leave nothing behind.
         let event_type = rooms.db.event_type(&pdu.event_type).await?;
         let key = match &pdu.state_key {
             Some(state_key) => Some(rooms.db.state_key(&pdu.event_type, state_key).await?),
             None => None,
         };
-        let membership = (pdu.event_type == "m.room.member").then(|| membership_of(&pdu.content)).flatten();
         let member = match &pdu.state_key {
             Some(user_id) if membership.is_some() => match UserId::parse(user_id) {
                 Ok(user_id) => {

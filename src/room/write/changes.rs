@@ -77,7 +77,6 @@ pub(super) fn change_member(
     user.write_if_new(write);
     let touch = Touch::Member { room: room.nid, user: user.nid, membership: membership.code(), forgotten: false };
     write.touch(touch);
-    let invite_state: Option<Arc<str>> = invite_state.as_deref().map(Arc::from);
     write.push(
         members::MemberColumns {
             user_nid: user.nid,
@@ -86,11 +85,11 @@ pub(super) fn change_member(
             event_nid,
             pos,
             forgotten: false,
-            invite_state: invite_state.clone(),
+            invite_state: invite_state.as_deref().map(Arc::from),
         }
         .row(),
     );
-    (user.nid, MemberEntry { room: room.nid, membership, event_nid, pos, forgotten: false, invite_state })
+    (user.nid, MemberEntry { room: room.nid, membership, event_nid, pos, forgotten: false })
 }
 
 /// Writes that a user of another server has joined or is out of the room, with the new number of joined users of their

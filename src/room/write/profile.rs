@@ -158,7 +158,7 @@ impl Rooms {
         self.sort_lately_used_first(&mut joined);
         joined.truncate(most);
         if !arriving.is_empty() {
-            let _turn = self.profile_turns.take(user.nid).await;
+            let _turn = self.profile_turns.take_always(user.nid).await;
             let profile = self.profile_of(user.nid).await?;
             let mut queued = Vec::new();
             for room in arriving {
@@ -171,7 +171,7 @@ impl Rooms {
         }
         for rooms in joined.chunks(ROOMS_AT_ONCE) {
             // The turn is taken again for each batch, so that nobody waits for more than one.
-            let _turn = self.profile_turns.take(user.nid).await;
+            let _turn = self.profile_turns.take_always(user.nid).await;
             let profile = self.profile_of(user.nid).await?;
             let mut queued = Vec::with_capacity(rooms.len());
             for nid in rooms {

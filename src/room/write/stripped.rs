@@ -1,30 +1,24 @@
 //! The room as it is shown to somebody who is invited or knocks ([spec]).
 //!
 //! It is stored with each of these memberships, and one request can invite hundreds of users in one commit. So its size
-//! is bounded, whatever the room's state holds.
-//!
-//! Promise: a client is shown the room as it was at the invitation or the knock, but nothing of an event that was redacted since.
-//! The spec does not ask for that, and Synapse sends what it has stored. But nobody else here is shown that content any more.
+//! is bounded, whatever the room's state holds. [`read::stripped`](crate::room::read::stripped) reads it.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
-
-use std::borrow::Cow;
 
 use sabha_federation::Pdu;
 use serde_json::{Map, Value, json};
 
 use super::RoomWriter;
-use crate::{
-    room::{Room, Rooms, memberships::MemberEntry},
-    store::{Error, EventNid},
-};
+use crate::store::Error;
 
 /// The largest content that is shown whole. Ordinary contents have a tenth of this; an event may have 64 KiB.
 const MAX_CONTENT_BYTES: usize = 4_096;
 
-/// The largest size of all events together. Above it, contents that are larger than [`MAX_VALUE_BYTES`] are cut. About
-/// 20 KiB are left at worst.
+/// The largest size of all events together. Above it, contents that are larger than [`MAX_VALUE_BYTES`] are cut.
 const MAX_STATE_BYTES: usize = 16_384;
+
+/// About the size that is left at worst, when contents are cut.
+pub(crate) const MOST_BYTES: usize = 20 << 10;
 
 /// The largest value, as JSON, that is left in a content that is cut. Names, addresses and IDs are shorter.
 const MAX_VALUE_BYTES: usize = 1_024;
@@ -55,39 +49,6 @@ impl RoomWriter<'_> {
     }
 }
 
-impl Rooms {
-    /// The stripped state of an invitation or a knock, as a JSON array, without the content of events that were redacted since.
-    /// Its events are those of the room's state at the membership.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] if it or an event cannot be read, and errors of the database.
-    pub(crate) async fn stripped_state<'a>(&self, room: &Room, member: &'a MemberEntry) -> Result<Cow<'a, str>, Error> {
-        let Some(stored) = member.invite_state.as_deref() else { return Ok("[]".into()) };
-        let mut shown: Vec<Value> =
-            serde_json::from_str(stored).map_err(|error| Error::damaged("stripped state", error))?;
-        let (mut found, mut nids): (Vec<&mut Value>, Vec<EventNid>) = (Vec::new(), Vec::new());
-        for event in &mut shown {
-            let (Some(event_type), Some(state_key)) = (event["type"].as_str(), event["state_key"].as_str()) else {
-                continue;
-            };
-            let Some(key) = self.find_key(room, event_type, state_key).await? else { continue };
-            if let Some(entry) = self.entry_at(room, key, member.pos).await? {
-                found.push(event);
-                nids.push(entry.event_nid);
-            }
-        }
-        let mut is_redacted = false;
-        for (shown, event) in found.into_iter().zip(self.events.list(room, &nids).await?) {
-            if event.redacted_because.is_some() {
-                // A redaction may leave large contents whole.
-                shown["content"] = content(&event.pdu, MAX_VALUE_BYTES);
-                is_redacted = true;
-            }
-        }
-        Ok(if is_redacted { Value::from(shown).to_string().into() } else { stored.into() })
-    }
-}
-
 /// The stripped events. Contents are whole if they are small, and cut otherwise.
 fn bounded(events: &[&Pdu]) -> String {
     let stripped = |whole_upto: usize| {
@@ -99,6 +60,11 @@ fn bounded(events: &[&Pdu]) -> String {
     };
     let state = stripped(MAX_CONTENT_BYTES);
     if state.len() <= MAX_STATE_BYTES { state } else { stripped(MAX_VALUE_BYTES) }
+}
+
+/// The content of an event that was redacted. A redaction may leave large contents whole.
+pub(in crate::room) fn redacted_content(pdu: &Pdu) -> Value {
+    content(pdu, MAX_VALUE_BYTES)
 }
 
 fn content(pdu: &Pdu, whole_upto: usize) -> Value {

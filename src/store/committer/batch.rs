@@ -112,7 +112,8 @@ async fn commit_step_by_step(
     let begin = if matches!(conn.link, Link::Sqlite(_)) { "BEGIN IMMEDIATE" } else { "BEGIN" };
     at_writer!(conn, db => sqlx::query(begin).execute(&mut **db).await.map(|_| ()))?;
     // The slot comes first, as in a batch of one call and when the lease is taken. Otherwise a holder that has lost the
-    // lease and the new one could wait for each other: this one with a row of the other, such as that of the log.
+    // lease and the new one could wait for each other. The old holder would hold a row of the log and wait for the slot; the
+    // new one holds the slot and waits for that row.
     at_writer!(conn, db => sqlx::query(MOVE_SLOT.text()).bind(frame.epoch).bind(frame.last.0).execute(&mut **db).await.map(|_| ()))?;
     let mut blocks = Vec::with_capacity(low.len());
     for kind in low {

@@ -16,11 +16,11 @@ use crate::{
     store::{
         Conn, Counters, Error, Position,
         conn::{Link, at_writer, late, statements},
+        log::lease,
     },
 };
 
 statements! {
-    SLOT_POSITION = "SELECT pos FROM writer_slot WHERE slot = 0 AND epoch = $1";
     /// Each attempt sets a higher epoch than those before, so one that arrives late changes nothing.
     RAISE_EPOCH = "UPDATE writer_slot SET epoch = $1 WHERE slot = 0 AND holder = $2 AND epoch < $1 RETURNING pos";
 }
@@ -184,9 +184,7 @@ impl WriterConn {
             if !is_sqlite {
                 rolled_back?;
             }
-            let found: Option<(i64,)> = at_writer!(&mut conn, db =>
-                sqlx::query_as(SLOT_POSITION.text()).bind(epoch).fetch_optional(&mut **db).await)?;
-            Ok(found.map(|(pos,)| Position(pos)))
+            lease::find_position(&mut conn, epoch).await
         };
         if is_sqlite { ask.await } else { within(limit, ask).await }
     }

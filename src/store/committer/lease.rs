@@ -1,7 +1,7 @@
 //! The writing connection of a process that shares its database with others: it takes the lease, keeps it and gives it up.
 
 use super::{
-    Shared,
+    Role, Shared,
     connection::{Engine, Failure, Pauses, WriterConn, connect, within},
 };
 use crate::{
@@ -30,12 +30,10 @@ impl WriterConn {
         self.log_bytes = None;
     }
 
-    /// Shows the others that this process is there.
+    /// Asks whether the lease is still ours, and shows the others that this process is there, if there may be others.
     pub(super) async fn beat(&mut self, shared: &Shared) -> Result<(), Failure> {
         if !self.is_lost() {
-            let (epoch, limit) = (self.epoch, self.patience.connect);
-            let mut conn = self.conn(&shared.counters);
-            match within(limit, lease::beat(&mut conn, epoch)).await {
+            match self.has_lease(shared).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(Failure::Fenced),
                 Err(error) => tracing::debug!(error = %Report(&error), "beat not answered"),
@@ -44,6 +42,20 @@ impl WriterConn {
         }
         // The new epoch shows it too.
         self.regain(shared).await.map(drop)
+    }
+
+    async fn has_lease(&mut self, shared: &Shared) -> Result<bool, Error> {
+        let (epoch, limit) = (self.epoch, self.patience.connect);
+        let mut conn = self.conn(&shared.counters);
+        match shared.role {
+            Role::Follow => within(limit, lease::beat(&mut conn, epoch)).await,
+            Role::Lead => {
+                let position = within(limit, lease::find_position(&mut conn, epoch)).await?;
+                // The lock may have been lost with an earlier connection, and keeps a second process away.
+                self.lock_again().await?;
+                Ok(position.is_some())
+            }
+        }
     }
 
     /// Gives the lease up. If that is not answered, the others wait until they take this process for gone.

@@ -114,6 +114,10 @@ pub(in crate::store) fn sqlite_text(pieces: &[Piece]) -> String {
 }
 
 /// PostgreSQL takes one statement, which is a transaction by itself and may hold others.
+///
+/// The slot must be locked before any other row (see `commit_step_by_step`). PostgreSQL runs the main statement first, and
+/// then those in `WITH` that nothing refers to. Its manual does not promise that order, so a test looks for it:
+/// `tests::locks`.
 pub(in crate::store) fn postgres_text(pieces: &[Piece]) -> String {
     let mut number = 0;
     let parts = pieces.iter().enumerate();

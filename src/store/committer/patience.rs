@@ -28,9 +28,11 @@ pub struct Patience {
     pub commit: Duration,
     /// The interval at which a process that follows looks for commits. Hints come sooner; this is for a lost one.
     pub look: Duration,
-    /// The time without a commit after which a leader shows the others that it is there.
+    /// The time without a commit after which a process on PostgreSQL asks whether it still leads, and shows this to others
+    /// that share the database.
     pub beat: Duration,
-    /// The time without a sign of the leader after which a process that follows takes over. Some beats may be late, because
+    /// The time without a sign of the leader after which a process that follows takes over. It is also the time for which
+    /// the last answer of the database lets a process take what it has in memory for current. Some beats may be late, because
     /// of a slow commit or a busy machine, and a person waits as long.
     pub silence: Duration,
 }

@@ -100,19 +100,26 @@ impl Committer {
         }
     }
 
-    /// Waits for a write. A leader whom others may follow shows them meanwhile that it is there.
+    /// Waits for a write. Asks meanwhile whether this process still leads, and shows those that follow that it is there.
     pub(super) async fn wait_for_writes(&self, conn: &mut WriterConn) -> Result<(), Ended> {
-        if self.0.role == Role::Lead {
-            self.0.wake.notified().await;
+        let shared = &self.0;
+        if !shared.current.can_end() {
+            shared.wake.notified().await;
             return Ok(());
         }
         tokio::select! {
-            () = self.0.wake.notified() => return Ok(()),
+            () = shared.wake.notified() => return Ok(()),
+            () = shared.current.wanted() => {}
             () = tokio::time::sleep(conn.patience.beat) => {}
         }
-        match self.reporting(conn.beat(&self.0), 0).await {
+        let asked_at = shared.clock.uptime();
+        match self.reporting(conn.beat(shared), 0).await {
             Ok(()) => {
-                self.0.pulse.set(Health::Working);
+                shared.current.confirm(asked_at);
+                // The beat does not tell whether the disk is still full.
+                if self.health() == Health::Waiting {
+                    shared.pulse.set(Health::Working);
+                }
                 Ok(())
             }
             Err(Failure::Fenced) => Err(Ended::Fenced),
@@ -176,6 +183,7 @@ impl Committer {
             pauses = None;
             tokio::select! {
                 () = shared.hint.notified() => {}
+                () = shared.current.wanted() => {}
                 () = tokio::time::sleep(look_every) => {}
                 () = shared.stop.cancelled() => return Err(Ended::Stopped),
             }
@@ -188,6 +196,7 @@ impl Committer {
         let shared = &self.0;
         let log_bytes = conn.log_bytes.take();
         let mut db = conn.conn(&shared.counters);
+        let asked_at = shared.clock.uptime();
         let slot = lease::read(&mut db).await?;
         if slot.pos < self.published() {
             return Err(Ended::SetBack.into());
@@ -231,6 +240,7 @@ impl Committer {
         if slot.pos > self.published() {
             self.show(slot.pos, None);
         }
+        shared.current.confirm(asked_at);
         if !following.watch.may_take(slot, shared.clock.uptime()) {
             return Ok(false);
         }
@@ -317,6 +327,14 @@ impl Committer {
     /// Waits until another process writes, or is to. For ever if the committer ends before. Cancel safe.
     pub async fn following(&self) {
         self.0.pulse.wait_for(|health| *health == Health::Following).await;
+    }
+
+    /// Waits until this process leads no more in the term with this number, even if it leads in a later one by now. For ever
+    /// if the committer ends before. Cancel safe.
+    pub async fn term_over(&self, number: i64) {
+        // A term is known before its process leads.
+        let is_over = |health: &Health| *health == Health::Following || self.0.terms.current() != number;
+        self.0.pulse.wait_for(is_over).await;
     }
 
     /// Waits until a position is visible in this process, which shares its database with others. Cancel safe.

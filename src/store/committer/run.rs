@@ -144,7 +144,13 @@ impl Committer {
 
     /// Commits the batch, and reports when that takes long.
     async fn watched(&self, conn: &mut WriterConn, batch: &[QueuedWrite]) -> Result<Option<Arc<LogEntry>>, Failure> {
-        self.reporting(conn.commit(&self.0, batch), batch.len()).await
+        let asked_at = self.0.clock.uptime();
+        let answer = self.reporting(conn.commit(&self.0, batch), batch.len()).await;
+        // Whatever became of the batch, the slot was ours.
+        if !batch.is_empty() && !matches!(answer, Err(Failure::Fenced | Failure::Stopped)) {
+            self.0.current.confirm(asked_at);
+        }
+        answer
     }
 
     /// Waits for the database, and reports when that takes long.
@@ -244,6 +250,9 @@ impl Drop for Ending<'_> {
             Ended::Fenced | Ended::SetBack | Ended::MemoryBehind | Ended::Panicked => {
                 tracing::error!(reason = %why, waiting = waiting.len(), "no more writes");
             }
+        }
+        if matches!(why, Ended::Fenced | Ended::SetBack) {
+            self.shared.current.end();
         }
         self.shared.pulse.set(Health::Ended(why));
         for place in &waiting {

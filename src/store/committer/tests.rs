@@ -1,6 +1,9 @@
 //! Tests of the committer, on both engines where both can do it: an open database, its rows, and a statement in the queue.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
@@ -16,7 +19,9 @@ use crate::{
     },
 };
 
+mod current;
 mod end;
+mod locks;
 mod log;
 mod memory;
 mod pieces;
@@ -85,6 +90,16 @@ impl Opened {
 async fn open(url: &str) -> Database {
     let options = DatabaseOptions { incarnation: rand::random_range(1..i64::MAX), ..options(url) };
     Database::open(options).await.expect("it can be opened")
+}
+
+/// The time limit for what a test waits for, far more than it takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Returns whether somebody waits for a lock in the database of this connection.
+async fn is_waiting_for_a_lock(conn: &mut PgConnection) -> bool {
+    let text = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity \
+        WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    sqlx::query_scalar(text).fetch_one(conn).await.expect("it runs")
 }
 
 const USER: i64 = 7;

@@ -10,7 +10,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{LogEntry, Touch, feed::Upcoming};
+use super::{
+    LogEntry, Touch,
+    cursors::{Generation, Moved},
+    feed::Upcoming,
+};
 use crate::{
     clock::Clock,
     report::Report,
@@ -68,45 +72,48 @@ impl<C: Consumer> Cursor<C> {
         let _: Option<()> = stopping.run_until_cancelled(follow).await;
     }
 
-    /// Waits for entries, and does their work. Of several processes, only the one that writes does it.
+    /// Waits for entries, and does their work. Of several processes, only the one that writes does it. If that is another one
+    /// before the work is done, the step counts for nothing.
     pub(in crate::store) async fn step(&self) -> Result<(), Error> {
         self.db.committer().leading().await;
         let cursors = self.db.cursors();
+        let generation = cursors.generation();
         cursors.wait_for_entries(C::NAME).await;
         if self.db.committer().is_following() {
             // Its place was forgotten, and another process has a later one.
             return Ok(());
         }
-        let Some(done) = cursors.done(C::NAME) else { return self.begin().await };
+        let Some(done) = cursors.done(C::NAME) else { return self.begin(generation).await };
         match self.db.committer().feed().after(&self.db, done, self.clock.now_ms()).await? {
-            Upcoming::Entries(entries) => self.perform(&entries).await,
+            Upcoming::Entries(entries) => self.perform(&entries, generation).await,
             Upcoming::TooFar => {
                 tracing::warn!(
                     consumer = C::NAME,
                     position = done.0,
                     "too far behind in the commit log: reading the tables"
                 );
-                self.catch_up(done).await
+                self.catch_up(done, generation).await
             }
         }
     }
 
     /// Finds the place where the consumer was. A new consumer begins with the tables, and so does one whose place is damaged.
-    async fn begin(&self) -> Result<(), Error> {
-        match self.db.cursors().find_stored(&self.db, C::NAME).await? {
+    async fn begin(&self, generation: Generation) -> Result<(), Error> {
+        match self.db.cursors().find_stored(&self.db, C::NAME, generation).await? {
             Some(_) => Ok(()),
-            None => self.catch_up(Position::BEFORE_ALL).await,
+            None => self.catch_up(Position::BEFORE_ALL, generation).await,
         }
     }
 
-    async fn catch_up(&self, from: Position) -> Result<(), Error> {
+    async fn catch_up(&self, from: Position, generation: Generation) -> Result<(), Error> {
         let to = self.db.committer().feed().latest();
         self.consumer.catch_up(from, to).await?;
-        self.db.cursors().moved(C::NAME, to, self.clock.now_ms(), true);
+        let moved = Moved { done: to, at_ms: self.clock.now_ms(), has_worked: true };
+        self.db.cursors().moved(C::NAME, generation, moved);
         Ok(())
     }
 
-    async fn perform(&self, entries: &[Arc<LogEntry>]) -> Result<(), Error> {
+    async fn perform(&self, entries: &[Arc<LogEntry>], generation: Generation) -> Result<(), Error> {
         let Some(last) = entries.last() else { return Ok(()) };
         let concerning = entries.iter().filter(|entry| entry.touches.iter().any(|(_, touch)| C::concerns(touch)));
         let work: Vec<C::Work> = concerning.filter_map(|entry| self.consumer.work(entry)).collect();
@@ -114,7 +121,8 @@ impl<C: Consumer> Cursor<C> {
         if has_worked {
             self.consumer.perform(work).await?;
         }
-        self.db.cursors().moved(C::NAME, last.pos, last.at_ms, has_worked);
+        let moved = Moved { done: last.pos, at_ms: last.at_ms, has_worked };
+        self.db.cursors().moved(C::NAME, generation, moved);
         Ok(())
     }
 }

@@ -53,10 +53,15 @@ struct CursorPlace {
     stored: Position,
 }
 
+/// The number of times that all places were forgotten. A place that was found before says nothing afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generation(u64);
+
 /// The end of the log, and the places of all cursors.
 #[derive(Debug)]
 struct Places {
     latest: Position,
+    generation: Generation,
     by_consumer: BTreeMap<&'static str, CursorPlace>,
 }
 
@@ -64,6 +69,16 @@ impl Places {
     fn done(&self, consumer: &'static str) -> Option<Position> {
         self.by_consumer.get(consumer)?.done
     }
+}
+
+/// The end of a step of a cursor.
+pub(super) struct Moved {
+    /// The position up to which everything is done.
+    pub(super) done: Position,
+    /// The time of the last entry that is done.
+    pub(super) at_ms: i64,
+    /// False if it only passed entries without work.
+    pub(super) has_worked: bool,
 }
 
 /// The distance of a cursor from the end of the log.
@@ -85,7 +100,7 @@ pub struct Cursors {
 
 impl Cursors {
     pub(super) fn new(latest: Position) -> Self {
-        let places = Places { latest, by_consumer: BTreeMap::new() };
+        let places = Places { latest, generation: Generation(0), by_consumer: BTreeMap::new() };
         Self { places: watch::Sender::new(places), worked: Notify::new() }
     }
 
@@ -121,9 +136,16 @@ impl Cursors {
         self.places.send_modify(|places| places.latest = latest);
     }
 
-    /// Forgets the places of all consumers: another process goes on with them, and stores how far it has come.
+    /// The present generation of places. Read it before anything that a place is to follow from.
+    pub(super) fn generation(&self) -> Generation {
+        self.places.borrow().generation
+    }
+
+    /// Forgets the places of all consumers: another process goes on with them, and stores how far it has come. Steps that
+    /// are not over yet change nothing here any more.
     pub(in crate::store) fn forget_places(&self) {
         self.places.send_modify(|places| {
+            places.generation.0 += 1;
             for place in places.by_consumer.values_mut() {
                 (place.done, place.stored) = (None, Position::BEFORE_ALL);
             }
@@ -132,7 +154,12 @@ impl Cursors {
 
     /// Reads the stored place of a consumer, which goes on from there. A place after all commits is as good as none: the
     /// consumer would wait for ever, and pass what it has not done.
-    pub(super) async fn find_stored(&self, db: &Database, consumer: &'static str) -> Result<Option<Position>, Error> {
+    pub(super) async fn find_stored(
+        &self,
+        db: &Database,
+        consumer: &'static str,
+        generation: Generation,
+    ) -> Result<Option<Position>, Error> {
         let mut reader = db.read().await?;
         let stored: Option<(i64,)> = on!(&mut reader.conn(), db => sqlx::query_as(FIND_CURSOR.text())
             .bind(consumer).fetch_optional(&mut **db).await)?;
@@ -147,7 +174,7 @@ impl Cursors {
             );
             return Ok(None);
         }
-        self.change(consumer, |place| (place.done, place.stored) = (Some(pos), pos));
+        self.change(consumer, generation, |place| (place.done, place.stored) = (Some(pos), pos));
         Ok(Some(pos))
     }
 
@@ -162,18 +189,23 @@ impl Cursors {
         let _ = self.places.subscribe().wait_for(|places| places.done(consumer) < Some(places.latest)).await;
     }
 
-    pub(super) fn moved(&self, consumer: &'static str, done: Position, at_ms: i64, has_worked: bool) {
-        self.change(consumer, |place| (place.done, place.done_at_ms) = (Some(done), at_ms));
-        if has_worked {
+    /// Notes how far a consumer has come in a step that began in this generation.
+    pub(super) fn moved(&self, consumer: &'static str, generation: Generation, to: Moved) {
+        self.change(consumer, generation, |place| (place.done, place.done_at_ms) = (Some(to.done), to.at_ms));
+        if to.has_worked {
             self.worked.notify_one();
         }
     }
 
-    fn change(&self, consumer: &'static str, change: impl FnOnce(&mut CursorPlace)) {
-        self.places.send_modify(|places| {
-            if let Some(place) = places.by_consumer.get_mut(consumer) {
-                change(place);
+    /// Changes a place, unless it was forgotten since this generation.
+    fn change(&self, consumer: &'static str, generation: Generation, change: impl FnOnce(&mut CursorPlace)) {
+        self.places.send_if_modified(|places| {
+            if places.generation != generation {
+                return false;
             }
+            let Some(place) = places.by_consumer.get_mut(consumer) else { return false };
+            change(place);
+            true
         });
     }
 
@@ -217,19 +249,19 @@ impl Cursors {
     /// # Errors
     /// When the database fails. The next call stores them.
     pub async fn store(&self, db: &Database) -> Result<(), Error> {
-        let moved: Vec<(&'static str, Position)> = {
+        let (generation, moved): (Generation, Vec<(&'static str, Position)>) = {
             let places = self.places.borrow();
             let moved = |(consumer, place): (&&'static str, &CursorPlace)| {
                 place.done.filter(|done| *done > place.stored).map(|done| (*consumer, done))
             };
-            places.by_consumer.iter().filter_map(moved).collect()
+            (places.generation, places.by_consumer.iter().filter_map(moved).collect())
         };
         if moved.is_empty() {
             return Ok(());
         }
         db.committer().transact(StoreCursors(moved.clone())).await?;
         for (consumer, pos) in moved {
-            self.change(consumer, |place| place.stored = pos);
+            self.change(consumer, generation, |place| place.stored = pos);
         }
         Ok(())
     }

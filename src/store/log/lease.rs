@@ -10,7 +10,7 @@ use super::trim;
 use crate::store::{
     Conn, Error, Position,
     committer::RESERVE_IDS,
-    conn::{at_writer, statements},
+    conn::{Link, at_writer, statements},
     ids::{BLOCK, Kind},
     terms::{self, Term},
 };
@@ -21,6 +21,7 @@ statements! {
     /// Changes nothing if the slot has moved since it was read. Waits for a commit that is moving it.
     TAKE = "UPDATE writer_slot SET epoch = epoch + 1, holder = $1 \
         WHERE slot = 0 AND epoch = $2 AND pos = $3 AND beat = $4 RETURNING epoch";
+    FIND_POSITION = "SELECT pos FROM writer_slot WHERE slot = 0 AND epoch = $1";
     BEAT = "UPDATE writer_slot SET beat = beat + 1 WHERE slot = 0 AND epoch = $1 RETURNING beat";
     HAND_OVER = "UPDATE writer_slot SET holder = 0 WHERE slot = 0 AND epoch = $1";
 }
@@ -92,6 +93,16 @@ async fn reserve_ids(conn: &mut Conn<'_>) -> Result<Vec<(Kind, i64)>, Error> {
         blocks.push((kind, end - BLOCK));
     }
     Ok(blocks)
+}
+
+/// The slot's position, if the lease is still the one of this epoch. Not counted as a statement: an idle process asks all
+/// the time, and tests count what requests cost.
+pub(in crate::store) async fn find_position(conn: &mut Conn<'_>, epoch: i64) -> Result<Option<Position>, Error> {
+    let found: Option<(i64,)> = match &mut conn.link {
+        Link::Sqlite(db) => sqlx::query_as(FIND_POSITION.text()).bind(epoch).fetch_optional(&mut **db).await,
+        Link::Postgres(db) => sqlx::query_as(FIND_POSITION.text()).bind(epoch).fetch_optional(&mut **db).await,
+    }?;
+    Ok(found.map(|(pos,)| Position(pos)))
 }
 
 /// Shows the others that the holder is there. Returns whether the lease is still the one of this epoch.

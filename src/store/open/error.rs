@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sqlx::{error::DatabaseError as _, migrate::MigrateError, sqlite::SqliteError};
+use sqlx::{error::DatabaseError as _, migrate::MigrateError, postgres::PgConnectOptions, sqlite::SqliteError};
 
 use crate::store::{Error, migrations};
 
@@ -23,6 +23,15 @@ pub enum OpenError {
     NewerSchema { found: i64, known: i64 },
     #[error("another process is using this database ({0}): stop it first")]
     InUse(String),
+    #[error(
+        "PostgreSQL does not let the user \"{user}\" in ({reason}): write the right user and password into database.url, or \
+         change them in PostgreSQL"
+    )]
+    LoginRefused { user: String, reason: String },
+    #[error("PostgreSQL does not have this database ({reason}): create it, or write its name into database.url")]
+    NoDatabase { reason: String },
+    #[error("PostgreSQL does not accept a connection ({reason}): its log says more")]
+    NotAccepted { reason: String },
     #[error("several processes can share a database only on PostgreSQL")]
     NotShared,
     #[error("{path} cannot be used")]
@@ -53,6 +62,31 @@ impl From<sqlx::Error> for OpenError {
     }
 }
 
+impl OpenError {
+    /// Wraps an error of the first connection to PostgreSQL.
+    pub(in crate::store) fn of_connecting(error: sqlx::Error, options: &PgConnectOptions) -> Self {
+        match error.as_database_error() {
+            // Not as a whole: it names a line in the source of PostgreSQL.
+            Some(refusal) => Self::of_refusal(refusal.code().as_deref(), refusal.message(), options.get_username()),
+            None => error.into(),
+        }
+    }
+
+    /// The error for an answer of PostgreSQL with this [code].
+    ///
+    /// [code]: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    fn of_refusal(code: Option<&str>, reason: &str, user: &str) -> Self {
+        let (user, reason) = (user.to_owned(), reason.to_owned());
+        match code {
+            // invalid_authorization_specification, invalid_password, insufficient_privilege.
+            Some("28000" | "28P01" | "42501") => Self::LoginRefused { user, reason },
+            // invalid_catalog_name.
+            Some("3D000") => Self::NoDatabase { reason },
+            _ => Self::NotAccepted { reason },
+        }
+    }
+}
+
 /// Returns whether SQLite says that the file is not a database, or no longer a whole one (`SQLITE_CORRUPT`,
 /// `SQLITE_NOTADB`).
 fn says_damaged(error: &sqlx::Error) -> bool {
@@ -68,4 +102,28 @@ pub(super) fn migrated(result: Result<(), MigrateError>) -> Result<(), OpenError
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) if says_damaged(&error) => error.into(),
         error => OpenError::Migration(Box::new(error)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_postgresql_says_what_to_change() {
+        let cases = [
+            (
+                "28P01",
+                "password authentication failed for user \"sabha\"",
+                "the right user and password into database.url",
+            ),
+            ("28000", "role \"sabha\" does not exist", "the right user and password into database.url"),
+            ("42501", "permission denied for database \"sabha\"", "the right user and password into database.url"),
+            ("3D000", "database \"sabha\" does not exist", "create it, or write its name into database.url"),
+            ("57P03", "the database system is starting up", "does not accept a connection"),
+        ];
+        for (code, reason, advice) in cases {
+            let line = OpenError::of_refusal(Some(code), reason, "sabha").to_string();
+            assert!(line.contains(advice) && line.contains(reason), "{line}");
+        }
+    }
 }

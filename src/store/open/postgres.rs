@@ -33,7 +33,8 @@ pub(super) async fn open_postgres(
     };
     let connect = connect.clone().application_name("sabha").statement_cache_capacity(512).disable_statement_logging();
     let writer_options = connect.clone().options([("synchronous_commit", synchronous)]);
-    let mut writer = writer_options.connect().await?;
+    let mut writer =
+        writer_options.connect().await.map_err(|error| OpenError::of_connecting(error, &writer_options))?;
     lock_postgres(&mut writer, options.role).await?;
     migrated(migrations::postgres().run(&mut writer).await)?;
     // Only now, because a migration may take as long as it needs.

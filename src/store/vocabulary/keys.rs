@@ -64,9 +64,16 @@ impl Database {
         }
         let ids = self.committer().ids();
         let openings = ids.openings();
-        let read = self.read_state_key(event_type, state_key);
+        let read = async {
+            // The one who looked for the pair before a write has found that it is not stored.
+            if keys.is_absent(event_type, state_key, openings) {
+                return Ok(None);
+            }
+            self.read_state_key(event_type, state_key).await
+        };
         let make = || {
             ids.ensure_since(openings)?;
+            keys.forget_absent(event_type, state_key);
             ids.key()
         };
         keys.get_or_read(event_type, state_key, read, make).await
@@ -88,7 +95,14 @@ impl Database {
             return Ok(Some(known));
         }
         // `None` stands for a pair that does not exist.
-        let read = async { self.read_state_key(event_type, state_key).await.map_err(Some) };
+        let openings = self.committer().ids().openings();
+        let read = async {
+            let found = self.read_state_key(event_type, state_key).await.map_err(Some)?;
+            if found.is_none() {
+                keys.note_absent(event_type, state_key, openings);
+            }
+            Ok(found)
+        };
         match keys.get_or_read(event_type, state_key, read, || Err(None::<Error>)).await {
             Ok(known) => Ok(Some(known)),
             Err(None) => Ok(None),

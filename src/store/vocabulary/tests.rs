@@ -43,6 +43,21 @@ async fn words_are_known_to_be_stored_once_their_write_is() {
     }
 }
 
+#[tokio::test]
+async fn a_pair_that_was_looked_for_in_vain_is_made_without_another_look() {
+    for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
+        assert!(db.find_state_key("m.example", "a").await.unwrap().is_none());
+        let statements = db.counters().statements();
+        let key = db.state_key("m.example", "a").await.unwrap();
+        assert_eq!(db.counters().statements(), statements);
+        // The pair was never stored: whoever looks again asks the database.
+        drop(key);
+        db.vocabulary().keys.forget_new();
+        db.state_key("m.example", "a").await.unwrap();
+        assert_eq!(db.counters().statements(), statements + 1);
+    }
+}
+
 #[test]
 fn only_users_who_can_be_read_again_are_forgotten() {
     let mut users = Users::default();

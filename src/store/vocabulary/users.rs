@@ -7,6 +7,7 @@ use ruma::{OwnedUserId, UserId};
 use super::{Mark, read, servers::KnownServer, write};
 use crate::store::{
     Database, Error, ServerNid, UserNid, Write,
+    device_keys::{USERS_PER_STATEMENT, in_32},
     log::{Touch, WordKind},
     on,
     rows::{Text, inserts},
@@ -15,6 +16,7 @@ use crate::store::{
 
 statements! {
     FIND_USER = "SELECT user_nid, server_nid FROM matrix_user WHERE user_id = $1";
+    FIND_USERS_32 = concat!("SELECT user_nid, server_nid, user_id FROM matrix_user WHERE user_id IN ", in_32!());
     FIND_USER_BY_NID = "SELECT user_id, server_nid FROM matrix_user WHERE user_nid = $1";
 }
 
@@ -126,6 +128,40 @@ impl Database {
             let server = self.vocabulary().servers.of_stored_user(ServerNid(server), user_id);
             write(users).add(UserNid(nid), user_id, server, true)
         }))
+    }
+
+    /// Those of the users whom an event or an account has ever named, in no order.
+    pub async fn find_users<'a>(
+        &self,
+        user_ids: impl Iterator<Item = &'a OwnedUserId>,
+    ) -> Result<Vec<Arc<User>>, Error> {
+        let (mut found, mut others): (Vec<Arc<User>>, Vec<&OwnedUserId>) = Default::default();
+        for user_id in user_ids {
+            match read(&self.vocabulary().users).by_id.get(user_id) {
+                Some(user) => found.push(Arc::clone(user)),
+                None => others.push(user_id),
+            }
+        }
+        if others.is_empty() {
+            return Ok(found);
+        }
+        let mut reader = self.read().await?;
+        for chunk in others.chunks(USERS_PER_STATEMENT) {
+            let rows: Vec<(i64, i64, String)> = on!(&mut reader.conn(), db => {
+                let mut query = sqlx::query_as(FIND_USERS_32.text());
+                for index in 0..USERS_PER_STATEMENT {
+                    // No user ID is empty, so an empty one finds nothing.
+                    query = query.bind(chunk.get(index).map_or("", |user_id| user_id.as_str()));
+                }
+                query.fetch_all(&mut **db).await
+            })?;
+            for (nid, server, user_id) in rows {
+                let user_id = UserId::parse(&user_id).map_err(|error| Error::damaged("user ID", error))?;
+                let server = self.vocabulary().servers.of_stored_user(ServerNid(server), &user_id);
+                found.push(write(&self.vocabulary().users).add(UserNid(nid), &user_id, server, true));
+            }
+        }
+        Ok(found)
     }
 
     /// The user, with a new short id if there was none.

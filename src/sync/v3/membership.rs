@@ -5,6 +5,8 @@
 //! ([`Hints`]). Once such a room can be sent, the client gets it whole, even if it had parts of it before. So nothing
 //! is lost, and this needs no row and no memory of ours.
 
+mod stripped;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::api::client::filter::LazyLoadOptions;
@@ -114,7 +116,7 @@ impl RoomNews {
         }
         match entry.membership {
             Membership::Join => self.add_joined(look, account_data, &entry, changed).await?,
-            Membership::Invite if changed && !is_from_ignored(look, &entry).await? => self.invited.push(entry),
+            Membership::Invite if changed => self.invited.push(entry),
             Membership::Knock if changed => self.knocked.push(entry),
             Membership::Leave | Membership::Ban => self.add_left(look, &entry, changed).await?,
             Membership::Invite | Membership::Knock => {}
@@ -234,26 +236,7 @@ impl RoomNews {
                 sections.back_to(before);
             }
         }
-        for (name, field, entries) in [
-            ("invite", "invite_state", std::mem::take(&mut self.invited)),
-            ("knock", "knock_state", std::mem::take(&mut self.knocked)),
-        ] {
-            let before = sections.mark();
-            let mut json = Object::begin(sections.key(name));
-            for entry in &entries {
-                let bytes = entry.invite_state.as_deref().map_or(0, str::len);
-                if !size.allows(json.out.len() + bytes) {
-                    size.may_be_large().await?;
-                }
-                let written = write_stripped(look, entry, field, &mut json).await;
-                if look.app.rooms.contain(entry.room, written)?.is_none() {
-                    self.leave_out(look, entry.room)?;
-                }
-            }
-            if !json.end() {
-                sections.back_to(before);
-            }
-        }
+        self.write_stripped(look, size, &mut sections).await?;
         let any = sections.end();
         if !any {
             object.back_to(before);
@@ -327,29 +310,4 @@ async fn read_whole(look: &Look<'_>, rooms: &mut [RoomLook]) -> Result<(), Error
     let mut latest = look.app.rooms.read_whole(&whole, (look.upto, limit), members).await?;
     rooms.iter_mut().for_each(|room| room.latest = latest.remove(&room.room.nid));
     Ok(())
-}
-
-/// Writes a room that the user is invited to or has knocked on.
-async fn write_stripped(look: &Look<'_>, entry: &MemberEntry, field: &str, json: &mut Object<'_>) -> Result<(), Error> {
-    let room = look.app.rooms.by_nid(entry.room).await?;
-    if look.wants(&room) {
-        let state = look.app.rooms.stripped_state(&room, entry).await?;
-        let mut object = Object::begin(json.key(room.room_id.as_str()));
-        let mut stripped = Object::begin(object.key(field));
-        stripped.raw("events", &state);
-        stripped.end();
-        object.end();
-    }
-    Ok(())
-}
-
-/// Returns whether the user was invited by a user whom they ignore. Such invitations are not shown.
-async fn is_from_ignored(look: &Look<'_>, entry: &MemberEntry) -> Result<bool, Error> {
-    let ignored = look.ignored().await?;
-    if ignored.is_empty() {
-        return Ok(false);
-    }
-    let room = look.app.rooms.by_nid(entry.room).await?;
-    let invite = look.app.rooms.events.get(&room, entry.event_nid).await?;
-    Ok(ignored.contains(invite.sender()))
 }

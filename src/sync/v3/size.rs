@@ -14,7 +14,7 @@ use crate::limits::large_answers::{LARGE_BYTES, Turn, WAIT};
 pub(super) struct Size<'a> {
     look: &'a Look<'a>,
     deadline: Instant,
-    turn: Option<Turn<'a>>,
+    turn: Option<Turn>,
 }
 
 impl<'a> Size<'a> {

@@ -1,6 +1,6 @@
 //! A server for one test: in this process, with its own database, port and data directory.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use ruma::owned_server_name;
 use sabha::{
@@ -83,7 +83,7 @@ impl Builder {
         self
     }
 
-    /// Sets the timeouts for the database. Default: as in production.
+    /// Sets the timeouts for the database. Default: as in production, but for a long silence.
     #[must_use]
     pub fn patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
@@ -190,7 +190,8 @@ impl TestServer {
         Builder {
             engine: Engine::Sqlite,
             clock: Clock::System,
-            patience: Patience::default(),
+            // A test may hold the committer for as long as it likes, and still read.
+            patience: Patience { silence: Duration::from_secs(3600), ..Patience::default() },
             role: Role::Lead,
             is_proxied: false,
             hashing: Hashing::cheap(),

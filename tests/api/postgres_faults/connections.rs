@@ -1,5 +1,7 @@
 //! Connections that fall silent or are cut, and a database that is away.
 
+use sabha::store::committer::Ended;
+
 use crate::harness::Parks;
 
 use super::*;
@@ -150,4 +152,42 @@ async fn is_away_and_found_again(manner: Manner) {
     again(&world, "one").await;
     world.goes_on().await;
     assert_eq!(world.bodies().await, ["before", "one", "after", "later"]);
+}
+
+#[tokio::test]
+async fn a_server_that_has_slept_answers_only_when_it_knows_that_nobody_has_replaced_it() {
+    let clock = Clock::manual(1_700_000_000_000);
+    let Some(world) = World::with_clock(&clock).await else { return };
+    let (silence, whoami) = (Patience::default().silence, v3(["account", "whoami"]));
+    let well_known = "/.well-known/matrix/client";
+    clock.advance(silence);
+    world.alice.get(&whoami).await.ok();
+    assert_eq!(world.alice.get("/ready").await.status, 200);
+    let discovered = world.alice.get(well_known).await.text;
+
+    world.server.proxy().refuse(Manner::Close);
+    world.server.proxy().cut();
+    // The last answer of the database is not old enough.
+    world.alice.get(&whoami).await.ok();
+    clock.advance(silence);
+    let answer = world.alice.get(&whoami).await;
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    answer.error(503, "M_UNKNOWN");
+    assert_eq!(world.alice.get("/ready").await.status, 503);
+    assert_eq!(world.alice.get("/health").await.status, 200);
+    assert_eq!(world.alice.get(well_known).await.text, discovered, "it says nothing of any data");
+
+    world.server.proxy().allow();
+    let committer = world.server.app().db.committer();
+    while committer.current().await.is_err() {}
+    world.alice.get(&whoami).await.ok();
+
+    let mut other = world.server.postgres().await;
+    other.execute("UPDATE writer_slot SET epoch = epoch + 1, holder = 1").await.expect("it runs");
+    clock.advance(silence);
+    world.alice.get(&whoami).await.error(503, "M_UNKNOWN");
+    assert_eq!(committer.ended().await, Ended::Fenced);
+    let ready = world.alice.get("/ready").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text.contains("another process"), "{}", ready.text);
 }

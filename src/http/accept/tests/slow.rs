@@ -62,9 +62,6 @@ async fn small_answers_go_out_while_a_large_one_takes_all_room() {
     server.stop().await;
 }
 
-/// The bytes that an HTTP/2 client sends before its first request: the preface and empty settings.
-const HTTP2_START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
 #[tokio::test]
 async fn a_client_of_http2_that_asks_nothing_is_dropped_in_time() {
     // Three starts: the bytes that tell the protocol, the whole preface, and half a header frame.

@@ -7,7 +7,7 @@ use crate::store::{Write, log::Touch, remote_members::RemoteMemberColumns, tests
 
 fn entry(membership: Membership, pos: i64, forgotten: bool) -> MemberEntry {
     let (room, event_nid) = (RoomNid(1), EventNid(pos));
-    MemberEntry { room, membership, event_nid, pos: Position(pos), forgotten, invite_state: None }
+    MemberEntry { room, membership, event_nid, pos: Position(pos), forgotten }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Several processes on one PostgreSQL: one writes, the others follow, and any of them takes over.
 
-use std::{pin::pin, time::Duration};
+use std::pin::pin;
 
 use ruma::user_id;
 use tokio::sync::Notify;
@@ -261,20 +261,18 @@ async fn the_lease_is_not_taken_in_the_middle_of_a_transaction() {
     let taking = async {
         inside.notified().await;
         let mut conn = PgConnection::connect(&database.url).await.expect("it is there");
-        let text = "SELECT COUNT(*) FROM pg_stat_activity \
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
         loop {
             second.clock.advance(Patience::default().silence);
             second.db.committer().hint();
-            let (waiting,): (i64,) = sqlx::query_as(text).fetch_one(&mut conn).await.expect("it runs");
             assert_eq!(second.db.committer().health(), Health::Following);
-            if waiting > 0 {
+            if is_waiting_for_a_lock(&mut conn).await {
                 break;
             }
         }
         go_on.notify_one();
     };
-    let (stored, ()) = tokio::join!(first.db.committer().transact(slow), taking);
+    let both = async { tokio::join!(first.db.committer().transact(slow), taking) };
+    let (stored, ()) = tokio::time::timeout(LIMIT, both).await.expect("the second process waits for the slot");
     stored.expect("it began before");
     second.runs_out_of_patience().await;
     let last = second.store(1).await;
@@ -306,6 +304,17 @@ async fn a_leader_without_work_notices_that_it_was_replaced() {
     first.follows().await;
     let last = second.store(1).await;
     first.reaches(last).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_has_slept_is_current_only_when_it_has_read_what_it_missed() {
+    let Some((_database, first, second)) = two().await else { return };
+    second.runs_out_of_patience().await;
+    let last = second.store(1).await;
+    first.clock.advance(Patience::default().silence);
+    assert!(!first.db.committer().is_current() || first.published() >= last);
+    first.db.committer().current().await.expect("the database answers");
+    assert!(first.db.committer().is_following() && first.published() >= last);
 }
 
 #[tokio::test]

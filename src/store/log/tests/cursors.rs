@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod entries;
+mod moved_lease;
 mod restart;
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);

@@ -1,7 +1,7 @@
 //! The pairs of event type and state key in memory: a cache bounded by bytes, in which a pair stays while somebody can still store it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, Weak},
 };
 
@@ -64,7 +64,19 @@ impl Lifecycle<Words, Arc<StateKey>> for KeepUnstored {
 pub(in crate::store::vocabulary) struct Keys {
     cache: Arc<Cache<Words, Arc<StateKey>, ByBytes, DefaultHashBuilder, KeepUnstored>>,
     new: Mutex<New>,
+    absent: Mutex<VecDeque<Absent>>,
 }
+
+/// A pair that was looked for and is not stored, and the openings of the short ids before that look.
+#[derive(Debug)]
+struct Absent {
+    words: Words,
+    openings: u64,
+}
+
+/// The number of absent pairs that are remembered. A write makes a pair soon after somebody has looked for it in vain, so
+/// these are the looks of requests in work.
+const ABSENT: usize = 64;
 
 /// The marks of pairs that are not stored yet. The pairs and the writes on their way hold them; a mark that nobody holds is
 /// of no use.
@@ -97,7 +109,7 @@ impl Default for Keys {
 impl Keys {
     fn with_capacity(keys: usize, bytes: u64) -> Self {
         let cache = Arc::new(Cache::with(keys, bytes, ByBytes, DefaultHashBuilder::default(), KeepUnstored));
-        Self { cache, new: Mutex::default() }
+        Self { cache, new: Mutex::default(), absent: Mutex::default() }
     }
 
     /// Limits the pairs in memory to their share of the budget.
@@ -126,6 +138,30 @@ impl Keys {
         if let Some(mark) = lock(&self.new).marks.remove(&nid).and_then(|mark| mark.upgrade()) {
             mark.store();
         }
+    }
+
+    /// Notes that the database had no such pair after `openings`. Only a `read` of [`Keys::get_or_read`] may say so, because no
+    /// other one makes the pair meanwhile.
+    pub(super) fn note_absent(&self, event_type: &str, state_key: &str, openings: u64) {
+        let mut absent = lock(&self.absent);
+        if absent.len() >= ABSENT {
+            absent.pop_front();
+        }
+        absent.push_back(Absent { words: Words(event_type.into(), state_key.into()), openings });
+    }
+
+    /// Returns whether the pair was found absent since these `openings`, so that only this process can have made it, and it
+    /// has not.
+    pub(super) fn is_absent(&self, event_type: &str, state_key: &str, openings: u64) -> bool {
+        let is_it = |absent: &Absent| {
+            absent.openings == openings && BorrowedWords(event_type, state_key).equivalent(&absent.words)
+        };
+        lock(&self.absent).iter().any(is_it)
+    }
+
+    /// Forgets that the pair was absent, before it is made.
+    pub(super) fn forget_absent(&self, event_type: &str, state_key: &str) {
+        lock(&self.absent).retain(|absent| !BorrowedWords(event_type, state_key).equivalent(&absent.words));
     }
 
     /// The pair in memory, or the one that `read` finds, or else a new one with the short id of `make`. Only one `read` runs

@@ -105,3 +105,18 @@ async fn those_who_make_a_pair_at_once_have_the_same() {
         assert!(all.iter().all(|made| Arc::ptr_eq(made, &found)), "round {round}");
     }
 }
+
+#[test]
+fn few_absent_pairs_are_remembered_until_they_are_made_or_the_short_ids_open_again() {
+    let keys = Keys::default();
+    for number in 0..=ABSENT {
+        keys.note_absent("m.example", &number.to_string(), 1);
+    }
+    let absent = |number: usize, openings| keys.is_absent("m.example", &number.to_string(), openings);
+    assert!(!absent(0, 1), "the oldest has made room");
+    assert!(absent(1, 1) && absent(ABSENT, 1));
+    assert!(!absent(ABSENT, 2), "another process may have made it");
+    assert!(!keys.is_absent("m.other", "1", 1));
+    keys.forget_absent("m.example", "1");
+    assert!(!absent(1, 1) && absent(2, 1));
+}

@@ -1,0 +1,3 @@
+//! State resolution: one state from the states of several branches.
+//!
+//! **Not yet**: nothing of it is here.
