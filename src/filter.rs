@@ -1,7 +1,7 @@
 //! Filters for the events that a client wants to see ([spec]).
 //!
-//! A filter is compiled once: each list becomes a sorted block of text, and the verdicts of patterns on event types are
-//! cached. [`SyncFilter::new`] refuses a filter with too many entries or patterns, whatever its source. So the time per
+//! A filter is compiled once: each list becomes a sorted block of text, and the verdicts of many patterns on event types
+//! are cached. [`SyncFilter::new`] refuses a filter with too many entries or patterns, whatever its source. So the time per
 //! event is bounded, whatever the client asks for, and a compiled filter takes little more memory than its definition.
 //! Syncs of a user with the same filter share the compiled one ([`FilterCache`]).
 //!
@@ -29,17 +29,18 @@ use serde_json::value::RawValue;
 
 use self::{
     bounds::Budget,
-    in_use::{Entry, SHARED_BYTES},
-    names::{ALLOCATION_BYTES, Names},
+    in_use::{Registration, SHARED_BYTES},
+    names::Names,
     types::TypeFilter,
 };
 pub use self::{
     bounds::{FilterError, MAX_ENTRIES, MAX_PATTERN_BYTES, MAX_PATTERNS},
-    cache::{FilterCache, FindFilterError},
+    cache::{FilterCache, FindFilterError, GivenFilterError},
     definition::{Definition, fields_in_query, timeline_fields, timeline_fields_in_query},
     stored::Filters,
 };
 use crate::{
+    memory::ALLOCATION_BYTES,
     room::{
         event::StoredEvent,
         read::relations::{MAX_RELATED_BY, Related, RelatedBy},
@@ -56,7 +57,7 @@ pub struct SyncFilter {
     pub account_data: EventFilter,
     pub room: RoomFilter,
     /// The place among the filters in use, if it is shared.
-    entry: Option<Entry>,
+    registration: Option<Registration>,
 }
 
 /// The part of a filter that is about rooms.
@@ -120,7 +121,7 @@ impl SyncFilter {
                 state: EventFilter::compile(&room.state, &mut budget)?,
                 timeline: EventFilter::compile(&room.timeline, &mut budget)?.related_by(related_by.clone())?,
             },
-            entry: None,
+            registration: None,
         })
     }
 

@@ -18,6 +18,10 @@ use tokio::time::MissedTickBehavior;
 
 use self::trims::{LOOK_EVERY, Trims};
 
+/// Memory that an allocation takes besides its contents, on average: the allocator's own word, and the rounding to 16
+/// bytes.
+pub const ALLOCATION_BYTES: usize = 16;
+
 /// Makes the allocator get each large block of memory from the system by itself, so that it goes back when it is freed.
 ///
 /// By default, glibc takes the 19 MiB for a password hash from heaps that it never gives back: 100 registrations took

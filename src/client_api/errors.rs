@@ -10,7 +10,7 @@ use sabha_federation::BuildError;
 use super::room::version::unsupported;
 use crate::{
     account::AuthenticateError,
-    filter::{FilterError, FindFilterError},
+    filter::{FilterError, FindFilterError, GivenFilterError},
     http::ApiError,
     limits::large_answers::NoTurn,
     room::{
@@ -169,11 +169,20 @@ impl From<FilterError> for ApiError {
     }
 }
 
+impl From<GivenFilterError> for ApiError {
+    fn from(error: GivenFilterError) -> Self {
+        match error {
+            GivenFilterError::Refused(error) => error.into(),
+            GivenFilterError::Write(_) => Self::internal(error),
+        }
+    }
+}
+
 impl From<FindFilterError> for ApiError {
     fn from(error: FindFilterError) -> Self {
         match error {
             FindFilterError::Refused(error) => Self::invalid_param(format!(
-                "The stored filter with this ID cannot be used any more: {error}. Store a smaller one."
+                "The stored filter with this ID cannot be used any more: {error}. Store one within this limit."
             )),
             FindFilterError::Storage(error) => error.into(),
         }

@@ -30,6 +30,7 @@ section! {
         /// the event that reaches it.
         pub page_bytes: ByteSize [ByteSize::kib(64) => ByteSize::mib(64)] = ByteSize::mib(4),
         /// Size of a filter, in bytes. A filter also has at most 1000 types, senders and rooms, all its lists together.
+        /// The filters of one user's waiting syncs take at most 2 MiB, or four times this if that is more.
         pub filter_bytes: ByteSize [ByteSize::kib(1) => ByteSize::mib(1)] = ByteSize::kib(64),
         /// Filters stored for a user; the oldest go first, and clients store them again.
         pub filters_per_user: u32 [1 => 10_000] = 200,

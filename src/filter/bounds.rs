@@ -4,7 +4,7 @@ use super::names::Names;
 use crate::room::read::relations::MAX_RELATED_BY;
 
 /// The maximum number of entries in all lists of one filter together. Clients name a few dozen event types and a few
-/// rooms or users; users are ignored on the server, and not with filters. A program that follows a list of rooms may
+/// rooms or users; ignored users are account data, not a filter. A program that follows a list of rooms may
 /// name hundreds.
 pub const MAX_ENTRIES: usize = 1_000;
 

@@ -40,6 +40,15 @@ pub enum FindFilterError {
     Storage(#[from] store::Error),
 }
 
+/// The reason why a filter that is given with a request cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GivenFilterError {
+    #[error(transparent)]
+    Refused(#[from] FilterError),
+    #[error("the filter could not be written as JSON")]
+    Write(#[from] serde_json::Error),
+}
+
 impl FilterCache {
     pub fn new(budget: &Budget) -> Self {
         Self { stored: budget.cache(Part::Filters), in_use: Arc::default() }
@@ -75,12 +84,12 @@ impl FilterCache {
         Ok(Some(filter))
     }
 
-    /// The filter that a user's request gives, with its JSON as [`Definition::to_json`] writes it.
+    /// The filter that a user's request gives.
     ///
     /// # Errors
     /// When the filter is refused.
-    pub fn given(&self, user: UserNid, definition: &Definition, json: &str) -> Result<Arc<SyncFilter>, FilterError> {
-        let key = Key::given(user, json);
+    pub fn given(&self, user: UserNid, definition: &Definition) -> Result<Arc<SyncFilter>, GivenFilterError> {
+        let key = Key::given(user, &definition.to_json()?);
         match self.in_use.find(&key) {
             Some(filter) => Ok(filter),
             None => Ok(self.in_use.share(key, SyncFilter::new(definition)?)),
@@ -134,10 +143,7 @@ mod tests {
     fn requests_share_a_given_filter_while_one_holds_it() {
         let cache = FilterCache::new(&Budget::new(1 << 30));
         let alice = UserNid(1);
-        let given = |user, text: &str| {
-            let definition = definition(text);
-            cache.given(user, &definition, &definition.to_json().expect("JSON")).expect("a small filter")
-        };
+        let given = |user, text: &str| cache.given(user, &definition(text)).expect("a small filter");
         let leave = r#"{"room":{"include_leave":true}}"#;
         let first = given(alice, leave);
         assert!(first.room.include_leave);

@@ -1,7 +1,7 @@
 //! The compiled filters that the cache or a sync holds.
 //!
 //! Promise: two syncs of a user with the same filter hold the same memory, also if the cache keeps the filter for
-//! neither: it may be too large, or given with the request. A filter that nobody holds has no entry here.
+//! neither: it may be too large, or given with the request. A filter that nobody holds is not registered here.
 
 use std::{
     collections::HashMap,
@@ -37,9 +37,9 @@ impl Key {
 #[derive(Debug, Default)]
 pub(super) struct InUse(Mutex<HashMap<Key, Weak<SyncFilter>>>);
 
-/// The entry of a held filter. It leaves with the filter.
+/// The registration of a held filter. It leaves with the filter.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct Registration {
     key: Key,
     all: Arc<InUse>,
 }
@@ -56,14 +56,14 @@ impl InUse {
         if let Some(same) = filters.get(&key).and_then(Weak::upgrade) {
             return same;
         }
-        filter.entry = Some(Entry { key, all: Arc::clone(self) });
+        filter.registration = Some(Registration { key, all: Arc::clone(self) });
         let filter = Arc::new(filter);
         filters.insert(key, Arc::downgrade(&filter));
         filter
     }
 }
 
-impl Drop for Entry {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut filters = lock(&self.all.0);
         // Another one may have taken the place since this one lost its last holder.
@@ -108,5 +108,15 @@ mod tests {
         // The next holder gets a new one.
         let third = in_use.share(key, SyncFilter::default());
         assert!(in_use.find(&key).is_some_and(|found| Arc::ptr_eq(&found, &third)));
+    }
+
+    /// A filter loses its last holder before its registration leaves. Meanwhile another one may be registered.
+    #[test]
+    fn a_late_registration_leaves_a_newer_filter_in_its_place() {
+        let in_use = Arc::new(InUse::default());
+        let key = Key::Stored(ALICE, 1);
+        let held = in_use.share(key, SyncFilter::default());
+        drop(Registration { key, all: Arc::clone(&in_use) });
+        assert!(in_use.find(&key).is_some_and(|found| Arc::ptr_eq(&found, &held)));
     }
 }

@@ -2,8 +2,7 @@
 
 use std::cmp::Ordering;
 
-/// Bytes that an allocation takes besides its contents: the allocator's own word, and the rounding to 16 bytes.
-pub(super) const ALLOCATION_BYTES: usize = 24;
+use crate::memory::ALLOCATION_BYTES;
 
 /// A set of names: their texts in order, one after the other. It takes little more memory than the texts.
 #[derive(Debug, Default)]
@@ -27,6 +26,15 @@ impl Names {
 
     pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The length of all texts together.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.texts.len()
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

@@ -8,10 +8,17 @@ use super::{
 };
 use crate::{glob, store::ids::lock};
 
-/// Memory for the event types whose verdicts a filter caches. Rooms have a few dozen types; each further type costs a
-/// match against up to [`MAX_PATTERNS`](super::MAX_PATTERNS) patterns. A filter weighs this much from the start, because
-/// the cache that weighs filters needs a constant weight.
+/// Memory for the event types whose verdicts a filter of many patterns caches. Rooms have a few dozen types; each
+/// further type costs a match against up to [`MAX_PATTERNS`](super::MAX_PATTERNS) patterns. Such a filter weighs this
+/// much from the start, because the cache that weighs filters needs a constant weight.
 const VERDICTS_BYTES: usize = 8 << 10;
+
+/// The number of patterns up to which no verdicts are cached, if the patterns are short too. Matching so few takes
+/// about as long as finding a verdict.
+const FEW_PATTERNS: usize = 8;
+
+/// The length of all patterns together up to which no verdicts are cached, if they are few. Usual patterns are shorter.
+const SHORT_PATTERNS_BYTES: usize = 256;
 
 /// Bytes that a verdict takes besides the name of its type: an entry, its share of the free entries, and the overhead
 /// of an allocation.
@@ -22,7 +29,7 @@ const VERDICT_BYTES: usize = 64;
 pub(super) struct TypeFilter {
     types: Option<TypeList>,
     not_types: TypeList,
-    /// Cached verdicts of the patterns on recently seen types.
+    /// Cached verdicts of many patterns on recently seen types.
     verdicts: Mutex<Verdicts>,
 }
 
@@ -74,7 +81,7 @@ impl TypeFilter {
         }
         let verdict =
             || !self.not_types.names(event_type) && self.types.as_ref().is_none_or(|types| types.names(event_type));
-        if !self.has_patterns() {
+        if !self.caches_verdicts() {
             return verdict();
         }
         if let Some(known) = lock(&self.verdicts).by_type.get(event_type) {
@@ -85,13 +92,19 @@ impl TypeFilter {
         verdict
     }
 
-    fn has_patterns(&self) -> bool {
-        self.types.iter().chain([&self.not_types]).any(|types| !types.patterns.is_empty())
+    fn lists(&self) -> impl Iterator<Item = &TypeList> {
+        self.types.iter().chain([&self.not_types])
+    }
+
+    fn caches_verdicts(&self) -> bool {
+        let patterns: usize = self.lists().map(|list| list.patterns.len()).sum();
+        let text_bytes: usize = self.lists().map(|list| list.patterns.text_bytes()).sum();
+        patterns > FEW_PATTERNS || text_bytes > SHORT_PATTERNS_BYTES
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let verdicts = if self.has_patterns() { VERDICTS_BYTES } else { 0 };
-        self.types.iter().chain([&self.not_types]).map(TypeList::bytes).sum::<usize>() + verdicts
+        let verdicts = if self.caches_verdicts() { VERDICTS_BYTES } else { 0 };
+        self.lists().map(TypeList::bytes).sum::<usize>() + verdicts
     }
 }
 
@@ -130,12 +143,16 @@ mod tests {
         TypeFilter::new(types.map(owned).as_deref(), &owned(not_types), &mut Budget::default())
     }
 
+    /// More than a few patterns, which match no event type of these tests.
+    const OTHERS: [&str; FEW_PATTERNS + 1] = ["0*", "1*", "2*", "3*", "4*", "5*", "6*", "7*", "8*"];
+
     #[test]
     fn types_are_names_and_patterns_and_exclusion_wins() {
         let check = |types: Option<&[&str]>, not_types: &[&str], event_type: &str, expected: bool| {
-            let filter = compile(types, not_types).unwrap();
-            for _ in 0..2 {
-                // The second answer comes from the cache.
+            let cached = compile(types, &[not_types, &OTHERS].concat()).unwrap();
+            assert!(cached.caches_verdicts());
+            // The second answer of `cached` comes from the cache.
+            for filter in [&compile(types, not_types).unwrap(), &cached, &cached] {
                 assert_eq!(filter.accepts(event_type), expected, "{types:?} but {not_types:?}: {event_type}");
             }
         };
@@ -180,7 +197,7 @@ mod tests {
             verdicts.by_type.keys().map(|event_type| event_type.len() + VERDICT_BYTES).sum::<usize>()
         };
         for length in [0, 250, 100_000] {
-            let filter = compile(Some(&["m.*"]), &[]).unwrap();
+            let filter = compile(Some(&["m.*"]), &OTHERS).unwrap();
             let weight = filter.bytes();
             for n in 0..1_000 {
                 assert!(filter.accepts(&format!("m.{n}{}", "x".repeat(length))));
@@ -189,21 +206,40 @@ mod tests {
             assert_eq!(filter.bytes(), weight, "a cache weighs it twice");
             assert!(weight >= VERDICTS_BYTES);
         }
-        let names = compile(Some(&["m.a"]), &["m.b"]).unwrap();
-        assert!(names.accepts("m.a"));
-        assert!(names.bytes() < VERDICTS_BYTES, "names alone remember nothing");
-        assert_eq!(held(&names), 0);
     }
+
+    #[test]
+    fn a_few_short_patterns_remember_no_verdicts() {
+        let check = |types: &[&str], not_types: &[&str], remembers: bool| {
+            let filter = compile(Some(types), not_types).unwrap();
+            assert!(filter.accepts("m.a"));
+            assert_eq!(lock(&filter.verdicts).by_type.len(), usize::from(remembers), "{types:?} but {not_types:?}");
+            assert_eq!(filter.bytes() >= VERDICTS_BYTES, remembers, "{types:?} but {not_types:?}");
+        };
+        check(&["m.a"], &["m.b"], false);
+        check(&["m.*"], &["x"; 50], false);
+        check(&["m.*"], &OTHERS[2..], false);
+        check(&["m.*"], &OTHERS[1..], true);
+        check(&[&OTHERS[..], &["m.a"]].concat(), &[], true);
+        let long = "x".repeat(MAX_PATTERN_BYTES - 1) + "*";
+        check(&["m.a"], &[&long], false);
+        check(&["m.*"], &[&long], true);
+    }
+
     proptest! {
         #[test]
         fn a_compiled_list_answers_like_its_definition(
             types in prop::option::of(prop::collection::vec("[ab*]{0,4}", 0..6)),
             not_types in prop::collection::vec("[ab*]{0,4}", 0..3),
             events in prop::collection::vec("[ab]{0,5}", 1..12),
+            cached in prop::bool::ANY,
         ) {
             let names = |list: &[String], event_type: &str| list.iter().any(|name| glob::matches(name, event_type));
-            let filter = TypeFilter::new(types.as_deref(), &not_types, &mut Budget::default()).unwrap();
-            for event_type in &events {
+            let others = OTHERS.iter().filter(|_| cached).map(|other| (*other).to_owned());
+            let compiled_not_types: Vec<String> = not_types.iter().cloned().chain(others).collect();
+            let filter = TypeFilter::new(types.as_deref(), &compiled_not_types, &mut Budget::default()).unwrap();
+            // The second answer may come from the cache.
+            for event_type in events.iter().chain(&events) {
                 let wanted = types.as_ref().is_none_or(|types| names(types, event_type));
                 prop_assert_eq!(filter.accepts(event_type), wanted && !names(&not_types, event_type), "{}", event_type);
             }

@@ -114,7 +114,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
             Answers::new(config.limits.answer_bytes_in_flight.bytes()),
         ),
         large_answers: LargeAnswers::new(stopping.clone()),
-        parked_syncs: ParkedSyncs::default(),
+        parked_syncs: ParkedSyncs::new(&config.limits),
         federation: config.federation.enabled.then(|| {
             let (signer, outbound) = (Arc::clone(&signer), Arc::clone(&outbound));
             Federation::new(Arc::clone(&db), clock.clone(), signer, outbound, &memory)

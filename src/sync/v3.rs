@@ -77,7 +77,7 @@ pub enum SyncError {
 /// Safe: the only write is which to-device messages the client's token acknowledges.
 pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<Bytes, SyncError> {
     // Steps are boxed: a parked request would keep the space of its largest step for as long as it waits.
-    let deadline = Instant::now() + request.timeout;
+    let mut deadline = Instant::now() + request.timeout;
     // With a token of another database, such as one from after a restored backup, the client starts over.
     let mut since = match request.since {
         Some(token) if app.db.knows(token.term, token.position).await? => Some(token),
@@ -101,7 +101,9 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
     }
     let find_live = || app.bus.live(caller.user.nid, app.db.committer().published(), app.clock.now_ms());
     let mut live = find_live();
-    let (mut stopping, mut superseded, mut place) = (false, false, None);
+    let (mut stopping, mut place) = (false, None);
+    // Whether newer syncs have displaced this one, and whether it has to be answered for that reason.
+    let (mut gives_way, mut displaced) = (false, false);
     loop {
         if live.is_retired() {
             live = find_live();
@@ -148,21 +150,24 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
         }
         let place = place.get_or_insert_with(|| app.parked_syncs.park(caller, &request.filter));
         let park = async {
-            tokio::select! {
-                // The most frequent end comes first, so that nothing else is asked then.
-                biased;
-                () = wake => false,
-                () = tokio::time::sleep_until(deadline) => false,
-                () = app.stopping.cancelled() => true,
-                () = caller.revoked.cancelled() => true,
-                () = place.superseded() => { superseded = true; true }
+            loop {
+                tokio::select! {
+                    // The most frequent end comes first, so that nothing else is asked then.
+                    biased;
+                    () = &mut wake => return false,
+                    () = tokio::time::sleep_until(deadline) => { displaced = gives_way; return false }
+                    () = app.stopping.cancelled() => return true,
+                    () = caller.revoked.cancelled() => return true,
+                    // News that comes until then is told at once.
+                    at = place.displaced() => (gives_way, deadline) = (true, deadline.min(at)),
+                }
             }
         };
         stopping = park.instrument(debug_span!("sync.park")).await;
         if caller.revoked.is_cancelled() {
             return Err(SyncError::Revoked);
         }
-        if let Some(since) = request.since.filter(|_| superseded) {
+        if let Some(since) = request.since.filter(|_| displaced) {
             return Ok(nothing(&since, &request.hints));
         }
     }

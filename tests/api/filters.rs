@@ -124,14 +124,9 @@ both_engines! {
         let event = alice.send_text(&room, "1", "hello").await;
         let path = v3(["user", &alice.user_id, "filter"]);
         let list = |entry: &str, more: usize| json!(vec![entry; MAX_ENTRIES + more]);
-        for (name, entry) in [
-            ("types", "a"), ("not_types", "a"), ("senders", "@a:b"), ("not_senders", "@a:b"), ("rooms", "!a:b"),
-            ("not_rooms", "!a:b"),
-        ] {
-            let filter = |more| json!({ "room": { "timeline": { name: list(entry, more) } } });
-            create(&alice, filter(0)).await;
-            alice.post(&path, filter(1)).await.error(400, "M_INVALID_PARAM");
-        }
+        let filter = |more| json!({ "room": { "timeline": { "not_rooms": list("!a:b", more) } } });
+        create(&alice, filter(0)).await;
+        alice.post(&path, filter(1)).await.error(400, "M_INVALID_PARAM");
         // Lists of different parts count together.
         let half = vec!["a"; MAX_ENTRIES / 2 + 1];
         let both = json!({ "presence": { "types": half }, "room": { "state": { "not_types": half } } });
@@ -163,7 +158,7 @@ both_engines! {
         let definition = Definition::read(&filter.to_string()).expect("a filter");
         let id = server.app().filters.create(user.nid, &definition).await.expect("stored");
         let answer = alice.get(&format!("{}?timeout=0&filter={id}", v3(["sync"]))).await;
-        for reason in ["stored filter with this ID", "at most 1000", "Store a smaller one"] {
+        for reason in ["stored filter with this ID", "at most 1000", "Store one within this limit"] {
             assert!(answer.text.contains(reason), "{}", answer.text);
         }
         answer.error(400, "M_INVALID_PARAM");

@@ -109,9 +109,7 @@ async fn read(app: App, mut authed: Authed<Endpoint>, uri: Uri) -> Result<Box<As
         Some(Filter::FilterDefinition(known)) => {
             let timeline = timeline_fields_in_query(uri.query())
                 .map_err(|error| ApiError::bad_json(format!("filter: {error}")))?;
-            let definition = Definition { known, timeline };
-            let json = definition.to_json().map_err(ApiError::internal)?;
-            app.filter_cache.given(authed.caller.user.nid, &definition, &json)?
+            app.filter_cache.given(authed.caller.user.nid, &Definition { known, timeline })?
         }
         Some(Filter::FilterId(text)) if text.trim_start().starts_with('{') => return Err(broken_filter(&text)),
         Some(Filter::FilterId(id)) => app

@@ -10,7 +10,7 @@ use super::{
     compiled::{Lower, WORK_OF_PART, lower_case},
     evaluate::Verdict,
 };
-use crate::glob::Glob;
+use crate::{glob::Glob, memory::ALLOCATION_BYTES};
 
 /// A condition that names the user.
 pub(super) enum Personal {
@@ -23,9 +23,6 @@ pub(super) enum Personal {
     /// The state key matches this pattern, the user's ID.
     StateKey(Glob),
 }
-
-/// Memory of a text besides its bytes, for the allocator.
-const TEXT_BYTES: usize = 16;
 
 /// The verdict of a class of rules about one event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,10 +84,11 @@ impl Judgement {
 
     /// Approximate memory that it takes besides its own size and the list of its rules, which many share.
     pub(in crate::push) fn bytes(&self) -> usize {
-        let of_text = |text: &Option<Box<str>>| text.as_deref().map_or(0, |text| TEXT_BYTES + text.len());
+        let of_text = |text: &Option<Box<str>>| text.as_deref().map_or(0, |text| ALLOCATION_BYTES + text.len());
         let of_named = |named: &Named| {
-            let of_mentioned = named.mentioned.iter().map(|user_id| 2 * TEXT_BYTES + user_id.len()).sum::<usize>();
-            size_of::<Named>() + of_mentioned + of_text(&named.state_key) + TEXT_BYTES
+            let of_mentioned =
+                named.mentioned.iter().map(|user_id| 2 * ALLOCATION_BYTES + user_id.len()).sum::<usize>();
+            size_of::<Named>() + of_mentioned + of_text(&named.state_key) + ALLOCATION_BYTES
         };
         let of_naming = |naming: &Naming| of_text(&naming.body) + naming.named.as_deref().map_or(0, of_named);
         self.naming.as_ref().map_or(0, of_naming)
