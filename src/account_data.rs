@@ -15,7 +15,7 @@ use self::ignored::IgnoredLists;
 use crate::{
     account::turns::{Turn, Turns},
     config::Limits,
-    limits::rate_limits::LimitExceeded,
+    limit_exceeded::LimitExceeded,
     memory::budget::Budget,
     store::{
         self, Database, Position, RoomNid, Row, UserNid, Write, account_data as rows,

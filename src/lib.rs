@@ -5,6 +5,7 @@
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
 //! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`], [`network`]: wake-ups, the time, glob matching, the check of
 //!   JSON that we pass on, the allocator, the network of an address. [`report`]: an error with its causes.
+//!   [`limit_exceeded`]: the refusal that asks for patience.
 //! - [`appservice`]: the configured application services and their namespaces.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
 //! - [`account`]: users, devices, sessions, tokens, profiles, interactive authentication. [`account_data`]: account data,
@@ -46,6 +47,7 @@ pub mod jobs;
 pub mod json;
 pub mod keys;
 pub mod lazy_members;
+pub mod limit_exceeded;
 pub mod limits;
 pub mod memory;
 pub mod network;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
-    limits::rate_limits::LimitExceeded,
+    limit_exceeded::LimitExceeded,
     store::{UserNid, ids::lock},
 };
 

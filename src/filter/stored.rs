@@ -11,7 +11,7 @@ use super::Definition;
 use crate::{
     account::turns::Turns,
     config::Limits,
-    limits::rate_limits::LimitExceeded,
+    limit_exceeded::LimitExceeded,
     store::{
         self, Conn, Database, Position, Row, Transaction, UserNid, Write, committer::insert_rows, filters as rows,
     },

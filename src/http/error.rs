@@ -17,7 +17,7 @@ use ruma::api::{
 };
 
 use crate::{
-    account::AuthenticateError, limits::rate_limits::LimitExceeded, remote::FederationError, report::Report, store,
+    account::AuthenticateError, limit_exceeded::LimitExceeded, remote::FederationError, report::Report, store,
 };
 
 /// A failed request, ready to be sent.

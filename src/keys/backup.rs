@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 pub use self::sessions::{MAX_SESSIONS_PER_PUT, RoomKey, Stored};
 use super::Keys;
 use crate::{
-    limits::rate_limits::LimitExceeded,
+    limit_exceeded::LimitExceeded,
     store::{
         Conn, Error, Position, Transaction, UserNid,
         committer::insert_rows,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     account::LocalDevice,
-    limits::rate_limits::LimitExceeded,
+    limit_exceeded::LimitExceeded,
     store::{
         Conn, DeviceNid, Error, Position, Row, Transaction, UserNid,
         committer::insert_rows,

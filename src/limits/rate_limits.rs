@@ -14,6 +14,7 @@ use self::guesses::{Budget, Guesses};
 use crate::{
     account::LocalDevice,
     config::{Rate, RateLimits as Config},
+    limit_exceeded::LimitExceeded,
     network::network,
     store::UserNid,
 };
@@ -36,14 +37,6 @@ struct Limiter {
     burst: NonZeroU32,
     user: DefaultKeyedRateLimiter<UserNid>,
     address: DefaultKeyedRateLimiter<IpAddr>,
-}
-
-/// The refusal of an action that came too soon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many requests; try again in {} ms", wait.as_millis())]
-pub struct LimitExceeded {
-    /// The time to wait, at least a millisecond.
-    pub wait: Duration,
 }
 
 /// All rate limit counters. They are only in memory: a restart resets them.
