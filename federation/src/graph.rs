@@ -1,4 +1,22 @@
-//! The graph of a room's events: forward extremities, the events that an event covers, places in the timeline, auth
+//! The graph of a room's events: the events that an event covers, forward extremities, places in the timeline, auth
 //! chains, and redactions.
 //!
-//! **Not yet**: nothing of it is here.
+//! An event names earlier events twice: as `prev_events`, the last ones that its server knew, and as `auth_events`, the
+//! ones that allow it. Other servers choose both. So every walk has a bound, and looks only at events of the room.
+//!
+//! - [`missing`]: the previous events of an event that are known, and those that are not.
+//! - [`covers`](mod@covers): the forward extremities that an event removes.
+//! - [`extremities`]: the forward extremities of a room, those that a local event names, and those to be pruned.
+
+pub mod covers;
+pub mod extremities;
+pub mod missing;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    covers::{Covered, covers, late},
+    extremities::{Extremities, Extremity, NoneLeft},
+    missing::{Previous, is_covered, previous},
+};
