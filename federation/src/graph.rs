@@ -7,7 +7,9 @@
 //! - [`missing`]: the previous events of an event that are known, and those that are not.
 //! - [`covers`](mod@covers): the forward extremities that an event removes.
 //! - [`extremities`]: the forward extremities of a room, those that a local event names, and those to be pruned.
+//! - [`auth_chain`](mod@auth_chain): all events that an event rests on by its auth events.
 
+pub mod auth_chain;
 pub mod covers;
 pub mod extremities;
 pub mod missing;
@@ -16,6 +18,7 @@ pub mod missing;
 mod tests;
 
 pub use self::{
+    auth_chain::{ChainError, MAX_AUTH_CHAIN, auth_chain, auth_depth, auth_event_ids},
     covers::{Covered, covers, late},
     extremities::{Extremities, Extremity, NoneLeft},
     missing::{Previous, is_covered, previous},

@@ -1,5 +1,6 @@
 //! Walks through graphs in memory, against models that look at everything.
 
+mod auth_chain;
 mod covers;
 mod order;
 
