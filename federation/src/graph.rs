@@ -7,12 +7,14 @@
 //! - [`missing`]: the previous events of an event that are known, and those that are not.
 //! - [`covers`](mod@covers): the forward extremities that an event removes.
 //! - [`extremities`]: the forward extremities of a room, those that a local event names, and those to be pruned.
+//! - [`places`]: gaps in a timeline, and the places of events of history.
 //! - [`auth_chain`](mod@auth_chain): all events that an event rests on by its auth events.
 
 pub mod auth_chain;
 pub mod covers;
 pub mod extremities;
 pub mod missing;
+pub mod places;
 
 #[cfg(test)]
 mod tests;
@@ -22,4 +24,5 @@ pub use self::{
     covers::{Covered, covers, late},
     extremities::{Extremities, Extremity, NoneLeft},
     missing::{Previous, is_covered, previous},
+    places::{Gap, island},
 };
