@@ -9,12 +9,14 @@
 //! - [`extremities`]: the forward extremities of a room, those that a local event names, and those to be pruned.
 //! - [`places`]: gaps in a timeline, and the places of events of history.
 //! - [`auth_chain`](mod@auth_chain): all events that an event rests on by its auth events.
+//! - [`redactions`]: the events that a redaction may redact.
 
 pub mod auth_chain;
 pub mod covers;
 pub mod extremities;
 pub mod missing;
 pub mod places;
+pub mod redactions;
 
 #[cfg(test)]
 mod tests;
@@ -25,4 +27,5 @@ pub use self::{
     extremities::{Extremities, Extremity, NoneLeft},
     missing::{Previous, is_covered, previous},
     places::{Gap, island},
+    redactions::{by_power, may_redact},
 };
