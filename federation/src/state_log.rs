@@ -10,13 +10,14 @@
 //!   stored rows that do not fit together are a [`LoadError`].
 //!
 //! Entries and changes are in `entry`, reading a log back from storage in `load`, questions about earlier positions in
-//! `rewind`, the stored form of a whole state in [`checkpoint`], and the fingerprint by which two states are compared
-//! in `hash`.
+//! `rewind`, the stored form of a whole state in [`checkpoint`] and what it shares with that of a side in `blob`, and the
+//! fingerprint by which two states are compared in `hash`.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{EventNid, KeyNid, Position};
 
+pub(crate) mod blob;
 pub mod checkpoint;
 mod entry;
 mod hash;
@@ -27,6 +28,7 @@ mod rewind;
 mod tests;
 
 pub use self::{
+    blob::CodecError,
     entry::{Change, LogRow, Membership, StateEntry},
     hash::{StateHash, StateHashKey},
     load::{Checkpoint, LoadError},
