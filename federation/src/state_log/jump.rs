@@ -110,7 +110,7 @@ fn differences<'a>(
     after: &'a [(KeyNid, StateEntry)],
 ) -> impl Iterator<Item = (KeyNid, Option<StateEntry>, Option<StateEntry>)> + 'a {
     let (mut before, mut after) = (before.iter().copied().peekable(), after.iter().copied().peekable());
-    let mut next = move || {
+    let both = std::iter::from_fn(move || {
         let order = match (before.peek(), after.peek()) {
             (Some((left, _)), Some((right, _))) => left.cmp(right),
             (Some(_), None) => Ordering::Less,
@@ -121,6 +121,6 @@ fn differences<'a>(
         let new = if order.is_ge() { after.next() } else { None };
         let (key, _) = old.or(new)?;
         Some((key, old.map(|(_, entry)| entry), new.map(|(_, entry)| entry)))
-    };
-    std::iter::from_fn(move || next()).filter(|(_, before, now)| differ(*before, *now))
+    });
+    both.filter(|(_, before, now)| differ(*before, *now))
 }
