@@ -88,6 +88,12 @@ pub trait LogReader: Reads + Sync {
 
     /// The side with this number, with all its parents.
     fn side(&self, nid: SideNid) -> impl Future<Output = Result<Arc<Side>, Self::Error>> + Send;
+
+    /// A side whose state has this hash, so that all children of an event share one. A reader that does not look for it
+    /// costs rows, and no more.
+    fn side_with(&self, _hash: StateHash) -> impl Future<Output = Result<Option<Arc<Side>>, Self::Error>> + Send {
+        std::future::ready(Ok(None))
+    }
 }
 
 /// The graph of a room's events.

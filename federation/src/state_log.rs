@@ -10,16 +10,18 @@
 //!   stored rows that do not fit together are a [`LoadError`].
 //!
 //! Entries and changes are in `entry`, reading a log back from storage in `load`, questions about earlier positions in
-//! `rewind`, the stored form of a whole state in [`checkpoint`], and the fingerprint by which two states are compared
-//! in `hash`.
+//! `rewind`, a whole state that replaces another in `jump`, the stored form of a whole state in [`checkpoint`] and what
+//! it shares with that of a side in `blob`, and the fingerprint by which two states are compared in `hash`.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{EventNid, KeyNid, Position};
 
+pub(crate) mod blob;
 pub mod checkpoint;
 mod entry;
 mod hash;
+mod jump;
 mod load;
 mod rewind;
 
@@ -27,13 +29,15 @@ mod rewind;
 mod tests;
 
 pub use self::{
+    blob::CodecError,
     entry::{Change, LogRow, Membership, StateEntry},
     hash::{StateHash, StateHashKey},
+    jump::{Jump, merge},
     load::{Checkpoint, LoadError},
     rewind::Lookup,
 };
 
-/// The number of recent changes that a room keeps in memory (64 bytes each), so that syncs and reads a little behind
+/// The number of recent changes that a room keeps in memory (80 bytes each), so that syncs and reads a little behind
 /// the newest position need no database. [`StateLog::keep_since`] can hold more.
 pub const TAIL_CHANGES: usize = 512;
 
@@ -46,13 +50,21 @@ pub const TAIL_CHANGES: usize = 512;
 pub struct StateLog {
     entries: Vec<(KeyNid, StateEntry)>,
     /// The recent changes, oldest first.
-    tail: VecDeque<Change>,
+    tail: VecDeque<TailChange>,
     tail_from: Position,
     keep_since: Option<Position>,
     hash: StateHash,
     secret: StateHashKey,
     joined: usize,
     invited: usize,
+}
+
+/// A change in the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TailChange {
+    change: Change,
+    /// The hash of the state before the change. The state after it has the hash of the next one, or of the log.
+    hash_before: StateHash,
 }
 
 impl StateLog {
@@ -173,13 +185,13 @@ impl StateLog {
 
     /// The position of the newest change, or the start of the log if there is none.
     pub fn latest(&self) -> Position {
-        self.tail.back().map_or(self.tail_from, |change| change.pos)
+        self.tail.back().map_or(self.tail_from, |last| last.change.pos)
     }
 
     /// Returns whether a change at `pos`, of a key whose entry is `before`, is newer than the log.
     fn may_follow(&self, pos: Position, before: Option<StateEntry>) -> bool {
         let newer_than_log = match self.tail.back() {
-            Some(last) => last.pos <= pos,
+            Some(last) => last.change.pos <= pos,
             // Nothing may be added at `tail_from` itself: the state there is already known.
             None => self.tail_from < pos,
         };
@@ -188,15 +200,17 @@ impl StateLog {
 
     /// Records a change everywhere except in the entries.
     fn record(&mut self, change: Change) {
-        if let Some(entry) = change.before {
-            self.hash.remove(&self.secret, change.key, entry.event_nid);
-        }
-        if let Some(entry) = change.now {
-            self.hash.add(&self.secret, change.key, entry.event_nid);
-        }
-        self.count(change.before, change.now);
-        self.tail.push_back(change);
+        let hash_before = self.hash;
+        self.count_in(change.key, change.before, change.now);
+        self.tail.push_back(TailChange { change, hash_before });
         self.trim_tail();
+    }
+
+    /// Changes the hash and the numbers of members as the entry of a key changes.
+    fn count_in(&mut self, key: KeyNid, before: Option<StateEntry>, now: Option<StateEntry>) {
+        let event = |entry: Option<StateEntry>| entry.map(|entry| entry.event_nid);
+        self.hash = self.hash.with(&self.secret, key, event(before), event(now));
+        self.count(before, now);
     }
 
     fn count(&mut self, before: Option<StateEntry>, now: Option<StateEntry>) {
@@ -211,7 +225,7 @@ impl StateLog {
     fn trim_tail(&mut self) {
         while self.tail.len() > TAIL_CHANGES {
             match self.tail.front() {
-                Some(oldest) if self.keep_since.is_none_or(|since| oldest.pos <= since) => {
+                Some(TailChange { change: oldest, .. }) if self.keep_since.is_none_or(|since| oldest.pos <= since) => {
                     // The state at this position is still known: nothing newer was dropped.
                     self.tail_from = oldest.pos;
                     self.tail.pop_front();

@@ -52,11 +52,7 @@ impl StateHash {
 
     /// The hash of a whole state, which has each key once.
     pub fn of(secret: &StateHashKey, entries: &[(KeyNid, StateEntry)]) -> Self {
-        let mut hash = Self::EMPTY;
-        for (key, entry) in entries {
-            hash.add(secret, *key, entry.event_nid);
-        }
-        hash
+        entries.iter().fold(Self::EMPTY, |hash, (key, entry)| hash.with(secret, *key, None, Some(entry.event_nid)))
     }
 
     /// The hash as it is stored.
@@ -69,11 +65,13 @@ impl StateHash {
         Self(u128::from_be_bytes(bytes))
     }
 
-    pub(super) fn add(&mut self, secret: &StateHashKey, key: KeyNid, event_nid: EventNid) {
-        self.0 = self.0.wrapping_add(secret.entry(key, event_nid));
-    }
-
-    pub(super) fn remove(&mut self, secret: &StateHashKey, key: KeyNid, event_nid: EventNid) {
-        self.0 = self.0.wrapping_sub(secret.entry(key, event_nid));
+    /// The hash of the state in which `key` goes from one event to another. `None`: the state lacks the key.
+    #[must_use]
+    pub fn with(self, secret: &StateHashKey, key: KeyNid, from: Option<EventNid>, to: Option<EventNid>) -> Self {
+        if from == to {
+            return self;
+        }
+        let entry = |event_nid: Option<EventNid>| event_nid.map_or(0, |event_nid| secret.entry(key, event_nid));
+        Self(self.0.wrapping_sub(entry(from)).wrapping_add(entry(to)))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, StateEntry, StateLog, overlay};
+use super::{Change, StateEntry, StateHash, StateLog, overlay};
 use crate::ids::{KeyNid, Position};
 
 /// The entry of a key at an earlier position.
@@ -76,13 +76,37 @@ impl StateLog {
         if pos < self.tail_from {
             return self.entries.len();
         }
-        let older = self.tail.partition_point(|change| change.pos <= pos);
-        (self.tail.len() - older).min(self.entries.len())
+        (self.tail.len() - self.older(pos)).min(self.entries.len())
+    }
+
+    /// The hash of the state as of `pos`. `None`: not in memory.
+    pub fn hash_at(&self, pos: Position) -> Option<StateHash> {
+        let next = self.tail.get(self.older(pos));
+        (self.tail_from <= pos).then(|| next.map_or(self.hash, |next| next.hash_before))
+    }
+
+    /// The latest position at which the state has this hash. Looks only at positions that are in memory.
+    ///
+    /// The state at [`StateLog::latest`] counts too, so the changes of that position must be complete.
+    pub fn position_of(&self, hash: StateHash) -> Option<Position> {
+        if hash == self.hash {
+            return Some(self.latest());
+        }
+        // Newest first: the state before a change is that of the position of the change before it. Between two changes of
+        // one position the state is that of no position.
+        let newest_first = || self.tail.iter().rev();
+        let before = newest_first().skip(1).map(|earlier| earlier.change.pos).chain(std::iter::once(self.tail_from));
+        let mut states = newest_first().zip(before);
+        states.find(|(next, pos)| next.hash_before == hash && *pos < next.change.pos).map(|(_, pos)| pos)
     }
 
     /// The changes newer than `pos` that are in memory, oldest first.
     pub fn changes_after(&self, pos: Position) -> impl DoubleEndedIterator<Item = &Change> {
-        let first = self.tail.partition_point(|change| change.pos <= pos);
-        self.tail.range(first..)
+        self.tail.range(self.older(pos)..).map(|newer| &newer.change)
+    }
+
+    /// The number of changes in memory that are not newer than `pos`.
+    fn older(&self, pos: Position) -> usize {
+        self.tail.partition_point(|older| older.change.pos <= pos)
     }
 }

@@ -1,6 +1,7 @@
 //! The log against a model that keeps every state whole: rewind, replay and checkpoint must all agree
 //! with it at every position, also between changes.
 
+mod jumps;
 mod stored;
 mod tail;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{checkpoint, *};
+use crate::held::Held;
 
 type State = BTreeMap<KeyNid, StateEntry>;
 type Delta = BTreeMap<KeyNid, Option<StateEntry>>;
@@ -37,13 +39,14 @@ fn secret() -> StateHashKey {
 struct History {
     log: StateLog,
     rows: Vec<LogRow>,
+    jumps: Vec<Jump>,
     states: BTreeMap<Position, State>,
 }
 
 impl History {
     fn new() -> Self {
         let states = BTreeMap::from([(START, State::new())]);
-        Self { log: StateLog::new(secret(), START), rows: Vec::new(), states }
+        Self { log: StateLog::new(secret(), START), rows: Vec::new(), jumps: Vec::new(), states }
     }
 
     fn set(&mut self, key: KeyNid, pos: Position, event_nid: Option<EventNid>) {
@@ -58,6 +61,22 @@ impl History {
             None => drop(state.remove(&key)),
         }
         self.states.insert(pos, state);
+    }
+
+    /// Replaces the whole state by these events.
+    fn jump(&mut self, pos: Position, events: &BTreeMap<KeyNid, EventNid>) {
+        let held = |(key, event_nid): (&KeyNid, &EventNid)| {
+            (*key, Held { event_nid: *event_nid, membership: membership_of(*key, *event_nid) })
+        };
+        let (before, old) = (self.log.entries().to_vec(), self.state_at(pos));
+        self.log = self.log.jump(pos, events.iter().map(held).collect());
+        self.jumps.push(Jump { pos, before, after: self.log.entries().to_vec() });
+
+        let state = events.iter().map(held).map(|(key, Held { event_nid, membership })| {
+            let same = old.get(&key).copied().filter(|entry| entry.event_nid == event_nid);
+            (key, same.unwrap_or(StateEntry { event_nid, pos, membership }))
+        });
+        self.states.insert(pos, state.collect());
     }
 
     fn state_at(&self, pos: Position) -> State {
@@ -157,6 +176,25 @@ proptest! {
                 prop_assert_eq!(resumed.state_at(later), expected);
             }
         }
+    }
+
+    #[test]
+    fn every_position_has_the_hash_of_its_state_and_is_found_by_it(history in any_history()) {
+        let hash_of = |pos| StateHash::of(&secret(), &sorted(&history.state_at(pos)));
+        for pos in history.positions() {
+            prop_assert_eq!(history.log.hash_at(pos), Some(hash_of(pos)));
+            // The latest position with this state, of those at which something changed.
+            let latest = history.states.keys().rev().find(|other| hash_of(**other) == hash_of(pos));
+            prop_assert_eq!(history.log.position_of(hash_of(pos)), latest.copied());
+        }
+        // Of a state between two changes of one position there is no position, unless it was there at another.
+        let mut hash = StateHash::EMPTY;
+        for row in &history.rows {
+            hash = hash.with(&secret(), row.key, row.prev_event_nid, row.event_nid);
+            let found = history.log.position_of(hash);
+            prop_assert!(found.is_none_or(|pos| hash_of(pos) == hash));
+        }
+        prop_assert_eq!(history.log.hash_at(Position(START.0 - 1)), None);
     }
 
     #[test]

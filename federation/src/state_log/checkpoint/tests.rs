@@ -1,6 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{
+    ids::EventNid,
+    state_log::{
+        Membership,
+        blob::{CHECKSUM_BYTES, tests::sealed},
+    },
+    varint::checksum,
+};
 
 const EVERY_MEMBERSHIP: [Option<Membership>; 6] = [
     None,
@@ -13,11 +21,6 @@ const EVERY_MEMBERSHIP: [Option<Membership>; 6] = [
 
 fn entry(key: i64, event_nid: i64, pos: i64, membership: Option<Membership>) -> (KeyNid, StateEntry) {
     (KeyNid(key), StateEntry { event_nid: EventNid(event_nid), pos: Position(pos), membership })
-}
-
-/// A blob whose checksum is right, whatever its content is.
-fn sealed(content: &[u8]) -> Vec<u8> {
-    [content, &checksum::<CHECKSUM_BYTES>(&[content])].concat()
 }
 
 fn small_state() -> Vec<(KeyNid, StateEntry)> {

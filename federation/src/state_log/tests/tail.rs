@@ -19,6 +19,14 @@ fn the_tail_is_bounded_and_says_where_it_starts() {
     assert_eq!(log.get_at(KeyNid(0), before), Lookup::from(log.get(KeyNid(0))));
     assert_eq!(log.get_at(KeyNid(100), from), Lookup::Absent);
     assert_eq!(log.len(), TAIL_CHANGES + 100);
+
+    // The hashes reach as far back as the changes.
+    let known = log.hash_at(from).expect("the tail starts there");
+    assert_eq!(known, joins(100).log.hash());
+    assert_eq!(log.position_of(known), Some(from));
+    assert_eq!(log.hash_at(before), None);
+    assert_eq!(log.position_of(joins(99).log.hash()), None);
+    assert_eq!(log.position_of(log.hash()), Some(log.latest()));
 }
 
 #[test]
@@ -54,8 +62,8 @@ fn replaying_many_rows_keeps_only_the_tail() {
 #[test]
 fn fifty_thousand_entries_stay_small() {
     let log = joins(50_000).log;
-    let tail = log.tail.capacity() * size_of::<Change>();
+    let tail = log.tail.capacity() * size_of::<TailChange>();
     let bytes = log.entries.capacity() * size_of::<(KeyNid, StateEntry)>() + tail;
     assert!(bytes <= 2_000_000, "{bytes} bytes");
-    assert_eq!(size_of::<Change>(), 64);
+    assert_eq!(size_of::<TailChange>(), 80);
 }
