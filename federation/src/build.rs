@@ -10,15 +10,14 @@
 use std::borrow::Cow;
 
 use ruma::{
-    CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, UserId, canonical_json::redact_content_in_place,
+    CanonicalJsonObject, OwnedEventId, OwnedUserId, RoomId, UserId, canonical_json::redact_content_in_place,
     events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 use serde_json::value::{RawValue, to_raw_value};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
-    pdu::{Pdu, create_event_id_of, room_id_of_create},
-    signing::{ServerSigner, url_safe_base64},
+    pdu::{Pdu, create_event_id_of, event_id_of, room_id_of_create},
+    signing::ServerSigner,
 };
 
 mod wire;
@@ -69,7 +68,7 @@ pub struct EventPosition<'a> {
     /// that integer.
     pub depth: u64,
     /// Milliseconds since the Unix epoch.
-    pub origin_server_ts: u64,
+    pub origin_server_ts: i64,
 }
 
 /// Maximum depth of nested arrays and objects in the content of an event, the content included. JSON parsers have a
@@ -132,8 +131,7 @@ pub fn build_and_sign(
     });
     let hashes = pieces.hashes();
     let redacted = pieces.redacted(&hashes);
-    let event_id = EventId::new_v2_or_v3(&url_safe_base64(Sha256::digest(&redacted).into()))
-        .expect("a base64 hash makes a valid event ID");
+    let event_id = event_id_of(&redacted);
     let json = pieces.whole(&hashes, &signatures(signer, &redacted));
     check_size("event", json.len(), MAX_EVENT_BYTES)?;
 
@@ -173,7 +171,7 @@ fn check_position(signer: &ServerSigner, position: &EventPosition<'_>, makes_its
     match (position.room_id, makes_its_room) {
         (None, false) => Err(BuildError::MissingRoomId),
         (Some(_), true) => Err(BuildError::UnexpectedRoomId),
-        _ if position.origin_server_ts > MAX_INTEGER => {
+        _ if position.origin_server_ts.unsigned_abs() > MAX_INTEGER => {
             Err(BuildError::TimeOutOfRange { origin_server_ts: position.origin_server_ts })
         }
         _ => Ok(()),
@@ -212,7 +210,7 @@ pub enum BuildError {
     #[error("{field} has {count} events, more than {limit}")]
     TooMany { field: &'static str, count: usize, limit: usize },
     #[error("the time {origin_server_ts} is beyond what canonical JSON can say")]
-    TimeOutOfRange { origin_server_ts: u64 },
+    TimeOutOfRange { origin_server_ts: i64 },
     #[error("{sender} is not a user of this server")]
     ForeignSender { sender: OwnedUserId },
     #[error("only the event that creates a room of version 12 or later has no room ID")]

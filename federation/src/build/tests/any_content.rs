@@ -70,7 +70,7 @@ proptest! {
         content in any_content(),
         redacts in prop::option::of("\\$[ -~]{1,60}"),
         depth in any::<u64>(),
-        origin_server_ts in 0..=MAX_INTEGER,
+        origin_server_ts in -9_007_199_254_740_991_i64..=9_007_199_254_740_991,
     ) {
         let rules = rules(&version).unwrap();
         let signer = ServerSigner::generate(ruma::owned_server_name!("example.org"));
