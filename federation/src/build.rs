@@ -99,7 +99,9 @@ pub fn build_and_sign(
     check_count("auth_events", auth_events.len(), MAX_AUTH_EVENTS)?;
     let depth = position.depth.min(MAX_INTEGER);
 
-    check_nesting(draft.content.get())?;
+    if is_deeper_than(MAX_NESTING, draft.content.get()) {
+        return Err(BuildError::TooDeep);
+    }
     let mut content: CanonicalJsonObject =
         serde_json::from_str(draft.content.get()).map_err(BuildError::NotCanonical)?;
     if rules.redaction.content_field_redacts
@@ -219,7 +221,9 @@ pub enum BuildError {
     UnexpectedRoomId,
 }
 
-fn check_nesting(json: &str) -> Result<(), BuildError> {
+/// Returns whether a JSON text has more than `limit` levels of arrays and objects. Looks at the text alone, because
+/// parsers have limits too.
+pub(crate) fn is_deeper_than(limit: usize, json: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in json.bytes() {
         match byte {
@@ -228,16 +232,16 @@ fn check_nesting(json: &str) -> Result<(), BuildError> {
             b'"' => in_string = !in_string,
             b'{' | b'[' if !in_string => {
                 depth += 1;
-                if depth > MAX_NESTING {
-                    return Err(BuildError::TooDeep);
+                if depth > limit {
+                    return true;
                 }
             }
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    Ok(())
+    false
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
