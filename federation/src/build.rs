@@ -10,15 +10,14 @@
 use std::borrow::Cow;
 
 use ruma::{
-    CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, UserId, canonical_json::redact_content_in_place,
+    CanonicalJsonObject, OwnedEventId, OwnedUserId, RoomId, UserId, canonical_json::redact_content_in_place,
     events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 use serde_json::value::{RawValue, to_raw_value};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
-    pdu::{Pdu, create_event_id_of, room_id_of_create},
-    signing::{ServerSigner, url_safe_base64},
+    pdu::{Pdu, create_event_id_of, event_id_of, room_id_of_create},
+    signing::ServerSigner,
 };
 
 mod wire;
@@ -69,7 +68,7 @@ pub struct EventPosition<'a> {
     /// that integer.
     pub depth: u64,
     /// Milliseconds since the Unix epoch.
-    pub origin_server_ts: u64,
+    pub origin_server_ts: i64,
 }
 
 /// Maximum depth of nested arrays and objects in the content of an event, the content included. JSON parsers have a
@@ -100,7 +99,9 @@ pub fn build_and_sign(
     check_count("auth_events", auth_events.len(), MAX_AUTH_EVENTS)?;
     let depth = position.depth.min(MAX_INTEGER);
 
-    check_nesting(draft.content.get())?;
+    if is_deeper_than(MAX_NESTING, draft.content.get()) {
+        return Err(BuildError::TooDeep);
+    }
     let mut content: CanonicalJsonObject =
         serde_json::from_str(draft.content.get()).map_err(BuildError::NotCanonical)?;
     if rules.redaction.content_field_redacts
@@ -132,8 +133,7 @@ pub fn build_and_sign(
     });
     let hashes = pieces.hashes();
     let redacted = pieces.redacted(&hashes);
-    let event_id = EventId::new_v2_or_v3(&url_safe_base64(Sha256::digest(&redacted).into()))
-        .expect("a base64 hash makes a valid event ID");
+    let event_id = event_id_of(&redacted);
     let json = pieces.whole(&hashes, &signatures(signer, &redacted));
     check_size("event", json.len(), MAX_EVENT_BYTES)?;
 
@@ -173,7 +173,7 @@ fn check_position(signer: &ServerSigner, position: &EventPosition<'_>, makes_its
     match (position.room_id, makes_its_room) {
         (None, false) => Err(BuildError::MissingRoomId),
         (Some(_), true) => Err(BuildError::UnexpectedRoomId),
-        _ if position.origin_server_ts > MAX_INTEGER => {
+        _ if position.origin_server_ts.unsigned_abs() > MAX_INTEGER => {
             Err(BuildError::TimeOutOfRange { origin_server_ts: position.origin_server_ts })
         }
         _ => Ok(()),
@@ -212,7 +212,7 @@ pub enum BuildError {
     #[error("{field} has {count} events, more than {limit}")]
     TooMany { field: &'static str, count: usize, limit: usize },
     #[error("the time {origin_server_ts} is beyond what canonical JSON can say")]
-    TimeOutOfRange { origin_server_ts: u64 },
+    TimeOutOfRange { origin_server_ts: i64 },
     #[error("{sender} is not a user of this server")]
     ForeignSender { sender: OwnedUserId },
     #[error("only the event that creates a room of version 12 or later has no room ID")]
@@ -221,7 +221,9 @@ pub enum BuildError {
     UnexpectedRoomId,
 }
 
-fn check_nesting(json: &str) -> Result<(), BuildError> {
+/// Returns whether a JSON text has more than `limit` levels of arrays and objects. Looks at the text alone, because
+/// parsers have limits too.
+pub(crate) fn is_deeper_than(limit: usize, json: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in json.bytes() {
         match byte {
@@ -230,16 +232,16 @@ fn check_nesting(json: &str) -> Result<(), BuildError> {
             b'"' => in_string = !in_string,
             b'{' | b'[' if !in_string => {
                 depth += 1;
-                if depth > MAX_NESTING {
-                    return Err(BuildError::TooDeep);
+                if depth > limit {
+                    return true;
                 }
             }
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    Ok(())
+    false
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

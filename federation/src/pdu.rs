@@ -12,6 +12,13 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use crate::signing::url_safe_base64;
+
+/// Half of the numbers of ruma's `UInt`, 2^52. Times that are farther from the epoch, more than 142,000 years, are
+/// equal to the auth rules and state resolution.
+const HALF_OF_UINT: i64 = 1 << 52;
 
 /// A signed event. Usually shared as an `Arc<Pdu>`. Both implement ruma's [`Event`].
 #[derive(Clone)]
@@ -23,8 +30,9 @@ pub struct Pdu {
     pub room_id: OwnedRoomId,
     /// The sender.
     pub sender: OwnedUserId,
-    /// The time at which the sending server says it sent the event, in milliseconds since the Unix epoch.
-    pub origin_server_ts: u64,
+    /// The time at which the sending server says it sent the event, in milliseconds since the Unix epoch. Any integer of
+    /// canonical JSON, so it may be negative.
+    pub origin_server_ts: i64,
     /// The event's type exactly as it is sent. ([`Event::event_type`] may replace an unstable type with its stable
     /// alias, so it must not become part of a state key.)
     pub event_type: String,
@@ -103,6 +111,14 @@ impl Pdu {
     }
 }
 
+/// The ID of the event whose redacted form, without `signatures`, is `redacted`: the reference hash, after a `$`.
+/// Server-server API, [Calculating the reference hash for an
+/// event](https://spec.matrix.org/v1.19/server-server-api/#calculating-the-reference-hash-for-an-event).
+pub(crate) fn event_id_of(redacted: &str) -> OwnedEventId {
+    EventId::new_v2_or_v3(&url_safe_base64(Sha256::digest(redacted).into()))
+        .expect("a base64 hash makes a valid event ID")
+}
+
 /// The ID of the room that a create event of room version 12 or later creates. `None` for an event ID that is not a
 /// hash.
 pub fn room_id_of_create(event_id: &EventId) -> Option<OwnedRoomId> {
@@ -122,7 +138,7 @@ pub fn create_event_id_of(rules: &RoomVersionRules, room_id: &RoomId) -> Option<
 struct Wire<'a> {
     room_id: Option<OwnedRoomId>,
     sender: OwnedUserId,
-    origin_server_ts: u64,
+    origin_server_ts: i64,
     #[serde(rename = "type")]
     event_type: String,
     state_key: Option<String>,
@@ -156,8 +172,11 @@ impl Event for Pdu {
         &self.sender
     }
 
+    /// Not the time, but a number in the order of times. State resolution only compares it, and ruma's type has no
+    /// negative numbers.
     fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        MilliSecondsSinceUnixEpoch(UInt::new(self.origin_server_ts).unwrap_or(UInt::MAX))
+        let in_range = self.origin_server_ts.clamp(-HALF_OF_UINT, HALF_OF_UINT - 1);
+        MilliSecondsSinceUnixEpoch(UInt::try_from(in_range + HALF_OF_UINT).unwrap_or(UInt::MAX))
     }
 
     fn event_type(&self) -> &TimelineEventType {
@@ -300,6 +319,17 @@ pub(crate) mod tests {
             },
             None,
         );
+    }
+
+    #[test]
+    fn times_keep_their_order_before_the_epoch_too() {
+        let times = [i64::MIN, -(1 << 52), 1 - (1 << 52), -1, 0, 1, 1_700_000_000_000, (1 << 52) - 1, i64::MAX];
+        let read =
+            times.map(|time| stored(RoomVersionId::V11, |event| event["origin_server_ts"] = time.into()).unwrap());
+        assert_eq!(read.each_ref().map(|event| event.origin_server_ts), times);
+        let compared = read.each_ref().map(|event| u64::from(Event::origin_server_ts(event).0));
+        assert_eq!((compared[0], compared[8]), (compared[1], compared[7]), "far times are equal");
+        assert!(compared[1..8].is_sorted_by(|one, next| one < next), "{compared:?}");
     }
 
     #[test]

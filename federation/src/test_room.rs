@@ -103,7 +103,7 @@ impl TestRoom {
             prev_events: std::slice::from_ref(&self.last),
             auth_events: &auth_events,
             depth: self.depth + 1,
-            origin_server_ts: 1_700_000_000_000 + self.depth,
+            origin_server_ts: 1_700_000_000_000 + i64::try_from(self.depth).unwrap(),
         };
         build_and_sign(&self.rules, &self.signer, draft, position)
     }

@@ -1,6 +1,7 @@
 //! Checks that an event of ours still has the hash, the signature and the ID that we gave it.
 //!
-//! Used in tests, and to check a database. Events of other servers need their keys, and more checks than these.
+//! Used in tests, and to check a database. Events of other servers need their keys, and more checks than these: see
+//! [`crate::received`]. These are ruma's checks, so that they do not share a mistake with ours.
 
 use ruma::{
     CanonicalJsonObject, SigningKeyAlgorithm,

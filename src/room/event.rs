@@ -185,7 +185,7 @@ impl StoredEvent {
 
     /// The time at which its sender says it was sent, in milliseconds since 1970.
     pub fn sent_at(&self) -> i64 {
-        i64::try_from(self.pdu.origin_server_ts).unwrap_or(i64::MAX)
+        self.pdu.origin_server_ts
     }
 
     /// The JSON up to, but without, `room_id`, `unsigned` and the closing brace.

@@ -22,24 +22,32 @@ fn parse(json: &str) -> CanonicalJsonObject {
     serde_json::from_str(json).unwrap()
 }
 
-/// Signs the same event again with ruma alone, and expects the same bytes and ID.
-fn assert_ruma_builds_the_same(rules: &RoomVersionRules, signer: &ServerSigner, pdu: &Pdu) {
+/// Adds the content hash and the signature of `signer` with ruma alone.
+pub(crate) fn hash_and_sign_with_ruma(
+    rules: &RoomVersionRules,
+    signer: &ServerSigner,
+    event: &mut CanonicalJsonObject,
+) {
     let file = signer.to_key_file();
     let seed = Base64::<Standard>::parse(file.split_whitespace().last().unwrap()).unwrap();
     let key_name = signer.key_id().key_name().to_string();
     let key = Ed25519KeyPair::new(ed25519_dalek::pkcs8::ALGORITHM_OID, seed.as_bytes(), None, key_name).unwrap();
+    hash_and_sign_event(signer.server_name().as_str(), &key, event, &rules.redaction).unwrap();
+}
 
+/// Signs the same event again with ruma alone, and expects the same bytes and ID.
+fn assert_ruma_builds_the_same(rules: &RoomVersionRules, signer: &ServerSigner, pdu: &Pdu) {
     let mut event = parse(&pdu.json);
     event.remove("hashes").unwrap();
     event.remove("signatures").unwrap();
-    hash_and_sign_event(signer.server_name().as_str(), &key, &mut event, &rules.redaction).unwrap();
+    hash_and_sign_with_ruma(rules, signer, &mut event);
     assert_eq!(serde_json::to_string(&event).unwrap(), *pdu.json);
     assert_eq!(format!("${}", reference_hash(&event, rules).unwrap()), pdu.event_id);
     check_pdu_format(&event, &rules.event_format).unwrap();
 }
 
 /// An event of every type that redaction treats specially, and some of other types.
-fn drafts() -> Vec<EventDraft> {
+pub(crate) fn drafts() -> Vec<EventDraft> {
     let mut redaction = draft("m.room.redaction", None, json!({ "reason": "spam", "redacts": "$mine" }));
     redaction.redacts = Some(owned_event_id!("$redacted"));
     let third_party = json!({ "display_name": "b", "signed": { "mxid": "@b:c", "token": "t", "signatures": {} } });

@@ -28,7 +28,7 @@ pub(super) struct Fields<'a> {
     pub prev_events: &'a [OwnedEventId],
     pub auth_events: &'a [OwnedEventId],
     pub depth: u64,
-    pub origin_server_ts: u64,
+    pub origin_server_ts: i64,
 }
 
 /// The names, the marks and the numbers of an event in bytes, without what is in its fields.

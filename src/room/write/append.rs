@@ -61,7 +61,7 @@ impl RoomWriter<'_> {
             prev_events: &prev_ids,
             auth_events: &auth_ids,
             depth: u64::try_from(self.depth() + 1).unwrap_or(u64::MAX),
-            origin_server_ts: u64::try_from(self.date_ms.unwrap_or(self.now_ms)).unwrap_or_default(),
+            origin_server_ts: self.date_ms.unwrap_or(self.now_ms),
         };
         let pdu = build_and_sign(rules, &rooms.signer, draft, position).map_err(AppendError::Invalid)?;
         let (key, by) = ((self.room.nid, sender.nid), || found.iter().map(|(.., current)| &current.pdu));

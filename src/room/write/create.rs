@@ -256,7 +256,7 @@ impl Rooms {
             prev_events: &[],
             auth_events: &[],
             depth: 1,
-            origin_server_ts: u64::try_from(self.creation_time()).unwrap_or_default(),
+            origin_server_ts: self.creation_time(),
         };
         build_and_sign(rules, &self.signer, draft, position).map_err(|error| CreateError::Event {
             event_type: "m.room.create".to_owned(),

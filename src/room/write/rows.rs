@@ -237,7 +237,7 @@ fn event_row(event: &Built, room: RoomNid, Standing { flags, place, before }: St
         pos: place.map(|place| place.pos),
         sub: place.map_or(0, |place| place.sub),
         depth: event.depth(),
-        ts: i64::try_from(event.pdu.origin_server_ts).unwrap_or(i64::MAX),
+        ts: event.pdu.origin_server_ts,
         auth_depth: event.auth_depth,
         state_pos: before.pos,
         side_nid: before.side,

@@ -5,7 +5,11 @@ use ruma::{OwnedEventId, owned_event_id, room_id};
 use serde_json::Value as JsonValue;
 
 use super::*;
-use crate::{rules, supported_room_versions};
+use crate::{
+    PublicKey,
+    received::{self, Ed25519, Form},
+    rules, supported_room_versions,
+};
 
 fn any_json() -> impl Strategy<Value = JsonValue> {
     let leaf = prop_oneof![
@@ -70,7 +74,7 @@ proptest! {
         content in any_content(),
         redacts in prop::option::of("\\$[ -~]{1,60}"),
         depth in any::<u64>(),
-        origin_server_ts in 0..=MAX_INTEGER,
+        origin_server_ts in -9_007_199_254_740_991_i64..=9_007_199_254_740_991,
     ) {
         let rules = rules(&version).unwrap();
         let signer = ServerSigner::generate(ruma::owned_server_name!("example.org"));
@@ -96,6 +100,12 @@ proptest! {
         // A member event may need the signature of another server, which we cannot make.
         if event.event_type != "m.room.member" {
             verify_own(&rules, &event, &signer).unwrap();
+            // Other servers accept it as it is.
+            let json = RawValue::from_string(event.json.to_string()).unwrap();
+            let received = received::read(&rules, &event.room_id, &json).unwrap();
+            let received = received.verify(&Ed25519, &|_, _| Some(PublicKey::of(&signer))).unwrap();
+            prop_assert_eq!((received.form(), &received.pdu().json), (Form::Whole, &event.json));
+            prop_assert_eq!(&received.pdu().event_id, &event.event_id);
         }
 
         let mut expected = content;

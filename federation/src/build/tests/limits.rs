@@ -135,8 +135,10 @@ fn a_position_that_does_not_fit_is_refused() {
     assert!(matches!(build(&version_11, "m.room.create", nowhere), Err(BuildError::MissingRoomId)));
     assert!(matches!(build(&version_12, "m.test", nowhere), Err(BuildError::MissingRoomId)));
     assert!(matches!(build(&version_12, "m.room.create", fitting), Err(BuildError::UnexpectedRoomId)));
-    let late = EventPosition { origin_server_ts: 1 << 53, ..fitting };
-    assert!(matches!(build(&version_11, "m.test", late), Err(BuildError::TimeOutOfRange { .. })));
+    for origin_server_ts in [1 << 53, -(1 << 53), i64::MIN] {
+        let position = EventPosition { origin_server_ts, ..fitting };
+        assert!(matches!(build(&version_11, "m.test", position), Err(BuildError::TimeOutOfRange { .. })));
+    }
 
     let ids: Vec<OwnedEventId> = (0..21).map(|n| format!("${n}").try_into().unwrap()).collect();
     let most = EventPosition { prev_events: &ids[..20], auth_events: &ids[..10], ..fitting };
