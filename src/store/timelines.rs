@@ -11,10 +11,14 @@ statements! {
         (SELECT r.redaction_nid FROM redaction r WHERE r.event_nid = t.event_nid) AS redaction_nid \
         FROM timeline t WHERE t.room_nid = $1 AND t.pos <= $2 AND t.pos > $3 AND t.sub = 0 \
         ORDER BY t.pos DESC LIMIT $4";
-    TIMELINE_BACK = "SELECT pos, sub, event_nid FROM timeline WHERE room_nid = $1 \
-        AND (pos, sub) <= ($2, $3) AND (pos, sub) > ($4, $5) ORDER BY pos DESC, sub DESC LIMIT $6";
-    TIMELINE_FORWARD = "SELECT pos, sub, event_nid FROM timeline WHERE room_nid = $1 \
-        AND (pos, sub) > ($2, $3) AND (pos, sub) <= ($4, $5) ORDER BY pos, sub LIMIT $6";
+    // One row for a page: SQLite's thread hands over each row by itself, which costs more than the row. No engine promises
+    // the order of the rows that it gathers, so `read_page` sorts them.
+    TIMELINE_BACK = "SELECT string_agg(t.pos || ' ' || t.sub || ' ' || t.event_nid, ',') \
+        FROM (SELECT pos, sub, event_nid FROM timeline WHERE room_nid = $1 \
+        AND (pos, sub) <= ($2, $3) AND (pos, sub) > ($4, $5) ORDER BY pos DESC, sub DESC LIMIT $6) t";
+    TIMELINE_FORWARD = "SELECT string_agg(t.pos || ' ' || t.sub || ' ' || t.event_nid, ',') \
+        FROM (SELECT pos, sub, event_nid FROM timeline WHERE room_nid = $1 \
+        AND (pos, sub) > ($2, $3) AND (pos, sub) <= ($4, $5) ORDER BY pos, sub LIMIT $6) t";
 }
 
 inserts! {
@@ -68,10 +72,12 @@ pub(crate) async fn timeline_back(
     until: TimelinePlace,
     limit: usize,
 ) -> Result<Vec<(TimelinePlace, EventNid)>, Error> {
-    let rows: Vec<(i64, i64, i64)> = on!(conn, db => sqlx::query_as(TIMELINE_BACK.text())
+    let page: Option<String> = on!(conn, db => sqlx::query_scalar(TIMELINE_BACK.text())
         .bind(room.0).bind(from.pos.0).bind(from.sub).bind(until.pos.0).bind(until.sub).bind(limit as i64)
-        .fetch_all(&mut **db).await)?;
-    Ok(places(rows))
+        .fetch_one(&mut **db).await)?;
+    let mut rows = read_page(page.as_deref().unwrap_or_default())?;
+    rows.reverse();
+    Ok(rows)
 }
 
 /// The timeline from `after` (exclusive) to `upto` (inclusive), oldest first.
@@ -82,13 +88,28 @@ pub(crate) async fn timeline_forward(
     upto: TimelinePlace,
     limit: usize,
 ) -> Result<Vec<(TimelinePlace, EventNid)>, Error> {
-    let rows: Vec<(i64, i64, i64)> = on!(conn, db => sqlx::query_as(TIMELINE_FORWARD.text())
+    let page: Option<String> = on!(conn, db => sqlx::query_scalar(TIMELINE_FORWARD.text())
         .bind(room.0).bind(after.pos.0).bind(after.sub).bind(upto.pos.0).bind(upto.sub).bind(limit as i64)
-        .fetch_all(&mut **db).await)?;
-    Ok(places(rows))
+        .fetch_one(&mut **db).await)?;
+    read_page(page.as_deref().unwrap_or_default())
 }
 
 /// The places and events of rows with `pos`, `sub` and `event_nid`.
 pub(super) fn places(rows: Vec<(i64, i64, i64)>) -> Vec<(TimelinePlace, EventNid)> {
     rows.into_iter().map(|(pos, sub, event)| (TimelinePlace { pos: Position(pos), sub }, EventNid(event))).collect()
+}
+
+/// The places and events of a page, `pos sub event_nid` of each, with commas between; oldest first.
+fn read_page(page: &str) -> Result<Vec<(TimelinePlace, EventNid)>, Error> {
+    let read = |row: &str| {
+        let mut numbers = row.split(' ').map(str::parse::<i64>);
+        let mut next = || numbers.next()?.ok();
+        let (pos, sub, event) = (next()?, next()?, next()?);
+        Some((TimelinePlace { pos: Position(pos), sub }, EventNid(event)))
+    };
+    let rows = page.split(',').filter(|row| !row.is_empty());
+    let rows = rows.map(|row| read(row).ok_or_else(|| Error::damaged("page of a timeline", row)));
+    let mut rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+    rows.sort_unstable_by_key(|(place, _)| *place);
+    Ok(rows)
 }

@@ -24,6 +24,8 @@ const MAY_SCAN: &[(&str, &str, &str)] = &[
     ("terms.rs", "FORGET_TERMS", "the table has a thousand rows, and this is done when a term begins"),
     ("terms.rs", "LIST_TERMS", "the table has a thousand rows, and this is done when a term begins"),
     ("terms.rs", "NEXT_TERM", "the table has a thousand rows, and this is done when a term has ended"),
+    ("timelines.rs", "TIMELINE_BACK", "what is read as a whole is one page"),
+    ("timelines.rs", "TIMELINE_FORWARD", "what is read as a whole is one page"),
 ];
 
 /// The steps of SQLite's plan.
