@@ -18,7 +18,7 @@ use ruma::api::{
 };
 use tracing::{Instrument as _, debug_span};
 
-use super::Authenticate;
+use super::{Authenticate, WaitsFor};
 use crate::{
     account::LocalDevice,
     app::App,
@@ -97,9 +97,12 @@ where
             } else {
                 json::check(json).0
             };
-            // The body of a GET is not kept. A `/sync` that waits for minutes must not hold memory for it.
-            if parts.method != http::Method::GET {
-                parsed = held.parse(json.len(), counted.parsed_bytes(json.len())).await?;
+            let parsed_bytes = counted.parsed_bytes(json.len());
+            if let Some(waits_for) = parts.extensions.get::<WaitsFor>() {
+                waits_for.check(parsed_bytes)?;
+            } else if parts.method != http::Method::GET {
+                // The body of a GET is not kept. A `/sync` that waits for minutes must not hold memory for it.
+                parsed = held.parse(json.len(), parsed_bytes).await?;
             }
         }
         let request = R::try_from_http_request(http::Request::from_parts(parts, body), &path_args)

@@ -1,8 +1,9 @@
 //! Reads request bodies, with limits on their size, their slowness, and the memory of all of them together.
 //!
 //! Promises: a body that was cut off is an error, and no handler sees it; before a caller is authenticated we hold at most
-//! [`STRANGER_BYTES`] of its body; a client that stops sending gets an error; all large bodies together hold bounded memory, of which no sender has more than a share, and
-//! so do all small bodies that have not fully arrived. A small body that has arrived costs nothing.
+//! [`STRANGER_BYTES`] of its body; a client that stops sending gets an error; all large bodies together hold bounded
+//! memory, and so do all small bodies that have not fully arrived; no sender has more than a share, except that each may
+//! have [`ALWAYS_BYTES`]. A small body that has arrived costs nothing.
 //!
 //! Once a body has arrived it is parsed: [`parsed`] bounds that memory.
 
@@ -17,8 +18,9 @@ use hyper::body::Body as _;
 use ruma::api::error::ErrorKind;
 use tokio::time::Instant;
 
+use self::parsed::ParsedBodies;
 pub use self::parsed::ParsedBody;
-use self::parsed::{FREE_BYTES, ParsedBodies};
+pub(crate) use self::parsed::{FREE_BYTES, too_many_parts};
 use super::ApiError;
 use crate::{
     config::Limits,
@@ -152,7 +154,7 @@ impl HeldBody<'_> {
     /// little. Waits for the memory, and counts as a body that is received meanwhile.
     ///
     /// # Errors
-    /// `429` or `503` if the memory is not free in time.
+    /// `413` for a body that takes more than a sender's share, `429` or `503` if the memory is not free in time.
     pub(crate) async fn parse(
         &mut self,
         body_bytes: usize,
@@ -162,7 +164,7 @@ impl HeldBody<'_> {
             return Ok(None);
         }
         let (budget, sender, is_large) = (&self.budget.parsed, self.sender, self.large_bytes > 0);
-        if let Some(free) = budget.try_take(sender, is_large, parsed_bytes) {
+        if let Some(free) = budget.try_take(sender, is_large, parsed_bytes)? {
             return Ok(Some(free));
         }
         self.wait_with(body_bytes)?;
