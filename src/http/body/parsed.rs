@@ -45,9 +45,9 @@ const SMALL_PARSED_SHARE_BYTES: usize = 8 << 20;
 /// The unit of the budgets.
 const UNIT_BYTES: usize = 1 << 10;
 
-/// The time that a request waits for its part. A handler works for well under a second, or waits for a few for its turn;
-/// clients give up after 30.
-const WAIT: Duration = Duration::from_secs(10);
+/// The time that a request waits for its part. A handler works for well under a second, or waits ten seconds at most for a
+/// turn of its user. Clients give up after 30.
+const WAIT: Duration = Duration::from_secs(20);
 
 /// The part of the budget that a parsed body holds, until this is dropped. Boxed, because few requests have one.
 pub type ParsedBody = Box<Share<Sender>>;
