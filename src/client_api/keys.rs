@@ -82,6 +82,7 @@ impl From<QueryError> for ApiError {
         match error {
             QueryError::TooMany => Self::invalid_param(error.to_string()),
             QueryError::TooLarge => Self::too_large(error.to_string()),
+            QueryError::NoTurn(none) => none.into(),
             QueryError::Storage(error) => error.into(),
         }
     }
