@@ -2,7 +2,7 @@
 //! user wait for the user's turn.
 
 use http::Method;
-use sabha::account::turns::MAX_WAITING;
+use sabha::{account::turns::MAX_WAITING, store::RoomNid};
 use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -94,7 +94,11 @@ both_engines! {
         // Another user's request waits for nobody.
         let bob = server.register("bob").await;
         bob.put(&account_data(&bob, "com.example"), json!({})).await.ok();
-        drop(turn);
+        // A request that is done waits with what it still has to do.
+        let user = nid(app, &alice).await;
+        let carried = app.account_data.carry_tags_over(user, RoomNid(1), RoomNid(2));
+        let (carried, ()) = tokio::join!(carried, async { drop(turn) });
+        carried.expect("it is not refused");
         while let Some(answer) = requests.join_next().await {
             answer.expect("it does not panic").ok();
         }
