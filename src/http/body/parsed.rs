@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{RETRY, SHARE_BYTES, SMALL_BYTES, Sender};
+use super::{RETRY, SHARE_BYTES, SMALL_BYTES, Sender, pool::too_much};
 use crate::{
     config::Limits,
     http::ApiError,
@@ -128,7 +128,7 @@ impl ParsedBodies {
         part.await.map(Box::new).map_err(|none| match none {
             NoShare::TooMuch => too_many_parts(),
             NoShare::OfHolder => ApiError::limit_exceeded(RETRY),
-            NoShare::OfAll => super::too_much(),
+            NoShare::OfAll => too_much(),
         })
     }
 
@@ -143,3 +143,6 @@ impl ParsedBodies {
         kinds.iter().map(|kind| kind.small.holders() + kind.large.holders()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;
