@@ -187,8 +187,9 @@ impl AccountData {
         Ok(self.turns.take(user).await?)
     }
 
-    /// Waits for a change of the user's data that is on its way, and holds others back, for a read that many requests need.
-    pub(crate) async fn turn_to_read(&self, user: UserNid) -> Turn<'_> {
+    /// As [`Self::turn`], but never refused: for a read that many requests need, and for what the server changes by itself
+    /// after the user's request is done.
+    pub(crate) async fn turn_always(&self, user: UserNid) -> Turn<'_> {
         self.turns.take_always(user).await
     }
 

@@ -6,8 +6,10 @@ mod authed;
 mod authenticate;
 mod errors;
 mod routes;
+mod waits_for;
 
 pub use authed::Authed;
 pub(crate) use authed::NoBody;
 pub use authenticate::{Authenticate, ServiceToken};
 pub use routes::Routes;
+pub use waits_for::WaitsFor;

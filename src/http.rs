@@ -25,7 +25,7 @@ mod reply;
 pub mod shutdown;
 
 pub use accept::ClientAddress;
-pub(crate) use body::{BodyBudget, ParsedBody, Sender, read_body};
+pub(crate) use body::{BodyBudget, FREE_BYTES, ParsedBody, Sender, read_body, too_many_parts};
 pub use error::ApiError;
 pub use reply::{RawJson, Reply};
 pub(crate) use transport::ReceivingUser;

@@ -13,7 +13,7 @@ mod parts;
 
 use std::borrow::Cow;
 
-pub use self::parts::{Parts, UNCOUNTED_FACTOR};
+pub use self::parts::Parts;
 
 /// The greatest depth of nested arrays and objects in a request. The strictest parsers stop at 64 (.NET), others at
 /// 128, and our answers put up to ten levels around the JSON that they pass on.
@@ -43,55 +43,17 @@ pub enum Unfit {
 }
 
 /// Checks that every parser in use can read the text. Only a parser can say whether it is JSON at all; text that is not
-/// JSON may pass here. Returns the parts of the text, or of its beginning if it is not JSON.
-///
-/// # Errors
-/// [`Unfit`], the first one that is found.
-pub fn check(json: &str) -> Result<Parts, Unfit> {
+/// JSON may pass here. Returns the parts of the whole text with the first [`Unfit`] that is found. Of text that is not
+/// JSON, these are the parts of its beginning, at least as far as a parser reads it.
+pub fn check(json: &str) -> (Parts, Result<(), Unfit>) {
     let mut parts = Parts::default();
     let mut walk = Walk { json, at: 0 };
-    let mut keys: Vec<Cow<'_, str>> = Vec::new();
-    // The number of keys before each open object; `None` for an array.
-    let mut open = [None::<usize>; MAX_DEPTH];
-    let mut depth = 0;
-    let mut expects_key = false;
-    while let Some(byte) = walk.peek() {
-        match byte {
-            b'{' | b'[' => {
-                let is_object = byte == b'{';
-                *open.get_mut(depth).ok_or(Unfit::TooDeep)? = is_object.then_some(keys.len());
-                depth += 1;
-                parts.entries += 1;
-                expects_key = is_object;
-                walk.at += 1;
-            }
-            b'}' | b']' => {
-                let Some(outer) = depth.checked_sub(1) else { return Ok(parts) };
-                depth = outer;
-                if let Some(first) = open[depth] {
-                    parts.objects += usize::from(first < keys.len());
-                    check_distinct(&mut keys[first..])?;
-                    keys.truncate(first);
-                }
-                expects_key = false;
-                walk.at += 1;
-            }
-            b',' => {
-                parts.entries += 1;
-                expects_key = depth.checked_sub(1).is_some_and(|top| open[top].is_some());
-                walk.at += 1;
-            }
-            b'"' => {
-                let Some(text) = walk.string()? else { return Ok(parts) };
-                if std::mem::take(&mut expects_key) {
-                    keys.push(text.key()?);
-                }
-            }
-            b'-' | b'0'..=b'9' => walk.number()?,
-            _ => walk.at += 1,
-        }
+    let fits = walk.check(&mut parts);
+    if fits.is_err() {
+        // A parser may read on, and makes something of all this before it fails.
+        walk.count_rest(&mut parts);
     }
-    Ok(parts)
+    (parts, fits)
 }
 
 /// Refuses duplicate keys. Sorting keeps the cost near the total length of the keys, however many there are.
@@ -126,6 +88,76 @@ impl<'a> Quoted<'a> {
 impl<'a> Walk<'a> {
     fn peek(&self) -> Option<u8> {
         self.json.as_bytes().get(self.at).copied()
+    }
+
+    /// Checks the text, and counts its parts on the way.
+    ///
+    /// # Errors
+    /// [`Unfit`], at the first place that is found. What lies before it is counted.
+    fn check(&mut self, parts: &mut Parts) -> Result<(), Unfit> {
+        let mut keys: Vec<Cow<'_, str>> = Vec::new();
+        // The number of keys before each open object; `None` for an array.
+        let mut open = [None::<usize>; MAX_DEPTH];
+        let mut depth = 0;
+        let mut expects_key = false;
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'{' | b'[' => {
+                    let is_object = byte == b'{';
+                    *open.get_mut(depth).ok_or(Unfit::TooDeep)? = is_object.then_some(keys.len());
+                    depth += 1;
+                    parts.entries += 1;
+                    expects_key = is_object;
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    let Some(outer) = depth.checked_sub(1) else { return Ok(()) };
+                    depth = outer;
+                    if let Some(first) = open[depth] {
+                        check_distinct(&mut keys[first..])?;
+                        keys.truncate(first);
+                    }
+                    expects_key = false;
+                    self.at += 1;
+                }
+                b',' => {
+                    parts.entries += 1;
+                    expects_key = depth.checked_sub(1).is_some_and(|top| open[top].is_some());
+                    self.at += 1;
+                }
+                b'"' => {
+                    let is_key = std::mem::take(&mut expects_key);
+                    let first = depth.checked_sub(1).and_then(|top| open[top]);
+                    parts.objects += usize::from(is_key && first == Some(keys.len()));
+                    let Some(text) = self.string()? else { return Ok(()) };
+                    if is_key {
+                        keys.push(text.key()?);
+                    }
+                }
+                b'-' | b'0'..=b'9' => self.number()?,
+                _ => self.at += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the parts from here on, and checks nothing.
+    fn count_rest(&self, parts: &mut Parts) {
+        let mut bytes = self.json.as_bytes()[self.at..].iter();
+        let mut in_string = false;
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'"' => in_string = !in_string,
+                b'\\' if in_string => {
+                    bytes.next();
+                }
+                b'{' | b'[' | b',' if !in_string => {
+                    parts.entries += 1;
+                    parts.objects += usize::from(*byte == b'{');
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Skips a string; `None` if it does not end.
@@ -189,8 +221,7 @@ mod tests {
 
     #[test]
     fn what_every_parser_reads_passes_and_the_rest_does_not() {
-        let check =
-            |json: &str, expected: Result<(), Unfit>| assert_eq!(super::check(json).map(drop), expected, "{json}");
+        let check = |json: &str, expected: Result<(), Unfit>| assert_eq!(super::check(json).1, expected, "{json}");
         check("{}", Ok(()));
         check(r#"{"a":1,"b":{"a":1},"c":[{"a":1},{"a":1}]}"#, Ok(()));
         check(r#"[1.5,-0,1e10,1E-300,0e999999,123456789012345678901234567890]"#, Ok(()));
@@ -215,6 +246,7 @@ mod tests {
     fn depth_is_bounded_for_arrays_and_objects() {
         let arrays = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         let objects = |depth: usize| r#"{"a":"#.repeat(depth) + "1" + &"}".repeat(depth);
+        let check = |json: &str| super::check(json).1;
         check(&arrays(MAX_DEPTH)).expect("it can be read");
         check(&objects(MAX_DEPTH)).expect("it can be read");
         assert_eq!(check(&arrays(MAX_DEPTH + 1)), Err(Unfit::TooDeep));
@@ -228,7 +260,7 @@ mod tests {
         for text in
             ["", "}", "]]]", "\"", "\"\\", "\"\\u12", "{\"a", "-", "1e", "{\"\\x\":1}", "\u{e4}\"\u{e4}\\\u{e4}"]
         {
-            assert!(check(text).is_ok(), "{text}");
+            assert!(check(text).1.is_ok(), "{text}");
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    account::turns::Turn,
     account_data::{ACCOUNT, AccountData, PUSH_RULES, PutError, is_kind, render},
     memory::{
         budget::{Budget, Part},
@@ -114,7 +115,7 @@ impl Push {
             return Ok(rules);
         }
         // One reader at a time, and after a change that is on its way.
-        let _turn = self.data.turn_to_read(user.nid).await;
+        let _turn = self.data.turn_always(user.nid).await;
         if let Some(rules) = self.rulesets.0.get(&user.nid) {
             return Ok(rules);
         }
@@ -149,8 +150,17 @@ impl Push {
         change: impl FnOnce(&mut Ruleset) -> Result<(), RuleError>,
     ) -> Result<(), ChangeError> {
         let turn = self.data.turn(user.nid).await?;
+        self.change_in(&turn, user, change).await
+    }
+
+    async fn change_in(
+        &self,
+        turn: &Turn<'_>,
+        user: &User,
+        change: impl FnOnce(&mut Ruleset) -> Result<(), RuleError>,
+    ) -> Result<(), ChangeError> {
         self.data
-            .update(&turn, ACCOUNT, PUSH_RULES, |stored| {
+            .update(turn, ACCOUNT, PUSH_RULES, |stored| {
                 let mut ruleset = rules::merged(&user.user_id, stored).map_err(PutError::Storage)?;
                 change(&mut ruleset)?;
                 let content = rules::content(&ruleset).map_err(PutError::Storage)?;
@@ -166,7 +176,8 @@ impl Push {
         if carry_over::copies(&ruleset, old, new).is_empty() {
             return Ok(());
         }
-        self.change(user, |ruleset| {
+        let turn = self.data.turn_always(user.nid).await;
+        self.change_in(&turn, user, |ruleset| {
             let copies = carry_over::copies(ruleset, old, new);
             carry_over::add(ruleset, copies)
         })

@@ -2,24 +2,31 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
 
 use crate::{
     limit_exceeded::LimitExceeded,
     store::{UserNid, ids::lock},
 };
 
-/// Number of locks. Two users with the same lock wait for each other's commit, which takes a millisecond.
+/// Number of locks. Two users with the same lock wait for each other's commits: one or a few, of a millisecond each.
 const LOCKS: usize = 256;
 
 /// Maximum number of one user's requests that wait for a turn. A client that reads a hundred rooms at once waits with so
 /// many; each holds its request in memory.
 pub const MAX_WAITING: usize = 100;
 
+/// The maximum time that a request waits for a turn, which is a thousand turns before it. It holds its memory meanwhile, for
+/// which other users' requests wait twice as long.
+const WAIT: Duration = Duration::from_secs(10);
+
 /// The time after which a request that was refused may be retried. A hundred turns take less.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Locks held across a commit. They order the writes of one user's account data, filters, receipts, keys and backups.
+/// Locks held across a commit, or a bounded number of them. They order the writes of one user's account data, filters, receipts, keys and backups.
 /// Other users do not wait, except the few with the same lock.
 pub struct Turns(Box<[Lock]>);
 
@@ -52,14 +59,15 @@ impl Turns {
     /// Waits until nobody else writes for this user, for a request that writes.
     ///
     /// # Errors
-    /// If [`MAX_WAITING`] of the user's requests wait.
+    /// If [`MAX_WAITING`] of the user's requests wait, or if there is no turn for [`WAIT`].
     pub async fn take(&self, user: UserNid) -> Result<Turn<'_>, LimitExceeded> {
         let lock = self.lock_of(user);
         if let Ok(free) = lock.turn.try_lock() {
             return Ok(Turn { user, _lock: free });
         }
         let _waiting = lock.wait(user)?;
-        Ok(Turn { user, _lock: lock.turn.lock().await })
+        let free = timeout(WAIT, lock.turn.lock()).await.map_err(|_| LimitExceeded { wait: RETRY })?;
+        Ok(Turn { user, _lock: free })
     }
 
     /// Waits until nobody else writes for this user, for as long as it takes: for reads that many requests need, and for the
@@ -99,7 +107,7 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::JoinSet;
+    use tokio::{task::JoinSet, time::Instant};
 
     use super::*;
 
@@ -126,5 +134,17 @@ mod tests {
             assert!(taken.expect("it does not panic"), "each has its turn");
         }
         assert!(lock(&turns.lock_of(ALICE).waiting).is_empty());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_for_another_with_the_same_lock() {
+        let turns = Turns::default();
+        let held = turns.take(ALICE).await.expect("free");
+        let began = Instant::now();
+        assert_eq!(turns.take(WITH_THE_SAME_LOCK).await.err(), Some(LimitExceeded { wait: RETRY }));
+        assert_eq!(began.elapsed(), WAIT);
+        assert!(lock(&turns.lock_of(ALICE).waiting).is_empty());
+        let (next, ()) = tokio::join!(turns.take(WITH_THE_SAME_LOCK), async { drop(held) });
+        assert!(next.is_ok());
+        assert_eq!(began.elapsed(), WAIT);
     }
 }

@@ -109,7 +109,7 @@ impl AccountData {
             return Ok(ignored);
         }
         // One reader at a time, and after a change that is on its way.
-        let _turn = self.turn_to_read(user.nid).await;
+        let _turn = self.turn_always(user.nid).await;
         if let Some(ignored) = self.ignored_in_memory(user.nid) {
             return Ok(ignored);
         }

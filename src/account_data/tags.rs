@@ -52,7 +52,7 @@ impl AccountData {
 
     /// Copies the tags of room `old` to room `new`. Tags that `new` already has stay as they are.
     pub async fn carry_tags_over(&self, user: UserNid, old: RoomNid, new: RoomNid) -> Result<(), PutError> {
-        let turn = self.turn(user).await?;
+        let turn = self.turn_always(user).await;
         let carried = self.tags(user, old).await?;
         self.update(&turn, new, TAG, |now| {
             let mut tags = parse(now);
@@ -70,7 +70,7 @@ impl AccountData {
 
     /// Lists room `new` as a direct chat with the users for whom `old` is one.
     pub async fn carry_direct_over(&self, user: UserNid, old: &RoomId, new: &RoomId) -> Result<(), PutError> {
-        let turn = self.turn(user).await?;
+        let turn = self.turn_always(user).await;
         self.update(&turn, ACCOUNT, DIRECT, |now| {
             let rooms = now.and_then(|now| serde_json::from_str::<Map<String, Value>>(now.get()).ok());
             let Some(mut rooms) = rooms else { return Ok(None) };

@@ -13,17 +13,22 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use ruma::api::error::ErrorKind;
 
-use crate::{account::LocalDevice, endpoint::Routes, http::ApiError, limits::rate_limits::Action};
+use crate::{
+    account::LocalDevice,
+    endpoint::{Routes, WaitsFor},
+    http::ApiError,
+    limits::rate_limits::Action,
+};
 
 pub(super) fn routes() -> Routes {
     Routes::default()
-        .serve(Action::Register, register::handle)
+        .serve_waiting(WaitsFor::Password, Action::Register, register::handle)
         .serve(Action::Register, get_username_availability::handle)
         .serve(Action::Register, check_registration_token_validity::handle)
         .serve(Action::Other, whoami::handle)
         .serve(Action::Other, get_3pids::handle)
-        .serve(Action::Other, change_password::handle)
-        .serve(Action::Other, deactivate::handle)
+        .serve_waiting(WaitsFor::Password, Action::Other, change_password::handle)
+        .serve_waiting(WaitsFor::Password, Action::Other, deactivate::handle)
 }
 
 /// Requires a caller. The specification makes the access token of these endpoints optional only for proofs by e-mail,

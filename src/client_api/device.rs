@@ -9,15 +9,19 @@ mod update_device;
 use ruma::api::client::device::Device;
 use serde_json::{Value as JsonValue, json};
 
-use crate::{endpoint::Routes, http::ApiError, limits::rate_limits::Action};
+use crate::{
+    endpoint::{Routes, WaitsFor},
+    http::ApiError,
+    limits::rate_limits::Action,
+};
 
 pub(super) fn routes() -> Routes {
     Routes::default()
         .serve(Action::Other, get_devices::handle)
         .serve(Action::Other, get_device::handle)
         .serve(Action::Other, update_device::handle)
-        .serve(Action::Other, delete_device::handle)
-        .serve(Action::Other, delete_devices::handle)
+        .serve_waiting(WaitsFor::Password, Action::Other, delete_device::handle)
+        .serve_waiting(WaitsFor::Password, Action::Other, delete_devices::handle)
 }
 
 fn unknown_device() -> ApiError {

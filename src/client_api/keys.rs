@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::{
     account::AuthenticateError,
-    endpoint::Routes,
+    endpoint::{Routes, WaitsFor},
     http::ApiError,
     keys::{
         claim::ClaimError, cross_signing::SigningKeysError, query::QueryError, signatures::SignaturesError,
@@ -29,7 +29,7 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, get_keys::handle)
         .serve(Action::Other, upload_keys::handle)
         .serve(Action::Other, upload_signatures::handle)
-        .serve(Action::Other, upload_signing_keys::handle)
+        .serve_waiting(WaitsFor::Password, Action::Other, upload_signing_keys::handle)
 }
 
 /// The failure entry for a server that we cannot reach for its users' keys.
@@ -82,6 +82,7 @@ impl From<QueryError> for ApiError {
         match error {
             QueryError::TooMany => Self::invalid_param(error.to_string()),
             QueryError::TooLarge => Self::too_large(error.to_string()),
+            QueryError::NoTurn(none) => none.into(),
             QueryError::Storage(error) => error.into(),
         }
     }

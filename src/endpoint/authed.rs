@@ -18,12 +18,12 @@ use ruma::api::{
 };
 use tracing::{Instrument as _, debug_span};
 
-use super::Authenticate;
+use super::{Authenticate, WaitsFor};
 use crate::{
     account::LocalDevice,
     app::App,
     http::{ApiError, ClientAddress, ParsedBody, ReceivingUser},
-    json::{self, Parts, UNCOUNTED_FACTOR},
+    json::{self, Parts},
     limits::rate_limits::Action,
 };
 
@@ -90,15 +90,18 @@ where
             let Ok(json) = std::str::from_utf8(body) else {
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorKind::NotJson, "The request is not UTF-8."));
             };
-            let parsed_bytes = if R::Authentication::CHECKS_BODY {
+            let counted = if R::Authentication::CHECKS_BODY {
                 let counted = check_body(json)?;
                 check_is_object::<R>(json, &parts, &path_args)?;
-                counted.parsed_bytes(json.len())
+                counted
             } else {
-                json.len() * UNCOUNTED_FACTOR
+                json::check(json).0
             };
-            // The body of a GET is not kept. A `/sync` that waits for minutes must not hold memory for it.
-            if parts.method != http::Method::GET {
+            let parsed_bytes = counted.parsed_bytes(json.len());
+            if let Some(waits_for) = parts.extensions.get::<WaitsFor>() {
+                waits_for.check(parsed_bytes)?;
+            } else if parts.method != http::Method::GET {
+                // The body of a GET is not kept. A `/sync` that waits for minutes must not hold memory for it.
                 parsed = held.parse(json.len(), parsed_bytes).await?;
             }
         }
@@ -169,15 +172,14 @@ fn admit<A: Authenticate>(
 #[derive(Clone, Copy)]
 pub(crate) struct NoBody;
 
-/// Refuses JSON that other clients could not read. Returns the parts of all other JSON.
+/// Refuses JSON that other clients could not read. Returns the parts of all other text.
 fn check_body(json: &str) -> Result<Parts, ApiError> {
     match json::check(json) {
-        Ok(parts) => Ok(parts),
-        Err(unfit) if serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() => {
+        (_, Err(unfit)) if serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok() => {
             Err(ApiError::bad_json(format!("The request cannot be passed on to other clients: {unfit}.")))
         }
-        // `explain` gives the error for text that is not JSON.
-        Err(_) => Ok(Parts::default()),
+        // Text that is not JSON is parsed until that shows, and takes memory until then. `explain` gives the error.
+        (parts, _) => Ok(parts),
     }
 }
 

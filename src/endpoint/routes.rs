@@ -12,7 +12,7 @@ use axum::{
 };
 use ruma::api::{IncomingRequest, Metadata, auth_scheme::AuthScheme, path_builder::PathBuilder as _};
 
-use super::{Authed, Authenticate};
+use super::{Authed, Authenticate, WaitsFor};
 use crate::{app::App, http::ApiError, limits::rate_limits::Action};
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -40,7 +40,7 @@ pub struct Routes {
 impl Routes {
     /// Serves a request type on all its paths, stable and unstable.
     #[must_use]
-    pub fn serve<R, H, F, T>(mut self, action: Action, handler: H) -> Self
+    pub fn serve<R, H, F, T>(self, action: Action, handler: H) -> Self
     where
         R: IncomingRequest + Send + 'static,
         R::Authentication: Authenticate,
@@ -49,7 +49,26 @@ impl Routes {
         F: Future<Output = Result<T, ApiError>> + Send,
         T: IntoResponse,
     {
-        let endpoint = endpoint(action, handler);
+        self.serve_waiting(None, action, handler)
+    }
+
+    /// As [`Self::serve`], for a handler that waits for something outside, perhaps for seconds.
+    #[must_use]
+    pub fn serve_waiting<R, H, F, T>(
+        mut self,
+        waits_for: impl Into<Option<WaitsFor>>,
+        action: Action,
+        handler: H,
+    ) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Authenticate,
+        <R::Authentication as AuthScheme>::Output: Send,
+        H: Fn(State<App>, Authed<R>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send,
+        T: IntoResponse,
+    {
+        let endpoint = endpoint(action, waits_for.into(), handler);
         for path in <R as Metadata>::PATH_BUILDER.all_paths() {
             self = self.add(<R as Metadata>::METHOD, path, Arc::clone(&endpoint));
         }
@@ -67,7 +86,7 @@ impl Routes {
         F: Future<Output = Result<T, ApiError>> + Send,
         T: IntoResponse,
     {
-        let endpoint = endpoint(action, handler);
+        let endpoint = endpoint(action, None, handler);
         for path in paths {
             self = self.add(<R as Metadata>::METHOD, path, Arc::clone(&endpoint));
         }
@@ -128,7 +147,7 @@ impl Routes {
 }
 
 /// Erases the types of a handler.
-fn endpoint<R, H, F, T>(action: Action, handler: H) -> Endpoint
+fn endpoint<R, H, F, T>(action: Action, waits_for: Option<WaitsFor>, handler: H) -> Endpoint
 where
     R: IncomingRequest + Send + 'static,
     R::Authentication: Authenticate,
@@ -141,6 +160,9 @@ where
     Arc::new(move |app, mut request| {
         let handler = Arc::clone(&handler);
         request.extensions_mut().insert(action);
+        if let Some(waits_for) = waits_for {
+            request.extensions_mut().insert(waits_for);
+        }
         Box::pin(async move {
             match Authed::<R>::from_request(request, &app).await {
                 Ok(mut authed) => {

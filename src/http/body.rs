@@ -1,14 +1,16 @@
 //! Reads request bodies, with limits on their size, their slowness, and the memory of all of them together.
 //!
 //! Promises: a body that was cut off is an error, and no handler sees it; before a caller is authenticated we hold at most
-//! [`STRANGER_BYTES`] of its body; a client that stops sending gets an error; all large bodies together hold bounded memory, of which no sender has more than a share, and
-//! so do all small bodies that have not fully arrived. A small body that has arrived costs nothing.
+//! [`STRANGER_BYTES`] of its body; a client that stops sending gets an error; all large bodies together hold bounded memory,
+//! and so do all small bodies that have not fully arrived, except that each sender may always have [`ALWAYS_BYTES`] of
+//! these. No sender has more than a share. A small body that has arrived costs nothing.
 //!
 //! Once a body has arrived it is parsed: [`parsed`] bounds that memory.
 
 mod parsed;
+mod pool;
 
-use std::{collections::HashMap, future::poll_fn, net::IpAddr, pin::Pin, sync::Mutex, task::Poll, time::Duration};
+use std::{future::poll_fn, net::IpAddr, pin::Pin, task::Poll, time::Duration};
 
 use axum::{body::Body, http::StatusCode};
 use bytes::{Bytes, BytesMut};
@@ -17,14 +19,12 @@ use hyper::body::Body as _;
 use ruma::api::error::ErrorKind;
 use tokio::time::Instant;
 
+use self::parsed::ParsedBodies;
 pub use self::parsed::ParsedBody;
-use self::parsed::{FREE_BYTES, ParsedBodies};
+pub(crate) use self::parsed::{FREE_BYTES, too_many_parts};
+use self::pool::Pool;
 use super::ApiError;
-use crate::{
-    config::Limits,
-    network::network,
-    store::{UserNid, ids::lock},
-};
+use crate::{config::Limits, network::network, store::UserNid};
 
 /// The maximum body of a request without a token: a login or a registration has a few hundred bytes. Also the size up
 /// to which a body does not count as large.
@@ -78,24 +78,6 @@ pub struct BodyBudget {
     large: Pool,
     small: Pool,
     parsed: ParsedBodies,
-}
-
-/// The memory budget for bodies of one kind.
-#[derive(Debug)]
-struct Pool {
-    all_bytes: usize,
-    share_bytes: usize,
-    /// The bytes that every sender may hold even when the budget is used up.
-    always_bytes: usize,
-    held: Mutex<Held>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    of_known: usize,
-    of_strangers: usize,
-    of_unproven: usize,
-    shares: HashMap<Sender, usize>,
 }
 
 /// The memory held by one body, until this is dropped.
@@ -152,7 +134,7 @@ impl HeldBody<'_> {
     /// little. Waits for the memory, and counts as a body that is received meanwhile.
     ///
     /// # Errors
-    /// `429` or `503` if the memory is not free in time.
+    /// `413` for a body that takes more than a sender's share, `429` or `503` if the memory is not free in time.
     pub(crate) async fn parse(
         &mut self,
         body_bytes: usize,
@@ -162,7 +144,7 @@ impl HeldBody<'_> {
             return Ok(None);
         }
         let (budget, sender, is_large) = (&self.budget.parsed, self.sender, self.large_bytes > 0);
-        if let Some(free) = budget.try_take(sender, is_large, parsed_bytes) {
+        if let Some(free) = budget.try_take(sender, is_large, parsed_bytes)? {
             return Ok(Some(free));
         }
         self.wait_with(body_bytes)?;
@@ -203,55 +185,6 @@ impl Drop for HeldBody<'_> {
     fn drop(&mut self) {
         self.release_small();
         self.budget.large.give_back(self.sender, self.large_bytes);
-    }
-}
-
-impl Pool {
-    fn new(all_bytes: usize, share_bytes: usize, always_bytes: usize) -> Self {
-        Self { all_bytes, share_bytes, always_bytes, held: Mutex::default() }
-    }
-
-    fn take(&self, sender: Sender, more: usize) -> Result<(), ApiError> {
-        let mut held = lock(&self.held);
-        let share = held.shares.get(&sender).copied().unwrap_or_default() + more;
-        if share > self.share_bytes {
-            return Err(ApiError::limit_exceeded(RETRY));
-        }
-        let all = held.all(sender);
-        if *all + more > self.all_bytes && share > self.always_bytes {
-            return Err(too_much());
-        }
-        *all += more;
-        held.shares.insert(sender, share);
-        Ok(())
-    }
-
-    fn give_back(&self, sender: Sender, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
-        let mut held = lock(&self.held);
-        *held.all(sender) -= bytes;
-        if let Some(share) = held.shares.get_mut(&sender) {
-            *share -= bytes;
-            if *share == 0 {
-                held.shares.remove(&sender);
-            }
-        }
-    }
-}
-
-fn too_much() -> ApiError {
-    ApiError::unavailable("The server receives too much at this moment. Please try again.")
-}
-
-impl Held {
-    fn all(&mut self, sender: Sender) -> &mut usize {
-        match sender {
-            Sender::User(_) | Sender::Appservice => &mut self.of_known,
-            Sender::Stranger(_) => &mut self.of_strangers,
-            Sender::Unproven(_) => &mut self.of_unproven,
-        }
     }
 }
 

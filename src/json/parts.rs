@@ -14,9 +14,6 @@ const OBJECT_BYTES: usize = 11 * (24 + 32) + 16;
 /// in the values that go to the database.
 const TEXT_COPIES: usize = 3;
 
-/// The cost of a text whose parts were not counted, as a multiple of its length: an entry for about ten bytes.
-pub const UNCOUNTED_FACTOR: usize = ENTRY_BYTES / 10;
-
 /// The numbers of parts of a JSON text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parts {
@@ -35,12 +32,13 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check;
+    use super::super::{MAX_DEPTH, MAX_KEY_BYTES, check};
 
     #[test]
     fn entries_and_objects_are_counted() {
         let check = |json: &str, entries: usize, objects: usize| {
-            let parts = check(json).expect("it can be passed on");
+            let (parts, fits) = check(json);
+            fits.expect("it can be passed on");
             assert_eq!((parts.entries, parts.objects), (entries, objects), "{json}");
         };
         check("{}", 1, 0);
@@ -49,10 +47,27 @@ mod tests {
         check(r#"{"a":{"b":1,"c":"x,{}[]"},"d":[1,2,3]}"#, 7, 2);
     }
 
+    /// A parser reads on behind the place, in text that is no JSON too.
+    #[test]
+    fn the_parts_behind_an_unfit_place_are_counted() {
+        let rest = format!("[{}]", vec![r#"{"":","}"#; 100].join(","));
+        let deep = "[".repeat(MAX_DEPTH);
+        let long_key = "k".repeat(MAX_KEY_BYTES + 1);
+        for unfit in
+            ["1e999", r#"{"a":1,"a":2}"#, r#""\ud800""#, &format!("[{deep}"), &format!(r#"{{"{long_key}":0}}"#)]
+        {
+            for end in ["", "]", "] z"] {
+                let (parts, fits) = check(&format!("[{unfit},{rest}{end}"));
+                assert!(fits.is_err(), "{unfit}");
+                assert!(parts.entries >= 200 && parts.objects >= 100, "{unfit}: {parts:?}");
+            }
+        }
+    }
+
     #[test]
     fn ordinary_requests_take_a_small_multiple_of_their_text_and_names_take_a_large_one() {
         let check = |json: &str, at_most: usize| {
-            let bytes = check(json).expect("it can be passed on").parsed_bytes(json.len());
+            let bytes = check(json).0.parsed_bytes(json.len());
             assert!(bytes <= at_most * json.len(), "{} times {} bytes", bytes / json.len(), json.len());
             assert!(bytes > (at_most - 2) * json.len(), "{} times {} bytes", bytes / json.len(), json.len());
         };

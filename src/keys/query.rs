@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::Arc,
+    time::Duration,
 };
 
 use ruma::{
@@ -11,16 +12,20 @@ use ruma::{
     serde::Raw,
 };
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::{
     Keys,
     cross_signing::{Usage, public_key_of},
 };
-use crate::store::{
-    Error, UserNid,
-    cross_signing::{self, SignatureRow},
-    device_keys::{self, DeviceKeyRow},
-    vocabulary::User,
+use crate::{
+    limits::large_answers::{LARGE_BYTES, LargeAnswers, NoTurn, Turn},
+    store::{
+        Error, UserNid,
+        cross_signing::{self, SignatureRow},
+        device_keys::{self, DeviceKeyRow},
+        vocabulary::User,
+    },
 };
 
 /// Maximum number of users in one query. Clients ask for some hundreds at once; the specification has no limit, and Synapse
@@ -38,6 +43,10 @@ pub const MAX_QUERIED_BYTES: usize = 32 << 20;
 /// with more are left out then. Otherwise a few of them would keep all others from being asked for in the same query.
 const MAX_BYTES_OF_USER: usize = 128 << 10;
 
+/// The time that a large answer waits for its turn. The request holds its memory meanwhile, for which other users' requests
+/// wait twice as long.
+const WAIT: Duration = Duration::from_secs(10);
+
 /// Why a query was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -45,6 +54,8 @@ pub enum QueryError {
     TooMany,
     #[error("the keys of these users have more than {MAX_QUERIED_BYTES} bytes; query fewer users at once")]
     TooLarge,
+    #[error(transparent)]
+    NoTurn(#[from] NoTurn),
     #[error("could not read the keys")]
     Storage(#[from] Error),
 }
@@ -59,6 +70,8 @@ pub struct Queried {
     pub user_signing_keys: BTreeMap<OwnedUserId, Raw<CrossSigningKey>>,
     /// Servers whose users' keys could not be fetched.
     pub unreachable: BTreeSet<OwnedServerName>,
+    /// The turn of a large answer, to be held until the answer is complete.
+    pub turn: Option<Turn>,
 }
 
 /// Signatures by the key that they sign.
@@ -75,6 +88,8 @@ struct Rows {
     signatures: Vec<SignatureRow>,
     bytes: usize,
     by_user: HashMap<UserNid, usize>,
+    /// The users who were left out.
+    left_out: Vec<UserNid>,
 }
 
 impl Rows {
@@ -97,21 +112,22 @@ impl Rows {
         self.signatures.extend(signatures);
     }
 
-    /// Leaves out the users who have more than [`MAX_BYTES_OF_USER`], and returns them.
-    fn leave_out_large(&mut self) -> Vec<UserNid> {
+    /// Leaves out the users who have more than [`MAX_BYTES_OF_USER`].
+    fn leave_out_large(&mut self) {
         let large: HashMap<UserNid, usize> = self.by_user.extract_if(|_, bytes| *bytes > MAX_BYTES_OF_USER).collect();
         self.bytes -= large.values().sum::<usize>();
         let stays = |user: UserNid| !large.contains_key(&user);
         self.devices.retain(|row| stays(UserNid(row.user_nid)));
         self.cross_signing.retain(|(user, ..)| stays(*user));
         self.signatures.retain(|row| stays(UserNid(row.user_nid)));
-        large.into_keys().collect()
+        self.left_out.extend(large.into_keys());
     }
 }
 
 impl Keys {
     /// Looks up the keys of these users: of all their devices, or of the devices in the list. Unknown users are missing
-    /// from the answer, and so are users with very many keys if the answer has no space for all.
+    /// from the answer, and so are users with very many keys if the answer has no space for all. A large answer waits for its
+    /// turn.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -119,6 +135,7 @@ impl Keys {
         &self,
         asker: &User,
         wanted: &BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>,
+        large_answers: &LargeAnswers,
     ) -> Result<Queried, QueryError> {
         let named = wanted.values().map(Vec::len).sum::<usize>();
         if wanted.len() > MAX_QUERIED_USERS || named > MAX_QUERIED_DEVICES {
@@ -128,27 +145,19 @@ impl Keys {
         let mut users = self.find_local(wanted.keys()).await?;
         queried.device_keys.extend(users.values().map(|user| (user.user_id.clone(), BTreeMap::new())));
         let nids: Vec<UserNid> = users.keys().copied().collect();
-        let mut reader = self.db.read().await?;
-        let mut conn = reader.conn();
-        let mut rows = Rows::default();
-        for nids in nids.chunks(device_keys::USERS_PER_STATEMENT) {
-            let devices = device_keys::device_keys(&mut conn, nids).await?;
-            let cross_signing = cross_signing::cross_signing_keys(&mut conn, nids).await?;
-            rows.add(devices, cross_signing, cross_signing::visible_signatures(&mut conn, nids, asker.nid).await?);
-            if rows.bytes <= self.queried_bytes {
-                continue;
+        let rows = match self.read_rows(asker, &nids, false).await? {
+            Some(rows) => rows,
+            None => {
+                queried.turn = Some(large_answers.turn_until(asker.nid, Instant::now() + WAIT).await?);
+                self.read_rows(asker, &nids, true).await?.unwrap_or_default()
             }
-            // Missing, not without devices: clients ask for them again.
-            for user in rows.leave_out_large() {
-                if let Some(user) = users.remove(&user) {
-                    queried.device_keys.remove(&user.user_id);
-                }
-            }
-            if rows.bytes > self.queried_bytes {
-                return Err(QueryError::TooLarge);
+        };
+        // Missing, not without devices: clients ask for them again.
+        for user in &rows.left_out {
+            if let Some(user) = users.remove(user) {
+                queried.device_keys.remove(&user.user_id);
             }
         }
-        drop(reader);
         let signatures = self.gather(rows.signatures).await?;
         // A set, because a list may repeat a device thousands of times.
         let devices_of = |user: &Arc<User>| wanted.get(&user.user_id).filter(|devices| !devices.is_empty());
@@ -189,6 +198,29 @@ impl Keys {
             keys.insert(owner.user_id.clone(), raw(key)?);
         }
         Ok(queried)
+    }
+
+    /// Reads the rows of these users. `None` if they are large and the answer has no turn.
+    async fn read_rows(&self, asker: &User, nids: &[UserNid], has_turn: bool) -> Result<Option<Rows>, QueryError> {
+        let mut rows = Rows::default();
+        for nids in nids.chunks(device_keys::USERS_PER_STATEMENT) {
+            // One for each piece, because others wait for a reader too.
+            let mut reader = self.db.read().await?;
+            let mut conn = reader.conn();
+            let devices = device_keys::device_keys(&mut conn, nids).await?;
+            let cross_signing = cross_signing::cross_signing_keys(&mut conn, nids).await?;
+            rows.add(devices, cross_signing, cross_signing::visible_signatures(&mut conn, nids, asker.nid).await?);
+            if rows.bytes > LARGE_BYTES && !has_turn {
+                return Ok(None);
+            }
+            if rows.bytes > self.queried_bytes {
+                rows.leave_out_large();
+            }
+            if rows.bytes > self.queried_bytes {
+                return Err(QueryError::TooLarge);
+            }
+        }
+        Ok(Some(rows))
     }
 
     async fn gather(&self, rows: Vec<SignatureRow>) -> Result<Signatures, Error> {

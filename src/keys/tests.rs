@@ -32,6 +32,7 @@ use crate::{
     account::LocalDevice,
     clock::Clock,
     config::Config,
+    limits::large_answers::LargeAnswers,
     memory::budget::Budget,
     store::{
         Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Role, Transaction, UserNid,
@@ -55,6 +56,11 @@ struct Fixture {
     db: Arc<Database>,
     keys: Arc<Keys>,
     config: Config,
+}
+
+/// Turns that are all free.
+fn large_answers() -> LargeAnswers {
+    LargeAnswers::new(CancellationToken::new())
 }
 
 /// A room that all users share.
@@ -286,9 +292,40 @@ async fn users_are_looked_up_many_at_a_time() {
     let unknown = (0..320).map(|number| UserId::parse(format!("@user{number}:example.org")).expect("a user ID"));
     let wanted = unknown.map(|user_id| (user_id, Vec::new())).collect();
     let before = statements();
-    let queried = fixture.keys.query(&alice.user, &wanted).await.expect("they are unknown");
+    let queried = fixture.keys.query(&alice.user, &wanted, &large_answers()).await.expect("they are unknown");
     assert!(queried.device_keys.is_empty());
     assert_eq!(statements() - before, 10, "32 users in a statement");
+}
+
+#[tokio::test]
+async fn a_query_with_a_large_answer_waits_for_its_turn() {
+    let fixture = Fixture::new(|_| {}).await;
+    let mut users = Vec::new();
+    for (name, bytes) in [("alice", 900), ("large", 300_000)] {
+        let device = fixture.device(&UserId::parse(format!("@{name}:example.org")).expect("a user ID"), "DEV").await;
+        let (device_nid, user_nid) = (device.device_nid, device.user.nid);
+        let json = json!({ "algorithms": ["a".repeat(bytes)] }).to_string();
+        let row = DeviceKeyColumns { device_nid, user_nid, json: json.into() }.row();
+        let write = Write::new(vec![row]).touching(Touch::DeviceList { user: user_nid });
+        fixture.db.committer().write(write).await.expect("stored");
+        users.push(device);
+    }
+    let (large, alice) = (large_answers(), &users[0].user);
+    let wanted = |of: &LocalDevice| [(of.user_id().to_owned(), Vec::new())].into_iter().collect();
+    let turns = [large.turn(alice.nid).await.expect("it is free"), large.turn(alice.nid).await.expect("so is this")];
+    let small = fixture.keys.query(alice, &wanted(&users[0]), &large).await.expect("it needs no turn");
+    assert!(small.turn.is_none() && small.device_keys.len() == 1);
+    let wanted = wanted(&users[1]);
+    let ended = async {
+        while large.asking(alice.nid) <= turns.len() {
+            tokio::task::yield_now().await;
+        }
+        drop(turns);
+    };
+    let (queried, ()) = tokio::join!(fixture.keys.query(alice, &wanted, &large), ended);
+    let queried = queried.expect("it has its turn");
+    assert!(queried.turn.is_some() && queried.device_keys.len() == 1);
+    assert_eq!(large.asking(alice.nid), 1, "until the answer is complete");
 }
 
 #[tokio::test]
@@ -308,9 +345,9 @@ async fn a_query_answers_with_a_bounded_number_of_bytes() {
     Arc::get_mut(&mut fixture.keys).expect("nobody else has it").queried_bytes = 20_000;
     let asker = &users[0].0.user;
     let wanted = |count: usize| users[..count].iter().map(|(_, user_id)| (user_id.clone(), Vec::new())).collect();
-    let queried = fixture.keys.query(asker, &wanted(20)).await.expect("they fit");
+    let queried = fixture.keys.query(asker, &wanted(20), &large_answers()).await.expect("they fit");
     assert_eq!(queried.device_keys.len(), 20);
-    let refused = fixture.keys.query(asker, &wanted(40)).await;
+    let refused = fixture.keys.query(asker, &wanted(40), &large_answers()).await;
     assert!(matches!(refused, Err(QueryError::TooLarge)), "{refused:?}");
 }
 
@@ -332,7 +369,7 @@ async fn users_with_huge_keys_keep_nobody_else_from_being_asked_for() {
     let wanted = users.iter().map(|(_, user_id)| (user_id.clone(), Vec::new())).collect();
     for (most, told) in [(500_000, vec![0, 1, 2, 3]), (300_000, vec![0, 3])] {
         Arc::get_mut(&mut fixture.keys).expect("nobody else has it").queried_bytes = most;
-        let queried = fixture.keys.query(&asker, &wanted).await.expect("they fit");
+        let queried = fixture.keys.query(&asker, &wanted, &large_answers()).await.expect("they fit");
         let mut expected: Vec<_> = told.into_iter().map(|number: usize| &users[number].1).collect();
         expected.sort();
         assert_eq!(queried.device_keys.keys().collect::<Vec<_>>(), expected, "{most} bytes");

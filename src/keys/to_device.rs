@@ -10,6 +10,7 @@
 //! the waiting messages.
 
 mod acknowledged;
+mod commits;
 mod inboxes;
 mod overflow;
 mod send;

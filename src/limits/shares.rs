@@ -19,6 +19,8 @@ use crate::store::ids::lock;
 /// The reason why nothing was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoShare {
+    /// The request is for more than a whole share, and will never have it.
+    TooMuch,
     /// The holder has its whole share, or too many of its requests wait.
     OfHolder,
     /// All holders together have the whole.
@@ -29,7 +31,6 @@ pub enum NoShare {
 #[derive(Debug)]
 pub struct Shares<K> {
     all: Arc<Semaphore>,
-    all_units: u32,
     share_units: u32,
     max_asking: usize,
     /// The holders that have something or wait for it. Locked for a few lines without `.await`.
@@ -63,33 +64,35 @@ impl<K: Copy + Eq + Hash> Shares<K> {
     /// something or wait.
     pub fn new(all_units: u32, share_units: u32, max_asking: usize) -> Arc<Self> {
         let all = Arc::new(Semaphore::new(all_units as usize));
-        Arc::new(Self { all, all_units, share_units, max_asking, holders: Mutex::default() })
+        Arc::new(Self { all, share_units, max_asking, holders: Mutex::default() })
     }
 
-    /// Takes `units`, and waits for them until `deadline`. A request for more than a whole share takes the whole share, and
-    /// as much of everything as it asks for and there is.
+    /// Takes `units`, and waits for them until `deadline`.
     ///
     /// # Errors
-    /// [`NoShare`] for the one that was not free in time.
+    /// [`NoShare::TooMuch`] at once, otherwise the one that was not free in time.
     ///
     /// # Cancellation
     /// A request that is dropped holds nothing.
     pub async fn take(self: &Arc<Self>, name: K, units: u32, deadline: Instant) -> Result<Share<K>, NoShare> {
-        let (asking, of_holder) = self.ask(name)?;
+        let (asking, of_holder) = self.ask(name, units)?;
         // The holder's own share comes first: a request that waits for that takes nothing from others.
-        let of_holder = of_holder.acquire_many_owned(units.min(self.share_units));
+        let of_holder = of_holder.acquire_many_owned(units);
         let of_holder = timeout_at(deadline, of_holder).await.ok().and_then(Result::ok).ok_or(NoShare::OfHolder)?;
-        let of_all = Arc::clone(&self.all).acquire_many_owned(units.min(self.all_units));
+        let of_all = Arc::clone(&self.all).acquire_many_owned(units);
         let of_all = timeout_at(deadline, of_all).await.ok().and_then(Result::ok).ok_or(NoShare::OfAll)?;
         Ok(Share { _of_all: of_all, _of_holder: of_holder, _asking: asking })
     }
 
-    /// Takes `units` as [`Self::take`] does, if they are free.
-    pub fn try_take(self: &Arc<Self>, name: K, units: u32) -> Option<Share<K>> {
-        let (asking, of_holder) = self.ask(name).ok()?;
-        let of_holder = of_holder.try_acquire_many_owned(units.min(self.share_units)).ok()?;
-        let of_all = Arc::clone(&self.all).try_acquire_many_owned(units.min(self.all_units)).ok()?;
-        Some(Share { _of_all: of_all, _of_holder: of_holder, _asking: asking })
+    /// Takes `units` if they are free.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn try_take(self: &Arc<Self>, name: K, units: u32) -> Result<Share<K>, NoShare> {
+        let (asking, of_holder) = self.ask(name, units)?;
+        let of_holder = of_holder.try_acquire_many_owned(units).map_err(|_| NoShare::OfHolder)?;
+        let of_all = Arc::clone(&self.all).try_acquire_many_owned(units).map_err(|_| NoShare::OfAll)?;
+        Ok(Share { _of_all: of_all, _of_holder: of_holder, _asking: asking })
     }
 
     /// The number of the holder's requests that hold something or wait for it.
@@ -97,7 +100,10 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         lock(&self.holders).get(&name).map_or(0, |holder| holder.asking)
     }
 
-    fn ask(self: &Arc<Self>, name: K) -> Result<(Asking<K>, Arc<Semaphore>), NoShare> {
+    fn ask(self: &Arc<Self>, name: K, units: u32) -> Result<(Asking<K>, Arc<Semaphore>), NoShare> {
+        if units > self.share_units {
+            return Err(NoShare::TooMuch);
+        }
         let mut holders = lock(&self.holders);
         let new = || Holder { units: Arc::new(Semaphore::new(self.share_units as usize)), asking: 0 };
         let holder = holders.entry(name).or_insert_with(new);
@@ -130,17 +136,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_for_more_than_there_is_takes_all_of_it() {
+    async fn a_request_for_more_than_a_share_is_refused_at_once() {
         let shares = Shares::new(10, 4, usize::MAX);
-        let (large, now) = (100, Instant::now());
-        let one = shares.take("alice", 1, now).await.expect("free");
-        assert_eq!(shares.take("alice", large, now).await.err(), Some(NoShare::OfHolder));
-        assert_eq!(shares.take("bob", large, now).await.err(), Some(NoShare::OfAll));
-        assert!(shares.try_take("bob", large).is_none() && shares.try_take("alice", 4).is_none());
-        drop(one);
-        let large = shares.take("alice", large, now).await.expect("nobody has anything");
-        assert_eq!(shares.take("bob", 1, now).await.err(), Some(NoShare::OfAll));
-        drop(large);
+        let (began, later) = (Instant::now(), Instant::now() + std::time::Duration::from_secs(1));
+        for units in [5, 10, u32::MAX] {
+            assert_eq!(shares.take("alice", units, later).await.err(), Some(NoShare::TooMuch));
+            assert_eq!(shares.try_take("alice", units).err(), Some(NoShare::TooMuch));
+        }
+        assert_eq!((began.elapsed(), shares.holders()), (std::time::Duration::ZERO, 0));
+        let held = [shares.try_take("alice", 4), shares.try_take("bob", 4)];
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(shares.take("alice", 1, began).await.err(), Some(NoShare::OfHolder));
+        assert_eq!(shares.take("carol", 3, began).await.err(), Some(NoShare::OfAll));
+        assert!(shares.try_take("carol", 2).is_ok());
+        drop(held);
         assert_eq!((shares.holders(), shares.all.available_permits()), (0, 10));
     }
 
@@ -151,7 +160,7 @@ mod tests {
         let (large, small) = (shares.take(1, 8, later), shares.take(2, 8, later));
         let held = async {
             drop(all);
-            assert!(shares.try_take(3, 1).is_none(), "nobody passes those that wait");
+            assert!(shares.try_take(3, 1).is_err(), "nobody passes those that wait");
         };
         let (large, small, ()) = tokio::join!(large, small, held);
         assert!(large.is_ok());

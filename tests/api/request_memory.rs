@@ -1,7 +1,8 @@
 //! The memory of requests whose handlers wait: a large body holds its share until its handler ends, and few requests of a
 //! user wait for the user's turn.
 
-use sabha::account::turns::MAX_WAITING;
+use http::Method;
+use sabha::{account::turns::MAX_WAITING, store::RoomNid};
 use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -46,6 +47,39 @@ both_engines! {
         assert_eq!(app.bodies.parsed_bodies(user), 0);
     }
 
+    async fn a_large_request_that_waits_leaves_memory_for_others(server: TestServer) {
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let app = server.app();
+        let user = nid(app, &alice).await;
+        let turn = app.account_data.turn(user).await.expect("it is free");
+        let waiting = put_large(&alice, "com.example.1");
+        while app.bodies.parsed_bodies(user) == 0 {
+            assert!(!waiting.is_finished(), "it was answered");
+            tokio::task::yield_now().await;
+        }
+        put_large(&bob, "com.example.1").await.expect("it does not panic").ok();
+        assert!(!waiting.is_finished());
+        drop(turn);
+        waiting.await.expect("it does not panic").ok();
+    }
+
+    async fn a_request_that_takes_more_than_a_share_is_refused(server: TestServer) {
+        let alice = server.register("alice").await;
+        let parts = |count: usize| vec![r#"{"":0}"#; count].join(",");
+        let path = account_data(&alice, "com.example");
+        for (count, end) in [(9_000, "}"), (140_000, "}"), (140_000, r#","y":1e999} z"#)] {
+            let body = format!(r#"{{"x":[{}]{end}"#, parts(count));
+            alice.request(Method::PUT, &path, Some(body)).await.error(413, "M_TOO_LARGE");
+        }
+        // A handler may wait for another server or for a password's hash, so that these requests are small.
+        let body = json!({ "x": vec![""; 2_000] });
+        for endpoint in ["publicRooms?server=other.example", "login", "delete_devices", "account/password"] {
+            let path = format!("{}/{endpoint}", v3([]));
+            alice.post(&path, body.clone()).await.error(413, "M_TOO_LARGE");
+        }
+        assert_eq!(server.app().bodies.parsed_bodies(nid(server.app(), &alice).await), 0);
+    }
+
     async fn the_requests_that_wait_for_a_turn_are_bounded(server: TestServer) {
         let alice = server.register("alice").await;
         let app = server.app();
@@ -60,7 +94,11 @@ both_engines! {
         // Another user's request waits for nobody.
         let bob = server.register("bob").await;
         bob.put(&account_data(&bob, "com.example"), json!({})).await.ok();
-        drop(turn);
+        // A request that is done waits with what it still has to do.
+        let user = nid(app, &alice).await;
+        let carried = app.account_data.carry_tags_over(user, RoomNid(1), RoomNid(2));
+        let (carried, ()) = tokio::join!(carried, async { drop(turn) });
+        carried.expect("it is not refused");
         while let Some(answer) = requests.join_next().await {
             answer.expect("it does not panic").ok();
         }

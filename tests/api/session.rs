@@ -128,7 +128,8 @@ both_engines! {
         let alice = server.register("alice").await;
         let other = alice.login_again().await;
         let delete = async |devices: Vec<String>| alice.post(&v3(["delete_devices"]), json!({ "devices": devices })).await;
-        delete(vec!["D".repeat(1 << 19)]).await.error(400, "M_INVALID_PARAM");
+        delete(vec!["D".repeat(1 << 19)]).await.error(413, "M_TOO_LARGE");
+        delete(vec!["D".repeat(1 << 12)]).await.error(400, "M_INVALID_PARAM");
         delete(vec!["D".to_owned(); 1_001]).await.error(400, "M_INVALID_PARAM");
         // A list of 1,000 devices is allowed, and one authentication is enough for all of them.
         let mut many: Vec<String> = (0..999).map(|number| format!("D{number}")).collect();

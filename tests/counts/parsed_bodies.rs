@@ -10,13 +10,15 @@ use sabha::{json, keys::claim::Wanted};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::allocations::held_by;
+use crate::allocations::{held_by, peak_of};
 
 /// The entries of each text. With this many, the memory of the outermost object no longer matters.
 const ENTRIES: usize = 2_000;
 
 fn check<T: DeserializeOwned>(what: &str, text: &str) {
-    let reserved = json::check(text).expect("it can be passed on").parsed_bytes(text.len());
+    let (parts, fits) = json::check(text);
+    fits.expect("it can be passed on");
+    let reserved = parts.parsed_bytes(text.len());
     let (held, parsed) = held_by(|| serde_json::from_str::<T>(text).expect("it is as the endpoint expects"));
     drop(parsed);
     assert!(held <= reserved, "{what}: {held} bytes of {}, and {reserved} were reserved", text.len());
@@ -41,4 +43,20 @@ fn no_parsed_request_takes_more_than_is_reserved_for_it() {
         check::<Value>(value, &array(value));
     }
     check::<Value>("keys", &object(|n| format!(r#""{n:x}":"""#)));
+}
+
+/// A parser makes all values before the place where it fails.
+#[test]
+fn text_that_is_unfit_and_no_json_takes_no_more_than_is_reserved_for_it() {
+    let objects = vec![r#"{"":0}"#; ENTRIES].join(",");
+    for text in [format!(r#"{{"x":[{objects}],"y":1e999}} z"#), format!(r#"{{"y":"\ud800","x":[{objects}]}} z"#)] {
+        let (parts, fits) = json::check(&text);
+        assert!(fits.is_err());
+        let reserved = parts.parsed_bytes(text.len());
+        let (held, parsed) =
+            peak_of(|| serde_json::from_str::<BTreeMap<String, Vec<BTreeMap<String, u8>>>>(&text).is_ok());
+        assert!(!parsed && held <= reserved, "{held} bytes of {}, and {reserved} were reserved", text.len());
+        let (held, parsed) = peak_of(|| serde_json::from_str::<Value>(&text).is_ok());
+        assert!(!parsed && held <= reserved, "{held} bytes of {}, and {reserved} were reserved", text.len());
+    }
 }

@@ -17,7 +17,8 @@ pub(super) async fn handle(
     State(app): State<App>,
     Authed { caller, request, .. }: Authed<Request>,
 ) -> Result<Reply<Response>, ApiError> {
-    let queried = app.keys.query(&caller.user, &request.device_keys).await?;
+    let queried = app.keys.query(&caller.user, &request.device_keys, &app.large_answers).await?;
+    let _turn = queried.turn;
     let mut response = Response::new();
     response.device_keys = queried.device_keys;
     response.master_keys = queried.master_keys;

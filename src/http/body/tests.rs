@@ -7,6 +7,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::{task::JoinSet, time::Sleep};
 
 use super::*;
+use crate::store::ids::lock;
 
 /// The body of a client that sends pieces of one size, each after a pause. After another pause it ends, or nothing more
 /// comes.
@@ -85,7 +86,7 @@ impl hyper::body::Body for OnePiece {
     }
 }
 
-fn status(refused: ApiError) -> u16 {
+pub(super) fn status(refused: ApiError) -> u16 {
     refused.into_response().status().as_u16()
 }
 
@@ -163,7 +164,7 @@ async fn strangers_send_little_and_nobody_holds_more_than_a_share() {
     assert_nothing_is_held(&budget);
 }
 
-fn assert_nothing_is_held(budget: &BodyBudget) {
+pub(super) fn assert_nothing_is_held(budget: &BodyBudget) {
     for pool in [&budget.large, &budget.small] {
         let left = lock(&pool.held);
         assert_eq!((left.of_known, left.of_strangers, left.of_unproven, left.shares.len()), (0, 0, 0, 0));
@@ -176,7 +177,7 @@ fn stranger(number: usize) -> Sender {
 }
 
 /// The number of small bodies of the largest size that fit in a share.
-const IN_SHARE: usize = SMALL_SHARE_BYTES / STRANGER_BYTES;
+pub(super) const IN_SHARE: usize = SMALL_SHARE_BYTES / STRANGER_BYTES;
 const SHARES: usize = SMALL_BYTES / SMALL_SHARE_BYTES;
 
 fn endless(bytes: usize) -> Body {
@@ -236,105 +237,4 @@ async fn strangers_take_no_room_of_those_who_are_known() {
     let pausing = Dripping::ending_body(1, PAUSES_AT, Duration::from_secs(1));
     let refused = budget.read(pausing, stranger(SHARES)).await.err().expect("it is refused");
     assert_eq!(status(refused), 503, "strangers have no more");
-}
-
-/// The body of a user, which has arrived.
-async fn arrived(budget: &BodyBudget, user: i64, bytes: usize) -> HeldBody<'_> {
-    let (_, held) =
-        budget.read(Body::from(vec![b'x'; bytes]), Sender::User(UserNid(user))).await.expect("there is room");
-    held
-}
-
-const MEGABYTE: usize = 1 << 20;
-const LARGE: usize = MEGABYTE;
-
-#[tokio::test(start_paused = true)]
-async fn a_parsed_body_holds_its_memory_until_its_handler_ends() {
-    let budget = BodyBudget::new(&Limits::default());
-    let mut first = arrived(&budget, 1, LARGE).await;
-    let handled = first.parse(LARGE, 20 * MEGABYTE).await.expect("free").expect("it takes much");
-    drop(first);
-    let mut second = arrived(&budget, 1, LARGE).await;
-    let began = Instant::now();
-    assert_eq!(status(second.parse(LARGE, 20 * MEGABYTE).await.err().expect("the first one has the share")), 429);
-    assert_eq!(began.elapsed(), Duration::from_secs(10));
-    // Others have a share of their own, and so have small bodies.
-    let mut other = arrived(&budget, 2, LARGE).await;
-    let _other = other.parse(LARGE, 20 * MEGABYTE).await.expect("free");
-    let mut small = arrived(&budget, 1, STRANGER_BYTES).await;
-    let _small = small.parse(STRANGER_BYTES, MEGABYTE).await.expect("free").expect("it takes much");
-
-    let began = Instant::now();
-    let ended = async { drop(handled) };
-    let (next, ()) = tokio::join!(second.parse(LARGE, 20 * MEGABYTE), ended);
-    assert!(next.expect("the first one has ended").is_some());
-    assert_eq!(began.elapsed(), Duration::ZERO);
-}
-
-#[tokio::test(start_paused = true)]
-async fn all_parsed_bodies_together_hold_bounded_memory() {
-    let budget = BodyBudget::new(&Limits::default());
-    let mut held = Vec::new();
-    for user in 0..4 {
-        let mut body = arrived(&budget, user, LARGE).await;
-        held.push(body.parse(LARGE, 32 * MEGABYTE).await.expect("free"));
-    }
-    let mut waiting = arrived(&budget, 9, LARGE).await;
-    assert_eq!(status(waiting.parse(LARGE, 32 * MEGABYTE).await.err().expect("all is used")), 503);
-    let whole = |bytes: usize| Body::from(vec![b'x'; bytes]);
-    // Small bodies pass while large ones wait.
-    let large = async { waiting.parse(LARGE, 32 * MEGABYTE).await.is_ok() };
-    let small = async {
-        let (_, mut small) = budget.read(whole(100), Sender::User(UserNid(9))).await.expect("there is room");
-        let began = Instant::now();
-        assert!(small.parse(100, 100).await.expect("free").is_none(), "it takes little");
-        assert!(small.parse(100, MEGABYTE).await.expect("free").is_some());
-        assert_eq!(began.elapsed(), Duration::ZERO);
-    };
-    let (large, ()) = tokio::join!(large, small);
-    assert!(!large);
-    let (_, mut server) = budget.read(whole(LARGE), Sender::Unproven(None)).await.expect("there is room");
-    assert!(server.parse(LARGE, 32 * MEGABYTE).await.expect("servers have room of their own").is_some());
-    drop((held, waiting, server));
-    assert_nothing_is_held(&budget);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_that_takes_more_than_there_is_has_its_turn_alone() {
-    let budget = BodyBudget::new(&Limits::default());
-    let mut bomb = arrived(&budget, 1, LARGE).await;
-    let parsed = bomb.parse(LARGE, 150 * MEGABYTE).await.expect("nobody has anything");
-    let mut other = arrived(&budget, 2, LARGE).await;
-    assert_eq!(status(other.parse(LARGE, MEGABYTE).await.err().expect("all is used")), 503);
-    let mut own = arrived(&budget, 1, LARGE).await;
-    assert_eq!(status(own.parse(LARGE, MEGABYTE).await.err().expect("the share is used")), 429);
-    drop(parsed);
-    assert!(other.parse(LARGE, MEGABYTE).await.expect("it has ended").is_some());
-}
-
-/// Parses a small body that takes a whole share.
-async fn parse_small(budget: &BodyBudget) -> Result<Option<ParsedBody>, ApiError> {
-    arrived(budget, 1, STRANGER_BYTES).await.parse(STRANGER_BYTES, 8 * MEGABYTE).await
-}
-
-#[tokio::test(start_paused = true)]
-async fn small_bodies_that_wait_to_be_parsed_are_bounded() {
-    let budget = Arc::new(BodyBudget::new(&Limits::default()));
-    let first = parse_small(&budget).await.expect("free");
-    let mut waiting = JoinSet::new();
-    for _ in 0..IN_SHARE {
-        let budget = Arc::clone(&budget);
-        waiting.spawn(async move { parse_small(&budget).await.is_ok() });
-    }
-    while budget.parsed_bodies(UserNid(1)) <= IN_SHARE {
-        tokio::task::yield_now().await;
-    }
-    let began = Instant::now();
-    assert_eq!(status(parse_small(&budget).await.err().expect("too many wait")), 429);
-    assert_eq!(began.elapsed(), Duration::ZERO);
-    drop(first);
-    while let Some(ended) = waiting.join_next().await {
-        assert!(ended.expect("it does not panic"), "each of them comes in turn");
-    }
-    assert_nothing_is_held(&budget);
 }

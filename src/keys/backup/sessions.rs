@@ -148,7 +148,7 @@ impl Keys {
             return Err(BackupError::TooMany { what: "room keys at once", limit: MAX_SESSIONS_PER_PUT as i64 });
         }
         // All other changes of the user's backups wait for this turn, so the data read here is still current at the
-        // commit.
+        // commit. The commits are few ([`MAX_SESSIONS_PER_PUT`]).
         let _turn = self.turns.take(user).await?;
         let mut chunks = keys.chunks(SESSIONS_PER_COMMIT);
         let mut stored = self.put_some(user, version, chunks.next().unwrap_or_default()).await?;
@@ -195,18 +195,20 @@ impl Keys {
         self.db.committer().transact(transaction).await?
     }
 
-    /// Deletes the room keys of this part of a version.
+    /// Deletes the room keys of this part of a version. Other changes may come between its commits, since there may be
+    /// thousands.
     ///
     /// # Errors
-    /// [`BackupError::NoSuchVersion`]. Some of the keys may be deleted after [`BackupError::Storage`].
+    /// [`BackupError::NoSuchVersion`]. Some of the keys may be deleted after [`BackupError::Storage`] and
+    /// [`BackupError::TooManyWaiting`].
     pub(crate) async fn delete_backup_keys(
         &self,
         user: UserNid,
         version: i64,
         part: Part,
     ) -> Result<Stored, BackupError> {
-        let _turn = self.turns.take(user).await?;
         loop {
+            let _turn = self.turns.take(user).await?;
             let transaction = DeleteKeys { user, version, part: part.clone() };
             let (stored, deleted) = self.db.committer().transact(transaction).await??;
             if deleted < SESSIONS_PER_COMMIT as i64 {

@@ -73,3 +73,22 @@ async fn a_large_backup_is_stored_and_deleted_piece_by_piece() {
     crate::store::leftovers::sweep(&fixture.db).await.expect("swept");
     assert_eq!(count_rows(&fixture.db, "key_backup_session").await, 0);
 }
+
+#[tokio::test]
+async fn a_deletion_of_many_keys_leaves_others_their_turns() {
+    let fixture = Fixture::new(|_| {}).await;
+    let user = fixture.device(&owned_user_id!("@alice:example.org"), "DEV").await.user.nid;
+    let keys = &fixture.keys;
+    let version = new_backup(&fixture, user).await;
+    let many = (0..500).map(|number| room_key(&format!("s{number}"), 5)).collect();
+    keys.put_backup_keys(user, version, many).await.expect("stored");
+    let turn = keys.turns.take(user).await.expect("free");
+    let other = async {
+        let _turn = keys.turns.take(user).await.expect("few wait");
+        keys.backup(user, version).await.expect("it is there").count
+    };
+    let (deleted, left, ()) =
+        tokio::join!(keys.delete_backup_keys(user, version, Part::All), other, async { drop(turn) });
+    assert_eq!(left, 300, "between two commits");
+    assert_eq!(deleted.expect("deleted").count, 0);
+}
