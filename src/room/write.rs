@@ -46,8 +46,11 @@ pub enum AppendError {
     #[error("the account of {user_id} is deactivated")]
     Deactivated { user_id: OwnedUserId },
     /// See [`invitee`].
-    #[error("too many invitations or knocks of {user_id} wait for an answer")]
-    TooManyPending { user_id: OwnedUserId },
+    #[error("too many invitations of {user_id} wait for an answer")]
+    TooManyInvitations { user_id: OwnedUserId },
+    /// See [`invitee`].
+    #[error("too many knocks of the user wait for an answer")]
+    TooManyKnocks,
     #[error("the event cannot be built")]
     Invalid(#[source] BuildError),
     #[error("the event could not be stored")]

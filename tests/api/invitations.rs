@@ -34,12 +34,16 @@ fn names(answer: &Value, section: &str, field: &str) -> BTreeMap<String, String>
     rooms.map(|(room, shown)| (room.clone(), name(&shown[field]["events"]))).collect()
 }
 
-/// Tries to invite a user in every way there is. All are refused.
-async fn may_not_invite(client: &Client, room: &str, user_id: &str) {
-    client.post(&v3(["rooms", room, "invite"]), json!({ "user_id": user_id })).await.error(403, "M_FORBIDDEN");
+/// Tries to invite a user in every way there is. All are refused, without the reason: strangers are not told whether an
+/// account is deactivated, or how many invitations wait for it.
+pub(crate) async fn may_not_invite(client: &Client, room: &str, user_id: &str) {
+    let invite = client.post(&v3(["rooms", room, "invite"]), json!({ "user_id": user_id })).await;
     let member = v3(["rooms", room, "state", "m.room.member", user_id]);
-    client.put(&member, json!({ "membership": "invite" })).await.error(403, "M_FORBIDDEN");
-    client.post(&v3(["createRoom"]), json!({ "invite": [user_id] })).await.error(403, "M_FORBIDDEN");
+    let state = client.put(&member, json!({ "membership": "invite" })).await;
+    let create = client.post(&v3(["createRoom"]), json!({ "invite": [user_id] })).await;
+    for refused in [invite, state, create] {
+        assert_eq!(refused.error(403, "M_FORBIDDEN")["error"], "This user cannot be invited.");
+    }
 }
 
 both_engines! {

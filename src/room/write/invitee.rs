@@ -25,7 +25,8 @@ impl RoomWriter<'_> {
     /// An account that is deactivated at the same time may keep the invitation; nobody can answer it.
     ///
     /// # Errors
-    /// [`AppendError::Deactivated`], [`AppendError::TooManyPending`], and errors of the database.
+    /// [`AppendError::Deactivated`], [`AppendError::TooManyInvitations`], [`AppendError::TooManyKnocks`], and errors of
+    /// the database.
     pub(super) async fn check_invitee(
         &self,
         sender: &User,
@@ -46,7 +47,10 @@ impl RoomWriter<'_> {
         if waits || self.may_wait(sender.nid, user.nid, membership).await? {
             return Ok(());
         }
-        Err(AppendError::TooManyPending { user_id })
+        Err(match membership {
+            Membership::Knock => AppendError::TooManyKnocks,
+            _ => AppendError::TooManyInvitations { user_id },
+        })
     }
 
     /// Returns whether one more invitation or knock of the user, sent by `sender`, may wait for an answer.
