@@ -160,6 +160,7 @@ impl Rooms {
             absent: AbsentKeys::default(),
         });
         let mut writer = self.enter_new(&room).await;
+        writer.note_caller(caller);
         let now_ms = writer.now_ms();
         let row = rows::RoomColumns {
             room_nid: nid,
