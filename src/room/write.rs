@@ -12,7 +12,7 @@ pub(in crate::room) mod allowed;
 mod append;
 mod changes;
 pub mod create;
-mod invitee;
+pub mod invitee;
 pub mod membership;
 pub mod outcome;
 pub mod profile;

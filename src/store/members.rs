@@ -13,6 +13,8 @@ statements! {
         WHERE user_nid = $1 ORDER BY room_nid";
     INVITE_STATES_32 = concat!("SELECT m.room_nid, r.room_id, m.pos, m.invite_state FROM member m \
         LEFT JOIN room r ON r.room_nid = m.room_nid WHERE m.room_nid IN (", ids_32!(), ") AND m.user_nid = $33");
+    COUNTS_32 = concat!("SELECT user_nid, COUNT(*) FROM member WHERE user_nid IN (", ids_32!(), ") AND membership = $33 \
+        GROUP BY user_nid");
     MEMBERSHIPS_BY_SENDER = "SELECT u.user_id, COUNT(*) FROM member m JOIN event e ON e.event_nid = m.event_nid \
         JOIN matrix_user u ON u.user_nid = e.sender_nid WHERE m.user_nid = $1 AND m.membership = $2 GROUP BY u.user_id";
     JOINED_ROOM_IDS = "SELECT r.room_nid, r.room_id FROM member m JOIN room r ON r.room_nid = m.room_nid \
@@ -66,6 +68,11 @@ pub(crate) async fn invite_states(
     rooms: &[RoomNid],
 ) -> Result<Vec<OfRoom<InviteStateRow>>, Error> {
     Ok(fetch_32!(conn, INVITE_STATES_32, rooms, user.0)?)
+}
+
+/// The local users who have any memberships of this kind, at most 32 of them, each with their number.
+pub(crate) async fn counts(conn: &mut Conn<'_>, users: &[UserNid], membership: u8) -> Result<Vec<(i64, i64)>, Error> {
+    Ok(fetch_32!(conn, COUNTS_32, users, i64::from(membership))?)
 }
 
 /// The senders of the local user's memberships of this kind, each with the number of those that they have set.

@@ -11,16 +11,22 @@
 //! - Over the limit, inviters who have few invitations waiting may still invite the user: each adds only a small part of
 //!   the limit. Strangers who want more of them need many accounts, whose number the rate limits bound.
 //!
+//! The users who are invited to a new room are checked before it is begun, many at once ([`Rooms::invitees`]). All others
+//! are checked when their event is built ([`RoomWriter::append`]).
+//!
 //! Room versions know nothing of this, so it holds for events of this server's users only.
 
-use ruma::UserId;
+use std::{collections::HashMap, sync::Arc};
+
+use ruma::{OwnedUserId, UserId};
 use sabha_federation::{Pdu, state_log::Membership};
 
-use super::{AppendError, RoomWriter};
+use super::{AppendError, RoomWriter, profile::MemberProfile};
 use crate::{
+    account::LocalDevice,
     account_data::ignored::Ignored,
     room::Rooms,
-    store::{Error, accounts, members, vocabulary::User},
+    store::{Error, UserNid, accounts, device_keys::USERS_PER_STATEMENT, members, profiles, vocabulary::User},
 };
 
 /// The part of the limit that one inviter may have waiting for a user. With the default, these are 250 invitations: more
@@ -35,7 +41,14 @@ const APPSERVICE_PART: usize = 2;
 /// ten invitations: enough for a person who invites another one to the rooms of a space.
 const SMALL_PART: usize = 100;
 
-/// The user who sends an invitation or a knock.
+/// A user who may be invited to a new room, with the profile that their member event will show.
+#[derive(Debug, Clone)]
+pub struct Invitee {
+    pub(super) user_id: OwnedUserId,
+    pub(super) profile: MemberProfile,
+}
+
+/// The user who sends an invitation.
 #[derive(Clone, Copy)]
 struct Inviter<'a> {
     user_id: &'a UserId,
@@ -70,7 +83,8 @@ impl RoomWriter<'_> {
         if matches!(self.membership(&user_id).await?, Some(Membership::Invite | Membership::Knock)) {
             return Ok(());
         }
-        let waiting = self.rooms.count_memberships(user.nid, membership).await?;
+        let counts = self.rooms.count_memberships(&[user.nid], membership).await?;
+        let waiting = counts.get(&user.nid).copied().unwrap_or_default();
         if membership == Membership::Knock {
             // The user sends all knocks, so the limit has no parts.
             return if waiting < self.rooms.max_pending_invites { Ok(()) } else { Err(AppendError::TooManyKnocks) };
@@ -84,6 +98,53 @@ impl RoomWriter<'_> {
 }
 
 impl Rooms {
+    /// Checks local users whom the caller invites to a new room, and reads their profiles.
+    ///
+    /// # Errors
+    /// [`AppendError::Deactivated`], [`AppendError::TooManyInvitations`], and errors of the database.
+    pub async fn invitees(
+        &self,
+        caller: &LocalDevice,
+        user_ids: Vec<OwnedUserId>,
+    ) -> Result<Vec<Invitee>, AppendError> {
+        // The others, whom nobody has named yet, have neither an account nor invitations.
+        let users = self.db.find_users(user_ids.iter()).await?;
+        let mut shown = self.shown_accounts(&users).await?;
+        let nids: Vec<UserNid> = users.iter().map(|user| user.nid).collect();
+        let waiting = self.count_memberships(&nids, Membership::Invite).await?;
+        let inviter = Inviter { user_id: caller.user_id(), is_appservice: caller.appservice.is_some() };
+        for user in &users {
+            if !self.may_invite(inviter, user, waiting.get(&user.nid).copied().unwrap_or_default()).await? {
+                return Err(AppendError::TooManyInvitations { user_id: user.user_id.clone() });
+            }
+        }
+        let with_profile = |user_id: OwnedUserId| {
+            let profile = shown.remove(&user_id).unwrap_or_default();
+            Invitee { user_id, profile }
+        };
+        Ok(user_ids.into_iter().map(with_profile).collect())
+    }
+
+    /// The profiles of users, none of whom may be deactivated. Users without an account are missing.
+    async fn shown_accounts(&self, users: &[Arc<User>]) -> Result<HashMap<OwnedUserId, MemberProfile>, AppendError> {
+        let mut shown = HashMap::with_capacity(users.len());
+        let mut reader = self.db.read().await?;
+        for chunk in users.chunks(USERS_PER_STATEMENT) {
+            let nids: Vec<UserNid> = chunk.iter().map(|user| user.nid).collect();
+            for row in profiles::find_shown_of(&mut reader.conn(), &nids).await? {
+                let Some(user) = chunk.iter().find(|user| user.nid.0 == row.user_nid) else { continue };
+                if row.deactivated_at.is_some() {
+                    return Err(AppendError::Deactivated { user_id: user.user_id.clone() });
+                }
+                let profile: &mut MemberProfile = shown.entry(user.user_id.clone()).or_default();
+                if let (Some(field), Some(json)) = (row.field, row.json) {
+                    profile.set(&field, &json)?;
+                }
+            }
+        }
+        Ok(shown)
+    }
+
     /// Returns whether one more invitation may wait for a user who has `waiting` of them.
     async fn may_invite(&self, inviter: Inviter<'_>, user: &User, waiting: usize) -> Result<bool, Error> {
         let limit = self.max_pending_invites;
