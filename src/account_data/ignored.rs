@@ -18,7 +18,7 @@ use crate::{
         budget::{Budget, Part},
         cache::{ByteCache, HasBytes},
     },
-    store::{self, Position, UserNid, vocabulary::User},
+    store::{self, Conn, Position, UserNid, account_data as rows, vocabulary::User},
 };
 
 /// Approximate memory of a list without users; most are empty. Each user takes [`USER_BYTES`] more, and the ID.
@@ -53,7 +53,21 @@ impl Ignored {
     }
 
     pub fn contains(&self, user_id: &UserId) -> bool {
-        self.users.binary_search_by(|other| other.as_str().cmp(user_id.as_str())).is_ok()
+        self.names(user_id.as_str())
+    }
+
+    /// As [`Self::contains`], for a user ID that is only text.
+    pub(crate) fn names(&self, user_id: &str) -> bool {
+        self.users.binary_search_by(|other| other.as_str().cmp(user_id)).is_ok()
+    }
+
+    /// Reads the stored list, for a question that somebody else asks. That is no reason to keep it in memory.
+    pub(crate) async fn find(conn: &mut Conn<'_>, owner: &User) -> Result<Self, store::Error> {
+        let Some((json, version)) = rows::find_data(conn, owner.nid, ACCOUNT, IGNORED_USER_LIST).await? else {
+            return Ok(Self::default());
+        };
+        let content = RawValue::from_string(json).map_err(|error| store::Error::damaged("account data", error))?;
+        Ok(Self { version, ..Self::read(&owner.user_id, &content) })
     }
 
     /// The version of the account's list: the position of its last change, or zero if there never was one. Lists that
@@ -64,12 +78,12 @@ impl Ignored {
 
     /// Reads the list in the content of `m.ignored_user_list`. A client may write anything there; malformed content
     /// ignores nobody.
-    fn read(owner: &UserId, content: Option<&RawValue>) -> Self {
+    fn read(owner: &UserId, content: &RawValue) -> Self {
         #[derive(Deserialize)]
         struct Content {
             ignored_users: HashMap<String, serde::de::IgnoredAny>,
         }
-        let content = content.and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
+        let content = serde_json::from_str::<Content>(content.get()).ok();
         let names = content.map(|content| content.ignored_users).unwrap_or_default();
         let mut users: Vec<OwnedUserId> =
             names.into_keys().filter_map(|name| UserId::parse(name).ok()).filter(|user_id| user_id != owner).collect();
@@ -114,10 +128,7 @@ impl AccountData {
             return Ok(ignored);
         }
         let read_at = self.published();
-        let stored = self.find_version(user.nid, ACCOUNT, IGNORED_USER_LIST).await?;
-        let (content, version) =
-            stored.map_or((None, Position::BEFORE_ALL), |(content, version)| (Some(content), version));
-        let ignored = Arc::new(Ignored { version, ..Ignored::read(&user.user_id, content.as_deref()) });
+        let ignored = Arc::new(Ignored::find(&mut self.db.read().await?.conn(), user).await?);
         self.keep_if_unchanged(user.nid, read_at, || lists.insert(user.nid, Arc::clone(&ignored)));
         Ok(ignored)
     }
@@ -133,7 +144,7 @@ mod tests {
     fn a_list_names_users_and_nothing_else_ignores_anyone() {
         let check = |content: &str, expected: &[&str]| {
             let content = RawValue::from_string(content.to_owned()).unwrap();
-            let ignored = Ignored::read(user_id!("@alice:example.org"), Some(&content));
+            let ignored = Ignored::read(user_id!("@alice:example.org"), &content);
             assert_eq!(ignored.users.iter().map(|user_id| user_id.as_str()).collect::<Vec<_>>(), expected, "{content}");
             assert_eq!(ignored.is_empty(), expected.is_empty());
         };
@@ -148,13 +159,13 @@ mod tests {
         check(r#"{"ignored_users":["@bob:example.org"]}"#, &[]);
         check(r#"{}"#, &[]);
         check(r#"[]"#, &[]);
-        assert!(Ignored::read(user_id!("@alice:example.org"), None).is_empty());
+        assert!(Ignored::default().is_empty());
     }
 
     #[test]
     fn those_on_the_list_are_ignored() {
         let content = RawValue::from_string(r#"{"ignored_users":{"@bob:example.org":{}}}"#.to_owned()).unwrap();
-        let ignored = Ignored::read(user_id!("@alice:example.org"), Some(&content));
+        let ignored = Ignored::read(user_id!("@alice:example.org"), &content);
         assert!(ignored.contains(user_id!("@bob:example.org")));
         assert!(!ignored.contains(user_id!("@bobby:example.org")));
     }

@@ -13,6 +13,7 @@ use crate::{
     filter::{FilterError, FindFilterError, GivenFilterError},
     http::ApiError,
     limits::large_answers::NoTurn,
+    report::Report,
     room::{
         read::viewer::ReadError,
         write::{AppendError, alias::AliasError, create::CreateError, send::SendError, upgrade::UpgradeError},
@@ -58,12 +59,12 @@ impl From<AppendError> for ApiError {
         match error {
             AppendError::NotAuthorized(reason) => Self::forbidden(format!("The room does not allow that: {reason}.")),
             AppendError::HoldsNul => Self::invalid_param("A type or a state key holds no NUL."),
-            AppendError::Deactivated { user_id } => {
-                Self::forbidden(format!("{user_id} cannot be invited: the account is deactivated."))
+            // One answer for both, so that an inviter learns nothing about the account.
+            AppendError::Deactivated { .. } | AppendError::TooManyInvitations { .. } => {
+                tracing::debug!(error = %Report(&error), "a user was not invited");
+                Self::forbidden("This user cannot be invited.")
             }
-            AppendError::TooManyPending { user_id } => {
-                Self::forbidden(format!("Too many invitations or knocks of {user_id} wait for an answer."))
-            }
+            AppendError::TooManyKnocks => Self::forbidden("Too many of your knocks wait for an answer."),
             AppendError::Invalid(error) => build_error(error),
             AppendError::Storage(error) => error.into(),
         }

@@ -50,8 +50,10 @@ section! {
         pub account_data_bytes_per_user: ByteSize [ByteSize::kib(64) => ByteSize::mib(1024)] = ByteSize::mib(10),
         /// Users who may be invited in the request that creates a room.
         pub invites_per_new_room: u32 [1 => 10_000] = 200,
-        /// Invitations of a user that wait for an answer. Once there are so many, an inviter is refused who has sent a
-        /// hundredth of them, at least one. Knocks of a user that wait for an answer have the same limit.
+        /// Invitations of a user that wait for an answer, without those from users whom the user ignores. One inviter may
+        /// have a quarter of them waiting, an application service's user half. Once there are so many, an inviter is
+        /// refused who has sent a hundredth of them, at least one. Knocks of a user that wait for an answer have the same
+        /// limit.
         pub pending_invites_per_user: u32 [1 => 5000] = 1000,
     }
 }

@@ -11,7 +11,8 @@ use sabha_federation::state_log::Membership;
 pub(crate) use self::in_memory::{Memberships, MembershipsHandle};
 use super::Rooms;
 use crate::store::{
-    Conn, Error, EventNid, Position, RoomNid, Transaction, UserNid, ids::lock, log::Touch, members as rows,
+    Conn, Error, EventNid, Position, RoomNid, Transaction, UserNid, device_keys::USERS_PER_STATEMENT, ids::lock,
+    log::Touch, members as rows,
 };
 
 /// A local user's membership in one room. The stripped state of an invitation or a knock is only in the database
@@ -97,11 +98,36 @@ impl Rooms {
         Ok(self.member_entry(user, room).await?.map(|entry| entry.membership))
     }
 
-    /// The number of rooms in which the local user has this membership.
-    pub(super) async fn count_memberships(&self, user: UserNid, membership: Membership) -> Result<usize, Error> {
-        let rooms = self.memberships.of(user).await?;
-        let rooms = lock(&rooms);
-        Ok(rooms.rooms.values().filter(|entry| entry.membership == membership).count())
+    /// The number of rooms in which each of these local users has this membership; users with none may be missing.
+    /// Memberships that are not in memory are counted by the database and not loaded: invitations must not fill the
+    /// memory with users who are not here.
+    pub(super) async fn count_memberships(
+        &self,
+        users: &[UserNid],
+        membership: Membership,
+    ) -> Result<HashMap<UserNid, usize>, Error> {
+        let in_memory = |user: UserNid| {
+            let is_counted = |entry: &&MemberEntry| entry.membership == membership;
+            self.with_memberships(user, |rooms| Some(rooms.values().filter(is_counted).count()))
+        };
+        let (mut counts, mut others) = (HashMap::new(), Vec::new());
+        for &user in users {
+            if let Some(count) = in_memory(user) {
+                counts.insert(user, count);
+            } else {
+                others.push(user);
+            }
+        }
+        if others.is_empty() {
+            return Ok(counts);
+        }
+        let mut reader = self.db.read().await?;
+        for chunk in others.chunks(USERS_PER_STATEMENT) {
+            for (user, count) in rows::counts(&mut reader.conn(), chunk, membership.code()).await? {
+                counts.insert(UserNid(user), usize::try_from(count).unwrap_or_default());
+            }
+        }
+        Ok(counts)
     }
 
     /// The rooms that the user, local or not, is joined to.

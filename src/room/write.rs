@@ -12,7 +12,7 @@ pub(in crate::room) mod allowed;
 mod append;
 mod changes;
 pub mod create;
-mod invitee;
+pub mod invitee;
 pub mod membership;
 pub mod outcome;
 pub mod profile;
@@ -32,7 +32,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use self::outcome::{Built, Outcome};
 use super::{Extremity, Head, Room, Rooms, write::txn::TxnKey};
-use crate::store::{Committed, Error, Position, Row, Write, log::Touch};
+use crate::{
+    account::LocalDevice,
+    store::{Committed, Error, Position, Row, Write, log::Touch},
+};
 
 /// Errors of appending events.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +49,11 @@ pub enum AppendError {
     #[error("the account of {user_id} is deactivated")]
     Deactivated { user_id: OwnedUserId },
     /// See [`invitee`].
-    #[error("too many invitations or knocks of {user_id} wait for an answer")]
-    TooManyPending { user_id: OwnedUserId },
+    #[error("too many invitations of {user_id} wait for an answer")]
+    TooManyInvitations { user_id: OwnedUserId },
+    /// See [`invitee`].
+    #[error("too many knocks of the user wait for an answer")]
+    TooManyKnocks,
     #[error("the event cannot be built")]
     Invalid(#[source] BuildError),
     #[error("the event could not be stored")]
@@ -62,6 +68,8 @@ pub struct RoomWriter<'a> {
     now_ms: i64,
     /// The `origin_server_ts` of appended events, if the sender may choose it.
     date_ms: Option<i64>,
+    /// Whether an application service sends the events that are appended.
+    is_appservice: bool,
     pending: Vec<Pending>,
     /// The forward extremities after the pending events, if they differ from those of the head.
     extremities: Option<Vec<Extremity>>,
@@ -121,6 +129,7 @@ impl Rooms {
             head,
             now_ms,
             date_ms: None,
+            is_appservice: false,
             pending,
             extremities: None,
             extra,
@@ -139,6 +148,11 @@ impl RoomWriter<'_> {
     /// request has the present date in any case.
     pub fn date(&mut self, date: Option<MilliSecondsSinceUnixEpoch>) {
         self.date_ms = date.map(|date| i64::from(date.get()));
+    }
+
+    /// Notes who sends the events that are appended from now on: an application service may invite more than others.
+    pub(super) fn note_caller(&mut self, caller: &LocalDevice) {
+        self.is_appservice = caller.appservice.is_some();
     }
 
     /// Adds a row to be committed together with the events, and names what it changes. The events themselves name the

@@ -13,8 +13,10 @@ statements! {
         WHERE user_nid = $1 ORDER BY room_nid";
     INVITE_STATES_32 = concat!("SELECT m.room_nid, r.room_id, m.pos, m.invite_state FROM member m \
         LEFT JOIN room r ON r.room_nid = m.room_nid WHERE m.room_nid IN (", ids_32!(), ") AND m.user_nid = $33");
-    MEMBERSHIPS_SET_BY = "SELECT COUNT(*) FROM member m JOIN event e ON e.event_nid = m.event_nid \
-        WHERE m.user_nid = $1 AND m.membership = $2 AND e.sender_nid = $3";
+    COUNTS_32 = concat!("SELECT user_nid, COUNT(*) FROM member WHERE user_nid IN (", ids_32!(), ") AND membership = $33 \
+        GROUP BY user_nid");
+    MEMBERSHIPS_BY_SENDER = "SELECT u.user_id, COUNT(*) FROM member m JOIN event e ON e.event_nid = m.event_nid \
+        JOIN matrix_user u ON u.user_nid = e.sender_nid WHERE m.user_nid = $1 AND m.membership = $2 GROUP BY u.user_id";
     JOINED_ROOM_IDS = "SELECT r.room_nid, r.room_id FROM member m JOIN room r ON r.room_nid = m.room_nid \
         WHERE m.user_nid = $1 AND m.membership = $2 ORDER BY r.room_id";
     LOCAL_MEMBERS = "SELECT user_nid, membership FROM member WHERE room_nid = $1 ORDER BY user_nid";
@@ -68,16 +70,19 @@ pub(crate) async fn invite_states(
     Ok(fetch_32!(conn, INVITE_STATES_32, rooms, user.0)?)
 }
 
-/// The number of the local user's memberships of this kind that `sender` has set.
-pub(crate) async fn count_set_by(
+/// The local users who have any memberships of this kind, at most 32 of them, each with their number.
+pub(crate) async fn counts(conn: &mut Conn<'_>, users: &[UserNid], membership: u8) -> Result<Vec<(i64, i64)>, Error> {
+    Ok(fetch_32!(conn, COUNTS_32, users, i64::from(membership))?)
+}
+
+/// The senders of the local user's memberships of this kind, each with the number of those that they have set.
+pub(crate) async fn count_by_sender(
     conn: &mut Conn<'_>,
     user: UserNid,
     membership: u8,
-    sender: UserNid,
-) -> Result<i64, Error> {
-    let (count,): (i64,) = on!(conn, db => sqlx::query_as(MEMBERSHIPS_SET_BY.text())
-        .bind(user.0).bind(i64::from(membership)).bind(sender.0).fetch_one(&mut **db).await)?;
-    Ok(count)
+) -> Result<Vec<(String, i64)>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(MEMBERSHIPS_BY_SENDER.text())
+        .bind(user.0).bind(i64::from(membership)).fetch_all(&mut **db).await)?)
 }
 
 /// Forgets a membership. Returns whether it was still the latest one, and the user is out of the room.

@@ -2,6 +2,8 @@
 
 use super::{
     Conn, Error, UserNid,
+    conn::fetch_32,
+    from_row, ids_32,
     leftovers::Leftover,
     log::Touch,
     on,
@@ -14,6 +16,9 @@ statements! {
     FIND_FIELD = "SELECT json FROM profile WHERE user_nid = $1 AND field = $2";
     FIND_SHOWN = "SELECT field, json FROM profile WHERE user_nid = $1 AND field IN ('displayname', 'avatar_url') \
         ORDER BY field LIMIT 2";
+    FIND_SHOWN_32 = concat!("SELECT a.user_nid, a.deactivated_at, p.field, p.json FROM account a \
+        LEFT JOIN profile p ON p.user_nid = a.user_nid AND p.field IN ('displayname', 'avatar_url') \
+        WHERE a.user_nid IN (", ids_32!(), ")");
     DELETE_FIELD = "DELETE FROM profile WHERE user_nid = $1 AND field = $2";
     DELETE_PROFILE = "DELETE FROM profile WHERE user_nid = $1";
     DELETE_CROSS_SIGNING = "DELETE FROM cross_signing_key WHERE user_nid = $1";
@@ -53,6 +58,24 @@ pub(crate) async fn find_shown(conn: &mut Conn<'_>, user: UserNid) -> Result<(Op
         }
     }
     Ok((displayname, avatar_url))
+}
+
+/// A field of an account's profile that member events show.
+#[derive(Debug)]
+pub(crate) struct ShownFieldRow {
+    pub user_nid: i64,
+    pub deactivated_at: Option<i64>,
+    /// `None` if the profile has none of these fields.
+    pub field: Option<String>,
+    pub json: Option<String>,
+}
+
+from_row!(ShownFieldRow { user_nid, deactivated_at, field, json });
+
+/// The display names and the avatars of at most 32 users, in no particular order. An account without them has one row, a
+/// user without an account none.
+pub(crate) async fn find_shown_of(conn: &mut Conn<'_>, users: &[UserNid]) -> Result<Vec<ShownFieldRow>, Error> {
+    Ok(fetch_32!(conn, FIND_SHOWN_32, users)?)
 }
 
 pub(crate) async fn delete_field(conn: &mut Conn<'_>, user: UserNid, field: &str) -> Result<(), Error> {

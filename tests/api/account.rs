@@ -5,7 +5,10 @@ use std::time::Duration;
 use sabha::{clock::Clock, config::RegistrationMode};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Engine, PASSWORD, TestServer, v3};
+use crate::{
+    harness::{Client, Engine, PASSWORD, TestServer, v3},
+    invitations::may_not_invite,
+};
 
 fn dummy(name: &str) -> Value {
     json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } })
@@ -213,10 +216,7 @@ both_engines! {
         let member = v3(["rooms", &room, "state", "m.room.member", &alice.user_id]);
         assert_eq!(bob.get(&member).await.ok()["membership"], "leave");
 
-        let invite = json!({ "user_id": alice.user_id });
-        bob.post(&v3(["rooms", &room, "invite"]), invite).await.error(403, "M_FORBIDDEN");
-        bob.put(&member, json!({ "membership": "invite" })).await.error(403, "M_FORBIDDEN");
-        bob.post(&v3(["createRoom"]), json!({ "invite": [alice.user_id] })).await.error(403, "M_FORBIDDEN");
+        may_not_invite(&bob, &room, &alice.user_id).await;
         assert_eq!(bob.get(&member).await.ok()["membership"], "leave");
         assert_eq!(bob.get(&v3(["joined_rooms"])).await.ok()["joined_rooms"], json!([room]), "no room was made");
         // Everything else that concerns a user of that name is allowed.

@@ -62,6 +62,20 @@ async fn register(client: &Client, name: &str) -> crate::harness::Response {
 }
 
 both_engines! {
+    async fn more_of_its_invitations_may_wait_for_a_user_than_of_others(engine: Engine) {
+        let builder = TestServer::builder().engine(engine);
+        let server = start(builder.config(|config| config.limits.pending_invites_per_user = 8), &[IRC]).await;
+        let (irc, alice) = (service(&server, "as_irc_secret"), server.register("alice").await);
+        for _ in 0..3 {
+            irc.create_room(json!({ "invite": [alice.user_id] })).await;
+        }
+        let room = irc.create_room(json!({})).await;
+        irc.invite(&room, &alice.user_id).await;
+        let room = irc.create_room(json!({})).await;
+        let invite = v3(["rooms", &room, "invite"]);
+        irc.post(&invite, json!({ "user_id": alice.user_id })).await.error(403, "M_FORBIDDEN");
+    }
+
     async fn it_acts_as_its_sender_and_as_the_users_that_it_made(engine: Engine) {
         let server = start_irc(engine).await;
         let irc = service(&server, "as_irc_secret");

@@ -1,12 +1,16 @@
-//! The cost of invitations that wait for an answer: one statement for many of them in a first sync, and none at rest.
+//! The cost of invitations: of making many at once, and of those that wait for an answer: one statement for many of them
+//! in a first sync, and none at rest.
 
-use sabha::room::write::profile::MemberProfile;
+use sabha::room::write::{invitee::Invitee, profile::MemberProfile};
 
 use super::*;
 
 const INVITATIONS: usize = 100;
 
-/// The number of stripped states that one statement reads.
+/// The users whom a new room invites, about as many as it may by default.
+const INVITED: usize = 192;
+
+/// The number of stripped states, or of invited users, that one statement reads.
 const AT_ONCE: usize = 32;
 
 #[tokio::test]
@@ -41,4 +45,39 @@ async fn invitations_are_read_many_at_once_and_only_when_they_are_told() {
     println!("{with} statements for a first sync with {INVITATIONS} invitations after a restart");
     assert_eq!(answer["rooms"]["invite"].as_object().map(serde_json::Map::len), Some(INVITATIONS));
     assert!(with < INVITATIONS as u64, "{with} statements");
+}
+
+#[tokio::test]
+async fn the_users_whom_a_new_room_invites_are_checked_many_at_once_and_not_loaded() {
+    let server = Server::start().await;
+    server.register("alice").await;
+    let mut user_ids = Vec::with_capacity(INVITED);
+    for number in 0..INVITED {
+        user_ids.push(server.register(&format!("user{number}")).await.user_id().to_owned());
+    }
+    let server = server.restart().await;
+    let alice = server.device("alice").await;
+    let before = server.app.db.counters().statements();
+    let invitees = server.app.rooms.invitees(&alice, user_ids.clone()).await.expect("they may be invited");
+    let asked = server.app.db.counters().statements() - before;
+    println!("{asked} statements to check {INVITED} users");
+    assert_eq!(invitees.len(), INVITED);
+    // Their short ids, their accounts with the profiles, and the numbers of their invitations.
+    assert!(asked <= 3 * INVITED.div_ceil(AT_ONCE) as u64, "{asked} statements");
+    for user_id in &user_ids {
+        let user = server.app.db.find_user(user_id).await.expect("the database works").expect("they are registered");
+        assert_eq!(server.app.rooms.with_memberships(user.nid, |_| Some(())), None, "{user_id} is not here");
+    }
+
+    let create = async |invite: &[Invitee]| {
+        let new = NewRoom { invite: invite.to_vec(), ..server.new_room(None) };
+        let before = server.app.db.counters().statements();
+        server.app.rooms.create(&alice, new).await.expect("the room is made");
+        server.app.db.counters().statements() - before
+    };
+    // The first ones read data that is not in memory yet.
+    create(&invitees).await;
+    let (without, with) = (create(&[]).await, create(&invitees).await);
+    println!("{without} statements for a room, {with} with {INVITED} invitations");
+    assert!(with < without + INVITED as u64, "{without} statements without invitations, {with} with them");
 }

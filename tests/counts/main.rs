@@ -124,8 +124,13 @@ impl Server {
 
     /// Creates a room with this name and alias.
     async fn named_room(&self, creator: &LocalDevice, name: Option<&str>) -> OwnedRoomId {
+        self.app.rooms.create(creator, self.new_room(name)).await.expect("the room is made")
+    }
+
+    /// The request for a room with this name and alias.
+    fn new_room(&self, name: Option<&str>) -> NewRoom {
         let alias = |name| RoomAliasId::parse(format!("#{name}:{}", self.app.config.server_name)).expect("an alias");
-        let new = NewRoom {
+        NewRoom {
             version: RoomVersionId::V12,
             preset: Preset::Public,
             creation_content: serde_json::Map::new(),
@@ -138,8 +143,7 @@ impl Server {
             bans: Vec::new(),
             is_direct: false,
             publish: false,
-        };
-        self.app.rooms.create(creator, new).await.expect("the room is made")
+        }
     }
 
     async fn send(&self, sender: &LocalDevice, room: &OwnedRoomId, txn: usize) {

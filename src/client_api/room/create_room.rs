@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    account::LocalDevice,
     app::App,
     client_api::{
         alias::{check_exclusive, local_alias},
@@ -25,7 +26,10 @@ use crate::{
     endpoint::Authed,
     http::{ApiError, Reply},
     limits::rate_limits::Action,
-    room::write::create::{InitialState, Invitee, NewRoom, Preset},
+    room::write::{
+        create::{InitialState, NewRoom, Preset},
+        invitee::Invitee,
+    },
     use_cases::joining,
 };
 
@@ -76,7 +80,7 @@ pub(super) async fn handle(
         name: request.name,
         topic: request.topic,
         alias,
-        invite: invitees(&app, request.invite).await?,
+        invite: invitees(&app, &caller, request.invite).await?,
         bans: Vec::new(),
         is_direct: request.is_direct,
         publish,
@@ -84,20 +88,20 @@ pub(super) async fn handle(
     Ok(Reply(Response::new(joining::create(&app, &caller, new).await?)))
 }
 
-async fn invitees(app: &App, user_ids: Vec<OwnedUserId>) -> Result<Vec<Invitee>, ApiError> {
+async fn invitees(app: &App, caller: &LocalDevice, user_ids: Vec<OwnedUserId>) -> Result<Vec<Invitee>, ApiError> {
     let limit = app.config.limits.invites_per_new_room as usize;
     if user_ids.len() > limit {
         return Err(ApiError::invalid_param(format!("A room is created with at most {limit} invitations.")));
     }
     let mut seen = HashSet::with_capacity(user_ids.len());
-    let mut invitees = Vec::with_capacity(user_ids.len());
+    let mut invited = Vec::with_capacity(user_ids.len());
     for user_id in user_ids {
         check_is_local(app, &user_id)?;
         if seen.insert(user_id.clone()) {
-            invitees.push(Invitee { profile: app.rooms.find_profile_of(&user_id).await?, user_id });
+            invited.push(user_id);
         }
     }
-    Ok(invitees)
+    Ok(app.rooms.invitees(caller, invited).await?)
 }
 
 fn object<T>(name: &str, raw: Option<&Raw<T>>) -> Result<Map<String, Value>, ApiError> {

@@ -1,8 +1,9 @@
 //! The stripped state of invitations and knocks ([spec]), as it was stored with them
 //! ([`write::stripped`](crate::room::write::stripped)). It is not kept in memory: a client gets it once.
 //!
-//! Promise: a client is shown the room as it was at the invitation or the knock, but nothing of an event that was redacted since.
-//! The spec does not ask for that, and Synapse sends what it has stored. But nobody else here is shown that content any more.
+//! Promise: a client is shown the room as it was at the invitation or the knock, but nothing of an event that was redacted
+//! since. The spec does not ask for that, and Synapse sends what it has stored. But nobody else here is shown that content
+//! any more.
 //!
 //! [spec]: https://spec.matrix.org/v1.19/client-server-api/#stripped-state
 
@@ -116,8 +117,8 @@ impl Rooms {
         leave_damage(self.events.prefetch(&events).await.map(drop))
     }
 
-    /// The events of a stripped state as a JSON array, without the content of those that were redacted since. They are those
-    /// of the room's state at the membership.
+    /// The events of a stripped state as a JSON array, without the content of those that were redacted since. They are
+    /// those of the room's state at the membership.
     ///
     /// # Errors
     /// [`Error::Damaged`] if an event cannot be read, and errors of the database.

@@ -96,7 +96,9 @@ impl RoomWriter<'_> {
     ) -> Result<OwnedEventId, AppendError> {
         let rooms = self.rooms;
         let membership = (pdu.event_type == "m.room.member").then(|| membership_of(&pdu.content)).flatten();
-        if let Some(to @ (Membership::Invite | Membership::Knock)) = membership {
+        if let Some(to @ (Membership::Invite | Membership::Knock)) = membership
+            && !self.is_new_room
+        {
             // In a box, because the future of every message would have its size.
             Box::pin(self.check_invitee(sender, &pdu, to)).await?;
         }

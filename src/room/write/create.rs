@@ -14,7 +14,7 @@ use sabha_federation::{EventDraft, EventPosition, Pdu, build_and_sign, state_log
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use self::first_events::{check_initial_state, first_events};
-use super::{AppendError, RoomWriter, alias::AliasError, profile::MemberProfile, queued::Queued};
+use super::{AppendError, RoomWriter, alias::AliasError, invitee::Invitee, queued::Queued};
 use crate::{
     account::LocalDevice,
     room::{Head, Room, RoomView, Rooms, absent_keys::AbsentKeys, listing::heroes::Heroes, ring::Ring},
@@ -28,13 +28,6 @@ pub enum Preset {
     /// Gives everyone who is invited the power of the creator.
     TrustedPrivate,
     Public,
-}
-
-/// A user to invite, with the profile that their member event will show.
-#[derive(Debug, Clone)]
-pub struct Invitee {
-    pub user_id: OwnedUserId,
-    pub profile: MemberProfile,
 }
 
 /// A state event that the client asks for.

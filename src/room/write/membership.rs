@@ -131,6 +131,7 @@ impl Rooms {
         let room = self.require(room_id).await?;
         let mut writer = self.enter(&room).await?;
         check_joined(&writer, caller).await?;
+        writer.note_caller(caller);
         let draft = member_draft(user_id, MembershipState::Invite, profile, &[("reason", reason.map(Value::from))]);
         writer.append(&caller.user, draft).await?;
         Ok(self.finish(writer, None).await?)

@@ -44,6 +44,17 @@ impl MemberProfile {
         let content = serde_json::from_str::<Content>(member.content.get()).ok();
         content.map_or_else(Self::default, |Content { displayname, avatar_url }| Self { displayname, avatar_url })
     }
+
+    /// Sets a stored field, of which `json` is the value.
+    pub(super) fn set(&mut self, field: &str, json: &str) -> Result<(), Error> {
+        let value: Value = serde_json::from_str(json).map_err(|error| Error::damaged("profile field", error))?;
+        let text = value.as_str().map(str::to_owned);
+        match field {
+            "displayname" => self.displayname = text,
+            _ => self.avatar_url = text.map(OwnedMxcUri::from),
+        }
+        Ok(())
+    }
 }
 
 /// The draft of a member event.
@@ -115,11 +126,13 @@ impl Rooms {
     pub async fn profile_of(&self, user: UserNid) -> Result<MemberProfile, Error> {
         let mut reader = self.db.read().await?;
         let (displayname, avatar_url) = rows::find_shown(&mut reader.conn(), user).await?;
-        let text = |json: Option<String>| match json.map(|json| serde_json::from_str::<Value>(&json)).transpose() {
-            Ok(value) => Ok(value.and_then(|value| value.as_str().map(str::to_owned))),
-            Err(error) => Err(Error::damaged("profile field", error)),
-        };
-        Ok(MemberProfile { displayname: text(displayname)?, avatar_url: text(avatar_url)?.map(OwnedMxcUri::from) })
+        let mut profile = MemberProfile::default();
+        for (field, json) in [("displayname", displayname), ("avatar_url", avatar_url)] {
+            if let Some(json) = json {
+                profile.set(field, &json)?;
+            }
+        }
+        Ok(profile)
     }
 
     /// The current profile of a user by their ID; empty for one that this server does not know.

@@ -164,6 +164,7 @@ impl Rooms {
         }
         self.check_redaction(&writer, caller.user_id(), &mut draft).await?;
         writer.date(date);
+        writer.note_caller(caller);
         let event_id = writer.append(&caller.user, draft).await?;
         self.finish(writer, None).await?;
         drop(arrival);
