@@ -20,6 +20,9 @@ pub(super) struct ConflictedValue {
     pub states: StateSet,
 }
 
+/// The values of a key by their events, each with the states that have it. `None`: they lack the key.
+type Values = BTreeMap<Option<EventNid>, (Option<Held>, StateSet)>;
+
 /// The states that are resolved.
 pub(super) struct States<'r, R> {
     reader: &'r R,
@@ -43,8 +46,7 @@ pub(super) async fn gather<'r, R: LogReader>(
     if count == 0 {
         return Err(ResolveError::NoStates);
     }
-    // By key: the values that are named, with the states that name them.
-    let mut named: BTreeMap<KeyNid, BTreeMap<Option<EventNid>, (Option<Held>, StateSet)>> = BTreeMap::new();
+    let mut named: BTreeMap<KeyNid, Values> = BTreeMap::new();
     for (index, state) in conflict.states.iter().enumerate() {
         for (key, held) in state.iter() {
             let values = named.entry(key).or_default();
