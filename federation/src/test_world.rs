@@ -157,8 +157,10 @@ impl World {
         let auth = types.iter().filter_map(|(event_type, state_key)| self.in_state(state, event_type, state_key));
         let auth: Vec<OwnedEventId> = auth.map(|pdu| pdu.event_id.clone()).collect();
         // The creator may join right after the create event. No other rule looks at previous events.
-        let prev: Vec<&OwnedEventId> = state.values().map(|held| &self.pdu(held.event_nid).event_id).collect();
-        let prev = if prev.len() == 1 { prev } else { Vec::new() };
+        let prev: Vec<&OwnedEventId> = match state.len() {
+            1 => state.values().map(|held| &self.pdu(held.event_nid).event_id).collect(),
+            _ => Vec::new(),
+        };
         let mut event = json!({
             "event_id": event_id, "room_id": self.room_id, "sender": sender, "type": event_type, "content": content,
             "origin_server_ts": ts, "prev_events": prev, "auth_events": auth,

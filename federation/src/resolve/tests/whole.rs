@@ -39,6 +39,20 @@ pub(super) fn resolve_whole(world: &World, states: &[State]) -> Result<State, ru
     Ok(world.state(&resolved.values().map(|event_id| world.nid(event_id)).collect::<Vec<_>>()))
 }
 
+/// The full conflicted set: the conflicted values, the auth difference, and where the room version has it the subgraph.
+pub(super) fn full_conflicted_set(world: &World, states: &[State]) -> BTreeSet<EventNid> {
+    let is_everywhere = |key, nid| states.iter().all(|state| state.get(key).is_some_and(|held| held.event_nid == nid));
+    let all = states.iter().flat_map(|state| state.iter().map(|(key, held)| (key, held.event_nid)));
+    let values = all.filter(|(key, nid)| !is_everywhere(*key, *nid)).map(|(_, nid)| nid).collect();
+
+    let chains: Vec<_> = states.iter().map(|state| chain(world, state.values().map(|held| held.event_nid))).collect();
+    let union: BTreeSet<EventNid> = chains.iter().flatten().copied().collect();
+    let difference = union.into_iter().filter(|nid| !chains.iter().all(|chain| chain.contains(nid)));
+    let rules = world.rules.state_res.v2_rules().unwrap();
+    let subgraph = if rules.consider_conflicted_state_subgraph { subgraph(world, &values) } else { BTreeSet::new() };
+    if values.is_empty() { BTreeSet::new() } else { difference.chain(values.iter().copied()).chain(subgraph).collect() }
+}
+
 /// These events, and all their auth events, and all of those.
 pub(super) fn chain(world: &World, from: impl Iterator<Item = EventNid>) -> BTreeSet<EventNid> {
     let mut todo: Vec<EventNid> = from.collect();
