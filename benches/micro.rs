@@ -1,4 +1,4 @@
-//! Micro benchmarks of the pure hot paths: build and sign an event, render it, splice it, look state up.
+//! Micro benchmarks of the pure hot paths: build and sign an event, render it, splice it, look state up, resolve states.
 //!
 //! Run with `cargo bench --bench micro`. These are times of single functions, not of requests: those are in
 //! `benches/load`.
@@ -17,6 +17,16 @@ use sabha_federation::{
     state_log::{StateHashKey, StateLog, checkpoint},
 };
 use serde_json::{json, value::to_raw_value};
+// The paths at which the room in memory of the crate's tests expects them.
+use sabha_federation::{auth, held, ids, model, pdu, room_version, sides, standing, state_log};
+
+#[path = "micro/resolution.rs"]
+mod resolution;
+#[path = "../federation/src/test_ready.rs"]
+mod test_ready;
+#[expect(dead_code, reason = "only tests use all of it")]
+#[path = "../federation/src/test_world.rs"]
+mod test_world;
 
 fn main() {
     divan::main();

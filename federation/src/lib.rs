@@ -16,8 +16,8 @@
 //! - [`held`]: the entries of a state, wherever it is kept, and the difference of two states.
 //! - [`model`]: reads of one room, as traits: its states, the graph of its events, and the events themselves.
 //! - [`sides`]: the states of branches, which the state log does not have. [`graph`]: the graph of a room's events.
-//!   [`resolve`]: one state from those of several branches. [`received`]: events that other servers sent. **Not yet**:
-//!   only the form of a side is there.
+//!   [`received`]: events that other servers sent. **Not yet**: only the form of a side is there.
+//! - [`resolve`]: one state from those of several branches.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;
@@ -57,3 +57,5 @@ pub use self::{
 mod test_ready;
 #[cfg(test)]
 mod test_room;
+#[cfg(test)]
+mod test_world;
