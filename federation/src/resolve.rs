@@ -13,7 +13,7 @@
 //! In the order of the steps: the keys in which the states differ ([`gather`]), the conflicted state subgraph
 //! ([`subgraph`]), the auth difference ([`difference`]), the events that ruma will ask for ([`inputs`]), and ruma itself
 //! ([`run`]). [`prepare`] makes all steps but the last, which reads nothing and can so run on another thread.
-//! [`Resolutions`] remembers results; [`alarm`] tells of those that an operator should look at.
+//! [`Resolutions`] remembers results; [`alarm()`] tells of those that an operator should look at.
 //!
 //! The specification takes the full auth chain of a state from the auth events of its events. Synapse and this module take
 //! the events of the state too. This matters for an event that all states have and only some have below another one: it

@@ -94,7 +94,7 @@ impl Prepared {
     /// Resolves the states.
     ///
     /// # Errors
-    /// When an event is not what its place says. The room then keeps the state that it has.
+    /// When an event is missing, or has a form that no event of a state may have. The room then keeps its state.
     pub fn run(self) -> Result<Resolved, RunError> {
         let mut changes = self.agreed.clone();
         if !self.conflicted.is_empty() {

@@ -239,3 +239,16 @@ fn the_answer_does_not_depend_on_the_order_of_the_states() {
         assert_eq!(room.resolve(&states), resolved, "{version}");
     }
 }
+
+#[test]
+fn a_resolution_can_be_made_by_a_task_and_run_on_another_thread() {
+    fn is_send<T: Send>(_: &T) {}
+    let room = Room::new(&RoomVersionId::V12);
+    let deltas = [StateDelta::default(), room.world.delta(&room.state, EMPTY_LOG)];
+    let conflict = conflict(&room.world, EMPTY_LOG, &deltas);
+    let preparing = prepare(&room.world, &conflict);
+    is_send(&preparing);
+    let prepared = ready(preparing).unwrap();
+    let resolved = std::thread::spawn(move || prepared.run().unwrap()).join().unwrap();
+    assert_eq!(room.world.with(EMPTY_LOG, &resolved.changes), room.state);
+}

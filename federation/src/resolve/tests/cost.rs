@@ -86,3 +86,31 @@ fn an_event_below_a_newer_value_of_its_own_key_needs_no_whole_state() {
     assert_eq!((resolved.conflicted, resolved.full), (1, 1));
     assert_eq!(room.world.counts.wholes.load(Ordering::Relaxed), 0);
 }
+
+#[test]
+fn an_auth_difference_is_looked_for_below_all_members() {
+    // Of three power levels on a branch, the one in the middle is in no state. A member who wrote about herself under it
+    // has it in her auth chain, so then it is in that of every state.
+    for (is_below_a_member, expected) in [(false, 3), (true, 2)] {
+        let mut room = large_room(&RoomVersionId::V11, 2_500);
+        let start = room.state.clone();
+        room.send(alice(), "m.room.power_levels", "", room.levels(60));
+        let user = member(1_234);
+        let content = json!({ "membership": "join", "displayname": "new" });
+        let named = room.make(&user, "m.room.member", user.as_str(), content);
+        room.send(alice(), "m.room.power_levels", "", room.levels(70));
+        let mut states = [room.back_to(&start), start];
+        if is_below_a_member {
+            states.iter_mut().for_each(|state| room.world.set(state, named));
+        }
+        room.world.log.insert(LARGE, states[1].clone());
+
+        for base in [LARGE, EMPTY_LOG] {
+            let deltas = states.clone().map(|state| room.world.delta(&state, base));
+            let prepared = ready(prepare(&room.world, &conflict(&room.world, base, &deltas))).unwrap();
+            assert!(prepared.full.keys().eq(&whole::full_conflicted_set(&room.world, &states)));
+            assert_eq!(prepared.run().unwrap().full, expected);
+        }
+        assert_eq!(room.resolve(&states).len(), 2_505);
+    }
+}
