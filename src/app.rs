@@ -22,12 +22,13 @@ use crate::{
     jobs::Jobs,
     keys::Keys,
     lazy_members::LazyMembers,
-    limits::{large_answers::LargeAnswers, parked_syncs::ParkedSyncs, rate_limits::RateLimits},
+    limits::{parked_syncs::ParkedSyncs, rate_limits::RateLimits},
     memory::budget::Budget,
     outbound::Outbound,
     push::Push,
     remote::Federation,
     room::Rooms,
+    shares::large_answers::LargeAnswers,
     store::{Database, Error, UserNid},
 };
 

@@ -5,7 +5,8 @@
 //! - [`store`]: all SQL, for SQLite and PostgreSQL, and the committer, the one task that writes.
 //! - [`bus`], [`clock`], [`glob`], [`json`], [`memory`], [`network`]: wake-ups, the time, glob matching, the check of
 //!   JSON that we pass on, the allocator, the network of an address. [`report`]: an error with its causes.
-//!   [`limit_exceeded`]: the refusal that asks for patience.
+//!   [`limit_exceeded`]: the refusal that asks for patience. [`shares`]: what a bounded number of holders have at a time,
+//!   such as the right to make a large answer.
 //! - [`appservice`]: the configured application services and their namespaces.
 //! - [`config`]: one typed struct for each section of the configuration; everything is checked before we listen.
 //! - [`account`]: users, devices, sessions, tokens, profiles, interactive authentication. [`account_data`]: account data,
@@ -14,7 +15,7 @@
 //! - [`keys`]: device keys, one-time keys, cross-signing, key backup, messages to devices.
 //! - [`ephemeral`]: typing, receipts, presence. [`push`]: push rules.
 //! - [`filter`]: filters of `/sync` and `/messages`. [`lazy_members`]: the members that each device was sent. [`limits`]:
-//!   the limits on large answers, on syncs that wait, and on how often something is done.
+//!   the limits on syncs that wait, and on how often something is done.
 //! - [`outbound`]: the one client for requests to other hosts. [`remote`]: talking to other servers.
 //! - [`jobs`]: work that a commit promises.
 //! - [`http`]: turns a connection into a request, and the result into an answer.
@@ -57,6 +58,7 @@ pub mod remote;
 pub mod report;
 pub mod room;
 pub mod server;
+pub mod shares;
 pub mod store;
 pub mod synapse_admin;
 pub mod sync;

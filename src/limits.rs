@@ -1,6 +1,4 @@
-//! The limits on what is done at a time, for all users together and for each of them, and on how often it is done.
+//! The limits on syncs that wait, for each user, and on how often something is done.
 
-pub mod large_answers;
 pub mod parked_syncs;
 pub mod rate_limits;
-pub mod shares;

@@ -12,12 +12,12 @@ use crate::{
     account::AuthenticateError,
     filter::{FilterError, FindFilterError, GivenFilterError},
     http::ApiError,
-    limits::large_answers::NoTurn,
     report::Report,
     room::{
         read::viewer::ReadError,
         write::{AppendError, alias::AliasError, create::CreateError, send::SendError, upgrade::UpgradeError},
     },
+    shares::large_answers::NoTurn,
     sync::token::InvalidToken,
 };
 

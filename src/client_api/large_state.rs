@@ -9,8 +9,8 @@ use crate::{
     account::LocalDevice,
     app::App,
     http::ApiError,
-    limits::large_answers::{LARGE_BYTES, LARGE_EVENTS, NoTurn, Turn},
     room::{Room, event::StoredEvent},
+    shares::large_answers::{LARGE_BYTES, LARGE_EVENTS, NoTurn, Turn},
     store::{self, Position, UserNid},
 };
 

@@ -19,7 +19,7 @@ use super::{
     cross_signing::{Usage, public_key_of},
 };
 use crate::{
-    limits::large_answers::{LARGE_BYTES, LargeAnswers, NoTurn, Turn},
+    shares::large_answers::{LARGE_BYTES, LargeAnswers, NoTurn, Turn},
     store::{
         Error, UserNid,
         cross_signing::{self, SignatureRow},

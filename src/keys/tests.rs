@@ -32,8 +32,8 @@ use crate::{
     account::LocalDevice,
     clock::Clock,
     config::Config,
-    limits::large_answers::LargeAnswers,
     memory::budget::Budget,
+    shares::large_answers::LargeAnswers,
     store::{
         Conn, Database, DatabaseOptions, DeviceNid, Durability, Error, Patience, Position, Role, Transaction, UserNid,
         Write,

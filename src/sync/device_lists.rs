@@ -10,8 +10,8 @@ use sabha_federation::state_log::{Membership, StateEntry};
 use super::visit::ToVisit;
 use crate::{
     app::App,
-    limits::large_answers::LARGE_EVENTS,
     room::{Room, memberships::MemberEntry},
+    shares::large_answers::LARGE_EVENTS,
     store::{Error, Position, RoomNid, vocabulary::User},
 };
 

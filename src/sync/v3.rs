@@ -28,7 +28,7 @@ use self::{
 };
 use super::token::{Hints, SyncToken};
 use crate::{
-    account::LocalDevice, app::App, bus::LiveUser, filter::SyncFilter, limits::large_answers::NoTurn, store::Error,
+    account::LocalDevice, app::App, bus::LiveUser, filter::SyncFilter, shares::large_answers::NoTurn, store::Error,
 };
 
 /// The age in positions from which a client's token is moved forward by a look at the end of a request, even without

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The modules from the bottom up, as `src/lib.rs` describes them.
-const FLOORS: [&str; 35] = [
+const FLOORS: [&str; 36] = [
     "report",
     "limit_exceeded",
     "clock",
@@ -16,6 +16,7 @@ const FLOORS: [&str; 35] = [
     "memory",
     "network",
     "store",
+    "shares",
     "bus",
     "appservice",
     "config",

@@ -2,7 +2,7 @@
 
 use sabha::{
     app::App,
-    limits::large_answers::{LARGE_EVENTS, Turn},
+    shares::large_answers::{LARGE_EVENTS, Turn},
     store::UserNid,
 };
 use serde_json::json;

@@ -17,7 +17,7 @@ use super::{RETRY, SHARE_BYTES, SMALL_BYTES, Sender, pool::too_much};
 use crate::{
     config::Limits,
     http::ApiError,
-    limits::shares::{NoShare, Share, Shares},
+    shares::{NoShare, Share, Shares},
 };
 
 /// The maximum size of a parsed body that needs no part of the budget: an event, a login, a join, a page of read markers. The

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     account_data::ignored::Ignored,
-    limits::large_answers::LARGE_BYTES,
     push::unread::Joined,
     room::{Room, memberships::MemberEntry, read::delta::Delta},
+    shares::large_answers::LARGE_BYTES,
     store::{Position, RoomNid, TimelinePlace},
     sync::{
         json::{Array, Object},

@@ -8,7 +8,7 @@
 use tokio::time::Instant;
 
 use super::{Look, SyncError};
-use crate::limits::large_answers::{LARGE_BYTES, Turn, WAIT};
+use crate::shares::large_answers::{LARGE_BYTES, Turn, WAIT};
 
 /// The turn of an answer that may be large, held from when that is noticed until the answer is complete.
 pub(super) struct Size<'a> {

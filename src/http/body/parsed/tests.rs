@@ -31,7 +31,7 @@ async fn a_parsed_body_holds_its_memory_until_its_handler_ends() {
     drop(first);
     let mut second = arrived(&budget, 1, LARGE).await;
     let began = Instant::now();
-    assert_eq!(status(second.parse(LARGE, 20 * MEGABYTE).await.err().expect("the first one has the share")), 429);
+    assert_eq!(status(second.parse(LARGE, 20 * MEGABYTE).await.expect_err("the first one has the share")), 429);
     assert_eq!(began.elapsed(), WAIT);
     // Others have a share of their own, and so have small bodies.
     let mut other = arrived(&budget, 2, LARGE).await;
@@ -55,7 +55,7 @@ async fn all_parsed_bodies_together_hold_bounded_memory() {
         held.push(body.parse(LARGE, 32 * MEGABYTE).await.expect("free"));
     }
     let mut waiting = arrived(&budget, 9, LARGE).await;
-    assert_eq!(status(waiting.parse(LARGE, 32 * MEGABYTE).await.err().expect("all is used")), 503);
+    assert_eq!(status(waiting.parse(LARGE, 32 * MEGABYTE).await.expect_err("all is used")), 503);
     let whole = |bytes: usize| Body::from(vec![b'x'; bytes]);
     // Small bodies pass while large ones wait.
     let large = async { waiting.parse(LARGE, 32 * MEGABYTE).await.is_ok() };
@@ -80,7 +80,7 @@ async fn a_body_that_takes_more_than_a_share_is_refused() {
     let began = Instant::now();
     let refused = async |bytes, parsed_bytes| {
         let mut body = arrived(&budget, 1, bytes).await;
-        status(body.parse(bytes, parsed_bytes).await.err().expect("it takes too much"))
+        status(body.parse(bytes, parsed_bytes).await.expect_err("it takes too much"))
     };
     assert_eq!(refused(LARGE, 33 * MEGABYTE).await, 413);
     assert_eq!(refused(LARGE, usize::MAX).await, 413);
@@ -112,7 +112,7 @@ async fn small_bodies_that_wait_to_be_parsed_are_bounded() {
         tokio::task::yield_now().await;
     }
     let began = Instant::now();
-    assert_eq!(status(parse_small(&budget).await.err().expect("too many wait")), 429);
+    assert_eq!(status(parse_small(&budget).await.expect_err("too many wait")), 429);
     assert_eq!(began.elapsed(), Duration::ZERO);
     drop(first);
     while let Some(ended) = waiting.join_next().await {

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::shares::{Share, Shares};
+use super::{Share, Shares};
 use crate::store::UserNid;
 
 /// The size from which an answer counts as large. A thousand smaller ones built at once take 256 MB.

@@ -3,6 +3,8 @@
 //! Promise: those that find nothing free wait in the order in which they came. One that waits for its own share takes
 //! nothing from others.
 
+pub mod large_answers;
+
 use std::{
     collections::HashMap,
     hash::Hash,
