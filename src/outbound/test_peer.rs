@@ -2,17 +2,19 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http::{Request, Response, header::HOST};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::{
-    body::Incoming,
+    body::{Body, Frame, Incoming},
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -33,7 +35,11 @@ use crate::store::ids::lock;
 /// Steps of other tasks that a test waits for. No test needs as many.
 const MAX_STEPS: usize = 10_000;
 
-/// A server that answers `/silent` never, `/gate` with a permit of its gate, and everything else at once.
+/// Steps of other tasks after which none of them has more to do, if the test does nothing.
+const SETTLING_STEPS: usize = 100;
+
+/// A server that answers `/silent` never, `/stall` without an end, `/gate` with a permit of its gate, and everything else at
+/// once.
 pub(super) struct Peer {
     protocol: Protocol,
     made: AtomicUsize,
@@ -49,6 +55,8 @@ impl Peer {
     }
 
     pub async fn connect(&self) -> Result<Connection, OutboundError> {
+        // No network connects in one step.
+        yield_now().await;
         let (ours, theirs) = duplex(64 * 1024);
         let (asked, gate) = (Arc::clone(&self.asked), Arc::clone(&self.gate));
         let service = service_fn(move |request: Request<Incoming>| {
@@ -57,10 +65,11 @@ impl Peer {
             async move {
                 match request.uri().path() {
                     "/silent" => std::future::pending().await,
+                    "/stall" => return Ok(Response::new(Either::Left(Endless))),
                     "/gate" => gate.acquire().await.expect("it is not closed").forget(),
                     _ => {}
                 }
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("hi"))))
+                Ok::<_, Infallible>(Response::new(Either::Right(Full::new(Bytes::from("hi")))))
             }
         });
         let (stream, protocol) = (TokioIo::new(theirs), self.protocol);
@@ -84,8 +93,11 @@ impl Peer {
         until(|| self.asked.load(Ordering::SeqCst) == times).await;
     }
 
-    /// Waits until this number of connections is open.
+    /// Waits until this number of connections is open, when all that is due was closed.
     pub async fn until_open(&self, number: usize) {
+        for _ in 0..SETTLING_STEPS {
+            yield_now().await;
+        }
         until(|| {
             let mut open = lock(&self.open);
             while open.try_join_next().is_some() {}
@@ -98,6 +110,18 @@ impl Peer {
     pub async fn close(&self) {
         lock(&self.open).abort_all();
         self.until_open(0).await;
+    }
+}
+
+/// A body of which nothing comes.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
     }
 }
 

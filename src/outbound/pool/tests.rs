@@ -19,7 +19,7 @@ const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 const IDLE: Duration = Duration::from_secs(15);
 
-const LIMITS: Limits = Limits { time: Duration::from_secs(3600), body_bytes: 1000, redirects: 0 };
+const LIMITS: Limits = Limits { time: Duration::from_secs(60), body_bytes: 1000, redirects: 0 };
 
 async fn read(response: Response<Incoming>, lease: Lease) -> Result<Bytes, OutboundError> {
     let body = Streamed::new(response.into_body(), Source::Pooled(lease), LIMITS.into(), Instant::now());
@@ -191,10 +191,14 @@ async fn a_connection_that_has_requests_does_not_end() {
         advance(IDLE).await;
         peer.until_open(1).await;
     }
-    ask(&pool, &peer, "a.test", "/").await.unwrap();
+    advance(IDLE / 2).await;
     peer.gate.add_permits(1);
     asking.join_all().await;
-    assert_eq!(peer.made(), 1);
+    // Its time begins with the end of the request.
+    advance(IDLE / 2).await;
+    peer.until_open(1).await;
+    advance(IDLE / 2).await;
+    peer.until_open(0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,6 +216,7 @@ async fn an_old_connection_gets_no_new_request() {
 async fn a_full_pool_closes_the_connection_that_was_idle_for_longest() {
     for protocol in PROTOCOLS {
         let (pool, peer) = (Pool::new(2, IDLE), Peer::new(protocol));
+        let began_at = Instant::now();
         for (host, expected) in
             [("a.test", 1), ("b.test", 2), ("a.test", 2), ("c.test", 3), ("a.test", 3), ("b.test", 4)]
         {
@@ -221,6 +226,7 @@ async fn a_full_pool_closes_the_connection_that_was_idle_for_longest() {
         }
         peer.until_open(2).await;
         assert_eq!(hosts(&pool), 2);
+        assert!(began_at.elapsed() < IDLE, "nobody waited for the sweeper");
     }
 }
 
@@ -229,6 +235,8 @@ async fn a_request_waits_while_all_connections_have_requests() {
     for protocol in PROTOCOLS {
         let (pool, peer) = (Pool::new(2, IDLE), Arc::new(Peer::new(protocol)));
         let mut asking = ask_at_once(&pool, &peer, "a.test", 1);
+        // The first at the gate passes first.
+        peer.until_asked(1).await;
         let other = ask_at_once(&pool, &peer, "b.test", 1);
         peer.until_asked(2).await;
         let waiting = ask_at_once(&pool, &peer, "c.test", 1);
@@ -252,6 +260,41 @@ async fn a_request_waits_while_all_connections_have_requests() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_one_host_too_a_free_connection_is_not_kept_from_those_who_wait() {
+    let (pool, peer) = (Pool::new(1, IDLE), Arc::new(Peer::new(Protocol::Http1)));
+    let asking = ask_at_once(&pool, &peer, "a.test", 2);
+    until(|| lock(&pool.hosts).waiting == 1).await;
+    let began_at = Instant::now();
+    peer.gate.add_permits(2);
+    asking.join_all().await;
+    assert_eq!((peer.made(), began_at.elapsed()), (2, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http1_all_who_waited_connect_at_the_same_time() {
+    let (pool, peer) = (Pool::new(8, IDLE), Arc::new(Peer::new(Protocol::Http1)));
+    let connecting = Arc::new(AtomicUsize::new(0));
+    let mut asking = JoinSet::new();
+    for _ in 0..4 {
+        let (pool, peer, connecting) = (Arc::clone(&pool), Arc::clone(&peer), Arc::clone(&connecting));
+        asking.spawn(async move {
+            let connect = async {
+                connecting.fetch_add(1, Ordering::SeqCst);
+                peer.gate.acquire().await.unwrap().forget();
+                peer.connect().await
+            };
+            let sent = pool.send("a.test", connect, request("GET", "a.test", "/silent")).await;
+            sent.map(drop)
+        });
+    }
+    // The first shows the protocol, and the others need not wait for each other.
+    until(|| connecting.load(Ordering::SeqCst) == 1).await;
+    peer.gate.add_permits(1);
+    until(|| connecting.load(Ordering::SeqCst) == 4).await;
+    assert_eq!(peer.made(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_does_not_answer_gets_no_further_request() {
     for protocol in PROTOCOLS {
         let (pool, peer) = (Pool::new(8, IDLE), Peer::new(protocol));
@@ -259,6 +302,10 @@ async fn a_connection_that_does_not_answer_gets_no_further_request() {
         timeout(Duration::from_secs(5), ask(&pool, &peer, "a.test", "/silent")).await.unwrap_err();
         assert_eq!(ask(&pool, &peer, "a.test", "/").await.unwrap(), "hi");
         assert_eq!(peer.made(), 2, "{protocol:?}");
+        let stalled = ask(&pool, &peer, "a.test", "/stall").await;
+        assert!(matches!(stalled, Err(OutboundError::TimedOut(_))), "{stalled:?}");
+        assert_eq!(ask(&pool, &peer, "a.test", "/").await.unwrap(), "hi");
+        assert_eq!(peer.made(), 3, "{protocol:?}");
         peer.until_open(1).await;
     }
 }
