@@ -3,43 +3,93 @@
 //! Promise: no connection is ever made to an address that the configuration denies, whatever the redirect, the DNS
 //! answer or the spelling of the address. A host is looked up, its addresses are checked, and the connection goes to
 //! one of exactly these ([`guard`]), without another lookup in between. Every request has limits: in time, in bytes, in
-//! redirects ([`Limits`]). The client uses no proxies of the environment, decompresses nothing and keeps no connection
-//! open.
+//! redirects ([`Limits`]). The client uses no proxies of the environment and decompresses nothing.
 //!
-//! Reading order: [`guard`] checks addresses, [`resolve`] queries DNS, [`connect`] makes one connection and one
-//! exchange on it. Its user is [`crate::remote`].
+//! Connections to other servers are kept for the next request, in a pool for each [`Use`]. A URL is fetched over a
+//! connection of its own, because users name them.
+//!
+//! Reading order: [`guard`] checks addresses, [`resolve`] queries DNS, [`connect`] makes one connection, `pool` keeps
+//! connections, [`stream`] reads an answer. Its user is [`crate::remote`].
 
 pub mod connect;
 pub mod guard;
+mod pool;
 pub mod resolve;
+pub mod stream;
 pub mod trust;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{HOST, LOCATION, USER_AGENT},
-    uri::PathAndQuery,
+    HeaderValue, Request, Response, StatusCode, Uri,
+    header::{HOST, LOCATION},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 use sabha_federation::{Host, Route, Service};
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+use tokio_rustls::TlsConnector;
 use url::Url;
 
 pub use self::{
     connect::ConnectError,
     guard::Guard,
     resolve::{Resolve, ResolveError},
+    stream::{StreamLimits, Streamed},
     trust::{Trust, TrustStores},
 };
+use self::{connect::Unanswered, pool::Pool, stream::Source};
 use crate::config;
 
-/// Maximum number of concurrent requests, so that slow servers cannot take all our sockets. Further requests wait,
-/// within their time.
-const MAX_IN_FLIGHT: usize = 512;
+/// Maximum number of URLs fetched at a time, so that slow hosts cannot take all our sockets. Further requests wait, within
+/// their time.
+const MAX_FETCHES: usize = 512;
 
 /// Maximum number of a host's addresses to try. A name with more is likely meant to keep us busy.
 const MAX_ADDRESSES: usize = 4;
+
+/// What a connection to another server is for. Each use has its own pool, so that none can take the sockets of another.
+/// That one server does not take all connections of a use is for its callers to see to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Requests that a user waits for.
+    Queries,
+    /// Servers' keys, which requests to us wait for.
+    Keys,
+    /// Missing events and states, and media.
+    Fetches,
+    /// Our events and messages.
+    Transactions,
+    /// The steps of joins, invites, knocks and leaves.
+    Joins,
+}
+
+impl Use {
+    const ALL: [Self; 5] = [Self::Queries, Self::Keys, Self::Fetches, Self::Transactions, Self::Joins];
+
+    /// Maximum number of connections. Twice the requests that callers make at a time, so that some are kept besides; for
+    /// transactions about the servers of large rooms. Together 1,664, which is far below the usual limit of files.
+    const fn most_connections(self) -> usize {
+        match self {
+            Self::Queries => 256,
+            Self::Keys | Self::Fetches => 128,
+            Self::Transactions => 1024,
+            Self::Joins => 128,
+        }
+    }
+
+    /// The time for which a connection without requests is kept. The next transaction of a conversation comes within a
+    /// minute or so. Other requests come in groups, or alone.
+    const fn idle_time(self) -> Duration {
+        match self {
+            Self::Transactions => Duration::from_secs(90),
+            Self::Queries | Self::Keys | Self::Fetches | Self::Joins => Duration::from_secs(15),
+        }
+    }
+}
 
 /// Limits of one request.
 #[derive(Debug, Clone, Copy)]
@@ -79,10 +129,20 @@ pub enum OutboundError {
     TooLarge { limit_bytes: usize },
     #[error("there was no whole answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
+    #[error("nothing more of the answer came for {} ms", .0.as_millis())]
+    Stalled(Duration),
+    #[error("the answer broke off before")]
+    BrokenOff,
     #[error("the answer redirects more than {0} times")]
     TooManyRedirects(usize),
     #[error("the address is not one of the web, or the answer redirects to such a one")]
     BadUrl,
+}
+
+impl From<Unanswered> for OutboundError {
+    fn from(Unanswered { host, source, .. }: Unanswered) -> Self {
+        Self::Exchange { host, source }
+    }
 }
 
 /// Why the client cannot be built.
@@ -100,7 +160,9 @@ pub struct Outbound {
     hosts: config::Hosts,
     resolver: Arc<dyn Resolve>,
     trust: TrustStores,
-    in_flight: Semaphore,
+    fetches: Semaphore,
+    /// The pool of each [`Use`], in the order of its variants.
+    pools: [Arc<Pool>; Use::ALL.len()],
 }
 
 impl Outbound {
@@ -126,7 +188,8 @@ impl Outbound {
             hosts: config.hosts.clone(),
             resolver,
             trust: TrustStores::load(ca_files)?,
-            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            fetches: Semaphore::new(MAX_FETCHES),
+            pools: Use::ALL.map(|use_| Pool::new(use_.most_connections(), use_.idle_time())),
         })
     }
 
@@ -135,33 +198,49 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`]. Any status except a redirect is an answer.
     pub async fn get(&self, url: &Url, trust: Trust, limits: Limits) -> Result<Response<Bytes>, OutboundError> {
-        self.within(limits.time, self.follow(url.clone(), trust, limits)).await
+        let work = async {
+            // The semaphore is never closed.
+            let _permit = self.fetches.acquire().await;
+            self.follow(url.clone(), trust, limits).await
+        };
+        timeout(limits.time, work).await.unwrap_or(Err(OutboundError::TimedOut(limits.time)))
     }
 
     /// Sends a request to another server over TLS. Follows no redirect, because the signature is only for that server.
-    /// Tries to connect to each target in turn, but never sends the request twice.
+    /// Tries to connect to each target in turn. A request that may have arrived is not sent again, unless it is idempotent
+    /// and the server has closed a kept connection at the same moment.
     ///
     /// # Errors
     /// [`OutboundError`]. Any status is an answer.
     pub async fn send(
         &self,
+        use_: Use,
         route: &Route,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
         limits: Limits,
     ) -> Result<Response<Bytes>, OutboundError> {
-        let host_header = HeaderValue::from_str(&route.host_header).map_err(|_| OutboundError::BadUrl)?;
-        request.headers_mut().insert(HOST, host_header);
-        let exchange = async {
-            let mut connection = Err(OutboundError::BadUrl);
-            for (host, port) in &route.targets {
-                connection = self.connect(host, *port, Some((&route.certificate, Trust::Federation))).await;
-                if connection.is_ok() {
-                    break;
-                }
-            }
-            connection?.exchange(request, limits.body_bytes).await
-        };
-        self.within(limits.time, exchange).await
+        let (head, body) = self.stream(use_, route, request, limits.into()).await?.into_parts();
+        Ok(Response::from_parts(head, body.into_bytes(limits.body_bytes).await?))
+    }
+
+    /// Sends a request as [`Self::send`] does, and returns when the body of the answer begins.
+    ///
+    /// # Errors
+    /// [`OutboundError`]. Any status is an answer.
+    pub async fn stream(
+        &self,
+        use_: Use,
+        route: &Route,
+        mut request: Request<Bytes>,
+        limits: StreamLimits,
+    ) -> Result<Response<Streamed>, OutboundError> {
+        let began_at = Instant::now();
+        address(&mut request, &route.host_header)?;
+        let sending = self.pools[use_ as usize].send(&route.host_header, self.reach(route), request);
+        let head_time = limits.head.min(limits.time);
+        let sent = timeout(head_time, sending).await.unwrap_or(Err(OutboundError::TimedOut(head_time)));
+        let (response, lease) = sent?;
+        Ok(response.map(|body| Streamed::new(body, Source::Pooled(lease), limits, began_at)))
     }
 
     /// Looks up the service records of a name. A host in the static map has none, because the map replaces DNS.
@@ -172,22 +251,9 @@ impl Outbound {
         if self.hosts.find(host).is_some() { Ok(Vec::new()) } else { self.resolver.services(name).await }
     }
 
-    async fn within<T>(
-        &self,
-        time: Duration,
-        work: impl Future<Output = Result<T, OutboundError>>,
-    ) -> Result<T, OutboundError> {
-        let work = async {
-            // The semaphore is never closed.
-            let _permit = self.in_flight.acquire().await;
-            work.await
-        };
-        tokio::time::timeout(time, work).await.unwrap_or(Err(OutboundError::TimedOut(time)))
-    }
-
     async fn follow(&self, mut url: Url, trust: Trust, limits: Limits) -> Result<Response<Bytes>, OutboundError> {
         for _ in 0..=limits.redirects {
-            let response = self.fetch(&url, trust, limits.body_bytes).await?;
+            let response = self.fetch(&url, trust, limits).await?;
             let Some(next) = redirect(&url, &response)? else {
                 return Ok(response);
             };
@@ -197,7 +263,7 @@ impl Outbound {
     }
 
     /// Fetches one URL, without redirects.
-    async fn fetch(&self, url: &Url, trust: Trust, body_bytes: usize) -> Result<Response<Bytes>, OutboundError> {
+    async fn fetch(&self, url: &Url, trust: Trust, limits: Limits) -> Result<Response<Bytes>, OutboundError> {
         let host = match url.host().ok_or(OutboundError::BadUrl)? {
             // The parser has also converted spellings such as `0x7f.1` and `2130706433` to addresses.
             url::Host::Ipv4(ip) => Host::Ip(ip.into()),
@@ -206,7 +272,7 @@ impl Outbound {
         };
         let port = url.port_or_known_default().ok_or(OutboundError::BadUrl)?;
         let tls = match url.scheme() {
-            "https" => Some((&host, trust)),
+            "https" => Some((&host, self.trust.connector(trust))),
             "http" => None,
             _ => return Err(OutboundError::BadUrl),
         };
@@ -220,17 +286,32 @@ impl Outbound {
         *request.uri_mut() = path.into();
         let host_header = HeaderValue::from_str(&host_header).map_err(|_| OutboundError::BadUrl)?;
         request.headers_mut().insert(HOST, host_header);
-        self.connect(&host, port, tls).await?.exchange(request, body_bytes).await
+        let mut connection = self.connect(&host, port, tls).await?;
+        let (head, body) = connection.send(request).await?.into_parts();
+        let limits = StreamLimits::from(limits);
+        let body = Streamed::new(body, Source::Single(connection), limits, Instant::now());
+        Ok(Response::from_parts(head, body.into_bytes(limits.body_bytes).await?))
+    }
+
+    /// Connects to the first target of a route that answers.
+    async fn reach(&self, route: &Route) -> Result<connect::Connection, OutboundError> {
+        let mut connection = Err(OutboundError::BadUrl);
+        for (host, port) in &route.targets {
+            connection = self.connect(host, *port, Some((&route.certificate, self.trust.pooled()))).await;
+            if connection.is_ok() {
+                break;
+            }
+        }
+        connection
     }
 
     async fn connect(
         &self,
         host: &Host,
         port: u16,
-        tls: Option<(&Host, Trust)>,
+        tls: Option<(&Host, &TlsConnector)>,
     ) -> Result<connect::Connection, OutboundError> {
         let addresses = self.addresses(host, port).await?;
-        let tls = tls.map(|(certificate, trust)| (certificate, self.trust.connector(trust)));
         connect::connect(host, &addresses, tls)
             .await
             .map_err(|source| OutboundError::Connect { host: host.clone(), source })
@@ -273,11 +354,18 @@ fn redirect(from: &Url, response: &Response<Bytes>) -> Result<Option<Url>, Outbo
     if is_allowed { Ok(Some(to)) } else { Err(OutboundError::BadUrl) }
 }
 
-/// Adds our name to every request.
-fn add_user_agent(headers: &mut HeaderMap) {
-    let user_agent = HeaderValue::from_static(concat!("Sabha/", env!("CARGO_PKG_VERSION")));
-    headers.entry(USER_AGENT).or_insert(user_agent);
+/// Completes a request for a server: its whole URI, which HTTP/2 needs, and the `Host` of HTTP/1.1.
+fn address(request: &mut Request<Bytes>, host_header: &str) -> Result<(), OutboundError> {
+    let authority: Authority = host_header.parse().map_err(|_| OutboundError::BadUrl)?;
+    let host_header = HeaderValue::from_str(host_header).map_err(|_| OutboundError::BadUrl)?;
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    (parts.scheme, parts.authority) = (Some(Scheme::HTTPS), Some(authority));
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| OutboundError::BadUrl)?;
+    request.headers_mut().insert(HOST, host_header);
+    Ok(())
 }
 
+#[cfg(test)]
+mod test_peer;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ pub mod turns;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, response};
 use ruma::{
     OwnedServerName, ServerName,
     api::{
@@ -28,6 +28,7 @@ use ruma::{
 };
 use sabha_federation::{ServerSigner, published_keys, x_matrix};
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 pub use self::key_ring::{FORGET_AFTER, KeyError};
@@ -35,13 +36,16 @@ use self::{discovery::Discovery, key_ring::KeyRing, turns::Turns};
 use crate::{
     clock::Clock,
     memory::budget::Budget,
-    outbound::{Limits, Outbound, OutboundError},
+    outbound::{Limits, Outbound, OutboundError, StreamLimits, Streamed, Use},
     report::Report,
     store::Database,
 };
 
 /// Limits of a request that a user waits for: profiles, aliases, the room directory.
 pub const QUERY_LIMITS: Limits = Limits { time: Duration::from_secs(10), body_bytes: 1024 * 1024, redirects: 0 };
+
+/// Maximum size of a refusal of a request whose answer is streamed: a code and a sentence.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
 /// The time for which others may cache our published keys. Far above an hour, below which they would ask all the time,
 /// and far below the 7 days that they would accept. After that time a stolen key is worthless.
@@ -114,6 +118,7 @@ impl Federation {
     /// [`FederationError`]. The server may have processed the request.
     pub async fn ask<R>(
         &self,
+        use_: Use,
         destination: &ServerName,
         request: R,
         limits: Limits,
@@ -124,17 +129,54 @@ impl Federation {
         for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
     {
         let request = self.written(destination, request)?;
+        let (head, body) = self.sent(use_, destination, request, limits.into()).await?.into_parts();
         let unreachable = |source| FederationError::Unreachable { destination: destination.to_owned(), source };
-        let sending = async {
-            let route = self.discovery.route(destination).await;
-            self.outbound.send(&route, request, limits).await.map_err(unreachable)
-        };
-        // The time limit includes discovery.
-        let response = tokio::time::timeout(limits.time, sending)
+        let body = body.into_bytes(limits.body_bytes).await.map_err(unreachable)?;
+        read::<R::IncomingResponse>(destination, &Response::from_parts(head, body))
+    }
+
+    /// Sends a signed request whose answer is too large for memory. A refusal is an error, as for [`Self::ask`].
+    ///
+    /// # Errors
+    /// [`FederationError`]. The server may have processed the request.
+    pub async fn ask_streamed<R>(
+        &self,
+        use_: Use,
+        destination: &ServerName,
+        request: R,
+        limits: StreamLimits,
+    ) -> Result<(response::Parts, Streamed), FederationError>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, EndpointError = MatrixError> + Send,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
+        let request = self.written(destination, request)?;
+        let (head, body) = self.sent(use_, destination, request, limits).await?.into_parts();
+        if head.status.is_success() {
+            return Ok((head, body));
+        }
+        // The status counts also when the rest cannot be read.
+        let body = body.into_bytes(MAX_REFUSAL_BYTES).await.unwrap_or_default();
+        Err(refused(destination, &Response::from_parts(head, body)))
+    }
+
+    /// Finds the server and sends the request. The time limits include both.
+    async fn sent(
+        &self,
+        use_: Use,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        limits: StreamLimits,
+    ) -> Result<Response<Streamed>, FederationError> {
+        let unreachable = |source| FederationError::Unreachable { destination: destination.to_owned(), source };
+        let began_at = Instant::now();
+        let route = timeout(limits.head, self.discovery.route(destination))
             .await
-            .map_err(|_| unreachable(OutboundError::TimedOut(limits.time)))??;
+            .map_err(|_| unreachable(OutboundError::TimedOut(limits.head)))?;
+        let limits = limits.after(began_at.elapsed());
+        let response = self.outbound.stream(use_, &route, request, limits).await.map_err(unreachable)?;
         debug!(%destination, status = response.status().as_u16(), "answered by another server");
-        read::<R::IncomingResponse>(destination, &response)
+        Ok(response)
     }
 
     fn written<R>(&self, destination: &ServerName, request: R) -> Result<Request<Bytes>, FederationError>
@@ -191,17 +233,26 @@ fn read<R: IncomingResponse<EndpointError = MatrixError>>(
     destination: &ServerName,
     response: &Response<Bytes>,
 ) -> Result<R, FederationError> {
-    let status = response.status();
-    let mut borrowed = Response::new(&response.body()[..]);
-    *borrowed.status_mut() = status;
-    *borrowed.headers_mut() = response.headers().clone();
-    if !status.is_success() {
-        // A redirect counts as a refusal, because the signature is only for this server.
-        let kind = status.is_client_error().then(|| MatrixError::from_http_response(borrowed).error_kind().cloned());
-        return Err(FederationError::Refused { destination: destination.to_owned(), status, kind: kind.flatten() });
+    if !response.status().is_success() {
+        return Err(refused(destination, response));
     }
-    R::try_from_http_response(borrowed).map_err(|error: FromHttpResponseError<MatrixError>| {
+    R::try_from_http_response(borrowed(response)).map_err(|error: FromHttpResponseError<MatrixError>| {
         debug!(%destination, error = %Report(&error), "another server's answer makes no sense");
         FederationError::Malformed { destination: destination.to_owned() }
     })
+}
+
+/// The refusal of an answer that is no success. A redirect counts as one, because the signature is only for this server.
+fn refused(destination: &ServerName, response: &Response<Bytes>) -> FederationError {
+    let status = response.status();
+    let kind = || MatrixError::from_http_response(borrowed(response)).error_kind().cloned();
+    let kind = if status.is_client_error() { kind() } else { None };
+    FederationError::Refused { destination: destination.to_owned(), status, kind }
+}
+
+fn borrowed(response: &Response<Bytes>) -> Response<&[u8]> {
+    let mut borrowed = Response::new(&response.body()[..]);
+    *borrowed.status_mut() = response.status();
+    *borrowed.headers_mut() = response.headers().clone();
+    borrowed
 }

@@ -19,35 +19,47 @@ pub enum Trust {
     Federation,
 }
 
-/// A TLS configuration for each [`Trust`]. Each also caches sessions, which makes the next connection cheaper.
+/// The names of the protocols that a server chooses from in the handshake (ALPN).
+pub(super) const ALPN_HTTP2: &[u8] = b"h2";
+const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// The TLS configurations. Each also caches sessions, which makes the next connection cheaper.
 pub struct TrustStores {
     public: TlsConnector,
     federation: TlsConnector,
+    pooled: TlsConnector,
 }
 
 impl TrustStores {
     pub fn load(ca_files: &[PathBuf]) -> Result<Self, SetupError> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let public = connector(roots.clone())?;
+        let public = connector(roots.clone(), &[ALPN_HTTP1])?;
         for path in ca_files {
             authorities::add(path, &mut roots)?;
         }
-        Ok(Self { public, federation: connector(roots)? })
+        let federation = connector(roots.clone(), &[ALPN_HTTP1])?;
+        Ok(Self { public, federation, pooled: connector(roots, &[ALPN_HTTP2, ALPN_HTTP1])? })
     }
 
+    /// The configuration for one exchange. HTTP/2 would only make it longer.
     pub fn connector(&self, trust: Trust) -> &TlsConnector {
         match trust {
             Trust::Public => &self.public,
             Trust::Federation => &self.federation,
         }
     }
+
+    /// The configuration for connections to other servers, which are kept.
+    pub fn pooled(&self) -> &TlsConnector {
+        &self.pooled
+    }
 }
 
-fn connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
+fn connector(roots: RootCertStore, protocols: &[&[u8]]) -> Result<TlsConnector, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }

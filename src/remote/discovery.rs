@@ -3,8 +3,15 @@
 //! A delegation is cached for the time that it says, a day if it says none, and two days at most. The lack of a
 //! delegation is cached for an hour if the host answered, and for a minute if it was not reached. Each further failure
 //! doubles that time, up to an hour. The resolver caches DNS answers.
+//!
+//! Promises: at most one request for the delegation of a host runs at a time, for all who wait for it. A delegation is
+//! refreshed before its end, by one request while others still use it; if the host is not reached then, it counts until its
+//! end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::{HeaderMap, StatusCode, header::CACHE_CONTROL};
 use ruma::{OwnedServerName, ServerName};
@@ -14,26 +21,32 @@ use tracing::debug;
 use url::Url;
 
 use crate::{
+    account::millis,
     clock::Clock,
     memory::{
         budget::{Budget, Part},
-        cache::{ByteCache, HasBytes},
+        growing::GrowingCache,
     },
     outbound::{Limits, Outbound, Trust},
     report::Report,
+    store::ids::lock,
 };
 
-/// Limits of fetching a delegation, which is one line.
+/// Limits of fetching a delegation, which is one line. So nobody waits longer than this for another's request.
 const WELL_KNOWN_LIMITS: Limits = Limits { time: Duration::from_secs(5), body_bytes: 64 * 1024, redirects: 5 };
 
-/// Approximate memory of a cached delegation, or of the lack of one, with both names: a host's name has at most 255 bytes,
-/// and most have 20.
+/// Approximate memory of a cached delegation, or of the lack of one, with both names and the locks: a host's name has at most
+/// 255 bytes, and most have 20.
 const DELEGATION_BYTES: u64 = 300;
 
 /// The time for which a delegation is cached: the default, the minimum and the maximum.
 const DEFAULT_AGE: Duration = Duration::from_secs(24 * 3600);
 const MIN_AGE: Duration = Duration::from_secs(5 * 60);
 const MAX_AGE: Duration = Duration::from_secs(48 * 3600);
+
+/// The part of a delegation's time, at its end, in which it is refreshed: a fifth. Of a day, that leaves hours for a host that
+/// is down.
+const REFRESHED_PART: u32 = 5;
 
 /// The time for which the lack of a delegation is cached.
 const NONE_AGE: Duration = Duration::from_secs(3600);
@@ -46,45 +59,62 @@ const UNREACHED_MAX_AGE: Duration = Duration::from_secs(3600);
 pub struct Discovery {
     outbound: Arc<Outbound>,
     clock: Clock,
-    delegations: Arc<ByteCache<String, Delegation>>,
+    hosts: Arc<GrowingCache<String, Slot>>,
 }
 
-/// The cached delegation of a host.
-#[derive(Debug, Clone)]
+/// The entry of one host.
+#[derive(Default)]
+struct Slot {
+    /// Locked for a few lines without `.await`.
+    known: Mutex<Delegation>,
+    /// Held while the host is asked, so that other requests wait for the same answer.
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// The cached delegation of a host. By default nothing is known, and the host is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Delegation {
     to: Option<OwnedServerName>,
+    /// The end of the delegation.
     until_ms: i64,
-    /// The time for which this is cached, if the host was not reached.
+    /// The time from which the host is asked again.
+    ask_again_at_ms: i64,
+    /// The pause after the last request, if the host was not reached.
     unreached: Option<Duration>,
 }
 
-impl HasBytes for Delegation {
-    fn bytes(&self) -> u64 {
-        DELEGATION_BYTES
+impl Delegation {
+    /// The delegation at this time.
+    fn at(&self, now_ms: i64) -> Option<OwnedServerName> {
+        self.to.clone().filter(|_| now_ms < self.until_ms)
+    }
+
+    /// What is known after the host was asked: its delegation with the time for which it counts, `None` if it has none, or
+    /// an error if it was not reached.
+    fn after(&self, asked: Result<Option<(OwnedServerName, Duration)>, ()>, now_ms: i64) -> Self {
+        let later = |time: Duration| now_ms.saturating_add(millis(time));
+        match asked {
+            Ok(Some((to, age))) => {
+                let ask_again_at_ms = later(age - age / REFRESHED_PART);
+                Self { to: Some(to), until_ms: later(age), ask_again_at_ms, unreached: None }
+            }
+            Ok(None) => Self { to: None, until_ms: now_ms, ask_again_at_ms: later(NONE_AGE), unreached: None },
+            Err(()) => {
+                let pause = self.unreached.map_or(UNREACHED_AGE, |before| (before * 2).min(UNREACHED_MAX_AGE));
+                Self { ask_again_at_ms: later(pause), unreached: Some(pause), ..self.clone() }
+            }
+        }
     }
 }
 
 impl Discovery {
     pub fn new(outbound: Arc<Outbound>, clock: Clock, budget: &Budget) -> Self {
-        Self { outbound, clock, delegations: budget.cache(Part::Delegations) }
+        Self { outbound, clock, hosts: budget.growing_cache(Part::Delegations) }
     }
 
     /// Finds the way to a server. Only a connection shows whether it is reachable.
     pub async fn route(&self, server_name: &ServerName) -> Route {
         find_route(server_name, self).await
-    }
-
-    async fn fetch(&self, host: &str, before: Option<Duration>) -> Delegation {
-        let (to, age, unreached) = match self.ask(host).await {
-            Ok(Some((to, age))) => (Some(to), age, None),
-            Ok(None) => (None, NONE_AGE, None),
-            Err(()) => {
-                let age = before.map_or(UNREACHED_AGE, |before| (before * 2).min(UNREACHED_MAX_AGE));
-                (None, age, Some(age))
-            }
-        };
-        let until_ms = self.clock.now_ms().saturating_add(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        Delegation { to, until_ms, unreached }
     }
 
     /// Asks a host for its delegation. `Ok(None)` means that it answered without one, and `Err` that it was not
@@ -107,13 +137,31 @@ impl Discovery {
 impl Network for Discovery {
     async fn well_known(&self, host: &str) -> Option<OwnedServerName> {
         let host = host.to_ascii_lowercase();
-        let before = self.delegations.get(&host);
-        if let Some(known) = before.as_ref().filter(|known| self.clock.now_ms() < known.until_ms) {
-            return known.to.clone();
+        let slot = self.hosts.get_or_default(&host, DELEGATION_BYTES);
+        // What is known, and whether the host is to be asked.
+        let look = || {
+            let (known, now_ms) = (lock(&slot.known), self.clock.now_ms());
+            (known.at(now_ms), known.ask_again_at_ms <= now_ms)
+        };
+        let (to, is_due) = look();
+        if !is_due {
+            return to;
         }
-        let fetched = self.fetch(&host, before.and_then(|before| before.unreached)).await;
-        self.delegations.insert(host, fetched.clone());
-        fetched.to
+        let _one_at_a_time = match slot.asking.try_lock() {
+            Ok(free) => free,
+            Err(_) if to.is_some() => return to,
+            Err(_) => slot.asking.lock().await,
+        };
+        // Another request may have asked meanwhile.
+        let (to, is_due) = look();
+        if !is_due {
+            return to;
+        }
+        let asked = self.ask(&host).await;
+        let mut known = lock(&slot.known);
+        let now_ms = self.clock.now_ms();
+        *known = known.after(asked, now_ms);
+        known.at(now_ms)
     }
 
     async fn services(&self, name: &str) -> Vec<Service> {
@@ -171,6 +219,36 @@ mod tests {
         check(Some("no-store, max-age=7200"), MIN_AGE);
         check(Some("max-age=99999999"), MAX_AGE);
         check(Some("max-age=never"), DEFAULT_AGE);
+    }
+
+    #[test]
+    fn a_host_that_is_not_reached_keeps_its_delegation_until_the_end() {
+        let hour = millis(Duration::from_secs(3600));
+        let minute = hour / 60;
+        let to = |name: &str| Some(ServerName::parse(name).unwrap());
+        let told = |name: &str| Ok(to(name).map(|name| (name, Duration::from_secs(10 * 3600))));
+        let known = Delegation::default().after(told("a.test"), 0);
+        assert_eq!((known.until_ms, known.ask_again_at_ms), (10 * hour, 8 * hour));
+
+        // Pauses between further requests grow, also past the end.
+        let mut unreached = known.clone();
+        let mut now_ms = known.ask_again_at_ms;
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+            unreached = unreached.after(Err(()), now_ms);
+            assert_eq!((unreached.until_ms, unreached.ask_again_at_ms), (10 * hour, now_ms + pause * minute));
+            now_ms = unreached.ask_again_at_ms;
+        }
+        assert_eq!(unreached.at(10 * hour - 1), to("a.test"));
+        assert_eq!(unreached.at(10 * hour), None);
+
+        // An answer counts at once, also the answer that there is none.
+        assert_eq!(unreached.after(told("b.test"), now_ms).at(now_ms), to("b.test"));
+        assert_eq!(unreached.after(told("b.test"), now_ms).unreached, None);
+        let none = known.after(Ok(None), 8 * hour);
+        assert_eq!((none.at(8 * hour), none.ask_again_at_ms), (None, 9 * hour));
+        // Without a delegation before, there is none, and the host is asked again soon.
+        let never = Delegation::default().after(Err(()), 0);
+        assert_eq!((never.at(0), never.ask_again_at_ms), (None, minute));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
         budget::{Budget, Part},
         growing::GrowingCache,
     },
-    outbound::{Limits, Outbound, OutboundError},
+    outbound::{Limits, Outbound, OutboundError, Use},
     report::Report,
     store::{
         self, Database,
@@ -216,7 +216,7 @@ impl KeyRing {
             let route = self.discovery.route(server).await;
             let mut request = Request::new(Bytes::new());
             *request.uri_mut() = Uri::from_static("/_matrix/key/v2/server");
-            self.outbound.send(&route, request, FETCH_LIMITS).await
+            self.outbound.send(Use::Keys, &route, request, FETCH_LIMITS).await
         };
         let timed_out = OutboundError::TimedOut(FETCH_LIMITS.time);
         let response = tokio::time::timeout(FETCH_LIMITS.time, asking).await.unwrap_or(Err(timed_out))?;

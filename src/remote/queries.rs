@@ -21,6 +21,7 @@ use ruma::{
 use serde_json::Value as JsonValue;
 
 use super::{Federation, FederationError, QUERY_LIMITS};
+use crate::outbound::Use;
 
 /// Maximum number of profile fields passed on. The specification limits a profile to 64 KiB; this limits the number of
 /// small fields in it.
@@ -39,7 +40,7 @@ impl Federation {
     {
         let busy = || FederationError::Busy { destination: destination.to_owned() };
         let _turn = self.turns.take(destination).ok_or_else(busy)?;
-        self.ask(destination, request, QUERY_LIMITS).await
+        self.ask(Use::Queries, destination, request, QUERY_LIMITS).await
     }
 
     /// Fetches the profile of another server's user: all fields, or only `field`.

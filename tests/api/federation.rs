@@ -6,3 +6,4 @@ mod answers;
 mod asking;
 mod network;
 mod peers;
+mod transport;

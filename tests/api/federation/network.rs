@@ -9,7 +9,10 @@ use std::{
 use http::{Method, Request};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ruma::ServerName;
-use sabha::config::{Config, Listener, Tls};
+use sabha::{
+    config::{Config, Listener, Tls},
+    outbound::Outbound,
+};
 use sabha_federation::{ServerSigner, x_matrix};
 use tempfile::TempDir;
 
@@ -81,6 +84,14 @@ impl Network {
         for (name, address) in &self.hosts {
             config.outbound.hosts.insert(name, (*address).into());
         }
+    }
+
+    /// The HTTP client of a server in the network that may connect to these addresses.
+    pub fn outbound(&self, allow: &[&str]) -> Outbound {
+        let mut config = Config::default();
+        self.configure(&mut config);
+        config.outbound.allow = allow.iter().map(|range| range.parse().expect("a range")).collect();
+        Outbound::new(&config.outbound, &config.federation.ca_files).expect("the network's own authority")
     }
 
     pub fn builder(&self, engine: Engine, name: &'static str) -> Builder {
