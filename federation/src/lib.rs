@@ -15,9 +15,11 @@
 //!   room. [`varint`]: the parts of their stored form.
 //! - [`held`]: the entries of a state, wherever it is kept, and the difference of two states.
 //! - [`model`]: reads of one room, as traits: its states, the graph of its events, and the events themselves.
-//! - [`sides`]: the states of branches, which the state log does not have. [`graph`]: the graph of a room's events.
-//!   [`received`]: events that other servers sent. **Not yet**: only the form of a side is there.
+//! - [`sides`]: the states of branches, which the state log does not have. [`graph`]: the graph of a room's events: its
+//!   forward extremities, auth chains and places.
 //! - [`resolve`]: one state from those of several branches.
+//! - [`received`]: events that other servers sent: their form, hashes and signatures, checked in one place.
+//!   **Not yet**: the server does not use these four; it has rooms without branches only.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;
