@@ -9,22 +9,26 @@
 //! connection of its own, because users name them.
 //!
 //! Reading order: [`guard`] checks addresses, [`resolve`] queries DNS, [`connect`] makes one connection, `pool` keeps
-//! connections, [`stream`] reads an answer. Its user is [`crate::remote`].
+//! connections, [`stream`] reads an answer, `fetch` follows a URL. Its user is [`crate::remote`].
+
+pub mod guard;
+pub mod resolve;
+pub mod trust;
 
 pub mod connect;
-pub mod guard;
 mod pool;
-pub mod resolve;
+mod purpose;
 pub mod stream;
-pub mod trust;
+
+mod fetch;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, StatusCode, Uri,
-    header::{HOST, LOCATION},
-    uri::{Authority, PathAndQuery, Scheme},
+    HeaderValue, Request, Response, Uri,
+    header::HOST,
+    uri::{Authority, Scheme},
 };
 use sabha_federation::{Host, Route, Service};
 use tokio::{
@@ -32,64 +36,20 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_rustls::TlsConnector;
-use url::Url;
 
 pub use self::{
     connect::ConnectError,
     guard::Guard,
+    purpose::Use,
     resolve::{Resolve, ResolveError},
     stream::{StreamLimits, Streamed},
     trust::{Trust, TrustStores},
 };
-use self::{connect::Unanswered, pool::Pool, stream::Source};
+use self::{connect::Unanswered, pool::Pool, stream::BodySource};
 use crate::config;
-
-/// Maximum number of URLs fetched at a time, so that slow hosts cannot take all our sockets. Further requests wait, within
-/// their time.
-const MAX_FETCHES: usize = 512;
 
 /// Maximum number of a host's addresses to try. A name with more is likely meant to keep us busy.
 const MAX_ADDRESSES: usize = 4;
-
-/// What a connection to another server is for. Each use has its own pool, so that none can take the sockets of another.
-/// That one server does not take all connections of a use is for its callers to see to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// Requests that a user waits for.
-    Queries,
-    /// Servers' keys, which requests to us wait for.
-    Keys,
-    /// Missing events and states, and media.
-    Fetches,
-    /// Our events and messages.
-    Transactions,
-    /// The steps of joins, invites, knocks and leaves.
-    Joins,
-}
-
-impl Use {
-    const ALL: [Self; 5] = [Self::Queries, Self::Keys, Self::Fetches, Self::Transactions, Self::Joins];
-
-    /// Maximum number of connections. Twice the requests that callers make at a time, so that some are kept besides; for
-    /// transactions about the servers of large rooms. Together 1,664, which is far below the usual limit of files.
-    const fn most_connections(self) -> usize {
-        match self {
-            Self::Queries => 256,
-            Self::Keys | Self::Fetches => 128,
-            Self::Transactions => 1024,
-            Self::Joins => 128,
-        }
-    }
-
-    /// The time for which a connection without requests is kept. The next transaction of a conversation comes within a
-    /// minute or so. Other requests come in groups, or alone.
-    const fn idle_time(self) -> Duration {
-        match self {
-            Self::Transactions => Duration::from_secs(90),
-            Self::Queries | Self::Keys | Self::Fetches | Self::Joins => Duration::from_secs(15),
-        }
-    }
-}
 
 /// Limits of one request.
 #[derive(Debug, Clone, Copy)]
@@ -188,22 +148,9 @@ impl Outbound {
             hosts: config.hosts.clone(),
             resolver,
             trust: TrustStores::load(ca_files)?,
-            fetches: Semaphore::new(MAX_FETCHES),
+            fetches: Semaphore::new(fetch::MAX_FETCHES),
             pools: Use::ALL.map(|use_| Pool::new(use_.most_connections(), use_.idle_time())),
         })
-    }
-
-    /// Fetches `url`, following redirects. `https` never redirects to plain `http`.
-    ///
-    /// # Errors
-    /// [`OutboundError`]. Any status except a redirect is an answer.
-    pub async fn get(&self, url: &Url, trust: Trust, limits: Limits) -> Result<Response<Bytes>, OutboundError> {
-        let work = async {
-            // The semaphore is never closed.
-            let _permit = self.fetches.acquire().await;
-            self.follow(url.clone(), trust, limits).await
-        };
-        timeout(limits.time, work).await.unwrap_or(Err(OutboundError::TimedOut(limits.time)))
     }
 
     /// Sends a request to another server over TLS. Follows no redirect, because the signature is only for that server.
@@ -239,8 +186,8 @@ impl Outbound {
         let sending = self.pools[use_ as usize].send(&route.host_header, self.reach(route), request);
         let head_time = limits.head.min(limits.time);
         let sent = timeout(head_time, sending).await.unwrap_or(Err(OutboundError::TimedOut(head_time)));
-        let (response, lease) = sent?;
-        Ok(response.map(|body| Streamed::new(body, Source::Pooled(lease), limits, began_at)))
+        let (response, borrowed) = sent?;
+        Ok(response.map(|body| Streamed::new(body, BodySource::Pooled(borrowed), limits, began_at)))
     }
 
     /// Looks up the service records of a name. A host in the static map has none, because the map replaces DNS.
@@ -249,48 +196,6 @@ impl Outbound {
     /// When DNS does not answer.
     pub async fn services(&self, name: &str, host: &str) -> Result<Vec<Service>, ResolveError> {
         if self.hosts.find(host).is_some() { Ok(Vec::new()) } else { self.resolver.services(name).await }
-    }
-
-    async fn follow(&self, mut url: Url, trust: Trust, limits: Limits) -> Result<Response<Bytes>, OutboundError> {
-        for _ in 0..=limits.redirects {
-            let response = self.fetch(&url, trust, limits).await?;
-            let Some(next) = redirect(&url, &response)? else {
-                return Ok(response);
-            };
-            url = next;
-        }
-        Err(OutboundError::TooManyRedirects(limits.redirects))
-    }
-
-    /// Fetches one URL, without redirects.
-    async fn fetch(&self, url: &Url, trust: Trust, limits: Limits) -> Result<Response<Bytes>, OutboundError> {
-        let host = match url.host().ok_or(OutboundError::BadUrl)? {
-            // The parser has also converted spellings such as `0x7f.1` and `2130706433` to addresses.
-            url::Host::Ipv4(ip) => Host::Ip(ip.into()),
-            url::Host::Ipv6(ip) => Host::Ip(ip.into()),
-            url::Host::Domain(name) => Host::Name(name.to_owned()),
-        };
-        let port = url.port_or_known_default().ok_or(OutboundError::BadUrl)?;
-        let tls = match url.scheme() {
-            "https" => Some((&host, self.trust.connector(trust))),
-            "http" => None,
-            _ => return Err(OutboundError::BadUrl),
-        };
-        let host_header = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_string(),
-        };
-        let path: PathAndQuery =
-            url[url::Position::BeforePath..url::Position::AfterQuery].parse().map_err(|_| OutboundError::BadUrl)?;
-        let mut request = Request::new(Bytes::new());
-        *request.uri_mut() = path.into();
-        let host_header = HeaderValue::from_str(&host_header).map_err(|_| OutboundError::BadUrl)?;
-        request.headers_mut().insert(HOST, host_header);
-        let mut connection = self.connect(&host, port, tls).await?;
-        let (head, body) = connection.send(request).await?.into_parts();
-        let limits = StreamLimits::from(limits);
-        let body = Streamed::new(body, Source::Single(connection), limits, Instant::now());
-        Ok(Response::from_parts(head, body.into_bytes(limits.body_bytes).await?))
     }
 
     /// Connects to the first target of a route that answers.
@@ -334,24 +239,6 @@ impl Outbound {
         let permitted: Vec<_> = permitted.take(MAX_ADDRESSES).collect();
         if permitted.is_empty() { Err(OutboundError::Denied { host: host.clone() }) } else { Ok(permitted) }
     }
-}
-
-/// The redirect target of an answer, if it has one.
-fn redirect(from: &Url, response: &Response<Bytes>) -> Result<Option<Url>, OutboundError> {
-    use StatusCode as S;
-    if ![S::MOVED_PERMANENTLY, S::FOUND, S::SEE_OTHER, S::TEMPORARY_REDIRECT, S::PERMANENT_REDIRECT]
-        .contains(&response.status())
-    {
-        return Ok(None);
-    }
-    let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-    let to = location.and_then(|location| from.join(location).ok()).ok_or(OutboundError::BadUrl)?;
-    let is_allowed = match to.scheme() {
-        "https" => true,
-        "http" => from.scheme() == "http",
-        _ => false,
-    };
-    if is_allowed { Ok(Some(to)) } else { Err(OutboundError::BadUrl) }
 }
 
 /// Completes a request for a server: its whole URI, which HTTP/2 needs, and the `Host` of HTTP/1.1.

@@ -57,19 +57,19 @@ pub enum ConnectError {
 /// An open connection. Dropping it, and what [`Self::share`] made of it, closes it.
 pub struct Connection {
     host: Host,
-    requests: Requests,
+    requests: RequestSender,
     /// Ends the tasks that hyper runs for the connection, which own the socket.
     end: Arc<DropGuard>,
 }
 
 /// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(super) enum ClientProtocol {
     Http1,
     Http2,
 }
 
-enum Requests {
+enum RequestSender {
     /// Takes one request at a time.
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
@@ -94,7 +94,7 @@ pub(super) async fn connect(
     // Without it, the last part of a request could be delayed, waiting for more data to send.
     tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     match tls {
-        None => begin(host, tcp, Protocol::Http1).await,
+        None => begin(host, tcp, ClientProtocol::Http1).await,
         Some((certificate, connector)) => {
             let name = match certificate {
                 Host::Ip(ip) => ServerName::from(*ip),
@@ -102,7 +102,7 @@ pub(super) async fn connect(
             };
             let stream = connector.connect(name, tcp).await.map_err(ConnectError::Tls)?;
             let chosen = stream.get_ref().1.alpn_protocol();
-            let protocol = if chosen == Some(ALPN_HTTP2) { Protocol::Http2 } else { Protocol::Http1 };
+            let protocol = if chosen == Some(ALPN_HTTP2) { ClientProtocol::Http2 } else { ClientProtocol::Http1 };
             begin(host, stream, protocol).await
         }
     }
@@ -121,7 +121,7 @@ async fn first(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 }
 
 /// Begins HTTP on a stream.
-pub(super) async fn begin<S>(host: &Host, stream: S, protocol: Protocol) -> Result<Connection, ConnectError>
+pub(super) async fn begin<S>(host: &Host, stream: S, protocol: ClientProtocol) -> Result<Connection, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -130,7 +130,7 @@ where
     let (tasks, stream) = (Tasks(token), TokioIo::new(stream));
     // An error of the connection's own future also ends its requests, with the same error.
     let requests = match protocol {
-        Protocol::Http1 => {
+        ClientProtocol::Http1 => {
             let (requests, connection) = http1::Builder::new()
                 .max_buf_size(MAX_HEADER_BYTES as usize)
                 .max_headers(MAX_HEADERS)
@@ -138,9 +138,9 @@ where
                 .await
                 .map_err(ConnectError::Http)?;
             tasks.execute(connection);
-            Requests::Http1(requests)
+            RequestSender::Http1(requests)
         }
-        Protocol::Http2 => {
+        ClientProtocol::Http2 => {
             let (requests, connection) = http2::Builder::new(tasks.clone())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(HTTP2_PING_INTERVAL)
@@ -152,7 +152,7 @@ where
                 .await
                 .map_err(ConnectError::Http)?;
             tasks.execute(connection);
-            Requests::Http2(requests)
+            RequestSender::Http2(requests)
         }
     };
     Ok(Connection { host: host.clone(), requests, end })
@@ -178,20 +178,20 @@ impl Connection {
         &self.host
     }
 
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> ClientProtocol {
         match self.requests {
-            Requests::Http1(_) => Protocol::Http1,
-            Requests::Http2(_) => Protocol::Http2,
+            RequestSender::Http1(_) => ClientProtocol::Http1,
+            RequestSender::Http2(_) => ClientProtocol::Http2,
         }
     }
 
     /// Another handle of an HTTP/2 connection, which takes many requests at a time.
     pub(super) fn share(&self) -> Option<Self> {
         match &self.requests {
-            Requests::Http1(_) => None,
-            Requests::Http2(requests) => Some(Self {
+            RequestSender::Http1(_) => None,
+            RequestSender::Http2(requests) => Some(Self {
                 host: self.host.clone(),
-                requests: Requests::Http2(requests.clone()),
+                requests: RequestSender::Http2(requests.clone()),
                 end: Arc::clone(&self.end),
             }),
         }
@@ -205,8 +205,8 @@ impl Connection {
     /// Whether the next request can begin now, as far as we know: the server may have closed the connection.
     pub(super) fn is_ready(&self) -> bool {
         match &self.requests {
-            Requests::Http1(requests) => requests.is_ready(),
-            Requests::Http2(requests) => requests.is_ready(),
+            RequestSender::Http1(requests) => requests.is_ready(),
+            RequestSender::Http2(requests) => requests.is_ready(),
         }
     }
 
@@ -216,8 +216,8 @@ impl Connection {
     /// When there will be none, because one side closes the connection.
     pub(super) async fn ready(&mut self) -> Result<(), hyper::Error> {
         match &mut self.requests {
-            Requests::Http1(requests) => requests.ready().await,
-            Requests::Http2(requests) => requests.ready().await,
+            RequestSender::Http1(requests) => requests.ready().await,
+            RequestSender::Http2(requests) => requests.ready().await,
         }
     }
 
@@ -227,12 +227,12 @@ impl Connection {
         let user_agent = HeaderValue::from_static(concat!("Sabha/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().entry(header::USER_AGENT).or_insert(user_agent);
         let sent = match &mut self.requests {
-            Requests::Http1(requests) => {
+            RequestSender::Http1(requests) => {
                 let path = request.uri().path_and_query().cloned();
                 *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
                 requests.try_send_request(request.map(Full::new)).await
             }
-            Requests::Http2(requests) => {
+            RequestSender::Http2(requests) => {
                 // The URI already says it.
                 request.headers_mut().remove(header::HOST);
                 requests.try_send_request(request.map(Full::new)).await

@@ -11,7 +11,7 @@ use hyper::body::{Body as _, Incoming};
 use sabha_federation::Host;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Limits, OutboundError, connect::Connection, pool::Lease};
+use super::{Limits, OutboundError, connect::Connection, pool::Borrowed};
 
 /// Limits of a request whose answer is read as it comes.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ impl From<Limits> for StreamLimits {
 /// The body of an answer. Dropping it before its end gives up the rest.
 pub struct Streamed {
     /// The rest of the body. `None` after its end and after a failure.
-    rest: Option<Rest>,
+    rest: Option<RestOfBody>,
     is_whole: bool,
     /// The number of bytes that may still come.
     left: usize,
@@ -51,31 +51,31 @@ pub struct Streamed {
     until: Instant,
 }
 
-struct Rest {
+struct RestOfBody {
     body: Incoming,
-    source: Source,
+    source: BodySource,
 }
 
 /// The connection that the body comes from.
-pub(super) enum Source {
+pub(super) enum BodySource {
     /// A connection for this answer alone.
     Single(Connection),
-    Pooled(Lease),
+    Pooled(Borrowed),
 }
 
-impl Source {
+impl BodySource {
     fn host(&self) -> &Host {
         match self {
             Self::Single(connection) => connection.host(),
-            Self::Pooled(lease) => lease.host(),
+            Self::Pooled(borrowed) => borrowed.host(),
         }
     }
 }
 
 impl Streamed {
     /// The body of an answer to a request that began at `began_at`.
-    pub(super) fn new(body: Incoming, source: Source, limits: StreamLimits, began_at: Instant) -> Self {
-        let rest = Some(Rest { body, source });
+    pub(super) fn new(body: Incoming, source: BodySource, limits: StreamLimits, began_at: Instant) -> Self {
+        let rest = Some(RestOfBody { body, source });
         Self { rest, is_whole: false, left: limits.body_bytes, limits, until: began_at + limits.time }
     }
 
@@ -91,16 +91,16 @@ impl Streamed {
             Ok(Some(bytes)) => Ok(Some(bytes)),
             Ok(None) => {
                 self.is_whole = true;
-                if let Some(Rest { source: Source::Pooled(lease), body }) = self.rest.take() {
+                if let Some(RestOfBody { source: BodySource::Pooled(borrowed), body }) = self.rest.take() {
                     drop(body);
-                    lease.finish().await;
+                    borrowed.finish().await;
                 }
                 Ok(None)
             }
             Err(error) => {
-                if let Some(Rest { source: Source::Pooled(lease), body }) = self.rest.take() {
+                if let Some(RestOfBody { source: BodySource::Pooled(borrowed), body }) = self.rest.take() {
                     drop(body);
-                    lease.fail();
+                    borrowed.fail();
                 }
                 Err(error)
             }

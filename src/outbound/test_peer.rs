@@ -28,7 +28,7 @@ use tokio::{
 
 use super::{
     OutboundError,
-    connect::{self, Connection, Protocol},
+    connect::{self, ClientProtocol, Connection},
 };
 use crate::store::ids::lock;
 
@@ -41,7 +41,7 @@ const SETTLING_STEPS: usize = 100;
 /// A server that answers `/silent` never, `/stall` without an end, `/gate` with a permit of its gate, and everything else at
 /// once.
 pub(super) struct Peer {
-    protocol: Protocol,
+    protocol: ClientProtocol,
     made: AtomicUsize,
     asked: Arc<AtomicUsize>,
     pub gate: Arc<Semaphore>,
@@ -49,7 +49,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub fn new(protocol: Protocol) -> Self {
+    pub fn new(protocol: ClientProtocol) -> Self {
         let open = Mutex::new(JoinSet::new());
         Self { protocol, made: AtomicUsize::new(0), asked: Arc::default(), gate: Arc::new(Semaphore::new(0)), open }
     }
@@ -76,8 +76,10 @@ impl Peer {
         self.made.fetch_add(1, Ordering::SeqCst);
         lock(&self.open).spawn(async move {
             let _ended = match protocol {
-                Protocol::Http1 => http1::Builder::new().serve_connection(stream, service).await,
-                Protocol::Http2 => http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await,
+                ClientProtocol::Http1 => http1::Builder::new().serve_connection(stream, service).await,
+                ClientProtocol::Http2 => {
+                    http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await
+                }
             };
         });
         begin(ours, self.protocol).await
@@ -137,7 +139,7 @@ pub(super) async fn until(mut is_true: impl FnMut() -> bool) {
 }
 
 /// Our end of a connection.
-pub(super) async fn begin(ours: DuplexStream, protocol: Protocol) -> Result<Connection, OutboundError> {
+pub(super) async fn begin(ours: DuplexStream, protocol: ClientProtocol) -> Result<Connection, OutboundError> {
     let host = Host::Name("peer.test".to_owned());
     let begun = connect::begin(&host, ours, protocol).await;
     begun.map_err(|source| OutboundError::Connect { host, source })

@@ -14,7 +14,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{resolve::Lookup, *};
+use http::{StatusCode, header::LOCATION};
+use url::Url;
+
+use super::{fetch::redirect, resolve::Lookup, *};
 
 const LIMITS: Limits = Limits { time: Duration::from_secs(20), body_bytes: 1000, redirects: 2 };
 

@@ -59,12 +59,12 @@ const UNREACHED_MAX_AGE: Duration = Duration::from_secs(3600);
 pub struct Discovery {
     outbound: Arc<Outbound>,
     clock: Clock,
-    hosts: Arc<GrowingCache<String, Slot>>,
+    hosts: Arc<GrowingCache<String, HostSlot>>,
 }
 
 /// The entry of one host.
 #[derive(Default)]
-struct Slot {
+struct HostSlot {
     /// Locked for a few lines without `.await`.
     known: Mutex<Delegation>,
     /// Held while the host is asked, so that other requests wait for the same answer.

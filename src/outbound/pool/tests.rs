@@ -5,30 +5,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::{
     io::{AsyncWriteExt as _, DuplexStream, duplex},
     task::JoinSet,
-    time::advance,
+    time::{advance, timeout},
 };
 
-use super::*;
+use super::{hosts::MAX_AGE, *};
 use crate::outbound::{
     Limits,
-    stream::{Source, Streamed},
+    connect::ClientProtocol,
+    stream::{BodySource, Streamed},
     test_peer::{Peer, begin, read_head, request, until},
 };
 
-const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+const PROTOCOLS: [ClientProtocol; 2] = [ClientProtocol::Http1, ClientProtocol::Http2];
 
 const IDLE: Duration = Duration::from_secs(15);
 
 const LIMITS: Limits = Limits { time: Duration::from_secs(60), body_bytes: 1000, redirects: 0 };
 
-async fn read(response: Response<Incoming>, lease: Lease) -> Result<Bytes, OutboundError> {
-    let body = Streamed::new(response.into_body(), Source::Pooled(lease), LIMITS.into(), Instant::now());
+async fn read(response: Response<Incoming>, borrowed: Borrowed) -> Result<Bytes, OutboundError> {
+    let body = Streamed::new(response.into_body(), BodySource::Pooled(borrowed), LIMITS.into(), Instant::now());
     body.into_bytes(LIMITS.body_bytes).await
 }
 
 async fn ask(pool: &Arc<Pool>, peer: &Peer, host: &str, path: &str) -> Result<Bytes, OutboundError> {
-    let (response, lease) = pool.send(host, peer.connect(), request("GET", host, path)).await?;
-    read(response, lease).await
+    let (response, borrowed) = pool.send(host, peer.connect(), request("GET", host, path)).await?;
+    read(response, borrowed).await
 }
 
 /// Begins `number` requests at the same time.
@@ -58,7 +59,7 @@ async fn requests_in_a_row_have_one_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_at_once_share_a_connection_if_the_protocol_can() {
-    for (protocol, expected) in [(Protocol::Http1, 20), (Protocol::Http2, 1)] {
+    for (protocol, expected) in [(ClientProtocol::Http1, 20), (ClientProtocol::Http2, 1)] {
         let (pool, peer) = (Pool::new(32, IDLE), Arc::new(Peer::new(protocol)));
         let asking = ask_at_once(&pool, &peer, "a.test", 20);
         // All are there before the first has an answer.
@@ -125,7 +126,7 @@ impl Closing {
             }
             answer(&mut theirs).await;
         });
-        begin(ours, Protocol::Http1).await
+        begin(ours, ClientProtocol::Http1).await
     }
 }
 
@@ -135,15 +136,15 @@ async fn a_request_that_may_have_arrived_is_repeated_only_if_it_is_idempotent() 
         let (pool, server) = (Pool::new(8, IDLE), Closing::default());
         let ask = async || {
             let sent = pool.send("a.test", server.connect(), request(method, "a.test", "/")).await;
-            let (response, lease) = sent?;
-            read(response, lease).await
+            let (response, borrowed) = sent?;
+            read(response, borrowed).await
         };
         ask().await.unwrap();
         let second = ask().await;
         assert_eq!(second.is_ok(), is_repeated, "{method} {second:?}");
         assert_eq!(server.made.load(Ordering::SeqCst), if is_repeated { 2 } else { 1 }, "{method}");
         // What fails on a new connection is not repeated.
-        let (pool, server) = (Pool::new(8, IDLE), Peer::new(Protocol::Http1));
+        let (pool, server) = (Pool::new(8, IDLE), Peer::new(ClientProtocol::Http1));
         let closed = async {
             let connection = server.connect().await?;
             server.close().await;
@@ -184,7 +185,7 @@ async fn a_connection_without_requests_ends_after_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_has_requests_does_not_end() {
-    let (pool, peer) = (Pool::new(8, IDLE), Arc::new(Peer::new(Protocol::Http2)));
+    let (pool, peer) = (Pool::new(8, IDLE), Arc::new(Peer::new(ClientProtocol::Http2)));
     let asking = ask_at_once(&pool, &peer, "a.test", 1);
     peer.until_asked(1).await;
     for _ in 0..4 {
@@ -261,7 +262,7 @@ async fn a_request_waits_while_all_connections_have_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn of_one_host_too_a_free_connection_is_not_kept_from_those_who_wait() {
-    let (pool, peer) = (Pool::new(1, IDLE), Arc::new(Peer::new(Protocol::Http1)));
+    let (pool, peer) = (Pool::new(1, IDLE), Arc::new(Peer::new(ClientProtocol::Http1)));
     let asking = ask_at_once(&pool, &peer, "a.test", 2);
     until(|| lock(&pool.hosts).waiting == 1).await;
     let began_at = Instant::now();
@@ -272,7 +273,7 @@ async fn of_one_host_too_a_free_connection_is_not_kept_from_those_who_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn over_http1_all_who_waited_connect_at_the_same_time() {
-    let (pool, peer) = (Pool::new(8, IDLE), Arc::new(Peer::new(Protocol::Http1)));
+    let (pool, peer) = (Pool::new(8, IDLE), Arc::new(Peer::new(ClientProtocol::Http1)));
     let connecting = Arc::new(AtomicUsize::new(0));
     let mut asking = JoinSet::new();
     for _ in 0..4 {
@@ -321,10 +322,10 @@ async fn bytes_after_an_answer_are_no_answer_to_the_next_request() {
         theirs.write_all(answers.as_bytes()).await.unwrap();
         std::future::pending::<()>().await;
     });
-    let sent = pool.send("a.test", begin(ours, Protocol::Http1), request("GET", "a.test", "/")).await;
-    let (response, lease) = sent.unwrap();
-    assert_eq!(read(response, lease).await.unwrap(), "hi");
-    let peer = Peer::new(Protocol::Http1);
+    let sent = pool.send("a.test", begin(ours, ClientProtocol::Http1), request("GET", "a.test", "/")).await;
+    let (response, borrowed) = sent.unwrap();
+    assert_eq!(read(response, borrowed).await.unwrap(), "hi");
+    let peer = Peer::new(ClientProtocol::Http1);
     assert_eq!(ask(&pool, &peer, "a.test", "/").await.unwrap(), "hi");
     assert_eq!(peer.made(), 1);
 }

@@ -7,7 +7,7 @@ use tokio::{
 
 use super::*;
 use crate::outbound::{
-    connect::Protocol,
+    connect::ClientProtocol,
     test_peer::{begin, read_head, request},
 };
 
@@ -21,14 +21,14 @@ const LIMITS: StreamLimits = StreamLimits {
 /// The body of an answer, and the server's end of the connection. `head` are the headers of the answer.
 async fn streamed(head: &str) -> (Streamed, DuplexStream) {
     let (ours, mut theirs) = duplex(64 * 1024);
-    let mut connection = begin(ours, Protocol::Http1).await.unwrap();
+    let mut connection = begin(ours, ClientProtocol::Http1).await.unwrap();
     let answering = async {
         read_head(&mut theirs).await;
         theirs.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n").as_bytes()).await.unwrap();
     };
     let (sent, ()) = tokio::join!(connection.send(request("GET", "peer.test", "/")), answering);
     let body = sent.ok().unwrap().into_body();
-    (Streamed::new(body, Source::Single(connection), LIMITS, Instant::now()), theirs)
+    (Streamed::new(body, BodySource::Single(connection), LIMITS, Instant::now()), theirs)
 }
 
 /// Reads to the first failure.

@@ -250,8 +250,8 @@ async fn a_delegation_is_looked_up_once_for_all_and_outlives_a_failure() {
         looking.spawn(async move { discovery.route(&name).await.host_header });
     }
     assert_eq!(looking.join_all().await, ["first.test:443"; 20]);
-    let expected = (Version::HTTP_11, "peer.test".to_owned(), WELL_KNOWN.to_owned());
-    assert_eq!(peer.asked(), [expected.clone()]);
+    let expected = [(Version::HTTP_11, "peer.test".to_owned(), WELL_KNOWN.to_owned())];
+    assert_eq!(peer.asked(), expected);
 
     // Near its end it is refreshed, but the host is down.
     peer.stop().await;
@@ -264,7 +264,7 @@ async fn a_delegation_is_looked_up_once_for_all_and_outlives_a_failure() {
     assert_eq!(peer.asked(), []);
     clock.advance(Duration::from_secs(60));
     assert_eq!(looked_up().await, "second.test:443");
-    assert_eq!(peer.asked(), [expected]);
+    assert_eq!(peer.asked(), expected);
 
     // After its end it does not count.
     peer.stop().await;
