@@ -28,7 +28,12 @@ use self::{
 };
 use super::token::{Hints, SyncToken};
 use crate::{
-    account::LocalDevice, app::App, bus::LiveUser, filter::SyncFilter, shares::large_answers::NoTurn, store::Error,
+    account::LocalDevice,
+    app::App,
+    bus::LiveUser,
+    filter::SyncFilter,
+    shares::large_answers::NoTurn,
+    store::{Error, Position},
 };
 
 /// The age in positions from which a client's token is moved forward by a look at the end of a request, even without
@@ -133,7 +138,7 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
                 live: &live,
             };
             match look.since.filter(|since| !may_have_news(&look, since)) {
-                Some(since) if over && !is_far_behind(&look, &since) => {
+                Some(since) if over && !is_far_behind(look.upto, &since) => {
                     return Ok(Box::pin(empty(&look, &since)).instrument(debug_span!("sync.empty")).await?);
                 }
                 Some(_) if !over => {}
@@ -168,7 +173,11 @@ pub async fn sync(app: &App, caller: &LocalDevice, request: &Request) -> Result<
             return Err(SyncError::Revoked);
         }
         if let Some(since) = request.since.filter(|_| displaced) {
-            return Ok(nothing(&since, &request.hints));
+            if !is_far_behind(app.db.committer().published(), &since) {
+                return Ok(nothing(&since, &request.hints));
+            }
+            // The token must move on, so there is a look, as after the timeout.
+            stopping = true;
         }
     }
 }
@@ -194,8 +203,8 @@ fn may_have_news(look: &Look<'_>, since: &SyncToken) -> bool {
 }
 
 /// Returns whether the client's token is so old that memory will soon no longer reach back to it.
-fn is_far_behind(look: &Look<'_>, since: &SyncToken) -> bool {
-    look.upto.0 - since.position.0 > FAR_BEHIND
+fn is_far_behind(upto: Position, since: &SyncToken) -> bool {
+    upto.0 - since.position.0 > FAR_BEHIND
 }
 
 /// Builds an answer that memory alone does not have: after a count, or else from everything.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{budget::Budget, *};
 use crate::{
+    limits::parked_syncs::MAX_FOR_DEVICE,
     room::{
         Room,
         tests::{Server, message, new_room, server},
@@ -182,4 +183,24 @@ async fn a_client_without_news_waits_for_no_turn_however_old_its_token_is() {
     let (answer, next) = server.sync(&alice, Some(since)).await;
     assert!(next.position.0 - since.position.0 > FAR_BEHIND, "a look has moved the token: {next:?}");
     assert!(answer.get("rooms").is_none(), "{answer}");
+}
+
+#[tokio::test]
+async fn the_token_of_a_sync_that_gives_way_moves_on_too() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (_, since) = server.sync(&alice, None).await;
+    let waiting = Request { timeout: Duration::from_secs(60), ..request(Some(since), Hints::default()) };
+    let displace = async {
+        for _ in 0..11 {
+            room_of(&server, &bob, (200, 0), (0, 0)).await;
+        }
+        tokio::time::pause();
+        let app = &server.app;
+        (0..MAX_FOR_DEVICE).map(|_| app.parked_syncs.park(&alice, &waiting.filter)).collect::<Vec<_>>()
+    };
+    let (answer, _places) = tokio::join!(sync(&server.app, &alice, &waiting), displace);
+    let answer: Value = serde_json::from_slice(&answer.expect("answered")).expect("JSON");
+    let next = next_request(&answer).since.expect("a token");
+    assert!(next.position.0 - since.position.0 > FAR_BEHIND, "{answer}");
 }
