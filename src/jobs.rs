@@ -53,7 +53,7 @@ impl Jobs {
         self.db.cursors().reached(NewJobs::NAME, latest).await;
         let asked = *self.asked.borrow();
         let mut settled = self.settled.subscribe();
-        // What was seen in an earlier term says nothing of the jobs that another process has left since.
+        // A look in an earlier term says nothing of the jobs that another process has left since.
         let are_done = |(term, upto)| term == self.db.term() && upto >= asked;
         // The sender is in `self`, so the wait ends only when the jobs are done.
         let _ = settled.wait_for(|settled| settled.is_some_and(are_done)).await;

@@ -7,7 +7,7 @@
 //!
 //! Promise: one pass, without recursion, in time that grows with the text; memory only for the keys of open objects.
 //!
-//! The same pass counts the [`Parts`] of the text.
+//! This pass also counts the [`Parts`] of the text.
 
 mod parts;
 

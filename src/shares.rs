@@ -29,7 +29,7 @@ pub enum NoShare {
     OfAll,
 }
 
-/// What is shared, in units that its user chooses, among holders with the name `K`.
+/// Something shared, in units that its user chooses, among holders with the name `K`.
 #[derive(Debug)]
 pub struct Shares<K> {
     all: Arc<Semaphore>,

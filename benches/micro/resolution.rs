@@ -65,7 +65,7 @@ impl Room {
         self.send(0, "m.room.power_levels", "", &json!({ "users": users }));
     }
 
-    /// What a branch changed. The next one starts from the head again.
+    /// The changes of a branch. The next one starts from the head again.
     fn take_branch(&mut self) -> StateDelta {
         let head = self.world.log[&HEAD].clone();
         let reached = std::mem::replace(&mut self.state, head);

@@ -88,7 +88,7 @@ impl StateDelta {
 }
 
 impl FromIterator<(KeyNid, Option<Held>)> for StateDelta {
-    /// Of several differences in one key the last one counts.
+    /// The last one of several differences in one key counts.
     fn from_iter<I: IntoIterator<Item = (KeyNid, Option<Held>)>>(differences: I) -> Self {
         Self(differences.into_iter().collect())
     }

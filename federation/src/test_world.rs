@@ -63,7 +63,7 @@ struct Event {
     graph: Arc<GraphNode>,
 }
 
-/// What a test says of an event. The rest follows from the room.
+/// The parts of an event that a test gives. The rest follows from the room.
 pub(crate) struct NewEvent<'a> {
     pub event_id: OwnedEventId,
     pub sender: &'a UserId,

@@ -1,4 +1,4 @@
-//! What a handler waits for outside of this server's own work, which may take seconds.
+//! Waits of a handler for something outside of this server's own work, which may take seconds.
 //!
 //! Promise: a request whose handler waits like this takes little memory, and holds no part of the budget for parsed bodies
 //! meanwhile. Otherwise a few requests could keep the whole budget from everybody.
@@ -9,7 +9,7 @@ use crate::http::{ApiError, FREE_BYTES, too_many_parts};
 /// limit of logins bounds the number of these requests.
 const MAX_BYTES_WITH_PASSWORD: usize = 256 << 10;
 
-/// What a handler waits for.
+/// The thing that a handler waits for.
 #[derive(Debug, Clone, Copy)]
 pub enum WaitsFor {
     /// The answer of another server.

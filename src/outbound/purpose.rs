@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a connection to another server is for. Each use has its own pool, so that none can take the sockets of another.
+/// The purpose of a connection to another server. Each use has its own pool, so that none can take the sockets of another.
 /// That one server does not take all connections of a use is for its callers to see to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {

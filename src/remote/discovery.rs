@@ -89,7 +89,7 @@ impl Delegation {
         self.to.clone().filter(|_| now_ms < self.until_ms)
     }
 
-    /// What is known after the host was asked: its delegation with the time for which it counts, `None` if it has none, or
+    /// The knowledge after the host was asked: its delegation with the time for which it counts, `None` if it has none, or
     /// an error if it was not reached.
     fn after(&self, asked: Result<Option<(OwnedServerName, Duration)>, ()>, now_ms: i64) -> Self {
         let later = |time: Duration| now_ms.saturating_add(millis(time));
@@ -138,7 +138,7 @@ impl Network for Discovery {
     async fn well_known(&self, host: &str) -> Option<OwnedServerName> {
         let host = host.to_ascii_lowercase();
         let slot = self.hosts.get_or_default(&host, DELEGATION_BYTES);
-        // What is known, and whether the host is to be asked.
+        // The known delegation, and whether the host is to be asked.
         let look = || {
             let (known, now_ms) = (lock(&slot.known), self.clock.now_ms());
             (known.at(now_ms), known.ask_again_at_ms <= now_ms)

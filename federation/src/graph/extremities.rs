@@ -199,7 +199,7 @@ mod tests {
         let many: Extremities = (1..=1_000).map(|nid| extremity(nid, -nid)).collect();
         assert_eq!(nids(many.to_name().0), (1..=20).collect::<Vec<_>>());
 
-        // Of equal ones the oldest.
+        // The oldest of equal ones.
         let many: Extremities = (1..=21).map(|nid| extremity(nid, i64::MAX)).collect();
         assert_eq!(nids(many.to_name().0), (1..=20).collect::<Vec<_>>());
     }
@@ -218,7 +218,7 @@ mod tests {
         check(&[], 9, &[]);
         check(&[(9, true)], 9, &[]);
         check(&[(1, true), (2, true)], 9, &[]);
-        // Of a pair the deepest stays, or the one that may not go.
+        // The deepest of a pair stays, or the one that may not go.
         check(&[(1, true), (1, true)], 9, &[0]);
         check(&[(1, false), (1, true)], 9, &[1]);
         check(&[(1, false), (1, false)], 9, &[]);

@@ -32,7 +32,7 @@ fn id(number: Number) -> OwnedEventId {
     format!("${number}").try_into().unwrap()
 }
 
-/// What becomes of an event when it comes.
+/// The fate of an event when it comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Line,

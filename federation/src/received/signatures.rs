@@ -129,7 +129,7 @@ pub(super) fn needed_servers(
     Ok(servers)
 }
 
-/// What the content of an `m.room.member` event says: whether it is an invitation by third-party ID, and the server that
+/// The facts in the content of an `m.room.member` event: whether it is an invitation by third-party ID, and the server that
 /// authorised the join.
 fn of_member(
     rules: &RoomVersionRules,

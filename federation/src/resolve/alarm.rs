@@ -28,7 +28,7 @@ use crate::{
 /// outage bring a few.
 const MOST_REMOVED: usize = 10;
 
-/// What a resolution did to a room.
+/// The unusual effect of a resolution on a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Alarm {
     /// The number of users who were joined before, and are not any more.

@@ -1,6 +1,6 @@
 //! Results of resolutions, kept by the states that were resolved.
 //!
-//! The same states meet again and again: each event whose previous events are the same branches has the same state
+//! Equal states meet again and again: each event whose previous events are the same branches has the same state
 //! before it.
 
 use std::{

@@ -126,7 +126,7 @@ impl<R: RoomReader> Walk<'_, '_, R> {
         Ok(())
     }
 
-    /// What all states have for the keys of these events: one of the events itself, or another one, below which it may be.
+    /// The common values of all states for the keys of these events: one of the events itself, or another one, below which it may be.
     async fn values_of_keys(
         &self,
         states: &mut States<'_, R>,

@@ -100,7 +100,7 @@ impl<R: LogReader> States<'_, R> {
         self.conflicted.values().flatten().map(|value| value.held.event_nid)
     }
 
-    /// What the log has for a key.
+    /// The value of a key in the log.
     pub async fn in_log(&mut self, key: KeyNid) -> Result<Option<Held>, R::Error> {
         if let Some(held) = self.in_log.get(&key) {
             return Ok(*held);
@@ -113,7 +113,7 @@ impl<R: LogReader> States<'_, R> {
         Ok(held)
     }
 
-    /// What all states have for a key. `None`: they lack it, or it is conflicted.
+    /// The value of a key in all states. `None`: they lack it, or it is conflicted.
     pub async fn unconflicted(&mut self, key: KeyNid) -> Result<Option<Held>, R::Error> {
         if self.conflicted.contains_key(&key) {
             return Ok(None);

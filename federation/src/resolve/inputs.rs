@@ -8,7 +8,7 @@
 //!   the power levels that the states agree on;
 //! - the create event, which events of room version 12 and later do not name.
 //!
-//! Of the mainline it needs only types and edges, so its events are kept without their content: a room that changed its
+//! The run needs only types and edges of the mainline, so its events are kept without their content: a room that changed its
 //! power levels often has a long one.
 
 use std::{

@@ -36,9 +36,9 @@ pub struct Prepared {
     pub(super) in_log: BTreeMap<KeyNid, Option<Held>>,
     /// The full conflicted set: the events to resolve, each with its key.
     pub(super) full: BTreeMap<EventNid, KeyNid>,
-    /// What all states have, at the keys that ruma looks at.
+    /// The common values of all states, at the keys that ruma looks at.
     pub(super) unconflicted: BTreeMap<KeyNid, Held>,
-    /// What a state says of each event of the full conflicted set.
+    /// The entry of each event of the full conflicted set, as a state has it.
     pub(super) held: BTreeMap<EventNid, Held>,
     /// The events that ruma asks for.
     pub(super) events: BTreeMap<EventNid, Arc<Pdu>>,

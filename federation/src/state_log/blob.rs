@@ -172,8 +172,57 @@ pub(crate) fn membership_of(code: u8) -> Result<Option<Membership>, CodecError> 
 pub(crate) mod tests {
     use super::*;
 
+    pub(crate) const EVERY_MEMBERSHIP: [Option<Membership>; 6] = [
+        None,
+        Some(Membership::Join),
+        Some(Membership::Invite),
+        Some(Membership::Leave),
+        Some(Membership::Ban),
+        Some(Membership::Knock),
+    ];
+
     /// A blob whose checksum is right, whatever its content is.
     pub(crate) fn sealed(content: &[u8]) -> Vec<u8> {
         [content, &checksum::<CHECKSUM_BYTES>(&[content])].concat()
+    }
+
+    /// Checks that sealed content is refused, or is exactly the blob of what it decodes to. The checksum keeps damage out;
+    /// behind it the reader must be safe by itself, because anyone can compute one.
+    pub(crate) fn check_sealed<T>(
+        content: &[u8],
+        decode: impl Fn(&[u8]) -> Result<T, CodecError>,
+        encode: impl Fn(&T) -> Vec<u8>,
+    ) {
+        let blob = sealed(content);
+        if let Ok(decoded) = decode(&blob) {
+            assert_eq!(encode(&decoded), blob);
+        }
+    }
+
+    /// As [`check_sealed`], with one byte of the content of a good blob changed.
+    pub(crate) fn check_flipped<T>(
+        blob: &[u8],
+        (at, flip): (usize, u8),
+        decode: impl Fn(&[u8]) -> Result<T, CodecError>,
+        encode: impl Fn(&T) -> Vec<u8>,
+    ) {
+        let mut content = blob[..blob.len() - CHECKSUM_BYTES].to_vec();
+        let at = at % content.len();
+        content[at] ^= flip;
+        check_sealed(&content, decode, encode);
+    }
+
+    /// Checks that a blob with any changed byte, a cut one, and a longer one are errors.
+    pub(crate) fn check_damage<T>(blob: &[u8], decode: impl Fn(&[u8]) -> Result<T, CodecError>) {
+        for at in 0..blob.len() {
+            for flip in 1..=u8::MAX {
+                let mut damaged = blob.to_vec();
+                damaged[at] ^= flip;
+                assert!(decode(&damaged).is_err(), "byte {at} flipped by {flip}");
+            }
+            assert!(decode(&blob[..at]).is_err(), "cut to {at} bytes");
+            assert!(decode(&blob[at + 1..]).is_err(), "without its first {} bytes", at + 1);
+        }
+        assert!(decode(&[blob, &[0]].concat()).is_err());
     }
 }

@@ -187,7 +187,7 @@ proptest! {
             let latest = history.states.keys().rev().find(|other| hash_of(**other) == hash_of(pos));
             prop_assert_eq!(history.log.position_of(hash_of(pos)), latest.copied());
         }
-        // Of a state between two changes of one position there is no position, unless it was there at another.
+        // A state between two changes of one position has no position, unless it was there at another.
         let mut hash = StateHash::EMPTY;
         for row in &history.rows {
             hash = hash.with(&secret(), row.key, row.prev_event_nid, row.event_nid);

@@ -31,7 +31,7 @@ const NO_EVENT: EventNid = EventNid(0);
 #[derive(Debug, Clone)]
 pub(super) struct Body {
     pub(super) json: Arc<str>,
-    /// The same number for all devices that share the body; `None` for a body of one device.
+    /// One number for all devices that share the body; `None` for a body of one device.
     pub(super) share: Option<i64>,
 }
 

@@ -91,7 +91,7 @@ async fn only_syncs_whose_filters_take_memory_give_way_to_large_filters() {
     // The oldest filter goes, with all its syncs, because one of them alone frees nothing.
     assert!(gives_way(&first).await && gives_way(&shared).await);
     assert!(!gives_way(&second).await);
-    // What gives way counts no longer.
+    // A sync that gives way counts no longer.
     let again = park(&two);
     assert!(!gives_way(&second).await);
     let largest = park(&filter(2 * MAX_FILTER_BYTES));

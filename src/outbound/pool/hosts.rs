@@ -1,4 +1,4 @@
-//! What a pool knows of its hosts: the connection that each has kept, and who uses it.
+//! The hosts of a pool: the connection that each has kept, and who uses it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -143,7 +143,7 @@ async fn a_request_that_may_have_arrived_is_repeated_only_if_it_is_idempotent() 
         let second = ask().await;
         assert_eq!(second.is_ok(), is_repeated, "{method} {second:?}");
         assert_eq!(server.made.load(Ordering::SeqCst), if is_repeated { 2 } else { 1 }, "{method}");
-        // What fails on a new connection is not repeated.
+        // A request that fails on a new connection is not repeated.
         let (pool, server) = (Pool::new(8, IDLE), Peer::new(ClientProtocol::Http1));
         let closed = async {
             let connection = server.connect().await?;

@@ -28,7 +28,7 @@ fn an_accepted_event_covers_what_it_names() {
     check(&[(1, &[], Line), (2, &[1], Line)], &[2], &[]);
     check(&[(1, &[], Line), (2, &[1], Line), (3, &[1], Line)], &[2, 3], &[]);
     check(&[(1, &[], Line), (2, &[1], Line), (3, &[1], Line), (4, &[2, 3], Line)], &[4], &[]);
-    // Of history too, which is none itself.
+    // An event of history covers too, though it is no extremity itself.
     check(&[(1, &[], Line), (2, &[], Line), (3, &[2], History)], &[1], &[]);
 }
 
@@ -77,7 +77,7 @@ fn an_outlier_is_as_good_as_missing() {
     // It is covered before it is placed, also through a failed event.
     check(&[(1, &[], Line), (2, &[1], Outlier), (3, &[2], Line), (2, &[1], Line)], &[3], &[2]);
     check(&[(1, &[], Line), (2, &[1], Outlier), (3, &[2], Rejected), (4, &[3], Line), (2, &[1], Line)], &[4], &[2]);
-    // What it names stays until it is placed.
+    // The event that it names stays until it is placed.
     check(&[(1, &[], Line), (2, &[1], Outlier), (3, &[2], Line)], &[1, 3], &[2]);
     check(&[(1, &[], Line), (2, &[1], Outlier), (3, &[2], Line), (2, &[1], SoftFailed)], &[3], &[2]);
 }

@@ -215,7 +215,7 @@ fn json_that_is_not_canonical_is_made_canonical_or_refused() {
         for content in [
             r#"{ "body" : "hello" }"#,
             r#"{"body":"\u0068ello"}"#,
-            // Of two equal names the last one counts.
+            // The last one of two equal names counts.
             r#"{"body":1.5e0,"body":"hello"}"#.replace("1.5e0", "1").as_str(),
         ] {
             let accepted = accept(&room, with_content(content));

@@ -1,4 +1,4 @@
-//! What a resolution is an alarm for.
+//! The resolutions that raise an alarm.
 
 use ruma::{OwnedUserId, RoomVersionId};
 

@@ -89,7 +89,7 @@ fn an_event_below_a_newer_value_of_its_own_key_needs_no_whole_state() {
 
 #[test]
 fn an_auth_difference_is_looked_for_below_all_members() {
-    // Of three power levels on a branch, the one in the middle is in no state. A member who wrote about herself under it
+    // The middle one of three power levels on a branch is in no state. A member who wrote about herself under it
     // has it in her auth chain, so then it is in that of every state.
     for (is_below_a_member, expected) in [(false, 3), (true, 2)] {
         let mut room = large_room(&RoomVersionId::V11, 2_500);

@@ -43,7 +43,7 @@ enum Kind {
     Merge,
 }
 
-/// What happens to the states before they are resolved.
+/// A change of the states before they are resolved.
 #[derive(Clone, Debug)]
 enum Damage {
     /// A state lacks a key.
