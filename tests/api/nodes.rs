@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -25,7 +24,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::harness::{Client, Engine, FromEngine, Parks, TestServer, v3};
+use crate::harness::{Client, Engine, FromEngine, Parks, TestServer, patience::run_out_of_patience, v3};
 
 /// The number of times that the lease moves.
 const MOVES: u64 = 20;
@@ -37,7 +36,7 @@ const WRITERS: usize = 4;
 const BETWEEN_MOVES: u64 = 3;
 
 /// The turns that other tasks have before time goes on.
-const YIELDS: usize = 1_000;
+const YIELDS: u32 = 1_000;
 
 /// The time limit for all moves, far more than they need.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -88,19 +87,8 @@ impl Nodes {
     /// Lets time pass for a process until it takes the leader for gone.
     async fn runs_out_of_patience(&self, node: usize) {
         let committer = self.app(node).db.committer();
-        let mut leads = pin!(committer.leading());
-        loop {
-            self.clocks[node].advance(Patience::default().silence);
-            // Time stands still for some looks: the first one only notes the slot.
-            for _ in 0..YIELDS {
-                committer.hint();
-                tokio::select! {
-                    biased;
-                    () = &mut leads => return,
-                    () = tokio::task::yield_now() => {}
-                }
-            }
-        }
+        // Time stands still for some looks: the first one only notes the slot.
+        run_out_of_patience(committer, &self.clocks[node], (Patience::default().silence, YIELDS)).await;
     }
 
     /// Waits until a process knows that it does not lead any more.

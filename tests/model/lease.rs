@@ -5,7 +5,7 @@
 //! there: a sync goes on, and a write is refused, unless it was stored before the other process took over. In the end a
 //! third process, which has read everything from the database, must answer as the one that leads.
 
-use std::{fs, pin::pin, sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use sabha::{
     account::password::Hashing,
@@ -25,6 +25,7 @@ use crate::{
     clients::Scene,
     delays::{Delays, yields},
     followers::Follower,
+    patience::run_out_of_patience,
     plan::{Move, Plan, Stall},
     postgres::PostgresDatabase,
     running::{Running, config, router},
@@ -68,19 +69,7 @@ impl Node {
 
     /// Lets time pass until the process takes the leader for gone.
     async fn runs_out_of_patience(&self) {
-        let committer = self.committer();
-        let mut leads = pin!(committer.leading());
-        loop {
-            self.clock.advance(TICK);
-            for _ in 0..YIELDS {
-                committer.hint();
-                tokio::select! {
-                    biased;
-                    () = &mut leads => return,
-                    () = tokio::task::yield_now() => {}
-                }
-            }
-        }
+        run_out_of_patience(self.committer(), &self.clock, (TICK, YIELDS)).await;
     }
 }
 

@@ -22,6 +22,8 @@ mod delays;
 mod followers;
 mod lease;
 mod nodes;
+#[path = "../api/harness/patience.rs"]
+mod patience;
 mod plan;
 #[path = "../api/harness/postgres.rs"]
 mod postgres;

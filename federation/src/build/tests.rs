@@ -18,6 +18,18 @@ use crate::{
     verify_own,
 };
 
+/// JSON objects that canonical JSON cannot say.
+pub(crate) const NOT_CANONICAL: [&str; 8] = [
+    r#"{"a":1.5}"#,
+    r#"{"a":1.0}"#,
+    r#"{"a":1e3}"#,
+    r#"{"a":-0}"#,
+    r#"{"a":[{"b":9007199254740992}]}"#,
+    r#"{"a":-9007199254740992}"#,
+    r#"{"a":123456789012345678901234567890}"#,
+    r#"{"a":"\ud800"}"#,
+];
+
 fn parse(json: &str) -> CanonicalJsonObject {
     serde_json::from_str(json).unwrap()
 }

@@ -16,6 +16,7 @@ mod client;
 mod engine;
 pub mod follower;
 mod parks;
+pub mod patience;
 pub mod postgres;
 pub mod proxy;
 pub mod routes;
