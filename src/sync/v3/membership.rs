@@ -74,9 +74,6 @@ impl RoomNews {
                 continue;
             }
             let room = entry.room;
-            if entry.membership != Membership::Join {
-                news.hints.typing.remove(&room);
-            }
             let added = news.add(look, account_data, entry).await;
             if look.app.rooms.contain(room, added)?.is_none() {
                 news.leave_out(look, room)?;
@@ -101,6 +98,7 @@ impl RoomNews {
         if entry.pos > look.upto {
             return self.add_as_of_answer(look, account_data, &entry).await;
         }
+        self.note_membership(entry.room, entry.membership);
         if entry.forgotten && (look.is_initial() || !changed) {
             return Ok(());
         }
@@ -125,6 +123,7 @@ impl RoomNews {
         let room = look.app.rooms.by_nid(entry.room).await?;
         let sight = look.app.rooms.sight(&room, &look.caller.user).await?;
         let Some((pos, membership)) = sight.latest(look.upto) else { return Ok(()) };
+        self.note_membership(room.nid, membership);
         let then = MemberEntry { pos, membership, forgotten: false, ..entry.clone() };
         let is_news = pos > look.since_pos() || look.was_left_out(entry.room);
         match membership {
@@ -136,6 +135,14 @@ impl RoomNews {
                 self.add_left(look, &then, is_news).await
             }
             Membership::Invite | Membership::Knock => Ok(()),
+        }
+    }
+
+    /// Notes the user's membership as of this answer. A client shows nobody as typing in a room that the user is not in. One
+    /// that is told later that the user is out still shows what it was told before: the user may be in again by then.
+    fn note_membership(&mut self, room: RoomNid, membership: Membership) {
+        if membership != Membership::Join {
+            self.hints.typing.remove(&room);
         }
     }
 

@@ -40,6 +40,16 @@ async fn answer_within(
     server: &Server,
     caller: &LocalDevice,
     request: &Request,
+    budgets: (usize, usize),
+) -> Result<(Value, bool), SyncError> {
+    answer_upto(server.app.db.committer().published(), server, caller, request, budgets).await
+}
+
+async fn answer_upto(
+    upto: Position,
+    server: &Server,
+    caller: &LocalDevice,
+    request: &Request,
     (timelines, states): (usize, usize),
 ) -> Result<(Value, bool), SyncError> {
     let app = &server.app;
@@ -50,7 +60,7 @@ async fn answer_within(
         caller,
         request,
         since: request.since,
-        upto: app.db.committer().published(),
+        upto,
         term: app.db.term(),
         ephemeral: app.bus.ephemeral(),
         now_ms: 0,
@@ -203,4 +213,24 @@ async fn the_token_of_a_sync_that_gives_way_moves_on_too() {
     let answer: Value = serde_json::from_slice(&answer.expect("answered")).expect("JSON");
     let next = next_request(&answer).since.expect("a token");
     assert!(next.position.0 - since.position.0 > FAR_BEHIND, "{answer}");
+}
+
+/// Only the hint makes a later start of the server tell the client that nobody types any more.
+#[tokio::test]
+async fn a_departure_after_the_answer_does_not_make_its_token_forget_who_types() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room_of(&server, &alice, (0, 0), (0, 0)).await;
+    server.app.ephemeral.set_typing(room.nid, &bob.user, Some(Duration::from_secs(60)));
+    let within = (PLENTY, PLENTY);
+    let (told, _) = answer_within(&server, &alice, &request(None, Hints::default()), within).await.expect("answered");
+    let asks = next_request(&told);
+    assert_eq!(asks.hints.typing, [room.nid].into(), "{told}");
+    let before = server.app.db.committer().published();
+    server.app.rooms.leave(&alice, &room.room_id, None).await.expect("left");
+    let (answer, _) = answer_upto(before, &server, &alice, &asks, within).await.expect("answered");
+    assert_eq!(next_request(&answer).hints.typing, [room.nid].into(), "the client still shows it: {answer}");
+    let (answer, _) = answer_within(&server, &alice, &next_request(&answer), within).await.expect("answered");
+    assert!(!answer["rooms"]["leave"][room.room_id.as_str()].is_null(), "{answer}");
+    assert_eq!(next_request(&answer).hints, Hints::default(), "{answer}");
 }
