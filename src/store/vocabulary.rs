@@ -23,9 +23,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-pub use self::{event_types::EventType, users::User};
-use self::{escape::escape, event_types::Types, keys::Keys, servers::Servers, users::Users};
 pub(crate) use self::{escape::Word, mark::Mark, users::UserColumns};
+use self::{escape::escape, event_types::Types, keys::Keys, servers::Servers, users::Users};
+pub use self::{event_types::EventType, users::User};
 use super::{
     Database, KeyNid, Position, ServerNid, TypeNid, UserNid,
     log::{LogEntry, Memory, Touch, WordKind},

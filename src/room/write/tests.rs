@@ -19,6 +19,7 @@ use crate::{
     store::{EventNid, SideNid, TimelinePlace, events::events, tests::count_rows, vocabulary::User},
 };
 
+mod nul;
 mod remote;
 
 /// The tables of a room's events, in the order of [`World::counts`].
