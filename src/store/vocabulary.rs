@@ -23,9 +23,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+pub(in crate::store) use self::escape::{escape, unescape};
 pub(crate) use self::{escape::Word, mark::Mark, users::UserColumns};
-use self::{escape::escape, event_types::Types, keys::Keys, servers::Servers, users::Users};
 pub use self::{event_types::EventType, users::User};
+use self::{event_types::Types, keys::Keys, servers::Servers, users::Users};
 use super::{
     Database, KeyNid, Position, ServerNid, TypeNid, UserNid,
     log::{LogEntry, Memory, Touch, WordKind},

@@ -9,7 +9,7 @@ mod cache;
 use std::{collections::HashMap, sync::Arc};
 
 pub(super) use self::cache::Keys;
-use super::{Mark, Word, escape, escape::unescape};
+use super::{Mark, Word, escape, unescape};
 use crate::store::{
     Database, Error, KeyNid, Write,
     log::{Touch, WordKind},
