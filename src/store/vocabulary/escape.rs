@@ -21,6 +21,12 @@ const ITSELF: char = '1';
 #[derive(Debug, Clone)]
 pub(crate) struct Word(pub(crate) Arc<str>);
 
+impl From<&str> for Word {
+    fn from(word: &str) -> Self {
+        Self(word.into())
+    }
+}
+
 impl From<Word> for Value {
     fn from(Word(word): Word) -> Self {
         let stored = match escape(&word) {
