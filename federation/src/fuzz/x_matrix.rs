@@ -74,7 +74,7 @@ fn check(text: &str) -> bool {
 fn proves(header: &XMatrix) -> bool {
     let [good, ..] = signers();
     // The key is looked up by these two.
-    if (&*header.origin, &*header.key) != (good.server_name(), good.key_id()) {
+    if (header.origin.as_str(), header.key.as_str()) != (good.server_name().as_str(), good.key_id().as_str()) {
         return false;
     }
     let sent = request("PUT", "/_matrix/federation/v1/send/1", br#"{"a":1}"#);
