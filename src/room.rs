@@ -33,9 +33,11 @@ use std::{
     },
 };
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomVersionId, room_version_rules::RoomVersionRules};
+use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, room_version_rules::RoomVersionRules};
 use sabha_federation::{
     ServerSigner,
+    graph::Extremities,
+    standing::Standing,
     state_log::{StateEntry, StateHashKey, StateLog},
 };
 
@@ -87,14 +89,11 @@ pub struct Room {
     absent: AbsentKeys,
 }
 
-/// An event that no other event of the room follows on.
-type Extremity = (EventNid, OwnedEventId);
-
 /// The end of the room, on which the next event is built. It is ahead of the committed events.
 #[derive(Debug)]
 struct Head {
     /// Never empty once the room has its create event.
-    forward_extremities: Vec<Extremity>,
+    forward_extremities: Extremities,
     /// The greatest depth of the events that others may follow on.
     depth: i64,
     /// The position of the last event of the line, or of a later change of state.
@@ -165,6 +164,12 @@ impl Room {
         view.state.keep_since(last);
         drop(view);
         self.last_pos.store(last.0, Ordering::Release);
+    }
+
+    /// Shows the new standing of stored events from now on.
+    fn restate_in_ring(&self, restated: &[(EventNid, Standing)]) {
+        let mut view = self.view_mut();
+        restated.iter().for_each(|(nid, standing)| view.ring.restate(*nid, *standing));
     }
 
     /// Shows the redacted form of an event from now on.

@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
+use sabha_federation::standing::Standing;
+
 use super::{
     Registry, Room,
     event::StoredEvent,
@@ -17,7 +19,7 @@ use super::{
     write::txn::{KnownTxns, QueuedTxn},
 };
 use crate::store::{
-    EventNid, Position, RoomNid, UserNid,
+    EventNid, Position, RoomNid, SideNid, UserNid,
     ids::lock,
     log::{LogEntry, Memory, Touch},
 };
@@ -32,6 +34,10 @@ pub(super) struct Effects {
     pub(super) members: Vec<(UserNid, MemberEntry)>,
     /// Users of other servers, and whether they are joined now.
     pub(super) remote_members: Vec<(UserNid, bool)>,
+    /// Events that were stored before and have another standing now.
+    pub(super) restated: Vec<(EventNid, Standing)>,
+    /// Sides that are stored now.
+    pub(super) sides: Vec<SideNid>,
     pub(super) txn: Option<QueuedTxn>,
     /// The position of the room's end after it.
     pub(super) last: Position,
@@ -41,6 +47,10 @@ impl Effects {
     fn apply(self, memberships: &MembershipsHandle) {
         if let Some(txn) = self.txn {
             txn.committed();
+        }
+        if !self.restated.is_empty() {
+            self.cache.restate(self.restated.iter().map(|(nid, _)| *nid));
+            self.room.restate_in_ring(&self.restated);
         }
         for (_, event) in &self.events {
             self.cache.insert(Arc::clone(event));
@@ -52,7 +62,7 @@ impl Effects {
         }
         // Only now: the cache or the database has all of these events.
         let committed = self.events.iter().chain(&self.redacted);
-        self.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
+        self.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)), &self.sides);
         for (user, entry) in self.members {
             memberships.update(user, entry);
         }
