@@ -104,7 +104,9 @@ impl RoomsMemory {
     /// Evicts what a commit of another process has changed.
     fn evict(&self, touch: &Touch, at: Position) {
         match *touch {
-            Touch::Event { room, .. } | Touch::State { room, .. } => self.evict_room(room, at),
+            Touch::Event { room, .. } | Touch::State { room, .. } | Touch::Jump { room } | Touch::Graph { room } => {
+                self.evict_room(room, at);
+            }
             Touch::Redacted { room, event, .. } => {
                 self.evict_room(room, at);
                 self.events.evict_redacted(room, event);

@@ -7,7 +7,7 @@ use std::sync::{
 
 use ruma::{EventId, RoomId};
 use sabha_federation::{
-    standing::Flags,
+    standing::Standing,
     state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::store::{
     Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
-    ids::unpack,
+    ids::{unpack, unpack_positions},
     room_heads::RoomRow,
     states::{self as rows, CheckpointRow, StateLogRow},
 };
@@ -29,8 +29,31 @@ pub(super) struct RoomRows {
     pub(super) checkpoint: Option<CheckpointRow>,
     /// The changes of state since then.
     pub(super) changes: Vec<StateLogRow>,
-    /// The short ids, the IDs and the flags of the forward extremities that are stored.
-    pub(super) extremities: Vec<(EventNid, String, Flags)>,
+    /// The forward extremities that are stored.
+    pub(super) extremities: Vec<StoredExtremity>,
+}
+
+/// A forward extremity, as it is stored.
+pub(super) struct StoredExtremity {
+    nid: EventNid,
+    event_id: String,
+    key: Option<KeyNid>,
+    depth: i64,
+    ts: i64,
+    standing: Standing,
+}
+
+impl StoredExtremity {
+    pub(super) fn of(row: &events::EventRow) -> Self {
+        Self {
+            nid: EventNid(row.event_nid),
+            event_id: row.event_id.clone(),
+            key: row.key_nid.map(KeyNid),
+            depth: row.depth,
+            ts: row.ts,
+            standing: row.standing(),
+        }
+    }
 }
 
 /// Reads a room. The head is read first, and the other rows up to it: these stay as they are, so they fit together while
@@ -42,7 +65,7 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     let (nid, last_pos) = (RoomNid(row.room_nid), Position(row.last_pos));
     let (checkpoint, changes) = state_rows(reader, nid, last_pos).await?;
     let extremities = events::events(&mut reader.conn(), &unpack(&row.extremities)?).await?;
-    let extremities = extremities.iter().map(extremity).collect();
+    let extremities = extremities.iter().map(StoredExtremity::of).collect();
     from_rows(rooms, RoomRows { row, checkpoint, changes, extremities })
 }
 
@@ -62,8 +85,8 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
     }
     let extremities = unpack(&row.extremities)?;
     let mut forward_extremities = Vec::with_capacity(extremities.len());
-    for (event, event_id, flags) in stored {
-        if !flags.is_accepted() {
+    for StoredExtremity { nid: event, event_id, standing, .. } in stored {
+        if !standing.flags.is_accepted() {
             return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
         }
         let event_id = EventId::parse(&event_id).map_err(|error| Error::damaged("event ID", error))?;
@@ -78,14 +101,16 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         depth: row.depth,
         last_pos,
         state_pos,
+        reject_epoch: row.reject_epoch,
         bump_pos,
         changes,
         saved_changes,
         joined_by_server: None,
     };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
+    let jumps = row.jumps.as_deref().map(unpack_positions).transpose()?.unwrap_or_default();
     // The ring starts empty: older events are read from the database when someone asks.
-    let view = RoomView { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
+    let view = RoomView { state, jumps, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
     Ok(Room {
         nid,
         room_id,
@@ -99,11 +124,6 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         used: AtomicBool::new(true),
         absent: AbsentKeys::default(),
     })
-}
-
-/// A forward extremity, as it is stored.
-pub(super) fn extremity(row: &events::EventRow) -> (EventNid, String, Flags) {
-    (EventNid(row.event_nid), row.event_id.clone(), row.standing().flags)
 }
 
 struct LoadedState {

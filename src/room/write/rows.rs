@@ -142,6 +142,7 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
                 changes: writer.head.changes,
                 hash: state_hash.clone(),
                 blob,
+                before: None,
             }
             .row(),
         );
@@ -171,6 +172,9 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
             extremities: pack(&extremities),
             state_pos: writer.head.state_pos,
             state_hash,
+            jumps: None,
+            our_pos: writer.is_new_room.then_some(last),
+            reject_epoch: writer.is_new_room.then_some(writer.head.reject_epoch),
             bump_pos: writer.head.bump_pos,
             joined,
             invited,
