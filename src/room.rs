@@ -100,6 +100,8 @@ struct Head {
     last_pos: Position,
     /// The position of the last change of state.
     state_pos: Position,
+    /// The number of times that verdicts about stored events changed.
+    reject_epoch: i64,
     /// The position of the latest event for which clients move the room up in a list.
     bump_pos: Position,
     /// The number of changes of the room's state so far.
@@ -115,6 +117,8 @@ struct Head {
 #[derive(Debug)]
 struct RoomView {
     state: StateLog,
+    /// The positions at which a whole state replaced another, in their order. The state log has no rows for them.
+    jumps: Vec<Position>,
     /// As of the newest state.
     heroes: Heroes,
     ring: Ring,

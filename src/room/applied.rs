@@ -44,6 +44,22 @@ pub(super) struct Effects {
 }
 
 impl Effects {
+    /// The objects of a write that has none yet, of a room whose end is at `last`.
+    pub(super) fn new(room: &Arc<Room>, cache: &Events, last: Position, events: usize) -> Self {
+        Self {
+            room: Arc::clone(room),
+            cache: cache.clone(),
+            events: Vec::with_capacity(events),
+            redacted: Vec::new(),
+            members: Vec::new(),
+            remote_members: Vec::new(),
+            restated: Vec::new(),
+            sides: Vec::new(),
+            txn: None,
+            last,
+        }
+    }
+
     fn apply(self, memberships: &MembershipsHandle) {
         if let Some(txn) = self.txn {
             txn.committed();
@@ -114,7 +130,15 @@ impl RoomsMemory {
     /// Evicts what a commit of another process has changed.
     fn evict(&self, touch: &Touch, at: Position) {
         match *touch {
-            Touch::Event { room, .. } | Touch::State { room, .. } => self.evict_room(room, at),
+            Touch::Event { room, event, .. } => {
+                self.evict_room(room, at);
+                self.events.evict(event);
+            }
+            Touch::Graph { room } => {
+                self.evict_room(room, at);
+                self.events.note_restated();
+            }
+            Touch::State { room, .. } | Touch::Jump { room } => self.evict_room(room, at),
             Touch::Redacted { room, event, .. } => {
                 self.evict_room(room, at);
                 self.events.evict_redacted(room, event);

@@ -289,8 +289,9 @@ fn parse(
 ) -> Result<StoredEvent, Error> {
     let standing = row.standing();
     let event_id = EventId::parse(&row.event_id).map_err(|error| Error::damaged("event ID", error))?;
-    let pdu = Pdu::from_stored(rules, event_id, row.json.as_str()).map_err(|error| Error::damaged("event", error))?;
-    let pdu = Pdu { rejected: standing.flags.contains(Flags::REJECTED), ..pdu };
+    let mut pdu =
+        Pdu::from_stored(rules, event_id, row.json.as_str()).map_err(|error| Error::damaged("event", error))?;
+    pdu.rejected = standing.flags.contains(Flags::REJECTED);
     let replaces = match (&row.prev_event_id, &row.prev_json) {
         (Some(event_id), Some(json)) => Some(replaced(event_id, json)?),
         _ => None,

@@ -7,7 +7,8 @@ use std::sync::{
 
 use ruma::{EventId, RoomId};
 use sabha_federation::{
-    standing::Flags,
+    graph::{Extremities, Extremity},
+    standing::{Flags, Standing},
     state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
 };
 
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::store::{
     Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
-    ids::unpack,
+    ids::{unpack, unpack_positions},
     room_heads::RoomRow,
     states::{self as rows, CheckpointRow, StateLogRow},
 };
@@ -29,8 +30,41 @@ pub(super) struct RoomRows {
     pub(super) checkpoint: Option<CheckpointRow>,
     /// The changes of state since then.
     pub(super) changes: Vec<StateLogRow>,
-    /// The short ids, the IDs and the flags of the forward extremities that are stored.
-    pub(super) extremities: Vec<(EventNid, String, Flags)>,
+    /// The forward extremities that are stored.
+    pub(super) extremities: Vec<StoredExtremity>,
+}
+
+/// A forward extremity, as it is stored.
+pub(super) struct StoredExtremity {
+    nid: EventNid,
+    event_id: String,
+    depth: i64,
+    ts: i64,
+    standing: Standing,
+}
+
+impl StoredExtremity {
+    pub(super) fn of(row: &events::EventRow) -> Self {
+        Self {
+            nid: EventNid(row.event_nid),
+            event_id: row.event_id.clone(),
+            depth: row.depth,
+            ts: row.ts,
+            standing: row.standing(),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Damaged`] if the event cannot be one.
+    fn read(self, room_id: &RoomId) -> Result<Extremity, Error> {
+        let Self { nid, event_id, depth, ts, standing: Standing { flags, before, .. } } = self;
+        if !flags.is_accepted() {
+            return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
+        }
+        let event_id = EventId::parse(&event_id).map_err(|error| Error::damaged("event ID", error))?;
+        let after = (!flags.contains(Flags::TIP)).then_some(before);
+        Ok(Extremity { nid, event_id, depth, ts, ours: flags.contains(Flags::OURS), after })
+    }
 }
 
 /// Reads a room. The head is read first, and the other rows up to it: these stay as they are, so they fit together while
@@ -42,7 +76,7 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     let (nid, last_pos) = (RoomNid(row.room_nid), Position(row.last_pos));
     let (checkpoint, changes) = state_rows(reader, nid, last_pos).await?;
     let extremities = events::events(&mut reader.conn(), &unpack(&row.extremities)?).await?;
-    let extremities = extremities.iter().map(extremity).collect();
+    let extremities = extremities.iter().map(StoredExtremity::of).collect();
     from_rows(rooms, RoomRows { row, checkpoint, changes, extremities })
 }
 
@@ -61,14 +95,8 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
     }
     let extremities = unpack(&row.extremities)?;
-    let mut forward_extremities = Vec::with_capacity(extremities.len());
-    for (event, event_id, flags) in stored {
-        if !flags.is_accepted() {
-            return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
-        }
-        let event_id = EventId::parse(&event_id).map_err(|error| Error::damaged("event ID", error))?;
-        forward_extremities.push((event, event_id));
-    }
+    let forward_extremities =
+        stored.into_iter().map(|stored| stored.read(&room_id)).collect::<Result<Extremities, _>>()?;
     if forward_extremities.is_empty() || forward_extremities.len() != extremities.len() {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
@@ -78,14 +106,16 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         depth: row.depth,
         last_pos,
         state_pos,
+        reject_epoch: row.reject_epoch,
         bump_pos,
         changes,
         saved_changes,
         joined_by_server: None,
     };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
+    let jumps = row.jumps.as_deref().map(unpack_positions).transpose()?.unwrap_or_default();
     // The ring starts empty: older events are read from the database when someone asks.
-    let view = RoomView { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
+    let view = RoomView { state, jumps, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
     Ok(Room {
         nid,
         room_id,
@@ -99,11 +129,6 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         used: AtomicBool::new(true),
         absent: AbsentKeys::default(),
     })
-}
-
-/// A forward extremity, as it is stored.
-pub(super) fn extremity(row: &events::EventRow) -> (EventNid, String, Flags) {
-    (EventNid(row.event_nid), row.event_id.clone(), row.standing().flags)
 }
 
 struct LoadedState {

@@ -15,8 +15,9 @@ use super::{
 /// The columns of an [`EventRow`], with the redaction of the event and the state event that it replaced.
 macro_rules! select_event {
     () => {
-        "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.state_pos, e.side_nid, \
-        e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
+        "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.depth, e.ts, e.state_pos, \
+        e.side_nid, e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json \
+        FROM event e \
         JOIN event_json j ON j.event_nid = e.event_nid \
         LEFT JOIN redaction r ON r.event_nid = e.event_nid \
         LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
@@ -54,6 +55,8 @@ pub(crate) struct EventRow {
     pub key_nid: Option<i64>,
     pub pos: Option<i64>,
     pub sub: i64,
+    pub depth: i64,
+    pub ts: i64,
     pub state_pos: i64,
     pub side_nid: Option<i64>,
     pub auth_depth: i64,
@@ -71,6 +74,8 @@ from_row!(EventRow {
     key_nid,
     pos,
     sub,
+    depth,
+    ts,
     state_pos,
     side_nid,
     auth_depth,

@@ -22,7 +22,7 @@ inserts! {
         prev_event_nid: Option<EventNid>, membership: Option<i64>
     ) key 3 Fail, followed by State;
     STATE_CHECKPOINT: StateCheckpointColumns = "state_checkpoint" (
-        room_nid: RoomNid, pos: Position, changes: i64, hash: Vec<u8>, blob: Vec<u8>
+        room_nid: RoomNid, pos: Position, changes: i64, hash: Vec<u8>, blob: Vec<u8>, before: Option<Vec<u8>>
     ) key 2 Replace, not followed;
 }
 

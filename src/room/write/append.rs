@@ -165,7 +165,7 @@ impl RoomWriter<'_> {
         if outcome.flags.contains(Flags::REJECTED) {
             built.reject();
         }
-        self.count_servers(&outcome.changes).await?;
+        self.count_servers(outcome.changes.iter().filter_map(|change| change.member.as_ref())).await?;
         if outcome.is_extremity || !outcome.covers.is_empty() {
             let left = self.extremities().iter().filter(|extremity| !outcome.covers.contains(&extremity.nid));
             let mut left: Extremities = left.cloned().collect();
@@ -181,11 +181,14 @@ impl RoomWriter<'_> {
         Ok(())
     }
 
-    /// Reads the numbers of joined users of other servers, if these changes are of such users. No write of such a change is on
-    /// its way then: it would have read them.
-    pub(super) async fn count_servers(&mut self, changes: &[KeyChange]) -> Result<(), Error> {
-        let is_remote = |change: &KeyChange| matches!(change.member, Some(ChangedMember::Remote(_)));
-        if self.head.joined_by_server.is_none() && changes.iter().any(is_remote) {
+    /// Reads the numbers of joined users of other servers, if one of these is such a user. No write that changes them is on its
+    /// way then: it would have read them.
+    pub(super) async fn count_servers(
+        &mut self,
+        mut members: impl Iterator<Item = &ChangedMember> + Send,
+    ) -> Result<(), Error> {
+        let is_remote = |member: &ChangedMember| matches!(member, ChangedMember::Remote(_));
+        if self.head.joined_by_server.is_none() && members.any(is_remote) {
             self.head.joined_by_server = Some(self.rooms.joined_by_server(self.room.nid).await?);
         }
         Ok(())

@@ -136,6 +136,7 @@ impl Rooms {
                 depth: 0,
                 last_pos: Position::BEFORE_ALL,
                 state_pos: Position::BEFORE_ALL,
+                reject_epoch: 0,
                 bump_pos: Position::BEFORE_ALL,
                 changes: 0,
                 saved_changes: 0,
@@ -145,6 +146,7 @@ impl Rooms {
             queued: Queued::default(),
             view: RwLock::new(RoomView {
                 state: StateLog::new(self.state_hash_key.clone(), Position::BEFORE_ALL),
+                jumps: Vec::new(),
                 heroes: Heroes::default(),
                 ring: Ring::new(Position::BEFORE_ALL, Arc::clone(&self.rings)),
             }),

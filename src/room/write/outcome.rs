@@ -12,14 +12,14 @@ use sabha_federation::{
     held::Held,
     received::Verified,
     sides::Side,
-    standing::{Flags, StateAt},
+    standing::{Flags, Standing, StateAt},
     state_log::Membership,
 };
 
 use crate::{
     room::event::{Replaced, StoredEvent},
     store::{
-        EventNid, StateKey, TimelinePlace,
+        EventNid, RoomNid, StateKey, TimelinePlace,
         vocabulary::{EventType, User},
     },
 };
@@ -100,6 +100,12 @@ impl Built {
     /// Marks the event as a rejected one, for those who read it from memory.
     pub(super) fn reject(&mut self) {
         Arc::make_mut(&mut self.pdu).rejected = true;
+    }
+
+    /// The event as it is stored.
+    pub(super) fn into_stored(self, room: RoomNid, standing: Standing) -> StoredEvent {
+        let Self { nid, pdu, auth_depth, key, replaces, redacted_because, .. } = self;
+        StoredEvent::new(nid, room, standing, auth_depth, key.map(|key| key.nid), pdu, replaces, redacted_because)
     }
 
     /// Takes over from the event as it was stored before. A redaction that has been applied stays so, whatever a server sends

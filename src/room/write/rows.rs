@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     room::{
-        Head, Room, RoomView, Rooms, applied::Effects, checkpoints, event::StoredEvent, listing::columns::bumps,
-        read::relations, write::txn::TxnKey,
+        Head, Room, RoomView, Rooms, applied::Effects, checkpoints, listing::columns::bumps, read::relations,
+        write::txn::TxnKey,
     },
     store::{
         Error, EventNid, Position, RoomNid, Row, TimelinePlace, Write, events,

@@ -1,17 +1,19 @@
 //! The room as its writer sees it: with the events that are queued, and those that were appended just now.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{EventId, UserId};
 use sabha_federation::{
     Pdu,
-    state_log::{Membership, StateEntry},
+    graph::Extremities,
+    sides::Side,
+    state_log::{Membership, StateEntry, StateHash},
 };
 
 use super::{Pending, RoomWriter, outcome::KeyChange};
 use crate::{
-    room::event::StoredEvent,
-    store::{Error, EventNid, KeyNid},
+    room::{Head, event::StoredEvent},
+    store::{Error, EventNid, KeyNid, Position, SideNid},
 };
 
 /// A state event as the writer sees it: committed, or built a moment ago.
@@ -21,7 +23,39 @@ pub(super) struct Current {
     pub(super) pdu: Arc<Pdu>,
 }
 
+/// The end of a room as its writer sees it: with what is queued, and with what was appended just now.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadView<'a> {
+    pub extremities: &'a Extremities,
+    /// The position of the last change of state that has one. Those of events that were appended just now have none yet.
+    pub state_pos: Position,
+    /// The hash of the state, with all changes.
+    pub hash: StateHash,
+    /// The number of times that verdicts about stored events changed.
+    pub reject_epoch: i64,
+}
+
 impl RoomWriter<'_> {
+    /// The end of the room. Not to be asked between a jump and its commit.
+    pub fn head(&self) -> HeadView<'_> {
+        let view = self.room.view();
+        let mut changed: BTreeMap<KeyNid, Option<EventNid>> = BTreeMap::new();
+        let mut hash = view.state.hash();
+        for KeyChange { key, to, .. } in self.pending.iter().flat_map(|pending| &pending.outcome.changes) {
+            let to = to.as_ref().map(|to| to.nid);
+            let in_log = || view.state.get(key.nid).map(|entry| entry.event_nid);
+            let from = changed.insert(key.nid, to).unwrap_or_else(in_log);
+            hash = hash.with(&self.rooms.state_hash_key, key.nid, from, to);
+        }
+        let Head { state_pos, reject_epoch, .. } = *self.head;
+        HeadView { extremities: self.extremities(), state_pos, hash, reject_epoch }
+    }
+
+    /// A side that a queued write stores.
+    pub fn queued_side(&self, nid: SideNid) -> Option<Arc<Side>> {
+        self.room.queued.side(nid)
+    }
+
     /// The current event of a key of the state, including the events that were appended just now.
     pub async fn state(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Pdu>>, Error> {
         Ok(self.current(event_type, state_key).await?.map(|current| current.pdu))
@@ -35,7 +69,7 @@ impl RoomWriter<'_> {
         };
         let Some(nid) = nid else { return Ok(None) };
         if let Some(Pending { built, .. }) = self.pending.iter().rev().find(|pending| pending.built.nid == nid) {
-            return Ok(Some(Current { nid, auth_depth: built.auth_depth, pdu: Arc::clone(&built.pdu) }));
+            return Ok(Some(Current { nid, auth_depth: built.auth_depth, pdu: Arc::clone(built.pdu()) }));
         }
         let event = self.event(nid).await?;
         Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
