@@ -58,7 +58,7 @@ pub(super) struct Rework {
     /// The events' rows as they are now, and their standings.
     restated: Vec<(events::EventColumns, Standing)>,
     sides: Vec<Arc<Side>>,
-    changes: Vec<KeyChange>,
+    pub(super) changes: Vec<KeyChange>,
     rejects_anew: bool,
     pub(super) jump: Option<Jumping>,
 }

@@ -41,7 +41,9 @@ impl RoomWriter<'_> {
         let view = self.room.view();
         let mut changed: BTreeMap<KeyNid, Option<EventNid>> = BTreeMap::new();
         let mut hash = view.state.hash();
-        for KeyChange { key, to, .. } in self.pending.iter().flat_map(|pending| &pending.outcome.changes) {
+        let restated = self.rework.iter().flat_map(|rework| &rework.changes);
+        let of_events = self.pending.iter().flat_map(|pending| &pending.outcome.changes);
+        for KeyChange { key, to, .. } in restated.chain(of_events) {
             let to = to.as_ref().map(|to| to.nid);
             let in_log = || view.state.get(key.nid).map(|entry| entry.event_nid);
             let from = changed.insert(key.nid, to).unwrap_or_else(in_log);
