@@ -36,14 +36,12 @@ pub struct HeadView<'a> {
 }
 
 impl RoomWriter<'_> {
-    /// The end of the room. Not to be asked between a jump and its commit.
+    /// The end of the room. Not to be asked between a jump and its commit, as no other question about the state is.
     pub fn head(&self) -> HeadView<'_> {
         let view = self.room.view();
         let mut changed: BTreeMap<KeyNid, Option<EventNid>> = BTreeMap::new();
         let mut hash = view.state.hash();
-        let restated = self.rework.iter().flat_map(|rework| &rework.changes);
-        let of_events = self.pending.iter().flat_map(|pending| &pending.outcome.changes);
-        for KeyChange { key, to, .. } in restated.chain(of_events) {
+        for KeyChange { key, to, .. } in self.changes() {
             let to = to.as_ref().map(|to| to.nid);
             let in_log = || view.state.get(key.nid).map(|entry| entry.event_nid);
             let from = changed.insert(key.nid, to).unwrap_or_else(in_log);
@@ -77,10 +75,15 @@ impl RoomWriter<'_> {
         Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
     }
 
-    /// The last change of a key of the state that a pending event makes.
+    /// The changes of the state that this write makes so far, oldest first.
+    fn changes(&self) -> impl DoubleEndedIterator<Item = &KeyChange> {
+        let restated = self.rework.iter().flat_map(|rework| &rework.changes);
+        restated.chain(self.pending.iter().flat_map(|pending| &pending.outcome.changes))
+    }
+
+    /// The last change of a key of the state that this write makes.
     fn pending_change(&self, key: KeyNid) -> Option<&KeyChange> {
-        let mut changes = self.pending.iter().rev().flat_map(|pending| &pending.outcome.changes);
-        changes.find(|change| change.key.nid == key)
+        self.changes().rev().find(|change| change.key.nid == key)
     }
 
     /// The membership of a user, including the events that were appended just now.

@@ -152,9 +152,8 @@ async fn an_event_follows_on_the_state_of_the_jump_in_its_write() {
     let (to, _) = scene.other_state().await;
     let mut writer = world.enter().await;
     writer.jump(to).await.expect("its events are stored");
-    let mut built = world.received(&writer, &scene.dave, topic("with the jump")).await;
+    let built = world.received(&writer, &scene.dave, topic("with the jump")).await;
     let outcome = Outcome { flags: Flags::NONE, ..Outcome::of_local(&built, None, None, None) };
-    built.prev.clear();
     let nid = built.nid;
     writer.accept(built, outcome).await.expect("an extremity is left");
     let at = writer.commit(None).expect("queued").wait().await.expect("committed");

@@ -46,10 +46,10 @@ async fn an_outlier_gets_its_place_and_keeps_its_number() {
         let carol = world.remote_user(user_id!("@carol:remote.test")).await;
         let follower = other_service(&world.server);
         let mut writer = world.enter().await;
-        let built = world.received(&writer, &carol, message("found later")).await;
+        let mut built = world.received(&writer, &carol, message("found later")).await;
         let (nid, event_id) = (built.nid, built.pdu().event_id.clone());
-        let copy = built.copy();
-        writer.accept(built, as_outlier(&mut copy.copy())).await.expect("an extremity is left");
+        let (mut copy, outcome) = (built.copy(), as_outlier(&mut built));
+        writer.accept(built, outcome).await.expect("an extremity is left");
         writer.commit(None).expect("queued").wait().await.expect("committed");
         let at_follower = async || {
             let room = follower.find(&world.room_id).await.expect("read").expect("it is stored");
@@ -60,7 +60,6 @@ async fn an_outlier_gets_its_place_and_keeps_its_number() {
 
         let before = world.counts().await;
         let mut writer = world.enter().await;
-        let mut copy = copy;
         let outcome = Outcome { stored_before: true, ..on_head(&mut copy) };
         writer.accept(copy, outcome).await.expect("an extremity is left");
         let (_, touches) = touched_by(&world.rooms().db, async {
@@ -93,14 +92,13 @@ async fn an_outlier_that_was_redacted_stays_so_when_it_gets_its_place() {
         let carol = world.remote_user(user_id!("@carol:remote.test")).await;
         let mut writer = world.enter().await;
         let mut built = world.received(&writer, &carol, message("secret")).await;
-        let (nid, copy) = (built.nid, built.copy());
+        let (nid, mut copy) = (built.nid, built.copy());
         let outcome = as_outlier(&mut built);
         writer.accept(built, outcome).await.expect("an extremity is left");
         writer.commit(None).expect("queued").wait().await.expect("committed");
         world.send(redaction(&copy.pdu().event_id)).await;
 
         let mut writer = world.enter().await;
-        let mut copy = copy;
         let outcome = Outcome { stored_before: true, ..on_head(&mut copy) };
         writer.accept(copy, outcome).await.expect("an extremity is left");
         writer.commit(None).expect("queued").wait().await.expect("committed");
@@ -149,8 +147,9 @@ async fn a_side_is_stored_with_its_event_and_found_before() {
         let mut built = world.received(&writer, &carol, topic("third")).await;
         let (nid, outcome) = (built.nid, on_branch(&second, true)(&mut built));
         writer.accept(built, outcome).await.expect("an extremity is left");
+        let room = Arc::clone(&writer.room);
         let committed = writer.commit(None).expect("queued");
-        assert_eq!(world.enter().await.queued_side(second.nid), Some(Arc::clone(&second)));
+        assert_eq!(room.queued.side(second.nid), Some(Arc::clone(&second)), "nothing has waited for the commit");
         committed.wait().await.expect("committed");
         assert_eq!(world.enter().await.queued_side(second.nid), None, "it is in the database");
         let with = world.rooms().db.counters().rows_written();
