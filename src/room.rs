@@ -14,6 +14,7 @@ mod checkpoints;
 mod damage;
 pub mod event;
 pub(crate) mod events;
+mod jumps;
 pub mod listing;
 mod load;
 pub mod memberships;

@@ -1,20 +1,25 @@
 //! Loading a room from the database: its head, and its current and earlier state.
 
-use std::sync::{
-    Arc, RwLock,
-    atomic::{AtomicBool, AtomicI64},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, AtomicI64},
+    },
 };
 
 use ruma::{EventId, RoomId};
 use sabha_federation::{
     graph::{Extremities, Extremity},
     standing::{Flags, Standing},
-    state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
+    state_log::{
+        Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint, merge,
+    },
 };
 
 use super::{
-    Head, Room, RoomView, Rooms, absent_keys::AbsentKeys, events::rules_of, listing::heroes::Heroes, ring::Ring,
-    write::queued::Queued,
+    Head, Room, RoomView, Rooms, absent_keys::AbsentKeys, events::rules_of, jumps::entry_in, listing::heroes::Heroes,
+    ring::Ring, write::queued::Queued,
 };
 use crate::store::{
     Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
@@ -95,8 +100,12 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
     }
     let extremities = unpack(&row.extremities)?;
-    let forward_extremities =
-        stored.into_iter().map(|stored| stored.read(&room_id)).collect::<Result<Extremities, _>>()?;
+    let mut stored: BTreeMap<EventNid, StoredExtremity> =
+        stored.into_iter().map(|stored| (stored.nid, stored)).collect();
+    // In the order in which they became it.
+    let forward_extremities = extremities.iter().filter_map(|nid| stored.remove(nid));
+    let forward_extremities: Extremities =
+        forward_extremities.map(|stored| stored.read(&room_id)).collect::<Result<_, _>>()?;
     if forward_extremities.is_empty() || forward_extremities.len() != extremities.len() {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
@@ -204,8 +213,12 @@ impl Rooms {
             Lookup::Present(entry) => Ok(Some(entry)),
             Lookup::Absent => Ok(None),
             Lookup::NotInMemory => {
-                let history = self.key_history(room, key).await?;
-                let row = history.into_iter().rev().find(|row| row.pos <= upto);
+                let row = self.stored_history(room, key).await?.into_iter().rev().find(|row| row.pos <= upto);
+                let since = row.as_ref().map_or(Position::BEFORE_ALL, |row| row.pos);
+                // The state after a later jump has the entry, whether the jump changed it or not.
+                if let Some(pos) = self.jumps(room, since, upto).pop() {
+                    return Ok(entry_in(&self.jump(room, pos).await?.after, key));
+                }
                 Ok(row.and_then(|row| {
                     let LogRow { event_nid, pos, membership, .. } = row;
                     event_nid.map(|event_nid| StateEntry { event_nid, pos, membership })
@@ -214,8 +227,15 @@ impl Rooms {
         }
     }
 
-    /// Every change of one key, oldest first, committed or not.
+    /// Every committed change of one key, oldest first.
     pub(crate) async fn key_history(&self, room: &Room, key: KeyNid) -> Result<Vec<LogRow>, Error> {
+        let stored = self.stored_history(room, key).await?;
+        let [history] = self.with_jumps(room, [Some(key)], [stored]).await?;
+        Ok(history)
+    }
+
+    /// As [`Rooms::key_history`], without the changes of jumps.
+    async fn stored_history(&self, room: &Room, key: KeyNid) -> Result<Vec<LogRow>, Error> {
         let mut reader = self.db.read().await?;
         let rows = rows::key_history(&mut reader.conn(), room.nid, key).await?;
         rows.into_iter().map(log_row).collect()
@@ -247,10 +267,13 @@ impl Rooms {
         }
         let mut reader = self.db.read().await?;
         let rows = rows::state_log(&mut reader.conn(), room.nid, after, upto).await?;
-        let mut changed: std::collections::BTreeMap<KeyNid, (Option<EventNid>, Option<StateEntry>)> =
-            std::collections::BTreeMap::new();
-        for row in rows {
-            let LogRow { key, pos, event_nid, membership, prev_event_nid } = log_row(row)?;
+        drop(reader);
+        let mut rows = rows.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
+        for pos in self.jumps(room, after, upto) {
+            rows = merge(rows, self.jump(room, pos).await?.rows());
+        }
+        let mut changed: BTreeMap<KeyNid, (Option<EventNid>, Option<StateEntry>)> = BTreeMap::new();
+        for LogRow { key, pos, event_nid, membership, prev_event_nid } in rows {
             let now = event_nid.map(|event_nid| StateEntry { event_nid, pos, membership });
             changed.entry(key).or_insert((prev_event_nid, None)).1 = now;
         }

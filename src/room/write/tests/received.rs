@@ -206,7 +206,7 @@ async fn an_event_brings_gaps_and_edges_to_events_that_are_missing() {
 }
 
 #[tokio::test]
-async fn the_head_knows_the_extremities_as_they_are_stored_and_the_state_with_all_changes() {
+async fn the_head_has_the_extremities_as_they_are_stored_and_the_state_with_all_changes() {
     let world = World::new().await;
     let carol = world.remote_user(user_id!("@carol:remote.test")).await;
     let [old] = world.extremities().await[..] else { panic!("the room has one end") };
@@ -217,11 +217,22 @@ async fn the_head_knows_the_extremities_as_they_are_stored_and_the_state_with_al
         covers: Vec::new(),
         ..on_head(built)
     };
+    let mut writer = world.enter().await;
+    let mut built = world.received(&writer, &carol, message("found later")).await;
+    let (mut copy, outcome) = (built.copy(), as_outlier(&mut built));
+    writer.accept(built, outcome).await.expect("an extremity is left");
+    writer.commit(None).expect("queued").wait().await.expect("committed");
     let branch = world.receive(&carol, message("on a branch"), beside).await;
+    let found = copy.nid;
+    let mut writer = world.enter().await;
+    let outcome = Outcome { stored_before: true, ..beside(&mut copy) };
+    writer.accept(copy, outcome).await.expect("an extremity is left");
+    writer.commit(None).expect("queued").wait().await.expect("committed");
     let extremities = async || world.enter().await.head().extremities.clone();
     let known = extremities().await;
     let fields: Vec<_> = known.iter().map(|event| (event.nid, event.ours, event.after)).collect();
-    assert_eq!(fields, [(old, true, None), (branch, false, Some(state))]);
+    // In the order in which they became it, and not of their numbers.
+    assert_eq!(fields, [(old, true, None), (branch, false, Some(state)), (found, false, Some(state))]);
     world.evict().await;
     assert_eq!(extremities().await, known);
 
