@@ -38,13 +38,12 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, room_version_rules::Room
 use sabha_federation::{
     ServerSigner,
     graph::Extremities,
-    standing::Standing,
     state_log::{StateEntry, StateHashKey, StateLog},
 };
 
 use self::{
     absent_keys::AbsentKeys,
-    applied::RoomsMemory,
+    applied::{NewStanding, RoomsMemory},
     checkpoints::Unthinned,
     damage::Damage,
     event::StoredEvent,
@@ -172,9 +171,9 @@ impl Room {
     }
 
     /// Shows the new standing of stored events from now on.
-    fn restate_in_ring(&self, restated: &[(EventNid, Standing)]) {
+    fn restate_in_ring(&self, restated: &[NewStanding]) {
         let mut view = self.view_mut();
-        restated.iter().for_each(|(nid, standing)| view.ring.restate(*nid, *standing));
+        restated.iter().for_each(|(_, nid, standing)| view.ring.restate(*nid, *standing));
     }
 
     /// Shows the redacted form of an event from now on.

@@ -24,6 +24,9 @@ use crate::store::{
     log::{LogEntry, Memory, Touch},
 };
 
+/// A stored event with its new standing, and the position whose commit brings it.
+pub(super) type NewStanding = (Position, EventNid, Standing);
+
 /// The objects of one write of a room.
 pub(super) struct Effects {
     pub(super) room: Arc<Room>,
@@ -35,7 +38,7 @@ pub(super) struct Effects {
     /// Users of other servers, and whether they are joined now.
     pub(super) remote_members: Vec<(UserNid, bool)>,
     /// Events that were stored before and have another standing now.
-    pub(super) restated: Vec<(EventNid, Standing)>,
+    pub(super) restated: Vec<NewStanding>,
     /// Sides that are stored now.
     pub(super) sides: Vec<SideNid>,
     pub(super) txn: Option<QueuedTxn>,
@@ -65,7 +68,7 @@ impl Effects {
             txn.committed();
         }
         if !self.restated.is_empty() {
-            self.cache.restate(self.restated.iter().map(|(nid, _)| *nid));
+            self.cache.restate(self.restated.iter().map(|(_, nid, _)| *nid));
             self.room.restate_in_ring(&self.restated);
         }
         for (_, event) in &self.events {
@@ -78,7 +81,10 @@ impl Effects {
         }
         // Only now: the cache or the database has all of these events.
         let committed = self.events.iter().chain(&self.redacted);
-        self.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)), &self.sides);
+        self.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
+        if !self.sides.is_empty() || !self.restated.is_empty() {
+            self.room.queued.graph_committed(&self.sides, &self.restated);
+        }
         for (user, entry) in self.members {
             memberships.update(user, entry);
         }

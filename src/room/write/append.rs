@@ -160,7 +160,8 @@ impl RoomWriter<'_> {
     /// then.
     pub async fn accept(&mut self, mut built: Built, mut outcome: Outcome) -> Result<(), Error> {
         if outcome.stored_before {
-            built.stay_redacted(&*self.event(built.nid).await?);
+            // In a box, because the future of every message would have its size.
+            built.stay_redacted(&*Box::pin(self.event(built.nid)).await?);
         }
         if outcome.flags.contains(Flags::REJECTED) {
             built.reject();

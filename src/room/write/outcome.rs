@@ -203,8 +203,8 @@ pub struct LocalMember {
 pub enum GapChange {
     /// Events right before this one are missing.
     Opened,
-    /// The gap into which the event was fetched, as it is now, and the time of the last attempt to fill it, in milliseconds since
-    /// 1970.
+    /// The gap into which the event was fetched, as it is now. `tried_ms` is the time of the last attempt to fill it, in
+    /// milliseconds since 1970.
     Filled { gap: Gap, tried_ms: i64 },
 }
 

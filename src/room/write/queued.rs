@@ -13,10 +13,11 @@ use std::{
 };
 
 use ruma::EventId;
-use sabha_federation::sides::Side;
+use sabha_federation::{sides::Side, standing::Standing};
 
 use crate::{
     room::{
+        applied::NewStanding,
         event::StoredEvent,
         read::relations::{Annotation, annotation},
     },
@@ -26,11 +27,13 @@ use crate::{
 /// The number of events whose memory is kept when nothing is queued.
 const KEPT_PLACES: usize = 64;
 
-/// Queued events and sides.
+/// Queued events, sides, and standings of events.
 #[derive(Debug, Default)]
 pub(in crate::room) struct Queued {
     events: Mutex<HashMap<EventNid, QueuedEvent>>,
     sides: Mutex<BTreeMap<SideNid, Arc<Side>>>,
+    /// The new standings of stored events, each with the position whose commit makes it known to everyone.
+    restated: Mutex<BTreeMap<EventNid, (Position, Standing)>>,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,19 @@ impl Queued {
         lock(&self.sides).insert(side.nid, side);
     }
 
+    /// Notes the standing that a stored event has once `pos` is committed.
+    pub(in crate::room) fn restate(&self, pos: Position, nid: EventNid, standing: Standing) {
+        lock(&self.restated).insert(nid, (pos, standing));
+    }
+
+    /// The event with its queued standing, if it has one.
+    pub(in crate::room) fn as_restated(&self, event: Arc<StoredEvent>) -> Arc<StoredEvent> {
+        match lock(&self.restated).get(&event.nid) {
+            Some((_, standing)) if *standing != event.standing => Arc::new(event.restated(*standing)),
+            _ => event,
+        }
+    }
+
     pub(in crate::room) fn side(&self, nid: SideNid) -> Option<Arc<Side>> {
         lock(&self.sides).get(&nid).cloned()
     }
@@ -71,13 +87,21 @@ impl Queued {
         lock(&self.events).values().any(|entry| entry.annotation.as_ref() == Some(annotation))
     }
 
-    /// Removes events that are committed and in the cache, and sides that are committed. An event that was changed again after
-    /// its position stays.
-    pub(in crate::room) fn committed(&self, events: impl Iterator<Item = (Position, EventNid)>, sides: &[SideNid]) {
-        if !sides.is_empty() {
-            let mut queued = lock(&self.sides);
-            sides.iter().for_each(|nid| drop(queued.remove(nid)));
+    /// Removes sides and standings that are committed. A standing that has changed again stays.
+    pub(in crate::room) fn graph_committed(&self, sides: &[SideNid], restated: &[NewStanding]) {
+        let mut queued = lock(&self.sides);
+        sides.iter().for_each(|nid| drop(queued.remove(nid)));
+        drop(queued);
+        let mut queued = lock(&self.restated);
+        for (pos, nid, _) in restated {
+            if queued.get(nid).is_some_and(|(at, _)| at == pos) {
+                queued.remove(nid);
+            }
         }
+    }
+
+    /// Removes events that are committed and in the cache. An event that was changed again after its position stays.
+    pub(in crate::room) fn committed(&self, events: impl Iterator<Item = (Position, EventNid)>) {
         let mut queued = lock(&self.events);
         for (pos, nid) in events {
             if queued.get(&nid).is_some_and(|entry| entry.pos == pos) {

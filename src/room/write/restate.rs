@@ -132,7 +132,7 @@ impl Making<'_> {
             let event = columns.event_nid;
             self.write.touch(Touch::Event { room, event, sub: NO_NEWS, flags: standing.flags.bits() });
             self.write.push(columns.row());
-            self.effects.restated.push((event, standing));
+            self.effects.restated.push((pos, event, standing));
         }
         if rejects_anew {
             self.head.reject_epoch += 1;

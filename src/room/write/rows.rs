@@ -93,6 +93,9 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     for (pos, event) in effects.events.iter().chain(&effects.redacted) {
         room.queued.add(*pos, Arc::clone(event));
     }
+    for (pos, nid, standing) in &effects.restated {
+        room.queued.restate(*pos, *nid, *standing);
+    }
     effects.last = writer.head.last_pos;
     for touch in std::mem::take(&mut writer.touches) {
         write.touch(touch);
@@ -146,7 +149,7 @@ impl Making<'_> {
             );
             self.write.push(events::RedactionColumns { event_nid: redacts.event.nid, redaction_nid: built.nid }.row());
         }
-        self.add_event(&built, standing, outcome.stored_before);
+        self.add_event(&built, standing, outcome.stored_before.then_some(pos));
         if outcome.is_extremity {
             self.head.depth = self.head.depth.max(built.depth());
         }
@@ -161,15 +164,15 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// Adds the rows of the event itself.
-    fn add_event(&mut self, built: &Built, standing: Standing, stored_before: bool) {
+    /// Adds the rows of the event itself. `replaced_at` is the position of the write if the event was stored before.
+    fn add_event(&mut self, built: &Built, standing: Standing, replaced_at: Option<Position>) {
         let room = self.room.nid;
         let sub = standing.place.map_or(0, |place| place.sub);
         self.write.touch(Touch::Event { room, event: built.nid, sub, flags: standing.flags.bits() });
         let event = event_row(built, room, standing);
         let json = events::EventJsonColumns { event_nid: built.nid, json: Arc::clone(&built.pdu().json) }.row();
-        if stored_before {
-            self.effects.restated.push((built.nid, standing));
+        if let Some(pos) = replaced_at {
+            self.effects.restated.push((pos, built.nid, standing));
             self.write.push(event);
             self.write.push(json);
         } else {

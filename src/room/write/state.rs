@@ -98,20 +98,22 @@ impl RoomWriter<'_> {
 
     /// An event of the room, queued or committed.
     pub(in crate::room) async fn event(&self, nid: EventNid) -> Result<Arc<StoredEvent>, Error> {
-        match self.room.queued.get(nid) {
-            Some(event) => Ok(event),
-            None => self.rooms.events.get(&self.room, nid).await,
-        }
+        let event = match self.room.queued.get(nid) {
+            Some(event) => event,
+            None => self.rooms.events.get(&self.room, nid).await?,
+        };
+        Ok(self.room.queued.as_restated(event))
     }
 
     /// The event of the room with this ID, queued or committed.
     pub async fn find_event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, Error> {
         // The queue first: an event that is committed meanwhile is found among the committed ones afterwards, in the form
         // that its redaction left.
-        match self.room.queued.find(event_id) {
-            Some(event) => Ok(Some(event)),
-            None => self.rooms.find_event(&self.room, event_id).await,
-        }
+        let event = match self.room.queued.find(event_id) {
+            Some(event) => Some(event),
+            None => self.rooms.find_event(&self.room, event_id).await?,
+        };
+        Ok(event.map(|event| self.room.queued.as_restated(event)))
     }
 
     /// The events of the room's state whose entries are `wanted`, without the events that were appended just now.

@@ -2,7 +2,7 @@
 
 use super::{restate::*, *};
 use crate::{
-    room::tests::{other_service, servers_on_both_engines},
+    room::tests::{other_service, redaction, servers_on_both_engines},
     store::tests::touched_by,
 };
 
@@ -100,6 +100,26 @@ async fn a_client_no_longer_reads_an_event_that_has_lost_its_place() {
 
 async fn event_id_of(world: &World, nid: EventNid) -> ruma::OwnedEventId {
     world.event(nid).await.event_id().to_owned()
+}
+
+#[tokio::test]
+async fn what_is_built_on_an_event_has_its_new_standing_before_the_commit() {
+    let world = World::new().await;
+    let place = world.send(message("claimed")).await;
+    let [nid] = world.extremities().await[..] else { panic!("the room has one end") };
+    let event_id = event_id_of(&world, nid).await;
+    let events = vec![world.restated(nid, Flags::OURS | Flags::CLAIMED, Some(place)).await];
+    let mut writer = world.enter().await;
+    writer.restate(Restatement { events, ..Restatement::default() }).await.expect("the events are stored");
+    let first = writer.commit(None).expect("queued");
+    // The redacted form is made while the new standing is queued.
+    let mut writer = world.enter().await;
+    writer.append(&world.alice.user, redaction(&event_id)).await.expect("allowed");
+    let second = writer.commit(None).expect("queued");
+    assert!(first.wait().await.is_ok() && second.wait().await.is_ok());
+    let event = world.event(nid).await;
+    assert!(event.redacted_because.is_some() && event.standing.flags.contains(Flags::CLAIMED));
+    assert_eq!(world.standing(nid).await, event.standing);
 }
 
 #[tokio::test]
