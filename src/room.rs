@@ -102,6 +102,8 @@ struct Head {
     state_pos: Position,
     /// The number of times that verdicts about stored events changed.
     reject_epoch: i64,
+    /// The position of the latest event that this server built.
+    our_pos: Position,
     /// The position of the latest event for which clients move the room up in a list.
     bump_pos: Position,
     /// The number of changes of the room's state so far.

@@ -115,6 +115,7 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         depth: row.depth,
         last_pos,
         state_pos,
+        our_pos: Position(row.our_pos),
         reject_epoch: row.reject_epoch,
         bump_pos,
         changes,

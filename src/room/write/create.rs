@@ -137,6 +137,7 @@ impl Rooms {
                 last_pos: Position::BEFORE_ALL,
                 state_pos: Position::BEFORE_ALL,
                 reject_epoch: 0,
+                our_pos: Position::BEFORE_ALL,
                 bump_pos: Position::BEFORE_ALL,
                 changes: 0,
                 saved_changes: 0,

@@ -40,8 +40,6 @@ pub(super) struct Making<'a> {
     pub(super) has_jumped: bool,
     /// Set if the write changes the number of times that verdicts changed.
     pub(super) has_rejected_anew: bool,
-    /// The position of the last of our own events.
-    our_pos: Option<Position>,
 }
 
 pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<TxnKey>) -> Result<Write, Error> {
@@ -63,7 +61,6 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
         changes: StateChanges::default(),
         has_jumped: false,
         has_rejected_anew: false,
-        our_pos: None,
     };
     let mut pos = first;
     if let Some(rework) = writer.rework.take() {
@@ -139,7 +136,7 @@ impl Making<'_> {
             self.head.bump_pos = pos;
         }
         if outcome.flags.contains(Flags::OURS) {
-            self.our_pos = Some(pos);
+            self.head.our_pos = pos;
         }
         if let Some(redacts) = &outcome.redacts {
             self.changes.redact(&self.view.state, redacts);
@@ -224,8 +221,8 @@ impl Making<'_> {
             state_pos: self.head.state_pos,
             state_hash: self.view.state.hash().to_bytes().to_vec(),
             jumps: self.has_jumped.then(|| pack_positions(&self.view.jumps)),
-            our_pos: self.our_pos.or(is_new_room.then_some(Position::BEFORE_ALL)),
-            reject_epoch: (is_new_room || self.has_rejected_anew).then_some(self.head.reject_epoch),
+            our_pos: self.head.our_pos,
+            reject_epoch: self.head.reject_epoch,
             bump_pos: self.head.bump_pos,
             joined: number(self.view.state.joined()),
             invited: number(self.view.state.invited()),
