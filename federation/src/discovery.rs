@@ -7,6 +7,7 @@
 use std::{cmp::Reverse, net::IpAddr};
 
 use ruma::{OwnedServerName, ServerName};
+use serde_json::{Map, Value as JsonValue};
 
 /// The default port of a server, when its name, delegation and service records give no other.
 const DEFAULT_PORT: u16 = 8448;
@@ -74,6 +75,13 @@ pub trait Network {
 
     /// Looks up the service records of this name, in any order.
     fn services(&self, name: &str) -> impl Future<Output = Vec<Service>> + Send;
+}
+
+/// Reads the body of a host's answer at `/.well-known/matrix/server`. `None` if it delegates to no server.
+pub fn delegated_to(body: &[u8]) -> Option<OwnedServerName> {
+    // Not a struct, for which serde would also take a list.
+    let answer: Map<String, JsonValue> = serde_json::from_slice(body).ok()?;
+    answer.get("m.server")?.as_str()?.try_into().ok()
 }
 
 /// Follows the specification's steps for a server name.
@@ -228,6 +236,20 @@ mod tests {
         check("many.test", "many.test, many.test, a.test:1 a.test:2 a.test:3 a.test:4");
         // A name that only resembles an address.
         check("127.1:80", "127.1, 127.1:80, 127.1:80");
+    }
+
+    #[test]
+    fn only_a_server_name_is_a_delegation() {
+        let check = |body: &str, expected: Option<&str>| {
+            assert_eq!(delegated_to(body.as_bytes()).as_ref().map(|name| name.as_str()), expected, "{body}");
+        };
+        check(r#"{"m.server":"matrix.a.test:443"}"#, Some("matrix.a.test:443"));
+        check(r#"{"m.server":"matrix.a.test","more":1}"#, Some("matrix.a.test"));
+        check(r#"{"m.server":"https://matrix.a.test"}"#, None);
+        check(r#"{"m.server":""}"#, None);
+        check(r#"{"m.server":7}"#, None);
+        check("{}", None);
+        check("<html>", None);
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;
+mod broken_keys;
 pub mod build;
 pub mod discovery;
 pub mod graph;
@@ -55,6 +56,8 @@ pub use self::{
     verify::{VerifyError, verify_own},
 };
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod test_ready;
 #[cfg(test)]

@@ -12,7 +12,10 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use crate::signing::{ServerSigner, SignJsonError};
+use crate::{
+    broken_keys::is_broken,
+    signing::{ServerSigner, SignJsonError},
+};
 
 /// Maximum number of current keys. Servers usually publish one or two, and each costs a verification. An answer with
 /// more is refused.
@@ -121,13 +124,16 @@ impl PublishedKeys {
     }
 }
 
-/// Returns whether this key has signed the object. Ignores other signatures on it.
+/// Returns whether this key has signed the object, and nobody else can have. Ignores other signatures on it.
 fn has_signed(
     server_name: &ServerName,
     id: &OwnedServerSigningKeyId,
     key: PublicKey,
     object: &CanonicalJsonObject,
 ) -> bool {
+    if is_broken(&key) {
+        return false;
+    }
     let signature = object.get("signatures").and_then(|all| all.as_object()?.get(server_name.as_str()));
     let Some(signature) = signature.and_then(|of_server| of_server.as_object()?.get(id.as_str())) else {
         return false;

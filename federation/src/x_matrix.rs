@@ -11,7 +11,7 @@ use ruma::{
     signatures::{PublicKeyMap, PublicKeySet},
 };
 
-use crate::{published_keys::PublicKey, signing::ServerSigner};
+use crate::{broken_keys::is_broken, published_keys::PublicKey, signing::ServerSigner};
 
 /// The request's body is not JSON, or cannot be signed.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +43,16 @@ pub fn sign_request<T: AsRef<[u8]>>(
 /// the origin and is valid now.
 ///
 /// # Errors
-/// When the signature is wrong.
+/// When the signature is wrong, or anyone can sign with the key.
 pub fn verify_request<T: AsRef<[u8]>>(
     header: &XMatrix,
     destination: &ServerName,
     key: &PublicKey,
     request: &http::Request<T>,
 ) -> Result<(), XMatrixVerificationError> {
-    let keys = PublicKeySet::from([(header.key.to_string(), key.to_base64())]);
+    // Without a key, no signature is right.
+    let key = Some(key).filter(|key| !is_broken(key));
+    let keys: PublicKeySet = key.map(|key| (header.key.to_string(), key.to_base64())).into_iter().collect();
     header.verify_http_request(request, destination, &PublicKeyMap::from([(header.origin.to_string(), keys)]))
 }
 
@@ -59,6 +61,7 @@ mod tests {
     use ruma::owned_server_name;
 
     use super::*;
+    use crate::broken_keys::tests::{leaked, weak};
 
     fn request(method: &str, uri: &str, body: &'static str) -> http::Request<&'static str> {
         http::Request::builder().method(method).uri(uri).body(body).unwrap()
@@ -97,5 +100,18 @@ mod tests {
         let a = ServerSigner::generate(owned_server_name!("a.test"));
         let mut sent = request("PUT", "/", "{");
         assert!(sign_request(&a, &owned_server_name!("b.test"), &mut sent).is_err());
+    }
+
+    #[test]
+    fn a_key_with_which_anyone_can_sign_proves_nothing() {
+        let (a, b) = (owned_server_name!("a.test"), owned_server_name!("b.test"));
+        // With a weak key, it is the signature of every message.
+        let mut signature = vec![0; 64];
+        signature[0] = 1;
+        let key_id = ruma::OwnedServerSigningKeyId::try_from("ed25519:weak").unwrap();
+        let header = XMatrix::new(a, b.clone(), key_id, ruma::serde::Base64::new(signature));
+        for key in [weak(), leaked()] {
+            assert!(verify_request(&header, &b, &key, &request("GET", "/", "")).is_err());
+        }
     }
 }

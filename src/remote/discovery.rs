@@ -15,8 +15,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode, header::CACHE_CONTROL};
 use ruma::{OwnedServerName, ServerName};
-use sabha_federation::{Network, Route, Service, find_route};
-use serde::Deserialize;
+use sabha_federation::{Network, Route, Service, discovery::delegated_to, find_route};
 use tracing::debug;
 use url::Url;
 
@@ -129,7 +128,7 @@ impl Discovery {
         if response.status().is_server_error() {
             return Err(());
         }
-        let delegated = (response.status() == StatusCode::OK).then(|| parse(response.body())).flatten();
+        let delegated = (response.status() == StatusCode::OK).then(|| delegated_to(response.body())).flatten();
         Ok(delegated.map(|to| (to, age(response.headers()))))
     }
 }
@@ -172,15 +171,6 @@ impl Network for Discovery {
             Vec::new()
         })
     }
-}
-
-fn parse(body: &[u8]) -> Option<OwnedServerName> {
-    #[derive(Deserialize)]
-    struct WellKnown {
-        #[serde(rename = "m.server")]
-        server: OwnedServerName,
-    }
-    serde_json::from_slice::<WellKnown>(body).ok().map(|found| found.server)
 }
 
 /// The time for which an answer may be cached.
@@ -249,19 +239,5 @@ mod tests {
         // Without a delegation before, there is none, and the host is asked again soon.
         let never = Delegation::default().after(Err(()), 0);
         assert_eq!((never.at(0), never.ask_again_at_ms), (None, minute));
-    }
-
-    #[test]
-    fn only_a_server_name_is_a_delegation() {
-        let check = |body: &str, expected: Option<&str>| {
-            assert_eq!(parse(body.as_bytes()).as_ref().map(|name| name.as_str()), expected, "{body}");
-        };
-        check(r#"{"m.server":"matrix.a.test:443"}"#, Some("matrix.a.test:443"));
-        check(r#"{"m.server":"matrix.a.test","more":1}"#, Some("matrix.a.test"));
-        check(r#"{"m.server":"https://matrix.a.test"}"#, None);
-        check(r#"{"m.server":""}"#, None);
-        check(r#"{"m.server":7}"#, None);
-        check("{}", None);
-        check("<html>", None);
     }
 }

@@ -1,12 +1,9 @@
 //! Rows of redactions whose target was not known when they came.
 
-use super::{
-    EventNid, RoomNid,
-    rows::{Text, inserts},
-};
+use super::{EventNid, RoomNid, rows::inserts, vocabulary::Word};
 
 inserts! {
     PENDING_REDACTION: PendingRedactionColumns = "pending_redaction" (
-        room_nid: RoomNid, target_id: Text, redaction_nid: EventNid, by_power: bool
+        room_nid: RoomNid, target_id: Word, redaction_nid: EventNid, by_power: bool
     ) key 3 Replace, followed by Graph;
 }

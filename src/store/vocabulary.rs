@@ -8,8 +8,10 @@
 //!
 //! Memory is a cache with the database behind it. Users and event types that are stored and that nobody holds can be
 //! evicted and read again ([`Database::forget_words`]), and so can [`servers`]; pairs of type and state key, of which a
-//! room may have any number, are in [`keys`].
+//! room may have any number, are in [`keys`]. The database holds event types and state keys in their stored form
+//! ([`escape`](mod@escape)).
 
+mod escape;
 pub(super) mod event_types;
 pub mod keys;
 mod mark;
@@ -21,9 +23,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+pub(in crate::store) use self::escape::{escape, unescape};
+pub(crate) use self::{escape::Word, mark::Mark, users::UserColumns};
 pub use self::{event_types::EventType, users::User};
 use self::{event_types::Types, keys::Keys, servers::Servers, users::Users};
-pub(crate) use self::{mark::Mark, users::UserColumns};
 use super::{
     Database, KeyNid, Position, ServerNid, TypeNid, UserNid,
     log::{LogEntry, Memory, Touch, WordKind},

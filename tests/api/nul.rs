@@ -267,3 +267,46 @@ async fn a_nul_is_stored_or_refused_on_both_engines_alike() {
         assert!(differences.is_empty(), "{differences:#?}");
     }
 }
+
+both_engines! {
+    /// Other servers may send such state, but some of them cannot store it.
+    async fn a_local_user_sends_no_type_and_no_state_key_with_a_nul(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let initial = |key: &str| {
+            let mut event = json!({ "type": "org.example", "state_key": "", "content": {} });
+            event[key] = json!(NUL);
+            post(v3(["createRoom"]), json!({ "initial_state": [event] }))
+        };
+        for Asked { method, path, body } in [
+            initial("type"),
+            initial("state_key"),
+            put(v3(["rooms", &room, "send", NUL, "1"]), json!({})),
+            put(v3(["rooms", &room, "state", NUL, ""]), json!({})),
+            put(v3(["rooms", &room, "state", "org.example", NUL]), json!({})),
+        ] {
+            let body = body.map(|body| body.to_string());
+            alice.request(method, &path, body).await.error(400, "M_INVALID_PARAM");
+        }
+    }
+
+    /// The database holds it in another form, which nobody sees.
+    async fn the_character_that_stands_for_a_nul_in_the_database_is_an_ordinary_one(server: TestServer) {
+        let alice = server.register("alice").await;
+        let room = alice.create_room(json!({})).await;
+        let words = ["a\u{10FFFE}0b", "a\u{10FFFE}b", "ab"];
+        for word in words {
+            let path = v3(["rooms", &room, "state", word, word]);
+            alice.put(&path, json!({ "word": word })).await.ok();
+        }
+        for word in words {
+            let path = v3(["rooms", &room, "state", word, word]);
+            assert_eq!(alice.get(&path).await.ok(), json!({ "word": word }));
+        }
+        let state = alice.get(&v3(["rooms", &room, "state"])).await.ok();
+        for word in words {
+            let is_it = |event: &&Value| event["type"] == word && event["state_key"] == word;
+            assert_eq!(state.as_array().expect("a list").iter().filter(is_it).count(), 1, "{word:?}");
+        }
+    }
+}

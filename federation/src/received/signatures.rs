@@ -17,7 +17,7 @@ use super::{
     FormatError,
     format::{object, required, text, user_id},
 };
-use crate::published_keys::PublicKey;
+use crate::{broken_keys::is_broken, published_keys::PublicKey};
 
 /// Maximum number of Ed25519 signatures of one server on an event. Servers sign with one key. Each signature may cost a
 /// request for its key, and a verification.
@@ -56,7 +56,8 @@ impl NeededSignature {
         let mut is_signed = false;
         for (key_id, signature) in &self.signatures {
             let Some(key) = key(&self.server, key_id) else { continue };
-            if !signature.is_some_and(|signature| signatures.verify(&key, message, &signature)) {
+            let is_right = |signature| !is_broken(&key) && signatures.verify(&key, message, &signature);
+            if !signature.is_some_and(is_right) {
                 return Err(SignatureError::Wrong { server: server(), key_id: key_id.clone() });
             }
             is_signed = true;

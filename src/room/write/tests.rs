@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod jumps;
+mod nul;
 mod received;
 mod remote;
 mod restated;

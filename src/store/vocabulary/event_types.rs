@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Mark, read, write};
+use super::{Mark, Word, escape, read, write};
 use crate::store::{
     Database, Error, TypeNid, Write,
     log::{Touch, WordKind},
     on,
-    rows::{Text, inserts},
+    rows::inserts,
     statements,
 };
 
@@ -16,7 +16,7 @@ statements! {
 }
 
 inserts! {
-    EVENT_TYPE: EventTypeColumns = "event_type" (type_nid: TypeNid, r#type: Text) key 1 Keep, followed by Word;
+    EVENT_TYPE: EventTypeColumns = "event_type" (type_nid: TypeNid, r#type: Word) key 1 Keep, followed by Word;
 }
 
 /// An event type, with its short id.
@@ -31,7 +31,7 @@ impl EventType {
     /// Adds the row to `write`, unless it is known to be stored.
     pub fn write_if_new(&self, write: &mut Write) {
         if !self.stored.is_stored() {
-            let row = EventTypeColumns { type_nid: self.nid, r#type: Arc::clone(&self.event_type) }.row();
+            let row = EventTypeColumns { type_nid: self.nid, r#type: Word(Arc::clone(&self.event_type)) }.row();
             write.add_word(row, Touch::Word { kind: WordKind::EventType, nid: self.nid.0 }, Arc::clone(&self.stored));
         }
     }
@@ -71,7 +71,7 @@ impl Database {
         let openings = self.committer().ids().openings();
         let mut reader = self.read().await?;
         let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
-            sqlx::query_as(FIND_TYPE.text()).bind(event_type).fetch_optional(&mut **db).await)?;
+            sqlx::query_as(FIND_TYPE.text()).bind(escape(event_type)).fetch_optional(&mut **db).await)?;
         let mut types = write(types);
         if let Some(known) = types.by_name.get(event_type) {
             return Ok(Arc::clone(known));

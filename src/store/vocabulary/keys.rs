@@ -9,12 +9,12 @@ mod cache;
 use std::{collections::HashMap, sync::Arc};
 
 pub(super) use self::cache::Keys;
-use super::Mark;
+use super::{Mark, Word, escape, unescape};
 use crate::store::{
     Database, Error, KeyNid, Write,
     log::{Touch, WordKind},
     on,
-    rows::{Text, inserts},
+    rows::inserts,
     statements,
 };
 
@@ -27,7 +27,7 @@ statements! {
 
 inserts! {
     STATE_KEY: StateKeyColumns = "state_key" (
-        key_nid: KeyNid, r#type: Text, state_key: Text
+        key_nid: KeyNid, r#type: Word, state_key: Word
     ) key 1 Keep, followed by Word;
 }
 
@@ -46,8 +46,8 @@ impl StateKey {
         if !self.stored.is_stored() {
             let row = StateKeyColumns {
                 key_nid: self.nid,
-                r#type: Arc::clone(&self.event_type),
-                state_key: Arc::clone(&self.state_key),
+                r#type: Word(Arc::clone(&self.event_type)),
+                state_key: Word(Arc::clone(&self.state_key)),
             }
             .row();
             write.add_word(row, Touch::Word { kind: WordKind::StateKey, nid: self.nid.0 }, Arc::clone(&self.stored));
@@ -137,13 +137,9 @@ impl Database {
     }
 
     async fn read_state_key(&self, event_type: &str, state_key: &str) -> Result<Option<KeyNid>, Error> {
-        // No stored text holds a NUL, and PostgreSQL would not even compare one.
-        if event_type.contains('\0') || state_key.contains('\0') {
-            return Ok(None);
-        }
         let mut reader = self.read().await?;
-        let row: Option<(i64,)> = on!(&mut reader.conn(), db =>
-            sqlx::query_as(FIND_KEY.text()).bind(event_type).bind(state_key).fetch_optional(&mut **db).await)?;
+        let row: Option<(i64,)> = on!(&mut reader.conn(), db => sqlx::query_as(FIND_KEY.text())
+            .bind(escape(event_type)).bind(escape(state_key)).fetch_optional(&mut **db).await)?;
         Ok(row.map(|(nid,)| KeyNid(nid)))
     }
 
@@ -151,13 +147,16 @@ impl Database {
     async fn read_state_keys(&self, event_type: &str, wanted: &[&str]) -> Result<HashMap<String, KeyNid>, Error> {
         let mut reader = self.read().await?;
         let rows: Vec<(i64, String)> = on!(&mut reader.conn(), db => {
-            let mut query = sqlx::query_as(FIND_KEYS_32.text()).bind(event_type);
+            let mut query = sqlx::query_as(FIND_KEYS_32.text()).bind(escape(event_type));
             for index in 0..32 {
                 // The first one again finds nothing more.
-                query = query.bind(wanted.get(index).or(wanted.first()).copied().unwrap_or_default());
+                query = query.bind(escape(wanted.get(index).or(wanted.first()).copied().unwrap_or_default()));
             }
             query.fetch_all(&mut **db).await
         })?;
-        Ok(rows.into_iter().map(|(nid, state_key)| (state_key, KeyNid(nid))).collect())
+        rows.into_iter().map(|(nid, state_key)| Ok((unescape(state_key)?, KeyNid(nid)))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,25 @@ async fn words_are_known_to_be_stored_once_their_write_is() {
 }
 
 #[tokio::test]
+async fn event_types_with_a_nul_are_stored_and_found_again() {
+    for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
+        let mut made = Vec::new();
+        for event_type in ["m.example\0", "m.example\u{10FFFE}", "m.example\u{10FFFE}0", "m.example"] {
+            let event_type = db.event_type(event_type).await.unwrap();
+            let mut write = Write::default();
+            event_type.write_if_new(&mut write);
+            db.committer().write(write).await.unwrap();
+            made.push(event_type);
+        }
+        *super::write(&db.vocabulary().types) = Types::default();
+        for known in made {
+            let again = db.event_type(&known.event_type).await.unwrap();
+            assert_eq!((again.nid, again.stored.is_stored()), (known.nid, true), "{known:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_pair_that_was_looked_for_in_vain_is_made_without_another_look() {
     for NewDatabase { db, .. } in NewDatabase::of_both_engines().await {
         assert!(db.find_state_key("m.example", "a").await.unwrap().is_none());
