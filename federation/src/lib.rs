@@ -31,6 +31,7 @@ pub mod ids;
 pub mod model;
 pub mod pdu;
 pub mod published_keys;
+pub mod receive;
 pub mod received;
 pub mod redact;
 pub mod resolve;
