@@ -80,8 +80,10 @@ pub struct RoomFacts<'a> {
     pub resolutions: &'a Resolutions,
 }
 
-/// The room as it is now, or was a moment ago. In the turn it must be the current one, with the events that were decided
-/// about before in the same write.
+/// The room as it is now, or was a moment ago.
+///
+/// In the turn it must be the current one, with the events that were decided about before in the same write. The reader
+/// then has these events too, each with the place that it will have, and their changes of the state log.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadView<'a> {
     /// Empty before the create event.
@@ -211,7 +213,7 @@ pub enum Settled<S = Incoming> {
 /// An event that is stored.
 #[derive(Clone, Debug)]
 pub enum Stored {
-    Received(Verified),
+    Received(Box<Verified>),
     /// This server built and signed it.
     Ours(Arc<Pdu>),
 }

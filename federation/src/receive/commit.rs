@@ -73,11 +73,8 @@ pub(super) async fn settle_any<R: RoomReader + RedactionReader, I: Ids<Error = R
     let Some(effect) = effect(reader, room, head, &mut judged, (ids, may_resolve)).await? else {
         return Ok(Settled::Moved(judged));
     };
-    let redacted_by = match judged.was_outlier {
-        // Redactions of an outlier found it when they came.
-        true => None,
-        false => redaction::waiting(reader, judged.source.pdu()).await?,
-    };
+    // Redactions of an outlier found it when they came.
+    let redacted_by = if judged.was_outlier { None } else { redaction::waiting(reader, judged.source.pdu()).await? };
     let mut decision = judged.into_decision(effect);
     decision.redacted_by = redacted_by;
     if decision.flags.is_accepted() {
@@ -136,15 +133,15 @@ pub(super) async fn effect<R: RoomReader, I: Ids<Error = R::Error>, S: Source>(
     }
     let event_id = &judged.source.pdu().event_id;
     let is_accepted = judged.flags.is_accepted() && effect.soft_failure.is_none();
-    effect.covered = match is_accepted {
-        true => covers(&reader, &judged.previous).await?,
-        false => late(&reader, event_id, &judged.previous).await?.unwrap_or_default(),
+    effect.covered = if is_accepted {
+        covers(&reader, &judged.previous).await?
+    } else {
+        late(&reader, event_id, &judged.previous).await?.unwrap_or_default()
     };
     let on_line = matches!(judged.source.mode(), Mode::Pushed | Mode::Fetched);
-    effect.extremity = match is_accepted && on_line && !is_covered(&reader, event_id).await? {
-        true => Some(judged.extremity()),
-        false => None,
-    };
+    if is_accepted && on_line && !is_covered(&reader, event_id).await? {
+        effect.extremity = Some(judged.extremity());
+    }
     let is_one = |nid: &EventNid| head.extremities.iter().any(|extremity| extremity.nid == *nid);
     if effect.extremity.is_none() && !effect.covered.nids.iter().any(is_one) {
         return Ok(Some(effect));
@@ -160,9 +157,10 @@ pub(super) async fn effect<R: RoomReader, I: Ids<Error = R::Error>, S: Source>(
     reader.show(judged.as_stored());
     let mut after_them = Vec::with_capacity(extremities.len());
     for extremity in extremities.iter() {
-        after_them.push(match extremity.nid == judged.nid {
-            true => judged.state_after(&mut reader, room, ids).await?,
-            false => state_after(&reader, head, extremity).await?,
+        after_them.push(if extremity.nid == judged.nid {
+            judged.state_after(&mut reader, room, ids).await?
+        } else {
+            state_after(&reader, head, extremity).await?
         });
     }
     if let Some(own) = &mut effect.extremity {
@@ -257,9 +255,10 @@ impl<I> States<'_, I> {
         if let Some(key) = judged.key {
             // An event that was an outlier may be in the current state already.
             let current = reader.value(key, self.head.state_pos).await?;
-            match current.is_some_and(|held| held.event_nid == judged.nid) {
-                true => drop(changes.remove(key)),
-                false => changes.set(key, Some(judged.held())),
+            if current.is_some_and(|held| held.event_nid == judged.nid) {
+                changes.remove(key);
+            } else {
+                changes.set(key, Some(judged.held()));
             }
         }
         Ok(changes)
