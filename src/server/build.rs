@@ -118,7 +118,8 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         parked_syncs: ParkedSyncs::new(&config.limits),
         federation: config.federation.enabled.then(|| {
             let (signer, outbound) = (Arc::clone(&signer), Arc::clone(&outbound));
-            Federation::new(Arc::clone(&db), clock.clone(), signer, outbound, &memory)
+            let notaries = &config.federation.trusted_notaries;
+            Federation::new(Arc::clone(&db), clock.clone(), signer, outbound, notaries, &memory)
         }),
         memory,
         outbound,

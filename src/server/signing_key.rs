@@ -11,7 +11,7 @@ use std::{
 };
 
 use ruma::OwnedServerName;
-use sabha_federation::{ServerSigner, signing::KeyFileError};
+use sabha_federation::{KeyFileError, ServerSigner};
 use zeroize::Zeroizing;
 
 use crate::store::{self, Database};

@@ -4,6 +4,7 @@
 
 mod answers;
 mod asking;
+mod keys;
 mod network;
 mod peers;
 mod transport;
