@@ -5,12 +5,13 @@
 //! server that does not answer delays requests to it for at most the time below, and no others.
 //!
 //! Reading order: [`Federation::ask`] sends one request. [`discovery`] finds a server's address. [`key_ring`] holds the
-//! keys of other servers. [`queries`] are the requests. The parts without network are in the crate `sabha_federation`.
+//! keys of other servers, [`signing_key`] our own. [`queries`] are the requests. The parts without network are in the crate `sabha_federation`.
 //! Events between servers: not yet.
 
 pub mod discovery;
 pub mod key_ring;
 pub mod queries;
+pub mod signing_key;
 pub mod turns;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -55,7 +55,8 @@ impl PublicKey {
         signer.current().public_key()
     }
 
-    pub(crate) fn to_base64(self) -> Base64 {
+    /// The key in unpadded base64, as it is published.
+    pub fn to_base64(self) -> Base64 {
         Base64::new(self.0.to_vec())
     }
 }

@@ -28,6 +28,10 @@ use crate::{
     published_keys::PublicKey,
 };
 
+/// Maximum number of replaced keys that are still published as valid. Other servers refuse more than a few keys, and nobody
+/// replaces a key several times within the minutes for which requests are on their way.
+const MAX_RETIRING: usize = 4;
+
 /// An Ed25519 key of ours with its secret and its ID.
 pub struct OwnKey {
     key_id: OwnedServerSigningKeyId,
@@ -162,14 +166,19 @@ impl ServerSigner {
     pub fn rotate(&self, next: OwnKey, expired_ms: i64) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut keys.current, Arc::new(next));
-        // Secrets of earlier rotations are of no use any more.
-        keys.former.iter_mut().for_each(|former| former.secret = None);
+        let with_secret = keys.former.iter_mut().rev().filter(|former| former.secret.is_some());
+        with_secret.skip(MAX_RETIRING - 1).for_each(|former| former.secret = None);
         keys.former.push(FormerKey {
             key_id: before.key_id.clone(),
             key: before.public_key(),
             expired_ms,
             secret: Some(before),
         });
+    }
+
+    /// Publishes more keys that were in use before.
+    pub fn add_former(&self, former: Vec<FormerKey>) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).former.extend(former);
     }
 
     /// The server that the keys sign for.
@@ -259,10 +268,14 @@ pub(crate) fn url_safe_base64(bytes: [u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{owned_server_name, signatures::verify_json};
+    use ruma::{RoomVersionId, owned_server_name, signatures::verify_json};
     use serde_json::json;
 
     use super::*;
+    use crate::{
+        test_room::{TestRoom, alice, draft},
+        verify_own,
+    };
 
     fn signer() -> ServerSigner {
         ServerSigner::generate(owned_server_name!("example.org"))
@@ -317,6 +330,29 @@ mod tests {
     fn an_object_with_broken_signatures_is_not_signed() {
         let mut object: CanonicalJsonObject = serde_json::from_value(json!({ "signatures": 1 })).unwrap();
         assert!(signer().sign_json(&mut object).is_err());
+    }
+
+    #[test]
+    fn events_that_are_built_while_the_key_is_rotated_have_a_signature_of_their_time() {
+        let room = TestRoom::new(RoomVersionId::V11);
+        let build = |n: usize| {
+            let draft = draft("m.room.message", None, json!({ "msgtype": "m.text", "body": n.to_string() }));
+            room.build(alice(), draft).unwrap()
+        };
+        let events = std::thread::scope(|scope| {
+            let building = scope.spawn(|| (0..300).map(build).collect::<Vec<_>>());
+            for _ in 0..30 {
+                // After the time of all events of the test's room.
+                room.signer.rotate(OwnKey::generate(), 1_800_000_000_000);
+            }
+            building.join().unwrap()
+        });
+        for event in events {
+            verify_own(&room.rules, &event, &room.signer).unwrap();
+        }
+        let late = build(0);
+        room.signer.rotate(OwnKey::generate(), late.origin_server_ts - 1);
+        assert!(verify_own(&room.rules, &late, &room.signer).is_err());
     }
 
     #[test]

@@ -515,6 +515,15 @@ CREATE TABLE server_key_answer (
     valid_until BIGINT NOT NULL
 );
 
+-- table: own_key | owner: remote | ends: never (our old events are verified with it)
+-- The keys that this server has signed with. The one without `expired_at` is in use; its secret is only in the key file.
+CREATE TABLE own_key (
+    key_id TEXT NOT NULL PRIMARY KEY,
+    public_key BYTEA NOT NULL,
+    created_at BIGINT NOT NULL,
+    expired_at BIGINT
+);
+
 -- table: job | owner: jobs | ends: when the job is done
 -- Work that was promised in a commit and is done after it. `kind` is the work, `subject` the one whom it is for. A job
 -- that is asked for again while it is being done gets a later `pos`, so it is not deleted.

@@ -7,4 +7,5 @@ mod asking;
 mod keys;
 mod network;
 mod peers;
+mod rotation;
 mod transport;

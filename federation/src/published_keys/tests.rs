@@ -141,11 +141,16 @@ fn after_a_rotation_both_keys_sign_for_a_while_and_then_the_old_one_is_an_old_on
     let old = BTreeMap::from([(first.key_id().to_owned(), (first.public_key(), NOW + 1000))]);
     assert_eq!(after.old, old);
 
-    // A second rotation within that time: the first key is an old one at once, as its secret is gone.
+    // More rotations within that time: the oldest keys give way.
     signer.rotate(OwnKey::generate(), NOW + 1500);
     let again = parse(&published(&signer, NOW + 500)).unwrap();
-    assert_eq!(again.current.len(), 2);
-    assert!(again.current.contains_key(second.key_id()) && again.old.contains_key(first.key_id()));
+    assert_eq!((again.current.len(), again.old.len()), (3, 0));
+    for _ in 0..20 {
+        signer.rotate(OwnKey::generate(), NOW + 1500);
+    }
+    let again = parse(&published(&signer, NOW + 500)).unwrap();
+    assert_eq!((again.current.len(), again.old.len()), (5, 18));
+    assert!(again.old.contains_key(first.key_id()) && again.old.contains_key(second.key_id()));
 }
 
 #[test]
