@@ -14,6 +14,7 @@ mod checkpoints;
 mod damage;
 pub mod event;
 pub(crate) mod events;
+mod jumps;
 pub mod listing;
 mod load;
 pub mod memberships;
@@ -33,15 +34,16 @@ use std::{
     },
 };
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomVersionId, room_version_rules::RoomVersionRules};
+use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, room_version_rules::RoomVersionRules};
 use sabha_federation::{
     ServerSigner,
+    graph::Extremities,
     state_log::{StateEntry, StateHashKey, StateLog},
 };
 
 use self::{
     absent_keys::AbsentKeys,
-    applied::RoomsMemory,
+    applied::{NewStanding, RoomsMemory},
     checkpoints::Unthinned,
     damage::Damage,
     event::StoredEvent,
@@ -87,20 +89,21 @@ pub struct Room {
     absent: AbsentKeys,
 }
 
-/// An event that no other event of the room follows on.
-type Extremity = (EventNid, OwnedEventId);
-
 /// The end of the room, on which the next event is built. It is ahead of the committed events.
 #[derive(Debug)]
 struct Head {
     /// Never empty once the room has its create event.
-    forward_extremities: Vec<Extremity>,
+    forward_extremities: Extremities,
     /// The greatest depth of the events that others may follow on.
     depth: i64,
     /// The position of the last event of the line, or of a later change of state.
     last_pos: Position,
     /// The position of the last change of state.
     state_pos: Position,
+    /// The number of times that verdicts about stored events changed.
+    reject_epoch: i64,
+    /// The position of the latest event that this server built.
+    our_pos: Position,
     /// The position of the latest event for which clients move the room up in a list.
     bump_pos: Position,
     /// The number of changes of the room's state so far.
@@ -116,6 +119,8 @@ struct Head {
 #[derive(Debug)]
 struct RoomView {
     state: StateLog,
+    /// The positions at which a whole state replaced another, in their order. The state log has no rows for them.
+    jumps: Vec<Position>,
     /// As of the newest state.
     heroes: Heroes,
     ring: Ring,
@@ -165,6 +170,12 @@ impl Room {
         view.state.keep_since(last);
         drop(view);
         self.last_pos.store(last.0, Ordering::Release);
+    }
+
+    /// Shows the new standing of stored events from now on.
+    fn restate_in_ring(&self, restated: &[NewStanding]) {
+        let mut view = self.view_mut();
+        restated.iter().for_each(|(_, nid, standing)| view.ring.restate(*nid, *standing));
     }
 
     /// Shows the redacted form of an event from now on.

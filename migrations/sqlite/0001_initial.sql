@@ -250,9 +250,47 @@ CREATE TABLE timeline (
     PRIMARY KEY (room_nid, pos, sub)
 ) WITHOUT ROWID;
 
+-- table: timeline_gap | owner: room | ends: when the room is purged
+-- The places right before which events are missing, or were missing until they were fetched: a client that reads across one
+-- is told of a limited timeline. The next event that is fetched into the gap gets `next_sub`. `open` is set while events are
+-- missing. `tried_ms` is the time of the last try to fetch some.
+CREATE TABLE timeline_gap (
+    room_nid INTEGER NOT NULL,
+    pos INTEGER NOT NULL,
+    sub INTEGER NOT NULL,
+    next_sub INTEGER NOT NULL,
+    open BOOLEAN NOT NULL,
+    tried_ms INTEGER NOT NULL,
+    PRIMARY KEY (room_nid, pos, sub)
+) WITHOUT ROWID;
+
+-- table: edge_missing | owner: room | ends: when the room is purged
+-- The events that a stored event names as previous ones and that were not known when it came. `covers` is set if it was
+-- accepted, or is covered itself: the missing event never becomes a forward extremity then.
+CREATE TABLE edge_missing (
+    room_nid INTEGER NOT NULL,
+    missing_id TEXT NOT NULL,
+    child_nid INTEGER NOT NULL,
+    covers BOOLEAN NOT NULL,
+    PRIMARY KEY (room_nid, missing_id, child_nid)
+) WITHOUT ROWID;
+
+-- table: pending_redaction | owner: room | ends: when the room is purged
+-- Redactions of events that were not known when they came. `by_power` is set if the sender's power level is enough for any
+-- target. The row stays when the event comes, because the writes of a room are inserts only.
+CREATE TABLE pending_redaction (
+    room_nid INTEGER NOT NULL,
+    target_id TEXT NOT NULL,
+    redaction_nid INTEGER NOT NULL,
+    by_power BOOLEAN NOT NULL,
+    PRIMARY KEY (room_nid, target_id, redaction_nid)
+) WITHOUT ROWID;
+
 -- table: room_head | owner: room | ends: when the room is purged
--- `extremities` and `heroes` are event_nids, eight bytes each, little endian. From `bump_pos` on it is what lists show of the
--- room; a text is NULL or empty where there is none.
+-- `extremities` and `heroes` are event_nids and `jumps` positions, eight bytes each, little endian. `jumps` are those at
+-- which a whole state replaced another, NULL if there is none. `our_pos` is the position of our newest event in the room.
+-- `reject_epoch` is the number of times that verdicts about stored events changed. From `bump_pos` on it is what lists show
+-- of the room; a text is NULL or empty where there is none.
 CREATE TABLE room_head (
     room_nid INTEGER NOT NULL PRIMARY KEY,
     last_pos INTEGER NOT NULL,
@@ -260,6 +298,9 @@ CREATE TABLE room_head (
     extremities BLOB NOT NULL,
     state_pos INTEGER NOT NULL,
     state_hash BLOB NOT NULL,
+    jumps BLOB,
+    our_pos INTEGER NOT NULL,
+    reject_epoch INTEGER NOT NULL,
     bump_pos INTEGER NOT NULL,
     joined INTEGER NOT NULL,
     invited INTEGER NOT NULL,
@@ -290,15 +331,33 @@ CREATE TABLE state_log (
 CREATE INDEX state_log_pos ON state_log (room_nid, pos);
 
 -- table: state_checkpoint | owner: room | ends: when newer ones make it superfluous, or the room is purged
--- `changes` is the number of changes of the room's state up to `pos`.
+-- `changes` is the number of changes of the room's state up to `pos`. `before` is set for a jump, where a whole state replaced
+-- another without a row in `state_log` for each key: it is the state before. Both states are as
+-- `federation/src/state_log/checkpoint.rs` says.
 CREATE TABLE state_checkpoint (
     room_nid INTEGER NOT NULL,
     pos INTEGER NOT NULL,
     changes INTEGER NOT NULL,
     hash BLOB NOT NULL,
     blob BLOB NOT NULL,
+    before BLOB,
     PRIMARY KEY (room_nid, pos)
 );
+
+-- table: state_side | owner: room | ends: when the room is purged
+-- The states of branches, which `state_log` does not have. A side is its parent, or without one the log's state at
+-- `base_pos`, with the changes of `delta`, whose format is in `federation/src/sides/encode.rs`. `ordinal` is its number in its
+-- branch, `hash` that of its whole state.
+CREATE TABLE state_side (
+    side_nid INTEGER NOT NULL PRIMARY KEY,
+    room_nid INTEGER NOT NULL,
+    base_pos INTEGER NOT NULL,
+    parent_nid INTEGER,
+    ordinal INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    delta BLOB NOT NULL
+);
+CREATE INDEX state_side_hash ON state_side (room_nid, hash);
 
 -- table: member | owner: room | ends: when the room is purged, or a forgotten membership's room is empty
 -- Rows of local users only. They list the rooms of an account without reading the rooms.

@@ -52,13 +52,15 @@ impl Marks {
                 self.bus.mark_user_in(user, room, at);
             }
             // These mark rooms, see `apply`.
-            Touch::Event { .. } | Touch::State { .. } | Touch::Redacted { .. } => {}
+            Touch::Event { .. } | Touch::State { .. } | Touch::Jump { .. } | Touch::Redacted { .. } => {}
             // No sync shows these.
             Touch::Member { forgotten: true, .. }
             | Touch::Word { .. }
+            | Touch::Graph { .. }
             | Touch::RemoteMember { .. }
             | Touch::Txn { .. }
             | Touch::Device { .. }
+            | Touch::RemoteDevices { .. }
             | Touch::ToDeviceGone { .. }
             | Touch::Sessions { .. }
             | Touch::Account { .. }
@@ -66,6 +68,8 @@ impl Marks {
             | Touch::Alias { .. }
             | Touch::Directory { .. }
             | Touch::Job
+            | Touch::Due { .. }
+            | Touch::FedItem { .. }
             | Touch::Leftover
             | Touch::Lease { .. } => {}
         }
@@ -79,7 +83,7 @@ impl Memory for Marks {
         for (at, touch) in &entry.touches {
             self.mark(touch, *at);
             match touch {
-                Touch::State { room, .. } => _ = rooms.insert(*room, *at),
+                Touch::State { room, .. } | Touch::Jump { room } => _ = rooms.insert(*room, *at),
                 // Only on the line an accepted event is news: clients do not see the others.
                 Touch::Event { room, sub: 0, flags, .. } if Flags::from_bits(*flags).is_accepted() => {
                     rooms.insert(*room, *at);
@@ -139,6 +143,9 @@ mod tests {
             (Touch::DeviceList { user: BOB }, vec![ALICE, BOB, STRANGER]),
             (Touch::Account { user: ALICE }, vec![]),
             (Touch::RemoteMember { room: ROOM, user: STRANGER, joined: true }, vec![]),
+            (Touch::RemoteDevices { user: STRANGER }, vec![]),
+            (Touch::Graph { room: ROOM }, vec![]),
+            (Touch::Jump { room: ROOM }, vec![ALICE, BOB]),
             (Touch::Event { room: ROOM, event: EventNid(1), sub: 0, flags: 0 }, vec![ALICE, BOB]),
             (Touch::Event { room: ROOM, event: EventNid(1), sub: -1, flags: 0 }, vec![]),
             (Touch::Event { room: ROOM, event: EventNid(1), sub: 0, flags: Flags::OUTLIER.bits() }, vec![]),

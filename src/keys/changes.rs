@@ -23,8 +23,13 @@ pub const MAX_CHANGED_USERS: usize = 20_000;
 
 /// Tells whether users see each other's device lists.
 pub trait SharedRooms: Sync {
-    /// Returns whether both users are joined to one room.
-    fn share_a_room(&self, a: UserNid, b: UserNid) -> impl Future<Output = Result<bool, Error>> + Send;
+    /// Returns whether both users are joined to one room, or were at `at`, a moment ago.
+    fn share_a_room_since(
+        &self,
+        a: UserNid,
+        b: UserNid,
+        at: Position,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
 }
 
 #[derive(Debug)]
@@ -93,7 +98,8 @@ impl Keys {
         self.memory.changes.none_since(since)
     }
 
-    /// The users whose device lists changed in (`since`, `upto`] and who share a room with `user`, and `user` itself.
+    /// The users whose device lists changed in (`since`, `upto`] and who share a room with `user`, and `user` itself. A user who
+    /// has left their common room after `upto` is among them: the next answer would not tell it if they are in again by then.
     /// Needs no query while nothing has changed.
     ///
     /// # Errors
@@ -117,7 +123,7 @@ impl Keys {
         };
         let mut visible = Vec::new();
         for other in changed {
-            if other == user || rooms.share_a_room(user, other).await? {
+            if other == user || rooms.share_a_room_since(user, other, upto).await? {
                 visible.push(self.db.user_by_nid(other).await?.user_id.clone());
             }
         }
@@ -126,7 +132,7 @@ impl Keys {
 }
 
 impl SharedRooms for crate::room::Rooms {
-    async fn share_a_room(&self, a: UserNid, b: UserNid) -> Result<bool, Error> {
-        Self::share_a_room(self, a, b).await
+    async fn share_a_room_since(&self, a: UserNid, b: UserNid, at: Position) -> Result<bool, Error> {
+        Self::share_a_room_since(self, a, b, at).await
     }
 }

@@ -67,7 +67,7 @@ fn large_answers() -> LargeAnswers {
 struct OneRoom;
 
 impl SharedRooms for OneRoom {
-    async fn share_a_room(&self, _: UserNid, _: UserNid) -> Result<bool, Error> {
+    async fn share_a_room_since(&self, _: UserNid, _: UserNid, _: Position) -> Result<bool, Error> {
         Ok(true)
     }
 }

@@ -53,6 +53,13 @@ impl AbsentKeys {
         inner.keys.push_back((event_type.into(), state_key.into()));
     }
 
+    /// Notes that the room's state may have any key from now on.
+    pub(super) fn clear(&self) {
+        let mut inner = lock(&self.0);
+        inner.appeared += 1;
+        inner.keys.clear();
+    }
+
     /// Notes that the room's state has the key, or will have it if the present write succeeds.
     pub(super) fn remove(&self, event_type: &str, state_key: &str) {
         let mut inner = lock(&self.0);

@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
+use sabha_federation::standing::Standing;
+
 use super::{
     Registry, Room,
     event::StoredEvent,
@@ -17,10 +19,13 @@ use super::{
     write::txn::{KnownTxns, QueuedTxn},
 };
 use crate::store::{
-    EventNid, Position, RoomNid, UserNid,
+    EventNid, Position, RoomNid, SideNid, UserNid,
     ids::lock,
     log::{LogEntry, Memory, Touch},
 };
+
+/// A stored event with its new standing, and the position whose commit brings it.
+pub(super) type NewStanding = (Position, EventNid, Standing);
 
 /// The objects of one write of a room.
 pub(super) struct Effects {
@@ -32,15 +37,39 @@ pub(super) struct Effects {
     pub(super) members: Vec<(UserNid, MemberEntry)>,
     /// Users of other servers, and whether they are joined now.
     pub(super) remote_members: Vec<(UserNid, bool)>,
+    /// Events that were stored before and have another standing now.
+    pub(super) restated: Vec<NewStanding>,
+    /// Sides that are stored now.
+    pub(super) sides: Vec<SideNid>,
     pub(super) txn: Option<QueuedTxn>,
     /// The position of the room's end after it.
     pub(super) last: Position,
 }
 
 impl Effects {
+    /// The objects of a write that has none yet, of a room whose end is at `last`.
+    pub(super) fn new(room: &Arc<Room>, cache: &Events, last: Position, events: usize) -> Self {
+        Self {
+            room: Arc::clone(room),
+            cache: cache.clone(),
+            events: Vec::with_capacity(events),
+            redacted: Vec::new(),
+            members: Vec::new(),
+            remote_members: Vec::new(),
+            restated: Vec::new(),
+            sides: Vec::new(),
+            txn: None,
+            last,
+        }
+    }
+
     fn apply(self, memberships: &MembershipsHandle) {
         if let Some(txn) = self.txn {
             txn.committed();
+        }
+        if !self.restated.is_empty() {
+            self.cache.restate(self.restated.iter().map(|(_, nid, _)| *nid));
+            self.room.restate_in_ring(&self.restated);
         }
         for (_, event) in &self.events {
             self.cache.insert(Arc::clone(event));
@@ -53,6 +82,9 @@ impl Effects {
         // Only now: the cache or the database has all of these events.
         let committed = self.events.iter().chain(&self.redacted);
         self.room.queued.committed(committed.map(|(pos, event)| (*pos, event.nid)));
+        if !self.sides.is_empty() || !self.restated.is_empty() {
+            self.room.queued.graph_committed(&self.sides, &self.restated);
+        }
         for (user, entry) in self.members {
             memberships.update(user, entry);
         }
@@ -104,7 +136,15 @@ impl RoomsMemory {
     /// Evicts what a commit of another process has changed.
     fn evict(&self, touch: &Touch, at: Position) {
         match *touch {
-            Touch::Event { room, .. } | Touch::State { room, .. } => self.evict_room(room, at),
+            Touch::Event { room, event, .. } => {
+                self.evict_room(room, at);
+                self.events.evict(event);
+            }
+            Touch::Graph { room } => {
+                self.evict_room(room, at);
+                self.events.note_restated();
+            }
+            Touch::State { room, .. } | Touch::Jump { room } => self.evict_room(room, at),
             Touch::Redacted { room, event, .. } => {
                 self.evict_room(room, at);
                 self.events.evict_redacted(room, event);

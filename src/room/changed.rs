@@ -13,7 +13,7 @@ use sabha_federation::state_log::Membership;
 
 use super::{
     Room, Rooms,
-    load::{self, RoomRows},
+    load::{self, RoomRows, StoredExtremity},
     registry::lock_of,
     ring::Ring,
 };
@@ -121,7 +121,11 @@ impl Rooms {
             let room = RoomNid(stored.row.room_nid);
             let nids = extremities(&stored.row.extremities);
             let rows = RoomRows {
-                extremities: nids.iter().filter_map(|nid| by_nid.get(nid)).map(|row| load::extremity(row)).collect(),
+                extremities: nids
+                    .iter()
+                    .filter_map(|nid| by_nid.get(nid))
+                    .map(|row| StoredExtremity::of(row))
+                    .collect(),
                 row: stored.row,
                 checkpoint: stored.checkpoint,
                 changes: changes.remove(&room).unwrap_or_default(),

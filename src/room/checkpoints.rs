@@ -2,7 +2,8 @@
 //!
 //! Every change of state is in the log for ever, so a checkpoint only saves time: reading a state starts from the newest
 //! checkpoint before it and replays the changes after that. A missing one makes a reader replay more. A reader that has read
-//! one needs nothing but the log afterwards, so a checkpoint can be deleted at any time.
+//! one needs nothing but the log afterwards, so a checkpoint can be deleted at any time. Only the checkpoints of jumps stay for
+//! ever: the log has no changes for them.
 //!
 //! Nearly all reads are of the newest state, or of one a little before it. So the newest two stay, and further back one for
 //! each doubling of the distance: what is read from long ago costs in proportion to how long ago it was.
@@ -12,7 +13,7 @@ use std::{collections::HashSet, sync::Mutex};
 use super::Rooms;
 use crate::store::{
     Error, Position, RoomNid,
-    checkpoints::{self as rows, DeleteCheckpoints},
+    checkpoints::{self as rows, DeleteCheckpoints, Listed},
     ids::lock,
 };
 
@@ -71,21 +72,21 @@ impl Rooms {
     }
 }
 
-/// The checkpoints that may go, of a room's checkpoints with the numbers of changes before them, newest first.
+/// The checkpoints that may go, of a room's checkpoints, newest first.
 ///
 /// One goes if its neighbours are then no further apart than the younger of them is from the newest checkpoint. So a
 /// state that is `n` changes old costs at most `n` more to read than it did, and of three neighbours that stay, the
-/// oldest is at least twice as old as the youngest.
-fn superfluous(checkpoints: &[(Position, i64)]) -> Vec<Position> {
-    let [(_, newest), (_, second), older @ ..] = checkpoints else { return Vec::new() };
+/// oldest is at least twice as old as the youngest. A jump never goes.
+fn superfluous(checkpoints: &[Listed]) -> Vec<Position> {
+    let [newest, second, older @ ..] = checkpoints else { return Vec::new() };
     let mut superfluous = Vec::new();
     let mut younger = second;
     for pair in older.windows(2) {
-        let [(pos, changes), (_, next)] = pair else { continue };
-        if younger - next <= newest - younger {
-            superfluous.push(*pos);
+        let [checkpoint, next] = pair else { continue };
+        if !checkpoint.is_jump && younger.changes - next.changes <= newest.changes - younger.changes {
+            superfluous.push(checkpoint.pos);
         } else {
-            younger = changes;
+            younger = checkpoint;
         }
     }
     superfluous
@@ -107,14 +108,20 @@ mod tests {
     }
 
     fn check(ages: &[i64], expected: &[i64]) {
-        let checkpoints: Vec<_> = ages.iter().map(|age| (Position(1_000_000 - age), 100_000 - age)).collect();
-        let kept: Vec<i64> = left(&checkpoints).iter().map(|(_, changes)| 100_000 - changes).collect();
-        assert_eq!(kept, expected);
+        check_with_jumps(ages, &[], expected);
     }
 
-    fn left(checkpoints: &[(Position, i64)]) -> Vec<(Position, i64)> {
+    fn check_with_jumps(ages: &[i64], jumps: &[i64], expected: &[i64]) {
+        let listed =
+            |age: &i64| Listed { pos: Position(1_000_000 - age), changes: 100_000 - age, is_jump: jumps.contains(age) };
+        let checkpoints: Vec<_> = ages.iter().map(listed).collect();
+        let kept: Vec<i64> = left(&checkpoints).iter().map(|listed| 100_000 - listed.changes).collect();
+        assert_eq!(kept, expected, "{ages:?}, jumps {jumps:?}");
+    }
+
+    fn left(checkpoints: &[Listed]) -> Vec<Listed> {
         let gone = superfluous(checkpoints);
-        checkpoints.iter().copied().filter(|(pos, _)| !gone.contains(pos)).collect()
+        checkpoints.iter().copied().filter(|listed| !gone.contains(&listed.pos)).collect()
     }
 
     #[test]
@@ -128,18 +135,28 @@ mod tests {
         check(&[0, 1_000, 1_001, 1_002, 1_003], &[0, 1_000, 1_003]);
     }
 
+    #[test]
+    fn a_jump_stays_however_close_its_neighbours_are() {
+        check_with_jumps(&[0, 1, 2], &[0, 1, 2], &[0, 1, 2]);
+        check_with_jumps(&[0, 1_000, 1_001, 1_002, 1_003], &[1_001], &[0, 1_000, 1_001, 1_003]);
+        check_with_jumps(&[0, 1_000, 1_001, 1_002, 1_003], &[1_001, 1_002], &[0, 1_000, 1_001, 1_002, 1_003]);
+        // A checkpoint beside it goes as if any other stayed.
+        check_with_jumps(&(0..=20).collect::<Vec<_>>(), &[10, 11], &[0, 1, 2, 4, 8, 10, 11, 20]);
+    }
+
     proptest! {
         /// A room gets checkpoints one after the other, and is thinned now and then.
         #[test]
         fn no_state_becomes_dear_to_read_and_few_checkpoints_stay(
-            steps in prop::collection::vec((1..50_i64, any::<bool>()), 1..80),
+            steps in prop::collection::vec((1..50_i64, any::<bool>(), prop::bool::weighted(0.1)), 1..80),
         ) {
-            let mut all: Vec<(Position, i64)> = Vec::new();
-            let mut stored: Vec<(Position, i64)> = Vec::new();
-            for (distance, thin) in steps {
-                let changes = all.first().map_or(0, |(_, changes)| *changes) + distance;
-                all.insert(0, (Position(changes * 3), changes));
-                stored.insert(0, (Position(changes * 3), changes));
+            let mut all: Vec<Listed> = Vec::new();
+            let mut stored: Vec<Listed> = Vec::new();
+            for (distance, thin, is_jump) in steps {
+                let changes = all.first().map_or(0, |listed| listed.changes) + distance;
+                let listed = Listed { pos: Position(changes * 3), changes, is_jump };
+                all.insert(0, listed);
+                stored.insert(0, listed);
                 if !thin {
                     continue;
                 }
@@ -147,12 +164,16 @@ mod tests {
                 prop_assert_eq!(left(&stored), stored.clone(), "nothing more goes");
                 prop_assert_eq!(&stored[..stored.len().min(2)], &all[..all.len().min(2)]);
                 prop_assert_eq!(stored.last(), all.last());
-                let bound = 2 * usize::try_from(changes.ilog2()).expect("small") + 4;
+                let jumps: Vec<_> = all.iter().filter(|listed| listed.is_jump).collect();
+                prop_assert!(jumps.iter().all(|jump| stored.contains(jump)));
+                // Each jump keeps itself, and up to two more for being their neighbour.
+                let bound = 2 * usize::try_from(changes.ilog2()).expect("small") + 4 + 3 * jumps.len();
                 prop_assert!(stored.len() <= bound, "{} of {changes} changes", stored.len());
                 // A read costs least just after a checkpoint, and most just before the next one.
-                for state in all.iter().flat_map(|(_, changes)| [*changes, changes - 1]) {
-                    let replayed = |checkpoints: &[(Position, i64)]| {
-                        checkpoints.iter().find(|(_, before)| *before <= state).map(|(_, before)| state - before)
+                for state in all.iter().flat_map(|listed| [listed.changes, listed.changes - 1]) {
+                    let replayed = |checkpoints: &[Listed]| {
+                        let found = checkpoints.iter().find(|listed| listed.changes <= state);
+                        found.map(|listed| state - listed.changes)
                     };
                     let (cost, best) = (replayed(&stored), replayed(&all));
                     prop_assert_eq!(cost.is_some(), best.is_some());

@@ -6,7 +6,11 @@
 use std::sync::{Arc, OnceLock};
 
 use ruma::{EventId, OwnedEventId, OwnedUserId, UserId};
-use sabha_federation::{Pdu, standing::Standing, state_log::Membership};
+use sabha_federation::{
+    Pdu,
+    standing::{Flags, Standing},
+    state_log::Membership,
+};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -82,6 +86,16 @@ impl StoredEvent {
     /// A copy of the redacted event with the present form of its redaction.
     pub(super) fn with_redaction(&self, because: Arc<Self>) -> Self {
         self.shown_as(Arc::clone(&self.pdu), self.replaces.clone(), Some(because))
+    }
+
+    /// A copy of the event with another standing.
+    pub(super) fn restated(&self, standing: Standing) -> Self {
+        let mut pdu = Arc::clone(&self.pdu);
+        let is_rejected = standing.flags.contains(Flags::REJECTED);
+        if pdu.rejected != is_rejected {
+            Arc::make_mut(&mut pdu).rejected = is_rejected;
+        }
+        Self { standing, ..self.shown_as(pdu, self.replaces.clone(), self.redacted_because.clone()) }
     }
 
     fn shown_as(&self, pdu: Arc<Pdu>, replaces: Option<Replaced>, because: Option<Arc<Self>>) -> Self {

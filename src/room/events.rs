@@ -6,7 +6,7 @@ use std::{
 };
 
 use ruma::{EventId, OwnedUserId, RoomVersionId, room_version_rules::RoomVersionRules};
-use sabha_federation::Pdu;
+use sabha_federation::{Pdu, standing::Flags};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -40,8 +40,8 @@ pub(crate) struct Events {
     redactions: Arc<RwLock<Redactions>>,
 }
 
-/// The number of events that were redacted since the start. Rows that were read before a redaction are not cached after
-/// it.
+/// The number of times since the start that stored events were redacted, or got another standing. Rows that were read before
+/// such a change are not cached after it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Redactions(u64);
 
@@ -70,6 +70,15 @@ impl EventsHandle {
         let mut redactions = self.redactions.write().unwrap_or_else(PoisonError::into_inner);
         redactions.0 += 1;
         self.cache.clear();
+    }
+
+    /// Notes that another process has given events another standing, before each of them is evicted.
+    pub(super) fn note_restated(&self) {
+        self.redactions.write().unwrap_or_else(PoisonError::into_inner).0 += 1;
+    }
+
+    pub(super) fn evict(&self, event: EventNid) {
+        self.cache.remove(&event);
     }
 }
 
@@ -126,6 +135,12 @@ impl Events {
             self.cache.retain(|_, event| !event.shows(&left));
         }
         self.insert(left);
+    }
+
+    /// Evicts events that have got another standing.
+    pub(super) fn restate(&self, events: impl Iterator<Item = EventNid>) {
+        self.redactions.write().unwrap_or_else(PoisonError::into_inner).0 += 1;
+        events.for_each(|event| drop(self.cache.remove(&event)));
     }
 
     /// One event of `room`.
@@ -274,7 +289,9 @@ fn parse(
 ) -> Result<StoredEvent, Error> {
     let standing = row.standing();
     let event_id = EventId::parse(&row.event_id).map_err(|error| Error::damaged("event ID", error))?;
-    let pdu = Pdu::from_stored(rules, event_id, row.json.as_str()).map_err(|error| Error::damaged("event", error))?;
+    let mut pdu =
+        Pdu::from_stored(rules, event_id, row.json.as_str()).map_err(|error| Error::damaged("event", error))?;
+    pdu.rejected = standing.flags.contains(Flags::REJECTED);
     let replaces = match (&row.prev_event_id, &row.prev_json) {
         (Some(event_id), Some(json)) => Some(replaced(event_id, json)?),
         _ => None,

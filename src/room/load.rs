@@ -1,23 +1,29 @@
 //! Loading a room from the database: its head, and its current and earlier state.
 
-use std::sync::{
-    Arc, RwLock,
-    atomic::{AtomicBool, AtomicI64},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, AtomicI64},
+    },
 };
 
 use ruma::{EventId, RoomId};
 use sabha_federation::{
-    standing::Flags,
-    state_log::{Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint},
+    graph::{Extremities, Extremity},
+    standing::{Flags, Standing},
+    state_log::{
+        Checkpoint, LogRow, Lookup, Membership, StateEntry, StateHash, StateHashKey, StateLog, checkpoint, merge,
+    },
 };
 
 use super::{
-    Head, Room, RoomView, Rooms, absent_keys::AbsentKeys, events::rules_of, listing::heroes::Heroes, ring::Ring,
-    write::queued::Queued,
+    Head, Room, RoomView, Rooms, absent_keys::AbsentKeys, events::rules_of, jumps::entry_in, listing::heroes::Heroes,
+    ring::Ring, write::queued::Queued,
 };
 use crate::store::{
     Error, EventNid, KeyNid, Lineage, Position, Reader, RoomNid, events,
-    ids::unpack,
+    ids::{unpack, unpack_positions},
     room_heads::RoomRow,
     states::{self as rows, CheckpointRow, StateLogRow},
 };
@@ -29,8 +35,41 @@ pub(super) struct RoomRows {
     pub(super) checkpoint: Option<CheckpointRow>,
     /// The changes of state since then.
     pub(super) changes: Vec<StateLogRow>,
-    /// The short ids, the IDs and the flags of the forward extremities that are stored.
-    pub(super) extremities: Vec<(EventNid, String, Flags)>,
+    /// The forward extremities that are stored.
+    pub(super) extremities: Vec<StoredExtremity>,
+}
+
+/// A forward extremity, as it is stored.
+pub(super) struct StoredExtremity {
+    nid: EventNid,
+    event_id: String,
+    depth: i64,
+    ts: i64,
+    standing: Standing,
+}
+
+impl StoredExtremity {
+    pub(super) fn of(row: &events::EventRow) -> Self {
+        Self {
+            nid: EventNid(row.event_nid),
+            event_id: row.event_id.clone(),
+            depth: row.depth,
+            ts: row.ts,
+            standing: row.standing(),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Damaged`] if the event cannot be one.
+    fn read(self, room_id: &RoomId) -> Result<Extremity, Error> {
+        let Self { nid, event_id, depth, ts, standing: Standing { flags, before, .. } } = self;
+        if !flags.is_accepted() {
+            return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
+        }
+        let event_id = EventId::parse(&event_id).map_err(|error| Error::damaged("event ID", error))?;
+        let after = (!flags.contains(Flags::TIP)).then_some(before);
+        Ok(Extremity { nid, event_id, depth, ts, ours: flags.contains(Flags::OURS), after })
+    }
 }
 
 /// Reads a room. The head is read first, and the other rows up to it: these stay as they are, so they fit together while
@@ -42,7 +81,7 @@ pub(super) async fn load(rooms: &Rooms, reader: &mut Reader<'_>, row: RoomRow) -
     let (nid, last_pos) = (RoomNid(row.room_nid), Position(row.last_pos));
     let (checkpoint, changes) = state_rows(reader, nid, last_pos).await?;
     let extremities = events::events(&mut reader.conn(), &unpack(&row.extremities)?).await?;
-    let extremities = extremities.iter().map(extremity).collect();
+    let extremities = extremities.iter().map(StoredExtremity::of).collect();
     from_rows(rooms, RoomRows { row, checkpoint, changes, extremities })
 }
 
@@ -61,14 +100,12 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         return Err(Error::damaged("room state", format!("{room_id}: the log does not lead to the stored hash")));
     }
     let extremities = unpack(&row.extremities)?;
-    let mut forward_extremities = Vec::with_capacity(extremities.len());
-    for (event, event_id, flags) in stored {
-        if !flags.is_accepted() {
-            return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
-        }
-        let event_id = EventId::parse(&event_id).map_err(|error| Error::damaged("event ID", error))?;
-        forward_extremities.push((event, event_id));
-    }
+    let mut stored: BTreeMap<EventNid, StoredExtremity> =
+        stored.into_iter().map(|stored| (stored.nid, stored)).collect();
+    // In the order in which they became it.
+    let forward_extremities = extremities.iter().filter_map(|nid| stored.remove(nid));
+    let forward_extremities: Extremities =
+        forward_extremities.map(|stored| stored.read(&room_id)).collect::<Result<_, _>>()?;
     if forward_extremities.is_empty() || forward_extremities.len() != extremities.len() {
         return Err(Error::damaged("room", format!("{room_id}: forward extremities are missing")));
     }
@@ -78,14 +115,17 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         depth: row.depth,
         last_pos,
         state_pos,
+        our_pos: Position(row.our_pos),
+        reject_epoch: row.reject_epoch,
         bump_pos,
         changes,
         saved_changes,
         joined_by_server: None,
     };
     let heroes = Heroes::new(row.heroes.as_deref().map(unpack).transpose()?.unwrap_or_default());
+    let jumps = row.jumps.as_deref().map(unpack_positions).transpose()?.unwrap_or_default();
     // The ring starts empty: older events are read from the database when someone asks.
-    let view = RoomView { state, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
+    let view = RoomView { state, jumps, heroes, ring: Ring::new(last_pos, Arc::clone(&rooms.rings)) };
     Ok(Room {
         nid,
         room_id,
@@ -99,11 +139,6 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
         used: AtomicBool::new(true),
         absent: AbsentKeys::default(),
     })
-}
-
-/// A forward extremity, as it is stored.
-pub(super) fn extremity(row: &events::EventRow) -> (EventNid, String, Flags) {
-    (EventNid(row.event_nid), row.event_id.clone(), row.standing().flags)
 }
 
 struct LoadedState {
@@ -179,8 +214,12 @@ impl Rooms {
             Lookup::Present(entry) => Ok(Some(entry)),
             Lookup::Absent => Ok(None),
             Lookup::NotInMemory => {
-                let history = self.key_history(room, key).await?;
-                let row = history.into_iter().rev().find(|row| row.pos <= upto);
+                let row = self.stored_history(room, key).await?.into_iter().rev().find(|row| row.pos <= upto);
+                let since = row.as_ref().map_or(Position::BEFORE_ALL, |row| row.pos);
+                // The state after a later jump has the entry, whether the jump changed it or not.
+                if let Some(pos) = self.jumps(room, since, upto).pop() {
+                    return Ok(entry_in(&self.jump(room, pos).await?.after, key));
+                }
                 Ok(row.and_then(|row| {
                     let LogRow { event_nid, pos, membership, .. } = row;
                     event_nid.map(|event_nid| StateEntry { event_nid, pos, membership })
@@ -189,8 +228,15 @@ impl Rooms {
         }
     }
 
-    /// Every change of one key, oldest first, committed or not.
+    /// Every committed change of one key, oldest first.
     pub(crate) async fn key_history(&self, room: &Room, key: KeyNid) -> Result<Vec<LogRow>, Error> {
+        let stored = self.stored_history(room, key).await?;
+        let [history] = self.with_jumps(room, [Some(key)], [stored]).await?;
+        Ok(history)
+    }
+
+    /// As [`Rooms::key_history`], without the changes of jumps.
+    async fn stored_history(&self, room: &Room, key: KeyNid) -> Result<Vec<LogRow>, Error> {
         let mut reader = self.db.read().await?;
         let rows = rows::key_history(&mut reader.conn(), room.nid, key).await?;
         rows.into_iter().map(log_row).collect()
@@ -222,10 +268,13 @@ impl Rooms {
         }
         let mut reader = self.db.read().await?;
         let rows = rows::state_log(&mut reader.conn(), room.nid, after, upto).await?;
-        let mut changed: std::collections::BTreeMap<KeyNid, (Option<EventNid>, Option<StateEntry>)> =
-            std::collections::BTreeMap::new();
-        for row in rows {
-            let LogRow { key, pos, event_nid, membership, prev_event_nid } = log_row(row)?;
+        drop(reader);
+        let mut rows = rows.into_iter().map(log_row).collect::<Result<Vec<_>, _>>()?;
+        for pos in self.jumps(room, after, upto) {
+            rows = merge(rows, self.jump(room, pos).await?.rows());
+        }
+        let mut changed: BTreeMap<KeyNid, (Option<EventNid>, Option<StateEntry>)> = BTreeMap::new();
+        for LogRow { key, pos, event_nid, membership, prev_event_nid } in rows {
             let now = event_nid.map(|event_nid| StateEntry { event_nid, pos, membership });
             changed.entry(key).or_insert((prev_event_nid, None)).1 = now;
         }

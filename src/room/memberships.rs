@@ -9,7 +9,7 @@ use ruma::{OwnedRoomId, RoomId};
 use sabha_federation::state_log::Membership;
 
 pub(crate) use self::in_memory::{Memberships, MembershipsHandle};
-use super::Rooms;
+use super::{Room, Rooms};
 use crate::store::{
     Conn, Error, EventNid, Position, RoomNid, Transaction, UserNid, device_keys::USERS_PER_STATEMENT, ids::lock,
     log::Touch, members as rows,
@@ -173,6 +173,36 @@ impl Rooms {
         let b = self.memberships.of(b).await?;
         let b = lock(&b);
         Ok(a.iter().any(|room| b.is_joined_to(*room)))
+    }
+
+    /// Returns whether the two users, local or not, are joined to a common room, or were at `at`, a moment ago.
+    pub async fn share_a_room_since(&self, a: UserNid, b: UserNid, at: Position) -> Result<bool, Error> {
+        if self.share_a_room(a, b).await? {
+            return Ok(true);
+        }
+        let of_a = self.memberships.of(a).await?;
+        let of_b = self.memberships.of(b).await?;
+        // In this order, because nobody holds the locks of two.
+        let of_a = lock(&of_a).left_since(at);
+        let of_b = lock(&of_b).left_since(at);
+        let was_joined = async |user: UserNid, room: &Room| {
+            let user = self.db.user_by_nid(user).await?;
+            let Some(key) = self.find_key(room, "m.room.member", user.user_id.as_str()).await? else {
+                return Ok(false);
+            };
+            let entry = self.entry_at(room, key, at).await?;
+            Ok::<_, Error>(entry.is_some_and(|entry| entry.membership == Some(Membership::Join)))
+        };
+        for nid in of_a.into_iter().chain(of_b) {
+            let shared = async {
+                let room = self.by_nid(nid).await?;
+                Ok(was_joined(a, &room).await? && was_joined(b, &room).await?)
+            };
+            if self.contain(nid, shared.await)? == Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns whether the two users certainly are in no common room, as far as memory knows.

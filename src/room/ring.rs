@@ -9,11 +9,12 @@ use std::{
 };
 
 use ruma::EventId;
+use sabha_federation::standing::Standing;
 
 use super::event::StoredEvent;
 use crate::{
     memory::budget::{Budget, Part},
-    store::{EventNid, Position},
+    store::{EventNid, Position, TimelinePlace},
 };
 
 /// The number of latest events that a room keeps in memory for `/sync`.
@@ -257,6 +258,22 @@ impl Ring {
         }
         self.version = self.all.next_version();
         self.count(added, removed);
+    }
+
+    /// Gives an event another standing. One that loses its place goes.
+    pub(super) fn restate(&mut self, nid: EventNid, standing: Standing) {
+        let stays = |pos: Position| standing.place == Some(TimelinePlace::on_line(pos));
+        self.dropped.retain(|(pos, dropped)| *dropped != nid || stays(*pos));
+        let Some(index) = self.events.iter().position(|(_, event)| event.nid == nid) else { return };
+        self.version = self.all.next_version();
+        let (pos, event) = &mut self.events[index];
+        if stays(*pos) {
+            *event = Arc::new(event.restated(standing));
+        } else {
+            let weight = event.weight();
+            self.events.remove(index);
+            self.count(0, weight);
+        }
     }
 
     fn count(&mut self, added: u64, removed: u64) {

@@ -1,8 +1,9 @@
 //! Appending to a room: the only way for events into a room's graph.
 //!
 //! [`Rooms::enter`] waits for its turn; [`RoomWriter::append`] builds, signs and authorizes events on top of each
-//! other ([`mod@append`]); [`RoomWriter::accept`] takes each with its outcome ([`outcome`]); [`RoomWriter::commit`] hands all of them to
-//! the committer as one write. Nothing is changed before that.
+//! other ([`mod@append`]); [`RoomWriter::accept`] takes each with its outcome ([`outcome`]). Before events, a write may state
+//! stored ones anew ([`restate`]) and replace the whole state ([`jump`]). [`RoomWriter::commit`] hands all of it to the
+//! committer as one write. Nothing is changed before that.
 //!
 //! A writer reads the room at the head ([`mod@state`]), with the events that are still on their way to the disk
 //! ([`queued`]).
@@ -12,11 +13,14 @@ pub(in crate::room) mod allowed;
 mod append;
 mod changes;
 pub mod create;
+mod graph;
 pub mod invitee;
+pub mod jump;
 pub mod membership;
 pub mod outcome;
 pub mod profile;
 pub(in crate::room) mod queued;
+pub mod restate;
 mod rows;
 pub mod send;
 mod state;
@@ -24,14 +28,19 @@ pub(in crate::room) mod stripped;
 pub mod txn;
 pub mod upgrade;
 
+pub use self::state::HeadView;
+
 use std::sync::Arc;
 
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId};
-use sabha_federation::{AuthRuleError, BuildError, Pdu};
+use sabha_federation::{AuthRuleError, BuildError, Pdu, graph::Extremities};
 use tokio::sync::OwnedMutexGuard;
 
-use self::outcome::{Built, Outcome};
-use super::{Extremity, Head, Room, Rooms, write::txn::TxnKey};
+use self::{
+    outcome::{Built, Outcome},
+    restate::Rework,
+};
+use super::{Head, Room, Rooms, write::txn::TxnKey};
 use crate::{
     account::LocalDevice,
     store::{Committed, Error, Position, Row, Write, log::Touch},
@@ -72,7 +81,9 @@ pub struct RoomWriter<'a> {
     is_appservice: bool,
     pending: Vec<Pending>,
     /// The forward extremities after the pending events, if they differ from those of the head.
-    extremities: Option<Vec<Extremity>>,
+    extremities: Option<Extremities>,
+    /// The part of the write that comes before the pending events.
+    rework: Option<Box<Rework>>,
     extra: Vec<Row>,
     /// The touches of `extra`.
     touches: Vec<Touch>,
@@ -132,6 +143,7 @@ impl Rooms {
             is_appservice: false,
             pending,
             extremities: None,
+            rework: None,
             extra,
             touches,
             is_new_room,
@@ -169,7 +181,7 @@ impl RoomWriter<'_> {
     /// Fails if the write cannot be queued; nothing is queued then.
     pub fn commit(mut self, txn: Option<TxnKey>) -> Result<Committed, Error> {
         let _span = tracing::debug_span!("room.commit").entered();
-        let count = self.pending.len();
+        let count = self.pending.len() + usize::from(self.rework.is_some());
         let committer = self.rooms.db.committer().clone();
         committer.submit(count, |first| self.apply(first, txn))
     }
@@ -185,7 +197,7 @@ impl RoomWriter<'_> {
 
     /// The event that was appended last.
     pub(super) fn last_appended(&self) -> Option<&Pdu> {
-        self.pending.last().map(|pending| &*pending.built.pdu)
+        self.pending.last().map(|pending| &**pending.built.pdu())
     }
 
     /// Returns whether nothing has been appended.

@@ -21,7 +21,7 @@ statements! {
         AND (h.last_pos IS NULL OR h.last_pos > $2 \
         OR (SELECT MAX(p.pos) FROM receipt p WHERE p.room_nid = m.room_nid) > $2)))";
     ROOMS_32 = concat!("SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, \
-        h.state_hash, h.bump_pos, h.heroes, c.pos, c.changes, c.hash, c.blob FROM room r \
+        h.state_hash, h.jumps, h.our_pos, h.reject_epoch, h.bump_pos, h.heroes, c.pos, c.changes, c.hash, c.blob FROM room r \
         JOIN room_head h ON h.room_nid = r.room_nid \
         LEFT JOIN state_checkpoint c ON c.room_nid = r.room_nid \
         AND c.pos = (SELECT MAX(p.pos) FROM state_checkpoint p WHERE p.room_nid = r.room_nid) \

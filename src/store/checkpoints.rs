@@ -3,15 +3,26 @@
 use super::{Conn, Error, Position, RoomNid, Transaction, on, statements};
 
 statements! {
-    CHECKPOINTS_OF_ROOM = "SELECT pos, changes FROM state_checkpoint WHERE room_nid = $1 ORDER BY pos DESC LIMIT 1000";
+    CHECKPOINTS_OF_ROOM = "SELECT pos, changes, before IS NOT NULL FROM state_checkpoint WHERE room_nid = $1 \
+        ORDER BY pos DESC LIMIT 1000";
     DELETE_CHECKPOINT = "DELETE FROM state_checkpoint WHERE room_nid = $1 AND pos = $2";
 }
 
-/// The newest thousand checkpoints of a room, newest first: their positions, and the numbers of changes before them.
-pub(crate) async fn list(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<(Position, i64)>, Error> {
-    let rows: Vec<(i64, i64)> =
+/// A checkpoint without its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) pos: Position,
+    /// The number of changes before it.
+    pub(crate) changes: i64,
+    /// Set if it is a jump.
+    pub(crate) is_jump: bool,
+}
+
+/// The newest thousand checkpoints of a room, newest first.
+pub(crate) async fn list(conn: &mut Conn<'_>, room: RoomNid) -> Result<Vec<Listed>, Error> {
+    let rows: Vec<(i64, i64, bool)> =
         on!(conn, db => sqlx::query_as(CHECKPOINTS_OF_ROOM.text()).bind(room.0).fetch_all(&mut **db).await)?;
-    Ok(rows.into_iter().map(|(pos, changes)| (Position(pos), changes)).collect())
+    Ok(rows.into_iter().map(|(pos, changes, is_jump)| Listed { pos: Position(pos), changes, is_jump }).collect())
 }
 
 /// Deletes these checkpoints of a room.

@@ -5,7 +5,9 @@ use sabha_federation::standing::{Flags, Standing, StateAt};
 use super::{
     Conn, Error, EventNid, KeyNid, Position, RoomNid, SideNid, TimelinePlace, TypeNid, UserNid,
     conn::{fetch_32, ids_32},
-    from_row, on,
+    from_row,
+    ids::pack,
+    on,
     rows::{Text, inserts},
     statements,
 };
@@ -13,8 +15,9 @@ use super::{
 /// The columns of an [`EventRow`], with the redaction of the event and the state event that it replaced.
 macro_rules! select_event {
     () => {
-        "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.state_pos, e.side_nid, \
-        e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json FROM event e \
+        "SELECT e.event_nid, e.event_id, e.room_nid, e.key_nid, e.pos, e.sub, e.depth, e.ts, e.state_pos, \
+        e.side_nid, e.auth_depth, e.flags, j.json, r.redaction_nid, p.event_id AS prev_event_id, pj.json AS prev_json \
+        FROM event e \
         JOIN event_json j ON j.event_nid = e.event_nid \
         LEFT JOIN redaction r ON r.event_nid = e.event_nid \
         LEFT JOIN state_log l ON l.room_nid = e.room_nid AND l.key_nid = e.key_nid AND l.pos = e.pos \
@@ -28,6 +31,8 @@ statements! {
     FIND_EVENT = "SELECT event_nid, room_nid FROM event WHERE event_id = $1";
     EVENT_BY_NID = concat!(select_event!(), "WHERE e.event_nid = $1");
     EVENTS_BY_NID_32 = concat!(select_event!(), "WHERE e.event_nid IN (", ids_32!(), ")");
+    FIXED_BY_NID_32 = concat!("SELECT event_nid, event_id, room_nid, type_nid, key_nid, sender_nid, depth, ts, auth_depth, \
+        auth FROM event WHERE event_nid IN (", ids_32!(), ")");
 }
 
 inserts! {
@@ -35,7 +40,7 @@ inserts! {
         event_nid: EventNid, event_id: Text, room_nid: RoomNid, type_nid: TypeNid, key_nid: Option<KeyNid>,
         sender_nid: UserNid, pos: Option<Position>, sub: i64, depth: i64, ts: i64, auth_depth: i64,
         state_pos: Position, side_nid: Option<SideNid>, flags: i64, prev: Vec<u8>, auth: Vec<u8>
-    ) key 1 Fail, followed by Event;
+    ) key 1 Replace, followed by Event;
     EVENT_JSON: EventJsonColumns = "event_json" (event_nid: EventNid, json: Text) key 1 Replace, followed by Event;
     REDACTION: RedactionColumns = "redaction" (event_nid: EventNid, redaction_nid: EventNid)
         key 1 Replace, followed by Redacted;
@@ -50,6 +55,8 @@ pub(crate) struct EventRow {
     pub key_nid: Option<i64>,
     pub pos: Option<i64>,
     pub sub: i64,
+    pub depth: i64,
+    pub ts: i64,
     pub state_pos: i64,
     pub side_nid: Option<i64>,
     pub auth_depth: i64,
@@ -67,6 +74,8 @@ from_row!(EventRow {
     key_nid,
     pos,
     sub,
+    depth,
+    ts,
     state_pos,
     side_nid,
     auth_depth,
@@ -85,6 +94,57 @@ impl EventRow {
             before: StateAt { pos: Position(self.state_pos), side: self.side_nid.map(SideNid) },
         }
     }
+}
+
+/// The columns of an event that never change.
+#[derive(Debug)]
+pub(crate) struct FixedRow {
+    pub event_nid: i64,
+    pub event_id: String,
+    pub room_nid: i64,
+    pub type_nid: i64,
+    pub key_nid: Option<i64>,
+    pub sender_nid: i64,
+    pub depth: i64,
+    pub ts: i64,
+    pub auth_depth: i64,
+    pub auth: Vec<u8>,
+}
+
+from_row!(FixedRow { event_nid, event_id, room_nid, type_nid, key_nid, sender_nid, depth, ts, auth_depth, auth });
+
+impl FixedRow {
+    /// The whole row of the event, with another standing and other previous events.
+    pub(crate) fn restated(self, Standing { flags, place, before }: Standing, prev: &[EventNid]) -> EventColumns {
+        EventColumns {
+            event_nid: EventNid(self.event_nid),
+            event_id: self.event_id.into(),
+            room_nid: RoomNid(self.room_nid),
+            type_nid: TypeNid(self.type_nid),
+            key_nid: self.key_nid.map(KeyNid),
+            sender_nid: UserNid(self.sender_nid),
+            pos: place.map(|place| place.pos),
+            sub: place.map_or(0, |place| place.sub),
+            depth: self.depth,
+            ts: self.ts,
+            auth_depth: self.auth_depth,
+            state_pos: before.pos,
+            side_nid: before.side,
+            flags: flags.bits(),
+            prev: pack(prev),
+            auth: self.auth,
+        }
+    }
+}
+
+/// The columns of these events that never change, in no particular order; events that do not exist are missing.
+pub(crate) async fn fixed(conn: &mut Conn<'_>, nids: &[EventNid]) -> Result<Vec<FixedRow>, Error> {
+    let mut rows = Vec::with_capacity(nids.len());
+    for chunk in nids.chunks(32) {
+        let found: Vec<FixedRow> = fetch_32!(conn, FIXED_BY_NID_32, chunk)?;
+        rows.extend(found);
+    }
+    Ok(rows)
 }
 
 /// The short ids of an event and of its room.

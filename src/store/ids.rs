@@ -21,6 +21,7 @@ pub(super) const LOW_WATER: i64 = 32_768;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Event,
+    Side,
     Room,
     User,
     Server,
@@ -31,12 +32,22 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 8] =
-        [Self::Event, Self::Room, Self::User, Self::Server, Self::Device, Self::Key, Self::Type, Self::Filter];
+    pub(super) const ALL: [Self; 9] = [
+        Self::Event,
+        Self::Side,
+        Self::Room,
+        Self::User,
+        Self::Server,
+        Self::Device,
+        Self::Key,
+        Self::Type,
+        Self::Filter,
+    ];
 
     pub(super) fn counter_name(self) -> &'static str {
         match self {
             Self::Event => "event",
+            Self::Side => "side",
             Self::Room => "room",
             Self::User => "user",
             Self::Server => "server",
@@ -130,6 +141,10 @@ impl Ids {
         self.next(Kind::Event).map(EventNid)
     }
 
+    pub fn side(&self) -> Result<SideNid, Error> {
+        self.next(Kind::Side).map(SideNid)
+    }
+
     pub fn room(&self) -> Result<RoomNid, Error> {
         self.next(Kind::Room).map(RoomNid)
     }
@@ -171,9 +186,23 @@ pub(crate) fn pack(ids: &[EventNid]) -> Vec<u8> {
 
 /// Undoes [`pack`].
 pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<EventNid>, Error> {
+    Ok(unpack_numbers("list of events", bytes)?.map(EventNid).collect())
+}
+
+/// Packs positions for a column, as [`pack`] does event ids.
+pub(crate) fn pack_positions(positions: &[Position]) -> Vec<u8> {
+    positions.iter().flat_map(|pos| pos.0.to_le_bytes()).collect()
+}
+
+/// Undoes [`pack_positions`].
+pub(crate) fn unpack_positions(bytes: &[u8]) -> Result<Vec<Position>, Error> {
+    Ok(unpack_numbers("list of positions", bytes)?.map(Position).collect())
+}
+
+fn unpack_numbers(what: &'static str, bytes: &[u8]) -> Result<impl Iterator<Item = i64>, Error> {
     let (chunks, rest) = bytes.as_chunks::<8>();
     if !rest.is_empty() {
-        return Err(Error::damaged("list of events", format!("{} bytes", bytes.len())));
+        return Err(Error::damaged(what, format!("{} bytes", bytes.len())));
     }
-    Ok(chunks.iter().map(|chunk| EventNid(i64::from_le_bytes(*chunk))).collect())
+    Ok(chunks.iter().map(|chunk| i64::from_le_bytes(*chunk)))
 }

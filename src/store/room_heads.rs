@@ -8,9 +8,11 @@ use super::{
 
 statements! {
     FIND_ROOM = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, h.state_hash, \
-        h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_id = $1";
+        h.jumps, h.our_pos, h.reject_epoch, h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid \
+        WHERE r.room_id = $1";
     FIND_ROOM_BY_NID = "SELECT r.room_nid, r.room_id, r.version, h.last_pos, h.depth, h.extremities, h.state_pos, \
-        h.state_hash, h.bump_pos, h.heroes FROM room r JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_nid = $1";
+        h.state_hash, h.jumps, h.our_pos, h.reject_epoch, h.bump_pos, h.heroes FROM room r \
+        JOIN room_head h ON h.room_nid = r.room_nid WHERE r.room_nid = $1";
 }
 
 inserts! {
@@ -19,11 +21,11 @@ inserts! {
     ) key 1 Fail, followed by Event;
     ROOM_HEAD: RoomHeadColumns = "room_head" (
         room_nid: RoomNid, last_pos: Position, depth: i64, extremities: Vec<u8>, state_pos: Position,
-        state_hash: Vec<u8>, bump_pos: Position, joined: i64, invited: i64, name: Option<Text>, topic: Option<Text>,
-        avatar: Option<Text>, alias: Option<Text>, encryption: Option<Text>, room_type: Option<Text>,
-        join_rule: Option<Text>, history: Option<Text>, guests: Option<Text>, federates: Option<i64>,
-        heroes: Option<Vec<u8>>
-    ) key 1 Merge, followed by Event;
+        state_hash: Vec<u8>, jumps: Option<Vec<u8>>, our_pos: Position, reject_epoch: i64,
+        bump_pos: Position, joined: i64, invited: i64, name: Option<Text>, topic: Option<Text>, avatar: Option<Text>,
+        alias: Option<Text>, encryption: Option<Text>, room_type: Option<Text>, join_rule: Option<Text>,
+        history: Option<Text>, guests: Option<Text>, federates: Option<i64>, heroes: Option<Vec<u8>>
+    ) key 1 Merge, followed by Event or Jump;
 }
 
 /// A room with its head, as stored.
@@ -37,6 +39,9 @@ pub(crate) struct RoomRow {
     pub extremities: Vec<u8>,
     pub state_pos: i64,
     pub state_hash: Vec<u8>,
+    pub jumps: Option<Vec<u8>>,
+    pub our_pos: i64,
+    pub reject_epoch: i64,
     pub bump_pos: i64,
     pub heroes: Option<Vec<u8>>,
 }
@@ -50,6 +55,9 @@ from_row!(RoomRow {
     extremities,
     state_pos,
     state_hash,
+    jumps,
+    our_pos,
+    reject_epoch,
     bump_pos,
     heroes
 });

@@ -231,8 +231,8 @@ pub(super) const fn column_name(field: &'static str) -> &'static str {
 /// Each has a struct with a field for each column, which makes the rows of the table. So a value cannot get into another
 /// column, and a column that is added must be given everywhere.
 ///
-/// A table is `followed by` the kind of [`Touch`] without which none of its rows may be written, or `not followed`:
-/// nothing in memory and no reader of the commit log depends on its rows.
+/// A table is `followed by` the kind of [`Touch`] without which none of its rows may be written (or one kind `or` another),
+/// or `not followed`: nothing in memory and no reader of the commit log depends on its rows.
 macro_rules! inserts {
     ($($(#[$meta:meta])* $name:ident: $struct:ident = $table:literal ($($column:ident: $type:ty),+)
         key $key:literal $conflict:ident, $($followed:ident)+;)+) => {
@@ -259,8 +259,10 @@ macro_rules! inserts {
         pub(in crate::store) const INSERTS: &[&$crate::store::Insert] = &[$(&$name),+];
     };
     (@ not followed) => { None };
-    (@ followed by $kind:ident) => {
-        Some(|touch: &$crate::store::log::Touch| matches!(touch, $crate::store::log::Touch::$kind { .. }))
+    (@ followed by $kind:ident $(or $other:ident)*) => {
+        Some(|touch: &$crate::store::log::Touch| matches!(
+            touch, $crate::store::log::Touch::$kind { .. } $(| $crate::store::log::Touch::$other { .. })*
+        ))
     };
 }
 pub(crate) use inserts;

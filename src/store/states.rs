@@ -7,11 +7,12 @@ statements! {
         ORDER BY pos DESC LIMIT 1";
     STATE_LOG_AFTER = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos, key_nid";
+    JUMP = "SELECT blob, before FROM state_checkpoint WHERE room_nid = $1 AND pos = $2 AND before IS NOT NULL";
     COUNTED_CHANGES = "SELECT l.key_nid, l.pos, l.event_nid, l.membership, l.prev_event_nid, \
         (SELECT p.membership FROM state_log p WHERE p.room_nid = l.room_nid AND p.key_nid = l.key_nid AND p.pos < l.pos \
-        ORDER BY p.pos DESC LIMIT 1) AS prev_membership FROM state_log l \
-        WHERE l.room_nid = $1 AND l.pos > $2 AND l.pos <= $3 AND (l.membership IS NOT NULL OR l.key_nid = $4) \
-        ORDER BY l.pos, l.key_nid";
+        AND p.pos > $5 ORDER BY p.pos DESC LIMIT 1) AS prev_membership FROM state_log l \
+        WHERE l.room_nid = $1 AND l.pos > $2 AND l.pos <= $3 \
+        AND (l.membership IS NOT NULL OR l.event_nid IS NULL OR l.key_nid = $4) ORDER BY l.pos, l.key_nid";
     KEY_HISTORY = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND key_nid = $2 ORDER BY pos";
 }
@@ -22,7 +23,7 @@ inserts! {
         prev_event_nid: Option<EventNid>, membership: Option<i64>
     ) key 3 Fail, followed by State;
     STATE_CHECKPOINT: StateCheckpointColumns = "state_checkpoint" (
-        room_nid: RoomNid, pos: Position, changes: i64, hash: Vec<u8>, blob: Vec<u8>
+        room_nid: RoomNid, pos: Position, changes: i64, hash: Vec<u8>, blob: Vec<u8>, before: Option<Vec<u8>>
     ) key 2 Replace, not followed;
 }
 
@@ -38,7 +39,7 @@ pub(crate) struct StateLogRow {
 
 from_row!(StateLogRow { key_nid, pos, event_nid, membership, prev_event_nid });
 
-/// A change of a membership or of one other key, with the membership before it.
+/// A change of a membership or of one other key, or a key that went, with the membership before it.
 #[derive(Debug)]
 pub(crate) struct CountedChangeRow {
     pub key_nid: i64,
@@ -50,6 +51,15 @@ pub(crate) struct CountedChangeRow {
 }
 
 from_row!(CountedChangeRow { key_nid, pos, event_nid, membership, prev_event_nid, prev_membership });
+
+/// The states before and after a jump, as blobs.
+#[derive(Debug)]
+pub(crate) struct JumpRow {
+    pub before: Vec<u8>,
+    pub blob: Vec<u8>,
+}
+
+from_row!(JumpRow { before, blob });
 
 /// A stored state.
 #[derive(Debug)]
@@ -83,17 +93,24 @@ pub(crate) async fn state_log(
         .bind(room.0).bind(after.0).bind(upto.0).fetch_all(&mut **db).await)?)
 }
 
-/// The changes of memberships and of `other` in (`after`, `upto`], oldest first.
+/// The states before and after the jump at `pos`. `None`: no jump is there.
+pub(crate) async fn jump(conn: &mut Conn<'_>, room: RoomNid, pos: Position) -> Result<Option<JumpRow>, Error> {
+    Ok(on!(conn, db => sqlx::query_as(JUMP.text()).bind(room.0).bind(pos.0).fetch_optional(&mut **db).await)?)
+}
+
+/// The changes of memberships and of `other`, and keys that went, in (`after`, `upto`], oldest first. The membership before a
+/// change is only looked for in the changes after `since`.
 pub(crate) async fn counted_changes(
     conn: &mut Conn<'_>,
     room: RoomNid,
     (after, upto): (Position, Position),
     other: Option<KeyNid>,
+    since: Position,
 ) -> Result<Vec<CountedChangeRow>, Error> {
     // Ids start at 1, so 0 finds nothing.
     let other = other.map_or(0, |key| key.0);
     Ok(on!(conn, db => sqlx::query_as(COUNTED_CHANGES.text())
-        .bind(room.0).bind(after.0).bind(upto.0).bind(other).fetch_all(&mut **db).await)?)
+        .bind(room.0).bind(after.0).bind(upto.0).bind(other).bind(since.0).fetch_all(&mut **db).await)?)
 }
 
 /// All changes of one key of the room's state, oldest first.

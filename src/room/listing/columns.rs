@@ -38,6 +38,11 @@ const BUMPS: [&str; 7] = [
     "m.beacon_info",
 ];
 
+/// The types of the state events that a column shows.
+pub(in crate::room) fn shown_types() -> impl Iterator<Item = &'static str> {
+    SHOWN.iter().map(|(event_type, _)| *event_type)
+}
+
 /// Returns whether an event of this type moves its room up.
 pub(in crate::room) fn bumps(event_type: &str) -> bool {
     BUMPS.contains(&event_type)

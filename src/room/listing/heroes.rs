@@ -39,7 +39,8 @@ impl Heroes {
         true
     }
 
-    fn first_of(state: &StateLog) -> Self {
+    /// The heroes of a whole state.
+    pub(in crate::room) fn first_of(state: &StateLog) -> Self {
         let mut first: Vec<StateEntry> = Vec::with_capacity(KEPT + 1);
         for (_, entry) in state.iter().filter(|(_, entry)| is_here(entry)) {
             let place = first.partition_point(|other| other.pos <= entry.pos);

@@ -38,6 +38,15 @@ impl UserRooms {
         local.chain(remote)
     }
 
+    /// The rooms that the user may have been joined to at `at`, and is out of now.
+    pub(super) fn left_since(&self, at: Position) -> Vec<RoomNid> {
+        let is_left = |entry: &&MemberEntry| entry.membership != Membership::Join && entry.pos > at;
+        let local = self.rooms.values().filter(is_left).map(|entry| entry.room);
+        // The time at which another server's user has left is not known.
+        let remote = self.of_remote.iter().filter(|(_, joined)| !**joined).map(|(room, _)| *room);
+        local.chain(remote).collect()
+    }
+
     pub(super) fn is_joined_to(&self, room: RoomNid) -> bool {
         let is_join = |entry: &MemberEntry| entry.membership == Membership::Join;
         self.rooms.get(&room).is_some_and(is_join) || self.of_remote.get(&room).is_some_and(|joined| *joined)

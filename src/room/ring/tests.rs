@@ -45,6 +45,34 @@ fn a_ring_that_was_filled_reaches_back_to_its_first_event() {
 }
 
 #[test]
+fn a_ring_shows_the_new_standing_of_an_event_and_lets_one_without_a_place_go() {
+    let rings = Rings::of_share(1 << 30);
+    let mut ring = Ring::new(Position::BEFORE_ALL, Arc::clone(&rings));
+    ring.extend(&(1..=70).map(event).collect::<Vec<_>>());
+    let span = |ring: &Ring| ring.span(Position(60), Position(70)).expect("it reaches back").expect("it has events");
+    let (before, bytes) = (span(&ring), rings.bytes.load(Ordering::Relaxed));
+    let standing = |place| Standing { flags: Flags::CLAIMED, place, before: StateAt::in_log(Position(7)) };
+    ring.restate(EventNid(65), standing(Some(TimelinePlace::on_line(Position(65)))));
+    let held = ring.between(Position(64), Position(65)).expect("it reaches back");
+    assert_eq!(held[0].1.standing.flags, Flags::CLAIMED);
+    assert_eq!((span(&ring).events, rings.bytes.load(Ordering::Relaxed)), (10, bytes));
+    assert_ne!(span(&ring), before, "what was made of the events is outdated");
+
+    ring.restate(EventNid(66), standing(None));
+    ring.restate(EventNid(67), standing(Some(TimelinePlace::on_line(Position(80)))));
+    let held = ring.between(Position(64), Position(68)).expect("it reaches back");
+    assert_eq!(held.iter().map(|(pos, _)| pos.0).collect::<Vec<_>>(), [65, 68]);
+    assert!(rings.bytes.load(Ordering::Relaxed) < bytes);
+    // One of which only the place is known.
+    ring.shrink(Rest::Nothing);
+    ring.restate(EventNid(69), standing(None));
+    let places = ring.latest_places(Position(70), 3).expect("it knows as many");
+    assert_eq!(places.iter().map(|(pos, _)| pos.0).collect::<Vec<_>>(), [65, 68, 70]);
+    drop(ring);
+    assert_eq!(rings.bytes.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn a_ring_that_was_shrunk_still_has_the_places_of_its_latest_events() {
     let rings = Rings::of_share(1 << 30);
     let places = |ring: &Ring, upto, limit| {

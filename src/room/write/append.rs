@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use ruma::{OwnedEventId, UserId, events::StateEventType};
 use sabha_federation::{
-    EventDraft, EventPosition, Pdu, auth, build::MAX_PREV_EVENTS, build_and_sign, standing::Flags,
+    EventDraft, EventPosition, Pdu, auth,
+    build::MAX_PREV_EVENTS,
+    build_and_sign,
+    graph::{Extremities, NoneLeft},
+    standing::Flags,
     state_log::Membership,
 };
 
 use super::{
     AppendError, Pending, RoomWriter,
-    outcome::{Built, ChangedMember, KeyChange, LocalMember, Outcome, Redacts},
+    outcome::{Built, ChangedMember, Edges, KeyChange, LocalMember, Names, Outcome, Redacts},
     state::Current,
 };
 use crate::{
-    room::{
-        Extremity,
-        event::{Replaced, membership_of},
-    },
+    room::event::{Replaced, membership_of},
     store::{Error, EventNid, vocabulary::User},
 };
 
@@ -52,7 +53,7 @@ impl RoomWriter<'_> {
             }
         }
         let auth_ids: Vec<OwnedEventId> = found.iter().map(|(.., current)| current.pdu.event_id.clone()).collect();
-        let (prev, prev_ids) = self.previous();
+        let (prev, prev_ids) = self.previous()?;
         let is_create = draft.event_type == "m.room.create";
         let makes_its_room = is_create && rules.authorization.room_create_event_id_as_room_id;
         let position = EventPosition {
@@ -140,17 +141,13 @@ impl RoomWriter<'_> {
             None => None,
         };
         let event_id = pdu.event_id.clone();
-        let built = Built {
-            nid: rooms.db.committer().ids().event()?,
-            auth_depth: auth.iter().map(|(.., current)| current.auth_depth + 1).max().unwrap_or_default(),
-            auth: auth.iter().map(|(.., current)| current.nid).collect(),
-            pdu,
-            event_type,
-            sender: Arc::clone(sender),
-            key,
+        let nid = rooms.db.committer().ids().event()?;
+        let edges = Edges {
             prev,
-            replaces,
+            auth: auth.iter().map(|(.., current)| current.nid).collect(),
+            auth_depth: auth.iter().map(|(.., current)| current.auth_depth + 1).max().unwrap_or_default(),
         };
+        let built = Built::ours(pdu, Names { nid, event_type, sender: Arc::clone(sender), key }, edges, replaces);
         let outcome = Outcome::of_local(&built, membership, member, redacts);
         self.accept(built, outcome).await?;
         Ok(event_id)
@@ -161,33 +158,53 @@ impl RoomWriter<'_> {
     /// # Errors
     /// [`Error::Damaged`] if the room would have no forward extremity left, and errors of the database; nothing is added
     /// then.
-    pub async fn accept(&mut self, built: Built, mut outcome: Outcome) -> Result<(), Error> {
-        let is_remote = |change: &KeyChange| matches!(change.member, Some(ChangedMember::Remote(_)));
-        if self.head.joined_by_server.is_none() && outcome.changes.iter().any(is_remote) {
-            // No write of such a change is on its way: it would have read them.
-            self.head.joined_by_server = Some(self.rooms.joined_by_server(self.room.nid).await?);
+    pub async fn accept(&mut self, mut built: Built, mut outcome: Outcome) -> Result<(), Error> {
+        if outcome.stored_before {
+            // In a box, because the future of every message would have its size.
+            built.stay_redacted(&*Box::pin(self.event(built.nid)).await?);
         }
+        if outcome.flags.contains(Flags::REJECTED) {
+            built.reject();
+        }
+        self.count_servers(outcome.changes.iter().filter_map(|change| change.member.as_ref())).await?;
         if outcome.is_extremity || !outcome.covers.is_empty() {
-            let is_left = |(nid, _): &&Extremity| !outcome.covers.contains(nid);
-            let mut extremities: Vec<_> = self.extremities().iter().filter(is_left).cloned().collect();
-            if outcome.is_extremity {
-                extremities.push((built.nid, built.pdu.event_id.clone()));
-                if extremities.len() == 1 {
-                    outcome.flags |= Flags::TIP;
-                }
+            let left = self.extremities().iter().filter(|extremity| !outcome.covers.contains(&extremity.nid));
+            let mut left: Extremities = left.cloned().collect();
+            let after = if left.is_empty() { None } else { outcome.after };
+            let own = outcome.is_extremity.then(|| built.extremity(outcome.flags, after));
+            if left.accept(own, &[]).map_err(|error| self.none_left(error))? {
+                outcome.flags |= Flags::TIP;
             }
-            if extremities.is_empty() {
-                return Err(Error::damaged("room", format!("{}: no forward extremity is left", self.room.room_id)));
-            }
-            self.extremities = Some(extremities);
+            self.extremities = Some(left);
         }
-        // At once, so that the next event finds the key. Memory alone is not enough: a stored key may have been evicted, and a
-        // new one is in the cache only a moment after those who waited for it have it.
-        for change in &outcome.changes {
-            self.room.absent.remove(&change.key.event_type, &change.key.state_key);
-        }
+        self.no_longer_absent(&outcome.changes);
         self.pending.push(Pending { built, outcome });
         Ok(())
+    }
+
+    /// Reads the numbers of joined users of other servers, if one of these is such a user. No write that changes them is on its
+    /// way then: it would have read them.
+    pub(super) async fn count_servers(
+        &mut self,
+        mut members: impl Iterator<Item = &ChangedMember> + Send,
+    ) -> Result<(), Error> {
+        let is_remote = |member: &ChangedMember| matches!(member, ChangedMember::Remote(_));
+        if self.head.joined_by_server.is_none() && members.any(is_remote) {
+            self.head.joined_by_server = Some(self.rooms.joined_by_server(self.room.nid).await?);
+        }
+        Ok(())
+    }
+
+    /// Lets the next event find the keys of these changes at once. Memory alone is not enough: a stored key may have been
+    /// evicted, and a new one is in the cache only a moment after those who waited for it have it.
+    pub(super) fn no_longer_absent(&self, changes: &[KeyChange]) {
+        for KeyChange { key, .. } in changes {
+            self.room.absent.remove(&key.event_type, &key.state_key);
+        }
+    }
+
+    pub(super) fn none_left(&self, error: NoneLeft) -> Error {
+        Error::damaged("room", format!("{}: {error}", self.room.room_id))
     }
 
     /// The event that a redaction names, with its redacted form, if it is an event of this room.
@@ -208,13 +225,21 @@ impl RoomWriter<'_> {
     }
 
     /// The events that the next one is built on.
-    fn previous(&self) -> (Vec<EventNid>, Vec<OwnedEventId>) {
-        self.extremities().iter().take(MAX_PREV_EVENTS).cloned().unzip()
+    ///
+    /// # Errors
+    /// If there are more than an event may name: the state before it would not be the room's state then.
+    fn previous(&self) -> Result<(Vec<EventNid>, Vec<OwnedEventId>), Error> {
+        let all = self.extremities();
+        if all.len() > MAX_PREV_EVENTS {
+            let text = format!("{}: too many forward extremities for a local event: {}", self.room.room_id, all.len());
+            return Err(Error::damaged("room", text));
+        }
+        Ok(all.iter().map(|extremity| (extremity.nid, extremity.event_id.clone())).unzip())
     }
 
     /// The forward extremities after the pending events.
-    pub(super) fn extremities(&self) -> &[Extremity] {
-        self.extremities.as_deref().unwrap_or(&self.head.forward_extremities)
+    pub(super) fn extremities(&self) -> &Extremities {
+        self.extremities.as_ref().unwrap_or(&self.head.forward_extremities)
     }
 
     /// The greatest depth of the events that others may follow on.

@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
-use sabha_federation::{EventDraft, EventPosition, Pdu, build_and_sign, state_log::StateLog};
+use sabha_federation::{EventDraft, EventPosition, Pdu, build_and_sign, graph::Extremities, state_log::StateLog};
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use self::first_events::{check_initial_state, first_events};
@@ -132,10 +132,12 @@ impl Rooms {
             version: new.version.clone(),
             rules,
             head: Arc::new(tokio::sync::Mutex::new(Head {
-                forward_extremities: Vec::new(),
+                forward_extremities: Extremities::default(),
                 depth: 0,
                 last_pos: Position::BEFORE_ALL,
                 state_pos: Position::BEFORE_ALL,
+                reject_epoch: 0,
+                our_pos: Position::BEFORE_ALL,
                 bump_pos: Position::BEFORE_ALL,
                 changes: 0,
                 saved_changes: 0,
@@ -145,6 +147,7 @@ impl Rooms {
             queued: Queued::default(),
             view: RwLock::new(RoomView {
                 state: StateLog::new(self.state_hash_key.clone(), Position::BEFORE_ALL),
+                jumps: Vec::new(),
                 heroes: Heroes::default(),
                 ring: Ring::new(Position::BEFORE_ALL, Arc::clone(&self.rings)),
             }),

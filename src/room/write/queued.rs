@@ -3,31 +3,38 @@
 //! The head of a room is ahead of the committed events, so a writer builds on events that are in no cache and no
 //! database. They are kept here from the moment they are queued until their commit, and nothing removes them before.
 //! The redacted form of an event is here too while its redaction is queued, so that no writer copies the removed
-//! content.
+//! content. A side is here until its commit, because the next events may follow on its state.
 //!
 //! When the room's lineage breaks, the room is loaded again, and these events go with the old one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
 
 use ruma::EventId;
+use sabha_federation::{sides::Side, standing::Standing};
 
 use crate::{
     room::{
+        applied::NewStanding,
         event::StoredEvent,
         read::relations::{Annotation, annotation},
     },
-    store::{EventNid, Position, ids::lock},
+    store::{EventNid, Position, SideNid, ids::lock},
 };
 
 /// The number of events whose memory is kept when nothing is queued.
 const KEPT_PLACES: usize = 64;
 
-/// Queued events by their short id.
+/// Queued events, sides, and standings of events.
 #[derive(Debug, Default)]
-pub(in crate::room) struct Queued(Mutex<HashMap<EventNid, QueuedEvent>>);
+pub(in crate::room) struct Queued {
+    events: Mutex<HashMap<EventNid, QueuedEvent>>,
+    sides: Mutex<BTreeMap<SideNid, Arc<Side>>>,
+    /// The new standings of stored events, each with the position whose commit makes it known to everyone.
+    restated: Mutex<BTreeMap<EventNid, (Position, Standing)>>,
+}
 
 #[derive(Debug)]
 struct QueuedEvent {
@@ -41,27 +48,61 @@ impl Queued {
     /// Adds the event as it will be once `pos` is committed.
     pub(in crate::room) fn add(&self, pos: Position, event: Arc<StoredEvent>) {
         let annotation = annotation(&event.pdu);
-        lock(&self.0).insert(event.nid, QueuedEvent { pos, event, annotation });
+        lock(&self.events).insert(event.nid, QueuedEvent { pos, event, annotation });
+    }
+
+    pub(in crate::room) fn add_side(&self, side: Arc<Side>) {
+        lock(&self.sides).insert(side.nid, side);
+    }
+
+    /// Notes the standing that a stored event has once `pos` is committed.
+    pub(in crate::room) fn restate(&self, pos: Position, nid: EventNid, standing: Standing) {
+        lock(&self.restated).insert(nid, (pos, standing));
+    }
+
+    /// The event with its queued standing, if it has one.
+    pub(in crate::room) fn as_restated(&self, event: Arc<StoredEvent>) -> Arc<StoredEvent> {
+        match lock(&self.restated).get(&event.nid) {
+            Some((_, standing)) if *standing != event.standing => Arc::new(event.restated(*standing)),
+            _ => event,
+        }
+    }
+
+    pub(in crate::room) fn side(&self, nid: SideNid) -> Option<Arc<Side>> {
+        lock(&self.sides).get(&nid).cloned()
     }
 
     pub(in crate::room) fn get(&self, nid: EventNid) -> Option<Arc<StoredEvent>> {
-        lock(&self.0).get(&nid).map(|entry| Arc::clone(&entry.event))
+        lock(&self.events).get(&nid).map(|entry| Arc::clone(&entry.event))
     }
 
     /// The event with this ID. Searches all of them; few are queued at any time.
     pub(in crate::room) fn find(&self, event_id: &EventId) -> Option<Arc<StoredEvent>> {
-        let queued = lock(&self.0);
+        let queued = lock(&self.events);
         queued.values().find(|entry| entry.event.event_id() == event_id).map(|entry| Arc::clone(&entry.event))
     }
 
     /// Returns whether a queued event makes this annotation.
     pub(in crate::room) fn annotates(&self, annotation: &Annotation) -> bool {
-        lock(&self.0).values().any(|entry| entry.annotation.as_ref() == Some(annotation))
+        lock(&self.events).values().any(|entry| entry.annotation.as_ref() == Some(annotation))
+    }
+
+    /// Removes sides and standings that are committed. A standing that has changed again stays.
+    pub(in crate::room) fn graph_committed(&self, sides: &[SideNid], restated: &[NewStanding]) {
+        let mut queued = lock(&self.sides);
+        sides.iter().for_each(|nid| drop(queued.remove(nid)));
+        drop(queued);
+        let mut queued = lock(&self.restated);
+        for (pos, nid, _) in restated {
+            if queued.get(nid).is_some_and(|(at, _)| at == pos) {
+                queued.remove(nid);
+            }
+        }
     }
 
     /// Removes events that are committed and in the cache. An event that was changed again after its position stays.
     pub(in crate::room) fn committed(&self, events: impl Iterator<Item = (Position, EventNid)>) {
-        let mut queued = lock(&self.0);
+        let mut queued = lock(&self.events);
         for (pos, nid) in events {
             if queued.get(&nid).is_some_and(|entry| entry.pos == pos) {
                 queued.remove(&nid);
@@ -74,7 +115,7 @@ impl Queued {
 
     #[cfg(test)]
     pub(in crate::room) fn len(&self) -> usize {
-        lock(&self.0).len()
+        lock(&self.events).len()
     }
 }
 

@@ -1,17 +1,19 @@
 //! The room as its writer sees it: with the events that are queued, and those that were appended just now.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{EventId, UserId};
 use sabha_federation::{
     Pdu,
-    state_log::{Membership, StateEntry},
+    graph::Extremities,
+    sides::Side,
+    state_log::{Membership, StateEntry, StateHash},
 };
 
 use super::{Pending, RoomWriter, outcome::KeyChange};
 use crate::{
-    room::event::StoredEvent,
-    store::{Error, EventNid, KeyNid},
+    room::{Head, event::StoredEvent},
+    store::{Error, EventNid, KeyNid, Position, SideNid},
 };
 
 /// A state event as the writer sees it: committed, or built a moment ago.
@@ -21,7 +23,39 @@ pub(super) struct Current {
     pub(super) pdu: Arc<Pdu>,
 }
 
+/// The end of a room as its writer sees it: with what is queued, and with what was appended just now.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadView<'a> {
+    pub extremities: &'a Extremities,
+    /// The position of the last change of state that has one. Those of events that were appended just now have none yet.
+    pub state_pos: Position,
+    /// The hash of the state, with all changes.
+    pub hash: StateHash,
+    /// The number of times that verdicts about stored events changed.
+    pub reject_epoch: i64,
+}
+
 impl RoomWriter<'_> {
+    /// The end of the room. Not to be asked between a jump and its commit, as no other question about the state is.
+    pub fn head(&self) -> HeadView<'_> {
+        let view = self.room.view();
+        let mut changed: BTreeMap<KeyNid, Option<EventNid>> = BTreeMap::new();
+        let mut hash = view.state.hash();
+        for KeyChange { key, to, .. } in self.changes() {
+            let to = to.as_ref().map(|to| to.nid);
+            let in_log = || view.state.get(key.nid).map(|entry| entry.event_nid);
+            let from = changed.insert(key.nid, to).unwrap_or_else(in_log);
+            hash = hash.with(&self.rooms.state_hash_key, key.nid, from, to);
+        }
+        let Head { state_pos, reject_epoch, .. } = *self.head;
+        HeadView { extremities: self.extremities(), state_pos, hash, reject_epoch }
+    }
+
+    /// A side that a queued write stores.
+    pub fn queued_side(&self, nid: SideNid) -> Option<Arc<Side>> {
+        self.room.queued.side(nid)
+    }
+
     /// The current event of a key of the state, including the events that were appended just now.
     pub async fn state(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Pdu>>, Error> {
         Ok(self.current(event_type, state_key).await?.map(|current| current.pdu))
@@ -35,16 +69,21 @@ impl RoomWriter<'_> {
         };
         let Some(nid) = nid else { return Ok(None) };
         if let Some(Pending { built, .. }) = self.pending.iter().rev().find(|pending| pending.built.nid == nid) {
-            return Ok(Some(Current { nid, auth_depth: built.auth_depth, pdu: Arc::clone(&built.pdu) }));
+            return Ok(Some(Current { nid, auth_depth: built.auth_depth, pdu: Arc::clone(built.pdu()) }));
         }
         let event = self.event(nid).await?;
         Ok(Some(Current { nid: event.nid, auth_depth: event.auth_depth, pdu: Arc::clone(&event.pdu) }))
     }
 
-    /// The last change of a key of the state that a pending event makes.
+    /// The changes of the state that this write makes so far, oldest first.
+    fn changes(&self) -> impl DoubleEndedIterator<Item = &KeyChange> {
+        let restated = self.rework.iter().flat_map(|rework| &rework.changes);
+        restated.chain(self.pending.iter().flat_map(|pending| &pending.outcome.changes))
+    }
+
+    /// The last change of a key of the state that this write makes.
     fn pending_change(&self, key: KeyNid) -> Option<&KeyChange> {
-        let mut changes = self.pending.iter().rev().flat_map(|pending| &pending.outcome.changes);
-        changes.find(|change| change.key.nid == key)
+        self.changes().rev().find(|change| change.key.nid == key)
     }
 
     /// The membership of a user, including the events that were appended just now.
@@ -59,20 +98,22 @@ impl RoomWriter<'_> {
 
     /// An event of the room, queued or committed.
     pub(in crate::room) async fn event(&self, nid: EventNid) -> Result<Arc<StoredEvent>, Error> {
-        match self.room.queued.get(nid) {
-            Some(event) => Ok(event),
-            None => self.rooms.events.get(&self.room, nid).await,
-        }
+        let event = match self.room.queued.get(nid) {
+            Some(event) => event,
+            None => self.rooms.events.get(&self.room, nid).await?,
+        };
+        Ok(self.room.queued.as_restated(event))
     }
 
     /// The event of the room with this ID, queued or committed.
     pub async fn find_event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, Error> {
         // The queue first: an event that is committed meanwhile is found among the committed ones afterwards, in the form
         // that its redaction left.
-        match self.room.queued.find(event_id) {
-            Some(event) => Ok(Some(event)),
-            None => self.rooms.find_event(&self.room, event_id).await,
-        }
+        let event = match self.room.queued.find(event_id) {
+            Some(event) => Some(event),
+            None => self.rooms.find_event(&self.room, event_id).await?,
+        };
+        Ok(event.map(|event| self.room.queued.as_restated(event)))
     }
 
     /// The events of the room's state whose entries are `wanted`, without the events that were appended just now.

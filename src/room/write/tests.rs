@@ -1,17 +1,19 @@
 //! Events with outcomes made by hand: what each kind writes, and what it does to the end of the room.
 
-use ruma::{OwnedRoomId, RoomVersionId};
+use ruma::{OwnedRoomId, RoomVersionId, ServerName, ServerSigningKeyId, UserId};
 use sabha_federation::{
-    EventDraft,
+    EventDraft, EventPosition, PublicKey, ServerSigner, build_and_sign,
+    received::Ed25519,
     standing::{Flags, Standing, StateAt},
     state_log::Membership,
 };
-use serde_json::json;
+use serde_json::{json, value::RawValue};
 
 use super::{outcome::*, *};
 use crate::{
     account::LocalDevice,
     room::{
+        event::StoredEvent,
         read::pages::{Page, PageLimit, PageRange, PageSource},
         tests::{Server, message, new_room, server, topic},
         write::create::Preset,
@@ -19,7 +21,10 @@ use crate::{
     store::{EventNid, SideNid, TimelinePlace, events::events, tests::count_rows, vocabulary::User},
 };
 
+mod jumps;
+mod received;
 mod remote;
+mod restated;
 
 /// The tables of a room's events, in the order of [`World::counts`].
 const TABLES: [&str; 6] = ["event", "event_json", "timeline", "state_log", "member", "relation"];
@@ -81,6 +86,61 @@ impl World {
         nid
     }
 
+    /// The event that a user of another server sends on the head, as their server made and signed it.
+    async fn received(&self, writer: &RoomWriter<'_>, sender: &Arc<User>, draft: EventDraft) -> Built {
+        let (room, db) = (&writer.room, &self.rooms().db);
+        let event_type = db.event_type(&draft.event_type).await.expect("a type");
+        let key = match &draft.state_key {
+            Some(state_key) => Some(db.state_key(&draft.event_type, state_key).await.expect("a key")),
+            None => None,
+        };
+        let signer = ServerSigner::generate(sender.user_id.server_name().to_owned());
+        let named: Vec<_> = writer.extremities().iter().collect();
+        let prev_events: Vec<_> = named.iter().map(|extremity| extremity.event_id.clone()).collect();
+        let position = EventPosition {
+            room_id: Some(&room.room_id),
+            sender: &sender.user_id,
+            prev_events: &prev_events,
+            auth_events: &[],
+            depth: 7,
+            origin_server_ts: writer.now_ms(),
+        };
+        let sent = build_and_sign(&room.rules, &signer, draft, position).expect("it can be built");
+        let json = RawValue::from_string(sent.json.to_string()).expect("JSON");
+        let read =
+            sabha_federation::received::read(&room.rules, &room.room_id, &json).expect("it has the form of an event");
+        let key_of = |_: &ServerName, _: &ServerSigningKeyId| Some(PublicKey::of(&signer));
+        let verified = read.verify(&Ed25519, &key_of).expect("it is signed");
+        let nid = db.committer().ids().event().expect("a number");
+        let edges =
+            Edges { prev: named.iter().map(|extremity| extremity.nid).collect(), auth: Vec::new(), auth_depth: 1 };
+        Built::received(verified, Names { nid, event_type, sender: Arc::clone(sender), key }, edges, None)
+    }
+
+    /// Takes an event of a user of another server.
+    async fn receive(
+        &self,
+        sender: &Arc<User>,
+        draft: EventDraft,
+        outcome: impl FnOnce(&mut Built) -> Outcome,
+    ) -> EventNid {
+        let mut writer = self.enter().await;
+        let mut built = self.received(&writer, sender, draft).await;
+        let (nid, outcome) = (built.nid, outcome(&mut built));
+        writer.accept(built, outcome).await.expect("an extremity is left");
+        writer.commit(None).expect("queued").wait().await.expect("committed");
+        nid
+    }
+
+    async fn remote_user(&self, user_id: &UserId) -> Arc<User> {
+        self.rooms().db.user(user_id, false).await.expect("a user")
+    }
+
+    /// The event of this number, as readers see it.
+    async fn event(&self, nid: EventNid) -> Arc<StoredEvent> {
+        self.rooms().events.get(&*self.room().await, nid).await.expect("it is stored")
+    }
+
     async fn standing(&self, nid: EventNid) -> Standing {
         let mut reader = self.rooms().db.read().await.expect("a reader");
         let rows = events(&mut reader.conn(), &[nid]).await.expect("read");
@@ -96,7 +156,7 @@ impl World {
     }
 
     async fn extremities(&self) -> Vec<EventNid> {
-        self.enter().await.extremities().iter().map(|(nid, _)| *nid).collect()
+        self.enter().await.extremities().iter().map(|extremity| extremity.nid).collect()
     }
 
     /// Evicts the room, so that it is loaded again.
@@ -109,6 +169,17 @@ impl World {
     }
 }
 
+impl Built {
+    /// The same event, as it is received once more.
+    fn copy(&self) -> Self {
+        let key = self.key.clone();
+        let (event_type, sender) = (Arc::clone(&self.event_type), Arc::clone(&self.sender));
+        let names = Names { nid: self.nid, event_type, sender, key };
+        let edges = Edges { prev: self.prev.clone(), auth: self.auth.clone(), auth_depth: self.auth_depth };
+        Self::ours(Arc::clone(self.pdu()), names, edges, None)
+    }
+}
+
 impl RoomWriter<'_> {
     /// Builds an event as [`Self::append`] does, and takes it back out.
     async fn build(&mut self, sender: &Arc<User>, draft: EventDraft) -> Built {
@@ -116,12 +187,6 @@ impl RoomWriter<'_> {
         self.extremities = None;
         self.pending.pop().expect("it was appended").built
     }
-}
-
-/// An outcome that changes nothing in the room.
-fn only_stored(flags: Flags, placing: Placing, before: StateBefore) -> Outcome {
-    let (changes, covers) = (Vec::new(), Vec::new());
-    Outcome { flags, placing, before, changes, covers, is_extremity: false, redacts: None }
 }
 
 /// One kind of event, and everything that it writes.
@@ -148,7 +213,7 @@ impl Kind {
             Placing::Gap(place) => (Some(place.sub), [1, 1, 1, 0, 0, 0]),
             _ => (None, [1, 1, 0, 0, 0, 0]),
         };
-        let outcome = Box::new(move |_: &Built| only_stored(flags, placing, before));
+        let outcome = Box::new(move |_: &Built| Outcome::only_stored(flags, placing, before));
         Self { name, draft, outcome, flags, sub, rows, writes_head: false }
     }
 }
@@ -197,13 +262,13 @@ async fn clients_read_the_line_and_history_and_no_other_events() {
     let mut history = Vec::new();
     for sub in [-1, -2] {
         let place = TimelinePlace { sub, ..last };
-        let outcome = |_: &mut Built| only_stored(Flags::NONE, Placing::Gap(place), StateBefore::Current);
+        let outcome = |_: &mut Built| Outcome::only_stored(Flags::NONE, Placing::Gap(place), StateBefore::Current);
         // Texts that differ: events of one millisecond on the same extremities would have one ID.
         history.push(world.accept(message(&format!("in the gap, {sub}")), outcome).await);
     }
     let mut unplaced = Vec::new();
     for flags in [Flags::OUTLIER, Flags::REJECTED, Flags::SOFT_FAILED] {
-        let outcome = |_: &mut Built| only_stored(flags, Placing::Nowhere, StateBefore::Current);
+        let outcome = |_: &mut Built| Outcome::only_stored(flags, Placing::Nowhere, StateBefore::Current);
         unplaced.push(world.accept(message(&format!("nowhere, {flags:?}")), outcome).await);
     }
     // Now nothing is in memory, and sync reads the line from the database.
@@ -261,7 +326,7 @@ async fn an_event_removes_the_forward_extremities_that_it_names_and_leaves_the_o
     // An event that failed may remove what it names, too.
     let late = |_: &mut Built| Outcome {
         covers: vec![old],
-        ..only_stored(Flags::SOFT_FAILED, Placing::Nowhere, StateBefore::Current)
+        ..Outcome::only_stored(Flags::SOFT_FAILED, Placing::Nowhere, StateBefore::Current)
     };
     let end = world.last_pos().await;
     world.accept(message("soft-failed"), late).await;
@@ -299,8 +364,10 @@ async fn a_room_never_loses_its_last_forward_extremity() {
     let tips = world.extremities().await;
     let mut writer = world.enter().await;
     let built = writer.build(&world.alice.user, message("too much")).await;
-    let outcome =
-        Outcome { covers: tips.clone(), ..only_stored(Flags::SOFT_FAILED, Placing::Nowhere, StateBefore::Current) };
+    let outcome = Outcome {
+        covers: tips.clone(),
+        ..Outcome::only_stored(Flags::SOFT_FAILED, Placing::Nowhere, StateBefore::Current)
+    };
     assert!(matches!(writer.accept(built, outcome).await, Err(Error::Damaged { .. })));
     assert!(writer.is_empty());
     drop(writer);

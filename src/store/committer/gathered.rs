@@ -75,7 +75,8 @@ impl<'a> Gathered<'a> {
         for of_table in rows.chunk_by(|(a, _), (b, _)| a == b) {
             let from = sent.len();
             let replaces = matches!(self.order[of_table[0].0].on_conflict, OnConflict::Replace | OnConflict::Merge);
-            if replaces && of_table.len() > 1 {
+            // Rows of new keys have different keys.
+            if replaces && of_table.len() > 1 && of_table.iter().any(|(_, row)| !row.is_new) {
                 fold(of_table, &mut sent);
                 sent[from..].sort_by_key(|row| !row.is_new);
             } else {

@@ -9,7 +9,7 @@ use super::{
     LogEntry, Touch, WordKind,
     encode::{CHECKSUM_BYTES, IdKind, KIND_BITS, LONG_STEP, LastIds, PLAIN_FLAGS, VERSION, is_plain, kind},
 };
-use crate::store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, UserNid};
+use crate::store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, ServerNid, UserNid};
 
 /// Errors of reading a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +139,10 @@ impl Parser<'_> {
         self.id(IdKind::Device).map(DeviceNid)
     }
 
+    fn server(&mut self) -> Result<ServerNid, DecodeError> {
+        self.id(IdKind::Server).map(ServerNid)
+    }
+
     fn tokens(&mut self) -> Result<Vec<[u8; 32]>, DecodeError> {
         let count: usize = self.number()?;
         if count > self.reader.len() / 32 {
@@ -237,6 +241,11 @@ impl Parser<'_> {
             kind::JOB => Touch::Job,
             kind::LEFTOVER => Touch::Leftover,
             kind::LEASE => Touch::Lease { epoch: self.signed()?, incarnation: self.signed()? },
+            kind::GRAPH => Touch::Graph { room: self.room()? },
+            kind::DUE => Touch::Due { kind: self.reader.byte()? },
+            kind::FED_ITEM => Touch::FedItem { server: self.server()? },
+            kind::REMOTE_DEVICES => Touch::RemoteDevices { user: self.user()? },
+            kind::JUMP => Touch::Jump { room: self.room()? },
             _ => return Err(DecodeError::Corrupt("a kind of touch is unknown")),
         })
     }

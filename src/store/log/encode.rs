@@ -17,7 +17,7 @@ use sabha_federation::{
 };
 
 use super::{LogEntry, Touch, WordKind};
-use crate::store::{DeviceNid, EventNid, Position, RoomNid, UserNid};
+use crate::store::{DeviceNid, EventNid, Position, RoomNid, ServerNid, UserNid};
 
 /// The version of the format, so that a later format can stand beside this one.
 pub(super) const VERSION: u8 = 1;
@@ -63,6 +63,11 @@ pub(super) mod kind {
     pub(in super::super) const JOB: u8 = 20;
     pub(in super::super) const LEFTOVER: u8 = 21;
     pub(in super::super) const LEASE: u8 = 22;
+    pub(in super::super) const GRAPH: u8 = 23;
+    pub(in super::super) const DUE: u8 = 24;
+    pub(in super::super) const FED_ITEM: u8 = 25;
+    pub(in super::super) const REMOTE_DEVICES: u8 = 26;
+    pub(in super::super) const JUMP: u8 = 27;
 }
 
 /// The kinds of short id, each with its own last id.
@@ -74,10 +79,11 @@ pub(super) enum IdKind {
     Device,
     Key,
     Word,
+    Server,
 }
 
 /// The last short id of each kind.
-pub(super) type LastIds = [i64; 6];
+pub(super) type LastIds = [i64; 7];
 
 /// The blob for an entry.
 ///
@@ -137,6 +143,10 @@ impl Writer {
 
     fn device(&mut self, device: DeviceNid) {
         self.id(IdKind::Device, device.0);
+    }
+
+    fn server(&mut self, server: ServerNid) {
+        self.id(IdKind::Server, server.0);
     }
 
     fn touch(&mut self, touch: &Touch, step: u64, at: Position) {
@@ -222,8 +232,15 @@ impl Writer {
                 self.number(tokens.len() as u64);
                 tokens.iter().for_each(|token| self.blob.extend_from_slice(token));
             }
-            Touch::DeviceList { user } | Touch::Account { user } | Touch::Profile { user } => self.user(*user),
-            Touch::Alias { room } | Touch::Directory { room } => self.room(*room),
+            Touch::DeviceList { user }
+            | Touch::RemoteDevices { user }
+            | Touch::Account { user }
+            | Touch::Profile { user } => self.user(*user),
+            Touch::Jump { room } | Touch::Graph { room } | Touch::Alias { room } | Touch::Directory { room } => {
+                self.room(*room);
+            }
+            Touch::Due { kind } => self.blob.push(*kind),
+            Touch::FedItem { server } => self.server(*server),
             Touch::Job | Touch::Leftover => {}
             Touch::Lease { epoch, incarnation } => {
                 self.signed(*epoch);
@@ -263,6 +280,11 @@ fn stored_kind(touch: &Touch) -> u8 {
         Touch::Job => kind::JOB,
         Touch::Leftover => kind::LEFTOVER,
         Touch::Lease { .. } => kind::LEASE,
+        Touch::Graph { .. } => kind::GRAPH,
+        Touch::Due { .. } => kind::DUE,
+        Touch::FedItem { .. } => kind::FED_ITEM,
+        Touch::RemoteDevices { .. } => kind::REMOTE_DEVICES,
+        Touch::Jump { .. } => kind::JUMP,
     }
 }
 

@@ -9,10 +9,10 @@ use super::{
     encode::{CHECKSUM_BYTES, PLAIN_FLAGS},
     *,
 };
-use crate::store::{DeviceNid, EventNid, KeyNid, RoomNid, UserNid};
+use crate::store::{DeviceNid, EventNid, KeyNid, RoomNid, ServerNid, UserNid};
 
 /// The number of kinds that [`touch`] makes.
-const KINDS: u8 = 22;
+const KINDS: u8 = 27;
 
 /// A touch of one kind, made of some numbers.
 fn touch(kind: u8, numbers: [i64; 3], small: u32, code: u8, flag: bool) -> Touch {
@@ -56,6 +56,11 @@ fn touch(kind: u8, numbers: [i64; 3], small: u32, code: u8, flag: bool) -> Touch
                 Touch::Leftover
             }
         }
+        21 => Touch::Graph { room },
+        22 => Touch::Due { kind: code },
+        23 => Touch::FedItem { server: ServerNid(first) },
+        24 => Touch::RemoteDevices { user },
+        25 => Touch::Jump { room },
         _ => Touch::Lease { epoch: first, incarnation: second },
     }
 }

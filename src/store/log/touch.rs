@@ -1,6 +1,6 @@
 //! The things that a commit can change and that somebody follows.
 
-use crate::store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, UserNid};
+use crate::store::{DeviceNid, EventNid, KeyNid, Position, RoomNid, ServerNid, UserNid};
 
 /// A kind of word: a text that is stored once and has a short id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,15 @@ pub enum Touch {
         event: Option<EventNid>,
         before: Option<EventNid>,
         membership: Option<u8>,
+    },
+    /// A whole state of a room that has replaced the one before it, without a [`Touch::State`] for each key.
+    Jump {
+        room: RoomNid,
+    },
+    /// The graph or the timeline of a room, beside an event that was added: a side, a gap, an edge to a missing event, or a
+    /// redaction of one.
+    Graph {
+        room: RoomNid,
     },
     /// An event that was redacted, and the event that says so.
     Redacted {
@@ -72,6 +81,10 @@ pub enum Touch {
     },
     /// The device list of a user.
     DeviceList {
+        user: UserNid,
+    },
+    /// The stored copy of the device list of a user of another server.
+    RemoteDevices {
         user: UserNid,
     },
     Device {
@@ -119,6 +132,14 @@ pub enum Touch {
     },
     /// A job that waits for its runner.
     Job,
+    /// A row of a table whose rows each wait for a time. `kind` says which table.
+    Due {
+        kind: u8,
+    },
+    /// An item that waits to be sent to another server.
+    FedItem {
+        server: ServerNid,
+    },
     /// Leftover data that waits for its sweep.
     Leftover,
     /// The writer's slot, which another process has taken.

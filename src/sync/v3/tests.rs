@@ -234,3 +234,28 @@ async fn a_departure_after_the_answer_does_not_make_its_token_forget_who_types()
     assert!(!answer["rooms"]["leave"][room.room_id.as_str()].is_null(), "{answer}");
     assert_eq!(next_request(&answer).hints, Hints::default(), "{answer}");
 }
+
+/// If the user is in again by the next answer, that one tells nothing of them.
+#[tokio::test]
+async fn keys_that_changed_before_a_departure_are_told_though_it_is_in_memory_already() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let public = new_room(RoomVersionId::V11, Preset::Public);
+    let room_id = server.app.rooms.create(&alice, public).await.expect("created");
+    server.app.rooms.join(&bob, &room_id, None).await.expect("joined");
+    let within = (PLENTY, PLENTY);
+    for leaver in [&bob, &alice] {
+        let (first, _) =
+            answer_within(&server, &alice, &request(None, Hints::default()), within).await.expect("answered");
+        let device_id = bob.device_id.as_ref().expect("it has signed in");
+        let renamed = server.app.accounts.rename_device(bob.user.nid, device_id, Some("new".to_owned())).await;
+        assert!(matches!(renamed, Ok(Ok(true))), "{renamed:?}");
+        let upto = server.app.db.committer().published();
+        server.app.rooms.leave(leaver, &room_id, None).await.expect("left");
+        let (answer, _) = answer_upto(upto, &server, &alice, &next_request(&first), within).await.expect("answered");
+        assert_eq!(answer["device_lists"]["changed"], json!([bob.user_id()]), "{answer}");
+        let (answer, _) = answer_within(&server, &alice, &next_request(&answer), within).await.expect("answered");
+        assert_eq!(answer["device_lists"]["changed"], json!([]), "{answer}");
+        server.app.rooms.join(leaver, &room_id, None).await.expect("joined");
+    }
+}

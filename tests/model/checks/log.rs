@@ -10,6 +10,7 @@ use sabha::store::{
     Position,
     log::{LogEntry, Touch, decode},
 };
+use sabha_federation::standing::Flags;
 use sqlx::{Connection as _, PgConnection, Row as _, SqliteConnection};
 
 use crate::{
@@ -22,7 +23,7 @@ type Named = (i64, &'static str, Vec<i64>);
 
 /// Queries of the tables that entries follow, each with the kind of its rows: the position of a row, then its numbers.
 const ROWS: [(&str, &str); 8] = [
-    ("event", "SELECT pos, room_nid, event_nid, sub FROM timeline"),
+    ("event", "SELECT pos, room_nid, event_nid FROM timeline WHERE sub = 0"),
     (
         "state",
         "SELECT pos, room_nid, key_nid, COALESCE(event_nid, 0), COALESCE(prev_event_nid, 0), \
@@ -141,7 +142,10 @@ fn read(rows: Vec<(i64, Vec<u8>)>, faults: &mut Vec<Fault>) -> Vec<LogEntry> {
 
 fn named(at: Position, touch: &Touch) -> Option<Named> {
     let (kind, numbers) = match *touch {
-        Touch::Event { room, event, sub, .. } => ("event", vec![room.0, event.0, sub]),
+        // An event that was fetched into a gap has the position of the gap.
+        Touch::Event { room, event, sub: 0, flags } if Flags::from_bits(flags).is_accepted() => {
+            ("event", vec![room.0, event.0])
+        }
         Touch::State { room, key, event, before, membership } => {
             let nid = |event: Option<sabha::store::EventNid>| event.map_or(0, |event| event.0);
             ("state", vec![room.0, key.0, nid(event), nid(before), membership.map_or(-1, i64::from)])

@@ -44,16 +44,21 @@ impl Rooms {
             let row = log_row(change.row)?;
             histories.entry((change.room, row.key)).or_default().push(row);
         }
-        let history = |room: &Room, key: Option<KeyNid>| {
-            key.and_then(|key| histories.get(&(room.nid, key))).map(Vec::as_slice).unwrap_or_default()
-        };
-        let of_rooms = chunk.iter().map(|(room, _)| *room);
-        let events = of_rooms
-            .flat_map(|room| history(room, visibility).iter().filter_map(move |row| Some((room, row.event_nid?))));
-        _ = self.events.prefetch(&events.collect::<Vec<_>>()).await?;
+        let mut readable = Vec::with_capacity(chunk.len());
         for (room, keys) in chunk {
-            let of_keys = (history(room, member), history(room, visibility));
-            leave_damage(self.sight_from(room, user, keys, of_keys).await.map(drop))?;
+            let mut stored = |key: Option<KeyNid>| key.and_then(|key| histories.remove(&(room.nid, key)));
+            let stored = [member, visibility].map(|key| stored(key).unwrap_or_default());
+            match self.with_jumps(room, [member, visibility], stored).await {
+                Ok(histories) => readable.push((*room, keys, histories)),
+                Err(error) => leave_damage(Err(error))?,
+            }
+        }
+        let events = readable.iter().flat_map(|(room, _, [_, visibilities])| {
+            visibilities.iter().filter_map(|row| Some((*room, row.event_nid?)))
+        });
+        _ = self.events.prefetch(&events.collect::<Vec<_>>()).await?;
+        for (room, keys, [memberships, visibilities]) in readable {
+            leave_damage(self.sight_from(room, user, keys, (&memberships, &visibilities)).await.map(drop))?;
         }
         Ok(())
     }

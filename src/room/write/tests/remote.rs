@@ -1,7 +1,7 @@
 //! Members of other servers, by events whose outcomes are made by hand.
 
-use ruma::{OwnedServerName, UserId, user_id};
-use serde_json::Value;
+use ruma::{OwnedServerName, user_id};
+use serde_json::value::to_raw_value;
 
 use super::*;
 use crate::{
@@ -16,35 +16,28 @@ use crate::{
 mod followed;
 
 impl World {
-    async fn remote_user(&self, user_id: &UserId) -> Arc<User> {
-        self.rooms().db.user(user_id, false).await.expect("a user")
+    /// A member event that a user of another server sends, and its outcome.
+    pub(super) fn as_member(
+        user: &Arc<User>,
+        membership: Membership,
+    ) -> (EventDraft, impl FnOnce(&mut Built) -> Outcome + use<>) {
+        let draft = EventDraft {
+            event_type: "m.room.member".to_owned(),
+            state_key: Some(user.user_id.as_str().to_owned()),
+            content: to_raw_value(&json!({ "membership": membership_name(membership) })).expect("JSON"),
+            redacts: None,
+        };
+        let member = Some(ChangedMember::Remote(Arc::clone(user)));
+        let outcome = move |built: &mut Built| Outcome {
+            flags: Flags::NONE,
+            ..Outcome::of_local(built, Some(membership), member, None)
+        };
+        (draft, outcome)
     }
 
-    /// Turns a built event into a member event that another server sent, and returns its outcome.
-    async fn as_member(&self, user: &Arc<User>, membership: Membership) -> impl FnOnce(&mut Built) -> Outcome + use<> {
-        let (room, db) = (self.room().await, &self.rooms().db);
-        let event_type = db.event_type("m.room.member").await.expect("a type");
-        let key = db.state_key("m.room.member", user.user_id.as_str()).await.expect("a key");
-        let (user, rules) = (Arc::clone(user), room.rules.clone());
-        move |built| {
-            let mut json: Value = serde_json::from_str(&built.pdu.json).expect("JSON");
-            json["type"] = "m.room.member".into();
-            json["sender"] = user.user_id.as_str().into();
-            json["state_key"] = user.user_id.as_str().into();
-            json["content"] = json!({ "membership": membership_name(membership) });
-            let pdu = Pdu::from_stored(&rules, built.pdu.event_id.clone(), json.to_string()).expect("an event");
-            built.pdu = Arc::new(pdu);
-            built.event_type = event_type;
-            built.key = Some(key);
-            built.sender = Arc::clone(&user);
-            let member = Some(ChangedMember::Remote(user));
-            Outcome { flags: Flags::NONE, ..Outcome::of_local(built, Some(membership), member, None) }
-        }
-    }
-
-    async fn change(&self, user: &Arc<User>, membership: Membership) -> EventNid {
-        let outcome = self.as_member(user, membership).await;
-        self.accept(message("replaced"), outcome).await
+    pub(super) async fn change(&self, user: &Arc<User>, membership: Membership) -> EventNid {
+        let (draft, outcome) = Self::as_member(user, membership);
+        self.receive(user, draft, outcome).await
     }
 
     async fn servers(&self) -> Vec<OwnedServerName> {
@@ -141,7 +134,7 @@ async fn a_server_is_in_the_room_until_the_last_of_its_users_is_out() {
         }
         let key = world.rooms().db.state_key("m.room.member", dave.user_id.as_str()).await.expect("a key");
         let resolved = |built: &mut Built| {
-            let now = CurrentEvent { nid: built.nid, pdu: Arc::clone(&built.pdu), membership: Some(Membership::Join) };
+            let now = CurrentEvent { nid: built.nid, pdu: Arc::clone(built.pdu()), membership: Some(Membership::Join) };
             changes.push(KeyChange { key, to: Some(now), member: Some(ChangedMember::Remote(Arc::clone(&dave))) });
             Outcome { changes, ..Outcome::of_local(built, None, None, None) }
         };
@@ -157,9 +150,9 @@ async fn a_server_is_in_the_room_until_the_last_of_its_users_is_out() {
 async fn a_join_that_is_not_stored_counts_for_nothing() {
     let world = World::new().await;
     let carol = world.remote_user(user_id!("@carol:remote.test")).await;
-    let outcome = world.as_member(&carol, Membership::Join).await;
+    let (draft, outcome) = World::as_member(&carol, Membership::Join);
     let mut writer = world.enter().await;
-    let mut built = writer.build(&world.alice.user, message("replaced")).await;
+    let mut built = world.received(&writer, &carol, draft).await;
     let outcome = outcome(&mut built);
     writer.accept(built, outcome).await.expect("an extremity is left");
     // An earlier write of the room fails meanwhile.

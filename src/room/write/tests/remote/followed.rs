@@ -168,7 +168,7 @@ impl Scene {
                 }
                 let resolved = |built: &mut Built| {
                     let (nid, membership) = (built.nid, Some(Membership::Join));
-                    let now = || CurrentEvent { nid, pdu: Arc::clone(&built.pdu), membership };
+                    let now = || CurrentEvent { nid, pdu: Arc::clone(built.pdu()), membership };
                     let change = |(key, user, joins): (_, _, bool)| KeyChange {
                         key,
                         to: joins.then(now),
