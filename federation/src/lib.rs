@@ -3,7 +3,8 @@
 //! The modules, in reading order:
 //!
 //! - [`room_version`]: the supported room versions, 6 to 12, and their rules.
-//! - [`signing`]: this server's signing keys, and signed JSON. [`key_file`]: files of signing keys, also of other homeservers.
+//! - [`signing`]: this server's signing keys, and signed JSON. [`key_file`]: files of signing keys, also of other
+//!   homeservers.
 //! - [`pdu`]: an event as it is stored and sent, parsed once for the auth rules and state resolution.
 //! - [`build`]: building, hashing and signing a local user's event. The only way to sign an event.
 //! - [`auth`]: the state that authorizes an event, and the auth rules.
