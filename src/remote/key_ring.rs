@@ -213,7 +213,9 @@ impl KeyRing {
         match published {
             Ok(published) => {
                 self.learn(server, slot, &published, Source::Server).await;
-                lock(&slot.known).was_answered(self.clock.now_ms(), is_of_use(&published));
+                // Before the lock, which it may take.
+                let is_of_use = is_of_use(&published);
+                lock(&slot.known).was_answered(self.clock.now_ms(), is_of_use);
                 Ok(published)
             }
             Err(error) => {
