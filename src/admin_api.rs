@@ -2,6 +2,7 @@
 //! [`crate::server::control`]), or else the command itself, after it has opened the database. Both run the same code.
 
 use ruma::OwnedUserId;
+use sabha_federation::{KeyFileError, key_file};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -9,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::{
     account::{deactivate::SetPasswordError, names::named_user, register::RegisterError},
     app::App,
+    remote::signing_key::{RotateError, SigningKeys, StoredKey},
     store,
     use_cases::deactivation,
 };
@@ -36,6 +38,12 @@ pub enum Operation {
     ListTokens { after: Option<String> },
     /// `{token}`
     RevokeToken { token: String },
+    /// A list of `{key_id, public_key, created_at, expired_at}`, oldest first. The one in use has no end.
+    ListKeys,
+    /// `{key_id, file, backup_needed}`
+    RotateKey,
+    /// `{key_id, file, backup_needed}`. `file` has the form that we write ([`key_file`]).
+    ImportKeys { file: Zeroizing<String> },
 }
 
 /// The reason why an operation failed, as a sentence for the operator.
@@ -51,6 +59,10 @@ pub enum OperationError {
     NotRegistered(#[source] RegisterError),
     #[error("the password was not set")]
     NotSet(#[source] SetPasswordError),
+    #[error("the file holds no signing key that can be used")]
+    NoKey(#[from] KeyFileError),
+    #[error("the signing key was not changed")]
+    NotRotated(#[from] RotateError),
     #[error("the database failed")]
     Storage(#[from] store::Error),
 }
@@ -126,7 +138,33 @@ pub async fn carry_out(app: &App, operation: Operation) -> Result<Value, Operati
             }
             Ok(json!({ "token": token }))
         }
+        Operation::ListKeys => {
+            let entry = |key: StoredKey| {
+                json!({
+                    "key_id": key.key_id,
+                    "public_key": key.key.to_base64(),
+                    "created_at": key.created_at,
+                    "expired_at": key.expired_at,
+                })
+            };
+            Ok(app.signing_keys.list().await?.into_iter().map(entry).collect())
+        }
+        Operation::RotateKey => change_key(app, async |keys| keys.rotate().await).await,
+        Operation::ImportKeys { file } => {
+            let imported = key_file::read(file.as_bytes())?;
+            change_key(app, async |keys| keys.import(imported).await).await
+        }
     }
+}
+
+async fn change_key(
+    app: &App,
+    change: impl AsyncFnOnce(&SigningKeys) -> Result<(), RotateError>,
+) -> Result<Value, OperationError> {
+    let before = app.signer.key_id();
+    change(&app.signing_keys).await?;
+    let key_id = app.signer.key_id();
+    Ok(json!({ "key_id": key_id, "file": app.signing_keys.file(), "backup_needed": key_id != before }))
 }
 
 fn our_user(app: &App, name: String) -> Result<OwnedUserId, OperationError> {

@@ -26,7 +26,7 @@ use crate::{
     memory::budget::Budget,
     outbound::Outbound,
     push::Push,
-    remote::Federation,
+    remote::{Federation, signing_key::SigningKeys},
     room::Rooms,
     shares::large_answers::LargeAnswers,
     store::{Database, Error, UserNid},
@@ -67,6 +67,7 @@ pub struct Services {
     /// The client for all requests to other hosts.
     pub outbound: Arc<Outbound>,
     /// `None` if this server does not talk to other servers.
+    pub signing_keys: SigningKeys,
     pub federation: Option<Federation>,
     /// Cancelled when the server stops; parked requests answer then.
     pub stopping: CancellationToken,

@@ -1,6 +1,7 @@
 //! The command line: every verb, its flags and its help. Each verb has its own file; [`run`](mod@run) starts it.
 
 pub mod config;
+mod federation;
 pub mod healthcheck;
 pub mod init;
 mod operator;
@@ -68,6 +69,9 @@ pub enum Command {
     /// Make and manage registration tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Manage what other servers know of this one
+    #[command(subcommand)]
+    Federation(FederationCommand),
     /// Check whether the running server is healthy; exits with 0 if it is, for container health checks
     Healthcheck(HealthcheckArgs),
 }
@@ -170,6 +174,45 @@ pub enum TokenCommand {
     Revoke {
         /// The token, as `sabha token list` shows it
         token: String,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum FederationCommand {
+    /// List and replace the keys that this server signs with
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeysCommand {
+    /// List the signing keys that this server has had, oldest first
+    List {
+        /// Print a JSON list
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace the signing key by a new one; everything signed with the old one stays valid
+    #[command(
+        after_help = "Back up `signing.key` in the data directory afterwards: the database is refused without it."
+    )]
+    Rotate {
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace the signing key by that of another homeserver with this server's name
+    #[command(
+        after_help = "FILE is the key file of Synapse or Dendrite, or the bytes of the entry `keypair` in the database of \
+        Conduit, conduwuit or tuwunel. Its first key is used from now on; further ones are published as old.\n\
+        Stop the other server first, and back up `signing.key` in the data directory afterwards."
+    )]
+    Import {
+        /// The file with the key
+        file: PathBuf,
         /// Print the result as JSON
         #[arg(long)]
         json: bool,

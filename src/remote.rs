@@ -1,19 +1,20 @@
 //! Federation: requests to other servers, and authentication of their requests.
 //!
 //! Promises: every request that we send is signed for one destination and goes through [`crate::outbound`]. A request
-//! counts as a server's only if it is signed with a key that this server itself published and that is valid now. A
+//! counts as a server's only if it is signed with a key that is shown to be this server's and that is valid now. A
 //! server that does not answer delays requests to it for at most the time below, and no others.
 //!
 //! Reading order: [`Federation::ask`] sends one request. [`discovery`] finds a server's address. [`key_ring`] holds the
-//! keys of other servers. [`queries`] are the requests. The parts without network are in the crate `sabha_federation`.
+//! keys of other servers, [`signing_key`] our own. [`queries`] are the requests. The parts without network are in the crate `sabha_federation`.
 //! Events between servers: not yet.
 
 pub mod discovery;
 pub mod key_ring;
 pub mod queries;
+pub mod signing_key;
 pub mod turns;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, response};
@@ -31,14 +32,14 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-pub use self::key_ring::{FORGET_AFTER, KeyError};
+pub use self::key_ring::{KeyError, MAX_SERVERS, WantedAnswer};
 use self::{discovery::Discovery, key_ring::KeyRing, turns::Turns};
 use crate::{
     clock::Clock,
     memory::budget::Budget,
     outbound::{Limits, Outbound, OutboundError, StreamLimits, Streamed, Use},
     report::Report,
-    store::Database,
+    store::{self, Database},
 };
 
 /// Limits of a request that a user waits for: profiles, aliases, the room directory.
@@ -46,10 +47,6 @@ pub const QUERY_LIMITS: Limits = Limits { time: Duration::from_secs(10), body_by
 
 /// Maximum size of a refusal of a request whose answer is streamed: a code and a sentence.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
-
-/// The time for which others may cache our published keys. Far above an hour, below which they would ask all the time,
-/// and far below the 7 days that they would accept. After that time a stolen key is worthless.
-const KEYS_VALID_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Another server, which has authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +92,7 @@ pub struct Federation {
     clock: Clock,
     outbound: Arc<Outbound>,
     discovery: Arc<Discovery>,
-    keys: KeyRing,
+    keys: Arc<KeyRing>,
     turns: Turns,
 }
 
@@ -105,10 +102,12 @@ impl Federation {
         clock: Clock,
         signer: Arc<ServerSigner>,
         outbound: Arc<Outbound>,
+        notaries: &[OwnedServerName],
         budget: &Budget,
     ) -> Self {
         let discovery = Arc::new(Discovery::new(Arc::clone(&outbound), clock.clone(), budget));
-        let keys = KeyRing::new(db, clock.clone(), Arc::clone(&outbound), Arc::clone(&discovery), budget);
+        let (own, network) = (Arc::clone(&signer), (Arc::clone(&outbound), Arc::clone(&discovery)));
+        let keys = Arc::new(KeyRing::new(db, clock.clone(), own, network, notaries, budget));
         Self { signer, clock, outbound, discovery, keys, turns: Turns::default() }
     }
 
@@ -221,11 +220,20 @@ impl Federation {
             .map_err(|_| UnverifiedError::Signature)
     }
 
-    /// Our published signing key, signed with itself.
+    /// Our published signing keys, signed with those that are in use.
     pub fn own_keys(&self) -> Box<RawValue> {
-        let valid_for = i64::try_from(KEYS_VALID_FOR.as_millis()).unwrap_or(i64::MAX);
-        published_keys::publish(&self.signer, self.clock.now_ms().saturating_add(valid_for))
-            .expect("the object is made here, without signatures")
+        published_keys::publish(&self.signer, self.clock.now_ms()).expect("the object is made here, without signatures")
+    }
+
+    /// The keys of these servers, with our signature: we are a notary. Asks the servers whose stored answer does not do.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn keys_of_others(
+        &self,
+        wanted: BTreeMap<OwnedServerName, WantedAnswer>,
+    ) -> Result<Vec<Box<RawValue>>, store::Error> {
+        self.keys.answers(wanted).await
     }
 }
 

@@ -8,7 +8,6 @@
 //! cleanup, [`consumers`] follows the commit log, [`control`] lets the command line talk to a running server.
 
 pub mod build;
-pub mod signing_key;
 
 pub mod run;
 pub mod sockets;

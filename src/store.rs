@@ -37,6 +37,7 @@ pub mod key_backup;
 pub mod leftovers;
 pub mod members;
 pub mod one_time_keys;
+pub mod own_keys;
 pub mod profiles;
 pub mod receipts;
 pub mod redactions;

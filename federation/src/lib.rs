@@ -3,14 +3,16 @@
 //! The modules, in reading order:
 //!
 //! - [`room_version`]: the supported room versions, 6 to 12, and their rules.
-//! - [`signing`]: this server's signing key, its file, and signed JSON.
+//! - [`signing`]: this server's signing keys, and signed JSON. [`key_file`]: files of signing keys, also of other
+//!   homeservers.
 //! - [`pdu`]: an event as it is stored and sent, parsed once for the auth rules and state resolution.
 //! - [`build`]: building, hashing and signing a local user's event. The only way to sign an event.
 //! - [`auth`]: the state that authorizes an event, and the auth rules.
 //! - [`redact`](mod@redact): an event after its redaction.
 //! - [`discovery`]: the address of a server name, by the specification's steps. [`x_matrix`]: requests with a server's
 //!   signature.
-//! - [`published_keys`]: the published keys of servers, ours and those of others.
+//! - [`published_keys`]: the published keys of servers, ours and those of others. [`known_keys`]: the keys of a server by
+//!   time.
 //! - [`ids`], [`state_log`]: a room's state and its changes, by short ids. [`standing`]: the place of an event in its
 //!   room. [`varint`]: the parts of their stored form.
 //! - [`held`]: the entries of a state, wherever it is kept, and the difference of two states.
@@ -30,6 +32,8 @@ pub mod discovery;
 pub mod graph;
 pub mod held;
 pub mod ids;
+pub mod key_file;
+pub mod known_keys;
 pub mod model;
 pub mod pdu;
 pub mod published_keys;
@@ -50,11 +54,13 @@ pub use self::{
     auth::{AuthRuleError, auth_types},
     build::{BuildError, EventDraft, EventPosition, build_and_sign},
     discovery::{Host, Network, Route, Service, find_route},
+    key_file::KeyFileError,
+    known_keys::{KnownKey, KnownKeys, Source},
     pdu::{Pdu, PduError},
     published_keys::{PublicKey, PublishedKeys, PublishedKeysError},
     redact::{RedactError, redact},
     room_version::{rules, supported_room_versions},
-    signing::{KeyFileError, ServerSigner, SignJsonError},
+    signing::{FormerKey, OwnKey, ServerSigner, SignJsonError},
     verify::{VerifyError, verify_own},
 };
 

@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use ed25519_dalek::PUBLIC_KEY_LENGTH;
+use ed25519_dalek::{PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, Int, OwnedServerSigningKeyId, ServerName, SigningKeyAlgorithm,
+    CanonicalJsonObject, CanonicalJsonValue, Int, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId,
+    SigningKeyAlgorithm,
     api::federation::discovery::ServerSigningKeys,
-    serde::Base64,
-    signatures::{PublicKeyMap, PublicKeySet, verify_json},
+    serde::{Base64, base64::Standard},
+    signatures::to_canonical_json_string_for_signing,
 };
 use serde_json::value::RawValue;
 
 use crate::{
-    broken_keys::is_broken,
+    received::{Ed25519, Signatures as _},
     signing::{ServerSigner, SignJsonError},
 };
 
@@ -22,7 +23,10 @@ use crate::{
 const MAX_KEYS: usize = 16;
 
 /// Maximum number of former keys, which are kept for old events. Some servers have had many.
-const MAX_OLD_KEYS: usize = 256;
+pub const MAX_OLD_KEYS: usize = 256;
+
+/// Maximum length of a key's ID. A longer one is ignored, as no database could have it in an index.
+const MAX_KEY_ID_BYTES: usize = 255;
 
 /// Maximum validity of keys, as in the specification. We ask again after this time, even if the server says more.
 pub const MAX_VALIDITY_MS: i64 = 7 * 24 * 3600 * 1000;
@@ -32,6 +36,10 @@ pub const MAX_VALIDITY_MS: i64 = 7 * 24 * 3600 * 1000;
 pub struct PublicKey([u8; PUBLIC_KEY_LENGTH]);
 
 impl PublicKey {
+    pub(crate) fn new(bytes: [u8; PUBLIC_KEY_LENGTH]) -> Self {
+        Self(bytes)
+    }
+
     /// Takes the key's bytes. Returns `None` if there are not 32 of them. Only a verification shows whether they are a
     /// point on the curve.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -42,26 +50,29 @@ impl PublicKey {
         &self.0
     }
 
-    /// The public half of our own signing key.
+    /// The public half of the signing key that we use.
     pub fn of(signer: &ServerSigner) -> Self {
-        Self(signer.public_key())
+        signer.current().public_key()
     }
 
-    pub(crate) fn to_base64(self) -> Base64 {
+    /// The key in unpadded base64, as it is published.
+    pub fn to_base64(self) -> Base64 {
         Base64::new(self.0.to_vec())
     }
 }
 
 /// The published keys of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PublishedKeys {
     /// Keys that it signs with. Each has signed this answer.
     pub current: BTreeMap<OwnedServerSigningKeyId, PublicKey>,
     /// Keys that it no longer signs with, and their end, in milliseconds since 1970. Valid for old events only.
     pub old: BTreeMap<OwnedServerSigningKeyId, (PublicKey, i64)>,
-    /// The time until which the current keys are valid, in milliseconds since 1970: as the server says, and 7 days at
-    /// most.
+    /// The time until which the current keys are valid, in milliseconds since 1970: as the server says, and 7 days from
+    /// now at most. It may be in the past: then the answer is a witness for old events only.
     pub valid_until_ms: i64,
+    /// The whole answer.
+    object: CanonicalJsonObject,
 }
 
 /// Why an answer with keys was refused.
@@ -73,14 +84,12 @@ pub enum PublishedKeysError {
     OtherServer,
     #[error("there are too many keys")]
     TooMany,
-    #[error("the keys are no longer valid")]
-    Expired,
     #[error("no current key has signed the answer")]
     NotSigned,
 }
 
 impl PublishedKeys {
-    /// Checks the answer of `server_name`, received at `now_ms`.
+    /// Checks an answer with the keys of `server_name`, received at `now_ms`.
     ///
     /// # Errors
     /// [`PublishedKeysError`].
@@ -93,20 +102,18 @@ impl PublishedKeys {
         if keys.verify_keys.len() > MAX_KEYS || keys.old_verify_keys.len() > MAX_OLD_KEYS {
             return Err(PublishedKeysError::TooMany);
         }
-        let valid_until_ms = i64::from(keys.valid_until_ts.0).min(now_ms.saturating_add(MAX_VALIDITY_MS));
-        if valid_until_ms <= now_ms {
-            return Err(PublishedKeysError::Expired);
-        }
-        let is_known = |id: &OwnedServerSigningKeyId| id.algorithm() == SigningKeyAlgorithm::Ed25519;
+        let is_known = |id: &OwnedServerSigningKeyId| {
+            id.algorithm() == SigningKeyAlgorithm::Ed25519 && id.as_str().len() <= MAX_KEY_ID_BYTES
+        };
         // A key that has not signed the answer could be anybody's: the server does not prove that it has the private
         // half.
-        let signed_by = |id: &OwnedServerSigningKeyId, key: PublicKey| has_signed(server_name, id, key, &object);
+        let signed = Signed::of(&object).ok_or(PublishedKeysError::NotSigned)?;
         let current: BTreeMap<_, _> = keys
             .verify_keys
             .into_iter()
             .filter(|(id, _)| is_known(id))
             .filter_map(|(id, key)| Some((id, PublicKey::from_bytes(key.key.as_bytes())?)))
-            .filter(|(id, key)| signed_by(id, *key))
+            .filter(|(id, key)| signed.is_signed_by(server_name, id, *key))
             .collect();
         if current.is_empty() {
             return Err(PublishedKeysError::NotSigned);
@@ -116,139 +123,114 @@ impl PublishedKeys {
             .into_iter()
             .filter(|(id, _)| is_known(id) && !current.contains_key(id))
             .filter_map(|(id, key)| {
-                let ended_ms = i64::from(key.expired_ts.0).min(now_ms);
-                Some((id, (PublicKey::from_bytes(key.key.as_bytes())?, ended_ms)))
+                let expired_ms = i64::from(key.expired_ts.0).min(now_ms);
+                Some((id, (PublicKey::from_bytes(key.key.as_bytes())?, expired_ms)))
             })
             .collect();
-        Ok(Self { current, old, valid_until_ms })
+        let valid_until_ms = i64::from(keys.valid_until_ts.0).min(now_ms.saturating_add(MAX_VALIDITY_MS));
+        Ok(Self { current, old, valid_until_ms, object })
+    }
+
+    /// The keys with which `server` seems to have signed the answer, at most 16.
+    pub fn signers(&self, server: &ServerName) -> Vec<OwnedServerSigningKeyId> {
+        let signed = Signed::of(&self.object);
+        let of_server = signed.and_then(|signed| signed.signatures_of(server)).into_iter().flatten();
+        of_server.filter_map(|(id, _)| OwnedServerSigningKeyId::try_from(id.as_str()).ok()).take(MAX_KEYS).collect()
+    }
+
+    /// Returns whether `server` has signed the answer with this key.
+    pub fn is_signed_by(&self, server: &ServerName, key_id: &ServerSigningKeyId, key: PublicKey) -> bool {
+        Signed::of(&self.object).is_some_and(|signed| signed.is_signed_by(server, key_id, key))
+    }
+
+    /// The whole answer, as canonical JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.object).expect("canonical JSON is JSON")
     }
 }
 
-/// Returns whether this key has signed the object, and nobody else can have. Ignores other signatures on it.
-fn has_signed(
-    server_name: &ServerName,
-    id: &OwnedServerSigningKeyId,
-    key: PublicKey,
-    object: &CanonicalJsonObject,
-) -> bool {
-    if is_broken(&key) {
-        return false;
-    }
-    let signature = object.get("signatures").and_then(|all| all.as_object()?.get(server_name.as_str()));
-    let Some(signature) = signature.and_then(|of_server| of_server.as_object()?.get(id.as_str())) else {
-        return false;
-    };
-    let mut alone = object.clone();
-    let of_server = CanonicalJsonObject::from([(id.to_string(), signature.clone())]);
-    let signatures = CanonicalJsonObject::from([(server_name.to_string(), CanonicalJsonValue::Object(of_server))]);
-    alone.insert("signatures".to_owned(), CanonicalJsonValue::Object(signatures));
-    let keys = PublicKeySet::from([(id.to_string(), key.to_base64())]);
-    verify_json(&PublicKeyMap::from([(server_name.to_string(), keys)]), &alone).is_ok()
+/// The signed text of an answer, with its signatures.
+struct Signed<'a> {
+    message: String,
+    signatures: Option<&'a CanonicalJsonObject>,
 }
 
-/// Builds the answer that we publish: our key, signed with itself, valid until `valid_until_ms`.
+impl<'a> Signed<'a> {
+    /// Returns `None` for an object that is too large to be signed.
+    fn of(object: &'a CanonicalJsonObject) -> Option<Self> {
+        let message = to_canonical_json_string_for_signing(object).ok()?;
+        Some(Self { message, signatures: object.get("signatures").and_then(CanonicalJsonValue::as_object) })
+    }
+
+    fn signatures_of(&self, server_name: &ServerName) -> Option<&'a CanonicalJsonObject> {
+        self.signatures?.get(server_name.as_str())?.as_object()
+    }
+
+    /// Returns whether this key has signed. Other signatures do not matter.
+    fn is_signed_by(&self, server_name: &ServerName, id: &ServerSigningKeyId, key: PublicKey) -> bool {
+        let text = self.signatures_of(server_name).and_then(|of_server| of_server.get(id.as_str())?.as_str());
+        let signature = text.and_then(|text| Base64::<Standard, [u8; SIGNATURE_LENGTH]>::parse(text).ok());
+        signature.is_some_and(|signature| Ed25519.verify(&key, self.message.as_bytes(), &signature.into_inner()))
+    }
+}
+
+/// The time for which others may cache our published keys. Far above an hour, below which they would ask all the time,
+/// and far below the 7 days that they would accept. After that time a stolen key is worthless.
+const VALID_FOR_MS: i64 = 24 * 3600 * 1000;
+
+/// As [`VALID_FOR_MS`], while a key that was just replaced is still among those in use. So nobody believes it much
+/// longer than we say.
+const VALID_FOR_AFTER_ROTATION_MS: i64 = 3600 * 1000;
+
+/// Builds the answer that we publish at `now_ms`, signed with each key in it that is valid now.
 ///
 /// # Errors
 /// Never in practice. Signing is fallible because other objects may have malformed signatures.
-pub fn publish(signer: &ServerSigner, valid_until_ms: i64) -> Result<Box<RawValue>, SignJsonError> {
+pub fn publish(signer: &ServerSigner, now_ms: i64) -> Result<Box<RawValue>, SignJsonError> {
+    let keys = signer.keys();
+    let retiring = keys.former.iter().filter_map(|former| former.still_signs(now_ms));
+    let signing: Vec<_> = std::iter::once(&keys.current).chain(retiring).collect();
+    let valid_for_ms = if signing.len() == 1 { VALID_FOR_MS } else { VALID_FOR_AFTER_ROTATION_MS };
+
     let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
-    let object = |key: &str, value| CanonicalJsonValue::Object(CanonicalJsonObject::from([(key.to_owned(), value)]));
-    let valid_until = Int::try_from(valid_until_ms).unwrap_or(Int::MAX);
-    let mut keys = CanonicalJsonObject::from([
+    let number = |number: i64| CanonicalJsonValue::Integer(Int::new_saturating(number));
+    let base64 = |key: PublicKey| CanonicalJsonValue::String(Base64::<Standard, _>::new(key.as_bytes()).encode());
+    let verify_keys = signing.iter().map(|key| {
+        let entry = CanonicalJsonObject::from([("key".to_owned(), base64(key.public_key()))]);
+        (key.key_id().to_string(), CanonicalJsonValue::Object(entry))
+    });
+    let old_verify_keys = keys.former.iter().filter(|former| former.still_signs(now_ms).is_none()).map(|former| {
+        let entry = [("key".to_owned(), base64(former.key)), ("expired_ts".to_owned(), number(former.expired_ms))];
+        (former.key_id.to_string(), CanonicalJsonValue::Object(CanonicalJsonObject::from(entry)))
+    });
+    let mut object = CanonicalJsonObject::from([
         ("server_name".to_owned(), text(signer.server_name().as_str())),
-        ("verify_keys".to_owned(), object(signer.key_id().as_str(), object("key", text(&signer.public_key_base64())))),
-        ("old_verify_keys".to_owned(), CanonicalJsonValue::Object(CanonicalJsonObject::new())),
-        ("valid_until_ts".to_owned(), CanonicalJsonValue::Integer(valid_until)),
+        ("verify_keys".to_owned(), CanonicalJsonValue::Object(verify_keys.collect())),
+        ("old_verify_keys".to_owned(), CanonicalJsonValue::Object(old_verify_keys.collect())),
+        ("valid_until_ts".to_owned(), number(now_ms.saturating_add(valid_for_ms))),
     ]);
-    signer.sign_json(&mut keys)?;
-    Ok(serde_json::value::to_raw_value(&keys).expect("canonical JSON is JSON"))
+    for key in signing {
+        key.sign_json(signer.server_name(), &mut object)?;
+    }
+    Ok(serde_json::value::to_raw_value(&object).expect("canonical JSON is JSON"))
+}
+
+/// Adds our signature to another server's answer, which [`PublishedKeys::to_json`] has written: we are its notary.
+///
+/// # Errors
+/// [`PublishedKeysError::Malformed`], when the text is not such an answer.
+pub fn countersign(signer: &ServerSigner, answer: &str) -> Result<Box<RawValue>, PublishedKeysError> {
+    let malformed = |error: &dyn std::fmt::Display| {
+        PublishedKeysError::Malformed(<serde_json::Error as serde::de::Error>::custom(error))
+    };
+    let mut object: CanonicalJsonObject = serde_json::from_str(answer).map_err(PublishedKeysError::Malformed)?;
+    // Nobody else writes in our name.
+    if let Some(CanonicalJsonValue::Object(signatures)) = object.get_mut("signatures") {
+        signatures.remove(signer.server_name().as_str());
+    }
+    signer.sign_json(&mut object).map_err(|error| malformed(&error))?;
+    Ok(serde_json::value::to_raw_value(&object).expect("canonical JSON is JSON"))
 }
 
 #[cfg(test)]
-mod tests {
-    use ruma::{owned_server_name, server_name};
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const NOW: i64 = 1_700_000_000_000;
-
-    fn signer() -> ServerSigner {
-        ServerSigner::generate(owned_server_name!("a.test"))
-    }
-
-    fn published(signer: &ServerSigner, valid_until_ms: i64) -> Value {
-        serde_json::from_str(publish(signer, valid_until_ms).unwrap().get()).unwrap()
-    }
-
-    fn parse(answer: &Value) -> Result<PublishedKeys, PublishedKeysError> {
-        PublishedKeys::parse(server_name!("a.test"), answer.to_string().as_bytes(), NOW)
-    }
-
-    /// Signs a changed `answer` again.
-    fn signed(signer: &ServerSigner, mut answer: Value) -> Value {
-        answer.as_object_mut().unwrap().remove("signatures");
-        let mut object: CanonicalJsonObject = serde_json::from_value(answer).unwrap();
-        signer.sign_json(&mut object).unwrap();
-        serde_json::to_value(object).unwrap()
-    }
-
-    #[test]
-    fn what_we_publish_is_believed() {
-        let signer = signer();
-        let keys = parse(&published(&signer, NOW + 1000)).unwrap();
-        assert_eq!(keys.current, BTreeMap::from([(signer.key_id().to_owned(), PublicKey::of(&signer))]));
-        assert!(keys.old.is_empty());
-        assert_eq!(keys.valid_until_ms, NOW + 1000);
-    }
-
-    #[test]
-    fn keys_are_valid_for_seven_days_at_most() {
-        assert_eq!(
-            parse(&published(&signer(), NOW + 10 * MAX_VALIDITY_MS)).unwrap().valid_until_ms,
-            NOW + MAX_VALIDITY_MS
-        );
-    }
-
-    #[test]
-    fn what_is_not_shown_to_be_the_servers_is_refused() {
-        let (signer, thief) = (signer(), signer());
-        let good = published(&signer, NOW + 1000);
-        assert!(matches!(parse(&published(&signer, NOW)), Err(PublishedKeysError::Expired)));
-        assert!(matches!(parse(&json!({})), Err(PublishedKeysError::Malformed(_))));
-        assert!(matches!(parse(&json!([])), Err(PublishedKeysError::Malformed(_))));
-        let other = ServerSigner::generate(owned_server_name!("b.test"));
-        assert!(matches!(parse(&published(&other, NOW + 1000)), Err(PublishedKeysError::OtherServer)));
-
-        let mut changed = good.clone();
-        changed["valid_until_ts"] = json!(NOW + 2000);
-        assert!(matches!(parse(&changed), Err(PublishedKeysError::NotSigned)));
-        let mut unsigned = good.clone();
-        unsigned["signatures"] = json!({});
-        assert!(matches!(parse(&unsigned), Err(PublishedKeysError::NotSigned)));
-        // Signed with a key that is not published.
-        assert!(matches!(parse(&signed(&thief, good.clone())), Err(PublishedKeysError::NotSigned)));
-
-        let mut many = good;
-        many["verify_keys"] = (0..=MAX_KEYS)
-            .map(|n| (format!("ed25519:{n}"), json!({ "key": "AAAA" })))
-            .collect::<serde_json::Map<_, _>>()
-            .into();
-        assert!(matches!(parse(&many), Err(PublishedKeysError::TooMany)));
-    }
-
-    #[test]
-    fn a_listed_key_that_has_not_signed_is_left_out_and_other_signatures_do_not_matter() {
-        let (signer, silent) = (signer(), signer());
-        let mut answer = published(&signer, NOW + 1000);
-        answer["verify_keys"][silent.key_id().as_str()] = json!({ "key": silent.public_key_base64() });
-        answer["verify_keys"]["ed25519:short"] = json!({ "key": "AAAA" });
-        answer["verify_keys"]["rsa:1"] = json!({ "key": "AAAA" });
-        answer["old_verify_keys"] = json!({ "ed25519:before": { "key": silent.public_key_base64(), "expired_ts": 5 } });
-        let mut answer = signed(&signer, answer);
-        answer["signatures"]["notary.test"] = json!({ "ed25519:x": "AAAA" });
-        let keys = parse(&answer).unwrap();
-        assert_eq!(keys.current.into_keys().collect::<Vec<_>>(), [signer.key_id().to_owned()]);
-        assert_eq!(keys.old.into_values().collect::<Vec<_>>(), [(PublicKey::of(&silent), 5)]);
-    }
-}
+mod tests;

@@ -13,9 +13,9 @@ use ruma::{
     },
 };
 
-use crate::{pdu::Pdu, signing::ServerSigner};
+use crate::{pdu::Pdu, published_keys::PublicKey, signing::ServerSigner};
 
-/// Checks the event's bytes with ruma: its content hash, `signer`'s signature, and its ID against the reference hash.
+/// Checks the event's bytes with ruma: its content hash, the signature of one of `signer`'s keys, and its ID against the reference hash.
 ///
 /// # Errors
 /// When one of them is wrong.
@@ -33,21 +33,23 @@ pub fn verify_own(rules: &RoomVersionRules, pdu: &Pdu, signer: &ServerSigner) ->
     // An invite by third-party ID needs no signature of its sender's server, so `verify_event` did not check one there.
     // `verify_json` is not enough either, because it accepts an event without any signature.
     let redacted = redact(event, &rules.redaction, None).map_err(VerifyError::Unredactable)?;
-    let signature = signature_of(&redacted, signer).ok_or(VerifyError::NotSigned)?;
+    let (key, signature) = signature_of(&redacted, signer, pdu.origin_server_ts).ok_or(VerifyError::NotSigned)?;
     let message = to_canonical_json_string_for_signing(&redacted).map_err(VerifyError::Unhashable)?;
-    verify_canonical_json_bytes(
-        &SigningKeyAlgorithm::Ed25519,
-        &signer.public_key(),
-        signature.as_bytes(),
-        message.as_bytes(),
-    )
-    .map_err(VerifyError::Signature)
+    verify_canonical_json_bytes(&SigningKeyAlgorithm::Ed25519, key.as_bytes(), signature.as_bytes(), message.as_bytes())
+        .map_err(VerifyError::Signature)
 }
 
-fn signature_of(event: &CanonicalJsonObject, signer: &ServerSigner) -> Option<Base64> {
-    let by_server = event.get("signatures")?.as_object()?.get(signer.server_name().as_str())?;
-    let signature = by_server.as_object()?.get(signer.key_id().as_str())?.as_str()?;
-    Base64::parse(signature).ok()
+/// The signature with one of our keys that was valid at the time of the event, and that key.
+fn signature_of(
+    event: &CanonicalJsonObject,
+    signer: &ServerSigner,
+    origin_server_ts: i64,
+) -> Option<(PublicKey, Base64)> {
+    let by_server = event.get("signatures")?.as_object()?.get(signer.server_name().as_str())?.as_object()?;
+    by_server.iter().find_map(|(key_id, signature)| {
+        let key = signer.key_at(key_id.as_str().try_into().ok()?, Some(origin_server_ts))?;
+        Some((key, Base64::parse(signature.as_str()?).ok()?))
+    })
 }
 
 /// The check that failed.
@@ -57,7 +59,7 @@ pub enum VerifyError {
     Malformed(#[source] serde_json::Error),
     #[error("the event carries no valid signature of its sender's server")]
     Signature(#[source] signatures::VerificationError),
-    #[error("the event carries no signature with this server's key")]
+    #[error("the event carries no signature with a key that this server had then")]
     NotSigned,
     #[error("the content hash does not hold: the event was changed or redacted")]
     ContentHash,

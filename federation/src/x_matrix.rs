@@ -29,11 +29,12 @@ pub fn sign_request<T: AsRef<[u8]>>(
 ) -> Result<(), SignRequestError> {
     let object = XMatrix::request_object(request, signer.server_name(), destination).map_err(SignRequestError)?;
     let signed = serde_json::to_vec(&object).map_err(SignRequestError)?;
+    let key = signer.current();
     let header = XMatrix::new(
         signer.server_name().to_owned(),
         destination.to_owned(),
-        signer.key_id().to_owned(),
-        signer.sign_raw(&signed),
+        key.key_id().to_owned(),
+        key.sign_bytes(&signed),
     );
     request.headers_mut().insert(http::header::AUTHORIZATION, (&header).into());
     Ok(())

@@ -552,16 +552,34 @@ CREATE TABLE key_backup_session (
     PRIMARY KEY (user_nid, version, room_id, session_id)
 );
 
--- table: server_key | owner: remote | ends: replaced by the server's next answer; a month after it ended
--- The keys that other servers sign with now, each shown by the server to be its own.
+-- table: server_key | owner: remote | ends: never (events that were signed with it stay)
+-- The keys of other servers, each shown by its server, or by a notary that we trust. `valid_until` is the time until which
+-- the server has said that it signs with the key. `expired_at` is the end of a key that it has retired.
 CREATE TABLE server_key (
     server_name TEXT NOT NULL,
     key_id TEXT NOT NULL,
     public_key BLOB NOT NULL,
     valid_until INTEGER NOT NULL,
+    expired_at INTEGER,
     PRIMARY KEY (server_name, key_id)
 );
-CREATE INDEX server_key_valid_until ON server_key (valid_until);
+
+-- table: server_key_answer | owner: remote | ends: replaced by the server's next valid answer
+-- The last answer of each server about its keys, with its signatures: as a notary, we pass it on.
+CREATE TABLE server_key_answer (
+    server_name TEXT NOT NULL PRIMARY KEY,
+    json TEXT NOT NULL,
+    valid_until INTEGER NOT NULL
+);
+
+-- table: own_key | owner: remote | ends: never (our old events are verified with it)
+-- The keys that this server has signed with. The one without `expired_at` is in use; its secret is only in the key file.
+CREATE TABLE own_key (
+    key_id TEXT NOT NULL PRIMARY KEY,
+    public_key BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    expired_at INTEGER
+);
 
 -- table: job | owner: jobs | ends: when the job is done
 -- Work that was promised in a commit and is done after it. `kind` is the work, `subject` the one whom it is for. A job

@@ -6,17 +6,17 @@
 use std::{fmt::Display, io, path::Path, time::Duration};
 
 use ruma::OwnedServerName;
-use sabha_federation::ServerSigner;
+use sabha_federation::key_file;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use zeroize::Zeroizing;
 
 use crate::{
     http::listen::Address,
+    remote::signing_key,
     server::{
         health::{IDENTITY, Identity},
         run::on_this_machine,
-        signing_key,
     },
 };
 
@@ -45,9 +45,10 @@ impl Expected {
     /// One line, if the key file cannot be read. A missing permission is no error: then only the name is checked.
     pub fn of_data_dir(data_dir: &Path, server_name: OwnedServerName) -> Result<Option<Self>, String> {
         let path = data_dir.join(signing_key::FILE);
-        let key_id = match std::fs::read_to_string(&path).map(Zeroizing::new) {
-            Ok(text) => {
-                ServerSigner::from_key_file(server_name.clone(), &text).ok().map(|key| key.key_id().to_string())
+        let key_id = match std::fs::read(&path).map(Zeroizing::new) {
+            Ok(file) => {
+                let keys = key_file::read(&file).unwrap_or_default();
+                keys.first().map(|key| key.key_id().to_string())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
@@ -147,7 +148,7 @@ mod tests {
 
     fn healthy() -> Router {
         let identity = Identity { server_name: "example.com".to_owned(), key_id: "ed25519:a_1".to_owned() };
-        health::router(&identity, Arc::new(|| Box::pin(async { Vec::new() })))
+        health::router(move || identity.clone(), Arc::new(|| Box::pin(async { Vec::new() })))
     }
 
     #[tokio::test]

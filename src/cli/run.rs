@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Cli, Command, HealthcheckArgs, config,
+    Cli, Command, FederationCommand, HealthcheckArgs, config, federation,
     healthcheck::{self, Expected},
     init,
     operator::{Operator, no_server},
@@ -42,6 +42,9 @@ pub fn run(cli: &Cli) -> ExitCode {
         }
         Command::Token(command) => {
             with_config(&sources, |loaded| operate(loaded, async |operator| token::run(command, &operator).await))
+        }
+        Command::Federation(FederationCommand::Keys(command)) => {
+            with_config(&sources, |loaded| operate(loaded, async |operator| federation::run(command, &operator).await))
         }
         Command::Healthcheck(args) => with_config(&sources, |loaded| is_healthy(&args, &loaded.config)),
     };

@@ -64,6 +64,9 @@ fn verbs_take_their_flags() {
     check("sabha token new --uses 5 --expires 7d --json");
     check("sabha token list");
     check("sabha token revoke abc");
+    check("sabha federation keys list --json");
+    check("sabha federation keys rotate");
+    check("sabha federation keys import /etc/matrix-synapse/homeserver.signing.key --json");
     check("sabha healthcheck --address 127.0.0.1:8008");
 }
 

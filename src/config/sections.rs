@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ruma::RoomVersionId;
+use ruma::{OwnedServerName, RoomVersionId};
 
 use super::keys::{choice, section};
 use super::secret::Secret;
@@ -67,6 +67,9 @@ section! {
         /// PEM files of certificate authorities that are trusted only for other servers, in addition to the public
         /// ones.
         pub ca_files: Vec<PathBuf> = Vec::new(),
+        /// Servers that are asked for the signing keys of another server, if it does not show them itself: because it is
+        /// gone, or has changed its keys. They are believed about any server's keys.
+        pub trusted_notaries: Vec<OwnedServerName> = Vec::new(),
     }
 }
 

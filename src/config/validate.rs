@@ -42,6 +42,7 @@ impl Config {
             problems.push(Problem::new("log.filter", format!("is wrong: {error}"), remedy));
         }
         self.check_authorities(&mut problems);
+        self.check_notaries(&mut problems);
         if self.data_dir.as_os_str().is_empty() {
             problems.push(Problem::new("data_dir", "is empty", "write the path of a directory"));
         }
@@ -136,6 +137,16 @@ impl Config {
                     remedy,
                 ));
             }
+        }
+    }
+
+    fn check_notaries(&self, problems: &mut Vec<Problem>) {
+        /// Others' requests wait while notaries are asked, one after the other.
+        const MOST: usize = 4;
+        let notaries = self.federation.trusted_notaries.len();
+        if notaries > MOST {
+            let wrong = format!("has {notaries} servers, and {MOST} are the most");
+            problems.push(Problem::new("federation.trusted_notaries", wrong, "keep those that know most servers"));
         }
     }
 

@@ -5,9 +5,17 @@ mod get_remote_server_keys_batch;
 mod get_server_keys;
 mod get_server_version;
 
-use ruma::{api::federation::discovery::ServerSigningKeys, serde::Raw};
+use std::collections::BTreeMap;
 
-use crate::{app::App, endpoint::Routes, http::ApiError, limits::rate_limits::Action};
+use ruma::{OwnedServerName, api::federation::discovery::ServerSigningKeys, serde::Raw};
+
+use crate::{
+    app::App,
+    endpoint::Routes,
+    http::ApiError,
+    limits::rate_limits::Action,
+    remote::{Federation, WantedAnswer},
+};
 
 pub(super) fn routes() -> Routes {
     Routes::default()
@@ -17,8 +25,17 @@ pub(super) fn routes() -> Routes {
         .serve(Action::Other, get_server_version::handle)
 }
 
-/// Our keys with our signature, which serves both as their owner's and as a notary's.
-fn own_keys(app: &App) -> Result<Raw<ServerSigningKeys>, ApiError> {
-    let federation = app.federation.as_ref().ok_or_else(ApiError::unrecognized)?;
-    Ok(Raw::from_json(federation.own_keys()))
+fn federation(app: &App) -> Result<&Federation, ApiError> {
+    app.federation.as_ref().ok_or_else(ApiError::unrecognized)
+}
+
+/// The keys of these servers with our signature. For our own keys it serves both as their owner's and as a notary's.
+async fn notary_answers(
+    app: &App,
+    wanted: BTreeMap<OwnedServerName, WantedAnswer>,
+) -> Result<Vec<Raw<ServerSigningKeys>>, ApiError> {
+    let federation = federation(app)?;
+    let own = wanted.contains_key(app.signer.server_name()).then(|| federation.own_keys());
+    let others = federation.keys_of_others(wanted).await?;
+    Ok(own.into_iter().chain(others).map(Raw::from_json).collect())
 }

@@ -5,7 +5,7 @@ use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path, sync::Ar
 use sabha_federation::ServerSigner;
 use tokio_util::sync::CancellationToken;
 
-use super::{private_files, signing_key, start::StartError};
+use super::{private_files, start::StartError};
 use crate::{
     account::{Accounts, password::Hashing},
     account_data::AccountData,
@@ -27,7 +27,10 @@ use crate::{
     memory::budget::Budget,
     outbound::Outbound,
     push::Push,
-    remote::Federation,
+    remote::{
+        Federation,
+        signing_key::{self, SigningKeys},
+    },
     room::Rooms,
     shares::large_answers::LargeAnswers,
     store::{self, Database, DatabaseOptions, Durability, Patience, Role},
@@ -71,7 +74,7 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
     }
     private_files::tighten(&config);
     let db = Arc::new(Database::open(database_options(&config, &surroundings)?).await?);
-    let signer = match signer(&db, &config).await {
+    let signer = match signer(&db, &config, &surroundings.clock).await {
         Ok(signer) => Arc::new(signer),
         Err(error) => {
             db.close().await;
@@ -116,9 +119,11 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
         ),
         large_answers: LargeAnswers::new(stopping.clone()),
         parked_syncs: ParkedSyncs::new(&config.limits),
+        signing_keys: SigningKeys::new(Arc::clone(&db), clock.clone(), Arc::clone(&signer), &config.data_dir),
         federation: config.federation.enabled.then(|| {
             let (signer, outbound) = (Arc::clone(&signer), Arc::clone(&outbound));
-            Federation::new(Arc::clone(&db), clock.clone(), signer, outbound, &memory)
+            let notaries = &config.federation.trusted_notaries;
+            Federation::new(Arc::clone(&db), clock.clone(), signer, outbound, notaries, &memory)
         }),
         memory,
         outbound,
@@ -140,9 +145,9 @@ pub async fn app(mut config: Config, surroundings: Surroundings) -> Result<App, 
 
 /// The signing key in the data directory. On PostgreSQL the directory is created only now: a start that does not get into the
 /// database leaves none behind.
-async fn signer(db: &Database, config: &Config) -> Result<ServerSigner, StartError> {
+async fn signer(db: &Database, config: &Config, clock: &Clock) -> Result<ServerSigner, StartError> {
     create_data_dir(&config.data_dir)?;
-    Ok(signing_key::load_or_create(db, &config.data_dir, &config.server_name).await?)
+    Ok(signing_key::load_or_create(db, &config.data_dir, &config.server_name, clock.now_ms()).await?)
 }
 
 /// Creates the data directory. Only its owner may read a directory that we create.

@@ -52,14 +52,16 @@ const READY: &str = "/ready";
 pub(super) const ROUTES: [(Method, &str); 2] = [(Method::GET, HEALTH), (Method::GET, READY)];
 
 /// `GET /health` and `GET /ready`.
-pub fn router(identity: &Identity, run_checks: Arc<RunChecks>) -> Router {
-    // Server names and key IDs are ASCII.
-    let identity = identity.to_header().unwrap_or(HeaderValue::from_static("?"));
+///
+/// The identity is asked for each time, because the signing key can be replaced.
+pub fn router(identity: impl Fn() -> Identity + Clone + Send + Sync + 'static, run_checks: Arc<RunChecks>) -> Router {
     Router::new()
         .route(
             HEALTH,
             get(move || {
-                let headers = [(CACHE_CONTROL, HeaderValue::from_static("no-store")), (IDENTITY, identity.clone())];
+                // Server names and key IDs are ASCII.
+                let identity = identity().to_header().unwrap_or(HeaderValue::from_static("?"));
+                let headers = [(CACHE_CONTROL, HeaderValue::from_static("no-store")), (IDENTITY, identity)];
                 async move { (headers, "OK") }
             }),
         )
@@ -106,7 +108,7 @@ mod tests {
     async fn ask(path: &str, database: Result<(), String>) -> (StatusCode, String) {
         let identity = Identity { server_name: "example.com".to_owned(), key_id: "ed25519:a_1".to_owned() };
         let router = router(
-            &identity,
+            move || identity.clone(),
             Arc::new(move || {
                 let database = database.clone();
                 Box::pin(async move { vec![("database", database), ("bus", Ok(()))] })

@@ -12,8 +12,11 @@ use std::{
 
 use tracing::warn;
 
-use super::{control, signing_key};
-use crate::config::{Config, DatabaseTarget};
+use super::control;
+use crate::{
+    config::{Config, DatabaseTarget},
+    remote::signing_key,
+};
 
 /// The permission bits of users other than the owner.
 const OTHERS: u32 = 0o077;
@@ -31,7 +34,8 @@ pub fn keep_new_files_private() {
 /// A file that others may read and we cannot change is only logged. A file that cannot be created is reported when it
 /// is opened.
 pub(super) fn tighten(config: &Config) {
-    let mut files = vec![config.data_dir.join(signing_key::FILE), control::socket(&config.data_dir)];
+    let mut files = vec![control::socket(&config.data_dir)];
+    files.extend([signing_key::FILE, signing_key::NEXT_FILE].map(|key| config.data_dir.join(key)));
     if let DatabaseTarget::Sqlite(database) = config.database_url().target() {
         let beside = |suffix: &str| {
             let mut path = database.as_os_str().to_owned();

@@ -76,11 +76,13 @@ pub fn routes() -> Vec<(Method, &'static str)> {
 
 /// `/health` and `/ready` for this server.
 fn health_of(app: &App) -> Router {
-    let app = app.clone();
-    let identity =
-        health::Identity { server_name: app.config.server_name.to_string(), key_id: app.signer.key_id().to_string() };
+    let (app, of_identity) = (app.clone(), app.clone());
+    let identity = move || health::Identity {
+        server_name: of_identity.config.server_name.to_string(),
+        key_id: of_identity.signer.key_id().to_string(),
+    };
     health::router(
-        &identity,
+        identity,
         Arc::new(move || {
             let app = app.clone();
             Box::pin(async move {

@@ -2,12 +2,13 @@
 
 use std::{io, path::PathBuf};
 
-use super::{metrics::MetricsError, signing_key::SigningKeyError};
+use super::metrics::MetricsError;
 use crate::{
     account::register::RegisterError,
     appservice::LoadError,
     http::listen::ListenError,
     outbound::SetupError,
+    remote::signing_key::SigningKeyError,
     report::Report,
     store::{self, OpenError, committer::Ended},
 };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tracing::warn;
 
-use crate::{account::millis, app::App, remote, report::Report, store};
+use crate::{account::millis, app::App, report::Report, store};
 
 /// The interval for dropping counters and wake-ups of idle users and addresses. Short, because a flood of new addresses
 /// makes many.
@@ -50,9 +50,6 @@ const CHECKPOINTS_EVERY: Duration = Duration::from_secs(1800);
 
 /// The interval for deleting transaction IDs older than [`KEEP_TXN_IDS`]; an hour more does not matter.
 const TXN_IDS_EVERY: Duration = Duration::from_secs(3600);
-
-/// The interval for deleting the rows of other servers' keys, which expire by themselves.
-const SERVER_KEYS_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// The time for which transaction IDs are kept. A client repeats a request within minutes; a week covers a phone that
 /// was switched off in between.
@@ -103,9 +100,6 @@ pub(super) fn spawn(app: &App, tasks: &mut JoinSet<()>) {
         app.rooms.thin_checkpoints().await
     });
     every(app, tasks, "old transaction IDs", TXN_IDS_EVERY, |app: App| async move { forget_txn_ids(&app).await });
-    every(app, tasks, "ended server keys", SERVER_KEYS_EVERY, |app: App| async move {
-        remote::key_ring::forget_ended(&app.db, app.clock.now_ms() - millis(remote::FORGET_AFTER)).await
-    });
 }
 
 /// Forgets transaction IDs that are older than a week.

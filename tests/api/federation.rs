@@ -4,6 +4,8 @@
 
 mod answers;
 mod asking;
+mod keys;
 mod network;
 mod peers;
+mod rotation;
 mod transport;

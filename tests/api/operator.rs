@@ -123,9 +123,42 @@ async fn manages_accounts_and_tokens(sabha: &Sabha) {
     assert!(sabha.run(&format!("token revoke {name}"), "").await.expect_err("gone").contains("there is no token"));
 }
 
+async fn manages_signing_keys(sabha: &Sabha) {
+    let first = sabha.json("federation keys list --json").await[0].clone();
+    assert!(first["expired_at"].is_null(), "{first}");
+    let said = sabha.run("federation keys rotate", "").await.expect("a new key");
+    assert!(
+        said.starts_with("This server signs with ed25519:a_") && said.contains("signing.key: without it"),
+        "{said}"
+    );
+    let keys = sabha.json("federation keys list --json").await;
+    assert_eq!(keys.as_array().map(Vec::len), Some(2));
+    let was = keys.as_array().expect("a list").iter().find(|key| key["key_id"] == first["key_id"]);
+    assert!(was.is_some_and(|was| was["expired_at"].is_i64()), "{keys}");
+
+    let pem = "-----BEGIN MATRIX PRIVATE KEY-----\nKey-ID: ed25519:c8NsuQ\n\n\
+        7KRZiZ2sTyRR8uqqUjRwczuwRXXkUMYIUHq4Mc3t4bE=\n-----END MATRIX PRIVATE KEY-----\n";
+    let file = sabha.dir.join("matrix_key.pem");
+    fs::write(&file, pem).expect("writable");
+    let import = format!("federation keys import {}", file.display());
+    assert_eq!(sabha.json(&format!("{import} --json")).await["key_id"], "ed25519:c8NsuQ");
+    let again = sabha.run(&import, "").await;
+    assert_eq!(again, Ok("This server signs with ed25519:c8NsuQ already.\n".to_owned()));
+    let listed = sabha.run("federation keys list", "").await.expect("listed");
+    assert!(listed.lines().any(|line| line.starts_with("ed25519:c8NsuQ ") && line.ends_with("in use")), "{listed}");
+
+    fs::write(&file, "ed25519 a_1 c2hvcnQ").expect("writable");
+    let refused = sabha.refusal(&import).await;
+    assert!(refused.contains("cannot be imported: the key's seed is not 32 bytes") && !refused.contains("c2hvcnQ"));
+    fs::remove_file(&file).expect("it is there");
+    assert!(sabha.refusal(&import).await.contains("No such file"));
+}
+
 both_engines! {
     async fn commands_reach_a_running_server(mut server: TestServer) {
         manages_accounts_and_tokens(&Sabha::of(&mut server)).await;
+        manages_signing_keys(&Sabha::of(&mut server)).await;
+        assert_eq!(server.app().signer.key_id().as_str(), "ed25519:c8NsuQ");
         let users = server.app().accounts.list_users(None, 10).await.expect("read");
         assert_eq!(users.len(), 2);
     }
@@ -135,7 +168,9 @@ both_engines! {
         let sabha = Sabha::of(&mut server);
         server.stop().await;
         manages_accounts_and_tokens(&sabha).await;
+        manages_signing_keys(&sabha).await;
         server.restart().await;
+        assert_eq!(server.app().signer.key_id().as_str(), "ed25519:c8NsuQ");
         let users = server.app().accounts.list_users(None, 10).await.expect("read");
         assert_eq!(users.len(), 2);
     }
@@ -161,6 +196,9 @@ async fn healthcheck_asks_the_running_server() {
     // Without an address the command means this server, wherever it listens.
     let here = format!("listeners=[{{address=\"{address}\"}}]");
     let at_its_place = |sabha: &Sabha| sabha.clone().with(here.clone());
+    assert_eq!(at_its_place(&sabha).run("healthcheck", "").await, Ok(format!("{address} is healthy (sabha.test).\n")));
+    // It is still the same server after it has changed its key.
+    sabha.run("federation keys rotate", "").await.expect("a new key");
     assert_eq!(at_its_place(&sabha).run("healthcheck", "").await, Ok(format!("{address} is healthy (sabha.test).\n")));
     let mut other = TestServer::start().await;
     let said = at_its_place(&Sabha::of(&mut other)).refusal("healthcheck").await;
@@ -192,6 +230,8 @@ async fn a_command_in_the_wrong_directory_makes_no_server() {
         "token new",
         "token list",
         "token revoke x",
+        "federation keys list",
+        "federation keys rotate",
         "healthcheck",
     ] {
         let said = sabha.refusal(line).await;

@@ -1,6 +1,13 @@
 //! Starting on existing data: refused starts, and data that must not be lost.
 
-use sabha::{report::Report, server::StartError};
+use std::path::Path;
+
+use sabha::{
+    admin_api::{self, Operation},
+    report::Report,
+    server::StartError,
+};
+use sabha_federation::{OwnKey, key_file};
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 use crate::harness::{Engine, TestServer};
@@ -15,7 +22,7 @@ async fn refusal(server: &TestServer) -> String {
 
 both_engines! {
     async fn a_restart_keeps_the_signing_key(mut server: TestServer) {
-        let key_id = server.app().signer.key_id().to_owned();
+        let key_id = server.app().signer.key_id();
         assert!(server.app().db.is_new());
         server.restart().await;
         assert_eq!(server.app().signer.key_id(), key_id);
@@ -48,6 +55,54 @@ both_engines! {
         std::fs::copy(other.data_dir().join("signing.key"), server.data_dir().join("signing.key")).expect("copied");
         let line = refusal(&server).await;
         assert!(line.contains("but this database is signed with"), "{line}");
+    }
+
+    async fn an_interrupted_change_of_the_signing_key_is_finished_or_taken_back(mut server: TestServer) {
+        let (file, next) = (server.data_dir().join("signing.key"), server.data_dir().join("signing.key.next"));
+        let read = |path: &Path| std::fs::read(path).expect("it is there");
+        let write = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).expect("it is ours");
+        let old = read(&file);
+        admin_api::carry_out(server.app(), Operation::RotateKey).await.expect("a new key");
+        let key_id = server.app().signer.key_id();
+        let new = read(&file);
+        assert!(old != new && !next.exists());
+        let other = key_file::write(&OwnKey::generate());
+
+        // The files before the start. The new key must be in use afterwards.
+        let crashes: [(Option<&[u8]>, Option<&[u8]>); 6] = [
+            // The commit has come, but the file has not taken its place.
+            (Some(&old), Some(&new)),
+            (None, Some(&new)),
+            (Some(b"half a f"), Some(&new)),
+            // The commit of a later change has not come.
+            (Some(&new), Some(other.as_bytes())),
+            (Some(&new), Some(b"half a f")),
+            (Some(&new), Some(b"")),
+        ];
+        for (at_file, at_next) in crashes {
+            server.stop().await;
+            for (path, bytes) in [(&file, at_file), (&next, at_next)] {
+                match bytes {
+                    Some(bytes) => write(path, bytes),
+                    None => std::fs::remove_file(path).expect("it is there"),
+                }
+            }
+            server.restart().await;
+            assert_eq!(server.app().signer.key_id(), key_id);
+            assert!(read(&file) == new && !next.exists());
+        }
+
+        // A backup from before the change is refused, and nothing is touched.
+        for at_next in [None, Some(&b"half a f"[..]), Some(other.as_bytes())] {
+            server.stop().await;
+            write(&file, &old);
+            at_next.iter().for_each(|bytes| write(&next, bytes));
+            let line = refusal(&server).await;
+            assert!(line.contains("which was replaced by") && line.contains(key_id.as_str()), "{line}");
+            assert!(read(&file) == old && next.exists() == at_next.is_some());
+            write(&file, &new);
+            server.restart().await;
+        }
     }
 
     async fn a_newer_schema_is_refused(engine: Engine) {

@@ -12,7 +12,8 @@ use sabha::{
     account::password::Hashing,
     config::{Config, DatabaseUrl, Listener, RegistrationMode},
     http::{listen::Address, shutdown::Shutdown},
-    server::{Server, build, signing_key},
+    remote::signing_key,
+    server::{Server, build},
     store::{Patience, Role},
 };
 use serde_json::{Value, json};

@@ -12,7 +12,8 @@ use sabha::{
     app::App,
     clock::Clock,
     http::shutdown::Shutdown,
-    server::{build, signing_key},
+    remote::signing_key,
+    server::build,
     store::{Committer, Patience, Position, Role, Write},
 };
 use tempfile::TempDir;

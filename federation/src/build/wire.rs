@@ -146,8 +146,9 @@ impl<'a> Pieces<'a> {
 
 /// The `signatures` field, with its comma: our signature over `redacted`.
 pub(super) fn signatures(signer: &ServerSigner, redacted: &str) -> String {
-    let (server, key_id) = (signer.server_name().as_str(), signer.key_id().as_str());
-    let signature = signer.sign_bytes(redacted.as_bytes());
+    let key = signer.current();
+    let (server, key_id) = (signer.server_name().as_str(), key.key_id().as_str());
+    let signature = key.sign_bytes(redacted.as_bytes()).encode();
     // Neither the name of a server nor the ID of a key holds anything that JSON escapes.
     [r#","signatures":{""#, server, r#"":{""#, key_id, r#"":""#, &signature, r#""}}"#].concat()
 }

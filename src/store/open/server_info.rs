@@ -2,11 +2,10 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use super::{Database, OpenError};
+use super::OpenError;
 use crate::store::{
-    Conn, Error, Write,
+    Conn, Error,
     conn::{on, statements},
-    rows::{Text, inserts},
 };
 
 statements! {
@@ -14,30 +13,11 @@ statements! {
     SET_INFO = "INSERT INTO server_info (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 }
 
-inserts! {
-    SERVER_INFO: ServerInfoColumns = "server_info" (name: Text, value: Text) key 1 Fail, not followed;
-}
-
 /// The name of the server's name in `server_info`.
 const SERVER_NAME: &str = "server_name";
 
 /// The name of the secret in `server_info`, where it is in base64.
 const STATE_HASH_KEY: &str = "state_hash_key";
-
-impl Database {
-    /// A fact about this database, such as its signing key.
-    pub async fn find_info(&self, name: &str) -> Result<Option<String>, Error> {
-        find(&mut self.read().await?.conn(), name).await
-    }
-
-    /// Stores a fact for ever. Fails if there is one of this name.
-    pub async fn set_info(&self, name: &'static str, value: String) -> Result<(), Error> {
-        self.committer
-            .write(Write::new(vec![ServerInfoColumns { name: name.into(), value: value.into() }.row()]))
-            .await
-            .map(|_| ())
-    }
-}
 
 /// Checks the server name in the database and returns whether the database is new. A new one gets this server's name,
 /// for ever.

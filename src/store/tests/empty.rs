@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
 use super::{migrate, postgres};
-use crate::store::{Insert, Row, Value, committer, open::server_info::SERVER_INFO, pieces::Piece};
+use crate::store::{Insert, Row, Value, committer, own_keys::OWN_KEY, pieces::Piece};
 
 /// A connection to a new database of either engine, with our schema.
 pub(super) enum Empty {
@@ -56,7 +56,7 @@ impl Empty {
                     }
                 }
                 Self::Postgres(conn, _) => {
-                    let other = Piece::of_any(&SERVER_INFO, 1);
+                    let other = Piece::of_any(&OWN_KEY, 1);
                     let text = committer::postgres_text(&[piece, other]);
                     conn.prepare(AssertSqlSafe(text).into_sql_str()).await?;
                 }

@@ -19,6 +19,7 @@ const MAY_SCAN: &[(&str, &str, &str)] = &[
     ("leftovers.rs", "LEFTOVERS", "the whole table is what is asked for, from the front and with a limit"),
     ("log/cursors.rs", "LIST_CURSORS", "the table has a row for each consumer, and this is done at the start"),
     ("log/feed.rs", "ENTRIES", "what is read as a whole are the sizes of the entries of one page"),
+    ("own_keys.rs", "OWN_KEYS", "the table has a row for each change of our key, and all are asked for"),
     ("relations.rs", "RELATED_OVER_OTHERS", "what is read as a whole are the relations found one step before"),
     ("relations.rs", "RELATED_PARENTS_32", "what is read as a whole are the newest relations of one event"),
     ("terms.rs", "FORGET_TERMS", "the table has a thousand rows, and this is done when a term begins"),

@@ -47,7 +47,7 @@ fn no_table_has_two_inserts() {
 }
 
 /// Tables that the store alone writes, each with a statement of its own. Nobody follows them.
-const OWN_TABLES: [&str; 4] = ["counter", "incarnation", "log_cursor", "writer_slot"];
+const OWN_TABLES: [&str; 5] = ["counter", "incarnation", "log_cursor", "server_info", "writer_slot"];
 
 /// Each [`Insert`] says by which touch its table is followed, or that it is not.
 #[test]

@@ -17,7 +17,8 @@ const PROFILE: &str = "/_matrix/federation/v1/query/profile?user_id=%40bob%3Ab.t
 
 #[tokio::test]
 async fn a_server_publishes_its_version_and_its_keys() {
-    let network = Network::of(&["b.test"]);
+    // Nobody listens at the address of c.test.
+    let network = Network::of(&["b.test", "c.test"]);
     let b = network.start(Engine::Sqlite, "b.test").await;
     let anyone = b.anonymous();
     assert_eq!(anyone.get(VERSION).await.ok()["server"]["name"], "Sabha");
@@ -25,7 +26,7 @@ async fn a_server_publishes_its_version_and_its_keys() {
     let published = anyone.get(KEYS).await;
     let now = Clock::System.now_ms();
     let keys = PublishedKeys::parse(&ServerName::parse("b.test").unwrap(), published.text.as_bytes(), now).unwrap();
-    assert_eq!(keys.current.keys().collect::<Vec<_>>(), [signer(&b).key_id()]);
+    assert_eq!(keys.current.into_keys().collect::<Vec<_>>(), [signer(&b).key_id()]);
     let hour = 3_600_000;
     assert!(keys.valid_until_ms > now + hour && keys.valid_until_ms < now + 48 * hour, "{}", keys.valid_until_ms);
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{Method, StatusCode, header::LOCATION};
-use ruma::ServerName;
+use ruma::{CanonicalJsonObject, ServerName};
 use sabha::{
     clock::Clock,
     http::{
@@ -30,30 +30,52 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use super::network::{Network, authorization, get_as};
 use crate::harness::{Engine, v3};
 
-const PROFILE: &str = "/_matrix/federation/v1/query/profile?user_id=%40bob%3Ab.test";
+pub(super) const PROFILE: &str = "/_matrix/federation/v1/query/profile?user_id=%40bob%3Ab.test";
 
 /// A server in the network that publishes its keys, and gives the test's answer to every other request.
-struct Peer {
-    signer: ServerSigner,
+pub(super) struct Peer {
+    pub(super) signer: ServerSigner,
     /// Number of requests for its keys.
     asked: Arc<AtomicUsize>,
     /// Permits for answers with its keys: without any, such requests wait.
     gate: Arc<Semaphore>,
+    /// The answers to requests for its keys, and to those for the keys of others.
+    answers: Arc<Mutex<[Option<String>; 2]>>,
     _serving: JoinSet<()>,
 }
 
+/// The keys of a server with another end of their validity.
+pub(super) fn keys_until(signer: &ServerSigner, valid_until_ms: i64) -> String {
+    let keys = published_keys::publish(signer, 0).expect("signed");
+    let mut keys: CanonicalJsonObject = serde_json::from_str(keys.get()).expect("canonical");
+    keys.remove("signatures");
+    keys.insert("valid_until_ts".to_owned(), ruma::Int::try_from(valid_until_ms).expect("a small number").into());
+    signer.sign_json(&mut keys).expect("an object");
+    serde_json::to_string(&keys).expect("canonical")
+}
+
 impl Peer {
-    async fn start(network: &Network, name: &'static str, valid_until_ms: i64, other: fn() -> Response) -> Self {
+    pub(super) async fn start(
+        network: &Network,
+        name: &'static str,
+        valid_until_ms: i64,
+        other: fn() -> Response,
+    ) -> Self {
         let signer = ServerSigner::generate(ServerName::parse(name).expect("a server name"));
-        let keys = published_keys::publish(&signer, valid_until_ms).expect("signed").to_string();
+        let answers = Arc::new(Mutex::new([Some(keys_until(&signer, valid_until_ms)), None]));
         let (asked, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
-        let (counter, door) = (Arc::clone(&asked), Arc::clone(&gate));
+        let (counter, door, said) = (Arc::clone(&asked), Arc::clone(&gate), Arc::clone(&answers));
+        let answer = move |index: usize| match said.lock().expect("no test panics with it")[index].clone() {
+            Some(answer) => answer.into_response(),
+            None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        };
         let router = Router::new().fallback(async move |request: Request| match request.uri().path() {
             "/_matrix/key/v2/server" => {
                 counter.fetch_add(1, Ordering::SeqCst);
                 let _in = door.acquire().await;
-                keys.into_response()
+                answer(0)
             }
+            "/_matrix/key/v2/query" => answer(1),
             "/.well-known/matrix/server" => StatusCode::NOT_FOUND.into_response(),
             _ => other(),
         });
@@ -63,15 +85,26 @@ impl Peer {
         let listener = Listener::bind(&spec).await.expect("a free address");
         let mut serving = JoinSet::new();
         serving.spawn(accept::serve(listener, router, Shutdown::new()));
-        Self { signer, asked, gate, _serving: serving }
+        Self { signer, asked, gate, answers, _serving: serving }
     }
 
-    fn asked(&self) -> usize {
+    /// Gives another answer about its own keys from now on; `None` is a failure.
+    pub(super) fn publishes(&self, answer: Option<String>) {
+        self.answers.lock().expect("no test panics with it")[0] = answer;
+    }
+
+    /// Gives these answers as a notary from now on.
+    pub(super) fn knows(&self, answers: &[String]) {
+        let answer = format!(r#"{{"server_keys":[{}]}}"#, answers.join(","));
+        self.answers.lock().expect("no test panics with it")[1] = Some(answer);
+    }
+
+    pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
 
-fn nothing() -> Response {
+pub(super) fn nothing() -> Response {
     StatusCode::NOT_FOUND.into_response()
 }
 
@@ -102,12 +135,12 @@ async fn nobody_can_make_us_flood_a_server_or_wait_for_its_known_keys() {
     let client = b.anonymous();
     get_as(&client, &peer.signer, "b.test", PROFILE).await.ok();
 
-    // An unknown key makes b.test ask the peer again, but only after a pause.
+    // An unknown key makes b.test ask the peer again. That was of no use, so the next time is only after a pause.
     let stranger = ServerSigner::generate(ServerName::parse("peer.test").unwrap());
     for _ in 0..5 {
         get_as(&client, &stranger, "b.test", PROFILE).await.error(401, "M_UNAUTHORIZED");
     }
-    assert_eq!(peer.asked(), 1);
+    assert_eq!(peer.asked(), 2);
     clock.advance(Duration::from_secs(31));
 
     // While that request is waiting, b.test still finds the peer's known key.
@@ -117,7 +150,7 @@ async fn nobody_can_make_us_flood_a_server_or_wait_for_its_known_keys() {
         tokio::spawn(async move { get_as(&client, &stranger, "b.test", PROFILE).await.status })
     };
     let is_asked = async {
-        while peer.asked() < 2 {
+        while peer.asked() < 3 {
             tokio::task::yield_now().await;
         }
     };
@@ -126,7 +159,7 @@ async fn nobody_can_make_us_flood_a_server_or_wait_for_its_known_keys() {
     assert!(!asking.is_finished());
     peer.gate.add_permits(everything);
     assert_eq!(asking.await.unwrap(), StatusCode::UNAUTHORIZED);
-    assert_eq!(peer.asked(), 2);
+    assert_eq!(peer.asked(), 3);
 }
 
 #[tokio::test]

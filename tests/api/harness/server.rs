@@ -9,7 +9,8 @@ use sabha::{
     clock::Clock,
     config::{Config, DatabaseUrl, Durability, Listener, RateLimits, RegistrationMode},
     http::{listen::Address, shutdown::Shutdown},
-    server::{Server, StartError, build, signing_key},
+    remote::signing_key,
+    server::{Server, StartError, build},
     store::{Patience, Role},
 };
 use serde_json::json;

@@ -45,7 +45,7 @@ fn a_text_that_is_no_hash_is_a_wrong_one() {
 /// Signs an event over its hash, whatever that is.
 fn signed_with(room: &TestRoom, mut event: CanonicalJsonObject) -> CanonicalJsonObject {
     let message = super::super::hash::signed_bytes(&room.rules, &event).unwrap();
-    let signature = room.signer.sign_bytes(message.as_bytes());
+    let signature = room.signer.current().sign_bytes(message.as_bytes()).encode();
     let of_server = CanonicalJsonObject::from([(room.signer.key_id().to_string(), signature.into())]);
     let signatures = CanonicalJsonObject::from([(room.signer.server_name().to_string(), of_server.into())]);
     event.insert("signatures".to_owned(), signatures.into());
