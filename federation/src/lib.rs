@@ -20,8 +20,12 @@
 //! - [`resolve`]: one state from those of several branches.
 //! - [`received`]: events that other servers sent: their form, hashes and signatures, checked in one place.
 //!   **Not yet**: the server does not use these four; it has rooms without branches only.
+//! - [`access`]: the parts of an event that another server may see. [`acl`]: the servers that a room shuts out.
+//!   **Not yet**: the server does not use these two.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
+pub mod access;
+pub mod acl;
 pub mod auth;
 pub mod build;
 pub mod discovery;
