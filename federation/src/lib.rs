@@ -21,7 +21,8 @@
 //! - [`received`]: events that other servers sent: their form, hashes and signatures, checked in one place.
 //!   **Not yet**: the server does not use these four; it has rooms without branches only.
 //! - [`access`]: the parts of an event that another server may see. [`acl`]: the servers that a room shuts out.
-//!   **Not yet**: the server does not use these two.
+//! - [`jobs`]: joins, knocks and leaves through other servers, as jobs that survive restarts. **Not yet**: the server does
+//!   not use these three.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod access;
@@ -32,6 +33,7 @@ pub mod discovery;
 pub mod graph;
 pub mod held;
 pub mod ids;
+pub mod jobs;
 pub mod model;
 pub mod pdu;
 pub mod published_keys;

@@ -54,6 +54,11 @@ impl TemplateKind {
         }
     }
 
+    /// The kind whose event has this membership. `None`: servers make no templates for it.
+    pub fn of(membership: Membership) -> Option<Self> {
+        [Self::Join, Self::Knock, Self::Leave].into_iter().find(|kind| kind.membership() == membership)
+    }
+
     /// The `membership` in the content of the event.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -51,6 +51,14 @@ fn check(change: impl Fn(&mut JsonValue), expected: Option<&str>) {
 }
 
 #[test]
+fn a_kind_is_that_of_its_membership() {
+    for kind in KINDS {
+        assert_eq!(TemplateKind::of(kind.membership()), Some(kind));
+    }
+    assert_eq!([Membership::Invite, Membership::Ban].map(TemplateKind::of), [None, None]);
+}
+
+#[test]
 fn a_template_gives_five_fields() {
     for version in crate::supported_room_versions() {
         for kind in KINDS {
