@@ -5,7 +5,8 @@
 //! whether the room allows it.
 //!
 //! This runs for every message, so only the content becomes a tree. [`wire`] assembles the bytes around it. A test
-//! compares the result with ruma's own path, byte for byte, for every room version.
+//! compares the result with ruma's own path, byte for byte, for every room version. [`template`] builds a join, a knock
+//! or a leave on what another server says of its room.
 
 use std::borrow::Cow;
 
@@ -20,6 +21,7 @@ use crate::{
     signing::ServerSigner,
 };
 
+pub mod template;
 mod wire;
 
 use self::wire::{Fields, Pieces, signatures};

@@ -21,10 +21,15 @@
 //!   forward extremities, auth chains and places.
 //! - [`resolve`]: one state from those of several branches.
 //! - [`received`]: events that other servers sent: their form, hashes and signatures, checked in one place.
-//! - [`receive`]: deciding what an event of another server, or of a local user, does to its room.
-//!   **Not yet**: the server does not use these five; it has rooms without branches only.
+//! - [`receive`]: deciding what an event of another server, or of a local user, does to its room. **Not yet**: no endpoint of
+//!   the server takes such events, so its rooms have no branches.
+//! - [`access`]: the parts of an event that another server may see. [`acl`]: the servers that a room shuts out.
+//! - [`jobs`]: joins, knocks and leaves through other servers, as jobs that survive restarts. **Not yet**: the server does
+//!   not use these three.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
+pub mod access;
+pub mod acl;
 pub mod auth;
 mod broken_keys;
 pub mod build;
@@ -32,6 +37,7 @@ pub mod discovery;
 pub mod graph;
 pub mod held;
 pub mod ids;
+pub mod jobs;
 pub mod key_file;
 pub mod known_keys;
 pub mod model;
