@@ -23,6 +23,7 @@ pub mod read;
 mod registry;
 mod ring;
 pub mod servers;
+mod sides;
 pub mod state;
 pub mod write;
 
@@ -54,6 +55,7 @@ use self::{
     registry::{LOAD_LOCKS, Registry},
     ring::{Ring, Rings},
     servers::JoinedByServer,
+    sides::Sides,
     write::{allowed::Allowed, profile::Arrivals, queued::Queued, txn::TransactionIds},
 };
 use crate::{
@@ -208,6 +210,7 @@ pub struct Rooms {
     rings: Arc<Rings>,
     deltas: Deltas,
     sights: Arc<ByteCache<(UserNid, RoomNid), CachedSight>>,
+    sides: Sides,
     /// The number of invitations, and of knocks, that may wait for each user; see [`write::invitee`].
     max_pending_invites: usize,
     /// Aliases that are being created, so that no two requests create the same one.
@@ -229,7 +232,14 @@ impl Rooms {
         let registry = Arc::new(RwLock::new(Registry::new(db.committer().published())));
         let memberships = Memberships::new(Arc::clone(&db));
         let txn_ids = TransactionIds::new(Arc::clone(&db), budget);
-        let memory = RoomsMemory::new(Arc::clone(&registry), events.handle(), memberships.handle(), txn_ids.known());
+        let sides = Sides::new(budget);
+        let memory = RoomsMemory::new(
+            Arc::clone(&registry),
+            events.handle(),
+            memberships.handle(),
+            txn_ids.known(),
+            sides.clone(),
+        );
         let memory = Arc::new(memory);
         db.committer().remember(Arc::<RoomsMemory>::clone(&memory));
         Self {
@@ -248,6 +258,7 @@ impl Rooms {
             unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),
             sights: budget.cache(Part::Sights),
+            sides,
             max_pending_invites: limits.pending_invites_per_user as usize,
             reserved_aliases: Mutex::default(),
             last_creation_ms: AtomicI64::new(0),

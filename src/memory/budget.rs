@@ -40,6 +40,8 @@ pub enum Part {
     TransactionIds,
     /// What users may see of rooms.
     Sights,
+    /// States of branches.
+    Sides,
     /// The lists of ignored users.
     IgnoredUsers,
     /// Push rules, compiled.
@@ -69,7 +71,7 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Events,
         Self::LatestEvents,
         Self::Deltas,
@@ -81,6 +83,7 @@ impl Part {
         Self::Sessions,
         Self::TransactionIds,
         Self::Sights,
+        Self::Sides,
         Self::IgnoredUsers,
         Self::PushRules,
         Self::EventFields,
@@ -102,7 +105,7 @@ impl Part {
     /// a cache is divided.
     const fn facts(self) -> (&'static str, u64, u64) {
         match self {
-            Self::Events => ("events", 16, 2_400),
+            Self::Events => ("events", 15, 2_400),
             Self::LatestEvents => ("latest_events", 11, 2_400),
             Self::Deltas => ("deltas", 2, 1_000),
             Self::Receipts => ("receipts", 8, 2_000),
@@ -113,6 +116,7 @@ impl Part {
             Self::Sessions => ("sessions", 4, 600),
             Self::TransactionIds => ("transaction_ids", 5, 6_000),
             Self::Sights => ("sights", 2, 200),
+            Self::Sides => ("sides", 1, 1_000),
             Self::IgnoredUsers => ("ignored_users", 1, 120),
             Self::PushRules => ("push_rules", 8, 10_000),
             Self::EventFields => ("event_fields", 2, 6_000),

@@ -52,6 +52,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("room_heads.rs", super::room_heads::STATEMENTS),
     ("room_lists.rs", super::room_lists::STATEMENTS),
     ("server_keys.rs", super::server_keys::STATEMENTS),
+    ("sides.rs", super::sides::STATEMENTS),
     ("states.rs", super::states::STATEMENTS),
     ("sweeps.rs", super::sweeps::STATEMENTS),
     ("terms.rs", super::terms::STATEMENTS),
