@@ -20,6 +20,7 @@ mod load;
 pub mod memberships;
 pub mod power;
 pub mod read;
+pub mod receive;
 mod registry;
 mod ring;
 pub mod servers;

@@ -34,6 +34,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("devices.rs", super::devices::STATEMENTS),
     ("events.rs", super::events::STATEMENTS),
     ("filters.rs", super::filters::STATEMENTS),
+    ("graph.rs", super::graph::STATEMENTS),
     ("jobs.rs", super::jobs::STATEMENTS),
     ("key_backup.rs", super::key_backup::STATEMENTS),
     ("leftovers.rs", super::leftovers::STATEMENTS),

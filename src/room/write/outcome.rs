@@ -16,6 +16,7 @@ use sabha_federation::{
     state_log::Membership,
 };
 
+use super::queued::Links;
 use crate::{
     room::event::{Replaced, StoredEvent},
     store::{
@@ -102,10 +103,12 @@ impl Built {
         Arc::make_mut(&mut self.pdu).rejected = true;
     }
 
-    /// The event as it is stored.
-    pub(super) fn into_stored(self, room: RoomNid, standing: Standing) -> StoredEvent {
-        let Self { nid, pdu, auth_depth, key, replaces, redacted_because, .. } = self;
-        StoredEvent::new(nid, room, standing, auth_depth, key.map(|key| key.nid), pdu, replaces, redacted_because)
+    /// The event as it is stored, and the stored events that it names.
+    pub(super) fn into_stored(self, room: RoomNid, standing: Standing) -> (StoredEvent, Links) {
+        let Self { nid, pdu, auth_depth, key, replaces, redacted_because, prev, auth, .. } = self;
+        let key = key.map(|key| key.nid);
+        let stored = StoredEvent::new(nid, room, standing, auth_depth, key, pdu, replaces, redacted_because);
+        (stored, Links { prev, auth, ..Links::default() })
     }
 
     /// Takes over from the event as it was stored before. A redaction that has been applied stays so, whatever a server sends

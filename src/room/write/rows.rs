@@ -11,6 +11,7 @@ use super::{
     Pending, RoomWriter,
     changes::StateChanges,
     outcome::{Built, Outcome, Placing, StateBefore},
+    queued::Links,
 };
 use crate::{
     room::{
@@ -86,10 +87,6 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     }
     let Making { mut write, mut effects, .. } = making;
     drop(view);
-    // In this order: for a redacted event that was queued just now, the redacted form counts.
-    for (pos, event) in effects.events.iter().chain(&effects.redacted) {
-        room.queued.add(*pos, Arc::clone(event));
-    }
     for (pos, nid, standing) in &effects.restated {
         room.queued.restate(*pos, *nid, *standing);
     }
@@ -150,12 +147,18 @@ impl Making<'_> {
         if outcome.is_extremity {
             self.head.depth = self.head.depth.max(built.depth());
         }
-        let stored = Arc::new(built.into_stored(room.nid, standing));
+        let (stored, links) = built.into_stored(room.nid, standing);
+        let stored = Arc::new(stored);
+        let covers = outcome.missing.into_iter().filter(|edge| edge.covers).map(|edge| edge.missing).collect();
+        room.queued.add(pos, Arc::clone(&stored), Links { covers, ..links });
         if let Some(relation) = relations::row(&stored) {
             self.write.push(relation);
         }
         if let Some(redacts) = outcome.redacts {
-            self.effects.redacted.push((pos, Arc::new(redacts.event.redacted(redacts.left, Arc::clone(&stored)))));
+            let left = Arc::new(redacts.event.redacted(redacts.left, Arc::clone(&stored)));
+            // After the event itself, which may have been queued just now: the redacted form counts.
+            room.queued.add_redacted(pos, Arc::clone(&left));
+            self.effects.redacted.push((pos, left));
         }
         self.effects.events.push((pos, stored));
         Ok(())
