@@ -40,6 +40,7 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, room_version_rules::Room
 use sabha_federation::{
     ServerSigner,
     graph::Extremities,
+    resolve::Resolutions,
     state_log::{StateEntry, StateHashKey, StateLog},
 };
 
@@ -97,6 +98,9 @@ pub struct Room {
 struct Head {
     /// Never empty once the room has its create event.
     forward_extremities: Extremities,
+    /// The forward extremities that were loaded, and of which only the state before them is known. It is found when an event of
+    /// another server comes.
+    without_state: Vec<EventNid>,
     /// The greatest depth of the events that others may follow on.
     depth: i64,
     /// The position of the last event of the line, or of a later change of state.
@@ -210,6 +214,7 @@ pub struct Rooms {
     state_hash_key: StateHashKey,
     rings: Arc<Rings>,
     deltas: Deltas,
+    resolutions: Resolutions,
     sights: Arc<ByteCache<(UserNid, RoomNid), CachedSight>>,
     sides: Sides,
     /// The number of invitations, and of knocks, that may wait for each user; see [`write::invitee`].
@@ -247,6 +252,7 @@ impl Rooms {
             events,
             rings: Rings::new(budget),
             deltas: Deltas::new(budget),
+            resolutions: Resolutions::new(budget.share(Part::Resolutions)),
             registry,
             memory,
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),

@@ -38,6 +38,8 @@ pub enum Part {
     Sessions,
     /// Transaction IDs of devices.
     TransactionIds,
+    /// Results of state resolution.
+    Resolutions,
     /// What users may see of rooms.
     Sights,
     /// States of branches.
@@ -71,7 +73,7 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Events,
         Self::LatestEvents,
         Self::Deltas,
@@ -82,6 +84,7 @@ impl Part {
         Self::Words,
         Self::Sessions,
         Self::TransactionIds,
+        Self::Resolutions,
         Self::Sights,
         Self::Sides,
         Self::IgnoredUsers,
@@ -115,6 +118,7 @@ impl Part {
             Self::Words => ("words", 3, 300),
             Self::Sessions => ("sessions", 4, 600),
             Self::TransactionIds => ("transaction_ids", 5, 6_000),
+            Self::Resolutions => ("resolutions", 1, 4_000),
             Self::Sights => ("sights", 2, 200),
             Self::Sides => ("sides", 1, 1_000),
             Self::IgnoredUsers => ("ignored_users", 1, 120),
@@ -123,7 +127,7 @@ impl Part {
             Self::AllowedSenders => ("allowed_senders", 1, 1_600),
             Self::PowerLevels => ("power_levels", 1, 600),
             Self::DisplayNames => ("display_names", 1, 600),
-            Self::JudgedEvents => ("judged_events", 10, 10_000),
+            Self::JudgedEvents => ("judged_events", 9, 10_000),
             Self::UnreadCounts => ("unread_counts", 7, 1_000),
             Self::StoredCounts => ("stored_counts", 2, 1_600),
             Self::KeyCounts => ("key_counts", 2, 400),

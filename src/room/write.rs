@@ -13,6 +13,7 @@ pub(in crate::room) mod allowed;
 mod append;
 mod changes;
 pub mod create;
+mod decided;
 mod graph;
 pub mod invitee;
 pub mod jump;
@@ -27,8 +28,6 @@ mod state;
 pub(in crate::room) mod stripped;
 pub mod txn;
 pub mod upgrade;
-
-pub use self::state::HeadView;
 
 use std::sync::Arc;
 

@@ -48,6 +48,7 @@ const STATEMENTS: &[(&str, &[(&str, Sql)])] = &[
     ("open/slot.rs", super::open::slot::STATEMENTS),
     ("profiles.rs", super::profiles::STATEMENTS),
     ("receipts.rs", super::receipts::STATEMENTS),
+    ("redactions.rs", super::redactions::STATEMENTS),
     ("relations.rs", super::relations::STATEMENTS),
     ("remote_members.rs", super::remote_members::STATEMENTS),
     ("room_heads.rs", super::room_heads::STATEMENTS),

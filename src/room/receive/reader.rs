@@ -21,6 +21,7 @@ use sabha_federation::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::head::Seen;
 use crate::{
     room::{Room, Rooms, event::membership_of, write::queued::InGraph},
     store::{
@@ -34,7 +35,7 @@ use crate::{
 /// The number of keys from which on a whole state is read instead of single entries.
 const WHOLE_FROM: usize = 32;
 
-/// The reads of one room.
+/// The reads of one room, and the numbers for what is new in it.
 #[derive(Clone, Copy)]
 pub struct RoomReads<'a> {
     rooms: &'a Rooms,
@@ -45,6 +46,27 @@ impl Rooms {
     /// The reads of a room.
     pub fn reads<'a>(&'a self, room: &'a Room) -> RoomReads<'a> {
         RoomReads { rooms: self, room }
+    }
+}
+
+impl<'a> RoomReads<'a> {
+    pub(super) fn rooms(&self) -> &'a Rooms {
+        self.rooms
+    }
+
+    pub(super) fn room(&self) -> &'a Room {
+        self.room
+    }
+
+    /// The event of a key in the state of the room as it was seen.
+    pub(super) async fn current(
+        &self,
+        event_type: &str,
+        state_key: &str,
+        seen: &Seen,
+    ) -> Result<Option<EventNid>, Error> {
+        let Some(key) = self.key(event_type, state_key).await? else { return Ok(None) };
+        Ok(self.value(key, seen.state_pos).await?.map(|held| held.event_nid))
     }
 }
 
@@ -191,8 +213,8 @@ impl EventReader for RoomReads<'_> {
         let queued: Vec<_> = nids.iter().map(|nid| self.room.queued.get(*nid)).collect();
         let rest: Vec<_> = nids.iter().zip(&queued).filter(|(_, found)| found.is_none()).map(|(nid, _)| *nid).collect();
         let mut rest = self.rooms.events.list(self.room, &rest).await?.into_iter();
-        let rest = || rest.next().map(|event| self.room.queued.as_restated(event));
-        let events = queued.into_iter().filter_map(|event| event.or_else(rest));
+        let mut stored = || rest.next().map(|event| self.room.queued.as_restated(event));
+        let events = queued.into_iter().filter_map(|event| event.or_else(&mut stored));
         Ok(events.map(|event| Arc::clone(&event.pdu)).collect())
     }
 

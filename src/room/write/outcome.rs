@@ -41,6 +41,8 @@ pub struct Built {
     pub(super) replaces: Option<Replaced>,
     /// The redaction of the event, which was stored before.
     pub(super) redacted_because: Option<Arc<StoredEvent>>,
+    /// Set if that redaction has waited for the event, so that nothing says yet that the event is redacted.
+    is_redacted_at_once: bool,
 }
 
 /// The short ids of an event and of its words.
@@ -68,7 +70,20 @@ impl Built {
     pub(super) fn ours(pdu: Arc<Pdu>, names: Names, edges: Edges, replaces: Option<Replaced>) -> Self {
         let Names { nid, event_type, sender, key } = names;
         let Edges { prev, auth, auth_depth } = edges;
-        Self { nid, pdu, event_type, sender, key, auth_depth, prev, auth, replaces, redacted_because: None }
+        let (redacted_because, is_redacted_at_once) = (None, false);
+        Self {
+            nid,
+            pdu,
+            event_type,
+            sender,
+            key,
+            auth_depth,
+            prev,
+            auth,
+            replaces,
+            redacted_because,
+            is_redacted_at_once,
+        }
     }
 
     /// An event that another server sent. `replaces` is the state event that it replaces in the state before it.
@@ -101,6 +116,18 @@ impl Built {
     /// Marks the event as a rejected one, for those who read it from memory.
     pub(super) fn reject(&mut self) {
         Arc::make_mut(&mut self.pdu).rejected = true;
+    }
+
+    /// Redacts the event by a redaction that has waited for it. `left` is its redacted form.
+    pub(super) fn redact(&mut self, left: Arc<Pdu>, because: Arc<StoredEvent>) {
+        self.pdu = left;
+        self.redacted_because = Some(because);
+        self.is_redacted_at_once = true;
+    }
+
+    /// The redaction that has waited for the event.
+    pub(super) fn redacted_at_once(&self) -> Option<&StoredEvent> {
+        self.redacted_because.as_deref().filter(|_| self.is_redacted_at_once)
     }
 
     /// The event as it is stored, and the stored events that it names.

@@ -12,9 +12,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ruma::EventId;
-use sabha_federation::{sides::Side, standing::Standing};
+use ruma::{EventId, OwnedEventId};
+use sabha_federation::{receive::WaitingRedaction, sides::Side, standing::Standing, state_log::StateHash};
 
+use super::outcome::PendingRedaction;
 use crate::{
     room::{
         applied::NewStanding,
@@ -54,6 +55,8 @@ pub(in crate::room) struct Links {
     pub(in crate::room) auth: Vec<EventNid>,
     /// The missing events that it covers in advance.
     pub(in crate::room) covers: Vec<OwnedEventId>,
+    /// The missing event that it redacts.
+    pub(in crate::room) redacts: Option<PendingRedaction>,
 }
 
 /// A queued event with the events that it names.
@@ -82,6 +85,16 @@ impl Queued {
         let events = lock(&self.events);
         let queued = events.get(&nid)?;
         Some(InGraph { event: Arc::clone(&queued.event), links: queued.links.clone()? })
+    }
+
+    /// The queued redactions of a missing event.
+    pub(in crate::room) fn pending_redactions(&self, event_id: &EventId) -> Vec<WaitingRedaction> {
+        let events = lock(&self.events);
+        let waiting = |queued: &QueuedEvent| {
+            let redaction = queued.links.as_ref()?.redacts.as_ref().filter(|redaction| redaction.target == event_id)?;
+            Some(WaitingRedaction { nid: queued.event.nid, by_power: redaction.by_power })
+        };
+        events.values().filter_map(waiting).collect()
     }
 
     /// The queued events that cover a missing one in advance.

@@ -143,6 +143,10 @@ impl Making<'_> {
             );
             self.write.push(events::RedactionColumns { event_nid: redacts.event.nid, redaction_nid: built.nid }.row());
         }
+        if let Some(because) = built.redacted_at_once() {
+            self.write.touch(Touch::Redacted { room: room.nid, event: built.nid, by: because.nid });
+            self.write.push(events::RedactionColumns { event_nid: built.nid, redaction_nid: because.nid }.row());
+        }
         self.add_event(&built, standing, outcome.stored_before.then_some(pos));
         if outcome.is_extremity {
             self.head.depth = self.head.depth.max(built.depth());
@@ -150,7 +154,8 @@ impl Making<'_> {
         let (stored, links) = built.into_stored(room.nid, standing);
         let stored = Arc::new(stored);
         let covers = outcome.missing.into_iter().filter(|edge| edge.covers).map(|edge| edge.missing).collect();
-        room.queued.add(pos, Arc::clone(&stored), Links { covers, ..links });
+        let links = Links { covers, redacts: outcome.pending_redaction, ..links };
+        room.queued.add(pos, Arc::clone(&stored), links);
         if let Some(relation) = relations::row(&stored) {
             self.write.push(relation);
         }

@@ -1,0 +1,1 @@
+//! Events of other servers in rooms of this one.
