@@ -84,7 +84,7 @@ impl Rooms {
             let verdict = judge(&reads, &facts, seen.view(), (*incoming).clone(), &reads);
             let judged = match verdict.instrument(debug_span!("receive.judge")).await? {
                 Verdict::Judged(judged) => judged,
-                Verdict::Known { nid, flags } => return Ok(Received::Known { nid, flags }),
+                Verdict::Known { nid, flags } => return self.known(&room, nid, flags).await,
                 Verdict::Dropped(reason) => return Ok(Received::Dropped(reason)),
                 Verdict::Wait { missing, event } => return Ok(Received::Waits { missing, event }),
             };
@@ -107,16 +107,18 @@ impl Rooms {
     ) -> Result<Tried, ReceiveFailure> {
         // The third time settles it.
         loop {
-            let mut writer = self.enter(room).await?;
+            let writer = self.enter_knowing(room).await?;
             if !Arc::ptr_eq(&writer.room, room) {
                 // A write before it has failed, and the event was judged by what that write would have stored.
                 return Ok(Tried::Stale(Box::new(incoming.clone())));
             }
-            writer.know_extremities().await?;
             let settled = settle(reads, facts, writer.head(), judged, reads);
             match settled.instrument(debug_span!("receive.settle")).await? {
                 Settled::Store(decision) => return Ok(Tried::Done(store(writer, *decision).await?)),
-                Settled::Known { nid, flags } => return Ok(Tried::Done(Received::Known { nid, flags })),
+                Settled::Known { nid, flags } => {
+                    drop(writer);
+                    return Ok(Tried::Done(self.known(room, nid, flags).await?));
+                }
                 Settled::Stale(event) => return Ok(Tried::Stale(event)),
                 Settled::Moved(moved) => {
                     let seen = Seen::of(&writer);
@@ -128,10 +130,17 @@ impl Rooms {
         }
     }
 
+    /// The answer about an event that was stored before, once it is on the disk: whoever has sent it will not send it again.
+    async fn known(&self, room: &Room, nid: EventNid, flags: Flags) -> Result<Received, ReceiveFailure> {
+        if room.queued.get(nid).is_some() {
+            self.barrier(room)?.wait().await?;
+        }
+        Ok(Received::Known { nid, flags })
+    }
+
     /// The room as it is now. It may be another object, if a write has failed.
     async fn see(&self, room: &Arc<Room>) -> Result<(Arc<Room>, Seen), Error> {
-        let mut writer = self.enter(room).await?;
-        writer.know_extremities().await?;
+        let writer = self.enter_knowing(room).await?;
         Ok((Arc::clone(&writer.room), Seen::of(&writer)))
     }
 

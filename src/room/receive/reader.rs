@@ -16,7 +16,7 @@ use sabha_federation::{
     model::{AuthNode, EventReader, GraphNode, GraphReader, LogReader, Reads, WholeState},
     sides::Side,
     standing::{Flags, Standing},
-    state_log::{Membership, StateEntry, StateHash},
+    state_log::{Lookup, Membership, StateEntry, StateHash},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -68,6 +68,15 @@ impl<'a> RoomReads<'a> {
         let Some(key) = self.key(event_type, state_key).await? else { return Ok(None) };
         Ok(self.value(key, seen.state_pos).await?.map(|held| held.event_nid))
     }
+
+    /// Waits until the state log up to `at` is in the database, for a reader who has not found it in memory. The changes that
+    /// are queued are in memory only.
+    async fn stored(&self, at: Position) -> Result<(), Error> {
+        if at <= self.rooms.db.committer().published() {
+            return Ok(());
+        }
+        self.rooms.barrier(self.room)?.wait().await.map(drop)
+    }
 }
 
 impl Reads for RoomReads<'_> {
@@ -76,11 +85,26 @@ impl Reads for RoomReads<'_> {
 
 impl LogReader for RoomReads<'_> {
     async fn value(&self, key: KeyNid, at: Position) -> Result<Option<Held>, Error> {
-        Ok(self.rooms.entry_at(self.room, key, at).await?.map(Held::from))
+        let in_memory = self.room.view().state.get_at(key, at);
+        Ok(match in_memory {
+            Lookup::Present(entry) => Some(entry.into()),
+            Lookup::Absent => None,
+            Lookup::NotInMemory => {
+                self.stored(at).await?;
+                self.rooms.entry_at(self.room, key, at).await?.map(Held::from)
+            }
+        })
     }
 
     async fn between(&self, a: Position, b: Position) -> Result<StateDelta, Error> {
-        let changed = self.rooms.state_changes(self.room, a.min(b), a.max(b)).await?;
+        let in_memory = self.room.view().state.changes_between(a.min(b), a.max(b));
+        let changed = match in_memory {
+            Some(changed) => changed,
+            None => {
+                self.stored(a.max(b)).await?;
+                self.rooms.state_changes(self.room, a.min(b), a.max(b)).await?
+            }
+        };
         if a >= b {
             return Ok(changed.into_iter().map(|(key, entry)| (key, entry.map(Held::from))).collect());
         }
@@ -98,7 +122,14 @@ impl LogReader for RoomReads<'_> {
     }
 
     async fn whole(&self, at: Position) -> Result<WholeState, Error> {
-        let state = self.rooms.state_at(self.room, at).await?;
+        let in_memory = self.room.view().state.state_at(at);
+        let state = match in_memory {
+            Some(state) => state,
+            None => {
+                self.stored(at).await?;
+                self.rooms.state_at(self.room, at).await?
+            }
+        };
         Ok(state.into_iter().map(|(key, entry): (KeyNid, StateEntry)| (key, Held::from(entry))).collect())
     }
 
@@ -106,7 +137,10 @@ impl LogReader for RoomReads<'_> {
         let in_memory = self.room.view().state.hash_at(at);
         match in_memory {
             Some(hash) => Ok(hash),
-            None => Ok(StateHash::of(&self.rooms.state_hash_key, &self.rooms.state_at(self.room, at).await?)),
+            None => {
+                self.stored(at).await?;
+                Ok(StateHash::of(&self.rooms.state_hash_key, &self.rooms.state_at(self.room, at).await?))
+            }
         }
     }
 
@@ -213,9 +247,8 @@ impl EventReader for RoomReads<'_> {
         let queued: Vec<_> = nids.iter().map(|nid| self.room.queued.get(*nid)).collect();
         let rest: Vec<_> = nids.iter().zip(&queued).filter(|(_, found)| found.is_none()).map(|(nid, _)| *nid).collect();
         let mut rest = self.rooms.events.list(self.room, &rest).await?.into_iter();
-        let mut stored = || rest.next().map(|event| self.room.queued.as_restated(event));
-        let events = queued.into_iter().filter_map(|event| event.or_else(&mut stored));
-        Ok(events.map(|event| Arc::clone(&event.pdu)).collect())
+        let events = queued.into_iter().filter_map(|event| event.or_else(|| rest.next()));
+        Ok(events.map(|event| Arc::clone(&self.room.queued.as_restated(event).pdu)).collect())
     }
 
     async fn key(&self, event_type: &str, state_key: &str) -> Result<Option<KeyNid>, Error> {

@@ -178,6 +178,10 @@ impl RoomWriter<'_> {
             self.extremities = Some(left);
         }
         self.no_longer_absent(&outcome.changes);
+        // The state before a later event may have the key, though that of the room has not.
+        if let Some(key) = &built.key {
+            self.room.absent.remove(&key.event_type, &key.state_key);
+        }
         self.pending.push(Pending { built, outcome });
         Ok(())
     }

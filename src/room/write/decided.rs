@@ -9,7 +9,7 @@ use sabha_federation::{
     model::{EventReader as _, LogReader as _},
     receive::{self, Decision, Redaction, Stored},
     sides,
-    standing::StateAt,
+    standing::{Flags, StateAt},
     state_log::Membership,
 };
 
@@ -42,6 +42,11 @@ impl RoomWriter<'_> {
                 None => None,
             },
         };
+        let because = match decision.redacted_by {
+            Some(redaction) => Some(self.event(redaction).await?),
+            None => None,
+        };
+        let shown = self.as_shown(&decision).await?;
         let replaces = self.replaced_by(&decision).await?;
         let redacts = match &decision.redaction {
             Some(Redaction::Applies(target)) => self.redacts(*target).await?,
@@ -55,7 +60,7 @@ impl RoomWriter<'_> {
         };
         let mut changes = Vec::with_capacity(decision.changes.len());
         for (key, to) in &decision.changes {
-            changes.push(self.key_change(&decision, *key, *to).await?);
+            changes.push(self.key_change((&decision, &shown), *key, *to).await?);
         }
         let outcome = Outcome {
             flags: decision.flags,
@@ -77,17 +82,32 @@ impl RoomWriter<'_> {
             Stored::Received(event) => Built::received(*event, names, edges, replaces),
             Stored::Ours(pdu) => Built::ours(pdu, names, edges, replaces),
         };
-        if let Some(redaction) = decision.redacted_by {
-            let because = self.event(redaction).await?;
-            let left = self.redacted_form(built.pdu())?;
-            built.redact(left, because);
+        if let Some(because) = because {
+            built.redact(shown, because);
         }
         self.accept(built, outcome).await
     }
 
+    /// The event as it will be stored: in its redacted form if a redaction has waited for it, or came while it was an outlier.
+    async fn as_shown(&self, decision: &Decision) -> Result<Arc<Pdu>, Error> {
+        let pdu = decision.event.pdu();
+        if decision.redacted_by.is_some() {
+            return self.redacted_form(pdu);
+        }
+        if decision.was_outlier {
+            let stored = self.event(decision.nid).await?;
+            if stored.redacted_because.is_some() {
+                return Ok(Arc::clone(&stored.pdu));
+            }
+        }
+        Ok(Arc::new(pdu.clone()))
+    }
+
     /// The state event that the event replaces in the state before it.
     async fn replaced_by(&self, decision: &Decision) -> Result<Option<Replaced>, Error> {
-        let Some(key) = decision.key else { return Ok(None) };
+        // Nothing is known of the state before an outlier.
+        let is_outlier = decision.flags.contains(Flags::OUTLIER);
+        let Some(key) = decision.key.filter(|_| !is_outlier) else { return Ok(None) };
         let held = self.held_before(decision, key).await?.filter(|held| held.event_nid != decision.nid);
         let Some(held) = held else { return Ok(None) };
         let replaced = self.event(held.event_nid).await?;
@@ -111,8 +131,14 @@ impl RoomWriter<'_> {
         }
     }
 
-    /// A change of the room's state, with the words of its key: those of the new event, or of the one that goes.
-    async fn key_change(&self, decision: &Decision, key: KeyNid, to: Option<Held>) -> Result<KeyChange, Error> {
+    /// A change of the room's state, with the words of its key: those of the new event, or of the one that goes. `shown` is the
+    /// decided event as it will be stored.
+    async fn key_change(
+        &self,
+        (decision, shown): (&Decision, &Arc<Pdu>),
+        key: KeyNid,
+        to: Option<Held>,
+    ) -> Result<KeyChange, Error> {
         let named_by = match to {
             Some(held) => held.event_nid,
             None => {
@@ -120,7 +146,7 @@ impl RoomWriter<'_> {
                 current.ok_or_else(|| self.damaged(&format!("key {} goes, and is not there", key.0)))?
             }
         };
-        let pdu = self.pdu(decision, named_by).await?;
+        let pdu = if named_by == decision.nid { Arc::clone(shown) } else { self.pdu(named_by).await? };
         let key = self.state_key_of(&pdu).await?;
         let member = match &*key.event_type {
             "m.room.member" => self.changed_member(&key, (&pdu, to)).await?,
@@ -130,10 +156,7 @@ impl RoomWriter<'_> {
         Ok(KeyChange { key, to, member })
     }
 
-    async fn pdu(&self, decision: &Decision, nid: EventNid) -> Result<Arc<Pdu>, Error> {
-        if nid == decision.nid {
-            return Ok(Arc::new(decision.event.pdu().clone()));
-        }
+    async fn pdu(&self, nid: EventNid) -> Result<Arc<Pdu>, Error> {
         let found = self.rooms.reads(&self.room).pdus(&[nid]).await?.pop();
         found.ok_or_else(|| self.damaged(&format!("event {} is missing", nid.0)))
     }

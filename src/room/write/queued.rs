@@ -84,7 +84,9 @@ impl Queued {
     pub(in crate::room) fn in_graph(&self, nid: EventNid) -> Option<InGraph> {
         let events = lock(&self.events);
         let queued = events.get(&nid)?;
-        Some(InGraph { event: Arc::clone(&queued.event), links: queued.links.clone()? })
+        let (event, links) = (Arc::clone(&queued.event), queued.links.clone()?);
+        drop(events);
+        Some(InGraph { event: self.as_restated(event), links })
     }
 
     /// The queued redactions of a missing event.

@@ -117,8 +117,9 @@ impl Making<'_> {
         built.event_type.write_if_new(&mut self.write);
         built.sender.write_if_new(&mut self.write);
         let standing = standing(&outcome, pos, self.head);
-        if outcome.changes.is_empty()
-            && let Some(key) = &built.key
+        // Usually a change of the state brings it.
+        if let Some(key) = &built.key
+            && outcome.changes.iter().all(|change| change.key.nid != key.nid)
         {
             key.write_if_new(&mut self.write);
         }

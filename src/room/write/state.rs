@@ -27,7 +27,8 @@ pub(super) struct Current {
 
 impl RoomWriter<'_> {
     /// The end of the room, with what is queued and what was appended just now. Changes of state of events that were appended
-    /// just now have no position yet: `state_pos` is the one before them. Not to be asked between a jump and its commit, as no other question about the state is.
+    /// just now have no position yet: `state_pos` is the one before them. Not to be asked between a jump and its commit, as no
+    /// other question about the state is.
     pub fn head(&self) -> HeadView<'_> {
         let view = self.room.view();
         let mut changed: BTreeMap<KeyNid, Option<EventNid>> = BTreeMap::new();
