@@ -20,9 +20,11 @@ mod load;
 pub mod memberships;
 pub mod power;
 pub mod read;
+pub mod receive;
 mod registry;
 mod ring;
 pub mod servers;
+mod sides;
 pub mod state;
 pub mod write;
 
@@ -38,6 +40,7 @@ use ruma::{OwnedRoomId, OwnedServerName, RoomVersionId, room_version_rules::Room
 use sabha_federation::{
     ServerSigner,
     graph::Extremities,
+    resolve::Resolutions,
     state_log::{StateEntry, StateHashKey, StateLog},
 };
 
@@ -54,6 +57,7 @@ use self::{
     registry::{LOAD_LOCKS, Registry},
     ring::{Ring, Rings},
     servers::JoinedByServer,
+    sides::Sides,
     write::{allowed::Allowed, profile::Arrivals, queued::Queued, txn::TransactionIds},
 };
 use crate::{
@@ -94,6 +98,9 @@ pub struct Room {
 struct Head {
     /// Never empty once the room has its create event.
     forward_extremities: Extremities,
+    /// The forward extremities that were loaded, and of which only the state before them is known. It is found when an event of
+    /// another server comes.
+    without_state: Vec<EventNid>,
     /// The greatest depth of the events that others may follow on.
     depth: i64,
     /// The position of the last event of the line, or of a later change of state.
@@ -207,7 +214,9 @@ pub struct Rooms {
     state_hash_key: StateHashKey,
     rings: Arc<Rings>,
     deltas: Deltas,
+    resolutions: Resolutions,
     sights: Arc<ByteCache<(UserNid, RoomNid), CachedSight>>,
+    sides: Sides,
     /// The number of invitations, and of knocks, that may wait for each user; see [`write::invitee`].
     max_pending_invites: usize,
     /// Aliases that are being created, so that no two requests create the same one.
@@ -229,13 +238,21 @@ impl Rooms {
         let registry = Arc::new(RwLock::new(Registry::new(db.committer().published())));
         let memberships = Memberships::new(Arc::clone(&db));
         let txn_ids = TransactionIds::new(Arc::clone(&db), budget);
-        let memory = RoomsMemory::new(Arc::clone(&registry), events.handle(), memberships.handle(), txn_ids.known());
+        let sides = Sides::new(budget);
+        let memory = RoomsMemory::new(
+            Arc::clone(&registry),
+            events.handle(),
+            memberships.handle(),
+            txn_ids.known(),
+            sides.clone(),
+        );
         let memory = Arc::new(memory);
         db.committer().remember(Arc::<RoomsMemory>::clone(&memory));
         Self {
             events,
             rings: Rings::new(budget),
             deltas: Deltas::new(budget),
+            resolutions: Resolutions::new(budget.share(Part::Resolutions)),
             registry,
             memory,
             loading: (0..LOAD_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
@@ -248,6 +265,7 @@ impl Rooms {
             unthinned: Unthinned::default(),
             state_hash_key: StateHashKey::new(db.state_hash_secret()),
             sights: budget.cache(Part::Sights),
+            sides,
             max_pending_invites: limits.pending_invites_per_user as usize,
             reserved_aliases: Mutex::default(),
             last_creation_ms: AtomicI64::new(0),

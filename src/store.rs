@@ -32,6 +32,7 @@ pub mod edges;
 pub mod events;
 pub mod filters;
 pub mod gaps;
+pub mod graph;
 pub mod jobs;
 pub mod key_backup;
 pub mod leftovers;

@@ -38,8 +38,12 @@ pub enum Part {
     Sessions,
     /// Transaction IDs of devices.
     TransactionIds,
+    /// Results of state resolution.
+    Resolutions,
     /// What users may see of rooms.
     Sights,
+    /// States of branches.
+    Sides,
     /// The lists of ignored users.
     IgnoredUsers,
     /// Push rules, compiled.
@@ -69,7 +73,7 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Events,
         Self::LatestEvents,
         Self::Deltas,
@@ -80,7 +84,9 @@ impl Part {
         Self::Words,
         Self::Sessions,
         Self::TransactionIds,
+        Self::Resolutions,
         Self::Sights,
+        Self::Sides,
         Self::IgnoredUsers,
         Self::PushRules,
         Self::EventFields,
@@ -102,7 +108,7 @@ impl Part {
     /// a cache is divided.
     const fn facts(self) -> (&'static str, u64, u64) {
         match self {
-            Self::Events => ("events", 16, 2_400),
+            Self::Events => ("events", 15, 2_400),
             Self::LatestEvents => ("latest_events", 11, 2_400),
             Self::Deltas => ("deltas", 2, 1_000),
             Self::Receipts => ("receipts", 8, 2_000),
@@ -112,14 +118,16 @@ impl Part {
             Self::Words => ("words", 3, 300),
             Self::Sessions => ("sessions", 4, 600),
             Self::TransactionIds => ("transaction_ids", 5, 6_000),
+            Self::Resolutions => ("resolutions", 1, 4_000),
             Self::Sights => ("sights", 2, 200),
+            Self::Sides => ("sides", 1, 1_000),
             Self::IgnoredUsers => ("ignored_users", 1, 120),
             Self::PushRules => ("push_rules", 8, 10_000),
             Self::EventFields => ("event_fields", 2, 6_000),
             Self::AllowedSenders => ("allowed_senders", 1, 1_600),
             Self::PowerLevels => ("power_levels", 1, 600),
             Self::DisplayNames => ("display_names", 1, 600),
-            Self::JudgedEvents => ("judged_events", 10, 10_000),
+            Self::JudgedEvents => ("judged_events", 9, 10_000),
             Self::UnreadCounts => ("unread_counts", 7, 1_000),
             Self::StoredCounts => ("stored_counts", 2, 1_600),
             Self::KeyCounts => ("key_counts", 2, 400),

@@ -16,6 +16,7 @@ use super::{
     event::StoredEvent,
     events::{Events, EventsHandle},
     memberships::{MemberEntry, MembershipsHandle},
+    sides::Sides,
     write::txn::{KnownTxns, QueuedTxn},
 };
 use crate::store::{
@@ -106,6 +107,7 @@ pub(super) struct RoomsMemory {
     events: EventsHandle,
     memberships: MembershipsHandle,
     txns: KnownTxns,
+    sides: Sides,
     /// The objects of queued writes, by the last position of each.
     queued: Mutex<BTreeMap<Position, QueuedEffects>>,
 }
@@ -116,8 +118,9 @@ impl RoomsMemory {
         events: EventsHandle,
         memberships: MembershipsHandle,
         txns: KnownTxns,
+        sides: Sides,
     ) -> Self {
-        Self { registry, events, memberships, txns, queued: Mutex::default() }
+        Self { registry, events, memberships, txns, sides, queued: Mutex::default() }
     }
 
     /// Keeps the objects of a write with these positions until it is stored or has failed.
@@ -210,6 +213,7 @@ impl Memory for RoomsMemory {
         self.events.evict_all();
         self.memberships.evict_all();
         self.txns.evict_all();
+        self.sides.evict_all();
     }
 
     fn abandoned(&self, touches: &[(Position, Touch)]) {

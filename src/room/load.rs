@@ -46,6 +46,7 @@ pub(super) struct StoredExtremity {
     depth: i64,
     ts: i64,
     standing: Standing,
+    is_state: bool,
 }
 
 impl StoredExtremity {
@@ -56,13 +57,14 @@ impl StoredExtremity {
             depth: row.depth,
             ts: row.ts,
             standing: row.standing(),
+            is_state: row.key_nid.is_some(),
         }
     }
 
     /// # Errors
     /// [`Error::Damaged`] if the event cannot be one.
     fn read(self, room_id: &RoomId) -> Result<Extremity, Error> {
-        let Self { nid, event_id, depth, ts, standing: Standing { flags, before, .. } } = self;
+        let Self { nid, event_id, depth, ts, standing: Standing { flags, before, .. }, .. } = self;
         if !flags.is_accepted() {
             return Err(Error::damaged("room", format!("{room_id}: a forward extremity was not accepted")));
         }
@@ -102,6 +104,8 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
     let extremities = unpack(&row.extremities)?;
     let mut stored: BTreeMap<EventNid, StoredExtremity> =
         stored.into_iter().map(|stored| (stored.nid, stored)).collect();
+    let is_without_state = |stored: &&StoredExtremity| stored.is_state && !stored.standing.flags.contains(Flags::TIP);
+    let without_state = stored.values().filter(is_without_state).map(|stored| stored.nid).collect();
     // In the order in which they became it.
     let forward_extremities = extremities.iter().filter_map(|nid| stored.remove(nid));
     let forward_extremities: Extremities =
@@ -112,6 +116,7 @@ pub(super) fn from_rows(rooms: &Rooms, rows: RoomRows) -> Result<Room, Error> {
     let (state_pos, bump_pos) = (Position(row.state_pos), Position(row.bump_pos));
     let head = Head {
         forward_extremities,
+        without_state,
         depth: row.depth,
         last_pos,
         state_pos,

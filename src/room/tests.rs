@@ -189,7 +189,7 @@ pub(crate) fn redaction(event_id: &EventId) -> EventDraft {
 }
 
 /// Stops the committer before each of its next commits, until the gate has a permit for it.
-fn hold_commits(server: &Server) -> Arc<Semaphore> {
+pub(crate) fn hold_commits(server: &Server) -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
     let in_hook = Arc::clone(&gate);
     server.app.db.committer().on_step(Arc::new(move |step| {

@@ -13,6 +13,7 @@ pub(in crate::room) mod allowed;
 mod append;
 mod changes;
 pub mod create;
+mod decided;
 mod graph;
 pub mod invitee;
 pub mod jump;
@@ -27,8 +28,6 @@ mod state;
 pub(in crate::room) mod stripped;
 pub mod txn;
 pub mod upgrade;
-
-pub use self::state::HeadView;
 
 use std::sync::Arc;
 
@@ -131,6 +130,13 @@ impl Rooms {
         self.writer(Arc::clone(room), head, true)
     }
 
+    /// Queues an empty write. Its commit comes after everything that was queued for the room before, and fails if that has
+    /// failed.
+    pub(super) fn barrier(&self, room: &Room) -> Result<Committed, Error> {
+        let lineage = room.lineage.clone();
+        self.db.committer().submit(1, |_| Ok(Write::default().in_lineage(lineage)))
+    }
+
     fn writer(&self, room: Arc<Room>, head: OwnedMutexGuard<Head>, is_new_room: bool) -> RoomWriter<'_> {
         let now_ms = self.clock.now_ms();
         let (pending, extra, touches) = (Vec::new(), Vec::new(), Vec::new());
@@ -207,8 +213,7 @@ impl RoomWriter<'_> {
 
     /// Queues an empty write. Its commit comes after everything that was queued for this room before.
     pub fn barrier(&self) -> Result<Committed, Error> {
-        let lineage = self.room.lineage.clone();
-        self.rooms.db.committer().submit(1, |_| Ok(Write::default().in_lineage(lineage)))
+        self.rooms.barrier(&self.room)
     }
 }
 

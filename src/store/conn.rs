@@ -177,6 +177,21 @@ macro_rules! fetch_32 {
 }
 pub(crate) use fetch_32;
 
+/// As [`fetch_32!`], for at most 32 texts of which none is empty.
+macro_rules! fetch_texts_32 {
+    ($conn:expr, $sql:expr, $texts:expr $(, $more:expr)*) => {
+        $crate::store::conn::on!($conn, db => {
+            let mut query = sqlx::query_as($sql.text());
+            for index in 0..32 {
+                query = query.bind($texts.get(index).copied().unwrap_or_default());
+            }
+            $(query = query.bind($more);)*
+            query.fetch_all(&mut **db).await
+        })
+    };
+}
+pub(crate) use fetch_texts_32;
+
 /// Declares the query texts of a file and lists them in `STATEMENTS` for the test that prepares them all.
 macro_rules! statements {
     ($($(#[$meta:meta])* $vis:vis $name:ident = $text:expr;)+) => {

@@ -7,6 +7,7 @@ statements! {
         ORDER BY pos DESC LIMIT 1";
     STATE_LOG_AFTER = "SELECT key_nid, pos, event_nid, membership, prev_event_nid FROM state_log \
         WHERE room_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos, key_nid";
+    CHECKPOINT_WITH = "SELECT pos FROM state_checkpoint WHERE room_nid = $1 AND hash = $2 ORDER BY pos DESC LIMIT 1";
     JUMP = "SELECT blob, before FROM state_checkpoint WHERE room_nid = $1 AND pos = $2 AND before IS NOT NULL";
     COUNTED_CHANGES = "SELECT l.key_nid, l.pos, l.event_nid, l.membership, l.prev_event_nid, \
         (SELECT p.membership FROM state_log p WHERE p.room_nid = l.room_nid AND p.key_nid = l.key_nid AND p.pos < l.pos \
@@ -80,6 +81,17 @@ pub(crate) async fn latest_checkpoint(
 ) -> Result<Option<CheckpointRow>, Error> {
     Ok(on!(conn, db =>
         sqlx::query_as(LATEST_CHECKPOINT.text()).bind(room.0).bind(upto.0).fetch_optional(&mut **db).await)?)
+}
+
+/// The position of the newest stored state with this hash.
+pub(crate) async fn checkpoint_with(
+    conn: &mut Conn<'_>,
+    room: RoomNid,
+    hash: &[u8],
+) -> Result<Option<Position>, Error> {
+    let found: Option<i64> = on!(conn, db =>
+        sqlx::query_scalar(CHECKPOINT_WITH.text()).bind(room.0).bind(hash).fetch_optional(&mut **db).await)?;
+    Ok(found.map(Position))
 }
 
 /// The changes of state in (`after`, `upto`], oldest first.

@@ -77,6 +77,10 @@ impl Delta {
         if bytes > MAX_BYTES || events.iter().any(|(_, event)| event.key.is_some() || event.pdu.state_key.is_some()) {
             return None;
         }
+        // The readers may have other memberships on a branch than in the room.
+        if events.iter().any(|(_, event)| event.standing.before.side.is_some()) {
+            return None;
+        }
         let (mut json, mut ages) = (vec![b'['], Vec::with_capacity(events.len()));
         let mut senders: Vec<DeltaSender> = Vec::new();
         let shown = View { membership: Some(Membership::Join), ..View::default() };

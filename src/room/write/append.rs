@@ -178,6 +178,10 @@ impl RoomWriter<'_> {
             self.extremities = Some(left);
         }
         self.no_longer_absent(&outcome.changes);
+        // The state before a later event may have the key, though that of the room has not.
+        if let Some(key) = &built.key {
+            self.room.absent.remove(&key.event_type, &key.state_key);
+        }
         self.pending.push(Pending { built, outcome });
         Ok(())
     }
@@ -208,7 +212,7 @@ impl RoomWriter<'_> {
     }
 
     /// The event that a redaction names, with its redacted form, if it is an event of this room.
-    async fn redaction_of(&self, event_id: &OwnedEventId) -> Result<Option<Redacts>, Error> {
+    pub(super) async fn redaction_of(&self, event_id: &OwnedEventId) -> Result<Option<Redacts>, Error> {
         let Some(mut event) = self.find_event(event_id).await? else { return Ok(None) };
         // The event that it replaced may have been redacted a moment ago; the redacted form of this one must not bring
         // its content back.
@@ -217,11 +221,16 @@ impl RoomWriter<'_> {
         {
             event = Arc::new(event.replacing(&now.pdu.content));
         }
-        let json = sabha_federation::redact(&self.room.rules, &event.pdu.json, None)
-            .map_err(|error| Error::damaged("event", error))?;
-        let left = Pdu::from_stored(&self.room.rules, event_id.clone(), json)
-            .map_err(|error| Error::damaged("redacted event", error))?;
-        Ok(Some(Redacts { event, left: Arc::new(left) }))
+        let left = self.redacted_form(&event.pdu)?;
+        Ok(Some(Redacts { event, left }))
+    }
+
+    /// The redacted form of an event.
+    pub(super) fn redacted_form(&self, pdu: &Pdu) -> Result<Arc<Pdu>, Error> {
+        let rules = &self.room.rules;
+        let json = sabha_federation::redact(rules, &pdu.json, None).map_err(|error| Error::damaged("event", error))?;
+        let left = Pdu::from_stored(rules, pdu.event_id.clone(), json);
+        Ok(Arc::new(left.map_err(|error| Error::damaged("redacted event", error))?))
     }
 
     /// The events that the next one is built on.

@@ -133,6 +133,7 @@ impl Rooms {
             rules,
             head: Arc::new(tokio::sync::Mutex::new(Head {
                 forward_extremities: Extremities::default(),
+                without_state: Vec::new(),
                 depth: 0,
                 last_pos: Position::BEFORE_ALL,
                 state_pos: Position::BEFORE_ALL,

@@ -16,6 +16,7 @@ use sabha_federation::{
     state_log::Membership,
 };
 
+use super::queued::Links;
 use crate::{
     room::event::{Replaced, StoredEvent},
     store::{
@@ -40,6 +41,8 @@ pub struct Built {
     pub(super) replaces: Option<Replaced>,
     /// The redaction of the event, which was stored before.
     pub(super) redacted_because: Option<Arc<StoredEvent>>,
+    /// Set if that redaction has waited for the event, so that nothing says yet that the event is redacted.
+    is_redacted_at_once: bool,
 }
 
 /// The short ids of an event and of its words.
@@ -67,7 +70,20 @@ impl Built {
     pub(super) fn ours(pdu: Arc<Pdu>, names: Names, edges: Edges, replaces: Option<Replaced>) -> Self {
         let Names { nid, event_type, sender, key } = names;
         let Edges { prev, auth, auth_depth } = edges;
-        Self { nid, pdu, event_type, sender, key, auth_depth, prev, auth, replaces, redacted_because: None }
+        let (redacted_because, is_redacted_at_once) = (None, false);
+        Self {
+            nid,
+            pdu,
+            event_type,
+            sender,
+            key,
+            auth_depth,
+            prev,
+            auth,
+            replaces,
+            redacted_because,
+            is_redacted_at_once,
+        }
     }
 
     /// An event that another server sent. `replaces` is the state event that it replaces in the state before it.
@@ -102,10 +118,24 @@ impl Built {
         Arc::make_mut(&mut self.pdu).rejected = true;
     }
 
-    /// The event as it is stored.
-    pub(super) fn into_stored(self, room: RoomNid, standing: Standing) -> StoredEvent {
-        let Self { nid, pdu, auth_depth, key, replaces, redacted_because, .. } = self;
-        StoredEvent::new(nid, room, standing, auth_depth, key.map(|key| key.nid), pdu, replaces, redacted_because)
+    /// Redacts the event by a redaction that has waited for it. `left` is its redacted form.
+    pub(super) fn redact(&mut self, left: Arc<Pdu>, because: Arc<StoredEvent>) {
+        self.pdu = left;
+        self.redacted_because = Some(because);
+        self.is_redacted_at_once = true;
+    }
+
+    /// The redaction that has waited for the event.
+    pub(super) fn redacted_at_once(&self) -> Option<&StoredEvent> {
+        self.redacted_because.as_deref().filter(|_| self.is_redacted_at_once)
+    }
+
+    /// The event as it is stored, and the stored events that it names.
+    pub(super) fn into_stored(self, room: RoomNid, standing: Standing) -> (StoredEvent, Links) {
+        let Self { nid, pdu, auth_depth, key, replaces, redacted_because, prev, auth, .. } = self;
+        let key = key.map(|key| key.nid);
+        let stored = StoredEvent::new(nid, room, standing, auth_depth, key, pdu, replaces, redacted_because);
+        (stored, Links { prev, auth, ..Links::default() })
     }
 
     /// Takes over from the event as it was stored before. A redaction that has been applied stays so, whatever a server sends

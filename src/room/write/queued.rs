@@ -12,9 +12,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ruma::EventId;
-use sabha_federation::{sides::Side, standing::Standing};
+use ruma::{EventId, OwnedEventId};
+use sabha_federation::{receive::WaitingRedaction, sides::Side, standing::Standing, state_log::StateHash};
 
+use super::outcome::PendingRedaction;
 use crate::{
     room::{
         applied::NewStanding,
@@ -42,13 +43,69 @@ struct QueuedEvent {
     pos: Position,
     event: Arc<StoredEvent>,
     annotation: Option<Annotation>,
+    /// `None`: the event itself is stored, and only its redaction is queued.
+    links: Option<Links>,
+}
+
+/// The events that a queued event names.
+#[derive(Debug, Default, Clone)]
+pub(in crate::room) struct Links {
+    /// The stored ones of the room among the previous events.
+    pub(in crate::room) prev: Vec<EventNid>,
+    pub(in crate::room) auth: Vec<EventNid>,
+    /// The missing events that it covers in advance.
+    pub(in crate::room) covers: Vec<OwnedEventId>,
+    /// The missing event that it redacts.
+    pub(in crate::room) redacts: Option<PendingRedaction>,
+}
+
+/// A queued event with the events that it names.
+pub(in crate::room) struct InGraph {
+    pub(in crate::room) event: Arc<StoredEvent>,
+    pub(in crate::room) links: Links,
 }
 
 impl Queued {
     /// Adds the event as it will be once `pos` is committed.
-    pub(in crate::room) fn add(&self, pos: Position, event: Arc<StoredEvent>) {
+    pub(in crate::room) fn add(&self, pos: Position, event: Arc<StoredEvent>, links: Links) {
         let annotation = annotation(&event.pdu);
-        lock(&self.events).insert(event.nid, QueuedEvent { pos, event, annotation });
+        lock(&self.events).insert(event.nid, QueuedEvent { pos, event, annotation, links: Some(links) });
+    }
+
+    /// Adds the redacted form of an event, which may be queued itself.
+    pub(in crate::room) fn add_redacted(&self, pos: Position, event: Arc<StoredEvent>) {
+        let annotation = annotation(&event.pdu);
+        let mut events = lock(&self.events);
+        let links = events.remove(&event.nid).and_then(|queued| queued.links);
+        events.insert(event.nid, QueuedEvent { pos, event, annotation, links });
+    }
+
+    /// A queued event as the walks through the room's graph see it.
+    pub(in crate::room) fn in_graph(&self, nid: EventNid) -> Option<InGraph> {
+        let events = lock(&self.events);
+        let queued = events.get(&nid)?;
+        let (event, links) = (Arc::clone(&queued.event), queued.links.clone()?);
+        drop(events);
+        Some(InGraph { event: self.as_restated(event), links })
+    }
+
+    /// The queued redactions of a missing event.
+    pub(in crate::room) fn pending_redactions(&self, event_id: &EventId) -> Vec<WaitingRedaction> {
+        let events = lock(&self.events);
+        let waiting = |queued: &QueuedEvent| {
+            let redaction = queued.links.as_ref()?.redacts.as_ref().filter(|redaction| redaction.target == event_id)?;
+            Some(WaitingRedaction { nid: queued.event.nid, by_power: redaction.by_power })
+        };
+        events.values().filter_map(waiting).collect()
+    }
+
+    /// The queued events that cover a missing one in advance.
+    pub(in crate::room) fn coverers(&self, event_id: &EventId) -> Vec<EventNid> {
+        let events = lock(&self.events);
+        let covers = |queued: &&QueuedEvent| {
+            queued.links.as_ref().is_some_and(|links| links.covers.iter().any(|covered| covered == event_id))
+        };
+        events.values().filter(covers).map(|queued| queued.event.nid).collect()
     }
 
     pub(in crate::room) fn add_side(&self, side: Arc<Side>) {
@@ -66,6 +123,16 @@ impl Queued {
             Some((_, standing)) if *standing != event.standing => Arc::new(event.restated(*standing)),
             _ => event,
         }
+    }
+
+    /// The queued standing of a stored event.
+    pub(in crate::room) fn restated(&self, nid: EventNid) -> Option<Standing> {
+        lock(&self.restated).get(&nid).map(|(_, standing)| *standing)
+    }
+
+    /// A queued side whose state has this hash.
+    pub(in crate::room) fn side_with(&self, hash: StateHash) -> Option<Arc<Side>> {
+        lock(&self.sides).values().find(|side| side.hash == hash).cloned()
     }
 
     pub(in crate::room) fn side(&self, nid: SideNid) -> Option<Arc<Side>> {

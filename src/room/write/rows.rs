@@ -11,6 +11,7 @@ use super::{
     Pending, RoomWriter,
     changes::StateChanges,
     outcome::{Built, Outcome, Placing, StateBefore},
+    queued::Links,
 };
 use crate::{
     room::{
@@ -86,10 +87,6 @@ pub(super) fn apply(writer: &mut RoomWriter<'_>, first: Position, txn: Option<Tx
     }
     let Making { mut write, mut effects, .. } = making;
     drop(view);
-    // In this order: for a redacted event that was queued just now, the redacted form counts.
-    for (pos, event) in effects.events.iter().chain(&effects.redacted) {
-        room.queued.add(*pos, Arc::clone(event));
-    }
     for (pos, nid, standing) in &effects.restated {
         room.queued.restate(*pos, *nid, *standing);
     }
@@ -120,8 +117,9 @@ impl Making<'_> {
         built.event_type.write_if_new(&mut self.write);
         built.sender.write_if_new(&mut self.write);
         let standing = standing(&outcome, pos, self.head);
-        if outcome.changes.is_empty()
-            && let Some(key) = &built.key
+        // Usually a change of the state brings it.
+        if let Some(key) = &built.key
+            && outcome.changes.iter().all(|change| change.key.nid != key.nid)
         {
             key.write_if_new(&mut self.write);
         }
@@ -146,16 +144,27 @@ impl Making<'_> {
             );
             self.write.push(events::RedactionColumns { event_nid: redacts.event.nid, redaction_nid: built.nid }.row());
         }
+        if let Some(because) = built.redacted_at_once() {
+            self.write.touch(Touch::Redacted { room: room.nid, event: built.nid, by: because.nid });
+            self.write.push(events::RedactionColumns { event_nid: built.nid, redaction_nid: because.nid }.row());
+        }
         self.add_event(&built, standing, outcome.stored_before.then_some(pos));
         if outcome.is_extremity {
             self.head.depth = self.head.depth.max(built.depth());
         }
-        let stored = Arc::new(built.into_stored(room.nid, standing));
+        let (stored, links) = built.into_stored(room.nid, standing);
+        let stored = Arc::new(stored);
+        let covers = outcome.missing.into_iter().filter(|edge| edge.covers).map(|edge| edge.missing).collect();
+        let links = Links { covers, redacts: outcome.pending_redaction, ..links };
+        room.queued.add(pos, Arc::clone(&stored), links);
         if let Some(relation) = relations::row(&stored) {
             self.write.push(relation);
         }
         if let Some(redacts) = outcome.redacts {
-            self.effects.redacted.push((pos, Arc::new(redacts.event.redacted(redacts.left, Arc::clone(&stored)))));
+            let left = Arc::new(redacts.event.redacted(redacts.left, Arc::clone(&stored)));
+            // After the event itself, which may have been queued just now: the redacted form counts.
+            room.queued.add_redacted(pos, Arc::clone(&left));
+            self.effects.redacted.push((pos, left));
         }
         self.effects.events.push((pos, stored));
         Ok(())

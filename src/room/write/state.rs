@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use ruma::{EventId, UserId};
 use sabha_federation::{
     Pdu,
-    graph::Extremities,
+    graph::{Extremities, Extremity},
+    receive::HeadView,
     sides::Side,
-    state_log::{Membership, StateEntry, StateHash},
+    standing::StateAt,
+    state_log::{Membership, StateEntry},
 };
 
 use super::{Pending, RoomWriter, outcome::KeyChange};
 use crate::{
     room::{Head, event::StoredEvent},
-    store::{Error, EventNid, KeyNid, Position, SideNid},
+    store::{Error, EventNid, KeyNid, SideNid},
 };
 
 /// A state event as the writer sees it: committed, or built a moment ago.
@@ -23,20 +25,10 @@ pub(super) struct Current {
     pub(super) pdu: Arc<Pdu>,
 }
 
-/// The end of a room as its writer sees it: with what is queued, and with what was appended just now.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadView<'a> {
-    pub extremities: &'a Extremities,
-    /// The position of the last change of state that has one. Those of events that were appended just now have none yet.
-    pub state_pos: Position,
-    /// The hash of the state, with all changes.
-    pub hash: StateHash,
-    /// The number of times that verdicts about stored events changed.
-    pub reject_epoch: i64,
-}
-
 impl RoomWriter<'_> {
-    /// The end of the room. Not to be asked between a jump and its commit, as no other question about the state is.
+    /// The end of the room, with what is queued and what was appended just now. Changes of state of events that were appended
+    /// just now have no position yet: `state_pos` is the one before them. Not to be asked between a jump and its commit, as no
+    /// other question about the state is.
     pub fn head(&self) -> HeadView<'_> {
         let view = self.room.view();
         let mut changed: BTreeMap<KeyNid, Option<EventNid>> = BTreeMap::new();
@@ -48,7 +40,23 @@ impl RoomWriter<'_> {
             hash = hash.with(&self.rooms.state_hash_key, key.nid, from, to);
         }
         let Head { state_pos, reject_epoch, .. } = *self.head;
-        HeadView { extremities: self.extremities(), state_pos, hash, reject_epoch }
+        HeadView { extremities: self.extremities(), state_pos, hash, reject_epoch, partial: false }
+    }
+
+    /// The forward extremities that were loaded, and of which only the state before them is known.
+    pub(in crate::room) fn extremities_without_state(&self) -> Vec<EventNid> {
+        self.head.without_state.clone()
+    }
+
+    /// Notes the states after all of these forward extremities.
+    pub(in crate::room) fn set_states_after(&mut self, known: &[(EventNid, StateAt)]) {
+        let state_after = |nid| known.iter().find(|(known, _)| *known == nid).map(|(_, after)| *after);
+        let extremities = self.head.forward_extremities.iter().cloned();
+        let extremities: Extremities = extremities
+            .map(|extremity| Extremity { after: state_after(extremity.nid).or(extremity.after), ..extremity })
+            .collect();
+        self.head.forward_extremities = extremities;
+        self.head.without_state.clear();
     }
 
     /// A side that a queued write stores.
