@@ -47,7 +47,7 @@ async fn events_that_come_at_the_same_time_are_all_stored() {
 /// Gives other tasks the time of some reads.
 async fn some_reads(world: &World) {
     for _ in 0..20 {
-        world.rooms().db.find_info("nothing").await.expect("read");
+        world.rooms().db.engine().await.expect("read");
     }
 }
 
