@@ -6,7 +6,7 @@ use ruma::{EventId, RoomVersionId, presence::PresenceState};
 use sabha_federation::EventDraft;
 use serde_json::{Value, json, value::to_raw_value};
 use sqlx::{Connection as _, Executor as _, PgConnection};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use zeroize::Zeroizing;
 
 use super::{
@@ -190,17 +190,24 @@ pub(crate) fn redaction(event_id: &EventId) -> EventDraft {
 
 /// Stops the committer before each of its next commits, until the gate has a permit for it.
 pub(crate) fn hold_commits(server: &Server) -> Arc<Semaphore> {
-    let gate = Arc::new(Semaphore::new(0));
-    let in_hook = Arc::clone(&gate);
+    hold_commits_at(server, CommitStep::Taken).0
+}
+
+/// Stops the committer at this step of each of its next commits, until the gate has a permit for it. Tells each time that it
+/// has come there.
+pub(crate) fn hold_commits_at(server: &Server, at: CommitStep) -> (Arc<Semaphore>, Arc<Notify>) {
+    let (gate, reached) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+    let in_hook = (Arc::clone(&gate), Arc::clone(&reached));
     server.app.db.committer().on_step(Arc::new(move |step| {
-        let gate = Arc::clone(&in_hook);
+        let (gate, reached) = in_hook.clone();
         Box::pin(async move {
-            if step == CommitStep::Taken {
+            if step == at {
+                reached.notify_one();
                 gate.acquire().await.expect("never closed").forget();
             }
         })
     }));
-    gate
+    (gate, reached)
 }
 
 /// A state event with an empty state key.

@@ -86,7 +86,7 @@ impl World {
         let follower = other_service(&server);
         let model = Model::new(rules);
         let locals = vec![alice.user.nid];
-        let (evicts, clock) = (false, 1_700_000_000_000);
+        let (evicts, clock) = (false, 4_000_000_000_000);
         let mut world = Self { server, follower, alice, room_id, model, locals, evicts, clock };
         world.learn_line().await;
         for user in [carol(), dave()] {

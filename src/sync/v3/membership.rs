@@ -181,6 +181,17 @@ impl RoomNews {
         Ok(())
     }
 
+    /// Adds a room whose invitation or knock the answer does not show, if the client takes the user for joined: the next answer
+    /// does not know that any more.
+    async fn add_departure_before(&mut self, look: &Look<'_>, entry: &MemberEntry) -> Result<(), Error> {
+        let room = look.app.rooms.by_nid(entry.room).await?;
+        let sight = look.app.rooms.sight(&room, &look.caller.user).await?;
+        match look.has_had(&sight, room.nid) {
+            Some(_) => self.add_left(look, entry, true).await,
+            None => Ok(()),
+        }
+    }
+
     async fn add_left(&mut self, look: &Look<'_>, entry: &MemberEntry, changed: bool) -> Result<(), Error> {
         let include = if look.is_initial() { look.request.filter.room.include_leave } else { changed };
         if !include {

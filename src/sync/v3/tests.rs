@@ -1,16 +1,21 @@
 //! Tests of the limits of one answer, with small numbers in place of the real ones.
 
 use ruma::RoomVersionId;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::to_raw_value};
 
 use super::{budget::Budget, *};
 use crate::{
+    account_data::ACCOUNT,
     limits::parked_syncs::MAX_FOR_DEVICE,
     room::{
         Room,
-        tests::{Server, message, new_room, server},
-        write::create::{InitialState, Preset},
+        tests::{Server, hold_commits_at, message, new_room, server},
+        write::{
+            create::{InitialState, Preset},
+            profile::MemberProfile,
+        },
     },
+    store::committer::CommitStep,
     sync::token::MAX_HINTED_ROOMS,
 };
 
@@ -257,5 +262,44 @@ async fn keys_that_changed_before_a_departure_are_told_though_it_is_in_memory_al
         let (answer, _) = answer_within(&server, &alice, &next_request(&answer), within).await.expect("answered");
         assert_eq!(answer["device_lists"]["changed"], json!([]), "{answer}");
         server.app.rooms.join(leaver, &room_id, None).await.expect("joined");
+    }
+}
+
+/// The client takes the user for joined, and for the next answer the user was in no room before the invitation.
+#[tokio::test]
+async fn an_invitation_that_is_not_told_does_not_hide_the_departure_before_it() {
+    for is_ignored in [false, true] {
+        let server = server().await;
+        let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+        let rooms = &server.app.rooms;
+        let room_id = rooms.create(&bob, new_room(RoomVersionId::V11, Preset::Public)).await.expect("created");
+        rooms.join(&alice, &room_id, None).await.expect("joined");
+        let within = (PLENTY, PLENTY);
+        let (first, _) =
+            answer_within(&server, &alice, &request(None, Hints::default()), within).await.expect("answered");
+        let asks = next_request(&first);
+        rooms.kick(&bob, &room_id, alice.user_id(), None).await.expect("kicked");
+        rooms.invite(&bob, &room_id, alice.user_id(), &MemberProfile::default(), None).await.expect("invited");
+        let answer = if is_ignored {
+            let list = to_raw_value(&json!({ "ignored_users": { bob.user_id().as_str(): {} } })).expect("JSON");
+            let data = &server.app.account_data;
+            data.put(alice.user.nid, ACCOUNT, "m.ignored_user_list", list).await.expect("stored");
+            answer_within(&server, &alice, &asks, within).await.expect("answered").0
+        } else {
+            // The rejection is stored, and memory does not know it yet.
+            let (gate, stored) = hold_commits_at(&server, CommitStep::Stored);
+            let reject = async { rooms.leave(&alice, &room_id, None).await.expect("left") };
+            let look = async {
+                stored.notified().await;
+                let (answer, _) = answer_within(&server, &alice, &asks, within).await.expect("answered");
+                gate.add_permits(100);
+                answer
+            };
+            tokio::join!(reject, look).1
+        };
+        let left = &answer["rooms"]["leave"][room_id.as_str()];
+        let told = events(&left["timeline"]).iter().map(|event| event["content"]["membership"].as_str());
+        assert_eq!(told.collect::<Vec<_>>(), [Some("leave")], "{is_ignored}: {answer}");
+        assert!(answer["rooms"].get("invite").is_none(), "{is_ignored}: {answer}");
     }
 }

@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl RoomNews {
-    /// Writes the sections `invite` and `knock`, if they have any room.
+    /// Writes the sections `invite` and `knock`, if they have any room. A room that they do not show is among those that the
+    /// user has left, if the client still takes the user for joined.
     pub(super) async fn write_stripped(
         &mut self,
         look: &Look<'_>,
@@ -35,10 +36,16 @@ impl RoomNews {
                 }
                 let mut states = look.app.rooms.stripped_states(look.caller.user.nid, entries).await?;
                 for entry in entries {
-                    // A membership that was replaced meanwhile is for the next answer.
-                    let Some(state) = states.remove(&entry.room) else { continue };
-                    let written = write_room(look, entry, state, field, &mut json).await;
-                    if look.app.rooms.contain(entry.room, written)?.is_none() {
+                    let written = match states.remove(&entry.room) {
+                        Some(state) => write_room(look, entry, state, field, &mut json).await,
+                        // A membership that was replaced meanwhile is for the next answer.
+                        None => Ok(false),
+                    };
+                    let told = match written {
+                        Ok(false) => self.add_departure_before(look, entry).await,
+                        written => written.map(drop),
+                    };
+                    if look.app.rooms.contain(entry.room, told)?.is_none() {
                         self.leave_out(look, entry.room)?;
                     }
                 }
@@ -51,18 +58,19 @@ impl RoomNews {
     }
 }
 
-/// Writes a room that the user is invited to or has knocked on, unless the invitation is from a user whom they ignore.
+/// Writes a room that the user is invited to or has knocked on, unless the invitation is from a user whom they ignore. Returns
+/// whether it is written.
 async fn write_room(
     look: &Look<'_>,
     entry: &MemberEntry,
     state: Result<Stripped, Error>,
     field: &str,
     json: &mut Object<'_>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let (room, state) = (look.app.rooms.by_nid(entry.room).await?, state?);
     let ignored = look.ignored().await?;
     if !look.wants(&room) || state.sender_of(look.caller.user_id()).is_some_and(|sender| ignored.contains(sender)) {
-        return Ok(());
+        return Ok(false);
     }
     let events = look.app.rooms.show_stripped(&room, state).await?;
     let mut object = Object::begin(json.key(room.room_id.as_str()));
@@ -70,5 +78,5 @@ async fn write_room(
     stripped.raw("events", &events);
     stripped.end();
     object.end();
-    Ok(())
+    Ok(true)
 }

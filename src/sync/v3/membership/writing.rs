@@ -38,6 +38,8 @@ impl RoomNews {
     ) -> Result<bool, SyncError> {
         let before = object.mark();
         let mut sections = Object::begin(object.key("rooms"));
+        // First, because it may find rooms that the user has left.
+        self.write_stripped(look, size, &mut sections).await?;
         for (name, mut rooms, section) in [
             ("join", std::mem::take(&mut self.joined), joined::Section::Joined),
             ("leave", std::mem::take(&mut self.left), joined::Section::Left),
@@ -55,7 +57,6 @@ impl RoomNews {
                 sections.back_to(before);
             }
         }
-        self.write_stripped(look, size, &mut sections).await?;
         let any = sections.end();
         if !any {
             object.back_to(before);
