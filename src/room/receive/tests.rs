@@ -86,6 +86,7 @@ impl World {
         let follower = other_service(&server);
         let model = Model::new(rules);
         let locals = vec![alice.user.nid];
+        // Later than local events: of two state events of equal power, the later one stands.
         let (evicts, clock) = (false, 4_000_000_000_000);
         let mut world = Self { server, follower, alice, room_id, model, locals, evicts, clock };
         world.learn_line().await;
