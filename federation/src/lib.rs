@@ -57,6 +57,8 @@ pub use self::{
 };
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod test_ready;
 #[cfg(test)]
 mod test_room;

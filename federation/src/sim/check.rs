@@ -1,0 +1,209 @@
+//! The invariants: those that hold after each commit, and those that hold when everything has healed.
+
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
+
+use ruma::OwnedEventId;
+use serde_json::value::RawValue;
+
+use super::{
+    server::Server,
+    stage::Stage,
+    store::{Damage, NotStored},
+    truth::{Outcome, Truth, View},
+};
+use crate::{
+    graph::NoneLeft,
+    ids::Position,
+    pdu::Pdu,
+    receive::ReceiveError,
+    received, sides,
+    standing::{Flags, StateAt},
+    state_log::StateLog,
+    test_ready::ready,
+};
+
+/// An invariant does not hold.
+#[derive(Debug)]
+pub(super) struct Violation(pub String);
+
+impl Violation {
+    pub fn new(what: impl Display) -> Self {
+        Self(what.to_string())
+    }
+}
+
+impl From<ReceiveError<NotStored>> for Violation {
+    fn from(error: ReceiveError<NotStored>) -> Self {
+        Self(format!("an event was not decided about: {error:?}"))
+    }
+}
+
+impl From<NotStored> for Violation {
+    fn from(error: NotStored) -> Self {
+        Self(format!("something that was named is not stored: {error}"))
+    }
+}
+
+impl From<NoneLeft> for Violation {
+    fn from(error: NoneLeft) -> Self {
+        Self(format!("a decision cannot be stored: {error}"))
+    }
+}
+
+impl From<Damage> for Violation {
+    fn from(error: Damage) -> Self {
+        Self(format!("the room cannot be loaded: {error}"))
+    }
+}
+
+/// Fails with a text unless something holds.
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)+) => {
+        if !$holds {
+            return Err(Violation(format!($($text)+)));
+        }
+    };
+}
+
+/// After a commit, and after loading: the extremities are there and have a state, and the log is what its rows make.
+pub(super) fn head(server: &Server) -> Result<(), Violation> {
+    let Server { number, memory, .. } = server;
+    let rows = &memory.rows;
+    ensure!(rows.events.is_empty() || !rows.extremities.is_empty(), "s{number} has no forward extremity");
+    for extremity in rows.extremities.iter() {
+        let row = &rows.events[&extremity.nid];
+        ensure!(row.flags.is_accepted(), "s{number} has {} as extremity, which it did not accept", extremity.event_id);
+        let after = match extremity.after {
+            Some(after) => after,
+            None => {
+                ensure!(row.flags.contains(Flags::TIP), "s{number} lost the state after {}", extremity.event_id);
+                StateAt::in_log(row.pos)
+            }
+        };
+        ready(sides::hash(memory, after))?;
+    }
+    let replayed = StateLog::new(server.secret.clone(), Position::BEFORE_ALL).replay(rows.log.iter().copied());
+    let replayed = replayed.map_err(|error| Violation(format!("s{number}: {error}")))?;
+    ensure!(
+        replayed.entries() == memory.log.entries() && replayed.hash() == rows.hash,
+        "s{number} has another log than its rows make"
+    );
+    Ok(())
+}
+
+/// In the end: every server did with each event what it had to do, and all agree.
+pub(super) fn end(servers: &[Server], stage: &mut Stage) -> Result<(), Violation> {
+    let events = all_events(servers)?;
+    let mut truth = Truth::about(&stage.room.rules, events.iter().map(|pdu| &**pdu));
+    for server in servers {
+        durable(server)?;
+        verified(server, stage)?;
+        acknowledged(server, stage)?;
+        as_in_truth(server, &mut truth)?;
+    }
+    stage.counts.resolutions = truth.resolutions();
+    for server in &servers[1..] {
+        let (first, other) = (&servers[0].memory, &server.memory);
+        let number = server.number;
+        ensure!(
+            first.rows.extremity_ids() == other.rows.extremity_ids(),
+            "s0 has the extremities {:?}, and s{number} has {:?}",
+            first.rows.extremity_ids(),
+            other.rows.extremity_ids()
+        );
+        let (first, other) = (current(&servers[0]), current(server));
+        ensure!(first == other, "s0 has the state {first:?}, and s{number} has {other:?}");
+    }
+    Ok(())
+}
+
+fn current(server: &Server) -> std::collections::BTreeSet<OwnedEventId> {
+    server.memory.events_of(StateAt::in_log(server.memory.rows.pos))
+}
+
+/// The events of the graph that any server has, each after those that it names.
+fn all_events(servers: &[Server]) -> Result<Vec<Arc<Pdu>>, Violation> {
+    let mut left: BTreeMap<OwnedEventId, Arc<Pdu>> = BTreeMap::new();
+    for row in servers.iter().flat_map(|server| server.disk.in_order()) {
+        // One that nobody redacted, if there is any.
+        if !row.is_redacted || !left.contains_key(&row.pdu.event_id) {
+            left.insert(row.pdu.event_id.clone(), Arc::clone(&row.pdu));
+        }
+    }
+    let mut events: Vec<Arc<Pdu>> = Vec::new();
+    while !left.is_empty() {
+        let is_first = |pdu: &Pdu| pdu.prev_events.iter().chain(&pdu.auth_events).all(|id| !left.contains_key(id));
+        let first: Vec<OwnedEventId> =
+            left.values().filter(|pdu| is_first(pdu)).map(|pdu| pdu.event_id.clone()).collect();
+        ensure!(!first.is_empty(), "events name each other in a circle");
+        events.extend(first.iter().filter_map(|id| left.remove(id)));
+    }
+    Ok(events)
+}
+
+/// Memory is what the disk makes.
+fn durable(server: &Server) -> Result<(), Violation> {
+    let Server { number, memory, disk, .. } = server;
+    let standing = |rows: &super::store::Rows| -> Vec<_> {
+        let row = |row: &super::store::EventRow| (row.pdu.json.clone(), row.flags, row.place, row.before, row.pos);
+        rows.events.iter().map(|(nid, event)| (*nid, row(event))).collect()
+    };
+    ensure!(standing(disk) == standing(&memory.rows), "s{number} has other events in memory than on disk");
+    ensure!(disk.log == memory.rows.log, "s{number} has another log in memory than on disk");
+    ensure!(disk.extremities == memory.rows.extremities, "s{number} has other extremities in memory than on disk");
+    Ok(())
+}
+
+/// Every event was signed by its server, and has the ID of its bytes.
+fn verified(server: &Server, stage: &Stage) -> Result<(), Violation> {
+    for row in server.disk.events.values() {
+        let (number, event_id) = (server.number, &row.pdu.event_id);
+        let raw = RawValue::from_string(row.pdu.json.as_ref().to_owned()).map_err(Violation::new)?;
+        let read = received::read(&stage.room.rules, &stage.room.room_id, &raw).map_err(Violation::new)?;
+        let verified = read.verify(&stage.signatures, &|server, key_id| stage.key(server, key_id));
+        let is_so = verified.is_ok_and(|verified| verified.pdu().event_id == *event_id);
+        ensure!(is_so, "s{number} stored {event_id}, which was not verified");
+    }
+    Ok(())
+}
+
+/// Every event that was acknowledged to its user is in the room.
+fn acknowledged(server: &Server, stage: &Stage) -> Result<(), Violation> {
+    for event_id in &stage.acknowledged {
+        ensure!(server.disk.knows(event_id), "s{} has not {event_id}, which was acknowledged", server.number);
+    }
+    Ok(())
+}
+
+/// The outcome of each event, the state before it, and the extremities and the state of the room after it are those of the
+/// truth.
+fn as_in_truth(server: &Server, truth: &mut Truth) -> Result<(), Violation> {
+    let Server { number, memory, .. } = server;
+    let mut view = View::default();
+    for row in memory.rows.in_order() {
+        let event_id = &row.pdu.event_id;
+        let expected = truth.show(&mut view, event_id);
+        let outcome = match () {
+            () if row.flags.contains(Flags::REJECTED) => Outcome::Rejected,
+            () if row.flags.contains(Flags::SOFT_FAILED) => Outcome::SoftFailed,
+            () => Outcome::Accepted,
+        };
+        ensure!(outcome == expected, "s{number}: {event_id} is {outcome:?}, and should be {expected:?}");
+        ensure!(row.place.is_some() == (outcome == Outcome::Accepted), "s{number}: {event_id} is at {:?}", row.place);
+
+        let (before, expected) = (memory.events_of(row.before), truth.before(event_id));
+        ensure!(before == expected, "s{number}: before {event_id} the state is {before:?}, and should be {expected:?}");
+
+        let (current, expected) = (memory.events_of(StateAt::in_log(row.pos)), truth.current(&view));
+        ensure!(current == expected, "s{number}: with {event_id} the state is {current:?}, and should be {expected:?}");
+
+        let is_tip = outcome == Outcome::Accepted && truth.extremities(&view).len() == 1;
+        ensure!(
+            row.flags.contains(Flags::TIP) == is_tip,
+            "s{number}: {event_id} is wrongly said to be the only tip or not"
+        );
+    }
+    let (extremities, expected) = (memory.rows.extremity_ids(), truth.extremities(&view));
+    ensure!(extremities == expected, "s{number}: the extremities are {extremities:?}, and should be {expected:?}");
+    Ok(())
+}

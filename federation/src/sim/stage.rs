@@ -1,0 +1,215 @@
+//! The stage: everything that servers share, and the way in which they make something happen.
+
+use std::{collections::BTreeMap, fmt};
+
+use ruma::{EventId, OwnedRoomId, ServerName, ServerSigningKeyId, room_version_rules::RoomVersionRules};
+use serde_json::value::RawValue;
+
+use super::{
+    clock::Agenda,
+    faults::{Fate, Faults},
+    net::{Message, Net},
+    rand::Rand,
+    rogue::forge,
+    signatures::{Made, SimSignatures},
+    trace::Trace,
+};
+use crate::{pdu::Pdu, published_keys::PublicKey, receive::Decision, received, signing::ServerSigner, standing::Flags};
+
+/// Something that happens. Servers are named by their numbers.
+pub(super) enum Step {
+    /// A user of a server wants to send something.
+    Wish {
+        server: usize,
+    },
+    /// The rogue sends something.
+    Rogue,
+    /// A message arrives.
+    Arrive {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    Judge {
+        server: usize,
+        life: u64,
+    },
+    Settle {
+        server: usize,
+        life: u64,
+    },
+    Commit {
+        server: usize,
+        life: u64,
+    },
+    Restart {
+        server: usize,
+    },
+    /// A server repeats what was not answered.
+    Tick {
+        server: usize,
+    },
+    /// A partition begins, or ends.
+    Partition(Option<Vec<bool>>),
+}
+
+/// The room that all servers share.
+pub(super) struct Room {
+    pub rules: RoomVersionRules,
+    pub room_id: OwnedRoomId,
+}
+
+pub(super) struct Stage {
+    pub agenda: Agenda<Step>,
+    pub net: Net,
+    pub faults: Faults,
+    pub trace: Trace,
+    pub signatures: SimSignatures,
+    pub room: Room,
+    /// The honest servers. Their numbers are those below, and the rogue's is this one.
+    pub servers: usize,
+    /// The events of local users that were acknowledged to them.
+    pub acknowledged: Vec<ruma::OwnedEventId>,
+    pub counts: Counts,
+    pub rand: Rand,
+    keys: BTreeMap<(ruma::OwnedServerName, ruma::OwnedServerSigningKeyId), PublicKey>,
+}
+
+/// What happened, in numbers: a simulation in which nothing happens shows nothing.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Counts {
+    pub stored: usize,
+    pub refused: usize,
+    pub dropped: usize,
+    pub rejected: usize,
+    pub soft_failed: usize,
+    pub outliers: usize,
+    pub sides: usize,
+    pub resolutions: usize,
+    pub pulls: usize,
+    pub moved: usize,
+    pub stale: usize,
+    pub crashes: usize,
+    pub failed_commits: usize,
+}
+
+impl Counts {
+    pub fn count(&mut self, decision: &Decision) {
+        let is = |flags| usize::from(decision.flags.contains(flags));
+        self.stored += 1;
+        self.rejected += is(Flags::REJECTED);
+        self.soft_failed += is(Flags::SOFT_FAILED);
+        self.outliers += is(Flags::OUTLIER);
+        self.sides += decision.sides.len();
+    }
+
+    /// The numbers of both.
+    pub fn add(&mut self, other: &Self) {
+        self.stored += other.stored;
+        self.refused += other.refused;
+        self.dropped += other.dropped;
+        self.rejected += other.rejected;
+        self.soft_failed += other.soft_failed;
+        self.outliers += other.outliers;
+        self.sides += other.sides;
+        self.resolutions += other.resolutions;
+        self.pulls += other.pulls;
+        self.moved += other.moved;
+        self.stale += other.stale;
+        self.crashes += other.crashes;
+        self.failed_commits += other.failed_commits;
+    }
+}
+
+impl Stage {
+    pub fn new<'a>(
+        seed: u64,
+        room: Room,
+        faults: Faults,
+        signers: impl ExactSizeIterator<Item = &'a ServerSigner>,
+    ) -> Self {
+        let servers = signers.len() - 1;
+        let key = |signer: &ServerSigner| {
+            ((signer.server_name().to_owned(), signer.key_id().to_owned()), PublicKey::of(signer))
+        };
+        Self {
+            agenda: Agenda::new(),
+            net: Net::new(Rand::new(seed, b"net     ")),
+            faults,
+            trace: Trace::default(),
+            signatures: SimSignatures::of_seed(seed),
+            room,
+            servers,
+            acknowledged: Vec::new(),
+            counts: Counts::default(),
+            rand: Rand::new(seed, b"stage   "),
+            keys: signers.map(key).collect(),
+        }
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&mut self, server: usize, what: fmt::Arguments<'_>) {
+        self.trace.step(self.agenda.now_ms(), server, what);
+    }
+
+    /// Plans a step within this time.
+    pub fn soon(&mut self, most_ms: i64, step: Step) {
+        let delay_ms = self.rand.between(0..=most_ms);
+        self.agenda.after(delay_ms, step);
+    }
+
+    /// The numbers of all honest servers but this one.
+    pub fn others(&self, server: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.servers).filter(move |other| *other != server)
+    }
+
+    pub fn any_other(&mut self, server: usize) -> usize {
+        let others: Vec<usize> = self.others(server).collect();
+        *self.rand.pick(&others)
+    }
+
+    /// Sends a message, which may be lost, and may be followed by a forged one.
+    pub fn send(&mut self, from: usize, to: usize, message: Message) {
+        if let Message::Push { events, .. } = &message
+            && self.rand.percent(self.faults.forged_percent)
+        {
+            let events = events.iter().map(|json| forge(json, &mut self.rand).into()).collect();
+            self.post(from, to, Message::Push { number: FORGED, events });
+        }
+        self.post(from, to, message);
+    }
+
+    fn post(&mut self, from: usize, to: usize, message: Message) {
+        for delay_ms in self.net.delays(from, to) {
+            self.agenda.after(delay_ms, Step::Arrive { from, to, message: message.clone() });
+        }
+    }
+
+    /// The end of the next commit.
+    pub fn fate(&mut self) -> Fate {
+        self.faults.fate(&mut self.rand)
+    }
+
+    /// The key of a server.
+    pub fn key(&self, server: &ServerName, key_id: &ServerSigningKeyId) -> Option<PublicKey> {
+        self.keys.get(&(server.to_owned(), key_id.to_owned())).copied()
+    }
+
+    /// Notes the signatures of an event that was built just now.
+    pub fn note_signatures(&mut self, event: &Pdu) {
+        let json = RawValue::from_string(event.json.as_ref().to_owned()).expect("an event is JSON");
+        let read = received::read(&self.room.rules, &self.room.room_id, &json).expect("we build no wrong events");
+        let made = Made::default();
+        let verified = read.verify(&made, &|server, key_id| self.key(server, key_id)).expect("we sign our events");
+        assert_eq!(verified.pdu().event_id, event.event_id, "others compute the same ID");
+        self.signatures.note(made);
+    }
+}
+
+/// The number of pushes whose acknowledgement means nothing.
+const FORGED: u64 = u64::MAX;
+
+/// The beginning of an event ID, for the trace.
+pub(super) fn short(event_id: &EventId) -> &str {
+    event_id.as_str().get(..7).unwrap_or(event_id.as_str())
+}
