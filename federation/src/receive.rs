@@ -27,9 +27,11 @@
 //! PDU](https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu); [`crate::received`] has the
 //! first three.
 //!
-//! - [`decide`]: outside the turn.
-//! - [`commit`]: in the turn.
-//! - [`local`]: events of local users.
+//! - [`decide`]: outside the turn. [`commit`]: in the turn.
+//! - [`local`]: events of local users, which take the same way. [`source`]: what the two origins have in common.
+//! - [`rules`]: the auth rules against auth events and states. [`states`]: one state from several.
+//! - [`redaction`]: what an event redacts, and what redacts it.
+//! - [`overlay`]: the room's reads with what is new and not stored.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -49,9 +51,17 @@ use crate::{
     state_log::{Membership, StateHash, StateHashKey},
 };
 
-pub mod commit;
-pub mod decide;
+mod commit;
+mod decide;
 pub mod local;
+mod overlay;
+mod redaction;
+mod rules;
+mod source;
+mod states;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     commit::settle,
@@ -157,15 +167,15 @@ pub struct WaitingRedaction {
 
 /// The result of [`judge`].
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Verdict<S = Incoming> {
     /// The event will be stored. [`settle`] says how.
-    Judged(Box<Judged>),
+    Judged(Box<Judged<S>>),
     /// The event is stored already, and nothing is left to do.
     Known { nid: EventNid, flags: Flags },
     /// The event can never be stored.
     Dropped(DropReason),
     /// Something is missing that other servers may have. The event is given back.
-    Wait { missing: Missing, event: Box<Incoming> },
+    Wait { missing: Missing, event: Box<S> },
 }
 
 /// Why an event is not stored.
@@ -185,7 +195,7 @@ pub enum Missing {
 
 /// The result of [`settle`].
 #[derive(Debug)]
-pub enum Settled {
+pub enum Settled<S = Incoming> {
     Store(Box<Decision>),
     /// The event was stored since it was judged.
     Known {
@@ -193,9 +203,9 @@ pub enum Settled {
         flags: Flags,
     },
     /// The room got other states since they were resolved. [`foresee`] resolves the new ones outside the turn.
-    Moved(Box<Judged>),
+    Moved(Box<Judged<S>>),
     /// The room changed in a way that matters to the verdict: the event must be judged again.
-    Stale(Box<Incoming>),
+    Stale(Box<S>),
 }
 
 /// An event that is stored.
