@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use ruma::OwnedEventId;
-use serde_json::value::RawValue;
 
 use super::{
     server::Server,
@@ -15,8 +14,8 @@ use crate::{
     graph::NoneLeft,
     ids::Position,
     pdu::Pdu,
-    receive::ReceiveError,
-    received, sides,
+    receive::{ReceiveError, local::LocalError},
+    sides,
     standing::{Flags, StateAt},
     state_log::StateLog,
     test_ready::ready,
@@ -35,6 +34,12 @@ impl Violation {
 impl From<ReceiveError<NotStored>> for Violation {
     fn from(error: ReceiveError<NotStored>) -> Self {
         Self(format!("an event was not decided about: {error:?}"))
+    }
+}
+
+impl From<LocalError<NotStored>> for Violation {
+    fn from(error: LocalError<NotStored>) -> Self {
+        Self(format!("a local event was not decided about: {error:?}"))
     }
 }
 
@@ -65,11 +70,11 @@ macro_rules! ensure {
     };
 }
 
-/// After a commit, and after loading: the extremities are there and have a state, and the log is what its rows make.
-pub(super) fn head(server: &Server) -> Result<(), Violation> {
+/// After a commit, and after loading: the extremities are there, are accepted, and have a state.
+pub(super) fn extremities(server: &Server) -> Result<(), Violation> {
     let Server { number, memory, .. } = server;
     let rows = &memory.rows;
-    ensure!(rows.events.is_empty() || !rows.extremities.is_empty(), "s{number} has no forward extremity");
+    ensure!(rows.in_order().is_empty() || !rows.extremities.is_empty(), "s{number} has no forward extremity");
     for extremity in rows.extremities.iter() {
         let row = &rows.events[&extremity.nid];
         ensure!(row.flags.is_accepted(), "s{number} has {} as extremity, which it did not accept", extremity.event_id);
@@ -82,6 +87,13 @@ pub(super) fn head(server: &Server) -> Result<(), Violation> {
         };
         ready(sides::hash(memory, after))?;
     }
+    Ok(())
+}
+
+/// After loading, and in the end: the log is what all its rows make.
+pub(super) fn loaded(server: &Server) -> Result<(), Violation> {
+    let Server { number, memory, .. } = server;
+    let rows = &memory.rows;
     let replayed = StateLog::new(server.secret.clone(), Position::BEFORE_ALL).replay(rows.log.iter().copied());
     let replayed = replayed.map_err(|error| Violation(format!("s{number}: {error}")))?;
     ensure!(
@@ -96,6 +108,7 @@ pub(super) fn end(servers: &[Server], stage: &mut Stage) -> Result<(), Violation
     let events = all_events(servers)?;
     let mut truth = Truth::about(&stage.room.rules, events.iter().map(|pdu| &**pdu));
     for server in servers {
+        loaded(server)?;
         durable(server)?;
         verified(server, stage)?;
         acknowledged(server, stage)?;
@@ -155,13 +168,10 @@ fn durable(server: &Server) -> Result<(), Violation> {
 }
 
 /// Every event was signed by its server, and has the ID of its bytes.
-fn verified(server: &Server, stage: &Stage) -> Result<(), Violation> {
+fn verified(server: &Server, stage: &mut Stage) -> Result<(), Violation> {
     for row in server.disk.events.values() {
         let (number, event_id) = (server.number, &row.pdu.event_id);
-        let raw = RawValue::from_string(row.pdu.json.as_ref().to_owned()).map_err(Violation::new)?;
-        let read = received::read(&stage.room.rules, &stage.room.room_id, &raw).map_err(Violation::new)?;
-        let verified = read.verify(&stage.signatures, &|server, key_id| stage.key(server, key_id));
-        let is_so = verified.is_ok_and(|verified| verified.pdu().event_id == *event_id);
+        let is_so = stage.verify(&row.pdu.json).is_some_and(|verified| verified.pdu().event_id == *event_id);
         ensure!(is_so, "s{number} stored {event_id}, which was not verified");
     }
     Ok(())

@@ -3,6 +3,8 @@
 //! So there are events that are rejected, old branches, events that only some servers have, and depths and times that
 //! mean nothing. It names only events that an honest server can show: what to do about others is for a later step.
 
+use std::collections::BTreeSet;
+
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde_json::{Value as JsonValue, json};
 
@@ -33,11 +35,13 @@ pub(super) struct Rogue {
     signer: ServerSigner,
     rand: Rand,
     pushes: u64,
+    /// The events of the time when everybody joined.
+    before: BTreeSet<OwnedEventId>,
 }
 
 impl Rogue {
     pub fn new(number: usize, user: OwnedUserId, signer: ServerSigner, rand: Rand) -> Self {
-        Self { number, user, signer, rand, pushes: 0 }
+        Self { number, user, signer, rand, pushes: 0, before: BTreeSet::new() }
     }
 
     /// Joins the room as an honest user.
@@ -46,6 +50,7 @@ impl Rogue {
         let prev: Vec<OwnedEventId> = disk.rows.extremity_ids().into_iter().collect();
         let event = self.build(stage, &disk, None, &prev, member(&self.user, "join", 0));
         self.push(stage, &event, |_| true);
+        self.before = disk.rows.events.values().map(|row| row.pdu.event_id.clone()).collect();
         Ok(())
     }
 
@@ -56,10 +61,13 @@ impl Rogue {
         let shown: Vec<_> =
             disk.rows.in_order().into_iter().filter(|row| !row.flags.contains(Flags::REJECTED)).collect();
         let known: Vec<OwnedEventId> = shown.iter().map(|row| row.pdu.event_id.clone()).collect();
-        let prev: Vec<OwnedEventId> = if self.rand.percent(40) {
+        // An event on a state without the keepers could throw them out of the room: once only invited users may join, state
+        // resolution takes back joins that not all branches have.
+        let since: Vec<&OwnedEventId> = known.iter().filter(|event_id| !self.before.contains(*event_id)).collect();
+        let prev: Vec<OwnedEventId> = if since.is_empty() || self.rand.percent(40) {
             disk.rows.extremity_ids().into_iter().collect()
         } else {
-            let mut prev: Vec<_> = (0..=self.rand.index(3)).map(|_| self.rand.pick(&known).clone()).collect();
+            let mut prev: Vec<_> = (0..=self.rand.index(3)).map(|_| (*self.rand.pick(&since)).clone()).collect();
             prev.sort();
             prev.dedup();
             prev

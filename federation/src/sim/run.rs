@@ -164,9 +164,13 @@ impl Sim {
         for (after_ms, sides) in self.faults.partitions.clone() {
             self.stage.agenda.after(after_ms, Step::Partition(sides));
         }
+        // Many wishes at once make branches.
+        let mut at_ms = 0;
         for _ in 0..self.wishes.between(10..=MOST_WISHES) {
+            let is_at_once = self.wishes.percent(60);
+            at_ms = if is_at_once { at_ms + self.wishes.between(0..=100) } else { self.wishes.between(0..=STORM_MS) };
             let server = self.wishes.index(self.servers.len());
-            self.stage.agenda.after(self.wishes.between(0..=STORM_MS), Step::Wish { server });
+            self.stage.agenda.after(at_ms.min(STORM_MS), Step::Wish { server });
         }
         for _ in 0..self.wishes.between(0..=MOST_OF_ROGUE) {
             self.stage.agenda.after(self.wishes.between(0..=STORM_MS), Step::Rogue);

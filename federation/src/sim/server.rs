@@ -10,7 +10,6 @@ use std::{
 };
 
 use ruma::UserId;
-use serde_json::value::RawValue;
 
 use super::{
     bugs::Bug,
@@ -30,7 +29,6 @@ use crate::{
         local::{self, LocalError},
         settle,
     },
-    received,
     signing::ServerSigner,
     standing::Flags,
     state_log::StateHashKey,
@@ -100,24 +98,10 @@ impl Server {
         !works && self.pulls.is_empty() && self.pushes.are_acknowledged()
     }
 
-    /// Reads and verifies an event that came. `None`: it is dropped.
-    fn verify(&self, stage: &mut Stage, json: &str) -> Option<received::Verified> {
-        let raw = RawValue::from_string(json.to_owned()).ok()?;
-        let Room { rules, room_id, .. } = &stage.room;
-        let verified = match received::read(rules, room_id, &raw) {
-            Ok(event) => event.verify(&stage.signatures, &|server, key_id| stage.key(server, key_id)).ok(),
-            Err(_) => None,
-        };
-        if verified.is_none() {
-            stage.counts.dropped += 1;
-        }
-        verified
-    }
-
     /// Takes a push of another server.
     pub fn receive(&mut self, stage: &mut Stage, from: usize, number: u64, events: &[Arc<str>]) {
         let mut ids = BTreeSet::new();
-        for event in events.iter().filter_map(|json| self.verify(stage, json)).collect::<Vec<_>>() {
+        for event in events.iter().filter_map(|json| stage.verify(json)).collect::<Vec<_>>() {
             ids.insert(event.pdu().event_id.clone());
             if !self.memory.rows.knows(&event.pdu().event_id) {
                 self.enqueue(stage, from, Incoming::new(event, Mode::Pushed));
@@ -129,7 +113,7 @@ impl Server {
 
     /// Takes events that were asked for.
     pub fn receive_pulled(&mut self, stage: &mut Stage, from: usize, events: &[Arc<str>]) {
-        for event in events.iter().filter_map(|json| self.verify(stage, json)).collect::<Vec<_>>() {
+        for event in events.iter().filter_map(|json| stage.verify(json)).collect::<Vec<_>>() {
             if let Some(mode) = self.pulls.mode(&event.pdu().event_id) {
                 self.enqueue(stage, from, Incoming::new(event, mode));
             }
@@ -211,17 +195,7 @@ impl Server {
             bug.spoil(&self.memory, &mut decision);
         }
         let event_id = decision.event.pdu().event_id.clone();
-        stage.note(
-            self.number,
-            format_args!(
-                "stores {} {:?} at {:?}, {} changes, {} sides",
-                short(&event_id),
-                decision.flags,
-                decision.placing,
-                decision.changes.len(),
-                decision.sides.len()
-            ),
-        );
+        stage.note(self.number, format_args!("{}", line_of(&decision)));
         stage.counts.count(&decision);
         let is_outlier = decision.flags.contains(Flags::OUTLIER);
         let write = self.memory.take(&stage.room.rules, decision)?;
@@ -242,7 +216,7 @@ impl Server {
             Fate::Done => {
                 self.write(&stage.room);
                 self.tell(stage);
-                check::head(self)
+                check::extremities(self)
             }
             Fate::Failed => {
                 stage.counts.failed_commits += 1;
@@ -282,7 +256,8 @@ impl Server {
         self.queued.clear();
         self.judged = None;
         self.memory = Memory::load(self.disk.clone(), &self.secret)?;
-        check::head(self)
+        check::loaded(self)?;
+        check::extremities(self)
     }
 
     fn die(&mut self, stage: &mut Stage) {
@@ -319,7 +294,7 @@ impl Server {
         let base = match ready(base) {
             Ok(base) => base,
             Err(LocalError::NotAllowed(_)) => return Ok(self.refuse(stage, &what)),
-            Err(LocalError::Receive(error)) => return Err(error.into()),
+            Err(error) => return Err(error.into()),
         };
         let position = EventPosition {
             room_id: Some(&stage.room.room_id),
@@ -342,7 +317,7 @@ impl Server {
         match ready(local::decide(&self.memory, &facts, self.memory.head(), event, &self.memory)) {
             Ok(decision) => self.take(stage, *decision),
             Err(LocalError::NotAllowed(_)) => Ok(self.refuse(stage, &what)),
-            Err(LocalError::Receive(error)) => Err(error.into()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -358,4 +333,27 @@ fn missing_of(missing: &Missing) -> String {
         Missing::Prevs(ids) => ("prev", ids),
     };
     format!("{kind} {}", ids.iter().map(|id| short(id)).collect::<Vec<_>>().join(" "))
+}
+
+/// A decision in the trace. Not the rule that an event breaks: ruma names one of several, and not always the same.
+fn line_of(decision: &Decision) -> String {
+    let (pdu, flags) = (decision.event.pdu(), decision.flags);
+    let names = [
+        (Flags::OUTLIER, "outlier"),
+        (Flags::REJECTED, "rejected"),
+        (Flags::SOFT_FAILED, "soft-failed"),
+        (Flags::OURS, "ours"),
+        (Flags::TIP, "tip"),
+    ];
+    let names: Vec<_> = names.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name).collect();
+    let prev: Vec<_> = pdu.prev_events.iter().map(|id| short(id)).collect();
+    format!(
+        "stores {} {} {:?} of {} on {prev:?}: {names:?}, {} changes, {} sides",
+        short(&pdu.event_id),
+        pdu.event_type,
+        pdu.state_key,
+        pdu.sender,
+        decision.changes.len(),
+        decision.sides.len()
+    )
 }

@@ -1,6 +1,6 @@
 //! The stage: everything that servers share, and the way in which they make something happen.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use ruma::{EventId, OwnedRoomId, ServerName, ServerSigningKeyId, room_version_rules::RoomVersionRules};
 use serde_json::value::RawValue;
@@ -14,7 +14,14 @@ use super::{
     signatures::{Made, SimSignatures},
     trace::Trace,
 };
-use crate::{pdu::Pdu, published_keys::PublicKey, receive::Decision, received, signing::ServerSigner, standing::Flags};
+use crate::{
+    pdu::Pdu,
+    published_keys::PublicKey,
+    receive::Decision,
+    received::{self, Verified},
+    signing::ServerSigner,
+    standing::Flags,
+};
 
 /// Something that happens. Servers are named by their numbers.
 pub(super) enum Step {
@@ -72,6 +79,8 @@ pub(super) struct Stage {
     pub acknowledged: Vec<ruma::OwnedEventId>,
     pub counts: Counts,
     pub rand: Rand,
+    /// The events that came, by their JSON. `None`: the event is dropped.
+    seen: BTreeMap<Arc<str>, Option<Verified>>,
     keys: BTreeMap<(ruma::OwnedServerName, ruma::OwnedServerSigningKeyId), PublicKey>,
 }
 
@@ -143,6 +152,7 @@ impl Stage {
             acknowledged: Vec::new(),
             counts: Counts::default(),
             rand: Rand::new(seed, b"stage   "),
+            seen: BTreeMap::new(),
             keys: signers.map(key).collect(),
         }
     }
@@ -190,8 +200,27 @@ impl Stage {
         self.faults.fate(&mut self.rand)
     }
 
+    /// Reads and verifies an event that came. `None`: it is dropped.
+    ///
+    /// The answer depends on the bytes alone, so it is found once for all servers.
+    pub fn verify(&mut self, json: &Arc<str>) -> Option<Verified> {
+        if !self.seen.contains_key(json) {
+            let verified = self.verify_now(json);
+            self.seen.insert(Arc::clone(json), verified);
+        }
+        let verified = self.seen.get(json).cloned().flatten();
+        self.counts.dropped += usize::from(verified.is_none());
+        verified
+    }
+
+    fn verify_now(&self, json: &str) -> Option<Verified> {
+        let json = RawValue::from_string(json.to_owned()).ok()?;
+        let event = received::read(&self.room.rules, &self.room.room_id, &json).ok()?;
+        event.verify(&self.signatures, &|server, key_id| self.key(server, key_id)).ok()
+    }
+
     /// The key of a server.
-    pub fn key(&self, server: &ServerName, key_id: &ServerSigningKeyId) -> Option<PublicKey> {
+    fn key(&self, server: &ServerName, key_id: &ServerSigningKeyId) -> Option<PublicKey> {
         self.keys.get(&(server.to_owned(), key_id.to_owned())).copied()
     }
 

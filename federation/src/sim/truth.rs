@@ -77,8 +77,9 @@ impl Truth {
         let prev: Vec<EventNid> = event.prev_events.iter().map(|id| self.world.nid(id)).collect();
         let before = self.after_all(&prev);
         let find = |id: &EventId| Some(self.world.pdu(self.world.nid(id)).clone());
-        let by_auth_events = auth::check_auth_events(&self.world.rules, event, find);
-        let is_rejected = by_auth_events.is_err() || !self.world.allows(&self.states[before], nid);
+        let is_rejected = auth::check_auth_events(&self.world.rules, event, find).is_err()
+            || !self.world.allows(&self.world.state(&self.world.auth_node(nid).auth), nid)
+            || !self.world.allows(&self.states[before], nid);
         let mut after = before;
         if is_rejected {
             self.world.reject(nid);

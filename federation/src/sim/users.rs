@@ -54,8 +54,8 @@ impl Cast {
         for server in &self.users[first..] {
             users[server[0].as_str()] = 100.into();
         }
-        for _ in 0..rand.index(4) {
-            users[rand.pick(&self.others).as_str()] = (*rand.pick(&[0, 10, 50, 75])).into();
+        for _ in 0..rand.index(6) {
+            users[rand.pick(&self.others).as_str()] = (*rand.pick(&[0, 10, 50, 50, 75])).into();
         }
         json!({
             "users": users, "events_default": rand.pick(&[0, 0, 0, 10]), "state_default": rand.pick(&[50, 50, 60]),
@@ -74,18 +74,20 @@ impl Cast {
         let is_keeper = self.is_keeper(sender);
         let number = rand.index(1_000);
         let other = rand.pick(&self.others);
-        match rand.index(16) {
-            0 | 1 => member(other, "ban", number),
-            2 | 3 => member(other, "leave", number),
-            4 => member(other, "invite", number),
-            5 if !is_keeper => member(sender, "leave", number),
-            6 | 7 if !is_keeper => member(sender, "join", number),
-            5..=7 => draft("m.room.join_rules", Some(""), &json!({ "join_rule": rand.pick(&["public", "invite"]) })),
-            8 | 9 => draft("m.room.power_levels", Some(""), &self.levels(rules, rand)),
-            10 => draft("m.room.topic", Some(""), &json!({ "topic": number })),
-            11 => draft("m.room.name", Some(""), &json!({ "name": number })),
-            12 => draft("org.example.own", Some(sender.as_str()), &json!({ "number": number })),
-            13 => {
+        match rand.index(24) {
+            0..=2 => member(other, "ban", number),
+            // Also ends a ban.
+            3..=5 => member(other, "leave", number),
+            6 | 7 => member(other, "invite", number),
+            8 if !is_keeper => member(sender, "leave", number),
+            9..=11 if !is_keeper => member(sender, "join", number),
+            8 => draft("m.room.join_rules", Some(""), &json!({ "join_rule": rand.pick(&["public", "invite"]) })),
+            9..=13 if is_keeper => draft("m.room.power_levels", Some(""), &self.levels(rules, rand)),
+            12 => draft("m.room.power_levels", Some(""), &self.levels(rules, rand)),
+            13 | 14 => draft("m.room.topic", Some(""), &json!({ "topic": number })),
+            15 => draft("m.room.name", Some(""), &json!({ "name": number })),
+            16 => draft("org.example.own", Some(sender.as_str()), &json!({ "number": number })),
+            17 => {
                 let redacts = Some(rand.pick(known).clone());
                 EventDraft { redacts, ..draft("m.room.redaction", None, &json!({})) }
             }
