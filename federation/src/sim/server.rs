@@ -38,6 +38,10 @@ use crate::{
 /// The longest time in milliseconds that a server takes until it judges an event, until it settles it, and until it commits.
 const WORK_MS: i64 = 30;
 
+/// The number of events that a server has between inbox and memory: two, so that one of them may change the room for the
+/// other one.
+const AT_ONCE: usize = 2;
+
 /// The longest time in milliseconds until a server that died runs again.
 const DOWN_MS: i64 = 5_000;
 
@@ -54,10 +58,10 @@ pub(super) struct Server {
     queued: Vec<Write>,
     /// Events to be judged, each with the server that sent it.
     inbox: VecDeque<(usize, Incoming)>,
-    /// The event that was judged and is not settled, with the server that sent it.
-    judged: Option<(usize, Box<Judged>)>,
-    /// Set while an event is on its way from the inbox to memory.
-    is_busy: bool,
+    /// The number of events that are about to be judged.
+    to_judge: usize,
+    /// The events that were judged and are not settled, each with the server that sent it.
+    judged: VecDeque<(usize, Box<Judged>)>,
     pub pulls: Pulls,
     pub pushes: Pushes,
     skew_ms: i64,
@@ -78,8 +82,8 @@ impl Server {
             life: 0,
             queued: Vec::new(),
             inbox: VecDeque::new(),
-            judged: None,
-            is_busy: false,
+            to_judge: 0,
+            judged: VecDeque::new(),
             pulls: Pulls::default(),
             pushes: Pushes::default(),
             skew_ms,
@@ -94,8 +98,8 @@ impl Server {
 
     /// Returns whether the server has nothing to do and waits for nothing.
     pub fn is_quiet(&self) -> bool {
-        let works = self.is_down || self.is_busy || !self.inbox.is_empty() || !self.queued.is_empty();
-        !works && self.pulls.is_empty() && self.pushes.are_acknowledged()
+        let works = !self.inbox.is_empty() || !self.judged.is_empty() || !self.queued.is_empty();
+        !self.is_down && !works && self.pulls.is_empty() && self.pushes.are_acknowledged()
     }
 
     /// Takes a push of another server.
@@ -127,25 +131,23 @@ impl Server {
     }
 
     fn plan_work(&mut self, stage: &mut Stage) {
-        if !self.is_busy && !self.inbox.is_empty() {
-            self.is_busy = true;
+        if self.to_judge < self.inbox.len() && self.to_judge + self.judged.len() < AT_ONCE {
+            self.to_judge += 1;
             stage.soon(WORK_MS, Step::Judge { server: self.number, life: self.life });
         }
     }
 
     /// Judges the next event of the inbox.
     pub fn judge(&mut self, stage: &mut Stage) -> Result<(), Violation> {
-        self.is_busy = false;
+        self.to_judge -= 1;
         let Some((from, incoming)) = self.inbox.pop_front() else { return Ok(()) };
         let event_id = incoming.event.pdu().event_id.clone();
         let facts = self.memory.facts(&stage.room.rules, &stage.room.room_id);
         match ready(judge(&self.memory, &facts, self.memory.head(), incoming, &self.memory))? {
             Verdict::Judged(judged) => {
                 stage.note(self.number, format_args!("judged {}", short(&event_id)));
-                self.judged = Some((from, judged));
-                self.is_busy = true;
+                self.judged.push_back((from, judged));
                 stage.soon(WORK_MS, Step::Settle { server: self.number, life: self.life });
-                return Ok(());
             }
             Verdict::Known { .. } => stage.note(self.number, format_args!("knew {}", short(&event_id))),
             Verdict::Dropped(reason) => {
@@ -162,8 +164,7 @@ impl Server {
 
     /// Settles the event that was judged.
     pub fn settle(&mut self, stage: &mut Stage) -> Result<(), Violation> {
-        self.is_busy = false;
-        if let Some((from, judged)) = self.judged.take() {
+        if let Some((from, judged)) = self.judged.pop_front() {
             let facts = self.memory.facts(&stage.room.rules, &stage.room.room_id);
             match ready(settle(&self.memory, &facts, self.memory.head(), judged, &self.memory))? {
                 Settled::Store(decision) => self.take(stage, *decision)?,
@@ -173,10 +174,8 @@ impl Server {
                     stage.note(self.number, format_args!("the states moved"));
                     let facts = self.memory.facts(&stage.room.rules, &stage.room.room_id);
                     ready(foresee(&self.memory, &facts, self.memory.head(), &mut judged, &self.memory))?;
-                    self.judged = Some((from, judged));
-                    self.is_busy = true;
+                    self.judged.push_back((from, judged));
                     stage.soon(WORK_MS, Step::Settle { server: self.number, life: self.life });
-                    return Ok(());
                 }
                 Settled::Stale(incoming) => {
                     stage.counts.stale += 1;
@@ -254,7 +253,7 @@ impl Server {
     /// Drops everything that is not on disk.
     fn load(&mut self) -> Result<(), Violation> {
         self.queued.clear();
-        self.judged = None;
+        self.judged.clear();
         self.memory = Memory::load(self.disk.clone(), &self.secret)?;
         check::loaded(self)?;
         check::extremities(self)
@@ -262,7 +261,7 @@ impl Server {
 
     fn die(&mut self, stage: &mut Stage) {
         self.is_down = true;
-        self.is_busy = false;
+        self.to_judge = 0;
         self.life += 1;
         self.inbox.clear();
         (self.pulls, self.pushes) = (Pulls::default(), Pushes::default());
