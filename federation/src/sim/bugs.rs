@@ -20,15 +20,21 @@ pub(super) enum Bug {
     CurrentStateBefore,
     /// An event that the state before it forbids is stored as if it were only soft-failed.
     SoftFailsRejected,
+    /// Users are told that their event was sent before it is on disk.
+    AcknowledgesEarly,
+    /// A redaction redacts nothing.
+    IgnoresRedactions,
 }
 
 impl Bug {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::CoversStopAtFailed,
         Self::ForgetsConflictedKey,
         Self::RejectsSoftFailed,
         Self::CurrentStateBefore,
         Self::SoftFailsRejected,
+        Self::AcknowledgesEarly,
+        Self::IgnoresRedactions,
     ];
 
     /// Spoils a decision.
@@ -49,7 +55,8 @@ impl Bug {
             Self::CurrentStateBefore if decision.prev.len() > 1 && decision.placing == Placing::EndOfLine => {
                 decision.before = StateAt::in_log(memory.head().state_pos);
             }
-            Self::RejectsSoftFailed | Self::SoftFailsRejected | Self::CurrentStateBefore => {}
+            Self::IgnoresRedactions => decision.redaction = None,
+            Self::RejectsSoftFailed | Self::SoftFailsRejected | Self::CurrentStateBefore | Self::AcknowledgesEarly => {}
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The invariants: those that hold after each commit, and those that hold when everything has healed.
 
-use std::{collections::BTreeMap, fmt::Display, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    sync::Arc,
+};
 
 use ruma::OwnedEventId;
 
 use super::{
     server::Server,
-    stage::Stage,
-    store::{Damage, NotStored},
+    stage::{Stage, short},
+    store::{Damage, EventRow, NotStored, Rows},
     truth::{Outcome, Truth, View},
 };
 use crate::{
@@ -113,24 +117,24 @@ pub(super) fn end(servers: &[Server], stage: &mut Stage) -> Result<(), Violation
         verified(server, stage)?;
         acknowledged(server, stage)?;
         as_in_truth(server, &mut truth)?;
+        redactions(server, &truth)?;
     }
     stage.counts.resolutions = truth.resolutions();
     for server in &servers[1..] {
-        let (first, other) = (&servers[0].memory, &server.memory);
-        let number = server.number;
-        ensure!(
-            first.rows.extremity_ids() == other.rows.extremity_ids(),
-            "s0 has the extremities {:?}, and s{number} has {:?}",
-            first.rows.extremity_ids(),
-            other.rows.extremity_ids()
-        );
-        let (first, other) = (current(&servers[0]), current(server));
-        ensure!(first == other, "s0 has the state {first:?}, and s{number} has {other:?}");
+        let first = &servers[0];
+        same(
+            server,
+            "the extremities, beside those of s0,",
+            &server.disk.extremity_ids(),
+            &first.disk.extremity_ids(),
+        )?;
+        same(server, "the room's state, beside that of s0,", &current(server), &current(first))?;
     }
     Ok(())
 }
 
-fn current(server: &Server) -> std::collections::BTreeSet<OwnedEventId> {
+/// The events of the room's state.
+fn current(server: &Server) -> BTreeSet<OwnedEventId> {
     server.memory.events_of(StateAt::in_log(server.memory.rows.pos))
 }
 
@@ -157,8 +161,8 @@ fn all_events(servers: &[Server]) -> Result<Vec<Arc<Pdu>>, Violation> {
 /// Memory is what the disk makes.
 fn durable(server: &Server) -> Result<(), Violation> {
     let Server { number, memory, disk, .. } = server;
-    let standing = |rows: &super::store::Rows| -> Vec<_> {
-        let row = |row: &super::store::EventRow| (row.pdu.json.clone(), row.flags, row.place, row.before, row.pos);
+    let standing = |rows: &Rows| -> Vec<_> {
+        let row = |row: &EventRow| (row.pdu.json.clone(), row.flags, row.place, row.before, row.pos);
         rows.events.iter().map(|(nid, event)| (*nid, row(event))).collect()
     };
     ensure!(standing(disk) == standing(&memory.rows), "s{number} has other events in memory than on disk");
@@ -201,11 +205,10 @@ fn as_in_truth(server: &Server, truth: &mut Truth) -> Result<(), Violation> {
         ensure!(outcome == expected, "s{number}: {event_id} is {outcome:?}, and should be {expected:?}");
         ensure!(row.place.is_some() == (outcome == Outcome::Accepted), "s{number}: {event_id} is at {:?}", row.place);
 
-        let (before, expected) = (memory.events_of(row.before), truth.before(event_id));
-        ensure!(before == expected, "s{number}: before {event_id} the state is {before:?}, and should be {expected:?}");
-
-        let (current, expected) = (memory.events_of(StateAt::in_log(row.pos)), truth.current(&view));
-        ensure!(current == expected, "s{number}: with {event_id} the state is {current:?}, and should be {expected:?}");
+        let before = memory.events_of(row.before);
+        same(server, format_args!("the state before {event_id}"), &before, &truth.before(event_id))?;
+        let current = memory.events_of(StateAt::in_log(row.pos));
+        same(server, format_args!("the room's state with {event_id}"), &current, &truth.current(&view))?;
 
         let is_tip = outcome == Outcome::Accepted && truth.extremities(&view).len() == 1;
         ensure!(
@@ -213,7 +216,40 @@ fn as_in_truth(server: &Server, truth: &mut Truth) -> Result<(), Violation> {
             "s{number}: {event_id} is wrongly said to be the only tip or not"
         );
     }
-    let (extremities, expected) = (memory.rows.extremity_ids(), truth.extremities(&view));
-    ensure!(extremities == expected, "s{number}: the extremities are {extremities:?}, and should be {expected:?}");
+    same(server, "the extremities", &memory.rows.extremity_ids(), &truth.extremities(&view))
+}
+
+/// The redacted events are those that an accepted redaction redacts.
+fn redactions(server: &Server, truth: &Truth) -> Result<(), Violation> {
+    let rows = &server.disk;
+    let mut expected: BTreeSet<OwnedEventId> = BTreeSet::new();
+    for row in rows.in_order().into_iter().filter(|row| row.flags.is_accepted()) {
+        let redaction = &row.pdu.event_id;
+        // The target is gone from an event that was redacted itself, and from one that came redacted.
+        let redacts = if row.is_redacted { truth.redacts(redaction) } else { row.pdu.redacts.as_deref() };
+        if let Some(target) = redacts.and_then(|id| rows.find(id))
+            && truth.may_redact(redaction, &target.pdu.sender)
+        {
+            expected.insert(target.pdu.event_id.clone());
+        }
+    }
+    let redacted = rows.events.values().filter(|row| row.is_redacted).map(|row| row.pdu.event_id.clone()).collect();
+    same(server, "the redacted events", &redacted, &expected)
+}
+
+/// Fails if two sets of events differ.
+fn same(
+    server: &Server,
+    what: impl Display,
+    found: &BTreeSet<OwnedEventId>,
+    expected: &BTreeSet<OwnedEventId>,
+) -> Result<(), Violation> {
+    ensure!(
+        found == expected,
+        "s{}: {what} lack {:?}, and have {:?} too many",
+        server.number,
+        expected.difference(found).map(|id| short(id)).collect::<Vec<_>>(),
+        found.difference(expected).map(|id| short(id)).collect::<Vec<_>>()
+    );
     Ok(())
 }

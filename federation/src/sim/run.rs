@@ -34,8 +34,12 @@ const TICK_MS: i64 = 1_000;
 const MOST_STEPS: u64 = 100_000;
 
 /// The most wishes of users in a storm, and the most events of the rogue.
-const MOST_WISHES: i64 = 50;
+const MOST_WISHES: i64 = 40;
 const MOST_OF_ROGUE: i64 = 8;
+
+/// How often the rogue sends this many events at once, so that there are more forward extremities than an event can name.
+const BURST_PERCENT: u32 = 10;
+const BURST: usize = 40;
 
 /// The choices that do not follow from the seed.
 #[derive(Clone, Copy, Default, Debug)]
@@ -77,7 +81,7 @@ struct Sim {
 pub(super) fn run(seed: u64, options: Options) -> Result<Report, Failure> {
     let mut sim = Sim::new(seed, options);
     match sim.run() {
-        Ok(()) => Ok(Report { trace: sim.stage.trace.hash(), counts: sim.stage.counts }),
+        Ok(()) => Ok(Report { trace: sim.stage.trace.hash(), counts: sim.stage.counts.clone() }),
         Err(violation) => Err(Failure { violation, trace: sim.stage.trace.end() }),
     }
 }
@@ -174,6 +178,11 @@ impl Sim {
         }
         for _ in 0..self.wishes.between(0..=MOST_OF_ROGUE) {
             self.stage.agenda.after(self.wishes.between(0..=STORM_MS), Step::Rogue);
+        }
+        if self.wishes.percent(BURST_PERCENT) {
+            for _ in 0..BURST {
+                self.stage.agenda.after(STORM_MS, Step::Rogue);
+            }
         }
         self.stage.faults = self.faults.clone();
         while let Some(step) = self.stage.agenda.next_until(begin_ms + STORM_MS) {

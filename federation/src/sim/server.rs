@@ -196,6 +196,9 @@ impl Server {
         let event_id = decision.event.pdu().event_id.clone();
         stage.note(self.number, format_args!("{}", line_of(&decision)));
         stage.counts.count(&decision);
+        if self.bug == Some(Bug::AcknowledgesEarly) && decision.flags.contains(Flags::OURS) {
+            stage.acknowledged.push(event_id.clone());
+        }
         let is_outlier = decision.flags.contains(Flags::OUTLIER);
         let write = self.memory.take(&stage.room.rules, decision)?;
         if self.queued.is_empty() {
@@ -334,7 +337,7 @@ fn missing_of(missing: &Missing) -> String {
     format!("{kind} {}", ids.iter().map(|id| short(id)).collect::<Vec<_>>().join(" "))
 }
 
-/// A decision in the trace. Not the rule that an event breaks: ruma names one of several, and not always the same.
+/// A decision in the trace.
 fn line_of(decision: &Decision) -> String {
     let (pdu, flags) = (decision.event.pdu(), decision.flags);
     let names = [

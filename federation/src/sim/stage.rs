@@ -17,7 +17,7 @@ use super::{
 use crate::{
     pdu::Pdu,
     published_keys::PublicKey,
-    receive::Decision,
+    receive::{Decision, Redaction},
     received::{self, Verified},
     signing::ServerSigner,
     standing::Flags,
@@ -85,7 +85,7 @@ pub(super) struct Stage {
 }
 
 /// What happened, in numbers: a simulation in which nothing happens shows nothing.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(super) struct Counts {
     pub stored: usize,
     pub refused: usize,
@@ -95,6 +95,7 @@ pub(super) struct Counts {
     pub outliers: usize,
     pub sides: usize,
     pub resolutions: usize,
+    pub redacted: usize,
     pub pulls: usize,
     pub moved: usize,
     pub stale: usize,
@@ -110,23 +111,38 @@ impl Counts {
         self.soft_failed += is(Flags::SOFT_FAILED);
         self.outliers += is(Flags::OUTLIER);
         self.sides += decision.sides.len();
+        self.redacted += usize::from(matches!(decision.redaction, Some(Redaction::Applies(_))));
     }
 
-    /// The numbers of both.
+    /// Adds other numbers to these.
     pub fn add(&mut self, other: &Self) {
-        self.stored += other.stored;
-        self.refused += other.refused;
-        self.dropped += other.dropped;
-        self.rejected += other.rejected;
-        self.soft_failed += other.soft_failed;
-        self.outliers += other.outliers;
-        self.sides += other.sides;
-        self.resolutions += other.resolutions;
-        self.pulls += other.pulls;
-        self.moved += other.moved;
-        self.stale += other.stale;
-        self.crashes += other.crashes;
-        self.failed_commits += other.failed_commits;
+        for (number, other) in self.all_mut().into_iter().zip(other.clone().all_mut()) {
+            *number += *other;
+        }
+    }
+
+    /// The least of the numbers.
+    pub fn least(&self) -> usize {
+        self.clone().all_mut().into_iter().map(|number| *number).min().unwrap_or_default()
+    }
+
+    fn all_mut(&mut self) -> [&mut usize; 14] {
+        [
+            &mut self.stored,
+            &mut self.refused,
+            &mut self.dropped,
+            &mut self.rejected,
+            &mut self.soft_failed,
+            &mut self.outliers,
+            &mut self.sides,
+            &mut self.resolutions,
+            &mut self.redacted,
+            &mut self.pulls,
+            &mut self.moved,
+            &mut self.stale,
+            &mut self.crashes,
+            &mut self.failed_commits,
+        ]
     }
 }
 

@@ -1,15 +1,16 @@
 //! The truth: what servers must make of events, computed from the events alone, the long way.
 //!
 //! States are whole, and ruma resolves them with whole auth chains. There are no sides, no deltas and no log, and no
-//! code is shared with the servers but the auth rules themselves.
+//! code is shared with the servers but the rules of a single event: whether a state allows it, and what it may redact.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ruma::{EventId, OwnedEventId, room_version_rules::RoomVersionRules};
+use ruma::{EventId, OwnedEventId, UserId, room_version_rules::RoomVersionRules};
 use serde_json::Value as JsonValue;
 
 use crate::{
     auth,
+    graph::{by_power, may_redact},
     ids::EventNid,
     pdu::Pdu,
     resolve::tests::whole::resolve_whole,
@@ -121,6 +122,22 @@ impl Truth {
     /// The events of the state before an event.
     pub fn before(&self, event_id: &EventId) -> BTreeSet<OwnedEventId> {
         self.ids_of(self.events[&self.world.nid(event_id)].before)
+    }
+
+    /// Returns whether an accepted redaction redacts an event of this user.
+    pub fn may_redact(&self, redaction: &EventId, target_sender: &UserId) -> bool {
+        let world = &self.world;
+        let event = world.pdu(world.nid(redaction));
+        let before = &self.states[self.events[&world.nid(redaction)].before];
+        let mut pdus = before.values().map(|held| world.pdu(held.event_nid));
+        let levels = pdus.find(|pdu| pdu.is_state("m.room.power_levels", ""));
+        let by_power = by_power(&world.rules, event, levels.map(|pdu| &**pdu), world.pdu(world.create));
+        may_redact(by_power, &event.sender, target_sender)
+    }
+
+    /// The redaction's target, as the event says it that nobody redacted.
+    pub fn redacts(&self, redaction: &EventId) -> Option<&EventId> {
+        self.world.pdu(self.world.nid(redaction)).redacts.as_deref()
     }
 
     /// The number of resolutions that the events needed so far.

@@ -12,7 +12,7 @@ use crate::{
     pdu::Pdu,
     receive::{Ids, RedactionReader, WaitingRedaction},
     sides::Side,
-    state_log::{Lookup, StateEntry, StateHash, StateLog},
+    state_log::{LogRow, Lookup, StateEntry, StateHash},
 };
 
 /// A number that nothing has.
@@ -29,12 +29,15 @@ impl Memory {
         self.rows.events.get(&nid).ok_or(NotStored::Event(nid))
     }
 
-    /// The log's whole state at a position, replayed if memory does not reach back that far.
+    /// The log's whole state at a position, made of all changes up to there if memory does not reach back that far.
     fn entries_at(&self, at: Position) -> Vec<(KeyNid, StateEntry)> {
         self.log.state_at(at).unwrap_or_else(|| {
-            let rows = self.rows.log.iter().copied().take_while(|row| row.pos <= at);
-            let log = StateLog::new(self.secret.clone(), Position::BEFORE_ALL).replay(rows);
-            log.expect("the rows follow on each other").entries().to_vec()
+            let mut entries = BTreeMap::new();
+            for row in self.rows.log.iter().take_while(|row| row.pos <= at) {
+                let LogRow { key, pos, membership, .. } = *row;
+                entries.insert(key, row.event_nid.map(|event_nid| StateEntry { event_nid, pos, membership }));
+            }
+            entries.into_iter().filter_map(|(key, entry)| Some((key, entry?))).collect()
         })
     }
 
