@@ -19,7 +19,8 @@
 //!   forward extremities, auth chains and places.
 //! - [`resolve`]: one state from those of several branches.
 //! - [`received`]: events that other servers sent: their form, hashes and signatures, checked in one place.
-//!   **Not yet**: the server does not use these four; it has rooms without branches only.
+//! - [`receive`]: deciding what an event of another server, or of a local user, does to its room.
+//!   **Not yet**: the server does not use these five; it has rooms without branches only.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;

@@ -19,7 +19,8 @@
 //! Promises:
 //! - Nothing here asks another server. An event that needs one is given back as [`Verdict::Wait`].
 //! - An error leaves the room as it is. The same event may be judged again.
-//! - An event whose auth events or previous events are not stored in this room is never stored, except as an outlier.
+//! - An event is stored only if its auth events are stored in this room. Without its previous events, or states that were
+//!   told for them, it is stored as an outlier or not at all.
 //! - A rejected event changes no state, of the room or of events after it.
 //! - The answer does not depend on the depth or the time that an event says.
 //!
@@ -27,7 +28,7 @@
 //! PDU](https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu); [`crate::received`] has the
 //! first three.
 //!
-//! - [`decide`]: outside the turn. [`commit`]: in the turn.
+//! - [`decide`]: outside the turn. [`commit`]: in the turn. [`effect`]: what both look for.
 //! - [`local`]: events of local users, which take the same way. [`source`]: what the two origins have in common.
 //! - [`rules`]: the auth rules against auth events and states. [`states`]: one state from several.
 //! - [`redaction`]: what an event redacts, and what redacts it.
@@ -53,6 +54,7 @@ use crate::{
 
 mod commit;
 mod decide;
+mod effect;
 pub mod local;
 mod overlay;
 mod redaction;
@@ -80,8 +82,10 @@ pub struct RoomFacts<'a> {
     pub resolutions: &'a Resolutions,
 }
 
-/// The room as it is now, or was a moment ago. In the turn it must be the current one, with the events that were decided
-/// about before in the same write.
+/// The room as it is now, or was a moment ago.
+///
+/// In the turn it must be the current one, with the events that were decided about before in the same write. The reader
+/// then has these events too, each with the place that it will have, and their changes of the state log.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadView<'a> {
     /// Empty before the create event.
@@ -211,7 +215,7 @@ pub enum Settled<S = Incoming> {
 /// An event that is stored.
 #[derive(Clone, Debug)]
 pub enum Stored {
-    Received(Verified),
+    Received(Box<Verified>),
     /// This server built and signed it.
     Ours(Arc<Pdu>),
 }

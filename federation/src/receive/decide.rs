@@ -6,7 +6,8 @@ use ruma::OwnedEventId;
 use serde::Deserialize;
 
 use super::{
-    DropReason, HeadView, Ids, Incoming, Missing, Mode, ReceiveError, RoomFacts, Verdict, commit,
+    DropReason, HeadView, Ids, Incoming, Missing, Mode, ReceiveError, RoomFacts, Verdict,
+    effect::effect,
     overlay::Overlay,
     rules::{self, AuthEvents, auth_events, stored},
     source::Source,
@@ -80,7 +81,7 @@ pub async fn foresee<R: RoomReader, I: Ids<Error = R::Error>>(
     ids: &I,
 ) -> Result<(), ReceiveError<R::Error>> {
     judged.rounds = judged.rounds.saturating_add(1);
-    commit::effect(reader, room, head, judged, (ids, true)).await.map(drop)
+    effect(reader, room, head, judged, (ids, true)).await.map(drop)
 }
 
 /// [`judge`] for an event of any origin, without a look at what it does to the room.

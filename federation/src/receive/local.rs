@@ -9,8 +9,9 @@ use ruma::{OwnedEventId, UserId, events::StateEventType};
 
 use super::{
     Decision, HeadView, Ids, ReceiveError, RedactionReader, RoomFacts, Settled, Verdict,
-    commit::{settle_any, state_after},
+    commit::settle_any,
     decide::judge_any,
+    effect::state_after,
     rules::events,
     source::Ours,
     states::{View, merge},

@@ -51,7 +51,7 @@ impl Source for Incoming {
     }
 
     fn into_stored(self) -> Stored {
-        Stored::Received(self.event)
+        Stored::Received(Box::new(self.event))
     }
 }
 
