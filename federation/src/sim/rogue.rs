@@ -3,7 +3,7 @@
 //! So there are events that are rejected, old branches, events that only some servers have, and depths and times that
 //! mean nothing. It names only events that an honest server can show: what to do about others is for a later step.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde_json::{Value as JsonValue, json};
@@ -16,7 +16,7 @@ use super::{
     server::Server,
     stage::{Stage, short},
     store::Memory,
-    users::{Cast, member},
+    users::{Cast, member, message},
 };
 use crate::{
     auth::auth_types,
@@ -28,6 +28,9 @@ use crate::{
 
 /// The times that the rogue claims, before and after the true one, in milliseconds.
 const CLAIMED_MS: i64 = 100_000;
+
+/// The number of messages in a crowd: more than the previous events that one event can name.
+const CROWD: usize = 30;
 
 pub(super) struct Rogue {
     pub number: usize,
@@ -49,7 +52,7 @@ impl Rogue {
         let disk = Memory::load(servers[0].disk.clone(), &servers[0].secret)?;
         let prev: Vec<OwnedEventId> = disk.rows.extremity_ids().into_iter().collect();
         let event = self.build(stage, &disk, None, &prev, member(&self.user, "join", 0));
-        self.push(stage, &event, |_| true);
+        self.push(stage, &[event], |_| true);
         self.before = disk.rows.events.values().map(|row| row.pdu.event_id.clone()).collect();
         Ok(())
     }
@@ -79,7 +82,18 @@ impl Rogue {
         let event = self.build(stage, &disk, state.as_deref(), &prev, draft);
         stage.note(self.number, format_args!("sends {} {}", event.event_type, short(&event.event_id)));
         let told: Vec<bool> = servers.iter().map(|_| self.rand.percent(60)).collect();
-        self.push(stage, &event, |server| told[server]);
+        self.push(stage, &[event], |server| told[server]);
+        Ok(())
+    }
+
+    /// Says many things at once, each as if it were the only one.
+    pub fn crowd(&mut self, stage: &mut Stage, servers: &[Server]) -> Result<(), Violation> {
+        let from = self.rand.pick(servers);
+        let disk = Memory::load(from.disk.clone(), &from.secret)?;
+        let prev: Vec<OwnedEventId> = disk.rows.extremity_ids().into_iter().collect();
+        let events: Vec<_> = (0..CROWD).map(|number| self.build(stage, &disk, None, &prev, message(number))).collect();
+        stage.note(self.number, format_args!("sends {CROWD} messages on s{}", from.number));
+        self.push(stage, &events, |_| true);
         Ok(())
     }
 
@@ -91,7 +105,7 @@ impl Rogue {
         state: Option<&[OwnedEventId]>,
         prev: &[OwnedEventId],
         draft: EventDraft,
-    ) -> Pdu {
+    ) -> Arc<Pdu> {
         let find = |event_type: &str, state_key: &str| match state {
             None => disk.current(event_type, state_key),
             Some(ids) => {
@@ -121,14 +135,15 @@ impl Rogue {
             origin_server_ts: BEGIN_MS + stage.agenda.now_ms() + claimed_ms,
         };
         let event = build_and_sign(&stage.room.rules, &self.signer, draft, position).expect("the event is small");
-        stage.note_signatures(&event);
+        let event = Arc::new(event);
+        stage.note_built(&event);
         event
     }
 
-    fn push(&mut self, stage: &mut Stage, event: &Pdu, is_told: impl Fn(usize) -> bool) {
+    fn push(&mut self, stage: &mut Stage, events: &[Arc<Pdu>], is_told: impl Fn(usize) -> bool) {
         self.pushes += 1;
         for to in stage.others(self.number).filter(|to| is_told(*to)) {
-            let events = vec![event.json.clone()];
+            let events = events.iter().map(|event| event.json.clone()).collect();
             stage.send(self.number, to, Message::Push { number: self.pushes, events });
         }
     }

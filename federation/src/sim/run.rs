@@ -37,9 +37,12 @@ const MOST_STEPS: u64 = 100_000;
 const MOST_WISHES: i64 = 40;
 const MOST_OF_ROGUE: i64 = 8;
 
-/// How often the rogue sends this many events at once, so that there are more forward extremities than an event can name.
-const BURST_PERCENT: u32 = 10;
-const BURST: usize = 40;
+/// How often the rogue makes more forward extremities than an event can name.
+const CROWD_PERCENT: u32 = 20;
+
+/// The number of times that each keeper speaks in the end. Once is enough, but where a server has more forward extremities
+/// than an event can name.
+const ROUNDS: usize = 3;
 
 /// The choices that do not follow from the seed.
 #[derive(Clone, Copy, Default, Debug)]
@@ -179,10 +182,8 @@ impl Sim {
         for _ in 0..self.wishes.between(0..=MOST_OF_ROGUE) {
             self.stage.agenda.after(self.wishes.between(0..=STORM_MS), Step::Rogue);
         }
-        if self.wishes.percent(BURST_PERCENT) {
-            for _ in 0..BURST {
-                self.stage.agenda.after(STORM_MS, Step::Rogue);
-            }
+        if self.wishes.percent(CROWD_PERCENT) {
+            self.stage.agenda.after(STORM_MS, Step::Crowd);
         }
         self.stage.faults = self.faults.clone();
         while let Some(step) = self.stage.agenda.next_until(begin_ms + STORM_MS) {
@@ -191,16 +192,21 @@ impl Sim {
         Ok(())
     }
 
-    /// Everything works again, and the keeper of each server says something on what its server has by then.
+    /// Everything works again, and the keepers speak on what their servers have by then, until nothing is left to join.
     fn heal(&mut self) -> Result<(), Violation> {
         self.stage.note(0, format_args!("everything heals"));
         self.stage.net.heal();
         self.stage.faults = self.faults.healed();
         self.until_quiet()?;
-        for server in 0..self.servers.len() {
-            let keeper = self.cast.keeper(server).to_owned();
-            self.send(server, &keeper, message(server))?;
-            self.until_quiet()?;
+        for _ in 0..ROUNDS {
+            for server in 0..self.servers.len() {
+                let keeper = self.cast.keeper(server).to_owned();
+                self.send(server, &keeper, message(server))?;
+                self.until_quiet()?;
+            }
+            if self.servers.iter().all(|server| server.memory.rows.extremities.len() == 1) {
+                break;
+            }
         }
         Ok(())
     }
@@ -228,6 +234,7 @@ impl Sim {
         match step {
             Step::Wish { server } => return self.wish(server),
             Step::Rogue => return self.rogue.act(stage, servers, &self.cast),
+            Step::Crowd => return self.rogue.crowd(stage, servers),
             Step::Arrive { from, to, message } => self.arrive(from, to, message),
             Step::Judge { server, life } => {
                 servers[server].of_life(life).map_or(Ok(()), |server| server.judge(stage))?

@@ -295,7 +295,10 @@ impl Server {
         let base = local::base(&self.memory, &facts, self.memory.head(), (sender, &draft), &self.memory);
         let base = match ready(base) {
             Ok(base) => base,
-            Err(LocalError::NotAllowed(_)) => return Ok(self.refuse(stage, &what)),
+            Err(LocalError::NotAllowed(_)) => {
+                self.refuse(stage, &what);
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         let position = EventPosition {
@@ -313,12 +316,15 @@ impl Server {
 
     /// Decides about an event that was built here.
     pub fn decide(&mut self, stage: &mut Stage, event: Pdu) -> Result<(), Violation> {
-        stage.note_signatures(&event);
         let (what, event) = (event.event_type.clone(), Arc::new(event));
+        stage.note_built(&event);
         let facts = self.memory.facts(&stage.room.rules, &stage.room.room_id);
         match ready(local::decide(&self.memory, &facts, self.memory.head(), event, &self.memory)) {
             Ok(decision) => self.take(stage, *decision),
-            Err(LocalError::NotAllowed(_)) => Ok(self.refuse(stage, &what)),
+            Err(LocalError::NotAllowed(_)) => {
+                self.refuse(stage, &what);
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }

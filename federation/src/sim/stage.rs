@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use ruma::{EventId, OwnedRoomId, ServerName, ServerSigningKeyId, room_version_rules::RoomVersionRules};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId,
+    room_version_rules::RoomVersionRules,
+};
 use serde_json::value::RawValue;
 
 use super::{
@@ -15,6 +18,7 @@ use super::{
     trace::Trace,
 };
 use crate::{
+    build::MAX_PREV_EVENTS,
     pdu::Pdu,
     published_keys::PublicKey,
     receive::{Decision, Redaction},
@@ -31,6 +35,8 @@ pub(super) enum Step {
     },
     /// The rogue sends something.
     Rogue,
+    /// The rogue sends many messages.
+    Crowd,
     /// A message arrives.
     Arrive {
         from: usize,
@@ -76,12 +82,14 @@ pub(super) struct Stage {
     /// The honest servers. Their numbers are those below, and the rogue's is this one.
     pub servers: usize,
     /// The events of local users that were acknowledged to them.
-    pub acknowledged: Vec<ruma::OwnedEventId>,
+    pub acknowledged: Vec<OwnedEventId>,
+    /// All events that were built, each after those that it names.
+    pub built: Vec<Arc<Pdu>>,
     pub counts: Counts,
     pub rand: Rand,
     /// The events that came, by their JSON. `None`: the event is dropped.
     seen: BTreeMap<Arc<str>, Option<Verified>>,
-    keys: BTreeMap<(ruma::OwnedServerName, ruma::OwnedServerSigningKeyId), PublicKey>,
+    keys: BTreeMap<(OwnedServerName, OwnedServerSigningKeyId), PublicKey>,
 }
 
 /// What happened, in numbers: a simulation in which nothing happens shows nothing.
@@ -96,6 +104,8 @@ pub(super) struct Counts {
     pub sides: usize,
     pub resolutions: usize,
     pub redacted: usize,
+    /// Local events that could not name all forward extremities.
+    pub crowded: usize,
     pub pulls: usize,
     pub moved: usize,
     pub stale: usize,
@@ -111,6 +121,7 @@ impl Counts {
         self.soft_failed += is(Flags::SOFT_FAILED);
         self.outliers += is(Flags::OUTLIER);
         self.sides += decision.sides.len();
+        self.crowded += usize::from(is(Flags::OURS) == 1 && decision.prev.len() == MAX_PREV_EVENTS);
         self.redacted += usize::from(matches!(decision.redaction, Some(Redaction::Applies(_))));
     }
 
@@ -126,7 +137,7 @@ impl Counts {
         self.clone().all_mut().into_iter().map(|number| *number).min().unwrap_or_default()
     }
 
-    fn all_mut(&mut self) -> [&mut usize; 14] {
+    fn all_mut(&mut self) -> [&mut usize; 15] {
         [
             &mut self.stored,
             &mut self.refused,
@@ -137,6 +148,7 @@ impl Counts {
             &mut self.sides,
             &mut self.resolutions,
             &mut self.redacted,
+            &mut self.crowded,
             &mut self.pulls,
             &mut self.moved,
             &mut self.stale,
@@ -166,6 +178,7 @@ impl Stage {
             room,
             servers,
             acknowledged: Vec::new(),
+            built: Vec::new(),
             counts: Counts::default(),
             rand: Rand::new(seed, b"stage   "),
             seen: BTreeMap::new(),
@@ -240,14 +253,15 @@ impl Stage {
         self.keys.get(&(server.to_owned(), key_id.to_owned())).copied()
     }
 
-    /// Notes the signatures of an event that was built just now.
-    pub fn note_signatures(&mut self, event: &Pdu) {
+    /// Notes an event that was built just now, and its signatures.
+    pub fn note_built(&mut self, event: &Arc<Pdu>) {
         let json = RawValue::from_string(event.json.as_ref().to_owned()).expect("an event is JSON");
         let read = received::read(&self.room.rules, &self.room.room_id, &json).expect("we build no wrong events");
         let made = Made::default();
         let verified = read.verify(&made, &|server, key_id| self.key(server, key_id)).expect("we sign our events");
         assert_eq!(verified.pdu().event_id, event.event_id, "others compute the same ID");
         self.signatures.note(made);
+        self.built.push(Arc::clone(event));
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) struct EventRow {
     /// The position of the write that brought the event, or its place if it was an outlier before.
     pub pos: Position,
     pub is_redacted: bool,
+    /// The target of a redaction, as the event came.
+    pub redacts: Option<OwnedEventId>,
     key: Option<KeyNid>,
     membership: Option<Membership>,
     auth: Box<[EventNid]>,
@@ -188,6 +190,7 @@ impl EventRow {
             before: decision.before,
             pos: write.pos,
             is_redacted: false,
+            redacts: decision.event.pdu().redacts.clone(),
             key: decision.key,
             membership: decision.membership,
             auth: decision.auth.clone().into(),

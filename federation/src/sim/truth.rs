@@ -135,11 +135,6 @@ impl Truth {
         may_redact(by_power, &event.sender, target_sender)
     }
 
-    /// The redaction's target, as the event says it that nobody redacted.
-    pub fn redacts(&self, redaction: &EventId) -> Option<&EventId> {
-        self.world.pdu(self.world.nid(redaction)).redacts.as_deref()
-    }
-
     /// The number of resolutions that the events needed so far.
     pub fn resolutions(&self) -> usize {
         self.resolved.len()
