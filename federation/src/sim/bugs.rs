@@ -24,10 +24,12 @@ pub(super) enum Bug {
     AcknowledgesEarly,
     /// A redaction redacts nothing.
     IgnoresRedactions,
+    /// No signature is verified.
+    BelievesSignatures,
 }
 
 impl Bug {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::CoversStopAtFailed,
         Self::ForgetsConflictedKey,
         Self::RejectsSoftFailed,
@@ -35,7 +37,22 @@ impl Bug {
         Self::SoftFailsRejected,
         Self::AcknowledgesEarly,
         Self::IgnoresRedactions,
+        Self::BelievesSignatures,
     ];
+
+    /// A part of the violation as which it must be found.
+    pub fn found_as(self) -> &'static str {
+        match self {
+            Self::CoversStopAtFailed => "the only tip",
+            Self::ForgetsConflictedKey => "the room's state with",
+            Self::RejectsSoftFailed => "is Rejected, and should be SoftFailed",
+            Self::CurrentStateBefore => "the state before",
+            Self::SoftFailsRejected => "is SoftFailed, and should be Rejected",
+            Self::AcknowledgesEarly => "which was acknowledged",
+            Self::IgnoresRedactions => "the redacted events",
+            Self::BelievesSignatures => "which was not verified",
+        }
+    }
 
     /// Spoils a decision.
     pub fn spoil(self, memory: &Memory, decision: &mut Decision) {
@@ -56,7 +73,12 @@ impl Bug {
                 decision.before = StateAt::in_log(memory.head().state_pos);
             }
             Self::IgnoresRedactions => decision.redaction = None,
-            Self::RejectsSoftFailed | Self::SoftFailsRejected | Self::CurrentStateBefore | Self::AcknowledgesEarly => {}
+            // Not the case for it, or nothing that a decision has.
+            Self::RejectsSoftFailed
+            | Self::SoftFailsRejected
+            | Self::CurrentStateBefore
+            | Self::AcknowledgesEarly
+            | Self::BelievesSignatures => {}
         }
     }
 }

@@ -6,8 +6,9 @@ use ruma::OwnedEventId;
 
 use super::{
     server::Server,
-    stage::{Stage, short},
+    stage::Stage,
     store::{Damage, EventRow, NotStored, Rows},
+    trace::short,
     truth::{Outcome, Truth, View},
 };
 use crate::{
@@ -105,13 +106,16 @@ pub(super) fn loaded(server: &Server) -> Result<(), Violation> {
 
 /// In the end: every server did with each event what it had to do, and all agree.
 pub(super) fn end(servers: &[Server], stage: &mut Stage) -> Result<(), Violation> {
-    let is_known = |pdu: &&Arc<Pdu>| servers.iter().any(|server| server.disk.knows(&pdu.event_id));
-    let mut truth = Truth::about(&stage.room.rules, stage.built.iter().filter(is_known).map(|pdu| &**pdu));
+    // First, because the truth knows only the events that were really built.
     for server in servers {
         loaded(server)?;
         durable(server)?;
         verified(server, stage)?;
         acknowledged(server, stage)?;
+    }
+    let is_known = |pdu: &&Arc<Pdu>| servers.iter().any(|server| server.disk.knows(&pdu.event_id));
+    let mut truth = Truth::about(&stage.room.rules, stage.built.iter().filter(is_known).map(|pdu| &**pdu));
+    for server in servers {
         as_in_truth(server, &mut truth)?;
         redactions(server, &truth)?;
     }

@@ -7,11 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{EventId, OwnedEventId};
 
-use super::{
-    net::Message,
-    stage::{Stage, short},
-    store::Rows,
-};
+use super::{net::Message, stage::Stage, store::Rows, trace::short};
 use crate::{
     receive::{Incoming, Missing, Mode},
     standing::Flags,

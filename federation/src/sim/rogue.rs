@@ -14,8 +14,9 @@ use super::{
     net::Message,
     rand::Rand,
     server::Server,
-    stage::{Stage, short},
+    stage::Stage,
     store::Memory,
+    trace::short,
     users::{Cast, member, message},
 };
 use crate::{

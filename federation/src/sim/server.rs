@@ -18,17 +18,19 @@ use super::{
     faults::Fate,
     pull::Pulls,
     push::Pushes,
-    stage::{Room, Stage, Step, short},
+    stage::{Room, Stage, Step},
     store::{Memory, Rows, Write},
+    trace::{line_of, missing_of, short},
 };
 use crate::{
     build::{EventDraft, EventPosition, build_and_sign},
     pdu::Pdu,
     receive::{
-        Decision, Incoming, Judged, Missing, Mode, Settled, Verdict, foresee, judge,
+        Decision, Incoming, Judged, Mode, Settled, Verdict, foresee, judge,
         local::{self, LocalError},
         settle,
     },
+    received::Verified,
     signing::ServerSigner,
     standing::Flags,
     state_log::StateHashKey,
@@ -105,7 +107,7 @@ impl Server {
     /// Takes a push of another server.
     pub fn receive(&mut self, stage: &mut Stage, from: usize, number: u64, events: &[Arc<str>]) {
         let mut ids = BTreeSet::new();
-        for event in events.iter().filter_map(|json| stage.verify(json)).collect::<Vec<_>>() {
+        for event in self.verify(stage, events) {
             ids.insert(event.pdu().event_id.clone());
             if !self.memory.rows.knows(&event.pdu().event_id) {
                 self.enqueue(stage, from, Incoming::new(event, Mode::Pushed));
@@ -117,11 +119,18 @@ impl Server {
 
     /// Takes events that were asked for.
     pub fn receive_pulled(&mut self, stage: &mut Stage, from: usize, events: &[Arc<str>]) {
-        for event in events.iter().filter_map(|json| stage.verify(json)).collect::<Vec<_>>() {
+        for event in self.verify(stage, events) {
             if let Some(mode) = self.pulls.mode(&event.pdu().event_id) {
                 self.enqueue(stage, from, Incoming::new(event, mode));
             }
         }
+    }
+
+    /// Reads and verifies events that came. Those that fail are dropped.
+    fn verify(&self, stage: &mut Stage, events: &[Arc<str>]) -> Vec<Verified> {
+        let believes = self.bug == Some(Bug::BelievesSignatures);
+        let verify = |json: &Arc<str>| if believes { stage.believe(json) } else { stage.verify(json) };
+        events.iter().filter_map(verify).collect()
     }
 
     /// Takes an event that shall be judged.
@@ -333,35 +342,4 @@ impl Server {
         stage.counts.refused += 1;
         stage.note(self.number, format_args!("refuses {what}"));
     }
-}
-
-fn missing_of(missing: &Missing) -> String {
-    let (kind, ids) = match missing {
-        Missing::AuthEvents(ids) => ("auth", ids),
-        Missing::Prevs(ids) => ("prev", ids),
-    };
-    format!("{kind} {}", ids.iter().map(|id| short(id)).collect::<Vec<_>>().join(" "))
-}
-
-/// A decision in the trace.
-fn line_of(decision: &Decision) -> String {
-    let (pdu, flags) = (decision.event.pdu(), decision.flags);
-    let names = [
-        (Flags::OUTLIER, "outlier"),
-        (Flags::REJECTED, "rejected"),
-        (Flags::SOFT_FAILED, "soft-failed"),
-        (Flags::OURS, "ours"),
-        (Flags::TIP, "tip"),
-    ];
-    let names: Vec<_> = names.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name).collect();
-    let prev: Vec<_> = pdu.prev_events.iter().map(|id| short(id)).collect();
-    format!(
-        "stores {} {} {:?} of {} on {prev:?}: {names:?}, {} changes, {} sides",
-        short(&pdu.event_id),
-        pdu.event_type,
-        pdu.state_key,
-        pdu.sender,
-        decision.changes.len(),
-        decision.sides.len()
-    )
 }

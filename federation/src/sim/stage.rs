@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use ruma::{
-    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId,
     room_version_rules::RoomVersionRules,
 };
 use serde_json::value::RawValue;
@@ -22,7 +22,7 @@ use crate::{
     pdu::Pdu,
     published_keys::PublicKey,
     receive::{Decision, Redaction},
-    received::{self, Verified},
+    received::{self, Signatures, Verified},
     signing::ServerSigner,
     standing::Flags,
 };
@@ -234,7 +234,7 @@ impl Stage {
     /// The answer depends on the bytes alone, so it is found once for all servers.
     pub fn verify(&mut self, json: &Arc<str>) -> Option<Verified> {
         if !self.seen.contains_key(json) {
-            let verified = self.verify_now(json);
+            let verified = self.read(json, &self.signatures);
             self.seen.insert(Arc::clone(json), verified);
         }
         let verified = self.seen.get(json).cloned().flatten();
@@ -242,10 +242,15 @@ impl Stage {
         verified
     }
 
-    fn verify_now(&self, json: &str) -> Option<Verified> {
+    /// Reads an event that came, and believes its signatures.
+    pub fn believe(&self, json: &str) -> Option<Verified> {
+        self.read(json, &Made::default())
+    }
+
+    fn read(&self, json: &str, signatures: &dyn Signatures) -> Option<Verified> {
         let json = RawValue::from_string(json.to_owned()).ok()?;
         let event = received::read(&self.room.rules, &self.room.room_id, &json).ok()?;
-        event.verify(&self.signatures, &|server, key_id| self.key(server, key_id)).ok()
+        event.verify(signatures, &|server, key_id| self.key(server, key_id)).ok()
     }
 
     /// The key of a server.
@@ -255,11 +260,9 @@ impl Stage {
 
     /// Notes an event that was built just now, and its signatures.
     pub fn note_built(&mut self, event: &Arc<Pdu>) {
-        let json = RawValue::from_string(event.json.as_ref().to_owned()).expect("an event is JSON");
-        let read = received::read(&self.room.rules, &self.room.room_id, &json).expect("we build no wrong events");
         let made = Made::default();
-        let verified = read.verify(&made, &|server, key_id| self.key(server, key_id)).expect("we sign our events");
-        assert_eq!(verified.pdu().event_id, event.event_id, "others compute the same ID");
+        let read = self.read(&event.json, &made).expect("others accept what we build");
+        assert_eq!(read.pdu().event_id, event.event_id, "others compute the same ID");
         self.signatures.note(made);
         self.built.push(Arc::clone(event));
     }
@@ -267,8 +270,3 @@ impl Stage {
 
 /// The number of pushes whose acknowledgement means nothing.
 const FORGED: u64 = u64::MAX;
-
-/// The beginning of an event ID, for the trace.
-pub(super) fn short(event_id: &EventId) -> &str {
-    event_id.as_str().get(..7).unwrap_or(event_id.as_str())
-}

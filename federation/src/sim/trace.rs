@@ -4,7 +4,13 @@
 
 use std::{collections::VecDeque, fmt};
 
+use ruma::EventId;
 use sha2::{Digest as _, Sha256};
+
+use crate::{
+    receive::{Decision, Missing},
+    standing::Flags,
+};
 
 /// The number of lines that a report of a violation shows.
 const LAST_LINES: usize = 60;
@@ -42,4 +48,41 @@ impl Trace {
     pub fn end(&self) -> String {
         self.last.iter().map(|line| format!("{line}\n")).collect()
     }
+}
+
+/// The beginning of an event ID, for the trace.
+pub(super) fn short(event_id: &EventId) -> &str {
+    event_id.as_str().get(..7).unwrap_or(event_id.as_str())
+}
+
+/// What an event waits for.
+pub(super) fn missing_of(missing: &Missing) -> String {
+    let (kind, ids) = match missing {
+        Missing::AuthEvents(ids) => ("auth", ids),
+        Missing::Prevs(ids) => ("prev", ids),
+    };
+    format!("{kind} {}", ids.iter().map(|id| short(id)).collect::<Vec<_>>().join(" "))
+}
+
+/// A decision in the trace.
+pub(super) fn line_of(decision: &Decision) -> String {
+    let (pdu, flags) = (decision.event.pdu(), decision.flags);
+    let names = [
+        (Flags::OUTLIER, "outlier"),
+        (Flags::REJECTED, "rejected"),
+        (Flags::SOFT_FAILED, "soft-failed"),
+        (Flags::OURS, "ours"),
+        (Flags::TIP, "tip"),
+    ];
+    let names: Vec<_> = names.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name).collect();
+    let prev: Vec<_> = pdu.prev_events.iter().map(|id| short(id)).collect();
+    format!(
+        "stores {} {} {:?} of {} on {prev:?}: {names:?}, {} changes, {} sides",
+        short(&pdu.event_id),
+        pdu.event_type,
+        pdu.state_key,
+        pdu.sender,
+        decision.changes.len(),
+        decision.sides.len()
+    )
 }
