@@ -73,6 +73,8 @@ pub use self::{
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod test_ready;
 #[cfg(test)]
 mod test_room;

@@ -40,7 +40,7 @@ mod state_set;
 mod subgraph;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::{
     alarm::{Alarm, alarm},

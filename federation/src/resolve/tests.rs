@@ -6,7 +6,7 @@ mod by_hand;
 mod cost;
 mod fixtures;
 mod property;
-mod whole;
+pub(crate) mod whole;
 
 use ruma::{OwnedEventId, UserId, user_id};
 use serde_json::{Value as JsonValue, json};

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Resolves whole states to a whole state.
-pub(super) fn resolve_whole(world: &World, states: &[State]) -> Result<State, ruma::state_res::Error> {
+pub(crate) fn resolve_whole(world: &World, states: &[State]) -> Result<State, ruma::state_res::Error> {
     let chains = states.iter().map(|state| chain(world, state.values().map(|held| held.event_nid)));
     let id = |nid: EventNid| world.pdu(nid).event_id.clone();
     let maps: Vec<StateMap<OwnedEventId>> = states
