@@ -35,6 +35,7 @@ pub mod received;
 pub mod redact;
 pub mod resolve;
 pub mod room_version;
+pub mod sender;
 pub mod sides;
 pub mod signing;
 pub mod standing;
