@@ -20,6 +20,7 @@
 //! - [`resolve`]: one state from those of several branches.
 //! - [`received`]: events that other servers sent: their form, hashes and signatures, checked in one place.
 //!   **Not yet**: the server does not use these four; it has rooms without branches only.
+//! - [`sender`]: the delivery to other servers, as a machine. **Not yet**: nothing drives it.
 //! - [`verify`]: checks that an event of ours still has its hash, its signature and its ID.
 
 pub mod auth;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::{
     EffectNumber,
     backoff::Backoff,
+    draft::{DraftItems, Loading},
     ephemeral::Ephemeral,
     lag::Lag,
     limits::{GIVE_WAY_AFTER, Grant},
     queue::Queue,
     time::{Moment, Now},
-    transaction::{DraftItems, Loading, Transaction},
+    transaction::Transaction,
     verdict::Trial,
 };
 use crate::ids::Position;

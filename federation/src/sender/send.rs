@@ -6,10 +6,11 @@ use super::{
     EffectNumber, SenderEffect, Shard, Step,
     catch_up::READ_AGAIN_AFTER,
     destination::{Destination, Doing, Sending},
+    draft::{Draft, Loading},
     effect::SkipReason,
     input::Loaded,
     limits::Grant,
-    transaction::{Contents, Draft, LEAST_BYTES, Loading, Source, Transaction},
+    transaction::{Contents, LEAST_BYTES, Source, Transaction},
 };
 use crate::ids::{Position, ServerNid};
 

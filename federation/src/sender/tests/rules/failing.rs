@@ -300,5 +300,5 @@ fn slow_destinations_do_not_delay_others() {
     tried.extend(hand.pass_s(20));
     tried.iter().filter_map(|effect| requested(effect)).for_each(|server| _ = hand.ok(server));
     assert!(tried.len() > 20 && hand.usage().body_bytes > Bounds::default().body_bytes / 3, "{:?}", hand.usage());
-    assert_eq!(hand.event(7, &[1]), ["send 1: e7"]);
+    assert_eq!(hand.event(7, &[1]).last().map(String::as_str), Some("send 1: e7"));
 }

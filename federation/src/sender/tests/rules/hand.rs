@@ -64,7 +64,7 @@ impl Hand {
 
     fn show(&mut self, effect: SenderEffect) -> String {
         match effect {
-            SenderEffect::Load { .. } => String::new(),
+            SenderEffect::Load { .. } => unreachable!("a step answers it"),
             SenderEffect::Send { server, number, transaction } => {
                 self.numbers.insert((server, "send"), number);
                 let parts = parts(&transaction).into_iter().map(|part| match part {
