@@ -23,6 +23,7 @@
 //! - [`received`]: events that other servers sent: their form, hashes and signatures, checked in one place.
 //! - [`receive`]: deciding what an event of another server, or of a local user, does to its room. **Not yet**: no endpoint of
 //!   the server takes such events, so its rooms have no branches.
+//! - [`sender`]: the delivery to other servers, as a machine. **Not yet**: nothing drives it.
 //! - [`access`]: the parts of an event that another server may see. [`acl`]: the servers that a room shuts out.
 //! - [`jobs`]: joins, knocks and leaves through other servers, as jobs that survive restarts. **Not yet**: the server does
 //!   not use these three.
@@ -48,6 +49,7 @@ pub mod received;
 pub mod redact;
 pub mod resolve;
 pub mod room_version;
+pub mod sender;
 pub mod sides;
 pub mod signing;
 pub mod standing;
