@@ -192,7 +192,8 @@ impl Shard {
     /// The position up to which everything that the shard was told of is delivered or covered by a committed row, so that
     /// the stored cursor may be there. `None`: everything is.
     pub fn done_upto(&self) -> Option<Position> {
-        self.destinations.values().filter_map(Destination::holds_at).min()
+        // A page may have reached further than the log was read.
+        self.destinations.values().filter_map(Destination::holds_at).min().map(|pos| pos.min(self.read_upto))
     }
 
     /// The moment at which the shard wants a [`SenderInput::Tick`].

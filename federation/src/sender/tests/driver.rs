@@ -227,7 +227,8 @@ impl World {
 
     fn write(&mut self, write: Write) {
         self.writes.push_back(write);
-        self.write_at.get_or_insert(self.now.moment.after(Duration::from_millis(10)));
+        let pause = Duration::from_millis(self.rand.random_range(1..3_000));
+        self.write_at.get_or_insert(self.now.moment.after(pause));
     }
 
     fn later(&mut self, most_ms: u64, pending: Pending) {

@@ -66,6 +66,9 @@ fn do_something(world: &mut World) {
         }
         _ => world.store_cursor(),
     }
+    if world.rand.random_bool(0.3) {
+        world.store_cursor();
+    }
     let most_ms = [10, 300, 3_000, 30_000, 600_000][world.rand.random_range(0..5)];
     let pause = Duration::from_millis(world.rand.random_range(0..most_ms));
     world.pass(pause);
