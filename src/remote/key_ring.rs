@@ -130,7 +130,7 @@ impl KeyRing {
             return Err(KeyError::Unknown);
         }
         let _one_at_a_time = slot.asking.lock().await;
-        let mut error = match self.from_server(server, &slot, key_id, at_ms).await {
+        let mut error = match self.find_or_ask(server, &slot, key_id, at_ms).await {
             Ok(key) => return Ok(key),
             // The notaries were asked then, too.
             Err(error @ (KeyError::AskedBefore | KeyError::Storage(_))) => return Err(error),
@@ -158,7 +158,7 @@ impl KeyRing {
     }
 
     /// Finds the key in the database, or asks its server. The caller holds the lock of the slot.
-    async fn from_server(
+    async fn find_or_ask(
         &self,
         server: &ServerName,
         slot: &Arc<Slot>,
@@ -208,7 +208,7 @@ impl KeyRing {
         if !lock(&slot.known).begin_asking(self.clock.now_ms()) {
             return Err(KeyError::AskedBefore);
         }
-        let answer = self.fetcher.from_server(server, on_behalf).await;
+        let answer = self.fetcher.ask_server(server, on_behalf).await;
         let published = answer.and_then(|answer| Ok(PublishedKeys::parse(server, &answer, self.clock.now_ms())?));
         match published {
             Ok(published) => {
@@ -235,7 +235,7 @@ impl KeyRing {
         key_id: &ServerSigningKeyId,
         at_ms: Option<i64>,
     ) -> Result<(), KeyError> {
-        for answer in self.fetcher.from_notary(notary, server, key_id, at_ms).await? {
+        for answer in self.fetcher.ask_notary(notary, server, key_id, at_ms).await? {
             let now_ms = self.clock.now_ms();
             let published = PublishedKeys::parse(server, answer.get().as_bytes(), now_ms)?;
             if !self.is_signed_by(notary, &published, now_ms).await? {
@@ -257,7 +257,7 @@ impl KeyRing {
         let _one_at_a_time = slot.asking.lock().await;
         let mut error = None;
         for key_id in published.signers(notary) {
-            match self.from_server(notary, &slot, &key_id, Some(now_ms)).await {
+            match self.find_or_ask(notary, &slot, &key_id, Some(now_ms)).await {
                 Ok(key) if published.is_signed_by(notary, &key_id, key) => return Ok(true),
                 Ok(_) => {}
                 Err(unknown) => error = Some(unknown),

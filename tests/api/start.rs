@@ -69,7 +69,8 @@ both_engines! {
         let other = key_file::write(&OwnKey::generate());
 
         // The files before the start. The new key must be in use afterwards.
-        let crashes: [(Option<&[u8]>, Option<&[u8]>); 6] = [
+        type Files<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+        let crashes: [Files<'_>; 6] = [
             // The commit has come, but the file has not taken its place.
             (Some(&old), Some(&new)),
             (None, Some(&new)),

@@ -164,7 +164,7 @@ fn a_notarys_signature_is_found_and_others_in_its_name_are_not() {
 
     let countersigned = countersign(&notary, &keys.to_json()).unwrap();
     let keys = PublishedKeys::parse(server_name!("a.test"), countersigned.get().as_bytes(), NOW).unwrap();
-    assert_eq!(keys.signers(name), [key_id.clone()]);
+    assert_eq!(keys.signers(name), std::slice::from_ref(&key_id));
     assert!(keys.is_signed_by(name, &key_id, key));
     assert!(!keys.is_signed_by(name, &key_id, PublicKey::of(&signer)));
     assert!(!keys.is_signed_by(server_name!("a.test"), &key_id, key));

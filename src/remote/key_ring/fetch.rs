@@ -55,14 +55,14 @@ impl Fetcher {
     }
 
     /// The server's own answer about its keys.
-    pub async fn from_server(&self, server: &ServerName, on_behalf: OnBehalf) -> Result<Bytes, KeyError> {
+    pub async fn ask_server(&self, server: &ServerName, on_behalf: OnBehalf) -> Result<Bytes, KeyError> {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = Uri::from_static("/_matrix/key/v2/server");
         self.send(server, request, FETCH_LIMITS, on_behalf).await
     }
 
     /// The answers of `server` that a notary has, with a key that is valid at this moment.
-    pub async fn from_notary(
+    pub async fn ask_notary(
         &self,
         notary: &ServerName,
         server: &ServerName,

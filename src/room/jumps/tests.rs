@@ -107,7 +107,8 @@ impl World {
         let mut reader = self.rooms().db.read().await.expect("a reader");
         let head = room_heads::find_room_by_nid(&mut reader.conn(), room.nid).await.expect("read").expect("a room");
         drop(reader);
-        let (before, changes) = (room.view().state.clone(), room.head.lock().await.changes);
+        let changes = room.head.lock().await.changes;
+        let before = room.view().state.clone();
         let mut jumps = room.view().jumps.clone();
         let committed = self.rooms().db.committer().submit::<Error>(1, |pos| {
             let mut write = Write::default();

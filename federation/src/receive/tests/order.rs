@@ -25,15 +25,15 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn content(version: &RoomVersionId, number: usize, step: usize) -> Content {
-    let rule = if step % 2 == 0 { "public" } else { "invite" };
+    let rule = if step.is_multiple_of(2) { "public" } else { "invite" };
     match number {
         0 | 1 => message(&step.to_string()),
         2 => topic(&step.to_string()),
-        3 => member(carol(), if step % 2 == 0 { "ban" } else { "leave" }),
+        3 => member(carol(), if step.is_multiple_of(2) { "ban" } else { "leave" }),
         4 => member(carol(), "join"),
-        5 => member(bob(), if step % 2 == 0 { "leave" } else { "join" }),
+        5 => member(bob(), if step.is_multiple_of(2) { "leave" } else { "join" }),
         6 => {
-            let bobs = if step % 2 == 0 { 0 } else { 100 };
+            let bobs = if step.is_multiple_of(2) { 0 } else { 100 };
             let listed = json!({ alice(): 100, bob(): bobs });
             let users = if *version == RoomVersionId::V12 { json!({ bob(): bobs }) } else { listed };
             ("m.room.power_levels", Some(String::new()), json!({ "users": users, "events": { "m.room.topic": 0 } }))

@@ -44,7 +44,7 @@ fn an_event_of_another_room_is_not_known_as_a_previous_or_auth_event() {
         let server = Server::with_room(&version);
         let (foreign, tip) = (owned_event_id!("$elsewhere"), server.tips()[0].clone());
         let content = message("x");
-        let made = server.made_on(&[tip.clone()], bob(), &content);
+        let made = server.made_on(std::slice::from_ref(&tip), bob(), &content);
         let prev = vec![foreign.clone(), tip, foreign.clone()];
         let event = Made { prev, ..made.clone() }.build(&server.rules, &server.room_id);
         let incoming = Incoming::new(verified(&server.rules, &event), Mode::Pushed);
@@ -147,7 +147,7 @@ fn a_pushed_event_gets_no_state_that_was_told() {
         // The skipped event comes late and is covered, so it is no extremity. What it names goes.
         let late = server.push(skipped.event.pdu());
         assert!(late.flags.is_accepted() && late.extremity.is_none(), "{version}: {:?}", late.flags);
-        assert_eq!(server.tips(), [said.event_id.clone()], "{version}");
+        assert_eq!(server.tips(), std::slice::from_ref(&said.event_id), "{version}");
     }
 }
 
@@ -236,6 +236,6 @@ fn an_event_of_history_covers_what_it_names() {
         let place = TimelinePlace { pos: Position(1_000), sub: -1 };
         let lost = server.receive(lost.event.pdu(), Mode::History(place));
         assert_eq!((lost.flags, lost.covers.clone()), (Flags::NONE, vec![left.nid]), "{version}");
-        assert_eq!(server.tips(), [later.event_id.clone()], "{version}");
+        assert_eq!(server.tips(), std::slice::from_ref(&later.event_id), "{version}");
     }
 }
