@@ -248,7 +248,7 @@ mod tests {
         ] {
             check(&content, "example.org", false);
         }
-        // What is not text is ignored, and the rest counts.
+        // An entry that is no text is ignored, and the rest counts.
         let some = json!({ "allow": [1, "*", null], "deny": [{}, "evil.com", ["example.org"]] });
         check(&some, "example.org", true);
         check(&some, "evil.com", false);

@@ -233,7 +233,7 @@ impl Job {
         })
     }
 
-    /// The same job in the place of another one of the same room and user: a join while a leave is tried, or a join of a
+    /// This job in the place of another one of its room and user: a join while a leave is tried, or a join of a
     /// user who has knocked. If it fails, a leave clears up what the other one may have left at other servers.
     #[must_use]
     pub fn in_place_of(mut self, other: &JobRow) -> Self {

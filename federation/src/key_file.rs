@@ -10,7 +10,7 @@ use ed25519_dalek::SECRET_KEY_LENGTH;
 use ruma::serde::{Base64, base64::Standard};
 use zeroize::Zeroizing;
 
-use crate::signing::OwnKey;
+use crate::{broken_keys::is_broken, signing::OwnKey};
 
 /// Maximum number of keys in a file. Servers have one, or a few after rotations.
 const MAX_KEYS: usize = 16;
@@ -43,6 +43,8 @@ pub enum KeyFileError {
     MalformedPem,
     #[error("the key is not an Ed25519 key in PKCS#8")]
     MalformedPkcs8,
+    #[error("everybody knows this key's seed, so anyone could sign with it")]
+    Leaked,
     #[error("two keys of the file have the same name")]
     SameName,
 }
@@ -144,7 +146,8 @@ fn of_pkcs8(name: &[u8], der: &[u8]) -> Result<OwnKey, KeyFileError> {
 
 fn named(name: &str, seed: &[u8; SECRET_KEY_LENGTH]) -> Result<OwnKey, KeyFileError> {
     let name = Some(name).filter(|name| name.len() <= MAX_NAME_BYTES);
-    name.and_then(|name| OwnKey::from_seed(name, seed)).ok_or(KeyFileError::InvalidName)
+    let key = name.and_then(|name| OwnKey::from_seed(name, seed)).ok_or(KeyFileError::InvalidName)?;
+    if is_broken(&key.public_key()) { Err(KeyFileError::Leaked) } else { Ok(key) }
 }
 
 fn of_base64(seed: &str) -> Result<Zeroizing<[u8; SECRET_KEY_LENGTH]>, KeyFileError> {

@@ -46,7 +46,7 @@ pub enum Source {
     Notary,
 }
 
-/// What an answer has changed.
+/// The changes by an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
     /// The keys that are new or have another end.

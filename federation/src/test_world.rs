@@ -260,14 +260,7 @@ impl World {
 
 fn membership_of(pdu: &Pdu) -> Option<Membership> {
     let content: JsonValue = serde_json::from_str(pdu.content.get()).ok()?;
-    Some(match content["membership"].as_str()? {
-        "join" => Membership::Join,
-        "invite" => Membership::Invite,
-        "leave" => Membership::Leave,
-        "ban" => Membership::Ban,
-        "knock" => Membership::Knock,
-        _ => return None,
-    })
+    Membership::named(content["membership"].as_str()?)
 }
 
 /// The room does not have it.

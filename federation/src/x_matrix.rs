@@ -82,7 +82,7 @@ mod tests {
         let key = || PublicKey::of(&a);
         let path = "/_matrix/federation/v1/send/1?a=%20b";
         assert!(check("b.test:8448", key(), request("PUT", path, r#"{"b":2,"a":[1,"é"]}"#)));
-        // The same JSON, in another spelling.
+        // Equal JSON in another spelling.
         assert!(check("b.test:8448", key(), request("PUT", path, r#"{ "a": [1, "\u00e9"], "b": 2 }"#)));
         assert!(!check("c.test", key(), request("PUT", path, r#"{"b":2,"a":[1,"é"]}"#)));
         assert!(!check("b.test:8448", PublicKey::of(&other), request("PUT", path, r#"{"b":2,"a":[1,"é"]}"#)));

@@ -40,7 +40,7 @@ pub enum Part {
     TransactionIds,
     /// Results of state resolution.
     Resolutions,
-    /// What users may see of rooms.
+    /// The events of rooms that users may see.
     Sights,
     /// States of branches.
     Sides,

@@ -20,6 +20,7 @@ use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKe
 use sabha_federation::{
     KnownKey, PublicKey, PublishedKeys, PublishedKeysError, ServerSigner, Source, published_keys::MAX_VALIDITY_MS,
 };
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 pub use self::notary::{MAX_SERVERS, WantedAnswer};
@@ -81,6 +82,8 @@ pub struct KeyRing {
     /// Servers that are asked for a key that its own server did not show.
     notaries: Vec<OwnedServerName>,
     servers: Arc<GrowingCache<OwnedServerName, Slot>>,
+    /// The turns of requests to us as a notary.
+    answering: Semaphore,
 }
 
 impl KeyRing {
@@ -94,7 +97,8 @@ impl KeyRing {
     ) -> Self {
         let notaries = notaries.iter().filter(|notary| **notary != *signer.server_name()).cloned().collect();
         let servers = budget.growing_cache(Part::ServerKeys);
-        Self { db, clock, signer, fetcher: Fetcher::new(outbound, discovery), notaries, servers }
+        let answering = Semaphore::new(notary::MAX_ANSWERING);
+        Self { db, clock, signer, fetcher: Fetcher::new(outbound, discovery), notaries, servers, answering }
     }
 
     /// Finds a key with which this server signs now.

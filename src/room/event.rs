@@ -298,7 +298,7 @@ pub(crate) fn membership_of(content: &RawValue) -> Option<Membership> {
         membership: std::borrow::Cow<'a, str>,
     }
     let content: Content<'_> = serde_json::from_str(content.get()).ok()?;
-    membership_named(&content.membership)
+    Membership::named(&content.membership)
 }
 
 /// The spec's name for a membership.
@@ -309,18 +309,6 @@ pub fn membership_name(membership: Membership) -> &'static str {
         Membership::Leave => "leave",
         Membership::Ban => "ban",
         Membership::Knock => "knock",
-    }
-}
-
-/// The membership with this name, if the spec knows it.
-pub fn membership_named(name: &str) -> Option<Membership> {
-    match name {
-        "join" => Some(Membership::Join),
-        "invite" => Some(Membership::Invite),
-        "leave" => Some(Membership::Leave),
-        "ban" => Some(Membership::Ban),
-        "knock" => Some(Membership::Knock),
-        _ => None,
     }
 }
 

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use sabha_federation::{
     receive::{
-        Decision, DropReason, Incoming, Judged, Missing, ReceiveError, RoomFacts, Settled, Verdict, foresee, judge,
-        settle,
+        Decision, DropReason, Incoming, Judged, Missing, Mode, ReceiveError, RoomFacts, Settled, Verdict, foresee,
+        judge, settle,
     },
     standing::Flags,
 };
@@ -52,6 +52,9 @@ pub enum ReceiveFailure {
     Decide(#[from] ReceiveError<Error>),
     #[error("the event could not be stored")]
     Storage(#[from] Error),
+    /// Places in gaps are not given out yet.
+    #[error("events of history cannot be stored yet")]
+    OfHistory,
     #[error("the room changed {MOST_JUDGED} times while the event was judged")]
     RoomTooBusy,
 }
@@ -70,6 +73,9 @@ impl Rooms {
     /// # Errors
     /// When deciding fails, when the database fails, or when the room is too busy. Nothing is stored then.
     pub async fn receive(&self, room: &Arc<Room>, incoming: Incoming) -> Result<Received, ReceiveFailure> {
+        if matches!(incoming.mode, Mode::History(_)) {
+            return Err(ReceiveFailure::OfHistory);
+        }
         let event_id = incoming.event.pdu().event_id.clone();
         let span = debug_span!("room.receive", %event_id, room_id = %room.room_id);
         self.receive_again(room, incoming).instrument(span).await

@@ -88,11 +88,16 @@ from_row!(EventRow {
 
 impl EventRow {
     pub(crate) fn standing(&self) -> Standing {
-        Standing {
-            flags: Flags::from_bits(self.flags),
-            place: self.pos.map(|pos| TimelinePlace { pos: Position(pos), sub: self.sub }),
-            before: StateAt { pos: Position(self.state_pos), side: self.side_nid.map(SideNid) },
-        }
+        standing(self.flags, (self.pos, self.sub), (self.state_pos, self.side_nid))
+    }
+}
+
+/// The standing of an event from the columns that say it.
+pub(super) fn standing(flags: i64, (pos, sub): (Option<i64>, i64), (state_pos, side): (i64, Option<i64>)) -> Standing {
+    Standing {
+        flags: Flags::from_bits(flags),
+        place: pos.map(|pos| TimelinePlace { pos: Position(pos), sub }),
+        before: StateAt { pos: Position(state_pos), side: side.map(SideNid) },
     }
 }
 

@@ -1,10 +1,11 @@
 //! Rows of a room's events as the walks through its graph see them.
 
-use sabha_federation::standing::{Flags, Standing, StateAt};
+use sabha_federation::standing::Standing;
 
 use super::{
-    Conn, Error, EventNid, Position, RoomNid, SideNid, TimelinePlace,
+    Conn, Error, EventNid, RoomNid,
     conn::{fetch_32, fetch_texts_32, ids_32},
+    events::standing,
     from_row, statements,
     vocabulary::{escape, unescape},
 };
@@ -44,11 +45,7 @@ from_row!(GraphRow { event_nid, event_id, key_nid, pos, sub, depth, ts, state_po
 
 impl GraphRow {
     pub(crate) fn standing(&self) -> Standing {
-        Standing {
-            flags: Flags::from_bits(self.flags),
-            place: self.pos.map(|pos| TimelinePlace { pos: Position(pos), sub: self.sub }),
-            before: StateAt { pos: Position(self.state_pos), side: self.side_nid.map(SideNid) },
-        }
+        standing(self.flags, (self.pos, self.sub), (self.state_pos, self.side_nid))
     }
 }
 

@@ -60,7 +60,7 @@ fn spell(random: &mut StdRng, value: &CanonicalJsonValue, out: &mut String) {
             for (index, (name, value)) in fields.into_iter().enumerate() {
                 out.push_str(if index == 0 { "" } else { "," });
                 if random.random_range(0..8) == 0 {
-                    // Of two fields with one name, the last one counts.
+                    // The last one of two fields with one name counts.
                     spell_text(random, name, out);
                     out.push_str(":[1,{}],");
                 }

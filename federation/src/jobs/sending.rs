@@ -25,7 +25,7 @@ impl Job {
             self.row.state = JobState::Make;
             return self.ask_next(step);
         };
-        // What one server has taken and signed, others may know already.
+        // An event that one server has taken and signed may be known to others already.
         let only = if self.row.state == JobState::Importing { None } else { authorising_server(&event) };
         let may_take = |server: &&OwnedServerName| only.as_ref().is_none_or(|only| only == *server);
         let mut not_sent_to = self.row.via.iter().filter(|server| !self.round.sent_to.contains(*server));

@@ -240,12 +240,5 @@ fn membership_of(pdu: &Pdu) -> Option<Membership> {
         return None;
     }
     let content: Content<'_> = serde_json::from_str(pdu.content.get()).ok()?;
-    Some(match &*content.membership {
-        "join" => Membership::Join,
-        "invite" => Membership::Invite,
-        "leave" => Membership::Leave,
-        "ban" => Membership::Ban,
-        "knock" => Membership::Knock,
-        _ => return None,
-    })
+    Membership::named(&content.membership)
 }

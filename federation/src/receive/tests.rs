@@ -28,7 +28,7 @@ fn carol() -> &'static UserId {
     user_id!("@carol:c.test")
 }
 
-/// What a user sends: the type, the state key and the content.
+/// An event that a user sends: the type, the state key and the content.
 type Content = (&'static str, Option<String>, JsonValue);
 
 fn message(body: &str) -> Content {

@@ -40,7 +40,7 @@ pub(super) struct Destination {
     pub is_slow: bool,
     /// The moment of the next look at it, as its shard notes it.
     pub due: Option<Moment>,
-    /// What its shard has counted of it.
+    /// Its part in the counts of its shard.
     pub counted: Counted,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Counted {
     pub edu_bytes: usize,
 }
 
-/// What a destination is doing. It does one thing at a time, so one transaction is in flight at most.
+/// The activity of a destination. It does one thing at a time, so one transaction is in flight at most.
 #[derive(Default, Debug)]
 pub(super) enum Doing {
     #[default]

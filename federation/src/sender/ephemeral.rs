@@ -146,7 +146,7 @@ mod tests {
         ephemeral.put(typing(0), "012".into(), 10_000);
         ephemeral.put(typing(1), "0".repeat(10_000).into(), 10_000);
         assert_eq!(ephemeral.bytes(), 10 * MAX_WAITING - 7);
-        // What does not fit into a transaction waits for the next one.
+        // The rest that does not fit into a transaction waits for the next one.
         ephemeral.take(Moment(0), |json| json.len() > 3);
         assert_eq!((ephemeral.waiting.len(), ephemeral.bytes(), ephemeral.ready_at()), (1, 3, Some(Moment(i64::MIN))));
         ephemeral.clear();

@@ -125,7 +125,7 @@ mod tests {
         let first_after = |queue: &Queue, pos| queue.first_after(Position(pos)).map(|entry| entry.serial);
         assert_eq!([9, 10, 12, 15].map(|pos| first_after(&queue, pos)), [Some(1), Some(2), Some(5), None]);
 
-        // Of two changes at one position, one is delivered.
+        // One of two changes at one position is delivered.
         queue.remove(Some(2), None);
         assert_eq!((queue.len(), queue.first_pos()), (4, Some(Position(10))));
         queue.remove(None, Some(1));

@@ -12,7 +12,7 @@ use crate::{
 pub(super) enum Bug {
     /// An event covers only the events that it names, and nothing behind those that failed.
     CoversStopAtFailed,
-    /// Of the changes of a resolution, the last one is not stored.
+    /// The last change of a resolution is not stored.
     ForgetsConflictedKey,
     /// An event that the current state forbids is rejected and not soft-failed.
     RejectsSoftFailed,

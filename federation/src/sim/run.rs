@@ -75,7 +75,7 @@ struct Sim {
     create: Pdu,
     /// The faults of the storm.
     faults: Faults,
-    /// What users draw from.
+    /// The choices that users draw from.
     wishes: Rand,
     steps: u64,
 }

@@ -92,7 +92,7 @@ pub(super) struct Stage {
     keys: BTreeMap<(OwnedServerName, OwnedServerSigningKeyId), PublicKey>,
 }
 
-/// What happened, in numbers: a simulation in which nothing happens shows nothing.
+/// The situations that were met, in numbers: a simulation in which nothing happens shows nothing.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(super) struct Counts {
     pub stored: usize,

@@ -55,7 +55,7 @@ pub(super) fn short(event_id: &EventId) -> &str {
     event_id.as_str().get(..7).unwrap_or(event_id.as_str())
 }
 
-/// What an event waits for.
+/// The events for which an event waits.
 pub(super) fn missing_of(missing: &Missing) -> String {
     let (kind, ids) = match missing {
         Missing::AuthEvents(ids) => ("auth", ids),

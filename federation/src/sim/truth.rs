@@ -46,7 +46,7 @@ pub(super) struct View {
     current: Option<StateNumber>,
 }
 
-/// What must become of an event.
+/// The outcome that an event must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     Accepted,

@@ -14,6 +14,18 @@ pub enum Membership {
 }
 
 impl Membership {
+    /// The membership with this name in an event, if the specification knows it.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "join" => Some(Self::Join),
+            "invite" => Some(Self::Invite),
+            "leave" => Some(Self::Leave),
+            "ban" => Some(Self::Ban),
+            "knock" => Some(Self::Knock),
+            _ => None,
+        }
+    }
+
     /// The number this membership is stored as. Never 0, which stands for "not a membership".
     pub fn code(self) -> u8 {
         self as u8

@@ -12,7 +12,6 @@ use crate::{
     client_api::{events::Events, large_state::StateTurn},
     endpoint::Authed,
     http::{ApiError, RawJson},
-    room::event::membership_named,
     sync::{json::Object, token::PageToken},
 };
 
@@ -46,6 +45,6 @@ pub(super) async fn handle(
 
 fn named(membership: Option<&MembershipState>) -> Result<Option<Membership>, ApiError> {
     let Some(membership) = membership else { return Ok(None) };
-    let known = membership_named(membership.as_str());
+    let known = Membership::named(membership.as_str());
     known.map(Some).ok_or_else(|| ApiError::invalid_param(format!("{membership} is not a membership.")))
 }

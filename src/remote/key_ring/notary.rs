@@ -26,9 +26,12 @@ use crate::{
 /// Maximum number of servers that a request may name. Servers ask for those of one room's events, in portions.
 pub const MAX_SERVERS: usize = 100;
 
-/// Maximum size of the answers together. Those of a hundred usual servers have a tenth of it. The others are left out, and
-/// can be asked for in another request.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Maximum size of the answers together. Those of a hundred usual servers have less than half of it. The others are left out,
+/// and can be asked for in another request. A parsed answer takes up to 75 times its size, for as long as servers are asked.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// The number of requests that are answered at a time; the others wait. Each holds parsed answers while it asks.
+pub(super) const MAX_ANSWERING: usize = 4;
 
 /// The time for asking the servers themselves. What has not come until then is answered from what is stored.
 const ASKING_TIME: Duration = Duration::from_secs(20);
@@ -63,8 +66,9 @@ impl KeyRing {
         self: &Arc<Self>,
         mut wanted: BTreeMap<OwnedServerName, WantedAnswer>,
     ) -> Result<Vec<Box<RawValue>>, store::Error> {
+        let _turn = self.answering.acquire().await;
         wanted.remove(self.signer.server_name());
-        let mut found = self.stored(&wanted).await?;
+        let (mut found, mut bytes) = self.stored(&wanted, MAX_ANSWER_BYTES).await?;
         let mut asking = JoinSet::new();
         for (server, wanted) in wanted {
             let is_met = found.get(&server).is_some_and(|answer| wanted.is_met_by(answer));
@@ -75,9 +79,13 @@ impl KeyRing {
         }
         let collecting = async {
             while let Some(ended) = asking.join_next().await {
-                if let Ok((server, Some(answer))) = ended {
-                    found.insert(server, answer);
+                let Ok((server, Some(answer))) = ended else { continue };
+                bytes += answer.to_json().len();
+                if bytes > MAX_ANSWER_BYTES {
+                    debug!("a notary asks no further: its answer has its maximum size");
+                    return;
                 }
+                found.insert(server, answer);
             }
         };
         // Those that are not finished end with the set.
@@ -85,11 +93,12 @@ impl KeyRing {
         Ok(self.countersigned(found.into_values()))
     }
 
-    /// The stored answers of these servers, up to the maximum size.
+    /// The stored answers of these servers, up to this size, and the size that they have.
     async fn stored(
         &self,
         wanted: &BTreeMap<OwnedServerName, WantedAnswer>,
-    ) -> Result<BTreeMap<OwnedServerName, PublishedKeys>, store::Error> {
+        most_bytes: usize,
+    ) -> Result<(BTreeMap<OwnedServerName, PublishedKeys>, usize), store::Error> {
         let servers: Vec<&OwnedServerName> = wanted.keys().collect();
         let now_ms = self.clock.now_ms();
         let mut found = BTreeMap::new();
@@ -102,16 +111,20 @@ impl KeyRing {
             for server in servers {
                 let Some(answer) = answers.remove(server.as_str()) else { continue };
                 bytes += answer.json.len();
-                if bytes > MAX_ANSWER_BYTES {
-                    return Ok(found);
+                if bytes > most_bytes {
+                    return Ok((found, bytes));
                 }
                 match PublishedKeys::parse(server, answer.json.as_bytes(), now_ms) {
-                    Ok(answer) => _ = found.insert((*server).clone(), answer),
+                    Ok(mut published) => {
+                        // As it was limited when it came: otherwise one that is valid for ever would never be fetched again.
+                        published.valid_until_ms = published.valid_until_ms.min(answer.valid_until);
+                        found.insert((*server).clone(), published);
+                    }
                     Err(error) => warn!(%server, error = %Report(&error), "a stored answer with keys is damaged"),
                 }
             }
         }
-        Ok(found)
+        Ok((found, bytes))
     }
 
     /// The new answer of a server, if it gives one.
@@ -124,7 +137,8 @@ impl KeyRing {
             match self.ask_server(&server, &slot, OnBehalf::Others, |_| false).await {
                 // Perhaps by another one who has waited for the lock.
                 Err(KeyError::AskedBefore) => {
-                    Ok(self.stored(&BTreeMap::from([(server.clone(), wanted)])).await?.remove(&server))
+                    let wanted = BTreeMap::from([(server.clone(), wanted)]);
+                    Ok(self.stored(&wanted, MAX_ANSWER_BYTES).await?.0.remove(&server))
                 }
                 answer => answer.map(Some),
             }

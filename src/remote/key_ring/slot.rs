@@ -1,4 +1,4 @@
-//! What is known of one server, and when it may be asked again.
+//! The keys and failures that are known of one server, and when it may be asked again.
 
 use std::{sync::Mutex, time::Duration};
 

@@ -25,7 +25,7 @@ fn own() -> Arc<ServerSigner> {
     Arc::new(ServerSigner::generate(ruma::owned_server_name!("sabha.test")))
 }
 
-/// What the server publishes at this moment.
+/// The answer that the server publishes at this moment.
 fn published(signer: &ServerSigner, at_ms: i64) -> PublishedKeys {
     let text = published_keys::publish(signer, at_ms).unwrap();
     PublishedKeys::parse(signer.server_name(), text.get().as_bytes(), at_ms).unwrap()

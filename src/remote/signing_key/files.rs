@@ -26,6 +26,15 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// Returns whether a key waits to take its place.
+    pub fn has_next(&self) -> io::Result<bool> {
+        match std::fs::metadata(&self.next) {
+            Ok(next) => Ok(next.is_file()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub fn of(data_dir: &Path) -> Self {
         Self { current: data_dir.join(FILE), next: data_dir.join(NEXT_FILE) }
     }

@@ -44,6 +44,8 @@ pub enum RotateError {
     Former(OwnedServerSigningKeyId),
     #[error("this server has had another key with the name {0}, by which other servers know it")]
     SameName(OwnedServerSigningKeyId),
+    #[error("an earlier change of the signing key is not finished; restart the server and try again")]
+    Unsettled,
     #[error("the new signing key cannot be written beside {}", path.display())]
     File {
         path: PathBuf,
@@ -140,6 +142,11 @@ impl SigningKeys {
         let replaced = stored.iter().filter(|stored| stored.expired_at.is_none());
         changed.extend(replaced.map(|key| StoredKey { expired_at: Some(expired_at), ..key.clone() }));
         let failed = |source| RotateError::File { path: self.files.current.clone(), source };
+        // It may hold the key in use, whose place nobody has taken yet. The next start knows.
+        let files = self.files.clone();
+        if blocking(move || files.has_next()).await.map_err(failed)? {
+            return Err(RotateError::Unsettled);
+        }
         let files = self.files.clone();
         let next = blocking(move || files.write_next(&next).map(|()| next)).await.map_err(failed)?;
 

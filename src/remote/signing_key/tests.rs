@@ -80,6 +80,11 @@ async fn without_a_database_or_a_place_for_the_file_the_key_stays() {
         fs::create_dir(data.path().join(NEXT_FILE)).unwrap();
         assert!(matches!(keys.rotate().await, Err(RotateError::File { .. })));
         fs::remove_dir(data.path().join(NEXT_FILE)).unwrap();
+        // A file there may be the only one that has the key in use.
+        fs::write(data.path().join(NEXT_FILE), "ed25519 a_last key").unwrap();
+        assert!(matches!(keys.rotate().await, Err(RotateError::Unsettled)));
+        assert_eq!(fs::read(data.path().join(NEXT_FILE)).unwrap(), b"ed25519 a_last key");
+        fs::remove_file(data.path().join(NEXT_FILE)).unwrap();
         assert_eq!(keys.list().await.unwrap(), before);
         new.db.close().await;
         assert!(matches!(keys.rotate().await, Err(RotateError::Storage(_))));

@@ -47,7 +47,7 @@ impl Rewind {
             then.power_levels = change.before.map(|entry| entry.event_nid);
         }
         if then != self.now {
-            // Of several changes at one position, the facts after the last one count.
+            // The facts after the last of several changes at one position count.
             if self.newest_first.last().is_none_or(|newer| newer.from != change.pos) {
                 self.newest_first.push(Circumstances { from: change.pos, ..self.now });
             }

@@ -58,6 +58,11 @@ impl<'a> RoomReads<'a> {
         self.room
     }
 
+    /// The queued standings of stored events. Ask for them before the rows: one that is committed in between would be missed.
+    fn restated(&self, nids: &[EventNid]) -> HashMap<EventNid, Standing> {
+        nids.iter().filter_map(|nid| Some((*nid, self.room.queued.restated(*nid)?))).collect()
+    }
+
     /// The event of a key in the state of the room as it was seen.
     pub(super) async fn current(
         &self,
@@ -175,11 +180,12 @@ impl GraphReader for RoomReads<'_> {
         found.extend(queued.map(|event| (event.event.nid, Arc::new(queued_node(event)))));
         let stored = missing(nids, &found);
         if !stored.is_empty() {
+            let restated = self.restated(&stored);
             let mut reader = self.rooms.db.read().await?;
             for row in graph::graph_nodes(&mut reader.conn(), self.room.nid, &stored).await? {
                 let mut node = stored_node(row)?;
-                if let Some(Standing { flags, place, before }) = self.room.queued.restated(node.nid) {
-                    (node.flags, node.place, node.before) = (flags, place, before);
+                if let Some(Standing { flags, place, before }) = restated.get(&node.nid) {
+                    (node.flags, node.place, node.before) = (*flags, *place, *before);
                 }
                 found.insert(node.nid, Arc::new(node));
             }
@@ -193,10 +199,11 @@ impl GraphReader for RoomReads<'_> {
         found.extend(queued.map(|event| (event.event.nid, Arc::new(queued_auth_node(event)))));
         let stored = missing(nids, &found);
         if !stored.is_empty() {
+            let restated = self.restated(&stored);
             let mut reader = self.rooms.db.read().await?;
             for row in graph::auth_nodes(&mut reader.conn(), self.room.nid, &stored).await? {
                 let mut node = stored_auth_node(&row)?;
-                if let Some(standing) = self.room.queued.restated(node.nid) {
+                if let Some(standing) = restated.get(&node.nid) {
                     node.flags = standing.flags;
                 }
                 found.insert(node.nid, Arc::new(node));

@@ -133,7 +133,7 @@ impl Making<'_> {
         if outcome.placing == Placing::EndOfLine && bumps(&built.pdu().event_type) {
             self.head.bump_pos = pos;
         }
-        if outcome.flags.contains(Flags::OURS) {
+        if outcome.flags.contains(Flags::OURS) && outcome.placing == Placing::EndOfLine {
             self.head.our_pos = pos;
         }
         if let Some(redacts) = &outcome.redacts {

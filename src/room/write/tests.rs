@@ -171,7 +171,7 @@ impl World {
 }
 
 impl Built {
-    /// The same event, as it is received once more.
+    /// The event as it is received once more.
     fn copy(&self) -> Self {
         let key = self.key.clone();
         let (event_type, sender) = (Arc::clone(&self.event_type), Arc::clone(&self.sender));

@@ -184,7 +184,13 @@ impl RoomNews {
     /// Adds a room whose invitation or knock the answer does not show, if the client takes the user for joined: the next answer
     /// does not know that any more.
     async fn add_departure_before(&mut self, look: &Look<'_>, entry: &MemberEntry) -> Result<(), Error> {
+        if look.is_initial() || look.was_left_out(entry.room) {
+            return Ok(());
+        }
         let room = look.app.rooms.by_nid(entry.room).await?;
+        if !look.wants(&room) {
+            return Ok(());
+        }
         let sight = look.app.rooms.sight(&room, &look.caller.user).await?;
         match look.has_had(&sight, room.nid) {
             Some(_) => self.add_left(look, entry, true).await,

@@ -1,4 +1,4 @@
-//! What a decision says about sides, edges and alarms.
+//! Sides, edges and alarms in decisions.
 
 use super::*;
 

@@ -58,7 +58,7 @@ fn make(version: &RoomVersionId, steps: &[Step]) -> (Server, Vec<Arc<Pdu>>) {
             made.auth = server.made_on(&start, sender, &content).auth;
         }
         let event = made.build(&server.rules, &server.room_id);
-        // The same event twice is one.
+        // An event that comes twice is one.
         if sent.contains(&event.event_id) {
             continue;
         }

@@ -20,7 +20,7 @@ const LOG_KEPT_FOR: Duration = Duration::from_secs(600);
 
 const START_MS: i64 = 1_700_000_000_000;
 
-/// What is committed.
+/// The rows and events that are committed.
 #[derive(Debug)]
 pub struct Disk {
     pub log: Vec<(Position, Moment, Vec<Outgoing>)>,

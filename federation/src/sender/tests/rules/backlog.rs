@@ -31,7 +31,7 @@ fn more_than_fits_into_memory_is_read_later() {
 #[test]
 fn all_events_are_replayed_while_the_log_has_them() {
     let mut hand = back(3, 9);
-    // What comes from now on is in memory.
+    // Events that come from now on are in memory.
     hand.event(10, &[1]);
     let sent = hand.missed(1, page(&[(1, 4), (2, 5), (1, 8)], 9, true, false));
     assert_eq!(sent, ["send 1: e4 e5 e8"]);

@@ -72,7 +72,7 @@ fn a_destination_that_is_slow_gets_a_row_after_five_seconds() {
     assert_eq!(hand.ok(1), ["lag 1 after 1 for 0 s: next in 0 s", "send 1: e2"]);
     hand.event(3, &[1]);
     assert_eq!(hand.done_upto(), Some(2));
-    // The same row covers it, without another write.
+    // That row covers it, without another write.
     assert_eq!((hand.pass_s(5), hand.done_upto()), (vec![], None));
 }
 
