@@ -136,7 +136,7 @@ impl Rooms {
         }
     }
 
-    /// The answer about an event that was stored before, once it is on the disk: whoever has sent it will not send it again.
+    /// The answer about an event that was stored before, once it is on the disk: the other server will not send it again.
     async fn known(&self, room: &Room, nid: EventNid, flags: Flags) -> Result<Received, ReceiveFailure> {
         if room.queued.get(nid).is_some() {
             self.barrier(room)?.wait().await?;

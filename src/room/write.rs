@@ -50,7 +50,7 @@ use crate::{
 pub enum AppendError {
     #[error("the event breaks an authorization rule")]
     NotAuthorized(#[source] AuthRuleError),
-    /// PostgreSQL cannot store text with a NUL.
+    /// We store such text escaped, but some other servers cannot store it, and would not take the event.
     #[error("the type or the state key holds a NUL")]
     HoldsNul,
     /// Nobody can answer the invitation.

@@ -48,7 +48,7 @@ impl Network for Delegating<'_> {
 /// Reads an answer and follows it. Returns whether it delegates.
 fn check(text: &str) -> bool {
     let route = ready(find_route(server_name!("start.test"), &Delegating(text)));
-    // Whatever the answer is, it can be tried to reach the server: the header and the port are in order.
+    // The server can be asked, whatever the answer is: the header and the port are in order.
     HeaderValue::from_str(&route.host_header).unwrap();
     let authority: Authority = route.host_header.parse().unwrap();
     assert_eq!(authority.as_str(), route.host_header);

@@ -43,7 +43,7 @@ impl Now {
     }
 }
 
-/// Whole milliseconds.
+/// A length in whole milliseconds.
 pub(super) fn millis(length: Duration) -> i64 {
     i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::store::{EventNid, RoomNid, Row, TimelinePlace, edges, gaps, log::Touch, redactions, sides};
 
 impl Making<'_> {
-    /// Adds the rows of the graph that come with an event. They are touched before the event is: whoever follows the log evicts
+    /// Adds the rows of the graph that come with an event. They are touched before the event is: followers of the log evict
     /// an event that was stored before by the touch of the event itself.
     pub(super) fn add_graph(&mut self, built: &Built, outcome: &Outcome, place: Option<TimelinePlace>) {
         let Outcome { sides, gap, missing, pending_redaction, stored_before, .. } = outcome;
